@@ -1,0 +1,59 @@
+"""Differential privacy for one site: plan, private training, and an enforced budget.
+
+A `PrivacyPlan` couples what is trained with what is charged. `Ledger` holds a population's
+budget and refuses what it cannot afford; `PrivateTrainer` trains a model under the plan, after
+`check_admission` has measured that model and loss have the sensitivity the plan promises.
+
+    plan = PrivacyPlan.calibrated(unit="record", population=1000, ..., epsilon=3, delta=1e-5)
+    ledger.reserve(run=run_id, event=plan.round_event(), rounds=plan.rounds, plan=digest)
+    ledger.commit(run=run_id, round=1)          # durable; only now read data
+    PrivateTrainer(model, plan=plan, ...).train_round()
+
+The guarantee is local: it holds against everyone outside the site, all of them colluding, with
+no help from encryption or aggregation. This package knows nothing of either.
+"""
+
+from privacy.accounting import attack_success_bound, epsilon_spent, pld_epsilon, rdp_cost
+from privacy.admission import check_admission
+from privacy.budget import Budget, Grant, GrantStatus, Reservation
+from privacy.chain import Record
+from privacy.errors import (
+    AdmissionError,
+    BudgetExhausted,
+    LedgerDamaged,
+    LedgerError,
+    PlanError,
+    PrivacyError,
+    TrainingError,
+)
+from privacy.events import Event, NonPrivate, PoissonSampledGaussian
+from privacy.ledger import Ledger
+from privacy.plan import RELATION, PrivacyPlan
+from privacy.training import PrivateTrainer
+
+__all__ = [
+    "RELATION",
+    "AdmissionError",
+    "Budget",
+    "BudgetExhausted",
+    "Event",
+    "Grant",
+    "GrantStatus",
+    "Ledger",
+    "LedgerDamaged",
+    "LedgerError",
+    "NonPrivate",
+    "PlanError",
+    "PoissonSampledGaussian",
+    "PrivacyError",
+    "PrivacyPlan",
+    "PrivateTrainer",
+    "Record",
+    "Reservation",
+    "TrainingError",
+    "attack_success_bound",
+    "check_admission",
+    "epsilon_spent",
+    "pld_epsilon",
+    "rdp_cost",
+]

@@ -1,0 +1,337 @@
+"""What a ledger's records add up to: grants, reservations, and what is left.
+
+Pure arithmetic over verified records, no I/O. A reservation holds the worst case of a run from
+before its data are read; each training of a round turns a part of it into a commit; closing it
+gives back the rounds that never started. While it is open, all of it counts as spent.
+
+| record | body | effect |
+| --- | --- | --- |
+| `open` | population, unit, relation, public_key | first record; fixed for the ledger's life |
+| `grant` | grant, epsilon, delta, orders, purpose | adds a budget with a filter of its own |
+| `reserve` | run, grant, event, rounds, cost, plan | charges rounds x cost to a grant |
+| `commit` | run, round | one training of a round begins; consumes a reserved round |
+| `refund` | run, rounds, evidence | closes the reservation, gives back unstarted rounds |
+| `non-private` | run, reason | infinite cost: exhausts every grant |
+
+Grants compose by addition: with grants (e1, d1) and (e2, d2) the ledger's guarantee is
+(e1 + e2, d1 + d2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from privacy.accounting import (
+    add_costs,
+    epsilon_spent,
+    filter_orders,
+    fits,
+    max_repetitions,
+    rdp_cost,
+    zero_cost,
+)
+from privacy.chain import Record
+from privacy.errors import BudgetExhausted, LedgerDamaged, LedgerError, PlanError
+from privacy.events import Event, NonPrivate, parse_event
+from privacy.plan import RELATION
+
+# A library update may move a recomputed cost by rounding; more means the record was forged.
+_COST_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A budget given to a population: the guarantee itself.
+
+    Attributes:
+        number: 1 for the first grant.
+        epsilon: Granted epsilon.
+        delta: Granted delta.
+        orders: The Renyi orders it is filtered at.
+        purpose: What for, in the granting person's words.
+        at: UTC time of the record.
+    """
+
+    number: int
+    epsilon: float
+    delta: float
+    orders: tuple[int, ...]
+    purpose: str
+    at: str
+
+
+@dataclass(slots=True)
+class Reservation:
+    """A run's hold on a grant.
+
+    Attributes:
+        run: Run id.
+        grant: Number of the grant it is charged to.
+        event: What one round does.
+        rounds: Trainings reserved, repeats included.
+        plan: Digest of the privacy plan and the training it belongs to.
+        purpose: What the run is for.
+        at: UTC time of the record.
+        commits: Round number and UTC time of each training begun, in order.
+        open: Whether it may still be committed against.
+    """
+
+    run: str
+    grant: int
+    event: Event
+    rounds: int
+    plan: str
+    purpose: str
+    at: str
+    commits: list[tuple[int, str]] = field(default_factory=list)
+    open: bool = True
+
+    @property
+    def charged_rounds(self) -> int:
+        """Rounds that count against the grant: all while open, the begun ones after."""
+        return self.rounds if self.open else len(self.commits)
+
+    @property
+    def remaining_rounds(self) -> int:
+        """Trainings that may still begin."""
+        return self.rounds - len(self.commits) if self.open else 0
+
+
+@dataclass(frozen=True, slots=True)
+class GrantStatus:
+    """A grant and what has become of it.
+
+    Attributes:
+        grant: The grant.
+        committed: Renyi cost by order of trainings begun, in RDP_UNIT; None is infinite.
+        charged: The same with open reservations in full.
+        epsilon_committed: What `committed` converts to at the grant's delta.
+        epsilon_charged: What `charged` converts to.
+    """
+
+    grant: Grant
+    committed: dict[int, int | None]
+    charged: dict[int, int | None]
+    epsilon_committed: float
+    epsilon_charged: float
+
+    @property
+    def epsilon_left(self) -> float:
+        """Granted less charged epsilon, at least 0. Informative: the filter works on costs."""
+        return max(0.0, self.grant.epsilon - self.epsilon_charged)
+
+
+class Budget:
+    """The state that a chain's records add up to."""
+
+    def __init__(self) -> None:
+        self.population = ""
+        self.unit = ""
+        self.public_key = b""
+        self.grants: list[Grant] = []
+        self.reservations: dict[str, Reservation] = {}
+        self.non_private: list[str] = []
+
+    @classmethod
+    def replay(cls, records: Iterator[Record] | Sequence[Record]) -> Budget:
+        """Add up verified records.
+
+        Raises:
+            LedgerDamaged: A record's kind is unknown, its body malformed, or it contradicts the
+                ones before it.
+        """
+        budget = cls()
+        for record in records:
+            try:
+                budget._apply(record)
+            except (KeyError, TypeError, ValueError, PlanError, LedgerError) as error:
+                if isinstance(error, LedgerDamaged):
+                    raise
+                raise LedgerDamaged(
+                    f"record {record.sequence} ({record.kind}) does not add up: {error!r}"
+                ) from error
+        return budget
+
+    # Each step below both checks a record that is about to be written and replays a stored one.
+
+    def _apply(self, record: Record) -> None:
+        body = dict(record.body)
+        if (record.sequence == 1) != (record.kind == "open"):
+            raise LedgerDamaged("the first record, and only it, opens the ledger")
+        if record.kind == "open":
+            if body["relation"] != RELATION:
+                raise LedgerDamaged(f"unknown neighbouring relation {body['relation']!r}")
+            self.population, self.unit = str(body["population"]), str(body["unit"])
+            self.public_key = bytes.fromhex(body["public_key"])
+        elif record.kind == "grant":
+            self.grants.append(self._parse_grant(body, record.at))
+        elif record.kind == "reserve":
+            reservation = self._parse_reservation(body, record.at)
+            self.require_affordable(reservation.event, reservation.rounds, grant=reservation.grant)
+            self.reservations[reservation.run] = reservation
+        elif record.kind == "commit":
+            reservation = self.require_open(str(body["run"]))
+            self._require_remaining(reservation)
+            reservation.commits.append((int(body["round"]), record.at))
+        elif record.kind == "refund":
+            reservation = self.require_open(str(body["run"]))
+            if int(body["rounds"]) != reservation.remaining_rounds:
+                raise LedgerDamaged("a refund gives back other than the unstarted rounds")
+            reservation.open = False
+        elif record.kind == "non-private":
+            self.non_private.append(str(body["run"]))
+        else:
+            raise LedgerDamaged(f"record kind {record.kind!r} is unknown, so its cost is unknown")
+
+    def _parse_grant(self, body: dict[str, Any], at: str) -> Grant:
+        grant = Grant(
+            number=int(body["grant"]),
+            epsilon=float.fromhex(body["epsilon"]),
+            delta=float.fromhex(body["delta"]),
+            orders=tuple(int(order) for order in body["orders"]),
+            purpose=str(body["purpose"]),
+            at=at,
+        )
+        if grant.number != len(self.grants) + 1:
+            raise LedgerDamaged(f"grant {grant.number} is out of order")
+        if grant.orders != filter_orders(grant.epsilon, grant.delta):
+            raise LedgerDamaged("a grant's orders are not those of its epsilon and delta")
+        return grant
+
+    def _parse_reservation(self, body: dict[str, Any], at: str) -> Reservation:
+        reservation = Reservation(
+            run=str(body["run"]),
+            grant=int(body["grant"]),
+            event=parse_event(body["event"]),
+            rounds=int(body["rounds"]),
+            plan=str(body["plan"]),
+            purpose=str(body["purpose"]),
+            at=at,
+        )
+        if reservation.run in self.reservations:
+            raise LedgerDamaged(f"run {reservation.run} reserves twice")
+        orders = self._grant(reservation.grant).orders
+        computed = rdp_cost(reservation.event, orders)
+        for order, cost in computed.items():
+            stored = body["cost"][str(order)]
+            if cost is None or abs(int(stored) - cost) > _COST_TOLERANCE * cost + 1:
+                raise LedgerDamaged(f"the cost stored at order {order} is not the event's")
+        return reservation
+
+    def _grant(self, number: int) -> Grant:
+        if not 1 <= number <= len(self.grants):
+            raise LedgerDamaged(f"grant {number} does not exist")
+        return self.grants[number - 1]
+
+    def require_open(self, run: str) -> Reservation:
+        """The open reservation of a run.
+
+        Raises:
+            LedgerError: There is none.
+        """
+        reservation = self.reservations.get(run)
+        if reservation is None or not reservation.open:
+            raise LedgerError(
+                f"run {run} has no open reservation",
+                hint="A run reserves its whole budget before it reads data.",
+            )
+        return reservation
+
+    def _require_remaining(self, reservation: Reservation) -> None:
+        if self.non_private:
+            raise LedgerError("a non-private use exhausted this ledger")
+        if reservation.remaining_rounds < 1:
+            raise BudgetExhausted(
+                f"run {reservation.run} reserved {reservation.rounds} rounds, repeats included, "
+                "and has begun them all",
+                asked_rounds=1,
+                affordable_rounds=0,
+                hint="Too many rounds were lost to crashes; raise privacy.repeats for a new run.",
+            )
+
+    def require_commit(self, run: str) -> Reservation:
+        """The reservation, if one more training may begin under it.
+
+        Raises:
+            LedgerError: No open reservation, or nothing of it is left.
+        """
+        reservation = self.require_open(run)
+        self._require_remaining(reservation)
+        return reservation
+
+    def require_affordable(self, event: Event, rounds: int, *, grant: int | None = None) -> int:
+        """The number of the first grant (or of the given one) that still covers this.
+
+        Raises:
+            BudgetExhausted: None does.
+        """
+        affordable = 0
+        for status in self.status():
+            if grant is not None and status.grant.number != grant:
+                continue
+            cost = rdp_cost(event, status.grant.orders)
+            asked = add_costs(status.charged, cost, rounds)
+            if fits(asked, status.grant.epsilon, status.grant.delta):
+                return status.grant.number
+            affordable = max(
+                affordable,
+                max_repetitions(status.charged, event, status.grant.epsilon, status.grant.delta),
+            )
+        raise self._exhausted(event, rounds, affordable)
+
+    def _exhausted(self, event: Event, rounds: int, affordable: int) -> BudgetExhausted:
+        left = "; ".join(
+            f"grant {s.grant.number}: {s.epsilon_charged:.4f} of epsilon {s.grant.epsilon:g} "
+            f"at delta {s.grant.delta:g} is spent or reserved"
+            for s in self.status()
+        )
+        asked = "a non-private use" if isinstance(event, NonPrivate) else f"{rounds} rounds"
+        return BudgetExhausted(
+            f"population {self.population!r} cannot afford {asked} ({left or 'nothing granted'})",
+            asked_rounds=rounds,
+            affordable_rounds=affordable,
+            hint=(
+                f"Of this mechanism, {affordable} rounds would fit. Plan fewer rounds or more "
+                "noise, or have the data owner grant more."
+            ),
+        )
+
+    def status(self) -> list[GrantStatus]:
+        """Every grant with its committed and charged cost."""
+        return [self._grant_status(grant) for grant in self.grants]
+
+    def _grant_status(self, grant: Grant) -> GrantStatus:
+        committed, charged = zero_cost(grant.orders), zero_cost(grant.orders)
+        for reservation in self.reservations.values():
+            if reservation.grant == grant.number:
+                cost = rdp_cost(reservation.event, grant.orders)
+                committed = add_costs(committed, cost, len(reservation.commits))
+                charged = add_costs(charged, cost, reservation.charged_rounds)
+        if self.non_private:
+            committed = charged = dict.fromkeys(grant.orders)
+        return GrantStatus(
+            grant=grant,
+            committed=committed,
+            charged=charged,
+            epsilon_committed=epsilon_spent(committed, grant.delta),
+            epsilon_charged=epsilon_spent(charged, grant.delta),
+        )
+
+    def events(self, run: str | None = None) -> list[Event]:
+        """One event for each training begun, of one run or of all."""
+        events: list[Event] = [
+            reservation.event
+            for reservation in self.reservations.values()
+            if run is None or reservation.run == run
+            for _ in reservation.commits
+        ]
+        return events + [NonPrivate(r) for r in self.non_private if run is None or r == run]
+
+    def guarantee(self) -> tuple[float, float]:
+        """(epsilon, delta) of everything this ledger can ever permit: its grants added up."""
+        if self.non_private:
+            return math.inf, 1.0
+        return sum(g.epsilon for g in self.grants), sum(g.delta for g in self.grants)

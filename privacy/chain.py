@@ -1,0 +1,167 @@
+"""Append-only records: salted, hash-chained, signed.
+
+A record is one line of canonical JSON. Its digest covers its sequence number, the digest of the
+record before it, a random salt (so that a digest shown to others reveals nothing about the
+body), time, kind and body; the site's identity signs the digest. Editing, deleting or reordering
+breaks the chain. Cutting the end off does not, which is why others keep heads they have seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from privacy.errors import LedgerDamaged
+
+_DOMAIN = b"fmfl-secure/ledger/v1\x00"
+GENESIS = "0" * 64
+_SALT_BYTES = 32
+_MAX_RECORD_BYTES = 1 << 20
+
+
+class Signer(Protocol):
+    """Whatever can sign for the site: 64-byte Ed25519 signatures."""
+
+    def sign(self, message: bytes) -> bytes:
+        """Sign a message."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of a chain, as stored.
+
+    Attributes:
+        sequence: 1 for the first record, then one more each.
+        kind: What the body is.
+        at: UTC time of writing, ISO 8601. Informative; order is the sequence.
+        body: JSON data.
+        salt: 64 hex digits.
+        previous: Digest of the record before, or 64 zeros.
+        digest: SHA-256, 64 hex digits.
+        signature: Ed25519 over the digest, 128 hex digits.
+    """
+
+    sequence: int
+    kind: str
+    at: str
+    body: dict[str, Any]
+    salt: str
+    previous: str
+    digest: str
+    signature: str
+
+    def to_line(self) -> str:
+        """The stored form: one line of canonical JSON."""
+        return canonical_json({name: getattr(self, name) for name in self.__slots__})
+
+
+def canonical_json(data: Any) -> str:
+    """JSON with sorted keys, no spaces, ASCII; floats are refused by design of its callers."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def new_record(
+    *, previous: Record | None, kind: str, body: dict[str, Any], signer: Signer
+) -> Record:
+    """The next record of a chain, signed."""
+    sequence = 1 if previous is None else previous.sequence + 1
+    head = GENESIS if previous is None else previous.digest
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    salt = os.urandom(_SALT_BYTES).hex()
+    digest = _digest(sequence, kind, at, body, salt, head)
+    signature = signer.sign(_DOMAIN + bytes.fromhex(digest)).hex()
+    return Record(sequence, kind, at, body, salt, head, digest, signature)
+
+
+def parse_line(line: str) -> Record:
+    """Read a stored line; checks form only.
+
+    Raises:
+        LedgerDamaged: It is not a record in canonical form.
+    """
+    try:
+        if len(line) > _MAX_RECORD_BYTES:
+            raise ValueError("too long")
+        data = json.loads(line)
+        record = Record(**data)
+        if not (
+            isinstance(record.sequence, int)
+            and isinstance(record.body, dict)
+            and all(
+                isinstance(value, str)
+                for value in (
+                    record.kind,
+                    record.at,
+                    record.salt,
+                    record.previous,
+                    record.digest,
+                    record.signature,
+                )
+            )
+        ):
+            raise TypeError("a field has the wrong type")
+        if record.to_line() != line:
+            raise ValueError("not in canonical form")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise LedgerDamaged(f"a line is not a ledger record: {error}") from error
+    return record
+
+
+def verify_chain(lines: Iterable[str], public_key: bytes) -> Iterator[Record]:
+    """Parse and verify records in order, yielding each once it is known to be sound.
+
+    Args:
+        lines: Stored lines, first to last.
+        public_key: The site's 32-byte Ed25519 key.
+
+    Raises:
+        LedgerDamaged: Names the first record that does not verify.
+    """
+    key = Ed25519PublicKey.from_public_bytes(public_key)
+    sequence, previous = 0, GENESIS
+    for line in lines:
+        where = f"record {sequence + 1}"
+        try:
+            record = parse_line(line)
+        except LedgerDamaged as error:
+            raise LedgerDamaged(f"{where}: {error}") from error
+        if record.sequence != sequence + 1:
+            raise LedgerDamaged(f"{where} carries sequence {record.sequence}: one is missing")
+        if record.previous != previous:
+            raise LedgerDamaged(f"{where} does not continue the record before it")
+        expected = _digest(
+            record.sequence, record.kind, record.at, record.body, record.salt, record.previous
+        )
+        if record.digest != expected:
+            raise LedgerDamaged(f"{where} was altered: its digest does not match its content")
+        try:
+            key.verify(bytes.fromhex(record.signature), _DOMAIN + bytes.fromhex(record.digest))
+        except (InvalidSignature, ValueError) as error:
+            raise LedgerDamaged(f"{where} is not signed by this site's identity") from error
+        sequence, previous = record.sequence, record.digest
+        yield record
+
+
+def _digest(
+    sequence: int, kind: str, at: str, body: dict[str, Any], salt: str, previous: str
+) -> str:
+    content = canonical_json(
+        {
+            "sequence": sequence,
+            "kind": kind,
+            "at": at,
+            "body": body,
+            "salt": salt,
+            "previous": previous,
+        }
+    )
+    return hashlib.sha256(_DOMAIN + content.encode()).hexdigest()

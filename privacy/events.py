@@ -1,0 +1,94 @@
+"""What was done to a population, as immutable events whose meaning never changes.
+
+An event is what a ledger stores and what every accountant here reads. Its canonical form holds
+floats as `float.hex()`, so that a cost computed from it years later is the same cost, bit for
+bit. A kind that is not known is refused: it cannot be accounted.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from privacy.errors import PlanError
+
+
+@dataclass(frozen=True, slots=True)
+class PoissonSampledGaussian:
+    """`steps` releases of a Gaussian mechanism on independently Poisson-sampled units.
+
+    Each step includes every unit with probability `sample_rate`, sums vectors of L2 norm at
+    most C, and adds N(0, (noise_multiplier * C)^2) to every coordinate. Neighbouring relation:
+    add or remove one unit.
+
+    Attributes:
+        sample_rate: Inclusion probability q, 0 < q <= 1.
+        noise_multiplier: Noise standard deviation over C, > 0.
+        steps: Number of steps, >= 1.
+    """
+
+    sample_rate: float
+    noise_multiplier: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.sample_rate <= 1.0:
+            raise PlanError(f"sample_rate is {self.sample_rate}, expected 0 < q <= 1")
+        if not (self.noise_multiplier > 0.0 and math.isfinite(self.noise_multiplier)):
+            raise PlanError(f"noise_multiplier is {self.noise_multiplier}, expected > 0")
+        if self.steps < 1:
+            raise PlanError(f"steps is {self.steps}, expected at least 1")
+
+    def canonical(self) -> dict[str, Any]:
+        """The event as JSON-ready data, floats exact."""
+        return {
+            "kind": "poisson-sampled-gaussian",
+            "sample_rate": self.sample_rate.hex(),
+            "noise_multiplier": self.noise_multiplier.hex(),
+            "steps": self.steps,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class NonPrivate:
+    """Data were used without any mechanism: the cost is infinite and exhausts a grant.
+
+    Attributes:
+        reason: What was done, for whoever reads the ledger.
+    """
+
+    reason: str
+
+    def canonical(self) -> dict[str, Any]:
+        """The event as JSON-ready data."""
+        return {"kind": "non-private", "reason": self.reason}
+
+
+Event = PoissonSampledGaussian | NonPrivate
+
+
+def parse_event(data: Any) -> Event:
+    """Read an event from its canonical form.
+
+    Raises:
+        PlanError: The kind is unknown or a field is missing, malformed or too much.
+    """
+    try:
+        fields = dict(data)
+        kind = fields.pop("kind")
+        if kind == "poisson-sampled-gaussian":
+            event: Event = PoissonSampledGaussian(
+                sample_rate=float.fromhex(fields.pop("sample_rate")),
+                noise_multiplier=float.fromhex(fields.pop("noise_multiplier")),
+                steps=int(fields.pop("steps")),
+            )
+        elif kind == "non-private":
+            event = NonPrivate(reason=str(fields.pop("reason")))
+        else:
+            raise PlanError(f"event kind {kind!r} is unknown, so its cost is unknown")
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
+        raise PlanError(f"malformed event: {error!r}") from error
+    if fields:
+        raise PlanError(f"event of kind {kind!r} has unknown fields {sorted(fields)}")
+    return event

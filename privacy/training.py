@@ -1,0 +1,308 @@
+"""The private step and the private round: the only file that knows Opacus.
+
+    sampled units -> per-record gradients (Opacus hooks) -> one gradient per unit -> clip
+      -> sum over all physical batches -> noise -> divide by the expected batch -> optimizer
+
+A physical batch is a matter of memory and never of privacy: the records of one unit may be
+spread over several, their gradients are summed first and clipped once. Every step checks itself
+(rows, norms, dtypes, buffers) and raises rather than train on something the accountant does not
+describe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from opacus.grad_sample import GradSampleHooks
+from opacus.optimizers import DPOptimizer
+from torch import nn
+
+from privacy.errors import TrainingError
+from privacy.noise import GaussianSource
+from privacy.plan import CLIP_TOLERANCE, PrivacyPlan
+from privacy.sampling import poisson_sample
+
+Collate = Callable[[NDArray[np.int64]], Any]
+"""Record indices, shape (b,), to a batch that the loss understands."""
+
+PerRecordLoss = Callable[[nn.Module, Any], torch.Tensor]
+"""Model and batch to one loss a record, shape (b,); each depends on that record alone."""
+
+
+class ClippedSum:
+    """Sums per-unit clipped gradients of a model, over as many physical batches as it takes.
+
+    **Guarantee.** After `accumulate(units)`, the sum moves by at most C (1 + CLIP_TOLERANCE) in
+    L2 norm when one unit is added or removed, for every model and loss that the admission gate
+    passes.
+
+    | a unit's gradient | contributes |
+    | --- | --- |
+    | norm at most C | itself |
+    | norm above C | itself, scaled to norm C |
+    | zero | zero |
+    | any infinity or NaN | zero, and it still counts as a row |
+
+    Use as a context manager: Opacus's hooks are on the model only inside.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        loss: PerRecordLoss,
+        collate: Collate,
+        optimizer: torch.optim.Optimizer,
+        max_grad_norm: float,
+        noise_stddev: float,
+        expected_batch_size: float,
+        physical_batch_size: int,
+    ) -> None:
+        self._model = model
+        self._loss = loss
+        self._collate = collate
+        self._max_grad_norm = max_grad_norm
+        self._physical_batch_size = physical_batch_size
+        self._optimizer = _SecureNoiseOptimizer(
+            optimizer,
+            noise_multiplier=noise_stddev / max_grad_norm,
+            max_grad_norm=max_grad_norm,
+            expected_batch_size=expected_batch_size,
+        )
+        self._parameters = self._optimizer.params
+        wrong = [p.dtype for p in self._parameters if p.dtype is not torch.float32]
+        if wrong:
+            raise TrainingError(f"trainable parameters have dtype {wrong[0]}, expected float32")
+        trainable = {id(p) for p in model.parameters() if p.requires_grad}
+        if trainable != {id(p) for p in self._parameters}:
+            raise TrainingError("the optimizer does not hold exactly the trainable parameters")
+        self._hooks: GradSampleHooks | None = None
+
+    def __enter__(self) -> Self:
+        self._model.train()
+        self._hooks = GradSampleHooks(self._model, loss_reduction="sum", strict=True)
+        for parameter in self._parameters:
+            parameter.summed_grad = None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._hooks is not None:
+            self._hooks.cleanup()
+            self._hooks = None
+        for parameter in self._parameters:
+            parameter.grad = None
+
+    def accumulate(self, units: Sequence[NDArray[np.int64]]) -> None:
+        """Add the clipped gradients of these units to the running sum.
+
+        Args:
+            units: Record indices of each unit; the empty sequence adds nothing.
+
+        Raises:
+            TrainingError: The loss or a gradient has the wrong shape, or a bound was broken.
+        """
+        if not units:
+            return
+        records = np.concatenate(units)
+        owners = np.repeat(np.arange(len(units)), [len(unit) for unit in units])
+        unfinished: list[torch.Tensor] | None = None
+        clipped_units = 0
+        for start in range(0, len(records), self._physical_batch_size):
+            stop = min(start + self._physical_batch_size, len(records))
+            gradients = self._per_record_gradients(records[start:stop])
+            gradients = _sum_by_owner(gradients, owners[start:stop])
+            if unfinished is not None:  # the first unit began in an earlier physical batch
+                for gradient, begun in zip(gradients, unfinished, strict=True):
+                    gradient[0] += begun
+                unfinished = None
+            if stop < len(records) and owners[stop] == owners[stop - 1]:
+                unfinished = [gradient[-1].clone() for gradient in gradients]
+                gradients = [gradient[:-1] for gradient in gradients]
+            if len(gradients[0]):
+                self._clip_and_add(gradients)
+                clipped_units += len(gradients[0])
+        if clipped_units != len(units):
+            raise TrainingError(f"clipped {clipped_units} rows for {len(units)} sampled units")
+
+    def step(self) -> None:
+        """Add noise to the running sum, divide by the expected batch size, and step.
+
+        With nothing accumulated, as in an empty Poisson batch, the step is noise alone, which
+        is what the accountant assumes.
+        """
+        for parameter in self._parameters:
+            parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def take_sum(self) -> torch.Tensor:
+        """The running clipped sum as one float32 vector, and start anew. For tests and the gate.
+
+        This is *not* private: it must never reach anything that leaves the site.
+        """
+        parts = []
+        for parameter in self._parameters:
+            summed = parameter.summed_grad
+            parts.append(torch.zeros(parameter.numel()) if summed is None else summed.reshape(-1))
+            parameter.summed_grad = None
+        return torch.cat(parts).clone()
+
+    def _per_record_gradients(self, records: NDArray[np.int64]) -> list[torch.Tensor]:
+        losses = self._loss(self._model, self._collate(records))
+        if losses.shape != (len(records),):
+            raise TrainingError(
+                f"the loss has shape {tuple(losses.shape)}, expected ({len(records)},): "
+                "one value a record, not reduced"
+            )
+        torch.autograd.backward(losses.sum())
+        gradients = []
+        for parameter in self._parameters:
+            gradient = parameter.grad_sample
+            if not isinstance(gradient, torch.Tensor) or len(gradient) != len(records):
+                raise TrainingError("a trainable parameter has no gradient for every record")
+            gradients.append(gradient)
+            parameter.grad_sample = None
+            parameter.grad = None
+        return gradients
+
+    def _clip_and_add(self, gradients: list[torch.Tensor]) -> None:
+        finite = torch.stack([g.flatten(1).isfinite().all(dim=1) for g in gradients]).all(dim=0)
+        if not bool(finite.all()):
+            for gradient in gradients:
+                gradient[~finite] = 0.0
+        before = [p.summed_grad for p in self._parameters]
+        before = [None if summed is None else summed.clone() for summed in before]
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            parameter.grad_sample = gradient
+        self._optimizer.signal_skip_step(do_skip=True)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._check_growth(before, rows=len(gradients[0]))
+
+    def _check_growth(self, before: list[torch.Tensor | None], rows: int) -> None:
+        squared = 0.0
+        for parameter, old in zip(self._parameters, before, strict=True):
+            new = parameter.summed_grad
+            squared += float((new if old is None else new - old).double().square().sum())
+        bound = rows * self._max_grad_norm * (1.0 + CLIP_TOLERANCE)
+        if not squared <= bound**2 * (1.0 + CLIP_TOLERANCE):  # also refuses NaN
+            raise TrainingError("a clipped sum exceeds the norm that its rows can have")
+
+
+class PrivateTrainer:
+    """Trains one site's adapter for rounds of a plan.
+
+    Args:
+        model: Base model and adapter; exactly the parameters to train require gradients, in
+            float32. Every module is set to training mode, so dropout must be 0 (the admission
+            gate checks it).
+        plan: What to do; see `PrivacyPlan`.
+        loss: Per-record loss.
+        collate: Record indices to a batch.
+        units: Record indices of each unit at this site.
+        optimizer: Over the trainable parameters; sees only noised gradients.
+        physical_batch_size: Records in memory at once. Cannot touch privacy.
+        record_cost: Optional, shape (records,): relative cost of a record (its length). Units
+            are processed in the order of it, so that records padded together are alike.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        plan: PrivacyPlan,
+        loss: PerRecordLoss,
+        collate: Collate,
+        units: Sequence[NDArray[np.int64]],
+        optimizer: torch.optim.Optimizer,
+        physical_batch_size: int,
+        record_cost: NDArray[np.int64] | None = None,
+    ) -> None:
+        if physical_batch_size < 1:
+            raise TrainingError(f"physical_batch_size is {physical_batch_size}, expected >= 1")
+        self._model = model
+        self._plan = plan
+        self._units = units
+        self._record_cost = record_cost
+        self._clipped_sum = ClippedSum(
+            model,
+            loss=loss,
+            collate=collate,
+            optimizer=optimizer,
+            max_grad_norm=plan.max_grad_norm,
+            noise_stddev=plan.noise_stddev,
+            expected_batch_size=plan.expected_batch_size,
+            physical_batch_size=physical_batch_size,
+        )
+
+    def train_round(self, on_step: Callable[[int], None] | None = None) -> None:
+        """Run the plan's `steps_per_round` private steps.
+
+        The caller has charged the round to the ledger before: data are read here.
+
+        Args:
+            on_step: Called with the number of finished steps. Local progress only: *when* it is
+                called depends on the data.
+
+        Raises:
+            TrainingError: A step broke one of its checks. The round is spent; its result must
+                not be used.
+        """
+        buffers = {name: b.clone() for name, b in self._model.named_buffers()}
+        trained = {
+            n: p.detach().clone() for n, p in self._model.named_parameters() if p.requires_grad
+        }
+        with self._clipped_sum as clipped_sum:
+            for step, units in enumerate(self._batches(), start=1):
+                clipped_sum.accumulate(units)
+                clipped_sum.step()
+                if on_step is not None:
+                    on_step(step)
+        for name, buffer in self._model.named_buffers():
+            if name in buffers and not torch.equal(buffer, buffers[name]):
+                raise TrainingError(f"buffer {name} changed while training: it saw raw data")
+        for name, parameter in self._model.named_parameters():
+            if name in trained and torch.equal(parameter, trained[name]):
+                raise TrainingError(f"parameter {name} did not move in a round: it is not trained")
+
+    def _batches(self) -> Iterator[list[NDArray[np.int64]]]:
+        for _ in range(self._plan.steps_per_round):
+            sampled = poisson_sample(len(self._units), self._plan.sample_rate)
+            units = [self._units[i] for i in sampled]
+            if self._record_cost is not None:
+                cost = self._record_cost
+                units.sort(key=lambda unit: int(cost[unit].max(initial=0)))
+            yield units
+
+
+class _SecureNoiseOptimizer(DPOptimizer):  # type: ignore[misc]
+    """Opacus's optimizer with this project's noise in place of `torch.normal`."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, **settings: Any) -> None:
+        super().__init__(optimizer, loss_reduction="mean", **settings)
+        self._source = GaussianSource()
+
+    def add_noise(self) -> None:
+        """Sum clipped gradients and noise in float64, then round once to the parameter's dtype."""
+        stddev = self.noise_multiplier * self.max_grad_norm
+        for parameter in self.params:
+            summed = parameter.summed_grad
+            noise = torch.from_numpy(self._source.normal(summed.numel())).to(summed.device)
+            noised = summed.double() + stddev * noise.view_as(summed)
+            parameter.grad = noised.to(parameter.dtype).view_as(parameter)
+
+
+def _sum_by_owner(gradients: list[torch.Tensor], owners: NDArray[np.int64]) -> list[torch.Tensor]:
+    """Rows of the same owner added up; owners are ascending. Shape (b, ...) to (owners, ...)."""
+    _, local = np.unique(owners, return_inverse=True)
+    count = int(local[-1]) + 1
+    if count == len(owners):  # every record is its own unit
+        return gradients
+    index = torch.from_numpy(local)
+    return [
+        g.new_zeros((count, *g.shape[1:])).index_add_(0, index.to(g.device), g) for g in gradients
+    ]
