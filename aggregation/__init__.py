@@ -1,0 +1,94 @@
+"""Secure aggregation: sites upload encrypted, masked updates; only their exact sum is opened.
+
+A round, bytes in and bytes out, carried by the caller (see `docs/protocol.md`):
+
+    plan_message = coordinator.plan(plan)                                   # 1
+    attempt = SiteAttempt(identity, plan_message, ...)                      # 2, at every site
+    ready = attempt.ready(); announcement = decryptor.announce(plan_message)  # 4
+    cohort = coordinator.cohort(plan_message, announcement, readies)        # 4
+    upload = attempt.upload(cohort, quantize(update, plan.quantization))    # 5
+    aggregator.add(upload.manifest, upload.chunks)                          # 5
+    opening_list = aggregator.opening_list()                                # 6
+    aggregator.add_opening(attempt.open(opening_list))                      # 6
+    total = aggregator.total()                                              # 7
+    release = decryptor.release(cohort, opening_list, total.manifest, total.chunks)  # 8
+    mean = dequantize(attempt.verify(release), plan.quantization, weight_sum)  # 9
+
+Each role is an object of its own with an identity of its own. Everything that comes from outside
+is verified, and refused with a subclass of `AggregationError`, whose `code` is all that may leave.
+"""
+
+from .aggregator import Aggregator
+from .coordinator import Coordinator
+from .decryptor import Decryptor
+from .errors import (
+    AggregationError,
+    BackendError,
+    CohortError,
+    ConfigurationError,
+    IdentityError,
+    InputError,
+    JournalError,
+    MessageError,
+    OpeningError,
+    ParameterError,
+    PlanError,
+    RecordedError,
+    RefusedError,
+    ReleaseError,
+    ReplayError,
+    RoleError,
+    SignatureError,
+    StateError,
+    UploadError,
+)
+from .identity import Identity, PublicIdentity
+from .journal import Journal, MemoryJournal, SqliteJournal
+from .messages import Member, RoundPlan
+from .parameters import Encoding, ParameterSet, choose, parameter_set
+from .protocol import SumUpload, Upload
+from .quantization import Quantization, Segment, dequantize, quantize
+from .site import SiteAttempt
+
+__all__ = [
+    "AggregationError",
+    "Aggregator",
+    "BackendError",
+    "CohortError",
+    "ConfigurationError",
+    "Coordinator",
+    "Decryptor",
+    "Encoding",
+    "Identity",
+    "IdentityError",
+    "InputError",
+    "Journal",
+    "JournalError",
+    "Member",
+    "MemoryJournal",
+    "MessageError",
+    "OpeningError",
+    "ParameterError",
+    "ParameterSet",
+    "PlanError",
+    "PublicIdentity",
+    "Quantization",
+    "RecordedError",
+    "RefusedError",
+    "ReleaseError",
+    "ReplayError",
+    "RoleError",
+    "RoundPlan",
+    "Segment",
+    "SignatureError",
+    "SiteAttempt",
+    "SqliteJournal",
+    "StateError",
+    "SumUpload",
+    "Upload",
+    "UploadError",
+    "choose",
+    "dequantize",
+    "parameter_set",
+    "quantize",
+]

@@ -1,0 +1,324 @@
+"""The only file that knows TenSEAL.
+
+In and out go arrays: integers in coefficients, residues modulo q in SEAL's NTT order. Between the
+two stands SEAL itself, for key generation, encryption of zero, decryption and the transform.
+
+Integers go into the *coefficients* of the ring, never through CKKS's complex slots: floats lose
+low bits of the noise, and with them the security of the encryption. SEAL's encoder refuses raw
+coefficients, but a ciphertext stream marked "not in NTT form" carries them exactly, and
+`Evaluator.transform_to_ntt` makes an ordinary ciphertext of it.
+
+SEAL saves and loads by path, so streams pass through an anonymous memory file; what is secret
+never touches a disk. The secret key itself is never written anywhere, not even there.
+
+The layout of a stream belongs to one version of the library: a known-answer test runs before first
+use, and anything unexpected is a `BackendError`.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import struct
+import threading
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import tenseal.sealapi as seal
+
+from . import residues
+from .errors import AggregationError, BackendError, MessageError, ReleaseError
+from .parameters import ParameterSet
+from .residues import Residues
+
+# SEAL 4.1 streams: header (magic, header size, major, minor, compression, reserved, total size),
+# then the object: parms_id, NTT flag, sizes, scale, correction factor, and a nested array stream.
+_HEADER: Final = struct.Struct("<HBBBBHQ")
+_MAGIC: Final = (0xA15E, 16, 4, 3)
+_RAW: Final = 0
+_ZSTD: Final = 2
+_CIPHERTEXT: Final = struct.Struct("<32sBQQQdQ")
+_PLAINTEXT: Final = struct.Struct("<32sQd")
+_ARRAY: Final = struct.Struct("<HBBBBHQQ")
+
+# SEAL allows sixteen polynomials in a ciphertext; one of ours is always the constant one.
+_BATCH: Final = 15
+
+# SHA-256 of the NTT (SEAL's order, little-endian) of the polynomial sum_j (j - 2048) X**j.
+_KNOWN_NTT: Final = {
+    "ckks-pk-4096-60-20": "e69bceca29ca9f392e9b23aae4b5202a43548a54d933076c06de520f0a24a836"
+}
+
+
+class _Scratch(threading.local):
+    """An anonymous memory file of this thread and process.
+
+    Shared across a fork it would be one file with two writers, so the process id is kept with it.
+    """
+
+    def __init__(self) -> None:
+        self._fd = -1
+        self._pid = -1
+
+    def _open(self) -> int:
+        if self._pid != os.getpid():
+            if not hasattr(os, "memfd_create"):
+                raise BackendError(
+                    "memory files (memfd_create) are missing here and secrets are not written to "
+                    "a disk: run on Linux"
+                )
+            self._fd = os.memfd_create("ckks", os.MFD_CLOEXEC)
+            self._pid = os.getpid()
+        return self._fd
+
+    def save(self, item: Any) -> bytes:
+        fd = self._open()
+        os.ftruncate(fd, 0)
+        item.save(f"/proc/self/fd/{fd}")
+        stream = os.pread(fd, os.fstat(fd).st_size, 0)
+        os.ftruncate(fd, 0)
+        return stream
+
+    def load(self, item: Any, context: Any, stream: bytes) -> None:
+        fd = self._open()
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, stream, 0)
+        try:
+            item.load(context, f"/proc/self/fd/{fd}")
+        finally:
+            os.ftruncate(fd, 0)
+
+
+_scratch = _Scratch()
+
+
+def _body(stream: bytes, size: int) -> bytes:
+    """Unwrap a saved stream whose body must have `size` bytes."""
+    *magic, compression, _, total = _HEADER.unpack_from(stream)
+    if tuple(magic) != _MAGIC or total != len(stream):
+        raise BackendError("a SEAL stream has an unknown header: TenSEAL 0.3.18 is needed")
+    body = stream[_HEADER.size :]
+    if compression == _ZSTD:
+        try:
+            body = pa.decompress(body, decompressed_size=size, codec="zstd", asbytes=True)
+        except (pa.ArrowException, OSError) as error:
+            raise BackendError("a SEAL stream has an unknown size") from error
+    elif compression != _RAW:
+        raise BackendError(f"a SEAL stream is compressed in an unknown way ({compression})")
+    if len(body) != size:
+        raise BackendError("a SEAL stream has an unknown size")
+    return body
+
+
+class Context:
+    """A SEAL context, its evaluator, and arrays in and out of it. Holds no key."""
+
+    def __init__(self, parameters: ParameterSet) -> None:
+        self.parameters = parameters
+        self.degree = parameters.poly_modulus_degree
+        self.modulus = parameters.modulus
+        moduli = seal.CoeffModulus.Create(self.degree, list(parameters.coeff_mod_bit_sizes))
+        if tuple(m.value() for m in moduli) != parameters.coeff_modulus:
+            raise BackendError(f"TenSEAL picks other primes than {parameters.id} names")
+        encryption = seal.EncryptionParameters(seal.SCHEME_TYPE.CKKS)
+        encryption.set_poly_modulus_degree(self.degree)
+        encryption.set_coeff_modulus(moduli)
+        self.seal = seal.SEALContext(encryption, True, seal.SEC_LEVEL_TYPE.TC128)
+        if not self.seal.parameters_set():
+            raise BackendError(f"TenSEAL refuses {parameters.id} at 128 bits")
+        self._evaluator = seal.Evaluator(self.seal)
+        self._data_id = struct.pack("<4Q", *self.seal.first_parms_id())
+        self._key_id = struct.pack("<4Q", *self.seal.key_parms_id())
+
+    def load_ciphertext(self, polynomials: Residues, *, ntt: bool) -> Any:
+        """Build a SEAL ciphertext of residues, shape (n, N), n from 2 to 16."""
+        item = seal.Ciphertext()
+        _scratch.load(item, self.seal, self._stream(polynomials, 1, self._data_id, ntt=ntt))
+        return item
+
+    def save_ciphertext(self, item: Any, polynomials: int) -> Residues:
+        """Read a SEAL ciphertext's residues, shape (polynomials, N)."""
+        return self._array(_scratch.save(item), polynomials, 1)
+
+    def load_public_key(self, polynomials: Residues) -> Any:
+        """Build a SEAL public key of residues, shape (2 primes, N): poly 0, then poly 1."""
+        item = seal.PublicKey()
+        primes = len(self.parameters.coeff_modulus)
+        _scratch.load(item, self.seal, self._stream(polynomials, primes, self._key_id, ntt=True))
+        return item
+
+    def save_public_key(self, item: Any) -> Residues:
+        """Read a SEAL public key's residues, shape (2 primes, N)."""
+        return self._array(_scratch.save(item), 2, len(self.parameters.coeff_modulus))
+
+    def save_plaintext(self, item: Any) -> Residues:
+        """Read a SEAL plaintext in NTT form, shape (N,)."""
+        size = _PLAINTEXT.size + _ARRAY.size + 8 * self.degree
+        body = _body(_scratch.save(item), size)
+        identifier, count, _ = _PLAINTEXT.unpack_from(body)
+        if identifier != self._data_id or count != self.degree:
+            raise BackendError("a SEAL plaintext has an unknown layout")
+        return np.frombuffer(body, dtype="<u8", offset=size - 8 * self.degree)
+
+    def to_ntt(self, polynomials: Residues) -> Residues:
+        """Transform coefficients to SEAL's NTT order; shape (n, N) to (n, N), any n."""
+        return self._transform(polynomials, forward=True)
+
+    def from_ntt(self, polynomials: Residues) -> Residues:
+        """Undo `to_ntt`."""
+        return self._transform(polynomials, forward=False)
+
+    def _transform(self, polynomials: Residues, *, forward: bool) -> Residues:
+        result = np.empty_like(polynomials)
+        for low in range(0, len(polynomials), _BATCH):
+            batch = polynomials[low : low + _BATCH]
+            # SEAL refuses ciphertexts whose later polynomials are all zero, which an update may
+            # be; a last polynomial that is never zero settles it.
+            guarded = np.concatenate([batch, np.ones((1, self.degree), dtype=np.uint64)])
+            item = self.load_ciphertext(guarded, ntt=not forward)
+            if forward:
+                self._evaluator.transform_to_ntt_inplace(item)
+            else:
+                self._evaluator.transform_from_ntt_inplace(item)
+            result[low : low + _BATCH] = self.save_ciphertext(item, len(guarded))[:-1]
+        return result
+
+    def _stream(self, polynomials: Residues, primes: int, identifier: bytes, *, ntt: bool) -> bytes:
+        data = np.ascontiguousarray(polynomials, dtype="<u8")
+        size = len(polynomials) // primes
+        array = _ARRAY.pack(*_MAGIC, _RAW, 0, _ARRAY.size + data.nbytes, data.size)
+        metadata = _CIPHERTEXT.pack(identifier, ntt, size, self.degree, primes, 1.0, 1)
+        total = _HEADER.size + len(metadata) + len(array) + data.nbytes
+        header = _HEADER.pack(*_MAGIC, _RAW, 0, total)
+        return b"".join((header, metadata, array, data.tobytes()))
+
+    def _array(self, stream: bytes, size: int, primes: int) -> Residues:
+        count = size * primes * self.degree
+        offset = _CIPHERTEXT.size + _ARRAY.size
+        body = _body(stream, offset + 8 * count)
+        identifier, _, *shape, _, _ = _CIPHERTEXT.unpack_from(body)
+        expected = self._data_id if primes == 1 else self._key_id
+        if identifier != expected or shape != [size, self.degree, primes]:
+            raise BackendError("a SEAL ciphertext has an unknown layout")
+        return np.frombuffer(body, dtype="<u8", offset=offset).reshape(-1, self.degree)
+
+
+class Encryptor:
+    """Encrypts integers in coefficients under an attempt's public key."""
+
+    def __init__(self, context: Context, material: bytes) -> None:
+        self._context = context
+        key = context.load_public_key(_unpack_key(material, context.parameters))
+        self._encryptor = seal.Encryptor(context.seal, key)
+
+    def encrypt(self, coefficients: Residues) -> Residues:
+        """Encrypt; coefficients modulo q of shape (n, N) to residues of shape (n, 2, N)."""
+        context = self._context
+        messages = context.to_ntt(coefficients)
+        result = np.empty((len(messages), 2, context.degree), dtype=np.uint64)
+        item = seal.Ciphertext()
+        for chunk, message in zip(result, messages, strict=True):
+            self._encryptor.encrypt_zero(item)
+            chunk[:] = context.save_ciphertext(item, 2)
+            residues.add(chunk[0], message, context.modulus)
+        return result
+
+
+class KeyHolder:
+    """An attempt's fresh key pair. The secret half exists in this object only."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        generator = seal.KeyGenerator(context.seal)
+        public = seal.PublicKey()
+        generator.create_public_key(public)
+        self.material: bytes = _pack_key(context.save_public_key(public), context.parameters)
+        self._decryptor: Any = seal.Decryptor(context.seal, generator.secret_key())
+
+    def __repr__(self) -> str:
+        return "KeyHolder(secret)"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a secret key is not copied or stored")
+
+    def decrypt(self, ciphertexts: Residues) -> Residues:
+        """Decrypt; residues of shape (n, 2, N) to coefficients modulo q of shape (n, N).
+
+        Raises:
+            ReleaseError: The key is gone, or SEAL refuses a ciphertext.
+        """
+        if self._decryptor is None:
+            raise ReleaseError("the key of this attempt is destroyed")
+        context = self._context
+        plain = np.empty((len(ciphertexts), context.degree), dtype=np.uint64)
+        item = seal.Plaintext()
+        for row, ciphertext in zip(plain, ciphertexts, strict=True):
+            try:
+                self._decryptor.decrypt(context.load_ciphertext(ciphertext, ntt=True), item)
+            except (RuntimeError, ValueError):
+                raise ReleaseError("a ciphertext does not decrypt") from None
+            row[:] = context.save_plaintext(item)
+        return context.from_ntt(plain)
+
+    def destroy(self) -> None:
+        """Drop the secret key; SEAL wipes its memory when it goes."""
+        self._decryptor = None
+
+
+@functools.cache
+def context(parameters: ParameterSet) -> Context:
+    """The context of a parameter set, after its known-answer test.
+
+    Raises:
+        BackendError: TenSEAL is not the version whose streams this file knows.
+    """
+    try:
+        made = Context(parameters)
+        _self_test(made)
+    except (RuntimeError, ValueError, struct.error) as error:
+        raise BackendError("TenSEAL fails its self-test: version 0.3.18 is needed") from error
+    return made
+
+
+def _self_test(made: Context) -> None:
+    ramp = np.arange(made.degree, dtype=np.int64) - made.degree // 2
+    coefficients = residues.from_signed(np.stack([ramp, ramp[::-1], 0 * ramp]), made.modulus)
+    transformed = made.to_ntt(coefficients)
+    digest = hashlib.sha256(transformed[0].astype("<u8").tobytes()).hexdigest()
+    if digest != _KNOWN_NTT[made.parameters.id]:
+        raise BackendError("the NTT of a known polynomial is another one")
+    if not np.array_equal(made.from_ntt(transformed), coefficients):
+        raise BackendError("the NTT does not round-trip")
+    holder = KeyHolder(made)
+    total = Encryptor(made, holder.material).encrypt(coefficients)
+    residues.add(total[0], total[1], made.modulus)
+    opened = residues.to_signed(holder.decrypt(total[:1]), made.modulus)
+    bound = made.parameters.noise_bound(2)
+    if np.abs(opened[0] - (ramp + ramp[::-1])).max() > bound:
+        raise BackendError("a known sum decrypts to another one")
+
+
+def _pack_key(polynomials: Residues, parameters: ParameterSet) -> bytes:
+    primes = parameters.coeff_modulus
+    rows = polynomials.reshape(2, len(primes), -1)
+    return b"".join(residues.pack(rows[:, i], prime) for i, prime in enumerate(primes))
+
+
+def _unpack_key(material: bytes, parameters: ParameterSet) -> Residues:
+    primes = parameters.coeff_modulus
+    degree = parameters.poly_modulus_degree
+    rows = np.empty((2, len(primes), degree), dtype=np.uint64)
+    start = 0
+    try:
+        for i, prime in enumerate(primes):
+            size = residues.packed_size(2 * degree, prime)
+            part = residues.unpack(material[start : start + size], 2 * degree, prime)
+            rows[:, i] = part.reshape(2, degree)
+            start += size
+    except AggregationError:
+        raise MessageError("the public key is not valid") from None
+    if start != len(material):
+        raise MessageError("the public key has another length")
+    return rows.reshape(-1, degree)

@@ -1,0 +1,200 @@
+"""The aggregator: adds masked ciphertexts, and holds nothing that could open one."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import masking, messages, protocol, residues
+from .errors import CohortError, OpeningError, PlanError, RoleError, StateError, UploadError
+from .identity import Identity, PublicIdentity
+from .messages import Opening, OpeningList, SumManifest, UploadManifest
+from .protocol import SumUpload
+
+
+@dataclass(slots=True)
+class _Arrival:
+    manifest: bytes
+    commitment: bytes
+    digests: list[bytes]
+    added: int = 0  # chunks that are in the sum
+    complete: bool = False
+
+
+class Aggregator:
+    """Steps 5 to 7 of one attempt. Pure NumPy: no CKKS library, no key, no context.
+
+    5. `add` takes a site's upload chunk by chunk, in any interleaving of sites. What is kept is
+       one running sum, whatever the number of sites. An upload that breaks off may be handed in
+       again: chunks already added are skipped.
+    6. `opening_list` states what arrived; `add_opening` takes the seeds.
+    7. `total` takes the self-masks away and signs the sum.
+
+    Calls must come from one thread at a time.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        plan_message: bytes,
+        cohort_message: bytes,
+        *,
+        coordinator: PublicIdentity,
+        pinned: Mapping[str, PublicIdentity] | None = None,
+    ) -> None:
+        """Start an attempt.
+
+        Args:
+            identity: The aggregator's signing key, the only secret it has.
+            plan_message: The coordinator's signed plan.
+            cohort_message: The cohort fixed for it.
+            coordinator: Whose plans this aggregator follows.
+            pinned: Parties it knows, by name; a known name with another key is refused.
+
+        Raises:
+            RoleError: Something else than an identity was handed in.
+            RefusedError: Plan or cohort do not hold.
+        """
+        if not isinstance(identity, Identity):
+            raise RoleError("an aggregator holds an Identity and nothing else that is secret")
+        self._identity = identity
+        self._round = protocol.read_plan(plan_message, coordinator)
+        plan = self._round.plan
+        if plan.aggregator != identity.public:
+            raise PlanError(f"the plan's aggregator is {plan.aggregator.name}, not this one")
+        self._cohort = protocol.read_cohort(self._round, cohort_message)
+        for party in (*(m.identity for m in self._cohort.members), plan.decryptor):
+            if (pinned or {}).get(party.name, party) != party:
+                raise PlanError(f"{party.name} is pinned with another key")
+        parameters = self._round.parameters
+        shape = (
+            self._round.packing.chunks,
+            parameters.polynomials,
+            parameters.poly_modulus_degree,
+        )
+        self._sum = np.zeros(shape, dtype=np.uint64)
+        self._arrivals: dict[str, _Arrival] = {}
+        self._list: bytes | None = None
+        self._seeds: dict[str, bytes] = {}
+        self._total: SumUpload | None = None
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Members whose upload is not complete."""
+        names = (m.identity.name for m in self._cohort.members)
+        return tuple(n for n in names if n not in self._arrivals or not self._arrivals[n].complete)
+
+    @property
+    def unopened(self) -> tuple[str, ...]:
+        """Members whose seed has not come."""
+        names = (m.identity.name for m in self._cohort.members)
+        return tuple(n for n in names if n not in self._seeds)
+
+    def add(self, manifest: bytes, chunks: Iterable[bytes]) -> None:
+        """Add one site's upload to the sum (step 5).
+
+        Raises:
+            UploadError: Another upload of the same site, or a chunk that is missing, altered or
+                too much. Nothing of a refused chunk is in the sum; hand the upload in again.
+            RefusedError: The manifest does not hold.
+        """
+        arrival = self._arrival(manifest)
+        if arrival.complete:
+            return
+        modulus = self._round.parameters.modulus
+        for k, chunk in enumerate(protocol.checked_chunks(chunks, arrival.digests)):
+            if k < arrival.added:
+                continue
+            residues.add(self._sum[k], self._round.unpack_chunk(chunk), modulus)
+            arrival.added = k + 1
+        arrival.complete = True
+
+    def opening_list(self) -> bytes:
+        """State, signed, what arrived from the whole cohort (step 6).
+
+        Raises:
+            StateError: An upload is missing.
+        """
+        if self._list is None:
+            if self.missing:
+                raise StateError(f"uploads are missing: {', '.join(self.missing)}")
+            digests = tuple(
+                messages.digest(self._arrivals[m.identity.name].manifest)
+                for m in self._cohort.members
+            )
+            listed = OpeningList(self._cohort.transcript, digests)
+            self._list = messages.seal(self._identity, listed)
+        return self._list
+
+    def add_opening(self, opening: bytes) -> None:
+        """Take a site's seed (step 6).
+
+        Raises:
+            StateError: No list was stated yet.
+            RefusedError: Not the seed this site committed to, or for another list.
+        """
+        if self._list is None:
+            raise StateError("state the opening list first")
+        name = messages.sender(opening, messages.OPENING_CAP)
+        signer = self._cohort.member(name)
+        body = messages.unseal(opening, Opening, signer, messages.OPENING_CAP)
+        if body.transcript != self._cohort.transcript:
+            raise OpeningError(f"the opening of {name} is of another cohort")
+        if body.opening_list != messages.digest(self._list):
+            raise OpeningError(f"the opening of {name} is for another list")
+        expected = masking.commitment(body.seed, self._cohort.transcript, name)
+        if not hmac.compare_digest(expected, self._arrivals[name].commitment):
+            raise OpeningError(f"the seed of {name} is not the one it committed to")
+        self._seeds[name] = body.seed
+
+    def total(self) -> SumUpload:
+        """Take the self-masks away and sign the sum (step 7).
+
+        Raises:
+            StateError: A seed is missing.
+        """
+        if self._total is not None:
+            return self._total
+        if self._list is None or self.unopened:
+            raise StateError(f"openings are missing: {', '.join(self.unopened)}")
+        modulus = self._round.parameters.modulus
+        degree = self._round.packing.degree
+        streams = [
+            masking.self_stream(seed, self._cohort.transcript, name, modulus, degree)
+            for name, seed in self._seeds.items()
+        ]
+        chunks: list[bytes] = []
+        for k, chunk in enumerate(self._sum):
+            opened = chunk.copy()
+            for stream in streams:
+                residues.subtract(opened[0], stream.chunk(k), modulus)
+            chunks.append(residues.pack(opened, modulus))
+        manifest = SumManifest(
+            transcript=self._cohort.transcript,
+            opening_list=messages.digest(self._list),
+            chunk_digests=b"".join(messages.digest(chunk) for chunk in chunks),
+        )
+        self._total = SumUpload(messages.seal(self._identity, manifest), tuple(chunks))
+        return self._total
+
+    def _arrival(self, manifest: bytes) -> _Arrival:
+        chunks = self._round.packing.chunks
+        cap = messages.manifest_cap(chunks)
+        name = messages.sender(manifest, cap)
+        try:
+            signer = self._cohort.member(name)
+        except CohortError:
+            raise UploadError("an upload comes from outside the cohort") from None
+        body = messages.unseal(manifest, UploadManifest, signer, cap)
+        if body.transcript != self._cohort.transcript:
+            raise UploadError(f"the upload of {name} is of another cohort")
+        known = self._arrivals.get(name)
+        if known is None:
+            digests = protocol.split_digests(body.chunk_digests, chunks)
+            known = self._arrivals[name] = _Arrival(manifest, body.commitment, digests)
+        elif known.manifest != manifest:
+            raise UploadError(f"{name} sent another upload before")
+        return known

@@ -1,0 +1,310 @@
+"""The messages of a round: versioned, size-capped, signed, and of one form only.
+
+An envelope carries the exact bytes of a body and an Ed25519 signature over the protocol version,
+the kind of message, the sender and those bytes; a signature for one kind never serves for another.
+Both layers are MessagePack with named fields. Unknown fields, other types and any encoding but the
+canonical one are refused, so a message has exactly one form and a digest names exactly one message.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Annotated, ClassVar, Final, TypeVar
+
+import msgspec
+
+from .errors import AggregationError, MessageError, PlanError, SignatureError
+from .identity import NAME, Identity, PublicIdentity
+from .parameters import MAX_SITES, MAX_SIZE, parameter_set
+from .quantization import Quantization
+
+VERSION: Final = 1
+_DOMAIN: Final = b"fmfl-secure/aggregation/signature/v1"
+_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
+_RUN: Final = re.compile(r"[0-9a-f]{8,64}", re.ASCII)
+
+# Largest messages, in bytes. Those that grow with the update are capped by the plan's own size.
+PLAN_CAP: Final = 4 * 1024 * 1024
+READY_CAP: Final = 1024
+OPENING_CAP: Final = 1024
+ANNOUNCEMENT_CAP: Final = 1024 * 1024
+COHORT_CAP: Final = ANNOUNCEMENT_CAP + MAX_SITES * READY_CAP
+LIST_CAP: Final = 64 * 1024
+DIGEST_SIZE: Final = 32  # bytes
+
+Bytes32 = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+Counter = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+
+
+class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of what an envelope carries."""
+
+    KIND: ClassVar[str] = ""
+
+
+class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A site a plan invites.
+
+    Attributes:
+        identity: Name and public key.
+        weight: Weight over the largest, in (0, 1]; public, and coarse.
+    """
+
+    identity: PublicIdentity
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        # Weights below a thousandth vanish on the grid and are a mistake more often than a wish.
+        if not 1e-3 <= self.weight <= 1.0:
+            raise PlanError(f"weight {self.weight} of {self.identity.name} is not 0.001 to 1")
+
+
+class RoundPlan(Body, frozen=True, forbid_unknown_fields=True):
+    """What a round is: everything that all parties must agree on before it starts.
+
+    Attributes:
+        federation: Name of the federation.
+        run: Identifier of the training run, 8 to 64 hexadecimal digits.
+        round: Number of the round, from 1.
+        attempt: Number of the attempt at this round, from 1.
+        suite: Protocol suite.
+        parameter_set: Id in the vetted table.
+        quantization: The grid of the update.
+        members: Sites invited; their order is the order of the cohort.
+        aggregator: Who adds.
+        decryptor: Who opens the sum.
+        coordinator: Who signs this plan.
+        adapter_digest: `sha256:` of the current global adapter.
+        layout_digest: `sha256:` of the names and shapes of its tensors.
+        base_model_digest: `sha256:` of the base model.
+        training_digest: `sha256:` of the public training settings.
+        min_cohort: Smallest cohort, at least 3.
+    """
+
+    KIND: ClassVar[str] = "plan"
+
+    federation: str
+    run: str
+    round: Counter
+    attempt: Counter
+    suite: str
+    parameter_set: str
+    quantization: Quantization
+    members: tuple[Member, ...]
+    aggregator: PublicIdentity
+    decryptor: PublicIdentity
+    coordinator: PublicIdentity
+    adapter_digest: str
+    layout_digest: str
+    base_model_digest: str
+    training_digest: str
+    min_cohort: int = 3
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.federation):
+            raise PlanError("the federation's name must be 1 to 64 letters, digits and . _ -")
+        if not _RUN.fullmatch(self.run):
+            raise PlanError("the run must be 8 to 64 hexadecimal digits")
+        for name in ("adapter", "layout", "base_model", "training"):
+            if not _DIGEST.fullmatch(getattr(self, f"{name}_digest")):
+                raise PlanError(f"{name}_digest must be 'sha256:' and 64 hexadecimal digits")
+        if not 3 <= self.min_cohort <= len(self.members):
+            raise PlanError(
+                f"min_cohort {self.min_cohort} is not 3 to {len(self.members)}, the members invited"
+            )
+        keys = [m.identity.key for m in self.members]
+        names = [m.identity.name for m in self.members]
+        if len(set(keys)) != len(keys) or len(set(names)) != len(names):
+            raise PlanError("two members have one name or one key")
+        if self.aggregator.key == self.decryptor.key:
+            raise PlanError("the aggregator and the decryptor must be two parties")
+        known: dict[str, bytes] = {}
+        for party in (*(m.identity for m in self.members), self.aggregator, self.decryptor):
+            if known.setdefault(party.name, party.key) != party.key:
+                raise PlanError(f"the name {party.name} stands for two keys")
+        chosen = parameter_set(self.parameter_set)
+        if chosen.suite != self.suite:
+            raise PlanError(f"{self.parameter_set} belongs to the suite {chosen.suite}")
+        chosen.encoding(len(self.members), self.quantization.bits)
+
+
+class Announcement(Body, frozen=True, forbid_unknown_fields=True):
+    """The decryptor's fresh public material for one plan."""
+
+    KIND: ClassVar[str] = "announcement"
+
+    plan: Bytes32
+    material: bytes
+
+
+class Ready(Body, frozen=True, forbid_unknown_fields=True):
+    """A site's single-use X25519 key; sent once its update is stored and charged."""
+
+    KIND: ClassVar[str] = "ready"
+
+    plan: Bytes32
+    key: Bytes32
+
+
+class Cohort(Body, frozen=True, forbid_unknown_fields=True):
+    """Who takes part: the announcement and every ready message, byte for byte."""
+
+    KIND: ClassVar[str] = "cohort"
+
+    plan: Bytes32
+    announcement: bytes
+    readies: tuple[bytes, ...]
+
+
+class UploadManifest(Body, frozen=True, forbid_unknown_fields=True):
+    """What a site uploads: SHA-256 of each chunk in order, and H(b_i)."""
+
+    KIND: ClassVar[str] = "upload"
+
+    transcript: Bytes32
+    chunk_digests: bytes
+    commitment: Bytes32
+
+
+class OpeningList(Body, frozen=True, forbid_unknown_fields=True):
+    """The aggregator's statement of what lies with it: SHA-256 of every manifest of the cohort."""
+
+    KIND: ClassVar[str] = "opening-list"
+
+    transcript: Bytes32
+    manifests: tuple[Bytes32, ...]
+
+
+class Opening(Body, frozen=True, forbid_unknown_fields=True):
+    """A site's seed b_i, for one list and no other."""
+
+    KIND: ClassVar[str] = "opening"
+
+    transcript: Bytes32
+    opening_list: Bytes32
+    seed: Bytes32
+
+
+class SumManifest(Body, frozen=True, forbid_unknown_fields=True):
+    """The sum the aggregator hands over: SHA-256 of each chunk in order."""
+
+    KIND: ClassVar[str] = "sum"
+
+    transcript: Bytes32
+    opening_list: Bytes32
+    chunk_digests: bytes
+
+
+class Release(Body, frozen=True, forbid_unknown_fields=True):
+    """The released integers, little-endian, in the narrowest width the cohort's range allows."""
+
+    KIND: ClassVar[str] = "release"
+
+    transcript: Bytes32
+    opening_list: Bytes32
+    integers: bytes
+
+
+class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    version: int
+    kind: str
+    sender: str
+    body: bytes
+    signature: Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
+
+
+B = TypeVar("B", bound=Body)
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+def seal(identity: Identity, body: Body) -> bytes:
+    """Sign a body and wrap it."""
+    raw = msgspec.msgpack.encode(body)
+    name = identity.public.name
+    signature = identity.sign(_signed(body.KIND, name, raw))
+    return msgspec.msgpack.encode(_Envelope(VERSION, body.KIND, name, raw, signature))
+
+
+def sender(message: bytes, cap: int) -> str:
+    """The name a message claims to come from; nothing about it is verified yet.
+
+    Raises:
+        MessageError: Not an envelope.
+    """
+    return _decode(message, _Envelope, cap).sender
+
+
+def unseal(message: bytes, body: type[B], signer: PublicIdentity, cap: int) -> B:
+    """Verify an envelope and read its body.
+
+    Args:
+        message: What came off the wire.
+        body: The kind of body expected here and now.
+        signer: Whose signature it must carry.
+        cap: Largest length in bytes, checked before anything is parsed.
+
+    Raises:
+        MessageError: Oversized, malformed, not canonical, or of another kind or version.
+        SignatureError: Not by `signer`.
+    """
+    envelope = _decode(message, _Envelope, cap)
+    if envelope.version != VERSION:
+        raise MessageError(f"protocol version {envelope.version} is not {VERSION}")
+    if envelope.kind != body.KIND:
+        raise MessageError(f"expected a message of kind {body.KIND!r}")
+    if envelope.sender != signer.name:
+        raise SignatureError(f"a message that {signer.name} must send names another sender")
+    signer.verify(envelope.signature, _signed(body.KIND, signer.name, envelope.body))
+    return _decode(envelope.body, body, cap)
+
+
+def digest(message: bytes) -> bytes:
+    """SHA-256 of a whole message, 32 bytes."""
+    return hashlib.sha256(message).digest()
+
+
+def transcript_hash(plan: bytes, announcement: bytes, readies: tuple[bytes, ...]) -> bytes:
+    """Hash everything that fixes an attempt: the salt of every key derived in it.
+
+    Each message goes in whole, signature included, behind its length; so any two parties that were
+    told different things derive different masks and the attempt fails.
+    """
+    state = hashlib.sha256(b"fmfl-secure/aggregation/transcript/v1")
+    for message in (plan, announcement, *readies):
+        state.update(len(message).to_bytes(8, "big"))
+        state.update(message)
+    return state.digest()
+
+
+def manifest_cap(chunks: int) -> int:
+    """Largest manifest of an upload or a sum, in bytes."""
+    return 1024 + DIGEST_SIZE * chunks
+
+
+def release_cap(size: int) -> int:
+    """Largest release of `size` values, in bytes."""
+    return 1024 + 8 * min(size, MAX_SIZE)
+
+
+def _signed(kind: str, name: str, raw: bytes) -> bytes:
+    parts = (_DOMAIN, kind.encode(), name.encode(), raw)
+    return b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+
+
+def _decode(raw: bytes, kind: type[S], cap: int) -> S:
+    if not isinstance(raw, bytes):
+        raise MessageError("a message must be bytes")
+    if len(raw) > cap:
+        raise MessageError(f"a message has {len(raw)} bytes, more than {cap}")
+    try:
+        decoded = msgspec.msgpack.decode(raw, type=kind, strict=True)
+        canonical = msgspec.msgpack.encode(decoded)
+    except AggregationError as error:
+        # A field's own check: from outside it is a malformed message, not a wrong argument.
+        raise MessageError(f"a message does not hold together: {error}") from error
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
+        raise MessageError("a message is malformed") from error
+    if canonical != raw:
+        raise MessageError("a message is not in its canonical form")
+    return decoded

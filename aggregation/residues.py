@@ -1,0 +1,110 @@
+"""The wire form of a ciphertext: residues modulo q, bit-packed, nothing else.
+
+A library object off the network is a parser to attack. A ciphertext is N residues modulo q a
+polynomial; sent as such, with the length and every residue checked, *every* accepted input is a
+valid ciphertext. Two residues of w bits fill 2 w bits, little endian, lower residue first, so a
+60-bit residue costs 7.5 bytes. Adding ciphertexts is adding residues modulo q.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import ParameterError, UploadError
+
+Residues = npt.NDArray[np.uint64]
+
+
+def packed_size(count: int, modulus: int) -> int:
+    """Bytes that `count` residues take; `count` must be even."""
+    return count // 2 * _pair_size(modulus)
+
+
+def pack(residues: Residues, modulus: int) -> bytes:
+    """Bit-pack residues.
+
+    Args:
+        residues: Any shape with an even number of items, uint64, each below `modulus`.
+        modulus: Below 2**63; its bit length must be a multiple of four.
+    """
+    size = _pair_size(modulus)
+    width = modulus.bit_length()
+    pairs = np.ascontiguousarray(residues, dtype="<u8").reshape(-1, 2)
+    words = np.empty((len(pairs), 2), dtype="<u8")
+    np.left_shift(pairs[:, 1], np.uint64(width), out=words[:, 0])
+    words[:, 0] |= pairs[:, 0]
+    # A pair of narrow residues fits the low word alone; shifting by 64 is undefined.
+    words[:, 1] = pairs[:, 1] >> np.uint64(64 - width) if 2 * width > 64 else 0
+    return words.view(np.uint8).reshape(-1, 16)[:, :size].tobytes()
+
+
+def unpack(data: bytes, count: int, modulus: int) -> Residues:
+    """Read bit-packed residues and check them.
+
+    Args:
+        data: What came off the wire.
+        count: Residues expected, even.
+        modulus: What each must be below.
+
+    Returns:
+        Shape (count,), uint64.
+
+    Raises:
+        UploadError: Another length, or a residue that is not below the modulus.
+    """
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise UploadError("a chunk must be bytes")
+    expected = packed_size(count, modulus)
+    if len(data) != expected:
+        raise UploadError(f"a chunk has {len(data)} bytes, expected {expected}")
+    size = _pair_size(modulus)
+    width = np.uint64(modulus.bit_length())
+    raw = np.zeros((count // 2, 16), dtype=np.uint8)
+    raw[:, :size] = np.frombuffer(data, dtype=np.uint8).reshape(-1, size)
+    words = raw.view("<u8")
+    mask = np.uint64((1 << int(width)) - 1)
+    residues = np.empty((count // 2, 2), dtype=np.uint64)
+    np.bitwise_and(words[:, 0], mask, out=residues[:, 0])
+    np.right_shift(words[:, 0], width, out=residues[:, 1])
+    if 2 * width > 64:
+        residues[:, 1] |= words[:, 1] << (np.uint64(64) - width)
+    if residues.max(initial=0) >= modulus:
+        raise UploadError("a residue is not below the modulus")
+    return residues.reshape(-1)
+
+
+def add(total: Residues, other: Residues, modulus: int) -> None:
+    """Add residues in place, modulo `modulus` (below 2**63); broadcasting as NumPy does."""
+    total += other
+    _reduce(total, modulus)
+
+
+def subtract(total: Residues, other: Residues, modulus: int) -> None:
+    """Subtract residues in place, modulo `modulus` (below 2**63)."""
+    # q - other is in (0, q], so the sum stays below 2 q and one conditional subtraction is enough.
+    total += np.uint64(modulus) - other
+    _reduce(total, modulus)
+
+
+def from_signed(values: npt.NDArray[np.int64], modulus: int) -> Residues:
+    """Reduce integers with |v| < modulus to residues; same shape, uint64."""
+    return np.where(values < 0, values + np.int64(modulus), values).astype(np.uint64)
+
+
+def to_signed(values: Residues, modulus: int) -> npt.NDArray[np.int64]:
+    """Read residues as integers centred on zero; same shape, int64."""
+    signed = values.astype(np.int64)
+    return np.where(signed > modulus // 2, signed - np.int64(modulus), signed)
+
+
+def _reduce(total: Residues, modulus: int) -> None:
+    # Where total < q, total - q wraps to something huge, and the minimum keeps total: no branch.
+    np.minimum(total, total - np.uint64(modulus), out=total)
+
+
+def _pair_size(modulus: int) -> int:
+    width = modulus.bit_length()
+    if width % 4 or not 4 <= width <= 60:
+        raise ParameterError(f"a modulus of {width} bits has no wire form")
+    return width // 4

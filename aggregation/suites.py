@@ -1,0 +1,82 @@
+"""What a protocol suite must offer, so that the protocol need not know which one it runs.
+
+A suite turns coefficients modulo q into residues and back. Everything else (packing, masks, the
+wire, signatures, the order of steps) is the same for all suites. The module that knows TenSEAL is
+imported only where a key or an encryption is needed: the aggregator never loads it.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Protocol
+
+from .errors import BackendError, MessageError
+from .parameters import ParameterSet
+from .residues import Residues, packed_size
+
+
+class Encryptor(Protocol):
+    """What a site holds: encrypts under the material the decryptor announced."""
+
+    def encrypt(self, coefficients: Residues) -> Residues:
+        """Encrypt coefficients of shape (n, N), modulo q, to residues of shape (n, P, N)."""
+        ...
+
+
+class KeyHolder(Protocol):
+    """What the decryptor holds for one attempt."""
+
+    material: bytes  # what it announces to the sites; public
+
+    def decrypt(self, ciphertexts: Residues) -> Residues:
+        """Open residues of shape (n, P, N) to coefficients of shape (n, N), modulo q."""
+        ...
+
+    def destroy(self) -> None:
+        """Forget what is secret."""
+        ...
+
+
+def new_key(parameters: ParameterSet) -> KeyHolder:
+    """Draw the fresh key of one attempt."""
+    ckks = _backend()
+    holder: KeyHolder = ckks.KeyHolder(ckks.context(parameters))
+    return holder
+
+
+def encryptor(parameters: ParameterSet, material: bytes) -> Encryptor:
+    """Read announced material.
+
+    Raises:
+        MessageError: It is not a valid public key.
+        BackendError: The CKKS library cannot be used here.
+    """
+    ckks = _backend()
+    made: Encryptor = ckks.Encryptor(ckks.context(parameters), material)
+    return made
+
+
+def check_material(parameters: ParameterSet, material: bytes) -> None:
+    """Refuse material of another length, without needing the CKKS library.
+
+    Raises:
+        MessageError: Another length.
+    """
+    expected = material_size(parameters)
+    if len(material) != expected:
+        raise MessageError(f"the announced key has {len(material)} bytes, expected {expected}")
+
+
+def material_size(parameters: ParameterSet) -> int:
+    """Bytes of the announced material."""
+    return sum(
+        packed_size(2 * parameters.poly_modulus_degree, prime) for prime in parameters.coeff_modulus
+    )
+
+
+def _backend() -> ModuleType:
+    try:
+        from . import _ckks  # noqa: PLC0415 - only roles that encrypt or decrypt need TenSEAL
+    except ImportError as error:
+        raise BackendError("TenSEAL 0.3.18 is needed to encrypt or decrypt") from error
+    return _ckks
