@@ -76,7 +76,7 @@ class PrivacyPlan:
         *,
         unit: str,
         population: int,
-        expected_batch_size: float,
+        sample_rate: float,
         max_grad_norm: float,
         steps_per_round: int,
         rounds: int,
@@ -89,7 +89,7 @@ class PrivacyPlan:
         Args:
             unit: See the class.
             population: See the class.
-            expected_batch_size: Units sampled per step on average; sample_rate x population.
+            sample_rate: See the class.
             max_grad_norm: See the class.
             steps_per_round: See the class.
             rounds: See the class.
@@ -100,12 +100,8 @@ class PrivacyPlan:
         Raises:
             PlanError: A value is out of range or the target cannot be met.
         """
-        if population < 1 or not 0.0 < expected_batch_size <= population:
-            raise PlanError(
-                f"expected_batch_size is {expected_batch_size}, "
-                f"expected more than 0 and at most the population of {population}"
-            )
-        sample_rate = expected_batch_size / population
+        if not 0.0 < sample_rate <= 1.0:
+            raise PlanError(f"sample_rate is {sample_rate}, expected 0 < q <= 1")
         if steps_per_round < 1 or rounds < 1 or repeats < 0:
             raise PlanError(
                 f"steps_per_round {steps_per_round}, rounds {rounds}, repeats {repeats}: "
