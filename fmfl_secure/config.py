@@ -27,7 +27,7 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of all sections: immutable, no unknown keys."""
 
 
-class FederationSection(_Section, kw_only=True):
+class FederationSection(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[federation]`.
 
     Attributes:
@@ -41,10 +41,10 @@ class FederationSection(_Section, kw_only=True):
     name: Name
     rounds: Annotated[int, msgspec.Meta(ge=1, le=10_000)]
     min_sites: Annotated[int, msgspec.Meta(ge=3, le=1000)] = 3
-    seed: Annotated[int, msgspec.Meta(ge=0, lt=2**63)] = 1
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 1
 
 
-class ModelSection(_Section, kw_only=True):
+class ModelSection(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[model]`.
 
     Attributes:
@@ -59,7 +59,7 @@ class ModelSection(_Section, kw_only=True):
     max_length: Annotated[int, msgspec.Meta(ge=2, le=8192)] = 128
 
 
-class TaskSection(_Section, kw_only=True):
+class TaskSection(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[task]`.
 
     Attributes:
@@ -79,7 +79,7 @@ class TaskSection(_Section, kw_only=True):
     on_bad_row: Literal["error", "skip"] = "error"
 
 
-class AdapterSection(_Section, kw_only=True):
+class AdapterSection(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[adapter]`.
 
     Attributes:
@@ -98,7 +98,7 @@ class AdapterSection(_Section, kw_only=True):
     target_modules: tuple[NonEmpty, ...] = ()
 
 
-class PrivacySection(_Section, kw_only=True):
+class PrivacySection(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[privacy]`.
 
     Attributes:
@@ -121,7 +121,7 @@ class PrivacySection(_Section, kw_only=True):
     repeats: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 1
 
 
-class TrainingSection(_Section, kw_only=True):
+class TrainingSection(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[training]`: learning, and speed, which cannot touch privacy.
 
     Attributes:
@@ -139,7 +139,7 @@ class TrainingSection(_Section, kw_only=True):
     cache_mib: Annotated[int, msgspec.Meta(ge=0)] = 2048
 
 
-class AggregationSection(_Section, kw_only=True):
+class AggregationSection(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[aggregation]`.
 
     Attributes:
@@ -151,7 +151,7 @@ class AggregationSection(_Section, kw_only=True):
     bits: Annotated[int, msgspec.Meta(ge=2, le=24)] = 16
 
 
-class EvaluationSection(_Section, kw_only=True):
+class EvaluationSection(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[evaluation]`: a held-out set that utility figures are computed on.
 
     Attributes:
@@ -163,7 +163,7 @@ class EvaluationSection(_Section, kw_only=True):
     visibility: Literal["public", "private"] = "private"
 
 
-class SiteEntry(_Section, kw_only=True):
+class SiteEntry(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One `[[sites]]` entry: what everyone knows of a site.
 
     Attributes:
@@ -176,7 +176,7 @@ class SiteEntry(_Section, kw_only=True):
     population: Annotated[int, msgspec.Meta(ge=1)]
 
 
-class FederationConfig(_Section, kw_only=True):
+class FederationConfig(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """All of `federation.toml`; see the sections."""
 
     federation: FederationSection
@@ -218,7 +218,7 @@ class FederationConfig(_Section, kw_only=True):
         return "sha256:" + hashlib.sha256(encode_config(self)).hexdigest()
 
 
-class SiteData(_Section, kw_only=True):
+class SiteData(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[data]` of `site.toml`.
 
     Attributes:
@@ -230,7 +230,7 @@ class SiteData(_Section, kw_only=True):
     visibility: Literal["private", "public"] = "private"
 
 
-class SiteBudget(_Section, kw_only=True):
+class SiteBudget(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[budget]` of `site.toml`.
 
     Attributes:
@@ -242,7 +242,7 @@ class SiteBudget(_Section, kw_only=True):
     ledger: NonEmpty = "ledger.sqlite"
 
 
-class SitePolicy(_Section, kw_only=True):
+class SitePolicy(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[policy]` of `site.toml`: what no federation can override.
 
     Attributes:
@@ -256,7 +256,7 @@ class SitePolicy(_Section, kw_only=True):
     base_model_digest: Annotated[str, msgspec.Meta(pattern=r"^(sha256:[0-9a-f]{64})?$")] = ""
 
 
-class SiteConfig(_Section, kw_only=True):
+class SiteConfig(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """All of `site.toml`; see the sections."""
 
     data: SiteData
