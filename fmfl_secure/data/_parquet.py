@@ -1,0 +1,91 @@
+"""Apache Parquet as rows of strings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from fmfl_secure.data._source import Row, not_utf8, require_distinct
+from fmfl_secure.data.errors import MalformedRowError, UnreadableFileError
+
+
+class ParquetSource:
+    """A Parquet file read whole (see `Source`)."""
+
+    def __init__(self, path: Path, table: pa.Table) -> None:
+        """Takes a table that was read from `path`."""
+        self._path = path
+        self._table = table
+        self._columns = require_distinct(table.column_names, path)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Column names, distinct, in file order."""
+        return self._columns
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def rows(self, names: Sequence[str]) -> Iterator[Row]:
+        """Yields every row in file order with the values of the columns `names`.
+
+        Numbers, booleans and dates become their usual text: 1 is "1", and so is 1.0.
+        """
+        cells = [self._bytes_of(name) for name in names]
+        for number in range(1, len(self) + 1):
+            raw = [column[number - 1] for column in cells]
+            try:
+                values = tuple(None if cell is None else cell.decode() for cell in raw)
+            except UnicodeDecodeError:
+                yield Row(number, None, (), not_utf8(self._path, row=number))
+            else:
+                yield Row(number, None, values)
+
+    def table(self) -> pa.Table:
+        """Returns the file's table, its types unchanged."""
+        return self._table
+
+    def select(self, indices: Sequence[int]) -> bytes:
+        """Returns a Parquet file of the same schema with only these rows."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(self._table.take(pa.array(indices, pa.int64())), sink)
+        return bytes(sink.getvalue().to_pybytes())
+
+    def _bytes_of(self, name: str) -> list[bytes | None]:
+        """The column as UTF-8 bytes: strings in Parquet are not checked when they are read."""
+        column = self._table.column(name)
+        if pa.types.is_dictionary(column.type):
+            column = pc.cast(column, column.type.value_type)
+        kind = column.type
+        try:
+            if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+                if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+                    column = pc.cast(column, pa.large_string())
+                column = pc.cast(column, pa.large_binary())
+        except pa.ArrowException:
+            raise MalformedRowError(
+                f"column {name!r} has the type {kind}; expected text, numbers or booleans",
+                hint="name another column, or store this one as text",
+                path=self._path,
+            ) from None
+        values: list[bytes | None] = column.to_pylist()
+        return values
+
+
+def read_parquet(path: Path, data: bytes) -> ParquetSource:
+    """Reads a Parquet file from its bytes."""
+    try:
+        # Not `read_table(path)`: that reads further columns out of directory names (hive=1/...).
+        with pq.ParquetFile(pa.BufferReader(data)) as file:
+            table = file.read()
+    except (pa.ArrowException, OSError):
+        raise UnreadableFileError(
+            "the file is not readable as Parquet",
+            hint="check that the file is complete and that its extension is the right one",
+            path=path,
+        ) from None
+    return ParquetSource(path, table)

@@ -1,0 +1,93 @@
+"""A tabular file as rows of strings, whatever its format, and the way back to a file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+
+from fmfl_secure.data.errors import (
+    DataEncodingError,
+    DataError,
+    MissingColumnError,
+    UnreadableFileError,
+)
+
+UTF8_HINT = (
+    "convert the file, for example: iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW "
+    "(a spreadsheet's 'CSV UTF-8' export does the same)"
+)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Row:
+    """One data row.
+
+    Attributes:
+        number: From 1, header and blank lines not counted.
+        line: Line of the file on which the row begins, from 1; None where there are no lines.
+        values: One value per column asked for; None is null. Empty where there is a fault.
+        fault: What is wrong with the row itself, not raised yet; None for a good row.
+    """
+
+    number: int
+    line: int | None
+    values: tuple[str | None, ...]
+    fault: DataError | None = None
+
+
+class Source(Protocol):
+    """A parsed file.
+
+    What a value reads as depends on that value and on the file's header or schema, never on
+    other rows: nothing is inferred from the column. A type guessed from all rows would let one
+    person's row change how everyone else's is read.
+    """
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Column names, distinct, in file order."""
+
+    def __len__(self) -> int: ...
+
+    def rows(self, names: Sequence[str]) -> Iterator[Row]:
+        """Yields every row in file order with the values of the columns `names`."""
+
+    def table(self) -> pa.Table:
+        """Returns the whole file; raises the first fault there is."""
+
+    def select(self, indices: Sequence[int]) -> bytes:
+        """Returns a file of the same format and columns with only these rows, in this order."""
+
+
+def read_bytes(path: Path) -> bytes:
+    """Reads a whole file, with a typed refusal where that is not possible."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UnreadableFileError(
+            f"the file cannot be read: {error.strerror or type(error).__name__}",
+            hint="check the path and that the account running this may read the file",
+            path=path,
+        ) from None
+
+
+def require_distinct(columns: Sequence[str], path: Path) -> tuple[str, ...]:
+    """Refuses a header that names a column twice: which one is meant cannot be known."""
+    twice = [name for name, count in Counter(columns).items() if count > 1]
+    if twice:
+        raise MissingColumnError(
+            f"column names must be distinct; more than once there: {', '.join(map(repr, twice))}",
+            hint="rename the columns in the file's header",
+            path=path,
+        )
+    return tuple(columns)
+
+
+def not_utf8(path: Path, *, row: int | None = None, line: int | None = None) -> DataEncodingError:
+    """The refusal of bytes that are not UTF-8. Never carries the bytes."""
+    return DataEncodingError("not valid UTF-8", hint=UTF8_HINT, path=path, row=row, line=line)

@@ -1,0 +1,107 @@
+"""Why local data cannot be used, as types.
+
+    FmflError
+      DataError                  code "data-unusable", whatever the kind
+        DataArgumentError        the caller asked for something that makes no sense
+        UnreadableFileError      missing, not permitted, not a file of that format
+        UnsupportedFormatError   an extension nobody here reads
+        EmptyFileError           no rows, or none that can be used
+        MissingColumnError       a named column is not there, or is there twice
+        DataEncodingError        not UTF-8                      \
+        MalformedRowError        not the header's columns        \
+        EmptyTextError           nothing to read in the text       one row: `on_bad_row` decides
+        UnknownLabelError        null, or not a configured label /
+        NullUnitError            the privacy unit is not known  /
+        PartitionError           a file cannot be split as asked
+        OutputError              the result cannot be written
+
+Messages name the file, the row and the line, and never quote what a row says: they end up in
+logs and in screenshots, and a shifted column would put a patient's note there. (The one
+exception is a split by column, of a public file, which lists that column's values.) All kinds
+share one `code`, since which check a row failed is itself something read from the data.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fmfl_secure.errors import FmflError
+
+
+class DataError(FmflError):
+    """Local data cannot be used as configured.
+
+    Attributes:
+        path: File concerned, where there is one.
+        row: Number of the data row, from 1, the header and blank lines not counted.
+        line: Line of the file on which that row begins, from 1, where it can be known.
+    """
+
+    code = "data-unusable"
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        hint: str = "",
+        path: Path | None = None,
+        row: int | None = None,
+        line: int | None = None,
+    ) -> None:
+        place = "" if path is None else str(path)
+        if row is not None:
+            place += f", row {row}"
+        if line is not None:
+            place += f" (line {line})" if row is not None else f", line {line}"
+        super().__init__(f"{place}: {problem}" if place else problem, hint=hint)
+        self.path = path
+        self.row = row
+        self.line = line
+
+
+class DataArgumentError(DataError):
+    """An argument is out of range or contradicts another."""
+
+
+class UnreadableFileError(DataError):
+    """The file is missing, may not be read, or is not of the format its name says."""
+
+
+class UnsupportedFormatError(DataError):
+    """The extension is not one of .csv, .tsv, .jsonl, .parquet."""
+
+
+class EmptyFileError(DataError):
+    """There is no row, or every row had to be skipped."""
+
+
+class MissingColumnError(DataError):
+    """A column is not in the file, or its name is there more than once."""
+
+
+class DataEncodingError(DataError):
+    """Bytes that are not UTF-8."""
+
+
+class MalformedRowError(DataError):
+    """A row does not have the header's columns, or cannot be parsed."""
+
+
+class EmptyTextError(DataError):
+    """A text is null, empty, or only white space."""
+
+
+class UnknownLabelError(DataError):
+    """A label is null or empty, or not one of the configured labels."""
+
+
+class NullUnitError(DataError):
+    """A row does not say to which privacy unit it belongs."""
+
+
+class PartitionError(DataError):
+    """The rows cannot be split as asked."""
+
+
+class OutputError(DataError):
+    """A result exists already, or cannot be written."""
