@@ -40,12 +40,15 @@ class Coordinator:
 
         Raises:
             PlanError: It names another coordinator, or its weights are worth too few sites.
+            MessageError: A field has another type or is out of range.
         """
         if plan.coordinator != self._identity.public:
             raise PlanError(f"the plan's coordinator is {plan.coordinator.name}, not this one")
         if protocol.effective_cohort(plan.members) < plan.min_cohort:
             raise PlanError(f"the weights are worth fewer sites than min_cohort {plan.min_cohort}")
         message = messages.seal(self._identity, plan)
+        # Read back: a constructor checks no types and no ranges, the wire does.
+        self._round(message)
         self._plans[messages.digest(message)] = message
         return message
 

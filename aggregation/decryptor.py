@@ -151,13 +151,7 @@ class Decryptor:
             return self._repeat(cohort, opening_list, stored)
         if attempt is None:
             raise StateError("no key is held for this plan: a new attempt is needed")
-        if (
-            attempt.round.digest != round_.digest
-            or (
-                messages.unseal(cohort_message, Cohort, self._coordinator, messages.COHORT_CAP)
-            ).announcement
-            != attempt.announcement
-        ):
+        if cohort.material != attempt.key.material:
             raise ReleaseError("the cohort carries another announcement than this key's")
         listed = self._sum_chunks(cohort, opening_list, manifest, chunks)
         del self._attempts[round_.round_key(own)]

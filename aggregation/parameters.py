@@ -33,7 +33,7 @@ MIN_SITES: Final = 2
 MAX_SITES: Final = 1024
 MIN_BITS: Final = 2
 MAX_BITS: Final = 32
-MAX_SIZE: Final = 1 << 27  # values in one update
+MAX_SIZE: Final = 1 << 26  # values in one update; a release must fit one journal entry
 
 # An attempt may fail to decode with at most this probability, and where it costs no digit,
 # with at most the second, or never.

@@ -1,0 +1,154 @@
+"""A federation in one process, for tests and examples: every role, each with its own keys.
+
+Nothing here is used by the package itself, and nothing here is less strict than the real thing:
+the roles are the real ones, and the bytes between them are those of the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from .aggregator import Aggregator
+from .coordinator import Coordinator
+from .decryptor import Decryptor
+from .identity import Identity, PublicIdentity
+from .journal import MemoryJournal
+from .messages import Member, RoundPlan
+from .parameters import choose
+from .quantization import Quantization, Segment
+from .site import SiteAttempt
+
+_DIGEST = "sha256:" + "0" * 64
+
+
+@dataclass(slots=True)
+class Attempt:
+    """What one attempt has produced so far."""
+
+    plan_message: bytes
+    sites: dict[str, SiteAttempt]
+    announcement: bytes = b""
+    cohort: bytes = b""
+    integers: dict[str, npt.NDArray[np.int32]] = field(default_factory=dict)
+    opening_list: bytes = b""
+    aggregator: Aggregator | None = None
+
+
+class Federation:
+    """K sites, a coordinator, an aggregator and a decryptor."""
+
+    def __init__(self, sites: int = 3, *, size: int = 100, bits: int = 16) -> None:
+        """Generate all identities and journals."""
+        self.names = tuple(f"site-{i}" for i in range(sites))
+        self.bits = bits
+        self.size = size
+        roles = ("aggregator", "decryptor", "coordinator")
+        self.identities = {n: Identity.generate(n) for n in (*self.names, *roles)}
+        self.journals = {n: MemoryJournal() for n in (*self.names, "decryptor")}
+        self.coordinator = Coordinator(self.identities["coordinator"])
+        self.decryptor = self.new_decryptor()
+
+    @property
+    def public(self) -> Mapping[str, PublicIdentity]:
+        """All public identities by name: what everybody pins."""
+        return {name: identity.public for name, identity in self.identities.items()}
+
+    def new_decryptor(self) -> Decryptor:
+        """A decryptor over the same journal, as after a restart."""
+        return Decryptor(
+            self.identities["decryptor"],
+            self.journals["decryptor"],
+            coordinator=self.public["coordinator"],
+            pinned=self.public,
+        )
+
+    def plan(
+        self, *, round_: int = 1, attempt: int = 1, names: Sequence[str] | None = None
+    ) -> RoundPlan:
+        """A plan inviting `names`, all sites by default."""
+        invited = self.names if names is None else tuple(names)
+        public = self.public
+        return RoundPlan(
+            federation="test",
+            run="00112233445566778899aabbccddeeff",
+            round=round_,
+            attempt=attempt,
+            suite="ckks-pk",
+            parameter_set=choose(len(invited), self.bits).id,
+            quantization=Quantization(
+                bits=self.bits, segments=(Segment(name="flat", size=self.size, range=1.0),)
+            ),
+            members=tuple(Member(identity=public[name]) for name in invited),
+            aggregator=public["aggregator"],
+            decryptor=public["decryptor"],
+            coordinator=public["coordinator"],
+            adapter_digest=_DIGEST,
+            layout_digest=_DIGEST,
+            base_model_digest=_DIGEST,
+            training_digest=_DIGEST,
+        )
+
+    def site(self, name: str, plan_message: bytes) -> SiteAttempt:
+        """One site's attempt under a plan."""
+        return SiteAttempt(
+            self.identities[name],
+            plan_message,
+            coordinator=self.public["coordinator"],
+            pinned=self.public,
+            journal=self.journals[name],
+        )
+
+    def start(self, plan: RoundPlan | None = None) -> Attempt:
+        """Steps 1 to 4: plan, admit, announce, ready, fix the cohort."""
+        plan = self.plan() if plan is None else plan
+        message = self.coordinator.plan(plan)
+        names = [m.identity.name for m in plan.members]
+        attempt = Attempt(message, {name: self.site(name, message) for name in names})
+        attempt.announcement = self.decryptor.announce(message)
+        readies = [site.ready() for site in attempt.sites.values()]
+        attempt.cohort = self.coordinator.cohort(message, attempt.announcement, readies)
+        return attempt
+
+    def random_integers(self) -> npt.NDArray[np.int32]:
+        """An update with every value its width allows, extremes included."""
+        limit = (1 << (self.bits - 1)) - 1
+        rng = np.random.default_rng()
+        return rng.integers(-limit, limit, self.size, dtype=np.int32, endpoint=True)
+
+    def upload(self, attempt: Attempt) -> Aggregator:
+        """Step 5: every site uploads a random update; returns the aggregator."""
+        attempt.aggregator = self.new_aggregator(attempt)
+        for name, site in attempt.sites.items():
+            attempt.integers[name] = self.random_integers()
+            upload = site.upload(attempt.cohort, attempt.integers[name])
+            attempt.aggregator.add(upload.manifest, upload.chunks)
+        return attempt.aggregator
+
+    def open(self, attempt: Attempt) -> Aggregator:
+        """Steps 5 and 6: upload, state the list, open."""
+        aggregator = self.upload(attempt)
+        attempt.opening_list = aggregator.opening_list()
+        for site in attempt.sites.values():
+            aggregator.add_opening(site.open(attempt.opening_list))
+        return aggregator
+
+    def new_aggregator(self, attempt: Attempt) -> Aggregator:
+        """An aggregator for an attempt with a fixed cohort."""
+        return Aggregator(
+            self.identities["aggregator"],
+            attempt.plan_message,
+            attempt.cohort,
+            coordinator=self.public["coordinator"],
+            pinned=self.public,
+        )
+
+    def release(self, attempt: Attempt) -> bytes:
+        """Steps 5 to 8: everything up to the signed release."""
+        total = self.open(attempt).total()
+        return self.decryptor.release(
+            attempt.cohort, attempt.opening_list, total.manifest, total.chunks
+        )
