@@ -52,26 +52,38 @@ _KNOWN_NTT: Final = {
 }
 
 
-class _Scratch(threading.local):
-    """An anonymous memory file of this thread and process.
+class _MemoryFile:
+    """An anonymous memory file, closed when it is collected."""
 
-    Shared across a fork it would be one file with two writers, so the process id is kept with it.
+    def __init__(self) -> None:
+        self.fd = -1
+        self.pid = os.getpid()
+        if not hasattr(os, "memfd_create"):
+            raise BackendError(
+                "memory files (memfd_create) are missing here and secrets are not written to a "
+                "disk: run on Linux"
+            )
+        self.fd = os.memfd_create("ckks", os.MFD_CLOEXEC)
+
+    def __del__(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+
+
+class _Scratch(threading.local):
+    """The memory file of this thread and process.
+
+    Shared across a fork it would be one file with two writers and corrupt in silence, so a child
+    opens its own.
     """
 
     def __init__(self) -> None:
-        self._fd = -1
-        self._pid = -1
+        self._file: _MemoryFile | None = None
 
     def _open(self) -> int:
-        if self._pid != os.getpid():
-            if not hasattr(os, "memfd_create"):
-                raise BackendError(
-                    "memory files (memfd_create) are missing here and secrets are not written to "
-                    "a disk: run on Linux"
-                )
-            self._fd = os.memfd_create("ckks", os.MFD_CLOEXEC)
-            self._pid = os.getpid()
-        return self._fd
+        if self._file is None or self._file.pid != os.getpid():
+            self._file = _MemoryFile()
+        return self._file.fd
 
     def save(self, item: Any) -> bytes:
         fd = self._open()

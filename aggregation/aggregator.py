@@ -105,7 +105,8 @@ class Aggregator:
         if arrival.complete:
             return
         modulus = self._round.parameters.modulus
-        for k, chunk in enumerate(protocol.checked_chunks(chunks, arrival.digests)):
+        checked = protocol.checked_chunks(chunks, arrival.digests, self._round.chunk_size)
+        for k, chunk in enumerate(checked):
             if k < arrival.added:
                 continue
             residues.add(self._sum[k], self._round.unpack_chunk(chunk), modulus)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from . import messages, protocol
 from .errors import CohortError, PlanError, RoleError, StateError
 from .identity import Identity
-from .messages import Cohort, RoundPlan
+from .messages import Cohort, Member, RoundPlan
 
 
 class Coordinator:
@@ -88,6 +88,12 @@ class Coordinator:
             raise StateError("another cohort was fixed for this plan; make a new attempt")
         return message
 
+    def members(
+        self, cohort_message: bytes, plan_message: bytes | None = None
+    ) -> tuple[Member, ...]:
+        """Who takes part in a cohort, in the plan's order; arguments and errors as `verify`."""
+        return self._cohort(cohort_message, plan_message).members
+
     def verify(
         self, cohort_message: bytes, release: bytes, plan_message: bytes | None = None
     ) -> npt.NDArray[np.int64]:
@@ -105,6 +111,9 @@ class Coordinator:
             StateError: The plan is not known here.
             RefusedError: It is not a release of that cohort.
         """
+        return protocol.read_release(self._cohort(cohort_message, plan_message), release)
+
+    def _cohort(self, cohort_message: bytes, plan_message: bytes | None) -> protocol.FixedCohort:
         if plan_message is None:
             body = messages.unseal(
                 cohort_message, Cohort, self._identity.public, messages.COHORT_CAP
@@ -112,8 +121,7 @@ class Coordinator:
             plan_message = self._plans.get(body.plan)
             if plan_message is None:
                 raise StateError("hand in the plan message: this object did not sign it")
-        cohort = protocol.read_cohort(self._round(plan_message), cohort_message)
-        return protocol.read_release(cohort, release)
+        return protocol.read_cohort(self._round(plan_message), cohort_message)
 
     def _round(self, plan_message: bytes) -> protocol.Round:
         return protocol.read_plan(plan_message, self._identity.public)

@@ -224,7 +224,7 @@ class Decryptor:
             raise ReleaseError("the sum is of another opening list")
         digests = protocol.split_digests(body.chunk_digests, packing.chunks)
         # All of them before the key is touched: a transfer that broke off costs no attempt.
-        listed = list(protocol.checked_chunks(chunks, digests))
+        listed = list(protocol.checked_chunks(chunks, digests, cohort.round.chunk_size))
         for chunk in listed:
             cohort.round.unpack_chunk(chunk)
         return listed

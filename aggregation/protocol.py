@@ -20,7 +20,7 @@ and hashed into the transcript.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
 from typing import Final
@@ -49,7 +49,7 @@ class Upload:
     """
 
     manifest: bytes
-    chunks: Sequence[bytes]
+    chunks: Sequence[bytes] = field(repr=False)
 
     @property
     def size_bytes(self) -> int:
@@ -288,8 +288,8 @@ def split_digests(digests: bytes, chunks: int) -> list[bytes]:
     return [digests[i : i + size] for i in range(0, len(digests), size)]
 
 
-def checked_chunks(chunks: Iterable[bytes], digests: Sequence[bytes]) -> Iterator[bytes]:
-    """Yield chunks that are what a manifest lists, in order; exactly as many.
+def checked_chunks(chunks: Iterable[bytes], digests: Sequence[bytes], size: int) -> Iterator[bytes]:
+    """Yield chunks of `size` bytes that are what a manifest lists, in order; exactly as many.
 
     Raises:
         UploadError: A chunk that is missing, altered, out of order or too much.
@@ -299,7 +299,9 @@ def checked_chunks(chunks: Iterable[bytes], digests: Sequence[bytes]) -> Iterato
         chunk = next(iterator, None)
         if chunk is None:
             raise UploadError(f"chunk {k} of {len(digests)} is missing")
-        if not isinstance(chunk, bytes) or messages.digest(chunk) != expected:
+        if not isinstance(chunk, bytes) or len(chunk) != size:
+            raise UploadError(f"chunk {k} is not {size} bytes")
+        if messages.digest(chunk) != expected:
             raise UploadError(f"chunk {k} is not what the manifest lists")
         yield chunk
     if next(iterator, None) is not None:

@@ -23,7 +23,7 @@ from .errors import (
 )
 from .identity import Identity, PublicIdentity
 from .journal import Journal
-from .messages import Opening, OpeningList, Ready, RoundPlan, UploadManifest
+from .messages import Member, Opening, OpeningList, Ready, RoundPlan, UploadManifest
 from .protocol import FixedCohort, Upload
 
 _BATCH: Final = 15  # chunks encrypted at a time; the CKKS transform takes as many in one go
@@ -45,6 +45,11 @@ class SiteAttempt:
        upload among those of the whole cohort. It is recorded first; a round is opened once, and
        no later attempt at it is joined.
     9. `verify` checks the release.
+
+    What this object cannot know is the caller's to check on `plan`, before `ready`: that the
+    federation, the model and training digests and the parameter set are those the site agreed to,
+    that its budget covers the round, and that integers stored for one (run, round) are never
+    offered to another.
 
     The secrets of an attempt live in this object only. A process that dies between 4 and 6 has
     lost them, and a new attempt is needed. Calls must come from one thread at a time.
@@ -105,6 +110,11 @@ class SiteAttempt:
     def plan(self) -> RoundPlan:
         """The verified plan."""
         return self._round.plan
+
+    @property
+    def cohort(self) -> tuple[Member, ...]:
+        """Who takes part, in the plan's order; empty before `upload`."""
+        return self._cohort.members if self._cohort is not None else ()
 
     def ready(self) -> bytes:
         """Announce a single-use key (step 4). A second call returns the same message.

@@ -16,7 +16,7 @@ from .aggregator import Aggregator
 from .coordinator import Coordinator
 from .decryptor import Decryptor
 from .identity import Identity, PublicIdentity
-from .journal import MemoryJournal
+from .journal import Journal, MemoryJournal
 from .messages import Member, RoundPlan
 from .parameters import choose
 from .quantization import Quantization, Segment
@@ -48,7 +48,9 @@ class Federation:
         self.size = size
         roles = ("aggregator", "decryptor", "coordinator")
         self.identities = {n: Identity.generate(n) for n in (*self.names, *roles)}
-        self.journals = {n: MemoryJournal() for n in (*self.names, "decryptor")}
+        self.journals: dict[str, Journal] = {
+            name: MemoryJournal() for name in (*self.names, "decryptor")
+        }
         self.coordinator = Coordinator(self.identities["coordinator"])
         self.decryptor = self.new_decryptor()
 

@@ -23,6 +23,7 @@ from aggregation import (
     RoleError,
     SignatureError,
     SiteAttempt,
+    SqliteJournal,
     StateError,
     UploadError,
     messages,
@@ -611,6 +612,9 @@ def test_receivers_refuse_releases(fed):
     with pytest.raises(StateError, match="plan message"):
         restarted.verify(attempt.cohort, release)
     assert restarted.verify(attempt.cohort, release, attempt.plan_message).shape == (100,)
+    members = fed.plan().members
+    assert site.cohort == fed.coordinator.members(attempt.cohort) == members
+    assert fed.site("site-0", fed.coordinator.plan(fed.plan(round_=2))).cohort == ()
 
 
 def test_aggregator_checks_its_plan_and_pins(fed):
@@ -627,3 +631,21 @@ def test_aggregator_checks_its_plan_and_pins(fed):
             coordinator=fed.public["coordinator"],
             pinned={"site-1": Identity.generate("site-1").public},
         )
+
+
+def test_what_a_journal_on_disk_remembers(fed, tmp_path):
+    """Both rules that need memory hold for new objects over the same files."""
+    path = tmp_path / "site.db"
+    fed.journals = {name: SqliteJournal(tmp_path / f"{name}.db") for name in fed.journals}
+    fed.journals["site-0"] = SqliteJournal(path)
+    fed.decryptor = fed.new_decryptor()
+    attempt = fed.start()
+    release = fed.release(attempt)
+    assert attempt.sites["site-0"].verify(release).shape == (100,)
+    fed.journals["site-0"] = SqliteJournal(path)
+    with pytest.raises(ReplayError, match="opened"):
+        fed.site("site-0", fed.coordinator.plan(fed.plan(attempt=2)))
+    fed.site("site-0", fed.coordinator.plan(fed.plan(round_=2)))
+    fed.journals["decryptor"] = SqliteJournal(tmp_path / "decryptor.db")
+    with pytest.raises(ReplayError, match="released"):
+        fed.new_decryptor().announce(fed.coordinator.plan(fed.plan(attempt=2)))
