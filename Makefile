@@ -15,7 +15,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: setup
-	$(BIN)/fmfl-secure demo federation --output demo
+	$(BIN)/fmfl-secure demo federation --output demo --fresh
 
 test: setup
 	$(BIN)/python -m pytest -n auto

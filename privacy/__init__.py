@@ -1,8 +1,10 @@
 """Differential privacy for one site: plan, private training, and an enforced budget.
 
 A `PrivacyPlan` couples what is trained with what is charged. `Ledger` holds a population's
-budget and refuses what it cannot afford; `PrivateTrainer` trains a model under the plan, after
-`check_admission` has measured that model and loss have the sensitivity the plan promises.
+budget and refuses what it cannot afford; `privacy.training.PrivateTrainer` trains a model under
+the plan, after `privacy.admission.check_admission` has measured that model and loss have the
+sensitivity the plan promises. Those two modules import torch, and are imported by name; what is
+exported here does not, so that a ledger can be read on a machine without it.
 
     plan = PrivacyPlan.calibrated(unit="record", population=1000, ..., epsilon=3, delta=1e-5)
     ledger.reserve(run=run_id, event=plan.round_event(), rounds=plan.rounds, plan=digest)
@@ -14,8 +16,7 @@ no help from encryption or aggregation. This package knows nothing of either.
 """
 
 from privacy.accounting import attack_success_bound, epsilon_spent, pld_epsilon, rdp_cost
-from privacy.admission import check_admission
-from privacy.budget import Budget, Grant, GrantStatus, Reservation
+from privacy.budget import Budget, Grant, GrantStatus, Reservation, Spend
 from privacy.chain import Record
 from privacy.errors import (
     AdmissionError,
@@ -29,7 +30,6 @@ from privacy.errors import (
 from privacy.events import Event, NonPrivate, PoissonSampledGaussian
 from privacy.ledger import Ledger
 from privacy.plan import RELATION, PrivacyPlan
-from privacy.training import PrivateTrainer
 
 __all__ = [
     "RELATION",
@@ -47,12 +47,11 @@ __all__ = [
     "PoissonSampledGaussian",
     "PrivacyError",
     "PrivacyPlan",
-    "PrivateTrainer",
     "Record",
     "Reservation",
+    "Spend",
     "TrainingError",
     "attack_success_bound",
-    "check_admission",
     "epsilon_spent",
     "pld_epsilon",
     "rdp_cost",

@@ -101,6 +101,25 @@ class Reservation:
 
 
 @dataclass(frozen=True, slots=True)
+class Spend:
+    """One training that began, and where it left its grant.
+
+    Attributes:
+        run: Run id.
+        round: Round number.
+        grant: Number of the grant.
+        epsilon: Epsilon of all trainings on this grant so far, this one included.
+        at: UTC time of the record.
+    """
+
+    run: str
+    round: int
+    grant: int
+    epsilon: float
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
 class GrantStatus:
     """A grant and what has become of it.
 
@@ -134,6 +153,8 @@ class Budget:
         self.grants: list[Grant] = []
         self.reservations: dict[str, Reservation] = {}
         self.non_private: list[str] = []
+        self.history: list[Spend] = []
+        self._committed: dict[int, dict[int, int | None]] = {}
 
     @classmethod
     def replay(cls, records: Iterator[Record] | Sequence[Record]) -> Budget:
@@ -175,7 +196,7 @@ class Budget:
         elif record.kind == "commit":
             reservation = self.require_open(str(body["run"]))
             self._require_remaining(reservation)
-            reservation.commits.append((int(body["round"]), record.at))
+            self._commit(reservation, int(body["round"]), record.at)
         elif record.kind == "refund":
             reservation = self.require_open(str(body["run"]))
             if int(body["rounds"]) != reservation.remaining_rounds:
@@ -185,6 +206,15 @@ class Budget:
             self.non_private.append(str(body["run"]))
         else:
             raise LedgerDamaged(f"record kind {record.kind!r} is unknown, so its cost is unknown")
+
+    def _commit(self, reservation: Reservation, round_number: int, at: str) -> None:
+        grant = self._grant(reservation.grant)
+        before = self._committed.get(grant.number, zero_cost(grant.orders))
+        after = add_costs(before, rdp_cost(reservation.event, grant.orders))
+        self._committed[grant.number] = after
+        reservation.commits.append((round_number, at))
+        epsilon = epsilon_spent(after, grant.delta)
+        self.history.append(Spend(reservation.run, round_number, grant.number, epsilon, at))
 
     def _parse_grant(self, body: dict[str, Any], at: str) -> Grant:
         grant = Grant(
@@ -304,11 +334,11 @@ class Budget:
         return [self._grant_status(grant) for grant in self.grants]
 
     def _grant_status(self, grant: Grant) -> GrantStatus:
-        committed, charged = zero_cost(grant.orders), zero_cost(grant.orders)
+        committed = self._committed.get(grant.number, zero_cost(grant.orders))
+        charged = zero_cost(grant.orders)
         for reservation in self.reservations.values():
             if reservation.grant == grant.number:
                 cost = rdp_cost(reservation.event, grant.orders)
-                committed = add_costs(committed, cost, len(reservation.commits))
                 charged = add_costs(charged, cost, reservation.charged_rounds)
         if self.non_private:
             committed = charged = dict.fromkeys(grant.orders)

@@ -227,6 +227,28 @@ class Ledger:
         last = self.records()[-1]
         return last.sequence, last.digest
 
+    def require_anchor(self, anchor: str) -> None:
+        """Check that a head seen earlier is still in the chain.
+
+        Args:
+            anchor: `SEQUENCE:DIGEST`, as `head` gave it and someone else kept it.
+
+        Raises:
+            LedgerError: The anchor is malformed.
+            LedgerDamaged: The ledger was truncated, rolled back or forked since.
+        """
+        number, _, digest = anchor.partition(":")
+        if not number.isdigit() or len(digest) != 64:
+            raise LedgerError(f"{anchor!r} is not an anchor, expected SEQUENCE:DIGEST")
+        records = self.records()
+        if int(number) > len(records):
+            raise LedgerDamaged(
+                f"the ledger ends at record {len(records)}, the anchor is at {number}: "
+                "it was truncated or rolled back"
+            )
+        if int(number) < 1 or records[int(number) - 1].digest != digest:
+            raise LedgerDamaged(f"record {number} is not the one the anchor names: it was forked")
+
     @contextmanager
     def _transaction(self) -> Iterator[tuple[Budget, _Append]]:
         if self._signer is None:

@@ -1,0 +1,255 @@
+"""The coordinator of a run: plans rounds, holds the global adapter, keeps the run's state.
+
+It learns who takes part and each released sum, and nothing else. What it hands to every site is
+signed, and a site recomputes the adapter itself from the sum that it verified.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+import aggregation
+from aggregation import Identity, Member, RoundPlan
+from aggregation.protocol import read_cohort, read_plan
+from fmfl_secure.config import FederationConfig, decode_config, encode_config
+from fmfl_secure.errors import RunError
+from fmfl_secure.models import Layout
+from fmfl_secure.models.adapters import adapter_digest
+from fmfl_secure.planning import encryption_parameters, quantization
+from fmfl_secure.record import RoundRecord
+from fmfl_secure.run_store import RunFacts, RunStore, run_facts
+from fmfl_secure.site import apply_release
+from fmfl_secure.tasks import Task
+from fmfl_secure.workspace import Members
+
+_END_DOMAIN = b"fmfl-secure/run-end/v1\x00"
+
+
+class Coordinator:
+    """Plans the rounds of one run and applies what they release.
+
+    Args:
+        identity: The coordinator's key pair.
+        members: All parties.
+        config: The federation's settings.
+        task: The task.
+        model: A model of that task to compute with.
+        store: The run's state, from `start` or `resume`.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        *,
+        members: Members,
+        config: FederationConfig,
+        task: Task,
+        model: nn.Module,
+        store: RunStore,
+    ) -> None:
+        self._identity = identity
+        self._protocol = aggregation.Coordinator(identity)
+        self._members = members
+        self._config = config
+        self._task = task
+        self._model = model
+        self._layout = Layout.of(model)
+        self.store = store
+        self.run = store.require("run").decode()
+        self.adapter = store.last_adapter() or run_facts(store).initial_adapter
+
+    @property
+    def rounds(self) -> list[RoundRecord]:
+        """Rounds that ended, in order."""
+        return [msgspec.json.decode(r, type=RoundRecord) for r in self.store.rounds()]
+
+    def plan_attempt(self, round_number: int, sites: Sequence[str]) -> tuple[RoundPlan, bytes]:
+        """Plan a new attempt at a round and record it before anyone hears of it (step 1).
+
+        Args:
+            round_number: The round.
+            sites: Names of those invited.
+
+        Raises:
+            RunError: Fewer than `min_sites` are left.
+        """
+        if len(sites) < self._config.federation.min_sites:
+            raise RunError(
+                f"{len(sites)} sites are left for round {round_number}, fewer than min_sites = "
+                f"{self._config.federation.min_sites}"
+            )
+        attempt = self.store.attempts(round_number) + 1
+        plan = RoundPlan(
+            federation=self._config.federation.name,
+            run=self.run,
+            round=round_number,
+            attempt=attempt,
+            suite=self._config.aggregation.suite,
+            parameter_set=encryption_parameters(self._config).id,
+            quantization=quantization(self._config, self._layout),
+            members=tuple(Member(self._members.sites[name]) for name in sites),
+            aggregator=self._members.aggregator,
+            decryptor=self._members.decryptor,
+            coordinator=self._members.coordinator,
+            adapter_digest=adapter_digest(self.adapter),
+            layout_digest=self._layout.digest,
+            base_model_digest=self._task.base.digest,
+            training_digest=self._config.digest,
+            min_cohort=self._config.federation.min_sites,
+        )
+        message = self._protocol.plan(plan)
+        self.store.begin_attempt(round_number, attempt, message)
+        return plan, message
+
+    def fix_cohort(
+        self, plan: RoundPlan, message: bytes, announcement: bytes, readies: Iterable[bytes]
+    ) -> bytes:
+        """Fix an attempt's cohort (step 4).
+
+        Raises:
+            AggregationError: A message does not hold or too few sites are ready.
+        """
+        cohort = self._protocol.cohort(message, announcement, readies)
+        self.store.fix_cohort(plan.round, plan.attempt, cohort)
+        return cohort
+
+    def read_attempt(self, plan_message: bytes, cohort: bytes) -> tuple[RoundPlan, list[str]]:
+        """An earlier attempt's plan and the names of its cohort, verified again.
+
+        Raises:
+            AggregationError: They do not verify.
+        """
+        fixed = read_cohort(read_plan(plan_message, self._identity.public), cohort)
+        return fixed.round.plan, [member.identity.name for member in fixed.members]
+
+    def apply(
+        self,
+        plan: RoundPlan,
+        plan_message: bytes,
+        cohort: bytes,
+        release: bytes,
+        *,
+        sites: Sequence[str],
+    ) -> NDArray[np.int64]:
+        """Verify a release and move the global adapter by the mean (step 9). Not yet durable.
+
+        Returns:
+            The sum, int64, shape (d,).
+
+        Raises:
+            AggregationError: The release does not hold.
+        """
+        total = self._protocol.verify(cohort, release, plan_message)
+        self.adapter = apply_release(
+            self._model, self._layout, plan, self.adapter, total, len(sites)
+        )
+        return total
+
+    def finish_round(
+        self,
+        plan: RoundPlan,
+        release: bytes,
+        *,
+        sites: Sequence[str],
+        refusals: dict[str, str],
+        metrics: dict[str, float],
+    ) -> RoundRecord:
+        """Make a released round durable, its adapter with it."""
+        record = RoundRecord(
+            round=plan.round,
+            status="released",
+            attempts=plan.attempt,
+            cohort=tuple(sites),
+            refusals=dict(refusals),
+            adapter_digest=adapter_digest(self.adapter),
+            release_digest="sha256:" + hashlib.sha256(release).hexdigest(),
+            metrics=metrics,
+            at=_now(),
+        )
+        self.store.finish_round(plan.round, msgspec.json.encode(record), self.adapter)
+        return record
+
+    def lose_round(self, round_number: int, refusals: dict[str, str]) -> RoundRecord:
+        """Record that a round was opened and no release survived: spent, and never repeated."""
+        record = RoundRecord(
+            round=round_number,
+            status="lost",
+            attempts=self.store.attempts(round_number),
+            cohort=(),
+            refusals=dict(refusals),
+            adapter_digest=adapter_digest(self.adapter),
+            release_digest="",
+            metrics={},
+            at=_now(),
+        )
+        self.store.finish_round(round_number, msgspec.json.encode(record), None)
+        return record
+
+    def end(self) -> str:
+        """Sign the end of the run: what entitles sites to take back rounds that never started.
+
+        Returns:
+            `sha256:` of the signed statement, which the run's state keeps.
+        """
+        stored = self.store.fact("end")
+        if stored is None:
+            body = msgspec.json.encode(
+                {
+                    "run": self.run,
+                    "rounds": [[r.round, r.status, r.release_digest] for r in self.rounds],
+                    "at": _now(),
+                }
+            )
+            stored = self._identity.sign(_END_DOMAIN + body) + body
+            self.store.set_fact("end", stored)
+        return "sha256:" + hashlib.sha256(stored).hexdigest()
+
+
+def start_run(
+    folder: Path, *, config: FederationConfig, public: RunFacts, origin: Path
+) -> RunStore:
+    """Make a new run's folder with its settings and what is fixed for it.
+
+    Raises:
+        RunError: The folder is in use.
+    """
+    return RunStore.create(
+        folder,
+        {
+            "run": secrets.token_hex(8).encode(),
+            "config": encode_config(config),
+            "started": _now().encode(),
+            "origin": str(origin.resolve()).encode(),  # relative paths in the settings start here
+            "public": msgspec.msgpack.encode(public),
+        },
+    )
+
+
+def resume_run(folder: Path, *, config: FederationConfig) -> RunStore:
+    """Open a run that was interrupted.
+
+    Raises:
+        RunError: There is none, it has ended, or its settings were others.
+    """
+    store = RunStore(folder)
+    if decode_config(store.require("config")) != config:
+        raise RunError(
+            f"the run in {folder} was started with other settings",
+            hint="A run keeps its settings to the end. Start a new one to change them.",
+        )
+    if store.fact("end") is not None:
+        raise RunError(f"the run in {folder} has ended; there is nothing to resume")
+    return store
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

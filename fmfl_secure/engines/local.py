@@ -1,0 +1,401 @@
+"""The embedded engine: all parties on one machine, as separate objects with separate keys.
+
+It carries the protocol's bytes between them, in the order of `docs/protocol.md`, and decides
+nothing that a party has to decide. Sites train one after the other and share the base model's
+memory; each has its own folder, keys, ledger and journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from aggregation import (
+    AggregationError,
+    Aggregator,
+    Decryptor,
+    Identity,
+    ReplayError,
+    RoundPlan,
+    SiteAttempt,
+    SqliteJournal,
+)
+from fmfl_secure.config import FederationConfig, load_federation
+from fmfl_secure.coordinator import Coordinator, resume_run, start_run
+from fmfl_secure.engines.base import Observer
+from fmfl_secure.errors import KNOWN_ERRORS, RunError
+from fmfl_secure.models import Layout
+from fmfl_secure.models.adapters import adapter_bytes, load_adapter_bytes, set_adapter_tensors
+from fmfl_secure.planning import build_task
+from fmfl_secure.record import RoundRecord, RunRecord
+from fmfl_secure.results import note_site, write_results
+from fmfl_secure.run_store import RunFacts, RunStore, Transcript
+from fmfl_secure.site import Site
+from fmfl_secure.tasks import Task, TaskData
+from fmfl_secure.workspace import AGGREGATOR, COORDINATOR, DECRYPTOR, Members, Workspace
+from privacy.admission import check_admission
+
+_MAX_ATTEMPTS = 5
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One attempt at a round under way."""
+
+    plan: RoundPlan
+    message: bytes
+    sites: dict[str, SiteAttempt] = field(default_factory=dict)
+    updates: dict[str, NDArray[np.int32]] = field(default_factory=dict)
+    readies: dict[str, bytes] = field(default_factory=dict)
+
+
+class LocalEngine:
+    """Runs a federation's folder from start to end, or on from where it was interrupted.
+
+    Args:
+        federation: Path of `federation.toml`.
+        output: The run's folder.
+        resume: Go on with the run that is there.
+        observer: Told about progress.
+
+    Raises:
+        FmflError, PrivacyError, AggregationError: Something rules the run out from the start.
+    """
+
+    def __init__(self, federation: Path, output: Path, *, resume: bool, observer: Observer) -> None:
+        self._config: FederationConfig = load_federation(federation)
+        self._workspace = Workspace(federation.parent)
+        self._observer = observer
+        self._output = output
+        self._task: Task = build_task(self._config, relative_to=federation.parent)
+        self._model: nn.Module = self._task.build_model(seed=self._config.federation.seed)
+        self._members = members = self._load_members()
+        if resume:
+            store = resume_run(output, config=self._config)
+        else:
+            self._admission_gate()
+            store = start_run(
+                output,
+                config=self._config,
+                public=self._public_facts(),
+                origin=federation.parent,
+            )
+        self._coordinator = Coordinator(
+            self._identity(COORDINATOR),
+            members=members,
+            config=self._config,
+            task=self._task,
+            model=self._model,
+            store=store,
+        )
+        self._decryptor = Decryptor(
+            self._identity(DECRYPTOR),
+            SqliteJournal(self._workspace.role(DECRYPTOR) / "journal.sqlite"),
+            coordinator=members.coordinator,
+            pinned=members.pinned,
+            min_cohort=self._config.federation.min_sites,
+        )
+        self._transcript = Transcript(output / "transcript.jsonl")
+        self._sites: dict[str, Site] = {}
+        self._refusals: dict[str, str] = {}
+        self._evaluation: TaskData | None = None
+
+    @property
+    def store(self) -> RunStore:
+        """The run's state."""
+        return self._coordinator.store
+
+    def _identity(self, role: str) -> Identity:
+        return Identity.load(self._workspace.role(role) / "identity.pem", role)
+
+    def _load_members(self) -> Members:
+        members = Members.load(self._workspace.members_file)
+        for site in self._config.sites:
+            if site.name not in members.sites:
+                raise RunError(f"{site.name} has no identity yet", hint="Run fmfl-secure init.")
+        return members
+
+    def _public_facts(self) -> RunFacts:
+        layout, base = Layout.of(self._model), self._task.base
+        return RunFacts(
+            base_model=base.name,
+            base_model_digest=base.digest,
+            layout_digest=layout.digest,
+            parameters=layout.size,
+            sites={s.name: self._members.sites[s.name].fingerprint for s in self._config.sites},
+            roles={
+                COORDINATOR: self._members.coordinator.fingerprint,
+                AGGREGATOR: self._members.aggregator.fingerprint,
+                DECRYPTOR: self._members.decryptor.fingerprint,
+            },
+            initial_adapter=adapter_bytes(self._model),
+        )
+
+    def _admission_gate(self) -> None:
+        if self._config.privacy.mode == "none":
+            return
+        synthetic = self._task.synthetic()
+        check_admission(
+            self._model,
+            loss=self._task.per_record_loss,
+            collate=synthetic.collate,
+            records=synthetic.records,
+            physical_batch_size=self._config.training.physical_batch_size,
+        )
+
+    def run(self) -> RunRecord:
+        """Run what is left of the rounds, write adapter, metrics and report.
+
+        Whatever interrupts it, the record of what was spent is written first.
+
+        Returns:
+            The run's record.
+
+        Raises:
+            FmflError, PrivacyError, AggregationError: The run cannot go on.
+        """
+        try:
+            self._run_rounds()
+        except RunError as error:
+            self._end(status="stopped", reason=str(error))
+            raise
+        except BaseException:
+            self._write("interrupted", "interrupted; --resume goes on from the last released round")
+            raise
+        return self._end(status="finished", reason="")
+
+    def _run_rounds(self) -> None:
+        coordinator, rounds = self._coordinator, self._config.federation.rounds
+        done = len(coordinator.rounds)
+        self._observer.run_started(coordinator.run, first_round=done + 1, rounds=rounds)
+        self._open_sites()
+        self._begin_sites()
+        if self.store.fact("initial_metrics") is None:
+            self.store.set_fact("initial_metrics", msgspec.json.encode(self._evaluate()))
+        for round_number in range(done + 1, rounds + 1):
+            self._run_round(round_number)
+
+    def _open_sites(self) -> None:
+        for entry in self._config.sites:
+            try:
+                self._sites[entry.name] = Site(
+                    self._workspace.site(entry.name),
+                    entry=entry,
+                    config=self._config,
+                    task=self._task,
+                    model=self._model,
+                )
+            except KNOWN_ERRORS as error:
+                self._refuse(entry.name, error)
+
+    def _begin_sites(self) -> None:
+        for name, site in list(self._sites.items()):
+            try:
+                site.begin(self._coordinator.run)
+            except KNOWN_ERRORS as error:
+                self._refuse(name, error)
+        participating = self._participating()
+        if len(participating) < self._config.federation.min_sites:
+            raise RunError(
+                f"{len(participating)} of {len(self._config.sites)} sites take part, fewer than "
+                f"min_sites = {self._config.federation.min_sites}; no data was read",
+                hint="; ".join(f"{name}: {code}" for name, code in self._refusals.items()),
+            )
+
+    def _participating(self) -> list[str]:
+        return [name for name in self._sites if name not in self._refusals]
+
+    def _refuse(self, name: str, error: Exception) -> None:
+        code = str(getattr(error, "code", "failed"))
+        self._refusals[name] = code
+        self._observer.site_refused(name, code, str(error))
+
+    # A round, step by step (docs/protocol.md).
+
+    def _run_round(self, round_number: int) -> None:
+        if self._recover_release(round_number):
+            return
+        for _ in range(_MAX_ATTEMPTS):
+            invited = self._participating()
+            opened: set[str] = set()
+            attempt = self._ready(round_number, invited, opened)
+            if len(invited) - len(opened) < self._config.federation.min_sites:
+                # Sites that opened this round join no further attempt at it: it is spent.
+                self._finish(self._coordinator.lose_round(round_number, self._refusals))
+                return
+            if len(attempt.readies) >= self._config.federation.min_sites:
+                self._sum_and_release(attempt)
+                return
+        raise RunError(f"round {round_number} did not succeed in {_MAX_ATTEMPTS} attempts")
+
+    def _ready(self, round_number: int, invited: list[str], opened: set[str]) -> _Attempt:
+        plan, message = self._coordinator.plan_attempt(round_number, invited)  # 1
+        attempt = _Attempt(plan, message)
+        for name in invited:
+            self._saw(f"site {name}", "plan", message, plan)
+            site = self._sites[name]
+            try:
+                site_attempt = site.admit(message, self._coordinator.adapter)  # 2
+                attempt.updates[name] = site.train(  # 3
+                    plan, self._coordinator.adapter, self._on_step(round_number, name)
+                )
+                attempt.readies[name] = site_attempt.ready()  # 4
+                attempt.sites[name] = site_attempt
+            except ReplayError:
+                opened.add(name)
+            except KNOWN_ERRORS as error:
+                self._refuse(name, error)
+        return attempt
+
+    def _sum_and_release(self, attempt: _Attempt) -> None:
+        plan, message = attempt.plan, attempt.message
+        self._saw("decryptor", "plan", message, plan)
+        announcement = self._decryptor.announce(message)  # 4
+        self._saw("coordinator", "announcement", announcement, plan)
+        for name, ready in attempt.readies.items():
+            self._saw("coordinator", "ready", ready, plan, sender=name)
+        cohort = self._coordinator.fix_cohort(plan, message, announcement, attempt.readies.values())
+        aggregator = Aggregator(
+            self._identity(AGGREGATOR),
+            message,
+            cohort,
+            coordinator=self._members.coordinator,
+            pinned=self._members.pinned,
+        )
+        for name, site_attempt in attempt.sites.items():
+            self._saw(f"site {name}", "cohort", cohort, plan)
+            upload = site_attempt.upload(cohort, attempt.updates[name])  # 5
+            chunks_bytes = sum(len(chunk) for chunk in upload.chunks)
+            self._saw(
+                "aggregator",
+                "upload",
+                upload.manifest,
+                plan,
+                sender=name,
+                chunks_bytes=chunks_bytes,
+            )
+            aggregator.add(upload.manifest, upload.chunks)
+            self.store.set_fact("upload_bytes", b"%d" % (len(upload.manifest) + chunks_bytes))
+        opening_list = aggregator.opening_list()  # 6
+        self.store.list_openings(plan.round, plan.attempt, opening_list)
+        for name, site_attempt in attempt.sites.items():
+            self._saw(f"site {name}", "opening-list", opening_list, plan)
+            opening = site_attempt.open(opening_list)
+            self._saw("aggregator", "opening", opening, plan, sender=name)
+            aggregator.add_opening(opening)
+        total = aggregator.total()  # 7
+        self._saw("decryptor", "sum", total.manifest, plan)
+        release = self._decryptor.release(  # 8
+            cohort, opening_list, total.manifest, total.chunks
+        )
+        verified = {}
+        for name, site_attempt in attempt.sites.items():
+            self._saw(f"site {name}", "release", release, plan)
+            verified[name] = site_attempt.verify(release)  # 9
+        self._apply(plan, message, cohort, release, list(attempt.sites), verified)
+
+    def _apply(
+        self,
+        plan: RoundPlan,
+        message: bytes,
+        cohort: bytes,
+        release: bytes,
+        sites: list[str],
+        verified: dict[str, NDArray[np.int64]],
+    ) -> None:
+        before = self._coordinator.adapter
+        self._saw("coordinator", "release", release, plan)
+        total = self._coordinator.apply(plan, message, cohort, release, sites=sites)
+        metrics = self._evaluate()
+        record = self._coordinator.finish_round(
+            plan, release, sites=sites, refusals=self._refusals, metrics=metrics
+        )
+        for name in sites:
+            self._sites[name].released(plan, before, verified.get(name, total), len(sites))
+        self._finish(record)
+
+    def _recover_release(self, round_number: int) -> bool:
+        """Finish a round whose release the decryptor recorded before an interruption."""
+        for opened in self.store.opened_attempts(round_number):
+            try:
+                release = self._decryptor.release(
+                    opened.cohort, opened.opening_list, b"", (), plan_message=opened.plan
+                )
+            except AggregationError:
+                continue  # nothing was released: that attempt is over
+            plan, sites = self._coordinator.read_attempt(opened.plan, opened.cohort)
+            self._apply(plan, opened.plan, opened.cohort, release, sites, {})
+            return True
+        return False
+
+    # What the person running it gets to see.
+
+    def _on_step(self, round_number: int, name: str) -> Callable[[int], None]:
+        steps = self._config.privacy.steps_per_round
+        self._observer.site_training(round_number, name, 0, steps)
+        return lambda step: self._observer.site_training(round_number, name, step, steps)
+
+    def _saw(self, role: str, kind: str, message: bytes, plan: RoundPlan, **more: object) -> None:
+        self._transcript.saw(
+            role, kind, message, round_number=plan.round, attempt=plan.attempt, **more
+        )
+
+    def _finish(self, record: RoundRecord) -> None:
+        self._note_sites()
+        spent = {name: self._sites[name].epsilon_spent() for name in self._participating()}
+        self._observer.round_finished(record, spent)
+
+    def _note_sites(self) -> None:
+        for entry in self._config.sites:
+            site = self._sites.get(entry.name)
+            statement, signature = (None, "") if site is None else site.statement()
+            note_site(
+                self.store,
+                entry.name,
+                visibility="private" if site is None else site.visibility,
+                refusal=self._refusals.get(entry.name),
+                statement=statement,
+                signature=signature,
+            )
+
+    def _end(self, *, status: Literal["finished", "stopped"], reason: str) -> RunRecord:
+        """Close the run: sites take back what never started, on the coordinator's signed word."""
+        evidence = self._coordinator.end()
+        for name, site in self._sites.items():
+            try:
+                site.finish(evidence)
+            except KNOWN_ERRORS as error:
+                self._refuse(name, error)
+        return self._write(status, reason)
+
+    def _write(
+        self, status: Literal["finished", "stopped", "interrupted"], reason: str
+    ) -> RunRecord:
+        """Bring everything in the run's folder up to date."""
+        self._note_sites()
+        self.store.set_fact("status", status.encode())
+        self.store.set_fact("reason", reason.encode())
+        set_adapter_tensors(self._model, load_adapter_bytes(self._coordinator.adapter))
+        self._task.save_adapter(self._model, self._output / "adapter")
+        return write_results(self._output)
+
+    def _evaluate(self) -> dict[str, float]:
+        if not self._config.evaluation.data:
+            return {}
+        if self._evaluation is None:
+            self._evaluation = self._task.load(
+                self._workspace.folder / self._config.evaluation.data,
+                unit="record",
+                on_bad_row=self._config.task.on_bad_row,
+            )
+        set_adapter_tensors(self._model, load_adapter_bytes(self._coordinator.adapter))
+        return self._task.evaluate(
+            self._model, self._evaluation, batch_size=self._config.training.physical_batch_size
+        )

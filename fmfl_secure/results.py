@@ -1,0 +1,176 @@
+"""From a run's state to what people take away: `metrics.json`, `report.json`, `report.html`.
+
+Everything is rebuilt from `state.sqlite` alone, so that a report can be made again later, and of
+a run that was cut off in the middle.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from fmfl_secure import __version__
+from fmfl_secure.config import FederationConfig, decode_config, encode_config
+from fmfl_secure.planning import encryption_parameters, privacy_plan
+from fmfl_secure.record import (
+    FORMAT,
+    Encryption,
+    Mechanism,
+    RoundRecord,
+    RunRecord,
+    SiteRecord,
+    SiteStatement,
+)
+from fmfl_secure.report import write_report
+from fmfl_secure.run_store import RunStore, run_facts
+from privacy import RELATION
+
+_LIBRARIES = (
+    "torch", "transformers", "peft", "opacus", "dp-accounting", "tenseal", "cryptography", "numpy",
+)  # fmt: skip
+
+
+class _SiteNote(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    visibility: Literal["private", "public"]
+    refusal: str | None
+    statement: SiteStatement | None
+    signature: str
+
+
+def note_site(
+    store: RunStore,
+    name: str,
+    *,
+    visibility: Literal["private", "public"],
+    refusal: str | None,
+    statement: SiteStatement | None,
+    signature: str,
+) -> None:
+    """Keep what a site states, for the record."""
+    note = _SiteNote(visibility, refusal, statement, signature)
+    store.set_fact(f"site/{name}", msgspec.json.encode(note))
+
+
+def write_results(folder: Path) -> RunRecord:
+    """Write a run's metrics and report from its state.
+
+    Raises:
+        RunError: There is no run, or its state is damaged.
+    """
+    record = build_record(RunStore(folder))
+    metrics = {
+        "run": record.run,
+        "status": record.status,
+        "initial": record.initial_metrics,
+        "rounds": [{"round": r.round, "status": r.status, **r.metrics} for r in record.rounds],
+    }
+    encoded = msgspec.json.format(msgspec.json.encode(metrics), indent=2) + b"\n"
+    (folder / "metrics.json").write_bytes(encoded)
+    write_report(record, folder)
+    return record
+
+
+def build_record(store: RunStore) -> RunRecord:
+    """The record of a run, from its state.
+
+    Raises:
+        RunError: The state is damaged.
+    """
+    config = decode_config(store.require("config"))
+    rounds = tuple(msgspec.json.decode(r, type=RoundRecord) for r in store.rounds())
+    public = run_facts(store)
+    notes = {
+        name: msgspec.json.decode(note, type=_SiteNote)
+        for name, note in store.facts("site/").items()
+    }
+    # A run whose process was killed had no time to say so.
+    status = (store.fact("status") or b"interrupted").decode()
+    reason = (store.fact("reason") or b"the process ended without finishing").decode()
+    return RunRecord(
+        format=FORMAT,
+        federation=config.federation.name,
+        run=store.require("run").decode(),
+        status=_status(status),
+        stop_reason=reason,
+        started=store.require("started").decode(),
+        updated=datetime.now(UTC).isoformat(timespec="seconds"),
+        settings=msgspec.json.decode(encode_config(config)),
+        settings_digest=config.digest,
+        base_model=public.base_model,
+        base_model_digest=public.base_model_digest,
+        layout_digest=public.layout_digest,
+        mechanism=_mechanism(config),
+        encryption=_encryption(
+            config, parameters=public.parameters, upload=store.fact("upload_bytes")
+        ),
+        sites=tuple(
+            SiteRecord(
+                name=entry.name,
+                population=entry.population,
+                identity=public.sites[entry.name],
+                visibility=note.visibility if note else "private",
+                rounds=tuple(r.round for r in rounds if entry.name in r.cohort),
+                refusal=note.refusal if note else None,
+                statement=note.statement if note else None,
+                statement_signature=note.signature if note else "",
+            )
+            for entry in config.sites
+            for note in [notes.get(entry.name)]
+        ),
+        rounds=rounds,
+        initial_metrics=msgspec.json.decode(store.fact("initial_metrics") or b"{}"),
+        evaluation=Path(config.evaluation.data).name,
+        identities=public.roles,
+        versions=_versions(),
+    )
+
+
+def _status(text: str) -> Literal["finished", "interrupted", "stopped"]:
+    if text == "finished":
+        return "finished"
+    return "stopped" if text == "stopped" else "interrupted"
+
+
+def _mechanism(config: FederationConfig) -> Mechanism:
+    privacy = config.privacy
+    noise = 0.0
+    if privacy.mode != "none":
+        # The same at every site: it depends on the sample rate and not on the population.
+        noise = privacy_plan(config, config.sites[0]).noise_multiplier
+    return Mechanism(
+        mode=privacy.mode,
+        unit=config.task.unit,
+        relation=RELATION,
+        target_epsilon=privacy.epsilon,
+        delta=privacy.delta,
+        sample_rate=privacy.sample_rate,
+        noise_multiplier=noise,
+        max_grad_norm=privacy.max_grad_norm,
+        steps_per_round=privacy.steps_per_round,
+        rounds=config.federation.rounds,
+        repeats=privacy.repeats,
+    )
+
+
+def _encryption(config: FederationConfig, *, parameters: int, upload: bytes | None) -> Encryption:
+    chosen = encryption_parameters(config)
+    return Encryption(
+        suite=chosen.suite,
+        parameter_set=chosen.id,
+        poly_modulus_degree=chosen.poly_modulus_degree,
+        coeff_mod_bit_sizes=chosen.coeff_mod_bit_sizes,
+        security_bits=chosen.security_bits,
+        bits=config.aggregation.bits,
+        parameters=parameters,
+        upload_bytes=int(upload or b"0"),
+    )
+
+
+def _versions() -> dict[str, str]:
+    versions = {"fmfl-secure": __version__, "python": platform.python_version()}
+    return versions | {name: importlib.metadata.version(name) for name in _LIBRARIES}

@@ -1,0 +1,384 @@
+"""A site: trains on its own data, charges its own ledger, and lets out what may leave.
+
+What leaves, once data have been read, is the protocol's messages and nothing else. Whatever goes
+wrong with data or training is told to others as one generic code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from aggregation import Identity, RoundPlan, SiteAttempt, SqliteJournal, dequantize, quantize
+from fmfl_secure.config import FederationConfig, SiteConfig, SiteEntry, load_site
+from fmfl_secure.errors import ConfigError, RunError
+from fmfl_secure.models import Layout
+from fmfl_secure.models.adapters import (
+    adapter_bytes,
+    adapter_digest,
+    load_adapter_bytes,
+    set_adapter_tensors,
+)
+from fmfl_secure.plain_training import train_plain_round
+from fmfl_secure.planning import privacy_plan, quantization
+from fmfl_secure.record import GrantRecord, RunCharge, SiteStatement
+from fmfl_secure.tasks import Task, TaskData
+from fmfl_secure.updates import UpdateStore
+from fmfl_secure.workspace import Members
+from privacy import Ledger, PrivacyPlan, pld_epsilon
+from privacy.training import PrivateTrainer
+
+_STATEMENT_DOMAIN = b"fmfl-secure/site-statement/v1\x00"
+
+
+class Site:
+    """One site of a federation, in the folder that `init` made for it.
+
+    Order of calls in a run: `begin` once; for each round `admit`, `train` and the attempt's own
+    steps; `released` with the verified sum; `finish` once.
+
+    Args:
+        folder: The site's folder.
+        entry: What the federation's settings say of it.
+        config: Those settings.
+        task: The task, with the base model this site holds.
+        model: A model of that task, which this site may use while one of its methods runs.
+
+    Raises:
+        ConfigError: `site.toml` is wrong.
+        LedgerError: There is no ledger, or it does not verify.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        entry: SiteEntry,
+        config: FederationConfig,
+        task: Task,
+        model: nn.Module,
+    ) -> None:
+        self.name = entry.name
+        self._folder = folder
+        self._config = config
+        self._task = task
+        self._model = model
+        self._layout = Layout.of(model)
+        self._settings: SiteConfig = load_site(folder / "site.toml")
+        self._identity = Identity.load(folder / "identity.pem", entry.name)
+        self._members = Members.load(folder / "members.json")
+        self._journal = SqliteJournal(folder / "journal.sqlite")
+        self._updates = UpdateStore.open(folder)
+        self._plan: PrivacyPlan | None = None
+        self._ledger: Ledger | None = None
+        if config.privacy.mode != "none":
+            self._plan = privacy_plan(config, entry)
+            self._ledger = self._open_ledger()
+        self._data: TaskData | None = None
+        self._run = ""
+        # The adapter this site computed from the last sum it verified; a plan for any other is
+        # refused, so that a coordinator cannot hand one site an adapter of its own making.
+        self._expected_adapter: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Site({self.name!r})"
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of its identity."""
+        return self._identity.public.fingerprint
+
+    @property
+    def visibility(self) -> Literal["private", "public"]:
+        """Of its data, as its own file declares."""
+        return self._settings.data.visibility
+
+    @property
+    def plan(self) -> PrivacyPlan | None:
+        """Its privacy plan; None in mode `none`."""
+        return self._plan
+
+    def _open_ledger(self) -> Ledger:
+        ledger = Ledger(self._folder / self._settings.budget.ledger, signer=self._identity)
+        budget = ledger.budget()
+        if budget.population != self._settings.budget.population:
+            raise ConfigError(
+                f"{self.name}: the ledger is of population {budget.population!r}, site.toml says "
+                f"{self._settings.budget.population!r}"
+            )
+        if budget.unit != self._config.task.unit:
+            raise ConfigError(
+                f"{self.name}: the ledger's unit is {budget.unit!r}, the federation's "
+                f"{self._config.task.unit!r}; a ledger's unit never changes"
+            )
+        return ledger
+
+    def begin(self, run: str) -> None:
+        """Check the run against this site's policy and reserve its worst case. Reads no data.
+
+        Raises:
+            ConfigError: The policy or the data's visibility rules it out.
+            BudgetExhausted: The ledger cannot afford it.
+        """
+        policy, config = self._settings.policy, self._config
+        if config.federation.min_sites < policy.min_sites:
+            raise ConfigError(
+                f"{self.name}: the federation opens sums of {config.federation.min_sites} sites, "
+                f"this site's policy asks for at least {policy.min_sites}"
+            )
+        base_digest = self._task.base.digest
+        if policy.base_model_digest not in {"", base_digest}:
+            raise ConfigError(f"{self.name}: base model {base_digest} is not the one allowed here")
+        if self._plan is None or self._ledger is None:
+            if self._settings.data.visibility != "public":
+                raise ConfigError(
+                    f"{self.name}: training without privacy needs data declared public",
+                    hint="Set privacy.mode = 'local', or data.visibility = 'public' if it is.",
+                )
+        else:
+            if config.privacy.epsilon > policy.max_epsilon_per_run:
+                raise ConfigError(
+                    f"{self.name}: epsilon {config.privacy.epsilon:g} for one run is above this "
+                    f"site's limit of {policy.max_epsilon_per_run:g}"
+                )
+            self._ledger.reserve(
+                run=run,
+                event=self._plan.round_event(),
+                rounds=self._plan.rounds + self._plan.repeats,
+                plan=config.digest,
+                purpose=config.federation.name,
+            )
+        self._run = run
+
+    def admit(self, plan_message: bytes, adapter: bytes) -> SiteAttempt:
+        """Decide whether to take part in one attempt at a round.
+
+        Raises:
+            RunError: The plan is not of this run, its settings, or the adapter that came with it.
+            ModelError: The adapter's layout differs; names the first tensor that does.
+            AggregationError: The plan does not hold.
+        """
+        attempt = SiteAttempt(
+            self._identity,
+            plan_message,
+            coordinator=self._members.coordinator,
+            pinned=self._members.pinned,
+            journal=self._journal,
+            min_cohort=self._settings.policy.min_sites,
+        )
+        plan = attempt.plan
+        self._layout.require((s.name, s.size) for s in plan.quantization.segments)
+        expected = {
+            "run": (plan.run, self._run),
+            "training settings": (plan.training_digest, self._config.digest),
+            "base model": (plan.base_model_digest, self._task.base.digest),
+            "adapter layout": (plan.layout_digest, self._layout.digest),
+            "adapter": (plan.adapter_digest, adapter_digest(adapter)),
+            "quantisation": (plan.quantization, quantization(self._config, self._layout)),
+        }
+        for what, (theirs, ours) in expected.items():
+            if theirs != ours:
+                raise RunError(f"{self.name}: the plan's {what} is not the one agreed here")
+        if self._expected_adapter not in {None, plan.adapter_digest}:
+            raise RunError(f"{self.name}: the adapter is not the one the last sum gives")
+        return attempt
+
+    def train(
+        self, plan: RoundPlan, adapter: bytes, on_step: Callable[[int], None] | None = None
+    ) -> NDArray[np.int32]:
+        """The quantised update of a round: the stored one, or a newly trained one.
+
+        The charge is durable before data are read, and the update is stored before this returns.
+
+        Returns:
+            int32, shape (d,).
+
+        Raises:
+            PrivacyError: Nothing is left of the reservation, or a step failed its checks.
+            DataError: The data are unusable.
+        """
+        stored = self._updates.get(self._run, plan.round)
+        if stored is not None:
+            return stored
+        if self._ledger is not None:
+            self._ledger.commit(run=self._run, round=plan.round)
+        set_adapter_tensors(self._model, load_adapter_bytes(adapter))
+        before = self._layout.flatten(self._model)
+        self._train_round(on_step)
+        update = self._layout.flatten(self._model) - before
+        weight = next(m.weight for m in plan.members if m.identity == self._identity.public)
+        integers = quantize(update, plan.quantization, weight)
+        self._updates.put(self._run, plan.round, integers)
+        return integers
+
+    def _train_round(self, on_step: Callable[[int], None] | None) -> None:
+        data, training = self._read_data(), self._config.training
+        optimizer = _build_optimizer(self._model, self._config)
+        if self._plan is None:
+            train_plain_round(
+                self._model,
+                config=self._config,
+                task=self._task,
+                data=data,
+                optimizer=optimizer,
+                on_step=on_step,
+            )
+            return
+        PrivateTrainer(
+            self._model,
+            plan=self._plan,
+            loss=self._task.per_record_loss,
+            collate=data.collate,
+            units=data.units,
+            optimizer=optimizer,
+            physical_batch_size=training.physical_batch_size,
+            record_cost=data.record_cost,
+        ).train_round(on_step)
+
+    def _read_data(self) -> TaskData:
+        if self._data is None:
+            self._data = self.check_data()
+        return self._data
+
+    def check_data(self) -> TaskData:
+        """Read and prepare the training file. For the site's own eyes: nothing may leave.
+
+        Raises:
+            DataError: It is unusable; says where.
+        """
+        return self._task.load(
+            self._folder / self._settings.data.path,
+            unit=self._config.task.unit,
+            on_bad_row=self._config.task.on_bad_row,
+        )
+
+    def released(
+        self, plan: RoundPlan, adapter: bytes, total: NDArray[np.int64], sites: int
+    ) -> None:
+        """Take note of a verified release: what the next adapter must be, and what to forget."""
+        following = apply_release(self._model, self._layout, plan, adapter, total, sites)
+        self._expected_adapter = adapter_digest(following)
+        self._updates.forget(self._run, plan.round)
+
+    def finish(self, evidence: str) -> None:
+        """Close the run's reservation on the coordinator's signed end of the run."""
+        if self._ledger is not None:
+            self._ledger.refund(run=self._run, evidence=evidence)
+        self._updates.forget(self._run, self._config.federation.rounds)
+
+    def epsilon_spent(self) -> float:
+        """Epsilon that trainings so far have spent of the grant this run is charged to."""
+        history = [] if self._ledger is None else self._ledger.budget().history
+        return next((s.epsilon for s in reversed(history) if s.run == self._run), 0.0)
+
+    def statement(self) -> tuple[SiteStatement | None, str]:
+        """What this site states of its ledger, with its signature in hexadecimal."""
+        if self._ledger is None:
+            return None, ""
+        statement = describe_ledger(self._ledger, site=self.name, run=self._run)
+        signature = self._identity.sign(
+            _STATEMENT_DOMAIN + msgspec.json.encode(statement, order="sorted")
+        )
+        return statement, signature.hex()
+
+
+def describe_ledger(ledger: Ledger, *, site: str, run: str) -> SiteStatement:
+    """A ledger as a report shows it.
+
+    Args:
+        ledger: The ledger.
+        site: Whose.
+        run: The run that is reported on; may be empty.
+
+    Raises:
+        LedgerDamaged: It does not verify.
+    """
+    budget = ledger.budget()
+    sequence, digest = ledger.head()
+    this_run = budget.reservations.get(run)
+    grant = this_run.grant if this_run else 1
+    own = [spend for spend in budget.history if spend.run == run]
+    earlier = [s for s in budget.history if s.grant == grant and s.run != run]
+    before = [s for s in earlier if not own or s.at <= own[0].at]
+    _, delta = budget.guarantee()
+    return SiteStatement(
+        site=site,
+        population=budget.population,
+        unit=budget.unit,
+        grants=tuple(
+            GrantRecord(
+                number=status.grant.number,
+                epsilon=status.grant.epsilon,
+                delta=status.grant.delta,
+                purpose=status.grant.purpose,
+                at=status.grant.at,
+                epsilon_spent=status.epsilon_committed,
+                epsilon_charged=status.epsilon_charged,
+                epsilon_left=status.epsilon_left,
+            )
+            for status in budget.status()
+        ),
+        runs=tuple(
+            RunCharge(
+                run=reservation.run,
+                grant=reservation.grant,
+                purpose=reservation.purpose,
+                at=reservation.at,
+                rounds_reserved=reservation.rounds,
+                rounds_trained=tuple(number for number, _ in reservation.commits),
+                open=reservation.open,
+            )
+            for reservation in budget.reservations.values()
+        ),
+        epsilon_by_round=tuple(spend.epsilon for spend in own),
+        epsilon_before=before[-1].epsilon if before else 0.0,
+        pld_epsilon_run=pld_epsilon(budget.events(run), delta) if own else 0.0,
+        pld_epsilon_life=pld_epsilon(budget.events(), delta) if budget.history else 0.0,
+        head_sequence=sequence,
+        head_digest=digest,
+        verified=True,
+    )
+
+
+def apply_release(
+    model: nn.Module,
+    layout: Layout,
+    plan: RoundPlan,
+    adapter: bytes,
+    total: NDArray[np.int64],
+    sites: int,
+) -> bytes:
+    """The adapter after a release: the same arithmetic at the coordinator and at every site.
+
+    Args:
+        model: A model to compute with; left with the new adapter.
+        layout: Its layout.
+        plan: The round's plan.
+        adapter: The adapter that the round started from.
+        total: Released sum, int64, shape (d,).
+        sites: Sites in the sum; their weights are equal.
+    """
+    set_adapter_tensors(model, load_adapter_bytes(adapter))
+    mean = dequantize(total, plan.quantization, float(sites))
+    layout.unflatten_into(model, layout.flatten(model) + mean)
+    return adapter_bytes(model)
+
+
+def _build_optimizer(model: nn.Module, config: FederationConfig) -> torch.optim.Optimizer:
+    training = config.training
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups[name.startswith("head.")].append(parameter)
+    rates = {True: training.head_learning_rate, False: training.learning_rate}
+    settings = [{"params": p, "lr": rates[head]} for head, p in groups.items() if p]
+    if training.optimizer == "adam":
+        return torch.optim.Adam(settings)
+    return torch.optim.SGD(settings)

@@ -1,0 +1,86 @@
+"""The commented settings files that `init` writes."""
+
+from __future__ import annotations
+
+
+def site_toml(name: str, min_sites: int) -> str:
+    """A site's own file."""
+    return f"""\
+# {name}: this site's own file. It never leaves the site, and no federation can override it.
+
+[data]
+path = "../../data/{name}.csv"   # relative to this file; .csv .tsv .jsonl .parquet
+visibility = "private"           # "public" only if anyone may see every row
+
+[budget]
+# The people in the data, by a name of your own. The ledger belongs to them, not to the file:
+# every data set about the same people must name the same population and ledger.
+population = "{name}"
+ledger = "ledger.sqlite"
+
+[policy]
+min_sites = {min_sites}                    # smallest cohort this site is summed with, at least 3
+# max_epsilon_per_run = 8.0       # refuse a run that costs more
+# base_model_digest = "sha256:..." # refuse any other base model
+"""
+
+
+def federation_toml(name: str, sites: int) -> str:
+    """A federation's public settings, with every choice explained."""
+    entries = "\n".join(
+        f'\n[[sites]]\nname = "site-{number}"\npopulation = 500' for number in range(1, sites + 1)
+    )
+    return f"""\
+# The federation's settings: public, and the same for every party.
+
+[federation]
+name = "{name}"
+rounds = 10              # sums released
+min_sites = 3            # smallest cohort whose sum may be opened
+seed = 1                 # of the adapter's initial values; never of sampling or noise
+
+[model]
+base = "minilm"          # built in, or the path of a Hugging Face folder with safetensors
+max_length = 128         # tokens kept of a text
+
+[task]
+kind = "text-classification"
+text_columns = ["text"]  # the first one that a file has
+label_column = "label"
+labels = ["negative", "positive"]  # all of them, in order; never read off private data
+unit = "record"          # or the column that identifies a person, such as "patient_id"
+on_bad_row = "error"     # or "skip"
+
+[adapter]
+kind = "ffa-lora"        # or "lora", or "head"
+rank = 8
+alpha = 16
+last_layers = 1          # adapt the last layer only; layers below run once a record. 0 for all
+target_modules = ["query", "value"]
+
+[privacy]
+mode = "local"           # differential privacy at every site; "none" needs public data
+epsilon = 8.0            # what the whole run may cost each site, repeats included
+delta = 1e-5             # at most 1 / (10 x the largest population)
+sample_rate = 0.2        # chance of a unit to take part in a step
+steps_per_round = 4
+max_grad_norm = 1.0
+repeats = 1              # rounds that may be trained again after a crash, paid in advance
+
+[training]
+optimizer = "adam"
+learning_rate = 1e-3     # of the adapter
+head_learning_rate = 0.1
+physical_batch_size = 64 # records in memory at once; cannot touch privacy
+
+[aggregation]
+suite = "ckks-pk"
+bits = 16                # a value is quantised to
+
+[evaluation]
+data = ""                # a held-out file that figures may be published on
+visibility = "private"   # must be "public" for that
+
+# One entry a site. The population is declared and rounded: rates and denominators use it, the
+# true count is never used.{entries}
+"""

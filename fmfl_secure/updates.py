@@ -1,0 +1,109 @@
+"""A site's finished, quantised updates: durable and encrypted until they are released.
+
+Storing an update before the site says that it is ready is what lets every later attempt at a
+round send the same integers again, under fresh keys and masks, at no further privacy cost.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from numpy.typing import NDArray
+
+from fmfl_secure.errors import RunError
+
+_NONCE_BYTES = 12
+
+
+class UpdateStore:
+    """Updates by run and round, AES-256-GCM under the site's storage key.
+
+    Args:
+        path: SQLite file, made if missing.
+        key: 32 bytes.
+    """
+
+    def __init__(self, path: Path, key: bytes) -> None:
+        self._path = path
+        self._cipher = AESGCM(key)
+        with closing(self._connect()) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS updates (run TEXT, round INTEGER, "
+                "sealed BLOB NOT NULL, PRIMARY KEY (run, round)) STRICT"
+            )
+
+    @classmethod
+    def open(cls, folder: Path) -> UpdateStore:
+        """The store of a site's folder, with the key that `init` made.
+
+        Raises:
+            RunError: The key is missing, or others may read it.
+        """
+        path = folder / "storage.key"
+        try:
+            if path.stat().st_mode & 0o077:
+                raise RunError(f"others may read {path}", hint="chmod 600 it")
+            key = path.read_bytes()
+        except OSError as error:
+            raise RunError(f"cannot read {path}: {error.strerror}") from error
+        if len(key) != 32:
+            raise RunError(f"{path} does not hold a key of 32 bytes")
+        return cls(folder / "updates.sqlite", key)
+
+    def put(self, run: str, round_number: int, integers: NDArray[np.int32]) -> None:
+        """Store an update; durable when this returns. A round's update is stored once.
+
+        Args:
+            run: Run id.
+            round_number: Round.
+            integers: int32, shape (d,).
+        """
+        nonce = os.urandom(_NONCE_BYTES)
+        data = integers.astype("<i4").tobytes()
+        sealed = nonce + self._cipher.encrypt(nonce, data, _context(run, round_number))
+        with closing(self._connect()) as connection:
+            connection.execute("INSERT INTO updates VALUES (?, ?, ?)", (run, round_number, sealed))
+
+    def get(self, run: str, round_number: int) -> NDArray[np.int32] | None:
+        """The stored update, or None.
+
+        Raises:
+            RunError: It was altered, or the key is another.
+        """
+        query = "SELECT sealed FROM updates WHERE run = ? AND round = ?"
+        with closing(self._connect()) as connection:
+            row = connection.execute(query, (run, round_number)).fetchone()
+        if row is None:
+            return None
+        sealed = bytes(row[0])
+        try:
+            data = self._cipher.decrypt(
+                sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _context(run, round_number)
+            )
+        except InvalidTag as error:
+            raise RunError(f"the stored update of round {round_number} does not verify") from error
+        return np.frombuffer(data, dtype="<i4").astype(np.int32)
+
+    def forget(self, run: str, round_number: int) -> None:
+        """Delete an update that was released or can no longer be."""
+        with closing(self._connect()) as connection:
+            connection.execute("PRAGMA secure_delete=ON")
+            connection.execute(
+                "DELETE FROM updates WHERE run = ? AND round <= ?", (run, round_number)
+            )
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, timeout=60.0, isolation_level=None)
+        connection.execute("PRAGMA synchronous=FULL")
+        return connection
+
+
+def _context(run: str, round_number: int) -> bytes:
+    return f"fmfl-secure/update/v1/{run}/{round_number}".encode()

@@ -1,0 +1,223 @@
+"""A federation's folder on one machine: who the parties are and where each keeps its own.
+
+    DIR/
+      federation.toml             public settings
+      members.json                public keys of all parties
+      coordinator/ aggregator/    identity.pem
+      decryptor/                  identity.pem, journal.sqlite
+      sites/NAME/                 site.toml, identity.pem, storage.key, members.json (pinned),
+                                  ledger.sqlite, journal.sqlite, updates.sqlite
+
+In the embedded engine all folders lie side by side; nothing in one refers to another's, and each
+may move to a machine of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from aggregation import Identity, PublicIdentity
+from fmfl_secure.config import FederationConfig, load_federation, load_site
+from fmfl_secure.errors import ConfigError
+from fmfl_secure.templates import site_toml
+from privacy import Ledger
+
+COORDINATOR, AGGREGATOR, DECRYPTOR = "coordinator", "aggregator", "decryptor"
+ROLES = (COORDINATOR, AGGREGATOR, DECRYPTOR)
+
+
+class _MembersFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    coordinator: str
+    aggregator: str
+    decryptor: str
+    sites: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """Public identities of all parties, as one party pins them.
+
+    Attributes:
+        coordinator: Who plans.
+        aggregator: Who adds.
+        decryptor: Who opens sums.
+        sites: By name.
+    """
+
+    coordinator: PublicIdentity
+    aggregator: PublicIdentity
+    decryptor: PublicIdentity
+    sites: dict[str, PublicIdentity]
+
+    @property
+    def pinned(self) -> dict[str, PublicIdentity]:
+        """All but the coordinator, by name: what a role checks a plan against."""
+        roles = {AGGREGATOR: self.aggregator, DECRYPTOR: self.decryptor}
+        return roles | self.sites
+
+    def encode(self) -> bytes:
+        """The file's form."""
+        file = _MembersFile(
+            coordinator=self.coordinator.text,
+            aggregator=self.aggregator.text,
+            decryptor=self.decryptor.text,
+            sites={name: identity.text for name, identity in self.sites.items()},
+        )
+        return msgspec.json.format(msgspec.json.encode(file), indent=2) + b"\n"
+
+    @classmethod
+    def load(cls, path: Path) -> Members:
+        """Read a members file.
+
+        Raises:
+            ConfigError: It is not there or malformed.
+            AggregationError: A key is malformed.
+        """
+        try:
+            file = msgspec.json.decode(path.read_bytes(), type=_MembersFile)
+        except (OSError, msgspec.DecodeError) as error:
+            raise ConfigError(
+                f"cannot read the members in {path}: {error}", hint="fmfl-secure init writes them."
+            ) from error
+        return cls(
+            coordinator=PublicIdentity.parse(COORDINATOR, file.coordinator),
+            aggregator=PublicIdentity.parse(AGGREGATOR, file.aggregator),
+            decryptor=PublicIdentity.parse(DECRYPTOR, file.decryptor),
+            sites={name: PublicIdentity.parse(name, text) for name, text in file.sites.items()},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Paths of a federation's folder.
+
+    Attributes:
+        folder: The folder.
+    """
+
+    folder: Path
+
+    @property
+    def federation_file(self) -> Path:
+        """Where `federation.toml` is."""
+        return self.folder / "federation.toml"
+
+    @property
+    def members_file(self) -> Path:
+        """Where the public keys are."""
+        return self.folder / "members.json"
+
+    def role(self, name: str) -> Path:
+        """Folder of the coordinator, the aggregator or the decryptor."""
+        return self.folder / name
+
+    def site(self, name: str) -> Path:
+        """Folder of a site."""
+        return self.folder / "sites" / name
+
+
+def initialise(folder: Path, *, epsilon: float | None, delta: float | None) -> list[str]:
+    """Create what is missing in a federation's folder: identities, site files, ledgers.
+
+    What exists is left alone, so that adding a site to `federation.toml` and running it again
+    creates that site only. A site's ledger is made together with its identity and never again:
+    a ledger that was lost must be restored or granted anew by its custodian, not recreated.
+
+    Args:
+        folder: With a `federation.toml`.
+        epsilon: First grant of each new site's ledger; None takes the settings' epsilon.
+        delta: The same for delta.
+
+    Returns:
+        What was created, for people to read.
+
+    Raises:
+        ConfigError: The settings are wrong, or an existing site has lost its ledger.
+    """
+    workspace = Workspace(folder)
+    config = load_federation(workspace.federation_file)
+    created: list[str] = []
+    roles = {name: _identity(workspace.role(name), name, created) for name in ROLES}
+    sites = {}
+    for entry in config.sites:
+        site_folder = workspace.site(entry.name)
+        is_new = not (site_folder / "identity.pem").exists()
+        identity = _identity(site_folder, entry.name, created)
+        sites[entry.name] = identity.public
+        _site_file(site_folder, entry.name, config, created)
+        _storage_key(site_folder)
+        if is_new:
+            _first_grant(
+                site_folder,
+                identity,
+                config,
+                epsilon=config.privacy.epsilon if epsilon is None else epsilon,
+                delta=config.privacy.delta if delta is None else delta,
+                created=created,
+            )
+    members = Members(
+        coordinator=roles[COORDINATOR].public,
+        aggregator=roles[AGGREGATOR].public,
+        decryptor=roles[DECRYPTOR].public,
+        sites=sites,
+    )
+    workspace.members_file.write_bytes(members.encode())
+    for name in sites:
+        (workspace.site(name) / "members.json").write_bytes(members.encode())
+    return created
+
+
+def _identity(folder: Path, name: str, created: list[str]) -> Identity:
+    path = folder / "identity.pem"
+    if path.exists():
+        return Identity.load(path, name)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    identity = Identity.generate(name)
+    identity.save(path)
+    created.append(f"identity key of {name} ({identity.public.fingerprint[:24]}...)")
+    return identity
+
+
+def _site_file(folder: Path, name: str, config: FederationConfig, created: list[str]) -> None:
+    path = folder / "site.toml"
+    if not path.exists():
+        path.write_text(site_toml(name, config.federation.min_sites), encoding="utf-8")
+        created.append(str(path))
+
+
+def _storage_key(folder: Path) -> None:
+    path = folder / "storage.key"
+    if not path.exists():
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(32))
+            os.fsync(file.fileno())
+
+
+def _first_grant(
+    folder: Path,
+    identity: Identity,
+    config: FederationConfig,
+    *,
+    epsilon: float,
+    delta: float,
+    created: list[str],
+) -> None:
+    budget = load_site(folder / "site.toml").budget
+    path = folder / budget.ledger
+    if path.exists():
+        return  # another data set of the same population, which has its ledger already
+    ledger = Ledger.create(
+        path,
+        population=budget.population,
+        unit=config.task.unit,
+        signer=identity,
+        public_key=identity.public.key,
+    )
+    ledger.grant(epsilon=epsilon, delta=delta, purpose="first grant, made by init")
+    created.append(f"{path}: epsilon {epsilon:g} at delta {delta:g} granted")
