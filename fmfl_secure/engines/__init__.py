@@ -1,0 +1,1 @@
+"""Ways of carrying one protocol between the parties."""
