@@ -33,6 +33,81 @@ class Limit:
     text: str
 
 
+_SEVERAL_RECORDS = Limit(
+    "People with several records.",
+    "The protected unit is one record. Somebody with k records at a site is protected like a "
+    "family of k, at k times epsilon.",
+)
+_LIMITS_OF_PRIVACY = (
+    Limit(
+        "People at several sites.",
+        "Each ledger speaks for one site. For somebody whose data are at two sites the two "
+        "ledgers add up: epsilon 3 at each is epsilon 6 for them.",
+    ),
+    Limit(
+        "Facts about the population.",
+        "What is true of everybody in the data may be learned and is meant to be. It can concern "
+        "a person whether or not they are in the data.",
+    ),
+    Limit(
+        "A restored machine.",
+        "The ledger detects edited, deleted and reordered records. If a whole machine is set back "
+        "to an earlier state and nobody outside kept a chain head, this is not detected. Keep the "
+        "chain heads of this page.",
+    ),
+    Limit(
+        "Floating-point arithmetic.",
+        "The proof speaks of real numbers. The noise is drawn with 53 bits from the operating "
+        "system's generator, and a gap between the proof and computer arithmetic remains.",
+    ),
+)
+_LIMITS_WITHOUT_PRIVACY = (
+    Limit(
+        "The data.",
+        "Nothing limits what the released sums and the adapter reveal of any record.",
+    ),
+)
+_LIMITS_OF_THE_PROTOCOL = (
+    Limit(
+        "The base model.",
+        "What its makers trained it on, and what it reveals of that, is not covered.",
+    ),
+    Limit(
+        "Timing and traffic.",
+        "When messages are sent, how large they are and who sends them can be observed.",
+    ),
+    Limit(
+        "The site's own software.",
+        "Everything here assumes that the code installed at the site is the code it says. Each "
+        "site trusts its own installation.",
+    ),
+    Limit(
+        "A poisoned update.",
+        "A site can send a well-formed but harmful update, or make rounds fail. Neither is "
+        "detected.",
+    ),
+    Limit(
+        "The aggregator's honesty about the sum.",
+        "Sites do not yet check the sum with a linear authentication code. An aggregator that "
+        "breaks the protocol could replace a sum unnoticed. That would spoil the adapter; it opens "
+        "no site's update.",
+    ),
+)
+# By whether the run is private.
+_COLLUSION = {
+    True: Limit(
+        "Colluding sites.",
+        "K - 1 of K sites together learn the last one's update from any sum. Its own noise remains "
+        "its protection, and the smallest cohort it accepts.",
+    ),
+    False: Limit(
+        "Colluding sites.",
+        "K - 1 of K sites together learn the last one's update from any sum. Without noise nothing "
+        "remains to protect it.",
+    ),
+}
+
+
 def roles(record: RunRecord) -> tuple[Role, ...]:
     """Who held, saw and could not see what."""
     noised = "its own noised update" if record.mechanism.mode != "none" else "its own exact update"
@@ -69,69 +144,7 @@ def roles(record: RunRecord) -> tuple[Role, ...]:
 def limits(record: RunRecord) -> list[Limit]:
     """What is not protected, each with a name."""
     private = record.mechanism.mode != "none"
-    found = [
-        Limit(
-            "People at several sites.",
-            "Each ledger speaks for one site. For somebody whose data are at two sites the two "
-            "ledgers add up: epsilon 3 at each is epsilon 6 for them.",
-        ),
-        Limit(
-            "The base model.",
-            "What its makers trained it on, and what it reveals of that, is not covered.",
-        ),
-        Limit(
-            "Timing and traffic.",
-            "When messages are sent, how large they are and who sends them can be observed.",
-        ),
-        Limit(
-            "Facts about the population.",
-            "What is true of everybody in the data may be learned and is meant to be. It can "
-            "concern a person whether or not they are in the data.",
-        ),
-        Limit(
-            "A poisoned update.",
-            "A site can send a well-formed but harmful update, or make rounds fail. Neither is "
-            "detected.",
-        ),
-        Limit(
-            "Colluding sites.",
-            "K - 1 of K sites together learn the last one's update from any sum. "
-            + (
-                "Its own noise remains its protection, and the smallest cohort it accepts."
-                if private
-                else "Without noise nothing remains to protect it."
-            ),
-        ),
-        Limit(
-            "The aggregator's honesty about the sum.",
-            "Sites do not yet check the sum with a linear authentication code. An aggregator that "
-            "breaks the protocol could replace a sum unnoticed. That would spoil the adapter; it "
-            "opens no site's update.",
-        ),
-        Limit(
-            "A restored machine.",
-            "The ledger detects edited, deleted and reordered records. If a whole machine is set "
-            "back to an earlier state and nobody outside kept a chain head, this is not detected. "
-            "Keep the chain heads of this page.",
-        ),
-        Limit(
-            "Floating-point arithmetic.",
-            "The proof speaks of real numbers. The noise is drawn with 53 bits from the operating "
-            "system's generator, and a gap between the proof and computer arithmetic remains.",
-        ),
-        Limit(
-            "The site's own software.",
-            "Everything here assumes that the code installed at the site is the code it says. "
-            "Each site trusts its own installation.",
-        ),
-    ]
+    found = _LIMITS_OF_PRIVACY if private else _LIMITS_WITHOUT_PRIVACY
     if private and record.mechanism.unit == "record":
-        found.insert(
-            0,
-            Limit(
-                "People with several records.",
-                "The protected unit is one record. Somebody with k records at a site is protected "
-                "like a family of k, at k times epsilon.",
-            ),
-        )
-    return found
+        found = (_SEVERAL_RECORDS, *found)
+    return [*found, *_LIMITS_OF_THE_PROTOCOL, _COLLUSION[private]]

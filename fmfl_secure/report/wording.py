@@ -128,8 +128,9 @@ def promised(record: RunRecord) -> str:
             f"{rounding.small(max(delta for _, delta in grants))}"
         )
     return (
-        f"Whatever leaves a site, over the life of its ledger and against everyone outside it "
-        f"together, depends on {unit(record)} by at most what the data owner granted: {text}. "
+        f"Everything trained on a site's data and sent out, over the life of its ledger, depends "
+        f"on {unit(record)} by at most what the data owner granted, whoever outside the site looks "
+        f"at it, all of them together included: {text}. "
         f"This run was planned to cost each site at most epsilon "
         f"{rounding.typed(record.mechanism.target_epsilon)} of that."
     )
@@ -188,11 +189,13 @@ def spent(record: RunRecord) -> str:
 
 def left(record: RunRecord) -> str:
     """What is left, worst first, before the table that gives every site."""
-    if record.mechanism.mode == "none":
-        return "No budget is kept for data declared public."
     found = accounts(record)
     if not found:
-        return "No ledger was stated."
+        return (
+            "No budget was kept for this run."
+            if record.mechanism.mode == "none"
+            else "No ledger was stated."
+        )
     worst = found[0]
     amount = (
         f"epsilon {rounding.left(worst.grant.epsilon_left)} of "
@@ -255,6 +258,12 @@ def warnings(record: RunRecord) -> list[str]:
                 f"More is charged than was granted: {listing(over)}. The guarantee does not hold "
                 "there."
             )
+        found.extend(
+            f"The ledger of {site.name} protects the unit “{statement.unit}”, the run trained with "
+            f"“{record.mechanism.unit}”: its figures do not speak of the same thing."
+            for site, statement in statements(record)
+            if statement.unit != record.mechanism.unit
+        )
     owners: dict[str, list[str]] = {}
     for role, identity in record.identities.items():
         owners.setdefault(identity, []).append(role)

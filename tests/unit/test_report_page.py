@@ -243,22 +243,43 @@ def test_page_says(build: Callable[[], RunRecord], said: tuple[str, ...]) -> Non
         assert words in text
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "People at several sites.",
-        "The base model.",
-        "Timing and traffic.",
-        "Facts about the population.",
-        "A poisoned update.",
-        "K - 1 of K sites",
-        "linear authentication code",
-        "A restored machine.",
-        "Floating-point arithmetic.",
-    ],
+PROTOCOL_LIMITS = (
+    "The base model.",
+    "Timing and traffic.",
+    "A poisoned update.",
+    "K - 1 of K sites",
+    "linear authentication code",
 )
-def test_limits_are_stated(page: Page, name: str) -> None:
-    assert name in page.text
+PRIVACY_LIMITS = (
+    "People with several records.",
+    "People at several sites.",
+    "Facts about the population.",
+    "A restored machine.",
+    "Floating-point arithmetic.",
+)
+
+
+@pytest.mark.parametrize("limit", PROTOCOL_LIMITS)
+def test_limits_of_the_protocol_are_always_stated(page: Page, limit: str) -> None:
+    assert limit in page.text
+
+
+@pytest.mark.parametrize("limit", PRIVACY_LIMITS)
+def test_limits_of_privacy_are_stated_where_there_is_any(limit: str) -> None:
+    assert limit in Page(page_of("finished")).text
+    assert limit not in Page(page_of("without_privacy")).text
+
+
+def test_person_as_unit_needs_no_word_on_several_records() -> None:
+    assert "People with several records." not in Page(page_of("multi_run")).text
+
+
+def test_ledger_of_another_unit_is_reported() -> None:
+    site = a_site("clinic-a", a_statement("clinic-a", unit="patient_id"))
+
+    assert "protects the unit “patient_id”, the run trained with “record”" in text_of(
+        finished(sites=(site,))
+    )
 
 
 def test_run_without_privacy_says_so_loudly() -> None:
