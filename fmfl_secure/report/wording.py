@@ -87,9 +87,11 @@ def status(record: RunRecord) -> tuple[str, str]:
     )
     if record.status == "finished":
         return "Finished", f"{done}.{lost_text}"
+    reason = record.stop_reason.strip().rstrip(".")
     if record.status == "stopped":
-        reason = record.stop_reason.strip().rstrip(".") or "no reason was recorded"
+        reason = reason or "no reason was recorded"
         return "Stopped early", f"{done}. Reason: {reason}.{lost_text}"
+    done += f". Reason: {reason}" if reason else ""
     if record.mechanism.mode == "none":
         on = "To go on, start the same run again with unchanged settings."
     else:
@@ -155,8 +157,19 @@ def spent(record: RunRecord) -> str:
     if record.mechanism.mode == "none":
         return "No figure can be given: without noise there is no epsilon."
     found = tracks(record)
+    silent = [
+        site.name
+        for site in record.sites
+        if site.statement is None and site.refusal is None and site.visibility == "private"
+    ]
+    # No statement is no evidence that nothing was spent.
+    unknown = (
+        f"Not known for {who(silent, len(record.sites))}, which made no statement of a ledger yet."
+        if silent
+        else ""
+    )
     if not found:
-        return "Nothing: no ledger was charged for this run."
+        return unknown or "Nothing: no ledger was charged for this run."
     if not math.isfinite(found[0].final):
         return (
             f"A use without noise is recorded for {listing(found[0].sites)}: no bound holds there."
@@ -184,7 +197,7 @@ def spent(record: RunRecord) -> str:
     if spared:
         verb = "was" if len(spared) == 1 else "were"
         text += f" {listing(spared)} refused the run and {verb} charged nothing for it."
-    return text
+    return f"{text} {unknown}".strip()
 
 
 def left(record: RunRecord) -> str:

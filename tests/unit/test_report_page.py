@@ -366,6 +366,19 @@ def test_record_without_rounds_renders() -> None:
     assert "Nothing was granted." in text
 
 
+def test_missing_statement_is_not_taken_for_nothing_spent() -> None:
+    sites = tuple(a_site(name, None) for name in SITES)
+    reason = "the process ended without finishing"
+
+    text = text_of(finished(status="interrupted", stop_reason=reason, sites=sites))
+    partly = text_of(finished(sites=(*finished().sites[:3], sites[3])))
+
+    assert "Not known for all 4 sites" in text
+    assert f"Reason: {reason}." in text
+    assert "Nothing: no ledger" not in text
+    assert "Not known for clinic-d" in partly
+
+
 def test_views_are_immutable() -> None:
     account = overview.accounts(finished())[0]
 
