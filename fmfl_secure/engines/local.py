@@ -272,17 +272,10 @@ class LocalEngine:
         for name, site_attempt in attempt.sites.items():
             self._saw(f"site {name}", "cohort", cohort, plan)
             upload = site_attempt.upload(cohort, attempt.updates[name])  # 5
-            chunks_bytes = sum(len(chunk) for chunk in upload.chunks)
-            self._saw(
-                "aggregator",
-                "upload",
-                upload.manifest,
-                plan,
-                sender=name,
-                chunks_bytes=chunks_bytes,
-            )
+            size = upload.size_bytes
+            self._saw("aggregator", "upload", upload.manifest, plan, sender=name, upload_bytes=size)
             aggregator.add(upload.manifest, upload.chunks)
-            self.store.set_fact("upload_bytes", b"%d" % (len(upload.manifest) + chunks_bytes))
+            self.store.set_fact("upload_bytes", b"%d" % size)
         opening_list = aggregator.opening_list()  # 6
         self.store.list_openings(plan.round, plan.attempt, opening_list)
         for name, site_attempt in attempt.sites.items():
