@@ -265,8 +265,9 @@ def pld_epsilon(events: Iterable[Event], delta: float) -> float:
 def _pld_epsilon(counts: tuple[tuple[tuple[float, float], int], ...], delta: float) -> float:
     accountant = PLDAccountant(
         dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE,
-        # Pessimistic, so coarser is larger: 1e-3 adds 1e-5 and takes a tenth of the default's time.
-        value_discretization_interval=1e-3,
+        # Pessimistic, so coarser is larger. A step's loss is about q / sigma: where that is ten
+        # times 1e-3 or more, 1e-3 adds 0.1 % and takes a tenth of the time of the default, 1e-4.
+        value_discretization_interval=1e-3 if min(q / s for (q, s), _ in counts) >= 0.01 else 1e-4,
     )
     for (sample_rate, noise_multiplier), steps in counts:
         accountant.compose(_dp_event(PoissonSampledGaussian(sample_rate, noise_multiplier, steps)))
