@@ -246,7 +246,7 @@ def resume_run(folder: Path, *, config: FederationConfig) -> RunStore:
             f"the run in {folder} was started with other settings",
             hint="A run keeps its settings to the end. Start a new one to change them.",
         )
-    if store.fact("end") is not None:
+    if store.fact("status") in {b"finished", b"stopped"}:
         raise RunError(f"the run in {folder} has ended; there is nothing to resume")
     return store
 

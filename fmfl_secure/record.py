@@ -7,6 +7,7 @@ records other than through the privacy mechanism.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import msgspec
@@ -23,7 +24,8 @@ class Mechanism(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         mode: `local`, or `none` for a baseline without privacy.
         unit: What one protected unit is: `record` or a column's name.
         relation: Neighbouring relation.
-        target_epsilon: What the run, repeats included, was calibrated to.
+        target_epsilon: What the run, repeats included, was calibrated to; 0 in mode `none`, which
+            promises nothing.
         delta: At that delta.
         sample_rate: Poisson inclusion probability.
         noise_multiplier: Noise over clipping bound; 0 in mode `none`.
@@ -156,6 +158,8 @@ class SiteRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         name: Its name.
         population: Declared number of units.
         identity: `ed25519:` fingerprint of its key.
+        public_key: The key itself, `ed25519:` and base64; what its statement's signature verifies
+            against, once the fingerprint was compared.
         visibility: Of its data, as the site declares it.
         rounds: Released rounds that include it.
         refusal: Generic code if it refused the run; None otherwise.
@@ -166,6 +170,7 @@ class SiteRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     population: int
     identity: str
+    public_key: str
     visibility: Literal["private", "public"]
     rounds: tuple[int, ...]
     refusal: str | None
@@ -247,8 +252,21 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     versions: dict[str, str]
 
 
+# Epsilons without a bound are infinite here and null in JSON, which knows no infinity.
+_EPSILONS = frozenset(
+    {
+        "epsilon_spent",
+        "epsilon_charged",
+        "epsilon_before",
+        "epsilon_by_round",
+        "pld_epsilon_run",
+        "pld_epsilon_life",
+    }
+)
+
+
 def encode_record(record: RunRecord) -> bytes:
-    """The record as indented JSON with sorted keys."""
+    """The record as indented JSON with sorted keys; null is an epsilon without a bound."""
     return msgspec.json.format(msgspec.json.encode(record, order="sorted"), indent=2) + b"\n"
 
 
@@ -259,6 +277,14 @@ def decode_record(data: bytes) -> RunRecord:
         RunError: It is not a run's record.
     """
     try:
-        return msgspec.json.decode(data, type=RunRecord)
-    except msgspec.DecodeError as error:
+        return msgspec.convert(_unbounded(msgspec.json.decode(data)), RunRecord)
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
         raise RunError(f"not a run's record: {error}") from error
+
+
+def _unbounded(data: Any, *, is_epsilon: bool = False) -> Any:
+    if isinstance(data, dict):
+        return {k: _unbounded(v, is_epsilon=k in _EPSILONS) for k, v in data.items()}
+    if isinstance(data, list):
+        return [_unbounded(value, is_epsilon=is_epsilon) for value in data]
+    return math.inf if data is None and is_epsilon else data

@@ -14,6 +14,7 @@ from typing import Literal
 
 import msgspec
 
+from aggregation import PublicIdentity
 from fmfl_secure import __version__
 from fmfl_secure.config import FederationConfig, decode_config, encode_config
 from fmfl_secure.planning import encryption_parameters, privacy_plan
@@ -35,6 +36,9 @@ _LIBRARIES = (
 )  # fmt: skip
 
 
+_KILLED = b"the process ended without finishing"
+
+
 class _SiteNote(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     visibility: Literal["private", "public"]
     refusal: str | None
@@ -53,7 +57,7 @@ def note_site(
 ) -> None:
     """Keep what a site states, for the record."""
     note = _SiteNote(visibility, refusal, statement, signature)
-    store.set_fact(f"site/{name}", msgspec.json.encode(note))
+    store.set_fact(f"site/{name}", msgspec.msgpack.encode(note))
 
 
 def write_results(folder: Path) -> RunRecord:
@@ -85,12 +89,12 @@ def build_record(store: RunStore) -> RunRecord:
     rounds = tuple(msgspec.json.decode(r, type=RoundRecord) for r in store.rounds())
     public = run_facts(store)
     notes = {
-        name: msgspec.json.decode(note, type=_SiteNote)
+        name: msgspec.msgpack.decode(note, type=_SiteNote)
         for name, note in store.facts("site/").items()
     }
     # A run whose process was killed had no time to say so.
     status = (store.fact("status") or b"interrupted").decode()
-    reason = (store.fact("reason") or b"the process ended without finishing").decode()
+    reason = "" if status == "finished" else (store.fact("reason") or _KILLED).decode()
     return RunRecord(
         format=FORMAT,
         federation=config.federation.name,
@@ -112,7 +116,8 @@ def build_record(store: RunStore) -> RunRecord:
             SiteRecord(
                 name=entry.name,
                 population=entry.population,
-                identity=public.sites[entry.name],
+                identity=PublicIdentity.parse(entry.name, public.sites[entry.name]).fingerprint,
+                public_key=public.sites[entry.name],
                 visibility=note.visibility if note else "private",
                 rounds=tuple(r.round for r in rounds if entry.name in r.cohort),
                 refusal=note.refusal if note else None,
@@ -146,7 +151,7 @@ def _mechanism(config: FederationConfig) -> Mechanism:
         mode=privacy.mode,
         unit=config.task.unit,
         relation=RELATION,
-        target_epsilon=privacy.epsilon,
+        target_epsilon=0.0 if privacy.mode == "none" else privacy.epsilon,
         delta=privacy.delta,
         sample_rate=privacy.sample_rate,
         noise_multiplier=noise,

@@ -55,7 +55,7 @@ class RunFacts(msgspec.Struct, frozen=True):
         base_model_digest: Its digest.
         layout_digest: Of the adapter's tensor layout.
         parameters: Length of the update.
-        sites: Fingerprint of each site's identity, by name.
+        sites: Public key of each site, by name.
         roles: Fingerprint of each other role's, by name.
         initial_adapter: The adapter before the first round, as safetensors.
     """
@@ -90,22 +90,26 @@ class RunStore:
         """Start a run.
 
         Raises:
-            RunError: The folder holds a run or other files already.
+            RunError: The folder holds a run or other files already, or cannot be written.
         """
-        if folder.exists() and any(folder.iterdir()):
-            raise RunError(
-                f"{folder} is not empty",
-                hint="Choose another --output, or --resume the run that is there.",
-            )
-        folder.mkdir(parents=True, exist_ok=True)
         # Built aside and renamed, so that a crash leaves either no run or a whole one.
         building = folder / "state.sqlite.new"
-        with closing(sqlite3.connect(building, isolation_level=None)) as connection:
-            connection.execute("PRAGMA synchronous=FULL")
-            for statement in _SCHEMA:
-                connection.execute(statement)
-            connection.executemany("INSERT INTO facts VALUES (?, ?)", facts.items())
-        building.replace(folder / "state.sqlite")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if any(file != building for file in folder.iterdir()):
+                raise RunError(
+                    f"{folder} is not empty",
+                    hint="Choose another --output, or --resume the run that is there.",
+                )
+            building.unlink(missing_ok=True)
+            with closing(sqlite3.connect(building, isolation_level=None)) as connection:
+                connection.execute("PRAGMA synchronous=FULL")
+                for statement in _SCHEMA:
+                    connection.execute(statement)
+                connection.executemany("INSERT INTO facts VALUES (?, ?)", facts.items())
+            building.replace(folder / "state.sqlite")
+        except (OSError, sqlite3.Error) as error:
+            raise RunError(f"cannot start a run in {folder}: {error}") from error
         return cls(folder)
 
     def fact(self, name: str) -> bytes | None:
@@ -199,12 +203,14 @@ class RunStore:
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self._path, timeout=60.0, isolation_level=None)) as connection:
-            connection.execute("PRAGMA synchronous=FULL")
-            try:
+        try:
+            with closing(
+                sqlite3.connect(self._path, timeout=60.0, isolation_level=None)
+            ) as connection:
+                connection.execute("PRAGMA synchronous=FULL")
                 yield connection
-            except sqlite3.DatabaseError as error:
-                raise RunError(f"the run's state in {self._path} failed: {error}") from error
+        except sqlite3.Error as error:
+            raise RunError(f"the run's state in {self._path} failed: {error}") from error
 
 
 def run_facts(store: RunStore) -> RunFacts:

@@ -42,10 +42,12 @@ class Site:
     """One site of a federation, in the folder that `init` made for it.
 
     Order of calls in a run: `begin` once; for each round `admit`, `train` and the attempt's own
-    steps; `released` with the verified sum; `finish` once.
+    steps; `released` with the verified sum; `finish` once. All but `admit` may be called again
+    after an interruption.
 
     Args:
         folder: The site's folder.
+        run: Run id.
         entry: What the federation's settings say of it.
         config: Those settings.
         task: The task, with the base model this site holds.
@@ -60,6 +62,7 @@ class Site:
         self,
         folder: Path,
         *,
+        run: str,
         entry: SiteEntry,
         config: FederationConfig,
         task: Task,
@@ -82,7 +85,7 @@ class Site:
             self._plan = privacy_plan(config, entry)
             self._ledger = self._open_ledger()
         self._data: TaskData | None = None
-        self._run = ""
+        self._run = run
         # The adapter this site computed from the last sum it verified; a plan for any other is
         # refused, so that a coordinator cannot hand one site an adapter of its own making.
         self._expected_adapter: str | None = None
@@ -120,7 +123,7 @@ class Site:
             )
         return ledger
 
-    def begin(self, run: str) -> None:
+    def begin(self) -> None:
         """Check the run against this site's policy and reserve its worst case. Reads no data.
 
         Raises:
@@ -149,13 +152,12 @@ class Site:
                     f"site's limit of {policy.max_epsilon_per_run:g}"
                 )
             self._ledger.reserve(
-                run=run,
+                run=self._run,
                 event=self._plan.round_event(),
                 rounds=self._plan.rounds + self._plan.repeats,
                 plan=config.digest,
                 purpose=config.federation.name,
             )
-        self._run = run
 
     def admit(self, plan_message: bytes, adapter: bytes) -> SiteAttempt:
         """Decide whether to take part in one attempt at a round.
@@ -270,7 +272,9 @@ class Site:
     def finish(self, evidence: str) -> None:
         """Close the run's reservation on the coordinator's signed end of the run."""
         if self._ledger is not None:
-            self._ledger.refund(run=self._run, evidence=evidence)
+            held = self._ledger.budget().reservations.get(self._run)
+            if held is not None and held.open:
+                self._ledger.refund(run=self._run, evidence=evidence)
         self._updates.forget(self._run, self._config.federation.rounds)
 
     def epsilon_spent(self) -> float:

@@ -129,7 +129,7 @@ class LocalEngine:
             base_model_digest=base.digest,
             layout_digest=layout.digest,
             parameters=layout.size,
-            sites={s.name: self._members.sites[s.name].fingerprint for s in self._config.sites},
+            sites={s.name: self._members.sites[s.name].text for s in self._config.sites},
             roles={
                 COORDINATOR: self._members.coordinator.fingerprint,
                 AGGREGATOR: self._members.aggregator.fingerprint,
@@ -162,7 +162,9 @@ class LocalEngine:
             FmflError, PrivacyError, AggregationError: The run cannot go on.
         """
         try:
-            self._run_rounds()
+            self._open_sites()
+            if self.store.fact("end") is None:  # else only the last bookkeeping was interrupted
+                self._run_rounds()
         except RunError as error:
             self._end(status="stopped", reason=str(error))
             raise
@@ -175,7 +177,6 @@ class LocalEngine:
         coordinator, rounds = self._coordinator, self._config.federation.rounds
         done = len(coordinator.rounds)
         self._observer.run_started(coordinator.run, first_round=done + 1, rounds=rounds)
-        self._open_sites()
         self._begin_sites()
         if self.store.fact("initial_metrics") is None:
             self.store.set_fact("initial_metrics", msgspec.json.encode(self._evaluate()))
@@ -187,6 +188,7 @@ class LocalEngine:
             try:
                 self._sites[entry.name] = Site(
                     self._workspace.site(entry.name),
+                    run=self._coordinator.run,
                     entry=entry,
                     config=self._config,
                     task=self._task,
@@ -198,7 +200,7 @@ class LocalEngine:
     def _begin_sites(self) -> None:
         for name, site in list(self._sites.items()):
             try:
-                site.begin(self._coordinator.run)
+                site.begin()
             except KNOWN_ERRORS as error:
                 self._refuse(name, error)
         participating = self._participating()

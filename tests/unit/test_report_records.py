@@ -99,6 +99,7 @@ def a_site(name: str, statement: SiteStatement | None, **changes: Any) -> SiteRe
         "name": name,
         "population": 2500,
         "identity": identity(name),
+        "public_key": "ed25519:" + "A" * 43 + "=",
         "visibility": "private",
         "rounds": (1, 2, 3, 4, 5, 6),
         "refusal": None,
