@@ -17,10 +17,13 @@ import msgspec
 
 from fmfl_secure.errors import ConfigError
 
-Positive = Annotated[float, msgspec.Meta(gt=0)]
+Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]  # finite: JSON has no infinity
 NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
 # Names become file names and appear in messages, reports and pages.
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}\Z")]
+Digest = Annotated[str, msgspec.Meta(pattern=r"^(sha256:[0-9a-f]{64})?\Z")]
+# What the other parties are called: a site by such a name would be pinned in their place.
+ROLE_NAMES = ("coordinator", "aggregator", "decryptor")
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,7 +58,7 @@ class ModelSection(_Section, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """
 
     base: NonEmpty = "minilm"
-    digest: Annotated[str, msgspec.Meta(pattern=r"^(sha256:[0-9a-f]{64})?$")] = ""
+    digest: Digest = ""
     max_length: Annotated[int, msgspec.Meta(ge=2, le=8192)] = 128
 
 
@@ -194,6 +197,9 @@ class FederationConfig(_Section, frozen=True, forbid_unknown_fields=True, kw_onl
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(f"site {repeated[0]} is listed twice")
+        reserved = sorted(set(names) & set(ROLE_NAMES))
+        if reserved:
+            raise ValueError(f"no site can be named {reserved[0]}: another party is")
         if len(names) < self.federation.min_sites:
             raise ValueError(
                 f"{len(names)} sites are listed, fewer than min_sites = {self.federation.min_sites}"
@@ -252,8 +258,8 @@ class SitePolicy(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True
     """
 
     min_sites: Annotated[int, msgspec.Meta(ge=3)] = 3
-    max_epsilon_per_run: Positive = math.inf
-    base_model_digest: Annotated[str, msgspec.Meta(pattern=r"^(sha256:[0-9a-f]{64})?$")] = ""
+    max_epsilon_per_run: Annotated[float, msgspec.Meta(gt=0)] = math.inf
+    base_model_digest: Digest = ""
 
 
 class SiteConfig(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
