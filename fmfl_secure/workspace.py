@@ -22,10 +22,11 @@ from pathlib import Path
 import msgspec
 
 from aggregation import Identity, PublicIdentity
-from fmfl_secure.config import FederationConfig, load_federation, load_site
+from fmfl_secure.config import FederationConfig, SiteBudget, load_federation, load_site
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.templates import site_toml
 from privacy import Ledger
+from privacy.accounting import filter_orders
 
 COORDINATOR, AGGREGATOR, DECRYPTOR = "coordinator", "aggregator", "decryptor"
 ROLES = (COORDINATOR, AGGREGATOR, DECRYPTOR)
@@ -138,26 +139,39 @@ def initialise(folder: Path, *, epsilon: float | None, delta: float | None) -> l
 
     Raises:
         ConfigError: The settings are wrong, or an existing site has lost its ledger.
+        PrivacyError: A grant of this epsilon and delta is not possible; nothing was made.
     """
     workspace = Workspace(folder)
     config = load_federation(workspace.federation_file)
+    granted = config.privacy.epsilon if epsilon is None else epsilon
+    at_delta = config.privacy.delta if delta is None else delta
+    filter_orders(granted, at_delta)
     created: list[str] = []
     roles = {name: _identity(workspace.role(name), name, created) for name in ROLES}
     sites = {}
     for entry in config.sites:
         site_folder = workspace.site(entry.name)
+        # The site's own file first: were it wrong, an identity would stand there with no ledger.
+        _site_file(site_folder, entry.name, config, created)
+        budget = load_site(site_folder / "site.toml").budget
         is_new = not (site_folder / "identity.pem").exists()
+        if not is_new and not (site_folder / budget.ledger).is_file():
+            raise ConfigError(
+                f"{entry.name} has an identity, and its ledger {site_folder / budget.ledger} is "
+                "missing",
+                hint="Restore it from a backup: what it says was spent cannot be forgotten.",
+            )
         identity = _identity(site_folder, entry.name, created)
         sites[entry.name] = identity.public
-        _site_file(site_folder, entry.name, config, created)
         _storage_key(site_folder)
         if is_new:
             _first_grant(
                 site_folder,
                 identity,
-                config,
-                epsilon=config.privacy.epsilon if epsilon is None else epsilon,
-                delta=config.privacy.delta if delta is None else delta,
+                budget,
+                unit=config.task.unit,
+                epsilon=granted,
+                delta=at_delta,
                 created=created,
             )
     members = Members(
@@ -186,6 +200,7 @@ def _identity(folder: Path, name: str, created: list[str]) -> Identity:
 def _site_file(folder: Path, name: str, config: FederationConfig, created: list[str]) -> None:
     path = folder / "site.toml"
     if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.write_text(site_toml(name, config.federation.min_sites), encoding="utf-8")
         created.append(str(path))
 
@@ -202,20 +217,20 @@ def _storage_key(folder: Path) -> None:
 def _first_grant(
     folder: Path,
     identity: Identity,
-    config: FederationConfig,
+    budget: SiteBudget,
     *,
+    unit: str,
     epsilon: float,
     delta: float,
     created: list[str],
 ) -> None:
-    budget = load_site(folder / "site.toml").budget
     path = folder / budget.ledger
     if path.exists():
         return  # another data set of the same population, which has its ledger already
     ledger = Ledger.create(
         path,
         population=budget.population,
-        unit=config.task.unit,
+        unit=unit,
         signer=identity,
         public_key=identity.public.key,
     )
