@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ class UpdateStore:
     def __init__(self, path: Path, key: bytes) -> None:
         self._path = path
         self._cipher = AESGCM(key)
-        with closing(self._connect()) as connection:
+        with self._connection() as connection:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS updates (run TEXT, round INTEGER, "
@@ -64,11 +65,14 @@ class UpdateStore:
             run: Run id.
             round_number: Round.
             integers: int32, shape (d,).
+
+        Raises:
+            RunError: One is stored for this round already, or it cannot be written.
         """
         nonce = os.urandom(_NONCE_BYTES)
         data = integers.astype("<i4").tobytes()
         sealed = nonce + self._cipher.encrypt(nonce, data, _context(run, round_number))
-        with closing(self._connect()) as connection:
+        with self._connection() as connection:
             connection.execute("INSERT INTO updates VALUES (?, ?, ?)", (run, round_number, sealed))
 
     def get(self, run: str, round_number: int) -> NDArray[np.int32] | None:
@@ -78,7 +82,7 @@ class UpdateStore:
             RunError: It was altered, or the key is another.
         """
         query = "SELECT sealed FROM updates WHERE run = ? AND round = ?"
-        with closing(self._connect()) as connection:
+        with self._connection() as connection:
             row = connection.execute(query, (run, round_number)).fetchone()
         if row is None:
             return None
@@ -93,16 +97,22 @@ class UpdateStore:
 
     def forget(self, run: str, round_number: int) -> None:
         """Delete an update that was released or can no longer be."""
-        with closing(self._connect()) as connection:
+        with self._connection() as connection:
             connection.execute("PRAGMA secure_delete=ON")
             connection.execute(
                 "DELETE FROM updates WHERE run = ? AND round <= ?", (run, round_number)
             )
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, timeout=60.0, isolation_level=None)
-        connection.execute("PRAGMA synchronous=FULL")
-        return connection
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with closing(
+                sqlite3.connect(self._path, timeout=60.0, isolation_level=None)
+            ) as connection:
+                connection.execute("PRAGMA synchronous=FULL")
+                yield connection
+        except sqlite3.Error as error:
+            raise RunError(f"the stored updates in {self._path} failed: {error}") from error
 
 
 def _context(run: str, round_number: int) -> bytes:
