@@ -165,17 +165,24 @@ def save_peft_adapter(adapted: nn.Module, folder: Path) -> None:
 
 
 def load_peft_adapter(encoder: nn.Module, folder: Path) -> nn.Module:
-    """Open a saved adapter on an encoder, for inference; a head-only folder changes nothing.
+    """Open a saved adapter on an encoder, for inference.
 
     Raises:
-        ModelError: The adapter does not fit the encoder.
+        ModelError: The adapter is not there as safetensors, or does not fit the encoder.
     """
-    if not (folder / "adapter_config.json").is_file():
-        return encoder
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        # PEFT would go on to a pickled file of the same stem, and then to a hub.
+        if not (folder / name).is_file():
+            raise ModelError(f"{folder} holds no {name}")
     try:
-        with _peft_warnings_silenced():
+        with _peft_warnings_silenced(), warnings.catch_warnings():
+            # A tensor that is missing is a warning to PEFT, and keeps its random start.
+            warnings.filterwarnings("error", message="Found missing adapter keys")
             adapted: Any = peft.PeftModel.from_pretrained(encoder, folder)
-    except (ValueError, RuntimeError, OSError, KeyError) as error:
+    except (
+        ValueError, RuntimeError, OSError, KeyError, TypeError, UserWarning,
+        safetensors.SafetensorError,
+    ) as error:  # fmt: skip
         raise ModelError(f"cannot open the adapter in {folder}: {error}") from error
     model: nn.Module = adapted.eval()
     return model

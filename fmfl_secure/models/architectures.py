@@ -1,7 +1,6 @@
 """What differs between architectures: where the layers are and what adapters target.
 
-Everything else is transformers' business. An architecture that is not listed still works if its
-settings name the target modules and it keeps its layers in a single `ModuleList`.
+Everything else is transformers' business. An architecture that is not listed is refused by name.
 """
 
 from __future__ import annotations

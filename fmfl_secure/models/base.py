@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import torch
 from torch import nn
 from transformers import AutoModel, AutoTokenizer
@@ -34,6 +35,8 @@ _DIGESTED_FILES = (
     "vocab.json",
     "merges.txt",
     "preprocessor_config.json",
+    "added_tokens.json",
+    "model.safetensors.index.json",
 )
 
 
@@ -62,24 +65,36 @@ class BaseModel:
         """Weights into memory, float32, dropout off, nothing trainable.
 
         Raises:
-            ModelError: transformers cannot build it.
+            ModelError: transformers cannot build it, or a weight it needs is not in the files.
         """
         transformers_logging.disable_progress_bar()  # it would break into this project's own
         try:
-            model: nn.Module = AutoModel.from_pretrained(
+            model, report = AutoModel.from_pretrained(
                 self.path,
                 local_files_only=True,
                 use_safetensors=True,
                 trust_remote_code=False,
                 dtype=torch.float32,
+                output_loading_info=True,
                 **{key: 0.0 for key in self.config if "dropout" in key and self.config[key]},
             )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (
+            OSError, ValueError, KeyError, RuntimeError, ImportError, safetensors.SafetensorError,
+        ) as error:  # fmt: skip
             raise ModelError(f"cannot load the base model in {self.path}: {error}") from error
+        # transformers draws at random what a file lacks: at every party something else, under one
+        # digest. Poolers are often left out, and nothing here uses them.
+        missing = sorted(name for name in report["missing_keys"] if "pooler." not in name)
+        if missing:
+            raise ModelError(
+                f"the weights in {self.path} lack {len(missing)} tensors, {missing[0]} among them",
+                hint="Save the whole model again, with save_pretrained of transformers.",
+            )
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
-        return model.requires_grad_(requires_grad=False)
+        encoder: nn.Module = model.requires_grad_(requires_grad=False)
+        return encoder
 
     def load_tokenizer(self) -> Any:
         """The folder's tokenizer.

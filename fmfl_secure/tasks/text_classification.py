@@ -59,12 +59,26 @@ class TextClassification:
 
     def build_model(self, *, seed: int) -> TextClassifier:
         """See `Task`; the A matrices come from the seed, B and the head are zero."""
+        architecture_of(self.base.model_type)  # refuse one that is not known before loading it
+        self._require_positions()
         encoder = self.base.load_encoder()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             depth = frozen_depth(encoder, self.base, self.adapter)
             adapted = attach_adapter(encoder, self.base, self.adapter)
         return self._classifier(encoder, adapted, depth)
+
+    def _require_positions(self) -> None:
+        """A text longer than the model's positions would fail in training, once it was paid for."""
+        config = self.base.config
+        positions = int(config.get("max_position_embeddings", self.max_length))
+        if self.base.model_type == "roberta":  # its positions begin after the padding index
+            positions -= int(config.get("pad_token_id", 1)) + 1
+        if self.max_length > positions:
+            raise ModelError(
+                f"max_length is {self.max_length}, the base model has {positions} positions",
+                hint=f"Set model.max_length to at most {positions}.",
+            )
 
     def _classifier(self, encoder: nn.Module, adapted: nn.Module, depth: int) -> TextClassifier:
         prefix = None
@@ -107,9 +121,10 @@ class TextClassification:
     ) -> TaskData:
         tokenizer = self.base.load_tokenizer()
         encoded = tokenizer(list(texts), truncation=True, max_length=self.max_length)["input_ids"]
-        tokens = [torch.tensor(ids, dtype=torch.int64) for ids in encoded]
-        cache = PrefixCache(self.cache_bytes)
         padding = int(tokenizer.pad_token_id or 0)
+        # Some tokenizers leave nothing of a text: the model still has to see something.
+        tokens = [torch.tensor(ids or [padding], dtype=torch.int64) for ids in encoded]
+        cache = PrefixCache(self.cache_bytes)
 
         def collate(records: NDArray[np.int64]) -> TextBatch:
             rows = [tokens[record] for record in records]
@@ -124,7 +139,7 @@ class TextClassification:
                 cache=cache,
             )
 
-        cost = np.array([len(ids) for ids in encoded], dtype=np.int64)
+        cost = np.array([len(ids) for ids in tokens], dtype=np.int64)
         return TaskData(collate=collate, units=units, record_cost=cost, labels=labels)
 
     def per_record_loss(self, model: nn.Module, batch: TextBatch) -> torch.Tensor:
@@ -183,12 +198,18 @@ class TextClassification:
             raise ModelError(f"{folder} does not hold a finished adapter: {error}") from error
         expected = {"base_model_digest": self.base.digest, "labels": list(self.labels)}
         for key, value in expected.items():
-            if description.get(key) != value:
+            if not isinstance(description, dict) or description.get(key) != value:
                 raise ModelError(f"the adapter in {folder} was made with another {key}")
         encoder = self.base.load_encoder()
         depth = frozen_depth(encoder, self.base, self.adapter)
-        model = self._classifier(encoder, load_peft_adapter(encoder, folder), depth)
-        model.head.load_state_dict(head)
+        adapted = encoder
+        if self.adapter.kind != "head":
+            adapted = load_peft_adapter(encoder, folder)
+        model = self._classifier(encoder, adapted, depth)
+        try:
+            model.head.load_state_dict(head)
+        except RuntimeError as error:
+            raise ModelError(f"{folder / _HEAD_FILE} does not fit this model: {error}") from error
         return model.eval()
 
 
