@@ -5,13 +5,15 @@ Commands import what they need when they run: help and refusals need no machine-
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Column, Table
 
 app = typer.Typer(
     help="Private federated fine-tuning: DP-SGD at every site, sums opened only under encryption.",
@@ -54,11 +56,11 @@ def init(
     folder.mkdir(parents=True, exist_ok=True)
     path = Workspace(folder).federation_file
     if not path.exists():
-        name = "".join(c if c.isalnum() else "-" for c in folder.resolve().name.lower()).strip("-")
+        name = re.sub("[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")[:63]
         path.write_text(federation_toml(name or "federation", sites), encoding="utf-8")
-        _console.print(f"wrote {path}: set the task, the sites' populations and the privacy target")
+        _say(f"wrote {path}: set the task, the sites' populations and the privacy target")
     for line in initialise(folder, epsilon=epsilon, delta=delta):
-        _console.print(f"made {line}", highlight=False)
+        _say(f"made {line}")
 
 
 @app.command()
@@ -97,7 +99,7 @@ def partition(
         overwrite=overwrite,
     )
     for part in summary.files:
-        _console.print(f"{out / part.name}: {part.rows} rows", highlight=False)
+        _say(f"{out / part.name}: {part.rows} rows")
 
 
 @app.command()
@@ -118,14 +120,15 @@ def plan(federation: FederationFile) -> None:
     _facts(
         f"{config.federation.name}: {config.federation.rounds} rounds, {len(config.sites)} sites",
         {
-            "settings": config.digest,
-            "base model": f"{task.base.name} {task.base.digest}",
+            "base model": task.base.name,
             "adapter": f"{config.adapter.kind}, {layout.size:,} trained parameters",
             "encryption": f"{parameters.id}, {config.aggregation.bits}-bit values, at least "
             f"{parameters.security_bits} bits of security",
             "upload": f"{size:,} bytes a site and round, {size / layout.size:.2f} a parameter",
         },
     )
+    _say(f"settings    {config.digest}")
+    _say(f"base model  {task.base.digest}")
     if config.privacy.mode == "none":
         _console.print("[bold red]No privacy[/bold red]: a baseline, on data declared public.")
         return
@@ -181,7 +184,7 @@ def check(
     data = load_site(folder / "site.toml").data
     task = build_task(config, relative_to=federation.parent)
     task.load(folder / data.path, unit=config.task.unit, on_bad_row=config.task.on_bad_row)
-    _console.print(f"{folder / data.path} is usable", highlight=False)
+    _say(f"{folder / data.path} is usable")
 
 
 @app.command()
@@ -196,6 +199,7 @@ def run(
     """
     from fmfl_secure.config import load_federation
     from fmfl_secure.engines.local import LocalEngine
+    from fmfl_secure.errors import RunError
     from fmfl_secure.progress import TerminalProgress
 
     config = load_federation(federation)
@@ -203,18 +207,16 @@ def run(
         engine = LocalEngine(federation, output, resume=resume, observer=progress)
         try:
             record = engine.run()
-        except BaseException:
+        except BaseException as error:
             progress.__exit__(None, None, None)
-            _console.print(f"what was spent is in {output / 'report.html'}")
-            _console.print(
-                f"go on with: fmfl-secure run {federation} --output {output} --resume",
-                highlight=False,
-            )
+            _say(f"what was spent is in {output / 'report.html'}")
+            if not isinstance(error, RunError):  # which ends a run for good
+                _say(f"go on with: fmfl-secure run {federation} --output {output} --resume")
             raise
-    _console.print(f"adapter  {output / 'adapter'}", highlight=False)
-    _console.print(f"report   {output / 'report.html'}", highlight=False)
+    _say(f"adapter  {output / 'adapter'}")
+    _say(f"report   {output / 'report.html'}")
     for name, value in (record.rounds[-1].metrics if record.rounds else {}).items():
-        _console.print(f"{name:<8} {value:.4f}", highlight=False)
+        _say(f"{name:<8} {value:.4f}")
 
 
 @app.command()
@@ -233,7 +235,7 @@ def evaluate(
 
     metrics = evaluate_run(run_folder, data, base=base)
     for name, value in metrics.items():
-        _console.print(f"{name:<9} {value:.4f}", highlight=False)
+        _say(f"{name:<9} {value:.4f}")
 
 
 @app.command()
@@ -247,7 +249,7 @@ def report(
     from fmfl_secure.results import write_results
 
     write_results(run_folder)
-    _console.print(f"{run_folder / 'report.html'}", highlight=False)
+    _say(f"{run_folder / 'report.html'}")
 
 
 @ledger_app.command("show")
@@ -259,10 +261,7 @@ def ledger_show(path: Annotated[Path, typer.Argument(help="A ledger file.")]) ->
     from privacy.ledger import Ledger
 
     budget = Ledger(path).budget()
-    _console.print(
-        f"population {budget.population!r}, unit {budget.unit!r}, add or remove one unit",
-        highlight=False,
-    )
+    _say(f"population {budget.population!r}, unit {budget.unit!r}, add or remove one unit")
     grants = Table("grant", "date", "epsilon", "delta", "spent", "held", "left", "purpose")
     for status in budget.status():
         grants.add_row(
@@ -273,16 +272,17 @@ def ledger_show(path: Annotated[Path, typer.Argument(help="A ledger file.")]) ->
             f"{status.epsilon_committed:.4f}",
             f"{status.epsilon_charged:.4f}",
             f"{status.epsilon_left:.4f}",
-            status.grant.purpose,
+            escape(status.grant.purpose),
         )
     _console.print(grants)
-    runs = Table("run", "date", "grant", "purpose", "trained", "reserved", "state")
+    run_id = Column("run", no_wrap=True)
+    runs = Table(run_id, "date", "grant", "purpose", "trained", "reserved", "state")
     for held in budget.reservations.values():
         runs.add_row(
             held.run,
             held.at[:10],
             str(held.grant),
-            held.purpose,
+            escape(held.purpose),
             str(len(held.commits)),
             str(held.rounds),
             "open" if held.open else "closed",
@@ -307,9 +307,7 @@ def ledger_verify(
     if head is not None:
         ledger.require_anchor(head)
     sequence, digest = ledger.head()
-    _console.print(
-        f"{path} verifies: {sequence} records, head {sequence}:{digest}", highlight=False
-    )
+    _say(f"{path} verifies: {sequence} records, head {sequence}:{digest}")
 
 
 @ledger_app.command("grant")
@@ -332,9 +330,7 @@ def ledger_grant(
 
     signer = Identity.load(identity or path.parent / "identity.pem")
     granted = Ledger(path, signer=signer).grant(epsilon=epsilon, delta=delta, purpose=purpose)
-    _console.print(
-        f"grant {granted.number}: epsilon {epsilon:g} at delta {delta:g}", highlight=False
-    )
+    _say(f"grant {granted.number}: epsilon {epsilon:g} at delta {delta:g}")
 
 
 @demo_app.command("federation")
@@ -352,10 +348,15 @@ def demo_federation(
     run(federation, output / "run", resume=False)
 
 
+def _say(text: str) -> None:
+    """One line as it is: paths and digests keep whole, and brackets are no markup."""
+    _console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 def _facts(title: str, facts: dict[str, Any]) -> None:
     table = Table(title=title, show_header=False, title_justify="left")
     for name, value in facts.items():
-        table.add_row(name, str(value))
+        table.add_row(name, escape(str(value)))
     _console.print(table)
 
 
@@ -371,10 +372,12 @@ def main() -> None:
     except KNOWN_ERRORS as error:
         if debug:
             raise
-        _errors.print(f"[bold red]error:[/bold red] {error}", highlight=False, soft_wrap=True)
+        text = escape(str(error))
+        _errors.print(f"[bold red]error:[/bold red] {text}", highlight=False, soft_wrap=True)
         hint = getattr(error, "hint", "")
         if hint:
-            _errors.print(f"[bold]what to do:[/bold] {hint}", highlight=False, soft_wrap=True)
+            text = escape(hint)
+            _errors.print(f"[bold]what to do:[/bold] {text}", highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         _errors.print("interrupted")

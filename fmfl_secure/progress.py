@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from fmfl_secure.config import FederationConfig
@@ -63,7 +64,11 @@ class TerminalProgress:
 
     def site_refused(self, site: str, code: str, reason: str) -> None:
         """See `Observer`."""
-        self._console.print(f"[yellow]{site} takes no part[/yellow] ({code}): {reason}")
+        self._console.print(
+            f"[yellow]{site} takes no part[/yellow] ({code}): {escape(reason)}",
+            highlight=False,
+            soft_wrap=True,
+        )
 
     def site_training(self, round_number: int, site: str, step: int, steps: int) -> None:
         """See `Observer`."""
