@@ -45,6 +45,9 @@ def init(
         float | None, typer.Option(help="First grant of each new ledger; default: the settings'.")
     ] = None,
     delta: Annotated[float | None, typer.Option(help="The same for delta.")] = None,
+    data: Annotated[
+        str, typer.Option(help="A site's training file from the folder; {site} is its name.")
+    ] = "data/{site}.csv",
 ) -> None:
     """Write a commented federation.toml, and each party's identity key, site file and ledger.
 
@@ -59,7 +62,7 @@ def init(
         name = re.sub("[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")[:63]
         path.write_text(federation_toml(name or "federation", sites), encoding="utf-8")
         _say(f"wrote {path}: set the task, the sites' populations and the privacy target")
-    for line in initialise(folder, epsilon=epsilon, delta=delta):
+    for line in initialise(folder, epsilon=epsilon, delta=delta, data=data):
         _say(f"made {line}")
 
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 
-def site_toml(name: str, min_sites: int) -> str:
-    """A site's own file."""
+
+def site_toml(name: str, min_sites: int, data: str) -> str:
+    """A site's own file.
+
+    Args:
+        name: The site.
+        min_sites: Smallest cohort it takes part in.
+        data: Path of its training file, relative to the site's folder or absolute.
+    """
     return f"""\
 # {name}: this site's own file. It never leaves the site, and no federation can override it.
 
 [data]
-path = "../../data/{name}.csv"   # relative to this file; .csv .tsv .jsonl .parquet
+path = {json.dumps(data)}   # relative to this file; .csv .tsv .jsonl .parquet
 visibility = "private"           # "public" only if anyone may see every row
 
 [budget]

@@ -29,6 +29,7 @@ from privacy import Ledger
 from privacy.accounting import filter_orders
 
 COORDINATOR, AGGREGATOR, DECRYPTOR = "coordinator", "aggregator", "decryptor"
+DATA_PATTERN = "data/{site}.csv"
 ROLES = (COORDINATOR, AGGREGATOR, DECRYPTOR)
 
 
@@ -122,7 +123,13 @@ class Workspace:
         return self.folder / "sites" / name
 
 
-def initialise(folder: Path, *, epsilon: float | None, delta: float | None) -> list[str]:
+def initialise(
+    folder: Path,
+    *,
+    epsilon: float | None,
+    delta: float | None,
+    data: str = DATA_PATTERN,
+) -> list[str]:
     """Create what is missing in a federation's folder: identities, site files, ledgers.
 
     What exists is left alone, so that adding a site to `federation.toml` and running it again
@@ -133,6 +140,8 @@ def initialise(folder: Path, *, epsilon: float | None, delta: float | None) -> l
         folder: With a `federation.toml`.
         epsilon: First grant of each new site's ledger; None takes the settings' epsilon.
         delta: The same for delta.
+        data: Path of a site's training file, from the federation's folder; `{site}` stands for
+            its name.
 
     Returns:
         What was created, for people to read.
@@ -152,7 +161,7 @@ def initialise(folder: Path, *, epsilon: float | None, delta: float | None) -> l
     for entry in config.sites:
         site_folder = workspace.site(entry.name)
         # The site's own file first: were it wrong, an identity would stand there with no ledger.
-        _site_file(site_folder, entry.name, config, created)
+        _site_file(site_folder, entry.name, config, data, created)
         budget = load_site(site_folder / "site.toml").budget
         is_new = not (site_folder / "identity.pem").exists()
         if not is_new and not (site_folder / budget.ledger).is_file():
