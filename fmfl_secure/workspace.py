@@ -206,11 +206,17 @@ def _identity(folder: Path, name: str, created: list[str]) -> Identity:
     return identity
 
 
-def _site_file(folder: Path, name: str, config: FederationConfig, created: list[str]) -> None:
+def _site_file(
+    folder: Path, name: str, config: FederationConfig, data: str, created: list[str]
+) -> None:
     path = folder / "site.toml"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path.write_text(site_toml(name, config.federation.min_sites), encoding="utf-8")
+        file = Path(data.replace("{site}", name))
+        # From the site's folder, which is two below the federation's.
+        file = file if file.is_absolute() else Path("../..") / file
+        text = site_toml(name, config.federation.min_sites, str(file))
+        path.write_text(text, encoding="utf-8")
         created.append(str(path))
 
 
