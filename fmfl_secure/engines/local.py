@@ -77,10 +77,10 @@ class LocalEngine:
         self._task: Task = build_task(self._config, relative_to=federation.parent)
         self._model: nn.Module = self._task.build_model(seed=self._config.federation.seed)
         self._members = members = self._load_members()
+        self._admission_gate()
         if resume:
             store = resume_run(output, config=self._config)
         else:
-            self._admission_gate()
             store = start_run(
                 output,
                 config=self._config,
@@ -163,15 +163,17 @@ class LocalEngine:
         """
         try:
             self._open_sites()
-            if self.store.fact("end") is None:  # else only the last bookkeeping was interrupted
+            if self.store.fact("outcome") is None:  # else only the last bookkeeping is missing
                 self._run_rounds()
+                self.store.set_fact("outcome", b"")
         except RunError as error:
-            self._end(status="stopped", reason=str(error))
+            self.store.set_fact("outcome", str(error).encode())
+            self._end()
             raise
         except BaseException:
             self._write("interrupted", "interrupted; --resume goes on from the last released round")
             raise
-        return self._end(status="finished", reason="")
+        return self._end()
 
     def _run_rounds(self) -> None:
         coordinator, rounds = self._coordinator, self._config.federation.rounds
@@ -360,15 +362,16 @@ class LocalEngine:
                 signature=signature,
             )
 
-    def _end(self, *, status: Literal["finished", "stopped"], reason: str) -> RunRecord:
+    def _end(self) -> RunRecord:
         """Close the run: sites take back what never started, on the coordinator's signed word."""
+        reason = self.store.require("outcome").decode()  # why it stopped; empty if it did not
         evidence = self._coordinator.end()
         for name, site in self._sites.items():
             try:
                 site.finish(evidence)
             except KNOWN_ERRORS as error:
                 self._refuse(name, error)
-        return self._write(status, reason)
+        return self._write("stopped" if reason else "finished", reason)
 
     def _write(
         self, status: Literal["finished", "stopped", "interrupted"], reason: str
