@@ -17,7 +17,7 @@ def site_toml(name: str, min_sites: int, data: str) -> str:
 # {name}: this site's own file. It never leaves the site, and no federation can override it.
 
 [data]
-path = {json.dumps(data)}   # relative to this file; .csv .tsv .jsonl .parquet
+path = {json.dumps(data, ensure_ascii=False)}   # relative to this file; .csv .tsv .jsonl .parquet
 visibility = "private"           # "public" only if anyone may see every row
 
 [budget]

@@ -1,0 +1,396 @@
+"""Settings: strict, complete, and canonical."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fmfl_secure.config import (
+    FederationConfig,
+    SiteConfig,
+    convert_config,
+    decode_config,
+    encode_config,
+    load_federation,
+    load_site,
+)
+from fmfl_secure.errors import ConfigError
+
+FEDERATION: dict[str, Any] = {
+    "federation": {"name": "pilot", "rounds": 3, "min_sites": 3, "seed": 5},
+    "model": {"base": "models/bert", "digest": "sha256:" + "a" * 64, "max_length": 64},
+    "task": {
+        "kind": "text-classification",
+        "text_columns": ["note", "text"],
+        "label_column": "category",
+        "labels": ["no", "yes"],
+        "unit": "patient",
+        "on_bad_row": "skip",
+    },
+    "adapter": {
+        "kind": "lora",
+        "rank": 4,
+        "alpha": 8.0,
+        "last_layers": 1,
+        "target_modules": ["query"],
+    },
+    "privacy": {
+        "mode": "local",
+        "epsilon": 3.0,
+        "delta": 1e-6,
+        "sample_rate": 0.5,
+        "steps_per_round": 2,
+        "max_grad_norm": 0.5,
+        "repeats": 2,
+    },
+    "training": {
+        "optimizer": "sgd",
+        "learning_rate": 0.01,
+        "head_learning_rate": 0.2,
+        "physical_batch_size": 16,
+        "cache_mib": 8,
+    },
+    "aggregation": {"suite": "ckks-pk", "bits": 12},
+    "evaluation": {"data": "holdout.csv", "visibility": "public"},
+    "sites": [{"name": f"site-{n}", "population": 100} for n in (1, 2, 3, 4)],
+}
+SITE: dict[str, Any] = {
+    "data": {"path": "data.csv", "visibility": "private"},
+    "budget": {"population": "patients", "ledger": "ledger.sqlite"},
+    "policy": {"min_sites": 4, "max_epsilon_per_run": 2.0, "base_model_digest": ""},
+}
+# For every setting another value that is allowed too.
+OTHERS: dict[str, Any] = {
+    "federation.name": "other",
+    "federation.rounds": 4,
+    "federation.min_sites": 4,
+    "federation.seed": 6,
+    "model.base": "models/roberta",
+    "model.digest": "sha256:" + "b" * 64,
+    "model.max_length": 65,
+    "task.text_columns": ["text", "note"],
+    "task.label_column": "label",
+    "task.labels": ["yes", "no"],
+    "task.unit": "record",
+    "task.on_bad_row": "error",
+    "adapter.kind": "ffa-lora",
+    "adapter.rank": 5,
+    "adapter.alpha": 9.0,
+    "adapter.last_layers": 0,
+    "adapter.target_modules": ["query", "value"],
+    "privacy.mode": "none",
+    "privacy.epsilon": 3.5,
+    "privacy.delta": 2e-6,
+    "privacy.sample_rate": 0.25,
+    "privacy.steps_per_round": 3,
+    "privacy.max_grad_norm": 0.25,
+    "privacy.repeats": 0,
+    "training.optimizer": "adam",
+    "training.learning_rate": 0.02,
+    "training.head_learning_rate": 0.1,
+    "training.physical_batch_size": 17,
+    "training.cache_mib": 0,
+    "aggregation.bits": 16,
+    "evaluation.data": "",
+    "sites.1.name": "site-9",
+    "sites.3.population": 200,
+}
+# One value each, so there is no other one.
+ONLY_VALUE = {"task.kind", "aggregation.suite"}
+
+
+def changed(data: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
+    """A copy with one setting changed; places are written `section.key` and `sites.INDEX.key`."""
+    result = copy.deepcopy(data)
+    *path, key = place.split(".")
+    inner: Any = result
+    for step in path:
+        inner = inner[int(step) if step.isdigit() else step]
+    inner[key] = value
+    return result
+
+
+def federation(data: dict[str, Any]) -> FederationConfig:
+    return convert_config(data, FederationConfig, source="federation.toml")
+
+
+def site(data: dict[str, Any]) -> SiteConfig:
+    return convert_config(data, SiteConfig, source="site.toml")
+
+
+def places(data: dict[str, Any]) -> set[str]:
+    sections = {s for s in data if s != "sites"}
+    return {f"{s}.{key}" for s in sections for key in data[s]}
+
+
+@pytest.mark.parametrize("section", [s for s in FEDERATION if s != "sites"])
+def test_an_unknown_key_is_refused_with_its_place(section: str) -> None:
+    with pytest.raises(ConfigError, match=rf"unknown field `colour`.*\$\.{section}\b"):
+        federation(changed(FEDERATION, f"{section}.colour", "blue"))
+
+
+def test_unknown_keys_of_the_file_and_of_a_site_entry_are_refused_with_their_place() -> None:
+    with pytest.raises(ConfigError, match=r"federation\.toml: .*unknown field `colour`"):
+        federation({**FEDERATION, "colour": "blue"})
+    with pytest.raises(ConfigError, match=r"unknown field `colour`.*\$\.sites\["):
+        federation(changed(FEDERATION, "sites.2.colour", "blue"))
+
+
+@pytest.mark.parametrize("section", SITE)
+def test_a_sites_unknown_key_is_refused_with_its_place(section: str) -> None:
+    with pytest.raises(ConfigError, match=rf"unknown field `colour`.*\$\.{section}\b"):
+        site(changed(SITE, f"{section}.colour", "blue"))
+
+
+@pytest.mark.parametrize("key", sorted(places(FEDERATION)))
+def test_a_setting_of_another_type_is_refused_with_its_place(key: str) -> None:
+    section, name = key.split(".")
+    for wrong in (True, {"a": 1}, None):
+        with pytest.raises(ConfigError, match=rf"\$\.{section}\.{name}\b"):
+            federation(changed(FEDERATION, key, wrong))
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("federation.name", ""),
+        ("federation.name", "Pilot"),
+        ("federation.name", "../pilot"),
+        ("federation.name", "pilot\n"),
+        ("federation.name", "p" * 64),
+        ("federation.rounds", 0),
+        ("federation.rounds", 10_001),
+        ("federation.rounds", 2.0),
+        ("federation.min_sites", 2),
+        ("federation.seed", -1),
+        ("model.base", ""),
+        ("model.digest", "sha256:abc"),
+        ("model.digest", "a" * 64),
+        ("model.digest", "sha256:" + "a" * 64 + "\n"),
+        ("model.max_length", 1),
+        ("task.kind", "regression"),
+        ("task.text_columns", []),
+        ("task.text_columns", [""]),
+        ("task.text_columns", "text"),
+        ("task.label_column", ""),
+        ("task.labels", ["one"]),
+        ("task.labels", [0, 1]),
+        ("task.unit", ""),
+        ("task.on_bad_row", "ignore"),
+        ("adapter.kind", "dora"),
+        ("adapter.rank", 0),
+        ("adapter.alpha", 0.0),
+        ("adapter.alpha", math.inf),
+        ("adapter.last_layers", -1),
+        ("adapter.target_modules", [""]),
+        ("privacy.mode", "central"),
+        ("privacy.epsilon", 0),
+        ("privacy.epsilon", -1.0),
+        ("privacy.epsilon", math.nan),
+        ("privacy.epsilon", math.inf),
+        ("privacy.delta", 0.0),
+        ("privacy.delta", 1.0),
+        ("privacy.sample_rate", 0.0),
+        ("privacy.sample_rate", 1.5),
+        ("privacy.steps_per_round", 0),
+        ("privacy.max_grad_norm", 0.0),
+        ("privacy.max_grad_norm", math.inf),
+        ("privacy.repeats", -1),
+        ("training.optimizer", "lion"),
+        ("training.learning_rate", 0.0),
+        ("training.head_learning_rate", math.nan),
+        ("training.physical_batch_size", 0),
+        ("training.cache_mib", -1),
+        ("aggregation.suite", "plain"),
+        ("aggregation.bits", 1),
+        ("aggregation.bits", 25),
+        ("evaluation.visibility", "secret"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_with_its_place(place: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"\$\.{place}\b"):
+        federation(changed(FEDERATION, place, value))
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("data.path", ""),
+        ("data.visibility", "secret"),
+        ("budget.population", ""),
+        ("budget.ledger", ""),
+        ("policy.min_sites", 2),
+        ("policy.max_epsilon_per_run", 0.0),
+        ("policy.max_epsilon_per_run", math.nan),
+        ("policy.base_model_digest", "sha256:12"),
+    ],
+)
+def test_a_sites_value_out_of_range_is_refused_with_its_place(place: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"\$\.{place}\b"):
+        site(changed(SITE, place, value))
+
+
+@pytest.mark.parametrize("section", ["federation", "task", "sites"])
+def test_a_missing_section_is_named(section: str) -> None:
+    with pytest.raises(ConfigError, match=f"missing required field `{section}`"):
+        federation({k: v for k, v in FEDERATION.items() if k != section})
+
+
+def test_a_site_listed_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match="site-1 is listed twice"):
+        federation(changed(FEDERATION, "sites.3.name", "site-1"))
+
+
+@pytest.mark.parametrize("name", ["coordinator", "aggregator", "decryptor"])
+def test_a_site_cannot_take_the_name_of_another_party(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"no site can be named {name}"):
+        federation(changed(FEDERATION, "sites.0.name", name))
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "Site", "-a", "site-1\n", "s" * 64])
+def test_a_sites_name_must_do_as_a_folders(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"\$\.sites\["):
+        federation(changed(FEDERATION, "sites.0.name", name))
+
+
+def test_fewer_sites_than_a_cohort_needs_are_refused() -> None:
+    with pytest.raises(ConfigError, match="2 sites are listed, fewer than min_sites = 3"):
+        federation({**FEDERATION, "sites": FEDERATION["sites"][:2]})
+    with pytest.raises(ConfigError, match="4 sites are listed, fewer than min_sites = 5"):
+        federation(changed(FEDERATION, "federation.min_sites", 5))
+    with pytest.raises(ConfigError, match="0 sites"):
+        federation({**FEDERATION, "sites": []})
+
+
+def test_delta_is_bounded_by_the_largest_population() -> None:
+    at_the_bound = changed(FEDERATION, "sites.2.population", 1000)
+    assert federation(changed(at_the_bound, "privacy.delta", 1e-4)).privacy.delta == 1e-4
+    with pytest.raises(ConfigError, match=r"privacy\.delta is 0\.000101, expected at most"):
+        federation(changed(at_the_bound, "privacy.delta", 1.01e-4))
+
+
+def test_a_label_listed_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match="a label twice"):
+        federation(changed(FEDERATION, "task.labels", ["yes", "no", "yes"]))
+
+
+def test_figures_are_not_published_on_data_not_declared_public() -> None:
+    private = changed(FEDERATION, "evaluation.visibility", "private")
+    with pytest.raises(ConfigError, match="not declared public"):
+        federation(private)
+    del private["evaluation"]["visibility"]
+    with pytest.raises(ConfigError, match="not declared public"):
+        federation(private)
+    private["evaluation"]["data"] = ""
+    assert federation(private).evaluation.data == ""
+
+
+def test_the_tables_above_cover_every_setting() -> None:
+    written = json.loads(encode_config(federation(FEDERATION)))
+    assert places(written) == places(FEDERATION)
+    ours = {k for k in OTHERS if not k.startswith("sites.")}
+    assert ours | ONLY_VALUE | {"evaluation.visibility"} == places(FEDERATION)
+
+
+@pytest.mark.parametrize("place", OTHERS)
+def test_the_digest_changes_with_any_setting(place: str) -> None:
+    assert (
+        federation(changed(FEDERATION, place, OTHERS[place])).digest
+        != federation(FEDERATION).digest
+    )
+
+
+def test_the_digest_tells_public_from_private_evaluation() -> None:
+    without = changed(FEDERATION, "evaluation.data", "")
+    private = changed(without, "evaluation.visibility", "private")
+    assert federation(without).digest != federation(private).digest
+
+
+def reversed_keys(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: reversed_keys(data[key]) for key in reversed(data)}
+    return [reversed_keys(item) for item in data] if isinstance(data, list) else data
+
+
+def test_the_digest_is_independent_of_key_order_and_of_how_a_number_is_written() -> None:
+    digest = federation(FEDERATION).digest
+    assert digest.startswith("sha256:")
+    assert federation(reversed_keys(FEDERATION)).digest == digest
+    assert federation(changed(FEDERATION, "privacy.epsilon", 3)).digest == digest
+
+
+def test_a_default_written_out_is_the_same_setting() -> None:
+    short = {k: FEDERATION[k] for k in ("federation", "task", "sites")}
+    long = {**short, "training": {"optimizer": "adam"}, "aggregation": {"bits": 16}}
+    assert federation(short).digest == federation(long).digest
+
+
+def test_settings_are_read_back_as_they_were_written() -> None:
+    for place, value in OTHERS.items():
+        config = federation(changed(FEDERATION, place, value))
+        assert decode_config(encode_config(config)) == config
+        assert decode_config(encode_config(config)).digest == config.digest
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[1]", b"\xff", b'{"federation": 3}'])
+def test_damaged_settings_are_not_read_back(data: bytes) -> None:
+    with pytest.raises(ConfigError, match="stored settings"):
+        decode_config(data)
+
+
+def test_stored_settings_are_checked_as_strictly_as_written_ones() -> None:
+    data = json.loads(encode_config(federation(FEDERATION)))
+    data["federation"]["min_sites"] = 2
+    with pytest.raises(ConfigError, match=r"min_sites"):
+        decode_config(json.dumps(data).encode())
+
+
+def test_settings_are_immutable() -> None:
+    config = federation(FEDERATION)
+    with pytest.raises(AttributeError):
+        config.privacy.epsilon = 100.0  # type: ignore[misc]
+
+
+def test_a_sites_settings_and_their_defaults() -> None:
+    config = site(SITE)
+    assert config.policy.max_epsilon_per_run == 2.0
+    short = site({"data": {"path": "x.csv"}, "budget": {"population": "p"}})
+    assert short.data.visibility == "private"
+    assert short.budget.ledger == "ledger.sqlite"
+    assert short.policy.min_sites == 3
+    assert short.policy.max_epsilon_per_run == math.inf
+    assert short.policy.base_model_digest == ""
+
+
+def test_files_are_read_and_refused_with_their_name(tmp_path: Path) -> None:
+    path = tmp_path / "federation.toml"
+    with pytest.raises(ConfigError, match="does not exist") as refusal:
+        load_federation(path)
+    assert "fmfl-secure init" in refusal.value.hint
+    for content in (b"[federation\n", b"\xff\xfe", b"a = 1\na = 2\n"):
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match=r"federation\.toml cannot be read as TOML"):
+            load_federation(path)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_site(tmp_path)
+    path.write_text('[data]\npath = "x.csv"\n[budget]\npopulation = "p"\nledgr = "x"\n')
+    with pytest.raises(ConfigError, match=r"federation\.toml: .*`ledgr`.*\$\.budget"):
+        load_site(path)
+
+
+def test_toml_gives_the_same_settings_as_its_data(tmp_path: Path) -> None:
+    lines = []
+    for section, values in FEDERATION.items():
+        for entry in values if section == "sites" else [values]:
+            lines.append(f"[[{section}]]" if section == "sites" else f"[{section}]")
+            lines += [f"{key} = {json.dumps(value)}" for key, value in entry.items()]
+    path = tmp_path / "federation.toml"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    assert tomllib.loads(path.read_text()) == FEDERATION
+    assert load_federation(path) == federation(FEDERATION)
