@@ -1,0 +1,455 @@
+"""The life of a budget: what each record does to it, and what is refused."""
+
+import math
+import sqlite3
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from privacy import (
+    BudgetExhausted,
+    Ledger,
+    LedgerDamaged,
+    LedgerError,
+    NonPrivate,
+    PlanError,
+    PoissonSampledGaussian,
+    PrivacyPlan,
+)
+from privacy.accounting import add_costs, epsilon_spent, fits, rdp_cost, zero_cost
+from privacy.chain import GENESIS
+from privacy.ledger import _connection
+
+SIGNER = Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)
+PUBLIC_KEY = SIGNER.public_key().public_bytes_raw()
+EVENT = PoissonSampledGaussian(0.1, 2.0, 4)
+LIGHT = PoissonSampledGaussian(0.05, 3.0, 2)
+DELTA = 1e-5
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    return Ledger.create(
+        tmp_path / "deep" / "ledger.sqlite",
+        population="cardiology",
+        unit="patient_id",
+        signer=SIGNER,
+        public_key=PUBLIC_KEY,
+    )
+
+
+def kinds(ledger):
+    return [record.kind for record in ledger.records()]
+
+
+def exhaust(ledger, run="exhausting", event=EVENT):
+    with pytest.raises(BudgetExhausted) as refusal:
+        ledger.reserve(run=run, event=event, rounds=10**6, plan="p")
+    rounds = refusal.value.affordable_rounds
+    ledger.reserve(run=run, event=event, rounds=rounds, plan="p")
+    return rounds
+
+
+def test_the_life_of_a_run(ledger, tmp_path):
+    path = tmp_path / "deep" / "ledger.sqlite"
+    assert ledger.budget().population == "cardiology"
+    assert ledger.budget().unit == "patient_id"
+    assert ledger.budget().public_key == PUBLIC_KEY
+    assert ledger.budget().guarantee() == (0, 0)
+
+    grant = ledger.grant(epsilon=3.0, delta=DELTA, purpose="study 12")
+    assert (grant.number, grant.epsilon, grant.delta, grant.purpose) == (1, 3.0, DELTA, "study 12")
+    assert grant.orders == (6, 7)
+
+    plan = PrivacyPlan.calibrated(
+        unit="patient_id",
+        population=1000,
+        sample_rate=0.1,
+        max_grad_norm=1.0,
+        steps_per_round=4,
+        rounds=5,
+        repeats=2,
+        epsilon=3.0,
+        delta=DELTA,
+    )
+    event = plan.round_event()
+    held = ledger.reserve(run="r1", event=event, rounds=7, plan="abc", purpose="first")
+    assert (held.run, held.grant, held.event, held.rounds) == ("r1", 1, event, 7)
+    assert (held.charged_rounds, held.remaining_rounds, held.open) == (7, 7, True)
+    (status,) = ledger.status()
+    # all of it is charged while it is open, none of it is committed
+    assert status.epsilon_committed == 0.0
+    assert 2.999 < status.epsilon_charged <= 3.0
+    assert 0.0 <= status.epsilon_left < 0.001
+
+    for round_number in (1, 2, 2, 3):  # round 2 was lost to a crash and trained again
+        ledger.commit(run="r1", round=round_number)
+    budget = ledger.budget()
+    assert [spend.round for spend in budget.history] == [1, 2, 2, 3]
+    costs = zero_cost(grant.orders)
+    for spend in budget.history:
+        costs = add_costs(costs, rdp_cost(event, grant.orders))
+        assert spend.epsilon == epsilon_spent(costs, DELTA)
+    assert budget.status()[0].committed == costs
+    assert budget.events("r1") == [event] * 4
+
+    assert ledger.refund(run="r1", evidence="digest") == 3
+    (status,) = ledger.status()
+    assert status.charged == status.committed == costs
+    assert status.epsilon_charged == status.epsilon_committed == budget.history[-1].epsilon
+    assert ledger.budget().reservations["r1"].remaining_rounds == 0
+    assert ledger.budget().guarantee() == (3.0, DELTA)
+
+    # What came back can be used again, and no more than that.
+    with pytest.raises(BudgetExhausted) as refusal:
+        ledger.reserve(run="r2", event=event, rounds=4, plan="def")
+    assert refusal.value.affordable_rounds == 3
+    ledger.reserve(run="r2", event=event, rounds=3, plan="def")
+
+    assert kinds(ledger) == ["open", "grant", "reserve", *["commit"] * 4, "refund", "reserve"]
+    records = ledger.records()
+    assert [record.sequence for record in records] == list(range(1, 10))
+    assert records[0].previous == GENESIS
+    assert ledger.head() == (9, records[-1].digest)
+    assert Ledger(path).records() == records
+    assert Ledger(path).status() == ledger.status()
+
+
+def test_reserving_again_on_the_same_terms_pays_once(ledger):
+    ledger.grant(epsilon=3.0, delta=DELTA)
+    first = ledger.reserve(run="r", event=EVENT, rounds=5, plan="p")
+    ledger.commit(run="r", round=1)
+    head = ledger.head()
+    again = ledger.reserve(run="r", event=EVENT, rounds=5, plan="p")
+    assert (first.rounds, again.rounds, len(again.commits)) == (5, 5, 1)
+    assert ledger.head() == head
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        {"event": PoissonSampledGaussian(0.1, 1.999, 4)},
+        {"rounds": 4},
+        {"rounds": 6},
+        {"plan": "q"},
+    ],
+)
+def test_reserving_again_on_other_terms_is_refused(ledger, terms):
+    ledger.grant(epsilon=3.0, delta=DELTA)
+    held = {"run": "r", "event": EVENT, "rounds": 5, "plan": "p"}
+    ledger.reserve(**held)
+    head = ledger.head()
+    with pytest.raises(LedgerError, match="other terms"):
+        ledger.reserve(**held | terms)
+    assert ledger.head() == head
+
+
+def test_a_closed_run_stays_closed(ledger):
+    ledger.grant(epsilon=3.0, delta=DELTA)
+    ledger.reserve(run="r", event=EVENT, rounds=2, plan="p")
+    assert ledger.refund(run="r", evidence="e") == 2
+    head = ledger.head()
+    for attempt in (
+        lambda: ledger.reserve(run="r", event=EVENT, rounds=2, plan="p"),
+        lambda: ledger.commit(run="r", round=1),
+        lambda: ledger.refund(run="r", evidence="e"),
+    ):
+        with pytest.raises(LedgerError):
+            attempt()
+    assert ledger.head() == head
+
+
+def test_commits_need_an_open_reservation_with_something_left(ledger):
+    ledger.grant(epsilon=3.0, delta=DELTA)
+    with pytest.raises(LedgerError, match="no open reservation"):
+        ledger.commit(run="r", round=1)
+    with pytest.raises(LedgerError, match="no open reservation"):
+        ledger.refund(run="r", evidence="e")
+    ledger.reserve(run="r", event=EVENT, rounds=2, plan="p")
+    ledger.commit(run="r", round=1)
+    ledger.commit(run="r", round=2)
+    head = ledger.head()
+    with pytest.raises(BudgetExhausted) as refusal:
+        ledger.commit(run="r", round=3)
+    assert (refusal.value.asked_rounds, refusal.value.affordable_rounds) == (1, 0)
+    assert ledger.head() == head
+    assert ledger.refund(run="r", evidence="e") == 0
+
+
+@pytest.mark.parametrize("rounds", [0, -1, 1.5, "2"])
+def test_rounds_are_whole_and_positive(ledger, rounds):
+    ledger.grant(epsilon=3.0, delta=DELTA)
+    with pytest.raises((LedgerError, TypeError)):
+        ledger.reserve(run="r", event=EVENT, rounds=rounds, plan="p")
+    assert kinds(ledger) == ["open", "grant"]
+
+
+def test_without_a_grant_nothing_fits(ledger):
+    with pytest.raises(BudgetExhausted, match="nothing granted") as refusal:
+        ledger.reserve(run="r", event=EVENT, rounds=1, plan="p")
+    assert refusal.value.affordable_rounds == 0
+    assert kinds(ledger) == ["open"]
+
+
+def test_exhausted_says_what_is_left_and_what_would_fit(ledger):
+    ledger.grant(epsilon=1.0, delta=DELTA)
+    with pytest.raises(BudgetExhausted) as refusal:
+        ledger.reserve(run="r", event=EVENT, rounds=1000, plan="p")
+    error = refusal.value
+    assert error.code == "budget"
+    assert error.asked_rounds == 1000
+    assert f"{error.affordable_rounds} rounds would fit" in error.hint
+    assert "of epsilon 1 at delta 1e-05" in str(error)
+    with pytest.raises(BudgetExhausted):
+        ledger.reserve(run="r", event=EVENT, rounds=error.affordable_rounds + 1, plan="p")
+    ledger.reserve(run="r", event=EVENT, rounds=error.affordable_rounds, plan="p")
+
+
+def test_integers_in_an_event_are_as_good_as_floats(ledger):
+    ledger.grant(epsilon=3.0, delta=DELTA)
+    held = ledger.reserve(run="r", event=PoissonSampledGaussian(1, 20, 1), rounds=1, plan="p")
+    assert held.event == PoissonSampledGaussian(1.0, 20.0, 1)
+    ledger.reserve(run="r", event=PoissonSampledGaussian(1.0, 20.0, 1), rounds=1, plan="p")
+
+
+@pytest.mark.parametrize(
+    "event", [PoissonSampledGaussian(1.0, 1e-200, 1), PoissonSampledGaussian(0.5, 1.0, 10**400)]
+)
+def test_events_that_cannot_be_accounted_are_never_affordable(ledger, event):
+    ledger.grant(epsilon=1000.0, delta=DELTA)
+    with pytest.raises(BudgetExhausted) as refusal:
+        ledger.reserve(run="r", event=event, rounds=1, plan="p")
+    assert refusal.value.affordable_rounds == 0
+
+
+def test_non_private_use_ends_every_grant(ledger):
+    ledger.grant(epsilon=3.0, delta=DELTA)
+    ledger.grant(epsilon=5.0, delta=DELTA)
+    ledger.reserve(run="r", event=EVENT, rounds=2, plan="p")
+    ledger.commit(run="r", round=1)
+    ledger.record_non_private(run="baseline", reason="debugging")
+    assert ledger.budget().guarantee() == (math.inf, 1.0)
+    for status in ledger.status():
+        assert status.epsilon_committed == status.epsilon_charged == math.inf
+        assert status.epsilon_left == 0.0
+    assert NonPrivate("baseline") in ledger.budget().events()
+    for attempt in (
+        lambda: ledger.reserve(run="s", event=EVENT, rounds=1, plan="p"),
+        lambda: ledger.commit(run="r", round=2),
+    ):
+        with pytest.raises(LedgerError):
+            attempt()
+    # A further grant does not undo it.
+    ledger.grant(epsilon=8.0, delta=DELTA)
+    with pytest.raises(BudgetExhausted) as refusal:
+        ledger.reserve(run="s", event=EVENT, rounds=1, plan="p")
+    assert refusal.value.affordable_rounds == 0
+
+
+def test_a_non_private_event_is_never_reserved(ledger):
+    ledger.grant(epsilon=3.0, delta=DELTA)
+    with pytest.raises(BudgetExhausted, match="a non-private use"):
+        ledger.reserve(run="r", event=NonPrivate("x"), rounds=1, plan="p")
+
+
+def test_grants_add_up_and_are_charged_one_after_the_other(ledger):
+    for epsilon, delta in ((1.0, 1e-5), (3.0, 1e-6), (8.0, 1e-5)):
+        ledger.grant(epsilon=epsilon, delta=delta)
+    epsilon, delta = ledger.budget().guarantee()
+    assert (epsilon, delta) == pytest.approx((12.0, 2.1e-5))
+    first = exhaust(ledger, "a", LIGHT)  # the largest run that fits some grant: the third
+    assert ledger.budget().reservations["a"].grant == 3
+    assert ledger.reserve(run="b", event=LIGHT, rounds=1, plan="p").grant == 1
+    second = exhaust(ledger, "c", LIGHT)
+    assert ledger.budget().reservations["c"].grant == 2
+    third = exhaust(ledger, "d", LIGHT)
+    assert ledger.budget().reservations["d"].grant == 1
+    assert first > second > third > 0
+    with pytest.raises(BudgetExhausted) as refusal:
+        ledger.reserve(run="e", event=LIGHT, rounds=1, plan="p")
+    assert refusal.value.affordable_rounds == 0
+    for status in ledger.status():
+        assert fits(status.charged, status.grant.epsilon, status.grant.delta)
+        assert status.epsilon_charged <= status.grant.epsilon
+
+
+def test_different_runs_share_a_grant(ledger):
+    ledger.grant(epsilon=4.0, delta=DELTA)
+    mechanisms = [
+        PoissonSampledGaussian(0.01, 1.0, 100),
+        PoissonSampledGaussian(0.2, 3.0, 5),
+        PoissonSampledGaussian(1.0, 10.0, 1),
+        PoissonSampledGaussian(0.05, 1.5, 20),
+    ]
+    for number, event in enumerate(mechanisms):
+        ledger.reserve(run=f"run-{number}", event=event, rounds=1 + number, plan="p")
+        ledger.commit(run=f"run-{number}", round=1)
+    ledger.refund(run="run-3", evidence="e")
+    (status,) = ledger.status()
+    charged = zero_cost(status.grant.orders)
+    for times, event in zip((1, 2, 3, 1), mechanisms, strict=True):
+        charged = add_costs(charged, rdp_cost(event, status.grant.orders), times)
+    assert status.charged == charged
+    rounds = exhaust(ledger)
+    (status,) = ledger.status()
+    assert rounds > 0
+    assert status.epsilon_charged <= 4.0
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "delta"), [(0.0, 1e-5), (-1.0, 1e-5), (math.inf, 1e-5), (1.0, 0.0), (1.0, 2.0)]
+)
+def test_grants_out_of_range_are_refused(ledger, epsilon, delta):
+    with pytest.raises(PlanError):
+        ledger.grant(epsilon=epsilon, delta=delta)
+    assert kinds(ledger) == ["open"]
+
+
+# Opening and creating.
+
+
+def test_a_ledger_is_never_replaced(ledger, tmp_path):
+    path = tmp_path / "deep" / "ledger.sqlite"
+    before = path.read_bytes()
+    with pytest.raises(LedgerError, match="never replaced"):
+        Ledger.create(path, population="p", unit="u", signer=SIGNER, public_key=PUBLIC_KEY)
+    assert path.read_bytes() == before
+
+
+def test_creation_checks_that_signer_and_public_key_agree(tmp_path):
+    for public_key in (b"\x02" * 32, b"short"):
+        with pytest.raises(LedgerError, match="do not agree"):
+            Ledger.create(
+                tmp_path / "l", population="p", unit="u", signer=SIGNER, public_key=public_key
+            )
+    assert not (tmp_path / "l").exists()
+
+
+def test_opening_nothing(tmp_path):
+    with pytest.raises(LedgerError, match="no ledger at"):
+        Ledger(tmp_path / "none")
+    with pytest.raises(LedgerError, match="no ledger at"):
+        Ledger(tmp_path)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_reader_cannot_write(ledger, tmp_path):
+    ledger.grant(epsilon=3.0, delta=DELTA)
+    reader = Ledger(tmp_path / "deep" / "ledger.sqlite")
+    assert reader.head() == ledger.head()
+    for attempt in (
+        lambda: reader.grant(epsilon=1.0, delta=DELTA),
+        lambda: reader.reserve(run="r", event=EVENT, rounds=1, plan="p"),
+        lambda: reader.commit(run="r", round=1),
+        lambda: reader.refund(run="r", evidence="e"),
+        lambda: reader.record_non_private(run="r", reason="x"),
+    ):
+        with pytest.raises(LedgerError, match="reading only"):
+            attempt()
+    assert reader.head() == ledger.head()
+
+
+def test_another_identity_cannot_spoil_the_ledger(ledger, tmp_path):
+    """What it would write would not verify, so it is not written."""
+    stranger = Ledger(
+        tmp_path / "deep" / "ledger.sqlite", signer=Ed25519PrivateKey.from_private_bytes(bytes(32))
+    )
+    with pytest.raises(LedgerError, match="unchanged") as refusal:
+        stranger.grant(epsilon=1.0, delta=DELTA)
+    assert not isinstance(refusal.value, LedgerDamaged)
+    assert "identity" in refusal.value.hint
+    assert kinds(ledger) == ["open"]
+
+
+def test_a_record_too_long_to_be_read_back_is_not_written(ledger):
+    with pytest.raises(LedgerError, match="too long"):
+        ledger.grant(epsilon=1.0, delta=DELTA, purpose="x" * (1 << 20))
+    assert kinds(ledger) == ["open"]
+
+
+def test_a_deleted_file_is_missed_and_not_begun_anew(ledger, tmp_path):
+    path = tmp_path / "deep" / "ledger.sqlite"
+    ledger.grant(epsilon=3.0, delta=DELTA)
+    for file in path.parent.iterdir():
+        file.unlink()
+    for attempt in (
+        ledger.budget,
+        ledger.head,
+        lambda: ledger.reserve(run="r", event=EVENT, rounds=1, plan="p"),
+        lambda: Ledger(path),
+    ):
+        with pytest.raises(LedgerError):
+            attempt()
+    assert not path.exists()
+
+
+def test_paths_with_characters_of_their_own(tmp_path):
+    for name in ("a b?mode=ro#x%41.sqlite", "ä/ø.sqlite"):
+        created = Ledger.create(
+            tmp_path / name, population="p", unit="u", signer=SIGNER, public_key=PUBLIC_KEY
+        )
+        assert (tmp_path / name).is_file()
+        assert created.grant(epsilon=1.0, delta=DELTA).number == 1
+
+
+def test_a_ledger_held_by_another_is_busy_and_not_damaged(ledger, tmp_path, monkeypatch):
+    monkeypatch.setattr("privacy.ledger._BUSY_TIMEOUT_S", 0.05)
+    other = sqlite3.connect(tmp_path / "deep" / "ledger.sqlite", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(LedgerError, match="locked") as refusal:
+        ledger.grant(epsilon=1.0, delta=DELTA)
+    assert not isinstance(refusal.value, LedgerDamaged)
+    other.execute("ROLLBACK")
+    other.close()
+    ledger.grant(epsilon=1.0, delta=DELTA)
+
+
+def test_storage_is_durable(ledger, tmp_path):
+    connection = sqlite3.connect(tmp_path / "deep" / "ledger.sqlite")
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert connection.execute("PRAGMA application_id").fetchone() == (0x464D464C,)
+    connection.close()
+    with _connection(tmp_path / "deep" / "ledger.sqlite") as used:
+        assert used.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+
+
+# Anchors.
+
+
+def test_anchors(ledger):
+    anchors = []
+    for epsilon in (1.0, 2.0, 3.0):
+        ledger.grant(epsilon=epsilon, delta=DELTA)
+        anchors.append("{}:{}".format(*ledger.head()))
+    for anchor in anchors:
+        ledger.require_anchor(anchor)
+    with pytest.raises(LedgerDamaged, match="truncated or rolled back"):
+        ledger.require_anchor(f"9:{'a' * 64}")
+    with pytest.raises(LedgerDamaged, match="forked"):
+        ledger.require_anchor(f"2:{'a' * 64}")
+
+
+@pytest.mark.parametrize(
+    "anchor",
+    [
+        "",
+        "x",
+        "1",
+        "1:",
+        f":{'a' * 64}",
+        f"0:{'a' * 64}",
+        f"-1:{'a' * 64}",
+        f"²:{'a' * 64}",
+        f"٣:{'a' * 64}",
+        f"{'9' * 5000}:{'a' * 64}",
+        f"1:{'a' * 63}",
+        f"1:{'A' * 64}",
+        f"1:{'g' * 64}",
+        f"1:{'a' * 64}\n",
+        f" 1:{'a' * 64}",
+    ],
+)
+def test_what_is_not_an_anchor_is_refused(ledger, anchor):
+    with pytest.raises(LedgerError, match="not an anchor") as refusal:
+        ledger.require_anchor(anchor)
+    assert not isinstance(refusal.value, LedgerDamaged)
