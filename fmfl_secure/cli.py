@@ -172,7 +172,7 @@ def check(
 ) -> None:
     """Check a site's own data file, locally; nothing is sent, nothing is charged.
 
-    Run it before a run: an unusable row found during one has been paid for.
+    Names the first unusable row, which a run would skip or, with on_bad_row = "error", pay for.
     Example: fmfl-secure check pilot/federation.toml site-1
     """
     from fmfl_secure.config import load_federation, load_site
@@ -186,7 +186,7 @@ def check(
     folder = Workspace(federation.parent).site(site)
     data = load_site(folder / "site.toml").data
     task = build_task(config, relative_to=federation.parent)
-    task.load(folder / data.path, unit=config.task.unit, on_bad_row=config.task.on_bad_row)
+    task.load(folder / data.path, unit=config.task.unit, on_bad_row="error")
     _say(f"{folder / data.path} is usable")
 
 

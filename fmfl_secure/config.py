@@ -71,7 +71,8 @@ class TaskSection(_Section, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         label_column: Name of the label column.
         labels: All labels in order; never inferred from private data.
         unit: `record`, or a column that identifies the person a row belongs to.
-        on_bad_row: Stop at an unusable row, or skip it.
+        on_bad_row: Skip an unusable row, or have the site drop out, which tells the others that its
+            data hold one. `fmfl-secure check` names the first either way.
     """
 
     kind: Literal["text-classification"] = "text-classification"
@@ -79,7 +80,7 @@ class TaskSection(_Section, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     label_column: NonEmpty
     labels: Annotated[tuple[NonEmpty, ...], msgspec.Meta(min_length=2, max_length=10_000)]
     unit: NonEmpty = "record"
-    on_bad_row: Literal["error", "skip"] = "error"
+    on_bad_row: Literal["error", "skip"] = "skip"
 
 
 class AdapterSection(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):

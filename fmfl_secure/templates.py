@@ -57,7 +57,7 @@ text_columns = ["text"]  # the first one that a file has
 label_column = "label"
 labels = ["negative", "positive"]  # all of them, in order; never read off private data
 unit = "record"          # or the column that identifies a person, such as "patient_id"
-on_bad_row = "error"     # or "skip"
+on_bad_row = "skip"      # or "error": the site drops out, and others learn that a row was bad
 
 [adapter]
 kind = "ffa-lora"        # or "lora", or "head"

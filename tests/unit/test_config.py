@@ -31,7 +31,7 @@ FEDERATION: dict[str, Any] = {
         "label_column": "category",
         "labels": ["no", "yes"],
         "unit": "patient",
-        "on_bad_row": "skip",
+        "on_bad_row": "error",
     },
     "adapter": {
         "kind": "lora",
@@ -78,7 +78,7 @@ OTHERS: dict[str, Any] = {
     "task.label_column": "label",
     "task.labels": ["yes", "no"],
     "task.unit": "record",
-    "task.on_bad_row": "error",
+    "task.on_bad_row": "skip",
     "adapter.kind": "ffa-lora",
     "adapter.rank": 5,
     "adapter.alpha": 9.0,

@@ -58,7 +58,7 @@ def test_the_templates_values_are_the_defaults(section: str) -> None:
 def test_the_rest_of_the_templates_values_are_the_defaults_too() -> None:
     config = federation()
     assert (config.federation.min_sites, config.federation.seed) == (3, 1)
-    assert (config.task.unit, config.task.on_bad_row) == ("record", "error")
+    assert (config.task.unit, config.task.on_bad_row) == ("record", "skip")
 
 
 def test_every_setting_of_the_template_stands_under_a_comment_or_explains_itself() -> None:
