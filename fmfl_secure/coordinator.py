@@ -27,7 +27,7 @@ from fmfl_secure.models.adapters import adapter_digest
 from fmfl_secure.planning import encryption_parameters, quantization
 from fmfl_secure.record import RoundRecord
 from fmfl_secure.run_store import RunFacts, RunStore, run_facts
-from fmfl_secure.site import apply_release
+from fmfl_secure.server_step import apply_release
 from fmfl_secure.tasks import Task
 from fmfl_secure.workspace import Members
 

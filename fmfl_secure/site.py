@@ -10,32 +10,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from aggregation import Identity, RoundPlan, SiteAttempt, SqliteJournal, dequantize, quantize
+from aggregation import Identity, RoundPlan, SiteAttempt, SqliteJournal, quantize
 from fmfl_secure.config import FederationConfig, SiteConfig, SiteEntry, load_site
 from fmfl_secure.errors import ConfigError, RunError
 from fmfl_secure.models import Layout
 from fmfl_secure.models.adapters import (
-    adapter_bytes,
     adapter_digest,
     load_adapter_bytes,
     set_adapter_tensors,
 )
 from fmfl_secure.plain_training import train_plain_round
 from fmfl_secure.planning import privacy_plan, quantization
-from fmfl_secure.record import GrantRecord, RunCharge, SiteStatement
+from fmfl_secure.record import SiteStatement
+from fmfl_secure.server_step import apply_release
+from fmfl_secure.statement import describe_ledger, sign_statement
 from fmfl_secure.tasks import Task, TaskData
 from fmfl_secure.updates import UpdateStore
 from fmfl_secure.workspace import Members
-from privacy import Ledger, PrivacyPlan, pld_epsilon
+from privacy import Ledger, PrivacyPlan
 from privacy.training import PrivateTrainer
-
-_STATEMENT_DOMAIN = b"fmfl-secure/site-statement/v1\x00"
 
 
 class Site:
@@ -287,92 +285,7 @@ class Site:
         if self._ledger is None:
             return None, ""
         statement = describe_ledger(self._ledger, site=self.name, run=self._run)
-        signature = self._identity.sign(
-            _STATEMENT_DOMAIN + msgspec.json.encode(statement, order="sorted")
-        )
-        return statement, signature.hex()
-
-
-def describe_ledger(ledger: Ledger, *, site: str, run: str) -> SiteStatement:
-    """A ledger as a report shows it.
-
-    Args:
-        ledger: The ledger.
-        site: Whose.
-        run: The run that is reported on; may be empty.
-
-    Raises:
-        LedgerDamaged: It does not verify.
-    """
-    budget = ledger.budget()
-    sequence, digest = ledger.head()
-    this_run = budget.reservations.get(run)
-    grant = this_run.grant if this_run else 1
-    own = [spend for spend in budget.history if spend.run == run]
-    earlier = [s for s in budget.history if s.grant == grant and s.run != run]
-    before = [s for s in earlier if not own or s.at <= own[0].at]
-    _, delta = budget.guarantee()
-    return SiteStatement(
-        site=site,
-        population=budget.population,
-        unit=budget.unit,
-        grants=tuple(
-            GrantRecord(
-                number=status.grant.number,
-                epsilon=status.grant.epsilon,
-                delta=status.grant.delta,
-                purpose=status.grant.purpose,
-                at=status.grant.at,
-                epsilon_spent=status.epsilon_committed,
-                epsilon_charged=status.epsilon_charged,
-                epsilon_left=status.epsilon_left,
-            )
-            for status in budget.status()
-        ),
-        runs=tuple(
-            RunCharge(
-                run=reservation.run,
-                grant=reservation.grant,
-                purpose=reservation.purpose,
-                at=reservation.at,
-                rounds_reserved=reservation.rounds,
-                rounds_trained=tuple(number for number, _ in reservation.commits),
-                open=reservation.open,
-            )
-            for reservation in budget.reservations.values()
-        ),
-        epsilon_by_round=tuple(spend.epsilon for spend in own),
-        epsilon_before=before[-1].epsilon if before else 0.0,
-        pld_epsilon_run=pld_epsilon(budget.events(run), delta) if own else 0.0,
-        pld_epsilon_life=pld_epsilon(budget.events(), delta) if budget.history else 0.0,
-        head_sequence=sequence,
-        head_digest=digest,
-        verified=True,
-    )
-
-
-def apply_release(
-    model: nn.Module,
-    layout: Layout,
-    plan: RoundPlan,
-    adapter: bytes,
-    total: NDArray[np.int64],
-    sites: int,
-) -> bytes:
-    """The adapter after a release: the same arithmetic at the coordinator and at every site.
-
-    Args:
-        model: A model to compute with; left with the new adapter.
-        layout: Its layout.
-        plan: The round's plan.
-        adapter: The adapter that the round started from.
-        total: Released sum, int64, shape (d,).
-        sites: Sites in the sum; their weights are equal.
-    """
-    set_adapter_tensors(model, load_adapter_bytes(adapter))
-    mean = dequantize(total, plan.quantization, float(sites))
-    layout.unflatten_into(model, layout.flatten(model) + mean)
-    return adapter_bytes(model)
+        return statement, sign_statement(self._identity, statement)
 
 
 def _build_optimizer(model: nn.Module, config: FederationConfig) -> torch.optim.Optimizer:

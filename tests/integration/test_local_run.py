@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import dp_accounting
+import msgspec
 import numpy as np
 import peft
 import pytest
@@ -14,6 +15,7 @@ from dp_accounting.rdp import RdpAccountant
 from support import Quiet, make_federation
 from transformers import AutoModel
 
+from aggregation import AggregationError, PublicIdentity
 from fmfl_secure.coordinator import Coordinator
 from fmfl_secure.engines.local import LocalEngine
 from fmfl_secure.errors import RunError
@@ -21,6 +23,7 @@ from fmfl_secure.evaluation import evaluate_run
 from fmfl_secure.record import decode_record
 from fmfl_secure.results import write_results
 from fmfl_secure.site import Site
+from fmfl_secure.statement import verify_statement
 from privacy import Ledger
 from privacy.accounting import RDP_UNIT
 
@@ -225,3 +228,17 @@ def test_the_baseline_without_privacy_needs_public_data(tmp_path: Path, tiny_mod
     assert record.mechanism.mode == "none"
     assert record.mechanism.noise_multiplier == 0.0
     assert all(s.statement is None for s in record.sites)
+
+
+def test_a_site_s_statement_verifies_and_an_altered_one_does_not(finished) -> None:
+    _, record, *_ = finished
+    for site in record.sites:
+        identity = PublicIdentity.parse(site.name, site.public_key)
+        assert identity.fingerprint == site.identity
+        assert site.statement is not None
+        verify_statement(identity, site.statement, site.statement_signature)
+        altered = msgspec.structs.replace(site.statement, epsilon_before=1.0)
+        with pytest.raises(AggregationError):
+            verify_statement(identity, altered, site.statement_signature)
+        with pytest.raises(AggregationError):
+            verify_statement(identity, site.statement, "not a signature")
