@@ -91,7 +91,7 @@ class UpdateStore:
             data = self._cipher.decrypt(
                 sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _context(run, round_number)
             )
-        except InvalidTag as error:
+        except (InvalidTag, ValueError) as error:  # the latter where the nonce is cut short
             raise RunError(f"the stored update of round {round_number} does not verify") from error
         return np.frombuffer(data, dtype="<i4").astype(np.int32)
 

@@ -162,6 +162,8 @@ def save_peft_adapter(adapted: nn.Module, folder: Path) -> None:
     if isinstance(adapted, peft.PeftModel):
         # Without the embedding layers, which never change here, PEFT has no reason to ask a hub.
         adapted.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+        # PEFT's empty model card names this machine's path to the base model.
+        (folder / "README.md").unlink(missing_ok=True)
 
 
 def load_peft_adapter(encoder: nn.Module, folder: Path) -> nn.Module:
