@@ -1,0 +1,278 @@
+"""The command line: help, and errors that say what happened and what to do."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import typer
+from support import settings
+from typer.testing import CliRunner
+
+from fmfl_secure import cli
+from fmfl_secure.errors import ConfigError
+from fmfl_secure.workspace import initialise
+from privacy import Ledger
+
+COMMANDS = [
+    ("init",),
+    ("partition",),
+    ("plan",),
+    ("check",),
+    ("run",),
+    ("evaluate",),
+    ("report",),
+    ("ledger", "show"),
+    ("ledger", "verify"),
+    ("ledger", "grant"),
+    ("demo", "federation"),
+]
+
+
+def invoke(*arguments: object):
+    return CliRunner().invoke(cli.app, [str(a) for a in arguments])
+
+
+@pytest.fixture
+def main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Runs the entry point as a shell would; returns exit code, output and errors."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["fmfl-secure", *(str(a) for a in arguments)])
+        code: object = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code
+        captured = capsys.readouterr()
+        return int(code or 0), captured.out, captured.err
+
+    return call
+
+
+def test_the_list_above_is_complete() -> None:
+    found = set()
+    group = typer.main.get_command(cli.app)
+    for name, command in group.commands.items():
+        inner = getattr(command, "commands", None)
+        found |= {(name, each) for each in inner} if inner else {(name,)}
+    assert found == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help_with_an_example(command: tuple[str, ...]) -> None:
+    result = invoke(*command, "--help")
+    assert result.exit_code == 0
+    text = " ".join(result.output.split())
+    assert f"Example: fmfl-secure {' '.join(command)} " in text
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_option_is_explained(command: tuple[str, ...]) -> None:
+    found = typer.main.get_command(cli.app)
+    for name in command:
+        found = found.commands[name]
+    for parameter in found.params:
+        assert getattr(parameter, "help", None), parameter.name
+
+
+def test_no_arguments_show_the_help() -> None:
+    for command in ((), ("ledger",), ("demo",)):
+        result = invoke(*command)
+        assert "Usage:" in result.output
+
+
+def test_help_needs_no_machine_learning_library() -> None:
+    code = (
+        "import sys; sys.argv = ['fmfl-secure', 'run', '--help']\n"
+        "from fmfl_secure import cli\n"
+        "try: cli.main()\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'transformers', 'opacus', 'tenseal'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_typed_error_is_printed_with_what_to_do_and_no_traceback(main, tmp_path: Path) -> None:
+    code, output, errors = main("plan", tmp_path / "nowhere" / "federation.toml")
+    assert code == 1
+    assert output == ""
+    assert errors.startswith("error: ")
+    assert "does not exist" in errors
+    assert "what to do: Start with: fmfl-secure init DIR" in errors
+    assert "Traceback" not in errors
+
+
+def test_debug_lets_the_error_through(main, tmp_path: Path) -> None:
+    for arguments in (("--debug", "plan"), ("plan", "--debug")):
+        with pytest.raises(ConfigError, match="does not exist"):
+            main(*arguments, tmp_path / "federation.toml")
+
+
+def test_as_a_program_debug_shows_the_traceback_and_nothing_else_does(tmp_path: Path) -> None:
+    call = [sys.executable, "-c", "from fmfl_secure.cli import main; main()"]
+    for debug in (False, True):
+        run = subprocess.run(
+            [*call, "ledger", "show", str(tmp_path / "x"), *(["--debug"] if debug else [])],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.returncode == 1
+        assert ("Traceback" in run.stderr) == debug
+        assert "no ledger at" in run.stderr
+
+
+def test_errors_of_every_package_are_printed(main, tmp_path: Path) -> None:
+    assert "no ledger at" in main("ledger", "verify", tmp_path / "x")[2]  # privacy
+    key = tmp_path / "identity.pem"
+    grant = ("--epsilon", 1, "--delta", "1e-5", "--purpose", "x")
+    assert "cannot read the key" in main("ledger", "grant", tmp_path / "x", *grant)[2]
+    key.write_text("junk")
+    key.chmod(0o600)
+    code, _, errors = main("ledger", "grant", tmp_path / "x", *grant)  # aggregation
+    assert code == 1
+    assert "holds no private key" in errors
+
+
+@pytest.mark.parametrize("text", ["[minilm] and [/red]", "a [bold]word[/bold]", "[link=x]y"])
+def test_brackets_are_printed_and_not_taken_for_markup(
+    main, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str
+) -> None:
+    def refuse(*args, **kwargs):
+        raise ConfigError(f"message {text}", hint=f"hint {text}")
+
+    monkeypatch.setattr("fmfl_secure.config.load_federation", refuse)
+    code, _, errors = main("plan", tmp_path)
+    assert code == 1
+    assert f"error: message {text}" in errors
+    assert f"what to do: hint {text}" in errors
+
+
+def test_wrong_usage_is_told_from_failure(main) -> None:
+    code, _, errors = main("run")
+    assert code == 2
+    assert "Usage" in errors
+
+
+def test_init_makes_a_federation_and_leaves_it_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "My Pilot (2)"
+    first = invoke("init", folder, "--sites", 3)
+    assert first.exit_code == 0
+    assert f"wrote {folder / 'federation.toml'}: set the task" in first.output
+    assert first.output.count("identity key of") == 6
+    text = (folder / "federation.toml").read_text()
+    assert 'name = "my-pilot-2"' in text
+    second = invoke("init", folder, "--sites", 9)
+    assert second.exit_code == 0
+    assert second.output == ""
+    assert (folder / "federation.toml").read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("Żółw", "w"), ("北京", "federation"), ("a" * 80, "a" * 63), ("x_y.z", "x-y-z")],
+)
+def test_init_makes_an_allowed_name_of_any_folders(tmp_path: Path, folder: str, name: str) -> None:
+    assert invoke("init", tmp_path / folder, "--sites", 3).exit_code == 0
+    assert f'name = "{name}"' in (tmp_path / folder / "federation.toml").read_text()
+
+
+def test_init_grants_what_is_asked_and_refuses_too_few_sites(tmp_path: Path) -> None:
+    assert invoke("init", tmp_path / "a", "--sites", 2).exit_code == 2
+    assert not (tmp_path / "a").exists()
+    invoke("init", tmp_path / "b", "--sites", 3, "--epsilon", 2.5, "--delta", 1e-7)
+    (status,) = Ledger(tmp_path / "b/sites/site-1/ledger.sqlite").status()
+    assert (status.grant.epsilon, status.grant.delta) == (2.5, 1e-7)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    (tmp_path / "federation.toml").write_text(settings(Path("none")))
+    initialise(tmp_path, epsilon=None, delta=None)
+    return tmp_path / "sites/site-1/ledger.sqlite"
+
+
+def damage(path: Path, sequence: int) -> None:
+    """Changes one letter of a record's line, past the trigger that honest tools heed."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("DROP TRIGGER records_are_not_edited")
+        connection.execute(
+            "UPDATE records SET line = replace(line, 'made by init', 'made by Init') "
+            "WHERE sequence = ?",
+            (sequence,),
+        )
+
+
+def test_a_ledger_verifies_and_shows_its_head_on_one_line(main, ledger: Path) -> None:
+    code, output, errors = main("ledger", "verify", ledger)
+    assert (code, errors) == (0, "")
+    sequence, digest = Ledger(ledger).head()
+    assert output == f"{ledger} verifies: 2 records, head {sequence}:{digest}\n"
+    assert main("ledger", "verify", ledger, "--head", f"{sequence}:{digest}")[0] == 0
+
+
+def test_a_damaged_ledger_fails_to_verify(main, ledger: Path) -> None:
+    damage(ledger, 2)
+    for command in ("verify", "show"):
+        code, output, errors = main("ledger", command, ledger)
+        assert code == 1
+        assert output == ""
+        assert "record 2 was altered" in errors
+    ledger.write_bytes(b"junk" * 1000)
+    assert main("ledger", "verify", ledger)[0] == 1
+
+
+def test_a_head_kept_elsewhere_detects_truncation(main, ledger: Path) -> None:
+    grant = ("--epsilon", 1, "--delta", "1e-5", "--purpose", "follow-up [phase 2]")
+    assert main("ledger", "grant", ledger, *grant)[0] == 0
+    sequence, digest = Ledger(ledger).head()
+    with closing(sqlite3.connect(ledger, isolation_level=None)) as connection:
+        connection.execute("DROP TRIGGER records_are_not_deleted")
+        connection.execute("DELETE FROM records WHERE sequence = 3")
+    assert main("ledger", "verify", ledger)[0] == 0, "the chain alone cannot tell"
+    code, output, errors = main("ledger", "verify", ledger, "--head", f"{sequence}:{digest}")
+    assert (code, output) == (1, "")
+    assert "truncated" in errors
+    assert main("ledger", "verify", ledger, "--head", "rubbish")[0] == 1
+
+
+def test_a_grant_adds_up_and_is_shown_as_it_was_written(main, ledger: Path) -> None:
+    grant = ("--epsilon", 1.5, "--delta", "1e-6", "--purpose", "phase [2]")
+    code, output, _ = main("ledger", "grant", ledger, *grant)
+    assert (code, output) == (0, "grant 2: epsilon 1.5 at delta 1e-06\n")
+    assert [s.grant.epsilon for s in Ledger(ledger).status()] == [8.0, 1.5]
+    code, output, _ = main("ledger", "show", ledger)
+    assert code == 0
+    assert "population 'site-1', unit 'record'" in output
+    assert "[2]" in output
+    for value in ("0", "-1", "nan"):
+        assert main("ledger", "grant", ledger, "--epsilon", value, *grant[2:])[0] == 1
+    assert len(Ledger(ledger).budget().grants) == 2
+
+
+def test_a_stranger_cannot_grant(main, ledger: Path) -> None:
+    other = ledger.parents[1] / "site-2/identity.pem"
+    grant = ("--epsilon", 1, "--delta", "1e-5", "--purpose", "x", "--identity", other)
+    assert main("ledger", "grant", ledger, *grant)[0] == 1
+    assert len(Ledger(ledger).budget().grants) == 1
+
+
+def test_commands_on_what_is_no_run_say_so(main, tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("text,label\na,b\n")
+    for command in (("report",), ("evaluate", "--data", tmp_path / "x.csv")):
+        code, _, errors = main(command[0], tmp_path, *command[1:])
+        assert code == 1
+        assert "no run in" in errors
+
+
+def test_check_refuses_a_site_that_is_not_listed(main, ledger: Path) -> None:
+    folder = ledger.parents[2]
+    code, _, errors = main("check", folder / "federation.toml", "site-9")
+    assert code == 1
+    assert "site-9 is not among the sites" in errors

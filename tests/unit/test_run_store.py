@@ -1,0 +1,203 @@
+"""A run's durable state, and the transcript."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fmfl_secure.errors import RunError
+from fmfl_secure.run_store import RunFacts, RunStore, Transcript, run_facts
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RunStore:
+    return RunStore.create(tmp_path / "run", {"run": b"abcd", "config": b"{}"})
+
+
+def test_facts_are_kept_and_replaced(store: RunStore) -> None:
+    assert store.fact("run") == b"abcd"
+    assert store.fact("status") is None
+    store.set_fact("status", b"finished")
+    store.set_fact("status", b"stopped")
+    store.set_fact("empty", b"")
+    again = RunStore(store.folder)
+    assert again.require("status") == b"stopped"
+    assert again.fact("empty") == b""
+    with pytest.raises(RunError, match="damaged: it holds no public"):
+        again.require("public")
+
+
+def test_facts_by_prefix_take_the_prefix_literally(store: RunStore) -> None:
+    for name in ("site/a", "site/b%", "site_c", "siteXd", "side/e"):
+        store.set_fact(name, name.encode())
+    assert store.facts("site/") == {"a": b"site/a", "b%": b"site/b%"}
+    assert store.facts("nothing/") == {}
+
+
+def test_attempts_are_counted_by_round(store: RunStore) -> None:
+    assert store.attempts(1) == 0
+    store.begin_attempt(1, 1, b"plan 1")
+    store.begin_attempt(1, 2, b"plan 2")
+    store.begin_attempt(2, 1, b"plan 3")
+    assert (store.attempts(1), store.attempts(2), store.attempts(3)) == (2, 1, 0)
+    with pytest.raises(RunError):
+        store.begin_attempt(1, 2, b"another plan")
+
+
+def test_only_attempts_with_cohort_and_list_may_have_been_opened(store: RunStore) -> None:
+    for attempt in (1, 2, 3, 4):
+        store.begin_attempt(1, attempt, b"plan %d" % attempt)
+    store.begin_attempt(2, 1, b"plan of round 2")
+    store.fix_cohort(1, 1, b"cohort 1")
+    store.list_openings(1, 1, b"list 1")
+    store.fix_cohort(1, 2, b"cohort 2")
+    store.fix_cohort(1, 4, b"cohort 4")
+    store.list_openings(1, 4, b"list 4")
+    opened = store.opened_attempts(1)
+    assert [(o.plan, o.cohort, o.opening_list) for o in opened] == [
+        (b"plan 4", b"cohort 4", b"list 4"),
+        (b"plan 1", b"cohort 1", b"list 1"),
+    ]
+    assert store.opened_attempts(2) == []
+
+
+def test_a_round_and_its_adapter_are_recorded_once_and_together(store: RunStore) -> None:
+    assert store.rounds() == []
+    assert store.last_adapter() is None
+    store.finish_round(2, b'{"round": 2}', None)  # lost: the adapter stays
+    store.finish_round(1, '{"round": 1, "é": 1}'.encode(), b"adapter 1")
+    assert store.rounds() == ['{"round": 1, "é": 1}'.encode(), b'{"round": 2}']
+    assert store.last_adapter() == b"adapter 1"
+    store.finish_round(3, b"{}", b"adapter 3")
+    assert store.last_adapter() == b"adapter 3"
+    with pytest.raises(RunError):
+        store.finish_round(3, b"{}", b"another adapter")
+    assert store.last_adapter() == b"adapter 3"
+
+
+def test_a_folder_in_use_is_refused(store: RunStore, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="is not empty") as refusal:
+        RunStore.create(store.folder, {})
+    assert "--resume" in refusal.value.hint
+    assert store.require("run") == b"abcd"
+    other = tmp_path / "documents"
+    other.mkdir()
+    (other / "thesis.txt").write_text("years of work")
+    with pytest.raises(RunError, match="is not empty"):
+        RunStore.create(other, {})
+    assert [p.name for p in other.iterdir()] == ["thesis.txt"]
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    RunStore.create(empty, {})
+
+
+def test_a_start_that_was_cut_off_leaves_no_run_and_can_be_repeated(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "state.sqlite.new").write_bytes(b"half a file")
+    with pytest.raises(RunError, match="no run in"):
+        RunStore(folder)
+    assert RunStore.create(folder, {"run": b"1"}).require("run") == b"1"
+    assert [p.name for p in folder.iterdir()] == ["state.sqlite"]
+
+
+def test_where_there_is_no_run_or_none_can_be_made(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no run in"):
+        RunStore(tmp_path)
+    file = tmp_path / "file"
+    file.write_text("x")
+    with pytest.raises(RunError, match="cannot start a run"):
+        RunStore.create(file, {})
+    with pytest.raises(RunError, match="cannot start a run"):
+        RunStore.create(file / "below", {})
+
+
+CALLS = [
+    lambda s: s.fact("run"),
+    lambda s: s.require("run"),
+    lambda s: s.set_fact("a", b""),
+    lambda s: s.facts(""),
+    lambda s: s.attempts(1),
+    lambda s: s.opened_attempts(1),
+    lambda s: s.begin_attempt(1, 1, b""),
+    lambda s: s.fix_cohort(1, 1, b""),
+    lambda s: s.list_openings(1, 1, b""),
+    lambda s: s.finish_round(1, b"", None),
+    lambda s: s.rounds(),
+    lambda s: s.last_adapter(),
+]
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_damaged_state_is_a_typed_error_whatever_is_asked(store: RunStore, call) -> None:
+    (store.folder / "state.sqlite").write_bytes(b"this is no database " * 500)
+    with pytest.raises(RunError, match=r"state\.sqlite failed"):
+        call(RunStore(store.folder))
+
+
+def test_a_state_without_its_tables_is_a_typed_error(store: RunStore) -> None:
+    with closing(sqlite3.connect(store.folder / "state.sqlite", isolation_level=None)) as file:
+        for table in ("facts", "attempts", "rounds"):
+            file.execute(f"DROP TABLE {table}")
+    for call in CALLS:
+        with pytest.raises(RunError, match=r"state\.sqlite failed"):
+            call(RunStore(store.folder))
+
+
+def test_public_facts_are_read_back_or_refused(store: RunStore) -> None:
+    facts = RunFacts("m", "sha256:a", "sha256:b", 5, {"s": "f"}, {"c": "g"}, b"adapter")
+    store.set_fact("public", msgspec.msgpack.encode(facts))
+    assert run_facts(store) == facts
+    for damage in (b"", b"\xc1", b"\x80"):
+        store.set_fact("public", damage)
+        with pytest.raises(RunError, match="damaged"):
+            run_facts(store)
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_transcript_line_tells_who_saw_what(tmp_path: Path) -> None:
+    transcript = Transcript(tmp_path / "t.jsonl")
+    transcript.saw("site a", "plan", b"the plan", round_number=2, attempt=3)
+    transcript.saw(
+        "aggregator", "upload", b"m", round_number=2, attempt=3, sender="a", upload_bytes=9
+    )
+    first, second = lines(tmp_path / "t.jsonl")
+    assert (first["role"], first["saw"], first["round"], first["attempt"]) == (
+        "site a", "plan", 2, 3
+    )  # fmt: skip
+    assert first["size_bytes"] == 8
+    assert first["sha256"] == hashlib.sha256(b"the plan").hexdigest()
+    assert base64.b64decode(first["message"]) == b"the plan"
+    assert (second["sender"], second["upload_bytes"]) == ("a", 9)
+
+
+def test_a_transcript_goes_on_after_a_restart(tmp_path: Path) -> None:
+    for number in (1, 2):
+        Transcript(tmp_path / "t.jsonl").saw("x", "sum", b"", round_number=number, attempt=1)
+    assert [line["round"] for line in lines(tmp_path / "t.jsonl")] == [1, 2]
+
+
+def test_openings_and_large_messages_stand_there_by_digest(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    transcript = Transcript(path)
+    seed = bytes(range(100))
+    transcript.saw("aggregator", "opening", seed, round_number=1, attempt=1)
+    transcript.saw("coordinator", "cohort", b"\x07" * 20_000, round_number=1, attempt=1)
+    opening, cohort = lines(path)
+    assert "message" not in opening
+    assert "message" not in cohort
+    assert opening["sha256"] == hashlib.sha256(seed).hexdigest()
+    assert cohort["size_bytes"] == 20_000
+    text = path.read_text()
+    for form in (seed.hex(), base64.b64encode(seed).decode()):
+        assert form not in text
