@@ -321,6 +321,8 @@ def _connection(path: Path, *, mode: str = "rw") -> Iterator[sqlite3.Connection]
                 hint="Is it there, writable, on a disk with room, and not held by another process?",
             ) from error
         raise LedgerDamaged(f"{path} is not a readable ledger: {error}") from error
+    except UnicodeDecodeError as error:  # SQLite quotes a damaged schema, not in UTF-8
+        raise LedgerDamaged(f"{path} is not a readable ledger: {error}") from error
 
 
 def _require_readable(connection: sqlite3.Connection) -> None:
