@@ -352,7 +352,12 @@ class LocalEngine:
     def _note_sites(self) -> None:
         for entry in self._config.sites:
             site = self._sites.get(entry.name)
-            statement, signature = (None, "") if site is None else site.statement()
+            statement, signature = None, ""
+            if site is not None:
+                try:
+                    statement, signature = site.statement()
+                except KNOWN_ERRORS as error:  # a ledger that was damaged since it was opened
+                    self._refuse(entry.name, error)
             note_site(
                 self.store,
                 entry.name,
