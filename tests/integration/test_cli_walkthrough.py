@@ -1,0 +1,200 @@
+"""The README's commands, one after the other, from one table to a rebuilt report."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from support import write_rows
+
+from fmfl_secure import cli
+from fmfl_secure.record import decode_record
+from privacy import Ledger
+
+# What a person changes in the settings that `init` writes.
+EDITS = {
+    "rounds = 10": "rounds = 1",
+    "max_length = 128": "max_length = 16",
+    'text_columns = ["text"]': 'text_columns = ["note"]',
+    'label_column = "label"': 'label_column = "category"',
+    'labels = ["negative", "positive"]': 'labels = ["no", "yes"]',
+    "rank = 8": "rank = 2",
+    "sample_rate = 0.2": "sample_rate = 0.25",
+    "steps_per_round = 4": "steps_per_round = 2",
+    'data = ""': 'data = "data/holdout.csv"',
+    'visibility = "private"   # must': 'visibility = "public"   # must',
+    "population = 500": "population = 50",
+}
+
+
+@dataclass
+class Shell:
+    """Runs commands as a shell would."""
+
+    capsys: pytest.CaptureFixture[str]
+    patch: pytest.MonkeyPatch
+    code: int = 0
+    out: str = ""
+    err: str = ""
+    said: list[str] = field(default_factory=list)
+
+    def __call__(self, *arguments: object) -> Shell:
+        self.patch.setattr(sys, "argv", ["fmfl-secure", *(str(a) for a in arguments)])
+        self.code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            self.code = int(end.code or 0)
+        self.out, self.err = self.capsys.readouterr()
+        return self
+
+    def lines(self) -> dict[str, str]:
+        """What was printed as `name value` lines."""
+        pairs = (line.split(maxsplit=1) for line in self.out.splitlines())
+        return {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
+
+
+@pytest.fixture
+def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
+    return Shell(capsys, monkeypatch)
+
+
+def test_from_one_table_to_a_rebuilt_report(
+    shell: Shell, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_rows(tmp_path / "notes.csv", 200, seed=5, columns=("note", "category"))
+    pilot = Path("pilot")
+    federation, output = pilot / "federation.toml", pilot / "run"
+
+    assert shell("init", pilot, "--sites", 3).code == 0
+    assert "wrote pilot/federation.toml" in shell.out
+
+    assert shell(
+        "partition", "notes.csv", "--sites", 3, "--out", pilot / "data", "--holdout", 0.25
+    ).code == 0  # fmt: skip
+    assert shell.out.splitlines() == [
+        *(f"pilot/data/site-{n}.csv: 50 rows" for n in (1, 2, 3)),
+        "pilot/data/holdout.csv: 50 rows",
+    ]
+
+    text = federation.read_text().replace('base = "minilm"', f'base = "{tiny_model}"')
+    for before, after in EDITS.items():
+        assert before in text
+        text = text.replace(before, after)
+    federation.write_text(text)
+
+    assert shell("plan", federation).code == 0
+    planned = shell.lines()
+    assert planned["settings"].startswith("sha256:")
+    assert len(shell.lines()["base"].split()[-1]) == len("sha256:") + 64
+    assert "noise multiplier" in shell.out
+    assert "2 (2 a round)" in shell.out
+    for name in ("site-1", "site-2", "site-3"):
+        assert name in shell.out
+    bytes_planned = int(
+        next(line for line in shell.out.splitlines() if "upload" in line)
+        .split("│")[2].split()[0].replace(",", "")
+    )  # fmt: skip
+
+    assert shell("check", federation, "site-2").code == 0
+    assert shell.out.endswith("site-2.csv is usable\n")
+    before_run = Ledger(pilot / "sites/site-2/ledger.sqlite").head()
+    assert before_run[0] == 2, "neither plan nor check charges anything"
+
+    assert shell("run", federation, "--output", output).code == 0
+    assert "round 1/1 released: 3 sites" in shell.out
+    assert f"report   {output / 'report.html'}" in shell.out
+    accuracy = shell.lines()["accuracy"]
+    for name in ("report.html", "report.json", "metrics.json", "transcript.jsonl", "adapter"):
+        assert (output / name).exists()
+    record = decode_record((output / "report.json").read_bytes())
+    assert record.status == "finished"
+    assert record.settings_digest == planned["settings"]
+
+    lines = [json.loads(line) for line in (output / "transcript.jsonl").read_text().splitlines()]
+    uploads = {line["upload_bytes"] for line in lines if line["saw"] == "upload"}
+    manifests = {line["size_bytes"] for line in lines if line["saw"] == "upload"}
+    digests = 32 * (bytes_planned // (61_440 + 32))
+    assert len(uploads) == 1
+    # What was planned, and the manifest's envelope beside the digests that were planned too.
+    assert uploads.pop() - bytes_planned == manifests.pop() - digests
+    assert record.encryption.upload_bytes - bytes_planned in range(100, 400)
+
+    assert shell("evaluate", output, "--data", pilot / "data/holdout.csv").code == 0
+    assert shell.lines()["accuracy"] == accuracy
+    assert list(shell.lines()) == ["accuracy", "macro_f1", "loss"]
+
+    stored = (output / "report.json").read_bytes()
+    (output / "report.html").unlink()
+    (output / "metrics.json").unlink()
+    assert shell("report", output).code == 0
+    assert (output / "report.html").stat().st_size > 10_000
+    assert json.loads((output / "metrics.json").read_text())["status"] == "finished"
+    again = decode_record((output / "report.json").read_bytes())
+    assert again.rounds == decode_record(stored).rounds
+    assert again.sites == decode_record(stored).sites
+
+    ledger = pilot / "sites/site-2/ledger.sqlite"
+    assert shell("ledger", "show", ledger).code == 0
+    assert record.run in shell.out
+    assert "closed" in shell.out
+    assert shell("ledger", "verify", ledger).code == 0
+    head = shell.out.split("head ")[1].strip()
+    assert shell("ledger", "verify", ledger, "--head", head).code == 0
+    statement = record.sites[1].statement
+    assert statement is not None
+    assert head == f"{statement.head_sequence}:{statement.head_digest}"
+
+    assert shell("run", federation, "--output", output).code == 1
+    assert "is not empty" in shell.err
+    assert "--resume" in shell.err
+    assert shell("run", federation, "--output", output, "--resume").code == 1
+    assert "has ended; there is nothing to resume" in shell.err
+    assert Ledger(ledger).head() == (statement.head_sequence, statement.head_digest)
+
+    # The grant was for one such run; a second one is refused, and fits after another grant.
+    assert shell("run", federation, "--output", pilot / "run-2").code == 1
+    assert "no data was read" in shell.err
+    assert "site-2: budget" in shell.err
+    assert "what was spent is in pilot/run-2/report.html" in shell.out
+    assert "go on with" not in shell.out, "a run that was stopped does not go on"
+    assert "Traceback" not in shell.err
+    assert shell(
+        "ledger", "grant", ledger, "--epsilon", 8, "--delta", 1e-5, "--purpose", "a second run"
+    ).code == 0  # fmt: skip
+    assert shell("ledger", "show", ledger).code == 0
+    assert "a second" in shell.out
+    assert len(Ledger(ledger).budget().grants) == 2
+
+
+def test_an_interrupted_run_says_how_to_go_on(
+    shell: Shell, tmp_path: Path, tiny_model: Path
+) -> None:
+    from support import make_federation
+
+    from fmfl_secure.coordinator import Coordinator
+
+    federation = make_federation(tmp_path, tiny_model, rounds=1, evaluation=False)
+    output = tmp_path / "run"
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Coordinator, "fix_cohort", interrupt)
+        assert shell("run", federation, "--output", output).code == 130
+    command = f"fmfl-secure run {federation} --output {output} --resume"
+    assert f"go on with: {command}\n" in shell.out
+    assert f"what was spent is in {output / 'report.html'}\n" in shell.out
+    assert decode_record((output / "report.json").read_bytes()).status == "interrupted"
+
+    federation.write_text(federation.read_text().replace("rounds = 1", "rounds = 2"))
+    assert shell(*command.split()[1:]).code == 1
+    assert "was started with other settings" in shell.err
+    federation.write_text(federation.read_text().replace("rounds = 2", "rounds = 1"))
+    assert shell(*command.split()[1:]).code == 0
+    assert decode_record((output / "report.json").read_bytes()).status == "finished"
