@@ -29,9 +29,10 @@ from privacy import Budget, Ledger
 
 
 @pytest.fixture(autouse=True)
-def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plots take most of a tiny run's time; reports of stopped runs have tests of their own."""
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves out most of a tiny run's time: plots and admission gate have tests of their own."""
     monkeypatch.setattr("fmfl_secure.results.write_report", lambda *_: None)
+    monkeypatch.setattr("fmfl_secure.engines.local.check_admission", lambda *_, **__: None)
 
 
 @pytest.fixture(scope="module")
