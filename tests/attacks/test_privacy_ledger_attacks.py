@@ -1,5 +1,6 @@
 """What someone with the ledger's file, and not the site's key, can do to it: nothing unnoticed."""
 
+import dataclasses
 import json
 import random
 import shutil
@@ -163,6 +164,23 @@ def test_duplicating_is_detected(path):
         refused(path)
         write_lines(path, [*lines, line])
         refused(path)
+
+
+def test_records_of_two_forks_cannot_be_joined():
+    """Both are signed by the site and in sequence; the second was written after another first."""
+    one, other = signed(OPEN, GRANT, RESERVE), signed(OPEN, GRANT, RESERVE)
+    spliced = [one[0].to_line(), one[1].to_line(), other[2].to_line()]
+    with pytest.raises(LedgerDamaged, match="record 3 does not continue"):
+        list(verify_chain(spliced, PUBLIC_KEY))
+
+
+def test_a_sequence_with_a_gap_is_refused():
+    first = signed(OPEN)[0]
+    skipping = new_record(
+        previous=dataclasses.replace(first, sequence=2), kind="grant", body={}, signer=SIGNER
+    )
+    with pytest.raises(LedgerDamaged, match="record 2 carries sequence 3: one is missing"):
+        list(verify_chain([first.to_line(), skipping.to_line()], PUBLIC_KEY))
 
 
 @pytest.mark.parametrize("start", range(1, 8))

@@ -267,6 +267,14 @@ def test_losses_that_couple_records_are_refused(loss):
         check(Bag(), loss=loss)
 
 
+def test_coupling_is_named_with_its_size():
+    with pytest.raises(AdmissionError, match=r"by \d+\.\d+ C: a loss or a module couples"):
+        check(Bag(), loss=mean_over_the_batch_s_tokens)
+    mixing = Functional(lambda x: x - 0.5 * x.mean(dim=0, keepdim=True))
+    with pytest.raises(AdmissionError, match=r"by \d+\.\d+ C: a loss or a module couples"):
+        check(Bag(mixing))
+
+
 def test_a_mean_over_a_record_s_own_tokens_passes():
     check(Bag(), loss=mean_over_own_tokens)
 
