@@ -118,10 +118,11 @@ def test_from_one_table_to_a_rebuilt_report(
     lines = [json.loads(line) for line in (output / "transcript.jsonl").read_text().splitlines()]
     uploads = {line["upload_bytes"] for line in lines if line["saw"] == "upload"}
     manifests = {line["size_bytes"] for line in lines if line["saw"] == "upload"}
-    digests = 32 * (bytes_planned // (61_440 + 32))
+    chunks, rest = divmod(bytes_planned, 61_440 + 32)
+    assert rest == 0
     assert len(uploads) == 1
     # What was planned, and the manifest's envelope beside the digests that were planned too.
-    assert uploads.pop() - bytes_planned == manifests.pop() - digests
+    assert uploads.pop() - bytes_planned == manifests.pop() - 32 * chunks
     assert record.encryption.upload_bytes - bytes_planned in range(100, 400)
 
     assert shell("evaluate", output, "--data", pilot / "data/holdout.csv").code == 0

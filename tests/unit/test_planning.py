@@ -127,7 +127,9 @@ def test_the_predicted_bytes_are_those_of_an_upload(size: int, sites: int) -> No
     attempt = federation.start()
     zeros = np.zeros(size, dtype=np.int32)
     upload = attempt.sites["site-0"].upload(attempt.cohort, zeros)
-    envelope = upload.size_bytes - upload_bytes(config(sites=sites), size)
+    predicted = upload_bytes(config(sites=sites), size)
+    assert predicted == sum(len(chunk) + 32 for chunk in upload.chunks)
+    envelope = upload.size_bytes - predicted
     assert ENVELOPE[0] < envelope < ENVELOPE[1]
 
 
