@@ -17,6 +17,7 @@ import msgspec
 from aggregation import PublicIdentity
 from fmfl_secure import __version__
 from fmfl_secure.config import FederationConfig, decode_config, encode_config
+from fmfl_secure.errors import RunError
 from fmfl_secure.planning import encryption_parameters, privacy_plan
 from fmfl_secure.record import (
     FORMAT,
@@ -66,7 +67,10 @@ def write_results(folder: Path) -> RunRecord:
     Raises:
         RunError: There is no run, or its state is damaged.
     """
-    record = build_record(RunStore(folder))
+    try:
+        record = build_record(RunStore(folder))
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError) as error:
+        raise RunError(f"the run in {folder} is damaged: {error}") from error
     metrics = {
         "run": record.run,
         "status": record.status,

@@ -20,12 +20,13 @@ from fmfl_secure.config import FederationConfig, SiteConfig, SiteEntry, load_sit
 from fmfl_secure.errors import ConfigError, RunError
 from fmfl_secure.models import Layout
 from fmfl_secure.models.adapters import (
+    adapter_bytes,
     adapter_digest,
     load_adapter_bytes,
     set_adapter_tensors,
 )
 from fmfl_secure.plain_training import train_plain_round
-from fmfl_secure.planning import privacy_plan, quantization
+from fmfl_secure.planning import encryption_parameters, privacy_plan, quantization
 from fmfl_secure.record import SiteStatement
 from fmfl_secure.server_step import apply_release
 from fmfl_secure.statement import describe_ledger, sign_statement
@@ -86,7 +87,8 @@ class Site:
         self._run = run
         # The adapter this site computed from the last sum it verified; a plan for any other is
         # refused, so that a coordinator cannot hand one site an adapter of its own making.
-        self._expected_adapter: str | None = None
+        # After an interruption it is not known until the next sum.
+        self._expected_adapter: str | None = self._initial_adapter()
 
     def __repr__(self) -> str:
         return f"Site({self.name!r})"
@@ -106,9 +108,20 @@ class Site:
         """Its privacy plan; None in mode `none`."""
         return self._plan
 
+    def _initial_adapter(self) -> str | None:
+        """Digest of the adapter that the settings' seed gives, if the run has not begun here."""
+        if self._ledger is None or self._run in self._ledger.budget().reservations:
+            return None
+        return adapter_digest(adapter_bytes(self._model))
+
     def _open_ledger(self) -> Ledger:
         ledger = Ledger(self._folder / self._settings.budget.ledger, signer=self._identity)
         budget = ledger.budget()
+        if budget.public_key != self._identity.public.key:
+            raise ConfigError(
+                f"{self.name}: the ledger was opened by another identity than this site's",
+                hint="Restore the site's own ledger; a copy signed anew has forgotten what it owes.",
+            )
         if budget.population != self._settings.budget.population:
             raise ConfigError(
                 f"{self.name}: the ledger is of population {budget.population!r}, site.toml says "
@@ -182,6 +195,9 @@ class Site:
             "adapter layout": (plan.layout_digest, self._layout.digest),
             "adapter": (plan.adapter_digest, adapter_digest(adapter)),
             "quantisation": (plan.quantization, quantization(self._config, self._layout)),
+            "parameter set": (plan.parameter_set, encryption_parameters(self._config).id),
+            # The mean is taken over equal weights; others would let one site outweigh the rest.
+            "weights": ({member.weight for member in plan.members}, {1.0}),
         }
         for what, (theirs, ours) in expected.items():
             if theirs != ours:

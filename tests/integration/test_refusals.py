@@ -15,7 +15,7 @@ from support import Quiet, make_federation
 
 import aggregation
 import fmfl_secure.coordinator
-from aggregation import RefusedError
+from aggregation import Identity, RefusedError
 from fmfl_secure.coordinator import Coordinator
 from fmfl_secure.data.errors import EmptyTextError
 from fmfl_secure.engines.local import LocalEngine
@@ -523,3 +523,18 @@ def test_other_settings_do_not_resume_a_run(federation) -> None:
         run(folder, resume=True)
     with pytest.raises(RunError, match="is not empty"):
         run(folder)
+
+
+def test_a_ledger_of_another_identity_is_refused(federation) -> None:
+    """A whole ledger made anew verifies in itself; the site knows its own key."""
+    folder = federation()
+    path = folder / "sites/site-1/ledger.sqlite"
+    path.unlink()
+    stranger = Identity.generate("site-1")
+    ledger = Ledger.create(
+        path, population="site-1", unit="record", signer=stranger, public_key=stranger.public.key
+    )
+    ledger.grant(epsilon=100.0, delta=1e-5)
+    found = refused(folder, RunError, "no data was read")
+    assert found.observer.refused["site-1"][0] == "configuration"
+    assert "another identity" in found.observer.refused["site-1"][1]
