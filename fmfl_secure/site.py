@@ -120,7 +120,7 @@ class Site:
         if budget.public_key != self._identity.public.key:
             raise ConfigError(
                 f"{self.name}: the ledger was opened by another identity than this site's",
-                hint="Restore the site's own ledger; a copy signed anew has forgotten what it owes.",
+                hint="Restore the site's own; one that was made anew has forgotten what was spent.",
             )
         if budget.population != self._settings.budget.population:
             raise ConfigError(
