@@ -20,6 +20,7 @@ is verified, and refused with a subclass of `AggregationError`, whose `code` is 
 
 from .aggregator import Aggregator
 from .coordinator import Coordinator
+from .custodian import Custodian
 from .decryptor import Decryptor
 from .errors import (
     AggregationError,
@@ -57,6 +58,7 @@ __all__ = [
     "CohortError",
     "ConfigurationError",
     "Coordinator",
+    "Custodian",
     "Decryptor",
     "Encoding",
     "Identity",

@@ -8,19 +8,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import masking, messages, protocol, residues
+from . import mac, masking, messages, protocol, residues
 from .errors import CohortError, OpeningError, PlanError, RoleError, StateError, UploadError
 from .identity import Identity, PublicIdentity
-from .messages import Opening, OpeningList, SumManifest, UploadManifest
+from .messages import Opening, OpeningList, Sigma, SumManifest, UploadManifest
 from .protocol import SumUpload
 
 
 @dataclass(slots=True)
 class _Arrival:
+    signer: PublicIdentity
     manifest: bytes
     commitment: bytes
     digests: list[bytes]
     added: int = 0  # chunks that are in the sum
+    secret: bytes = b""  # the collective suite's sealed secret, which only the decryptor opens
     complete: bool = False
 
 
@@ -29,9 +31,12 @@ class Aggregator:
 
     5. `add` takes a site's upload chunk by chunk, in any interleaving of sites. What is kept is
        one running sum, whatever the number of sites. An upload that breaks off may be handed in
-       again: chunks already added are skipped.
-    6. `opening_list` states what arrived; `add_opening` takes the seeds.
-    7. `total` takes the self-masks away and signs the sum.
+       again: chunks already added are skipped. In the collective suite an upload ends with a box
+       for the decryptor, 32 KiB a site, which is kept and passed on.
+    6. `opening_list` states what arrived; `sealed_secrets` are what the decryptor confirms it
+       by; `add_opening` takes the seeds and tags.
+    7. `total` takes the self-masks away and signs the sum. In the collective suite they lie on
+       the secrets only, and their sum goes to the decryptor as the last chunk.
 
     Calls must come from one thread at a time.
     """
@@ -79,6 +84,7 @@ class Aggregator:
         self._arrivals: dict[str, _Arrival] = {}
         self._list: bytes | None = None
         self._seeds: dict[str, bytes] = {}
+        self._tags: dict[str, tuple[int, ...]] = {}
         self._total: SumUpload | None = None
 
     @property
@@ -105,9 +111,13 @@ class Aggregator:
         if arrival.complete:
             return
         modulus = self._round.parameters.modulus
-        checked = protocol.checked_chunks(chunks, arrival.digests, self._round.chunk_size)
+        cap = messages.SIGMA_CAP if self._round.collective else None
+        checked = protocol.checked_chunks(chunks, arrival.digests, self._round.chunk_size, cap)
         for k, chunk in enumerate(checked):
             if k < arrival.added:
+                continue
+            if k == len(self._sum):
+                self._keep_secret(arrival, chunk)
                 continue
             residues.add(self._sum[k], self._round.unpack_chunk(chunk), modulus)
             arrival.added = k + 1
@@ -126,9 +136,22 @@ class Aggregator:
                 messages.digest(self._arrivals[m.identity.name].manifest)
                 for m in self._cohort.members
             )
-            listed = OpeningList(self._cohort.transcript, digests)
+            first = self._arrivals[self._cohort.names[0]].manifest
+            listed = OpeningList(self._cohort.transcript, digests, first)
             self._list = messages.seal(self._identity, listed)
         return self._list
+
+    def sealed_secrets(self) -> tuple[bytes, ...]:
+        """The sites' sealed secrets, in cohort order; empty but in the collective suite.
+
+        Raises:
+            StateError: An upload is missing.
+        """
+        if self.missing:
+            raise StateError(f"uploads are missing: {', '.join(self.missing)}")
+        if not self._round.collective:
+            return ()
+        return tuple(self._arrivals[name].secret for name in self._cohort.names)
 
     def add_opening(self, opening: bytes) -> None:
         """Take a site's seed (step 6).
@@ -149,7 +172,8 @@ class Aggregator:
         expected = masking.commitment(body.seed, self._cohort.transcript, name)
         if not hmac.compare_digest(expected, self._arrivals[name].commitment):
             raise OpeningError(f"the seed of {name} is not the one it committed to")
-        self._seeds[name] = body.seed
+        tags = mac.decode_tags(body.tags)
+        self._seeds[name], self._tags[name] = body.seed, tags
 
     def total(self) -> SumUpload:
         """Take the self-masks away and sign the sum (step 7).
@@ -161,28 +185,46 @@ class Aggregator:
             return self._total
         if self._list is None or self.unopened:
             raise StateError(f"openings are missing: {', '.join(self.unopened)}")
-        modulus = self._round.parameters.modulus
-        degree = self._round.packing.degree
+        modulus, transcript = self._round.parameters.modulus, self._cohort.transcript
+        degree, collective = self._round.packing.degree, self._round.collective
+        label = masking.SELF_SIGMA_LABEL if collective else masking.SELF_LABEL
         streams = [
-            masking.self_stream(seed, self._cohort.transcript, name, modulus, degree)
+            masking.self_stream(seed, transcript, name, modulus, degree, label)
             for name, seed in self._seeds.items()
         ]
         chunks: list[bytes] = []
         for k, chunk in enumerate(self._sum):
-            opened = chunk.copy()
-            for stream in streams:
-                residues.subtract(opened[0], stream.chunk(k), modulus)
-            chunks.append(residues.pack(opened, modulus))
+            if not collective:
+                chunk = chunk.copy()  # noqa: PLW2901 - the sum stays as it is until all is done
+                masks = masking.sum_streams(streams, k, modulus, degree)
+                residues.subtract(chunk[0], masks, modulus)
+            chunks.append(residues.pack(chunk, modulus))
+        if collective:
+            masks = masking.sum_streams(streams, 0, modulus, degree)
+            chunks.append(residues.pack(masks, modulus))
+        tags: tuple[int, ...] = (0,) * mac.TAGS
+        for each in self._tags.values():
+            tags = mac.add_tags(tags, each)
         manifest = SumManifest(
-            transcript=self._cohort.transcript,
+            transcript=transcript,
             opening_list=messages.digest(self._list),
             chunk_digests=b"".join(messages.digest(chunk) for chunk in chunks),
+            tags=mac.encode_tags(tags),
         )
+        # The sum is packed in place and not needed any more: two of them would double the memory.
+        self._sum = np.empty((0, *self._sum.shape[1:]), dtype=np.uint64)
         self._total = SumUpload(messages.seal(self._identity, manifest), tuple(chunks))
         return self._total
 
+    def _keep_secret(self, arrival: _Arrival, chunk: bytes) -> None:
+        body = messages.unseal(chunk, Sigma, arrival.signer, messages.SIGMA_CAP)
+        if body.transcript != self._cohort.transcript:
+            raise UploadError(f"the sealed secret of {arrival.signer.name} is of another cohort")
+        arrival.secret = chunk
+        arrival.added += 1
+
     def _arrival(self, manifest: bytes) -> _Arrival:
-        chunks = self._round.packing.chunks
+        chunks = self._round.upload_items
         cap = messages.manifest_cap(chunks)
         name = messages.sender(manifest, cap)
         try:
@@ -195,7 +237,7 @@ class Aggregator:
         known = self._arrivals.get(name)
         if known is None:
             digests = protocol.split_digests(body.chunk_digests, chunks)
-            known = self._arrivals[name] = _Arrival(manifest, body.commitment, digests)
+            known = self._arrivals[name] = _Arrival(signer, manifest, body.commitment, digests)
         elif known.manifest != manifest:
             raise UploadError(f"{name} sent another upload before")
         return known

@@ -59,16 +59,20 @@ def unpack(data: bytes, count: int, modulus: int) -> Residues:
     if len(data) != expected:
         raise UploadError(f"a chunk has {len(data)} bytes, expected {expected}")
     size = _pair_size(modulus)
-    width = np.uint64(modulus.bit_length())
-    raw = np.zeros((count // 2, 16), dtype=np.uint8)
-    raw[:, :size] = np.frombuffer(data, dtype=np.uint8).reshape(-1, size)
-    words = raw.view("<u8")
-    mask = np.uint64((1 << int(width)) - 1)
+    width = modulus.bit_length()
     residues = np.empty((count // 2, 2), dtype=np.uint64)
-    np.bitwise_and(words[:, 0], mask, out=residues[:, 0])
-    np.right_shift(words[:, 0], width, out=residues[:, 1])
-    if 2 * width > 64:
-        residues[:, 1] |= words[:, 1] << (np.uint64(64) - width)
+    if size >= 8:
+        # The first eight bytes of a pair hold the low residue, its last eight the high one.
+        low = _strided_words(data, count // 2, size, 0)
+        high = _strided_words(data, count // 2, size, size - 8)
+        np.bitwise_and(low, np.uint64((1 << width) - 1), out=residues[:, 0])
+        np.right_shift(high, np.uint64(64 - width), out=residues[:, 1])
+    else:
+        raw = np.zeros((count // 2, 8), dtype=np.uint8)
+        raw[:, :size] = np.frombuffer(data, dtype=np.uint8).reshape(-1, size)
+        words = raw.view("<u8")[:, 0]
+        np.bitwise_and(words, np.uint64((1 << width) - 1), out=residues[:, 0])
+        np.right_shift(words, np.uint64(width), out=residues[:, 1])
     if residues.max(initial=0) >= modulus:
         raise UploadError("a residue is not below the modulus")
     return residues.reshape(-1)
@@ -98,6 +102,11 @@ def to_signed(values: Residues, modulus: int) -> npt.NDArray[np.int64]:
     return np.where(signed > modulus // 2, signed - np.int64(modulus), signed)
 
 
+def reduce(total: Residues, modulus: int) -> None:
+    """Reduce any 64-bit words in place, modulo `modulus`."""
+    total -= total // np.uint64(modulus) * np.uint64(modulus)
+
+
 def _reduce(total: Residues, modulus: int) -> None:
     # Where total < q, total - q wraps to something huge, and the minimum keeps total: no branch.
     np.minimum(total, total - np.uint64(modulus), out=total)
@@ -108,3 +117,9 @@ def _pair_size(modulus: int) -> int:
     if width % 4 or not 4 <= width <= 60:
         raise ParameterError(f"a modulus of {width} bits has no wire form")
     return width // 4
+
+
+def _strided_words(data: bytes, count: int, stride: int, offset: int) -> Residues:
+    return np.ndarray(
+        (count,), dtype="<u8", buffer=data, offset=offset if count else 0, strides=(stride,)
+    )

@@ -83,11 +83,11 @@ def mask_vectors() -> dict[str, object]:
 def message_vectors() -> dict[str, object]:
     bodies = (
         messages.Ready(TRANSCRIPT, SECRET),
-        messages.UploadManifest(TRANSCRIPT, SECRET * 2, SECRET),
-        messages.OpeningList(TRANSCRIPT, (SECRET, TRANSCRIPT)),
-        messages.Opening(TRANSCRIPT, SECRET, SECRET),
-        messages.SumManifest(TRANSCRIPT, SECRET, SECRET),
-        messages.Release(TRANSCRIPT, SECRET, b"\x01\x00\xff\xff"),
+        messages.UploadManifest(TRANSCRIPT, SECRET * 2, SECRET, b""),
+        messages.OpeningList(TRANSCRIPT, (SECRET, TRANSCRIPT), b"first"),
+        messages.Opening(TRANSCRIPT, SECRET, SECRET, TRANSCRIPT[:16]),
+        messages.SumManifest(TRANSCRIPT, SECRET, SECRET, TRANSCRIPT[:16]),
+        messages.Release(TRANSCRIPT, SECRET, b"\x01\x00\xff\xff", TRANSCRIPT[:16]),
     )
     sealed = {body.KIND: messages.seal(identity(), body).hex() for body in bodies}
     return {
