@@ -23,6 +23,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import dp_accounting
+import numpy as np
 from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 
@@ -30,8 +31,10 @@ from privacy.errors import PlanError
 from privacy.events import Event, NonPrivate, PoissonSampledGaussian
 
 RDP_UNIT = 10**12  # one nat is this many units
-# dp-accounting sums in float64; a relative margin far above its rounding keeps "rounded up" true.
+# dp-accounting sums in float64; margins far above its rounding keep "rounded up" true. A step's
+# cost is a logarithm near 0 at small rates, so its error is absolute, not relative.
 _FLOAT_MARGIN = 1e-10
+_STEP_MARGIN = 1e-14  # nat
 
 # (sample_rate, steps) of ordinary fine-tuning runs; the orders of a grant are those that need
 # the least noise on these. Public constants: orders must not depend on the data or the run.
@@ -65,12 +68,22 @@ def epsilon_of_rdp(order: int, cost: int, delta: float) -> float:
 def _cost_at(event: Event, order: int) -> int | None:
     if isinstance(event, NonPrivate):
         return None
-    accountant = RdpAccountant([order])
-    accountant.compose(_dp_event(event))
-    rho = float(accountant.rdp[0])
-    if not math.isfinite(rho):
+    try:
+        cost = _renyi_costs(event, [order])[0]
+    except ArithmeticError:  # noise or steps whose cost float64 cannot hold
         return None
-    return math.ceil(rho * (1.0 + _FLOAT_MARGIN) * RDP_UNIT)
+    return math.ceil(cost) if math.isfinite(cost) else None
+
+
+def _renyi_costs(event: PoissonSampledGaussian, orders: Sequence[int]) -> list[float]:
+    # In RDP_UNIT, margins included, not yet rounded up to a whole number.
+    accountant = RdpAccountant(list(orders))
+    with np.errstate(divide="ignore", over="ignore"):
+        accountant.compose(_dp_event(event))
+    return [
+        (float(rho) * (1.0 + _FLOAT_MARGIN) + event.steps * _STEP_MARGIN) * RDP_UNIT
+        for rho in accountant.rdp
+    ]
 
 
 def rdp_cost(event: Event, orders: Sequence[int]) -> dict[int, int | None]:
@@ -158,10 +171,13 @@ def filter_orders(epsilon: float, delta: float) -> tuple[int, int]:
         ):
             continue
         orders = (order, order + 1)
-        score = sum(
-            math.log(_least_noise(q, steps, orders, epsilon, delta, tolerance=1e-3))
-            for q, steps in _REFERENCE_WORKLOADS
-        )
+        try:
+            score = sum(
+                math.log(_least_noise(q, steps, orders, epsilon, delta, tolerance=1e-3))
+                for q, steps in _REFERENCE_WORKLOADS
+            )
+        except PlanError:  # these orders' bounds are a hair above 0: no noise is enough
+            continue
         if best is None or score < best[0]:
             best = (score, order)
         elif order > best[1] + 3:  # the score is unimodal; three worse in a row end the search
@@ -207,12 +223,10 @@ def _least_noise(
 ) -> float:
     def passes(noise_multiplier: float) -> bool:
         event = PoissonSampledGaussian(sample_rate, noise_multiplier, steps)
-        accountant = RdpAccountant(list(orders))
-        accountant.compose(_dp_event(event))
+        # The ledger rounds every round's cost up to a unit, and there are at most `steps` rounds.
         return any(
-            rho * (1.0 + _FLOAT_MARGIN) * RDP_UNIT + 1.0
-            <= rdp_bound(order, epsilon, delta / len(orders))
-            for order, rho in zip(orders, accountant.rdp, strict=True)
+            cost + steps <= rdp_bound(order, epsilon, delta / len(orders))
+            for order, cost in zip(orders, _renyi_costs(event, orders), strict=True)
         )
 
     low, high = 0.05, 1.0

@@ -30,6 +30,10 @@ from privacy.training import ClippedSum, Collate, PerRecordLoss
 # float32 sums over padded batches agree to about 1e-6; coupled losses miss by 10 % and more.
 _TOLERANCE = 1e-3
 
+# How hooks and autograd fail on a model that they do not support, in so many ways: DoRA is a
+# TypeError, a parameter outside a layer an AttributeError, an operation in place a RuntimeError.
+_FAILURES = (TrainingError, RuntimeError, TypeError, AttributeError, ValueError, IndexError)
+
 _REFUSED_MODULES: tuple[tuple[type[nn.Module], str], ...] = (
     (nn.modules.batchnorm._BatchNorm, "it mixes records; use LayerNorm or GroupNorm"),
     (nn.modules.instancenorm._InstanceNorm, "it keeps statistics of records; use GroupNorm"),
@@ -67,8 +71,11 @@ def check_admission(
     try:
         _randomise(trainable)
         _measure(model, trainable, loss, collate, records, physical_batch_size)
-    except (TrainingError, NotImplementedError) as error:
-        raise AdmissionError(f"per-record gradients do not work on this model: {error}") from error
+    except _FAILURES as error:
+        raise AdmissionError(
+            f"per-record gradients do not work on this model: {type(error).__name__}: {error}",
+            hint="Train ordinary Linear, Embedding and norm layers, as LoRA on Linear layers does.",
+        ) from error
     finally:
         with torch.no_grad():
             for name, parameter in trainable.items():
@@ -80,7 +87,7 @@ def _refuse_by_kind(model: nn.Module) -> None:
         for kind, reason in _REFUSED_MODULES:
             if isinstance(module, kind):
                 raise AdmissionError(f"module {name} is a {type(module).__name__}: {reason}")
-        if isinstance(module, nn.Dropout) and module.p > 0:
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
             raise AdmissionError(
                 f"module {name} has dropout {module.p}: its masks would come from a public seed",
                 hint="Set dropout to 0; the noise of private training regularises already.",
@@ -108,6 +115,11 @@ def _measure(
     norms = torch.stack([g.norm() for g in single])
     # A bound between the norms: some records are clipped and some are not.
     max_grad_norm = float(norms.median())
+    if not 0.0 < max_grad_norm < float("inf"):
+        raise AdmissionError(
+            "half of the synthetic records or more have a gradient that is zero or not finite: "
+            "they measure nothing"
+        )
     everyone = [np.array([i], dtype=np.int64) for i in range(records)]
 
     def clipped_sum(
@@ -176,7 +188,7 @@ def _check_every_parameter_learns(
 
 
 def _clip(gradient: torch.Tensor, max_grad_norm: float) -> torch.Tensor:
-    return gradient * min(1.0, max_grad_norm / (float(gradient.norm()) + 1e-6))
+    return gradient.double() * (max_grad_norm / max(float(gradient.norm()), max_grad_norm))
 
 
 def _clipped_sum(

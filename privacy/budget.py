@@ -168,7 +168,14 @@ class Budget:
         for record in records:
             try:
                 budget._apply(record)
-            except (KeyError, TypeError, ValueError, PlanError, LedgerError) as error:
+            except (
+                KeyError,
+                TypeError,
+                ValueError,
+                ArithmeticError,
+                PlanError,
+                LedgerError,
+            ) as error:
                 if isinstance(error, LedgerDamaged):
                     raise
                 raise LedgerDamaged(
@@ -196,10 +203,10 @@ class Budget:
         elif record.kind == "commit":
             reservation = self.require_open(str(body["run"]))
             self._require_remaining(reservation)
-            self._commit(reservation, int(body["round"]), record.at)
+            self._commit(reservation, _whole(body["round"]), record.at)
         elif record.kind == "refund":
             reservation = self.require_open(str(body["run"]))
-            if int(body["rounds"]) != reservation.remaining_rounds:
+            if _whole(body["rounds"]) != reservation.remaining_rounds:
                 raise LedgerDamaged("a refund gives back other than the unstarted rounds")
             reservation.open = False
         elif record.kind == "non-private":
@@ -218,10 +225,10 @@ class Budget:
 
     def _parse_grant(self, body: dict[str, Any], at: str) -> Grant:
         grant = Grant(
-            number=int(body["grant"]),
+            number=_whole(body["grant"]),
             epsilon=float.fromhex(body["epsilon"]),
             delta=float.fromhex(body["delta"]),
-            orders=tuple(int(order) for order in body["orders"]),
+            orders=tuple(_whole(order) for order in body["orders"]),
             purpose=str(body["purpose"]),
             at=at,
         )
@@ -234,20 +241,22 @@ class Budget:
     def _parse_reservation(self, body: dict[str, Any], at: str) -> Reservation:
         reservation = Reservation(
             run=str(body["run"]),
-            grant=int(body["grant"]),
+            grant=_whole(body["grant"]),
             event=parse_event(body["event"]),
-            rounds=int(body["rounds"]),
+            rounds=_whole(body["rounds"]),
             plan=str(body["plan"]),
             purpose=str(body["purpose"]),
             at=at,
         )
         if reservation.run in self.reservations:
             raise LedgerDamaged(f"run {reservation.run} reserves twice")
+        if reservation.rounds < 1:  # fewer would take back what others spent
+            raise LedgerDamaged(f"run {reservation.run} reserves {reservation.rounds} rounds")
         orders = self._grant(reservation.grant).orders
         computed = rdp_cost(reservation.event, orders)
         for order, cost in computed.items():
             stored = body["cost"][str(order)]
-            if cost is None or abs(int(stored) - cost) > _COST_TOLERANCE * cost + 1:
+            if cost is None or abs(_whole(stored) - cost) > _COST_TOLERANCE * cost + 1:
                 raise LedgerDamaged(f"the cost stored at order {order} is not the event's")
         return reservation
 
@@ -365,3 +374,9 @@ class Budget:
         if self.non_private:
             return math.inf, 1.0
         return sum(g.epsilon for g in self.grants), sum(g.delta for g in self.grants)
+
+
+def _whole(value: object) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is not a whole number")
+    return value

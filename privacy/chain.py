@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -54,7 +54,7 @@ class Record:
     kind: str
     at: str
     body: dict[str, Any]
-    salt: str
+    salt: str = field(repr=False)  # shown to others, it would let them guess at the body
     previous: str
     digest: str
     signature: str

@@ -37,15 +37,15 @@ class PoissonSampledGaussian:
             raise PlanError(f"sample_rate is {self.sample_rate}, expected 0 < q <= 1")
         if not (self.noise_multiplier > 0.0 and math.isfinite(self.noise_multiplier)):
             raise PlanError(f"noise_multiplier is {self.noise_multiplier}, expected > 0")
-        if self.steps < 1:
-            raise PlanError(f"steps is {self.steps}, expected at least 1")
+        if not isinstance(self.steps, int) or self.steps < 1:
+            raise PlanError(f"steps is {self.steps}, expected a whole number, at least 1")
 
     def canonical(self) -> dict[str, Any]:
         """The event as JSON-ready data, floats exact."""
         return {
             "kind": "poisson-sampled-gaussian",
-            "sample_rate": self.sample_rate.hex(),
-            "noise_multiplier": self.noise_multiplier.hex(),
+            "sample_rate": float(self.sample_rate).hex(),
+            "noise_multiplier": float(self.noise_multiplier).hex(),
             "steps": self.steps,
         }
 
@@ -81,7 +81,7 @@ def parse_event(data: Any) -> Event:
             event: Event = PoissonSampledGaussian(
                 sample_rate=float.fromhex(fields.pop("sample_rate")),
                 noise_multiplier=float.fromhex(fields.pop("noise_multiplier")),
-                steps=int(fields.pop("steps")),
+                steps=fields.pop("steps"),
             )
         elif kind == "non-private":
             event = NonPrivate(reason=str(fields.pop("reason")))
@@ -91,4 +91,6 @@ def parse_event(data: Any) -> Event:
         raise PlanError(f"malformed event: {error!r}") from error
     if fields:
         raise PlanError(f"event of kind {kind!r} has unknown fields {sorted(fields)}")
+    if event.canonical() != data:
+        raise PlanError(f"event of kind {kind!r} is not in canonical form")
     return event

@@ -21,6 +21,7 @@ the last of a budget.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -35,6 +36,19 @@ from privacy.plan import RELATION
 
 _BUSY_TIMEOUT_S = 60.0
 _APPLICATION_ID = 0x464D464C  # "FMFL", in the SQLite header
+_ANCHOR = re.compile(r"[1-9][0-9]{0,17}:[0-9a-f]{64}")
+_PUBLIC_KEY = re.compile(r"[0-9a-f]{64}")
+
+# Primary SQLite codes that speak of the surroundings and not of what the file holds.
+_NO_ACCESS = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+}
 
 # The triggers keep honest tools honest; against others there is the chain.
 _SCHEMA = (
@@ -90,19 +104,22 @@ class Ledger:
             "relation": RELATION,
             "public_key": public_key.hex(),
         }
-        with closing(_connect(path)) as connection:
-            try:
+        record = new_record(previous=None, kind="open", body=body, signer=signer)
+        try:
+            Budget.replay(verify_chain([record.to_line()], public_key))
+        except (LedgerDamaged, ValueError) as error:
+            raise LedgerError(f"the signer and the public key do not agree: {error}") from error
+        try:
+            with _connection(path, mode="rwc") as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("BEGIN IMMEDIATE")
                 connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
                 for statement in _SCHEMA:
                     connection.execute(statement)
-                _insert(
-                    connection, new_record(previous=None, kind="open", body=body, signer=signer)
-                )
+                _insert(connection, record)
                 connection.execute("COMMIT")
-            except sqlite3.DatabaseError as error:
-                raise LedgerError(f"cannot create a ledger at {path}: {error}") from error
+        except LedgerDamaged as error:  # another process was first
+            raise LedgerError(f"cannot create a ledger at {path}: {error}") from error
         return cls(path, signer=signer)
 
     def grant(self, *, epsilon: float, delta: float, purpose: str = "") -> Grant:
@@ -113,17 +130,18 @@ class Ledger:
         """
         orders = filter_orders(epsilon, delta)
         with self._transaction() as (budget, append):
+            number = len(budget.grants) + 1
             append(
                 "grant",
                 {
-                    "grant": len(budget.grants) + 1,
+                    "grant": number,
                     "epsilon": float(epsilon).hex(),
                     "delta": float(delta).hex(),
                     "orders": list(orders),
                     "purpose": purpose,
                 },
             )
-        return self.budget().grants[-1]
+        return self.budget().grants[number - 1]
 
     def reserve(
         self, *, run: str, event: Event, rounds: int, plan: str, purpose: str = ""
@@ -144,8 +162,8 @@ class Ledger:
             BudgetExhausted: No grant covers it; says what would fit.
             LedgerError: The run holds a reservation on other terms.
         """
-        if rounds < 1:
-            raise LedgerError(f"rounds is {rounds}, expected at least 1")
+        if not isinstance(rounds, int) or rounds < 1:
+            raise LedgerError(f"rounds is {rounds}, expected a whole number, at least 1")
         with self._transaction() as (budget, append):
             held = budget.reservations.get(run)
             if held is not None:
@@ -219,7 +237,7 @@ class Ledger:
         Raises:
             LedgerDamaged: One does not verify.
         """
-        with closing(_connect(self._path)) as connection:
+        with _connection(self._path) as connection:
             return _read(connection)
 
     def head(self) -> tuple[int, str]:
@@ -237,34 +255,35 @@ class Ledger:
             LedgerError: The anchor is malformed.
             LedgerDamaged: The ledger was truncated, rolled back or forked since.
         """
-        number, _, digest = anchor.partition(":")
-        if not number.isdigit() or len(digest) != 64:
-            raise LedgerError(f"{anchor!r} is not an anchor, expected SEQUENCE:DIGEST")
+        if not _ANCHOR.fullmatch(anchor):
+            raise LedgerError(f"{anchor[:90]!r} is not an anchor, expected SEQUENCE:DIGEST")
+        sequence, _, digest = anchor.partition(":")
+        number = int(sequence)
         records = self.records()
-        if int(number) > len(records):
+        if number > len(records):
             raise LedgerDamaged(
                 f"the ledger ends at record {len(records)}, the anchor is at {number}: "
                 "it was truncated or rolled back"
             )
-        if int(number) < 1 or records[int(number) - 1].digest != digest:
+        if records[number - 1].digest != digest:
             raise LedgerDamaged(f"record {number} is not the one the anchor names: it was forked")
 
     @contextmanager
     def _transaction(self) -> Iterator[tuple[Budget, _Append]]:
         if self._signer is None:
             raise LedgerError("this ledger is open for reading only")
-        with closing(_connect(self._path)) as connection:
+        with _connection(self._path) as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 records = _read(connection)
                 append = _Append(connection, records[-1], self._signer)
                 yield Budget.replay(records), append
                 if append.record is not None:
-                    # The same arithmetic that will read it back must accept it first.
-                    Budget.replay([*records, append.record])
+                    _require_readable(connection)
                 connection.execute("COMMIT")
             except BaseException:
-                connection.execute("ROLLBACK")
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
                 raise
 
 
@@ -280,10 +299,39 @@ class _Append:
         _insert(self._connection, self.record)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
-    connection.execute("PRAGMA synchronous=FULL")
-    return connection
+@contextmanager
+def _connection(path: Path, *, mode: str = "rw") -> Iterator[sqlite3.Connection]:
+    # Mode rw never creates: a ledger that was deleted is missed, and not begun anew, empty.
+    try:
+        with closing(
+            sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode={mode}",
+                uri=True,
+                timeout=_BUSY_TIMEOUT_S,
+                isolation_level=None,
+            )
+        ) as connection:
+            connection.execute("PRAGMA synchronous=FULL")
+            yield connection
+    except sqlite3.Error as error:
+        # The low byte of an extended code is the primary one.
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NO_ACCESS:
+            raise LedgerError(
+                f"cannot use the ledger at {path}: {error}",
+                hint="Is it there, writable, on a disk with room, and not held by another process?",
+            ) from error
+        raise LedgerDamaged(f"{path} is not a readable ledger: {error}") from error
+
+
+def _require_readable(connection: sqlite3.Connection) -> None:
+    """What was just appended must verify as it will when it is read back, signature included."""
+    try:
+        Budget.replay(_read(connection))
+    except LedgerDamaged as error:
+        raise LedgerError(
+            f"the ledger is unchanged: what was to be added would not verify: {error}",
+            hint="Check that the signer is the identity that the ledger was created with.",
+        ) from error
 
 
 def _insert(connection: sqlite3.Connection, record: Record) -> None:
@@ -291,18 +339,11 @@ def _insert(connection: sqlite3.Connection, record: Record) -> None:
 
 
 def _read(connection: sqlite3.Connection) -> list[Record]:
-    try:
-        rows = connection.execute("SELECT line FROM records ORDER BY sequence").fetchall()
-    except sqlite3.DatabaseError as error:
-        raise LedgerDamaged(f"not a readable ledger: {error}") from error
+    rows = connection.execute("SELECT line FROM records ORDER BY sequence").fetchall()
     lines = [row[0] for row in rows]
     if not lines:
         raise LedgerDamaged("the ledger holds no records")
     public_key = parse_line(lines[0]).body.get("public_key")
-    if not isinstance(public_key, str) or len(public_key) != 64:
+    if not isinstance(public_key, str) or not _PUBLIC_KEY.fullmatch(public_key):
         raise LedgerDamaged("the first record names no public key")
-    try:
-        key = bytes.fromhex(public_key)
-    except ValueError as error:
-        raise LedgerDamaged("the first record names no public key") from error
-    return list(verify_chain(lines, key))
+    return list(verify_chain(lines, bytes.fromhex(public_key)))

@@ -54,8 +54,10 @@ class PrivacyPlan:
         check_epsilon_delta(1.0, self.delta)
         if not self.unit:
             raise PlanError("unit is empty, expected 'record' or a column name")
-        if self.population < 1:
-            raise PlanError(f"population is {self.population}, expected at least 1")
+        for name, least in (("population", 1), ("rounds", 1), ("repeats", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise PlanError(f"{name} is {value}, expected a whole number, at least {least}")
         if self.delta > 1.0 / (10.0 * self.population):
             raise PlanError(
                 f"delta is {self.delta}, expected at most 1 / (10 x population) = "
@@ -64,10 +66,6 @@ class PrivacyPlan:
             )
         if not (self.max_grad_norm > 0.0 and math.isfinite(self.max_grad_norm)):
             raise PlanError(f"max_grad_norm is {self.max_grad_norm}, expected > 0")
-        if self.rounds < 1:
-            raise PlanError(f"rounds is {self.rounds}, expected at least 1")
-        if self.repeats < 0:
-            raise PlanError(f"repeats is {self.repeats}, expected at least 0")
         self.round_event()  # checks sample_rate, noise_multiplier and steps
 
     @classmethod

@@ -276,17 +276,10 @@ class LocalEngine:
             exchanges.append(site_attempt.exchange(cohort))
         for name, site_attempt in attempt.sites.items():
             upload = site_attempt.upload(cohort, attempt.updates[name], exchanges)  # 5
-            chunks_bytes = sum(len(chunk) for chunk in upload.chunks)
-            self._saw(
-                "aggregator",
-                "upload",
-                upload.manifest,
-                plan,
-                sender=name,
-                chunks_bytes=chunks_bytes,
-            )
+            size = upload.size_bytes
+            self._saw("aggregator", "upload", upload.manifest, plan, sender=name, upload_bytes=size)
             aggregator.add(upload.manifest, upload.chunks)
-            self.store.set_fact("upload_bytes", b"%d" % (len(upload.manifest) + chunks_bytes))
+            self.store.set_fact("upload_bytes", b"%d" % size)
         opening_list = self._decryptor.confirm(  # 6
             cohort, aggregator.opening_list(), aggregator.sealed_secrets()
         )

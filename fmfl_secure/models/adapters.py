@@ -8,8 +8,10 @@ which averaging A and B apart is not.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -85,13 +87,23 @@ def attach_adapter(encoder: nn.Module, base: BaseModel, spec: AdapterSpec) -> nn
         target_modules=targets,
         task_type="FEATURE_EXTRACTION",
     )
-    adapted: nn.Module = peft.get_peft_model(encoder, config)
+    with _peft_warnings_silenced():
+        adapted: nn.Module = peft.get_peft_model(encoder, config)
     config.base_model_name_or_path = base.name  # PEFT writes this machine's path otherwise
     if spec.kind == "ffa-lora":
         for name, parameter in adapted.named_parameters():
             if "lora_A" in name:
                 parameter.requires_grad = False
     return adapted
+
+
+@contextlib.contextmanager
+def _peft_warnings_silenced() -> Iterator[None]:
+    # PEFT 0.21 reads an attribute that Transformers 5.23 deprecates; nothing a user could mend.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+        warnings.filterwarnings("ignore", message="The PEFT config's `base_model_name_or_path`")
+        yield
 
 
 def adapter_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -148,7 +160,8 @@ def adapter_digest(data: bytes) -> str:
 def save_peft_adapter(adapted: nn.Module, folder: Path) -> None:
     """Write `adapter_config.json` and `adapter_model.safetensors`, as PEFT reads them."""
     if isinstance(adapted, peft.PeftModel):
-        adapted.save_pretrained(folder, safe_serialization=True)
+        # Without the embedding layers, which never change here, PEFT has no reason to ask a hub.
+        adapted.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
 
 
 def load_peft_adapter(encoder: nn.Module, folder: Path) -> nn.Module:
@@ -160,7 +173,8 @@ def load_peft_adapter(encoder: nn.Module, folder: Path) -> nn.Module:
     if not (folder / "adapter_config.json").is_file():
         return encoder
     try:
-        adapted: Any = peft.PeftModel.from_pretrained(encoder, folder)
+        with _peft_warnings_silenced():
+            adapted: Any = peft.PeftModel.from_pretrained(encoder, folder)
     except (ValueError, RuntimeError, OSError, KeyError) as error:
         raise ModelError(f"cannot open the adapter in {folder}: {error}") from error
     model: nn.Module = adapted.eval()

@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from fmfl_secure.models.base import BaseModel
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TaskData:
@@ -45,7 +47,15 @@ class TaskData:
 class Task(Protocol):
     """One kind of work on one base model with one adapter."""
 
-    kind: str
+    @property
+    def kind(self) -> str:
+        """Its name in settings."""
+        ...
+
+    @property
+    def base(self) -> BaseModel:
+        """The base model, found and digested."""
+        ...
 
     def build_model(self, *, seed: int) -> nn.Module:
         """A model with a fresh adapter from a public seed; trainable is what gets uploaded."""

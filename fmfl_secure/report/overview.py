@@ -1,0 +1,210 @@
+"""A run's record seen as a report needs it: ledgers worst first, sites that run alike together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fmfl_secure.record import GrantRecord, RunRecord, SiteRecord, SiteStatement
+from fmfl_secure.report import rounding
+
+# Trajectories that agree to this are one mechanism's, apart from rounding in a sum.
+_ALIKE_PLACES = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A site's grant: what it allows, and what has become of it.
+
+    Attributes:
+        site: Name of the site.
+        grant: The grant.
+        of_this_run: Whether this run is charged to it.
+        sole: Whether it is the ledger's only grant.
+        verified: Whether the ledger verified.
+    """
+
+    site: str
+    grant: GrantRecord
+    of_this_run: bool
+    sole: bool
+    verified: bool
+
+    @property
+    def label(self) -> str:
+        """The site's name, with the number of the grant where the ledger has several."""
+        return self.site if self.sole else f"{self.site}, grant {self.grant.number}"
+
+    @property
+    def held(self) -> bool:
+        """Whether open reservations hold more than was spent."""
+        return self.grant.epsilon_charged > self.grant.epsilon_spent
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """Epsilon over the trainings of this run, of all sites where it is the same.
+
+    Attributes:
+        sites: Their names.
+        granted: Epsilon of the grant the run is charged to.
+        before: Epsilon spent before the run.
+        spent: After each training, cumulative.
+        trained: Round number of each training; a repeated round appears twice.
+    """
+
+    sites: tuple[str, ...]
+    granted: float
+    before: float
+    spent: tuple[float, ...]
+    trained: tuple[int, ...]
+
+    @property
+    def final(self) -> float:
+        """Epsilon spent when the run ended."""
+        return self.spent[-1] if self.spent else self.before
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """An (epsilon, delta) that somebody relies on, and who.
+
+    Attributes:
+        epsilon: Granted, or planned.
+        delta: Likewise.
+        sites: Names of the sites it is a promise of; empty for the run's own target.
+        whole_ledger: Whether it adds up several grants of a ledger.
+    """
+
+    epsilon: float
+    delta: float
+    sites: tuple[str, ...]
+    whole_ledger: bool = False
+
+
+def statements(record: RunRecord) -> Iterator[tuple[SiteRecord, SiteStatement]]:
+    """Sites that state a ledger, in the record's order."""
+    for site in record.sites:
+        if site.statement is not None:
+            yield site, site.statement
+
+
+def charged_grant(record: RunRecord, statement: SiteStatement) -> int | None:
+    """Number of the grant this run is charged to; None if the ledger does not know the run."""
+    for charge in statement.runs:
+        if charge.run == record.run:
+            return charge.grant
+    return None
+
+
+def accounts(record: RunRecord) -> list[Account]:
+    """Every grant of every ledger, the one with least left of it first."""
+    found = [
+        Account(
+            site=site.name,
+            grant=grant,
+            of_this_run=grant.number == charged_grant(record, statement),
+            sole=len(statement.grants) == 1,
+            verified=statement.verified,
+        )
+        for site, statement in statements(record)
+        for grant in statement.grants
+    ]
+    return sorted(
+        found, key=lambda one: (_number(one.grant.epsilon_left), one.site, one.grant.number)
+    )
+
+
+def tracks(record: RunRecord) -> list[Track]:
+    """How epsilon grew during this run, sites with the same growth together, highest first."""
+    alike: dict[tuple[object, ...], list[str]] = {}
+    first: dict[tuple[object, ...], tuple[float, SiteStatement, tuple[int, ...]]] = {}
+    for site, statement in statements(record):
+        number = charged_grant(record, statement)
+        granted = [grant.epsilon for grant in statement.grants if grant.number == number]
+        if not granted:
+            continue
+        trained = next(c.rounds_trained for c in statement.runs if c.run == record.run)
+        key = (
+            granted[0],
+            round(statement.epsilon_before, _ALIKE_PLACES),
+            tuple(round(value, _ALIKE_PLACES) for value in statement.epsilon_by_round),
+            trained,
+        )
+        alike.setdefault(key, []).append(site.name)
+        first.setdefault(key, (granted[0], statement, trained))
+    found = [
+        Track(
+            sites=tuple(names),
+            granted=first[key][0],
+            before=first[key][1].epsilon_before,
+            spent=first[key][1].epsilon_by_round,
+            trained=first[key][2],
+        )
+        for key, names in alike.items()
+    ]
+    return sorted(found, key=lambda one: (-_number(one.final), one.sites))
+
+
+def promises(record: RunRecord) -> list[Promise]:
+    """The run's own target, each distinct grant, and each distinct sum of a ledger's grants."""
+    by_grant: dict[tuple[float, float], list[str]] = {}
+    by_ledger: dict[tuple[float, float], list[str]] = {}
+    for site, statement in statements(record):
+        for grant in statement.grants:
+            names = by_grant.setdefault((grant.epsilon, grant.delta), [])
+            if site.name not in names:
+                names.append(site.name)
+        if len(statement.grants) > 1:
+            by_ledger.setdefault(guarantee(statement), []).append(site.name)
+    return [
+        Promise(record.mechanism.target_epsilon, record.mechanism.delta, ()),
+        *(Promise(*key, tuple(names)) for key, names in sorted(by_grant.items())),
+        *(Promise(*key, tuple(names), True) for key, names in sorted(by_ledger.items())),
+    ]
+
+
+def guarantee(statement: SiteStatement) -> tuple[float, float]:
+    """(epsilon, delta) of all a ledger may ever permit: its grants, added up."""
+    return (
+        rounding.add(grant.epsilon for grant in statement.grants),
+        rounding.add(grant.delta for grant in statement.grants),
+    )
+
+
+def group_privacy(epsilon: float, delta: float, size: int) -> tuple[float, float]:
+    """What (epsilon, delta) for one unit gives for a group of `size` units.
+
+    (k epsilon, delta (e^(k epsilon) - 1) / (e^epsilon - 1)) (Vadhan 2017, Lemma 2.2). Replacing
+    one unit by another is a group of two: one is removed and one is added.
+    """
+    if not math.isfinite(epsilon):
+        return math.inf, 1.0
+    if epsilon <= 0:
+        return 0.0, size * delta
+    # Written as a sum, e^0 + e^eps + ..., which neither divides by a small number nor overflows.
+    powers = [i * epsilon for i in range(size)]
+    if powers[-1] > 700:
+        return size * epsilon, math.inf
+    return size * epsilon, delta * math.fsum(math.exp(power) for power in powers)
+
+
+def unverified(record: RunRecord) -> list[str]:
+    """Names of sites whose ledger did not verify."""
+    return [site.name for site, statement in statements(record) if not statement.verified]
+
+
+def released(record: RunRecord) -> list[int]:
+    """Numbers of the rounds that were released."""
+    return [one.round for one in record.rounds if one.status == "released"]
+
+
+def lost(record: RunRecord) -> list[int]:
+    """Numbers of the rounds that were opened and of which no release survived."""
+    return [one.round for one in record.rounds if one.status == "lost"]
+
+
+def _number(value: float) -> float:
+    # NaN has no order; as infinite it sorts where an unknown cost belongs.
+    return math.inf if math.isnan(value) else value

@@ -1,0 +1,217 @@
+"""The page: a record, the sentences and the plots, put into the template."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from fmfl_secure.record import RunCharge, RunRecord
+from fmfl_secure.report import overview, plots, protection, rounding, wording
+from fmfl_secure.report.overview import Promise
+
+_GROUP_SIZES = (2, 4)  # a pair, which is also one unit replaced by another; a family
+_DIGEST_SHOWN = 10  # hexadecimal digits; enough to tell two apart by eye, the full one is beside it
+
+
+@dataclass(frozen=True, slots=True)
+class _Meaning:
+    """A row on what a promise means for one person."""
+
+    label: str
+    promise: Promise
+    verdict: wording.Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """What a promise means for a group of units."""
+
+    size: int
+    epsilon: float
+    delta: float
+    at_1: str
+    void: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """A row on what a promise means for groups."""
+
+    promise: Promise
+    groups: tuple[_Group, ...]
+
+
+def render_html(record: RunRecord) -> str:
+    """The report as one HTML page that needs nothing else.
+
+    The page follows from the record alone: the same record gives the same text. Everything taken
+    from the record is escaped; the only markup inserted as such is that of the plots, whose
+    labels are escaped where they are drawn.
+
+    Args:
+        record: The run.
+
+    Returns:
+        A complete HTML document.
+    """
+    private = record.mechanism.mode != "none"
+    promises = overview.promises(record) if private else []
+    tracks = overview.tracks(record) if private else []
+    accounts = overview.accounts(record)
+    status_word, status_text = wording.status(record)
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            record=record,
+            private=private,
+            status_word=status_word,
+            status_text=status_text,
+            warnings=wording.warnings(record),
+            answers=(
+                ("What was promised", wording.promised(record), wording.meaning_in_short(record)),
+                ("What was spent", wording.spent(record), ()),
+                ("What is left", wording.left(record), ()),
+                ("Who could see what", wording.visibility(record), ()),
+            ),
+            accounts=accounts,
+            tracks=tracks,
+            silent=[site for site in record.sites if site.statement is None],
+            statements=list(overview.statements(record)),
+            epsilon_plot=Markup(plots.epsilon_plot(record, tracks)),  # noqa: S704 - labels are escaped
+            budget_plot=Markup(plots.budget_plot(accounts)),  # noqa: S704 - labels are escaped
+            utility_plot=Markup(plots.utility_plot(record)),  # noqa: S704 - labels are escaped
+            meanings=_meanings(record, promises),
+            sentences=_sentences(promises),
+            groups=_groups(promises),
+            sizes=_GROUP_SIZES,
+            roles=protection.roles(record),
+            limits=protection.limits(record),
+            unit=wording.unit(record),
+            max_bars=plots.MAX_BARS,
+            max_panels=plots.MAX_PANELS,
+            metric_names=plots.metric_names(record),
+            settings=list(_flat(record.settings)),
+            granted=lambda statement: overview.guarantee(statement)[0],
+            cohort=lambda names: wording.cohort(record, names),
+        )
+    )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("fmfl_secure.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(
+        spent=rounding.spent,
+        left=rounding.left,
+        typed=rounding.typed,
+        small=rounding.small,
+        count=rounding.count,
+        size=rounding.size,
+        metric=wording.metric,
+        listing=wording.listing,
+        when=_when,
+        digest=_digest,
+        rounds=_rounds,
+        charge=_charge,
+    )
+    return environment
+
+
+def _meanings(record: RunRecord, promises: Sequence[Promise]) -> list[_Meaning]:
+    return [
+        _Meaning(
+            label=wording.promise_label(one, len(record.sites)),
+            promise=one,
+            verdict=wording.verdict(one.epsilon, one.delta),
+        )
+        for one in promises
+    ]
+
+
+def _sentences(promises: Sequence[Promise]) -> list[str]:
+    """The run's own target and the weakest promise in full; the table has the rest."""
+    if not promises:
+        return []
+    weakest = max(promises, key=lambda one: one.epsilon)
+    distinct = dict.fromkeys((one.epsilon, one.delta) for one in (promises[0], weakest))
+    return [wording.verdict(*one).sentence for one in distinct]
+
+
+def _groups(promises: Sequence[Promise]) -> list[_Groups]:
+    distinct = {(one.epsilon, one.delta): one for one in promises}
+    return [
+        _Groups(one, tuple(_group(one, size) for size in _GROUP_SIZES)) for one in distinct.values()
+    ]
+
+
+def _group(promise: Promise, size: int) -> _Group:
+    epsilon, delta = overview.group_privacy(promise.epsilon, promise.delta, size)
+    verdict = wording.verdict(epsilon, min(delta, 1.0))
+    return _Group(size, epsilon, delta, verdict.at_1, verdict.void)
+
+
+def _when(text: str) -> str:
+    """A UTC time to the minute; anything else as it stands."""
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    if moment.tzinfo is not None:
+        moment = moment.astimezone(dt.UTC)
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+def _digest(text: str) -> str:
+    """The first digits of a digest, with its algorithm."""
+    algorithm, colon, digits = text.rpartition(":")
+    if len(digits) <= _DIGEST_SHOWN:
+        return text
+    return f"{algorithm}{colon}{digits[:_DIGEST_SHOWN]}…"
+
+
+def _rounds(numbers: Sequence[int]) -> str:
+    """`1-3, 5`; rounds that occur again are named again: `1-3, 5; again 2`."""
+    seen: set[int] = set()
+    again = [number for number in numbers if number in seen or seen.add(number)]  # type: ignore[func-returns-value]
+    runs: list[tuple[int, int]] = []
+    for number in sorted(seen):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1] = (runs[-1][0], number)
+        else:
+            runs.append((number, number))
+    text = ", ".join(str(a) if a == b else f"{a}\N{EN DASH}{b}" for a, b in runs) or "none"
+    return f"{text}; again {', '.join(map(str, again))}" if again else text
+
+
+def _charge(charge: RunCharge) -> str:
+    """What a run is charged: all it reserved while open, what it began after."""
+    if charge.open:
+        return wording.count(charge.rounds_reserved, "training")
+    return wording.count(len(charge.rounds_trained), "training")
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Dotted names and values as JSON, in the settings' order."""
+    found: list[tuple[str, str]] = []
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            found += _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list | tuple) and any(isinstance(one, Mapping) for one in value):
+            for place, one in enumerate(value, 1):
+                found += _flat({str(place): one}, f"{prefix}{name}.")
+        else:
+            found.append((f"{prefix}{name}", json.dumps(value, ensure_ascii=False, default=str)))
+    return found

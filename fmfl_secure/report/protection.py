@@ -1,0 +1,150 @@
+"""Who holds, sees and cannot see what, and what nothing here protects.
+
+These follow from the protocol and change with it, hardly with a run's values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fmfl_secure.record import RunRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A role of secure aggregation, as the page shows it."""
+
+    name: str
+    holds: str
+    sees: str
+    cannot: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Something that is not protected.
+
+    Attributes:
+        name: In a few words, with a full stop.
+        text: In plain sentences.
+    """
+
+    name: str
+    text: str
+
+
+_SEVERAL_RECORDS = Limit(
+    "People with several records.",
+    "The protected unit is one record. Somebody with k records at a site is protected like a "
+    "family of k, at k times epsilon.",
+)
+_LIMITS_OF_PRIVACY = (
+    Limit(
+        "People at several sites.",
+        "Each ledger speaks for one site. For somebody whose data are at two sites the two "
+        "ledgers add up: epsilon 3 at each is epsilon 6 for them.",
+    ),
+    Limit(
+        "Facts about the population.",
+        "What is true of everybody in the data may be learned and is meant to be. It can concern "
+        "a person whether or not they are in the data.",
+    ),
+    Limit(
+        "A restored machine.",
+        "The ledger detects edited, deleted and reordered records. If a whole machine is set back "
+        "to an earlier state and nobody outside kept a chain head, this is not detected. Keep the "
+        "chain heads of this page.",
+    ),
+    Limit(
+        "Floating-point arithmetic.",
+        "The proof speaks of real numbers. The noise is drawn with 53 bits from the operating "
+        "system's generator, and a gap between the proof and computer arithmetic remains.",
+    ),
+)
+_LIMITS_WITHOUT_PRIVACY = (
+    Limit(
+        "The data.",
+        "Nothing limits what the released sums and the adapter reveal of any record.",
+    ),
+)
+_LIMITS_OF_THE_PROTOCOL = (
+    Limit(
+        "The base model.",
+        "What its makers trained it on, and what it reveals of that, is not covered.",
+    ),
+    Limit(
+        "Timing and traffic.",
+        "When messages are sent, how large they are and who sends them can be observed.",
+    ),
+    Limit(
+        "The site's own software.",
+        "Everything here assumes that the code installed at the site is the code it says. Each "
+        "site trusts its own installation.",
+    ),
+    Limit(
+        "A poisoned update.",
+        "A site can send a well-formed but harmful update, or make rounds fail. Neither is "
+        "detected.",
+    ),
+    Limit(
+        "The aggregator's honesty about the sum.",
+        "Sites do not yet check the sum with a linear authentication code. An aggregator that "
+        "breaks the protocol could replace a sum unnoticed. That would spoil the adapter; it opens "
+        "no site's update.",
+    ),
+)
+# By whether the run is private.
+_COLLUSION = {
+    True: Limit(
+        "Colluding sites.",
+        "K - 1 of K sites together learn the last one's update from any sum. Its own noise remains "
+        "its protection, and the smallest cohort it accepts.",
+    ),
+    False: Limit(
+        "Colluding sites.",
+        "K - 1 of K sites together learn the last one's update from any sum. Without noise nothing "
+        "remains to protect it.",
+    ),
+}
+
+
+def roles(record: RunRecord) -> tuple[Role, ...]:
+    """Who held, saw and could not see what."""
+    noised = "its own noised update" if record.mechanism.mode != "none" else "its own exact update"
+    return (
+        Role(
+            "Site",
+            "its data, its ledger, its identity key, its own secrets of one attempt",
+            f"{noised}; the sum of each round; the adapter",
+            "another site's data or update. With the others' updates known, the last one follows "
+            "from any sum: K - 1 colluding sites of K learn it",
+        ),
+        Role(
+            "Coordinator",
+            "the plan of each round, the adapter",
+            "who takes part and when; the sum of each round; the adapter",
+            "any site's data, single update or upload in the clear",
+        ),
+        Role(
+            "Aggregator",
+            "nothing secret",
+            "masked ciphertexts, their sizes and times",
+            "any update, and any sum before its release",
+        ),
+        Role(
+            "Decryptor",
+            "the secret key of one attempt, in memory only, destroyed at release or refusal",
+            "one ciphertext an attempt, the sum, and the integers it opens to",
+            "any single update: one upload alone decrypts to random numbers, also together with "
+            "the aggregator",
+        ),
+    )
+
+
+def limits(record: RunRecord) -> list[Limit]:
+    """What is not protected, each with a name."""
+    private = record.mechanism.mode != "none"
+    found = _LIMITS_OF_PRIVACY if private else _LIMITS_WITHOUT_PRIVACY
+    if private and record.mechanism.unit == "record":
+        found = (_SEVERAL_RECORDS, *found)
+    return [*found, *_LIMITS_OF_THE_PROTOCOL, _COLLUSION[private]]

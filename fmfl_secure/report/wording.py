@@ -1,0 +1,408 @@
+"""The sentences that depend on values.
+
+Each says what is known and no more. They are read by people who decide on their basis, so words
+like 'safe' or 'anonymous' do not occur, and a bound that bounds nothing is called that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fmfl_secure.record import RunRecord
+from fmfl_secure.report import rounding
+from fmfl_secure.report.overview import (
+    accounts,
+    charged_grant,
+    guarantee,
+    lost,
+    released,
+    statements,
+    tracks,
+    unverified,
+)
+from privacy.accounting import attack_success_bound
+
+if TYPE_CHECKING:
+    from fmfl_secure.report.overview import Account, Promise, Track
+
+_ONE, _FIVE = "1\N{NO-BREAK SPACE}%", "5\N{NO-BREAK SPACE}%"
+_VOID = "no meaningful bound"
+# From here on an attacker may recognise nine people in ten: no bound in practice.
+_VOID_SUCCESS = 0.9
+_VOID_EPSILON = 8.0
+
+
+def count(number: int, singular: str, plural: str = "") -> str:
+    """`1 site`, `4 sites`."""
+    return f"{rounding.count(number)} {singular if number == 1 else plural or singular + 's'}"
+
+
+def listing(names: Iterable[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    found = list(names)
+    if len(found) <= 1:
+        return "".join(found)
+    return f"{', '.join(found[:-1])} and {found[-1]}"
+
+
+def who(names: Sequence[str], of: int) -> str:
+    """Sites by name, or `all 4 sites`, or their number where names would fill a line."""
+    if len(names) == of and of > 1:
+        return f"all {of} sites"
+    if len(names) <= 3:
+        return listing(names)
+    return f"{len(names)} sites, {names[0]} among them"
+
+
+def cohort(record: RunRecord, names: Sequence[str]) -> str:
+    """Who is in a round's sum; where it is shorter, who is not."""
+    missing = [site.name for site in record.sites if site.name not in names]
+    if not names:
+        return "none"
+    if missing and len(missing) < len(names):
+        return f"{len(names)} of {len(record.sites)}, without {listing(missing)}"
+    return f"all {len(names)}" if not missing else listing(names)
+
+
+def unit(record: RunRecord) -> str:
+    """What one protected unit is."""
+    if record.mechanism.unit == "record":
+        return "one record"
+    return f"one person (all records with one value of “{record.mechanism.unit}”)"
+
+
+def status(record: RunRecord) -> tuple[str, str]:
+    """The run's status as a word and as what it means."""
+    planned = record.mechanism.rounds
+    done = f"{len(released(record))} of {count(planned, 'planned round')} released"
+    gone = lost(record)
+    lost_text = (
+        f" Of {'round' if len(gone) == 1 else 'rounds'} {listing(map(str, gone))} the sum was "
+        "opened and its release was lost; its cost stays spent."
+        if gone
+        else ""
+    )
+    if record.status == "finished":
+        return "Finished", f"{done}.{lost_text}"
+    reason = record.stop_reason.strip().rstrip(".")
+    if record.status == "stopped":
+        reason = reason or "no reason was recorded"
+        return "Stopped early", f"{done}. Reason: {reason}.{lost_text}"
+    done += f". Reason: {reason}" if reason else ""
+    if record.mechanism.mode == "none":
+        on = "To go on, start the same run again with unchanged settings."
+    else:
+        on = (
+            "What the trained rounds cost is spent and stays spent. What the run still holds in "
+            "reserve stays held until it goes on or is closed. To go on, start the same run "
+            f"({record.run}) again with unchanged settings: released rounds are kept and cost "
+            "nothing more; a round whose update was lost before it was stored is trained again "
+            f"and charged again ({count(record.mechanism.repeats, 'such repeat')} paid for in "
+            "advance)."
+        )
+    return "Interrupted", f"{done}.{lost_text} {on}"
+
+
+def promised(record: RunRecord) -> str:
+    """What was promised, to whom."""
+    if record.mechanism.mode == "none":
+        return (
+            "Nothing. This run trained without noise and has no privacy guarantee at all. Such a "
+            "run is for data declared public only."
+        )
+    found = {guarantee(statement) for _, statement in statements(record) if statement.grants}
+    grants = sorted(found)
+    if not grants:
+        return (
+            f"The run was planned to cost each site at most epsilon "
+            f"{rounding.typed(record.mechanism.target_epsilon)}. No site has stated a grant, so "
+            "there is no guarantee that this page could confirm."
+        )
+    if len(grants) == 1:
+        text = f"epsilon {rounding.typed(grants[0][0])} at delta {rounding.small(grants[0][1])}"
+    else:
+        text = (
+            f"from epsilon {rounding.typed(grants[0][0])} to epsilon "
+            f"{rounding.typed(grants[-1][0])}, depending on the site, at delta at most "
+            f"{rounding.small(max(delta for _, delta in grants))}"
+        )
+    return (
+        f"Everything trained on a site's data and sent out, over the life of its ledger, depends "
+        f"on {unit(record)} by at most what the data owner granted, whoever outside the site looks "
+        f"at it, all of them together included: {text}. "
+        f"This run was planned to cost each site at most epsilon "
+        f"{rounding.typed(record.mechanism.target_epsilon)} of that."
+    )
+
+
+def meaning_in_short(record: RunRecord) -> list[str]:
+    """What the weakest guarantee means, and this run alone where it says more; empty without."""
+    if record.mechanism.mode == "none":
+        return []
+    found = [guarantee(statement) for _, statement in statements(record) if statement.grants]
+    if not found:
+        return []
+    planned = record.mechanism.target_epsilon, record.mechanism.delta
+    sentences = [verdict(*max(found)).sentence]
+    if planned[0] < max(found)[0]:
+        sentences.append(f"For this run alone: {_lower(verdict(*planned).sentence)}")
+    return sentences
+
+
+def spent(record: RunRecord) -> str:
+    """What was spent, by the worst site and the best."""
+    if record.mechanism.mode == "none":
+        return "No figure can be given: without noise there is no epsilon."
+    found = tracks(record)
+    silent = [
+        site.name
+        for site in record.sites
+        if site.statement is None and site.refusal is None and site.visibility == "private"
+    ]
+    # No statement is no evidence that nothing was spent.
+    unknown = (
+        f"Not known for {who(silent, len(record.sites))}, which made no statement of a ledger yet."
+        if silent
+        else ""
+    )
+    if not found:
+        return unknown or "Nothing: no ledger was charged for this run."
+    if not math.isfinite(found[0].final):
+        return (
+            f"A use without noise is recorded for {listing(found[0].sites)}: no bound holds there."
+        )
+    highest, lowest = found[0], found[-1]
+    before = (
+        f" (before this run: epsilon {rounding.spent(highest.before)})"
+        if highest.before > 0
+        else " (nothing before this run)"
+    )
+    text = (
+        f"{_capital(who(highest.sites, len(record.sites)))}: epsilon "
+        f"{rounding.spent(highest.final)} of {rounding.typed(highest.granted)}{before}."
+    )
+    if lowest is not highest:
+        text = (
+            f"Most at {text} Least at {who(lowest.sites, len(record.sites))}: epsilon "
+            f"{rounding.spent(lowest.final)} of {rounding.typed(lowest.granted)}."
+        )
+    spared = [
+        site.name
+        for site, statement in statements(record)
+        if site.refusal is not None and charged_grant(record, statement) is None
+    ]
+    if spared:
+        verb = "was" if len(spared) == 1 else "were"
+        text += f" {listing(spared)} refused the run and {verb} charged nothing for it."
+    return f"{text} {unknown}".strip()
+
+
+def left(record: RunRecord) -> str:
+    """What is left, worst first, before the table that gives every site."""
+    found = accounts(record)
+    if not found:
+        return (
+            "No budget was kept for this run."
+            if record.mechanism.mode == "none"
+            else "No ledger was stated."
+        )
+    worst = found[0]
+    amount = (
+        f"epsilon {rounding.left(worst.grant.epsilon_left)} of "
+        f"{rounding.typed(worst.grant.epsilon)}"
+    )
+    alike = [
+        one.label
+        for one in found
+        if rounding.left(one.grant.epsilon_left) == rounding.left(worst.grant.epsilon_left)
+        and one.grant.epsilon == worst.grant.epsilon
+    ]
+    names = who(alike, len(record.sites))
+    least = _capital(names) if len(alike) == len(found) else f"Least at {names}"
+    text = f"{least}: {amount}."
+    if any(one.held for one in found):
+        text += " Budget held by open reservations counts as used until it is given back."
+    return text + " When nothing is left, the site refuses further training."
+
+
+def visibility(record: RunRecord) -> str:
+    """Who could see what, in three sentences."""
+    opened = "Each site's update travelled masked and encrypted. Only the sum over all sites of a "
+    opened += "round was opened, and everyone in the federation sees that sum and the adapter. "
+    opened += "No single site's update could be opened, not even by the holder of the key, unless "
+    opened += "all other sites work together."
+    if record.mechanism.mode == "none":
+        return opened + " What the sum itself reveals is not limited by anything."
+    return (
+        opened + " What the sum and the adapter reveal is limited by the noise each site added, "
+        "that is, by epsilon."
+    )
+
+
+def warnings(record: RunRecord) -> list[str]:
+    """What a reader must not miss, worst first."""
+    found = []
+    if record.mechanism.mode == "none":
+        found.append(
+            "No privacy guarantee at all. This run trained without noise; encryption hides single "
+            "updates on their way, but nothing limits what the trained adapter reveals of the "
+            "data. It is for data declared public only."
+        )
+        private = [site.name for site in record.sites if site.visibility == "private"]
+        if private:
+            found.append(
+                f"{_capital(listing(private))} declared private data and no privacy mechanism "
+                "protects them. Their ledgers must count this use as exhausting every grant."
+            )
+    broken = unverified(record)
+    if broken:
+        found.append(
+            f"The ledger of {listing(broken)} did not verify: records were changed, removed or "
+            "reordered. Do not rely on the figures of "
+            f"{'that site' if len(broken) == 1 else 'those sites'} until the cause is known."
+        )
+    if record.mechanism.mode != "none":
+        over = [one.label for one in accounts(record) if not _within(one)]
+        if over:
+            found.append(
+                f"More is charged than was granted: {listing(over)}. The guarantee does not hold "
+                "there."
+            )
+        found.extend(
+            f"The ledger of {site.name} protects the unit “{statement.unit}”, the run trained with "
+            f"“{record.mechanism.unit}”: its figures do not speak of the same thing."
+            for site, statement in statements(record)
+            if statement.unit != record.mechanism.unit
+        )
+    owners: dict[str, list[str]] = {}
+    for role, identity in record.identities.items():
+        owners.setdefault(identity, []).append(role)
+    found.extend(
+        f"{_capital(listing(roles))} share one identity key: the separation of these roles, on "
+        "which confidentiality rests, is not shown."
+        for roles in owners.values()
+        if len(roles) > 1
+    )
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What an (epsilon, delta) means for one person.
+
+    Attributes:
+        at_1: Bound on an attacker's true-positive rate at a false-positive rate of 1 %.
+        at_5: The same at 5 %.
+        word: The bound in a few words.
+        sentence: In a sentence.
+        void: Whether it bounds nothing that matters.
+    """
+
+    at_1: str
+    at_5: str
+    word: str
+    sentence: str
+    void: bool
+
+
+def verdict(epsilon: float, delta: float) -> Verdict:
+    """Put the bound on a membership attacker's success in words."""
+    one = attack_success_bound(epsilon, delta, 0.01)
+    five = attack_success_bound(epsilon, delta, 0.05)
+    at_1, at_5 = rounding.percent(one), rounding.percent(five)
+    void = not epsilon < _VOID_EPSILON or one >= _VOID_SUCCESS
+    if void:
+        word = _VOID
+        sentence = (
+            f"Epsilon {rounding.typed(epsilon)} is no meaningful bound: it would permit an "
+            f"attacker to recognise {at_1} of the people in the data while wrongly naming only "
+            f"{_ONE} of the others. Protection then rests on what attackers manage in practice, "
+            "and nothing here proves how little that is."
+        )
+    else:
+        word = (
+            _strength(one)
+            if _strength(one) == _strength(five)
+            else f"{_strength(one)} at {_ONE}, {_strength(five)} at {_FIVE}"
+        )
+        sentence = (
+            f"Epsilon {rounding.typed(epsilon)} means: an attacker who wrongly names {_ONE} of the "
+            f"people who are not in the data can recognise at most {at_1} of those who are "
+            f"({_strength(one)}); one who wrongly names {_FIVE}, at most {at_5} "
+            f"({_strength(five)})."
+        )
+    return Verdict(at_1, at_5, word, sentence, void)
+
+
+def _strength(success: float) -> str:
+    if success >= _VOID_SUCCESS:
+        return _VOID
+    if success > 0.3:
+        return "weak limit"
+    return "clear limit" if success > 0.15 else "strong limit"
+
+
+def promise_label(promise: Promise, sites: int) -> str:
+    """Whose promise it is."""
+    if not promise.sites:
+        return "This run alone, as planned"
+    names = who(promise.sites, sites)
+    return f"All grants together: {names}" if promise.whole_ledger else f"Grant: {names}"
+
+
+def epsilon_alternative(record: RunRecord, drawn: Sequence[Track]) -> str:
+    """The epsilon plot as text."""
+    return " ".join(
+        f"{_capital(who(one.sites, len(record.sites)))}: {rounding.spent(one.before)} before the "
+        f"run, {rounding.spent(one.final)} after {count(len(one.spent), 'training')}, of a grant "
+        f"of {rounding.typed(one.granted)}."
+        for one in drawn
+    )
+
+
+def budget_alternative(drawn: Sequence[Account]) -> str:
+    """The budget plot as text."""
+    return " ".join(
+        f"{_capital(one.label)}: granted {rounding.typed(one.grant.epsilon)}, spent "
+        f"{rounding.spent(one.grant.epsilon_spent)}, charged with what is held "
+        f"{rounding.spent(one.grant.epsilon_charged)}, left "
+        f"{rounding.left(one.grant.epsilon_left)}."
+        for one in drawn
+    )
+
+
+def utility_alternative(record: RunRecord, names: Sequence[str]) -> str:
+    """The utility plot as text."""
+    found = []
+    for name in names:
+        before = record.initial_metrics.get(name)
+        after = [one.metrics[name] for one in record.rounds if name in one.metrics]
+        text = f"{name}:"
+        if before is not None:
+            text += f" {metric(before)} before the first round"
+        if after:
+            text += f"{',' if before is not None else ''} {metric(after[-1])} at the end"
+        found.append(f"{text}.")
+    return " ".join(found)
+
+
+def metric(value: float) -> str:
+    """A utility figure."""
+    return f"{value:.4g}" if math.isfinite(value) else "not a number"
+
+
+def _within(account: Account) -> bool:
+    # Charged epsilon is a conversion of what the filter admits; allow for its last digits.
+    return account.grant.epsilon_charged <= account.grant.epsilon * (1 + 1e-9)
+
+
+def _capital(text: str) -> str:
+    # Site names are shown as they are; only our own words start a sentence in capitals.
+    return text[:1].upper() + text[1:] if text.startswith("all ") else text
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,25 @@
+"""Shared by all tests: one thread, and what a whole federation needs, tiny and made on the spot."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # tests share `support`, and are no package
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face folder with a two-layer BERT of width 16 and a small word-piece tokenizer."""
+    from support import write_tiny_bert
+
+    return write_tiny_bert(tmp_path_factory.mktemp("model") / "tiny-bert")

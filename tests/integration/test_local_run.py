@@ -1,0 +1,229 @@
+"""A whole federation in one process: what a run leaves behind, and that it is right."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import dp_accounting
+import numpy as np
+import peft
+import pytest
+from dp_accounting.pld import PLDAccountant
+from dp_accounting.rdp import RdpAccountant
+from support import Quiet, make_federation
+from transformers import AutoModel
+
+from fmfl_secure.coordinator import Coordinator
+from fmfl_secure.engines.local import LocalEngine
+from fmfl_secure.errors import RunError
+from fmfl_secure.evaluation import evaluate_run
+from fmfl_secure.record import decode_record
+from fmfl_secure.results import write_results
+from fmfl_secure.site import Site
+from privacy import Ledger
+from privacy.accounting import RDP_UNIT
+
+
+def run(federation: Path, output: Path, *, resume: bool = False):
+    observer = Quiet()
+    record = LocalEngine(federation, output, resume=resume, observer=observer).run()
+    return record, observer
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path):
+    """A finished run, with every update and every released sum written down as it went by."""
+    folder = tmp_path_factory.mktemp("finished")
+    federation = make_federation(folder, tiny_model, rounds=3)
+    updates: dict[int, list] = {}
+    totals: dict[int, np.ndarray] = {}
+    train, apply = Site.train, Coordinator.apply
+    with pytest.MonkeyPatch.context() as patch:
+
+        def recording_train(self, plan, adapter, on_step=None):
+            integers = train(self, plan, adapter, on_step)
+            updates.setdefault(plan.round, []).append(integers)
+            return integers
+
+        def recording_apply(self, plan, *rest, **named):
+            totals[plan.round] = apply(self, plan, *rest, **named)
+            return totals[plan.round]
+
+        patch.setattr(Site, "train", recording_train)
+        patch.setattr(Coordinator, "apply", recording_apply)
+        record, observer = run(federation, folder / "run")
+    return folder, record, observer, updates, totals
+
+
+def test_every_released_sum_is_the_exact_sum_of_the_quantised_updates(finished) -> None:
+    _, _, _, updates, totals = finished
+    assert sorted(totals) == [1, 2, 3]
+    for number, total in totals.items():
+        expected = np.sum([u.astype(np.int64) for u in updates[number]], axis=0)
+        assert len(updates[number]) == 3
+        assert np.array_equal(total, expected)
+        assert np.any(total)
+
+
+def test_a_run_leaves_an_adapter_that_peft_opens(finished, tiny_model: Path) -> None:
+    folder, *_ = finished
+    adapter = folder / "run" / "adapter"
+    opened = peft.PeftModel.from_pretrained(AutoModel.from_pretrained(tiny_model), adapter)
+    lora_b = [p for n, p in opened.named_parameters() if "lora_B" in n]
+    assert lora_b
+    assert all(bool(p.abs().sum() > 0) for p in lora_b)
+    assert not list(adapter.glob("*.bin"))
+    assert not list(adapter.glob("*.pt"))
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "tiny-bert"
+
+
+def test_the_adapter_on_disk_scores_as_the_run_said(finished) -> None:
+    folder, record, *_ = finished
+    metrics = evaluate_run(folder / "run", folder / "data" / "holdout.csv")
+    for name, value in record.rounds[-1].metrics.items():
+        assert metrics[name] == pytest.approx(value, abs=1e-6)
+
+
+def test_the_record_and_its_files_agree(finished) -> None:
+    folder, record, observer, *_ = finished
+    stored = decode_record((folder / "run" / "report.json").read_bytes())
+    assert stored == record
+    assert record.status == "finished"
+    assert [r.round for r in record.rounds] == [1, 2, 3]
+    assert [r.status for r in record.rounds] == ["released"] * 3
+    assert all(r.cohort == ("site-1", "site-2", "site-3") for r in record.rounds)
+    assert list(record.rounds) == observer.rounds
+    assert {s.name for s in record.sites} == {"site-1", "site-2", "site-3"}
+    metrics = json.loads((folder / "run" / "metrics.json").read_text())
+    assert len(metrics["rounds"]) == 3
+
+
+def test_a_report_is_rebuilt_from_the_run_alone(finished) -> None:
+    folder, record, *_ = finished
+    before = (folder / "run" / "report.html").read_text()
+    (folder / "run" / "report.html").unlink()
+    (folder / "run" / "report.json").unlink()
+    again = write_results(folder / "run")
+    assert again.rounds == record.rounds
+    assert again.sites == record.sites
+    after = (folder / "run" / "report.html").read_text()
+    assert len(after) == pytest.approx(len(before), rel=0.01)
+
+
+def test_the_transcript_tells_who_saw_what_and_no_secret(finished) -> None:
+    folder, *_ = finished
+    text = (folder / "run" / "transcript.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    aggregator = {line["saw"] for line in lines if line["role"] == "aggregator"}
+    decryptor = {line["saw"] for line in lines if line["role"] == "decryptor"}
+    assert aggregator == {"upload", "opening"}
+    assert decryptor == {"plan", "sum"}
+    assert all("message" not in line for line in lines if line["saw"] == "opening")
+    uploads = [line["upload_bytes"] for line in lines if line["saw"] == "upload"]
+    assert len(set(uploads)) == 1, "the size of an upload must not depend on the site"
+
+
+def test_nothing_of_the_data_is_in_the_run_folder(finished) -> None:
+    folder, *_ = finished
+    texts = [line.split(",")[0] for line in (folder / "data/site-1.csv").read_text().splitlines()]
+    keys = [p.read_bytes() for p in folder.rglob("identity.pem")]
+    for path in (folder / "run").rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            assert not any(len(t) > 20 and t.encode() in data for t in texts[1:])
+            assert not any(key.splitlines()[2] in data for key in keys)
+
+
+def test_ledger_costs_are_what_dp_accounting_says(finished) -> None:
+    folder, record, *_ = finished
+    mechanism = record.mechanism
+    event = dp_accounting.SelfComposedDpEvent(
+        dp_accounting.PoissonSampledDpEvent(
+            mechanism.sample_rate, dp_accounting.GaussianDpEvent(mechanism.noise_multiplier)
+        ),
+        mechanism.steps_per_round * 3,
+    )
+    pld = PLDAccountant()
+    pld.compose(event)
+    for number in (1, 2, 3):
+        ledger = Ledger(folder / f"sites/site-{number}/ledger.sqlite")
+        (status,) = ledger.status()
+        rdp = RdpAccountant(list(status.grant.orders))
+        rdp.compose(event)
+        for order, expected in zip(status.grant.orders, rdp.rdp, strict=True):
+            stored = status.committed[order]
+            assert stored is not None
+            assert expected <= stored / RDP_UNIT <= expected + 1e-6
+        assert status.epsilon_committed <= status.epsilon_charged <= status.grant.epsilon
+        statement = record.sites[number - 1].statement
+        assert statement is not None
+        assert statement.pld_epsilon_run == pytest.approx(pld.get_epsilon(1e-5), rel=0.01)
+        assert statement.pld_epsilon_run <= status.epsilon_committed
+
+
+def test_the_unused_repeat_comes_back_at_the_end(finished) -> None:
+    folder, record, *_ = finished
+    (held,) = Ledger(folder / "sites/site-1/ledger.sqlite").budget().reservations.values()
+    assert held.rounds == 4
+    assert len(held.commits) == 3
+    assert not held.open
+    assert record.sites[0].statement is not None
+    assert record.sites[0].statement.runs[0].rounds_trained == (1, 2, 3)
+
+
+def test_runs_compose_and_one_that_does_not_fit_reads_no_data(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    federation = make_federation(
+        tmp_path, tiny_model, epsilon=3.0, grant=5.0, privacy="repeats = 0"
+    )
+    first, _ = run(federation, tmp_path / "run-1")
+    assert first.sites[0].statement is not None
+    run(federation, tmp_path / "run-2")
+    (status,) = Ledger(tmp_path / "sites/site-1/ledger.sqlite").status()
+    assert first.sites[0].statement.grants[0].epsilon_spent < status.epsilon_committed <= 5.0
+    # Were any data read, their absence would be what is complained about.
+    for number in (1, 2, 3):
+        (tmp_path / f"data/site-{number}.csv").unlink()
+    with pytest.raises(RunError, match="no data was read"):
+        run(federation, tmp_path / "run-3")
+    record = decode_record((tmp_path / "run-3/report.json").read_bytes())
+    assert record.status == "stopped"
+    assert {s.refusal for s in record.sites} == {"budget"}
+    assert record.rounds == ()
+
+
+def test_without_an_evaluation_set_there_are_no_figures(tmp_path: Path, tiny_model: Path) -> None:
+    federation = make_federation(tmp_path, tiny_model, rounds=1, evaluation=False)
+    record, _ = run(federation, tmp_path / "run")
+    assert record.initial_metrics == {}
+    assert record.rounds[0].metrics == {}
+
+
+def test_lora_and_head_adapters_run_too(tmp_path: Path, tiny_model: Path) -> None:
+    for kind in ("lora", "head"):
+        folder = tmp_path / kind
+        federation = make_federation(folder, tiny_model, rounds=1)
+        federation.write_text(federation.read_text().replace("ffa-lora", kind))
+        record, _ = run(federation, folder / "run")
+        assert record.status == "finished"
+        metrics = evaluate_run(folder / "run", folder / "data/holdout.csv")
+        assert metrics["accuracy"] == pytest.approx(record.rounds[0].metrics["accuracy"])
+
+
+def test_the_baseline_without_privacy_needs_public_data(tmp_path: Path, tiny_model: Path) -> None:
+    federation = make_federation(tmp_path, tiny_model, privacy='mode = "none"')
+    with pytest.raises(RunError, match="no data was read") as refusal:
+        run(federation, tmp_path / "run-1")
+    assert "configuration" in refusal.value.hint
+    for number in (1, 2, 3):
+        site = tmp_path / f"sites/site-{number}/site.toml"
+        site.write_text(
+            site.read_text().replace('visibility = "private"', 'visibility = "public"')
+        )
+    record, _ = run(federation, tmp_path / "run-2")
+    assert record.mechanism.mode == "none"
+    assert record.mechanism.noise_multiplier == 0.0
+    assert all(s.statement is None for s in record.sites)

@@ -1,0 +1,143 @@
+"""Tiny models and federations for tests. Everything is made from configurations, in a second."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from fmfl_secure.record import RoundRecord
+from fmfl_secure.workspace import initialise
+
+WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lamda mu nu xi pi rho".split()
+
+
+def write_tiny_bert(folder: Path, *, layers: int = 2, width: int = 16) -> Path:
+    """Write an untrained BERT with its tokenizer as safetensors and JSON."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    vocabulary = {w: i for i, w in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+    ).save_pretrained(folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        model = BertModel(
+            BertConfig(
+                vocab_size=len(vocabulary),
+                hidden_size=width,
+                num_hidden_layers=layers,
+                num_attention_heads=2,
+                intermediate_size=2 * width,
+                max_position_embeddings=64,
+            )
+        )
+    model.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def write_rows(path: Path, rows: int, *, seed: int, columns: tuple[str, str] = ("text", "label")):
+    """Texts whose words lean towards their label."""
+    generator = np.random.default_rng(seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        for number in range(rows):
+            label = number % 2
+            lean = WORDS[:8] if label else WORDS[8:]
+            words = [
+                str(generator.choice(lean if generator.random() < 0.8 else WORDS))
+                for _ in range(int(generator.integers(3, 9)))
+            ]
+            writer.writerow([" ".join(words), "yes" if label else "no"])
+
+
+def settings(
+    model: Path,
+    *,
+    sites: int = 3,
+    rounds: int = 2,
+    epsilon: float = 8.0,
+    privacy: str = "",
+    federation: str = "",
+    adapter: str = "last_layers = 1",
+    evaluation: bool = True,
+) -> str:
+    """A federation.toml for `write_rows` files."""
+    entries = "".join(
+        f'\n[[sites]]\nname = "site-{n}"\npopulation = 40\n' for n in range(1, sites + 1)
+    )
+    return f"""
+[federation]
+name = "tiny"
+rounds = {rounds}
+{federation}
+[model]
+base = "{model}"
+max_length = 16
+[task]
+text_columns = ["text"]
+label_column = "label"
+labels = ["no", "yes"]
+[adapter]
+kind = "ffa-lora"
+rank = 2
+target_modules = ["query", "value"]
+{adapter}
+[privacy]
+epsilon = {epsilon}
+sample_rate = 0.25
+steps_per_round = 2
+{privacy}
+[training]
+physical_batch_size = 8
+[evaluation]
+data = "{"data/holdout.csv" if evaluation else ""}"
+visibility = "public"
+{entries}"""
+
+
+def make_federation(folder: Path, model: Path, *, sites: int = 3, grant: float | None = None, **more):
+    """A folder with data, settings, identities and ledgers; returns its federation.toml."""
+    for number in range(1, sites + 1):
+        write_rows(folder / "data" / f"site-{number}.csv", 40, seed=number)
+    write_rows(folder / "data" / "holdout.csv", 30, seed=99)
+    path = folder / "federation.toml"
+    path.write_text(settings(model, sites=sites, **more), encoding="utf-8")
+    initialise(folder, epsilon=grant, delta=None)
+    return path
+
+
+class Quiet:
+    """An observer that remembers."""
+
+    def __init__(self) -> None:
+        self.refused: dict[str, tuple[str, str]] = {}
+        self.rounds: list[RoundRecord] = []
+        self.trained: list[tuple[int, str]] = []
+
+    def run_started(self, run: str, *, first_round: int, rounds: int) -> None:
+        self.run = run
+
+    def site_refused(self, site: str, code: str, reason: str) -> None:
+        self.refused[site] = (code, reason)
+
+    def site_training(self, round_number: int, site: str, step: int, steps: int) -> None:
+        if step == steps:
+            self.trained.append((round_number, site))
+
+    def round_finished(self, record: RoundRecord, epsilon: dict[str, float]) -> None:
+        self.rounds.append(record)
