@@ -228,8 +228,8 @@ class UploadManifest(Body, frozen=True, forbid_unknown_fields=True):
         transcript: Of the attempt.
         chunk_digests: SHA-256 of each chunk in order.
         commitment: H(b_i).
-        mac_boxes: From the first site of the cohort, the MAC key in a box for each other; else
-            empty.
+        mac_boxes: From the first site of the cohort, the MAC key in a box for each other; from
+            the others as many zeros, so that all uploads are of one size.
     """
 
     KIND: ClassVar[str] = "upload"

@@ -401,7 +401,7 @@ class SiteAttempt:
         names = cohort.names
         if own:
             self._leader_secret = key.exchange(cohort.readies[0].key)
-            return b""
+            return bytes(mac.BOX_SIZE * (len(names) - 1))  # all uploads are of one size
         self._mac_key = mac.new_key()
         return b"".join(
             mac.seal_key(self._mac_key, key.exchange(ready.key), cohort.transcript, names[0], name)
