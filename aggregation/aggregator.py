@@ -74,18 +74,27 @@ class Aggregator:
         for party in (*(m.identity for m in self._cohort.members), plan.decryptor):
             if (pinned or {}).get(party.name, party) != party:
                 raise PlanError(f"{party.name} is pinned with another key")
-        parameters = self._round.parameters
-        shape = (
-            self._round.packing.chunks,
-            parameters.polynomials,
-            parameters.poly_modulus_degree,
-        )
+        # Pairs of residues are kept split, as they come off the wire, and additions are reduced
+        # only when a word could overflow.
+        shape = (self._round.packing.chunks, 2, self._round.chunk_residues // 2)
         self._sum = np.zeros(shape, dtype=np.uint64)
+        self._unreduced = np.zeros(self._round.packing.chunks, dtype=np.int64)
+        self._room = (1 << 64) // self._round.parameters.modulus - 1
         self._arrivals: dict[str, _Arrival] = {}
         self._list: bytes | None = None
         self._seeds: dict[str, bytes] = {}
         self._tags: dict[str, tuple[int, ...]] = {}
         self._total: SumUpload | None = None
+
+    @property
+    def round(self) -> protocol.Round:
+        """The verified plan and what follows from it."""
+        return self._round
+
+    @property
+    def transcript(self) -> bytes:
+        """The attempt's transcript hash; public among its parties."""
+        return self._cohort.transcript
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -110,16 +119,15 @@ class Aggregator:
         arrival = self._arrival(manifest)
         if arrival.complete:
             return
-        modulus = self._round.parameters.modulus
         cap = messages.SIGMA_CAP if self._round.collective else None
         checked = protocol.checked_chunks(chunks, arrival.digests, self._round.chunk_size, cap)
         for k, chunk in enumerate(checked):
             if k < arrival.added:
                 continue
-            if k == len(self._sum):
+            if k == self._round.packing.chunks:
                 self._keep_secret(arrival, chunk)
                 continue
-            residues.add(self._sum[k], self._round.unpack_chunk(chunk), modulus)
+            self._add_chunk(k, chunk)
             arrival.added = k + 1
         arrival.complete = True
 
@@ -193,12 +201,15 @@ class Aggregator:
             for name, seed in self._seeds.items()
         ]
         chunks: list[bytes] = []
-        for k, chunk in enumerate(self._sum):
+        for k, planes in enumerate(self._sum):
+            residues.reduce(planes, modulus)
+            self._unreduced[k] = 1
+            opened = planes
             if not collective:
-                chunk = chunk.copy()  # noqa: PLW2901 - the sum stays as it is until all is done
+                opened = planes.copy()  # the sum stays as it is until all is done
                 masks = masking.sum_streams(streams, k, modulus, degree)
-                residues.subtract(chunk[0], masks, modulus)
-            chunks.append(residues.pack(chunk, modulus))
+                residues.subtract(opened[:, : degree // 2], masks.reshape(-1, 2).T, modulus)
+            chunks.append(residues.join(opened, modulus))
         if collective:
             masks = masking.sum_streams(streams, 0, modulus, degree)
             chunks.append(residues.pack(masks, modulus))
@@ -212,9 +223,18 @@ class Aggregator:
             tags=mac.encode_tags(tags),
         )
         # The sum is packed in place and not needed any more: two of them would double the memory.
-        self._sum = np.empty((0, *self._sum.shape[1:]), dtype=np.uint64)
+        self._sum = np.empty((0, 2, 0), dtype=np.uint64)
         self._total = SumUpload(messages.seal(self._identity, manifest), tuple(chunks))
         return self._total
+
+    def _add_chunk(self, k: int, chunk: bytes) -> None:
+        modulus = self._round.parameters.modulus
+        planes = residues.split(chunk, self._round.chunk_residues, modulus)
+        self._sum[k] += planes
+        self._unreduced[k] += 1
+        if self._unreduced[k] == self._room:
+            residues.reduce(self._sum[k], modulus)
+            self._unreduced[k] = 1
 
     def _keep_secret(self, arrival: _Arrival, chunk: bytes) -> None:
         body = messages.unseal(chunk, Sigma, arrival.signer, messages.SIGMA_CAP)

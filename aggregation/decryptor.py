@@ -54,7 +54,7 @@ class _Attempt:
 
 @dataclass(frozen=True, slots=True)
 class _Sum:
-    chunks: list[bytes]
+    ciphertexts: Residues  # shape (chunks, P, N)
     self_masks: Residues | None
     tags: bytes
 
@@ -231,7 +231,7 @@ class Decryptor:
         del self._attempts[round_.round_key(own)]
         try:
             self._learn(cohort, attempt, summed, approved)
-            integers = self._decrypt(cohort, attempt.key, summed.chunks)
+            integers = self._decrypt(cohort, attempt.key, summed.ciphertexts)
         finally:
             attempt.key.destroy()
             attempt.secrets = None
@@ -365,20 +365,18 @@ class Decryptor:
         if round_.collective:
             last, modulus = checked.pop(), round_.parameters.modulus
             self_masks = residues.unpack(last, round_.packing.degree, modulus)
-        for chunk in checked:
-            round_.unpack_chunk(chunk)
-        return _Sum(checked, self_masks, body.tags)
+        ciphertexts = np.stack([round_.unpack_chunk(chunk) for chunk in checked])
+        return _Sum(ciphertexts, self_masks, body.tags)
 
     def _decrypt(
-        self, cohort: FixedCohort, key: suites.KeyHolder, chunks: list[bytes]
+        self, cohort: FixedCohort, key: suites.KeyHolder, ciphertexts: Residues
     ) -> npt.NDArray[np.int64]:
         round_ = cohort.round
         scale_bits = round_.packing.encoding.scale_bits
-        coefficients = np.empty((len(chunks), round_.packing.degree), dtype=np.int64)
-        for start in range(0, len(chunks), _BATCH):
-            batch = chunks[start : start + _BATCH]
-            stacked = np.stack([round_.unpack_chunk(chunk) for chunk in batch])
-            opened = key.decrypt(stacked, start)
+        coefficients = np.empty((len(ciphertexts), round_.packing.degree), dtype=np.int64)
+        for start in range(0, len(ciphertexts), _BATCH):
+            batch = ciphertexts[start : start + _BATCH]
+            opened = key.decrypt(batch, start)
             centred = residues.to_signed(opened, round_.parameters.modulus)
             # To the nearest multiple of the scale; the shift floors, negative values included.
             coefficients[start : start + len(batch)] = (

@@ -77,24 +77,23 @@ class LinearMac:
             first: Index of the first chunk.
         """
         total = [0] * TAGS
+        alpha_mask = np.uint64((1 << _ALPHA_LIMB) - 1)
+        value_mask = np.int64((1 << _VALUE_LIMB) - 1)
+        alphas = np.empty((3 * TAGS, packed.shape[1]))
+        values = np.empty((3, packed.shape[1]))
         for k, row in enumerate(packed, first):
-            low = np.int64((1 << _VALUE_LIMB) - 1)
-            values = np.stack(
-                [row & low, (row >> _VALUE_LIMB) & low, row >> (2 * _VALUE_LIMB)], axis=1
-            ).astype(np.float64)
-            for i, alpha in enumerate(self._alphas):
-                words = alpha.chunk(k)
-                mask = np.uint64((1 << _ALPHA_LIMB) - 1)
-                limbs = np.stack(
-                    [
-                        words & mask,
-                        (words >> np.uint64(_ALPHA_LIMB)) & mask,
-                        words >> np.uint64(2 * _ALPHA_LIMB),
-                    ]
-                ).astype(np.float64)
-                for a, line in enumerate((limbs @ values).tolist()):
-                    for b, product in enumerate(line):
-                        total[i] += int(product) << (_ALPHA_LIMB * a + _VALUE_LIMB * b)
+            values[0] = row & value_mask
+            values[1] = (row >> _VALUE_LIMB) & value_mask
+            values[2] = row >> (2 * _VALUE_LIMB)
+            for i, stream in enumerate(self._alphas):
+                words = stream.chunk(k)
+                alphas[3 * i] = words & alpha_mask
+                alphas[3 * i + 1] = (words >> np.uint64(_ALPHA_LIMB)) & alpha_mask
+                alphas[3 * i + 2] = words >> np.uint64(2 * _ALPHA_LIMB)
+            for line, products in enumerate((alphas @ values.T).tolist()):
+                i, a = divmod(line, 3)
+                for b, product in enumerate(products):
+                    total[i] += int(product) << (_ALPHA_LIMB * a + _VALUE_LIMB * b)
         return tuple(t % PRIME for t in total)
 
     def pad(self) -> tuple[int, ...]:

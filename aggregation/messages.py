@@ -1,7 +1,8 @@
 """The messages of a round: versioned, size-capped, signed, and of one form only.
 
 An envelope carries the exact bytes of a body and an Ed25519 signature over the protocol version,
-the kind of message, the sender and those bytes; a signature for one kind never serves for another.
+the kind of message, the sender and the SHA-256 of those bytes; a signature for one kind never
+serves for another.
 Both layers are MessagePack with named fields. Unknown fields, other types and any encoding but the
 canonical one are refused, so a message has exactly one form and a digest names exactly one message.
 """
@@ -400,7 +401,8 @@ def release_cap(size: int) -> int:
 
 
 def _signed(kind: str, name: str, raw: bytes) -> bytes:
-    parts = (_DOMAIN, kind.encode(), name.encode(), raw)
+    # The body's digest stands for it: Ed25519 would read a large body twice, and slowly.
+    parts = (_DOMAIN, kind.encode(), name.encode(), hashlib.sha256(raw).digest())
     return b"".join(len(part).to_bytes(8, "big") + part for part in parts)
 
 

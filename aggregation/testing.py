@@ -60,6 +60,9 @@ class Federation:
         self.size = size
         self.suite = suite
         self.key_agreement = key_agreement
+        self.quantization = Quantization(
+            bits=bits, segments=(Segment(name="flat", size=size, range=1.0),)
+        )
         roles = ("aggregator", "decryptor", "coordinator", *self.custodian_names)
         self.identities = {n: Identity.generate(n) for n in (*self.names, *roles)}
         self.journals: dict[str, Journal] = {
@@ -105,9 +108,7 @@ class Federation:
             attempt=attempt,
             suite=self.suite,
             parameter_set=choose(len(invited), self.bits, suite=self.suite).id,
-            quantization=Quantization(
-                bits=self.bits, segments=(Segment(name="flat", size=self.size, range=1.0),)
-            ),
+            quantization=self.quantization,
             members=tuple(Member(identity=public[name]) for name in invited),
             aggregator=public["aggregator"],
             decryptor=public["decryptor"],
@@ -130,8 +131,8 @@ class Federation:
             journal=self.journals[name],
         )
 
-    def start(self, plan: RoundPlan | None = None) -> Attempt:
-        """Steps 1 to 4: plan, admit, announce, ready, fix the cohort."""
+    def start(self, plan: RoundPlan | None = None, *, exchange: bool = True) -> Attempt:
+        """Steps 1 to 4: plan, admit, announce, ready, fix the cohort, exchange if wanted."""
         plan = self.plan() if plan is None else plan
         message = self.coordinator.plan(plan)
         names = [m.identity.name for m in plan.members]
@@ -140,7 +141,7 @@ class Federation:
         readies = [site.ready() for site in attempt.sites.values()]
         custodians = [custodian.ready(message) for custodian in self.custodians.values()]
         attempt.cohort = self.coordinator.cohort(message, attempt.announcement, readies, custodians)
-        if self.key_agreement != "x25519":
+        if exchange and self.key_agreement != "x25519":
             attempt.exchanges = tuple(
                 site.exchange(attempt.cohort) for site in attempt.sites.values()
             )

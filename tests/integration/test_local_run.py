@@ -220,9 +220,7 @@ def test_the_baseline_without_privacy_needs_public_data(tmp_path: Path, tiny_mod
     assert "configuration" in refusal.value.hint
     for number in (1, 2, 3):
         site = tmp_path / f"sites/site-{number}/site.toml"
-        site.write_text(
-            site.read_text().replace('visibility = "private"', 'visibility = "public"')
-        )
+        site.write_text(site.read_text().replace('visibility = "private"', 'visibility = "public"'))
     record, _ = run(federation, tmp_path / "run-2")
     assert record.mechanism.mode == "none"
     assert record.mechanism.noise_multiplier == 0.0
