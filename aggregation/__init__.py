@@ -45,6 +45,7 @@ from .errors import (
 )
 from .identity import Identity, PublicIdentity
 from .journal import Journal, MemoryJournal, SqliteJournal
+from .membership import MembershipList
 from .messages import Member, RoundPlan
 from .parameters import Encoding, ParameterSet, choose, parameter_set
 from .protocol import SumUpload, Upload
@@ -67,6 +68,7 @@ __all__ = [
     "Journal",
     "JournalError",
     "Member",
+    "MembershipList",
     "MemoryJournal",
     "MessageError",
     "OpeningError",

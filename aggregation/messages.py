@@ -91,6 +91,7 @@ class RoundPlan(Body, frozen=True, forbid_unknown_fields=True):
         key_agreement: How sites agree on pairwise secrets: `x25519`, or `x25519-mlkem768` with
             an `exchange` message more.
         custodians: Parties that must all approve before the sum opens; collective suite only.
+        membership_digest: `sha256:` of the membership list the plan was made under; may be empty.
     """
 
     KIND: ClassVar[str] = "plan"
@@ -113,6 +114,7 @@ class RoundPlan(Body, frozen=True, forbid_unknown_fields=True):
     min_cohort: int = 3
     key_agreement: str = CLASSICAL
     custodians: tuple[PublicIdentity, ...] = ()
+    membership_digest: str = ""
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.federation):
@@ -122,6 +124,8 @@ class RoundPlan(Body, frozen=True, forbid_unknown_fields=True):
         for name in ("adapter", "layout", "base_model", "training"):
             if not _DIGEST.fullmatch(getattr(self, f"{name}_digest")):
                 raise PlanError(f"{name}_digest must be 'sha256:' and 64 hexadecimal digits")
+        if self.membership_digest and not _DIGEST.fullmatch(self.membership_digest):
+            raise PlanError("membership_digest must be empty, or 'sha256:' and 64 digits")
         if not 3 <= self.min_cohort <= len(self.members):
             raise PlanError(
                 f"min_cohort {self.min_cohort} is not 3 to {len(self.members)}, the members invited"

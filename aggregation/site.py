@@ -26,6 +26,7 @@ from .errors import (
 from .identity import Identity, PublicIdentity
 from .journal import Journal
 from .mac import LinearMac
+from .membership import check_plan
 from .messages import (
     Exchange,
     Member,
@@ -82,6 +83,7 @@ class SiteAttempt:
         journal: Journal,
         min_cohort: int = protocol.MIN_COHORT,
         custodians: Iterable[str] = (),
+        membership: bytes | None = None,
     ) -> None:
         """Admit a plan.
 
@@ -93,6 +95,7 @@ class SiteAttempt:
             journal: This site's durable record.
             min_cohort: The fewest pinned sites, itself included, it will be summed with.
             custodians: Names of the custodians without whom nothing of this site's opens.
+            membership: The federation's signed membership list, if it keeps one.
 
         Raises:
             RefusedError: The plan does not hold, or this site takes no part in it.
@@ -109,6 +112,8 @@ class SiteAttempt:
         if all(m.identity != own for m in self.plan.members):
             raise PlanError(f"the plan does not invite {own.name} with this key")
         protocol.admit(self.plan, self.plan.members, own, self._pinned, min_cohort)
+        if membership is not None:
+            check_plan(self.plan, membership, coordinator)
         missing = set(custodians) - {c.name for c in self.plan.custodians}
         if missing:
             raise PlanError(f"the plan leaves out a custodian: {', '.join(sorted(missing))}")
