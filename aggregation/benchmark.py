@@ -138,8 +138,8 @@ def compare(
     }
     ratios["upload"] = 1 / ratios["upload"]
     if peak:
-        arms["ours"].aggregator_peak_mib = _peak(["ours", total, sites, bits, suite])
-        arms["per_tensor_ckks"].aggregator_peak_mib = _peak(["pattern", sites, *sizes])
+        arms["ours"].aggregator_peak_mib = peak_mib(["ours", total, sites, bits, suite])
+        arms["per_tensor_ckks"].aggregator_peak_mib = peak_mib(["pattern", sites, *sizes])
         ratios["aggregator_peak"] = (
             arms["per_tensor_ckks"].aggregator_peak_mib / arms["ours"].aggregator_peak_mib
         )
@@ -264,10 +264,32 @@ def _pattern_round(
     }
 
 
+def density(parameters: int, sites: int, bits: int, suite: str = "ckks-collective") -> float:
+    """Bytes a parameter that one site sends in a round, everything included.
+
+    That is its single-use keys, exchange, manifest, chunks, sealed secret and opening. One real
+    upload is made; all uploads of a round are of one size.
+    """
+    fed = Federation(
+        sites, size=parameters, bits=bits, suite=suite, key_agreement="x25519-mlkem768"
+    )
+    attempt = fed.start()
+    site = attempt.sites[fed.names[0]]
+    upload = site.upload(attempt.cohort, fed.random_integers(), attempt.exchanges)
+    opening = Opening(bytes(32), bytes(32), bytes(32), bytes(mac.TAG_BYTES))
+    rest = (
+        len(site.ready())
+        + max(map(len, attempt.exchanges))
+        + len(messages.seal(fed.identities[fed.names[0]], opening))
+    )
+    return (upload.size_bytes + rest) / parameters
+
+
 # Peak memory, in a process that does nothing else.
 
 
-def _peak(arguments: list[object]) -> float:
+def peak_mib(arguments: list[object]) -> float:
+    """Peak of `run_aggregator` or `run_pattern`, in a process of its own, in MiB."""
     command = [sys.executable, "-m", __name__, json.dumps(arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - ours
     return float(done.stdout.split()[-1])
@@ -341,5 +363,5 @@ def run_pattern(sites: int, sizes: Sequence[int]) -> float:
 
 if __name__ == "__main__":
     which, *rest = json.loads(sys.argv[1])
-    peak_mib = run_aggregator(*rest) if which == "ours" else run_pattern(rest[0], rest[1:])
-    sys.stdout.write(f"{peak_mib}\n")
+    measured = run_aggregator(*rest) if which == "ours" else run_pattern(rest[0], rest[1:])
+    sys.stdout.write(f"{measured}\n")
