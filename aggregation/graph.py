@@ -95,11 +95,7 @@ class MaskGraph:
     @classmethod
     def of(cls, sites: int, transcript: bytes) -> MaskGraph:
         """The graph that everybody derives from a transcript."""
-
-        def place(index: int) -> bytes:
-            return hashlib.sha256(_DOMAIN + transcript + index.to_bytes(4, "big")).digest()
-
-        return cls(tuple(sorted(range(sites), key=place)), degree(sites))
+        return cls(_ring(sites, transcript), degree(sites))
 
     def initiates(self, index: int) -> tuple[int, ...]:
         """Neighbours that `index` sends key material to: half of each site's pairs."""
@@ -120,6 +116,14 @@ class MaskGraph:
         steps = range(1, self.degree // 2 + 1)
         near = {self.ring[(own + sign * step) % sites] for step in steps for sign in (1, -1)}
         return tuple(sorted(near))
+
+
+@lru_cache(maxsize=16)
+def _ring(sites: int, transcript: bytes) -> tuple[int, ...]:
+    def place(index: int) -> bytes:
+        return hashlib.sha256(_DOMAIN + transcript + index.to_bytes(4, "big")).digest()
+
+    return tuple(sorted(range(sites), key=place))
 
 
 def _log2_choose(n: int, k: int) -> float:
