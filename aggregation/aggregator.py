@@ -11,13 +11,12 @@ import numpy as np
 from . import mac, masking, messages, protocol, residues
 from .errors import CohortError, OpeningError, PlanError, RoleError, StateError, UploadError
 from .identity import Identity, PublicIdentity
-from .messages import Opening, OpeningList, Sigma, SumManifest, UploadManifest
+from .messages import Opening, OpeningList, SumManifest, UploadManifest
 from .protocol import SumUpload
 
 
 @dataclass(slots=True)
 class _Arrival:
-    signer: PublicIdentity
     manifest: bytes
     commitment: bytes
     digests: list[bytes]
@@ -125,7 +124,9 @@ class Aggregator:
             if k < arrival.added:
                 continue
             if k == self._round.packing.chunks:
-                self._keep_secret(arrival, chunk)
+                # Its digest is in the signed manifest, its content the decryptor's to check.
+                arrival.secret = chunk
+                arrival.added += 1
                 continue
             self._add_chunk(k, chunk)
             arrival.added = k + 1
@@ -236,13 +237,6 @@ class Aggregator:
             residues.reduce(self._sum[k], modulus)
             self._unreduced[k] = 1
 
-    def _keep_secret(self, arrival: _Arrival, chunk: bytes) -> None:
-        body = messages.unseal(chunk, Sigma, arrival.signer, messages.SIGMA_CAP)
-        if body.transcript != self._cohort.transcript:
-            raise UploadError(f"the sealed secret of {arrival.signer.name} is of another cohort")
-        arrival.secret = chunk
-        arrival.added += 1
-
     def _arrival(self, manifest: bytes) -> _Arrival:
         chunks = self._round.upload_items
         cap = messages.manifest_cap(chunks)
@@ -257,7 +251,7 @@ class Aggregator:
         known = self._arrivals.get(name)
         if known is None:
             digests = protocol.split_digests(body.chunk_digests, chunks)
-            known = self._arrivals[name] = _Arrival(signer, manifest, body.commitment, digests)
+            known = self._arrivals[name] = _Arrival(manifest, body.commitment, digests)
         elif known.manifest != manifest:
             raise UploadError(f"{name} sent another upload before")
         return known

@@ -47,6 +47,8 @@ class _Attempt:
     round: Round
     key: suites.KeyHolder
     announcement: bytes
+    cohort_digest: bytes = b""
+    cohort: FixedCohort | None = None  # verified already
     confirmed: bytes = b""  # digest of the one list that was confirmed
     confirmation: bytes = b""
     secrets: Residues | None = None  # the sum of the sites' secrets, under self-masks
@@ -163,7 +165,7 @@ class Decryptor:
         if attempt is None or not round_.collective:
             if attempt is None:
                 raise StateError("no key is held for this plan: a new attempt is needed")
-            cohort = protocol.read_cohort(round_, cohort_message)
+            cohort = self._read_cohort(round_, attempt, cohort_message)
             protocol.read_opening_list(cohort, opening_list)
             return opening_list
         digest = messages.digest(opening_list) if isinstance(opening_list, bytes) else b""
@@ -171,7 +173,7 @@ class Decryptor:
             if digest != attempt.confirmed:
                 raise StateError("another list of this attempt was confirmed")
             return attempt.confirmation
-        cohort = protocol.read_cohort(round_, cohort_message)
+        cohort = self._read_cohort(round_, attempt, cohort_message)
         own = self._identity.public
         protocol.admit(round_.plan, cohort.members, own, self._pinned, self._min_cohort)
         self._check_own_material(cohort, attempt)
@@ -214,7 +216,7 @@ class Decryptor:
             RefusedError: Something does not hold.
         """
         round_, attempt = self._find(cohort_message, plan_message)
-        cohort = protocol.read_cohort(round_, cohort_message)
+        cohort = self._read_cohort(round_, attempt, cohort_message)
         own = self._identity.public
         protocol.admit(round_.plan, cohort.members, own, self._pinned, self._min_cohort)
         _, listed = protocol.read_opening_list(cohort, opening_list)
@@ -265,6 +267,11 @@ class Decryptor:
     def _find(
         self, cohort_message: bytes, plan_message: bytes | None
     ) -> tuple[Round, _Attempt | None]:
+        if isinstance(cohort_message, bytes):
+            known = messages.digest(cohort_message)
+            for attempt in self._attempts.values():
+                if attempt.cohort is not None and attempt.cohort_digest == known:
+                    return attempt.round, attempt
         body = messages.unseal(cohort_message, Cohort, self._coordinator, messages.COHORT_CAP)
         for attempt in self._attempts.values():
             if attempt.round.digest == body.plan:
@@ -272,6 +279,15 @@ class Decryptor:
         if plan_message is None:
             raise StateError("no key is held for this plan: a new attempt is needed")
         return self._read_plan(plan_message), None
+
+    def _read_cohort(self, round_: Round, attempt: _Attempt | None, message: bytes) -> FixedCohort:
+        if attempt is None:
+            return protocol.read_cohort(round_, message)
+        digest = messages.digest(message)
+        if attempt.cohort is None or attempt.cohort_digest != digest:
+            attempt.cohort = protocol.read_cohort(round_, message)
+            attempt.cohort_digest = digest
+        return attempt.cohort
 
     def _check_own_material(self, cohort: FixedCohort, attempt: _Attempt) -> None:
         if cohort.material != attempt.key.material:

@@ -321,11 +321,12 @@ class SiteAttempt:
         self.exchange(cohort_message)
         own, graph = cohort.position(self._identity.public.name), cohort.graph
         for message in exchanges:
+            claimed = cohort.position(messages.sender(message, messages.EXCHANGE_CAP))
+            if own not in graph.initiates(claimed):
+                continue  # nothing in it is for this site
             sender, ciphertexts = protocol.read_exchange(cohort, message)
-            targets = graph.initiates(sender)
-            if own in targets:
-                ciphertext = ciphertexts[targets.index(own)]
-                self._kem[sender] = (self._key.decapsulate(ciphertext), ciphertext)
+            ciphertext = ciphertexts[graph.initiates(sender).index(own)]
+            self._kem[sender] = (self._key.decapsulate(ciphertext), ciphertext)
 
     def _encrypt(self, cohort: FixedCohort, integers: npt.NDArray[np.int32]) -> Upload:
         if self._key is None:
