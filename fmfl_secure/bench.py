@@ -172,7 +172,6 @@ def measure_round(sites: int, repeats: int) -> dict[str, Any]:
         samples = [
             {
                 "plain": sites * _cpu(train_plain) + _cpu(in_the_clear),
-                "train": sites * _cpu(train_plain),
                 "private": sites * _cpu(train_private),
                 "protect": _cpu(protected),
             }
