@@ -20,6 +20,7 @@ is verified, and refused with a subclass of `AggregationError`, whose `code` is 
 
 from .aggregator import Aggregator
 from .coordinator import Coordinator
+from .custodian import Custodian
 from .decryptor import Decryptor
 from .errors import (
     AggregationError,
@@ -44,6 +45,7 @@ from .errors import (
 )
 from .identity import Identity, PublicIdentity
 from .journal import Journal, MemoryJournal, SqliteJournal
+from .membership import MembershipList
 from .messages import Member, RoundPlan
 from .parameters import Encoding, ParameterSet, choose, parameter_set
 from .protocol import SumUpload, Upload
@@ -57,6 +59,7 @@ __all__ = [
     "CohortError",
     "ConfigurationError",
     "Coordinator",
+    "Custodian",
     "Decryptor",
     "Encoding",
     "Identity",
@@ -65,6 +68,7 @@ __all__ = [
     "Journal",
     "JournalError",
     "Member",
+    "MembershipList",
     "MemoryJournal",
     "MessageError",
     "OpeningError",

@@ -25,12 +25,13 @@ import threading
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import tenseal.sealapi as seal
 
 from . import residues
 from .errors import AggregationError, BackendError, MessageError, ReleaseError
-from .parameters import ParameterSet
+from .parameters import COLLECTIVE, ParameterSet
 from .residues import Residues
 
 # SEAL 4.1 streams: header (magic, header size, major, minor, compression, reserved, total size),
@@ -48,7 +49,8 @@ _BATCH: Final = 15
 
 # SHA-256 of the NTT (SEAL's order, little-endian) of the polynomial sum_j (j - 2048) X**j.
 _KNOWN_NTT: Final = {
-    "ckks-pk-4096-60-20": "e69bceca29ca9f392e9b23aae4b5202a43548a54d933076c06de520f0a24a836"
+    "ckks-pk-4096-60-20": "e69bceca29ca9f392e9b23aae4b5202a43548a54d933076c06de520f0a24a836",
+    "ckks-collective-4096-60": "e69bceca29ca9f392e9b23aae4b5202a43548a54d933076c06de520f0a24a836",
 }
 
 
@@ -182,6 +184,38 @@ class Context:
         """Undo `to_ntt`."""
         return self._transform(polynomials, forward=False)
 
+    def load_plaintext(self, polynomial: Residues) -> Any:
+        """Build a SEAL plaintext of residues in NTT order, shape (N,)."""
+        data = np.ascontiguousarray(polynomial, dtype="<u8")
+        array = _ARRAY.pack(*_MAGIC, _RAW, 0, _ARRAY.size + data.nbytes, data.size)
+        metadata = _PLAINTEXT.pack(self._data_id, self.degree, 1.0)
+        total = _HEADER.size + len(metadata) + len(array) + data.nbytes
+        header = _HEADER.pack(*_MAGIC, _RAW, 0, total)
+        item = seal.Plaintext()
+        _scratch.load(item, self.seal, b"".join((header, metadata, array, data.tobytes())))
+        return item
+
+    def products(self, points: Residues, secret: Any) -> Residues:
+        """Multiply polynomials by a secret one.
+
+        Args:
+            points: Polynomials in NTT order, shape (n, N), any n; not all zero.
+            secret: What `load_plaintext` made of the secret polynomial in NTT order.
+
+        Returns:
+            The products' coefficients, shape (n, N).
+        """
+        result = np.empty_like(points)
+        for low in range(0, len(points), _BATCH):
+            batch = points[low : low + _BATCH]
+            # SEAL's smallest ciphertext has two polynomials.
+            padded = batch if len(batch) > 1 else np.concatenate([batch, batch])
+            item = self.load_ciphertext(padded, ntt=True)
+            self._evaluator.multiply_plain_inplace(item, secret)
+            self._evaluator.transform_from_ntt_inplace(item)
+            result[low : low + _BATCH] = self.save_ciphertext(item, len(padded))[: len(batch)]
+        return result
+
     def _transform(self, polynomials: Residues, *, forward: bool) -> Residues:
         result = np.empty_like(polynomials)
         for low in range(0, len(polynomials), _BATCH):
@@ -217,6 +251,35 @@ class Context:
         return np.frombuffer(body, dtype="<u8", offset=offset).reshape(-1, self.degree)
 
 
+class Multiplier:
+    """Multiplies by one small polynomial, held as a SEAL plaintext and nowhere else."""
+
+    def __init__(self, context: Context, polynomial: npt.NDArray[np.int64]) -> None:
+        self._context = context
+        coefficients = residues.from_signed(polynomial.reshape(1, -1), context.modulus)
+        try:
+            self._secret = context.load_plaintext(context.to_ntt(coefficients)[0])
+        except (RuntimeError, ValueError):
+            raise BackendError("SEAL refuses a small polynomial") from None
+
+    def __repr__(self) -> str:
+        return "Multiplier(secret)"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a secret polynomial is not copied or stored")
+
+    def times(self, points: Residues) -> Residues:
+        """Coefficients of the products with polynomials in NTT order; shape (n, N) both.
+
+        Raises:
+            ReleaseError: SEAL refuses, as it does a product of zeros.
+        """
+        try:
+            return self._context.products(points, self._secret)
+        except (RuntimeError, ValueError):
+            raise ReleaseError("a polynomial cannot be multiplied") from None
+
+
 class Encryptor:
     """Encrypts integers in coefficients under an attempt's public key."""
 
@@ -225,7 +288,7 @@ class Encryptor:
         key = context.load_public_key(_unpack_key(material, context.parameters))
         self._encryptor = seal.Encryptor(context.seal, key)
 
-    def encrypt(self, coefficients: Residues) -> Residues:
+    def encrypt(self, coefficients: Residues, first: int = 0) -> Residues:  # noqa: ARG002
         """Encrypt; coefficients modulo q of shape (n, N) to residues of shape (n, 2, N)."""
         context = self._context
         messages = context.to_ntt(coefficients)
@@ -255,7 +318,7 @@ class KeyHolder:
     def __reduce__(self) -> str:
         raise TypeError("a secret key is not copied or stored")
 
-    def decrypt(self, ciphertexts: Residues) -> Residues:
+    def decrypt(self, ciphertexts: Residues, first: int = 0) -> Residues:  # noqa: ARG002
         """Decrypt; residues of shape (n, 2, N) to coefficients modulo q of shape (n, N).
 
         Raises:
@@ -303,12 +366,31 @@ def _self_test(made: Context) -> None:
         raise BackendError("the NTT of a known polynomial is another one")
     if not np.array_equal(made.from_ntt(transformed), coefficients):
         raise BackendError("the NTT does not round-trip")
+    if made.parameters.suite == COLLECTIVE:
+        _self_test_products(made, ramp)
+    else:
+        _self_test_encryption(made, coefficients, ramp + ramp[::-1])
+
+
+def _self_test_products(made: Context, ramp: npt.NDArray[np.int64]) -> None:
+    # X times a polynomial shifts it, with a change of sign at the wrap: known without any NTT.
+    x = np.zeros(made.degree, dtype=np.int64)
+    x[1] = 1
+    points = made.to_ntt(residues.from_signed(ramp.reshape(1, -1), made.modulus))
+    product = residues.to_signed(Multiplier(made, x).times(points)[0], made.modulus)
+    if not np.array_equal(product, np.concatenate([-ramp[-1:], ramp[:-1]])):
+        raise BackendError("a known product is another one")
+
+
+def _self_test_encryption(
+    made: Context, coefficients: Residues, expected: npt.NDArray[np.int64]
+) -> None:
     holder = KeyHolder(made)
     total = Encryptor(made, holder.material).encrypt(coefficients)
     residues.add(total[0], total[1], made.modulus)
     opened = residues.to_signed(holder.decrypt(total[:1]), made.modulus)
     bound = made.parameters.noise_bound(2)
-    if np.abs(opened[0] - (ramp + ramp[::-1])).max() > bound:
+    if np.abs(opened[0] - expected).max() > bound:
         raise BackendError("a known sum decrypts to another one")
 
 

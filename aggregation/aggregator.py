@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import masking, messages, protocol, residues
+from . import mac, masking, messages, protocol, residues
 from .errors import CohortError, OpeningError, PlanError, RoleError, StateError, UploadError
 from .identity import Identity, PublicIdentity
 from .messages import Opening, OpeningList, SumManifest, UploadManifest
@@ -21,6 +21,7 @@ class _Arrival:
     commitment: bytes
     digests: list[bytes]
     added: int = 0  # chunks that are in the sum
+    secret: bytes = b""  # the collective suite's sealed secret, which only the decryptor opens
     complete: bool = False
 
 
@@ -29,9 +30,12 @@ class Aggregator:
 
     5. `add` takes a site's upload chunk by chunk, in any interleaving of sites. What is kept is
        one running sum, whatever the number of sites. An upload that breaks off may be handed in
-       again: chunks already added are skipped.
-    6. `opening_list` states what arrived; `add_opening` takes the seeds.
-    7. `total` takes the self-masks away and signs the sum.
+       again: chunks already added are skipped. In the collective suite an upload ends with a box
+       for the decryptor, 32 KiB a site, which is kept and passed on.
+    6. `opening_list` states what arrived; `sealed_secrets` are what the decryptor confirms it
+       by; `add_opening` takes the seeds and tags.
+    7. `total` takes the self-masks away and signs the sum. In the collective suite they lie on
+       the secrets only, and their sum goes to the decryptor as the last chunk.
 
     Calls must come from one thread at a time.
     """
@@ -69,17 +73,27 @@ class Aggregator:
         for party in (*(m.identity for m in self._cohort.members), plan.decryptor):
             if (pinned or {}).get(party.name, party) != party:
                 raise PlanError(f"{party.name} is pinned with another key")
-        parameters = self._round.parameters
-        shape = (
-            self._round.packing.chunks,
-            parameters.polynomials,
-            parameters.poly_modulus_degree,
-        )
+        # Pairs of residues are kept split, as they come off the wire, and additions are reduced
+        # only when a word could overflow.
+        shape = (self._round.packing.chunks, 2, self._round.chunk_residues // 2)
         self._sum = np.zeros(shape, dtype=np.uint64)
+        self._unreduced = np.zeros(self._round.packing.chunks, dtype=np.int64)
+        self._room = (1 << 64) // self._round.parameters.modulus - 1
         self._arrivals: dict[str, _Arrival] = {}
         self._list: bytes | None = None
         self._seeds: dict[str, bytes] = {}
+        self._tags: dict[str, tuple[int, ...]] = {}
         self._total: SumUpload | None = None
+
+    @property
+    def round(self) -> protocol.Round:
+        """The verified plan and what follows from it."""
+        return self._round
+
+    @property
+    def transcript(self) -> bytes:
+        """The attempt's transcript hash; public among its parties."""
+        return self._cohort.transcript
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -104,12 +118,17 @@ class Aggregator:
         arrival = self._arrival(manifest)
         if arrival.complete:
             return
-        modulus = self._round.parameters.modulus
-        checked = protocol.checked_chunks(chunks, arrival.digests, self._round.chunk_size)
+        cap = messages.SIGMA_CAP if self._round.collective else None
+        checked = protocol.checked_chunks(chunks, arrival.digests, self._round.chunk_size, cap)
         for k, chunk in enumerate(checked):
             if k < arrival.added:
                 continue
-            residues.add(self._sum[k], self._round.unpack_chunk(chunk), modulus)
+            if k == self._round.packing.chunks:
+                # Its digest is in the signed manifest, its content the decryptor's to check.
+                arrival.secret = chunk
+                arrival.added += 1
+                continue
+            self._add_chunk(k, chunk)
             arrival.added = k + 1
         arrival.complete = True
 
@@ -126,9 +145,22 @@ class Aggregator:
                 messages.digest(self._arrivals[m.identity.name].manifest)
                 for m in self._cohort.members
             )
-            listed = OpeningList(self._cohort.transcript, digests)
+            first = self._arrivals[self._cohort.names[0]].manifest
+            listed = OpeningList(self._cohort.transcript, digests, first)
             self._list = messages.seal(self._identity, listed)
         return self._list
+
+    def sealed_secrets(self) -> tuple[bytes, ...]:
+        """The sites' sealed secrets, in cohort order; empty but in the collective suite.
+
+        Raises:
+            StateError: An upload is missing.
+        """
+        if self.missing:
+            raise StateError(f"uploads are missing: {', '.join(self.missing)}")
+        if not self._round.collective:
+            return ()
+        return tuple(self._arrivals[name].secret for name in self._cohort.names)
 
     def add_opening(self, opening: bytes) -> None:
         """Take a site's seed (step 6).
@@ -149,7 +181,8 @@ class Aggregator:
         expected = masking.commitment(body.seed, self._cohort.transcript, name)
         if not hmac.compare_digest(expected, self._arrivals[name].commitment):
             raise OpeningError(f"the seed of {name} is not the one it committed to")
-        self._seeds[name] = body.seed
+        tags = mac.decode_tags(body.tags)
+        self._seeds[name], self._tags[name] = body.seed, tags
 
     def total(self) -> SumUpload:
         """Take the self-masks away and sign the sum (step 7).
@@ -161,28 +194,51 @@ class Aggregator:
             return self._total
         if self._list is None or self.unopened:
             raise StateError(f"openings are missing: {', '.join(self.unopened)}")
-        modulus = self._round.parameters.modulus
-        degree = self._round.packing.degree
+        modulus, transcript = self._round.parameters.modulus, self._cohort.transcript
+        degree, collective = self._round.packing.degree, self._round.collective
+        label = masking.SELF_SIGMA_LABEL if collective else masking.SELF_LABEL
         streams = [
-            masking.self_stream(seed, self._cohort.transcript, name, modulus, degree)
+            masking.self_stream(seed, transcript, name, modulus, degree, label)
             for name, seed in self._seeds.items()
         ]
         chunks: list[bytes] = []
-        for k, chunk in enumerate(self._sum):
-            opened = chunk.copy()
-            for stream in streams:
-                residues.subtract(opened[0], stream.chunk(k), modulus)
-            chunks.append(residues.pack(opened, modulus))
+        for k, planes in enumerate(self._sum):
+            residues.reduce(planes, modulus)
+            self._unreduced[k] = 1
+            opened = planes
+            if not collective:
+                opened = planes.copy()  # the sum stays as it is until all is done
+                masks = masking.sum_streams(streams, k, modulus, degree)
+                residues.subtract(opened[:, : degree // 2], masks.reshape(-1, 2).T, modulus)
+            chunks.append(residues.join(opened, modulus))
+        if collective:
+            masks = masking.sum_streams(streams, 0, modulus, degree)
+            chunks.append(residues.pack(masks, modulus))
+        tags: tuple[int, ...] = (0,) * mac.TAGS
+        for each in self._tags.values():
+            tags = mac.add_tags(tags, each)
         manifest = SumManifest(
-            transcript=self._cohort.transcript,
+            transcript=transcript,
             opening_list=messages.digest(self._list),
             chunk_digests=b"".join(messages.digest(chunk) for chunk in chunks),
+            tags=mac.encode_tags(tags),
         )
+        # The sum is packed in place and not needed any more: two of them would double the memory.
+        self._sum = np.empty((0, 2, 0), dtype=np.uint64)
         self._total = SumUpload(messages.seal(self._identity, manifest), tuple(chunks))
         return self._total
 
+    def _add_chunk(self, k: int, chunk: bytes) -> None:
+        modulus = self._round.parameters.modulus
+        planes = residues.split(chunk, self._round.chunk_residues, modulus)
+        self._sum[k] += planes
+        self._unreduced[k] += 1
+        if self._unreduced[k] == self._room:
+            residues.reduce(self._sum[k], modulus)
+            self._unreduced[k] = 1
+
     def _arrival(self, manifest: bytes) -> _Arrival:
-        chunks = self._round.packing.chunks
+        chunks = self._round.upload_items
         cap = messages.manifest_cap(chunks)
         name = messages.sender(manifest, cap)
         try:

@@ -61,13 +61,20 @@ class Coordinator:
         member, _ = protocol.read_ready(self._round(plan_message), ready)
         return member.identity.name
 
-    def cohort(self, plan_message: bytes, announcement: bytes, readies: Iterable[bytes]) -> bytes:
+    def cohort(
+        self,
+        plan_message: bytes,
+        announcement: bytes,
+        readies: Iterable[bytes],
+        custodians: Iterable[bytes] = (),
+    ) -> bytes:
         """Fix the cohort (step 4).
 
         Args:
             plan_message: The signed plan.
             announcement: The decryptor's message.
             readies: Ready messages in any order, one a member.
+            custodians: Those of the plan's custodians, in the plan's order.
 
         Raises:
             StateError: Another cohort was fixed for this plan.
@@ -82,7 +89,8 @@ class Coordinator:
                 raise CohortError(f"{member.identity.name} sent two ready messages")
         names = [m.identity.name for m in round_.plan.members]
         ordered = tuple(by_name[name] for name in names if name in by_name)
-        message = messages.seal(self._identity, Cohort(round_.digest, announcement, ordered))
+        body = Cohort(round_.digest, announcement, ordered, tuple(custodians))
+        message = messages.seal(self._identity, body)
         protocol.read_cohort(round_, message)
         if self._cohorts.setdefault(round_.digest, message) != message:
             raise StateError("another cohort was fixed for this plan; make a new attempt")
@@ -97,7 +105,9 @@ class Coordinator:
     def verify(
         self, cohort_message: bytes, release: bytes, plan_message: bytes | None = None
     ) -> npt.NDArray[np.int64]:
-        """Check a release (step 9).
+        """Check a release (step 9): whose it is, of which cohort, and its range.
+
+        Only sites can check the MAC, so what is applied here is right once they say so.
 
         Args:
             cohort_message: The cohort it should be of.
@@ -111,7 +121,7 @@ class Coordinator:
             StateError: The plan is not known here.
             RefusedError: It is not a release of that cohort.
         """
-        return protocol.read_release(self._cohort(cohort_message, plan_message), release)
+        return protocol.read_release(self._cohort(cohort_message, plan_message), release)[0]
 
     def _cohort(self, cohort_message: bytes, plan_message: bytes | None) -> protocol.FixedCohort:
         if plan_message is None:

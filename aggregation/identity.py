@@ -20,6 +20,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from . import sealed_key
 from .errors import IdentityError, SignatureError
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
@@ -121,33 +122,50 @@ class Identity:
         """Sign bytes; 64 bytes."""
         return self._key.sign(data)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write PKCS #8 PEM, readable by its owner only, to a file that must not exist yet.
+    def save(self, path: str | os.PathLike[str], *, passphrase: str | None = None) -> None:
+        """Write the key, readable by its owner only, to a file that must not exist yet.
+
+        Args:
+            path: Where.
+            passphrase: Seals the key (scrypt, AES-256-GCM). Without one it is PKCS #8 PEM, and
+                only the file's mode protects it.
 
         Raises:
-            IdentityError: The file exists or cannot be written.
+            IdentityError: The file exists or cannot be written, or the passphrase is too short.
         """
-        pem = self._key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
+        title = f"{_TITLE}{self._public.name}\n".encode("ascii")
+        if passphrase is not None:
+            pem = sealed_key.seal(self._key.private_bytes_raw(), title, passphrase)
+        else:
+            pem = self._key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
         try:
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
             with os.fdopen(fd, "wb") as file:
-                file.write(f"{_TITLE}{self._public.name}\n".encode("ascii") + pem)
+                file.write(title + pem)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise IdentityError(f"cannot write the key file {path}: {error.strerror}") from error
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], name: str | None = None) -> Identity:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        name: str | None = None,
+        *,
+        passphrase: str | None = None,
+    ) -> Identity:
         """Read a file written by `save`.
 
         Args:
             path: The PEM file.
-            name: The party's name; by default what the file's first line says.
+            name: The party's name; by default what the file's first line says. A sealed file
+                is for one name only.
+            passphrase: What a sealed file was sealed with.
 
         Raises:
             IdentityError: Not such a file, or one that others than its owner may use.
@@ -159,7 +177,12 @@ class Identity:
                 pem = file.read(_MAX_FILE)
         except OSError as error:
             raise IdentityError(f"cannot read the key file {path}: {error.strerror}") from error
-        if not stat.S_ISREG(mode) or mode & 0o077:
+        if not stat.S_ISREG(mode):
+            raise IdentityError(f"{path} is not a file")
+        first, _, body = pem.partition(b"\n")
+        if body.startswith(sealed_key.BEGIN):
+            return cls._load_sealed(path, name, first + b"\n", body, passphrase)
+        if mode & 0o077:
             raise IdentityError(f"others may use the key file {path}: chmod 600 it")
         try:
             key = serialization.load_pem_private_key(pem, password=None)
@@ -173,3 +196,21 @@ class Identity:
                 raise IdentityError(f"{path} does not say whose key it is: pass a name")
             name = title.removeprefix(_TITLE)
         return cls(name, key)
+
+    @classmethod
+    def _load_sealed(
+        cls,
+        path: str | os.PathLike[str],
+        name: str | None,
+        title: bytes,
+        body: bytes,
+        passphrase: str | None,
+    ) -> Identity:
+        if passphrase is None:
+            raise IdentityError(f"{path} is sealed: pass its passphrase")
+        raw = sealed_key.unseal(body, title, passphrase)
+        text = title.decode("ascii", errors="replace").strip()
+        own = text.removeprefix(_TITLE)
+        if not text.startswith(_TITLE) or name not in {None, own}:
+            raise IdentityError(f"{path} is the key of another party")
+        return cls(own, Ed25519PrivateKey.from_private_bytes(raw))

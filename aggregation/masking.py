@@ -1,17 +1,16 @@
 """Masks: streams of residues, uniform in Z_q, that hide every upload and cancel in the sum.
 
-Every pair of sites agrees on a key (X25519 with single-use keys); one adds its stream, the other
-takes it away. Each site also adds a stream of its own, the self-mask, whose seed it reveals only
-once everybody's upload is fixed. A key is bound by HKDF-SHA256 to the transcript of the attempt
-and, through its label, to one use and one pair: two uses never share a stream.
+Every pair of neighbours (`graph`) agrees on a secret (`pairwise`); the earlier of the two adds its
+stream, the later takes it away. Each site also adds a stream of its own, the self-mask, whose seed
+it reveals only once everybody's upload is fixed. A key is bound by HKDF-SHA256 to the transcript
+of the attempt and, through its label, to one use and one pair: two uses never share a stream. That
+matters: with one stream on a ciphertext and on the secret sent to the decryptor, their difference
+would be free of masks.
 
 A stream is AES-256-CTR. Chunk k starts at the counter block (k, 0), 64 bits each, so chunks are
 independent of one another and can be expanded in any order. Words are little-endian; of each the
 lowest bits(q) bits are kept, and words not below q are thrown away: that, and not reduction, makes
 the residues uniform. Under the SEAL prime of 60 bits about one word in 2**46 goes.
-
-All pairs of a cohort are neighbours here. A sparser graph (Bell et al. 2020) would replace
-`neighbours` and nothing else.
 """
 
 from __future__ import annotations
@@ -23,30 +22,27 @@ from typing import Final
 
 import numpy as np
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from .errors import CohortError
-from .residues import Residues, add, subtract
+from .residues import Residues, reduce, subtract
 
 SEED_SIZE: Final = 32  # bytes of a self-mask's seed
 _DOMAIN: Final = b"fmfl-secure/aggregation/v1/"
 PAIR_LABEL: Final = b"pair/c0"
+PAIR_SIGMA_LABEL: Final = b"pair/sigma"
+PAIR_TAGS_LABEL: Final = b"pair/tags"
 SELF_LABEL: Final = b"self/c0"
+SELF_SIGMA_LABEL: Final = b"self/sigma"
 COMMITMENT_LABEL: Final = b"self/commitment"
-
-
-def neighbours(sites: int, index: int) -> tuple[int, ...]:
-    """The sites that `index` shares a mask with: all others."""
-    return tuple(j for j in range(sites) if j != index)
+CUSTODIAN_LABEL: Final = b"custodian/sigma"
 
 
 def derive(secret: bytes, transcript: bytes, label: bytes, *names: str) -> bytes:
     """Derive a 32-byte key with HKDF-SHA256.
 
     Args:
-        secret: A shared secret or a seed, 32 bytes.
+        secret: A shared secret or a seed, at least 32 bytes.
         transcript: The attempt's transcript hash, the salt.
         label: What the key is for.
         names: Whose it is; each goes in with its length, so no two lists look alike.
@@ -63,7 +59,7 @@ def commitment(seed: bytes, transcript: bytes, name: str) -> bytes:
 class Stream:
     """One stream of residues, addressed by chunk."""
 
-    __slots__ = ("_cipher_key", "_count", "_modulus")
+    __slots__ = ("_count", "_encryptor", "_modulus")
 
     def __init__(self, key: bytes, modulus: int, count: int) -> None:
         """Open a stream.
@@ -73,67 +69,72 @@ class Stream:
             modulus: The residues' modulus q, below 2**63.
             count: Residues of a chunk.
         """
-        self._cipher_key = algorithms.AES(key)
+        self._encryptor = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
         self._modulus = modulus
         self._count = count
 
     def __repr__(self) -> str:
         return "Stream(secret)"
 
+    def __reduce__(self) -> str:
+        raise TypeError("a secret stream is not copied or stored")
+
     def chunk(self, index: int) -> Residues:
         """Residues of chunk `index`, shape (count,), uint64."""
-        counter = index.to_bytes(8, "big") + bytes(8)
-        encryptor = Cipher(self._cipher_key, modes.CTR(counter)).encryptor()
-        mask = np.uint64((1 << self._modulus.bit_length()) - 1)
-        parts: list[Residues] = []
-        missing = self._count
-        while missing:
-            words = np.frombuffer(encryptor.update(bytes(8 * missing)), dtype="<u8") & mask
-            if words.max() >= self._modulus:
-                words = words[words < self._modulus]
-            parts.append(words)
-            missing -= len(words)
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        self._encryptor.reset_nonce(index.to_bytes(8, "big") + bytes(8))
+        words = self._words(self._count)
+        if words.max(initial=0) < self._modulus:
+            return words
+        parts = [words[words < self._modulus]]
+        while (missing := self._count - sum(len(part) for part in parts)) > 0:
+            more = self._words(missing)
+            parts.append(more[more < self._modulus])
+        return np.concatenate(parts)
+
+    def _words(self, count: int) -> Residues:
+        # The library wants room for one more block than it fills.
+        buffer = bytearray(8 * count + 15)
+        self._encryptor.update_into(bytes(8 * count), buffer)
+        words = np.frombuffer(buffer, dtype="<u8", count=count)
+        words &= np.uint64((1 << self._modulus.bit_length()) - 1)
+        return words
 
 
-class EphemeralKey:
-    """A site's single-use X25519 key for one attempt."""
-
-    __slots__ = ("_key", "public")
-
-    def __init__(self) -> None:
-        self._key = X25519PrivateKey.generate()
-        self.public = self._key.public_key().public_bytes_raw()
-
-    def __repr__(self) -> str:
-        return "EphemeralKey(secret)"
-
-    def __reduce__(self) -> str:
-        raise TypeError("a secret key is not copied or stored")
-
-    def exchange(self, other: bytes) -> bytes:
-        """Agree on a secret with another site's public key.
-
-        Raises:
-            CohortError: The public key is of low order.
-        """
-        try:
-            return self._key.exchange(X25519PublicKey.from_public_bytes(other))
-        except ValueError:
-            raise CohortError("a site announced a key of low order") from None
-
-
-def self_stream(seed: bytes, transcript: bytes, name: str, modulus: int, count: int) -> Stream:
+def self_stream(
+    seed: bytes,
+    transcript: bytes,
+    name: str,
+    modulus: int,
+    count: int,
+    label: bytes = SELF_LABEL,
+) -> Stream:
     """The self-mask of site `name`; also how the aggregator takes it away once it is open."""
-    return Stream(derive(seed, transcript, SELF_LABEL, name), modulus, count)
+    return Stream(derive(seed, transcript, label, name), modulus, count)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Pair:
+    """Two neighbours, as one of them sees it.
+
+    Attributes:
+        first: Name of the earlier in the cohort, who adds.
+        second: Name of the later, who takes away.
+        adds: Whether this site is the first.
+        secret: What the two share.
+    """
+
+    first: str
+    second: str
+    adds: bool
+    secret: bytes
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class SiteMasks:
-    """All masks of one site in one attempt.
+    """Masks of one site for one use.
 
     Attributes:
-        plus: Streams it adds: its self-mask, and those shared with later sites.
+        plus: Streams it adds: those of its own, and those shared with later sites.
         minus: Streams it takes away: those shared with earlier sites.
         modulus: The residues' modulus q.
     """
@@ -144,42 +145,55 @@ class SiteMasks:
 
     def apply(self, residues: Residues, chunk: int) -> None:
         """Mask the residues of one chunk in place, shape (count,)."""
-        for stream in self.plus:
-            add(residues, stream.chunk(chunk), self.modulus)
-        for stream in self.minus:
-            subtract(residues, stream.chunk(chunk), self.modulus)
+        _accumulate(residues, self.plus, chunk, self.modulus)
+        if self.minus:
+            taken = np.zeros_like(residues)
+            _accumulate(taken, self.minus, chunk, self.modulus)
+            subtract(residues, taken, self.modulus)
 
 
 def site_masks(
-    key: EphemeralKey,
-    seed: bytes,
+    pairs: Iterable[Pair],
     transcript: bytes,
-    cohort: Iterable[tuple[str, bytes]],
-    name: str,
+    label: bytes,
     modulus: int,
     count: int,
+    own: Iterable[Stream] = (),
 ) -> SiteMasks:
-    """Derive a site's masks.
+    """Derive a site's masks for one use.
 
     Args:
-        key: The site's own single-use key.
-        seed: Its self-mask's seed, b_i.
+        pairs: The site's neighbours.
         transcript: The attempt's transcript hash.
-        cohort: Names and X25519 public keys of all sites, in cohort order, this one included.
-        name: This site.
+        label: The use.
         modulus: The residues' modulus q.
         count: Residues of a chunk.
-
-    Raises:
-        CohortError: A key of low order.
+        own: Further streams to add: the self-mask, the custodians'.
     """
-    members = list(cohort)
-    own = next(i for i, (member, _) in enumerate(members) if member == name)
-    plus = [self_stream(seed, transcript, name, modulus, count)]
+    plus = list(own)
     minus: list[Stream] = []
-    for j in neighbours(len(members), own):
-        other, public = members[j]
-        first, second = (name, other) if own < j else (other, name)
-        shared = derive(key.exchange(public), transcript, PAIR_LABEL, first, second)
-        (plus if own < j else minus).append(Stream(shared, modulus, count))
+    for pair in pairs:
+        key = derive(pair.secret, transcript, label, pair.first, pair.second)
+        (plus if pair.adds else minus).append(Stream(key, modulus, count))
     return SiteMasks(tuple(plus), tuple(minus), modulus)
+
+
+def sum_streams(streams: Iterable[Stream], chunk: int, modulus: int, count: int) -> Residues:
+    """The sum of several streams' residues of one chunk, shape (count,)."""
+    total = np.zeros(count, dtype=np.uint64)
+    _accumulate(total, streams, chunk, modulus)
+    return total
+
+
+def _accumulate(total: Residues, streams: Iterable[Stream], chunk: int, modulus: int) -> None:
+    # As many residues as fit a word are added before one reduction.
+    room = (1 << 64) // modulus - 1
+    added = 0
+    for stream in streams:
+        total += stream.chunk(chunk)
+        added += 1
+        if added == room:
+            reduce(total, modulus)
+            added = 0
+    if added:
+        reduce(total, modulus)

@@ -1,7 +1,8 @@
 """The messages of a round: versioned, size-capped, signed, and of one form only.
 
 An envelope carries the exact bytes of a body and an Ed25519 signature over the protocol version,
-the kind of message, the sender and those bytes; a signature for one kind never serves for another.
+the kind of message, the sender and the SHA-256 of those bytes; a signature for one kind never
+serves for another.
 Both layers are MessagePack with named fields. Unknown fields, other types and any encoding but the
 canonical one are refused, so a message has exactly one form and a digest names exactly one message.
 """
@@ -16,8 +17,11 @@ import msgspec
 
 from .errors import AggregationError, MessageError, PlanError, SignatureError
 from .identity import NAME, Identity, PublicIdentity
-from .parameters import MAX_SITES, MAX_SIZE, parameter_set
+from .mac import BOX_SIZE, TAG_BYTES
+from .pairwise import CLASSICAL, KEY_AGREEMENTS
+from .parameters import COLLECTIVE, MAX_SITES, MAX_SIZE, parameter_set
 from .quantization import Quantization
+from .sealed_box import KEM_CIPHERTEXT_SIZE, KEM_PUBLIC_SIZE
 
 VERSION: Final = 1
 _DOMAIN: Final = b"fmfl-secure/aggregation/signature/v1"
@@ -26,13 +30,17 @@ _RUN: Final = re.compile(r"[0-9a-f]{8,64}", re.ASCII)
 
 # Largest messages, in bytes. Those that grow with the update are capped by the plan's own size.
 PLAN_CAP: Final = 4 * 1024 * 1024
-READY_CAP: Final = 1024
+READY_CAP: Final = 2048
 OPENING_CAP: Final = 1024
 ANNOUNCEMENT_CAP: Final = 1024 * 1024
-COHORT_CAP: Final = ANNOUNCEMENT_CAP + MAX_SITES * READY_CAP
-LIST_CAP: Final = 64 * 1024
+MAX_CUSTODIANS: Final = 16
+COHORT_CAP: Final = ANNOUNCEMENT_CAP + (MAX_SITES + MAX_CUSTODIANS) * READY_CAP
+EXCHANGE_CAP: Final = 1024 + (MAX_SITES + MAX_CUSTODIANS) * KEM_CIPHERTEXT_SIZE
+SIGMA_CAP: Final = 64 * 1024
+APPROVAL_CAP: Final = 64 * 1024
 DIGEST_SIZE: Final = 32  # bytes
 
+Bytes16 = Annotated[bytes, msgspec.Meta(min_length=TAG_BYTES, max_length=TAG_BYTES)]
 Bytes32 = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Counter = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
@@ -80,6 +88,10 @@ class RoundPlan(Body, frozen=True, forbid_unknown_fields=True):
         base_model_digest: `sha256:` of the base model.
         training_digest: `sha256:` of the public training settings.
         min_cohort: Smallest cohort, at least 3.
+        key_agreement: How sites agree on pairwise secrets: `x25519`, or `x25519-mlkem768` with
+            an `exchange` message more.
+        custodians: Parties that must all approve before the sum opens; collective suite only.
+        membership_digest: `sha256:` of the membership list the plan was made under; may be empty.
     """
 
     KIND: ClassVar[str] = "plan"
@@ -100,6 +112,9 @@ class RoundPlan(Body, frozen=True, forbid_unknown_fields=True):
     base_model_digest: str
     training_digest: str
     min_cohort: int = 3
+    key_agreement: str = CLASSICAL
+    custodians: tuple[PublicIdentity, ...] = ()
+    membership_digest: str = ""
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.federation):
@@ -109,6 +124,8 @@ class RoundPlan(Body, frozen=True, forbid_unknown_fields=True):
         for name in ("adapter", "layout", "base_model", "training"):
             if not _DIGEST.fullmatch(getattr(self, f"{name}_digest")):
                 raise PlanError(f"{name}_digest must be 'sha256:' and 64 hexadecimal digits")
+        if self.membership_digest and not _DIGEST.fullmatch(self.membership_digest):
+            raise PlanError("membership_digest must be empty, or 'sha256:' and 64 digits")
         if not 3 <= self.min_cohort <= len(self.members):
             raise PlanError(
                 f"min_cohort {self.min_cohort} is not 3 to {len(self.members)}, the members invited"
@@ -119,14 +136,30 @@ class RoundPlan(Body, frozen=True, forbid_unknown_fields=True):
             raise PlanError("two members have one name or one key")
         if self.aggregator.key == self.decryptor.key:
             raise PlanError("the aggregator and the decryptor must be two parties")
+        self._check_custodians()
         known: dict[str, bytes] = {}
-        for party in (*(m.identity for m in self.members), self.aggregator, self.decryptor):
+        parties = (self.aggregator, self.decryptor, *self.custodians)
+        for party in (*(m.identity for m in self.members), *parties):
             if known.setdefault(party.name, party.key) != party.key:
                 raise PlanError(f"the name {party.name} stands for two keys")
         chosen = parameter_set(self.parameter_set)
         if chosen.suite != self.suite:
             raise PlanError(f"{self.parameter_set} belongs to the suite {chosen.suite}")
         chosen.encoding(len(self.members), self.quantization.bits)
+        if self.key_agreement not in KEY_AGREEMENTS:
+            raise PlanError(f"key_agreement must be one of: {', '.join(KEY_AGREEMENTS)}")
+
+    def _check_custodians(self) -> None:
+        if not self.custodians:
+            return
+        if self.suite != COLLECTIVE:
+            raise PlanError(f"custodians need the suite {COLLECTIVE}")
+        if len(self.custodians) > MAX_CUSTODIANS:
+            raise PlanError(f"{len(self.custodians)} custodians are more than {MAX_CUSTODIANS}")
+        keys = [c.key for c in self.custodians]
+        others = {self.aggregator.key, self.decryptor.key, *(m.identity.key for m in self.members)}
+        if len(set(keys)) != len(keys) or others & set(keys):
+            raise PlanError("a custodian must be a party of its own")
 
 
 class Announcement(Body, frozen=True, forbid_unknown_fields=True):
@@ -139,12 +172,29 @@ class Announcement(Body, frozen=True, forbid_unknown_fields=True):
 
 
 class Ready(Body, frozen=True, forbid_unknown_fields=True):
-    """A site's single-use X25519 key; sent once its update is stored and charged."""
+    """A site's single-use keys; sent once its update is stored and charged.
+
+    Attributes:
+        plan: Digest of the plan.
+        key: X25519.
+        kem: ML-KEM-768 in a hybrid plan, else empty.
+    """
 
     KIND: ClassVar[str] = "ready"
 
     plan: Bytes32
     key: Bytes32
+    kem: bytes = b""
+
+    def __post_init__(self) -> None:
+        if len(self.kem) not in {0, KEM_PUBLIC_SIZE}:
+            raise MessageError("an ML-KEM key has another length")
+
+
+class CustodianReady(Ready, frozen=True, forbid_unknown_fields=True):
+    """A custodian's single-use keys for one plan; fields as `Ready`."""
+
+    KIND: ClassVar[str] = "custodian-ready"
 
 
 class Cohort(Body, frozen=True, forbid_unknown_fields=True):
@@ -155,45 +205,100 @@ class Cohort(Body, frozen=True, forbid_unknown_fields=True):
     plan: Bytes32
     announcement: bytes
     readies: tuple[bytes, ...]
+    custodians: tuple[bytes, ...] = ()
+
+
+class Exchange(Body, frozen=True, forbid_unknown_fields=True):
+    """A site's ML-KEM ciphertexts: for the neighbours it initiates to, then for the custodians."""
+
+    KIND: ClassVar[str] = "exchange"
+
+    transcript: Bytes32
+    ciphertexts: bytes
+
+
+class Sigma(Body, frozen=True, forbid_unknown_fields=True):
+    """A site's masked secret in a box for the decryptor; the collective suite's last chunk."""
+
+    KIND: ClassVar[str] = "sigma"
+
+    transcript: Bytes32
+    box: bytes
 
 
 class UploadManifest(Body, frozen=True, forbid_unknown_fields=True):
-    """What a site uploads: SHA-256 of each chunk in order, and H(b_i)."""
+    """What a site uploads.
+
+    Attributes:
+        transcript: Of the attempt.
+        chunk_digests: SHA-256 of each chunk in order.
+        commitment: H(b_i).
+        mac_boxes: From the first site of the cohort, the MAC key in a box for each other; from
+            the others as many zeros, so that all uploads are of one size.
+    """
 
     KIND: ClassVar[str] = "upload"
 
     transcript: Bytes32
     chunk_digests: bytes
     commitment: Bytes32
+    mac_boxes: bytes
 
 
 class OpeningList(Body, frozen=True, forbid_unknown_fields=True):
-    """The aggregator's statement of what lies with it: SHA-256 of every manifest of the cohort."""
+    """The aggregator's statement of what lies with it.
+
+    Attributes:
+        transcript: Of the attempt.
+        manifests: SHA-256 of every manifest of the cohort.
+        first: The first of them, whole: the others find their MAC key in it.
+    """
 
     KIND: ClassVar[str] = "opening-list"
 
     transcript: Bytes32
     manifests: tuple[Bytes32, ...]
+    first: bytes
+
+
+class Confirmation(Body, frozen=True, forbid_unknown_fields=True):
+    """The decryptor's word that every secret of an opening list came and can be opened."""
+
+    KIND: ClassVar[str] = "confirmation"
+
+    opening_list: bytes
 
 
 class Opening(Body, frozen=True, forbid_unknown_fields=True):
-    """A site's seed b_i, for one list and no other."""
+    """A site's seed b_i and its masked tags, for one list and no other."""
 
     KIND: ClassVar[str] = "opening"
 
     transcript: Bytes32
     opening_list: Bytes32
     seed: Bytes32
+    tags: Bytes16
+
+
+class Approval(Body, frozen=True, forbid_unknown_fields=True):
+    """A custodian's word for one list: the sum of its streams, packed residues."""
+
+    KIND: ClassVar[str] = "approval"
+
+    transcript: Bytes32
+    opening_list: Bytes32
+    streams: bytes
 
 
 class SumManifest(Body, frozen=True, forbid_unknown_fields=True):
-    """The sum the aggregator hands over: SHA-256 of each chunk in order."""
+    """The sum the aggregator hands over: SHA-256 of each chunk in order, and the summed tags."""
 
     KIND: ClassVar[str] = "sum"
 
     transcript: Bytes32
     opening_list: Bytes32
     chunk_digests: bytes
+    tags: Bytes16
 
 
 class Release(Body, frozen=True, forbid_unknown_fields=True):
@@ -204,6 +309,7 @@ class Release(Body, frozen=True, forbid_unknown_fields=True):
     transcript: Bytes32
     opening_list: Bytes32
     integers: bytes
+    tags: Bytes16
 
 
 class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -264,14 +370,20 @@ def digest(message: bytes) -> bytes:
     return hashlib.sha256(message).digest()
 
 
-def transcript_hash(plan: bytes, announcement: bytes, readies: tuple[bytes, ...]) -> bytes:
+def transcript_hash(
+    plan: bytes,
+    announcement: bytes,
+    readies: tuple[bytes, ...],
+    custodians: tuple[bytes, ...] = (),
+) -> bytes:
     """Hash everything that fixes an attempt: the salt of every key derived in it.
 
     Each message goes in whole, signature included, behind its length; so any two parties that were
     told different things derive different masks and the attempt fails.
     """
     state = hashlib.sha256(b"fmfl-secure/aggregation/transcript/v1")
-    for message in (plan, announcement, *readies):
+    # The plan fixes how many custodians there are, so the list has one reading.
+    for message in (plan, announcement, *custodians, *readies):
         state.update(len(message).to_bytes(8, "big"))
         state.update(message)
     return state.digest()
@@ -279,7 +391,12 @@ def transcript_hash(plan: bytes, announcement: bytes, readies: tuple[bytes, ...]
 
 def manifest_cap(chunks: int) -> int:
     """Largest manifest of an upload or a sum, in bytes."""
-    return 1024 + DIGEST_SIZE * chunks
+    return 1024 + DIGEST_SIZE * chunks + BOX_SIZE * MAX_SITES
+
+
+def list_cap(chunks: int) -> int:
+    """Largest opening list or confirmation, in bytes."""
+    return 4096 + (DIGEST_SIZE + 8) * MAX_SITES + manifest_cap(chunks)
 
 
 def release_cap(size: int) -> int:
@@ -288,7 +405,8 @@ def release_cap(size: int) -> int:
 
 
 def _signed(kind: str, name: str, raw: bytes) -> bytes:
-    parts = (_DOMAIN, kind.encode(), name.encode(), raw)
+    # The body's digest stands for it: Ed25519 would read a large body twice, and slowly.
+    parts = (_DOMAIN, kind.encode(), name.encode(), hashlib.sha256(raw).digest())
     return b"".join(len(part).to_bytes(8, "big") + part for part in parts)
 
 

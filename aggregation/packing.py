@@ -60,24 +60,58 @@ class Packing:
         Raises:
             InputError: Another shape or dtype, or a value beyond the limit.
         """
+        self._check_shape(integers)
+        stop = self.chunks if stop is None else stop
+        values = integers[start * self.values_per_chunk : stop * self.values_per_chunk]
+        self._check_limit(values)
+        return self._combine(values, stop - start)
+
+    def check(self, integers: npt.NDArray[np.int32]) -> None:
+        """Check a whole update before anything is made of it.
+
+        Raises:
+            InputError: Another shape or dtype, or a value beyond the limit.
+        """
+        self._check_shape(integers)
+        self._check_limit(integers)
+
+    def _check_shape(self, integers: npt.NDArray[np.int32]) -> None:
         if not isinstance(integers, np.ndarray) or integers.dtype != np.int32:
             raise InputError("quantised integers must be a NumPy array of int32")
         if integers.shape != (self.size,):
             raise InputError(f"the integers' shape is {integers.shape}, expected ({self.size},)")
-        stop = self.chunks if stop is None else stop
-        values = integers[start * self.values_per_chunk : stop * self.values_per_chunk]
+
+    def _check_limit(self, values: npt.NDArray[np.int32]) -> None:
         # -2**31 has no positive counterpart, so compare instead of taking absolute values.
         limit = self.encoding.limit
         if values.size and (values.max() > limit or values.min() < -limit):
             raise InputError(f"a quantised integer is beyond {limit}")
-        padded = np.zeros((stop - start) * self.values_per_chunk, dtype=np.int64)
+
+    def pack_sum(
+        self, total: npt.NDArray[np.int64], start: int, stop: int
+    ) -> npt.NDArray[np.int64]:
+        """Pack chunks `start` to `stop` of a sum, as the sum of the packed updates would be.
+
+        Args:
+            total: Shape (d,), int64, |v| <= K (2**(bits - 1) - 1).
+            start: First chunk.
+            stop: One past the last chunk.
+
+        Returns:
+            Shape (stop - start, N), int64.
+        """
+        values = total[start * self.values_per_chunk : stop * self.values_per_chunk]
+        return self._combine(values, stop - start)
+
+    def _combine(self, values: npt.NDArray[np.integer], chunks: int) -> npt.NDArray[np.int64]:
+        padded = np.zeros(chunks * self.values_per_chunk, dtype=np.int64)
         padded[: values.size] = values
         digits = padded.reshape(-1, self.encoding.digits)
         packed = digits[:, -1].copy()
         for j in range(self.encoding.digits - 2, -1, -1):
             packed *= self.encoding.base
             packed += digits[:, j]
-        return packed.reshape(stop - start, self.degree)
+        return packed.reshape(chunks, self.degree)
 
     def unpack(self, coefficients: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Read the values of all chunks of a sum.

@@ -1,10 +1,23 @@
 """Vetted CKKS parameter sets, and what follows from them.
 
 Only additions happen, so a set needs no depth and no evaluation keys: one prime q carries the
-message, and a second, small one exists because TenSEAL's public-key encryption wants a special
-prime to divide its noise by. The numbers a caller may choose are the number of sites and the
-number of bits of a value; everything else is derived here, in exact arithmetic, and a request
+message. In `ckks-pk` a second, small one exists because TenSEAL's public-key encryption wants a
+special prime to divide its noise by. The numbers a caller may choose are the number of sites and
+the number of bits of a value; everything else is derived here, in exact arithmetic, and a request
 that does not fit is refused together with the nearest that does.
+
+Security is that of ring LWE with a ternary secret at the total number of bits of all primes; the
+limit for 128 bits is 109 at N = 4096 (Homomorphic Encryption Standard, 2018, Table 1; the same
+table is SEAL's `CoeffModulus::MaxBitCount`).
+
+Error of one `ckks-collective` encryption, for one coefficient: it is the encryption's own e, a
+centred binomial of 2 x 21 coins, and nothing else, since a S and the sum of the a s_i cancel to
+the last bit. Hence for a sum of K
+
+    |E| <= 21 K                                   always, and
+    P[|E| > t] <= 2 exp(-t^2 / (2 K 21 / 2))      with no heuristic,
+
+a coin of +-1/2 being sub-Gaussian with variance proxy 1/4 and 42 K of them independent.
 
 Error of one `ckks-pk` encryption, at decryption, for one coefficient. With u, s ternary and every
 key error at most 21 (SEAL's centred binomial), the encryption's own noise is below 21 (2 N + 1);
@@ -40,7 +53,10 @@ MAX_SIZE: Final = 1 << 26  # values in one update; a release must fit one journa
 LOG2_FAILURE_LIMIT: Final = -40
 LOG2_FAILURE_GOAL: Final = -128
 
-_KEY_ERROR: Final = 21  # SEAL's centred binomial error: at most 21 in absolute value
+KEY_ERROR: Final = 21  # centred binomial of 2 x 21 coins: at most 21 in absolute value, var 21/2
+
+PUBLIC_KEY: Final = "ckks-pk"
+COLLECTIVE: Final = "ckks-collective"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +123,25 @@ class ParameterSet:
 
     def noise_bound(self, sites: int) -> Fraction:
         """Worst-case absolute error of one coefficient of a sum of `sites` encryptions."""
+        if self.suite == COLLECTIVE:
+            return Fraction(sites * KEY_ERROR)
         N = self.poly_modulus_degree
         return sites * (self._small_noise() + Fraction(N + 1, 2))
+
+    def variance_proxy(self, sites: int) -> Fraction:
+        """Sub-Gaussian variance proxy of a coefficient's error beyond its fixed part."""
+        if self.suite == COLLECTIVE:
+            return Fraction(sites * KEY_ERROR, 2)
+        return Fraction(sites * (self.poly_modulus_degree + 1), 12)
+
+    def bytes_per_value(self, sites: int, bits: int) -> Fraction:
+        """Bytes of ciphertext a value takes on the wire, in full chunks.
+
+        Raises:
+            ParameterError: The request does not fit this set.
+        """
+        digits = self.encoding(sites, bits).digits
+        return Fraction(self.polynomials * self.residue_bits, 8 * digits)
 
     def log2_failure(self, sites: int, scale_bits: int, coefficients: int) -> float:
         """Bound log2 of the probability that any of `coefficients` decodes wrongly.
@@ -127,7 +160,7 @@ class ParameterSet:
         margin = float(half - sites * self._small_noise())
         if margin <= 0:
             return 0.0
-        variance = sites * (self.poly_modulus_degree + 1) / 12
+        variance = float(self.variance_proxy(sites))
         exponent = margin * margin / (2 * variance * math.log(2))
         return min(0.0, 1 + math.log2(coefficients) - exponent)
 
@@ -181,12 +214,23 @@ class ParameterSet:
         return (self.modulus // (span + 1)).bit_length() - 1
 
     def _small_noise(self) -> Fraction:
+        if self.suite == COLLECTIVE:
+            return Fraction(0)
         special = self.coeff_modulus[-1]
-        return Fraction(_KEY_ERROR * (2 * self.poly_modulus_degree + 1), special)
+        return Fraction(KEY_ERROR * (2 * self.poly_modulus_degree + 1), special)
 
 
 # The primes are SEAL's choice for these sizes; `_ckks` compares them before first use.
 _TABLE: Final = (
+    ParameterSet(
+        id="ckks-collective-4096-60",
+        suite="ckks-collective",
+        poly_modulus_degree=4096,
+        coeff_mod_bit_sizes=(60,),
+        coeff_modulus=(1152921504606830593,),
+        polynomials=1,
+        security_bits=128,
+    ),
     ParameterSet(
         id="ckks-pk-4096-60-20",
         suite="ckks-pk",
@@ -212,19 +256,31 @@ def parameter_set(identifier: str) -> ParameterSet:
     raise ParameterError(f"no parameter set {identifier!r}; there are: {known}")
 
 
-def choose(sites: int, bits: int, *, suite: str = "ckks-pk") -> ParameterSet:
-    """Pick the set that carries the most values a coefficient.
+def choose(sites: int, bits: int, *, suite: str | None = None) -> ParameterSet:
+    """Pick the set with the smallest upload that fits.
 
     Args:
         sites: Members a plan will invite.
         bits: Bits of a quantised value.
-        suite: Protocol suite.
+        suite: Protocol suite; any by default.
+
+    Returns:
+        The row of the table whose ciphertext takes the fewest bytes a value.
 
     Raises:
         ParameterError: Nothing fits; the text names the nearest request that does.
     """
-    rows = [row for row in _TABLE if row.suite == suite]
+    rows = [row for row in _TABLE if suite in {None, row.suite}]
     if not rows:
         known = ", ".join(sorted({row.suite for row in _TABLE}))
         raise ParameterError(f"no suite {suite!r}; there are: {known}")
-    return max(rows, key=lambda row: row.encoding(sites, bits).digits)
+    fitting: dict[str, Fraction] = {}
+    refusal: ParameterError | None = None
+    for row in rows:
+        try:
+            fitting[row.id] = row.bytes_per_value(sites, bits)
+        except ParameterError as error:
+            refusal = refusal or error
+    if not fitting:
+        raise refusal or ParameterError(f"{bits} bits with {sites} sites fit no set")
+    return parameter_set(min(fitting, key=lambda name: fitting[name]))

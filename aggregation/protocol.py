@@ -6,9 +6,12 @@
     4     announcement   decryptor     coordinator and everybody after it: `read_cohort`
     4     ready          site          coordinator: `read_ready`
     4     cohort         coordinator   everybody: `read_cohort`
+    4     exchange       site          site, custodian: `read_exchange`
     5     upload         site          aggregator
-    6     opening-list   aggregator    site, decryptor
+    6     opening-list   aggregator    site, decryptor, custodian: `read_opening_list`
+    6     confirmation   decryptor     site, custodian: `read_opening_list`
     6     opening        site          aggregator
+    6     approval       custodian     decryptor
     7     sum            aggregator    decryptor
     8     release        decryptor     site, coordinator: `read_release`
 
@@ -28,12 +31,25 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from . import messages, residues, suites
-from .errors import CohortError, PlanError, ReleaseError, UploadError
+from . import messages, residues, sealed_box, suites
+from .errors import CohortError, OpeningError, PlanError, ReleaseError, UploadError
+from .graph import MaskGraph
 from .identity import PublicIdentity
-from .messages import Announcement, Cohort, Member, Ready, Release, RoundPlan
+from .messages import (
+    Announcement,
+    Cohort,
+    Confirmation,
+    CustodianReady,
+    Exchange,
+    Member,
+    OpeningList,
+    Ready,
+    Release,
+    RoundPlan,
+)
 from .packing import Packing
-from .parameters import ParameterSet, parameter_set
+from .pairwise import HYBRID
+from .parameters import COLLECTIVE, ParameterSet, parameter_set
 from .residues import Residues
 
 MIN_COHORT: Final = 3  # with fewer, a sum tells each of two sites the other's update
@@ -69,6 +85,26 @@ class Round:
     digest: bytes
     parameters: ParameterSet
     packing: Packing
+
+    @property
+    def collective(self) -> bool:
+        """Whether sites encrypt under secrets of their own."""
+        return self.parameters.suite == COLLECTIVE
+
+    @property
+    def hybrid(self) -> bool:
+        """Whether pairwise secrets hang on ML-KEM too."""
+        return self.plan.key_agreement == HYBRID
+
+    @property
+    def upload_items(self) -> int:
+        """Entries of a manifest: the chunks, and in the collective suite one for the secret."""
+        return self.packing.chunks + (1 if self.collective else 0)
+
+    @property
+    def polynomial_size(self) -> int:
+        """Bytes of one polynomial's residues on the wire."""
+        return residues.packed_size(self.packing.degree, self.parameters.modulus)
 
     @property
     def chunk_residues(self) -> int:
@@ -108,14 +144,37 @@ class FixedCohort:
         transcript: Hash over plan, announcement and all ready messages.
         material: The decryptor's announced public material.
         members: Who takes part, in the plan's order.
-        keys: Their X25519 public keys, in the same order.
+        readies: Their single-use public keys, in the same order.
+        custodians: Those of the plan's custodians, in the plan's order.
     """
 
     round: Round
     transcript: bytes
     material: bytes
     members: tuple[Member, ...]
-    keys: tuple[bytes, ...]
+    readies: tuple[Ready, ...]
+    custodians: tuple[Ready, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the members."""
+        return tuple(member.identity.name for member in self.members)
+
+    @property
+    def graph(self) -> MaskGraph:
+        """Who shares masks with whom."""
+        return MaskGraph.of(len(self.members), self.transcript)
+
+    def position(self, name: str) -> int:
+        """Place of a member.
+
+        Raises:
+            CohortError: Nobody of that name is in the cohort.
+        """
+        for i, member in enumerate(self.members):
+            if member.identity.name == name:
+                return i
+        raise CohortError("a message comes from outside the cohort")
 
     def member(self, name: str) -> PublicIdentity:
         """Identity of a member.
@@ -123,10 +182,7 @@ class FixedCohort:
         Raises:
             CohortError: Nobody of that name is in the cohort.
         """
-        for member in self.members:
-            if member.identity.name == name:
-                return member.identity
-        raise CohortError("a message comes from outside the cohort")
+        return self.members[self.position(name)].identity
 
     @property
     def integer_dtype(self) -> np.dtype[np.signedinteger]:
@@ -196,7 +252,9 @@ def admit(
             f"min_cohort {min_cohort} is below {MIN_COHORT}: a sum of two hides nothing"
         )
     trusted = {**pinned, own.name: own}
-    for role, party in (("aggregator", plan.aggregator), ("decryptor", plan.decryptor)):
+    parties = [("aggregator", plan.aggregator), ("decryptor", plan.decryptor)]
+    parties += [("custodian", custodian) for custodian in plan.custodians]
+    for role, party in parties:
         if trusted.get(party.name) != party:
             raise PlanError(f"the {role} {party.name} is not pinned with this key")
     counted: list[Member] = []
@@ -213,11 +271,11 @@ def admit(
         )
 
 
-def read_ready(round_: Round, message: bytes) -> tuple[Member, bytes]:
+def read_ready(round_: Round, message: bytes) -> tuple[Member, Ready]:
     """Verify a ready message (step 4).
 
     Returns:
-        The member who sent it and its X25519 public key.
+        The member who sent it and its body, with its single-use public keys.
 
     Raises:
         RefusedError: Malformed, unsigned, of another plan or by nobody invited.
@@ -229,9 +287,26 @@ def read_ready(round_: Round, message: bytes) -> tuple[Member, bytes]:
     else:
         raise CohortError("a ready message comes from nobody the plan invites")
     ready = messages.unseal(message, Ready, member.identity, messages.READY_CAP)
+    _check_ready(round_, ready, name)
+    return member, ready
+
+
+def read_custodian(round_: Round, custodian: PublicIdentity, message: bytes) -> Ready:
+    """Verify a custodian's ready message (step 4).
+
+    Raises:
+        RefusedError: Malformed, unsigned, or of another plan.
+    """
+    ready = messages.unseal(message, CustodianReady, custodian, messages.READY_CAP)
+    _check_ready(round_, ready, custodian.name)
+    return ready
+
+
+def _check_ready(round_: Round, ready: Ready, name: str) -> None:
     if ready.plan != round_.digest:
         raise CohortError(f"the ready message of {name} is of another plan")
-    return member, ready.key
+    if bool(ready.kem) != round_.hybrid:
+        raise CohortError(f"{name} announces other kinds of keys than the plan's")
 
 
 def read_announcement(round_: Round, message: bytes) -> bytes:
@@ -266,14 +341,76 @@ def read_cohort(round_: Round, message: bytes) -> FixedCohort:
     order = [position[member.identity.name] for member, _ in entries]
     if any(a >= b for a, b in pairwise(order)):
         raise CohortError("the cohort is not in the plan's order, each member once")
+    if len(cohort.custodians) != len(plan.custodians):
+        raise CohortError("the cohort does not carry every custodian's keys")
+    custodians = tuple(
+        read_custodian(round_, identity, ready)
+        for identity, ready in zip(plan.custodians, cohort.custodians, strict=True)
+    )
     members = tuple(member for member, _ in entries)
-    keys = tuple(key for _, key in entries)
-    if len(set(keys)) != len(keys):
-        raise CohortError("two sites announce one key")
+    readies = tuple(ready for _, ready in entries)
+    keys = [ready.key for ready in (*readies, *custodians)]
+    kems = [ready.kem for ready in (*readies, *custodians) if ready.kem]
+    if len(set(keys)) != len(keys) or len(set(kems)) != len(kems):
+        raise CohortError("two parties announce one key")
     if effective_cohort(members) < plan.min_cohort:
         raise CohortError(f"the cohort is below the plan's min_cohort {plan.min_cohort}")
-    transcript = messages.transcript_hash(round_.message, cohort.announcement, cohort.readies)
-    return FixedCohort(round_, transcript, material, members, keys)
+    transcript = messages.transcript_hash(
+        round_.message, cohort.announcement, cohort.readies, cohort.custodians
+    )
+    return FixedCohort(round_, transcript, material, members, readies, custodians)
+
+
+def read_exchange(cohort: FixedCohort, message: bytes) -> tuple[int, list[bytes]]:
+    """Verify an exchange message (step 4).
+
+    Returns:
+        The sender's position, and its ciphertexts: for the neighbours it initiates to, in cohort
+        order, then for the custodians.
+
+    Raises:
+        RefusedError: Malformed, unsigned, or of another cohort.
+    """
+    own = cohort.position(messages.sender(message, messages.EXCHANGE_CAP))
+    signer = cohort.members[own].identity
+    body = messages.unseal(message, Exchange, signer, messages.EXCHANGE_CAP)
+    if body.transcript != cohort.transcript:
+        raise CohortError(f"the exchange message of {signer.name} is of another cohort")
+    size = sealed_box.KEM_CIPHERTEXT_SIZE
+    count = len(cohort.graph.initiates(own)) + len(cohort.custodians) if cohort.round.hybrid else 0
+    if len(body.ciphertexts) != count * size:
+        raise CohortError(f"the exchange message of {signer.name} has another length")
+    return own, [body.ciphertexts[i * size : (i + 1) * size] for i in range(count)]
+
+
+def read_opening_list(cohort: FixedCohort, message: bytes) -> tuple[OpeningList, bytes]:
+    """Verify what sites open for (step 6): a list, in the collective suite confirmed.
+
+    Returns:
+        The aggregator's list and its digest.
+
+    Raises:
+        RefusedError: Not by the aggregator and, where needed, the decryptor; or of another cohort.
+    """
+    plan = cohort.round.plan
+    cap = messages.list_cap(cohort.round.upload_items)
+    if cohort.round.collective:
+        message = messages.unseal(message, Confirmation, plan.decryptor, cap).opening_list
+    listed = messages.unseal(message, OpeningList, plan.aggregator, cap)
+    if listed.transcript != cohort.transcript:
+        raise OpeningError("the list is of another cohort")
+    if len(listed.manifests) != len(cohort.members):
+        raise OpeningError("the list does not show every upload of the cohort")
+    return listed, messages.digest(message)
+
+
+def upload_size(parameters: ParameterSet, packing: Packing) -> int:
+    """Bytes of one site's chunks, sealed secret and digests; envelopes are left out."""
+    polynomial = residues.packed_size(packing.degree, parameters.modulus)
+    size = packing.chunks * (parameters.polynomials * polynomial + messages.DIGEST_SIZE)
+    if parameters.suite == COLLECTIVE:
+        size += polynomial + sealed_box.OVERHEAD + messages.DIGEST_SIZE
+    return size
 
 
 def split_digests(digests: bytes, chunks: int) -> list[bytes]:
@@ -288,8 +425,16 @@ def split_digests(digests: bytes, chunks: int) -> list[bytes]:
     return [digests[i : i + size] for i in range(0, len(digests), size)]
 
 
-def checked_chunks(chunks: Iterable[bytes], digests: Sequence[bytes], size: int) -> Iterator[bytes]:
-    """Yield chunks of `size` bytes that are what a manifest lists, in order; exactly as many.
+def checked_chunks(
+    chunks: Iterable[bytes], digests: Sequence[bytes], size: int, last_cap: int | None = None
+) -> Iterator[bytes]:
+    """Yield chunks that are what a manifest lists, in order; exactly as many.
+
+    Args:
+        chunks: What came off the wire.
+        digests: What the manifest lists.
+        size: Bytes of each.
+        last_cap: Instead, the most bytes that the last may have.
 
     Raises:
         UploadError: A chunk that is missing, altered, out of order or too much.
@@ -299,7 +444,10 @@ def checked_chunks(chunks: Iterable[bytes], digests: Sequence[bytes], size: int)
         chunk = next(iterator, None)
         if chunk is None:
             raise UploadError(f"chunk {k} of {len(digests)} is missing")
-        if not isinstance(chunk, bytes) or len(chunk) != size:
+        message = last_cap is not None and k == len(digests) - 1
+        if not isinstance(chunk, bytes):
+            raise UploadError(f"chunk {k} is not bytes")
+        if len(chunk) > (last_cap or 0) if message else len(chunk) != size:
             raise UploadError(f"chunk {k} is not {size} bytes")
         if messages.digest(chunk) != expected:
             raise UploadError(f"chunk {k} is not what the manifest lists")
@@ -310,7 +458,7 @@ def checked_chunks(chunks: Iterable[bytes], digests: Sequence[bytes], size: int)
 
 def read_release(
     cohort: FixedCohort, message: bytes, opening_list: bytes | None = None
-) -> npt.NDArray[np.int64]:
+) -> tuple[npt.NDArray[np.int64], bytes]:
     """Verify a release (step 9).
 
     Args:
@@ -319,7 +467,8 @@ def read_release(
         opening_list: Digest of the list this party opened for, if it did.
 
     Returns:
-        The sum of the cohort's integers, shape (d,), int64.
+        The sum of the cohort's integers, shape (d,), int64, and the summed tags: not yet checked
+        against one another, which only a site can do.
 
     Raises:
         RefusedError: Not the decryptor's, not of this cohort, or out of range.
@@ -336,7 +485,7 @@ def read_release(
         raise ReleaseError("the release has another number of values than the plan")
     integers = np.frombuffer(release.integers, dtype=dtype).astype(np.int64)
     check_range(integers, cohort)
-    return integers
+    return integers, release.tags
 
 
 def check_range(integers: npt.NDArray[np.int64], cohort: FixedCohort) -> None:

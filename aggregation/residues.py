@@ -28,14 +28,20 @@ def pack(residues: Residues, modulus: int) -> bytes:
         residues: Any shape with an even number of items, uint64, each below `modulus`.
         modulus: Below 2**63; its bit length must be a multiple of four.
     """
+    pairs = np.ascontiguousarray(residues, dtype="<u8").reshape(-1, 2)
+    return join(pairs.T, modulus)
+
+
+def join(planes: Residues, modulus: int) -> bytes:
+    """Bit-pack residues whose pairs are split; shape (2, n), first the lower of each pair."""
     size = _pair_size(modulus)
     width = modulus.bit_length()
-    pairs = np.ascontiguousarray(residues, dtype="<u8").reshape(-1, 2)
-    words = np.empty((len(pairs), 2), dtype="<u8")
-    np.left_shift(pairs[:, 1], np.uint64(width), out=words[:, 0])
-    words[:, 0] |= pairs[:, 0]
+    low, high = planes
+    words = np.empty((len(low), 2), dtype="<u8")
+    np.left_shift(high, np.uint64(width), out=words[:, 0])
+    words[:, 0] |= low
     # A pair of narrow residues fits the low word alone; shifting by 64 is undefined.
-    words[:, 1] = pairs[:, 1] >> np.uint64(64 - width) if 2 * width > 64 else 0
+    words[:, 1] = high >> np.uint64(64 - width) if 2 * width > 64 else 0
     return words.view(np.uint8).reshape(-1, 16)[:, :size].tobytes()
 
 
@@ -53,25 +59,38 @@ def unpack(data: bytes, count: int, modulus: int) -> Residues:
     Raises:
         UploadError: Another length, or a residue that is not below the modulus.
     """
+    return split(data, count, modulus).T.reshape(-1)
+
+
+def split(data: bytes, count: int, modulus: int) -> Residues:
+    """Read bit-packed residues and check them; as `unpack`, but shape (2, count / 2).
+
+    Raises:
+        UploadError: Another length, or a residue that is not below the modulus.
+    """
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise UploadError("a chunk must be bytes")
     expected = packed_size(count, modulus)
     if len(data) != expected:
         raise UploadError(f"a chunk has {len(data)} bytes, expected {expected}")
     size = _pair_size(modulus)
-    width = np.uint64(modulus.bit_length())
-    raw = np.zeros((count // 2, 16), dtype=np.uint8)
-    raw[:, :size] = np.frombuffer(data, dtype=np.uint8).reshape(-1, size)
-    words = raw.view("<u8")
-    mask = np.uint64((1 << int(width)) - 1)
-    residues = np.empty((count // 2, 2), dtype=np.uint64)
-    np.bitwise_and(words[:, 0], mask, out=residues[:, 0])
-    np.right_shift(words[:, 0], width, out=residues[:, 1])
-    if 2 * width > 64:
-        residues[:, 1] |= words[:, 1] << (np.uint64(64) - width)
-    if residues.max(initial=0) >= modulus:
+    width = modulus.bit_length()
+    planes = np.empty((2, count // 2), dtype=np.uint64)
+    if size >= 8:
+        # The first eight bytes of a pair hold the low residue, its last eight the high one.
+        low = _strided_words(data, count // 2, size, 0)
+        high = _strided_words(data, count // 2, size, size - 8)
+        np.bitwise_and(low, np.uint64((1 << width) - 1), out=planes[0])
+        np.right_shift(high, np.uint64(64 - width), out=planes[1])
+    else:
+        raw = np.zeros((count // 2, 8), dtype=np.uint8)
+        raw[:, :size] = np.frombuffer(data, dtype=np.uint8).reshape(-1, size)
+        words = raw.view("<u8")[:, 0]
+        np.bitwise_and(words, np.uint64((1 << width) - 1), out=planes[0])
+        np.right_shift(words, np.uint64(width), out=planes[1])
+    if planes.max(initial=0) >= modulus:
         raise UploadError("a residue is not below the modulus")
-    return residues.reshape(-1)
+    return planes
 
 
 def add(total: Residues, other: Residues, modulus: int) -> None:
@@ -89,13 +108,20 @@ def subtract(total: Residues, other: Residues, modulus: int) -> None:
 
 def from_signed(values: npt.NDArray[np.int64], modulus: int) -> Residues:
     """Reduce integers with |v| < modulus to residues; same shape, uint64."""
-    return np.where(values < 0, values + np.int64(modulus), values).astype(np.uint64)
+    # The sign bit, spread over the word, selects what is added: no branch.
+    return (values + ((values >> 63) & np.int64(modulus))).astype(np.uint64)
 
 
 def to_signed(values: Residues, modulus: int) -> npt.NDArray[np.int64]:
     """Read residues as integers centred on zero; same shape, int64."""
     signed = values.astype(np.int64)
-    return np.where(signed > modulus // 2, signed - np.int64(modulus), signed)
+    signed -= (np.int64(modulus // 2) - signed >> 63) & np.int64(modulus)
+    return signed
+
+
+def reduce(total: Residues, modulus: int) -> None:
+    """Reduce any 64-bit words in place, modulo `modulus`."""
+    total -= total // np.uint64(modulus) * np.uint64(modulus)
 
 
 def _reduce(total: Residues, modulus: int) -> None:
@@ -108,3 +134,9 @@ def _pair_size(modulus: int) -> int:
     if width % 4 or not 4 <= width <= 60:
         raise ParameterError(f"a modulus of {width} bits has no wire form")
     return width // 4
+
+
+def _strided_words(data: bytes, count: int, stride: int, offset: int) -> Residues:
+    return np.ndarray(
+        (count,), dtype="<u8", buffer=data, offset=offset if count else 0, strides=(stride,)
+    )

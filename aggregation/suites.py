@@ -1,8 +1,9 @@
 """What a protocol suite must offer, so that the protocol need not know which one it runs.
 
 A suite turns coefficients modulo q into residues and back. Everything else (packing, masks, the
-wire, signatures, the order of steps) is the same for all suites. The module that knows TenSEAL is
-imported only where a key or an encryption is needed: the aggregator never loads it.
+wire, signatures, the order of steps) is the same for all suites, but for one difference: in the
+collective suite each site also hands the decryptor its masked secret. The module that knows
+TenSEAL is imported only where a key or an encryption is needed: the aggregator never loads it.
 """
 
 from __future__ import annotations
@@ -10,16 +11,18 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Protocol
 
+from . import sealed_box
+from .collective import CollectiveEncryptor, CollectiveKeyHolder
 from .errors import BackendError, MessageError
-from .parameters import ParameterSet
+from .parameters import COLLECTIVE, ParameterSet
 from .residues import Residues, packed_size
 
 
 class Encryptor(Protocol):
-    """What a site holds: encrypts under the material the decryptor announced."""
+    """What a site holds: encrypts its chunks, each once."""
 
-    def encrypt(self, coefficients: Residues) -> Residues:
-        """Encrypt coefficients of shape (n, N), modulo q, to residues of shape (n, P, N)."""
+    def encrypt(self, coefficients: Residues, first: int = 0) -> Residues:
+        """Encrypt chunks `first` and following, shape (n, N), modulo q, to (n, P, N)."""
         ...
 
 
@@ -28,8 +31,8 @@ class KeyHolder(Protocol):
 
     material: bytes  # what it announces to the sites; public
 
-    def decrypt(self, ciphertexts: Residues) -> Residues:
-        """Open residues of shape (n, P, N) to coefficients of shape (n, N), modulo q."""
+    def decrypt(self, ciphertexts: Residues, first: int = 0) -> Residues:
+        """Open chunks `first` and following, shape (n, P, N), to (n, N), modulo q."""
         ...
 
     def destroy(self) -> None:
@@ -40,18 +43,27 @@ class KeyHolder(Protocol):
 def new_key(parameters: ParameterSet) -> KeyHolder:
     """Draw the fresh key of one attempt."""
     ckks = _backend()
+    if parameters.suite == COLLECTIVE:
+        return CollectiveKeyHolder(ckks, parameters)
     holder: KeyHolder = ckks.KeyHolder(ckks.context(parameters))
     return holder
 
 
-def encryptor(parameters: ParameterSet, material: bytes) -> Encryptor:
-    """Read announced material.
+def encryptor(parameters: ParameterSet, material: bytes, transcript: bytes = b"") -> Encryptor:
+    """Set a site's encryption up.
+
+    Args:
+        parameters: The plan's set.
+        material: What the decryptor announced.
+        transcript: The attempt's transcript hash, which fixes a collective suite's public half.
 
     Raises:
-        MessageError: It is not a valid public key.
+        MessageError: The material is not a valid public key.
         BackendError: The CKKS library cannot be used here.
     """
     ckks = _backend()
+    if parameters.suite == COLLECTIVE:
+        return CollectiveEncryptor(ckks, parameters, transcript)
     made: Encryptor = ckks.Encryptor(ckks.context(parameters), material)
     return made
 
@@ -69,6 +81,8 @@ def check_material(parameters: ParameterSet, material: bytes) -> None:
 
 def material_size(parameters: ParameterSet) -> int:
     """Bytes of the announced material."""
+    if parameters.suite == COLLECTIVE:
+        return sealed_box.PUBLIC_SIZE
     return sum(
         packed_size(2 * parameters.poly_modulus_degree, prime) for prime in parameters.coeff_modulus
     )

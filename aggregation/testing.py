@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from .aggregator import Aggregator
 from .coordinator import Coordinator
+from .custodian import Custodian
 from .decryptor import Decryptor
 from .identity import Identity, PublicIdentity
 from .journal import Journal, MemoryJournal
@@ -33,24 +34,41 @@ class Attempt:
     sites: dict[str, SiteAttempt]
     announcement: bytes = b""
     cohort: bytes = b""
+    exchanges: tuple[bytes, ...] = ()
     integers: dict[str, npt.NDArray[np.int32]] = field(default_factory=dict)
     opening_list: bytes = b""
     aggregator: Aggregator | None = None
 
 
 class Federation:
-    """K sites, a coordinator, an aggregator and a decryptor."""
+    """K sites, a coordinator, an aggregator, a decryptor and, if wanted, custodians."""
 
-    def __init__(self, sites: int = 3, *, size: int = 100, bits: int = 16) -> None:
+    def __init__(
+        self,
+        sites: int = 3,
+        *,
+        size: int = 100,
+        bits: int = 16,
+        suite: str = "ckks-pk",
+        key_agreement: str = "x25519",
+        custodians: int = 0,
+    ) -> None:
         """Generate all identities and journals."""
         self.names = tuple(f"site-{i}" for i in range(sites))
+        self.custodian_names = tuple(f"custodian-{i}" for i in range(custodians))
         self.bits = bits
         self.size = size
-        roles = ("aggregator", "decryptor", "coordinator")
+        self.suite = suite
+        self.key_agreement = key_agreement
+        self.quantization = Quantization(
+            bits=bits, segments=(Segment(name="flat", size=size, range=1.0),)
+        )
+        roles = ("aggregator", "decryptor", "coordinator", *self.custodian_names)
         self.identities = {n: Identity.generate(n) for n in (*self.names, *roles)}
         self.journals: dict[str, Journal] = {
-            name: MemoryJournal() for name in (*self.names, "decryptor")
+            name: MemoryJournal() for name in (*self.names, "decryptor", *self.custodian_names)
         }
+        self.custodians = {name: self.new_custodian(name) for name in self.custodian_names}
         self.coordinator = Coordinator(self.identities["coordinator"])
         self.decryptor = self.new_decryptor()
 
@@ -68,6 +86,15 @@ class Federation:
             pinned=self.public,
         )
 
+    def new_custodian(self, name: str) -> Custodian:
+        """A custodian over the same journal, as after a restart."""
+        return Custodian(
+            self.identities[name],
+            self.journals[name],
+            coordinator=self.public["coordinator"],
+            pinned=self.public,
+        )
+
     def plan(
         self, *, round_: int = 1, attempt: int = 1, names: Sequence[str] | None = None
     ) -> RoundPlan:
@@ -79,11 +106,9 @@ class Federation:
             run="00112233445566778899aabbccddeeff",
             round=round_,
             attempt=attempt,
-            suite="ckks-pk",
-            parameter_set=choose(len(invited), self.bits).id,
-            quantization=Quantization(
-                bits=self.bits, segments=(Segment(name="flat", size=self.size, range=1.0),)
-            ),
+            suite=self.suite,
+            parameter_set=choose(len(invited), self.bits, suite=self.suite).id,
+            quantization=self.quantization,
             members=tuple(Member(identity=public[name]) for name in invited),
             aggregator=public["aggregator"],
             decryptor=public["decryptor"],
@@ -92,6 +117,8 @@ class Federation:
             layout_digest=_DIGEST,
             base_model_digest=_DIGEST,
             training_digest=_DIGEST,
+            key_agreement=self.key_agreement,
+            custodians=tuple(public[name] for name in self.custodian_names),
         )
 
     def site(self, name: str, plan_message: bytes) -> SiteAttempt:
@@ -104,15 +131,20 @@ class Federation:
             journal=self.journals[name],
         )
 
-    def start(self, plan: RoundPlan | None = None) -> Attempt:
-        """Steps 1 to 4: plan, admit, announce, ready, fix the cohort."""
+    def start(self, plan: RoundPlan | None = None, *, exchange: bool = True) -> Attempt:
+        """Steps 1 to 4: plan, admit, announce, ready, fix the cohort, exchange if wanted."""
         plan = self.plan() if plan is None else plan
         message = self.coordinator.plan(plan)
         names = [m.identity.name for m in plan.members]
         attempt = Attempt(message, {name: self.site(name, message) for name in names})
         attempt.announcement = self.decryptor.announce(message)
         readies = [site.ready() for site in attempt.sites.values()]
-        attempt.cohort = self.coordinator.cohort(message, attempt.announcement, readies)
+        custodians = [custodian.ready(message) for custodian in self.custodians.values()]
+        attempt.cohort = self.coordinator.cohort(message, attempt.announcement, readies, custodians)
+        if exchange and self.key_agreement != "x25519":
+            attempt.exchanges = tuple(
+                site.exchange(attempt.cohort) for site in attempt.sites.values()
+            )
         return attempt
 
     def random_integers(self) -> npt.NDArray[np.int32]:
@@ -126,14 +158,16 @@ class Federation:
         attempt.aggregator = self.new_aggregator(attempt)
         for name, site in attempt.sites.items():
             attempt.integers[name] = self.random_integers()
-            upload = site.upload(attempt.cohort, attempt.integers[name])
+            upload = site.upload(attempt.cohort, attempt.integers[name], attempt.exchanges)
             attempt.aggregator.add(upload.manifest, upload.chunks)
         return attempt.aggregator
 
     def open(self, attempt: Attempt) -> Aggregator:
         """Steps 5 and 6: upload, state the list, open."""
         aggregator = self.upload(attempt)
-        attempt.opening_list = aggregator.opening_list()
+        attempt.opening_list = self.decryptor.confirm(
+            attempt.cohort, aggregator.opening_list(), aggregator.sealed_secrets()
+        )
         for site in attempt.sites.values():
             aggregator.add_opening(site.open(attempt.opening_list))
         return aggregator
@@ -148,9 +182,20 @@ class Federation:
             pinned=self.public,
         )
 
+    def approvals(self, attempt: Attempt) -> list[bytes]:
+        """Step 6 of every custodian."""
+        return [
+            custodian.approve(attempt.cohort, attempt.opening_list, attempt.exchanges)
+            for custodian in self.custodians.values()
+        ]
+
     def release(self, attempt: Attempt) -> bytes:
         """Steps 5 to 8: everything up to the signed release."""
         total = self.open(attempt).total()
         return self.decryptor.release(
-            attempt.cohort, attempt.opening_list, total.manifest, total.chunks
+            attempt.cohort,
+            attempt.opening_list,
+            total.manifest,
+            total.chunks,
+            approvals=self.approvals(attempt),
         )

@@ -151,7 +151,7 @@ class AggregationSection(_Section, frozen=True, forbid_unknown_fields=True, kw_o
         bits: Bits a value is quantised to.
     """
 
-    suite: Literal["ckks-pk"] = "ckks-pk"
+    suite: Literal["ckks-collective", "ckks-pk"] = "ckks-collective"
     bits: Annotated[int, msgspec.Meta(ge=2, le=24)] = 16
 
 

@@ -44,6 +44,8 @@ class Coordinator:
         task: The task.
         model: A model of that task to compute with.
         store: The run's state, from `start` or `resume`.
+        key_agreement: How sites agree on masks; `x25519-mlkem768` needs an engine that carries
+            their exchange messages.
     """
 
     def __init__(
@@ -55,8 +57,10 @@ class Coordinator:
         task: Task,
         model: nn.Module,
         store: RunStore,
+        key_agreement: str = "x25519",
     ) -> None:
         self._identity = identity
+        self._key_agreement = key_agreement
         self._protocol = aggregation.Coordinator(identity)
         self._members = members
         self._config = config
@@ -105,6 +109,7 @@ class Coordinator:
             base_model_digest=self._task.base.digest,
             training_digest=self._config.digest,
             min_cohort=self._config.federation.min_sites,
+            key_agreement=self._key_agreement,
         )
         message = self._protocol.plan(plan)
         self.store.begin_attempt(round_number, attempt, message)

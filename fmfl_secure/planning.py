@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aggregation import ParameterSet, Quantization, Segment, choose
-from aggregation.messages import DIGEST_SIZE
 from aggregation.packing import Packing
-from aggregation.residues import packed_size
+from aggregation.protocol import upload_size
 from fmfl_secure.config import FederationConfig, SiteEntry
 from fmfl_secure.models import AdapterSpec, Layout, find_base_model
 from fmfl_secure.tasks import Task, TextClassification
@@ -97,15 +96,11 @@ def encryption_parameters(config: FederationConfig) -> ParameterSet:
 
 
 def upload_bytes(config: FederationConfig, parameters: int) -> int:
-    """What one site uploads in a round: ciphertext chunks and their digests, in bytes.
-
-    The manifest's envelope of some 200 bytes is left out.
-    """
+    """What one site uploads in a round, in bytes, but for envelopes of some hundred bytes."""
     chosen = encryption_parameters(config)
     encoding = chosen.encoding(len(config.sites), config.aggregation.bits)
     packing = Packing(parameters, chosen.poly_modulus_degree, encoding)
-    chunk = packed_size(chosen.polynomials * chosen.poly_modulus_degree, chosen.modulus)
-    return packing.chunks * (chunk + DIGEST_SIZE)
+    return upload_size(chosen, packing)
 
 
 @dataclass(frozen=True, slots=True)

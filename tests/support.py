@@ -110,7 +110,9 @@ visibility = "public"
 {entries}"""
 
 
-def make_federation(folder: Path, model: Path, *, sites: int = 3, grant: float | None = None, **more):
+def make_federation(
+    folder: Path, model: Path, *, sites: int = 3, grant: float | None = None, **more
+):
     """A folder with data, settings, identities and ledgers; returns its federation.toml."""
     for number in range(1, sites + 1):
         write_rows(folder / "data" / f"site-{number}.csv", 40, seed=number)

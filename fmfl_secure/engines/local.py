@@ -94,6 +94,7 @@ class LocalEngine:
             task=self._task,
             model=self._model,
             store=store,
+            key_agreement="x25519-mlkem768",
         )
         self._decryptor = Decryptor(
             self._identity(DECRYPTOR),
@@ -273,14 +274,19 @@ class LocalEngine:
             coordinator=self._members.coordinator,
             pinned=self._members.pinned,
         )
+        exchanges = []
         for name, site_attempt in attempt.sites.items():
             self._saw(f"site {name}", "cohort", cohort, plan)
-            upload = site_attempt.upload(cohort, attempt.updates[name])  # 5
+            exchanges.append(site_attempt.exchange(cohort))
+        for name, site_attempt in attempt.sites.items():
+            upload = site_attempt.upload(cohort, attempt.updates[name], exchanges)  # 5
             size = upload.size_bytes
             self._saw("aggregator", "upload", upload.manifest, plan, sender=name, upload_bytes=size)
             aggregator.add(upload.manifest, upload.chunks)
             self.store.set_fact("upload_bytes", b"%d" % size)
-        opening_list = aggregator.opening_list()  # 6
+        opening_list = self._decryptor.confirm(  # 6
+            cohort, aggregator.opening_list(), aggregator.sealed_secrets()
+        )
         self.store.list_openings(plan.round, plan.attempt, opening_list)
         for name, site_attempt in attempt.sites.items():
             self._saw(f"site {name}", "opening-list", opening_list, plan)

@@ -153,7 +153,7 @@ def test_forked_processes_draw_different_randomness(context):
     code = """
 import os, hashlib
 import numpy as np
-from aggregation import _ckks, masking, parameter_set, quantize, Quantization, Segment
+from aggregation import _ckks, pairwise, parameter_set, quantize, Quantization, Segment
 context = _ckks.context(parameter_set("ckks-pk-4096-60-20"))
 encryptor = _ckks.Encryptor(context, _ckks.KeyHolder(context).material)
 grid = Quantization(bits=8, segments=(Segment(name="a", size=999, range=1.0),))
@@ -163,7 +163,7 @@ pid = os.fork()
 for draw in (
     encryptor.encrypt(np.zeros((1, 4096), dtype=np.uint64)).tobytes(),
     _ckks.KeyHolder(context).material,
-    masking.EphemeralKey().public,
+    pairwise.EphemeralKey().public,
     quantize(np.full(999, 0.1), grid).tobytes(),
 ):
     os.write(1, (hashlib.sha256(draw).hexdigest() + "\\n").encode())

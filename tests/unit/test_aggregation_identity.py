@@ -106,3 +106,45 @@ def test_the_private_key_does_not_show():
     assert not hasattr(identity, "__dict__")
     with pytest.raises(TypeError):
         identity.__reduce__()
+
+
+PASSPHRASE = "correct horse battery"
+
+
+def test_a_sealed_key_opens_with_its_passphrase_only(tmp_path):
+    path = tmp_path / "key"
+    identity = Identity.generate("site-a")
+    identity.save(path, passphrase=PASSPHRASE)
+    path.chmod(0o644)  # sealed, so others may read it
+    loaded = Identity.load(path, passphrase=PASSPHRASE)
+    assert loaded.public == identity.public
+    assert loaded.sign(b"x") == identity.sign(b"x")
+    with pytest.raises(IdentityError, match="passphrase"):
+        Identity.load(path)
+    with pytest.raises(IdentityError, match="does not open"):
+        Identity.load(path, passphrase=PASSPHRASE + "!")
+    with pytest.raises(IdentityError, match="another party"):
+        Identity.load(path, "site-b", passphrase=PASSPHRASE)
+    assert identity._key.private_bytes_raw() not in path.read_bytes()
+
+
+def test_a_sealed_key_that_was_changed_does_not_open(tmp_path):
+    path = tmp_path / "key"
+    Identity.generate("site-a").save(path, passphrase=PASSPHRASE)
+    good = path.read_bytes()
+    lines = good.split(b"\n")
+    for wrong in (
+        good.replace(b"site-a", b"site-b"),
+        good.replace(lines[2][:4], b"AAAA", 1),  # the version
+        good.replace(lines[2], lines[2][:-8] + b"AAAAAAA="),
+        good.replace(lines[2], b"%%%"),
+        good.replace(lines[3], b""),
+    ):
+        path.write_bytes(wrong)
+        with pytest.raises(IdentityError):
+            Identity.load(path, passphrase=PASSPHRASE)
+
+
+def test_a_short_passphrase_is_refused(tmp_path):
+    with pytest.raises(IdentityError, match="at least 8"):
+        Identity.generate("a").save(tmp_path / "key", passphrase="short")

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from aggregation import CohortError, masking, residues
+from aggregation import CohortError, masking, pairwise, residues
+from aggregation.pairwise import EphemeralKey
 
 Q = 1152921504606830593
 SMALL = 40961  # 16 bits, so three words in eight are rejected
@@ -10,16 +11,23 @@ TRANSCRIPT = bytes(range(32))
 
 def masks_of(sites, *, transcript=TRANSCRIPT, keys=None, seeds=None, q=Q, count=64):
     names = [f"s{i}" for i in range(sites)]
-    keys = keys or [masking.EphemeralKey() for _ in names]
+    keys = keys or [EphemeralKey() for _ in names]
     seeds = seeds or [bytes([i]) * 32 for i in range(sites)]
-    cohort = [(n, k.public) for n, k in zip(names, keys, strict=True)]
+    public = [k.public for k in keys]
     return [
-        masking.site_masks(k, s, transcript, cohort, n, q, count)
-        for n, k, s in zip(names, keys, seeds, strict=True)
+        masking.site_masks(
+            pairwise.pairs(k, transcript, names, public, i),
+            transcript,
+            masking.PAIR_LABEL,
+            q,
+            count,
+            [masking.self_stream(s, transcript, names[i], q, count)],
+        )
+        for i, (k, s) in enumerate(zip(keys, seeds, strict=True))
     ]
 
 
-@pytest.mark.parametrize("sites", [2, 3, 7])
+@pytest.mark.parametrize("sites", [2, 3, 7, 16, 33, 40])
 @pytest.mark.parametrize("q", [Q, SMALL])
 def test_masks_cancel_but_for_the_self_masks(sites, q):
     total = np.zeros(64, dtype=np.uint64)
@@ -54,24 +62,20 @@ def test_rejection_keeps_order_and_range():
 
 
 def test_two_transcripts_give_other_masks_under_the_same_keys():
-    keys = [masking.EphemeralKey() for _ in range(3)]
+    keys = [EphemeralKey() for _ in range(3)]
     a, b = np.zeros(64, dtype=np.uint64), np.zeros(64, dtype=np.uint64)
     masks_of(3, keys=keys)[0].apply(a, 0)
     masks_of(3, keys=keys, transcript=bytes(32))[0].apply(b, 0)
     assert not (a == b).any()
 
 
-def test_neighbours_are_all_others():
-    assert masking.neighbours(4, 1) == (0, 2, 3)
-
-
 def test_a_key_of_low_order_is_refused():
     with pytest.raises(CohortError, match="low order"):
-        masking.EphemeralKey().exchange(bytes(32))
+        EphemeralKey().exchange(bytes(32))
 
 
 def test_secrets_have_no_useful_repr_and_are_not_pickled():
-    key = masking.EphemeralKey()
+    key = EphemeralKey()
     assert repr(key) == "EphemeralKey(secret)"
     assert repr(masking.Stream(bytes(32), Q, 4)) == "Stream(secret)"
     assert "Stream" not in repr(masks_of(2)[0])

@@ -419,7 +419,7 @@ def test_aggregator_refuses_manifests(fed):
     with pytest.raises(UploadError, match="outside"):
         aggregator.add(messages.seal(Identity.generate("x"), Ready(bytes(32), bytes(32))), [])
     forged = messages.seal(
-        Identity.generate("site-0"), UploadManifest(bytes(32), bytes(32), bytes(32))
+        Identity.generate("site-0"), UploadManifest(bytes(32), bytes(32), bytes(32), b"")
     )
     with pytest.raises(SignatureError):
         aggregator.add(forged, [])
@@ -558,6 +558,7 @@ def test_one_release_a_round_also_after_a_restart(fed):
     other = OpeningList(
         messages.unseal(release, Release, fed.public["decryptor"], 10_000).transcript,
         (bytes(32),) * 3,
+        b"",
     )
     with pytest.raises(ReplayError):
         restarted.release(

@@ -37,7 +37,7 @@ def test_a_round_releases_the_exact_sum(sites, bits):
         round=1,
         attempt=1,
         suite="ckks-pk",
-        parameter_set=choose(sites, bits).id,
+        parameter_set=choose(sites, bits, suite="ckks-pk").id,
         quantization=quantization,
         members=tuple(Member(public[n], w) for n, w in zip(names, weights, strict=True)),
         aggregator=public["agg"],

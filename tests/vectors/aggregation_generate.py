@@ -7,16 +7,35 @@ Run it only when the protocol version changes; a difference at any other time is
 
 import hashlib
 import json
+from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from aggregation import Identity, masking, messages, parameter_set, residues
+from aggregation import (
+    Coordinator,
+    Identity,
+    collective,
+    graph,
+    mac,
+    masking,
+    messages,
+    pairwise,
+    parameter_set,
+    residues,
+    sealed_box,
+    suites,
+)
 from aggregation.packing import Packing
+from aggregation.testing import Federation
 
 PATH = Path(__file__).with_name("aggregation_vectors.json")
 SET = parameter_set("ckks-pk-4096-60-20")
+COLLECTIVE = parameter_set("ckks-collective-4096-60")
 TRANSCRIPT = bytes(range(32))
 SECRET = bytes(range(32, 64))
 SMALL_PRIME = 40961  # so that rejection happens
@@ -83,17 +102,149 @@ def mask_vectors() -> dict[str, object]:
 def message_vectors() -> dict[str, object]:
     bodies = (
         messages.Ready(TRANSCRIPT, SECRET),
-        messages.UploadManifest(TRANSCRIPT, SECRET * 2, SECRET),
-        messages.OpeningList(TRANSCRIPT, (SECRET, TRANSCRIPT)),
-        messages.Opening(TRANSCRIPT, SECRET, SECRET),
-        messages.SumManifest(TRANSCRIPT, SECRET, SECRET),
-        messages.Release(TRANSCRIPT, SECRET, b"\x01\x00\xff\xff"),
+        messages.UploadManifest(TRANSCRIPT, SECRET * 2, SECRET, b""),
+        messages.OpeningList(TRANSCRIPT, (SECRET, TRANSCRIPT), b"first"),
+        messages.Opening(TRANSCRIPT, SECRET, SECRET, TRANSCRIPT[:16]),
+        messages.SumManifest(TRANSCRIPT, SECRET, SECRET, TRANSCRIPT[:16]),
+        messages.Release(TRANSCRIPT, SECRET, b"\x01\x00\xff\xff", TRANSCRIPT[:16]),
     )
     sealed = {body.KIND: messages.seal(identity(), body).hex() for body in bodies}
     return {
         "public_key": identity().public.text,
         "sealed": sealed,
         "transcript_hash": messages.transcript_hash(b"plan", b"key", (b"a", b"b")).hex(),
+    }
+
+
+def mac_vectors() -> dict[str, object]:
+    packed = (np.arange(2 * 4096, dtype=np.int64).reshape(2, 4096) - 4096) * 2**37
+    keyed = mac.LinearMac(SECRET, TRANSCRIPT, 4096)
+    return {
+        "key": SECRET.hex(),
+        "packed": "(j - 4096) 2**37 for j below 8192, in two chunks of 4096, from chunk 3",
+        "tags": [str(tag) for tag in keyed.tag(packed, 3)],
+        "pad": [str(tag) for tag in keyed.pad()],
+    }
+
+
+def collective_vectors() -> dict[str, object]:
+    result = []
+    for chunk in (0, 1, 2**40):
+        points = collective.public_points(TRANSCRIPT, chunk, COLLECTIVE)
+        digest = hashlib.sha256(points.astype("<u8").tobytes()).hexdigest()
+        result.append({"chunk": chunk, "first": points[:8].tolist(), "sha256": digest})
+    return {"transcript": TRANSCRIPT.hex(), "points": result}
+
+
+def graph_vectors() -> list[dict[str, object]]:
+    result = []
+    for sites in (5, 40):
+        made = graph.MaskGraph.of(sites, TRANSCRIPT)
+        result.append(
+            {
+                "sites": sites,
+                "degree": made.degree,
+                "ring": list(made.ring),
+                "neighbours_of_0": list(made.neighbours(0)),
+                "initiates_0": list(made.initiates(0)),
+            }
+        )
+    return result
+
+
+class _Fixed:
+    """All randomness of a round from one SHAKE-256, and boxes that are left open.
+
+    ML-KEM's own randomness cannot be fixed from outside, so a box here is zeros and its content,
+    and the decryptor's announced key is a constant.
+    """
+
+    def __init__(self) -> None:
+        self.drawn = 0
+        self.patches = ExitStack()
+
+    def draw(self, count: int) -> bytes:
+        self.drawn += 1
+        return hashlib.shake_256(b"vector" + self.drawn.to_bytes(8, "big")).digest(count)
+
+    def __enter__(self) -> None:
+        fixed = self
+
+        class Box:
+            def __init__(self) -> None:
+                self.public = bytes(range(256)) * 4 + bytes(sealed_box.PUBLIC_SIZE - 1024)
+
+            def open(self, box: bytes, _associated: bytes) -> bytes:
+                return box[sealed_box.OVERHEAD :]
+
+        def private() -> X25519PrivateKey:
+            return from_bytes(fixed.draw(32))
+
+        from_bytes = X25519PrivateKey.from_private_bytes
+        for target, name, value in (
+            (collective.os, "urandom", self.draw),
+            (collective.secrets, "token_bytes", self.draw),
+            (sealed_box, "BoxKey", Box),
+            (
+                sealed_box,
+                "seal_box",
+                lambda _key, content, _ad: bytes(sealed_box.OVERHEAD) + content,
+            ),
+            (pairwise, "X25519PrivateKey", SimpleNamespace(generate=private)),
+        ):
+            self.patches.enter_context(mock.patch.object(target, name, value))
+
+    def __exit__(self, *_error: object) -> None:
+        self.patches.close()
+
+
+def round_vectors() -> dict[str, object]:
+    """A whole round of the collective suite with fixed keys."""
+    fed = Federation(3, size=12, bits=8, suite="ckks-collective")
+    names = (*fed.names, "aggregator", "decryptor", "coordinator")
+    for i, name in enumerate(names):
+        key = Ed25519PrivateKey.from_private_bytes(bytes([i + 1]) * 32)
+        fed.identities[name] = Identity(name, key)
+    fed.coordinator = Coordinator(fed.identities["coordinator"])
+    fed.decryptor = fed.new_decryptor()
+    suites.new_key(COLLECTIVE)  # loads the library, which draws bytes of its own
+    with _Fixed():
+        attempt = fed.start()
+        aggregator = fed.new_aggregator(attempt)
+        uploads = []
+        for i, (name, site) in enumerate(attempt.sites.items()):
+            integers = np.arange(12, dtype=np.int32) * (i + 1) - 20
+            attempt.integers[name] = integers
+            uploads.append(site.upload(attempt.cohort, integers))
+            aggregator.add(uploads[-1].manifest, uploads[-1].chunks)
+        listed = fed.decryptor.confirm(
+            attempt.cohort, aggregator.opening_list(), aggregator.sealed_secrets()
+        )
+        openings = [site.open(listed) for site in attempt.sites.values()]
+        for opening in openings:
+            aggregator.add_opening(opening)
+        total = aggregator.total()
+        release = fed.decryptor.release(attempt.cohort, listed, total.manifest, total.chunks)
+        released = [site.verify(release).tolist() for site in attempt.sites.values()]
+    return {
+        "seeds": "Ed25519: bytes([i + 1]) * 32 for site-0..2, aggregator, decryptor, coordinator",
+        "randomness": "draw n is SHAKE-256(b'vector' + n as 8 bytes big endian), n from 1",
+        "plan": attempt.plan_message.hex(),
+        "cohort_sha256": hashlib.sha256(attempt.cohort).hexdigest(),
+        "transcript": aggregator.transcript.hex(),
+        "integers": [values.tolist() for values in attempt.integers.values()],
+        "uploads": [
+            {
+                "manifest": upload.manifest.hex(),
+                "chunks_sha256": [hashlib.sha256(c).hexdigest() for c in upload.chunks],
+                "first_bytes": upload.chunks[0][:32].hex(),
+            }
+            for upload in uploads
+        ],
+        "openings": [opening.hex() for opening in openings],
+        "sum_sha256": [hashlib.sha256(chunk).hexdigest() for chunk in total.chunks],
+        "release": release.hex(),
+        "released": released,
     }
 
 
@@ -104,6 +255,10 @@ def vectors() -> dict[str, object]:
         "residues": residue_vectors(),
         "masks": mask_vectors(),
         "messages": message_vectors(),
+        "mac": mac_vectors(),
+        "collective": collective_vectors(),
+        "graph": graph_vectors(),
+        "round": round_vectors(),
     }
 
 

@@ -84,3 +84,40 @@ def test_transcript_by_hand():
     for part in (b"plan", b"key", b"a", b"b"):
         state.update(len(part).to_bytes(8, "big") + part)
     assert state.hexdigest() == VECTORS["messages"]["transcript_hash"]
+
+
+def test_the_round_opens_to_the_sum():
+    whole = VECTORS["round"]
+    exact = [sum(column) for column in zip(*whole["integers"], strict=True)]
+    assert whole["released"] == [exact] * 3
+
+
+def test_points_by_hand():
+    """SHAKE-256 word by word, without the package."""
+    transcript, q = bytes.fromhex(VECTORS["collective"]["transcript"]), 1152921504606830593
+    for vector in VECTORS["collective"]["points"]:
+        state = hashlib.shake_256(
+            b"fmfl-secure/aggregation/v1/a" + transcript + vector["chunk"].to_bytes(8, "big")
+        ).digest(8 * 40)
+        words = [int.from_bytes(state[i : i + 8], "little") % 2**60 for i in range(0, 320, 8)]
+        assert [w for w in words if w < q][:8] == vector["first"]
+
+
+def test_tags_by_hand():
+    """Inner products in Python integers, coefficients from AES-256-CTR."""
+    vector, p = VECTORS["mac"], 2**61 - 1
+    transcript = bytes.fromhex(VECTORS["masks"]["transcript"])
+    for i, expected in enumerate(vector["tags"]):
+        name = str(i).encode()
+        info = b"fmfl-secure/aggregation/v1/mac/alpha" + len(name).to_bytes(2, "big") + name
+        key = hkdf(bytes.fromhex(vector["key"]), transcript, info)
+        total = 0
+        for k in (3, 4):
+            counter = k.to_bytes(8, "big") + bytes(8)
+            words = Cipher(algorithms.AES(key), modes.CTR(counter)).encryptor().update(bytes(32784))
+            alphas = [
+                int.from_bytes(words[j : j + 8], "little") % 2**61 for j in range(0, 32784, 8)
+            ]
+            alphas = [a for a in alphas if a < p][:4096]
+            total += sum(a * ((j + 4096 * (k - 3)) - 4096) * 2**37 for j, a in enumerate(alphas))
+        assert str(total % p) == expected
