@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from fmfl_secure.bench import app as bench_app
+
 app = typer.Typer(
     help="Private federated fine-tuning: DP-SGD at every site, sums opened only under encryption.",
     no_args_is_help=True,
@@ -30,6 +32,7 @@ demo_app = typer.Typer(
 )
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(demo_app, name="demo")
+app.add_typer(bench_app, name="bench")
 
 _console = Console()
 _errors = Console(stderr=True)

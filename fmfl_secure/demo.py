@@ -56,7 +56,7 @@ learning_rate = 1e-3
 head_learning_rate = 0.1
 
 [aggregation]
-suite = "ckks-pk"
+suite = "ckks-collective"
 bits = 16
 
 [evaluation]

@@ -82,7 +82,7 @@ head_learning_rate = 0.1
 physical_batch_size = 64 # records in memory at once; cannot touch privacy
 
 [aggregation]
-suite = "ckks-pk"
+suite = "ckks-collective"
 bits = 16                # a value is quantised to
 
 [evaluation]

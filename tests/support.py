@@ -10,7 +10,10 @@ import numpy as np
 from fmfl_secure.record import RoundRecord
 from fmfl_secure.workspace import initialise
 
-WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lamda mu nu xi pi rho".split()
+# fmt: off
+WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta",
+         "iota", "kappa", "lamda", "mu", "nu", "xi", "pi", "rho"]
+# fmt: on
 
 
 def write_tiny_bert(folder: Path, *, layers: int = 2, width: int = 16) -> Path:

@@ -87,10 +87,10 @@ _LIMITS_OF_THE_PROTOCOL = (
         "detected.",
     ),
     Limit(
-        "The aggregator's honesty about the sum.",
-        "Sites do not yet check the sum with a linear authentication code. An aggregator that "
-        "breaks the protocol could replace a sum unnoticed. That would spoil the adapter; it opens "
-        "no site's update.",
+        "A site that gives the sum's key away.",
+        "Sites check every sum with a linear authentication code, under a key that only they "
+        "share. A replaced or altered sum is refused. One site that gives this key to the "
+        "aggregator lets it forge a sum; that would spoil the adapter and open no update.",
     ),
 )
 # By whether the run is private.
@@ -133,7 +133,7 @@ def roles(record: RunRecord) -> tuple[Role, ...]:
         ),
         Role(
             "Decryptor",
-            "the secret key of one attempt, in memory only, destroyed at release or refusal",
+            "what opens one attempt's sum, in memory only, destroyed at release or refusal",
             "one ciphertext an attempt, the sum, and the integers it opens to",
             "any single update: one upload alone decrypts to random numbers, also together with "
             "the aggregator",
