@@ -30,6 +30,8 @@ COMMANDS = [
     ("ledger", "verify"),
     ("ledger", "grant"),
     ("demo", "federation"),
+    ("bench", "aggregation"),
+    ("bench", "round"),
 ]
 
 

@@ -120,14 +120,15 @@ def test_ranges_are_what_the_optimizer_can_move_a_tensor_in_a_round() -> None:
     assert [s.range for s in grid.segments] == pytest.approx([2 * 1e-3, 2 * 0.1])
 
 
+@pytest.mark.parametrize("suite", ["ckks-collective", "ckks-pk"])
 @pytest.mark.parametrize("size", [3, 100, 8192, 8193, 20_000])
 @pytest.mark.parametrize("sites", [3, 5])
-def test_the_predicted_bytes_are_those_of_an_upload(size: int, sites: int) -> None:
-    federation = Federation(sites, size=size)
+def test_the_predicted_bytes_are_those_of_an_upload(size: int, sites: int, suite: str) -> None:
+    federation = Federation(sites, size=size, suite=suite)
     attempt = federation.start()
     zeros = np.zeros(size, dtype=np.int32)
     upload = attempt.sites["site-0"].upload(attempt.cohort, zeros)
-    predicted = upload_bytes(config(sites=sites), size)
+    predicted = upload_bytes(with_aggregation(config(sites=sites), suite=suite), size)
     assert predicted == sum(len(chunk) + 32 for chunk in upload.chunks)
     envelope = upload.size_bytes - predicted
     assert ENVELOPE[0] < envelope < ENVELOPE[1]
@@ -135,20 +136,28 @@ def test_the_predicted_bytes_are_those_of_an_upload(size: int, sites: int) -> No
 
 def test_bytes_grow_with_bits_and_by_whole_chunks() -> None:
     settings_ = config()
-    few = convert_bits(settings_, 8)
+    few = with_aggregation(settings_, bits=8)
     assert upload_bytes(few, 50_000) < upload_bytes(settings_, 50_000)
-    assert upload_bytes(settings_, 1) == upload_bytes(settings_, 2)
-    chunk = upload_bytes(settings_, 1)
-    assert upload_bytes(settings_, 100_000) % chunk == 0
+    one = upload_bytes(settings_, 1)
+    assert one == upload_bytes(settings_, 2)
+    sizes = {upload_bytes(settings_, size) - one for size in range(1, 100_000, 997)}
+    chunk = min(sizes - {0})
+    assert len(sizes) > 5
+    assert all(size % chunk == 0 for size in sizes)
 
 
-def convert_bits(settings_: FederationConfig, bits: int) -> FederationConfig:
-    aggregation = msgspec.structs.replace(settings_.aggregation, bits=bits)
+def test_the_collective_suite_uploads_about_half() -> None:
+    public_key = with_aggregation(config(), suite="ckks-pk")
+    assert upload_bytes(config(), 500_000) < 0.52 * upload_bytes(public_key, 500_000)
+
+
+def with_aggregation(settings_: FederationConfig, **changes) -> FederationConfig:
+    aggregation = msgspec.structs.replace(settings_.aggregation, **changes)
     return msgspec.structs.replace(settings_, aggregation=aggregation)
 
 
 def test_more_sites_than_any_parameter_set_serves_are_refused() -> None:
-    assert encryption_parameters(config()).suite == "ckks-pk"
+    assert encryption_parameters(config()).suite == "ckks-collective"
     with pytest.raises(ParameterError):
         encryption_parameters(config(sites=1025))
 
