@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from support import write_rows
 
-from aggregation import sealed_box
 from fmfl_secure import cli
 from fmfl_secure.record import decode_record
 from privacy import Ledger
@@ -119,14 +118,11 @@ def test_from_one_table_to_a_rebuilt_report(
     lines = [json.loads(line) for line in (output / "transcript.jsonl").read_text().splitlines()]
     uploads = {line["upload_bytes"] for line in lines if line["saw"] == "upload"}
     manifests = {line["size_bytes"] for line in lines if line["saw"] == "upload"}
-    # Chunks of 4,096 residues of 60 bits, with a digest each, and one more that carries the
-    # site's secret in a sealed box.
-    chunks, rest = divmod(bytes_planned, 30_720 + 32)
-    assert rest == sealed_box.OVERHEAD
-    assert len(uploads) == 1
-    # What was planned, and the manifest's envelope beside the digests that were planned too.
-    assert uploads.pop() - bytes_planned == manifests.pop() - 32 * chunks
-    assert record.encryption.upload_bytes - bytes_planned in range(100, 400)
+    assert len(uploads) == len(manifests) == 1, "sizes do not depend on the site"
+    # What was planned, and the envelopes that the plan leaves out.
+    (uploaded,) = uploads
+    assert 150 < uploaded - bytes_planned < 700
+    assert record.encryption.upload_bytes == uploaded
 
     assert shell("evaluate", output, "--data", pilot / "data/holdout.csv").code == 0
     assert shell.lines()["accuracy"] == accuracy
