@@ -82,7 +82,8 @@ class TerminalProgress:
     def round_finished(self, record: RoundRecord, epsilon: dict[str, float]) -> None:
         """See `Observer`."""
         self._epsilon = max(epsilon.values(), default=0.0)
-        figures = "  ".join(f"{name} {value:.4f}" for name, value in record.metrics.items())
+        # The first metric is the one to watch; metrics.json has them all.
+        figures = "".join(f"{name} {record.metrics[name]:.4f}" for name in list(record.metrics)[:1])
         spent = f"  epsilon {self._epsilon:.4f}" if self._epsilon else ""
         self._console.print(
             f"round {record.round}/{self._rounds} {record.status}: {len(record.cohort)} sites"
