@@ -67,7 +67,7 @@ def with_settings(text: str, changes: dict[str, Any]) -> str:
 
 def share_prepared_data() -> None:
     """Let variants of one seed share tokenised data and frozen layers' outputs."""
-    original = Site.check_data
+    original = Site._read_data
     prepared: dict[tuple[str, bool], TaskData] = {}
 
     def shared(self: Site) -> TaskData:
@@ -79,7 +79,7 @@ def share_prepared_data() -> None:
             prepared[key] = original(self)
         return prepared[key]
 
-    Site.check_data = shared  # type: ignore[method-assign]
+    Site._read_data = shared  # type: ignore[method-assign]
 
 
 def majority(folder: Path, sites: int, suffix: str, label_column: str, report: Path) -> float:

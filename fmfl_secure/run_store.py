@@ -11,8 +11,7 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from fmfl_secure.database import durable_connection
 from fmfl_secure.errors import RunError
 
 _SCHEMA = (
@@ -201,16 +201,8 @@ class RunStore:
             row = connection.execute(query).fetchone()
         return None if row is None else bytes(row[0])
 
-    @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        try:
-            with closing(
-                sqlite3.connect(self._path, timeout=60.0, isolation_level=None)
-            ) as connection:
-                connection.execute("PRAGMA synchronous=FULL")
-                yield connection
-        except sqlite3.Error as error:
-            raise RunError(f"the run's state in {self._path} failed: {error}") from error
+    def _connection(self) -> AbstractContextManager[sqlite3.Connection]:
+        return durable_connection(self._path, what="the run's state")
 
 
 def run_facts(store: RunStore) -> RunFacts:

@@ -94,19 +94,9 @@ class Site:
         return f"Site({self.name!r})"
 
     @property
-    def fingerprint(self) -> str:
-        """Fingerprint of its identity."""
-        return self._identity.public.fingerprint
-
-    @property
     def visibility(self) -> Literal["private", "public"]:
         """Of its data, as its own file declares."""
         return self._settings.data.visibility
-
-    @property
-    def plan(self) -> PrivacyPlan | None:
-        """Its privacy plan; None in mode `none`."""
-        return self._plan
 
     def _initial_adapter(self) -> str | None:
         """Digest of the adapter that the settings' seed gives, if the run has not begun here."""
@@ -260,20 +250,12 @@ class Site:
 
     def _read_data(self) -> TaskData:
         if self._data is None:
-            self._data = self.check_data()
+            self._data = self._task.load(
+                self._folder / self._settings.data.path,
+                unit=self._config.task.unit,
+                on_bad_row=self._config.task.on_bad_row,
+            )
         return self._data
-
-    def check_data(self) -> TaskData:
-        """Read and prepare the training file. For the site's own eyes: nothing may leave.
-
-        Raises:
-            DataError: It is unusable; says where.
-        """
-        return self._task.load(
-            self._folder / self._settings.data.path,
-            unit=self._config.task.unit,
-            on_bad_row=self._config.task.on_bad_row,
-        )
 
     def released(
         self, plan: RoundPlan, adapter: bytes, total: NDArray[np.int64], sites: int
@@ -290,11 +272,6 @@ class Site:
             if held is not None and held.open:
                 self._ledger.refund(run=self._run, evidence=evidence)
         self._updates.forget(self._run, self._config.federation.rounds)
-
-    def epsilon_spent(self) -> float:
-        """Epsilon that trainings so far have spent of the grant this run is charged to."""
-        history = [] if self._ledger is None else self._ledger.budget().history
-        return next((s.epsilon for s in reversed(history) if s.run == self._run), 0.0)
 
     def statement(self) -> tuple[SiteStatement | None, str]:
         """What this site states of its ledger, with its signature in hexadecimal."""

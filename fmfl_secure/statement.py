@@ -6,7 +6,7 @@ import msgspec
 
 from aggregation import Identity, PublicIdentity
 from fmfl_secure.record import GrantRecord, RunCharge, SiteStatement
-from privacy import Ledger, pld_epsilon
+from privacy import Budget, Ledger, pld_epsilon
 
 _DOMAIN = b"fmfl-secure/site-statement/v1\x00"
 
@@ -44,8 +44,8 @@ def describe_ledger(ledger: Ledger, *, site: str, run: str) -> SiteStatement:
     Raises:
         LedgerDamaged: It does not verify.
     """
-    budget = ledger.budget()
-    sequence, digest = ledger.head()
+    records = ledger.records()
+    budget, head = Budget.replay(records), records[-1]
     this_run = budget.reservations.get(run)
     grant = this_run.grant if this_run else 1
     own = [spend for spend in budget.history if spend.run == run]
@@ -85,7 +85,7 @@ def describe_ledger(ledger: Ledger, *, site: str, run: str) -> SiteStatement:
         epsilon_before=before[-1].epsilon if before else 0.0,
         pld_epsilon_run=pld_epsilon(budget.events(run), delta) if own else 0.0,
         pld_epsilon_life=pld_epsilon(budget.events(), delta) if budget.history else 0.0,
-        head_sequence=sequence,
-        head_digest=digest,
+        head_sequence=head.sequence,
+        head_digest=head.digest,
         verified=True,
     )

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from numpy.typing import NDArray
 
+from fmfl_secure.database import durable_connection
 from fmfl_secure.errors import RunError
 
 _NONCE_BYTES = 12
@@ -103,16 +103,8 @@ class UpdateStore:
                 "DELETE FROM updates WHERE run = ? AND round <= ?", (run, round_number)
             )
 
-    @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        try:
-            with closing(
-                sqlite3.connect(self._path, timeout=60.0, isolation_level=None)
-            ) as connection:
-                connection.execute("PRAGMA synchronous=FULL")
-                yield connection
-        except sqlite3.Error as error:
-            raise RunError(f"the stored updates in {self._path} failed: {error}") from error
+    def _connection(self) -> AbstractContextManager[sqlite3.Connection]:
+        return durable_connection(self._path, what="the stored updates")
 
 
 def _context(run: str, round_number: int) -> bytes:

@@ -351,11 +351,11 @@ class LocalEngine:
         )
 
     def _finish(self, record: RoundRecord) -> None:
-        self._note_sites()
-        spent = {name: self._sites[name].epsilon_spent() for name in self._participating()}
-        self._observer.round_finished(record, spent)
+        self._observer.round_finished(record, self._note_sites())
 
-    def _note_sites(self) -> None:
+    def _note_sites(self) -> dict[str, float]:
+        """Keep every site's statement; returns the epsilon spent so far of those taking part."""
+        spent = {}
         for entry in self._config.sites:
             site = self._sites.get(entry.name)
             statement, signature = None, ""
@@ -372,6 +372,10 @@ class LocalEngine:
                 statement=statement,
                 signature=signature,
             )
+            if site is not None and entry.name not in self._refusals:
+                by_round = statement.epsilon_by_round if statement else ()
+                spent[entry.name] = by_round[-1] if by_round else 0.0
+        return spent
 
     def _end(self) -> RunRecord:
         """Close the run: sites take back what never started, on the coordinator's signed word."""

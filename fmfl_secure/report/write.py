@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from pathlib import Path
 
+from fmfl_secure.atomic import write_files
 from fmfl_secure.errors import RunError
 from fmfl_secure.record import RunRecord, encode_record
 from fmfl_secure.report.page import render_html
@@ -34,34 +33,11 @@ def write_report(record: RunRecord, folder: Path) -> tuple[Path, Path]:
         JSON_NAME: encode_record(record),
         HTML_NAME: render_html(record).encode("utf-8"),
     }
-    staged: dict[Path, Path] = {}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, data in contents.items():
-            beside = folder / f".{name}.{secrets.token_hex(8)}"
-            staged[beside] = folder / name
-            with beside.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        for beside, final in staged.items():
-            beside.replace(final)
-        _sync_folder(folder)
+        write_files(folder, contents)
     except OSError as error:
         raise RunError(
             f"the report cannot be written to {folder}: {error.strerror or type(error).__name__}",
             hint="Check that the folder is writable and that there is space; the run is unharmed.",
         ) from error
-    finally:
-        for beside in staged:
-            beside.unlink(missing_ok=True)
     return folder / JSON_NAME, folder / HTML_NAME
-
-
-def _sync_folder(folder: Path) -> None:
-    # A rename is durable only once its directory is.
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fmfl_secure.data import _atomic, partition_file, read_table
+from fmfl_secure.data import partition_file, read_table
 from fmfl_secure.data.errors import (
     DataArgumentError,
     EmptyFileError,
@@ -307,7 +308,7 @@ def test_failing_to_write_leaves_nothing(tmp_path, monkeypatch):
     def full(_descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(_atomic.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     out = tmp_path / "out"
     with pytest.raises(OutputError, match="No space left"):
         partition_file(make_file(tmp_path), 2, out)

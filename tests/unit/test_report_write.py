@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from test_report_records import finished, interrupted
 import fmfl_secure.report
 from fmfl_secure.errors import RunError
 from fmfl_secure.record import decode_record
-from fmfl_secure.report import render_html, write, write_report
+from fmfl_secure.report import render_html, write_report
 
 
 def test_exports() -> None:
@@ -39,7 +40,7 @@ def test_a_failure_leaves_the_old_report(tmp_path: Path, monkeypatch: pytest.Mon
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(write.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RunError, match="No space left on device"):
         write_report(finished(), tmp_path)
 

@@ -1,0 +1,48 @@
+"""Writing files so that a reader finds the old ones or the new ones, never half of one."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write several files into one folder; durable when this returns.
+
+    All are written in full and synced under temporary names first, then renamed in the order
+    given: running out of space leaves the folder as it was.
+
+    Args:
+        folder: Made if missing.
+        contents: Bytes by file name. A file that exists is replaced.
+
+    Raises:
+        OSError: The folder or a file cannot be written; callers say what that means.
+    """
+    staged: dict[Path, Path] = {}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in contents.items():
+            beside = folder / f".{name}.{secrets.token_hex(8)}"
+            staged[beside] = folder / name
+            with beside.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        for beside, final in staged.items():
+            beside.replace(final)
+        _sync_folder(folder)
+    finally:
+        for beside in staged:
+            beside.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    # A rename is durable only once its directory is.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
