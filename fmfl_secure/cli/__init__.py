@@ -1,0 +1,51 @@
+"""The command line: `fmfl-secure COMMAND --help` describes each command, with an example.
+
+Commands import what they need when they run: help and refusals need no machine-learning library.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.markup import escape
+
+from fmfl_secure.bench import app as bench_app
+from fmfl_secure.cli import demo, federation, ledger
+from fmfl_secure.cli._console import errors
+
+app = typer.Typer(
+    help="Private federated fine-tuning: DP-SGD at every site, sums opened only under encryption.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(federation.app)
+app.add_typer(ledger.app, name="ledger")
+app.add_typer(demo.app, name="demo")
+app.add_typer(bench_app, name="bench")
+
+
+def main() -> None:
+    """Entry point: prints what went wrong and what to do, with no traceback unless asked."""
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    from fmfl_secure.errors import KNOWN_ERRORS
+
+    try:
+        app()
+    except KNOWN_ERRORS as error:
+        if debug:
+            raise
+        text = escape(str(error))
+        errors.print(f"[bold red]error:[/bold red] {text}", highlight=False, soft_wrap=True)
+        hint = getattr(error, "hint", "")
+        if hint:
+            text = escape(hint)
+            errors.print(f"[bold]what to do:[/bold] {text}", highlight=False, soft_wrap=True)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        errors.print("interrupted")
+        raise SystemExit(130) from None
