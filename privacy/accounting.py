@@ -28,7 +28,8 @@ from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 
 from privacy.errors import PlanError
-from privacy.events import Event, NonPrivate, PoissonSampledGaussian
+from privacy.events import Event, NonPrivate, PoissonSampledGaussian, PoissonSampledSkellam
+from privacy.renyi import skellam_divergence, subsampled_divergence
 
 RDP_UNIT = 10**12  # one nat is this many units
 # dp-accounting sums in float64; margins far above its rounding keep "rounded up" true. A step's
@@ -69,7 +70,10 @@ def _cost_at(event: Event, order: int) -> int | None:
     if isinstance(event, NonPrivate):
         return None
     try:
-        cost = _renyi_costs(event, [order])[0]
+        if isinstance(event, PoissonSampledSkellam):
+            cost = _with_margins(_skellam_cost(event, order), event.steps)
+        else:
+            cost = _renyi_costs(event, [order])[0]
     except ArithmeticError:  # noise or steps whose cost float64 cannot hold
         return None
     return math.ceil(cost) if math.isfinite(cost) else None
@@ -80,10 +84,18 @@ def _renyi_costs(event: PoissonSampledGaussian, orders: Sequence[int]) -> list[f
     accountant = RdpAccountant(list(orders))
     with np.errstate(divide="ignore", over="ignore"):
         accountant.compose(_dp_event(event))
-    return [
-        (float(rho) * (1.0 + _FLOAT_MARGIN) + event.steps * _STEP_MARGIN) * RDP_UNIT
-        for rho in accountant.rdp
-    ]
+    return [_with_margins(float(rho), event.steps) for rho in accountant.rdp]
+
+
+def _skellam_cost(event: PoissonSampledSkellam, order: int) -> float:
+    divergence = functools.partial(
+        skellam_divergence, squared_l2=event.squared_l2, l1=event.l1, variance=event.variance
+    )
+    return event.steps * subsampled_divergence(order, event.sample_rate, divergence)
+
+
+def _with_margins(rho: float, steps: int) -> float:
+    return (rho * (1.0 + _FLOAT_MARGIN) + steps * _STEP_MARGIN) * RDP_UNIT
 
 
 def rdp_cost(event: Event, orders: Sequence[int]) -> dict[int, int | None]:

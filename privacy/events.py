@@ -8,7 +8,7 @@ bit. A kind that is not known is refused: it cannot be accounted.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from privacy.errors import PlanError
@@ -51,6 +51,67 @@ class PoissonSampledGaussian:
 
 
 @dataclass(frozen=True, slots=True)
+class PoissonSampledSkellam:
+    """`steps` releases of a sum that carries Skellam noise in shares, one from each site.
+
+    Each step includes every unit with probability `sample_rate`; one unit moves the integer sum
+    by a vector within the norms below, except with probability `failure_probability`. Whoever
+    sees released sums only faces the noise of all honest sites, `variance` on each coordinate;
+    whoever knows every other site's part faces `own_variance`. Neighbouring relation: add or
+    remove one unit. Source: `docs/distributed-noise.md`.
+
+    Attributes:
+        sample_rate: Inclusion probability q, 0 < q <= 1.
+        squared_l2: Bound on a shift's squared L2 norm, whole, >= 1.
+        l1: Bound on its L1 norm, whole, >= 1.
+        variance: Of the honest sites' noise together, whole.
+        own_variance: Of this site's share alone, 1 <= own_variance <= variance.
+        failure_probability: Added to delta by each step, 0 <= p < 1.
+        steps: Number of steps, >= 1.
+    """
+
+    sample_rate: float
+    squared_l2: int
+    l1: int
+    variance: int
+    own_variance: int
+    failure_probability: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.sample_rate <= 1.0:
+            raise PlanError(f"sample_rate is {self.sample_rate}, expected 0 < q <= 1")
+        if not 0.0 <= self.failure_probability < 1.0:
+            raise PlanError(f"failure_probability is {self.failure_probability}, not in [0, 1)")
+        for name in ("squared_l2", "l1", "variance", "own_variance", "steps"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise PlanError(f"{name} is {value}, expected a whole number, at least 1")
+        if self.own_variance > self.variance:
+            raise PlanError(
+                f"own_variance {self.own_variance} is above variance {self.variance}, of which it "
+                "is a part"
+            )
+
+    def seen_by_sites(self) -> PoissonSampledSkellam:
+        """The same event to all other sites together: this site's own share protects alone."""
+        return replace(self, variance=self.own_variance)
+
+    def canonical(self) -> dict[str, Any]:
+        """The event as JSON-ready data, floats exact."""
+        return {
+            "kind": "poisson-sampled-skellam",
+            "sample_rate": float(self.sample_rate).hex(),
+            "squared_l2": self.squared_l2,
+            "l1": self.l1,
+            "variance": self.variance,
+            "own_variance": self.own_variance,
+            "failure_probability": float(self.failure_probability).hex(),
+            "steps": self.steps,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class NonPrivate:
     """Data were used without any mechanism: the cost is infinite and exhausts a grant.
 
@@ -65,7 +126,7 @@ class NonPrivate:
         return {"kind": "non-private", "reason": self.reason}
 
 
-Event = PoissonSampledGaussian | NonPrivate
+Event = PoissonSampledGaussian | PoissonSampledSkellam | NonPrivate
 
 
 def parse_event(data: Any) -> Event:
@@ -81,6 +142,16 @@ def parse_event(data: Any) -> Event:
             event: Event = PoissonSampledGaussian(
                 sample_rate=float.fromhex(fields.pop("sample_rate")),
                 noise_multiplier=float.fromhex(fields.pop("noise_multiplier")),
+                steps=fields.pop("steps"),
+            )
+        elif kind == "poisson-sampled-skellam":
+            event = PoissonSampledSkellam(
+                sample_rate=float.fromhex(fields.pop("sample_rate")),
+                squared_l2=fields.pop("squared_l2"),
+                l1=fields.pop("l1"),
+                variance=fields.pop("variance"),
+                own_variance=fields.pop("own_variance"),
+                failure_probability=float.fromhex(fields.pop("failure_probability")),
                 steps=fields.pop("steps"),
             )
         elif kind == "non-private":
