@@ -259,18 +259,45 @@ def pld_epsilon(events: Iterable[Event], delta: float) -> float:
     """Epsilon by privacy loss distributions, had all parameters been fixed in advance.
 
     Tighter than the filter and not valid for parameters chosen along the way; for reports only.
+    A history with Skellam noise is composed by Renyi DP over all orders up to 256 instead.
 
     Args:
         events: In any order.
         delta: Target delta.
     """
     counts: dict[tuple[float, float], int] = {}
+    events = list(events)
+    if any(isinstance(event, PoissonSampledSkellam) for event in events):
+        return _renyi_epsilon(events, delta)
     for event in events:
-        if isinstance(event, NonPrivate):
+        if not isinstance(event, PoissonSampledGaussian):
             return math.inf
         key = (event.sample_rate, event.noise_multiplier)
         counts[key] = counts.get(key, 0) + event.steps
     return _pld_epsilon(tuple(sorted(counts.items())), delta) if counts else 0.0
+
+
+def _renyi_epsilon(events: Sequence[Event], delta: float) -> float:
+    # One order may be chosen after the fact where the parameters were fixed: no union bound.
+    failures = math.fsum(
+        event.steps * event.failure_probability
+        for event in events
+        if isinstance(event, PoissonSampledSkellam)
+    )
+    if failures >= delta:
+        return math.inf
+    orders = range(2, _MAX_ORDER + 1)
+    total = zero_cost(orders)
+    for event in events:
+        total = add_costs(total, rdp_cost(event, orders))
+    return min(
+        (
+            epsilon_of_rdp(order, cost, delta - failures)
+            for order, cost in total.items()
+            if cost is not None
+        ),
+        default=math.inf,
+    )
 
 
 @functools.lru_cache(maxsize=256)

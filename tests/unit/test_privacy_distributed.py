@@ -9,11 +9,12 @@ from privacy.accounting import (
     epsilon_spent,
     filter_orders,
     fits,
+    pld_epsilon,
     rdp_cost,
 )
 from privacy.distributed import DistributedPlan, SkellamShare
 from privacy.errors import PlanError, TrainingError
-from privacy.events import PoissonSampledSkellam, parse_event
+from privacy.events import NonPrivate, PoissonSampledGaussian, PoissonSampledSkellam, parse_event
 from privacy.plan import CLIP_TOLERANCE
 
 SETTINGS = {
@@ -172,3 +173,15 @@ def test_other_sums_than_the_plans_are_refused():
         share.protect(np.zeros(399))
     with pytest.raises(TrainingError, match="finite"):
         share.protect(np.full(400, np.nan))
+
+
+def test_the_reference_epsilon_of_shares_is_near_the_gaussians_and_not_below_it():
+    chosen = calibrated(2.0)
+    steps = [chosen.round_event()] * 20
+    gaussian = PoissonSampledGaussian(0.1, chosen.noise_multiplier, 20)
+    ours, pld = pld_epsilon(steps, 1e-5), pld_epsilon([gaussian], 1e-5)
+    assert pld < ours < 1.25 * pld  # Renyi DP is looser than PLD, as in any such composition
+    assert ours < 2.0
+    assert pld_epsilon([*steps, gaussian], 1e-5) > ours
+    assert pld_epsilon([*steps, NonPrivate("test")], 1e-5) == math.inf
+    assert pld_epsilon(steps, 1e-13) == math.inf  # the failures alone are above such a delta
