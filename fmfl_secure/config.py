@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from fmfl_secure.errors import ConfigError
+from fmfl_secure.server_optimizers import ServerOptimizerName
 
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]  # finite: JSON has no infinity
 NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
@@ -106,32 +107,40 @@ class PrivacySection(_Section, frozen=True, forbid_unknown_fields=True, kw_only=
     """`[privacy]`.
 
     Attributes:
-        mode: `local` differential privacy at each site, or `none` for baselines on data
-            declared public.
+        mode: `local`: every site's update is private by itself. `distributed`: each site adds a
+            share of the noise, and the sum is private; one step a round
+            (`docs/distributed-noise.md`). `none`: baselines on data declared public.
         epsilon: What the whole run, its repeats included, may cost each site.
         delta: At most 1 / (10 x the largest site's population).
         sample_rate: Probability that a unit takes part in a step.
         steps_per_round: Optimizer steps between two uploads.
         max_grad_norm: Clipping bound C.
         repeats: Rounds that may be trained again after a crash, paid for in advance.
+        colluding_sites: With distributed noise, how many sites of a cohort may leave their noise
+            out, or tell it, before epsilon is lost. With 0, every site that takes part sees more
+            than epsilon allows others: it knows its own share.
     """
 
-    mode: Literal["local", "none"] = "local"
+    mode: Literal["local", "distributed", "none"] = "local"
     epsilon: Positive = 8.0
     delta: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 1e-5
     sample_rate: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.1
     steps_per_round: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 4
     max_grad_norm: Positive = 1.0
     repeats: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 1
+    colluding_sites: Annotated[int, msgspec.Meta(ge=0, le=999)] = 1
 
 
 class TrainingSection(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[training]`: learning, and speed, which cannot touch privacy.
 
     Attributes:
-        optimizer: At the site, fresh each round.
+        optimizer: At the site, fresh each round; with distributed noise at the server.
         learning_rate: Of the adapter.
         head_learning_rate: Of the head.
+        server_optimizer: What the released mean update is applied with: `average` (FedAvg),
+            `momentum` (FedAvgM), `adam` (FedAdam) or `yogi` (FedYogi). Not with distributed noise.
+        server_learning_rate: Of the server optimizer.
         physical_batch_size: Records in memory at once.
         cache_mib: Memory for outputs of frozen layers, per data set; 0 turns it off.
     """
@@ -139,6 +148,8 @@ class TrainingSection(_Section, frozen=True, forbid_unknown_fields=True, kw_only
     optimizer: Literal["adam", "sgd"] = "adam"
     learning_rate: Positive = 1e-3
     head_learning_rate: Positive = 0.1
+    server_optimizer: ServerOptimizerName = "average"
+    server_learning_rate: Positive = 1.0
     physical_batch_size: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = 64
     cache_mib: Annotated[int, msgspec.Meta(ge=0)] = 2048
 
@@ -213,10 +224,29 @@ class FederationConfig(_Section, frozen=True, forbid_unknown_fields=True, kw_onl
                 f"privacy.delta is {self.privacy.delta:g}, expected at most 1 / (10 x the largest "
                 f"population) = {1 / (10 * largest):.3g}"
             )
+        if self.privacy.mode == "distributed":
+            self._check_distributed()
         if self.evaluation.data and self.evaluation.visibility != "public":
             raise ValueError(
                 "evaluation.data is not declared public: set evaluation.visibility = 'public' if "
                 "exact figures computed on it may be published, or leave evaluation.data empty"
+            )
+
+    def _check_distributed(self) -> None:
+        if self.privacy.steps_per_round != 1:
+            raise ValueError(
+                f"privacy.steps_per_round is {self.privacy.steps_per_round}, expected 1: with "
+                "distributed noise every step is a round"
+            )
+        if self.privacy.colluding_sites >= self.federation.min_sites:
+            raise ValueError(
+                f"privacy.colluding_sites is {self.privacy.colluding_sites}, expected fewer than "
+                f"min_sites = {self.federation.min_sites}"
+            )
+        if (self.training.server_optimizer, self.training.server_learning_rate) != ("average", 1.0):
+            raise ValueError(
+                "training.server_optimizer is for local noise: with distributed noise "
+                "training.optimizer and the learning rates are the server's"
             )
 
     @property

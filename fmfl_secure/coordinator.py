@@ -27,7 +27,7 @@ from fmfl_secure.models.adapters import adapter_digest
 from fmfl_secure.planning import encryption_parameters, quantization
 from fmfl_secure.record import RoundRecord
 from fmfl_secure.run_store import RunFacts, RunStore, run_facts
-from fmfl_secure.server_step import apply_release
+from fmfl_secure.server_step import ServerStep
 from fmfl_secure.tasks import Task
 from fmfl_secure.workspace import Members
 
@@ -67,6 +67,7 @@ class Coordinator:
         self._task = task
         self._model = model
         self._layout = Layout.of(model)
+        self._server_step = ServerStep(config, self._layout)
         self.store = store
         self.run = store.require("run").decode()
         self.adapter = store.last_adapter() or run_facts(store).initial_adapter
@@ -98,7 +99,7 @@ class Coordinator:
             round=round_number,
             attempt=attempt,
             suite=self._config.aggregation.suite,
-            parameter_set=encryption_parameters(self._config).id,
+            parameter_set=encryption_parameters(self._config, self._layout.size).id,
             quantization=quantization(self._config, self._layout),
             members=tuple(Member(self._members.sites[name]) for name in sites),
             aggregator=self._members.aggregator,
@@ -154,9 +155,7 @@ class Coordinator:
             AggregationError: The release does not hold.
         """
         total = self._protocol.verify(cohort, release, plan_message)
-        self.adapter = apply_release(
-            self._model, self._layout, plan, self.adapter, total, len(sites)
-        )
+        self.adapter = self._server_step.apply(self._model, plan, self.adapter, total, sites)
         return total
 
     def finish_round(

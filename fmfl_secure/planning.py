@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from fmfl_secure.models import AdapterSpec, Layout, find_base_model
 from fmfl_secure.tasks import Task, TextClassification
 from privacy import PrivacyPlan, pld_epsilon
 from privacy.accounting import add_costs, epsilon_spent, filter_orders, rdp_cost, zero_cost
+from privacy.distributed import DistributedPlan
 
 
 def build_task(config: FederationConfig, *, relative_to: Path) -> Task:
@@ -60,14 +62,68 @@ def privacy_plan(config: FederationConfig, site: SiteEntry) -> PrivacyPlan:
     )
 
 
+@functools.lru_cache(maxsize=256)  # settings are immutable, and every attempt asks
+def distributed_plan(config: FederationConfig, site: SiteEntry, size: int) -> DistributedPlan:
+    """A site's plan with distributed noise, calibrated to the settings' epsilon.
+
+    Args:
+        config: The settings.
+        site: Which site.
+        size: Trained parameters, d.
+
+    Raises:
+        PlanError: The settings cannot be met.
+    """
+    privacy = config.privacy
+    return DistributedPlan.calibrated(
+        unit=config.task.unit,
+        population=site.population,
+        sample_rate=privacy.sample_rate,
+        max_grad_norm=privacy.max_grad_norm,
+        dimension=size,
+        min_cohort=config.federation.min_sites,
+        colluding_sites=privacy.colluding_sites,
+        rounds=config.federation.rounds,
+        repeats=privacy.repeats,
+        epsilon=privacy.epsilon,
+        delta=privacy.delta,
+        orders=filter_orders(privacy.epsilon, privacy.delta),
+    )
+
+
+def value_bits(config: FederationConfig, size: int) -> int:
+    """Bits of a value that a site uploads.
+
+    The settings' own, but with distributed noise so many that no value and no noise is cut off.
+
+    Args:
+        config: The settings.
+        size: Trained parameters, d.
+    """
+    if config.privacy.mode != "distributed":
+        return config.aggregation.bits
+    return distributed_plan(config, config.sites[0], size).bits
+
+
 def quantization(config: FederationConfig, layout: Layout) -> Quantization:
     """The public grid of an update.
 
     A tensor's range is what its optimizer can move it in a round: an Adam step moves a value by
     about its learning rate at most. Ranges depend on settings alone, so they tell nothing, and
-    values beyond are clamped, which is post-processing of a private update.
+    values beyond are clamped, which is post-processing of a private update. With distributed
+    noise the grid's step is the plan's granularity for all tensors, whose geometry is one.
     """
     training, privacy = config.training, config.privacy
+    if privacy.mode == "distributed":
+        plan = distributed_plan(config, config.sites[0], layout.size)
+        limit = (1 << (plan.bits - 1)) - 1
+        return Quantization(
+            bits=plan.bits,
+            segments=tuple(
+                Segment(name=slot.name, size=slot.size, range=plan.granularity * limit)
+                for slot in layout.slots
+            ),
+        )
     return Quantization(
         bits=config.aggregation.bits,
         segments=tuple(
@@ -86,19 +142,23 @@ def quantization(config: FederationConfig, layout: Layout) -> Quantization:
     )
 
 
-def encryption_parameters(config: FederationConfig) -> ParameterSet:
+def encryption_parameters(config: FederationConfig, size: int) -> ParameterSet:
     """The vetted parameter set for this many sites and bits.
+
+    Args:
+        config: The settings.
+        size: Trained parameters, d.
 
     Raises:
         ParameterError: None fits; names the nearest that does.
     """
-    return choose(len(config.sites), config.aggregation.bits, suite=config.aggregation.suite)
+    return choose(len(config.sites), value_bits(config, size), suite=config.aggregation.suite)
 
 
 def upload_bytes(config: FederationConfig, parameters: int) -> int:
     """What one site uploads in a round, in bytes, but for envelopes of some hundred bytes."""
-    chosen = encryption_parameters(config)
-    encoding = chosen.encoding(len(config.sites), config.aggregation.bits)
+    chosen = encryption_parameters(config, parameters)
+    encoding = chosen.encoding(len(config.sites), value_bits(config, parameters))
     packing = Packing(parameters, chosen.poly_modulus_degree, encoding)
     return upload_size(chosen, packing)
 

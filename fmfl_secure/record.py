@@ -35,7 +35,7 @@ class Mechanism(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         repeats: Rounds that could be trained again after a crash.
     """
 
-    mode: Literal["local", "none"]
+    mode: Literal["local", "distributed", "none"]
     unit: str
     relation: str
     target_epsilon: float

@@ -18,7 +18,7 @@ from aggregation import PublicIdentity
 from fmfl_secure import __version__
 from fmfl_secure.config import FederationConfig, decode_config, encode_config
 from fmfl_secure.errors import RunError
-from fmfl_secure.planning import encryption_parameters, privacy_plan
+from fmfl_secure.planning import encryption_parameters, privacy_plan, value_bits
 from fmfl_secure.record import (
     FORMAT,
     Encryption,
@@ -167,14 +167,14 @@ def _mechanism(config: FederationConfig) -> Mechanism:
 
 
 def _encryption(config: FederationConfig, *, parameters: int, upload: bytes | None) -> Encryption:
-    chosen = encryption_parameters(config)
+    chosen = encryption_parameters(config, parameters)
     return Encryption(
         suite=chosen.suite,
         parameter_set=chosen.id,
         poly_modulus_degree=chosen.poly_modulus_degree,
         coeff_mod_bit_sizes=chosen.coeff_mod_bit_sizes,
         security_bits=chosen.security_bits,
-        bits=config.aggregation.bits,
+        bits=value_bits(config, parameters),
         parameters=parameters,
         upload_bytes=int(upload or b"0"),
     )

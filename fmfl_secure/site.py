@@ -6,7 +6,7 @@ wrong with data or training is told to others as one generic code.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +20,6 @@ from fmfl_secure.config import FederationConfig, SiteConfig, SiteEntry, load_sit
 from fmfl_secure.errors import ConfigError, RunError
 from fmfl_secure.models import Layout
 from fmfl_secure.models.adapters import (
-    adapter_bytes,
     adapter_digest,
     load_adapter_bytes,
     set_adapter_tensors,
@@ -28,7 +27,7 @@ from fmfl_secure.models.adapters import (
 from fmfl_secure.plain_training import train_plain_round
 from fmfl_secure.planning import encryption_parameters, privacy_plan, quantization
 from fmfl_secure.record import SiteStatement
-from fmfl_secure.server_step import apply_release
+from fmfl_secure.server_step import ServerStep
 from fmfl_secure.statement import describe_ledger, sign_statement
 from fmfl_secure.tasks import Task, TaskData
 from fmfl_secure.updates import UpdateStore
@@ -73,6 +72,7 @@ class Site:
         self._task = task
         self._model = model
         self._layout = Layout.of(model)
+        self._server_step = ServerStep(config, self._layout)
         self._settings: SiteConfig = load_site(folder / "site.toml")
         self._identity = Identity.load(folder / "identity.pem", entry.name)
         self._members = Members.load(folder / "members.json")
@@ -102,7 +102,7 @@ class Site:
         """Digest of the adapter that the settings' seed gives, if the run has not begun here."""
         if self._ledger is None or self._run in self._ledger.budget().reservations:
             return None
-        return adapter_digest(adapter_bytes(self._model))
+        return adapter_digest(self._server_step.start(self._model))
 
     def _open_ledger(self) -> Ledger:
         ledger = Ledger(self._folder / self._settings.budget.ledger, signer=self._identity)
@@ -185,7 +185,10 @@ class Site:
             "adapter layout": (plan.layout_digest, self._layout.digest),
             "adapter": (plan.adapter_digest, adapter_digest(adapter)),
             "quantisation": (plan.quantization, quantization(self._config, self._layout)),
-            "parameter set": (plan.parameter_set, encryption_parameters(self._config).id),
+            "parameter set": (
+                plan.parameter_set,
+                encryption_parameters(self._config, self._layout.size).id,
+            ),
             # The mean is taken over equal weights; others would let one site outweigh the rest.
             "weights": ({member.weight for member in plan.members}, {1.0}),
         }
@@ -258,10 +261,10 @@ class Site:
         return self._data
 
     def released(
-        self, plan: RoundPlan, adapter: bytes, total: NDArray[np.int64], sites: int
+        self, plan: RoundPlan, adapter: bytes, total: NDArray[np.int64], cohort: Sequence[str]
     ) -> None:
         """Take note of a verified release: what the next adapter must be, and what to forget."""
-        following = apply_release(self._model, self._layout, plan, adapter, total, sites)
+        following = self._server_step.apply(self._model, plan, adapter, total, cohort)
         self._expected_adapter = adapter_digest(following)
         self._updates.forget(self._run, plan.round)
 

@@ -92,20 +92,26 @@ def plan(federation: FederationFile) -> None:
     """
     from fmfl_secure.config import load_federation
     from fmfl_secure.models import Layout
-    from fmfl_secure.planning import build_task, encryption_parameters, predict, upload_bytes
+    from fmfl_secure.planning import (
+        build_task,
+        encryption_parameters,
+        predict,
+        upload_bytes,
+        value_bits,
+    )
 
     config = load_federation(federation)
     task = build_task(config, relative_to=federation.parent)
     layout = Layout.of(task.build_model(seed=config.federation.seed))
-    parameters = encryption_parameters(config)
+    parameters = encryption_parameters(config, layout.size)
     size = upload_bytes(config, layout.size)
     facts(
         f"{config.federation.name}: {config.federation.rounds} rounds, {len(config.sites)} sites",
         {
             "base model": task.base.name,
             "adapter": f"{config.adapter.kind}, {layout.size:,} trained parameters",
-            "encryption": f"{parameters.id}, {config.aggregation.bits}-bit values, at least "
-            f"{parameters.security_bits} bits of security",
+            "encryption": f"{parameters.id}, {value_bits(config, layout.size)}-bit values, at "
+            f"least {parameters.security_bits} bits of security",
             "upload": f"{size:,} bytes a site and round, {size / layout.size:.2f} a parameter",
         },
     )

@@ -32,11 +32,12 @@ from fmfl_secure.coordinator import Coordinator, resume_run, start_run
 from fmfl_secure.engines.base import Observer
 from fmfl_secure.errors import KNOWN_ERRORS, RunError
 from fmfl_secure.models import Layout
-from fmfl_secure.models.adapters import adapter_bytes, load_adapter_bytes, set_adapter_tensors
+from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.planning import build_task
 from fmfl_secure.record import RoundRecord, RunRecord
 from fmfl_secure.results import note_site, write_results
 from fmfl_secure.run_store import RunFacts, RunStore, Transcript
+from fmfl_secure.server_step import ServerStep
 from fmfl_secure.site import Site
 from fmfl_secure.tasks import Task, TaskData
 from fmfl_secure.workspace import AGGREGATOR, COORDINATOR, DECRYPTOR, Members, Workspace
@@ -136,7 +137,7 @@ class LocalEngine:
                 AGGREGATOR: self._members.aggregator.fingerprint,
                 DECRYPTOR: self._members.decryptor.fingerprint,
             },
-            initial_adapter=adapter_bytes(self._model),
+            initial_adapter=ServerStep(self._config, layout).start(self._model),
         )
 
     def _admission_gate(self) -> None:
@@ -321,7 +322,7 @@ class LocalEngine:
             plan, release, sites=sites, refusals=self._refusals, metrics=metrics
         )
         for name in sites:
-            self._sites[name].released(plan, before, verified.get(name, total), len(sites))
+            self._sites[name].released(plan, before, verified.get(name, total), sites)
         self._finish(record)
 
     def _recover_release(self, round_number: int) -> bool:

@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import peft
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from fmfl_secure.errors import ModelError
@@ -26,6 +28,7 @@ from fmfl_secure.models.architectures import architecture_of, find_layers
 from fmfl_secure.models.base import BaseModel
 
 AdapterKind = Literal["ffa-lora", "lora", "head"]
+_MOMENTS = "server-optimizer."  # no parameter's name has a hyphen
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,18 +136,44 @@ def set_adapter_tensors(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -
             tensor.copy_(tensors[name])
 
 
-def adapter_bytes(model: nn.Module) -> bytes:
-    """The adapter as safetensors, equal for equal values."""
+def adapter_bytes(
+    model: nn.Module, moments: Mapping[str, NDArray[np.float64]] | None = None
+) -> bytes:
+    """The adapter as safetensors, equal for equal values.
+
+    Args:
+        model: Whose adapter.
+        moments: Memory of a server optimizer, kept beside it.
+    """
     tensors = {n: t.contiguous().cpu() for n, t in sorted(adapter_tensors(model).items())}
+    for name, vector in sorted((moments or {}).items()):
+        tensors[_MOMENTS + name] = torch.from_numpy(vector)
     return bytes(safetensors.torch.save(tensors))
 
 
 def load_adapter_bytes(data: bytes) -> dict[str, torch.Tensor]:
-    """Read what `adapter_bytes` wrote.
+    """Read the adapter that `adapter_bytes` wrote.
 
     Raises:
         ModelError: It is not safetensors.
     """
+    return {n: t for n, t in _load(data).items() if not n.startswith(_MOMENTS)}
+
+
+def load_moments(data: bytes) -> dict[str, NDArray[np.float64]]:
+    """Read the server optimizer's memory that `adapter_bytes` wrote beside an adapter.
+
+    Raises:
+        ModelError: It is not safetensors.
+    """
+    return {
+        n.removeprefix(_MOMENTS): t.double().numpy()
+        for n, t in _load(data).items()
+        if n.startswith(_MOMENTS)
+    }
+
+
+def _load(data: bytes) -> dict[str, torch.Tensor]:
     try:
         tensors: dict[str, torch.Tensor] = safetensors.torch.load(data)
     except (safetensors.SafetensorError, ValueError) as error:

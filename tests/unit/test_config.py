@@ -48,11 +48,14 @@ FEDERATION: dict[str, Any] = {
         "steps_per_round": 2,
         "max_grad_norm": 0.5,
         "repeats": 2,
+        "colluding_sites": 1,
     },
     "training": {
         "optimizer": "sgd",
         "learning_rate": 0.01,
         "head_learning_rate": 0.2,
+        "server_optimizer": "momentum",
+        "server_learning_rate": 0.5,
         "physical_batch_size": 16,
         "cache_mib": 8,
     },
@@ -91,9 +94,12 @@ OTHERS: dict[str, Any] = {
     "privacy.steps_per_round": 3,
     "privacy.max_grad_norm": 0.25,
     "privacy.repeats": 0,
+    "privacy.colluding_sites": 2,
     "training.optimizer": "adam",
     "training.learning_rate": 0.02,
     "training.head_learning_rate": 0.1,
+    "training.server_optimizer": "adam",
+    "training.server_learning_rate": 1.0,
     "training.physical_batch_size": 17,
     "training.cache_mib": 0,
     "aggregation.bits": 16,
@@ -394,3 +400,26 @@ def test_toml_gives_the_same_settings_as_its_data(tmp_path: Path) -> None:
     path.write_text("\n".join(lines), encoding="utf-8")
     assert tomllib.loads(path.read_text()) == FEDERATION
     assert load_federation(path) == federation(FEDERATION)
+
+
+def distributed() -> dict[str, Any]:
+    data = changed(FEDERATION, "privacy.mode", "distributed")
+    data = changed(data, "privacy.steps_per_round", 1)
+    data = changed(data, "training.server_optimizer", "average")
+    return changed(data, "training.server_learning_rate", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ("privacy.steps_per_round", 2, "expected 1: with distributed noise every step is a round"),
+        ("privacy.colluding_sites", 3, "expected fewer than min_sites = 3"),
+        ("training.server_optimizer", "adam", "server_optimizer is for local noise"),
+        ("training.server_learning_rate", 0.5, "server_optimizer is for local noise"),
+    ],
+)
+def test_what_distributed_noise_does_not_go_with_is_refused(
+    place: str, value: Any, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        federation(changed(distributed(), place, value))

@@ -159,9 +159,9 @@ def with_aggregation(settings_: FederationConfig, **changes) -> FederationConfig
 
 
 def test_more_sites_than_any_parameter_set_serves_are_refused() -> None:
-    assert encryption_parameters(config()).suite == "ckks-collective"
+    assert encryption_parameters(config(), 1000).suite == "ckks-collective"
     with pytest.raises(ParameterError):
-        encryption_parameters(config(sites=1025))
+        encryption_parameters(config(sites=1025), 1000)
 
 
 def test_the_task_is_that_of_the_settings(tiny_model: Path) -> None:
