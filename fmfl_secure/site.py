@@ -11,20 +11,15 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from aggregation import Identity, RoundPlan, SiteAttempt, SqliteJournal, quantize
+from aggregation import Identity, RoundPlan, SiteAttempt, SqliteJournal
 from fmfl_secure.config import FederationConfig, SiteConfig, SiteEntry, load_site
 from fmfl_secure.errors import ConfigError, RunError
+from fmfl_secure.local_training import train_locally
 from fmfl_secure.models import Layout
-from fmfl_secure.models.adapters import (
-    adapter_digest,
-    load_adapter_bytes,
-    set_adapter_tensors,
-)
-from fmfl_secure.plain_training import train_plain_round
+from fmfl_secure.models.adapters import adapter_digest
 from fmfl_secure.planning import encryption_parameters, privacy_plan, quantization
 from fmfl_secure.record import SiteStatement
 from fmfl_secure.server_step import ServerStep
@@ -33,7 +28,6 @@ from fmfl_secure.tasks import Task, TaskData
 from fmfl_secure.updates import UpdateStore
 from fmfl_secure.workspace import Members
 from privacy import Ledger, PrivacyPlan
-from privacy.training import PrivateTrainer
 
 
 class Site:
@@ -218,38 +212,20 @@ class Site:
             return stored
         if self._ledger is not None:
             self._ledger.commit(run=self._run, round=plan.round)
-        set_adapter_tensors(self._model, load_adapter_bytes(adapter))
-        before = self._layout.flatten(self._model)
-        self._train_round(on_step)
-        update = self._layout.flatten(self._model) - before
         weight = next(m.weight for m in plan.members if m.identity == self._identity.public)
-        integers = quantize(update, plan.quantization, weight)
+        integers = train_locally(
+            self._model,
+            adapter,
+            self._read_data(),
+            config=self._config,
+            task=self._task,
+            plan=self._plan,
+            quantization=plan.quantization,
+            weight=weight,
+            on_step=on_step,
+        )
         self._updates.put(self._run, plan.round, integers)
         return integers
-
-    def _train_round(self, on_step: Callable[[int], None] | None) -> None:
-        data, training = self._read_data(), self._config.training
-        optimizer = _build_optimizer(self._model, self._config)
-        if self._plan is None:
-            train_plain_round(
-                self._model,
-                config=self._config,
-                task=self._task,
-                data=data,
-                optimizer=optimizer,
-                on_step=on_step,
-            )
-            return
-        PrivateTrainer(
-            self._model,
-            plan=self._plan,
-            loss=self._task.per_record_loss,
-            collate=data.collate,
-            units=data.units,
-            optimizer=optimizer,
-            physical_batch_size=training.physical_batch_size,
-            record_cost=data.record_cost,
-        ).train_round(on_step)
 
     def _read_data(self) -> TaskData:
         if self._data is None:
@@ -282,16 +258,3 @@ class Site:
             return None, ""
         statement = describe_ledger(self._ledger, site=self.name, run=self._run)
         return statement, sign_statement(self._identity, statement)
-
-
-def _build_optimizer(model: nn.Module, config: FederationConfig) -> torch.optim.Optimizer:
-    training = config.training
-    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            groups[name.startswith("head.")].append(parameter)
-    rates = {True: training.head_learning_rate, False: training.learning_rate}
-    settings = [{"params": p, "lr": rates[head]} for head, p in groups.items() if p]
-    if training.optimizer == "adam":
-        return torch.optim.Adam(settings)
-    return torch.optim.SGD(settings)

@@ -311,11 +311,11 @@ class _SecureNoiseOptimizer(DPOptimizer):  # type: ignore[misc]
     def add_noise(self) -> None:
         """Add noise to the sum in float64, then round once to the parameter's dtype."""
         stddev = self.noise_multiplier * self.max_grad_norm
-        for parameter in self.params:
-            summed = parameter.summed_grad
-            noise = torch.from_numpy(self._source.normal(summed.numel())).to(summed.device)
-            noised = summed + stddev * noise.view_as(summed)
-            parameter.grad = noised.to(parameter.dtype).view_as(parameter)
+        sizes = [parameter.numel() for parameter in self.params]
+        noise = torch.from_numpy(self._source.normal(sum(sizes))).mul_(stddev)
+        for parameter, part in zip(self.params, noise.split(sizes), strict=True):
+            noised = part.view_as(parameter).to(parameter.device) + parameter.summed_grad
+            parameter.grad = noised.to(parameter.dtype)
 
 
 def _sum_by_owner(gradients: list[torch.Tensor], owners: NDArray[np.int64]) -> list[torch.Tensor]:

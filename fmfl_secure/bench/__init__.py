@@ -1,0 +1,126 @@
+"""`fmfl-secure bench`: what encryption and privacy cost, measured here and now.
+
+`app` is registered by the command line. With `--json` nothing but JSON goes to standard output.
+What is measured stands with the code that measures: `aggregation.benchmark`, `rounds` and
+`steps`. They are imported when they run, so that help needs no machine-learning library.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+__all__ = ["app", "machine"]
+
+app = typer.Typer(
+    help="Measure what encryption, masks and privacy cost on this machine.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def aggregation(
+    parameters: Annotated[int, typer.Option(help="Values in an update.", min=1)] = 1_000_000,
+    sites: Annotated[int, typer.Option(help="Sites in the cohort.", min=3, max=1000)] = 8,
+    bits: Annotated[int, typer.Option(help="Bits of a quantised value.", min=2, max=24)] = 16,
+    repeats: Annotated[int, typer.Option(help="Paired repeats; medians are shown.", min=1)] = 3,
+    suite: Annotated[str, typer.Option(help="ckks-collective or ckks-pk.")] = "ckks-collective",
+    as_json: JsonFlag = False,
+) -> None:
+    """Whole rounds of secure aggregation beside one CKKS vector a tensor.
+
+    Example: fmfl-secure bench aggregation --parameters 1000000 --sites 8 --bits 8 --json
+    """
+    from aggregation import benchmark  # noqa: PLC0415 - loads TenSEAL
+
+    sizes = benchmark.tensor_sizes(parameters)
+    result = benchmark.compare(sizes, sites, bits, repeats=repeats, suite=suite).as_dict()
+    result.pop("samples")
+    _show(result, as_json=as_json)
+
+
+@app.command(name="round")
+def whole_round(
+    repeats: Annotated[int, typer.Option(help="Pairs of rounds; medians are shown.", min=1)] = 7,
+    as_json: JsonFlag = False,
+) -> None:
+    """CPU time of a MiniLM round of 4 sites: encrypted, and private besides, over in the clear.
+
+    Example: fmfl-secure bench round --json
+    """
+    from fmfl_secure.bench.rounds import measure_rounds  # noqa: PLC0415 - loads PyTorch
+
+    _show(measure_rounds(repeats), as_json=as_json)
+
+
+@app.command()
+def training(
+    model: Annotated[
+        Literal["minilm", "gpt2", "llama", "all"], typer.Option(help="Which kind of model.")
+    ] = "all",
+    adapter: Annotated[
+        Literal["lora", "ffa-lora", "all"], typer.Option(help="Which kind of adapter.")
+    ] = "all",
+    steps: Annotated[int, typer.Option(help="Pairs of steps; medians are shown.", min=1)] = 15,
+    as_json: JsonFlag = False,
+) -> None:
+    """CPU time and peak memory of a private training step over the same step without privacy.
+
+    Example: fmfl-secure bench training --model minilm --adapter ffa-lora --json
+    """
+    from fmfl_secure.bench.steps import measure_steps  # noqa: PLC0415 - loads PyTorch
+
+    models = ("minilm", "gpt2", "llama") if model == "all" else (model,)
+    adapters = ("lora", "ffa-lora") if adapter == "all" else (adapter,)
+    measured = [measure_steps(m, a, steps) for m in models for a in adapters]
+    _show({"steps": measured}, as_json=as_json)
+
+
+def machine() -> dict[str, object]:
+    """What the figures were measured on."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                model = line.split(":", 1)[1].strip()
+                break
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "load_1min": round(os.getloadavg()[0], 2),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()}",
+    }
+
+
+def _show(result: dict[str, Any], *, as_json: bool) -> None:
+    result["machine"] = machine()
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+        return
+    for line in _lines(result, indent=0):
+        typer.echo(line)
+
+
+def _lines(result: dict[str, Any], *, indent: int) -> list[str]:
+    """As indented lines, for people."""
+    lines = []
+    for key, value in result.items():
+        if isinstance(value, dict):
+            lines += [" " * indent + f"{key}:", *_lines(value, indent=indent + 2)]
+        elif isinstance(value, list):
+            for item in value:
+                lines += [" " * indent + f"{key}:", *_lines(item, indent=indent + 2)]
+        else:
+            shown = f"{value:.4g}" if isinstance(value, float) else value
+            lines.append(" " * indent + f"{key}: {shown}")
+    return lines

@@ -1,0 +1,104 @@
+"""A site's share of a round: from the adapter that came in to the integers that may go out.
+
+    adapter -> optimizer, fresh each round -> private (or plain) steps -> difference -> quantised
+
+Nothing here decides whether training may happen, and nothing is charged: the site does both
+before it calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from aggregation import Quantization, quantize
+from fmfl_secure.config import FederationConfig, TrainingSection
+from fmfl_secure.models import Layout
+from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
+from fmfl_secure.plain_training import poisson_steps, train_plain
+from fmfl_secure.tasks import Task, TaskData
+from privacy import PrivacyPlan
+from privacy.training import PrivateTrainer
+
+
+def build_optimizer(model: nn.Module, training: TrainingSection) -> torch.optim.Optimizer:
+    """A fresh optimizer over what is trainable, with the head's own learning rate."""
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups[name.startswith("head.")].append(parameter)
+    rates = {True: training.head_learning_rate, False: training.learning_rate}
+    settings = [{"params": p, "lr": rates[head]} for head, p in groups.items() if p]
+    if training.optimizer == "adam":
+        return torch.optim.Adam(settings)
+    return torch.optim.SGD(settings)
+
+
+def train_locally(
+    model: nn.Module,
+    adapter: bytes,
+    data: TaskData,
+    *,
+    config: FederationConfig,
+    task: Task,
+    plan: PrivacyPlan | None,
+    quantization: Quantization,
+    weight: float = 1.0,
+    on_step: Callable[[int], None] | None = None,
+) -> NDArray[np.int32]:
+    """Train one round on one site's data.
+
+    Args:
+        model: A model of the task; left with the trained adapter, which must not leave the site.
+        adapter: The round's starting point, as safetensors.
+        data: The site's.
+        config: The federation's settings.
+        task: The task.
+        plan: What was charged for. None trains without privacy: for data declared public only.
+        quantization: The round's grid.
+        weight: The site's weight in the sum.
+        on_step: Called with the number of finished steps; local progress only.
+
+    Returns:
+        The quantised update, int32, shape (d,).
+
+    Raises:
+        ModelError: The adapter is not one of this model.
+        PrivacyError: A private step failed its checks; nothing of the round may be used.
+    """
+    set_adapter_tensors(model, load_adapter_bytes(adapter))
+    layout = Layout.of(model)
+    before = layout.flatten(model)
+    training = config.training
+    optimizer = build_optimizer(model, training)
+    if plan is None:
+        steps = poisson_steps(
+            data,
+            steps=config.privacy.steps_per_round,
+            sample_rate=config.privacy.sample_rate,
+            physical_batch_size=training.physical_batch_size,
+        )
+        train_plain(
+            model,
+            steps,
+            loss=task.per_record_loss,
+            collate=data.collate,
+            optimizer=optimizer,
+            on_step=on_step,
+        )
+    else:
+        PrivateTrainer(
+            model,
+            plan=plan,
+            loss=task.per_record_loss,
+            collate=data.collate,
+            units=data.units,
+            optimizer=optimizer,
+            physical_batch_size=training.physical_batch_size,
+            record_cost=data.record_cost,
+        ).train_round(on_step)
+    return quantize(layout.flatten(model) - before, quantization, weight)
