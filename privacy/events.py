@@ -8,7 +8,7 @@ bit. A kind that is not known is refused: it cannot be accounted.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from privacy.errors import PlanError
@@ -52,7 +52,7 @@ class PoissonSampledGaussian:
 
 @dataclass(frozen=True, slots=True)
 class NonPrivate:
-    """Data were used without any mechanism: the cost is infinite and exhausts a grant.
+    """Data were, or may have been, used without a known mechanism: an infinite cost.
 
     Attributes:
         reason: What was done, for whoever reads the ledger.
@@ -66,6 +66,13 @@ class NonPrivate:
 
 
 Event = PoissonSampledGaussian | NonPrivate
+
+
+def repeated(event: Event, times: int) -> Event:
+    """So many of an event as one event."""
+    if isinstance(event, NonPrivate):
+        return event
+    return replace(event, steps=event.steps * times)
 
 
 def parse_event(data: Any) -> Event:
