@@ -16,15 +16,24 @@ no help from encryption or aggregation. This package knows nothing of either.
 """
 
 from privacy.accounting import attack_success_bound, epsilon_spent, pld_epsilon, rdp_cost
-from privacy.budget import Budget, Grant, GrantStatus, Reservation, Spend
+from privacy.anchors import Anchor, read_anchors
+from privacy.budget import Budget
 from privacy.chain import Record
+from privacy.entries import Charge, Grant, GrantStatus, Recovery, Reservation, Spend
 from privacy.errors import (
     AdmissionError,
     BudgetExhausted,
     LedgerDamaged,
     LedgerError,
+    LedgerLocked,
+    LedgerUnavailable,
     PlanError,
     PrivacyError,
+    StorageDamaged,
+    StorageError,
+    StorageExists,
+    StorageMissing,
+    StorageUnavailable,
     TrainingError,
 )
 from privacy.events import Event, NonPrivate, PoissonSampledGaussian
@@ -34,25 +43,36 @@ from privacy.plan import RELATION, PrivacyPlan
 __all__ = [
     "RELATION",
     "AdmissionError",
+    "Anchor",
     "Budget",
     "BudgetExhausted",
+    "Charge",
     "Event",
     "Grant",
     "GrantStatus",
     "Ledger",
     "LedgerDamaged",
     "LedgerError",
+    "LedgerLocked",
+    "LedgerUnavailable",
     "NonPrivate",
     "PlanError",
     "PoissonSampledGaussian",
     "PrivacyError",
     "PrivacyPlan",
     "Record",
+    "Recovery",
     "Reservation",
     "Spend",
+    "StorageDamaged",
+    "StorageError",
+    "StorageExists",
+    "StorageMissing",
+    "StorageUnavailable",
     "TrainingError",
     "attack_success_bound",
     "epsilon_spent",
     "pld_epsilon",
     "rdp_cost",
+    "read_anchors",
 ]

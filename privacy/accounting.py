@@ -40,18 +40,26 @@ _STEP_MARGIN = 1e-14  # nat
 # (sample_rate, steps) of ordinary fine-tuning runs; the orders of a grant are those that need
 # the least noise on these. Public constants: orders must not depend on the data or the run.
 _REFERENCE_WORKLOADS = ((0.01, 1000), (0.05, 200), (0.1, 100), (0.2, 40), (0.25, 100))
-_MAX_ORDER = 256
+MAX_ORDER = 256
+_PATIENCE = 4  # orders
 _MAX_NOISE_MULTIPLIER = 10_000.0
 
 RdpCost = Mapping[int, int | None]  # order -> cost in RDP_UNIT, None for infinite
 
 
-def rdp_bound(order: int, epsilon: float, delta: float) -> int:
-    """rho_max(order) for (epsilon, delta), in RDP_UNIT, rounded down; negative if unusable."""
+def rdp_bound(order: int, epsilon: float, delta: float, *, margin: float = _FLOAT_MARGIN) -> int:
+    """rho_max(order) for (epsilon, delta), in RDP_UNIT, rounded down; negative if unusable.
+
+    Args:
+        order: Renyi order, at least 2.
+        epsilon: Granted.
+        delta: The order's share of the granted delta.
+        margin: Relative allowance for float64's rounding.
+    """
     bound = (
         epsilon + math.log(order / (order - 1)) + (math.log(delta) + math.log(order)) / (order - 1)
     )
-    return math.floor((bound - abs(bound) * _FLOAT_MARGIN) * RDP_UNIT)
+    return math.floor((bound - abs(bound) * margin) * RDP_UNIT)
 
 
 def epsilon_of_rdp(order: int, cost: int, delta: float) -> float:
@@ -121,11 +129,18 @@ def epsilon_spent(costs: RdpCost, delta: float) -> float:
     )
 
 
-def fits(costs: RdpCost, epsilon: float, delta: float) -> bool:
-    """Whether a summed cost stays within (epsilon, delta) at some order: the filter itself."""
+def fits(costs: RdpCost, epsilon: float, delta: float, *, margin: float = _FLOAT_MARGIN) -> bool:
+    """Whether a summed cost stays within (epsilon, delta) at some order: the filter itself.
+
+    Args:
+        costs: Summed cost by order, in RDP_UNIT, at orders fixed before any data were used.
+        epsilon: Granted.
+        delta: Granted, shared equally by the orders.
+        margin: See `rdp_bound`.
+    """
     delta_each = delta / len(costs)
     return any(
-        cost is not None and cost <= rdp_bound(order, epsilon, delta_each)
+        cost is not None and cost <= rdp_bound(order, epsilon, delta_each, margin=margin)
         for order, cost in costs.items()
     )
 
@@ -175,30 +190,42 @@ def filter_orders(epsilon: float, delta: float) -> tuple[int, int]:
         PlanError: epsilon or delta is out of range, or no order up to 256 can carry them.
     """
     check_epsilon_delta(epsilon, delta)
-    best: tuple[float, int] | None = None
-    for order in range(2, _MAX_ORDER):
-        if (
-            rdp_bound(order, epsilon, delta / 2) <= 0
-            and rdp_bound(order + 1, epsilon, delta / 2) <= 0
-        ):
-            continue
-        orders = (order, order + 1)
-        try:
-            score = sum(
-                math.log(_least_noise(q, steps, orders, epsilon, delta, tolerance=1e-3))
-                for q, steps in _REFERENCE_WORKLOADS
-            )
-        except PlanError:  # these orders' bounds are a hair above 0: no noise is enough
-            continue
-        if best is None or score < best[0]:
-            best = (score, order)
-        elif order > best[1] + 3:  # the score is unimodal; three worse in a row end the search
-            break
-    if best is None:
+    lower = range(2, MAX_ORDER)
+    scores: dict[int, float] = {}
+
+    def score(order: int) -> float:
+        if order not in scores:
+            scores[order] = _reference_noise((order, order + 1), epsilon, delta)
+        return scores[order]
+
+    # A Gaussian without sampling costs a x const: there the best order is where rho_max(a) / a is
+    # largest. Sampling moves it by a few orders, and the score is unimodal: four in a row that are
+    # worse end the search to either side.
+    best = max(lower, key=lambda order: rdp_bound(order, epsilon, delta / 2) / order)
+    for step in (-1, 1):
+        order = best + step
+        while order in lower and abs(order - best) <= _PATIENCE:
+            if (score(order), order) < (score(best), best):
+                best = order
+            order += step
+    if math.isinf(score(best)):
         raise PlanError(
-            f"no Renyi order up to {_MAX_ORDER} can certify epsilon {epsilon} at delta {delta}",
+            f"no Renyi order up to {MAX_ORDER} can certify epsilon {epsilon} at delta {delta}",
         )
-    return best[1], best[1] + 1
+    return best, best + 1
+
+
+def _reference_noise(orders: tuple[int, int], epsilon: float, delta: float) -> float:
+    """Sum of the logarithms of the noise that the reference workloads need; may be infinite."""
+    if all(rdp_bound(order, epsilon, delta / len(orders)) <= 0 for order in orders):
+        return math.inf
+    try:
+        return sum(
+            math.log(_least_noise(q, steps, orders, epsilon, delta, tolerance=1e-3))
+            for q, steps in _REFERENCE_WORKLOADS
+        )
+    except PlanError:  # these orders' bounds are a hair above 0: no noise is enough
+        return math.inf
 
 
 def check_epsilon_delta(epsilon: float, delta: float) -> None:
@@ -233,14 +260,34 @@ def _least_noise(
     *,
     tolerance: float,
 ) -> float:
-    def passes(noise_multiplier: float) -> bool:
+    bounds = {order: rdp_bound(order, epsilon, delta / len(orders)) for order in orders}
+    fails, suffices = 0.0, math.inf  # noise known to be too little, and known to be enough
+
+    def excess(noise_multiplier: float) -> float:
+        # Cost over bound at the order where that is least; more noise always costs less.
+        nonlocal fails, suffices
         event = PoissonSampledGaussian(sample_rate, noise_multiplier, steps)
         # The ledger rounds every round's cost up to a unit, and there are at most `steps` rounds.
-        return any(
-            cost + steps <= rdp_bound(order, epsilon, delta / len(orders))
+        ratio = min(
+            (cost + steps) / bounds[order] if bounds[order] > 0 else math.inf
             for order, cost in zip(orders, _renyi_costs(event, orders), strict=True)
         )
+        if ratio <= 1.0:
+            suffices = min(suffices, noise_multiplier)
+        else:
+            fails = max(fails, noise_multiplier)
+        return ratio
 
+    def passes(noise_multiplier: float) -> bool:
+        if noise_multiplier <= fails:
+            return False
+        return noise_multiplier >= suffices or excess(noise_multiplier) <= 1.0
+
+    # Costs fall about as the square of the noise: a few steps of that come close from either
+    # side, and most questions of the bisection below are answered by then.
+    guess = 1.0
+    for aim in (1.0, 1.0, 1.0, 1.0 + tolerance / 4, 1.0 - tolerance / 4):
+        guess *= aim * math.sqrt(min(max(excess(guess), 1e-2), 1e2))
     low, high = 0.05, 1.0
     while not passes(high):
         low, high = high, high * 2.0

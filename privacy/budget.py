@@ -11,136 +11,47 @@ gives back the rounds that never started. While it is open, all of it counts as 
 | `reserve` | run, grant, event, rounds, cost, plan | charges rounds x cost to a grant |
 | `commit` | run, round | one training of a round begins; consumes a reserved round |
 | `refund` | run, rounds, evidence | closes the reservation, gives back unstarted rounds |
+| `recover` | heads, charges, reason | charges what a lost history spent; settles its heads |
 | `non-private` | run, reason | infinite cost: exhausts every grant |
 
 Grants compose by addition: with grants (e1, d1) and (e2, d2) the ledger's guarantee is
 (e1 + e2, d1 + d2).
+
+**Replay does not depend on the accountant's version.** A grant's orders are the ones it recorded:
+the filter is sound at whatever orders were fixed before data were used, delta being shared among
+them. Whether a reservation was admitted rightly is judged by the costs that were recorded then,
+which are whole numbers. What they count for from then on is the recorded cost or today's,
+whichever is more; a recorded cost that is not the event's at all is refused.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from privacy.accounting import (
     add_costs,
     epsilon_spent,
-    filter_orders,
     fits,
     max_repetitions,
     rdp_cost,
     zero_cost,
 )
 from privacy.chain import Record
-from privacy.errors import BudgetExhausted, LedgerDamaged, LedgerError, PlanError
-from privacy.events import Event, NonPrivate, parse_event
+from privacy.entries import Charge, Grant, GrantStatus, Recovery, Reservation, Spend, whole
+from privacy.errors import (
+    BudgetExhausted,
+    LedgerDamaged,
+    LedgerError,
+    LedgerLocked,
+    PlanError,
+)
+from privacy.events import Event, NonPrivate, repeated
 from privacy.plan import RELATION
 
-# A library update may move a recomputed cost by rounding; more means the record was forged.
-_COST_TOLERANCE = 1e-6
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """A budget given to a population: the guarantee itself.
-
-    Attributes:
-        number: 1 for the first grant.
-        epsilon: Granted epsilon.
-        delta: Granted delta.
-        orders: The Renyi orders it is filtered at.
-        purpose: What for, in the granting person's words.
-        at: UTC time of the record.
-    """
-
-    number: int
-    epsilon: float
-    delta: float
-    orders: tuple[int, ...]
-    purpose: str
-    at: str
-
-
-@dataclass(slots=True)
-class Reservation:
-    """A run's hold on a grant.
-
-    Attributes:
-        run: Run id.
-        grant: Number of the grant it is charged to.
-        event: What one round does.
-        rounds: Trainings reserved, repeats included.
-        plan: Digest of the privacy plan and the training it belongs to.
-        purpose: What the run is for.
-        at: UTC time of the record.
-        commits: Round number and UTC time of each training begun, in order.
-        open: Whether it may still be committed against.
-    """
-
-    run: str
-    grant: int
-    event: Event
-    rounds: int
-    plan: str
-    purpose: str
-    at: str
-    commits: list[tuple[int, str]] = field(default_factory=list)
-    open: bool = True
-
-    @property
-    def charged_rounds(self) -> int:
-        """Rounds that count against the grant: all while open, the begun ones after."""
-        return self.rounds if self.open else len(self.commits)
-
-    @property
-    def remaining_rounds(self) -> int:
-        """Trainings that may still begin."""
-        return self.rounds - len(self.commits) if self.open else 0
-
-
-@dataclass(frozen=True, slots=True)
-class Spend:
-    """One training that began, and where it left its grant.
-
-    Attributes:
-        run: Run id.
-        round: Round number.
-        grant: Number of the grant.
-        epsilon: Epsilon of all trainings on this grant so far, this one included.
-        at: UTC time of the record.
-    """
-
-    run: str
-    round: int
-    grant: int
-    epsilon: float
-    at: str
-
-
-@dataclass(frozen=True, slots=True)
-class GrantStatus:
-    """A grant and what has become of it.
-
-    Attributes:
-        grant: The grant.
-        committed: Renyi cost by order of trainings begun, in RDP_UNIT; None is infinite.
-        charged: The same with open reservations in full.
-        epsilon_committed: What `committed` converts to at the grant's delta.
-        epsilon_charged: What `charged` converts to.
-    """
-
-    grant: Grant
-    committed: dict[int, int | None]
-    charged: dict[int, int | None]
-    epsilon_committed: float
-    epsilon_charged: float
-
-    @property
-    def epsilon_left(self) -> float:
-        """Granted less charged epsilon, at least 0. Informative: the filter works on costs."""
-        return max(0.0, self.grant.epsilon - self.epsilon_charged)
+_HEAD = re.compile(r"[1-9][0-9]{0,17}:[0-9a-f]{64}", re.ASCII)
 
 
 class Budget:
@@ -152,8 +63,10 @@ class Budget:
         self.public_key = b""
         self.grants: list[Grant] = []
         self.reservations: dict[str, Reservation] = {}
+        self.recoveries: list[Recovery] = []
         self.non_private: list[str] = []
         self.history: list[Spend] = []
+        self._digests: list[str] = []  # of every record, in order
         self._committed: dict[int, dict[int, int | None]] = {}
 
     @classmethod
@@ -172,6 +85,7 @@ class Budget:
                 KeyError,
                 TypeError,
                 ValueError,
+                AttributeError,
                 ArithmeticError,
                 PlanError,
                 LedgerError,
@@ -181,6 +95,7 @@ class Budget:
                 raise LedgerDamaged(
                     f"record {record.sequence} ({record.kind}) does not add up: {error!r}"
                 ) from error
+            budget._digests.append(record.digest)
         return budget
 
     # Each step below both checks a record that is about to be written and replays a stored one.
@@ -195,75 +110,107 @@ class Budget:
             self.population, self.unit = str(body["population"]), str(body["unit"])
             self.public_key = bytes.fromhex(body["public_key"])
         elif record.kind == "grant":
-            self.grants.append(self._parse_grant(body, record.at))
+            grant = Grant.parse(body, record.at)
+            if grant.number != len(self.grants) + 1:
+                raise LedgerDamaged(f"grant {grant.number} is out of order")
+            self.grants.append(grant)
+            self._committed[grant.number] = zero_cost(grant.orders)
         elif record.kind == "reserve":
-            reservation = self._parse_reservation(body, record.at)
-            self.require_affordable(reservation.event, reservation.rounds, grant=reservation.grant)
-            self.reservations[reservation.run] = reservation
+            self._reserve(body, record.at)
         elif record.kind == "commit":
-            reservation = self.require_open(str(body["run"]))
-            self._require_remaining(reservation)
-            self._commit(reservation, _whole(body["round"]), record.at)
+            reservation = self.require_commit(str(body["run"]))
+            self._commit(reservation, whole(body["round"]), record.at)
         elif record.kind == "refund":
             reservation = self.require_open(str(body["run"]))
-            if _whole(body["rounds"]) != reservation.remaining_rounds:
+            if whole(body["rounds"]) != reservation.remaining_rounds:
                 raise LedgerDamaged("a refund gives back other than the unstarted rounds")
-            reservation.open = False
+            reservation.open, reservation.evidence = False, str(body["evidence"])
+        elif record.kind == "recover":
+            self._recover(body, record.at)
         elif record.kind == "non-private":
             self.non_private.append(str(body["run"]))
         else:
             raise LedgerDamaged(f"record kind {record.kind!r} is unknown, so its cost is unknown")
 
+    def _reserve(self, body: dict[str, Any], at: str) -> None:
+        charge, run = Charge.parse(body, self.grants), str(body["run"])
+        if run in self.reservations:
+            raise LedgerDamaged(f"run {run} reserves twice")
+        # Judged by the costs recorded so far, without today's margins: what was admitted once
+        # stays admitted when a library's rounding moves.
+        grant = self.grants[charge.grant - 1]
+        asked = add_costs(self._charged(grant, recorded=True), charge.recorded, charge.rounds)
+        if self.non_private or not fits(asked, grant.epsilon, grant.delta, margin=0.0):
+            raise LedgerDamaged(f"run {run} reserves more than grant {grant.number} has left")
+        self.reservations[run] = Reservation(
+            run=run, charge=charge, plan=str(body["plan"]), purpose=str(body["purpose"]), at=at
+        )
+
     def _commit(self, reservation: Reservation, round_number: int, at: str) -> None:
-        grant = self._grant(reservation.grant)
-        before = self._committed.get(grant.number, zero_cost(grant.orders))
-        after = add_costs(before, rdp_cost(reservation.event, grant.orders))
+        grant = self.grants[reservation.grant - 1]
+        after = add_costs(self._committed[grant.number], reservation.charge.cost)
         self._committed[grant.number] = after
         reservation.commits.append((round_number, at))
         epsilon = epsilon_spent(after, grant.delta)
         self.history.append(Spend(reservation.run, round_number, grant.number, epsilon, at))
 
-    def _parse_grant(self, body: dict[str, Any], at: str) -> Grant:
-        grant = Grant(
-            number=_whole(body["grant"]),
-            epsilon=float.fromhex(body["epsilon"]),
-            delta=float.fromhex(body["delta"]),
-            orders=tuple(_whole(order) for order in body["orders"]),
-            purpose=str(body["purpose"]),
+    def _recover(self, body: dict[str, Any], at: str) -> None:
+        heads, charges = body["heads"], body["charges"]
+        if not (isinstance(heads, list) and heads and isinstance(charges, list)):
+            raise LedgerDamaged("a recovery names no heads, or its charges are not a list")
+        for head in heads:
+            if self.holds(head):
+                raise LedgerDamaged(f"a recovery names {head}, which is in the ledger")
+        recovery = Recovery(
+            heads=tuple(heads),
+            charges=tuple(Charge.parse(charge, self.grants) for charge in charges),
+            reason=str(body["reason"]),
             at=at,
         )
-        if grant.number != len(self.grants) + 1:
-            raise LedgerDamaged(f"grant {grant.number} is out of order")
-        if grant.orders != filter_orders(grant.epsilon, grant.delta):
-            raise LedgerDamaged("a grant's orders are not those of its epsilon and delta")
-        return grant
+        for charge in recovery.charges:
+            before = self._committed[charge.grant]
+            self._committed[charge.grant] = add_costs(before, charge.cost, charge.rounds)
+        self.recoveries.append(recovery)
 
-    def _parse_reservation(self, body: dict[str, Any], at: str) -> Reservation:
-        reservation = Reservation(
-            run=str(body["run"]),
-            grant=_whole(body["grant"]),
-            event=parse_event(body["event"]),
-            rounds=_whole(body["rounds"]),
-            plan=str(body["plan"]),
-            purpose=str(body["purpose"]),
-            at=at,
+    # Heads that others kept.
+
+    def holds(self, head: str) -> bool:
+        """Whether a head, `SEQUENCE:DIGEST`, is in the ledger or a recovery has settled it.
+
+        Raises:
+            LedgerError: It is not a head.
+        """
+        sequence, digest = parse_head(head)
+        if sequence <= len(self._digests) and self._digests[sequence - 1] == digest:
+            return True
+        return any(head in recovery.heads for recovery in self.recoveries)
+
+    def require_heads(self, heads: Sequence[str]) -> None:
+        """Check that the ledger holds every head that others kept of it.
+
+        Raises:
+            LedgerError: One is not a head.
+            LedgerLocked: It lacks some: it was truncated, rolled back or forked since.
+        """
+        lacking = tuple(head for head in heads if not self.holds(head))
+        if not lacking:
+            return
+        latest = max(lacking, key=lambda head: parse_head(head)[0])
+        sequence, end = parse_head(latest)[0], len(self._digests)
+        happened = (
+            f"the ledger ends at record {end}, a head that was seen of it is at {sequence}: it was "
+            "truncated or rolled back"
+            if sequence > end
+            else f"record {sequence} is not the one whose head was seen: it was forked"
         )
-        if reservation.run in self.reservations:
-            raise LedgerDamaged(f"run {reservation.run} reserves twice")
-        if reservation.rounds < 1:  # fewer would take back what others spent
-            raise LedgerDamaged(f"run {reservation.run} reserves {reservation.rounds} rounds")
-        orders = self._grant(reservation.grant).orders
-        computed = rdp_cost(reservation.event, orders)
-        for order, cost in computed.items():
-            stored = body["cost"][str(order)]
-            if cost is None or abs(_whole(stored) - cost) > _COST_TOLERANCE * cost + 1:
-                raise LedgerDamaged(f"the cost stored at order {order} is not the event's")
-        return reservation
+        raise LedgerLocked(
+            f"{happened} ({len(lacking)} of {len(heads)} heads are missing, the latest {latest})",
+            heads=lacking,
+            hint="Put the ledger back that the heads are of. Where it is lost, the data-protection "
+            "officer records what to charge for it: fmfl-secure ledger recover",
+        )
 
-    def _grant(self, number: int) -> Grant:
-        if not 1 <= number <= len(self.grants):
-            raise LedgerDamaged(f"grant {number} does not exist")
-        return self.grants[number - 1]
+    # What a run may do.
 
     def require_open(self, run: str) -> Reservation:
         """The open reservation of a run.
@@ -279,7 +226,13 @@ class Budget:
             )
         return reservation
 
-    def _require_remaining(self, reservation: Reservation) -> None:
+    def require_commit(self, run: str) -> Reservation:
+        """The reservation, if one more training may begin under it.
+
+        Raises:
+            LedgerError: No open reservation, or nothing of it is left.
+        """
+        reservation = self.require_open(run)
         if self.non_private:
             raise LedgerError("a non-private use exhausted this ledger")
         if reservation.remaining_rounds < 1:
@@ -290,35 +243,22 @@ class Budget:
                 affordable_rounds=0,
                 hint="Too many rounds were lost to crashes; raise privacy.repeats for a new run.",
             )
-
-    def require_commit(self, run: str) -> Reservation:
-        """The reservation, if one more training may begin under it.
-
-        Raises:
-            LedgerError: No open reservation, or nothing of it is left.
-        """
-        reservation = self.require_open(run)
-        self._require_remaining(reservation)
         return reservation
 
-    def require_affordable(self, event: Event, rounds: int, *, grant: int | None = None) -> int:
-        """The number of the first grant (or of the given one) that still covers this.
+    def require_affordable(self, event: Event, rounds: int) -> int:
+        """The number of the first grant that still covers so many of this event.
 
         Raises:
             BudgetExhausted: None does.
         """
         affordable = 0
         for status in self.status():
-            if grant is not None and status.grant.number != grant:
-                continue
-            cost = rdp_cost(event, status.grant.orders)
-            asked = add_costs(status.charged, cost, rounds)
-            if fits(asked, status.grant.epsilon, status.grant.delta):
-                return status.grant.number
-            affordable = max(
-                affordable,
-                max_repetitions(status.charged, event, status.grant.epsilon, status.grant.delta),
-            )
+            grant = status.grant
+            asked = add_costs(status.charged, rdp_cost(event, grant.orders), rounds)
+            if fits(asked, grant.epsilon, grant.delta):
+                return grant.number
+            most = max_repetitions(status.charged, event, grant.epsilon, grant.delta)
+            affordable = max(affordable, most)
         raise self._exhausted(event, rounds, affordable)
 
     def _exhausted(self, event: Event, rounds: int, affordable: int) -> BudgetExhausted:
@@ -338,17 +278,14 @@ class Budget:
             ),
         )
 
+    # Sums.
+
     def status(self) -> list[GrantStatus]:
         """Every grant with its committed and charged cost."""
         return [self._grant_status(grant) for grant in self.grants]
 
     def _grant_status(self, grant: Grant) -> GrantStatus:
-        committed = self._committed.get(grant.number, zero_cost(grant.orders))
-        charged = zero_cost(grant.orders)
-        for reservation in self.reservations.values():
-            if reservation.grant == grant.number:
-                cost = rdp_cost(reservation.event, grant.orders)
-                charged = add_costs(charged, cost, reservation.charged_rounds)
+        committed, charged = self._committed[grant.number], self._charged(grant)
         if self.non_private:
             committed = charged = dict.fromkeys(grant.orders)
         return GrantStatus(
@@ -359,24 +296,50 @@ class Budget:
             epsilon_charged=epsilon_spent(charged, grant.delta),
         )
 
+    def _charged(self, grant: Grant, *, recorded: bool = False) -> dict[int, int | None]:
+        total = zero_cost(grant.orders)
+        held = [(held.charge, held.charged_rounds) for held in self.reservations.values()]
+        lost = [(charge, charge.rounds) for each in self.recoveries for charge in each.charges]
+        for charge, rounds in held + lost:
+            if charge.grant == grant.number:
+                cost = charge.recorded if recorded else charge.cost
+                total = add_costs(total, cost, rounds)
+        return total
+
     def events(self, run: str | None = None) -> list[Event]:
-        """One event for each training begun, of one run or of all."""
+        """One event for each training begun, of one run or of all with what was recovered."""
         events: list[Event] = [
             reservation.event
             for reservation in self.reservations.values()
             if run is None or reservation.run == run
             for _ in reservation.commits
         ]
+        if run is None:
+            charges = (charge for recovery in self.recoveries for charge in recovery.charges)
+            events += [repeated(charge.event, charge.rounds) for charge in charges]
         return events + [NonPrivate(r) for r in self.non_private if run is None or r == run]
 
     def guarantee(self) -> tuple[float, float]:
-        """(epsilon, delta) of everything this ledger can ever permit: its grants added up."""
+        """(epsilon, delta) of everything this ledger can ever permit: its grants added up.
+
+        A grant that a recovery charged with more than it held counts as what was charged.
+        """
         if self.non_private:
             return math.inf, 1.0
-        return sum(g.epsilon for g in self.grants), sum(g.delta for g in self.grants)
+        statuses = self.status()
+        return (
+            sum(max(s.grant.epsilon, s.epsilon_charged) for s in statuses),
+            sum(s.grant.delta for s in statuses),
+        )
 
 
-def _whole(value: object) -> int:
-    if type(value) is not int:
-        raise TypeError(f"{value!r} is not a whole number")
-    return value
+def parse_head(head: str) -> tuple[int, str]:
+    """Sequence and digest of `SEQUENCE:DIGEST`.
+
+    Raises:
+        LedgerError: It is not in that form.
+    """
+    if not (isinstance(head, str) and _HEAD.fullmatch(head)):
+        raise LedgerError(f"{str(head)[:90]!r} is not an anchor, expected SEQUENCE:DIGEST")
+    sequence, _, digest = head.partition(":")
+    return int(sequence), digest

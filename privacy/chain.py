@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -62,6 +62,11 @@ class Record:
     previous: str
     digest: str
     signature: str
+
+    @property
+    def head(self) -> str:
+        """`SEQUENCE:DIGEST`: what others keep of a ledger that ends here."""
+        return f"{self.sequence}:{self.digest}"
 
     def to_line(self) -> str:
         """The stored form: one line of canonical JSON."""
@@ -146,6 +151,20 @@ def verify_chain(lines: Iterable[str], public_key: bytes) -> Iterator[Record]:
             raise LedgerDamaged(f"{where} is not signed by this site's identity") from error
         sequence, previous = record.sequence, record.digest
         yield record
+
+
+def verify_lines(lines: Sequence[str]) -> list[Record]:
+    """Verify a whole chain against the key that its first record names.
+
+    Raises:
+        LedgerDamaged: There are no records, no key, or one record does not verify.
+    """
+    if not lines:
+        raise LedgerDamaged("the ledger holds no records")
+    public_key = parse_line(lines[0]).body.get("public_key")
+    if not isinstance(public_key, str) or not _DIGEST.fullmatch(public_key):
+        raise LedgerDamaged("the first record names no public key")
+    return list(verify_chain(lines, bytes.fromhex(public_key)))
 
 
 def _digest(

@@ -4,9 +4,16 @@
       PlanError              a privacy plan contradicts itself
       AdmissionError         model and loss do not have the sensitivity the plan needs
       TrainingError          a private step broke one of its own checks
+      StorageError           durable state is not there, there already, or cannot be used
+        StorageMissing       nothing was created there
+        StorageExists        something is there already
+        StorageUnavailable   no access now: no server, no rights, no room, busy, not durable
+        StorageDamaged       what is there is not what was written
       LedgerError            the ledger cannot do what was asked
+        LedgerUnavailable    it cannot be reached, or what keeps it is not durable
         BudgetExhausted      the grant does not cover it; carries what would fit
         LedgerDamaged        chain, signature or arithmetic does not verify
+          LedgerLocked       it lacks a head that others saw: rolled back, truncated or forked
 
 Every error has a `hint` for the person at the keyboard and a `code`, the one generic word that
 may leave the site. No message holds a record, a count of records, or anything computed from
@@ -49,10 +56,46 @@ class TrainingError(PrivacyError):
     code = "training"
 
 
+class StorageError(PrivacyError):
+    """Durable state cannot be used as asked."""
+
+    code = "storage"
+
+
+class StorageMissing(StorageError):
+    """Nothing was ever created at this place."""
+
+    code = "storage-missing"
+
+
+class StorageExists(StorageError):
+    """Something is at this place already, and nothing is ever replaced."""
+
+    code = "storage-exists"
+
+
+class StorageUnavailable(StorageError):
+    """It cannot be used now: no server, no rights, no room, held by others, or not durable."""
+
+    code = "storage-unavailable"
+
+
+class StorageDamaged(StorageError):
+    """What is there is not what was written."""
+
+    code = "storage-damaged"
+
+
 class LedgerError(PrivacyError):
     """The ledger cannot do what was asked; it is unchanged."""
 
     code = "ledger"
+
+
+class LedgerUnavailable(LedgerError):
+    """The ledger cannot be reached, or what keeps it would not survive a crash."""
+
+    code = "ledger-unavailable"
 
 
 class BudgetExhausted(LedgerError):
@@ -77,3 +120,17 @@ class LedgerDamaged(LedgerError):
     """The ledger's chain, a signature or its arithmetic does not verify."""
 
     code = "ledger-damaged"
+
+
+class LedgerLocked(LedgerDamaged):
+    """The ledger verifies, and lacks a head that somebody outside has seen of it.
+
+    Attributes:
+        heads: The heads that it lacks, `SEQUENCE:DIGEST`.
+    """
+
+    code = "ledger-locked"
+
+    def __init__(self, message: str, *, heads: tuple[str, ...], hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.heads = heads

@@ -113,7 +113,7 @@ class PoissonSampledSkellam:
 
 @dataclass(frozen=True, slots=True)
 class NonPrivate:
-    """Data were used without any mechanism: the cost is infinite and exhausts a grant.
+    """Data were, or may have been, used without a known mechanism: an infinite cost.
 
     Attributes:
         reason: What was done, for whoever reads the ledger.
@@ -127,6 +127,13 @@ class NonPrivate:
 
 
 Event = PoissonSampledGaussian | PoissonSampledSkellam | NonPrivate
+
+
+def repeated(event: Event, times: int) -> Event:
+    """So many of an event as one event."""
+    if isinstance(event, NonPrivate):
+        return event
+    return replace(event, steps=event.steps * times)
 
 
 def parse_event(data: Any) -> Event:

@@ -14,90 +14,126 @@ A commit stands before the data are read, so there is no moment at which a crash
 data that no record shows. A training that was lost after its commit stays charged; training it
 again is another commit, against the repeats that were reserved.
 
-Storage is SQLite in WAL mode with full synchronisation. Each change is one `BEGIN IMMEDIATE`
-transaction that verifies the whole chain, checks, and appends; two processes cannot both take
-the last of a budget.
+Storage is SQLite, or PostgreSQL by URL (`privacy.storage`). Each change is one transaction, with
+no other writer beside it, that verifies the whole chain, checks, and appends; two processes
+cannot both take the last of a budget.
+
+Against a ledger that was rolled back there are anchors (`privacy.anchors`): heads that others
+kept. A ledger that lacks one of them is locked: nothing is reserved, committed or refunded until
+the officer has recorded what to charge for the history that was lost (`recover`).
 """
 
 from __future__ import annotations
 
-import re
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from privacy.accounting import filter_orders, rdp_cost
-from privacy.budget import Budget, Grant, GrantStatus, Reservation
-from privacy.chain import Record, Signer, new_record, parse_line, verify_chain
-from privacy.errors import LedgerDamaged, LedgerError
-from privacy.events import Event
+from privacy.accounting import filter_orders
+from privacy.anchors import Anchor
+from privacy.budget import Budget
+from privacy.chain import Record, Signer, new_record, verify_chain, verify_lines
+from privacy.entries import Charge, Grant, GrantStatus, Recovery, Reservation
+from privacy.errors import (
+    LedgerDamaged,
+    LedgerError,
+    LedgerUnavailable,
+    StorageDamaged,
+    StorageError,
+    StorageExists,
+    StorageMissing,
+)
+from privacy.events import Event, NonPrivate
 from privacy.plan import RELATION
+from privacy.storage import Store, Transaction, open_store
 
-_BUSY_TIMEOUT_S = 60.0
 _APPLICATION_ID = 0x464D464C  # "FMFL", in the SQLite header
-_ANCHOR = re.compile(r"[1-9][0-9]{0,17}:[0-9a-f]{64}")
-_PUBLIC_KEY = re.compile(r"[0-9a-f]{64}")
-
-# Primary SQLite codes that speak of the surroundings and not of what the file holds.
-_NO_ACCESS = {
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_READONLY,
-}
+_SCHEMA = "fmfl_ledger"  # in PostgreSQL, where the URL names none
 
 # The triggers keep honest tools honest; against others there is the chain.
-_SCHEMA = (
-    "CREATE TABLE records (sequence INTEGER PRIMARY KEY, line TEXT NOT NULL) STRICT",
-    """CREATE TRIGGER records_are_not_edited BEFORE UPDATE ON records
-         BEGIN SELECT RAISE(ABORT, 'ledger records are append-only'); END""",
-    """CREATE TRIGGER records_are_not_deleted BEFORE DELETE ON records
-         BEGIN SELECT RAISE(ABORT, 'ledger records are append-only'); END""",
-)
+_TABLES = {
+    "sqlite": (
+        "CREATE TABLE records (sequence INTEGER PRIMARY KEY, line TEXT NOT NULL) STRICT",
+        """CREATE TRIGGER records_are_not_edited BEFORE UPDATE ON records
+             BEGIN SELECT RAISE(ABORT, 'ledger records are append-only'); END""",
+        """CREATE TRIGGER records_are_not_deleted BEFORE DELETE ON records
+             BEGIN SELECT RAISE(ABORT, 'ledger records are append-only'); END""",
+        # REPLACE deletes without a word to the trigger above.
+        """CREATE TRIGGER records_are_not_replaced BEFORE INSERT ON records
+             WHEN EXISTS (SELECT 1 FROM records WHERE sequence = NEW.sequence)
+             BEGIN SELECT RAISE(ABORT, 'ledger records are append-only'); END""",
+    ),
+    "postgresql": (
+        "CREATE TABLE records (sequence BIGINT PRIMARY KEY, line TEXT NOT NULL)",
+        """CREATE FUNCTION records_are_append_only() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN RAISE EXCEPTION 'ledger records are append-only'; END $$""",
+        """CREATE TRIGGER records_are_not_edited BEFORE UPDATE OR DELETE OR TRUNCATE ON records
+             FOR EACH STATEMENT EXECUTE FUNCTION records_are_append_only()""",
+    ),
+}
 
 
 class Ledger:
     """One population's ledger.
 
     Args:
-        path: The SQLite file.
+        location: The SQLite file, or the URL of a PostgreSQL database.
         signer: The site's identity; None opens for reading only.
 
     Raises:
-        LedgerError: There is no ledger at the path.
+        LedgerError: There is no ledger there.
+        LedgerUnavailable: It cannot be reached.
         LedgerDamaged: It is not a ledger, or does not verify.
     """
 
-    def __init__(self, path: Path, *, signer: Signer | None = None) -> None:
-        if not path.is_file():
-            raise LedgerError(f"no ledger at {path}", hint="Create one with a first grant.")
-        self._path = path
+    def __init__(self, location: Path | str, *, signer: Signer | None = None) -> None:
+        self._store: Store = _open(location)
         self._signer = signer
+        self._heads: set[str] = set()  # that must be in it for anything to be charged
         self.budget()  # refuse a damaged ledger at once
+
+    def __repr__(self) -> str:
+        return f"Ledger({self.name!r})"
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages: its path, or its URL without secrets."""
+        return self._store.name
+
+    @staticmethod
+    def exists(location: Path | str) -> bool:
+        """Whether there is a ledger, sound or not.
+
+        Raises:
+            LedgerUnavailable: It cannot be known.
+        """
+        store = _open(location)
+        with _ledger_errors(store):
+            return store.exists()
 
     @classmethod
     def create(
-        cls, path: Path, *, population: str, unit: str, signer: Signer, public_key: bytes
+        cls,
+        location: Path | str,
+        *,
+        population: str,
+        unit: str,
+        signer: Signer,
+        public_key: bytes,
     ) -> Ledger:
         """Start a ledger for a population; its unit and relation are fixed from now on.
 
         Args:
-            path: Where; must not exist.
+            location: Where; nothing may be there.
             population: The custodian's name for the people concerned.
             unit: `record` or the column that identifies units.
             signer: The site's identity.
             public_key: Its 32-byte Ed25519 public key.
 
         Raises:
-            LedgerError: Something is at the path already.
+            LedgerError: Something is there already.
+            LedgerUnavailable: It cannot be written, or would not survive a crash.
         """
-        if path.exists():
-            raise LedgerError(f"{path} exists already; a ledger is never replaced")
-        path.parent.mkdir(parents=True, exist_ok=True)
         body = {
             "population": population,
             "unit": unit,
@@ -109,18 +145,10 @@ class Ledger:
             Budget.replay(verify_chain([record.to_line()], public_key))
         except (LedgerDamaged, ValueError) as error:
             raise LedgerError(f"the signer and the public key do not agree: {error}") from error
-        try:
-            with _connection(path, mode="rwc") as connection:
-                connection.execute("PRAGMA journal_mode=WAL")
-                connection.execute("BEGIN IMMEDIATE")
-                connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
-                for statement in _SCHEMA:
-                    connection.execute(statement)
-                _insert(connection, record)
-                connection.execute("COMMIT")
-        except LedgerDamaged as error:  # another process was first
-            raise LedgerError(f"cannot create a ledger at {path}: {error}") from error
-        return cls(path, signer=signer)
+        store = _open(location)
+        with _ledger_errors(store), store.create(_TABLES[store.dialect]) as transaction:
+            _insert(transaction, record)
+        return cls(location, signer=signer)
 
     def grant(self, *, epsilon: float, delta: float, purpose: str = "") -> Grant:
         """Permit (epsilon, delta) to this population, on top of earlier grants.
@@ -161,29 +189,19 @@ class Ledger:
         Raises:
             BudgetExhausted: No grant covers it; says what would fit.
             LedgerError: The run holds a reservation on other terms.
+            LedgerLocked: It lacks a head that somebody kept.
         """
         if not isinstance(rounds, int) or rounds < 1:
             raise LedgerError(f"rounds is {rounds}, expected a whole number, at least 1")
-        with self._transaction() as (budget, append):
+        with self._transaction(locks=True) as (budget, append):
             held = budget.reservations.get(run)
             if held is not None:
                 if (held.event, held.rounds, held.plan) != (event, rounds, plan) or not held.open:
                     raise LedgerError(f"run {run} has reserved before, on other terms or is closed")
                 return held
             number = budget.require_affordable(event, rounds)
-            cost = rdp_cost(event, budget.grants[number - 1].orders)
-            append(
-                "reserve",
-                {
-                    "run": run,
-                    "grant": number,
-                    "event": event.canonical(),
-                    "rounds": rounds,
-                    "cost": {str(order): value for order, value in cost.items()},
-                    "plan": plan,
-                    "purpose": purpose,
-                },
-            )
+            charge = Charge.of(event, rounds, budget.grants[number - 1])
+            append("reserve", {"run": run, "plan": plan, "purpose": purpose, **charge.body()})
         return self.budget().reservations[run]
 
     def commit(self, *, run: str, round: int) -> None:  # noqa: A002
@@ -191,8 +209,9 @@ class Ledger:
 
         Raises:
             LedgerError: No open reservation, or nothing of it is left.
+            LedgerLocked: It lacks a head that somebody kept.
         """
-        with self._transaction() as (budget, append):
+        with self._transaction(locks=True) as (budget, append):
             budget.require_commit(run)
             append("commit", {"run": run, "round": round})
 
@@ -208,8 +227,9 @@ class Ledger:
 
         Raises:
             LedgerError: No open reservation.
+            LedgerLocked: It lacks a head that somebody kept.
         """
-        with self._transaction() as (budget, append):
+        with self._transaction(locks=True) as (budget, append):
             rounds = budget.require_open(run).remaining_rounds
             append("refund", {"run": run, "rounds": rounds, "evidence": evidence})
         return rounds
@@ -218,6 +238,45 @@ class Ledger:
         """Record that data not declared public were used without privacy: ends every grant."""
         with self._transaction() as (_, append):
             append("non-private", {"run": run, "reason": reason})
+
+    def recover(
+        self,
+        heads: Iterable[str],
+        *,
+        reason: str,
+        losses: Sequence[tuple[int, Event, int]] | None,
+    ) -> Recovery:
+        """Record what to charge for a history that was lost, and settle the heads kept of it.
+
+        The officer's decision, like a grant. In doubt, charge more: what was trained and is not
+        charged here will be forgotten.
+
+        Args:
+            heads: Heads, `SEQUENCE:DIGEST`, that others kept and that this ledger lacks.
+            reason: What happened, in the officer's words.
+            losses: Grant, event and rounds of what was lost, worst case. None charges everything:
+                no grant made so far affords anything any more.
+
+        Raises:
+            LedgerError: A head is in the ledger, so nothing was lost there, or no reason is given.
+        """
+        lost = sorted(set(heads))
+        if not (lost and reason.strip()):
+            raise LedgerError("a recovery needs the heads that were lost, and a reason")
+        with self._transaction() as (budget, append):
+            for head in lost:
+                if budget.holds(head):
+                    raise LedgerError(f"{head} is in the ledger: nothing was lost there")
+            if losses is None:
+                unknown = NonPrivate("lost, and not known")
+                losses = [(grant.number, unknown, 1) for grant in budget.grants]
+            charges = []
+            for number, event, rounds in losses:
+                if not 1 <= number <= len(budget.grants):
+                    raise LedgerError(f"grant {number} does not exist")
+                charges.append(Charge.of(event, rounds, budget.grants[number - 1]).body())
+            append("recover", {"heads": lost, "charges": charges, "reason": reason})
+        return self.budget().recoveries[-1]
 
     def budget(self) -> Budget:
         """The verified state.
@@ -235,100 +294,120 @@ class Ledger:
         """All records, verified.
 
         Raises:
+            LedgerUnavailable: They cannot be reached.
             LedgerDamaged: One does not verify.
         """
-        with _connection(self._path) as connection:
-            return _read(connection)
+        with _ledger_errors(self._store), self._store.read() as transaction:
+            return _read(transaction)
 
     def head(self) -> tuple[int, str]:
         """Sequence and digest of the last record: what others keep as an anchor."""
         last = self.records()[-1]
         return last.sequence, last.digest
 
-    def require_anchor(self, anchor: str) -> None:
+    def anchor(self) -> Anchor:
+        """The head, signed, for others to keep."""
+        signer, records = self._require_signer(), self.records()
+        budget, last = Budget.replay(records), records[-1]
+        return Anchor.sign(
+            population=budget.population,
+            public_key=budget.public_key,
+            sequence=last.sequence,
+            digest=last.digest,
+            signer=signer,
+        )
+
+    def require_anchor(self, head: str) -> None:
         """Check that a head seen earlier is still in the chain.
 
         Args:
-            anchor: `SEQUENCE:DIGEST`, as `head` gave it and someone else kept it.
+            head: `SEQUENCE:DIGEST`, as `head` gave it and someone else kept it.
 
         Raises:
-            LedgerError: The anchor is malformed.
-            LedgerDamaged: The ledger was truncated, rolled back or forked since.
+            LedgerError: The head is malformed.
+            LedgerLocked: The ledger was truncated, rolled back or forked since.
         """
-        if not _ANCHOR.fullmatch(anchor):
-            raise LedgerError(f"{anchor[:90]!r} is not an anchor, expected SEQUENCE:DIGEST")
-        sequence, _, digest = anchor.partition(":")
-        number = int(sequence)
-        records = self.records()
-        if number > len(records):
-            raise LedgerDamaged(
-                f"the ledger ends at record {len(records)}, the anchor is at {number}: "
-                "it was truncated or rolled back"
-            )
-        if records[number - 1].digest != digest:
-            raise LedgerDamaged(f"record {number} is not the one the anchor names: it was forked")
+        self.budget().require_heads([head])
+
+    def hold_to(self, anchors: Iterable[Anchor]) -> int:
+        """Charge nothing from now on unless the ledger holds all these heads.
+
+        Anchors of other populations and of other sites' ledgers are passed over.
+
+        Returns:
+            How many are this ledger's.
+
+        Raises:
+            LedgerLocked: It lacks one.
+        """
+        budget = self.budget()
+        mine = (budget.population, budget.public_key.hex())
+        heads = [a.head for a in anchors if (a.population, a.public_key) == mine]
+        self._heads.update(heads)
+        budget.require_heads(heads)
+        return len(heads)
 
     @contextmanager
-    def _transaction(self) -> Iterator[tuple[Budget, _Append]]:
+    def _transaction(self, *, locks: bool = False) -> Iterator[tuple[Budget, _Append]]:
+        signer = self._require_signer()
+        with _ledger_errors(self._store), self._store.write() as transaction:
+            records = _read(transaction)
+            budget = Budget.replay(records)
+            if locks:
+                budget.require_heads(sorted(self._heads))
+            append = _Append(transaction, records[-1], signer)
+            yield budget, append
+            if append.record is not None:
+                _require_readable(transaction)
+        if append.record is not None:  # and kept: whatever comes next must find it there
+            self._heads.add(append.record.head)
+
+    def _require_signer(self) -> Signer:
         if self._signer is None:
             raise LedgerError("this ledger is open for reading only")
-        with _connection(self._path) as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                records = _read(connection)
-                append = _Append(connection, records[-1], self._signer)
-                yield Budget.replay(records), append
-                if append.record is not None:
-                    _require_readable(connection)
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
+        return self._signer
 
 
 class _Append:
     """Appends one record inside a transaction."""
 
-    def __init__(self, connection: sqlite3.Connection, last: Record, signer: Signer) -> None:
-        self._connection, self._last, self._signer = connection, last, signer
+    def __init__(self, transaction: Transaction, last: Record, signer: Signer) -> None:
+        self._transaction, self._last, self._signer = transaction, last, signer
         self.record: Record | None = None
 
     def __call__(self, kind: str, body: dict[str, object]) -> None:
         self.record = new_record(previous=self._last, kind=kind, body=body, signer=self._signer)
-        _insert(self._connection, self.record)
+        _insert(self._transaction, self.record)
+
+
+def _open(location: Path | str) -> Store:
+    try:
+        return open_store(location, schema=_SCHEMA, application_id=_APPLICATION_ID)
+    except StorageError as error:
+        raise LedgerUnavailable(str(error), hint=error.hint) from error
 
 
 @contextmanager
-def _connection(path: Path, *, mode: str = "rw") -> Iterator[sqlite3.Connection]:
-    # Mode rw never creates: a ledger that was deleted is missed, and not begun anew, empty.
+def _ledger_errors(store: Store) -> Iterator[None]:
+    """Storage's errors in this module's words."""
     try:
-        with closing(
-            sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode={mode}",
-                uri=True,
-                timeout=_BUSY_TIMEOUT_S,
-                isolation_level=None,
-            )
-        ) as connection:
-            connection.execute("PRAGMA synchronous=FULL")
-            yield connection
-    except sqlite3.Error as error:
-        # The low byte of an extended code is the primary one.
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NO_ACCESS:
-            raise LedgerError(
-                f"cannot use the ledger at {path}: {error}",
-                hint="Is it there, writable, on a disk with room, and not held by another process?",
-            ) from error
-        raise LedgerDamaged(f"{path} is not a readable ledger: {error}") from error
-    except UnicodeDecodeError as error:  # SQLite quotes a damaged schema, not in UTF-8
-        raise LedgerDamaged(f"{path} is not a readable ledger: {error}") from error
+        yield
+    except StorageMissing as error:
+        raise LedgerError(
+            f"no ledger at {store.name}", hint="Create one with a first grant."
+        ) from error
+    except StorageExists as error:
+        raise LedgerError(f"{error}; a ledger is never replaced") from error
+    except StorageDamaged as error:
+        raise LedgerDamaged(f"not a readable ledger: {error}", hint=error.hint) from error
+    except StorageError as error:
+        raise LedgerUnavailable(str(error), hint=error.hint) from error
 
 
-def _require_readable(connection: sqlite3.Connection) -> None:
+def _require_readable(transaction: Transaction) -> None:
     """What was just appended must verify as it will when it is read back, signature included."""
     try:
-        Budget.replay(_read(connection))
+        Budget.replay(_read(transaction))
     except LedgerDamaged as error:
         raise LedgerError(
             f"the ledger is unchanged: what was to be added would not verify: {error}",
@@ -336,16 +415,10 @@ def _require_readable(connection: sqlite3.Connection) -> None:
         ) from error
 
 
-def _insert(connection: sqlite3.Connection, record: Record) -> None:
-    connection.execute("INSERT INTO records VALUES (?, ?)", (record.sequence, record.to_line()))
+def _insert(transaction: Transaction, record: Record) -> None:
+    transaction.execute("INSERT INTO records VALUES (?, ?)", record.sequence, record.to_line())
 
 
-def _read(connection: sqlite3.Connection) -> list[Record]:
-    rows = connection.execute("SELECT line FROM records ORDER BY sequence").fetchall()
-    lines = [row[0] for row in rows]
-    if not lines:
-        raise LedgerDamaged("the ledger holds no records")
-    public_key = parse_line(lines[0]).body.get("public_key")
-    if not isinstance(public_key, str) or not _PUBLIC_KEY.fullmatch(public_key):
-        raise LedgerDamaged("the first record names no public key")
-    return list(verify_chain(lines, bytes.fromhex(public_key)))
+def _read(transaction: Transaction) -> list[Record]:
+    lines = [row[0] for row in transaction.execute("SELECT line FROM records ORDER BY sequence")]
+    return verify_lines(lines)

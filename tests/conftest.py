@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests share `support`, and are no package
+
+if TYPE_CHECKING:
+    from postgres import Cluster
+    from stores import Places
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -23,3 +29,27 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from support import write_tiny_bert
 
     return write_tiny_bert(tmp_path_factory.mktemp("model") / "tiny-bert")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Cluster]:
+    """A private PostgreSQL cluster; skips, and says so, where the server is not installed."""
+    pytest.importorskip("psycopg", reason="PostgreSQL's driver is not installed (psycopg)")
+    from postgres import Cluster, binaries
+
+    programs = binaries()
+    if programs is None:
+        pytest.skip("PostgreSQL's server is not installed (Debian: apt-get install postgresql)")
+    cluster = Cluster(programs)
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def places(request: pytest.FixtureRequest, tmp_path: Path) -> Places:
+    """Where ledgers may be made: every test that asks for it runs with both stores."""
+    from stores import PostgresPlaces, SqlitePlaces
+
+    if request.param == "sqlite":
+        return SqlitePlaces(tmp_path)
+    return PostgresPlaces(request.getfixturevalue("postgres"))

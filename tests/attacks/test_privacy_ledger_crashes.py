@@ -1,4 +1,4 @@
-"""Races and crashes: a budget is never overspent and never under-counted."""
+"""Races and crashes: a budget is never overspent and never under-counted, with every store."""
 
 import multiprocessing
 import os
@@ -8,9 +8,11 @@ from collections import Counter
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from stores import PostgresPlaces
 
 from privacy import BudgetExhausted, Ledger, LedgerError, PoissonSampledGaussian
 from privacy.accounting import fits
+from privacy.storage import open_store
 
 SIGNER = Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)
 PUBLIC_KEY = SIGNER.public_key().public_bytes_raw()
@@ -22,8 +24,8 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-def create(path):
-    return Ledger.create(path, population="p", unit="record", signer=SIGNER, public_key=PUBLIC_KEY)
+def create(place):
+    return Ledger.create(place, population="p", unit="record", signer=SIGNER, public_key=PUBLIC_KEY)
 
 
 # Races.
@@ -33,8 +35,8 @@ PROCESSES = 8
 
 def racer(name, jobs, outcomes, start):
     """One process: for each job, wait for all, then try one thing on the ledger."""
-    for path, action in iter(jobs.get, None):
-        ledger = Ledger(path, signer=SIGNER)
+    for place, action in iter(jobs.get, None):
+        ledger = Ledger(place, signer=SIGNER)
         start.wait()
         try:
             if action == "reserve":
@@ -70,9 +72,9 @@ def race():
     for worker in workers:
         worker.start()
 
-    def run(path, action):
+    def run(place, action):
         for queue in queues:
-            queue.put((path, action))
+            queue.put((place, action))
         return dict(outcomes.get(timeout=120) for _ in range(PROCESSES))
 
     yield run
@@ -89,16 +91,15 @@ def affordable(ledger):
     return refusal.value.affordable_rounds
 
 
-def race_once(race, path):
-    """Reservations, then commits, a refund and grants, each by eight processes at once."""
-    ledger = create(path)
+def race_for_the_last(race, place):
+    """Eight processes ask for 1 and 2 rounds each, 12 in all, of the 5 that are left."""
+    ledger = create(place)
     ledger.grant(epsilon=3.0, delta=1e-5)
     ledger.reserve(run="shared", event=EVENT, rounds=3, plan="p")
     room = affordable(ledger)
     ledger.reserve(run="filler", event=EVENT, rounds=room - 5, plan="p")
 
-    # Asked for: four times 1 round and four times 2, of the 5 that are left.
-    outcomes = race(path, "reserve")
+    outcomes = race(place, "reserve")
     assert set(outcomes.values()) == {"done", "exhausted"}
     given = sum(1 + name % 2 for name, outcome in outcomes.items() if outcome == "done")
     left = affordable(ledger)
@@ -107,41 +108,49 @@ def race_once(race, path):
     assert left < min(refused)  # and nobody was refused what would have fitted in the end
     (status,) = ledger.status()
     assert fits(status.charged, 3.0, 1e-5)
+    return ledger
 
+
+def race_for_everything(race, place):
+    """After the last of a budget: the same run, commits, a refund and grants."""
+    ledger = race_for_the_last(race, place)
     head = ledger.head()
-    assert set(race(path, "same run").values()) == {"done"}  # on the same terms, once for all
+    assert set(race(place, "same run").values()) == {"done"}  # on the same terms, once for all
     assert ledger.head() == head
 
-    assert Counter(race(path, "commit").values()) == {"done": 3, "exhausted": 5}
+    assert Counter(race(place, "commit").values()) == {"done": 3, "exhausted": 5}
     assert ledger.budget().reservations["shared"].remaining_rounds == 0
-    assert Counter(race(path, "refund").values()) == {"done": 1, "refused": 7}
-    assert set(race(path, "grant").values()) == {"done"}
+    assert Counter(race(place, "refund").values()) == {"done": 1, "refused": 7}
+    assert set(race(place, "grant").values()) == {"done"}
     budget = ledger.budget()
     assert sorted(grant.epsilon for grant in budget.grants[1:]) == [1.0 + n for n in range(8)]
     assert [grant.number for grant in budget.grants] == list(range(1, 10))
 
 
-def test_racing_processes_never_overspend(race, tmp_path):
-    for number in range(6):  # five races each
-        race_once(race, tmp_path / f"{number}.sqlite")
+def test_racing_processes_never_overspend(race, places):
+    for number in range(3):  # five races each
+        race_for_everything(race, places.new(str(number)))
 
 
 @pytest.mark.slow
-def test_a_thousand_races(race, tmp_path):
-    for number in range(200):
-        race_once(race, tmp_path / f"{number}.sqlite")
+def test_a_thousand_races(race, places):
+    """For the last of a budget, a thousand times."""
+    for number in range(1000):
+        place = places.new(str(number))
+        race_for_the_last(race, place)
+        places.remove(place)
 
 
-def test_racing_to_create_makes_one_ledger(tmp_path):
+def test_racing_to_create_makes_one_ledger(places):
     context = multiprocessing.get_context("fork")
     for number in range(5):
-        path = tmp_path / f"{number}.sqlite"
+        place = places.new(str(number))
         start, outcomes = context.Barrier(4), context.Queue()
 
-        def contend(path=path, start=start, outcomes=outcomes):
+        def contend(place=place, start=start, outcomes=outcomes):
             start.wait()
             try:
-                create(path)
+                create(place)
             except Exception as error:  # noqa: BLE001
                 outcomes.put(type(error).__name__)
             else:
@@ -154,36 +163,68 @@ def test_racing_to_create_makes_one_ledger(tmp_path):
         for worker in workers:
             worker.join()
         assert seen == {"created": 1, "LedgerError": 3}
-        assert [record.kind for record in Ledger(path).records()] == ["open"]
+        assert [record.kind for record in Ledger(place).records()] == ["open"]
 
 
-# Crashes: a child is killed before or after each SQL statement that it runs.
+# Crashes: a child is killed before or after each SQL statement that it runs, or, where a server
+# runs it, once it was sent.
 
 
-class Killed(sqlite3.Connection):
-    """A connection whose process dies at one of its statements."""
+class Death:
+    """At which statement this process dies, and whether before it, once sent, or after."""
 
     countdown = 0
-    after = False
+    when = ""
 
+    @classmethod
+    def arm(cls, statement, when, kind):
+        cls.countdown, cls.when = statement, when
+        if kind == "sqlite":
+            real = sqlite3.connect
+            sqlite3.connect = lambda *a, **k: real(*a, factory=KilledSqlite, **k)
+        else:
+            import psycopg
+
+            psycopg.Connection.execute = killed_postgres(psycopg.Connection.execute)
+
+    @classmethod
+    def comes(cls, *whens):
+        if cls.countdown == 0 and cls.when in whens:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class KilledSqlite(sqlite3.Connection):
     def execute(self, sql, *parameters):
-        Killed.countdown -= 1
-        if Killed.countdown == 0 and not Killed.after:
-            os.kill(os.getpid(), signal.SIGKILL)
+        Death.countdown -= 1
+        Death.comes("before")
         result = super().execute(sql, *parameters)
-        if Killed.countdown == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+        Death.comes("after")
         return result
 
 
-def die_at(statement, *, after, action):
+def killed_postgres(execute):
+    def armed(self, query, params=None, **more):
+        Death.countdown -= 1
+        Death.comes("before")
+        if Death.countdown == 0 and Death.when == "sent" and params is None:
+            text = query if isinstance(query, bytes) else query.encode()
+            self.pgconn.send_query(text)
+            while self.pgconn.flush():
+                pass
+            Death.comes("sent")
+        result = execute(self, query, params, **more)
+        Death.comes("after", "sent")
+        return result
+
+    return armed
+
+
+def die_at(statement, *, when, places, action):
     """Run an action in a child that dies at a statement; whether it came to its end."""
     pid = os.fork()
     if pid == 0:
         try:
-            Killed.countdown, Killed.after = statement, after
-            real = sqlite3.connect
-            sqlite3.connect = lambda *a, **k: real(*a, factory=Killed, **k)
+            Death.arm(statement, when, places.kind)
             action()
         except BaseException:  # noqa: BLE001
             os._exit(3)
@@ -196,34 +237,39 @@ def die_at(statement, *, after, action):
     return True
 
 
+HEAD = f"9:{'a' * 64}"
 ACTIONS = {
     "grant": lambda ledger: ledger.grant(epsilon=1.0, delta=1e-5),
     "reserve": lambda ledger: ledger.reserve(run="new", event=EVENT, rounds=2, plan="p"),
     "commit": lambda ledger: ledger.commit(run="old", round=2),
     "refund": lambda ledger: ledger.refund(run="old", evidence="e"),
+    "recover": lambda ledger: ledger.recover([HEAD], reason="r", losses=[(1, EVENT, 1)]),
     "non-private": lambda ledger: ledger.record_non_private(run="x", reason="y"),
 }
 
 
-def prepare(path):
-    ledger = create(path)
+def prepare(place):
+    ledger = create(place)
     ledger.grant(epsilon=3.0, delta=1e-5)
     ledger.reserve(run="old", event=EVENT, rounds=3, plan="p")
     ledger.commit(run="old", round=1)
-    return ledger
+    return place
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("kind", ACTIONS)
-def test_a_kill_at_any_statement_leaves_all_or_nothing(tmp_path, kind, after):
+def kill_at_each_statement(places, kind, when):
     """What a finished call reported is there, and every ledger left behind verifies and works."""
-    seen = set()
-    for statement in range(1, 30):
-        ledger = prepare(tmp_path / f"{statement}.sqlite")
-        before = ledger.records()
-        # Read first, so that a call which returned is one that the child could have acted on.
-        finished = die_at(statement, after=after, action=lambda kept=ledger: ACTIONS[kind](kept))
-        records = Ledger(tmp_path / f"{statement}.sqlite").records()
+    template, seen = prepare(places.new()), set()
+    before = Ledger(template).records()
+    for statement in range(1, 40):
+        # Opened first, so that the child's statements are those of the action alone.
+        ledger = Ledger(places.copy(template, f"{kind}-{statement}"), signer=SIGNER)
+        finished = die_at(
+            statement,
+            when=when,
+            places=places,
+            action=lambda kept=ledger: ACTIONS[kind](kept),
+        )
+        records = ledger.records()
         assert records[: len(before)] == before
         added = [record.kind for record in records[len(before) :]]
         assert added in ([], [kind])
@@ -240,20 +286,42 @@ def test_a_kill_at_any_statement_leaves_all_or_nothing(tmp_path, kind, after):
     assert seen == {0, 1}
 
 
-def test_data_are_never_read_before_the_charge_is_durable(tmp_path):
+CHARGES = ("reserve", "commit", "refund")
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("kind", CHARGES)
+def test_a_kill_at_any_statement_leaves_all_or_nothing(places, kind, when):
+    kill_at_each_statement(places, kind, when)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("kind", sorted(set(ACTIONS) - set(CHARGES)))
+def test_a_kill_at_any_statement_of_the_rest_too(places, kind, when):
+    kill_at_each_statement(places, kind, when)
+
+
+@pytest.mark.parametrize("kind", ["reserve", "commit"])
+def test_a_kill_with_any_statement_on_its_way_leaves_all_or_nothing(postgres, kind):
+    """The server has what it takes to commit, and nobody is there to hear that it did."""
+    kill_at_each_statement(PostgresPlaces(postgres), kind, "sent")
+
+
+def test_data_are_never_read_before_the_charge_is_durable(places, tmp_path):
     """Whatever the child did after `commit` returned, the record of it is on disk."""
-    uncharged = 0
-    for statement in range(1, 30):
-        path, touched = tmp_path / f"{statement}.sqlite", tmp_path / f"{statement}.read"
-        ledger = prepare(path)
+    template, uncharged = prepare(places.new()), 0
+    for statement in range(1, 40):
+        place, touched = places.copy(template, str(statement)), tmp_path / f"{statement}.read"
+        ledger = Ledger(place, signer=SIGNER)
 
         def train(ledger=ledger, touched=touched):
             ledger.commit(run="old", round=2)
             touched.write_text("data were read")
             ledger.commit(run="old", round=3)
 
-        finished = die_at(statement, after=True, action=train)
-        rounds = [number for number, _ in Ledger(path).budget().reservations["old"].commits]
+        finished = die_at(statement, when="after", places=places, action=train)
+        rounds = [number for number, _ in Ledger(place).budget().reservations["old"].commits]
         if touched.exists():
             assert 2 in rounds
         uncharged += rounds == [1]
@@ -265,12 +333,14 @@ def test_data_are_never_read_before_the_charge_is_durable(tmp_path):
     assert uncharged > 0  # some deaths came early enough for there to be nothing to charge
 
 
-def test_a_kill_while_creating_never_leaves_a_ledger_that_is_not_one(tmp_path):
-    for statement in range(1, 30):
-        path = tmp_path / f"{statement}.sqlite"
-        finished = die_at(statement, after=False, action=lambda path=path: create(path))
+def test_a_kill_while_creating_never_leaves_a_ledger_that_is_not_one(places):
+    for statement in range(1, 40):
+        place = places.new(str(statement))
+        finished = die_at(
+            statement, when="before", places=places, action=lambda place=place: create(place)
+        )
         try:
-            kinds = [record.kind for record in Ledger(path).records()]
+            kinds = [record.kind for record in Ledger(place).records()]
         except LedgerError:
             assert not finished
         else:
@@ -281,16 +351,16 @@ def test_a_kill_while_creating_never_leaves_a_ledger_that_is_not_one(tmp_path):
         pytest.fail("creation never came to its end")
 
 
-def test_a_writer_that_dies_holding_the_lock_blocks_nobody(tmp_path):
-    ledger = prepare(tmp_path / "l.sqlite")
+def test_a_writer_that_dies_holding_the_lock_blocks_nobody(places):
+    place = prepare(places.new())
+    ledger = Ledger(place, signer=SIGNER)
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
-        connection = sqlite3.connect(tmp_path / "l.sqlite", isolation_level=None)
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("INSERT INTO records VALUES (99, 'half')")
-        os.write(writing, b"x")
-        signal.pause()
+        with open_store(place).write() as transaction:
+            transaction.execute("INSERT INTO records VALUES (99, 'half')")
+            os.write(writing, b"x")
+            signal.pause()
     os.read(reading, 1)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)

@@ -173,6 +173,69 @@ def test_orders_are_the_good_pairs(epsilon, good):
     assert mean_noise((2 * good[0], 2 * good[0] + 1)) > 1.03 * mean_noise(orders)
 
 
+def plain_least_noise(sample_rate, steps, orders, epsilon, delta, *, tolerance):
+    """The bisection without its short cuts."""
+
+    def passes(noise_multiplier):
+        event = PoissonSampledGaussian(sample_rate, noise_multiplier, steps)
+        return any(
+            cost + steps <= acc.rdp_bound(order, epsilon, delta / len(orders))
+            for order, cost in zip(orders, acc._renyi_costs(event, orders), strict=True)
+        )
+
+    low, high = 0.05, 1.0
+    while not passes(high):
+        low, high = high, high * 2.0
+    while high / low > 1.0 + tolerance:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if passes(middle) else (middle, high)
+    return high
+
+
+def plain_filter_orders(epsilon, delta):
+    """Every pair from below, until three in a row are worse than the best."""
+    best = None
+    for order in range(2, acc.MAX_ORDER):
+        pair = (order, order + 1)
+        if all(acc.rdp_bound(o, epsilon, delta / 2) <= 0 for o in pair):
+            continue
+        score = sum(
+            math.log(plain_least_noise(q, steps, pair, epsilon, delta, tolerance=1e-3))
+            for q, steps in acc._REFERENCE_WORKLOADS
+        )
+        if best is None or score < best[0]:
+            best = (score, order)
+        elif order > best[1] + 3:
+            break
+    return best[1], best[1] + 1
+
+
+@pytest.mark.parametrize("delta", [1e-4, 1e-6])
+@pytest.mark.parametrize("epsilon", [0.7, 1.3, 2.0, 3.0, 4.4, 8.0, 30.0])
+def test_orders_are_those_of_the_plain_search(epsilon, delta):
+    assert acc.filter_orders(epsilon, delta) == plain_filter_orders(epsilon, delta)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delta", [1e-3, 1e-5, 1e-8])
+@pytest.mark.parametrize(
+    "epsilon", [0.1, 0.15, 0.25, 0.4, 0.6, 0.85, 1.0, 1.7, 2.6, 5.0, 15.0, 60.0]
+)
+def test_orders_are_those_of_the_plain_search_on_a_wider_grid(epsilon, delta):
+    assert acc.filter_orders(epsilon, delta) == plain_filter_orders(epsilon, delta)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_calibrated_noise_is_that_of_the_plain_bisection(seed):
+    rng = random.Random(seed)
+    epsilon, delta = 10 ** rng.uniform(-0.3, 1.5), 10 ** rng.uniform(-9, -3)
+    sample_rate, steps = rng.choice([1.0, 0.2, 10 ** rng.uniform(-4, 0)]), rng.choice([1, 30, 2000])
+    orders = acc.filter_orders(epsilon, delta)
+    workload = (sample_rate, steps, orders, epsilon, delta)
+    found = acc._least_noise(*workload, tolerance=1e-6)
+    assert found == plain_least_noise(*workload, tolerance=1e-6)
+
+
 def test_a_pair_whose_bound_is_a_hair_above_zero_is_passed_over():
     # At this epsilon order 13 can spend 1e-9 nat and no more, far less than any noise costs.
     each = DELTA / 2

@@ -17,27 +17,38 @@ def test_exports():
     assert privacy.__all__ == [
         "RELATION",
         "AdmissionError",
+        "Anchor",
         "Budget",
         "BudgetExhausted",
+        "Charge",
         "Event",
         "Grant",
         "GrantStatus",
         "Ledger",
         "LedgerDamaged",
         "LedgerError",
+        "LedgerLocked",
+        "LedgerUnavailable",
         "NonPrivate",
         "PlanError",
         "PoissonSampledGaussian",
         "PrivacyError",
         "PrivacyPlan",
         "Record",
+        "Recovery",
         "Reservation",
         "Spend",
+        "StorageDamaged",
+        "StorageError",
+        "StorageExists",
+        "StorageMissing",
+        "StorageUnavailable",
         "TrainingError",
         "attack_success_bound",
         "epsilon_spent",
         "pld_epsilon",
         "rdp_cost",
+        "read_anchors",
     ]
     assert all(hasattr(privacy, name) for name in privacy.__all__)
 
@@ -57,8 +68,11 @@ def test_every_error_carries_a_word_that_may_leave_the_site():
         return {kind}.union(*(below(k) for k in kind.__subclasses__()))
 
     kinds = below(privacy.PrivacyError)
+    states = ("Damaged", "Locked", "Unavailable")
     assert {kind.__name__ for kind in kinds} == {
-        n for n in privacy.__all__ if n.endswith(("Error", "Exhausted", "Damaged"))
+        n
+        for n in privacy.__all__
+        if n.startswith("Storage") or n.endswith(("Error", "Exhausted", *states))
     }
     assert len({kind.code for kind in kinds}) == len(kinds)
 

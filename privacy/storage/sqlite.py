@@ -1,0 +1,128 @@
+"""The SQLite store: WAL, `synchronous=FULL`, one `BEGIN IMMEDIATE` for each change.
+
+The file must be on a local disk: WAL does not work over a network file system.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from privacy.errors import StorageDamaged, StorageExists, StorageMissing, StorageUnavailable
+
+# Primary SQLite codes that speak of the surroundings and not of what the file holds.
+_NO_ACCESS = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+}
+
+
+class SqliteTransaction:
+    """A transaction on an open connection; see `privacy.storage.Transaction`."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def execute(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """Run one statement; returns its rows."""
+        return self._connection.execute(statement, parameters).fetchall()
+
+
+class SqliteStore:
+    """Tables in one file. Every call opens its own connection, so threads and processes may share.
+
+    Args:
+        path: The file.
+        application_id: For the file's header, at creation; 0 for none.
+        timeout_s: How long to wait for another writer.
+    """
+
+    dialect: Literal["sqlite"] = "sqlite"
+
+    def __init__(self, path: Path, *, application_id: int, timeout_s: float) -> None:
+        self._path = path
+        self._application_id = application_id
+        self._timeout_s = timeout_s
+
+    def __repr__(self) -> str:
+        return f"SqliteStore({self.name!r})"
+
+    @property
+    def name(self) -> str:
+        """Its path."""
+        return str(self._path)
+
+    def exists(self) -> bool:
+        """Whether there is a file; see `privacy.storage.Store`."""
+        return self._path.is_file()
+
+    @contextmanager
+    def create(self, tables: Sequence[str]) -> Iterator[SqliteTransaction]:
+        """Make the file and its folder; see `privacy.storage.Store`."""
+        if self._path.exists():
+            raise StorageExists(f"{self.name} exists already")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageUnavailable(f"cannot make the folder of {self.name}: {error}") from error
+        with self._connection(mode="rwc") as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("BEGIN IMMEDIATE")
+            if connection.execute("SELECT name FROM sqlite_master").fetchone() is not None:
+                raise StorageExists(f"{self.name} exists already: another process was first")
+            connection.execute(f"PRAGMA application_id={self._application_id:d}")
+            for statement in tables:
+                connection.execute(statement)
+            yield SqliteTransaction(connection)
+            connection.execute("COMMIT")
+
+    @contextmanager
+    def read(self) -> Iterator[SqliteTransaction]:
+        """See `privacy.storage.Store`."""
+        with self._connection() as connection:
+            connection.execute("BEGIN")
+            yield SqliteTransaction(connection)
+
+    @contextmanager
+    def write(self) -> Iterator[SqliteTransaction]:
+        """See `privacy.storage.Store`."""
+        with self._connection() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield SqliteTransaction(connection)
+            connection.execute("COMMIT")
+
+    @contextmanager
+    def _connection(self, *, mode: Literal["rw", "rwc"] = "rw") -> Iterator[sqlite3.Connection]:
+        # Mode rw never creates. What is open when a connection closes is rolled back.
+        if mode == "rw" and not self._path.is_file():
+            raise StorageMissing(f"nothing is at {self.name}")
+        try:
+            with closing(
+                sqlite3.connect(
+                    f"{self._path.absolute().as_uri()}?mode={mode}",
+                    uri=True,
+                    timeout=self._timeout_s,
+                    isolation_level=None,
+                )
+            ) as connection:
+                connection.execute("PRAGMA synchronous=FULL")
+                yield connection
+        except sqlite3.Error as error:
+            # The low byte of an extended code is the primary one.
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NO_ACCESS:
+                raise StorageUnavailable(
+                    f"cannot use {self.name}: {error}",
+                    hint="Is it there, writable, on a disk with room, and not held by another "
+                    "process?",
+                ) from error
+            raise StorageDamaged(f"{self.name} is not readable: {error}") from error
+        except UnicodeDecodeError as error:  # SQLite quotes a damaged schema, not in UTF-8
+            raise StorageDamaged(f"{self.name} is not readable: {error}") from error
