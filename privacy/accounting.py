@@ -333,7 +333,7 @@ def _renyi_epsilon(events: Sequence[Event], delta: float) -> float:
     )
     if failures >= delta:
         return math.inf
-    orders = range(2, _MAX_ORDER + 1)
+    orders = range(2, MAX_ORDER + 1)
     total = zero_cost(orders)
     for event in events:
         total = add_costs(total, rdp_cost(event, orders))
