@@ -8,19 +8,19 @@ gives back the rounds that never started. While it is open, all of it counts as 
 | --- | --- | --- |
 | `open` | population, unit, relation, public_key | first record; fixed for the ledger's life |
 | `grant` | grant, epsilon, delta, orders, purpose | adds a budget with a filter of its own |
-| `reserve` | run, grant, event, rounds, cost, plan | charges rounds x cost to a grant |
+| `reserve` | run, grant, event, rounds, cost, plan, dataset | charges rounds x cost to a grant |
 | `commit` | run, round | one training of a round begins; consumes a reserved round |
 | `refund` | run, rounds, evidence | closes the reservation, gives back unstarted rounds |
 | `non-private` | run, reason | infinite cost: exhausts every grant |
 
 Grants compose by addition: with grants (e1, d1) and (e2, d2) the ledger's guarantee is
-(e1 + e2, d1 + d2).
+(e1 + e2, d1 + d2). The data set of a reservation is optional (`privacy.datasets`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,14 +28,14 @@ from privacy.accounting import (
     add_costs,
     epsilon_spent,
     filter_orders,
-    fits,
-    max_repetitions,
     rdp_cost,
     zero_cost,
 )
+from privacy.affordability import Allowance, Headroom, Sampler, least_noise_multiplier
 from privacy.chain import Record
-from privacy.errors import BudgetExhausted, LedgerDamaged, LedgerError, PlanError
-from privacy.events import Event, NonPrivate, parse_event
+from privacy.datasets import Dataset, parse_dataset
+from privacy.errors import BudgetExhausted, LedgerDamaged, LedgerError, PlanError, PolicyRefusal
+from privacy.events import Event, NonPrivate, PoissonSampledGaussian, parse_event
 from privacy.plan import RELATION
 
 # A library update may move a recomputed cost by rounding; more means the record was forged.
@@ -75,6 +75,7 @@ class Reservation:
         plan: Digest of the privacy plan and the training it belongs to.
         purpose: What the run is for.
         at: UTC time of the record.
+        dataset: The data set it named; None if it named none.
         commits: Round number and UTC time of each training begun, in order.
         open: Whether it may still be committed against.
     """
@@ -86,6 +87,7 @@ class Reservation:
     plan: str
     purpose: str
     at: str
+    dataset: Dataset | None = None
     commits: list[tuple[int, str]] = field(default_factory=list)
     open: bool = True
 
@@ -174,6 +176,7 @@ class Budget:
                 ValueError,
                 ArithmeticError,
                 PlanError,
+                PolicyRefusal,
                 LedgerError,
             ) as error:
                 if isinstance(error, LedgerDamaged):
@@ -198,7 +201,12 @@ class Budget:
             self.grants.append(self._parse_grant(body, record.at))
         elif record.kind == "reserve":
             reservation = self._parse_reservation(body, record.at)
-            self.require_affordable(reservation.event, reservation.rounds, grant=reservation.grant)
+            self.require_affordable(
+                reservation.event,
+                reservation.rounds,
+                grant=reservation.grant,
+                dataset=reservation.dataset,
+            )
             self.reservations[reservation.run] = reservation
         elif record.kind == "commit":
             reservation = self.require_open(str(body["run"]))
@@ -247,6 +255,7 @@ class Budget:
             plan=str(body["plan"]),
             purpose=str(body["purpose"]),
             at=at,
+            dataset=parse_dataset(body["dataset"]) if "dataset" in body else None,
         )
         if reservation.run in self.reservations:
             raise LedgerDamaged(f"run {reservation.run} reserves twice")
@@ -301,41 +310,97 @@ class Budget:
         self._require_remaining(reservation)
         return reservation
 
-    def require_affordable(self, event: Event, rounds: int, *, grant: int | None = None) -> int:
+    def require_affordable(
+        self,
+        event: Event,
+        rounds: int,
+        *,
+        grant: int | None = None,
+        dataset: Dataset | None = None,
+    ) -> int:
         """The number of the first grant (or of the given one) that still covers this.
 
-        Raises:
-            BudgetExhausted: None does.
-        """
-        affordable = 0
-        for status in self.status():
-            if grant is not None and status.grant.number != grant:
-                continue
-            cost = rdp_cost(event, status.grant.orders)
-            asked = add_costs(status.charged, cost, rounds)
-            if fits(asked, status.grant.epsilon, status.grant.delta):
-                return status.grant.number
-            affordable = max(
-                affordable,
-                max_repetitions(status.charged, event, status.grant.epsilon, status.grant.delta),
-            )
-        raise self._exhausted(event, rounds, affordable)
+        Args:
+            event: What one round does.
+            rounds: How many, at least 0.
+            grant: The only grant that may cover it; None for any.
+            dataset: The data set; its cap, if it has one, has to cover it too.
 
-    def _exhausted(self, event: Event, rounds: int, affordable: int) -> BudgetExhausted:
+        Raises:
+            BudgetExhausted: No grant does.
+            PolicyRefusal: The data set's cap does not.
+        """
+        headroom = self.headroom(dataset)
+        allowances = enumerate(headroom.grants, start=1)
+        covering = [n for n, a in allowances if grant in {None, n} and a.admits(event, rounds)]
+        if not covering:
+            raise self._exhausted(event, rounds, headroom)
+        self._require_dataset(dataset, event, rounds, headroom)
+        return covering[0]
+
+    def require_still_capped(self, held: Reservation, dataset: Dataset | None) -> None:
+        """Check a reservation that is held against its data set's cap as it is now.
+
+        Raises:
+            PolicyRefusal: The cap was lowered below what is charged.
+        """
+        self._require_dataset(dataset, held.event, 0, self.headroom(dataset))
+
+    def _require_dataset(
+        self, dataset: Dataset | None, event: Event, rounds: int, headroom: Headroom
+    ) -> None:
+        own = headroom.dataset
+        if dataset is None or own is None or own.admits(event, rounds):
+            return
+        raise PolicyRefusal(
+            "epsilon_per_dataset",
+            f"data set {dataset.name!r} may cost epsilon {own.epsilon:g} at delta {own.delta:g}, "
+            f"and runs on it hold {own.epsilon_spent:.4f}: "
+            + (f"{_count(rounds)} more would go beyond" if rounds else "that is above it already"),
+            hint=_what_would_fit(event, rounds, headroom)
+            if rounds
+            else "Raise the data set's cap.",
+        )
+
+    def headroom(self, dataset: Dataset | None = None) -> Headroom:
+        """What is left: of every grant and, if a data set has a cap, of that."""
+        grants = tuple(
+            Allowance(status.charged, status.grant.epsilon, status.grant.delta)
+            for status in self.status()
+        )
+        if dataset is None or dataset.cap is None:
+            return Headroom(grants)
+        cap = dataset.cap
+        orders = filter_orders(cap.epsilon, cap.delta)
+        charged = self._charged(
+            orders, lambda held: held.dataset is None or held.dataset.name == dataset.name
+        )
+        return Headroom(grants, Allowance(charged, cap.epsilon, cap.delta))
+
+    def _charged(
+        self, orders: Sequence[int], counts: Callable[[Reservation], bool]
+    ) -> dict[int, int | None]:
+        """Cost of the reservations that count, open ones in full."""
+        if self.non_private:
+            return dict.fromkeys(orders)
+        charged = zero_cost(orders)
+        for held in self.reservations.values():
+            if counts(held):
+                charged = add_costs(charged, rdp_cost(held.event, orders), held.charged_rounds)
+        return charged
+
+    def _exhausted(self, event: Event, rounds: int, headroom: Headroom) -> BudgetExhausted:
         left = "; ".join(
             f"grant {s.grant.number}: {s.epsilon_charged:.4f} of epsilon {s.grant.epsilon:g} "
             f"at delta {s.grant.delta:g} is spent or reserved"
             for s in self.status()
         )
-        asked = "a non-private use" if isinstance(event, NonPrivate) else f"{rounds} rounds"
+        asked = "a non-private use" if isinstance(event, NonPrivate) else _count(rounds)
         return BudgetExhausted(
             f"population {self.population!r} cannot afford {asked} ({left or 'nothing granted'})",
             asked_rounds=rounds,
-            affordable_rounds=affordable,
-            hint=(
-                f"Of this mechanism, {affordable} rounds would fit. Plan fewer rounds or more "
-                "noise, or have the data owner grant more."
-            ),
+            affordable_rounds=headroom.rounds(event),
+            hint=_what_would_fit(event, rounds, headroom),
         )
 
     def status(self) -> list[GrantStatus]:
@@ -344,13 +409,9 @@ class Budget:
 
     def _grant_status(self, grant: Grant) -> GrantStatus:
         committed = self._committed.get(grant.number, zero_cost(grant.orders))
-        charged = zero_cost(grant.orders)
-        for reservation in self.reservations.values():
-            if reservation.grant == grant.number:
-                cost = rdp_cost(reservation.event, grant.orders)
-                charged = add_costs(charged, cost, reservation.charged_rounds)
+        charged = self._charged(grant.orders, lambda held: held.grant == grant.number)
         if self.non_private:
-            committed = charged = dict.fromkeys(grant.orders)
+            committed = charged
         return GrantStatus(
             grant=grant,
             committed=committed,
@@ -374,6 +435,32 @@ class Budget:
         if self.non_private:
             return math.inf, 1.0
         return sum(g.epsilon for g in self.grants), sum(g.delta for g in self.grants)
+
+
+def _what_would_fit(event: Event, rounds: int, headroom: Headroom) -> str:
+    """The largest run that would be admitted: fewer rounds, or as many with more noise."""
+    most = headroom.rounds(event)
+    fitting = f"{_count(most)} of this mechanism"
+    if isinstance(event, PoissonSampledGaussian):
+        sampler = Sampler(event.sample_rate, event.steps)
+        noise = least_noise_multiplier(headroom, sampler, rounds)
+        if noise is not None:
+            fitting += (
+                f", or {rounds} with noise multiplier {_rounded_up(noise)} instead of "
+                f"{event.noise_multiplier:.4g}"
+            )
+    return (
+        f"The largest run that would fit: {fitting}; fmfl-secure ledger afford lists more. Or have "
+        "the data owner grant more."
+    )
+
+
+def _count(rounds: int) -> str:
+    return "1 round" if rounds == 1 else f"{rounds} rounds"
+
+
+def _rounded_up(value: float) -> float:
+    return math.ceil(value * 1000.0) / 1000.0
 
 
 def _whole(value: object) -> int:

@@ -30,6 +30,7 @@ from pathlib import Path
 from privacy.accounting import filter_orders, rdp_cost
 from privacy.budget import Budget, Grant, GrantStatus, Reservation
 from privacy.chain import Record, Signer, new_record, parse_line, verify_chain
+from privacy.datasets import Dataset
 from privacy.errors import LedgerDamaged, LedgerError
 from privacy.events import Event
 from privacy.plan import RELATION
@@ -144,7 +145,14 @@ class Ledger:
         return self.budget().grants[number - 1]
 
     def reserve(
-        self, *, run: str, event: Event, rounds: int, plan: str, purpose: str = ""
+        self,
+        *,
+        run: str,
+        event: Event,
+        rounds: int,
+        plan: str,
+        purpose: str = "",
+        dataset: Dataset | None = None,
     ) -> Reservation:
         """Hold the worst case of a run, before any data are read.
 
@@ -157,9 +165,12 @@ class Ledger:
             rounds: Trainings to hold, repeats included.
             plan: Digest of the plan that the run follows.
             purpose: For whoever reads the ledger.
+            dataset: The data set that the run trains on, with its cap; None counts against
+                every data set that has one.
 
         Raises:
             BudgetExhausted: No grant covers it; says what would fit.
+            PolicyRefusal: The data set's cap does not cover it.
             LedgerError: The run holds a reservation on other terms.
         """
         if not isinstance(rounds, int) or rounds < 1:
@@ -169,8 +180,11 @@ class Ledger:
             if held is not None:
                 if (held.event, held.rounds, held.plan) != (event, rounds, plan) or not held.open:
                     raise LedgerError(f"run {run} has reserved before, on other terms or is closed")
+                if held.dataset and held.dataset.name != (dataset and dataset.name):
+                    raise LedgerError(f"run {run} has reserved before, for another data set")
+                budget.require_still_capped(held, dataset)
                 return held
-            number = budget.require_affordable(event, rounds)
+            number = budget.require_affordable(event, rounds, dataset=dataset)
             cost = rdp_cost(event, budget.grants[number - 1].orders)
             append(
                 "reserve",
@@ -182,6 +196,7 @@ class Ledger:
                     "cost": {str(order): value for order, value in cost.items()},
                     "plan": plan,
                     "purpose": purpose,
+                    **({} if dataset is None else {"dataset": dataset.canonical()}),
                 },
             )
         return self.budget().reservations[run]

@@ -17,25 +17,36 @@ def test_exports():
     assert privacy.__all__ == [
         "RELATION",
         "AdmissionError",
+        "AffordableRun",
         "Budget",
         "BudgetExhausted",
+        "Dataset",
+        "DatasetCap",
         "Event",
         "Grant",
         "GrantStatus",
+        "Headroom",
         "Ledger",
         "LedgerDamaged",
         "LedgerError",
         "NonPrivate",
         "PlanError",
         "PoissonSampledGaussian",
+        "PolicyRefusal",
         "PrivacyError",
         "PrivacyPlan",
         "Record",
         "Reservation",
+        "RunProposal",
+        "Sampler",
+        "SitePolicy",
         "Spend",
         "TrainingError",
+        "affordable_runs",
         "attack_success_bound",
+        "check_policy",
         "epsilon_spent",
+        "least_noise_multiplier",
         "pld_epsilon",
         "rdp_cost",
     ]
@@ -58,7 +69,7 @@ def test_every_error_carries_a_word_that_may_leave_the_site():
 
     kinds = below(privacy.PrivacyError)
     assert {kind.__name__ for kind in kinds} == {
-        n for n in privacy.__all__ if n.endswith(("Error", "Exhausted", "Damaged"))
+        n for n in privacy.__all__ if n.endswith(("Error", "Exhausted", "Damaged", "Refusal"))
     }
     assert len({kind.code for kind in kinds}) == len(kinds)
 
