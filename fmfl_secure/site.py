@@ -123,7 +123,7 @@ class Site:
             return None
         cap = None
         if policy.caps_datasets:
-            cap = DatasetCap(policy.max_epsilon_per_dataset, policy.max_delta_per_dataset)
+            cap = DatasetCap.of(policy.max_epsilon_per_dataset, policy.max_delta_per_dataset)
         return Dataset(data.name, cap)
 
     def _initial_adapter(self) -> str | None:

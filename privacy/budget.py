@@ -201,11 +201,12 @@ class Budget:
             self.grants.append(self._parse_grant(body, record.at))
         elif record.kind == "reserve":
             reservation = self._parse_reservation(body, record.at)
-            self.require_affordable(
+            self.require_affordable(reservation.event, reservation.rounds, grant=reservation.grant)
+            self._require_dataset(
+                reservation.dataset,
                 reservation.event,
                 reservation.rounds,
-                grant=reservation.grant,
-                dataset=reservation.dataset,
+                self.headroom(reservation.dataset, slack=_COST_TOLERANCE),
             )
             self.reservations[reservation.run] = reservation
         elif record.kind == "commit":
@@ -362,8 +363,14 @@ class Budget:
             else "Raise the data set's cap.",
         )
 
-    def headroom(self, dataset: Dataset | None = None) -> Headroom:
-        """What is left: of every grant and, if a data set has a cap, of that."""
+    def headroom(self, dataset: Dataset | None = None, *, slack: float = 0.0) -> Headroom:
+        """What is left: of every grant and, if a data set has a cap, of that.
+
+        Args:
+            dataset: The data set that a run would name.
+            slack: Share by which its cap is exceeded; for what was admitted once, by a library
+                that may have rounded otherwise.
+        """
         grants = tuple(
             Allowance(status.charged, status.grant.epsilon, status.grant.delta)
             for status in self.status()
@@ -371,11 +378,10 @@ class Budget:
         if dataset is None or dataset.cap is None:
             return Headroom(grants)
         cap = dataset.cap
-        orders = filter_orders(cap.epsilon, cap.delta)
         charged = self._charged(
-            orders, lambda held: held.dataset is None or held.dataset.name == dataset.name
+            cap.orders, lambda held: held.dataset is None or held.dataset.name == dataset.name
         )
-        return Headroom(grants, Allowance(charged, cap.epsilon, cap.delta))
+        return Headroom(grants, Allowance(charged, cap.epsilon * (1.0 + slack), cap.delta))
 
     def _charged(
         self, orders: Sequence[int], counts: Callable[[Reservation], bool]

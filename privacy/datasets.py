@@ -7,7 +7,8 @@ read from data.
 
 A reservation names its data set and the cap it was admitted under, in an optional field of its
 record. A run that named none may have used any: it counts against each. The cap is filtered like
-a grant (see `privacy.accounting`), at the orders that its own epsilon and delta give.
+a grant (see `privacy.accounting`), at orders that its own epsilon and delta give and that the
+record keeps, so that replay does not depend on how they are chosen today.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from privacy.accounting import check_epsilon_delta
+from privacy.accounting import check_epsilon_delta, filter_orders
 from privacy.errors import PlanError
 
 
@@ -26,13 +27,27 @@ class DatasetCap:
     Attributes:
         epsilon: > 0, finite.
         delta: 0 < delta < 1.
+        orders: The Renyi orders it is filtered at, ascending, each at least 2.
     """
 
     epsilon: float
     delta: float
+    orders: tuple[int, ...]
 
     def __post_init__(self) -> None:
         check_epsilon_delta(self.epsilon, self.delta)
+        sound = self.orders and all(type(order) is int and order >= 2 for order in self.orders)
+        if not sound or sorted(set(self.orders)) != list(self.orders):
+            raise PlanError(f"orders are {self.orders}, expected ascending whole numbers from 2")
+
+    @classmethod
+    def of(cls, epsilon: float, delta: float) -> DatasetCap:
+        """The cap at the orders that a grant of this size has.
+
+        Raises:
+            PlanError: epsilon or delta is out of range, or no order can carry them.
+        """
+        return cls(epsilon, delta, filter_orders(epsilon, delta))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +66,7 @@ class Dataset:
         if not 1 <= len(self.name) <= 200:
             raise PlanError("a data set's name is empty or longer than 200 characters")
 
-    def canonical(self) -> dict[str, str]:
+    def canonical(self) -> dict[str, Any]:
         """As JSON-ready data, floats exact."""
         if self.cap is None:
             return {"name": self.name}
@@ -59,6 +74,7 @@ class Dataset:
             "name": self.name,
             "epsilon": float(self.cap.epsilon).hex(),
             "delta": float(self.cap.delta).hex(),
+            "orders": list(self.cap.orders),
         }
 
 
@@ -71,7 +87,11 @@ def parse_dataset(data: Any) -> Dataset:
     try:
         cap = None
         if "epsilon" in data:
-            cap = DatasetCap(float.fromhex(data["epsilon"]), float.fromhex(data["delta"]))
+            cap = DatasetCap(
+                float.fromhex(data["epsilon"]),
+                float.fromhex(data["delta"]),
+                tuple(data["orders"]),
+            )
         name = data["name"]
         if not isinstance(name, str):
             raise TypeError("the name is not a string")

@@ -49,7 +49,7 @@ def lives(draw):
                 max_size=3,
             )
         ),
-        draw(st.sampled_from([None, Dataset(LETTERS, DatasetCap(3.0, 1e-5)), Dataset(LETTERS)])),
+        draw(st.sampled_from([None, Dataset(LETTERS, DatasetCap.of(3.0, 1e-5)), Dataset(LETTERS)])),
     )
 
 
@@ -169,6 +169,6 @@ def test_a_fresh_grant_affords_a_run_calibrated_to_about_all_of_it(tmp_path):
 def test_an_exhausted_ledger_affords_nothing(tmp_path):
     ledger = lived(([(3.0, 1e-5)], [], None), tmp_path)
     ledger.record_non_private(run="baseline", reason="test")
-    headroom = ledger.budget().headroom(Dataset(LETTERS, DatasetCap(1.0, 1e-5)))
+    headroom = ledger.budget().headroom(Dataset(LETTERS, DatasetCap.of(1.0, 1e-5)))
     assert headroom.rounds(PoissonSampledGaussian(0.01, 50.0, 1)) == 0
     assert affordable_runs(headroom, Sampler(0.1, 4), [1], delta=1e-5) == []

@@ -26,7 +26,7 @@ SIGNER = Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)
 PUBLIC_KEY = SIGNER.public_key().public_bytes_raw()
 DELTA = 1e-5
 EVENT = PoissonSampledGaussian(0.1, 2.0, 4)
-CAP = DatasetCap(3.0, DELTA)
+CAP = DatasetCap.of(3.0, DELTA)
 LETTERS, SCANS = Dataset("letters", CAP), Dataset("scans", CAP)
 
 
@@ -130,7 +130,7 @@ def test_a_resumed_run_keeps_its_data_set_and_pays_once(ledger):
 
 def test_a_cap_that_was_lowered_stops_a_run_that_is_held(ledger):
     reserve(ledger, "a", LETTERS, 20)
-    tight = Dataset("letters", DatasetCap(0.5, DELTA))
+    tight = Dataset("letters", DatasetCap.of(0.5, DELTA))
     with pytest.raises(PolicyRefusal, match="above it already") as refusal:
         reserve(ledger, "a", tight, 20)
     assert refusal.value.code == "policy.epsilon_per_dataset"
@@ -141,7 +141,7 @@ def test_a_reservation_reads_back_as_it_was_made(ledger):
         reserve(ledger, run, dataset, 1)
         assert ledger.budget().reservations[run].dataset == dataset
     assert [record.body.get("dataset") for record in ledger.records()[2:]] == [
-        {"name": "letters", "epsilon": (3.0).hex(), "delta": DELTA.hex()},
+        {"name": "letters", "epsilon": (3.0).hex(), "delta": DELTA.hex(), "orders": [*CAP.orders]},
         {"name": "scans"},
         None,
     ]
@@ -167,6 +167,19 @@ def test_replay_checks_a_data_set_s_cap_though_signed(ledger):
     Budget.replay(appended(ledger, rounds=1, dataset=...))
 
 
+def capped(**changes):
+    sound = {"name": "x", "epsilon": (3.0).hex(), "delta": DELTA.hex(), "orders": [6, 7]}
+    return sound | changes
+
+
+def test_a_sound_data_set_is_read_whatever_its_orders(ledger):
+    """Orders were fixed when it was written; a later choice of orders changes nothing."""
+    for orders in ([6, 7], [5], [4, 9, 30]):
+        assert parse_dataset(capped(orders=orders)).cap.orders == tuple(orders)
+        reserve(ledger, f"run-{orders}", parse_dataset(capped(orders=orders)), 1)
+    ledger.budget()
+
+
 @pytest.mark.parametrize(
     "dataset",
     [
@@ -177,12 +190,21 @@ def test_replay_checks_a_data_set_s_cap_though_signed(ledger):
         {"name": ""},
         {"name": 5},
         {"name": "x" * 201},
-        {"name": "x", "epsilon": (1.0).hex()},
+        {"name": "x", "epsilon": (1.0).hex(), "orders": [6, 7]},
+        {"name": "x", "epsilon": (1.0).hex(), "delta": (1e-5).hex()},
         {"name": "x", "delta": (1e-5).hex()},
-        {"name": "x", "epsilon": "inf", "delta": (1e-5).hex()},
-        {"name": "x", "epsilon": (1.0).hex(), "delta": (1.0).hex()},
-        {"name": "x", "epsilon": 1.0, "delta": 1e-5},
-        {"name": "x", "epsilon": "0x1p+0", "delta": (1e-5).hex()},
+        capped(epsilon="inf"),
+        capped(epsilon="0x1p+0"),
+        capped(epsilon=1.0),
+        capped(delta=(1.0).hex()),
+        capped(orders=[]),
+        capped(orders=[1, 2]),
+        capped(orders=[7, 6]),
+        capped(orders=[6, 6]),
+        capped(orders=[6.0]),
+        capped(orders=[True, 6]),
+        capped(orders="67"),
+        capped(orders=None),
         {"name": "x", "more": 1},
     ],
     ids=str,
@@ -195,7 +217,6 @@ def test_a_malformed_data_set_is_refused_though_signed(ledger, dataset):
         Budget.replay(appended(ledger, dataset=dataset))
 
 
-def test_a_cap_without_a_usable_order_is_refused_with_nothing_written(ledger):
+def test_a_cap_without_a_usable_order_is_refused():
     with pytest.raises(PlanError, match="no Renyi order"):
-        reserve(ledger, "a", Dataset("letters", DatasetCap(1e-3, 1e-9)), 1)
-    assert ledger.budget().reservations == {}
+        DatasetCap.of(1e-3, 1e-9)
