@@ -8,7 +8,6 @@ allows, and where its data lie, is in the site's file and never leaves it.
 from __future__ import annotations
 
 import hashlib
-import math
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -17,6 +16,7 @@ import msgspec
 
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.server_optimizers import ServerOptimizerName
+from privacy import SitePolicy
 
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]  # finite: JSON has no infinity
 NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
@@ -119,6 +119,9 @@ class PrivacySection(_Section, frozen=True, forbid_unknown_fields=True, kw_only=
         colluding_sites: With distributed noise, how many sites of a cohort may leave their noise
             out, or tell it, before epsilon is lost. With 0, every site that takes part sees more
             than epsilon allows others: it knows its own share.
+        max_records_per_unit: Most records of one unit that a private round trains on, drawn at
+            random for each unit alone; 0 takes all. A unit is clipped once either way: this
+            bounds how long one takes.
     """
 
     mode: Literal["local", "distributed", "none"] = "local"
@@ -129,6 +132,7 @@ class PrivacySection(_Section, frozen=True, forbid_unknown_fields=True, kw_only=
     max_grad_norm: Positive = 1.0
     repeats: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 1
     colluding_sites: Annotated[int, msgspec.Meta(ge=0, le=999)] = 1
+    max_records_per_unit: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class TrainingSection(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -260,10 +264,13 @@ class SiteData(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     Attributes:
         path: The training file.
+        name: The custodian's own name for this data set. The ledger notes it with every run;
+            empty counts as any of them.
         visibility: `private`, or `public` for data anyone may see.
     """
 
     path: NonEmpty
+    name: Annotated[str, msgspec.Meta(max_length=200)] = ""
     visibility: Literal["private", "public"] = "private"
 
 
@@ -279,26 +286,19 @@ class SiteBudget(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True
     ledger: NonEmpty = "ledger.sqlite"
 
 
-class SitePolicy(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[policy]` of `site.toml`: what no federation can override.
-
-    Attributes:
-        min_sites: Smallest cohort this site takes part in, at least 3.
-        max_epsilon_per_run: Largest epsilon one run may cost.
-        base_model_digest: The only base model allowed; empty allows any.
-    """
-
-    min_sites: Annotated[int, msgspec.Meta(ge=3)] = 3
-    max_epsilon_per_run: Annotated[float, msgspec.Meta(gt=0)] = math.inf
-    base_model_digest: Digest = ""
-
-
 class SiteConfig(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """All of `site.toml`; see the sections."""
+    """All of `site.toml`; see the sections. What `[policy]` may say is in `privacy.policy`."""
 
     data: SiteData
     budget: SiteBudget
     policy: SitePolicy = SitePolicy()
+
+    def __post_init__(self) -> None:
+        if self.policy.caps_datasets and not self.data.name:
+            raise ValueError(
+                "policy.max_epsilon_per_dataset needs data.name: a data set's budget goes by a "
+                "name of the custodian's own, which stays the same when the file changes"
+            )
 
 
 _Config = TypeVar("_Config", FederationConfig, SiteConfig)

@@ -5,6 +5,7 @@
       DataError              local data (fmfl_secure.data.errors has the kinds)
       ModelError             base model, adapter or layout
       RunError               a run cannot start, go on, or be read back
+      SiteFailure            a site failed after it may have read data; always the same code
 
 The packages below have bases of their own, since they may not import this one:
 `privacy.PrivacyError` and `aggregation.AggregationError`. All three say in `str(error)` what
@@ -49,6 +50,16 @@ class RunError(FmflError):
     """A run cannot start, go on, or be read back."""
 
     code = "run"
+
+
+class SiteFailure(FmflError):
+    """A site failed in a round, once its data may have been read.
+
+    What failed, a row, the training, the memory, can depend on a single unit: the code is the
+    same whatever it was. The message is for the people at the site and leaves it never.
+    """
+
+    code = "failed"
 
 
 # What a command line or an engine catches: everything this project raises on purpose.

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from aggregation import ParameterSet, Quantization, Segment, choose
 from aggregation.packing import Packing
 from aggregation.protocol import upload_size
-from fmfl_secure.config import FederationConfig, SiteEntry
+from fmfl_secure.config import FederationConfig, SiteConfig, SiteEntry
 from fmfl_secure.models import AdapterSpec, Layout, find_base_model
 from fmfl_secure.tasks import Task, TextClassification
-from privacy import PrivacyPlan, pld_epsilon
+from privacy import PrivacyPlan, RunProposal, pld_epsilon
 from privacy.accounting import add_costs, epsilon_spent, filter_orders, rdp_cost, zero_cost
 from privacy.distributed import DistributedPlan
 
@@ -103,6 +104,36 @@ def value_bits(config: FederationConfig, size: int) -> int:
     if config.privacy.mode != "distributed":
         return config.aggregation.bits
     return distributed_plan(config, config.sites[0], size).bits
+
+
+def run_proposal(
+    config: FederationConfig, site: SiteConfig, base_model: str, size: int
+) -> RunProposal:
+    """What a run by these settings asks of a site, for its policy to judge.
+
+    Args:
+        config: The federation's settings.
+        site: The site's own.
+        base_model: Digest of the base model, as the site measured it.
+        size: Trained parameters, d.
+
+    Raises:
+        ParameterError: No encryption parameter set fits the settings.
+    """
+    epsilon = config.privacy.epsilon
+    if config.privacy.mode == "none":
+        epsilon = 0.0 if site.data.visibility == "public" else math.inf
+    return RunProposal(
+        task=config.task.kind,
+        adapter=config.adapter.kind,
+        base_model=base_model,
+        rounds=config.federation.rounds,
+        min_sites=config.federation.min_sites,
+        suite=config.aggregation.suite,
+        parameter_set=encryption_parameters(config, size).id,
+        epsilon=epsilon,
+        delta=config.privacy.delta,
+    )
 
 
 def quantization(config: FederationConfig, layout: Layout) -> Quantization:

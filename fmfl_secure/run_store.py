@@ -141,6 +141,14 @@ class RunStore:
             rows = connection.execute(query, (len(prefix), prefix)).fetchall()
         return {name[len(prefix) :]: bytes(value) for name, value in rows}
 
+    def refuse(self, site: str, code: str) -> None:
+        """Record that a site takes no further part in the run, and its code."""
+        self.set_fact(f"refusal/{site}", code.encode())
+
+    def refusals(self) -> dict[str, str]:
+        """Code by site that takes no further part."""
+        return {site: code.decode() for site, code in self.facts("refusal/").items()}
+
     def attempts(self, round_number: int) -> int:
         """Attempts at a round that began."""
         query = "SELECT count(*) FROM attempts WHERE round = ?"

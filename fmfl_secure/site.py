@@ -6,7 +6,10 @@ wrong with data or training is told to others as one generic code.
 
 from __future__ import annotations
 
+import dataclasses
+import traceback
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -16,18 +19,24 @@ from torch import nn
 
 from aggregation import Identity, RoundPlan, SiteAttempt, SqliteJournal
 from fmfl_secure.config import FederationConfig, SiteConfig, SiteEntry, load_site
-from fmfl_secure.errors import ConfigError, RunError
+from fmfl_secure.errors import KNOWN_ERRORS, ConfigError, RunError, SiteFailure
 from fmfl_secure.local_training import train_locally
 from fmfl_secure.models import Layout
 from fmfl_secure.models.adapters import adapter_digest
-from fmfl_secure.planning import encryption_parameters, privacy_plan, quantization
+from fmfl_secure.planning import (
+    encryption_parameters,
+    privacy_plan,
+    quantization,
+    run_proposal,
+)
 from fmfl_secure.record import SiteStatement
 from fmfl_secure.server_step import ServerStep
 from fmfl_secure.statement import describe_ledger, sign_statement
 from fmfl_secure.tasks import Task, TaskData
 from fmfl_secure.updates import UpdateStore
 from fmfl_secure.workspace import Members
-from privacy import Ledger, PrivacyPlan
+from privacy import Dataset, DatasetCap, Ledger, PrivacyPlan, check_policy
+from privacy.sampling import cap_contributions
 
 
 class Site:
@@ -76,6 +85,7 @@ class Site:
         self._ledger: Ledger | None = None
         if config.privacy.mode != "none":
             self._plan = privacy_plan(config, entry)
+        if self._plan is not None or self._exhausts:
             self._ledger = self._open_ledger()
         self._data: TaskData | None = None
         self._run = run
@@ -92,9 +102,30 @@ class Site:
         """Of its data, as its own file declares."""
         return self._settings.data.visibility
 
+    @property
+    def _exhausts(self) -> bool:
+        """Whether training without noise here ends every grant of the ledger."""
+        settings = self._settings
+        private = settings.data.visibility != "public"
+        return private and settings.policy.non_private == "exhaust"
+
+    @property
+    def _dataset(self) -> Dataset | None:
+        """The data set by its custodian's name, with what it may cost by itself."""
+        data, policy = self._settings.data, self._settings.policy
+        if not data.name:
+            return None
+        cap = None
+        if policy.caps_datasets:
+            cap = DatasetCap.of(policy.max_epsilon_per_dataset, policy.max_delta_per_dataset)
+        return Dataset(data.name, cap)
+
     def _initial_adapter(self) -> str | None:
         """Digest of the adapter that the settings' seed gives, if the run has not begun here."""
-        if self._ledger is None or self._run in self._ledger.budget().reservations:
+        if self._ledger is None:
+            return None
+        budget = self._ledger.budget()
+        if self._run in budget.reservations or self._run in budget.non_private:
             return None
         return adapter_digest(self._server_step.start(self._model))
 
@@ -122,42 +153,29 @@ class Site:
         """Check the run against this site's policy and reserve its worst case. Reads no data.
 
         Raises:
-            ConfigError: The policy or the data's visibility rules it out.
+            PolicyRefusal: The policy rules it out.
             BudgetExhausted: The ledger cannot afford it.
         """
-        policy, config = self._settings.policy, self._config
-        if config.federation.min_sites < policy.min_sites:
-            raise ConfigError(
-                f"{self.name}: the federation opens sums of {config.federation.min_sites} sites, "
-                f"this site's policy asks for at least {policy.min_sites}"
-            )
-        base_digest = self._task.base.digest
-        if policy.base_model_digest not in {"", base_digest}:
-            raise ConfigError(f"{self.name}: base model {base_digest} is not the one allowed here")
-        if self._plan is None or self._ledger is None:
-            if self._settings.data.visibility != "public":
-                raise ConfigError(
-                    f"{self.name}: training without privacy needs data declared public",
-                    hint="Set privacy.mode = 'local', or data.visibility = 'public' if it is.",
-                )
-        else:
-            if config.privacy.epsilon > policy.max_epsilon_per_run:
-                raise ConfigError(
-                    f"{self.name}: epsilon {config.privacy.epsilon:g} for one run is above this "
-                    f"site's limit of {policy.max_epsilon_per_run:g}"
-                )
+        config = self._config
+        proposal = run_proposal(config, self._settings, self._task.base.digest, self._layout.size)
+        check_policy(self._settings.policy, proposal, now=_now())
+        if self._plan is not None and self._ledger is not None:
             self._ledger.reserve(
                 run=self._run,
                 event=self._plan.round_event(),
                 rounds=self._plan.rounds + self._plan.repeats,
                 plan=config.digest,
                 purpose=config.federation.name,
+                dataset=self._dataset,
             )
 
     def admit(self, plan_message: bytes, adapter: bytes) -> SiteAttempt:
-        """Decide whether to take part in one attempt at a round.
+        """Decide whether to take part in one attempt at a round. Reads no data.
+
+        The policy is asked again, of what the coordinator signed and at the time it is now.
 
         Raises:
+            PolicyRefusal: The policy rules it out, or has expired since the run began.
             RunError: The plan is not of this run, its settings, or the adapter that came with it.
             ModelError: The adapter's layout differs; names the first tensor that does.
             AggregationError: The plan does not hold.
@@ -171,6 +189,14 @@ class Site:
             min_cohort=self._settings.policy.min_sites,
         )
         plan = attempt.plan
+        proposal = dataclasses.replace(
+            run_proposal(self._config, self._settings, plan.base_model_digest, self._layout.size),
+            rounds=max(plan.round, self._config.federation.rounds),
+            min_sites=plan.min_cohort,
+            suite=plan.suite,
+            parameter_set=plan.parameter_set,
+        )
+        check_policy(self._settings.policy, proposal, now=_now())
         self._layout.require((s.name, s.size) for s in plan.quantization.segments)
         expected = {
             "run": (plan.run, self._run),
@@ -204,14 +230,26 @@ class Site:
             int32, shape (d,).
 
         Raises:
-            PrivacyError: Nothing is left of the reservation, or a step failed its checks.
-            DataError: The data are unusable.
+            SiteFailure: Something failed: the ledger, the data, a step's own checks, the machine.
+                From here on what fails can depend on a unit, so others hear the same of all.
         """
+        try:
+            return self._train(plan, adapter, on_step)
+        except KNOWN_ERRORS as error:
+            raise SiteFailure(str(error), hint=getattr(error, "hint", "")) from error
+        except Exception as error:  # not ours: its text may quote data, so only its place is told
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            raise SiteFailure(
+                f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}"
+            ) from error
+
+    def _train(
+        self, plan: RoundPlan, adapter: bytes, on_step: Callable[[int], None] | None
+    ) -> NDArray[np.int32]:
         stored = self._updates.get(self._run, plan.round)
         if stored is not None:
             return stored
-        if self._ledger is not None:
-            self._ledger.commit(run=self._run, round=plan.round)
+        self._charge(plan.round)
         weight = next(m.weight for m in plan.members if m.identity == self._identity.public)
         integers = train_locally(
             self._model,
@@ -227,6 +265,15 @@ class Site:
         self._updates.put(self._run, plan.round, integers)
         return integers
 
+    def _charge(self, round_number: int) -> None:
+        """Durable when it returns; only then are data read."""
+        if self._ledger is None:  # data declared public, trained on without noise
+            return
+        if self._plan is not None:
+            self._ledger.commit(run=self._run, round=round_number)
+        elif self._run not in self._ledger.budget().non_private:
+            self._ledger.record_non_private(run=self._run, reason="trained without noise")
+
     def _read_data(self) -> TaskData:
         if self._data is None:
             self._data = self._task.load(
@@ -234,7 +281,12 @@ class Site:
                 unit=self._config.task.unit,
                 on_bad_row=self._config.task.on_bad_row,
             )
-        return self._data
+        at_most = self._config.privacy.max_records_per_unit
+        if not at_most:
+            return self._data
+        # Drawn anew each round, so that over the rounds a unit's other records have their turn.
+        units = cap_contributions(self._data.units, at_most)
+        return dataclasses.replace(self._data, units=units)
 
     def released(
         self, plan: RoundPlan, adapter: bytes, total: NDArray[np.int64], cohort: Sequence[str]
@@ -258,3 +310,7 @@ class Site:
             return None, ""
         statement = describe_ledger(self._ledger, site=self.name, run=self._run)
         return statement, sign_statement(self._identity, statement)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -18,6 +18,7 @@ def site_toml(name: str, min_sites: int, data: str) -> str:
 
 [data]
 path = {json.dumps(data, ensure_ascii=False)}   # relative to this file; .csv .tsv .jsonl .parquet
+# name = "letters-2026"           # your own name for this data set, noted in the ledger
 visibility = "private"           # "public" only if anyone may see every row
 
 [budget]
@@ -26,10 +27,22 @@ visibility = "private"           # "public" only if anyone may see every row
 population = "{name}"
 ledger = "ledger.sqlite"
 
+# What this site allows. A run that asks for more is refused before data are read; others hear a
+# code such as policy.rounds and nothing else. What is left out is not limited.
 [policy]
 min_sites = {min_sites}                    # smallest cohort this site is summed with, at least 3
-# max_epsilon_per_run = 8.0       # refuse a run that costs more
-# base_model_digest = "sha256:..." # refuse any other base model
+non_private = "refuse"           # runs without noise on private data; "exhaust": end the ledger
+# expires = 2027-12-31             # last day, UTC, on which anything is admitted
+# max_rounds = 50                  # most rounds a run may plan
+# max_epsilon_per_run = 8.0        # most that one run may cost, repeats included,
+# max_delta_per_run = 1e-5         # and the largest delta it may state that at
+# max_epsilon_per_dataset = 6.0    # most that all runs on data.name may cost together, ever,
+# max_delta_per_dataset = 1e-5     # at this delta; the ledger keeps count
+# base_models = ["sha256:..."]     # by digest, which fmfl-secure plan prints
+# tasks = ["text-classification"]  # kinds of task
+# adapters = ["ffa-lora", "lora"]  # kinds of adapter
+# suites = ["ckks-collective"]     # encryption suites
+# parameter_sets = ["ckks-collective-4096-60"]  # encryption parameters, which plan prints
 """
 
 
@@ -74,6 +87,7 @@ sample_rate = 0.2        # chance of a unit to take part in a step
 steps_per_round = 4
 max_grad_norm = 1.0
 repeats = 1              # rounds that may be trained again after a crash, paid in advance
+max_records_per_unit = 0 # a person's records a round trains on, drawn at random; 0 for all
 
 [training]
 optimizer = "adam"

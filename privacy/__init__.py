@@ -1,10 +1,11 @@
 """Differential privacy for one site: plan, private training, and an enforced budget.
 
-A `PrivacyPlan` couples what is trained with what is charged. `Ledger` holds a population's
-budget and refuses what it cannot afford; `privacy.training.PrivateTrainer` trains a model under
-the plan, after `privacy.admission.check_admission` has measured that model and loss have the
-sensitivity the plan promises. Those two modules import torch, and are imported by name; what is
-exported here does not, so that a ledger can be read on a machine without it.
+A `PrivacyPlan` couples what is trained with what is charged. `SitePolicy` says what a site allows
+of what others plan. `Ledger` holds a population's budget and refuses what it cannot afford;
+`privacy.training.PrivateTrainer` trains a model under the plan, after
+`privacy.admission.check_admission` has measured that model and loss have the sensitivity the plan
+promises. Those two modules import torch, and are imported by name; what is exported here does
+not, so that a ledger can be read on a machine without it.
 
     plan = PrivacyPlan.calibrated(unit="record", population=1000, ..., epsilon=3, delta=1e-5)
     ledger.reserve(run=run_id, event=plan.round_event(), rounds=plan.rounds, plan=digest)
@@ -16,9 +17,17 @@ no help from encryption or aggregation. This package knows nothing of either.
 """
 
 from privacy.accounting import attack_success_bound, epsilon_spent, pld_epsilon, rdp_cost
+from privacy.affordability import (
+    AffordableRun,
+    Headroom,
+    Sampler,
+    affordable_runs,
+    least_noise_multiplier,
+)
 from privacy.anchors import Anchor, read_anchors
 from privacy.budget import Budget
 from privacy.chain import Record
+from privacy.datasets import Dataset, DatasetCap
 from privacy.entries import Charge, Grant, GrantStatus, Recovery, Reservation, Spend
 from privacy.errors import (
     AdmissionError,
@@ -28,6 +37,7 @@ from privacy.errors import (
     LedgerLocked,
     LedgerUnavailable,
     PlanError,
+    PolicyRefusal,
     PrivacyError,
     StorageDamaged,
     StorageError,
@@ -39,17 +49,22 @@ from privacy.errors import (
 from privacy.events import Event, NonPrivate, PoissonSampledGaussian
 from privacy.ledger import Ledger
 from privacy.plan import RELATION, PrivacyPlan
+from privacy.policy import RunProposal, SitePolicy, check_policy
 
 __all__ = [
     "RELATION",
     "AdmissionError",
+    "AffordableRun",
     "Anchor",
     "Budget",
     "BudgetExhausted",
     "Charge",
+    "Dataset",
+    "DatasetCap",
     "Event",
     "Grant",
     "GrantStatus",
+    "Headroom",
     "Ledger",
     "LedgerDamaged",
     "LedgerError",
@@ -58,11 +73,15 @@ __all__ = [
     "NonPrivate",
     "PlanError",
     "PoissonSampledGaussian",
+    "PolicyRefusal",
     "PrivacyError",
     "PrivacyPlan",
     "Record",
     "Recovery",
     "Reservation",
+    "RunProposal",
+    "Sampler",
+    "SitePolicy",
     "Spend",
     "StorageDamaged",
     "StorageError",
@@ -70,8 +89,11 @@ __all__ = [
     "StorageMissing",
     "StorageUnavailable",
     "TrainingError",
+    "affordable_runs",
     "attack_success_bound",
+    "check_policy",
     "epsilon_spent",
+    "least_noise_multiplier",
     "pld_epsilon",
     "rdp_cost",
     "read_anchors",

@@ -8,14 +8,14 @@ gives back the rounds that never started. While it is open, all of it counts as 
 | --- | --- | --- |
 | `open` | population, unit, relation, public_key | first record; fixed for the ledger's life |
 | `grant` | grant, epsilon, delta, orders, purpose | adds a budget with a filter of its own |
-| `reserve` | run, grant, event, rounds, cost, plan | charges rounds x cost to a grant |
+| `reserve` | run, grant, event, rounds, cost, plan, dataset | charges rounds x cost to a grant |
 | `commit` | run, round | one training of a round begins; consumes a reserved round |
 | `refund` | run, rounds, evidence | closes the reservation, gives back unstarted rounds |
 | `recover` | heads, charges, reason | charges what a lost history spent; settles its heads |
 | `non-private` | run, reason | infinite cost: exhausts every grant |
 
 Grants compose by addition: with grants (e1, d1) and (e2, d2) the ledger's guarantee is
-(e1 + e2, d1 + d2).
+(e1 + e2, d1 + d2). The data set of a reservation is optional (`privacy.datasets`).
 
 **Replay does not depend on the accountant's version.** A grant's orders are the ones it recorded:
 the filter is sound at whatever orders were fixed before data were used, delta being shared among
@@ -35,18 +35,29 @@ from privacy.accounting import (
     add_costs,
     epsilon_spent,
     fits,
-    max_repetitions,
     rdp_cost,
     zero_cost,
 )
+from privacy.affordability import Allowance, Headroom, largest_run
 from privacy.chain import Record
-from privacy.entries import Charge, Grant, GrantStatus, Recovery, Reservation, Spend, whole
+from privacy.datasets import Dataset, parse_dataset
+from privacy.entries import (
+    COST_TOLERANCE,
+    Charge,
+    Grant,
+    GrantStatus,
+    Recovery,
+    Reservation,
+    Spend,
+    whole,
+)
 from privacy.errors import (
     BudgetExhausted,
     LedgerDamaged,
     LedgerError,
     LedgerLocked,
     PlanError,
+    PolicyRefusal,
 )
 from privacy.events import Event, NonPrivate, repeated
 from privacy.plan import RELATION
@@ -88,6 +99,7 @@ class Budget:
                 AttributeError,
                 ArithmeticError,
                 PlanError,
+                PolicyRefusal,
                 LedgerError,
             ) as error:
                 if isinstance(error, LedgerDamaged):
@@ -142,8 +154,16 @@ class Budget:
         asked = add_costs(self._charged(grant, recorded=True), charge.recorded, charge.rounds)
         if self.non_private or not fits(asked, grant.epsilon, grant.delta, margin=0.0):
             raise LedgerDamaged(f"run {run} reserves more than grant {grant.number} has left")
+        dataset = parse_dataset(body["dataset"]) if "dataset" in body else None
+        headroom = self.headroom(dataset, slack=COST_TOLERANCE)
+        self._require_dataset(dataset, charge.event, charge.rounds, headroom)
         self.reservations[run] = Reservation(
-            run=run, charge=charge, plan=str(body["plan"]), purpose=str(body["purpose"]), at=at
+            run=run,
+            charge=charge,
+            plan=str(body["plan"]),
+            purpose=str(body["purpose"]),
+            at=at,
+            dataset=dataset,
         )
 
     def _commit(self, reservation: Reservation, round_number: int, at: str) -> None:
@@ -245,37 +265,61 @@ class Budget:
             )
         return reservation
 
-    def require_affordable(self, event: Event, rounds: int) -> int:
+    def require_affordable(
+        self, event: Event, rounds: int, *, dataset: Dataset | None = None
+    ) -> int:
         """The number of the first grant that still covers so many of this event.
 
-        Raises:
-            BudgetExhausted: None does.
-        """
-        affordable = 0
-        for status in self.status():
-            grant = status.grant
-            asked = add_costs(status.charged, rdp_cost(event, grant.orders), rounds)
-            if fits(asked, grant.epsilon, grant.delta):
-                return grant.number
-            most = max_repetitions(status.charged, event, grant.epsilon, grant.delta)
-            affordable = max(affordable, most)
-        raise self._exhausted(event, rounds, affordable)
+        Args:
+            event: What one round does.
+            rounds: How many.
+            dataset: The data set; its cap, if it has one, has to cover it too.
 
-    def _exhausted(self, event: Event, rounds: int, affordable: int) -> BudgetExhausted:
+        Raises:
+            BudgetExhausted: No grant does.
+            PolicyRefusal: The data set's cap does not.
+        """
+        headroom = self.headroom(dataset)
+        covering = [n for n, a in enumerate(headroom.grants, start=1) if a.admits(event, rounds)]
+        if not covering:
+            raise self._exhausted(event, rounds, headroom)
+        self._require_dataset(dataset, event, rounds, headroom)
+        return covering[0]
+
+    def require_still_capped(self, held: Reservation, dataset: Dataset | None) -> None:
+        """Check a reservation that is held against its data set's cap as it is now.
+
+        Raises:
+            PolicyRefusal: The cap was lowered below what is charged.
+        """
+        self._require_dataset(dataset, held.event, 0, self.headroom(dataset))
+
+    def _require_dataset(
+        self, dataset: Dataset | None, event: Event, rounds: int, headroom: Headroom
+    ) -> None:
+        own = headroom.dataset
+        if dataset is None or own is None or own.admits(event, rounds):
+            return
+        raise PolicyRefusal(
+            "epsilon_per_dataset",
+            f"data set {dataset.name!r} may cost epsilon {own.epsilon:g} at delta {own.delta:g}, "
+            f"and runs on it hold {own.epsilon_spent:.4f}: "
+            + (f"{_count(rounds)} more would go beyond" if rounds else "that is above it already"),
+            hint=largest_run(event, rounds, headroom) if rounds else "Raise the data set's cap.",
+        )
+
+    def _exhausted(self, event: Event, rounds: int, headroom: Headroom) -> BudgetExhausted:
         left = "; ".join(
             f"grant {s.grant.number}: {s.epsilon_charged:.4f} of epsilon {s.grant.epsilon:g} "
             f"at delta {s.grant.delta:g} is spent or reserved"
             for s in self.status()
         )
-        asked = "a non-private use" if isinstance(event, NonPrivate) else f"{rounds} rounds"
+        asked = "a non-private use" if isinstance(event, NonPrivate) else _count(rounds)
         return BudgetExhausted(
             f"population {self.population!r} cannot afford {asked} ({left or 'nothing granted'})",
             asked_rounds=rounds,
-            affordable_rounds=affordable,
-            hint=(
-                f"Of this mechanism, {affordable} rounds would fit. Plan fewer rounds or more "
-                "noise, or have the data owner grant more."
-            ),
+            affordable_rounds=headroom.rounds(event),
+            hint=largest_run(event, rounds, headroom),
         )
 
     # Sums.
@@ -295,6 +339,40 @@ class Budget:
             epsilon_committed=epsilon_spent(committed, grant.delta),
             epsilon_charged=epsilon_spent(charged, grant.delta),
         )
+
+    def headroom(self, dataset: Dataset | None = None, *, slack: float = 0.0) -> Headroom:
+        """What is left: of every grant and, if a data set has a cap, of that.
+
+        Args:
+            dataset: The data set that a run would name.
+            slack: Share by which its cap is exceeded; for what was admitted once, by a library
+                that may have rounded otherwise.
+        """
+        grants = tuple(
+            Allowance(status.charged, status.grant.epsilon, status.grant.delta)
+            for status in self.status()
+        )
+        if dataset is None or dataset.cap is None:
+            return Headroom(grants)
+        cap = dataset.cap
+        # What was lost and recovered may have used any data set, as may a run that named none.
+        charged = self._charged_to_dataset(dataset.name, cap.orders)
+        return Headroom(grants, Allowance(charged, cap.epsilon * (1.0 + slack), cap.delta))
+
+    def _charged_to_dataset(self, name: str, orders: Sequence[int]) -> dict[int, int | None]:
+        if self.non_private:
+            return dict.fromkeys(orders)
+        total = zero_cost(orders)
+        for event, rounds in [
+            *(
+                (held.event, held.charged_rounds)
+                for held in self.reservations.values()
+                if held.dataset is None or held.dataset.name == name
+            ),
+            *((c.event, c.rounds) for each in self.recoveries for c in each.charges),
+        ]:
+            total = add_costs(total, rdp_cost(event, orders), rounds)
+        return total
 
     def _charged(self, grant: Grant, *, recorded: bool = False) -> dict[int, int | None]:
         total = zero_cost(grant.orders)
@@ -343,3 +421,7 @@ def parse_head(head: str) -> tuple[int, str]:
         raise LedgerError(f"{str(head)[:90]!r} is not an anchor, expected SEQUENCE:DIGEST")
     sequence, _, digest = head.partition(":")
     return int(sequence), digest
+
+
+def _count(rounds: int) -> str:
+    return "1 round" if rounds == 1 else f"{rounds} rounds"

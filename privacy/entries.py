@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from privacy.accounting import MAX_ORDER, RdpCost, check_epsilon_delta, rdp_cost
+from privacy.datasets import Dataset
 from privacy.errors import LedgerDamaged
 from privacy.events import Event, parse_event
 
 # A library update may move a recomputed cost by rounding; more means the record was forged.
-_COST_TOLERANCE = 1e-6
+COST_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ class Charge:
                 if computed is not stored:
                     raise LedgerDamaged(f"the cost stored at order {order} is not the event's")
                 recorded[order] = counted[order] = None
-            elif abs(whole(stored) - computed) > _COST_TOLERANCE * computed + 1:
+            elif abs(whole(stored) - computed) > COST_TOLERANCE * computed + 1:
                 raise LedgerDamaged(f"the cost stored at order {order} is not the event's")
             else:
                 recorded[order], counted[order] = stored, max(stored, computed)
@@ -126,6 +127,7 @@ class Reservation:
         purpose: What the run is for.
         at: UTC time of the record.
         commits: Round number and UTC time of each training begun, in order.
+        dataset: The data set it named; None if it named none.
         open: Whether it may still be committed against.
         evidence: What closed it: digest of the coordinator's signed end of the run.
     """
@@ -135,6 +137,7 @@ class Reservation:
     plan: str
     purpose: str
     at: str
+    dataset: Dataset | None = None
     commits: list[tuple[int, str]] = field(default_factory=list)
     open: bool = True
     evidence: str = ""

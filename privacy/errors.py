@@ -2,6 +2,7 @@
 
     PrivacyError
       PlanError              a privacy plan contradicts itself
+      PolicyRefusal          this site's own policy rules the run out; its code names the rule
       AdmissionError         model and loss do not have the sensitivity the plan needs
       TrainingError          a private step broke one of its own checks
       StorageError           durable state is not there, there already, or cannot be used
@@ -42,6 +43,22 @@ class PlanError(PrivacyError):
     """A privacy plan contradicts itself or leaves what the accountant covers."""
 
     code = "plan"
+
+
+class PolicyRefusal(PrivacyError):
+    """This site's own policy rules the run out. Nothing was reserved and no data were read.
+
+    Attributes:
+        rule: Name of the rule, stable; `privacy.policy` lists them.
+        code: `policy.` and the rule.
+    """
+
+    code = "policy"
+
+    def __init__(self, rule: str, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.rule = rule
+        self.code = f"policy.{rule}"
 
 
 class AdmissionError(PrivacyError):

@@ -33,6 +33,7 @@ from privacy.accounting import filter_orders
 from privacy.anchors import Anchor
 from privacy.budget import Budget
 from privacy.chain import Record, Signer, new_record, verify_chain, verify_lines
+from privacy.datasets import Dataset
 from privacy.entries import Charge, Grant, GrantStatus, Recovery, Reservation
 from privacy.errors import (
     LedgerDamaged,
@@ -172,7 +173,14 @@ class Ledger:
         return self.budget().grants[number - 1]
 
     def reserve(
-        self, *, run: str, event: Event, rounds: int, plan: str, purpose: str = ""
+        self,
+        *,
+        run: str,
+        event: Event,
+        rounds: int,
+        plan: str,
+        purpose: str = "",
+        dataset: Dataset | None = None,
     ) -> Reservation:
         """Hold the worst case of a run, before any data are read.
 
@@ -185,9 +193,12 @@ class Ledger:
             rounds: Trainings to hold, repeats included.
             plan: Digest of the plan that the run follows.
             purpose: For whoever reads the ledger.
+            dataset: The data set that the run trains on, with its cap; None counts against
+                every data set that has one.
 
         Raises:
             BudgetExhausted: No grant covers it; says what would fit.
+            PolicyRefusal: The data set's cap does not cover it.
             LedgerError: The run holds a reservation on other terms.
             LedgerLocked: It lacks a head that somebody kept.
         """
@@ -198,10 +209,15 @@ class Ledger:
             if held is not None:
                 if (held.event, held.rounds, held.plan) != (event, rounds, plan) or not held.open:
                     raise LedgerError(f"run {run} has reserved before, on other terms or is closed")
+                if held.dataset and held.dataset.name != (dataset and dataset.name):
+                    raise LedgerError(f"run {run} has reserved before, for another data set")
+                budget.require_still_capped(held, dataset)
                 return held
-            number = budget.require_affordable(event, rounds)
+            number = budget.require_affordable(event, rounds, dataset=dataset)
             charge = Charge.of(event, rounds, budget.grants[number - 1])
-            append("reserve", {"run": run, "plan": plan, "purpose": purpose, **charge.body()})
+            named = {} if dataset is None else {"dataset": dataset.canonical()}
+            terms = {"run": run, "plan": plan, "purpose": purpose, **named}
+            append("reserve", {**terms, **charge.body()})
         return self.budget().reservations[run]
 
     def commit(self, *, run: str, round: int) -> None:  # noqa: A002

@@ -3,11 +3,17 @@
 Each unit is included at each step independently with the same probability, which is the
 sampling that the accountant's amplification is proved for. Shuffled or fixed-size batches
 accounted as Poisson would claim an epsilon several times too small.
+
+A cap on the records that a unit contributes is drawn for each unit alone, too: which of its
+records are taken then depends on that unit and on coins of its own, and removing another unit
+changes nothing. One draw over all records would tie units together.
 """
 
 from __future__ import annotations
 
 import os
+import random
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,3 +47,27 @@ def poisson_sample(units: int, sample_rate: float) -> NDArray[np.int64]:
         return np.arange(units, dtype=np.int64)
     draws = np.frombuffer(os.urandom(8 * units), dtype=np.uint64)
     return np.flatnonzero(draws < np.uint64(threshold)).astype(np.int64)
+
+
+def cap_contributions(units: Sequence[NDArray[np.int64]], at_most: int) -> list[NDArray[np.int64]]:
+    """At most so many records of each unit, a uniformly random subset of its own.
+
+    Args:
+        units: Record indices of each unit, each of shape (n,).
+        at_most: Most records kept of one, >= 1.
+
+    Returns:
+        Units in the same order, each of shape (min(n, at_most),), in the order they had.
+
+    Raises:
+        PlanError: `at_most` is out of range.
+    """
+    if at_most < 1:
+        raise PlanError(f"at_most is {at_most}, expected at least 1")
+    coins = random.SystemRandom()
+    return [
+        unit
+        if len(unit) <= at_most
+        else unit[np.sort(np.array(coins.sample(range(len(unit)), at_most), dtype=np.int64))]
+        for unit in units
+    ]

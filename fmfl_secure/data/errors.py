@@ -1,7 +1,7 @@
 """Why local data cannot be used, as types.
 
     FmflError
-      DataError                  code "data-unusable", whatever the kind
+      DataError                  code "failed", whatever the kind
         DataArgumentError        the caller asked for something that makes no sense
         UnreadableFileError      missing, not permitted, not a file of that format
         UnsupportedFormatError   an extension nobody here reads
@@ -18,7 +18,8 @@
 Messages name the file, the row and the line, and never quote what a row says: they end up in
 logs and in screenshots, and a shifted column would put a patient's note there. (The one
 exception is a split by column, of a public file, which lists that column's values.) All kinds
-share one `code`, since which check a row failed is itself something read from the data.
+share the one `code` of every failure, since which check a row failed, and that it was a row, is
+itself something read from the data.
 """
 
 from __future__ import annotations
@@ -36,8 +37,6 @@ class DataError(FmflError):
         row: Number of the data row, from 1, the header and blank lines not counted.
         line: Line of the file on which that row begins, from 1, where it can be known.
     """
-
-    code = "data-unusable"
 
     def __init__(
         self,

@@ -35,6 +35,7 @@ from fmfl_secure.models import Layout
 from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.planning import build_task
 from fmfl_secure.record import RoundRecord, RunRecord
+from fmfl_secure.refusals import leaving_code
 from fmfl_secure.results import note_site, write_results
 from fmfl_secure.run_store import RunFacts, RunStore, Transcript
 from fmfl_secure.server_step import ServerStep
@@ -106,7 +107,7 @@ class LocalEngine:
         )
         self._transcript = Transcript(output / "transcript.jsonl")
         self._sites: dict[str, Site] = {}
-        self._refusals: dict[str, str] = {}
+        self._refusals: dict[str, str] = store.refusals()  # of before an interruption
         self._evaluation: TaskData | None = None
 
     @property
@@ -188,6 +189,8 @@ class LocalEngine:
             self._run_round(round_number)
 
     def _open_sites(self) -> None:
+        for name, code in self._refusals.items():
+            self._observer.site_refused(name, code, "refused before the interruption")
         for entry in self._config.sites:
             try:
                 self._sites[entry.name] = Site(
@@ -202,9 +205,9 @@ class LocalEngine:
                 self._refuse(entry.name, error)
 
     def _begin_sites(self) -> None:
-        for name, site in list(self._sites.items()):
+        for name in self._participating():
             try:
-                site.begin()
+                self._sites[name].begin()
             except KNOWN_ERRORS as error:
                 self._refuse(name, error)
         participating = self._participating()
@@ -219,8 +222,9 @@ class LocalEngine:
         return [name for name in self._sites if name not in self._refusals]
 
     def _refuse(self, name: str, error: Exception) -> None:
-        code = str(getattr(error, "code", "failed"))
+        code = leaving_code(error)
         self._refusals[name] = code
+        self.store.refuse(name, code)
         self._observer.site_refused(name, code, str(error))
 
     # A round, step by step (docs/protocol.md).

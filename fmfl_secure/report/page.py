@@ -94,6 +94,7 @@ def render_html(record: RunRecord) -> str:
             roles=protection.roles(record),
             limits=protection.limits(record),
             unit=wording.unit(record),
+            refusals=wording.refusals(record),
             max_bars=plots.MAX_BARS,
             max_panels=plots.MAX_PANELS,
             metric_names=plots.metric_names(record),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fmfl_secure.record import RunRecord
+from fmfl_secure.refusals import MEANINGS
 from fmfl_secure.report import rounding
 from fmfl_secure.report.overview import (
     accounts,
@@ -72,6 +73,13 @@ def unit(record: RunRecord) -> str:
     if record.mechanism.unit == "record":
         return "one record"
     return f"one person (all records with one value of “{record.mechanism.unit}”)"
+
+
+def refusals(record: RunRecord) -> list[tuple[str, str]]:
+    """The codes that sites refused with, each with what it means."""
+    codes = {site.refusal for site in record.sites if site.refusal}
+    codes.update(code for one in record.rounds for code in one.refusals.values())
+    return [(code, MEANINGS.get(code, "not a known code")) for code in sorted(codes)]
 
 
 def status(record: RunRecord) -> tuple[str, str]:

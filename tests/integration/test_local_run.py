@@ -220,7 +220,7 @@ def test_the_baseline_without_privacy_needs_public_data(tmp_path: Path, tiny_mod
     federation = make_federation(tmp_path, tiny_model, privacy='mode = "none"')
     with pytest.raises(RunError, match="no data was read") as refusal:
         run(federation, tmp_path / "run-1")
-    assert "configuration" in refusal.value.hint
+    assert "policy.non_private" in refusal.value.hint
     for number in (1, 2, 3):
         site = tmp_path / f"sites/site-{number}/site.toml"
         site.write_text(site.read_text().replace('visibility = "private"', 'visibility = "public"'))

@@ -129,27 +129,41 @@ def test_a_site_without_identity_is_named(federation) -> None:
 # What a site's own policy and budget say. All of it before data are read: there are none.
 
 
-@pytest.mark.parametrize(
-    ("policy", "reason"),
-    [
-        ("min_sites = 4", "policy asks for at least 4"),
-        ("max_epsilon_per_run = 7.9", "above this site's limit of 7.9"),
-        (f'base_model_digest = "sha256:{"0" * 64}"', "not the one allowed here"),
-    ],
-    ids=["min_sites", "max_epsilon_per_run", "base_model_digest"],
-)
-def test_a_sites_stricter_policy_is_obeyed(federation, policy: str, reason: str) -> None:
-    folder = federation()
-    edit(folder / "sites/site-2/site.toml", **{"min_sites = 3": policy})
+POLICIES = {
+    "policy.expired": ("expires = 2020-01-01", "expired at the end of 2020-01-01"),
+    "policy.min_sites": ("min_sites = 4", "policy asks for at least 4"),
+    "policy.base_model": (f'base_models = ["sha256:{"0" * 64}"]', "not among those"),
+    "policy.task": ('tasks = ["causal-lm"]', "not among those"),
+    "policy.adapter": ('adapters = ["lora", "head"]', "not among those"),
+    "policy.rounds": ("max_rounds = 1", "above this site's limit of 1"),
+    "policy.suite": ('suites = ["ckks-pk"]', "not among those"),
+    "policy.parameter_set": ('parameter_sets = ["ckks-pk-4096-60-20"]', "not among those"),
+    "policy.epsilon_per_run": ("max_epsilon_per_run = 7.9", "above this site's limit of 7.9"),
+    "policy.delta_per_run": ("max_delta_per_run = 1e-6", "above this site's limit of 1e-06"),
+    "policy.epsilon_per_dataset": (
+        "max_epsilon_per_dataset = 7.9\nmax_delta_per_dataset = 1e-5",
+        "more would go beyond",
+    ),
+}
+
+
+@pytest.mark.parametrize("code", POLICIES)
+def test_a_sites_stricter_policy_is_obeyed(federation, code: str) -> None:
+    policy, reason = POLICIES[code]
+    folder = federation(**{"rounds = 1": "rounds = 2"})
+    site = folder / "sites/site-2/site.toml"
+    edit(site, **{"min_sites = 3": policy, "# name =": "name ="})
     shutil.rmtree(folder / "data")
     outcome = refused(folder, RunError, "2 of 3 sites take part.*no data was read")
-    code, told = outcome.observer.refused["site-2"]
-    assert code == "configuration"
-    assert reason in told
+    told = outcome.observer.refused["site-2"]
+    assert told[0] == code
+    assert reason in told[1]
     assert reason not in str(outcome.error) + outcome.error.hint, "the reason is the site's own"
     assert {s.name: s.refusal for s in outcome.record.sites} == {
-        "site-1": None, "site-2": "configuration", "site-3": None
+        "site-1": None, "site-2": code, "site-3": None
     }  # fmt: skip
+    assert outcome.record.status == "stopped"
+    assert outcome.record.rounds == ()
     assert budgets(folder)["site-2"].reservations == {}
     assert not anything_open(folder)
 
@@ -251,12 +265,10 @@ def test_sites_drop_out_one_by_one_until_the_cohort_is_too_small(
     ]
     assert [r.refusals for r in record.rounds] == [
         {},
-        {"site-5": "data-unusable"},
-        {"site-5": "data-unusable", "site-2": "data-unusable"},
+        {"site-5": "failed"},
+        {"site-5": "failed", "site-2": "failed"},
     ]
-    assert {s.name: s.refusal for s in record.sites if s.refusal} == dict.fromkeys(
-        leaves, "data-unusable"
-    )
+    assert {s.name: s.refusal for s in record.sites if s.refusal} == dict.fromkeys(leaves, "failed")
     assert not anything_open(folder), "what never started comes back, also where a site left"
     # Sites 3 and 4 were trained for round 4 when it turned out that the cohort is too small.
     assert trained(folder) == {
@@ -280,11 +292,11 @@ def test_an_unusable_row_takes_its_site_out_and_nothing_of_it_leaves(federation,
     path.write_text(path.read_text() + row + "\n")
     record, observer = run(folder)
     code, reason = observer.refused["site-2"]
-    assert code == "data-unusable"
+    assert code == "failed"
     assert "site-2.csv" in reason
     assert record.rounds[0].cohort == ("site-1", "site-3", "site-4")
-    assert record.rounds[0].refusals == {"site-2": "data-unusable"}
-    assert record.sites[1].refusal == "data-unusable"
+    assert record.rounds[0].refusals == {"site-2": "failed"}
+    assert record.sites[1].refusal == "failed"
     # Paid for all the same: whether a row is usable was read from the data.
     assert trained(folder)["site-2"] == [1]
     assert not anything_open(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import datetime as dt
 import json
 import math
 import tomllib
@@ -21,6 +22,7 @@ from fmfl_secure.config import (
     load_site,
 )
 from fmfl_secure.errors import ConfigError
+from privacy import SitePolicy
 
 FEDERATION: dict[str, Any] = {
     "federation": {"name": "pilot", "rounds": 3, "min_sites": 3, "seed": 5},
@@ -49,6 +51,7 @@ FEDERATION: dict[str, Any] = {
         "max_grad_norm": 0.5,
         "repeats": 2,
         "colluding_sites": 1,
+        "max_records_per_unit": 16,
     },
     "training": {
         "optimizer": "sgd",
@@ -64,9 +67,9 @@ FEDERATION: dict[str, Any] = {
     "sites": [{"name": f"site-{n}", "population": 100} for n in (1, 2, 3, 4)],
 }
 SITE: dict[str, Any] = {
-    "data": {"path": "data.csv", "visibility": "private"},
+    "data": {"path": "data.csv", "name": "letters", "visibility": "private"},
     "budget": {"population": "patients", "ledger": "ledger.sqlite"},
-    "policy": {"min_sites": 4, "max_epsilon_per_run": 2.0, "base_model_digest": ""},
+    "policy": {"min_sites": 4, "max_epsilon_per_run": 2.0, "base_models": ["sha256:" + "a" * 64]},
 }
 # For every setting another value that is allowed too.
 OTHERS: dict[str, Any] = {
@@ -95,6 +98,7 @@ OTHERS: dict[str, Any] = {
     "privacy.max_grad_norm": 0.25,
     "privacy.repeats": 0,
     "privacy.colluding_sites": 2,
+    "privacy.max_records_per_unit": 0,
     "training.optimizer": "adam",
     "training.learning_rate": 0.02,
     "training.head_learning_rate": 0.1,
@@ -234,7 +238,10 @@ def test_a_value_out_of_range_is_refused_with_its_place(place: str, value: Any) 
         ("policy.min_sites", 2),
         ("policy.max_epsilon_per_run", 0.0),
         ("policy.max_epsilon_per_run", math.nan),
-        ("policy.base_model_digest", "sha256:12"),
+        ("policy.base_models", ["sha256:12"]),
+        ("policy.adapters", []),
+        ("policy.expires", "some day"),
+        ("data.name", "x" * 201),
     ],
 )
 def test_a_sites_value_out_of_range_is_refused_with_its_place(place: str, value: Any) -> None:
@@ -371,7 +378,27 @@ def test_a_sites_settings_and_their_defaults() -> None:
     assert short.budget.ledger == "ledger.sqlite"
     assert short.policy.min_sites == 3
     assert short.policy.max_epsilon_per_run == math.inf
-    assert short.policy.base_model_digest == ""
+    assert short.policy == SitePolicy()
+    assert short.data.name == ""
+
+
+def test_a_data_set_s_budget_needs_its_name() -> None:
+    capped = {"max_epsilon_per_dataset": 3.0, "max_delta_per_dataset": 1e-5}
+    data = {"path": "x.csv"}
+    with pytest.raises(ConfigError, match=r"max_epsilon_per_dataset needs data\.name"):
+        site({"data": data, "budget": {"population": "p"}, "policy": capped})
+    named = {"data": data | {"name": "letters"}, "budget": {"population": "p"}, "policy": capped}
+    assert site(named).policy.caps_datasets
+
+
+def test_a_policy_s_last_day_is_a_date_of_toml(tmp_path: Path) -> None:
+    path = tmp_path / "site.toml"
+    text = '[data]\npath = "x.csv"\n[budget]\npopulation = "p"\n[policy]\nexpires = '
+    path.write_text(text + "2027-12-31\n")
+    assert load_site(path).policy.expires == dt.date(2027, 12, 31)
+    path.write_text(text + "2027-12-31T12:00:00Z\n")
+    with pytest.raises(ConfigError, match=r"got `datetime` - at `\$\.policy\.expires`"):
+        load_site(path)
 
 
 def test_files_are_read_and_refused_with_their_name(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_every_error_is_a_data_error_with_the_one_code():
     for kind in kinds:
         assert issubclass(kind, FmflError)
         assert issubclass(kind, DataError)
-        assert kind.code == "data-unusable"
+        assert kind.code == "failed"
         assert kind.__name__ in errors.__doc__
 
 

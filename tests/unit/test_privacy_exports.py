@@ -17,13 +17,17 @@ def test_exports():
     assert privacy.__all__ == [
         "RELATION",
         "AdmissionError",
+        "AffordableRun",
         "Anchor",
         "Budget",
         "BudgetExhausted",
         "Charge",
+        "Dataset",
+        "DatasetCap",
         "Event",
         "Grant",
         "GrantStatus",
+        "Headroom",
         "Ledger",
         "LedgerDamaged",
         "LedgerError",
@@ -32,11 +36,15 @@ def test_exports():
         "NonPrivate",
         "PlanError",
         "PoissonSampledGaussian",
+        "PolicyRefusal",
         "PrivacyError",
         "PrivacyPlan",
         "Record",
         "Recovery",
         "Reservation",
+        "RunProposal",
+        "Sampler",
+        "SitePolicy",
         "Spend",
         "StorageDamaged",
         "StorageError",
@@ -44,8 +52,11 @@ def test_exports():
         "StorageMissing",
         "StorageUnavailable",
         "TrainingError",
+        "affordable_runs",
         "attack_success_bound",
+        "check_policy",
         "epsilon_spent",
+        "least_noise_multiplier",
         "pld_epsilon",
         "rdp_cost",
         "read_anchors",
@@ -72,7 +83,7 @@ def test_every_error_carries_a_word_that_may_leave_the_site():
     assert {kind.__name__ for kind in kinds} == {
         n
         for n in privacy.__all__
-        if n.startswith("Storage") or n.endswith(("Error", "Exhausted", *states))
+        if n.startswith("Storage") or n.endswith(("Error", "Exhausted", "Refusal", *states))
     }
     assert len({kind.code for kind in kinds}) == len(kinds)
 

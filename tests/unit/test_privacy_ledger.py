@@ -1,6 +1,7 @@
 """The life of a budget: what each record does to it, and what is refused, with every store."""
 
 import math
+import re
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -203,11 +204,15 @@ def test_exhausted_says_what_is_left_and_what_would_fit(ledger):
     error = refusal.value
     assert error.code == "budget"
     assert error.asked_rounds == 1000
-    assert f"{error.affordable_rounds} rounds would fit" in error.hint
+    assert f"would fit: {error.affordable_rounds} round" in error.hint
+    noise = float(re.search(r"1000 with noise multiplier ([0-9.]+) instead of 2", error.hint)[1])
     assert "of epsilon 1 at delta 1e-05" in str(error)
     with pytest.raises(BudgetExhausted):
         ledger.reserve(run="r", event=EVENT, rounds=error.affordable_rounds + 1, plan="p")
     ledger.reserve(run="r", event=EVENT, rounds=error.affordable_rounds, plan="p")
+    ledger.refund(run="r", evidence="e")
+    quieter = PoissonSampledGaussian(EVENT.sample_rate, noise, EVENT.steps)
+    ledger.reserve(run="s", event=quieter, rounds=1000, plan="p")
 
 
 def test_integers_in_an_event_are_as_good_as_floats(ledger):

@@ -201,3 +201,15 @@ def test_openings_and_large_messages_stand_there_by_digest(tmp_path: Path) -> No
     text = path.read_text()
     for form in (seed.hex(), base64.b64encode(seed).decode()):
         assert form not in text
+
+
+def test_refusals_are_kept(tmp_path: Path) -> None:
+    store = RunStore.create(tmp_path / "run", {"run": b"r"})
+    assert store.refusals() == {}
+    store.refuse("site-2", "failed")
+    store.refuse("site-1", "policy.rounds")
+    store.refuse("site-2", "ledger-damaged")
+    assert RunStore(tmp_path / "run").refusals() == {
+        "site-1": "policy.rounds",
+        "site-2": "ledger-damaged",
+    }

@@ -197,7 +197,7 @@ def test_unusable_rows_stop_or_are_skipped(tiny_model: Path, tmp_path: Path) -> 
     path = write_csv(tmp_path / "x.csv", ("alpha", "no"), ("beta", "perhaps"), ("rho", "yes"))
     with pytest.raises(DataError, match="row 2") as refusal:
         task.load(path, unit="record")
-    assert refusal.value.code == "data-unusable"
+    assert refusal.value.code == "failed"
     assert "perhaps" not in str(refusal.value)
     assert task.load(path, unit="record", on_bad_row="skip").records == 2
 

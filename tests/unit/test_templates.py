@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import math
+import datetime as dt
+import re
 import tomllib
 
 import msgspec
@@ -10,6 +11,7 @@ import pytest
 
 from fmfl_secure.config import FederationConfig, SiteConfig, convert_config
 from fmfl_secure.templates import federation_toml, site_toml
+from privacy import SitePolicy
 
 # Where the template recommends other than what leaving the key out means.
 RECOMMENDED = {
@@ -84,16 +86,23 @@ def test_a_sites_template_names_its_data_whatever_they_are_called(path: str) -> 
 def test_a_sites_template_parses_with_its_policy_off() -> None:
     config = site(site_toml("site-1", 5, "site-1.csv"))
     assert config.data.visibility == "private"
+    assert config.data.name == ""
     assert config.budget.population == "site-1"
     assert config.budget.ledger == "ledger.sqlite"
-    assert config.policy.min_sites == 5
-    assert config.policy.max_epsilon_per_run == math.inf
-    assert config.policy.base_model_digest == ""
+    assert config.policy == SitePolicy(min_sites=5)
 
 
-def test_the_commented_policy_can_be_switched_on() -> None:
-    text = site_toml("site-1", 3, "x.csv")
-    text = text.replace("# max_eps", "max_eps").replace("# base_m", "base_m")
-    config = site(text.replace("sha256:...", "sha256:" + "0" * 64))
-    assert config.policy.max_epsilon_per_run == 8.0
-    assert config.policy.base_model_digest == "sha256:" + "0" * 64
+def test_every_rule_of_the_commented_policy_can_be_switched_on_and_is_explained() -> None:
+    text = site_toml("site-1", 3, "x.csv").replace("sha256:...", "sha256:" + "0" * 64)
+    config = site(re.sub(r"^# (\w+ = )", r"\1", text, flags=re.MULTILINE))
+    assert config.data.name == "letters-2026"
+    for field in msgspec.structs.fields(SitePolicy):
+        if field.name not in {"min_sites", "non_private"}:  # there from the start
+            assert getattr(config.policy, field.name) != field.default, field.name
+    assert config.policy.base_models == ("sha256:" + "0" * 64,)
+    assert config.policy.expires == dt.date(2027, 12, 31)
+    assert config.policy.caps_datasets
+    policy = text[text.index("[policy]") :].splitlines()[1:]
+    rules = [line for line in policy if " = " in line]
+    assert len(rules) == len(SitePolicy.__struct_fields__)
+    assert all("  # " in line for line in rules), "each says what it does"

@@ -1,0 +1,46 @@
+"""Why a site takes no part: the codes that others may hear, and nothing more.
+
+A refusal travels as one of the words below. Which word is fixed by the kind of error, never by a
+value that was read from data; a kind that is not listed travels as `failed`. Codes other than
+`failed` and `refused` arise before a site reads data, or without them; what goes wrong
+afterwards is a `SiteFailure`, and `failed` whatever the cause.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+GENERIC = "failed"
+
+MEANINGS: Mapping[str, str] = MappingProxyType(
+    {
+        GENERIC: "it failed in a round; the cause stays at the site",
+        "refused": "a message that it received did not hold",
+        "run": "the plan was not of this run, its settings or its adapter",
+        "configuration": "its own settings do not fit the federation's",
+        "model": "its base model or adapter is not the one of this run",
+        "plan": "no noise meets the planned privacy target",
+        "budget": "its ledger cannot afford the run",
+        "ledger": "its ledger cannot be used for the run",
+        "ledger-damaged": "its ledger does not verify",
+        "policy.expired": "its policy has expired",
+        "policy.min_sites": "its policy asks for larger cohorts",
+        "policy.base_model": "its policy does not allow the base model",
+        "policy.task": "its policy does not allow the task",
+        "policy.adapter": "its policy does not allow the kind of adapter",
+        "policy.rounds": "its policy allows fewer rounds",
+        "policy.suite": "its policy does not allow the encryption suite",
+        "policy.parameter_set": "its policy does not allow the encryption parameters",
+        "policy.non_private": "its data are private and the run adds no noise",
+        "policy.epsilon_per_run": "its policy allows less epsilon for a run",
+        "policy.delta_per_run": "its policy allows a smaller delta only",
+        "policy.epsilon_per_dataset": "its data set's own budget cannot afford the run",
+    }
+)
+
+
+def leaving_code(error: Exception) -> str:
+    """The word that others hear when a site stops for this error."""
+    code = getattr(error, "code", GENERIC)
+    return code if code in MEANINGS else GENERIC

@@ -1,0 +1,218 @@
+"""What can still be afforded: the largest run that a ledger would admit.
+
+A run is admitted if at least one grant covers it and, where its data set has a budget of its own,
+that one too. `Headroom` is this rule with what already counts against each filter; the ledger
+decides with it, and everything here asks the same rule, in the same exact arithmetic. So what is
+said to fit is admitted, and one more round is not, as long as nothing is charged in between.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from privacy.accounting import (
+    RdpCost,
+    add_costs,
+    calibrate_noise_multiplier,
+    epsilon_spent,
+    filter_orders,
+    fits,
+    least_noise,
+    max_repetitions,
+    rdp_cost,
+)
+from privacy.errors import PlanError
+from privacy.events import Event, PoissonSampledGaussian
+
+MAX_ROUNDS = 1_000_000  # no search goes beyond
+_NOISE_TOLERANCE = 1e-6  # relative
+# Epsilons are looked for among whole hundredths, as people write them in settings.
+_EPSILON_GRID = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """One (epsilon, delta) filter and what counts against it.
+
+    Attributes:
+        spent: Renyi cost by order, in RDP_UNIT, open reservations in full; None is infinite.
+        epsilon: Of the filter.
+        delta: Of the filter.
+    """
+
+    spent: RdpCost
+    epsilon: float
+    delta: float
+
+    @property
+    def epsilon_spent(self) -> float:
+        """What `spent` converts to at the filter's delta."""
+        return epsilon_spent(self.spent, self.delta)
+
+    def admits(self, event: Event, rounds: int) -> bool:
+        """Whether so many rounds fit."""
+        cost = rdp_cost(event, list(self.spent))
+        return fits(add_costs(self.spent, cost, rounds), self.epsilon, self.delta)
+
+    def rounds(self, event: Event) -> int:
+        """How many rounds fit, at most `MAX_ROUNDS`."""
+        return max_repetitions(self.spent, event, self.epsilon, self.delta, at_most=MAX_ROUNDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Headroom:
+    """What is left in a ledger.
+
+    Attributes:
+        grants: By number, from 1. One of them has to cover a run alone.
+        dataset: The budget of the run's data set, which has to cover it besides; None without.
+    """
+
+    grants: tuple[Allowance, ...]
+    dataset: Allowance | None = None
+
+    def admits(self, event: Event, rounds: int) -> bool:
+        """Whether a reservation of so many rounds would be admitted."""
+        return any(grant.admits(event, rounds) for grant in self.grants) and (
+            self.dataset is None or self.dataset.admits(event, rounds)
+        )
+
+    def rounds(self, event: Event) -> int:
+        """The largest reservation of this mechanism that would be admitted, in rounds."""
+        most = max((grant.rounds(event) for grant in self.grants), default=0)
+        return most if self.dataset is None else min(most, self.dataset.rounds(event))
+
+
+@dataclass(frozen=True, slots=True)
+class Sampler:
+    """How a run samples, apart from its noise and its length.
+
+    Attributes:
+        sample_rate: Poisson inclusion probability of a unit at each step, 0 < q <= 1.
+        steps_per_round: Noised steps between two uploads, >= 1.
+    """
+
+    sample_rate: float
+    steps_per_round: int
+
+    def event(self, noise_multiplier: float) -> PoissonSampledGaussian:
+        """One round at this noise."""
+        return PoissonSampledGaussian(self.sample_rate, noise_multiplier, self.steps_per_round)
+
+
+@dataclass(frozen=True, slots=True)
+class AffordableRun:
+    """A run that would be admitted, and at the limit.
+
+    Attributes:
+        rounds: Trainings it reserves, repeats included.
+        noise_multiplier: The least noise at which they are admitted.
+        epsilon: The largest epsilon, in whole hundredths, that a run of so many rounds can be
+            calibrated to and be admitted; 0 where not even one hundredth is.
+    """
+
+    rounds: int
+    noise_multiplier: float
+    epsilon: float
+
+
+def least_noise_multiplier(headroom: Headroom, sampler: Sampler, rounds: int) -> float | None:
+    """The least noise multiplier at which so many rounds are admitted, to a millionth of it.
+
+    Returns:
+        One that is admitted; None where no noise is enough.
+    """
+    return least_noise(
+        lambda noise: headroom.admits(sampler.event(noise), rounds), tolerance=_NOISE_TOLERANCE
+    )
+
+
+def affordable_runs(
+    headroom: Headroom, sampler: Sampler, rounds: Iterable[int], *, delta: float
+) -> list[AffordableRun]:
+    """For each number of rounds, the run that would just be admitted.
+
+    Args:
+        headroom: What is left.
+        sampler: How the run samples.
+        rounds: Numbers of rounds, repeats included, each at least 1.
+        delta: At which the run's own epsilon is stated.
+
+    Returns:
+        Those that can be admitted at all, in the order asked.
+    """
+    found = []
+    for number in rounds:
+        noise = least_noise_multiplier(headroom, sampler, number)
+        if noise is not None:
+            epsilon = _largest_epsilon(headroom, sampler, number, noise, delta)
+            found.append(AffordableRun(number, noise, epsilon))
+    return found
+
+
+def _largest_epsilon(
+    headroom: Headroom, sampler: Sampler, rounds: int, noise: float, delta: float
+) -> float:
+    def admitted(hundredths: int) -> bool:
+        try:
+            calibrated = calibrate_noise_multiplier(
+                epsilon=hundredths / _EPSILON_GRID,
+                delta=delta,
+                sample_rate=sampler.sample_rate,
+                steps=sampler.steps_per_round * rounds,
+            )
+        except PlanError:  # so small an epsilon that no order certifies it
+            return False
+        return headroom.admits(sampler.event(calibrated), rounds)
+
+    low = high = max(1, int(_EPSILON_GRID * _guess(headroom, sampler.event(noise), rounds, delta)))
+    # Gallop from the guess to one that is admitted beside one that is not, then halve the gap.
+    step = 1
+    if admitted(low):
+        high = low + step
+        while admitted(high):
+            low, step = high, 2 * step
+            high = low + step
+    else:
+        low = high - step
+        while low > 0 and not admitted(low):
+            high, step = low, 2 * step
+            low = max(0, high - step)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if admitted(middle) else (low, middle)
+    return low / _EPSILON_GRID
+
+
+def _guess(headroom: Headroom, event: Event, rounds: int, delta: float) -> float:
+    """About the epsilon of so many rounds, at about the orders that it would be filtered at."""
+    orders: Sequence[int] = list(max(headroom.grants, key=lambda grant: grant.epsilon).spent)
+    guess = 0.0
+    for _ in range(3):
+        cost = add_costs(dict.fromkeys(orders, 0), rdp_cost(event, orders), rounds)
+        guess = epsilon_spent(cost, delta)
+        try:
+            orders = filter_orders(guess, delta)
+        except PlanError:
+            break
+    return guess if math.isfinite(guess) else 0.0
+
+
+def largest_run(event: Event, rounds: int, headroom: Headroom) -> str:
+    """In words, what would be admitted: fewer rounds, or as many with more noise."""
+    most = headroom.rounds(event)
+    fitting = f"{'1 round' if most == 1 else f'{most} rounds'} of this mechanism"
+    if isinstance(event, PoissonSampledGaussian):
+        sampler = Sampler(event.sample_rate, event.steps)
+        noise = least_noise_multiplier(headroom, sampler, rounds)
+        if noise is not None:
+            fitting += (
+                f", or {rounds} with noise multiplier {math.ceil(noise * 1000.0) / 1000.0} "
+                f"instead of {event.noise_multiplier:.4g}"
+            )
+    return (
+        f"The largest run that would fit: {fitting}; fmfl-secure ledger afford lists more. Or have "
+        "the data owner grant more."
+    )

@@ -1,0 +1,196 @@
+"""What a site allows, whatever is planned elsewhere: its own rules, checked before data are read.
+
+A policy is the site's own. A run is described to it as a `RunProposal`, made from what the
+coordinator signed and from what the site measured itself (the base model's digest), and
+`check_policy` either returns or raises a `PolicyRefusal` whose code names the rule and nothing
+else. Every rule is a function of public settings, of the policy and of the clock, never of data,
+so the code may be told to others.
+
+| code | the run is refused because |
+| --- | --- |
+| `policy.expired` | the policy's last day is over |
+| `policy.min_sites` | it opens sums of fewer sites |
+| `policy.base_model` | its base model is not on the list |
+| `policy.task` | its task is not on the list |
+| `policy.adapter` | its adapter is not on the list |
+| `policy.rounds` | it plans too many rounds |
+| `policy.suite` | its encryption suite is not on the list |
+| `policy.parameter_set` | its encryption parameter set is not on the list |
+| `policy.non_private` | it would train on private data without noise |
+| `policy.epsilon_per_run` | it may cost more epsilon |
+| `policy.delta_per_run` | it asks for a larger delta |
+| `policy.epsilon_per_dataset` | with earlier runs on the same data set it may cost more |
+
+The last one needs the ledger, which raises it when a run reserves (`privacy.datasets`).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import msgspec
+
+from privacy.errors import PolicyRefusal
+
+_Epsilon = Annotated[float, msgspec.Meta(gt=0)]
+_Delta = Annotated[float, msgspec.Meta(gt=0, le=1)]
+_Word = Annotated[str, msgspec.Meta(min_length=1)]
+_Digest = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]
+# A list that is there names what is allowed; an empty one could be read as all or as nothing.
+_Words = Annotated[tuple[_Word, ...], msgspec.Meta(min_length=1)]
+_Digests = Annotated[tuple[_Digest, ...], msgspec.Meta(min_length=1)]
+
+
+class SitePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A site's rules. A rule that is left out allows everything, but for the first two.
+
+    Attributes:
+        min_sites: Smallest cohort whose sum may be opened with this site in it, at least 3.
+        non_private: What becomes of a run that adds no noise, on data that are not public:
+            `refuse`, or `exhaust`, which lets it train and ends every grant of the ledger.
+        expires: Last day, UTC, on which anything is admitted.
+        base_models: Digests of the base models allowed.
+        tasks: Kinds of task allowed.
+        adapters: Kinds of adapter allowed.
+        max_rounds: Most rounds that a run may plan.
+        suites: Encryption suites allowed.
+        parameter_sets: Ids of the encryption parameter sets allowed.
+        max_epsilon_per_run: Most epsilon that one run may cost, repeats included.
+        max_delta_per_run: Largest delta at which that may be stated.
+        max_epsilon_per_dataset: Most epsilon that all runs on one data set may cost together,
+            over the ledger's life; at `max_delta_per_dataset`, which goes with it.
+        max_delta_per_dataset: The delta of that.
+    """
+
+    min_sites: Annotated[int, msgspec.Meta(ge=3)] = 3
+    non_private: Literal["refuse", "exhaust"] = "refuse"
+    expires: dt.date | None = None
+    base_models: _Digests | None = None
+    tasks: _Words | None = None
+    adapters: _Words | None = None
+    max_rounds: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    suites: _Words | None = None
+    parameter_sets: _Words | None = None
+    max_epsilon_per_run: _Epsilon = math.inf
+    max_delta_per_run: _Delta = 1.0
+    max_epsilon_per_dataset: _Epsilon = math.inf
+    max_delta_per_dataset: _Delta = 1.0
+
+    def __post_init__(self) -> None:
+        if (self.max_epsilon_per_dataset < math.inf) != (self.max_delta_per_dataset < 1.0):
+            raise ValueError(
+                "max_epsilon_per_dataset and max_delta_per_dataset go together: "
+                "an epsilon is a bound at some delta below 1 only"
+            )
+        if self.non_private == "exhaust" and (
+            self.max_epsilon_per_run < math.inf or self.caps_datasets
+        ):
+            raise ValueError(
+                "non_private = 'exhaust' allows what has no epsilon, and max_epsilon_per_run or "
+                "max_epsilon_per_dataset bounds it: leave one out"
+            )
+
+    @property
+    def caps_datasets(self) -> bool:
+        """Whether a data set has a budget of its own."""
+        return self.max_epsilon_per_dataset < math.inf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunProposal:
+    """What a run asks of a site: the facts that a policy speaks of.
+
+    Attributes:
+        task: Kind of task.
+        adapter: Kind of adapter.
+        base_model: `sha256:` digest of the base model, as the site measured it.
+        rounds: Rounds planned.
+        min_sites: Smallest cohort whose sum may be opened.
+        suite: Encryption suite.
+        parameter_set: Id of the encryption parameter set.
+        epsilon: What the run may cost a unit here, repeats included: infinite where private data
+            are trained on without noise, 0 where the data are public and nothing is charged.
+        delta: At that delta.
+    """
+
+    task: str
+    adapter: str
+    base_model: str
+    rounds: int
+    min_sites: int
+    suite: str
+    parameter_set: str
+    epsilon: float
+    delta: float
+
+
+def check_policy(policy: SitePolicy, proposal: RunProposal, *, now: dt.datetime) -> None:
+    """Return if the policy allows the run.
+
+    Args:
+        policy: The site's own.
+        proposal: What the run asks.
+        now: The time, with its zone; compared in UTC.
+
+    Raises:
+        PolicyRefusal: Names the first rule that does not, in the order of the table above.
+    """
+    today = now.astimezone(dt.UTC).date()
+    if policy.expires is not None and today > policy.expires:
+        raise PolicyRefusal(
+            "expired",
+            f"this site's policy expired at the end of {policy.expires}, it is {today} (UTC)",
+            hint="Whoever is responsible for the data sets a new day in [policy] expires.",
+        )
+    _at_least("min_sites", "sites whose sum may be opened", proposal.min_sites, policy.min_sites)
+    _listed("base_model", "base model", proposal.base_model, policy.base_models)
+    _listed("task", "task", proposal.task, policy.tasks)
+    _listed("adapter", "adapter", proposal.adapter, policy.adapters)
+    _at_most("rounds", "rounds", proposal.rounds, policy.max_rounds)
+    _listed("suite", "encryption suite", proposal.suite, policy.suites)
+    _listed("parameter_set", "parameter set", proposal.parameter_set, policy.parameter_sets)
+    if proposal.epsilon == math.inf and policy.non_private != "exhaust":
+        raise PolicyRefusal(
+            "non_private",
+            "training without privacy needs data declared public, this site's are private",
+            hint="Plan with privacy.mode = 'local', or set data.visibility = 'public' if they are.",
+        )
+    _at_most("epsilon_per_run", "epsilon for one run", proposal.epsilon, policy.max_epsilon_per_run)
+    _at_most("delta_per_run", "delta for one run", proposal.delta, policy.max_delta_per_run)
+
+
+def _at_least(rule: str, what: str, asked: int, least: int) -> None:
+    if not asked >= least:
+        raise PolicyRefusal(
+            rule,
+            f"the run plans {asked} {what}, this site's policy asks for at least {least}",
+            hint=_hint(rule),
+        )
+
+
+def _at_most(rule: str, what: str, asked: float, most: float | None) -> None:
+    if most is not None and not asked <= most:  # refuses NaN too
+        raise PolicyRefusal(
+            rule,
+            f"the run plans {asked:g} {what}, above this site's limit of {most:g}",
+            hint=_hint(rule),
+        )
+
+
+def _listed(rule: str, what: str, asked: str, allowed: tuple[str, ...] | None) -> None:
+    if allowed is not None and asked not in allowed:
+        raise PolicyRefusal(
+            rule,
+            f"{what} {asked} is not among those that this site allows: {', '.join(allowed)}",
+            hint=_hint(rule),
+        )
+
+
+def _hint(rule: str) -> str:
+    return (
+        f"Plan the run within it, or have whoever is responsible for the data change the "
+        f"policy (rule {rule}) in the site's own file."
+    )

@@ -1,0 +1,47 @@
+"""What leaves a site when something fails there: a word of a fixed list, `failed` for the rest."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+import privacy.policy
+from fmfl_secure.errors import KNOWN_ERRORS, SiteFailure
+from fmfl_secure.refusals import GENERIC, MEANINGS, leaving_code
+from privacy import PolicyRefusal
+
+# What these say could depend on a unit, or no site raises them: others hear `failed`.
+NEVER_TOLD = {"privacy", "policy", "admission", "training"}
+RULES = re.findall(r"^\| `policy\.(\w+)` \|", privacy.policy.__doc__ or "", re.MULTILINE)
+
+
+def kinds(base: type[Exception]) -> set[type[Exception]]:
+    return {base}.union(*(kinds(kind) for kind in base.__subclasses__()))
+
+
+def test_every_kind_of_error_is_listed_or_travels_as_failed() -> None:
+    codes = {kind.code for base in KNOWN_ERRORS for kind in kinds(base)}  # type: ignore[attr-defined]
+    assert codes - set(MEANINGS) == NEVER_TOLD
+    policies = {f"policy.{rule}" for rule in RULES}
+    assert set(MEANINGS) == (codes - NEVER_TOLD) | policies, "and nothing is listed in vain"
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_policy_s_refusal_travels_as_its_rule(rule: str) -> None:
+    assert leaving_code(PolicyRefusal(rule, "the limit is 3")) == f"policy.{rule}"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("Mrs Quimby"),
+        MemoryError(),
+        KeyError("Mrs Quimby"),
+        SiteFailure("row 7 is empty"),
+        PolicyRefusal("the-row-of-mrs-quimby", ""),
+    ],
+    ids=repr,
+)
+def test_whatever_else_fails_travels_as_one_word(error: Exception) -> None:
+    assert leaving_code(error) == GENERIC
