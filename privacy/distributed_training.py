@@ -18,7 +18,8 @@ from torch import nn
 
 from privacy.distributed import DistributedPlan, SkellamShare
 from privacy.errors import TrainingError
-from privacy.training import ClippedSum, Collate, PerRecordLoss, sampled_units
+from privacy.sampling import sampled_units
+from privacy.training import ClippedSum, Collate, PerRecordLoss
 
 
 class DistributedTrainer:

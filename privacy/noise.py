@@ -14,46 +14,32 @@ Gaussian, so the guarantee holds up to an error that no analysis of this code bo
 from __future__ import annotations
 
 import math
-import os
 
 import numpy as np
 import torch
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from numpy.typing import NDArray
+
+from privacy.keystream import KeyStream
 
 _TERMS = 4
 _CHUNK = 1 << 13  # values drawn at a time: what is worked on stays in the processor's cache
 
 
 class GaussianSource:
-    """A stream of standard normals. Two sources never share a key.
+    """A stream of standard normals. Two sources never share a key, nor do two processes."""
 
-    Keyed from the operating system at construction; a fork is detected and re-keys, so that
-    two processes never emit the same noise.
-    """
-
-    __slots__ = ("_pid", "_stream")
+    __slots__ = ("_words",)
 
     def __init__(self) -> None:
-        self._rekey()
+        self._words = KeyStream()
 
     def __repr__(self) -> str:
         return "GaussianSource()"
 
-    def _rekey(self) -> None:
-        # ChaCha20: 64-bit counter and nonce, so the stream does not repeat in any real run.
-        cipher = Cipher(algorithms.ChaCha20(os.urandom(32), bytes(16)), mode=None)
-        self._stream = cipher.encryptor()
-        self._pid = os.getpid()
-
     def _uniforms(self, count: int) -> torch.Tensor:
         """Multiples of 2^-53 in (0, 1], never 0, so that their logarithm is finite."""
-        if self._pid != os.getpid():
-            self._rekey()
-        words = np.frombuffer(self._stream.update(bytes(8 * count)), dtype=np.uint64)
-        return (
-            torch.from_numpy((words >> np.uint64(11)).astype(np.float64)).add_(1.0).mul_(2.0**-53)
-        )
+        words = self._words.words(count) >> np.uint64(11)
+        return torch.from_numpy(words.astype(np.float64)).add_(1.0).mul_(2.0**-53)
 
     def normal(self, count: int) -> NDArray[np.float64]:
         """`count` independent standard normals.

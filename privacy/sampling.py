@@ -49,6 +49,25 @@ def poisson_sample(units: int, sample_rate: float) -> NDArray[np.int64]:
     return np.flatnonzero(draws < np.uint64(threshold)).astype(np.int64)
 
 
+def sampled_units(
+    units: Sequence[NDArray[np.int64]],
+    sample_rate: float,
+    record_cost: NDArray[np.int64] | None = None,
+) -> list[NDArray[np.int64]]:
+    """The units of one Poisson batch, in the order in which to process them.
+
+    Args:
+        units: Record indices of each unit.
+        sample_rate: Inclusion probability, 0 < q <= 1.
+        record_cost: Optional, shape (records,): relative cost of a record (its length). Units
+            come in the order of it, so that records padded together are alike.
+    """
+    sampled = [units[i] for i in poisson_sample(len(units), sample_rate)]
+    if record_cost is not None:
+        sampled.sort(key=lambda unit: int(record_cost[unit].max(initial=0)))
+    return sampled
+
+
 def cap_contributions(units: Sequence[NDArray[np.int64]], at_most: int) -> list[NDArray[np.int64]]:
     """At most so many records of each unit, a uniformly random subset of its own.
 

@@ -12,7 +12,7 @@ describe.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -25,7 +25,7 @@ from torch import nn
 from privacy.errors import TrainingError
 from privacy.noise import GaussianSource
 from privacy.plan import CLIP_TOLERANCE, PrivacyPlan
-from privacy.sampling import poisson_sample
+from privacy.sampling import sampled_units
 
 Collate = Callable[[NDArray[np.int64]], Any]
 """Record indices, shape (b,), to a batch that the loss understands."""
@@ -145,9 +145,10 @@ class ClippedSum:
         self._optimizer.zero_grad(set_to_none=True)
 
     def take_sum(self) -> torch.Tensor:
-        """The running clipped sum as one float64 vector, and start anew. For tests and the gate.
+        """The running clipped sum as one float64 vector, and start anew.
 
-        This is *not* private: it must never reach anything that leaves the site.
+        For the admission gate, and for distributed noise, which rounds it and adds a share. It is
+        *not* private: it must never reach anything that leaves the site.
         """
         parts = []
         for parameter in self._parameters:
@@ -261,8 +262,10 @@ class PrivateTrainer:
             n: p.detach().clone() for n, p in self._model.named_parameters() if p.requires_grad
         }
         with self._clipped_sum as clipped_sum:
-            for step, units in enumerate(self._batches(), start=1):
-                clipped_sum.accumulate(units)
+            for step in range(1, self._plan.steps_per_round + 1):
+                clipped_sum.accumulate(
+                    sampled_units(self._units, self._plan.sample_rate, self._record_cost)
+                )
                 clipped_sum.step()
                 if on_step is not None:
                     on_step(step)
@@ -272,15 +275,6 @@ class PrivateTrainer:
         for name, parameter in self._model.named_parameters():
             if name in trained and torch.equal(parameter, trained[name]):
                 raise TrainingError(f"parameter {name} did not move in a round: it is not trained")
-
-    def _batches(self) -> Iterator[list[NDArray[np.int64]]]:
-        for _ in range(self._plan.steps_per_round):
-            sampled = poisson_sample(len(self._units), self._plan.sample_rate)
-            units = [self._units[i] for i in sampled]
-            if self._record_cost is not None:
-                cost = self._record_cost
-                units.sort(key=lambda unit: int(cost[unit].max(initial=0)))
-            yield units
 
 
 class _SecureNoiseOptimizer(DPOptimizer):  # type: ignore[misc]

@@ -64,7 +64,7 @@ class Scripted:
 def scripted(*pairs):
     """One normal made of the given (radius, angle) words, one pair a term."""
     source = GaussianSource()
-    source._stream = Scripted(*pairs)
+    source._words._stream = Scripted(*pairs)
     return source.normal(1)[0]
 
 
@@ -119,7 +119,7 @@ def in_fork(source, *, spoil=False):
     pid = os.fork()
     if pid == 0:
         if spoil:
-            source._pid = os.getpid()
+            source._words._pid = os.getpid()
         os.write(writing, source.normal(16).tobytes())
         os._exit(0)
     os.waitpid(pid, 0)
@@ -145,7 +145,7 @@ def test_noise_and_sampling_share_no_source(monkeypatch):
     """Each is made to repeat itself in turn; the other goes on as before."""
     fixed = types.SimpleNamespace(urandom=lambda size: b"\x5a" * size, getpid=os.getpid)
     with monkeypatch.context() as patch:
-        patch.setattr("privacy.noise.os", fixed)
+        patch.setattr("privacy.keystream.os", fixed)
         np.testing.assert_array_equal(GaussianSource().normal(8), GaussianSource().normal(8))
         assert not np.array_equal(poisson_sample(512, 0.5), poisson_sample(512, 0.5))
     with monkeypatch.context() as patch:
@@ -154,7 +154,7 @@ def test_noise_and_sampling_share_no_source(monkeypatch):
         assert not np.isin(GaussianSource().normal(8), GaussianSource().normal(8)).any()
     # Drawing a sample does not move the noise's stream, nor the other way round.
     with monkeypatch.context() as patch:
-        patch.setattr("privacy.noise.os", fixed)
+        patch.setattr("privacy.keystream.os", fixed)
         first, second = GaussianSource(), GaussianSource()
         poisson_sample(512, 0.5)
         np.testing.assert_array_equal(first.normal(8), second.normal(8))

@@ -5,8 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from privacy import PrivacyPlan, TrainingError
-from privacy import training as training_module
+from privacy import PrivacyPlan, TrainingError, sampling
 from privacy.plan import CLIP_TOLERANCE
 from privacy.training import ClippedSum, PrivateTrainer
 
@@ -335,13 +334,13 @@ def trainer(model, data, **changes):
 def test_a_round_trains_what_the_plan_charges(monkeypatch):
     model, data = linear(), rows(20)
     samples, steps, finished = [], [], []
-    real_sample = training_module.poisson_sample
+    real_sample = sampling.poisson_sample
 
     def sample(units, rate):
         samples.append((units, rate))
         return real_sample(units, rate)
 
-    monkeypatch.setattr(training_module, "poisson_sample", sample)
+    monkeypatch.setattr("privacy.sampling.poisson_sample", sample)
     real_step = ClippedSum.step
     monkeypatch.setattr(ClippedSum, "step", lambda self: (steps.append(1), real_step(self)))
     charged = plan(steps_per_round=5, sample_rate=0.3)
@@ -393,7 +392,7 @@ def test_physical_batch_size_is_checked(size):
 
 
 def test_processing_order_follows_cost_and_leaves_the_sample_alone(monkeypatch):
-    monkeypatch.setattr(training_module, "poisson_sample", lambda *_: np.array([0, 1, 2]))
+    monkeypatch.setattr("privacy.sampling.poisson_sample", lambda *_: np.array([0, 1, 2]))
     seen = []
     monkeypatch.setattr(ClippedSum, "accumulate", lambda _, units: seen.append(units))
     units = [np.array([0, 1]), np.array([2]), np.array([3])]
