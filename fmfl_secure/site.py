@@ -6,7 +6,7 @@ wrong with data or training is told to others as one generic code.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from aggregation import Identity, RoundPlan, SiteAttempt, SqliteJournal, quantize
+from fmfl_secure.anchor_store import AnchorStore
+from fmfl_secure.atomic import write_files
 from fmfl_secure.config import FederationConfig, SiteConfig, SiteEntry, load_site
 from fmfl_secure.errors import ConfigError, RunError
 from fmfl_secure.models import Layout
@@ -33,8 +35,10 @@ from fmfl_secure.statement import describe_ledger, sign_statement
 from fmfl_secure.tasks import Task, TaskData
 from fmfl_secure.updates import UpdateStore
 from fmfl_secure.workspace import Members
-from privacy import Ledger, PrivacyPlan
+from privacy import Anchor, Ledger, LedgerLocked, PrivacyPlan, read_anchors
 from privacy.training import PrivateTrainer
+
+LOST_HEADS = "lost-heads.jsonl"
 
 
 class Site:
@@ -78,6 +82,7 @@ class Site:
         self._members = Members.load(folder / "members.json")
         self._journal = SqliteJournal(folder / "journal.sqlite")
         self._updates = UpdateStore.open(folder)
+        self.others = AnchorStore(folder / "anchors.sqlite")  # heads of the other sites' ledgers
         self._plan: PrivacyPlan | None = None
         self._ledger: Ledger | None = None
         if config.privacy.mode != "none":
@@ -105,7 +110,8 @@ class Site:
         return adapter_digest(adapter_bytes(self._model))
 
     def _open_ledger(self) -> Ledger:
-        ledger = Ledger(self._folder / self._settings.budget.ledger, signer=self._identity)
+        settings = self._settings.budget
+        ledger = Ledger(settings.ledger_from(self._folder), signer=self._identity)
         budget = ledger.budget()
         if budget.public_key != self._identity.public.key:
             raise ConfigError(
@@ -122,7 +128,40 @@ class Site:
                 f"{self.name}: the ledger's unit is {budget.unit!r}, the federation's "
                 f"{self._config.task.unit!r}; a ledger's unit never changes"
             )
+        if settings.anchors:
+            place = self._folder / settings.anchors
+            if not ledger.hold_to(read_anchors(place)):
+                raise ConfigError(
+                    f"{self.name}: {place} holds no anchor of this ledger",
+                    hint="fmfl-secure ledger anchor makes one, for the data-protection officer.",
+                )
         return ledger
+
+    def hold_to(self, anchors: Iterable[str]) -> None:
+        """Check the ledger against heads that others kept of it. Before `begin`, in every run.
+
+        Heads that it lacks are written to `lost-heads.jsonl` in the site's folder, for the officer.
+
+        Raises:
+            LedgerLocked: It lacks one: it was rolled back, truncated or forked.
+            LedgerError: One is not an anchor.
+        """
+        if self._ledger is None:
+            return
+        kept = [Anchor.parse(line) for line in anchors]
+        file = self._folder / LOST_HEADS
+        try:
+            self._ledger.hold_to(kept)
+        except LedgerLocked as error:
+            lost = "".join(anchor.line + "\n" for anchor in kept if anchor.head in error.heads)
+            write_files(self._folder, {LOST_HEADS: lost.encode()})
+            hint = f"{error.hint} {self._ledger.name} --anchor {file}"
+            raise LedgerLocked(f"{self.name}: {error}", heads=error.heads, hint=hint) from error
+        file.unlink(missing_ok=True)
+
+    def anchor(self) -> str | None:
+        """The ledger's head, signed, for others to keep; None without a ledger."""
+        return None if self._ledger is None else self._ledger.anchor().line
 
     def begin(self) -> None:
         """Check the run against this site's policy and reserve its worst case. Reads no data.

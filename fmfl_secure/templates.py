@@ -24,7 +24,8 @@ visibility = "private"           # "public" only if anyone may see every row
 # The people in the data, by a name of your own. The ledger belongs to them, not to the file:
 # every data set about the same people must name the same population and ledger.
 population = "{name}"
-ledger = "ledger.sqlite"
+ledger = "ledger.sqlite"         # or "postgresql://USER@HOST/DATABASE?schema=NAME"
+# anchors = "/media/officer"     # the data-protection officer's anchors, kept outside the backup
 
 [policy]
 min_sites = {min_sites}                    # smallest cohort this site is summed with, at least 3

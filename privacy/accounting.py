@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import dp_accounting
 import numpy as np
@@ -276,14 +276,30 @@ def _least_noise(
     guess = 1.0
     for aim in (1.0, 1.0, 1.0, 1.0 + tolerance / 4, 1.0 - tolerance / 4):
         guess *= aim * math.sqrt(min(max(excess(guess), 1e-2), 1e2))
+    noise_multiplier = least_noise(passes, tolerance=tolerance)
+    if noise_multiplier is None:
+        raise PlanError(
+            f"no noise multiplier up to {_MAX_NOISE_MULTIPLIER:.0f} gives epsilon {epsilon} "
+            f"at delta {delta} over {steps} steps at sample rate {sample_rate}"
+        )
+    return noise_multiplier
+
+
+def least_noise(passes: Callable[[float], bool], *, tolerance: float) -> float | None:
+    """The least noise multiplier that passes, to a relative `tolerance`; None if none does.
+
+    Args:
+        passes: Whether a noise multiplier is enough; more noise never fails where less passes.
+        tolerance: Relative distance to a noise multiplier that does not pass.
+
+    Returns:
+        One that passes, at least 0.05 and below 2 x 10,000.
+    """
     low, high = 0.05, 1.0
     while not passes(high):
         low, high = high, high * 2.0
         if high > _MAX_NOISE_MULTIPLIER:
-            raise PlanError(
-                f"no noise multiplier up to {_MAX_NOISE_MULTIPLIER:.0f} gives epsilon {epsilon} "
-                f"at delta {delta} over {steps} steps at sample rate {sample_rate}"
-            )
+            return None
     while high / low > 1.0 + tolerance:
         middle = math.sqrt(low * high)
         low, high = (low, middle) if passes(middle) else (middle, high)
