@@ -17,6 +17,7 @@ import msgspec
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.server_optimizers import ServerOptimizerName
 from privacy import SitePolicy
+from privacy.storage import is_url, without_secrets
 
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]  # finite: JSON has no infinity
 NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
@@ -279,11 +280,23 @@ class SiteBudget(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     Attributes:
         population: The custodian's name for the people in the data; the ledger belongs to it.
-        ledger: Where the ledger is. Every data set about the same people names the same one.
+        ledger: Where the ledger is: a file, or the URL of a PostgreSQL database. Every data set
+            about the same people names the same one.
+        anchors: File or folder of the data-protection officer's anchors, which the ledger has to
+            hold before anything is reserved; empty for none.
     """
 
     population: NonEmpty
     ledger: NonEmpty = "ledger.sqlite"
+    anchors: str = ""
+
+    def __repr__(self) -> str:
+        ledger = without_secrets(self.ledger)
+        return f"SiteBudget({self.population!r}, ledger={ledger!r}, anchors={self.anchors!r})"
+
+    def ledger_from(self, folder: Path) -> Path | str:
+        """Where the ledger is, seen from a site's folder. A URL may hold a password."""
+        return self.ledger if is_url(self.ledger) else folder / self.ledger
 
 
 class SiteConfig(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):

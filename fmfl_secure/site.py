@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from aggregation import Identity, RoundPlan, SiteAttempt, SqliteJournal
+from fmfl_secure.anchor_store import AnchorStore
+from fmfl_secure.atomic import write_files
 from fmfl_secure.config import FederationConfig, SiteConfig, SiteEntry, load_site
 from fmfl_secure.errors import KNOWN_ERRORS, ConfigError, RunError, SiteFailure
 from fmfl_secure.local_training import train_locally
@@ -35,8 +37,19 @@ from fmfl_secure.statement import describe_ledger, sign_statement
 from fmfl_secure.tasks import Task, TaskData
 from fmfl_secure.updates import UpdateStore
 from fmfl_secure.workspace import Members
-from privacy import Dataset, DatasetCap, Ledger, PrivacyPlan, check_policy
+from privacy import (
+    Anchor,
+    Dataset,
+    DatasetCap,
+    Ledger,
+    LedgerLocked,
+    PrivacyPlan,
+    check_policy,
+    read_anchors,
+)
 from privacy.sampling import cap_contributions
+
+LOST_HEADS = "lost-heads.jsonl"
 
 
 class Site:
@@ -81,6 +94,7 @@ class Site:
         self._members = Members.load(folder / "members.json")
         self._journal = SqliteJournal(folder / "journal.sqlite")
         self._updates = UpdateStore.open(folder)
+        self.others = AnchorStore(folder / "anchors.sqlite")  # heads of the other sites' ledgers
         self._plan: PrivacyPlan | None = None
         self._ledger: Ledger | None = None
         if config.privacy.mode != "none":
@@ -130,7 +144,8 @@ class Site:
         return adapter_digest(self._server_step.start(self._model))
 
     def _open_ledger(self) -> Ledger:
-        ledger = Ledger(self._folder / self._settings.budget.ledger, signer=self._identity)
+        settings = self._settings.budget
+        ledger = Ledger(settings.ledger_from(self._folder), signer=self._identity)
         budget = ledger.budget()
         if budget.public_key != self._identity.public.key:
             raise ConfigError(
@@ -147,7 +162,40 @@ class Site:
                 f"{self.name}: the ledger's unit is {budget.unit!r}, the federation's "
                 f"{self._config.task.unit!r}; a ledger's unit never changes"
             )
+        if settings.anchors:
+            place = self._folder / settings.anchors
+            if not ledger.hold_to(read_anchors(place)):
+                raise ConfigError(
+                    f"{self.name}: {place} holds no anchor of this ledger",
+                    hint="fmfl-secure ledger anchor makes one, for the data-protection officer.",
+                )
         return ledger
+
+    def hold_to(self, anchors: Iterable[str]) -> None:
+        """Check the ledger against heads that others kept of it. Before `begin`, in every run.
+
+        Heads that it lacks are written to `lost-heads.jsonl` in the site's folder, for the officer.
+
+        Raises:
+            LedgerLocked: It lacks one: it was rolled back, truncated or forked.
+            LedgerError: One is not an anchor.
+        """
+        if self._ledger is None:
+            return
+        kept = [Anchor.parse(line) for line in anchors]
+        file = self._folder / LOST_HEADS
+        try:
+            self._ledger.hold_to(kept)
+        except LedgerLocked as error:
+            lost = "".join(anchor.line + "\n" for anchor in kept if anchor.head in error.heads)
+            write_files(self._folder, {LOST_HEADS: lost.encode()})
+            hint = f"{error.hint} {self._ledger.name} --anchor {file}"
+            raise LedgerLocked(f"{self.name}: {error}", heads=error.heads, hint=hint) from error
+        file.unlink(missing_ok=True)
+
+    def anchor(self) -> str | None:
+        """The ledger's head, signed, for others to keep; None without a ledger."""
+        return None if self._ledger is None else self._ledger.anchor().line
 
     def begin(self) -> None:
         """Check the run against this site's policy and reserve its worst case. Reads no data.

@@ -25,7 +25,8 @@ visibility = "private"           # "public" only if anyone may see every row
 # The people in the data, by a name of your own. The ledger belongs to them, not to the file:
 # every data set about the same people must name the same population and ledger.
 population = "{name}"
-ledger = "ledger.sqlite"
+ledger = "ledger.sqlite"         # or "postgresql://USER@HOST/DATABASE?schema=NAME"
+# anchors = "/media/officer"     # the data-protection officer's anchors, kept outside the backup
 
 # What this site allows. A run that asks for more is refused before data are read; others hear a
 # code such as policy.rounds and nothing else. What is left out is not limited.

@@ -3,10 +3,11 @@
     DIR/
       federation.toml             public settings
       members.json                public keys of all parties
-      coordinator/ aggregator/    identity.pem
+      coordinator/                identity.pem, anchors.sqlite
+      aggregator/                 identity.pem
       decryptor/                  identity.pem, journal.sqlite
       sites/NAME/                 site.toml, identity.pem, storage.key, members.json (pinned),
-                                  ledger.sqlite, journal.sqlite, updates.sqlite
+                                  ledger.sqlite, journal.sqlite, updates.sqlite, anchors.sqlite
 
 In the embedded engine all folders lie side by side; nothing in one refers to another's, and each
 may move to a machine of its own.
@@ -27,6 +28,7 @@ from fmfl_secure.errors import ConfigError
 from fmfl_secure.templates import site_toml
 from privacy import Ledger
 from privacy.accounting import filter_orders
+from privacy.storage import without_secrets
 
 COORDINATOR, AGGREGATOR, DECRYPTOR = "coordinator", "aggregator", "decryptor"
 DATA_PATTERN = "data/{site}.csv"
@@ -164,18 +166,21 @@ def initialise(
         _site_file(site_folder, entry.name, config, data, created)
         budget = load_site(site_folder / "site.toml").budget
         is_new = not (site_folder / "identity.pem").exists()
-        if not is_new and not (site_folder / budget.ledger).is_file():
+        ledger = budget.ledger_from(site_folder)
+        has_ledger = Ledger.exists(ledger)
+        if not is_new and not has_ledger:
             raise ConfigError(
-                f"{entry.name} has an identity, and its ledger {site_folder / budget.ledger} is "
+                f"{entry.name} has an identity, and its ledger {without_secrets(str(ledger))} is "
                 "missing",
                 hint="Restore it from a backup: what it says was spent cannot be forgotten.",
             )
         identity = _identity(site_folder, entry.name, created)
         sites[entry.name] = identity.public
         _storage_key(site_folder)
-        if is_new:
+        # One that is there is of another data set of the same population.
+        if is_new and not has_ledger:
             _first_grant(
-                site_folder,
+                ledger,
                 identity,
                 budget,
                 unit=config.task.unit,
@@ -230,7 +235,7 @@ def _storage_key(folder: Path) -> None:
 
 
 def _first_grant(
-    folder: Path,
+    location: Path | str,
     identity: Identity,
     budget: SiteBudget,
     *,
@@ -239,15 +244,12 @@ def _first_grant(
     delta: float,
     created: list[str],
 ) -> None:
-    path = folder / budget.ledger
-    if path.exists():
-        return  # another data set of the same population, which has its ledger already
     ledger = Ledger.create(
-        path,
+        location,
         population=budget.population,
         unit=unit,
         signer=identity,
         public_key=identity.public.key,
     )
     ledger.grant(epsilon=epsilon, delta=delta, purpose="first grant, made by init")
-    created.append(f"{path}: epsilon {epsilon:g} at delta {delta:g} granted")
+    created.append(f"{ledger.name}: epsilon {epsilon:g} at delta {delta:g} granted")

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from privacy.accounting import (
@@ -39,6 +39,7 @@ from privacy.accounting import (
     zero_cost,
 )
 from privacy.affordability import Allowance, Headroom, largest_run
+from privacy.anchors import Anchor
 from privacy.chain import Record
 from privacy.datasets import Dataset, parse_dataset
 from privacy.entries import (
@@ -188,8 +189,10 @@ class Budget:
             at=at,
         )
         for charge in recovery.charges:
-            before = self._committed[charge.grant]
-            self._committed[charge.grant] = add_costs(before, charge.cost, charge.rounds)
+            after = add_costs(self._committed[charge.grant], charge.cost, charge.rounds)
+            self._committed[charge.grant] = after
+            epsilon = epsilon_spent(after, self.grants[charge.grant - 1].delta)
+            self.history.append(Spend("", 0, charge.grant, epsilon, at))
         self.recoveries.append(recovery)
 
     # Heads that others kept.
@@ -229,6 +232,24 @@ class Budget:
             hint="Put the ledger back that the heads are of. Where it is lost, the data-protection "
             "officer records what to charge for it: fmfl-secure ledger recover",
         )
+
+    def own_heads(self, anchors: Iterable[Anchor]) -> list[str]:
+        """Heads of the anchors that are of this population and signed by this site."""
+        mine = (self.population, self.public_key.hex())
+        return [a.head for a in anchors if (a.population, a.public_key) == mine]
+
+    def require_anchors(self, anchors: Iterable[Anchor]) -> int:
+        """Check that the ledger holds the heads of all anchors that are its own.
+
+        Returns:
+            How many are.
+
+        Raises:
+            LedgerLocked: It lacks some.
+        """
+        heads = self.own_heads(anchors)
+        self.require_heads(heads)
+        return len(heads)
 
     # What a run may do.
 
@@ -411,13 +432,18 @@ class Budget:
         )
 
 
+def is_head(text: str) -> bool:
+    """Whether a text has the form `SEQUENCE:DIGEST`."""
+    return _HEAD.fullmatch(text) is not None
+
+
 def parse_head(head: str) -> tuple[int, str]:
     """Sequence and digest of `SEQUENCE:DIGEST`.
 
     Raises:
         LedgerError: It is not in that form.
     """
-    if not (isinstance(head, str) and _HEAD.fullmatch(head)):
+    if not (isinstance(head, str) and is_head(head)):
         raise LedgerError(f"{str(head)[:90]!r} is not an anchor, expected SEQUENCE:DIGEST")
     sequence, _, digest = head.partition(":")
     return int(sequence), digest

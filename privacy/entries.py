@@ -170,13 +170,13 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class Spend:
-    """One training that began, and where it left its grant.
+    """One training that began, or one charge for a lost history, and where it left its grant.
 
     Attributes:
-        run: Run id.
-        round: Round number.
+        run: Run id; empty for a lost history.
+        round: Round number; 0 for a lost history.
         grant: Number of the grant.
-        epsilon: Epsilon of all that was spent of this grant so far, this training included.
+        epsilon: Epsilon of all that was spent of this grant so far, this included.
         at: UTC time of the record.
     """
 

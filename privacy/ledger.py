@@ -32,46 +32,14 @@ from pathlib import Path
 from privacy.accounting import filter_orders
 from privacy.anchors import Anchor
 from privacy.budget import Budget
-from privacy.chain import Record, Signer, new_record, verify_chain, verify_lines
+from privacy.chain import Record, Signer, new_record, verify_chain
 from privacy.datasets import Dataset
 from privacy.entries import Charge, Grant, GrantStatus, Recovery, Reservation
-from privacy.errors import (
-    LedgerDamaged,
-    LedgerError,
-    LedgerUnavailable,
-    StorageDamaged,
-    StorageError,
-    StorageExists,
-    StorageMissing,
-)
+from privacy.errors import LedgerDamaged, LedgerError
 from privacy.events import Event, NonPrivate
+from privacy.ledger_store import TABLES, insert, ledger_errors, open_ledger_store, read
 from privacy.plan import RELATION
-from privacy.storage import Store, Transaction, open_store
-
-_APPLICATION_ID = 0x464D464C  # "FMFL", in the SQLite header
-_SCHEMA = "fmfl_ledger"  # in PostgreSQL, where the URL names none
-
-# The triggers keep honest tools honest; against others there is the chain.
-_TABLES = {
-    "sqlite": (
-        "CREATE TABLE records (sequence INTEGER PRIMARY KEY, line TEXT NOT NULL) STRICT",
-        """CREATE TRIGGER records_are_not_edited BEFORE UPDATE ON records
-             BEGIN SELECT RAISE(ABORT, 'ledger records are append-only'); END""",
-        """CREATE TRIGGER records_are_not_deleted BEFORE DELETE ON records
-             BEGIN SELECT RAISE(ABORT, 'ledger records are append-only'); END""",
-        # REPLACE deletes without a word to the trigger above.
-        """CREATE TRIGGER records_are_not_replaced BEFORE INSERT ON records
-             WHEN EXISTS (SELECT 1 FROM records WHERE sequence = NEW.sequence)
-             BEGIN SELECT RAISE(ABORT, 'ledger records are append-only'); END""",
-    ),
-    "postgresql": (
-        "CREATE TABLE records (sequence BIGINT PRIMARY KEY, line TEXT NOT NULL)",
-        """CREATE FUNCTION records_are_append_only() RETURNS trigger LANGUAGE plpgsql AS
-             $$ BEGIN RAISE EXCEPTION 'ledger records are append-only'; END $$""",
-        """CREATE TRIGGER records_are_not_edited BEFORE UPDATE OR DELETE OR TRUNCATE ON records
-             FOR EACH STATEMENT EXECUTE FUNCTION records_are_append_only()""",
-    ),
-}
+from privacy.storage import Transaction
 
 
 class Ledger:
@@ -88,7 +56,7 @@ class Ledger:
     """
 
     def __init__(self, location: Path | str, *, signer: Signer | None = None) -> None:
-        self._store: Store = _open(location)
+        self._store = open_ledger_store(location)
         self._signer = signer
         self._heads: set[str] = set()  # that must be in it for anything to be charged
         self.budget()  # refuse a damaged ledger at once
@@ -108,8 +76,8 @@ class Ledger:
         Raises:
             LedgerUnavailable: It cannot be known.
         """
-        store = _open(location)
-        with _ledger_errors(store):
+        store = open_ledger_store(location)
+        with ledger_errors(store):
             return store.exists()
 
     @classmethod
@@ -146,9 +114,9 @@ class Ledger:
             Budget.replay(verify_chain([record.to_line()], public_key))
         except (LedgerDamaged, ValueError) as error:
             raise LedgerError(f"the signer and the public key do not agree: {error}") from error
-        store = _open(location)
-        with _ledger_errors(store), store.create(_TABLES[store.dialect]) as transaction:
-            _insert(transaction, record)
+        store = open_ledger_store(location)
+        with ledger_errors(store), store.create(TABLES[store.dialect]) as transaction:
+            insert(transaction, record)
         return cls(location, signer=signer)
 
     def grant(self, *, epsilon: float, delta: float, purpose: str = "") -> Grant:
@@ -313,8 +281,8 @@ class Ledger:
             LedgerUnavailable: They cannot be reached.
             LedgerDamaged: One does not verify.
         """
-        with _ledger_errors(self._store), self._store.read() as transaction:
-            return _read(transaction)
+        with ledger_errors(self._store), self._store.read() as transaction:
+            return read(transaction)
 
     def head(self) -> tuple[int, str]:
         """Sequence and digest of the last record: what others keep as an anchor."""
@@ -357,8 +325,7 @@ class Ledger:
             LedgerLocked: It lacks one.
         """
         budget = self.budget()
-        mine = (budget.population, budget.public_key.hex())
-        heads = [a.head for a in anchors if (a.population, a.public_key) == mine]
+        heads = budget.own_heads(anchors)
         self._heads.update(heads)
         budget.require_heads(heads)
         return len(heads)
@@ -366,8 +333,8 @@ class Ledger:
     @contextmanager
     def _transaction(self, *, locks: bool = False) -> Iterator[tuple[Budget, _Append]]:
         signer = self._require_signer()
-        with _ledger_errors(self._store), self._store.write() as transaction:
-            records = _read(transaction)
+        with ledger_errors(self._store), self._store.write() as transaction:
+            records = read(transaction)
             budget = Budget.replay(records)
             if locks:
                 budget.require_heads(sorted(self._heads))
@@ -393,48 +360,15 @@ class _Append:
 
     def __call__(self, kind: str, body: dict[str, object]) -> None:
         self.record = new_record(previous=self._last, kind=kind, body=body, signer=self._signer)
-        _insert(self._transaction, self.record)
-
-
-def _open(location: Path | str) -> Store:
-    try:
-        return open_store(location, schema=_SCHEMA, application_id=_APPLICATION_ID)
-    except StorageError as error:
-        raise LedgerUnavailable(str(error), hint=error.hint) from error
-
-
-@contextmanager
-def _ledger_errors(store: Store) -> Iterator[None]:
-    """Storage's errors in this module's words."""
-    try:
-        yield
-    except StorageMissing as error:
-        raise LedgerError(
-            f"no ledger at {store.name}", hint="Create one with a first grant."
-        ) from error
-    except StorageExists as error:
-        raise LedgerError(f"{error}; a ledger is never replaced") from error
-    except StorageDamaged as error:
-        raise LedgerDamaged(f"not a readable ledger: {error}", hint=error.hint) from error
-    except StorageError as error:
-        raise LedgerUnavailable(str(error), hint=error.hint) from error
+        insert(self._transaction, self.record)
 
 
 def _require_readable(transaction: Transaction) -> None:
     """What was just appended must verify as it will when it is read back, signature included."""
     try:
-        Budget.replay(_read(transaction))
+        Budget.replay(read(transaction))
     except LedgerDamaged as error:
         raise LedgerError(
             f"the ledger is unchanged: what was to be added would not verify: {error}",
             hint="Check that the signer is the identity that the ledger was created with.",
         ) from error
-
-
-def _insert(transaction: Transaction, record: Record) -> None:
-    transaction.execute("INSERT INTO records VALUES (?, ?)", record.sequence, record.to_line())
-
-
-def _read(transaction: Transaction) -> list[Record]:
-    lines = [row[0] for row in transaction.execute("SELECT line FROM records ORDER BY sequence")]
-    return verify_lines(lines)

@@ -1,9 +1,10 @@
-"""`fmfl-secure ledger`: a population's privacy budget."""
+"""`fmfl-secure ledger`: a population's privacy budget, for its custodian and its officer."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -11,20 +12,32 @@ from rich.table import Column, Table
 
 from fmfl_secure.cli._console import console, say
 
+if TYPE_CHECKING:
+    from aggregation import Identity
+    from privacy import Budget, Event
+
 app = typer.Typer(
     help="A population's privacy budget.", no_args_is_help=True, rich_markup_mode=None
 )
 
+LedgerPlace = Annotated[
+    str, typer.Argument(metavar="LEDGER", help="A ledger's file, or its PostgreSQL URL.")
+]
+SiteKey = Annotated[
+    Path | None,
+    typer.Option(help="The site's key; default: identity.pem beside the ledger's file."),
+]
+
 
 @app.command("show")
-def show(path: Annotated[Path, typer.Argument(help="A ledger file.")]) -> None:
+def show(ledger: LedgerPlace) -> None:
     """Show a ledger: grants, runs, what is spent and left.
 
     Example: fmfl-secure ledger show pilot/sites/site-1/ledger.sqlite
     """
-    from privacy.ledger import Ledger
+    from privacy import Ledger
 
-    budget = Ledger(path).budget()
+    budget = Ledger(ledger).budget()
     say(f"population {budget.population!r}, unit {budget.unit!r}, add or remove one unit")
     grants = Table("grant", "date", "epsilon", "delta", "spent", "held", "left", "purpose")
     for status in budget.status():
@@ -52,46 +65,219 @@ def show(path: Annotated[Path, typer.Argument(help="A ledger file.")]) -> None:
             "open" if held.open else "closed",
         )
     console.print(runs)
+    _show_exceptions(budget)
+
+
+def _show_exceptions(budget: Budget) -> None:
+    for recovery in budget.recoveries:
+        charged = ", ".join(
+            f"{c.rounds} x {_mechanism(c.event)} on grant {c.grant}" for c in recovery.charges
+        )
+        say(f"{recovery.at[:10]}: for a lost history ({recovery.reason}): {charged or 'nothing'}")
+    for run in budget.non_private:
+        say(f"run {run} used data without privacy: nothing is left of any grant")
+
+
+def _mechanism(event: Event) -> str:
+    from privacy import NonPrivate
+
+    if isinstance(event, NonPrivate):
+        return "a cost without bound"
+    return f"{event.steps} steps at rate {event.sample_rate:g}, noise {event.noise_multiplier:.4f}"
 
 
 @app.command("verify")
 def verify(
-    path: Annotated[Path, typer.Argument(help="A ledger file.")],
+    ledger: Annotated[
+        str,
+        typer.Argument(
+            metavar="LEDGER", help="A ledger's file or PostgreSQL URL, or an export of one (.json)."
+        ),
+    ],
     head: Annotated[
         str | None, typer.Option(help="A head seen earlier, SEQUENCE:DIGEST, that must be in it.")
+    ] = None,
+    anchor: Annotated[
+        list[Path] | None,
+        typer.Option(help="File or folder of anchors that must be in it; may be repeated."),
     ] = None,
 ) -> None:
     """Verify a ledger's chain, signatures and arithmetic; exit code 0 only if all hold.
 
-    Example: fmfl-secure ledger verify pilot/sites/site-1/ledger.sqlite
+    Example: fmfl-secure ledger verify pilot/sites/site-1/ledger.sqlite --anchor /media/officer
     """
-    from privacy.ledger import Ledger
+    from privacy import Budget, Ledger, LedgerError, read_anchors
+    from privacy.export import read_export
+    from privacy.storage import without_secrets
 
-    ledger = Ledger(path)
+    if ledger.endswith(".json"):
+        try:
+            records = read_export(Path(ledger).read_text("utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise LedgerError(f"cannot read {ledger}: {error}") from error
+    else:
+        records = Ledger(ledger).records()
+    budget = Budget.replay(records)
+    kept = budget.require_anchors([a for path in anchor or () for a in read_anchors(path)])
+    if anchor and not kept:
+        raise LedgerError("none of the anchors is of this ledger")
     if head is not None:
-        ledger.require_anchor(head)
-    sequence, digest = ledger.head()
-    say(f"{path} verifies: {sequence} records, head {sequence}:{digest}")
+        budget.require_heads([head])
+    say(f"{without_secrets(ledger)} verifies: {len(records)} records, head {records[-1].head}")
+    if kept:
+        say(f"it holds {kept} anchored heads")
 
 
 @app.command("grant")
 def grant(
-    path: Annotated[Path, typer.Argument(help="A ledger file in a site's folder.")],
+    ledger: LedgerPlace,
     epsilon: Annotated[float, typer.Option(help="What is permitted on top of earlier grants.")],
     delta: Annotated[float, typer.Option(help="At this delta.")],
     purpose: Annotated[str, typer.Option(help="What for.")],
-    identity: Annotated[
-        Path | None, typer.Option(help="The site's key; default: identity.pem beside the ledger.")
-    ] = None,
+    identity: SiteKey = None,
 ) -> None:
     """Permit more: the custodian's decision. Grants add up.
 
     Example: fmfl-secure ledger grant pilot/sites/site-1/ledger.sqlite --epsilon 2 --delta 1e-5
     --purpose 'follow-up study'
     """
-    from aggregation import Identity
-    from privacy.ledger import Ledger
+    from privacy import Ledger
 
-    signer = Identity.load(identity or path.parent / "identity.pem")
-    granted = Ledger(path, signer=signer).grant(epsilon=epsilon, delta=delta, purpose=purpose)
+    signer = _load_identity(ledger, identity)
+    granted = Ledger(ledger, signer=signer).grant(epsilon=epsilon, delta=delta, purpose=purpose)
     say(f"grant {granted.number}: epsilon {epsilon:g} at delta {delta:g}")
+
+
+@app.command("anchor")
+def anchor(
+    ledger: LedgerPlace,
+    output: Annotated[
+        Path, typer.Option(help="File to add the anchor to; keep it outside the backup.")
+    ],
+    identity: SiteKey = None,
+) -> None:
+    """Sign the ledger's head for the data-protection officer to keep.
+
+    Example: fmfl-secure ledger anchor pilot/sites/site-1/ledger.sqlite --output
+    /media/officer/site-1.jsonl
+    """
+    from privacy import Ledger, LedgerError
+
+    signed = Ledger(ledger, signer=_load_identity(ledger, identity)).anchor()
+    try:
+        with output.open("a", encoding="ascii") as file:
+            file.write(signed.line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise LedgerError(f"cannot write the anchor to {output}: {error}") from error
+    say(f"{output}: head {signed.head} of {signed.population!r}")
+
+
+@app.command("recover")
+def recover(
+    ledger: LedgerPlace,
+    anchor: Annotated[
+        list[str],
+        typer.Option(
+            help="What the ledger lacks: file or folder of anchors, or SEQUENCE:DIGEST; may be "
+            "repeated."
+        ),
+    ],
+    reason: Annotated[str, typer.Option(help="What happened, for whoever reads the ledger.")],
+    everything: Annotated[
+        bool, typer.Option("--everything", help="Charge all there is: no grant affords any more.")
+    ] = False,
+    nothing: Annotated[
+        bool, typer.Option("--nothing", help="Charge nothing: no training was lost.")
+    ] = False,
+    report: Annotated[
+        list[Path] | None,
+        typer.Option(help="report.json of a lost run, charged in full; may be repeated."),
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(help="Or: how many trainings were lost, repeats included.", min=1)
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of each.", min=1)] = None,
+    sample_rate: Annotated[float | None, typer.Option(help="Sample rate of each step.")] = None,
+    noise_multiplier: Annotated[
+        float | None, typer.Option(help="Noise multiplier of each step.")
+    ] = None,
+    grant: Annotated[int, typer.Option(help="Grant to charge.", min=1)] = 1,
+    identity: SiteKey = None,
+) -> None:
+    """Record what to charge for a history that the ledger lost, and unlock it.
+
+    The officer's decision: in doubt, charge more. Say what was lost by the reports of the runs, by
+    their figures, or charge everything.
+
+    Example: fmfl-secure ledger recover pilot/sites/site-1/ledger.sqlite --anchor
+    pilot/sites/site-1/lost-heads.jsonl --reason 'backup of Monday put back' --report
+    pilot/run-3/report.json
+    """
+    from fmfl_secure.recovery import lost_heads, lost_runs
+    from privacy import Ledger, LedgerError, PoissonSampledGaussian
+
+    figures = (rounds, steps, sample_rate, noise_multiplier)
+    by_figures = any(figure is not None for figure in figures)
+    if sum((everything, nothing, bool(report), by_figures)) != 1:
+        raise LedgerError(
+            "say what to charge in one way",
+            hint="--report, or --rounds with --steps, --sample-rate and --noise-multiplier, or "
+            "--everything, or --nothing",
+        )
+    opened = Ledger(ledger, signer=_load_identity(ledger, identity))
+    losses: list[tuple[int, Event, int]] | None = None if everything else []
+    if report:
+        losses = [(grant, event, times) for event, times in lost_runs(report)]
+    elif by_figures:
+        if rounds is None or steps is None or sample_rate is None or noise_multiplier is None:
+            raise LedgerError("--rounds, --steps, --sample-rate and --noise-multiplier go together")
+        losses = [(grant, PoissonSampledGaussian(sample_rate, noise_multiplier, steps), rounds)]
+    done = opened.recover(lost_heads(opened.budget(), anchor), reason=reason, losses=losses)
+    say(f"settled {len(done.heads)} lost heads; charged:")
+    for charge in done.charges:
+        say(f"  grant {charge.grant}: {charge.rounds} x {_mechanism(charge.event)}")
+    for status in opened.status():
+        say(f"grant {status.grant.number}: {status.epsilon_left:.4f} of epsilon is left")
+
+
+@app.command("export")
+def export(
+    ledger: LedgerPlace,
+    output: Annotated[Path | None, typer.Option(help="File to write; default: print.")] = None,
+    form: Annotated[
+        Literal["json", "csv"],
+        typer.Option("--format", help="json: everything, verifiable by itself; csv: the charges."),
+    ] = "json",
+) -> None:
+    """Write out all that a ledger says: grants, runs, every charge with its date, signatures.
+
+    Example: fmfl-secure ledger export pilot/sites/site-1/ledger.sqlite --output site-1.json
+    """
+    from fmfl_secure.atomic import write_files
+    from privacy import Ledger, LedgerError
+    from privacy.export import export_csv, export_json
+
+    records = Ledger(ledger).records()
+    text = export_json(records) if form == "json" else export_csv(records)
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    try:
+        write_files(output.parent, {output.name: text.encode()})
+    except OSError as error:
+        raise LedgerError(f"cannot write {output}: {error}") from error
+    say(f"{output}: {len(records)} records")
+
+
+def _load_identity(ledger: str, identity: Path | None) -> Identity:
+    from aggregation import Identity
+    from privacy import LedgerError
+    from privacy.storage import is_url
+
+    if identity is None and is_url(ledger):
+        raise LedgerError(
+            "a ledger in a database has no key beside it", hint="Name the site's: --identity FILE"
+        )
+    return Identity.load(identity or Path(ledger).parent / "identity.pem")

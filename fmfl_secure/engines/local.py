@@ -27,9 +27,11 @@ from aggregation import (
     SiteAttempt,
     SqliteJournal,
 )
+from fmfl_secure.anchor_store import AnchorStore
 from fmfl_secure.config import FederationConfig, load_federation
 from fmfl_secure.coordinator import Coordinator, resume_run, start_run
 from fmfl_secure.engines.base import Observer
+from fmfl_secure.engines.heads import HeadExchange
 from fmfl_secure.errors import KNOWN_ERRORS, RunError
 from fmfl_secure.models import Layout
 from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
@@ -105,6 +107,8 @@ class LocalEngine:
             pinned=members.pinned,
             min_cohort=self._config.federation.min_sites,
         )
+        kept = AnchorStore(self._workspace.role(COORDINATOR) / "anchors.sqlite")
+        self._heads = HeadExchange(kept, members)
         self._transcript = Transcript(output / "transcript.jsonl")
         self._sites: dict[str, Site] = {}
         self._refusals: dict[str, str] = store.refusals()  # of before an interruption
@@ -203,13 +207,11 @@ class LocalEngine:
                 )
             except KNOWN_ERRORS as error:
                 self._refuse(entry.name, error)
+        self._each(lambda site: self._heads.return_to(site, self._sites.values()))
 
     def _begin_sites(self) -> None:
-        for name in self._participating():
-            try:
-                self._sites[name].begin()
-            except KNOWN_ERRORS as error:
-                self._refuse(name, error)
+        self._each(Site.begin)
+        self._exchange_heads()
         participating = self._participating()
         if len(participating) < self._config.federation.min_sites:
             raise RunError(
@@ -217,6 +219,20 @@ class LocalEngine:
                 f"min_sites = {self._config.federation.min_sites}; no data was read",
                 hint="; ".join(f"{name}: {code}" for name, code in self._refusals.items()),
             )
+
+    def _exchange_heads(self) -> None:
+        """Every party keeps the head that each ledger has now."""
+        self._each(self._heads.take)
+        self._heads.keep()
+        self._each(self._heads.share_with)
+
+    def _each(self, call: Callable[[Site], object]) -> None:
+        """Call something for every site that takes part; one that fails there is out."""
+        for name in self._participating():
+            try:
+                call(self._sites[name])
+            except KNOWN_ERRORS as error:
+                self._refuse(name, error)
 
     def _participating(self) -> list[str]:
         return [name for name in self._sites if name not in self._refusals]
@@ -256,12 +272,16 @@ class LocalEngine:
                 attempt.updates[name] = site.train(  # 3
                     plan, self._coordinator.adapter, self._on_step(round_number, name)
                 )
-                attempt.readies[name] = site_attempt.ready()  # 4
-                attempt.sites[name] = site_attempt
+                ready = site_attempt.ready()  # 4
+                head = self._heads.take(site)  # with this round's charge in it
+                if head is not None:
+                    self._saw("coordinator", "anchor", head.encode(), plan, sender=name)
+                attempt.readies[name], attempt.sites[name] = ready, site_attempt
             except ReplayError:
                 opened.add(name)
             except KNOWN_ERRORS as error:
                 self._refuse(name, error)
+        self._heads.keep()
         return attempt
 
     def _sum_and_release(self, attempt: _Attempt) -> None:
@@ -356,6 +376,7 @@ class LocalEngine:
         )
 
     def _finish(self, record: RoundRecord) -> None:
+        self._exchange_heads()
         self._observer.round_finished(record, self._note_sites())
 
     def _note_sites(self) -> dict[str, float]:
@@ -391,6 +412,7 @@ class LocalEngine:
                 site.finish(evidence)
             except KNOWN_ERRORS as error:
                 self._refuse(name, error)
+        self._exchange_heads()
         return self._write("stopped" if reason else "finished", reason)
 
     def _write(
