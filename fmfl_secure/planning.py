@@ -88,7 +88,6 @@ def distributed_plan(config: FederationConfig, site: SiteEntry, size: int) -> Di
         repeats=privacy.repeats,
         epsilon=privacy.epsilon,
         delta=privacy.delta,
-        orders=filter_orders(privacy.epsilon, privacy.delta),
     )
 
 

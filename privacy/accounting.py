@@ -14,6 +14,10 @@ stays below
 the conversion of Canonne, Kamath and Steinke (arXiv 2004.00010, Prop. 12). This holds under
 fully adaptive choice of every later mechanism, which a PLD bound does not: **the guarantee is
 the grant**, and PLD is shown beside it as what fixed-in-advance parameters would have given.
+
+Divergences of distributed noise hold but for a small probability, which adds to delta. A grant
+that admits such noise sets `FAILURE_SHARE` of its delta apart for that from the start, and is
+filtered at `filter_delta`, the rest.
 """
 
 from __future__ import annotations
@@ -43,6 +47,8 @@ _REFERENCE_WORKLOADS = ((0.01, 1000), (0.05, 200), (0.1, 100), (0.2, 40), (0.25,
 MAX_ORDER = 256
 _PATIENCE = 4  # orders
 _MAX_NOISE_MULTIPLIER = 10_000.0
+
+FAILURE_SHARE = 2.0**-10
 
 RdpCost = Mapping[int, int | None]  # order -> cost in RDP_UNIT, None for infinite
 
@@ -104,6 +110,11 @@ def _skellam_cost(event: PoissonSampledSkellam, order: int) -> float:
 
 def _with_margins(rho: float, steps: int) -> float:
     return (rho * (1.0 + _FLOAT_MARGIN) + steps * _STEP_MARGIN) * RDP_UNIT
+
+
+def filter_delta(delta: float) -> float:
+    """What is left of delta for the filter where `FAILURE_SHARE` of it is set apart."""
+    return delta * (1.0 - FAILURE_SHARE)
 
 
 def rdp_cost(event: Event, orders: Sequence[int]) -> dict[int, int | None]:

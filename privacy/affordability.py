@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from privacy.accounting import (
     RdpCost,
@@ -24,7 +25,7 @@ from privacy.accounting import (
     rdp_cost,
 )
 from privacy.errors import PlanError
-from privacy.events import Event, PoissonSampledGaussian
+from privacy.events import Event, PoissonSampledGaussian, failure_of, seen_by_sites
 
 MAX_ROUNDS = 1_000_000  # no search goes beyond
 _NOISE_TOLERANCE = 1e-6  # relative
@@ -40,11 +41,16 @@ class Allowance:
         spent: Renyi cost by order, in RDP_UNIT, open reservations in full; None is infinite.
         epsilon: Of the filter.
         delta: Of the filter.
+        failures_left: Probability that distributed noise may still fail with, beside `delta`.
+        insider: The filter of what all other sites together learn, which has to admit a run too;
+            None without.
     """
 
     spent: RdpCost
     epsilon: float
     delta: float
+    failures_left: Fraction = Fraction(0)
+    insider: Allowance | None = None
 
     @property
     def epsilon_spent(self) -> float:
@@ -54,11 +60,21 @@ class Allowance:
     def admits(self, event: Event, rounds: int) -> bool:
         """Whether so many rounds fit."""
         cost = rdp_cost(event, list(self.spent))
-        return fits(add_costs(self.spent, cost, rounds), self.epsilon, self.delta)
+        return (
+            fits(add_costs(self.spent, cost, rounds), self.epsilon, self.delta)
+            and rounds * failure_of(event) <= self.failures_left
+            and (self.insider is None or self.insider.admits(seen_by_sites(event), rounds))
+        )
 
     def rounds(self, event: Event) -> int:
         """How many rounds fit, at most `MAX_ROUNDS`."""
-        return max_repetitions(self.spent, event, self.epsilon, self.delta, at_most=MAX_ROUNDS)
+        most = max_repetitions(self.spent, event, self.epsilon, self.delta, at_most=MAX_ROUNDS)
+        failure = failure_of(event)
+        if failure:
+            most = min(most, max(0, int(self.failures_left / failure)))
+        if self.insider is not None:
+            most = min(most, self.insider.rounds(seen_by_sites(event)))
+        return most
 
 
 @dataclass(frozen=True, slots=True)

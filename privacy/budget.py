@@ -14,6 +14,11 @@ gives back the rounds that never started. While it is open, all of it counts as 
 | `recover` | heads, charges, reason | charges what a lost history spent; settles its heads |
 | `non-private` | run, reason | infinite cost: exhausts every grant |
 
+**Two figures.** Shares of distributed noise (`docs/distributed-noise.md`) cost less to everyone who
+sees released sums than to all other sites together. A grant that names `insider_epsilon` permits
+them: it then keeps a second filter for what other sites learn, in which every event counts, and
+sets a part of its delta apart. Other grants permit noise of the site's own only.
+
 Grants compose by addition: with grants (e1, d1) and (e2, d2) the ledger's guarantee is
 (e1 + e2, d1 + d2). The data set of a reservation is optional (`privacy.datasets`).
 
@@ -29,11 +34,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
 from typing import Any
 
 from privacy.accounting import (
+    FAILURE_SHARE,
     add_costs,
     epsilon_spent,
+    filter_delta,
     fits,
     rdp_cost,
     zero_cost,
@@ -60,7 +68,7 @@ from privacy.errors import (
     PlanError,
     PolicyRefusal,
 )
-from privacy.events import Event, NonPrivate, repeated
+from privacy.events import Event, NonPrivate, failure_of, repeated
 from privacy.plan import RELATION
 
 _HEAD = re.compile(r"[1-9][0-9]{0,17}:[0-9a-f]{64}", re.ASCII)
@@ -80,6 +88,7 @@ class Budget:
         self.history: list[Spend] = []
         self._digests: list[str] = []  # of every record, in order
         self._committed: dict[int, dict[int, int | None]] = {}
+        self._insider_committed: dict[int, dict[int, int | None]] = {}
 
     @classmethod
     def replay(cls, records: Iterator[Record] | Sequence[Record]) -> Budget:
@@ -128,6 +137,7 @@ class Budget:
                 raise LedgerDamaged(f"grant {grant.number} is out of order")
             self.grants.append(grant)
             self._committed[grant.number] = zero_cost(grant.orders)
+            self._insider_committed[grant.number] = zero_cost(grant.insider_orders)
         elif record.kind == "reserve":
             self._reserve(body, record.at)
         elif record.kind == "commit":
@@ -152,8 +162,14 @@ class Budget:
         # Judged by the costs recorded so far, without today's margins: what was admitted once
         # stays admitted when a library's rounding moves.
         grant = self.grants[charge.grant - 1]
-        asked = add_costs(self._charged(grant, recorded=True), charge.recorded, charge.rounds)
-        if self.non_private or not fits(asked, grant.epsilon, grant.delta, margin=0.0):
+        held = self._sums(grant, recorded=True)
+        asked = add_costs(held.charged, charge.cost.recorded, charge.rounds)
+        fitting = fits(asked, grant.epsilon, grant.filter_delta, margin=0.0)
+        if grant.insider_epsilon is not None:
+            seen = add_costs(held.insider_charged, charge.insider_cost.recorded, charge.rounds)
+            fitting &= fits(seen, grant.insider_epsilon, grant.filter_delta, margin=0.0)
+        fitting &= held.failures + charge.rounds * failure_of(charge.event) <= grant.failures
+        if self.non_private or not fitting:
             raise LedgerDamaged(f"run {run} reserves more than grant {grant.number} has left")
         dataset = parse_dataset(body["dataset"]) if "dataset" in body else None
         headroom = self.headroom(dataset, slack=COST_TOLERANCE)
@@ -168,12 +184,16 @@ class Budget:
         )
 
     def _commit(self, reservation: Reservation, round_number: int, at: str) -> None:
-        grant = self.grants[reservation.grant - 1]
-        after = add_costs(self._committed[grant.number], reservation.charge.cost)
-        self._committed[grant.number] = after
         reservation.commits.append((round_number, at))
-        epsilon = epsilon_spent(after, grant.delta)
-        self.history.append(Spend(reservation.run, round_number, grant.number, epsilon, at))
+        self._spend(reservation.charge, 1, run=reservation.run, round_number=round_number, at=at)
+
+    def _spend(self, charge: Charge, times: int, *, run: str, round_number: int, at: str) -> None:
+        number = charge.grant
+        after = add_costs(self._committed[number], charge.cost.counted, times)
+        seen = add_costs(self._insider_committed[number], charge.insider_cost.counted, times)
+        self._committed[number], self._insider_committed[number] = after, seen
+        epsilon = epsilon_spent(after, self.grants[number - 1].filter_delta)
+        self.history.append(Spend(run, round_number, number, epsilon, at))
 
     def _recover(self, body: dict[str, Any], at: str) -> None:
         heads, charges = body["heads"], body["charges"]
@@ -189,10 +209,7 @@ class Budget:
             at=at,
         )
         for charge in recovery.charges:
-            after = add_costs(self._committed[charge.grant], charge.cost, charge.rounds)
-            self._committed[charge.grant] = after
-            epsilon = epsilon_spent(after, self.grants[charge.grant - 1].delta)
-            self.history.append(Spend("", 0, charge.grant, epsilon, at))
+            self._spend(charge, charge.rounds, run="", round_number=0, at=at)
         self.recoveries.append(recovery)
 
     # Heads that others kept.
@@ -347,19 +364,7 @@ class Budget:
 
     def status(self) -> list[GrantStatus]:
         """Every grant with its committed and charged cost."""
-        return [self._grant_status(grant) for grant in self.grants]
-
-    def _grant_status(self, grant: Grant) -> GrantStatus:
-        committed, charged = self._committed[grant.number], self._charged(grant)
-        if self.non_private:
-            committed = charged = dict.fromkeys(grant.orders)
-        return GrantStatus(
-            grant=grant,
-            committed=committed,
-            charged=charged,
-            epsilon_committed=epsilon_spent(committed, grant.delta),
-            epsilon_charged=epsilon_spent(charged, grant.delta),
-        )
+        return [self._sums(grant) for grant in self.grants]
 
     def headroom(self, dataset: Dataset | None = None, *, slack: float = 0.0) -> Headroom:
         """What is left: of every grant and, if a data set has a cap, of that.
@@ -369,21 +374,26 @@ class Budget:
             slack: Share by which its cap is exceeded; for what was admitted once, by a library
                 that may have rounded otherwise.
         """
-        grants = tuple(
-            Allowance(status.charged, status.grant.epsilon, status.grant.delta)
-            for status in self.status()
-        )
+        grants = tuple(_allowance(status) for status in self.status())
         if dataset is None or dataset.cap is None:
             return Headroom(grants)
         cap = dataset.cap
         # What was lost and recovered may have used any data set, as may a run that named none.
-        charged = self._charged_to_dataset(dataset.name, cap.orders)
-        return Headroom(grants, Allowance(charged, cap.epsilon * (1.0 + slack), cap.delta))
+        charged, failures = self._charged_to_dataset(dataset.name, cap.orders)
+        own = Allowance(
+            charged,
+            cap.epsilon * (1.0 + slack),
+            filter_delta(cap.delta),
+            failures_left=Fraction(cap.delta * FAILURE_SHARE) - failures,
+        )
+        return Headroom(grants, own)
 
-    def _charged_to_dataset(self, name: str, orders: Sequence[int]) -> dict[int, int | None]:
+    def _charged_to_dataset(
+        self, name: str, orders: Sequence[int]
+    ) -> tuple[dict[int, int | None], Fraction]:
         if self.non_private:
-            return dict.fromkeys(orders)
-        total = zero_cost(orders)
+            return dict.fromkeys(orders), Fraction(0)
+        total, failures = zero_cost(orders), Fraction(0)
         for event, rounds in [
             *(
                 (held.event, held.charged_rounds)
@@ -393,17 +403,26 @@ class Budget:
             *((c.event, c.rounds) for each in self.recoveries for c in each.charges),
         ]:
             total = add_costs(total, rdp_cost(event, orders), rounds)
-        return total
+            failures += rounds * failure_of(event)
+        return total, failures
 
-    def _charged(self, grant: Grant, *, recorded: bool = False) -> dict[int, int | None]:
-        total = zero_cost(grant.orders)
+    def _sums(self, grant: Grant, *, recorded: bool = False) -> GrantStatus:
+        charged, seen = zero_cost(grant.orders), zero_cost(grant.insider_orders)
+        failures = Fraction(0)
         held = [(held.charge, held.charged_rounds) for held in self.reservations.values()]
         lost = [(charge, charge.rounds) for each in self.recoveries for charge in each.charges]
         for charge, rounds in held + lost:
             if charge.grant == grant.number:
-                cost = charge.recorded if recorded else charge.cost
-                total = add_costs(total, cost, rounds)
-        return total
+                cost, inside = charge.cost, charge.insider_cost
+                charged = add_costs(charged, cost.recorded if recorded else cost.counted, rounds)
+                seen = add_costs(seen, inside.recorded if recorded else inside.counted, rounds)
+                failures += rounds * failure_of(charge.event)
+        committed = self._committed[grant.number]
+        insider_committed = self._insider_committed[grant.number]
+        if self.non_private:
+            committed = charged = dict.fromkeys(grant.orders)
+            insider_committed = seen = dict.fromkeys(grant.insider_orders)
+        return GrantStatus(grant, committed, charged, insider_committed, seen, failures)
 
     def events(self, run: str | None = None) -> list[Event]:
         """One event for each training begun, of one run or of all with what was recovered."""
@@ -451,3 +470,12 @@ def parse_head(head: str) -> tuple[int, str]:
 
 def _count(rounds: int) -> str:
     return "1 round" if rounds == 1 else f"{rounds} rounds"
+
+
+def _allowance(status: GrantStatus) -> Allowance:
+    grant, left = status.grant, status.grant.failures - status.failures
+    insider = None
+    if grant.insider_epsilon is not None:
+        seen = status.insider_charged
+        insider = Allowance(seen, grant.insider_epsilon, grant.filter_delta, left)
+    return Allowance(status.charged, grant.epsilon, grant.filter_delta, left, insider)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.accounting import check_epsilon_delta, fits, rdp_cost
+from privacy.accounting import check_epsilon_delta, filter_delta, filter_orders, fits, rdp_cost
 from privacy.errors import PlanError, TrainingError
 from privacy.events import PoissonSampledSkellam
 from privacy.plan import CLIP_TOLERANCE
@@ -108,7 +108,6 @@ class DistributedPlan:
         repeats: int,
         epsilon: float,
         delta: float,
-        orders: tuple[int, ...],
     ) -> DistributedPlan:
         """The plan with the least noise whose worst case, repeats included, stays in the budget.
 
@@ -125,7 +124,6 @@ class DistributedPlan:
             epsilon: What all rounds and repeats may cost at `delta` to whoever sees released
                 sums; up to 40.
             delta: See the class.
-            orders: Renyi orders of the filter that will enforce it.
 
         Raises:
             PlanError: A value is out of range or the target cannot be met.
@@ -149,10 +147,11 @@ class DistributedPlan:
                 delta=delta,
             )
 
+        orders = filter_orders(epsilon, delta)
+
         def passes(share_variance: int) -> bool:
-            cost = rdp_cost(plan(share_variance).round_event(), orders)
-            total = {a: None if c is None else c * (rounds + repeats) for a, c in cost.items()}
-            return fits(total, epsilon, delta)
+            event = plan(share_variance).round_event()
+            return _fits_alone(event, rounds + repeats, orders, epsilon, delta)
 
         low, high = 0, 1
         while not passes(high):
@@ -201,10 +200,32 @@ class DistributedPlan:
 
     @property
     def noise_multiplier(self) -> float:
-        """Deviation of the honest sites' noise over what one unit can move: as in a Gaussian."""
-        return math.sqrt((self.min_cohort - self.colluding_sites) * self.share_variance) / (
-            math.sqrt(self.squared_l2)
-        )
+        """Deviation of the honest sites' noise over what one unit can move: as of a Gaussian."""
+        return self.round_event().noise_multiplier
+
+    def insider_epsilon(self) -> float:
+        """What a grant has to allow all other sites together, in whole tenths, for this run.
+
+        Raises:
+            PlanError: It is above 40, where the samplers' own error is not accounted.
+        """
+        event, times = self.round_event().seen_by_sites(), self.rounds + self.repeats
+        low, high = 0, round(_MAX_EPSILON * 10)
+
+        def passes(tenths: int) -> bool:
+            epsilon = tenths / 10
+            orders = filter_orders(epsilon, self.delta)
+            return _fits_alone(event, times, orders, epsilon, self.delta)
+
+        if not passes(high):
+            raise PlanError(
+                f"all other sites together would learn more than epsilon {_MAX_EPSILON:g}",
+                hint="Plan with fewer steps, more colluding_sites, or a smaller epsilon.",
+            )
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if passes(middle) else (middle, high)
+        return high / 10
 
     def round_event(self) -> PoissonSampledSkellam:
         """What one step does, for ledger and accountants."""
@@ -220,6 +241,15 @@ class DistributedPlan:
             failure_probability=self.rounding_failure + _SAMPLER_FAILURE,
             steps=1,
         )
+
+
+def _fits_alone(
+    event: PoissonSampledSkellam, times: int, orders: tuple[int, ...], epsilon: float, delta: float
+) -> bool:
+    """Whether so many steps fit a fresh grant that permits shares."""
+    cost = rdp_cost(event, orders)
+    total = {order: None if c is None else c * times for order, c in cost.items()}
+    return fits(total, epsilon, filter_delta(delta))
 
 
 class SkellamShare:

@@ -7,12 +7,21 @@ raises, and `Budget.replay` makes that `LedgerDamaged`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
-from privacy.accounting import MAX_ORDER, RdpCost, check_epsilon_delta, rdp_cost
+from privacy.accounting import (
+    FAILURE_SHARE,
+    MAX_ORDER,
+    RdpCost,
+    check_epsilon_delta,
+    epsilon_spent,
+    filter_delta,
+    rdp_cost,
+)
 from privacy.datasets import Dataset
 from privacy.errors import LedgerDamaged
-from privacy.events import Event, parse_event
+from privacy.events import Event, parse_event, seen_by_sites
 
 # A library update may move a recomputed cost by rounding; more means the record was forged.
 COST_TOLERANCE = 1e-6
@@ -29,6 +38,9 @@ class Grant:
         orders: The Renyi orders it is filtered at.
         purpose: What for, in the granting person's words.
         at: UTC time of the record.
+        insider_epsilon: What all other sites together may learn besides, where shares of
+            distributed noise are permitted; None permits none.
+        insider_orders: The orders that is filtered at.
     """
 
     number: int
@@ -37,6 +49,32 @@ class Grant:
     orders: tuple[int, ...]
     purpose: str
     at: str
+    insider_epsilon: float | None = None
+    insider_orders: tuple[int, ...] = ()
+
+    @property
+    def filter_delta(self) -> float:
+        """The part of delta that the filters convert at."""
+        return self.delta if self.insider_epsilon is None else filter_delta(self.delta)
+
+    @property
+    def failures(self) -> Fraction:
+        """The part of delta that distributed noise may fail with."""
+        return Fraction(0 if self.insider_epsilon is None else self.delta * FAILURE_SHARE)
+
+    def body(self) -> dict[str, Any]:
+        """What a record says of it."""
+        body: dict[str, Any] = {
+            "grant": self.number,
+            "epsilon": float(self.epsilon).hex(),
+            "delta": float(self.delta).hex(),
+            "orders": list(self.orders),
+            "purpose": self.purpose,
+        }
+        if self.insider_epsilon is not None:
+            body["insider_epsilon"] = float(self.insider_epsilon).hex()
+            body["insider_orders"] = list(self.insider_orders)
+        return body
 
     @classmethod
     def parse(cls, body: dict[str, Any], at: str) -> Grant:
@@ -48,15 +86,70 @@ class Grant:
             orders=tuple(whole(order) for order in body["orders"]),
             purpose=str(body["purpose"]),
             at=at,
+            insider_epsilon=(
+                float.fromhex(body["insider_epsilon"]) if "insider_epsilon" in body else None
+            ),
+            insider_orders=tuple(whole(order) for order in body.get("insider_orders", ())),
         )
         check_epsilon_delta(grant.epsilon, grant.delta)
+        if grant.insider_epsilon is not None:
+            check_epsilon_delta(grant.insider_epsilon, grant.delta)
+            if grant.insider_epsilon < grant.epsilon:
+                raise LedgerDamaged("a grant allows other sites less than it allows everyone")
+            _check_orders(grant.insider_orders)
+        elif grant.insider_orders:
+            raise LedgerDamaged("a grant has orders for other sites and no epsilon for them")
         # Which orders they are is the grant's own affair: rho_max at delta / |A| makes the filter
         # sound at any that stood here before data were used.
-        if not grant.orders or sorted(set(grant.orders)) != list(grant.orders):
-            raise LedgerDamaged(f"a grant's orders are {grant.orders}, expected ascending ones")
-        if not (grant.orders[0] >= 2 and grant.orders[-1] <= MAX_ORDER):
-            raise LedgerDamaged(f"a grant's orders are {grant.orders}, expected 2 to {MAX_ORDER}")
+        _check_orders(grant.orders)
         return grant
+
+
+def _check_orders(orders: tuple[int, ...]) -> None:
+    if not orders or sorted(set(orders)) != list(orders):
+        raise LedgerDamaged(f"a grant's orders are {orders}, expected ascending ones")
+    if not (orders[0] >= 2 and orders[-1] <= MAX_ORDER):
+        raise LedgerDamaged(f"a grant's orders are {orders}, expected 2 to {MAX_ORDER}")
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What an event costs at a filter's orders.
+
+    Attributes:
+        recorded: By order, in RDP_UNIT, as it was recorded; None is infinite.
+        counted: What counts from now on: the recorded cost, or today's where that is more.
+    """
+
+    recorded: RdpCost
+    counted: RdpCost
+
+    @classmethod
+    def of(cls, event: Event, orders: tuple[int, ...]) -> Cost:
+        """Today's."""
+        cost = rdp_cost(event, orders)
+        return cls(cost, cost)
+
+    def body(self) -> dict[str, int | None]:
+        """What a record says of it."""
+        return {str(order): cost for order, cost in self.recorded.items()}
+
+    @classmethod
+    def parse(cls, body: dict[str, Any], event: Event, orders: tuple[int, ...]) -> Cost:
+        """Read what `body` gave, and hold it against today's."""
+        recorded: dict[int, int | None] = {}
+        counted: dict[int, int | None] = {}
+        for order, computed in rdp_cost(event, orders).items():
+            stored = body[str(order)]
+            if computed is None or stored is None:
+                if computed is not stored:
+                    raise LedgerDamaged(f"the cost stored at order {order} is not the event's")
+                recorded[order] = counted[order] = None
+            elif abs(whole(stored) - computed) > COST_TOLERANCE * computed + 1:
+                raise LedgerDamaged(f"the cost stored at order {order} is not the event's")
+            else:
+                recorded[order], counted[order] = stored, max(stored, computed)
+        return cls(recorded, counted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,30 +160,39 @@ class Charge:
         grant: Number of the grant.
         event: What is charged.
         rounds: How many times, at least 1.
-        recorded: Cost of one by order, in RDP_UNIT, as it was recorded; None is infinite.
-        cost: What counts from now on: the recorded cost, or today's where that is more.
+        cost: Of one, to everyone who sees what is released.
+        insider_cost: Of one, to all other sites together; empty where the grant keeps no such
+            filter.
     """
 
     grant: int
     event: Event
     rounds: int
-    recorded: RdpCost = field(repr=False)
-    cost: RdpCost = field(repr=False)
+    cost: Cost = field(repr=False)
+    insider_cost: Cost = field(repr=False)
 
     @classmethod
     def of(cls, event: Event, rounds: int, grant: Grant) -> Charge:
         """A new charge on a grant, at today's cost."""
-        cost = rdp_cost(event, grant.orders)
-        return cls(grant.number, event, rounds, recorded=cost, cost=cost)
+        return cls(
+            grant.number,
+            event,
+            rounds,
+            Cost.of(event, grant.orders),
+            Cost.of(seen_by_sites(event), grant.insider_orders),
+        )
 
     def body(self) -> dict[str, Any]:
         """What a record says of it."""
-        return {
+        body: dict[str, Any] = {
             "grant": self.grant,
             "event": self.event.canonical(),
             "rounds": self.rounds,
-            "cost": {str(order): cost for order, cost in self.recorded.items()},
+            "cost": self.cost.body(),
         }
+        if self.insider_cost.recorded:
+            body["insider_cost"] = self.insider_cost.body()
+        return body
 
     @classmethod
     def parse(cls, body: dict[str, Any], grants: list[Grant]) -> Charge:
@@ -100,20 +202,14 @@ class Charge:
             raise LedgerDamaged(f"grant {number} does not exist")
         if rounds < 1:  # fewer would take back what others spent
             raise LedgerDamaged(f"{rounds} rounds are charged, expected at least 1")
-        event = parse_event(body["event"])
-        recorded: dict[int, int | None] = {}
-        counted: dict[int, int | None] = {}
-        for order, computed in rdp_cost(event, grants[number - 1].orders).items():
-            stored = body["cost"][str(order)]
-            if computed is None or stored is None:
-                if computed is not stored:
-                    raise LedgerDamaged(f"the cost stored at order {order} is not the event's")
-                recorded[order] = counted[order] = None
-            elif abs(whole(stored) - computed) > COST_TOLERANCE * computed + 1:
-                raise LedgerDamaged(f"the cost stored at order {order} is not the event's")
-            else:
-                recorded[order], counted[order] = stored, max(stored, computed)
-        return cls(number, event, rounds, recorded=recorded, cost=counted)
+        event, grant = parse_event(body["event"]), grants[number - 1]
+        return cls(
+            number,
+            event,
+            rounds,
+            Cost.parse(body["cost"], event, grant.orders),
+            Cost.parse(body.get("insider_cost", {}), seen_by_sites(event), grant.insider_orders),
+        )
 
 
 @dataclass(slots=True)
@@ -212,15 +308,42 @@ class GrantStatus:
         grant: The grant.
         committed: Renyi cost by order of trainings begun, in RDP_UNIT; None is infinite.
         charged: The same with open reservations in full.
-        epsilon_committed: What `committed` converts to at the grant's delta.
-        epsilon_charged: What `charged` converts to.
+        insider_committed: What `committed` is to all other sites together; empty where the grant
+            keeps no such filter.
+        insider_charged: The same of `charged`.
+        failures: Probability that distributed noise, open reservations included, failed.
     """
 
     grant: Grant
     committed: dict[int, int | None]
     charged: dict[int, int | None]
-    epsilon_committed: float
-    epsilon_charged: float
+    insider_committed: dict[int, int | None]
+    insider_charged: dict[int, int | None]
+    failures: Fraction
+
+    @property
+    def epsilon_committed(self) -> float:
+        """What `committed` converts to at the grant's delta."""
+        return epsilon_spent(self.committed, self.grant.filter_delta)
+
+    @property
+    def epsilon_charged(self) -> float:
+        """What `charged` converts to."""
+        return epsilon_spent(self.charged, self.grant.filter_delta)
+
+    @property
+    def insider_epsilon_committed(self) -> float | None:
+        """What `insider_committed` converts to; None where the grant keeps no such filter."""
+        if not self.insider_committed:
+            return None
+        return epsilon_spent(self.insider_committed, self.grant.filter_delta)
+
+    @property
+    def insider_epsilon_charged(self) -> float | None:
+        """What `insider_charged` converts to; None where the grant keeps no such filter."""
+        if not self.insider_charged:
+            return None
+        return epsilon_spent(self.insider_charged, self.grant.filter_delta)
 
     @property
     def epsilon_left(self) -> float:

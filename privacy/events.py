@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 from privacy.errors import PlanError
@@ -93,6 +94,11 @@ class PoissonSampledSkellam:
                 "is a part"
             )
 
+    @property
+    def noise_multiplier(self) -> float:
+        """Deviation of the honest sites' noise over what one unit moves, as of a Gaussian."""
+        return math.sqrt(self.variance / self.squared_l2)
+
     def seen_by_sites(self) -> PoissonSampledSkellam:
         """The same event to all other sites together: this site's own share protects alone."""
         return replace(self, variance=self.own_variance)
@@ -127,6 +133,18 @@ class NonPrivate:
 
 
 Event = PoissonSampledGaussian | PoissonSampledSkellam | NonPrivate
+
+
+def seen_by_sites(event: Event) -> Event:
+    """The event as all other sites of the federation together face it."""
+    return event.seen_by_sites() if isinstance(event, PoissonSampledSkellam) else event
+
+
+def failure_of(event: Event) -> Fraction:
+    """Probability, exact, that an event's divergences do not hold: what it adds to delta."""
+    if isinstance(event, PoissonSampledSkellam):
+        return event.steps * Fraction(event.failure_probability)
+    return Fraction(0)
 
 
 def repeated(event: Event, times: int) -> Event:

@@ -13,6 +13,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,7 +22,7 @@ from privacy.budget import Budget
 from privacy.chain import Record, canonical_json, verify_lines
 from privacy.entries import Charge, GrantStatus, Reservation
 from privacy.errors import LedgerDamaged
-from privacy.events import Event, NonPrivate
+from privacy.events import Event, NonPrivate, PoissonSampledSkellam
 from privacy.plan import RELATION
 
 FORMAT = "fmfl-secure/ledger-export/v1"
@@ -97,8 +98,15 @@ def _document(records: Sequence[Record]) -> dict[str, Any]:
 
 def _grant(status: GrantStatus) -> dict[str, Any]:
     grant = status.grant
-    each = grant.delta / len(grant.orders)
-    return {
+    each = grant.filter_delta / len(grant.orders)
+    insider: dict[str, Any] = {}
+    if status.insider_epsilon_charged is not None:
+        insider = {
+            "insider_epsilon": grant.insider_epsilon,
+            "insider_epsilon_spent": _finite(status.insider_epsilon_committed or 0.0),
+            "insider_epsilon_charged": _finite(status.insider_epsilon_charged),
+        }
+    return insider | {
         "number": grant.number,
         "at": grant.at,
         "purpose": grant.purpose,
@@ -143,7 +151,7 @@ def _charges(budget: Budget, records: Sequence[Record]) -> Iterator[dict[str, An
             held = budget.reservations[str(record.body["run"])]
             spend = next(spends)
             entry = {"run": held.run, "purpose": held.purpose, "round": spend.round}
-            once = Charge(held.grant, held.event, 1, held.charge.recorded, held.charge.cost)
+            once = replace(held.charge, rounds=1)
             yield _charge(budget, record, once, spend.epsilon, **entry)
         elif record.kind == "recover":
             recovery = next(recoveries)
@@ -162,8 +170,8 @@ def _charges(budget: Budget, records: Sequence[Record]) -> Iterator[dict[str, An
 def _charge(
     budget: Budget, record: Record, charge: Charge, so_far: float, **entry: Any
 ) -> dict[str, Any]:
-    total = {o: None if c is None else c * charge.rounds for o, c in charge.cost.items()}
-    delta = budget.grants[charge.grant - 1].delta
+    total = {o: None if c is None else c * charge.rounds for o, c in charge.cost.counted.items()}
+    delta = budget.grants[charge.grant - 1].filter_delta
     return _entry(record, charge.event, **entry) | {
         "grant": charge.grant,
         "times": charge.rounds,
@@ -181,6 +189,14 @@ def _entry(record: Record, event: Event, **entry: Any) -> dict[str, Any]:
 def _event(event: Event) -> dict[str, Any]:
     if isinstance(event, NonPrivate):
         return {"mechanism": "none"}
+    if isinstance(event, PoissonSampledSkellam):
+        return {
+            "mechanism": "Poisson-sampled Skellam, in shares",
+            "sample_rate": event.sample_rate,
+            "noise_multiplier": event.noise_multiplier,
+            "noise_multiplier_to_sites": event.seen_by_sites().noise_multiplier,
+            "steps": event.steps,
+        }
     return {
         "mechanism": "Poisson-sampled Gaussian",
         "sample_rate": event.sample_rate,

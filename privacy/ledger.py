@@ -35,7 +35,7 @@ from privacy.budget import Budget
 from privacy.chain import Record, Signer, new_record, verify_chain
 from privacy.datasets import Dataset
 from privacy.entries import Charge, Grant, GrantStatus, Recovery, Reservation
-from privacy.errors import LedgerDamaged, LedgerError
+from privacy.errors import LedgerDamaged, LedgerError, PlanError
 from privacy.events import Event, NonPrivate
 from privacy.ledger_store import TABLES, insert, ledger_errors, open_ledger_store, read
 from privacy.plan import RELATION
@@ -119,26 +119,48 @@ class Ledger:
             insert(transaction, record)
         return cls(location, signer=signer)
 
-    def grant(self, *, epsilon: float, delta: float, purpose: str = "") -> Grant:
+    def grant(
+        self,
+        *,
+        epsilon: float,
+        delta: float,
+        purpose: str = "",
+        insider_epsilon: float | None = None,
+    ) -> Grant:
         """Permit (epsilon, delta) to this population, on top of earlier grants.
 
+        Args:
+            epsilon: Against everyone who sees what is released.
+            delta: At this delta.
+            purpose: For whoever reads the ledger.
+            insider_epsilon: Permits shares of distributed noise, and so much against all other
+                sites together; at least `epsilon`.
+
         Raises:
-            PlanError: epsilon or delta is out of range.
+            PlanError: epsilon, delta or insider_epsilon is out of range.
         """
         orders = filter_orders(epsilon, delta)
+        insider_orders: tuple[int, ...] = ()
+        if insider_epsilon is not None:
+            if insider_epsilon < epsilon:
+                raise PlanError(
+                    f"insider_epsilon is {insider_epsilon}, expected at least epsilon {epsilon}: "
+                    "other sites see all that everyone sees"
+                )
+            insider_orders = filter_orders(insider_epsilon, delta)
         with self._transaction() as (budget, append):
-            number = len(budget.grants) + 1
-            append(
-                "grant",
-                {
-                    "grant": number,
-                    "epsilon": float(epsilon).hex(),
-                    "delta": float(delta).hex(),
-                    "orders": list(orders),
-                    "purpose": purpose,
-                },
+            grant = Grant(
+                number=len(budget.grants) + 1,
+                epsilon=epsilon,
+                delta=delta,
+                orders=orders,
+                purpose=purpose,
+                at="",
+                insider_epsilon=insider_epsilon,
+                insider_orders=insider_orders,
             )
-        return self.budget().grants[number - 1]
+            append("grant", grant.body())
+        return self.budget().grants[grant.number - 1]
 
     def reserve(
         self,

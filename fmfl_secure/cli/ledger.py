@@ -80,10 +80,14 @@ def _show_exceptions(budget: Budget) -> None:
 
 def _mechanism(event: Event) -> str:
     from privacy import NonPrivate
+    from privacy.events import PoissonSampledSkellam
 
     if isinstance(event, NonPrivate):
         return "a cost without bound"
-    return f"{event.steps} steps at rate {event.sample_rate:g}, noise {event.noise_multiplier:.4f}"
+    steps = f"{event.steps} steps at rate {event.sample_rate:g}, noise {event.noise_multiplier:.4f}"
+    if isinstance(event, PoissonSampledSkellam):
+        return f"{steps} in shares ({event.seen_by_sites().noise_multiplier:.4f} to other sites)"
+    return steps
 
 
 @app.command("verify")

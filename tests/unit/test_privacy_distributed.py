@@ -7,6 +7,7 @@ import pytest
 from privacy.accounting import (
     calibrate_noise_multiplier,
     epsilon_spent,
+    filter_delta,
     filter_orders,
     fits,
     pld_epsilon,
@@ -36,9 +37,7 @@ def plan(**changes):
 
 
 def calibrated(epsilon=2.0, **changes):
-    settings = {**SETTINGS, **changes}
-    orders = filter_orders(epsilon, settings["delta"])
-    return DistributedPlan.calibrated(**settings, epsilon=epsilon, orders=orders)
+    return DistributedPlan.calibrated(**{**SETTINGS, **changes}, epsilon=epsilon)
 
 
 @pytest.mark.parametrize("epsilon", [0.5, 1.0, 3.0, 8.0])
@@ -49,7 +48,7 @@ def test_calibration_takes_the_least_noise_that_passes(epsilon):
     def passes(share_variance):
         event = dataclasses.replace(chosen, share_variance=share_variance).round_event()
         cost = rdp_cost(event, orders)
-        return fits({a: c * 21 for a, c in cost.items()}, epsilon, 1e-5)
+        return fits({a: c * 21 for a, c in cost.items()}, epsilon, filter_delta(1e-5))
 
     assert passes(chosen.share_variance)
     assert not passes(math.floor(chosen.share_variance * 0.999) - 1)
