@@ -120,6 +120,8 @@ class PrivacySection(_Section, frozen=True, forbid_unknown_fields=True, kw_only=
         colluding_sites: With distributed noise, how many sites of a cohort may leave their noise
             out, or tell it, before epsilon is lost. With 0, every site that takes part sees more
             than epsilon allows others: it knows its own share.
+        insider_epsilon: With distributed noise, what the run may cost a site against all other
+            sites together, which know their own shares; `fmfl-secure plan` says what it needs.
         max_records_per_unit: Most records of one unit that a private round trains on, drawn at
             random for each unit alone; 0 takes all. A unit is clipped once either way: this
             bounds how long one takes.
@@ -133,6 +135,7 @@ class PrivacySection(_Section, frozen=True, forbid_unknown_fields=True, kw_only=
     max_grad_norm: Positive = 1.0
     repeats: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 1
     colluding_sites: Annotated[int, msgspec.Meta(ge=0, le=999)] = 1
+    insider_epsilon: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0
     max_records_per_unit: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 

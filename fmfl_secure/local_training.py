@@ -22,6 +22,8 @@ from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.plain_training import poisson_steps, train_plain
 from fmfl_secure.tasks import Task, TaskData
 from privacy import PrivacyPlan
+from privacy.distributed import DistributedPlan
+from privacy.distributed_training import DistributedTrainer
 from privacy.training import PrivateTrainer
 
 
@@ -45,7 +47,7 @@ def train_locally(
     *,
     config: FederationConfig,
     task: Task,
-    plan: PrivacyPlan | None,
+    plan: PrivacyPlan | DistributedPlan | None,
     quantization: Quantization,
     weight: float = 1.0,
     on_step: Callable[[int], None] | None = None,
@@ -59,12 +61,12 @@ def train_locally(
         config: The federation's settings.
         task: The task.
         plan: What was charged for. None trains without privacy: for data declared public only.
-        quantization: The round's grid.
+        quantization: The round's grid; with distributed noise the plan's own.
         weight: The site's weight in the sum.
         on_step: Called with the number of finished steps; local progress only.
 
     Returns:
-        The quantised update, int32, shape (d,).
+        The quantised update, or with distributed noise the gradient's share; int32, shape (d,).
 
     Raises:
         ModelError: The adapter is not one of this model.
@@ -74,6 +76,21 @@ def train_locally(
     layout = Layout.of(model)
     before = layout.flatten(model)
     training = config.training
+    if isinstance(plan, DistributedPlan):
+        parameters = dict(model.named_parameters())
+        share = DistributedTrainer(
+            model,
+            plan=plan,
+            parameters=[parameters[slot.name] for slot in layout.slots],
+            loss=task.per_record_loss,
+            collate=data.collate,
+            units=data.units,
+            physical_batch_size=training.physical_batch_size,
+            record_cost=data.record_cost,
+        ).step()
+        if on_step is not None:
+            on_step(1)
+        return share
     optimizer = build_optimizer(model, training)
     if plan is None:
         steps = poisson_steps(

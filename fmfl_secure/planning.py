@@ -13,8 +13,15 @@ from aggregation.protocol import upload_size
 from fmfl_secure.config import FederationConfig, SiteConfig, SiteEntry
 from fmfl_secure.models import AdapterSpec, Layout, find_base_model
 from fmfl_secure.tasks import Task, TextClassification
-from privacy import PrivacyPlan, RunProposal, pld_epsilon
-from privacy.accounting import add_costs, epsilon_spent, filter_orders, rdp_cost, zero_cost
+from privacy import PlanError, PrivacyPlan, RunProposal, pld_epsilon
+from privacy.accounting import (
+    add_costs,
+    epsilon_spent,
+    filter_delta,
+    filter_orders,
+    rdp_cost,
+    zero_cost,
+)
 from privacy.distributed import DistributedPlan
 
 
@@ -73,10 +80,11 @@ def distributed_plan(config: FederationConfig, site: SiteEntry, size: int) -> Di
         size: Trained parameters, d.
 
     Raises:
-        PlanError: The settings cannot be met.
+        PlanError: The settings cannot be met, or all other sites together would learn more than
+            they allow.
     """
     privacy = config.privacy
-    return DistributedPlan.calibrated(
+    plan = DistributedPlan.calibrated(
         unit=config.task.unit,
         population=site.population,
         sample_rate=privacy.sample_rate,
@@ -89,6 +97,30 @@ def distributed_plan(config: FederationConfig, site: SiteEntry, size: int) -> Di
         epsilon=privacy.epsilon,
         delta=privacy.delta,
     )
+    needed = plan.insider_epsilon()
+    if needed > privacy.insider_epsilon:
+        raise PlanError(
+            f"all other sites together would learn epsilon {needed:g} about a unit here, and "
+            f"privacy.insider_epsilon allows {privacy.insider_epsilon:g}",
+            hint=f"Set privacy.insider_epsilon = {needed:g} if the custodians agree; fewer steps, "
+            "more colluding_sites or a smaller epsilon need less.",
+        )
+    return plan
+
+
+def site_plan(
+    config: FederationConfig, site: SiteEntry, size: int
+) -> PrivacyPlan | DistributedPlan | None:
+    """What a site does to its data in a run; None trains without privacy.
+
+    Raises:
+        PlanError: The settings cannot be met.
+    """
+    if config.privacy.mode == "none":
+        return None
+    if config.privacy.mode == "distributed":
+        return distributed_plan(config, site, size)
+    return privacy_plan(config, site)
 
 
 def value_bits(config: FederationConfig, size: int) -> int:
@@ -119,7 +151,7 @@ def run_proposal(
     Raises:
         ParameterError: No encryption parameter set fits the settings.
     """
-    epsilon = config.privacy.epsilon
+    epsilon, shares = config.privacy.epsilon, config.privacy.mode == "distributed"
     if config.privacy.mode == "none":
         epsilon = 0.0 if site.data.visibility == "public" else math.inf
     return RunProposal(
@@ -132,6 +164,8 @@ def run_proposal(
         parameter_set=encryption_parameters(config, size).id,
         epsilon=epsilon,
         delta=config.privacy.delta,
+        insider_epsilon=config.privacy.insider_epsilon if shares else epsilon,
+        colluding_sites=config.privacy.colluding_sites if shares else None,
     )
 
 
@@ -201,7 +235,8 @@ class SitePrediction:
         name: Site.
         population: Declared.
         expected_batch_size: Units a step, on average.
-        noise_stddev_of_mean: Noise on each coordinate of the mean gradient, over C.
+        noise_stddev_of_mean: Noise on each coordinate of the mean gradient, over C; with
+            distributed noise of the federation's mean, all sites taking part.
     """
 
     name: str
@@ -220,6 +255,8 @@ class Prediction:
         steps: Optimizer steps in all rounds.
         epsilon_by_round: After each round, by the filter of a fresh grant of the target.
         epsilon_worst_case: With every repeat used.
+        insider_epsilon: The same to all other sites together; as `epsilon_worst_case` where
+            every site's noise is its own.
         pld_epsilon: All rounds by PLD, parameters being fixed in advance.
         sites: By site.
     """
@@ -229,41 +266,60 @@ class Prediction:
     steps: int
     epsilon_by_round: tuple[float, ...]
     epsilon_worst_case: float
+    insider_epsilon: float
     pld_epsilon: float
     sites: tuple[SitePrediction, ...]
 
 
-def predict(config: FederationConfig) -> Prediction:
+def predict(config: FederationConfig, size: int) -> Prediction:
     """Compute the privacy cost of a run from its settings alone.
+
+    Args:
+        config: The settings, with privacy.
+        size: Trained parameters, d.
 
     Raises:
         PlanError: The settings cannot be met.
     """
-    plans = [privacy_plan(config, site) for site in config.sites]
-    plan, privacy = plans[0], config.privacy
+    privacy = config.privacy
+    plans = [site_plan(config, site, size) for site in config.sites]
+    plan = plans[0]
+    if plan is None:
+        raise PlanError("a run without privacy has no privacy cost to predict")
+    delta = filter_delta(privacy.delta) if privacy.mode == "distributed" else privacy.delta
     orders = filter_orders(privacy.epsilon, privacy.delta)
     cost = rdp_cost(plan.round_event(), orders)
     total = zero_cost(orders)
     by_round = []
     for _ in range(plan.rounds):
         total = add_costs(total, cost)
-        by_round.append(epsilon_spent(total, privacy.delta))
+        by_round.append(epsilon_spent(total, delta))
+    worst = epsilon_spent(add_costs(total, cost, plan.repeats), delta)
     return Prediction(
         sample_rate=plan.sample_rate,
         noise_multiplier=plan.noise_multiplier,
-        steps=plan.rounds * plan.steps_per_round,
+        steps=plan.rounds * plan.round_event().steps,
         epsilon_by_round=tuple(by_round),
-        epsilon_worst_case=epsilon_spent(add_costs(total, cost, plan.repeats), privacy.delta),
+        epsilon_worst_case=worst,
+        insider_epsilon=plan.insider_epsilon() if isinstance(plan, DistributedPlan) else worst,
         pld_epsilon=pld_epsilon([plan.round_event()] * plan.rounds, privacy.delta),
         sites=tuple(
             SitePrediction(
                 name=entry.name,
                 population=entry.population,
-                expected_batch_size=each.expected_batch_size,
-                noise_stddev_of_mean=each.noise_stddev
-                / each.max_grad_norm
-                / each.expected_batch_size,
+                expected_batch_size=entry.population * privacy.sample_rate,
+                noise_stddev_of_mean=_noise_of_mean(config, each),
             )
             for entry, each in zip(config.sites, plans, strict=True)
         ),
     )
+
+
+def _noise_of_mean(config: FederationConfig, plan: PrivacyPlan | DistributedPlan | None) -> float:
+    if isinstance(plan, DistributedPlan):
+        units = plan.sample_rate * sum(entry.population for entry in config.sites)
+        deviation = plan.granularity * math.sqrt(len(config.sites) * plan.share_variance)
+        return deviation / plan.max_grad_norm / units
+    if plan is None:
+        return 0.0
+    return plan.noise_stddev / plan.max_grad_norm / plan.expected_batch_size

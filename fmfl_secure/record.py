@@ -21,7 +21,7 @@ class Mechanism(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The privacy mechanism, equal at every site.
 
     Attributes:
-        mode: `local`, or `none` for a baseline without privacy.
+        mode: `local`, `distributed`, or `none` for a baseline without privacy.
         unit: What one protected unit is: `record` or a column's name.
         relation: Neighbouring relation.
         target_epsilon: What the run, repeats included, was calibrated to; 0 in mode `none`, which
@@ -33,6 +33,10 @@ class Mechanism(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         steps_per_round: Noised steps a round.
         rounds: Rounds planned.
         repeats: Rounds that could be trained again after a crash.
+        colluding_sites: With distributed noise, how many sites of a cohort may give their noise
+            away before `target_epsilon` is lost.
+        insider_epsilon: With distributed noise, what the run may cost against all other sites
+            together; else 0.
     """
 
     mode: Literal["local", "distributed", "none"]
@@ -46,6 +50,8 @@ class Mechanism(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     steps_per_round: int
     rounds: int
     repeats: int
+    colluding_sites: int = 0
+    insider_epsilon: float = 0.0
 
 
 class Encryption(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,6 +90,10 @@ class GrantRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         epsilon_spent: By all runs so far, trainings that began.
         epsilon_charged: The same with open reservations in full.
         epsilon_left: Granted less charged.
+        insider_epsilon: Granted against all other sites together, where shares of distributed
+            noise are permitted.
+        insider_epsilon_spent: Of that, by all runs so far.
+        insider_epsilon_charged: The same with open reservations in full.
     """
 
     number: int
@@ -94,6 +104,9 @@ class GrantRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     epsilon_spent: float
     epsilon_charged: float
     epsilon_left: float
+    insider_epsilon: float | None = None
+    insider_epsilon_spent: float | None = None
+    insider_epsilon_charged: float | None = None
 
 
 class RunCharge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -18,7 +18,7 @@ from aggregation import PublicIdentity
 from fmfl_secure import __version__
 from fmfl_secure.config import FederationConfig, decode_config, encode_config
 from fmfl_secure.errors import RunError
-from fmfl_secure.planning import encryption_parameters, privacy_plan, value_bits
+from fmfl_secure.planning import encryption_parameters, site_plan, value_bits
 from fmfl_secure.record import (
     FORMAT,
     Encryption,
@@ -112,7 +112,7 @@ def build_record(store: RunStore) -> RunRecord:
         base_model=public.base_model,
         base_model_digest=public.base_model_digest,
         layout_digest=public.layout_digest,
-        mechanism=_mechanism(config),
+        mechanism=_mechanism(config, public.parameters),
         encryption=_encryption(
             config, parameters=public.parameters, upload=store.fact("upload_bytes")
         ),
@@ -145,12 +145,10 @@ def _status(text: str) -> Literal["finished", "interrupted", "stopped"]:
     return "stopped" if text == "stopped" else "interrupted"
 
 
-def _mechanism(config: FederationConfig) -> Mechanism:
-    privacy = config.privacy
-    noise = 0.0
-    if privacy.mode != "none":
-        # The same at every site: it depends on the sample rate and not on the population.
-        noise = privacy_plan(config, config.sites[0]).noise_multiplier
+def _mechanism(config: FederationConfig, parameters: int) -> Mechanism:
+    privacy, shares = config.privacy, config.privacy.mode == "distributed"
+    # The same at every site: it depends on the sample rate and not on the population.
+    plan = site_plan(config, config.sites[0], parameters)
     return Mechanism(
         mode=privacy.mode,
         unit=config.task.unit,
@@ -158,11 +156,13 @@ def _mechanism(config: FederationConfig) -> Mechanism:
         target_epsilon=0.0 if privacy.mode == "none" else privacy.epsilon,
         delta=privacy.delta,
         sample_rate=privacy.sample_rate,
-        noise_multiplier=noise,
+        noise_multiplier=0.0 if plan is None else plan.noise_multiplier,
         max_grad_norm=privacy.max_grad_norm,
         steps_per_round=privacy.steps_per_round,
         rounds=config.federation.rounds,
         repeats=privacy.repeats,
+        colluding_sites=privacy.colluding_sites if shares else 0,
+        insider_epsilon=privacy.insider_epsilon if shares else 0.0,
     )
 
 

@@ -27,9 +27,9 @@ from fmfl_secure.models import Layout
 from fmfl_secure.models.adapters import adapter_digest
 from fmfl_secure.planning import (
     encryption_parameters,
-    privacy_plan,
     quantization,
     run_proposal,
+    site_plan,
 )
 from fmfl_secure.record import SiteStatement
 from fmfl_secure.server_step import ServerStep
@@ -43,7 +43,6 @@ from privacy import (
     DatasetCap,
     Ledger,
     LedgerLocked,
-    PrivacyPlan,
     check_policy,
     read_anchors,
 )
@@ -95,10 +94,8 @@ class Site:
         self._journal = SqliteJournal(folder / "journal.sqlite")
         self._updates = UpdateStore.open(folder)
         self.others = AnchorStore(folder / "anchors.sqlite")  # heads of the other sites' ledgers
-        self._plan: PrivacyPlan | None = None
+        self._plan = site_plan(config, entry, self._layout.size)
         self._ledger: Ledger | None = None
-        if config.privacy.mode != "none":
-            self._plan = privacy_plan(config, entry)
         if self._plan is not None or self._exhausts:
             self._ledger = self._open_ledger()
         self._data: TaskData | None = None

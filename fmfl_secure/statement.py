@@ -66,6 +66,9 @@ def describe_ledger(ledger: Ledger, *, site: str, run: str) -> SiteStatement:
                 epsilon_spent=status.epsilon_committed,
                 epsilon_charged=status.epsilon_charged,
                 epsilon_left=status.epsilon_left,
+                insider_epsilon=status.grant.insider_epsilon,
+                insider_epsilon_spent=status.insider_epsilon_committed,
+                insider_epsilon_charged=status.insider_epsilon_charged,
             )
             for status in budget.status()
         ),

@@ -156,6 +156,9 @@ def initialise(
     config = load_federation(workspace.federation_file)
     granted = config.privacy.epsilon if epsilon is None else epsilon
     at_delta = config.privacy.delta if delta is None else delta
+    # Shares of distributed noise are permitted where the settings ask for them, and not otherwise.
+    shares = config.privacy.mode == "distributed"
+    insider = max(granted, config.privacy.insider_epsilon) if shares else None
     filter_orders(granted, at_delta)
     created: list[str] = []
     roles = {name: _identity(workspace.role(name), name, created) for name in ROLES}
@@ -186,6 +189,7 @@ def initialise(
                 unit=config.task.unit,
                 epsilon=granted,
                 delta=at_delta,
+                insider_epsilon=insider,
                 created=created,
             )
     members = Members(
@@ -242,6 +246,7 @@ def _first_grant(
     unit: str,
     epsilon: float,
     delta: float,
+    insider_epsilon: float | None,
     created: list[str],
 ) -> None:
     ledger = Ledger.create(
@@ -251,5 +256,10 @@ def _first_grant(
         signer=identity,
         public_key=identity.public.key,
     )
-    ledger.grant(epsilon=epsilon, delta=delta, purpose="first grant, made by init")
+    ledger.grant(
+        epsilon=epsilon,
+        delta=delta,
+        purpose="first grant, made by init",
+        insider_epsilon=insider_epsilon,
+    )
     created.append(f"{ledger.name}: epsilon {epsilon:g} at delta {delta:g} granted")

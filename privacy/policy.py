@@ -19,6 +19,8 @@ so the code may be told to others.
 | `policy.non_private` | it would train on private data without noise |
 | `policy.epsilon_per_run` | it may cost more epsilon |
 | `policy.delta_per_run` | it asks for a larger delta |
+| `policy.insider_epsilon_per_run` | all other sites together may learn more |
+| `policy.colluding_sites` | it assumes that fewer sites collude |
 | `policy.epsilon_per_dataset` | with earlier runs on the same data set it may cost more |
 
 The last one needs the ledger, which raises it when a run reserves (`privacy.datasets`).
@@ -60,6 +62,10 @@ class SitePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         parameter_sets: Ids of the encryption parameter sets allowed.
         max_epsilon_per_run: Most epsilon that one run may cost, repeats included.
         max_delta_per_run: Largest delta at which that may be stated.
+        max_insider_epsilon_per_run: Most epsilon that one run may cost against all other sites
+            together, which know their own shares of distributed noise.
+        min_colluding_sites: With distributed noise, how many sites of a cohort a run has to
+            assume to give their noise away, at least.
         max_epsilon_per_dataset: Most epsilon that all runs on one data set may cost together,
             over the ledger's life; at `max_delta_per_dataset`, which goes with it.
         max_delta_per_dataset: The delta of that.
@@ -76,6 +82,8 @@ class SitePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     parameter_sets: _Words | None = None
     max_epsilon_per_run: _Epsilon = math.inf
     max_delta_per_run: _Delta = 1.0
+    max_insider_epsilon_per_run: _Epsilon = math.inf
+    min_colluding_sites: Annotated[int, msgspec.Meta(ge=0)] = 1
     max_epsilon_per_dataset: _Epsilon = math.inf
     max_delta_per_dataset: _Delta = 1.0
 
@@ -86,11 +94,13 @@ class SitePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
                 "an epsilon is a bound at some delta below 1 only"
             )
         if self.non_private == "exhaust" and (
-            self.max_epsilon_per_run < math.inf or self.caps_datasets
+            self.max_epsilon_per_run < math.inf
+            or self.max_insider_epsilon_per_run < math.inf
+            or self.caps_datasets
         ):
             raise ValueError(
-                "non_private = 'exhaust' allows what has no epsilon, and max_epsilon_per_run or "
-                "max_epsilon_per_dataset bounds it: leave one out"
+                "non_private = 'exhaust' allows what has no epsilon, and max_epsilon_per_run, "
+                "max_insider_epsilon_per_run or max_epsilon_per_dataset bounds it: leave one out"
             )
 
     @property
@@ -114,6 +124,10 @@ class RunProposal:
         epsilon: What the run may cost a unit here, repeats included: infinite where private data
             are trained on without noise, 0 where the data are public and nothing is charged.
         delta: At that delta.
+        insider_epsilon: What it may cost against all other sites together; the same as `epsilon`
+            where the noise is the site's own.
+        colluding_sites: How many sites it assumes to give their noise away; None where the noise
+            is the site's own.
     """
 
     task: str
@@ -125,6 +139,8 @@ class RunProposal:
     parameter_set: str
     epsilon: float
     delta: float
+    insider_epsilon: float
+    colluding_sites: int | None = None
 
 
 def check_policy(policy: SitePolicy, proposal: RunProposal, *, now: dt.datetime) -> None:
@@ -160,6 +176,19 @@ def check_policy(policy: SitePolicy, proposal: RunProposal, *, now: dt.datetime)
         )
     _at_most("epsilon_per_run", "epsilon for one run", proposal.epsilon, policy.max_epsilon_per_run)
     _at_most("delta_per_run", "delta for one run", proposal.delta, policy.max_delta_per_run)
+    _at_most(
+        "insider_epsilon_per_run",
+        "epsilon against all other sites together",
+        proposal.insider_epsilon,
+        policy.max_insider_epsilon_per_run,
+    )
+    if proposal.colluding_sites is not None:
+        _at_least(
+            "colluding_sites",
+            "sites that may collude",
+            proposal.colluding_sites,
+            policy.min_colluding_sites,
+        )
 
 
 def _at_least(rule: str, what: str, asked: int, least: int) -> None:

@@ -74,6 +74,7 @@ def settings(
     sites: int = 3,
     rounds: int = 2,
     epsilon: float = 8.0,
+    steps: int = 2,
     privacy: str = "",
     federation: str = "",
     adapter: str = "last_layers = 1",
@@ -103,7 +104,7 @@ target_modules = ["query", "value"]
 [privacy]
 epsilon = {epsilon}
 sample_rate = 0.25
-steps_per_round = 2
+steps_per_round = {steps}
 {privacy}
 [training]
 physical_batch_size = 8

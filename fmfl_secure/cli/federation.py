@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from fmfl_secure.cli._console import console, facts, say
+
+if TYPE_CHECKING:
+    from fmfl_secure.config import FederationConfig
+    from fmfl_secure.planning import Prediction
 
 app = typer.Typer()
 
@@ -120,7 +124,7 @@ def plan(federation: FederationFile) -> None:
     if config.privacy.mode == "none":
         console.print("[bold red]No privacy[/bold red]: a baseline, on data declared public.")
         return
-    prediction = predict(config)
+    prediction = predict(config, layout.size)
     facts(
         "privacy at every site",
         {
@@ -133,6 +137,7 @@ def plan(federation: FederationFile) -> None:
             f"{config.privacy.repeats} repeats",
             "epsilon by PLD": f"{prediction.pld_epsilon:.4f}, had the parameters been fixed "
             "in advance",
+            **(_shares(config, prediction) if config.privacy.mode == "distributed" else {}),
         },
     )
     by_round = Table("round", "epsilon", title="predicted epsilon")
@@ -148,6 +153,16 @@ def plan(federation: FederationFile) -> None:
             f"{site.noise_stddev_of_mean:.5f} x C",
         )
     console.print(by_site)
+
+
+def _shares(config: FederationConfig, prediction: Prediction) -> dict[str, str]:
+    """What is said of distributed noise besides."""
+    return {
+        "noise": "in shares: only the sum is private, as long as at most "
+        f"{config.privacy.colluding_sites} of its sites collude",
+        "other sites": f"together, epsilon {prediction.insider_epsilon:g}, with repeats; "
+        f"{config.privacy.insider_epsilon:g} is allowed",
+    }
 
 
 @app.command()

@@ -52,6 +52,7 @@ def show(ledger: LedgerPlace) -> None:
             escape(status.grant.purpose),
         )
     console.print(grants)
+    _show_insiders(budget)
     run_id = Column("run", no_wrap=True)
     runs = Table(run_id, "date", "grant", "purpose", "trained", "reserved", "state")
     for held in budget.reservations.values():
@@ -66,6 +67,17 @@ def show(ledger: LedgerPlace) -> None:
         )
     console.print(runs)
     _show_exceptions(budget)
+
+
+def _show_insiders(budget: Budget) -> None:
+    for status in budget.status():
+        spent, charged = status.insider_epsilon_committed, status.insider_epsilon_charged
+        if spent is not None and charged is not None:
+            say(
+                f"grant {status.grant.number} permits noise in shares: of epsilon "
+                f"{status.grant.insider_epsilon:g} against all other sites together, {spent:.4f} "
+                f"are spent and {charged:.4f} held"
+            )
 
 
 def _show_exceptions(budget: Budget) -> None:
@@ -138,6 +150,12 @@ def grant(
     epsilon: Annotated[float, typer.Option(help="What is permitted on top of earlier grants.")],
     delta: Annotated[float, typer.Option(help="At this delta.")],
     purpose: Annotated[str, typer.Option(help="What for.")],
+    insider_epsilon: Annotated[
+        float | None,
+        typer.Option(
+            help="Permit shares of distributed noise, and so much against all other sites together."
+        ),
+    ] = None,
     identity: SiteKey = None,
 ) -> None:
     """Permit more: the custodian's decision. Grants add up.
@@ -148,8 +166,11 @@ def grant(
     from privacy import Ledger
 
     signer = _load_identity(ledger, identity)
-    granted = Ledger(ledger, signer=signer).grant(epsilon=epsilon, delta=delta, purpose=purpose)
-    say(f"grant {granted.number}: epsilon {epsilon:g} at delta {delta:g}")
+    granted = Ledger(ledger, signer=signer).grant(
+        epsilon=epsilon, delta=delta, purpose=purpose, insider_epsilon=insider_epsilon
+    )
+    seen = "" if insider_epsilon is None else f"; against all other sites {insider_epsilon:g}"
+    say(f"grant {granted.number}: epsilon {epsilon:g} at delta {delta:g}{seen}")
 
 
 @app.command("anchor")
