@@ -35,6 +35,8 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "policy.non_private": "its data are private and the run adds no noise",
         "policy.epsilon_per_run": "its policy allows less epsilon for a run",
         "policy.delta_per_run": "its policy allows a smaller delta only",
+        "policy.insider_epsilon_per_run": "its policy allows other sites to learn less",
+        "policy.colluding_sites": "its policy asks for more sites that may collude",
         "policy.epsilon_per_dataset": "its data set's own budget cannot afford the run",
     }
 )
