@@ -76,6 +76,7 @@ def settings(
     epsilon: float = 8.0,
     privacy: str = "",
     federation: str = "",
+    task: str = "",
     adapter: str = "last_layers = 1",
     evaluation: bool = True,
 ) -> str:
@@ -95,6 +96,7 @@ max_length = 16
 text_columns = ["text"]
 label_column = "label"
 labels = ["no", "yes"]
+{task}
 [adapter]
 kind = "ffa-lora"
 rank = 2
