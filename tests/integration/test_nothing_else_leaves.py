@@ -72,11 +72,15 @@ def seen(folder: Path) -> Seen:
     )
 
 
+def quicken(patch: pytest.MonkeyPatch) -> None:
+    """The gate looks at synthetic records only, and the page at what the report holds."""
+    patch.setattr("fmfl_secure.engines.local.check_admission", lambda *_, **__: None)
+    patch.setattr("fmfl_secure.report.write.render_html", lambda _: "")
+
+
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The gate looks at synthetic records only, and plots at what the report holds."""
-    monkeypatch.setattr("fmfl_secure.engines.local.check_admission", lambda *_, **__: None)
-    monkeypatch.setattr("fmfl_secure.report.write.render_html", lambda _: "")
+    quicken(monkeypatch)
 
 
 def federation(folder: Path, model: Path, **more: Any) -> Path:
@@ -109,7 +113,7 @@ def ordinary(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Seen
     """A run that each of the following differs from in one record of site-2."""
     folder = tmp_path_factory.mktemp("ordinary")
     with pytest.MonkeyPatch.context() as patch:
-        _quick.__wrapped__(patch)
+        quicken(patch)
         go(federation(folder, tiny_model))
     return seen(folder)
 
@@ -264,7 +268,7 @@ def failed(folder: Path, model: Path, cause: str, patch: pytest.MonkeyPatch) -> 
 def failure(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Seen:
     """How a failure at site-2 looks to others."""
     with pytest.MonkeyPatch.context() as patch:
-        _quick.__wrapped__(patch)
+        quicken(patch)
         found, _ = failed(tmp_path_factory.mktemp("failure"), tiny_model, "no file", patch)
     return found
 
