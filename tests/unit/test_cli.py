@@ -29,6 +29,7 @@ COMMANDS = [
     ("ledger", "show"),
     ("ledger", "verify"),
     ("ledger", "grant"),
+    ("ledger", "afford"),
     ("demo", "federation"),
     ("bench", "aggregation"),
     ("bench", "round"),
