@@ -145,7 +145,9 @@ def _measure(
         raise AdmissionError("a unit of several records is not clipped once over its own sum")
     damaged = clipped_sum(everyone, records, _with_infinite_first(loss))
     if not close(damaged, expected - _clip(single[0], max_grad_norm)):
-        raise AdmissionError("a unit with a gradient that is not finite disturbs the others")
+        raise AdmissionError(
+            "a unit with a gradient that is not finite disturbs the others", hint=_PER_RECORD
+        )
 
 
 def _autograd_gradient(
@@ -161,7 +163,11 @@ def _autograd_gradient(
         raise AdmissionError(
             f"the loss of one record has shape {tuple(losses.shape)}, not (1,)", hint=_PER_RECORD
         )
-    gradients = torch.autograd.grad(losses.sum(), list(trainable.values()), allow_unused=True)
+    # backward() and not grad(), which reentrant checkpointing does not support.
+    torch.autograd.backward(losses.sum())
+    gradients = [parameter.grad for parameter in trainable.values()]
+    for parameter in trainable.values():
+        parameter.grad = None
     unused = [n for n, g in zip(trainable, gradients, strict=True) if g is None]
     if unused:
         raise AdmissionError(f"parameter {unused[0]} is trainable but the loss does not use it")

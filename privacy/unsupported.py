@@ -27,7 +27,7 @@ from torch import nn
 from privacy.errors import AdmissionError
 
 _EXPERTS = re.compile(r"(Router|Experts|Gating|SparseMLP|Mo[eE]|Mo[eE]Block)$")
-_POSITIONS = re.compile(r"(^|\.|_)(pos|position|positions|wpe)(_|\.|$)")
+_POSITIONS = re.compile(r"(^|[._])(pos|position|positions|wpe)([._]|$)")
 _DROP = re.compile(r"drop_?(out|path|prob|rate)|layerdrop")
 _LINEAR_ONLY = "Put LoRA on linear layers (adapter.target_modules) and leave the rest frozen."
 
@@ -42,18 +42,11 @@ def refuse_unsupported(model: nn.Module) -> None:
         AdmissionError: Names the first such module or parameter; the hint says what to use.
     """
     for name, module in model.named_modules():
-        for what, instead in _faults(module):
+        for what, instead in _faults(name, module):
             raise AdmissionError(f"module {name or 'of the model'} {what}", hint=instead)
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad and _POSITIONS.search(name):
-            raise AdmissionError(
-                f"parameter {name} is a trainable position embedding: a batch has one row of it "
-                "for all of its records",
-                hint=f"Freeze it. {_LINEAR_ONLY}",
-            )
 
 
-def _faults(module: nn.Module) -> Iterator[tuple[str, str]]:
+def _faults(name: str, module: nn.Module) -> Iterator[tuple[str, str]]:
     """What is wrong with one module, and what to do instead."""
     kind = type(module).__name__
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -78,6 +71,11 @@ def _faults(module: nn.Module) -> Iterator[tuple[str, str]]:
         yield (
             f"is a {kind} with LoRA on an embedding: it has no gradient of one record",
             _LINEAR_ONLY,
+        )
+    if isinstance(module, nn.Embedding) and _POSITIONS.search(name) and _trains(module):
+        yield (
+            "is a trainable position embedding: a batch has one row of it for all of its records",
+            f"Freeze it. {_LINEAR_ONLY}",
         )
     if "Swin" in kind and "Attention" in kind and _trains(module):
         yield (
