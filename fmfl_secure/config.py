@@ -16,7 +16,7 @@ import msgspec
 
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.server_optimizers import ServerOptimizerName
-from privacy import SitePolicy
+from privacy import Dataset, DatasetCap, SitePolicy
 from privacy.storage import is_url, without_secrets
 
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]  # finite: JSON has no infinity
@@ -315,6 +315,20 @@ class SiteConfig(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True
                 "policy.max_epsilon_per_dataset needs data.name: a data set's budget goes by a "
                 "name of the custodian's own, which stays the same when the file changes"
             )
+
+    @property
+    def dataset(self) -> Dataset | None:
+        """The data set by its custodian's name, with what it may cost by itself; None unnamed.
+
+        Raises:
+            PlanError: No order certifies so small a budget.
+        """
+        if not self.data.name:
+            return None
+        cap, policy = None, self.policy
+        if policy.caps_datasets:
+            cap = DatasetCap.of(policy.max_epsilon_per_dataset, policy.max_delta_per_dataset)
+        return Dataset(self.data.name, cap)
 
 
 _Config = TypeVar("_Config", FederationConfig, SiteConfig)

@@ -37,15 +37,7 @@ from fmfl_secure.statement import describe_ledger, sign_statement
 from fmfl_secure.tasks import Task, TaskData
 from fmfl_secure.updates import UpdateStore
 from fmfl_secure.workspace import Members
-from privacy import (
-    Anchor,
-    Dataset,
-    DatasetCap,
-    Ledger,
-    LedgerLocked,
-    check_policy,
-    read_anchors,
-)
+from privacy import Anchor, Ledger, LedgerLocked, check_policy, read_anchors
 from privacy.sampling import cap_contributions
 
 LOST_HEADS = "lost-heads.jsonl"
@@ -119,17 +111,6 @@ class Site:
         settings = self._settings
         private = settings.data.visibility != "public"
         return private and settings.policy.non_private == "exhaust"
-
-    @property
-    def _dataset(self) -> Dataset | None:
-        """The data set by its custodian's name, with what it may cost by itself."""
-        data, policy = self._settings.data, self._settings.policy
-        if not data.name:
-            return None
-        cap = None
-        if policy.caps_datasets:
-            cap = DatasetCap.of(policy.max_epsilon_per_dataset, policy.max_delta_per_dataset)
-        return Dataset(data.name, cap)
 
     def _initial_adapter(self) -> str | None:
         """Digest of the adapter that the settings' seed gives, if the run has not begun here."""
@@ -211,7 +192,7 @@ class Site:
                 rounds=self._plan.rounds + self._plan.repeats,
                 plan=config.digest,
                 purpose=config.federation.name,
-                dataset=self._dataset,
+                dataset=self._settings.dataset,
             )
 
     def admit(self, plan_message: bytes, adapter: bytes) -> SiteAttempt:

@@ -4,7 +4,7 @@ Opacus's own validator looks at module types. It raised nothing on any of the co
 that later broke the bound (batch-coupled losses, tied embeddings, token means), so this gate
 *measures*, on synthetic records, with random non-zero adapters and heads:
 
-1. no module is of a kind known to mix records or to keep statistics of them,
+1. no module is of a kind known to break it (`privacy.unsupported` lists them),
 2. every trainable parameter receives a gradient,
 3. the batched, clipped sum equals the sum of gradients taken one record at a time by autograd,
 4. removing any one unit moves the sum by at most C,
@@ -26,18 +26,19 @@ from torch import nn
 
 from privacy.errors import AdmissionError, TrainingError
 from privacy.training import ClippedSum, Collate, PerRecordLoss
+from privacy.unsupported import refuse_unsupported
 
 # float32 sums over padded batches agree to about 1e-6; coupled losses miss by 10 % and more.
 _TOLERANCE = 1e-3
 
+_PER_RECORD = (
+    "Losses must be per record: for sequences a mean over each one's own tokens, not over the "
+    "batch's; for pairs a score against fixed, public candidates, not against the other records."
+)
+
 # How hooks and autograd fail on a model that they do not support, in so many ways: DoRA is a
 # TypeError, a parameter outside a layer an AttributeError, an operation in place a RuntimeError.
 _FAILURES = (TrainingError, RuntimeError, TypeError, AttributeError, ValueError, IndexError)
-
-_REFUSED_MODULES: tuple[tuple[type[nn.Module], str], ...] = (
-    (nn.modules.batchnorm._BatchNorm, "it mixes records; use LayerNorm or GroupNorm"),
-    (nn.modules.instancenorm._InstanceNorm, "it keeps statistics of records; use GroupNorm"),
-)
 
 
 def check_admission(
@@ -63,7 +64,7 @@ def check_admission(
     """
     if records < 4:
         raise AdmissionError(f"the gate got {records} synthetic records, expected at least 4")
-    _refuse_by_kind(model)
+    refuse_unsupported(model)
     trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
     if not trainable:
         raise AdmissionError("no parameter is trainable")
@@ -80,18 +81,6 @@ def check_admission(
         with torch.no_grad():
             for name, parameter in trainable.items():
                 parameter.copy_(saved[name])
-
-
-def _refuse_by_kind(model: nn.Module) -> None:
-    for name, module in model.named_modules():
-        for kind, reason in _REFUSED_MODULES:
-            if isinstance(module, kind):
-                raise AdmissionError(f"module {name} is a {type(module).__name__}: {reason}")
-        if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
-            raise AdmissionError(
-                f"module {name} has dropout {module.p}: its masks would come from a public seed",
-                hint="Set dropout to 0; the noise of private training regularises already.",
-            )
 
 
 def _randomise(trainable: dict[str, nn.Parameter]) -> None:
@@ -138,14 +127,15 @@ def _measure(
                 "the batched sum of clipped gradients differs from the one taken record by record "
                 f"by {float((total - expected).norm() / max_grad_norm):.3f} C: "
                 "a loss or a module couples the records of a batch",
-                hint="Losses must be per record, such as a mean over one sequence's own tokens.",
+                hint=_PER_RECORD,
             )
     for left_out in range(records):
         rest = clipped_sum(everyone[:left_out] + everyone[left_out + 1 :], physical_batch_size)
         moved = float((expected - rest).norm()) / max_grad_norm
         if moved > 1.0 + _TOLERANCE * records:
             raise AdmissionError(
-                f"removing one unit moves the clipped sum by {moved:.3f} C, expected at most C"
+                f"removing one unit moves the clipped sum by {moved:.3f} C, expected at most C",
+                hint=_PER_RECORD,
             )
     grouped = [np.arange(records - 1, dtype=np.int64), np.array([records - 1], dtype=np.int64)]
     expected_grouped = _clip(torch.stack(single[:-1]).sum(dim=0), max_grad_norm) + _clip(
@@ -155,7 +145,9 @@ def _measure(
         raise AdmissionError("a unit of several records is not clipped once over its own sum")
     damaged = clipped_sum(everyone, records, _with_infinite_first(loss))
     if not close(damaged, expected - _clip(single[0], max_grad_norm)):
-        raise AdmissionError("a unit with a gradient that is not finite disturbs the others")
+        raise AdmissionError(
+            "a unit with a gradient that is not finite disturbs the others", hint=_PER_RECORD
+        )
 
 
 def _autograd_gradient(
@@ -168,8 +160,14 @@ def _autograd_gradient(
     model.train()
     losses = loss(model, collate(np.array([record], dtype=np.int64)))
     if losses.shape != (1,):
-        raise AdmissionError(f"the loss of one record has shape {tuple(losses.shape)}, not (1,)")
-    gradients = torch.autograd.grad(losses.sum(), list(trainable.values()), allow_unused=True)
+        raise AdmissionError(
+            f"the loss of one record has shape {tuple(losses.shape)}, not (1,)", hint=_PER_RECORD
+        )
+    # backward() and not grad(), which reentrant checkpointing does not support.
+    torch.autograd.backward(losses.sum())
+    gradients = [parameter.grad for parameter in trainable.values()]
+    for parameter in trainable.values():
+        parameter.grad = None
     unused = [n for n, g in zip(trainable, gradients, strict=True) if g is None]
     if unused:
         raise AdmissionError(f"parameter {unused[0]} is trainable but the loss does not use it")

@@ -77,6 +77,7 @@ def settings(
     steps: int = 2,
     privacy: str = "",
     federation: str = "",
+    task: str = "",
     adapter: str = "last_layers = 1",
     evaluation: bool = True,
 ) -> str:
@@ -96,6 +97,7 @@ max_length = 16
 text_columns = ["text"]
 label_column = "label"
 labels = ["no", "yes"]
+{task}
 [adapter]
 kind = "ffa-lora"
 rank = 2

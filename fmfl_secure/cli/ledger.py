@@ -54,12 +54,13 @@ def show(ledger: LedgerPlace) -> None:
     console.print(grants)
     _show_insiders(budget)
     run_id = Column("run", no_wrap=True)
-    runs = Table(run_id, "date", "grant", "purpose", "trained", "reserved", "state")
+    runs = Table(run_id, "date", "grant", "data set", "purpose", "trained", "reserved", "state")
     for held in budget.reservations.values():
         runs.add_row(
             held.run,
             held.at[:10],
             str(held.grant),
+            escape(held.dataset.name) if held.dataset else "",
             escape(held.purpose),
             str(len(held.commits)),
             str(held.rounds),

@@ -113,7 +113,9 @@ def _read_delimited(path: Path, data: bytes, delimiter: str, *, quoted: bool) ->
     not_text: set[int] = set()  # line numbers
     decoded = _decode_all(lines, not_text)
     records = (
-        _quoted_records(path, decoded, delimiter) if quoted else _plain_records(decoded, delimiter)
+        _quoted_records(path, decoded, delimiter, size=len(data))
+        if quoted
+        else _plain_records(decoded, delimiter)
     )
     columns: tuple[str, ...] | None = None
     header = b""
@@ -248,14 +250,28 @@ def _plain_records(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, 
 
 
 def _quoted_records(
-    path: Path, lines: Iterable[str], delimiter: str
+    path: Path, lines: Iterable[str], delimiter: str, *, size: int
 ) -> Iterator[tuple[int, int, list[str]]]:
     """Yields (first line, last line, fields); a quoted field may span lines.
 
     The standard library's parser, because it knows the line a record began on and refuses an
     unclosed quote. Broken quoting raises at once, whatever `on_bad_row` says: where the next
     record begins is a guess from there on, and a wrong guess would damage other people's rows.
+
+    A field may be as long as the file, of `size` bytes. The parser's own limit, 128 KiB, would
+    fail the whole file for one person's long text.
     """
+    limit = csv.field_size_limit()
+    csv.field_size_limit(max(limit, size))
+    try:
+        yield from _parsed_records(path, lines, delimiter)
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _parsed_records(
+    path: Path, lines: Iterable[str], delimiter: str
+) -> Iterator[tuple[int, int, list[str]]]:
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     first, row = 1, 0  # row 0 is the header
     while True:

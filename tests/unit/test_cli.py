@@ -32,6 +32,7 @@ COMMANDS = [
     ("ledger", "anchor"),
     ("ledger", "recover"),
     ("ledger", "export"),
+    ("ledger", "afford"),
     ("demo", "federation"),
     ("bench", "aggregation"),
     ("bench", "round"),

@@ -22,6 +22,8 @@ PROPOSAL = RunProposal(
     parameter_set="ckks-collective-4096-60",
     epsilon=3.0,
     delta=1e-5,
+    insider_epsilon=12.0,
+    colluding_sites=1,
 )
 
 # rule -> a policy that just allows the proposal, one that does not, and what its message names.
@@ -51,6 +53,16 @@ RULES = {
         {"max_delta_per_run": 1e-5},
         {"max_delta_per_run": 9e-6},
         "above this site's limit of 9e-06",
+    ),
+    "insider_epsilon_per_run": (
+        {"max_insider_epsilon_per_run": 12.0},
+        {"max_insider_epsilon_per_run": 11.9},
+        "12 epsilon against all other sites together, above this site's limit of 11.9",
+    ),
+    "colluding_sites": (
+        {"min_colluding_sites": 1},
+        {"min_colluding_sites": 2},
+        "1 sites that may collude, this site's policy asks for at least 2",
     ),
 }
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 import privacy.policy
 from fmfl_secure.errors import KNOWN_ERRORS, SiteFailure
 from fmfl_secure.refusals import GENERIC, MEANINGS, leaving_code
-from privacy import PolicyRefusal
+from privacy import PolicyRefusal, SitePolicy
 
 # What these say could depend on a unit, or no site raises them: others hear `failed`.
 NEVER_TOLD = {"privacy", "policy", "admission", "training"}
@@ -45,3 +46,11 @@ def test_a_policy_s_refusal_travels_as_its_rule(rule: str) -> None:
 )
 def test_whatever_else_fails_travels_as_one_word(error: Exception) -> None:
     assert leaving_code(error) == GENERIC
+
+
+def test_the_documentation_lists_every_code_of_a_policy() -> None:
+    text = (Path(__file__).parents[2] / "docs/policy.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"\| `policy\.(\w+)` \|", text)) == set(RULES)
+    assert set(re.findall(r"^\| `(\w+)", text, re.MULTILINE)) >= {
+        *SitePolicy.__struct_fields__,
+    } - {"max_delta_per_dataset"}

@@ -1,0 +1,125 @@
+"""`fmfl-secure ledger afford`: what a ledger can still afford."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+from rich.table import Table
+
+from fmfl_secure.cli._console import console, say
+from fmfl_secure.cli.ledger import LedgerPlace, app
+
+if TYPE_CHECKING:
+    from fmfl_secure.afford import Affordable
+
+
+@app.command("afford")
+def afford(
+    ledger: LedgerPlace,
+    federation: Annotated[
+        Path | None, typer.Option(help="Take the sampler from this federation.toml.")
+    ] = None,
+    site: Annotated[
+        str | None, typer.Option(help="Count the own budget of this site's data set, too.")
+    ] = None,
+    sample_rate: Annotated[
+        float | None, typer.Option(help="Without settings: chance of a unit to be in a step.")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Without settings: steps a round.", min=1)] = 4,
+    noise_multiplier: Annotated[
+        float | None, typer.Option(help="Without settings: say how many rounds fit at this noise.")
+    ] = None,
+    delta: Annotated[
+        float | None, typer.Option(help="Without settings: of a run; default the first grant's.")
+    ] = None,
+    rounds: Annotated[
+        str, typer.Option(help="Lengths of runs to ask for, repeats included, with commas.")
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what a ledger can still afford: the largest runs that it would admit.
+
+    Example: fmfl-secure ledger afford pilot/sites/site-1/ledger.sqlite
+    --federation pilot/federation.toml --site site-1
+    """
+    from fmfl_secure.afford import ROUNDS, affordable, affordable_for
+    from fmfl_secure.config import load_federation, load_site
+    from fmfl_secure.errors import ConfigError
+    from fmfl_secure.workspace import Workspace
+    from privacy import Sampler
+    from privacy.ledger import Ledger
+
+    lengths = _lengths(rounds) if rounds else ROUNDS
+    budget = Ledger(ledger).budget()
+    if federation is not None:
+        if not (sample_rate is None and noise_multiplier is None and delta is None):
+            raise ConfigError("the settings say how a run samples: leave the sampler's options out")
+        own = None
+        if site is not None:
+            own = load_site(Workspace(federation.parent).site(site) / "site.toml")
+        found = affordable_for(budget, load_federation(federation), own, rounds=lengths)
+    elif sample_rate is None or site is not None:
+        raise ConfigError(
+            "it is not known how the run would sample",
+            hint="Name --federation (and --site), or --sample-rate and --steps.",
+        )
+    else:
+        found = affordable(
+            budget,
+            sampler=Sampler(sample_rate, steps),
+            delta=delta,
+            rounds=lengths,
+            noise_multiplier=noise_multiplier,
+        )
+    if as_json:
+        say(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+    else:
+        _say_affordable(found)
+
+
+def _lengths(text: str) -> list[int]:
+    from fmfl_secure.errors import ConfigError
+
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isascii() and word.isdigit() and 0 < int(word) < 10**6 for word in words):
+        raise ConfigError(f"--rounds is {text!r}, expected numbers with commas, such as 5,10")
+    return [int(word) for word in words]
+
+
+def _say_affordable(found: Affordable) -> None:
+    from fmfl_secure.afford import in_words
+
+    for grant in found.grants:
+        say(
+            f"grant {grant.grant}: epsilon {grant.epsilon:g} at delta {grant.delta:g}, "
+            f"{grant.epsilon_left:.4f} left"
+        )
+    if found.dataset is not None:
+        say(f"data set {found.dataset!r} has a budget of its own, which is counted here")
+    say(f"sample rate {found.sample_rate:g}, {found.steps_per_round} steps a round")
+    if found.planned is not None:
+        plan = found.planned
+        say(
+            f"the planned run, epsilon {plan.epsilon:g} over {plan.rounds} trainings with repeats, "
+            + ("fits" if plan.fits else "does not fit")
+        )
+    if found.at_noise is not None:
+        at = found.at_noise
+        say(f"at noise multiplier {at.noise_multiplier:.4f}: {in_words(at.rounds)} trainings fit")
+    if not found.runs:
+        say("no run fits, however much noise it adds")
+        return
+    table = Table(
+        "trainings",
+        "least noise multiplier",
+        f"largest epsilon at delta {found.delta:g}",
+        title="the largest runs that fit",
+    )
+    for run in found.runs:
+        noise = math.ceil(run.noise_multiplier * 1e4) / 1e4  # rounded up, so that it fits
+        table.add_row(f"{run.rounds:,}", f"{noise:.4f}", f"{run.epsilon:.2f}")
+    console.print(table)
