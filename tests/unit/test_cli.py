@@ -32,6 +32,7 @@ COMMANDS = [
     ("demo", "federation"),
     ("bench", "aggregation"),
     ("bench", "round"),
+    ("bench", "training"),
 ]
 
 
