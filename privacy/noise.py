@@ -48,7 +48,7 @@ class GaussianSource:
             float64 array of shape (count,).
         """
         result = torch.zeros(count, dtype=torch.float64)
-        for total in result.split(_CHUNK):
+        for total in torch.split(result, _CHUNK):
             for _ in range(_TERMS):
                 # A pair of uniforms for each term: the cosine and sine of one pair would add up
                 # to a single Box-Muller draw again.

@@ -11,7 +11,6 @@ describe.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from opacus.grad_sample import GradSampleHooks
+from opacus.grad_sample.functorch import prepare_layer
 from opacus.optimizers import DPOptimizer
 from torch import nn
 
@@ -82,11 +82,11 @@ class ClippedSum:
         trainable = {id(p) for p in model.parameters() if p.requires_grad}
         if trainable != {id(p) for p in self._parameters}:
             raise TrainingError("the optimizer does not hold exactly the trainable parameters")
-        self._hooks: GradSampleHooks | None = None
+        self._hooks: _RecordGradients | None = None
 
     def __enter__(self) -> Self:
         self._model.train()
-        self._hooks = GradSampleHooks(self._model, loss_reduction="sum", strict=True)
+        self._hooks = _RecordGradients(self._model, loss_reduction="sum", strict=True)
         for parameter in self._parameters:
             parameter.summed_grad = None
         return self
@@ -166,11 +166,9 @@ class ClippedSum:
                 f"the loss is a tensor of {losses.dim()} dimensions that does not hold one value "
                 "a record, not reduced"
             )
-        with warnings.catch_warnings():
-            # The hooks need the gradient at a module's output only; its input has none to give
-            # where everything before it is frozen, and torch warns of that each time.
-            warnings.filterwarnings("ignore", message="Full backward hook is firing")
-            torch.autograd.backward(losses.sum())
+        if self._hooks is None:
+            raise TrainingError("gradients are taken inside the context only")
+        self._hooks.backward(losses.sum())
         gradients = []
         for parameter in self._parameters:
             gradient = parameter.grad_sample
@@ -188,7 +186,7 @@ class ClippedSum:
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.summed_grad, parameter.grad_sample = None, gradient
         self._optimizer.clip_and_accumulate()
-        squared = sum(float(p.summed_grad.square().sum()) for p in self._parameters)
+        squared = float(torch.stack([p.summed_grad.square().sum() for p in self._parameters]).sum())
         bound = len(gradients[0]) * self._max_grad_norm * (1.0 + CLIP_TOLERANCE)
         if not squared <= bound**2:  # also refuses NaN
             raise TrainingError("a clipped sum exceeds the norm that its rows can have")
@@ -277,6 +275,62 @@ class PrivateTrainer:
                 raise TrainingError(f"parameter {name} did not move in a round: it is not trained")
 
 
+class _RecordGradients(GradSampleHooks):  # type: ignore[misc]
+    """Opacus's per-record gradients, without what only batch gradients are good for.
+
+    Opacus hooks the gradient at a module's output; in passing, autograd computes the gradient of
+    each weight over the whole batch, which nobody reads. Here every hooked output also depends,
+    as far as autograd knows, on one scalar. Asked for the gradient of that scalar alone, autograd
+    comes by every hook and leaves out the weights.
+    """
+
+    def add_hooks(self, **_: Any) -> None:
+        """Put a pair of forward hooks on each module that holds trainable parameters."""
+        self._anchor = torch.zeros((), requires_grad=True)
+        # Reentrant checkpointing runs backward passes of its own, and refuses to leave out any.
+        self._whole = any(
+            getattr(m, "gradient_checkpointing", False) for m in self._module.modules()
+        )
+        self.autograd_grad_sample_hooks = self._module.autograd_grad_sample_hooks = []
+        for module in self.iterate_submodules(self._module):
+            if type(module) not in self.GRAD_SAMPLERS:
+                prepare_layer(module, batch_first=True)
+            for hook in (self.capture_activations_hook, self._capture_output):
+                self.autograd_grad_sample_hooks.append(module.register_forward_hook(hook))
+        self.enable_hooks()
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Leave each trainable parameter's gradients by record in its `grad_sample`."""
+        torch.autograd.backward(loss, inputs=None if self._whole else [self._anchor])
+
+    def _capture_output(self, module: nn.Module, _: Any, output: Any) -> Any:
+        if not (self.hooks_enabled and module.training and torch.is_grad_enabled()):
+            return output
+        if not isinstance(output, torch.Tensor):
+            raise TrainingError(f"{type(module).__name__} returns no tensor, and holds parameters")
+
+        def capture(gradient: torch.Tensor) -> None:
+            self.capture_backprops_hook(module, None, (gradient,), "sum", batch_first=True)
+
+        return _Capture.apply(output, self._anchor, capture)  # type: ignore[no-untyped-call]
+
+
+class _Capture(torch.autograd.Function):
+    """Identity that shows the gradient going by; the anchor asks for one and never gets it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, output: torch.Tensor, _: torch.Tensor, capture: Callable[[torch.Tensor], None]
+    ) -> torch.Tensor:
+        ctx.capture = capture
+        return output.view_as(output)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        ctx.capture(gradient)
+        return gradient, None, None
+
+
 class _SecureNoiseOptimizer(DPOptimizer):  # type: ignore[misc]
     """Opacus's optimizer with clipping in float64 and with this project's noise."""
 
@@ -284,21 +338,31 @@ class _SecureNoiseOptimizer(DPOptimizer):  # type: ignore[misc]
         super().__init__(optimizer, loss_reduction="mean", **settings)
         self._source = GaussianSource()
 
+    @property
+    def accumulated_iterations(self) -> int:
+        """1: a step's rows are summed before. Opacus counts over all parameters for each one."""
+        return 1
+
     def clip_and_accumulate(self) -> None:
         """Clip each row over all parameters, and add the rows to `summed_grad`, in float64."""
         rows = [
             gradient.reshape(len(gradient), parameter.numel())
             for parameter, gradient in zip(self.params, self.grad_samples, strict=True)
         ]
+        if not len(rows[0]):  # a step's own call: what it has is in the sum already
+            for parameter in self.params:
+                if parameter.summed_grad is None:
+                    parameter.summed_grad = torch.zeros_like(parameter, dtype=torch.float64)
+            return
         norms = [torch.linalg.vector_norm(row, dim=1, dtype=torch.float64) for row in rows]
         norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
         finite = norm.isfinite()
         everyone = bool(finite.all())
         # A row that is not finite becomes zero *before* the sum, where it would reach all others.
-        factors = torch.where(finite, self.max_grad_norm / norm.clamp(min=self.max_grad_norm), 0.0)
+        factors = (self.max_grad_norm / norm.clamp(min=self.max_grad_norm))[finite]
         for parameter, row in zip(self.params, rows, strict=True):
-            kept = row.double() if everyone else row.double()[finite]
-            added = (factors[finite] @ kept).view_as(parameter)
+            kept = row.double() if everyone else row[finite].double()
+            added = (factors @ kept).view_as(parameter)
             summed = parameter.summed_grad
             parameter.summed_grad = added if summed is None else summed + added
 
@@ -307,7 +371,7 @@ class _SecureNoiseOptimizer(DPOptimizer):  # type: ignore[misc]
         stddev = self.noise_multiplier * self.max_grad_norm
         sizes = [parameter.numel() for parameter in self.params]
         noise = torch.from_numpy(self._source.normal(sum(sizes))).mul_(stddev)
-        for parameter, part in zip(self.params, noise.split(sizes), strict=True):
+        for parameter, part in zip(self.params, torch.split(noise, sizes), strict=True):
             noised = part.view_as(parameter).to(parameter.device) + parameter.summed_grad
             parameter.grad = noised.to(parameter.dtype)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import peft
@@ -24,7 +24,6 @@ from fmfl_secure.models.classifier import TextBatch
 from fmfl_secure.models.prefix import PrefixCache
 from fmfl_secure.tasks import TextClassification
 
-AdapterName = Literal["lora", "ffa-lora"]
 _RANK, _ALPHA = 8, 16
 _TOKENS = 64
 _LAYERS = 6
@@ -49,10 +48,10 @@ class Workload:
     tokens: int = _TOKENS
 
 
-def minilm(adapter: AdapterName) -> Workload:
+def minilm(*, freeze_a: bool) -> Workload:
     """Classification in four classes; nothing is replayed, as every layer has an adapter."""
     spec = AdapterSpec(
-        kind=adapter,
+        kind="ffa-lora" if freeze_a else "lora",
         rank=_RANK,
         alpha=_ALPHA,
         last_layers=0,
@@ -85,14 +84,14 @@ def minilm(adapter: AdapterName) -> Workload:
     return Workload(task.build_model(seed=1), task.per_record_loss, collate, records)
 
 
-def gpt2(adapter: AdapterName) -> Workload:
+def gpt2(*, freeze_a: bool) -> Workload:
     """Language modelling with the shape of DistilGPT-2: 6 layers of width 768."""
     config = GPT2Config(n_layer=_LAYERS, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
     model = GPT2LMHeadModel(config)
-    return _language_model(model, config.vocab_size, ["c_attn"], adapter)
+    return _language_model(model, config.vocab_size, ["c_attn"], freeze_a)
 
 
-def llama(adapter: AdapterName) -> Workload:
+def llama(*, freeze_a: bool) -> Workload:
     """Language modelling with a Llama of 6 layers of width 768."""
     config = LlamaConfig(
         hidden_size=768,
@@ -102,11 +101,11 @@ def llama(adapter: AdapterName) -> Workload:
         max_position_embeddings=2048,
     )
     model = LlamaForCausalLM(config)
-    return _language_model(model, config.vocab_size, ["q_proj", "v_proj"], adapter)
+    return _language_model(model, config.vocab_size, ["q_proj", "v_proj"], freeze_a)
 
 
 def _language_model(
-    base: nn.Module, vocabulary: int, targets: list[str], adapter: AdapterName
+    base: nn.Module, vocabulary: int, targets: list[str], freeze_a: bool
 ) -> Workload:
     config = peft.LoraConfig(
         r=_RANK, lora_alpha=_ALPHA, target_modules=targets, task_type="CAUSAL_LM"
@@ -115,7 +114,7 @@ def _language_model(
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set")  # GPT-2's Conv1D
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
         model: nn.Module = peft.get_peft_model(base, config)
-    if adapter == "ffa-lora":
+    if freeze_a:
         for name, parameter in model.named_parameters():
             if "lora_A" in name:
                 parameter.requires_grad = False
@@ -135,7 +134,7 @@ def _random_tokens(records: int, vocabulary: int) -> torch.Tensor:
     return torch.randint(vocabulary, (records, _TOKENS))
 
 
-MODELS: dict[str, Callable[[AdapterName], Workload]] = {
+MODELS: dict[str, Callable[..., Workload]] = {
     "minilm": minilm,
     "gpt2": gpt2,
     "llama": llama,

@@ -22,7 +22,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import tempfile
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -141,7 +141,7 @@ class _Demonstration:
             site.ledger.reserve(
                 run=run, event=site.plan.round_event(), rounds=1, plan=self.config.digest
             )
-        seconds: Counter[str] = Counter()
+        seconds: defaultdict[str, float] = defaultdict(float)
         for site in self.sites:
             seconds["private_training"] += cpu_seconds(partial(self._train_private, run, site))
             seconds["plain_training"] += cpu_seconds(partial(self._train_plain, site))

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fmfl_secure.bench._models import MODELS, AdapterName, Workload
+from fmfl_secure.bench._models import MODELS, Workload
 from fmfl_secure.bench._paired import cpu_seconds, one_thread, spread
 from fmfl_secure.plain_training import train_plain
 from privacy.training import ClippedSum
@@ -34,7 +34,7 @@ from privacy.training import ClippedSum
 _WARM_UP = 2
 
 
-def measure_steps(model: str, adapter: AdapterName, steps: int) -> dict[str, Any]:
+def measure_steps(model: str, adapter: str, steps: int) -> dict[str, Any]:
     """Measure pairs of steps.
 
     Args:
@@ -46,7 +46,7 @@ def measure_steps(model: str, adapter: AdapterName, steps: int) -> dict[str, Any
         Medians of CPU seconds, the private step's ratio to the plain one, and peak memory.
     """
     with one_thread():
-        workload = MODELS[model](adapter)
+        workload = MODELS[model](freeze_a=adapter == "ffa-lora")
         arms = {"plain": _plain(workload), "private": _private(workload)}
         pairs = []
         for number in range(_WARM_UP + steps):
@@ -122,13 +122,13 @@ def _memory_apart(arm: str, model: str, adapter: str) -> dict[str, float]:
     return measured
 
 
-def measure_memory(arm: str, model: str, adapter: AdapterName) -> dict[str, float]:
+def measure_memory(arm: str, model: str, adapter: str) -> dict[str, float]:
     """Resident memory of this process before its first step, and the peak of three steps, in MiB.
 
     Interpreter, libraries and weights are in both.
     """
     with one_thread():
-        workload = MODELS[model](adapter)
+        workload = MODELS[model](freeze_a=adapter == "ffa-lora")
         step = {"plain": _plain, "private": _private}[arm](workload)
         with contextlib.suppress(OSError):  # where not allowed, loading counts towards the peak
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

@@ -36,6 +36,7 @@ COMMANDS = [
     ("demo", "federation"),
     ("bench", "aggregation"),
     ("bench", "round"),
+    ("bench", "training"),
 ]
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch import nn
 
 from privacy import PrivacyPlan, TrainingError, sampling
@@ -295,6 +296,95 @@ def test_nothing_stays_after_a_failure_and_the_model_is_usable_again():
         clipped_sum.accumulate([np.array([i]) for i in range(2)])
         again = clipped_sum.take_sum()
     torch.testing.assert_close(again, sum_of(model, data, singles(2)))
+
+
+def by_autograd(model, data, loss, max_grad_norm=1.0):
+    """The clipped sum from gradients taken a record at a time, without any hook."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    total = 0.0
+    for index in range(len(data)):
+        grads = torch.autograd.grad(loss(model, data[index : index + 1]).sum(), parameters)
+        total = total + clip(torch.cat([g.reshape(-1) for g in grads]), max_grad_norm)
+    return total
+
+
+def test_a_layer_that_runs_twice_counts_both_times():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.last = nn.Linear(3, 3), linear()
+
+        def forward(self, batch):
+            return self.last(torch.tanh(self.inner(torch.tanh(self.inner(batch)))))
+
+    torch.manual_seed(4)
+    model, data = Twice(), rows(6)
+    nn.init.ones_(model.last.weight)
+    expected = by_autograd(model, data, output)
+    torch.testing.assert_close(sum_of(model, data, singles(6)), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("trained", [(0,), (2,), (4,), (0, 4), (2, 4)])
+def test_layers_in_the_middle_of_frozen_ones_get_their_gradients(trained):
+    torch.manual_seed(5)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 1))
+    for index, layer in enumerate(model):
+        layer.requires_grad_(index in trained)
+    data = rows(5)
+    expected = by_autograd(model, data, output, 0.1)
+    total = sum_of(model, data, singles(5), max_grad_norm=0.1)
+    torch.testing.assert_close(total, expected, rtol=1e-5, atol=1e-7)
+    assert total.abs().max() > 1e-3
+
+
+def test_reentrant_checkpointing_changes_nothing():
+    class Checkpointed(nn.Module):
+        def __init__(self, checkpointing):
+            super().__init__()
+            self.gradient_checkpointing = checkpointing
+            self.layers = nn.ModuleList(nn.Linear(3, 3) for _ in range(3))
+            self.last = nn.Linear(3, 1)
+
+        def forward(self, batch):
+            batch = batch.clone().requires_grad_()
+            for layer in self.layers:
+                if self.gradient_checkpointing:
+                    batch = torch.utils.checkpoint.checkpoint(layer, batch, use_reentrant=True)
+                else:
+                    batch = layer(batch)
+                batch = torch.tanh(batch)
+            return self.last(batch)
+
+    torch.manual_seed(6)
+    model, data = Checkpointed(checkpointing=True), rows(5)
+    plain = Checkpointed(checkpointing=False)
+    plain.load_state_dict(model.state_dict())
+    expected = by_autograd(plain, data, output)
+    torch.testing.assert_close(sum_of(plain, data, singles(5)), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(sum_of(model, data, singles(5)), expected, rtol=1e-5, atol=1e-6)
+    assert traces(model) == []
+
+
+def test_a_layer_that_returns_no_tensor_is_refused():
+    class Pair(nn.Linear):
+        def forward(self, batch):
+            return super().forward(batch), None
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pair = Pair(3, 1)
+
+        def forward(self, batch):
+            return self.pair(batch)[0]
+
+    with pytest.raises(TrainingError, match="Pair returns no tensor"):
+        sum_of(Model(), rows(2), singles(2))
+
+
+def test_nothing_is_accumulated_outside_the_context():
+    with pytest.raises(TrainingError, match="inside the context"):
+        path(linear(), rows(2)).accumulate([np.array([0])])
 
 
 # Rounds.
