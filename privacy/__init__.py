@@ -20,6 +20,7 @@ from privacy.budget import Budget, Grant, GrantStatus, Reservation, Spend
 from privacy.chain import Record
 from privacy.errors import (
     AdmissionError,
+    AuditError,
     BudgetExhausted,
     LedgerDamaged,
     LedgerError,
@@ -34,6 +35,7 @@ from privacy.plan import RELATION, PrivacyPlan
 __all__ = [
     "RELATION",
     "AdmissionError",
+    "AuditError",
     "Budget",
     "BudgetExhausted",
     "Event",

@@ -4,6 +4,7 @@
       PlanError              a privacy plan contradicts itself
       AdmissionError         model and loss do not have the sensitivity the plan needs
       TrainingError          a private step broke one of its own checks
+      AuditError             an empirical audit cannot be made, or says nothing
       LedgerError            the ledger cannot do what was asked
         BudgetExhausted      the grant does not cover it; carries what would fit
         LedgerDamaged        chain, signature or arithmetic does not verify
@@ -47,6 +48,12 @@ class TrainingError(PrivacyError):
     """A private step broke one of its own checks; its result was thrown away."""
 
     code = "training"
+
+
+class AuditError(PrivacyError):
+    """An empirical audit cannot be made as asked, or could not have found anything."""
+
+    code = "audit"
 
 
 class LedgerError(PrivacyError):

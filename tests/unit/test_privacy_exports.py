@@ -17,6 +17,7 @@ def test_exports():
     assert privacy.__all__ == [
         "RELATION",
         "AdmissionError",
+        "AuditError",
         "Budget",
         "BudgetExhausted",
         "Event",
