@@ -19,7 +19,7 @@ from fmfl_secure import __version__
 from fmfl_secure.audit_record import FORMAT, AuditRecord, save_audit
 from fmfl_secure.config import FederationConfig, TrainingSection, decode_config, load_federation
 from fmfl_secure.errors import RunError
-from fmfl_secure.evaluation import task_of_run
+from fmfl_secure.evaluation import open_run
 from fmfl_secure.planning import build_task, predict, privacy_plan
 from fmfl_secure.results import write_results
 from fmfl_secure.run_store import RunStore, run_facts
@@ -87,7 +87,7 @@ def audit_run(
     store = RunStore(folder)
     config = decode_config(store.require("config"))
     _require_private(config)
-    task = task_of_run(store, base=base)
+    task = open_run(folder, base=base).task
     used = run_facts(store).base_model_digest
     if task.base.digest != used:
         raise RunError(
