@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from fmfl_secure.audit_record import AuditRecord
 from fmfl_secure.errors import RunError
 
 FORMAT = 1
@@ -241,6 +242,7 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         evaluation: File name of that set; empty without one.
         identities: Fingerprints of coordinator, aggregator and decryptor.
         versions: Of this project and the libraries it rests on.
+        audit: The empirical audit of these settings, if one was made.
     """
 
     format: int
@@ -263,6 +265,7 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     evaluation: str
     identities: dict[str, str]
     versions: dict[str, str]
+    audit: AuditRecord | None = None
 
 
 # Epsilons without a bound are infinite here and null in JSON, which knows no infinity.

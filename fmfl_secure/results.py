@@ -1,7 +1,7 @@
 """From a run's state to what people take away: `metrics.json`, `report.json`, `report.html`.
 
-Everything is rebuilt from `state.sqlite` alone, so that a report can be made again later, and of
-a run that was cut off in the middle.
+Everything is rebuilt from `state.sqlite`, and the audit's `audit.json` where there is one, so that
+a report can be made again later, and of a run that was cut off in the middle.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import msgspec
 
 from aggregation import PublicIdentity
 from fmfl_secure import __version__
+from fmfl_secure.audit_record import load_audit
 from fmfl_secure.config import FederationConfig, decode_config, encode_config
 from fmfl_secure.errors import RunError
 from fmfl_secure.planning import encryption_parameters, site_plan, value_bits
@@ -136,6 +137,12 @@ def build_record(store: RunStore) -> RunRecord:
         evaluation=Path(config.evaluation.data).name,
         identities=public.roles,
         versions=_versions(),
+        audit=load_audit(
+            store.folder,
+            run=store.require("run").decode(),
+            settings_digest=config.digest,
+            base_model_digest=public.base_model_digest,
+        ),
     )
 
 

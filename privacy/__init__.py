@@ -31,6 +31,7 @@ from privacy.datasets import Dataset, DatasetCap
 from privacy.entries import Charge, Grant, GrantStatus, Recovery, Reservation, Spend
 from privacy.errors import (
     AdmissionError,
+    AuditError,
     BudgetExhausted,
     LedgerDamaged,
     LedgerError,
@@ -56,6 +57,7 @@ __all__ = [
     "AdmissionError",
     "AffordableRun",
     "Anchor",
+    "AuditError",
     "Budget",
     "BudgetExhausted",
     "Charge",

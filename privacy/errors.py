@@ -5,6 +5,7 @@
       PolicyRefusal          this site's own policy rules the run out; its code names the rule
       AdmissionError         model and loss do not have the sensitivity the plan needs
       TrainingError          a private step broke one of its own checks
+      AuditError             an empirical audit cannot be made, or says nothing
       StorageError           durable state is not there, there already, or cannot be used
         StorageMissing       nothing was created there
         StorageExists        something is there already
@@ -71,6 +72,12 @@ class TrainingError(PrivacyError):
     """A private step broke one of its own checks; its result was thrown away."""
 
     code = "training"
+
+
+class AuditError(PrivacyError):
+    """An empirical audit cannot be made as asked, or could not have found anything."""
+
+    code = "audit"
 
 
 class StorageError(PrivacyError):

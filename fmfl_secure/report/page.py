@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fmfl_secure.record import RunCharge, RunRecord
-from fmfl_secure.report import overview, plots, protection, rounding, wording
+from fmfl_secure.report import empirical, overview, plots, protection, rounding, wording
 from fmfl_secure.report.overview import Promise
 
 _GROUP_SIZES = (2, 4)  # a pair, which is also one unit replaced by another; a family
@@ -73,7 +73,7 @@ def render_html(record: RunRecord) -> str:
             private=private,
             status_word=status_word,
             status_text=status_text,
-            warnings=wording.warnings(record),
+            warnings=[*empirical.warnings(record), *wording.warnings(record)],
             answers=(
                 ("What was promised", wording.promised(record), wording.meaning_in_short(record)),
                 ("What was spent", wording.spent(record), ()),
@@ -91,6 +91,8 @@ def render_html(record: RunRecord) -> str:
             sentences=_sentences(promises),
             groups=_groups(promises),
             sizes=_GROUP_SIZES,
+            check_figures=empirical.figures(record.audit) if record.audit else {},
+            check_sentences=empirical.sentences(record.audit) if record.audit else [],
             roles=protection.roles(record),
             limits=protection.limits(record),
             unit=wording.unit(record),

@@ -26,6 +26,7 @@ COMMANDS = [
     ("run",),
     ("evaluate",),
     ("report",),
+    ("audit",),
     ("ledger", "show"),
     ("ledger", "verify"),
     ("ledger", "grant"),

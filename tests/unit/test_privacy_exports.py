@@ -19,6 +19,7 @@ def test_exports():
         "AdmissionError",
         "AffordableRun",
         "Anchor",
+        "AuditError",
         "Budget",
         "BudgetExhausted",
         "Charge",

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from fmfl_secure.audit_record import AuditRecord
 from fmfl_secure.record import (
     FORMAT,
     Encryption,
@@ -297,10 +298,57 @@ def multi_run() -> RunRecord:
     return finished(sites=tuple(sites), mechanism=a_mechanism(unit="patient_id"))
 
 
+def an_audit(**changes: Any) -> AuditRecord:
+    values: dict[str, Any] = {
+        "format": 1,
+        "federation": "clinic-notes",
+        "run": RUN,
+        "settings_digest": digest("settings"),
+        "base_model_digest": digest("base"),
+        "at": "2026-03-02T12:00:00+00:00",
+        "version": "0.1.0",
+        "unit": "record",
+        "rounds": 6,
+        "steps": 24,
+        "sample_rate": 0.1,
+        "noise_multiplier": 1.4142,
+        "claimed_epsilon": 2.4312,
+        "charged_epsilon": 2.7881234,
+        "delta": 1e-5,
+        "canaries": 1000,
+        "spare_canaries": 0,
+        "records_per_canary": 1,
+        "guesses_in": 200,
+        "guesses_out": 0,
+        "correct": 138,
+        "confidence": 0.95,
+        "lower_bound": 0.4999,
+        "verdict": "below-claim",
+        "expected_without_noise": 4.17,
+        "expected_noise_eighth": 4.1712,
+        "expected_noise_half": 1.11,
+        "expected_correct": 0.37,
+        "cpu_s": 9.0,
+    }
+    return AuditRecord(**(values | changes))
+
+
+def audited() -> RunRecord:
+    return msgspec.structs.replace(finished(), audit=an_audit())
+
+
+def refuted() -> RunRecord:
+    audit = an_audit(correct=200, lower_bound=4.1712, verdict="above-claim", spare_canaries=17)
+    return msgspec.structs.replace(multi_run(), audit=audit)
+
+
 ALL = {
     one.__name__: one
-    for one in (finished, refused, interrupted, without_privacy, without_evaluation, multi_run)
-}
+    for one in (
+        finished, refused, interrupted, without_privacy, without_evaluation, multi_run, audited,
+        refuted,
+    )
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("build", ALL.values(), ids=ALL)
@@ -313,6 +361,6 @@ def test_record_survives_json(build: Any) -> None:
 def test_json_is_readable_and_sorted() -> None:
     data = encode_record(finished())
 
-    assert data.startswith(b'{\n  "base_model"')
+    assert data.startswith(b'{\n  "audit": null,\n  "base_model"')
     assert data.endswith(b"}\n")
     assert list(msgspec.json.decode(data)) == sorted(msgspec.json.decode(data))

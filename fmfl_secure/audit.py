@@ -1,0 +1,192 @@
+"""The empirical audit of a run or of settings: canaries through the training that they describe.
+
+The plan, the task, the model with its adapter and the private trainer are those of a site. Data
+are not: an audit opens no site's folder, trains on canaries and the task's synthetic records, and
+so charges no ledger.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from fmfl_secure import __version__
+from fmfl_secure.audit_record import FORMAT, AuditRecord, save_audit
+from fmfl_secure.config import FederationConfig, TrainingSection, decode_config, load_federation
+from fmfl_secure.errors import RunError
+from fmfl_secure.evaluation import open_run
+from fmfl_secure.planning import build_task, predict, privacy_plan
+from fmfl_secure.results import write_results
+from fmfl_secure.run_store import RunStore, run_facts
+from fmfl_secure.tasks import Task
+from privacy import AuditError, PoissonSampledGaussian
+from privacy.audit import DESIGN_FAULT, design_audit, evaluate, expected_bound
+from privacy.canaries import SyntheticRecords, observe_canaries
+
+# Where a unit is a person, a canary has as many records as make the classical mistake, clipping
+# record by record, as gross as the noise that every audit is designed to catch.
+_RECORDS_OF_A_PERSON = round(1 / DESIGN_FAULT)
+
+OnStep = Callable[[int, int], None]
+"""Finished steps, of how many."""
+
+
+def audit_settings(
+    federation: Path,
+    *,
+    confidence: float = 0.95,
+    canaries: int | None = None,
+    on_step: OnStep | None = None,
+) -> AuditRecord:
+    """Audit what a `federation.toml` describes, before any run of it.
+
+    Args:
+        federation: Path of `federation.toml`.
+        confidence: Of the lower bound.
+        canaries: How many; None lets the claim decide.
+        on_step: Told about progress.
+
+    Raises:
+        ConfigError: The settings are wrong.
+        ModelError: The base model is missing, unsafe, or another than pinned.
+        AuditError: There is no private claim, or it is too large to be refuted.
+    """
+    config = load_federation(federation)
+    _require_private(config)
+    task = build_task(config, relative_to=federation.parent)
+    return _audit(config, task, run="", confidence=confidence, canaries=canaries, on_step=on_step)
+
+
+def audit_run(
+    folder: Path,
+    *,
+    base: Path | None = None,
+    confidence: float = 0.95,
+    canaries: int | None = None,
+    on_step: OnStep | None = None,
+) -> AuditRecord:
+    """Audit what a run's stored settings describe; writes `audit.json` and the report anew.
+
+    Args:
+        folder: The run's folder.
+        base: The base model's folder; None finds it as the settings say.
+        confidence: Of the lower bound.
+        canaries: How many; None lets the claim decide.
+        on_step: Told about progress.
+
+    Raises:
+        RunError: There is no run, it is damaged, or the base model is not the one it used.
+        ModelError: The base model is missing, unsafe, or another than pinned.
+        AuditError: There is no private claim, or it is too large to be refuted.
+    """
+    store = RunStore(folder)
+    config = decode_config(store.require("config"))
+    _require_private(config)
+    task = open_run(folder, base=base).task
+    used = run_facts(store).base_model_digest
+    if task.base.digest != used:
+        raise RunError(
+            f"the base model's digest is {task.base.digest}, the run's was {used}",
+            hint="Name the folder of the model that the run used with --base.",
+        )
+    run = store.require("run").decode()
+    record = _audit(
+        config, task, run=run, confidence=confidence, canaries=canaries, on_step=on_step
+    )
+    save_audit(folder, record)
+    write_results(folder)
+    return record
+
+
+def _require_private(config: FederationConfig) -> None:
+    if config.privacy.mode == "none":
+        raise AuditError(
+            "these settings train without privacy: there is no epsilon to audit",
+            hint="Set privacy.mode = 'local'.",
+        )
+
+
+def _audit(
+    config: FederationConfig,
+    task: Task,
+    *,
+    run: str,
+    confidence: float,
+    canaries: int | None,
+    on_step: OnStep | None,
+) -> AuditRecord:
+    started = time.process_time()
+    # Sites differ in their populations only, which scale a step and not its privacy.
+    plan = privacy_plan(config, config.sites[0])
+    prediction = predict(config)
+    claim = PoissonSampledGaussian(
+        sample_rate=plan.sample_rate,
+        noise_multiplier=plan.noise_multiplier,
+        steps=prediction.steps,
+    )
+    # Everything that decides about guesses is fixed here, before anything is trained.
+    design = design_audit(
+        claim,
+        epsilon=prediction.pld_epsilon,
+        delta=plan.delta,
+        confidence=confidence,
+        canaries=canaries,
+    )
+    records_per_canary = 1 if plan.unit == "record" else _RECORDS_OF_A_PERSON
+    synthetic = task.synthetic()
+    observed = observe_canaries(
+        task.build_model(seed=config.federation.seed),
+        plan=plan,
+        loss=task.per_record_loss,
+        records=SyntheticRecords(synthetic.collate, synthetic.record_cost),
+        canaries=design.canaries,
+        records_per_canary=records_per_canary,
+        build_optimizer=lambda parameters: _optimizer(parameters, config.training),
+        physical_batch_size=config.training.physical_batch_size,
+        on_step=None if on_step is None else lambda step: on_step(step, prediction.steps),
+    )
+    result = evaluate(design, included=observed.included, scores=observed.scores)
+    above = result.lower_bound > prediction.pld_epsilon
+    return AuditRecord(
+        format=FORMAT,
+        federation=config.federation.name,
+        run=run,
+        settings_digest=config.digest,
+        base_model_digest=task.base.digest,
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        version=__version__,
+        unit=plan.unit,
+        rounds=plan.rounds,
+        steps=prediction.steps,
+        sample_rate=plan.sample_rate,
+        noise_multiplier=plan.noise_multiplier,
+        claimed_epsilon=prediction.pld_epsilon,
+        charged_epsilon=prediction.epsilon_by_round[-1],
+        delta=plan.delta,
+        canaries=design.canaries,
+        spare_canaries=observed.spare,
+        records_per_canary=records_per_canary,
+        guesses_in=design.guesses_in,
+        guesses_out=design.guesses_out,
+        correct=result.correct,
+        confidence=design.confidence,
+        lower_bound=result.lower_bound,
+        verdict="above-claim" if above else "below-claim",
+        expected_without_noise=expected_bound(design, claim, noise_factor=0.0),
+        expected_noise_eighth=expected_bound(design, claim, noise_factor=DESIGN_FAULT),
+        expected_noise_half=expected_bound(design, claim, noise_factor=0.5),
+        expected_correct=expected_bound(design, claim, noise_factor=1.0),
+        cpu_s=time.process_time() - started,
+    )
+
+
+def _optimizer(parameters: list[nn.Parameter], training: TrainingSection) -> torch.optim.Optimizer:
+    # It moves weights by what the auditor has already seen, so any would do; canaries lie in
+    # the head and elsewhere, and one rate for all keeps the weights in range.
+    kind = torch.optim.Adam if training.optimizer == "adam" else torch.optim.SGD
+    return kind(parameters, lr=training.learning_rate)

@@ -1,0 +1,75 @@
+"""`fmfl-secure audit`: an empirical check of the claimed epsilon."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fmfl_secure.cli._console import errors, facts, say
+
+app = typer.Typer()
+
+ABOVE_CLAIM_EXIT_CODE = 2
+
+
+@app.command()
+def audit(
+    target: Annotated[
+        Path, typer.Argument(metavar="RUN-or-PLAN", help="A run's folder, or a federation.toml.")
+    ],
+    canaries: Annotated[
+        int | None, typer.Option(help="Canaries; default: as many as the claim needs.", min=100)
+    ] = None,
+    confidence: Annotated[float, typer.Option(help="Of the lower bound.", min=0.5, max=0.9999)] = (
+        0.95
+    ),
+    base: Annotated[
+        Path | None, typer.Option(help="Base model folder, if it is elsewhere than at the run.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Look for gross mistakes: train on canaries and bound epsilon from below.
+
+    Uses no data and charges no budget. Of a run, it writes audit.json and the report anew. Exit
+    code 2 if the bound is above the claimed epsilon: stop then. A bound below proves nothing.
+    Example: fmfl-secure audit pilot/run-1
+    """
+    from rich.progress import Progress
+
+    from fmfl_secure.audit import audit_run, audit_settings
+    from fmfl_secure.audit_record import AUDIT_NAME, encode_audit
+    from fmfl_secure.errors import ConfigError
+    from fmfl_secure.report import empirical
+
+    of_run = target.is_dir()
+    if base is not None and not of_run:
+        raise ConfigError(
+            "--base is for a run's folder", hint="In federation.toml, model.base says it."
+        )
+    with Progress(console=errors, transient=True) as progress:
+        bar = progress.add_task("training on canaries", total=None)
+
+        def on_step(step: int, steps: int) -> None:
+            progress.update(bar, completed=step, total=steps)
+
+        if of_run:
+            record = audit_run(
+                target, base=base, confidence=confidence, canaries=canaries, on_step=on_step
+            )
+        else:
+            record = audit_settings(
+                target, confidence=confidence, canaries=canaries, on_step=on_step
+            )
+    if as_json:
+        typer.echo(encode_audit(record).decode(), nl=False)
+    else:
+        what = f"run {record.run}" if record.run else "these settings"
+        facts(f"{record.federation}: empirical check of {what}", empirical.figures(record))
+        for sentence in empirical.sentences(record):
+            say(sentence)
+        if of_run:
+            say(f"written to {target / AUDIT_NAME} and {target / 'report.html'}")
+    if record.above_claim:
+        raise typer.Exit(ABOVE_CLAIM_EXIT_CODE)

