@@ -44,7 +44,10 @@ _NONCE: Final = bytes(12)  # a box's key is used once
 # (2**21 - 1) (2**20 - 1) 2**12 < 2**53: a chunk's products of limbs sum exactly in doubles.
 _ALPHA_LIMB: Final = 21
 _VALUE_LIMB: Final = 20
+_LIMBS: Final = 3
 _MAX_DEGREE: Final = 4096
+_CHUNKS_A_WORD: Final = 1024  # 2**10 of those sums fit 64 bits
+_KEPT_CHUNKS: Final = 32  # 6 MiB; a site needs the coefficients twice, to tag and to verify
 
 
 class LinearMac:
@@ -60,11 +63,13 @@ class LinearMac:
         """
         if degree > _MAX_DEGREE:
             raise OpeningError(f"a chunk of {degree} coefficients has no exact tag")
+        self._degree = degree
         self._alphas = [
             masking.Stream(masking.derive(key, transcript, _ALPHA_LABEL, str(i)), PRIME, degree)
             for i in range(TAGS)
         ]
         self._pad = masking.Stream(masking.derive(key, transcript, _PAD_LABEL), PRIME, TAGS)
+        self._kept: dict[int, npt.NDArray[np.float64]] = {}
 
     def __repr__(self) -> str:
         return "LinearMac(secret)"
@@ -77,24 +82,34 @@ class LinearMac:
             first: Index of the first chunk.
         """
         total = [0] * TAGS
-        alpha_mask = np.uint64((1 << _ALPHA_LIMB) - 1)
-        value_mask = np.int64((1 << _VALUE_LIMB) - 1)
-        alphas = np.empty((3 * TAGS, packed.shape[1]))
-        values = np.empty((3, packed.shape[1]))
-        for k, row in enumerate(packed, first):
-            values[0] = row & value_mask
-            values[1] = (row >> _VALUE_LIMB) & value_mask
-            values[2] = row >> (2 * _VALUE_LIMB)
-            for i, stream in enumerate(self._alphas):
-                words = stream.chunk(k)
-                alphas[3 * i] = words & alpha_mask
-                alphas[3 * i + 1] = (words >> np.uint64(_ALPHA_LIMB)) & alpha_mask
-                alphas[3 * i + 2] = words >> np.uint64(2 * _ALPHA_LIMB)
-            for line, products in enumerate((alphas @ values.T).tolist()):
-                i, a = divmod(line, 3)
+        for low in range(0, len(packed), _CHUNKS_A_WORD):
+            sums = self._sums(packed[low : low + _CHUNKS_A_WORD], first + low)
+            for line, products in enumerate(sums.tolist()):
+                i, a = divmod(line, _LIMBS)
                 for b, product in enumerate(products):
-                    total[i] += int(product) << (_ALPHA_LIMB * a + _VALUE_LIMB * b)
+                    total[i] += product << (_ALPHA_LIMB * a + _VALUE_LIMB * b)
         return tuple(t % PRIME for t in total)
+
+    def _sums(self, packed: npt.NDArray[np.int64], first: int) -> npt.NDArray[np.int64]:
+        """Inner products limb by limb, shape (TAGS * 3, 3): a chunk's are below 2**53."""
+        sums = np.zeros((TAGS * _LIMBS, _LIMBS), dtype=np.int64)
+        values = np.empty((_LIMBS, self._degree))
+        for k, row in enumerate(packed, first):
+            _split(row, _VALUE_LIMB, values)
+            sums += (self._limbs(k) @ values.T).astype(np.int64)
+        return sums
+
+    def _limbs(self, chunk: int) -> npt.NDArray[np.float64]:
+        """alpha of one chunk in limbs, shape (TAGS * 3, N); kept for the second use if few."""
+        if chunk in self._kept:
+            return self._kept[chunk]
+        limbs = np.empty((TAGS * _LIMBS, self._degree))
+        for i, stream in enumerate(self._alphas):
+            words = stream.chunk(chunk).view(np.int64)
+            _split(words, _ALPHA_LIMB, limbs[i * _LIMBS : (i + 1) * _LIMBS])
+        if chunk < _KEPT_CHUNKS:
+            self._kept[chunk] = limbs
+        return limbs
 
     def pad(self) -> tuple[int, ...]:
         """What one site adds to its tags so that their sum hides."""
@@ -147,3 +162,12 @@ def decode_tags(data: bytes) -> tuple[int, ...]:
     if max(tags) >= PRIME:
         raise OpeningError("a tag is not below the prime")
     return tags
+
+
+def _split(values: npt.NDArray[np.int64], width: int, limbs: npt.NDArray[np.float64]) -> None:
+    """Write values as limbs of `width` bits, the last one signed; shape (N,) to (3, N)."""
+    mask, part = np.int64((1 << width) - 1), np.empty_like(values)
+    limbs[0] = np.bitwise_and(values, mask, out=part)
+    np.right_shift(values, width, out=part)
+    limbs[1] = np.bitwise_and(part, mask, out=part)
+    limbs[2] = np.right_shift(values, 2 * width, out=part)

@@ -16,8 +16,9 @@ the residues uniform. Under the SEAL prime of 60 bits about one word in 2**46 go
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -28,6 +29,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from .residues import Residues, reduce, subtract
 
 SEED_SIZE: Final = 32  # bytes of a self-mask's seed
+_SPARE: Final = 2  # words: the library wants room for one more block, less a byte, than it fills
 _DOMAIN: Final = b"fmfl-secure/aggregation/v1/"
 PAIR_LABEL: Final = b"pair/c0"
 PAIR_SIGMA_LABEL: Final = b"pair/sigma"
@@ -59,7 +61,7 @@ def commitment(seed: bytes, transcript: bytes, name: str) -> bytes:
 class Stream:
     """One stream of residues, addressed by chunk."""
 
-    __slots__ = ("_count", "_encryptor", "_modulus")
+    __slots__ = ("_count", "_encryptor", "_modulus", "_zeros")
 
     def __init__(self, key: bytes, modulus: int, count: int) -> None:
         """Open a stream.
@@ -72,6 +74,7 @@ class Stream:
         self._encryptor = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
         self._modulus = modulus
         self._count = count
+        self._zeros = _zeros(8 * count)
 
     def __repr__(self) -> str:
         return "Stream(secret)"
@@ -81,23 +84,42 @@ class Stream:
 
     def chunk(self, index: int) -> Residues:
         """Residues of chunk `index`, shape (count,), uint64."""
-        self._encryptor.reset_nonce(index.to_bytes(8, "big") + bytes(8))
-        words = self._words(self._count)
-        if words.max(initial=0) < self._modulus:
-            return words
-        parts = [words[words < self._modulus]]
-        while (missing := self._count - sum(len(part) for part in parts)) > 0:
-            more = self._words(missing)
-            parts.append(more[more < self._modulus])
-        return np.concatenate(parts)
+        return _expand([self], index, self._modulus, self._count)[0]
 
-    def _words(self, count: int) -> Residues:
-        # The library wants room for one more block than it fills.
-        buffer = bytearray(8 * count + 15)
-        self._encryptor.update_into(bytes(8 * count), buffer)
-        words = np.frombuffer(buffer, dtype="<u8", count=count)
-        words &= np.uint64((1 << self._modulus.bit_length()) - 1)
-        return words
+    def fill(self, index: int, row: Residues) -> None:
+        """Write the raw words of chunk `index`; `row` has `_SPARE` items more than those."""
+        self._encryptor.reset_nonce(index.to_bytes(8, "big") + bytes(8))
+        self._encryptor.update_into(self._zeros, row.view(np.uint8))
+
+    def rejecting(self, index: int) -> Residues:
+        """Residues of a chunk that holds a word not below q: about one chunk in 2**34."""
+        mask = np.uint64((1 << self._modulus.bit_length()) - 1)
+        row = np.empty(self._count + _SPARE, dtype="<u8")
+        self.fill(index, row)
+        kept = row[: self._count] & mask
+        kept = kept[kept < self._modulus]
+        while len(kept) < self._count:
+            more = np.frombuffer(self._encryptor.update(self._zeros), dtype="<u8") & mask
+            kept = np.concatenate([kept, more[more < self._modulus]])
+        return kept[: self._count]
+
+
+@lru_cache(maxsize=8)
+def _zeros(size: int) -> bytes:
+    return bytes(size)
+
+
+def _expand(streams: Sequence[Stream], chunk: int, modulus: int, count: int) -> Residues:
+    """Residues of one chunk of several streams, shape (n, count)."""
+    rows = np.empty((len(streams), count + _SPARE), dtype="<u8")
+    for stream, row in zip(streams, rows, strict=True):
+        stream.fill(chunk, row)
+    words = rows[:, :count]
+    words &= np.uint64((1 << modulus.bit_length()) - 1)
+    if words.max(initial=0) >= modulus:
+        for stream, row in zip(streams, words, strict=True):
+            row[:] = stream.rejecting(chunk)
+    return words
 
 
 def self_stream(
@@ -181,19 +203,13 @@ def site_masks(
 def sum_streams(streams: Iterable[Stream], chunk: int, modulus: int, count: int) -> Residues:
     """The sum of several streams' residues of one chunk, shape (count,)."""
     total = np.zeros(count, dtype=np.uint64)
-    _accumulate(total, streams, chunk, modulus)
+    _accumulate(total, list(streams), chunk, modulus)
     return total
 
 
-def _accumulate(total: Residues, streams: Iterable[Stream], chunk: int, modulus: int) -> None:
+def _accumulate(total: Residues, streams: Sequence[Stream], chunk: int, modulus: int) -> None:
     # As many residues as fit a word are added before one reduction.
     room = (1 << 64) // modulus - 1
-    added = 0
-    for stream in streams:
-        total += stream.chunk(chunk)
-        added += 1
-        if added == room:
-            reduce(total, modulus)
-            added = 0
-    if added:
+    for low in range(0, len(streams), room):
+        total += _expand(streams[low : low + room], chunk, modulus, len(total)).sum(axis=0)
         reduce(total, modulus)

@@ -22,6 +22,7 @@ and hashed into the transcript.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -220,10 +221,9 @@ def of_plan(plan: RoundPlan, message: bytes) -> Round:
 
 def effective_cohort(members: Iterable[Member]) -> Fraction:
     """(sum w)**2 / sum w**2: how many equal sites a weighted cohort is worth, exactly."""
-    weights = [Fraction(m.weight) for m in members]
-    if not weights:
-        return Fraction(0)
-    return sum(weights, Fraction(0)) ** 2 / sum((w * w for w in weights), Fraction(0))
+    # A weight is at least 2**-10 and has 53 bits, so this many places hold it exactly.
+    weights = [int(math.ldexp(m.weight, 63)) for m in members]
+    return Fraction(sum(weights) ** 2, sum(w * w for w in weights) or 1)
 
 
 def admit(
