@@ -11,8 +11,9 @@ import numpy as np
 from . import mac, masking, messages, protocol, residues
 from .errors import CohortError, OpeningError, PlanError, RoleError, StateError, UploadError
 from .identity import Identity, PublicIdentity
-from .messages import Opening, OpeningList, SumManifest, UploadManifest
-from .protocol import SumUpload
+from .messages import Opening, OpeningList, Sigma, SumManifest, UploadManifest
+from .round import Round
+from .uploads import SumUpload, checked_chunks, split_digests
 
 
 @dataclass(slots=True)
@@ -86,7 +87,7 @@ class Aggregator:
         self._total: SumUpload | None = None
 
     @property
-    def round(self) -> protocol.Round:
+    def round(self) -> Round:
         """The verified plan and what follows from it."""
         return self._round
 
@@ -118,8 +119,8 @@ class Aggregator:
         arrival = self._arrival(manifest)
         if arrival.complete:
             return
-        cap = messages.SIGMA_CAP if self._round.collective else None
-        checked = protocol.checked_chunks(chunks, arrival.digests, self._round.chunk_size, cap)
+        cap = Sigma.CAP if self._round.collective else None
+        checked = checked_chunks(chunks, arrival.digests, self._round.chunk_size, cap)
         for k, chunk in enumerate(checked):
             if k < arrival.added:
                 continue
@@ -171,9 +172,9 @@ class Aggregator:
         """
         if self._list is None:
             raise StateError("state the opening list first")
-        name = messages.sender(opening, messages.OPENING_CAP)
+        name = messages.sender(opening, Opening.CAP)
         signer = self._cohort.member(name)
-        body = messages.unseal(opening, Opening, signer, messages.OPENING_CAP)
+        body = messages.unseal(opening, Opening, signer)
         if body.transcript != self._cohort.transcript:
             raise OpeningError(f"the opening of {name} is of another cohort")
         if body.opening_list != messages.digest(self._list):
@@ -239,7 +240,7 @@ class Aggregator:
 
     def _arrival(self, manifest: bytes) -> _Arrival:
         chunks = self._round.upload_items
-        cap = messages.manifest_cap(chunks)
+        cap = self._round.cap(UploadManifest)
         name = messages.sender(manifest, cap)
         try:
             signer = self._cohort.member(name)
@@ -250,7 +251,7 @@ class Aggregator:
             raise UploadError(f"the upload of {name} is of another cohort")
         known = self._arrivals.get(name)
         if known is None:
-            digests = protocol.split_digests(body.chunk_digests, chunks)
+            digests = split_digests(body.chunk_digests, chunks)
             known = self._arrivals[name] = _Arrival(manifest, body.commitment, digests)
         elif known.manifest != manifest:
             raise UploadError(f"{name} sent another upload before")

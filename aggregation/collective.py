@@ -79,7 +79,8 @@ def draw_errors(shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
     coins = np.uint64((1 << KEY_ERROR) - 1)
     heads = np.bitwise_count(words & coins).view(np.int8)
     tails = np.bitwise_count(words >> np.uint64(KEY_ERROR) & coins).view(np.int8)
-    return (heads - tails).astype(np.int64).reshape(shape)
+    errors: npt.NDArray[np.int64] = (heads - tails).astype(np.int64)
+    return errors.reshape(shape)
 
 
 class CollectiveEncryptor:
@@ -110,11 +111,11 @@ class CollectiveEncryptor:
         self._next = first + len(coefficients)
         modulus = self._parameters.modulus
         points = public_chunks(self._transcript, first, len(coefficients), self._parameters)
-        result = self._multiplier.times(points)
-        # x + e - a s + q, between 0 and 3 q: one reduction. Words wrap, so e may be negative.
+        result: Residues = self._multiplier.times(points)
+        # x + e - a s + 2 q, between 0 and 4 q: one reduction. Words wrap, so e may be negative.
         np.subtract(coefficients, result, out=result)
         result += draw_errors(coefficients.shape).view(np.uint64)
-        result += np.uint64(modulus)
+        result += np.uint64(2 * modulus)
         residues.reduce(result, modulus)
         return result[:, np.newaxis, :]
 

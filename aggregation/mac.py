@@ -100,7 +100,7 @@ class LinearMac:
         return sums
 
     def _limbs(self, chunk: int) -> npt.NDArray[np.float64]:
-        """alpha of one chunk in limbs, shape (TAGS * 3, N); kept for the second use if few."""
+        """Coefficients of one chunk in limbs, (TAGS * 3, N); those of few chunks are kept."""
         if chunk in self._kept:
             return self._kept[chunk]
         limbs = np.empty((TAGS * _LIMBS, self._degree))

@@ -84,12 +84,13 @@ class Stream:
 
     def chunk(self, index: int) -> Residues:
         """Residues of chunk `index`, shape (count,), uint64."""
-        return _expand([self], index, self._modulus, self._count)[0]
+        words: Residues = _expand([self], index, self._modulus, self._count)[0]
+        return words
 
     def fill(self, index: int, row: Residues) -> None:
         """Write the raw words of chunk `index`; `row` has `_SPARE` items more than those."""
         self._encryptor.reset_nonce(index.to_bytes(8, "big") + bytes(8))
-        self._encryptor.update_into(self._zeros, row.view(np.uint8))
+        self._encryptor.update_into(self._zeros, row.view(np.uint8).data)
 
     def rejecting(self, index: int) -> Residues:
         """Residues of a chunk that holds a word not below q: about one chunk in 2**34."""

@@ -37,10 +37,10 @@ def join(planes: Residues, modulus: int) -> bytes:
     size = _pair_size(modulus)
     width = modulus.bit_length()
     low, high = planes
-    packed = np.empty(len(low) * size, dtype=np.uint8)
     if size < 8:
-        words = (high << np.uint64(width) | low).astype("<u8", copy=False)
-        return words.view(np.uint8).reshape(-1, 8)[:, :size].tobytes()
+        both = (high << np.uint64(width) | low).astype("<u8", copy=False)
+        return bytes(both.view(np.uint8).reshape(-1, 8)[:, :size].tobytes())
+    packed = np.empty(len(low) * size, dtype=np.uint8)
     # Eight bytes from the start of each pair, then eight to its end; both say the same in between.
     words = high << np.uint64(width)
     words |= low

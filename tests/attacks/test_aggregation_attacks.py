@@ -15,7 +15,7 @@ from aggregation import (
     suites,
 )
 from aggregation.messages import Cohort, SumManifest
-from aggregation.protocol import of_plan
+from aggregation.round import of_plan
 from aggregation.testing import Federation
 
 

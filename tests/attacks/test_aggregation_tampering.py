@@ -185,7 +185,7 @@ def test_tags_changed_by_the_aggregator_or_the_decryptor(suite):
 def test_a_site_that_gives_the_mac_key_away_takes_the_protection_from_all():
     """The documented limit: with kappa, an aggregator forges."""
     fed, attempt, chunks, round_ = ready_to_hand_over("ckks-collective")
-    keyed = attempt.sites["site-2"]._mac
+    keyed = attempt.sites["site-2"]._mac.keyed
     scale_bits, modulus = round_.packing.encoding.scale_bits, round_.parameters.modulus
     values = round_.unpack_chunk(chunks[0]).copy()
     delta = np.zeros((1, 4096), dtype=np.int64)
@@ -233,15 +233,14 @@ def test_a_wrong_sigma_costs_the_round_and_tells_nothing():
         return made
 
     suites.encryptor = lying
+    own = fed.random_integers()
     try:
-        site.upload(attempt.cohort, fed.random_integers())
+        site.upload(attempt.cohort, own)
     finally:
         suites.encryptor = original
     attempt.aggregator = aggregator = fed.new_aggregator(attempt)
     for name, each in attempt.sites.items():
-        attempt.integers[name] = (
-            fed.random_integers() if name != "site-1" else attempt.sites[name]._integers
-        )
+        attempt.integers[name] = fed.random_integers() if name != "site-1" else own
         upload = each.upload(attempt.cohort, attempt.integers[name])
         aggregator.add(upload.manifest, upload.chunks)
     listed = fed.decryptor.confirm(
