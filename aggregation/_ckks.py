@@ -133,8 +133,10 @@ class Context:
         for low in range(0, len(polynomials), _BATCH):
             batch = polynomials[low : low + _BATCH]
             # SEAL refuses ciphertexts whose later polynomials are all zero, which an update may
-            # be; a last polynomial that is never zero settles it.
-            guarded = np.concatenate([batch, np.ones((1, self.degree), dtype=np.uint64)])
+            # be; a last one, the constant one in either form, settles it.
+            guarded = np.zeros((len(batch) + 1, self.degree), dtype=np.uint64)
+            guarded[:-1] = batch
+            guarded[-1, : 1 if forward else None] = 1
             item = self.load_ciphertext(guarded, ntt=not forward)
             if forward:
                 self._evaluator.transform_to_ntt_inplace(item)

@@ -115,4 +115,4 @@ class Custodian(Gatekeeper[_Attempt]):
                 shared = pairwise.combine(shared, *kem, transcript, name, own)
             stream_key = masking.derive(shared, transcript, masking.CUSTODIAN_LABEL, name, own)
             streams.append(masking.Stream(stream_key, modulus, degree))
-        return residues.pack(masking.sum_streams(streams, 0, modulus, degree), modulus)
+        return residues.pack(masking.sum_streams(streams, 0, 1, modulus, degree), modulus)

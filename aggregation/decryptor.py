@@ -262,7 +262,7 @@ class Decryptor(Gatekeeper[_Attempt]):
         if round_.collective:
             last, modulus = checked.pop(), round_.parameters.modulus
             self_masks = residues.unpack(last, round_.packing.degree, modulus)
-        ciphertexts = np.stack([round_.unpack_chunk(chunk) for chunk in checked])
+        ciphertexts = round_.unpack_chunks(checked)
         return _Sum(ciphertexts, self_masks, body.tags)
 
     def _decrypt(

@@ -20,6 +20,7 @@ against sites: one that gives kappa away takes the protection from all.
 from __future__ import annotations
 
 import secrets
+from operator import add
 from typing import Final
 
 import numpy as np
@@ -46,7 +47,7 @@ _ALPHA_LIMB: Final = 21
 _VALUE_LIMB: Final = 20
 _LIMBS: Final = 3
 _MAX_DEGREE: Final = 4096
-_CHUNKS_A_WORD: Final = 1024  # 2**10 of those sums fit 64 bits
+BATCH: Final = 4  # chunks tagged at a time; 2**10 of their sums would fit a word
 _KEPT_CHUNKS: Final = 32  # 6 MiB; a site needs the coefficients twice, to tag and to verify
 
 
@@ -69,7 +70,7 @@ class LinearMac:
             for i in range(TAGS)
         ]
         self._pad = masking.Stream(masking.derive(key, transcript, _PAD_LABEL), PRIME, TAGS)
-        self._kept: dict[int, npt.NDArray[np.float64]] = {}
+        self._kept: dict[tuple[int, int], npt.NDArray[np.float64]] = {}
 
     def __repr__(self) -> str:
         return "LinearMac(secret)"
@@ -81,34 +82,28 @@ class LinearMac:
             packed: Packed integers before scaling, shape (n, N), int64, |M| < 2**60.
             first: Index of the first chunk.
         """
+        sums = [[0] * _LIMBS for _ in range(TAGS * _LIMBS)]
+        for low in range(0, len(packed), BATCH):
+            values = _split(packed[low : low + BATCH], _VALUE_LIMB).transpose(1, 2, 0)
+            # A chunk's sums are below 2**53, so doubles hold them, and those of a batch a word.
+            products = self._limbs(first + low, len(values)) @ values
+            for line, batch in zip(sums, products.astype(np.int64).sum(axis=0), strict=True):
+                line[:] = map(add, line, batch.tolist())
         total = [0] * TAGS
-        for low in range(0, len(packed), _CHUNKS_A_WORD):
-            sums = self._sums(packed[low : low + _CHUNKS_A_WORD], first + low)
-            for line, products in enumerate(sums.tolist()):
-                i, a = divmod(line, _LIMBS)
-                for b, product in enumerate(products):
-                    total[i] += product << (_ALPHA_LIMB * a + _VALUE_LIMB * b)
+        for i in range(TAGS):
+            for a in range(_LIMBS):
+                for b, whole in enumerate(sums[i * _LIMBS + a]):
+                    total[i] += whole << (_ALPHA_LIMB * a + _VALUE_LIMB * b)
         return tuple(t % PRIME for t in total)
 
-    def _sums(self, packed: npt.NDArray[np.int64], first: int) -> npt.NDArray[np.int64]:
-        """Inner products limb by limb, shape (TAGS * 3, 3): a chunk's are below 2**53."""
-        sums = np.zeros((TAGS * _LIMBS, _LIMBS), dtype=np.int64)
-        values = np.empty((_LIMBS, self._degree))
-        for k, row in enumerate(packed, first):
-            _split(row, _VALUE_LIMB, values)
-            sums += (self._limbs(k) @ values.T).astype(np.int64)
-        return sums
-
-    def _limbs(self, chunk: int) -> npt.NDArray[np.float64]:
-        """Coefficients of one chunk in limbs, (TAGS * 3, N); those of few chunks are kept."""
-        if chunk in self._kept:
-            return self._kept[chunk]
-        limbs = np.empty((TAGS * _LIMBS, self._degree))
-        for i, stream in enumerate(self._alphas):
-            words = stream.chunk(chunk).view(np.int64)
-            _split(words, _ALPHA_LIMB, limbs[i * _LIMBS : (i + 1) * _LIMBS])
-        if chunk < _KEPT_CHUNKS:
-            self._kept[chunk] = limbs
+    def _limbs(self, first: int, number: int) -> npt.NDArray[np.float64]:
+        """Coefficients of some chunks in limbs, shape (number, TAGS * 3, N)."""
+        if (first, number) in self._kept:
+            return self._kept[first, number]
+        words = [stream.chunks(first, number).view(np.int64) for stream in self._alphas]
+        limbs = np.concatenate([_split(w, _ALPHA_LIMB) for w in words]).transpose(1, 0, 2)
+        if first < _KEPT_CHUNKS:
+            self._kept[first, number] = limbs
         return limbs
 
     def pad(self) -> tuple[int, ...]:
@@ -164,10 +159,12 @@ def decode_tags(data: bytes) -> tuple[int, ...]:
     return tags
 
 
-def _split(values: npt.NDArray[np.int64], width: int, limbs: npt.NDArray[np.float64]) -> None:
-    """Write values as limbs of `width` bits, the last one signed; shape (N,) to (3, N)."""
+def _split(values: npt.NDArray[np.int64], width: int) -> npt.NDArray[np.float64]:
+    """Values as limbs of `width` bits, the last one signed; shape (n, N) to (3, n, N)."""
     mask, part = np.int64((1 << width) - 1), np.empty_like(values)
+    limbs = np.empty((_LIMBS, *values.shape))
     limbs[0] = np.bitwise_and(values, mask, out=part)
     np.right_shift(values, width, out=part)
     limbs[1] = np.bitwise_and(part, mask, out=part)
     limbs[2] = np.right_shift(values, 2 * width, out=part)
+    return limbs

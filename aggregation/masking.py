@@ -16,7 +16,7 @@ the residues uniform. Under the SEAL prime of 60 bits about one word in 2**46 go
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -61,7 +61,7 @@ def commitment(seed: bytes, transcript: bytes, name: str) -> bytes:
 class Stream:
     """One stream of residues, addressed by chunk."""
 
-    __slots__ = ("_count", "_encryptor", "_modulus", "_zeros")
+    __slots__ = ("_count", "_encryptor", "_mask", "_modulus", "_zeros")
 
     def __init__(self, key: bytes, modulus: int, count: int) -> None:
         """Open a stream.
@@ -74,6 +74,7 @@ class Stream:
         self._encryptor = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
         self._modulus = modulus
         self._count = count
+        self._mask = np.uint64((1 << modulus.bit_length()) - 1)
         self._zeros = _zeros(8 * count)
 
     def __repr__(self) -> str:
@@ -84,43 +85,52 @@ class Stream:
 
     def chunk(self, index: int) -> Residues:
         """Residues of chunk `index`, shape (count,), uint64."""
-        words: Residues = _expand([self], index, self._modulus, self._count)[0]
+        return self.chunks(index, 1).reshape(-1)
+
+    def chunks(self, first: int, number: int, room: Residues | None = None) -> Residues:
+        """Residues of some chunks, shape (number, count), uint64.
+
+        Args:
+            first: Index of the first.
+            number: How many.
+            room: Where to write them, as `room_for` makes it; what was there is lost.
+        """
+        flat = room_for(number, self._count) if room is None else room
+        self._fill(flat, first, number)
+        words = flat[: number * self._count].reshape(number, self._count)
+        words &= self._mask
+        if words.max(initial=0) >= self._modulus:
+            for index, row in enumerate(words, first):
+                row[:] = self._rejecting(index)
         return words
 
-    def fill(self, index: int, row: Residues) -> None:
-        """Write the raw words of chunk `index`; `row` has `_SPARE` items more than those."""
-        self._encryptor.reset_nonce(index.to_bytes(8, "big") + bytes(8))
-        self._encryptor.update_into(self._zeros, row.view(np.uint8).data)
+    def _fill(self, flat: Residues, first: int, number: int) -> None:
+        raw, size = flat.view(np.uint8).data, len(self._zeros)
+        for k in range(number):
+            self._encryptor.reset_nonce((first + k).to_bytes(8, "big") + bytes(8))
+            # It wants room for more than it fills; what that is of the next chunk comes later.
+            self._encryptor.update_into(self._zeros, raw[k * size : (k + 1) * size + 8 * _SPARE])
 
-    def rejecting(self, index: int) -> Residues:
+    def _rejecting(self, index: int) -> Residues:
         """Residues of a chunk that holds a word not below q: about one chunk in 2**34."""
-        mask = np.uint64((1 << self._modulus.bit_length()) - 1)
-        row = np.empty(self._count + _SPARE, dtype="<u8")
-        self.fill(index, row)
-        kept = row[: self._count] & mask
+        flat = room_for(1, self._count)
+        self._fill(flat, index, 1)
+        kept = flat[: self._count] & self._mask
         kept = kept[kept < self._modulus]
         while len(kept) < self._count:
-            more = np.frombuffer(self._encryptor.update(self._zeros), dtype="<u8") & mask
+            more = np.frombuffer(self._encryptor.update(self._zeros), dtype="<u8") & self._mask
             kept = np.concatenate([kept, more[more < self._modulus]])
         return kept[: self._count]
+
+
+def room_for(number: int, count: int) -> Residues:
+    """Memory for so many chunks of a stream."""
+    return np.empty(number * count + _SPARE, dtype="<u8")
 
 
 @lru_cache(maxsize=8)
 def _zeros(size: int) -> bytes:
     return bytes(size)
-
-
-def _expand(streams: Sequence[Stream], chunk: int, modulus: int, count: int) -> Residues:
-    """Residues of one chunk of several streams, shape (n, count)."""
-    rows = np.empty((len(streams), count + _SPARE), dtype="<u8")
-    for stream, row in zip(streams, rows, strict=True):
-        stream.fill(chunk, row)
-    words = rows[:, :count]
-    words &= np.uint64((1 << modulus.bit_length()) - 1)
-    if words.max(initial=0) >= modulus:
-        for stream, row in zip(streams, words, strict=True):
-            row[:] = stream.rejecting(chunk)
-    return words
 
 
 def self_stream(
@@ -166,12 +176,12 @@ class SiteMasks:
     minus: tuple[Stream, ...]
     modulus: int
 
-    def apply(self, residues: Residues, chunk: int) -> None:
-        """Mask the residues of one chunk in place, shape (count,)."""
-        _accumulate(residues, self.plus, chunk, self.modulus)
+    def apply(self, residues: Residues, first: int) -> None:
+        """Mask the residues of chunks `first` and following in place, shape (n, count)."""
+        _accumulate(residues, self.plus, first, self.modulus)
         if self.minus:
             taken = np.zeros_like(residues)
-            _accumulate(taken, self.minus, chunk, self.modulus)
+            _accumulate(taken, self.minus, first, self.modulus)
             subtract(residues, taken, self.modulus)
 
 
@@ -201,16 +211,25 @@ def site_masks(
     return SiteMasks(tuple(plus), tuple(minus), modulus)
 
 
-def sum_streams(streams: Iterable[Stream], chunk: int, modulus: int, count: int) -> Residues:
-    """The sum of several streams' residues of one chunk, shape (count,)."""
-    total = np.zeros(count, dtype=np.uint64)
-    _accumulate(total, list(streams), chunk, modulus)
+def sum_streams(
+    streams: Iterable[Stream], first: int, number: int, modulus: int, count: int
+) -> Residues:
+    """The sum of several streams' residues of some chunks, shape (number, count)."""
+    total = np.zeros((number, count), dtype=np.uint64)
+    _accumulate(total, streams, first, modulus)
     return total
 
 
-def _accumulate(total: Residues, streams: Sequence[Stream], chunk: int, modulus: int) -> None:
+def _accumulate(total: Residues, streams: Iterable[Stream], first: int, modulus: int) -> None:
     # As many residues as fit a word are added before one reduction.
-    room = (1 << 64) // modulus - 1
-    for low in range(0, len(streams), room):
-        total += _expand(streams[low : low + room], chunk, modulus, len(total)).sum(axis=0)
+    limit = (1 << 64) // modulus - 1
+    room = room_for(*total.shape)
+    added = 0
+    for stream in streams:
+        total += stream.chunks(first, len(total), room)
+        added += 1
+        if added == limit:
+            reduce(total, modulus)
+            added = 0
+    if added:
         reduce(total, modulus)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -16,6 +18,8 @@ from .pairwise import HYBRID
 from .parameters import COLLECTIVE, ParameterSet, parameter_set
 from .plan import Member, RoundPlan
 from .residues import Residues
+
+_BATCH: Final = 16  # chunks unpacked at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +66,19 @@ class Round:
         """Largest message of a kind in this round, in bytes."""
         return kind.cap(chunks=self.upload_items, values=self.packing.size)
 
-    def unpack_chunk(self, chunk: bytes) -> Residues:
-        """Validate a chunk; shape (P, N).
+    def unpack_chunks(self, chunks: Sequence[bytes]) -> Residues:
+        """Validate chunks; shape (n, P, N).
 
         Raises:
             UploadError: Another length, or a residue that is not below q.
         """
-        flat = residues.unpack(chunk, self.chunk_residues, self.parameters.modulus)
-        return flat.reshape(self.parameters.polynomials, -1)
+        count, modulus = self.chunk_residues, self.parameters.modulus
+        result = np.empty((len(chunks), count), dtype=np.uint64)
+        for low in range(0, len(chunks), _BATCH):
+            batch = chunks[low : low + _BATCH]
+            flat = residues.unpack(b"".join(batch), len(batch) * count, modulus)
+            result[low : low + _BATCH] = flat.reshape(-1, count)
+        return result.reshape(len(chunks), self.parameters.polynomials, -1)
 
     def round_key(self, identity: PublicIdentity) -> str:
         """Journal key of this round, for one party."""

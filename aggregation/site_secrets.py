@@ -125,9 +125,9 @@ class SiteSecrets:
         for start in range(0, packing.chunks, _BATCH):
             scaled = packed[start : start + _BATCH] << packing.encoding.scale_bits
             encrypted = encryptor.encrypt(residues.from_signed(scaled, modulus), start)
-            for k, chunk in enumerate(encrypted, start):
-                masks.apply(chunk[0], k)
-                chunks.append(residues.pack(chunk, modulus))
+            masks.apply(encrypted[:, 0], start)
+            wire, size = residues.pack(encrypted, modulus), round_.chunk_size
+            chunks += [wire[k : k + size] for k in range(0, len(wire), size)]
         if isinstance(encryptor, CollectiveEncryptor):
             return chunks, self._seal(cohort, encryptor)
         return chunks, None
@@ -135,7 +135,9 @@ class SiteSecrets:
     def mask_tags(self, cohort: FixedCohort, tags: npt.NDArray[np.uint64], prime: int) -> None:
         """Mask tags in place, shape (n,), with what is shared with the neighbours."""
         transcript, label = cohort.transcript, masking.PAIR_TAGS_LABEL
-        masking.site_masks(self._pairs, transcript, label, prime, len(tags)).apply(tags, 0)
+        masking.site_masks(self._pairs, transcript, label, prime, len(tags)).apply(
+            tags[np.newaxis], 0
+        )
 
     def spend_key(self) -> None:
         """Forget the single-use keys: everything was agreed."""
@@ -167,7 +169,7 @@ class SiteSecrets:
         masks = masking.site_masks(
             self._pairs, transcript, masking.PAIR_SIGMA_LABEL, modulus, degree, streams
         )
-        sigma = encryptor.secret()
+        sigma = encryptor.secret()[np.newaxis]
         masks.apply(sigma, 0)
         content = residues.pack(sigma, modulus)
         return sealed_box.seal_box(cohort.material, content, transcript + name.encode())

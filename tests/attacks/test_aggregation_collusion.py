@@ -43,7 +43,7 @@ def masks_known_to(sites, victim, transcript, label):
 
 def unmask(values, masks):
     total = np.zeros_like(values)
-    masks.apply(total, 0)
+    masks.apply(total[np.newaxis], 0)
     residues.subtract(values, total, Q)
     return values
 
@@ -153,8 +153,8 @@ def test_two_collective_attempts_cannot_be_subtracted():
     for name in fed.names[:3]:
         upload = second.sites[name].upload(second.cohort, first.integers[name])
         again.add(upload.manifest, upload.chunks)
-    a = first.aggregator._sum[0] % np.uint64(Q)
-    residues.subtract(a, again._sum[0] % np.uint64(Q), Q)
+    a = first.aggregator._sum[:, 0] % np.uint64(Q)
+    residues.subtract(a, again._sum[:, 0] % np.uint64(Q), Q)
     assert spread(a) > 2**57
     listed = fed.decryptor.confirm(second.cohort, again.opening_list(), again.sealed_secrets())
     second.sites["site-0"].open(listed)

@@ -100,7 +100,7 @@ def test_li_micciancio_fails_on_released_integers(suite):
     message = packing.pack_sum(integers, 0, 1) << packing.encoding.scale_bits
     context = _ckks.context(COLLECTIVE)
     encoded = context.to_ntt(residues.from_signed(message, Q))[0]
-    summed = round_.unpack_chunk(total.chunks[0])
+    summed = round_.unpack_chunks([total.chunks[0]])[0]
     if suite == "ckks-pk":
         c0, points = summed
     else:
@@ -195,7 +195,7 @@ def test_the_crafted_share_fails_here():
     aggregator = fed.open(attempt)
     scale_bits = aggregator.round.packing.encoding.scale_bits
     residues.add(
-        aggregator._sum[:1, :, 2048:], np.full((1, 2, 2048), 1 << scale_bits, np.uint64), Q
+        aggregator._sum[:, :1, 2048:], np.full((2, 1, 2048), 1 << scale_bits, np.uint64), Q
     )
     total = aggregator.total()
     arguments = (attempt.cohort, attempt.opening_list, total.manifest, total.chunks)

@@ -99,8 +99,8 @@ def test_the_modular_sum_is_seals_residue_by_residue():
             else:
                 evaluator.add_inplace(total, item)
         expected = context.save_ciphertext(total, 2)
-        planes = aggregator._sum[k : k + 2] % np.uint64(Q)
-        np.testing.assert_array_equal(planes.transpose(0, 2, 1).reshape(2, 4096), expected)
+        planes = aggregator._sum[:, k : k + 2] % np.uint64(Q)
+        np.testing.assert_array_equal(planes.transpose(1, 2, 0).reshape(2, 4096), expected)
 
 
 def test_noise_at_the_edge_of_the_modulus_wraps_to_the_right_residue(monkeypatch):
