@@ -67,8 +67,8 @@ def draw_ternary(count: int) -> npt.NDArray[np.int64]:
     while len(kept) < count:
         drawn = np.frombuffer(os.urandom(count + 64), dtype=np.uint8)
         kept = np.concatenate([kept, drawn[drawn < 255]])  # 255 = 3 x 85, so no value is favoured
-    values: npt.NDArray[np.int64] = kept[:count].astype(np.int64) % 3 - 1
-    return values
+    values: npt.NDArray[np.int64] = (kept[:count] % 3).astype(np.int64)
+    return values - 1
 
 
 def draw_errors(shape: tuple[int, ...]) -> npt.NDArray[np.int64]:

@@ -147,7 +147,10 @@ class Decryptor(Gatekeeper[_Attempt]):
             cohort = self._admit(cohort_message, self._read_plan(plan_message))
         else:
             cohort = self._admit(cohort_message, self._need(attempt))
-        _, listed = protocol.read_opening_list(cohort, opening_list)
+        if attempt is not None and attempt.confirmed and opening_list == attempt.confirmation:
+            listed = attempt.confirmed  # verified when it was confirmed
+        else:
+            _, listed = protocol.read_opening_list(cohort, opening_list)
         stored = self._repeat(cohort, listed)
         if stored is not None:
             return stored

@@ -47,8 +47,7 @@ _ALPHA_LIMB: Final = 21
 _VALUE_LIMB: Final = 20
 _LIMBS: Final = 3
 _MAX_DEGREE: Final = 4096
-BATCH: Final = 4  # chunks tagged at a time; 2**10 of their sums would fit a word
-_KEPT_CHUNKS: Final = 32  # 6 MiB; a site needs the coefficients twice, to tag and to verify
+_BATCH: Final = 2  # chunks tagged at a time, so that all limbs stay in cache
 
 
 class LinearMac:
@@ -70,7 +69,6 @@ class LinearMac:
             for i in range(TAGS)
         ]
         self._pad = masking.Stream(masking.derive(key, transcript, _PAD_LABEL), PRIME, TAGS)
-        self._kept: dict[tuple[int, int], npt.NDArray[np.float64]] = {}
 
     def __repr__(self) -> str:
         return "LinearMac(secret)"
@@ -83,11 +81,19 @@ class LinearMac:
             first: Index of the first chunk.
         """
         sums = [[0] * _LIMBS for _ in range(TAGS * _LIMBS)]
-        for low in range(0, len(packed), BATCH):
-            values = _split(packed[low : low + BATCH], _VALUE_LIMB).transpose(1, 2, 0)
-            # A chunk's sums are below 2**53, so doubles hold them, and those of a batch a word.
-            products = self._limbs(first + low, len(values)) @ values
-            for line, batch in zip(sums, products.astype(np.int64).sum(axis=0), strict=True):
+        # Doubles hold the sums of a chunk, which are below 2**53, and a word those of a batch.
+        shape = (min(len(packed), _BATCH), self._degree)
+        values, limbs = np.empty((_LIMBS, *shape)), np.empty((TAGS * _LIMBS, *shape))
+        room = masking.room_for(*shape)
+        for low in range(0, len(packed), _BATCH):
+            rows = packed[low : low + _BATCH]
+            number = len(rows)
+            _split(rows, _VALUE_LIMB, values[:, :number])
+            for i, stream in enumerate(self._alphas):
+                alphas = stream.chunks(first + low, number, room).view(np.int64)
+                _split(alphas, _ALPHA_LIMB, limbs[i * _LIMBS : (i + 1) * _LIMBS, :number])
+            lines = limbs[:, :number].transpose(1, 0, 2) @ values[:, :number].transpose(1, 2, 0)
+            for line, batch in zip(sums, lines.astype(np.int64).sum(axis=0), strict=True):
                 line[:] = map(add, line, batch.tolist())
         total = [0] * TAGS
         for i in range(TAGS):
@@ -95,16 +101,6 @@ class LinearMac:
                 for b, whole in enumerate(sums[i * _LIMBS + a]):
                     total[i] += whole << (_ALPHA_LIMB * a + _VALUE_LIMB * b)
         return tuple(t % PRIME for t in total)
-
-    def _limbs(self, first: int, number: int) -> npt.NDArray[np.float64]:
-        """Coefficients of some chunks in limbs, shape (number, TAGS * 3, N)."""
-        if (first, number) in self._kept:
-            return self._kept[first, number]
-        words = [stream.chunks(first, number).view(np.int64) for stream in self._alphas]
-        limbs = np.concatenate([_split(w, _ALPHA_LIMB) for w in words]).transpose(1, 0, 2)
-        if first < _KEPT_CHUNKS:
-            self._kept[first, number] = limbs
-        return limbs
 
     def pad(self) -> tuple[int, ...]:
         """What one site adds to its tags so that their sum hides."""
@@ -159,12 +155,10 @@ def decode_tags(data: bytes) -> tuple[int, ...]:
     return tags
 
 
-def _split(values: npt.NDArray[np.int64], width: int) -> npt.NDArray[np.float64]:
-    """Values as limbs of `width` bits, the last one signed; shape (n, N) to (3, n, N)."""
+def _split(values: npt.NDArray[np.int64], width: int, limbs: npt.NDArray[np.float64]) -> None:
+    """Write values as limbs of `width` bits, the last one signed; shape (n, N) to (3, n, N)."""
     mask, part = np.int64((1 << width) - 1), np.empty_like(values)
-    limbs = np.empty((_LIMBS, *values.shape))
     limbs[0] = np.bitwise_and(values, mask, out=part)
     np.right_shift(values, width, out=part)
     limbs[1] = np.bitwise_and(part, mask, out=part)
     limbs[2] = np.right_shift(values, 2 * width, out=part)
-    return limbs

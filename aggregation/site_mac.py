@@ -19,7 +19,7 @@ from .pairwise import EphemeralKey
 from .round import FixedCohort
 from .site_secrets import SiteSecrets
 
-_BATCH: Final = 4 * mac.BATCH  # chunks of a sum repacked at a time
+_BATCH: Final = 16  # chunks of a sum repacked at a time
 
 
 class SiteMac:
