@@ -46,11 +46,11 @@ from .errors import (
 from .identity import Identity, PublicIdentity
 from .journal import Journal, MemoryJournal, SqliteJournal
 from .membership import MembershipList
-from .messages import Member, RoundPlan
 from .parameters import Encoding, ParameterSet, choose, parameter_set
-from .protocol import SumUpload, Upload
+from .plan import Member, RoundPlan
 from .quantization import Quantization, Segment, dequantize, quantize
 from .site import SiteAttempt
+from .uploads import SumUpload, Upload
 
 __all__ = [
     "AggregationError",

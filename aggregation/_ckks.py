@@ -8,8 +8,8 @@ low bits of the noise, and with them the security of the encryption. SEAL's enco
 coefficients, but a ciphertext stream marked "not in NTT form" carries them exactly, and
 `Evaluator.transform_to_ntt` makes an ordinary ciphertext of it.
 
-SEAL saves and loads by path, so streams pass through an anonymous memory file; what is secret
-never touches a disk. The secret key itself is never written anywhere, not even there.
+Arrays travel as SEAL's own streams (`_seal_streams`), in memory only. The secret key itself is
+never written anywhere, not even there.
 
 The layout of a stream belongs to one version of the library: a known-answer test runs before first
 use, and anything unexpected is a `BackendError`.
@@ -19,30 +19,17 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 import struct
-import threading
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import tenseal.sealapi as seal
 
-from . import residues
+from . import _seal_streams, residues
 from .errors import AggregationError, BackendError, MessageError, ReleaseError
 from .parameters import COLLECTIVE, ParameterSet
 from .residues import Residues
-
-# SEAL 4.1 streams: header (magic, header size, major, minor, compression, reserved, total size),
-# then the object: parms_id, NTT flag, sizes, scale, correction factor, and a nested array stream.
-_HEADER: Final = struct.Struct("<HBBBBHQ")
-_MAGIC: Final = (0xA15E, 16, 4, 3)
-_RAW: Final = 0
-_ZSTD: Final = 2
-_CIPHERTEXT: Final = struct.Struct("<32sBQQQdQ")
-_PLAINTEXT: Final = struct.Struct("<32sQd")
-_ARRAY: Final = struct.Struct("<HBBBBHQQ")
 
 # SEAL allows sixteen polynomials in a ciphertext; one of ours is always the constant one.
 _BATCH: Final = 15
@@ -54,76 +41,7 @@ _KNOWN_NTT: Final = {
 }
 
 
-class _MemoryFile:
-    """An anonymous memory file, closed when it is collected."""
-
-    def __init__(self) -> None:
-        self.fd = -1
-        self.pid = os.getpid()
-        if not hasattr(os, "memfd_create"):
-            raise BackendError(
-                "memory files (memfd_create) are missing here and secrets are not written to a "
-                "disk: run on Linux"
-            )
-        self.fd = os.memfd_create("ckks", os.MFD_CLOEXEC)
-
-    def __del__(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-
-
-class _Scratch(threading.local):
-    """The memory file of this thread and process.
-
-    Shared across a fork it would be one file with two writers and corrupt in silence, so a child
-    opens its own.
-    """
-
-    def __init__(self) -> None:
-        self._file: _MemoryFile | None = None
-
-    def _open(self) -> int:
-        if self._file is None or self._file.pid != os.getpid():
-            self._file = _MemoryFile()
-        return self._file.fd
-
-    def save(self, item: Any) -> bytes:
-        fd = self._open()
-        os.ftruncate(fd, 0)
-        item.save(f"/proc/self/fd/{fd}")
-        stream = os.pread(fd, os.fstat(fd).st_size, 0)
-        os.ftruncate(fd, 0)
-        return stream
-
-    def load(self, item: Any, context: Any, stream: bytes) -> None:
-        fd = self._open()
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, stream, 0)
-        try:
-            item.load(context, f"/proc/self/fd/{fd}")
-        finally:
-            os.ftruncate(fd, 0)
-
-
-_scratch = _Scratch()
-
-
-def _body(stream: bytes, size: int) -> bytes:
-    """Unwrap a saved stream whose body must have `size` bytes."""
-    *magic, compression, _, total = _HEADER.unpack_from(stream)
-    if tuple(magic) != _MAGIC or total != len(stream):
-        raise BackendError("a SEAL stream has an unknown header: TenSEAL 0.3.18 is needed")
-    body = stream[_HEADER.size :]
-    if compression == _ZSTD:
-        try:
-            body = pa.decompress(body, decompressed_size=size, codec="zstd", asbytes=True)
-        except (pa.ArrowException, OSError) as error:
-            raise BackendError("a SEAL stream has an unknown size") from error
-    elif compression != _RAW:
-        raise BackendError(f"a SEAL stream is compressed in an unknown way ({compression})")
-    if len(body) != size:
-        raise BackendError("a SEAL stream has an unknown size")
-    return body
+_scratch = _seal_streams.Scratch()
 
 
 class Context:
@@ -149,32 +67,37 @@ class Context:
     def load_ciphertext(self, polynomials: Residues, *, ntt: bool) -> Any:
         """Build a SEAL ciphertext of residues, shape (n, N), n from 2 to 16."""
         item = seal.Ciphertext()
-        _scratch.load(item, self.seal, self._stream(polynomials, 1, self._data_id, ntt=ntt))
+        stream = _seal_streams.ciphertext(polynomials, 1, self._data_id, ntt=ntt)
+        _scratch.load(item, self.seal, stream)
         return item
 
     def save_ciphertext(self, item: Any, polynomials: int) -> Residues:
         """Read a SEAL ciphertext's residues, shape (polynomials, N)."""
-        return self._array(_scratch.save(item), polynomials, 1)
+        stream = _scratch.save(item)
+        return _seal_streams.read_ciphertext(stream, polynomials, 1, self.degree, self._data_id)
 
     def load_public_key(self, polynomials: Residues) -> Any:
         """Build a SEAL public key of residues, shape (2 primes, N): poly 0, then poly 1."""
         item = seal.PublicKey()
         primes = len(self.parameters.coeff_modulus)
-        _scratch.load(item, self.seal, self._stream(polynomials, primes, self._key_id, ntt=True))
+        stream = _seal_streams.ciphertext(polynomials, primes, self._key_id, ntt=True)
+        _scratch.load(item, self.seal, stream)
         return item
 
     def save_public_key(self, item: Any) -> Residues:
         """Read a SEAL public key's residues, shape (2 primes, N)."""
-        return self._array(_scratch.save(item), 2, len(self.parameters.coeff_modulus))
+        stream, primes = _scratch.save(item), len(self.parameters.coeff_modulus)
+        return _seal_streams.read_ciphertext(stream, 2, primes, self.degree, self._key_id)
+
+    def load_plaintext(self, polynomial: Residues) -> Any:
+        """Build a SEAL plaintext of residues in NTT order, shape (N,)."""
+        item = seal.Plaintext()
+        _scratch.load(item, self.seal, _seal_streams.plaintext(polynomial, self._data_id))
+        return item
 
     def save_plaintext(self, item: Any) -> Residues:
         """Read a SEAL plaintext in NTT form, shape (N,)."""
-        size = _PLAINTEXT.size + _ARRAY.size + 8 * self.degree
-        body = _body(_scratch.save(item), size)
-        identifier, count, _ = _PLAINTEXT.unpack_from(body)
-        if identifier != self._data_id or count != self.degree:
-            raise BackendError("a SEAL plaintext has an unknown layout")
-        return np.frombuffer(body, dtype="<u8", offset=size - 8 * self.degree)
+        return _seal_streams.read_plaintext(_scratch.save(item), self.degree, self._data_id)
 
     def to_ntt(self, polynomials: Residues) -> Residues:
         """Transform coefficients to SEAL's NTT order; shape (n, N) to (n, N), any n."""
@@ -183,17 +106,6 @@ class Context:
     def from_ntt(self, polynomials: Residues) -> Residues:
         """Undo `to_ntt`."""
         return self._transform(polynomials, forward=False)
-
-    def load_plaintext(self, polynomial: Residues) -> Any:
-        """Build a SEAL plaintext of residues in NTT order, shape (N,)."""
-        data = np.ascontiguousarray(polynomial, dtype="<u8")
-        array = _ARRAY.pack(*_MAGIC, _RAW, 0, _ARRAY.size + data.nbytes, data.size)
-        metadata = _PLAINTEXT.pack(self._data_id, self.degree, 1.0)
-        total = _HEADER.size + len(metadata) + len(array) + data.nbytes
-        header = _HEADER.pack(*_MAGIC, _RAW, 0, total)
-        item = seal.Plaintext()
-        _scratch.load(item, self.seal, b"".join((header, metadata, array, data.tobytes())))
-        return item
 
     def products(self, points: Residues, secret: Any) -> Residues:
         """Multiply polynomials by a secret one.
@@ -221,8 +133,10 @@ class Context:
         for low in range(0, len(polynomials), _BATCH):
             batch = polynomials[low : low + _BATCH]
             # SEAL refuses ciphertexts whose later polynomials are all zero, which an update may
-            # be; a last polynomial that is never zero settles it.
-            guarded = np.concatenate([batch, np.ones((1, self.degree), dtype=np.uint64)])
+            # be; a last one, the constant one in either form, settles it.
+            guarded = np.zeros((len(batch) + 1, self.degree), dtype=np.uint64)
+            guarded[:-1] = batch
+            guarded[-1, : 1 if forward else None] = 1
             item = self.load_ciphertext(guarded, ntt=not forward)
             if forward:
                 self._evaluator.transform_to_ntt_inplace(item)
@@ -230,25 +144,6 @@ class Context:
                 self._evaluator.transform_from_ntt_inplace(item)
             result[low : low + _BATCH] = self.save_ciphertext(item, len(guarded))[:-1]
         return result
-
-    def _stream(self, polynomials: Residues, primes: int, identifier: bytes, *, ntt: bool) -> bytes:
-        data = np.ascontiguousarray(polynomials, dtype="<u8")
-        size = len(polynomials) // primes
-        array = _ARRAY.pack(*_MAGIC, _RAW, 0, _ARRAY.size + data.nbytes, data.size)
-        metadata = _CIPHERTEXT.pack(identifier, ntt, size, self.degree, primes, 1.0, 1)
-        total = _HEADER.size + len(metadata) + len(array) + data.nbytes
-        header = _HEADER.pack(*_MAGIC, _RAW, 0, total)
-        return b"".join((header, metadata, array, data.tobytes()))
-
-    def _array(self, stream: bytes, size: int, primes: int) -> Residues:
-        count = size * primes * self.degree
-        offset = _CIPHERTEXT.size + _ARRAY.size
-        body = _body(stream, offset + 8 * count)
-        identifier, _, *shape, _, _ = _CIPHERTEXT.unpack_from(body)
-        expected = self._data_id if primes == 1 else self._key_id
-        if identifier != expected or shape != [size, self.degree, primes]:
-            raise BackendError("a SEAL ciphertext has an unknown layout")
-        return np.frombuffer(body, dtype="<u8", offset=offset).reshape(-1, self.degree)
 
 
 class Multiplier:

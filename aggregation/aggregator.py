@@ -5,14 +5,19 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
+from typing import Final
 
 import numpy as np
 
 from . import mac, masking, messages, protocol, residues
 from .errors import CohortError, OpeningError, PlanError, RoleError, StateError, UploadError
 from .identity import Identity, PublicIdentity
-from .messages import Opening, OpeningList, SumManifest, UploadManifest
-from .protocol import SumUpload
+from .messages import Opening, OpeningList, Sigma, SumManifest, UploadManifest
+from .round import Round
+from .uploads import SumUpload, checked_chunks, split_digests
+
+_BATCH: Final = 16  # chunks checked and added at a time: half a megabyte
 
 
 @dataclass(slots=True)
@@ -75,7 +80,7 @@ class Aggregator:
                 raise PlanError(f"{party.name} is pinned with another key")
         # Pairs of residues are kept split, as they come off the wire, and additions are reduced
         # only when a word could overflow.
-        shape = (self._round.packing.chunks, 2, self._round.chunk_residues // 2)
+        shape = (2, self._round.packing.chunks, self._round.chunk_residues // 2)
         self._sum = np.zeros(shape, dtype=np.uint64)
         self._unreduced = np.zeros(self._round.packing.chunks, dtype=np.int64)
         self._room = (1 << 64) // self._round.parameters.modulus - 1
@@ -86,7 +91,7 @@ class Aggregator:
         self._total: SumUpload | None = None
 
     @property
-    def round(self) -> protocol.Round:
+    def round(self) -> Round:
         """The verified plan and what follows from it."""
         return self._round
 
@@ -118,18 +123,16 @@ class Aggregator:
         arrival = self._arrival(manifest)
         if arrival.complete:
             return
-        cap = messages.SIGMA_CAP if self._round.collective else None
-        checked = protocol.checked_chunks(chunks, arrival.digests, self._round.chunk_size, cap)
-        for k, chunk in enumerate(checked):
-            if k < arrival.added:
-                continue
-            if k == self._round.packing.chunks:
-                # Its digest is in the signed manifest, its content the decryptor's to check.
-                arrival.secret = chunk
-                arrival.added += 1
-                continue
-            self._add_chunk(k, chunk)
-            arrival.added = k + 1
+        cap = Sigma.CAP if self._round.collective else None
+        checked = checked_chunks(chunks, arrival.digests, self._round.chunk_size, cap)
+        ciphertexts = islice(checked, self._round.packing.chunks)
+        fresh = islice(ciphertexts, arrival.added, None)
+        while batch := list(islice(fresh, _BATCH)):
+            self._add_chunks(arrival.added, batch)
+            arrival.added += len(batch)
+        for last in checked:
+            # Its digest is in the signed manifest, its content the decryptor's to check.
+            arrival.secret = last
         arrival.complete = True
 
     def opening_list(self) -> bytes:
@@ -171,9 +174,9 @@ class Aggregator:
         """
         if self._list is None:
             raise StateError("state the opening list first")
-        name = messages.sender(opening, messages.OPENING_CAP)
+        name = messages.sender(opening, Opening.CAP)
         signer = self._cohort.member(name)
-        body = messages.unseal(opening, Opening, signer, messages.OPENING_CAP)
+        body = messages.unseal(opening, Opening, signer)
         if body.transcript != self._cohort.transcript:
             raise OpeningError(f"the opening of {name} is of another cohort")
         if body.opening_list != messages.digest(self._list):
@@ -202,17 +205,19 @@ class Aggregator:
             for name, seed in self._seeds.items()
         ]
         chunks: list[bytes] = []
-        for k, planes in enumerate(self._sum):
+        for low in range(0, self._round.packing.chunks, _BATCH):
+            planes = self._sum[:, low : low + _BATCH]
             residues.reduce(planes, modulus)
-            self._unreduced[k] = 1
-            opened = planes
+            self._unreduced[low : low + _BATCH] = 1
             if not collective:
-                opened = planes.copy()  # the sum stays as it is until all is done
-                masks = masking.sum_streams(streams, k, modulus, degree)
-                residues.subtract(opened[:, : degree // 2], masks.reshape(-1, 2).T, modulus)
-            chunks.append(residues.join(opened, modulus))
+                planes = planes.copy()  # the sum stays as it is until all is done
+                masks = masking.sum_streams(streams, low, planes.shape[1], modulus, degree)
+                pairs = masks.reshape(len(masks), -1, 2).transpose(2, 0, 1)
+                residues.subtract(planes[:, :, : degree // 2], pairs, modulus)
+            wire, size = residues.join(planes.reshape(2, -1), modulus), self._round.chunk_size
+            chunks += [wire[k : k + size] for k in range(0, len(wire), size)]
         if collective:
-            masks = masking.sum_streams(streams, 0, modulus, degree)
+            masks = masking.sum_streams(streams, 0, 1, modulus, degree)
             chunks.append(residues.pack(masks, modulus))
         tags: tuple[int, ...] = (0,) * mac.TAGS
         for each in self._tags.values():
@@ -224,22 +229,23 @@ class Aggregator:
             tags=mac.encode_tags(tags),
         )
         # The sum is packed in place and not needed any more: two of them would double the memory.
-        self._sum = np.empty((0, 2, 0), dtype=np.uint64)
+        self._sum = np.empty((2, 0, 0), dtype=np.uint64)
         self._total = SumUpload(messages.seal(self._identity, manifest), tuple(chunks))
         return self._total
 
-    def _add_chunk(self, k: int, chunk: bytes) -> None:
-        modulus = self._round.parameters.modulus
-        planes = residues.split(chunk, self._round.chunk_residues, modulus)
-        self._sum[k] += planes
-        self._unreduced[k] += 1
-        if self._unreduced[k] == self._room:
-            residues.reduce(self._sum[k], modulus)
-            self._unreduced[k] = 1
+    def _add_chunks(self, first: int, chunks: list[bytes]) -> None:
+        modulus, count = self._round.parameters.modulus, self._round.chunk_residues
+        planes = residues.split(b"".join(chunks), len(chunks) * count, modulus)
+        part = slice(first, first + len(chunks))
+        if self._unreduced[part].max() >= self._room:
+            residues.reduce(self._sum[:, part], modulus)
+            self._unreduced[part] = 1
+        self._sum[:, part] += planes.reshape(2, len(chunks), -1)
+        self._unreduced[part] += 1
 
     def _arrival(self, manifest: bytes) -> _Arrival:
         chunks = self._round.upload_items
-        cap = messages.manifest_cap(chunks)
+        cap = self._round.cap(UploadManifest)
         name = messages.sender(manifest, cap)
         try:
             signer = self._cohort.member(name)
@@ -250,7 +256,7 @@ class Aggregator:
             raise UploadError(f"the upload of {name} is of another cohort")
         known = self._arrivals.get(name)
         if known is None:
-            digests = protocol.split_digests(body.chunk_digests, chunks)
+            digests = split_digests(body.chunk_digests, chunks)
             known = self._arrivals[name] = _Arrival(manifest, body.commitment, digests)
         elif known.manifest != manifest:
             raise UploadError(f"{name} sent another upload before")

@@ -1,45 +1,54 @@
 """Measure the protocol beside the per-tensor pattern: one process, one machine, interleaved.
 
-Everything a role does in a round is in its figure: a site's quantisation, key agreement, masks,
-encryption, signatures, opening and MAC; the aggregator's checks of every digest and residue; the
-key holder's opening of the sealed secrets, decryption, rounding and dequantisation. A repeat runs
-both, one after the other, so that what else the machine does hits both; ratios are medians of
-paired ratios.
+Everything a party does in a round is in its figure, from the plan to the end:
+
+- a client: verifies plan and cohort, announces keys, agrees on secrets, quantises, encrypts,
+  masks, signs, opens with its tags, and verifies the release;
+- the aggregator: verifies plan and cohort, every digest and residue, adds, lists, takes openings,
+  signs the sum;
+- the decryptor: announces a key, opens the sealed secrets, decrypts, rounds, signs; the mean is
+  dequantised on top.
+
+Nothing comparable is done by the pattern, in which nobody is authenticated and a key is shared
+once and for all. Time is CPU time of this process, which another job on the machine disturbs less
+than a wall clock. A repeat runs both, one after the other, so that what disturbs all the same hits
+both; ratios are medians of paired ratios.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import json
-import secrets
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import chain, repeat
-from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from . import mac, masking, messages, residues, sealed_box
-from .messages import Opening, Sigma, UploadManifest
-from .protocol import Upload
+from ._per_tensor import PerTensorCkks
+from .aggregator import Aggregator
+from .footprint import peak_mib
 from .quantization import Quantization, Segment, dequantize, quantize
-from .testing import Federation
+from .testing import Attempt, Federation
 
 # Tensors of a LoRA adapter of rank 8, as (count, values): queries and values of every layer.
-GPT2_R8 = ((12, 8 * 768), (12, 2304 * 8))
-MINILM_R8 = ((24, 8 * 384),)
-_MIB = 1024 * 1024
+GPT2_R8: Final = ((12, 8 * 768), (12, 2304 * 8))
+MINILM_R8: Final = ((24, 8 * 384),)
+
+# What each party does, in the order of a round.
+STEPS: Final = {
+    "client": ("admit", "announce", "agree", "quantise", "upload", "open", "verify"),
+    "aggregate": ("admit", "add", "open", "sum"),
+    "decrypt": ("announce", "confirm", "release", "dequantise"),
+}
 
 
 @dataclass(slots=True)
 class Figures:
-    """One arm's figures; rates in million parameters a second."""
+    """One arm's figures; rates in million parameters a second of CPU time."""
 
     upload_bytes_per_parameter: float
     client_mparams_per_s: float
@@ -50,7 +59,22 @@ class Figures:
 
 @dataclass(slots=True)
 class Comparison:
-    """What `fmfl-secure bench aggregation` prints."""
+    """What `fmfl-secure bench aggregation` prints.
+
+    Attributes:
+        parameters: Values of an update.
+        sites: Cohort.
+        bits: Width of a quantised value.
+        suite: Protocol suite.
+        tensors: Tensors of the update.
+        repeats: Paired repeats; all figures are medians.
+        exact: Whether every released sum was the sum of the quantised updates, bit by bit.
+        ours: This project.
+        per_tensor_ckks: The pattern.
+        ratios: Ours to the pattern's; upload: the pattern's to ours.
+        cost_ms: CPU time of one party by step, in milliseconds; of the clients, one's.
+        samples: Every repeat's figures.
+    """
 
     parameters: int
     sites: int
@@ -62,7 +86,7 @@ class Comparison:
     ours: Figures
     per_tensor_ckks: Figures
     ratios: dict[str, float]
-    verify_mparams_per_s: float
+    cost_ms: dict[str, dict[str, float]]
     samples: list[dict[str, dict[str, float]]] = field(repr=False)
 
     def as_dict(self) -> dict[str, object]:
@@ -109,28 +133,24 @@ def compare(
     Returns:
         Medians, and the ratio of each figure to the pattern's (upload: the pattern's to ours).
     """
-    from ._per_tensor import PerTensorCkks  # noqa: PLC0415 - TenSEAL, for the comparison only
-
-    total = sum(sizes)
-    pattern = PerTensorCkks()
+    total, pattern = sum(sizes), PerTensorCkks()
     samples: list[dict[str, dict[str, float]]] = []
+    costs: list[dict[tuple[str, str], float]] = []
     exact = True
     rng = np.random.default_rng()
     for number in range(repeats):
         updates = [rng.normal(scale=0.003, size=total).astype(np.float32) for _ in range(sites)]
-        mine, right = _round(sizes, sites, bits, updates, suite)
+        mine, seconds, right = _round(sizes, sites, bits, updates, suite)
         exact = exact and right
         theirs = _pattern_round(pattern, sizes, sites, updates[number % sites])
         samples.append({"ours": mine, "per_tensor_ckks": theirs})
+        costs.append(seconds)
         del updates
         gc.collect()
-    names = ("upload", "client", "aggregate", "decrypt")
-
-    def median(arm: str, name: str) -> float:
-        return statistics.median(sample[arm][name] for sample in samples)
-
+    names = ("upload", *STEPS)
     arms = {
-        arm: Figures(*(median(arm, name) for name in names)) for arm in ("ours", "per_tensor_ckks")
+        arm: Figures(*(statistics.median(s[arm][name] for s in samples) for name in names))
+        for arm in ("ours", "per_tensor_ckks")
     }
     ratios = {
         name: statistics.median(s["ours"][name] / s["per_tensor_ckks"][name] for s in samples)
@@ -154,20 +174,34 @@ def compare(
         ours=arms["ours"],
         per_tensor_ckks=arms["per_tensor_ckks"],
         ratios=ratios,
-        verify_mparams_per_s=median("ours", "verify"),
+        cost_ms={
+            role: {
+                step: 1e3 * statistics.median(c[role, step] for c in costs) / _parties(role, sites)
+                for step in steps
+            }
+            for role, steps in STEPS.items()
+        },
         samples=samples,
     )
 
 
+def _parties(role: str, sites: int) -> int:
+    return sites if role == "client" else 1
+
+
 class _Clock:
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+        self.seconds: dict[tuple[str, str], float] = {}
 
     @contextlib.contextmanager
-    def measure(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
+    def measure(self, role: str, step: str = "") -> Iterator[None]:
+        start = time.process_time()
         yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+        spent = time.process_time() - start
+        self.seconds[role, step] = self.seconds.get((role, step), 0.0) + spent
+
+    def total(self, role: str) -> float:
+        return sum(spent for (whose, _), spent in self.seconds.items() if whose == role)
 
 
 def _round(
@@ -176,7 +210,7 @@ def _round(
     bits: int,
     updates: list[npt.NDArray[np.float32]],
     suite: str,
-) -> tuple[dict[str, float], bool]:
+) -> tuple[dict[str, float], dict[tuple[str, str], float], bool]:
     total = sum(sizes)
     hybrid = "x25519-mlkem768"
     fed = Federation(sites, size=total, bits=bits, suite=suite, key_agreement=hybrid)
@@ -187,67 +221,77 @@ def _round(
         ),
     )
     clock = _Clock()
-    with clock.measure("setup"):
-        attempt = fed.start(exchange=False)
-    aggregator = fed.new_aggregator(attempt)
-    for name in fed.names:
-        with clock.measure("client"):
-            own = attempt.sites[name].exchange(attempt.cohort)
-        attempt.exchanges = (*attempt.exchanges, own)
+    attempt, aggregator = _start(fed, clock)
+    sites_, cohort, exchanges = attempt.sites.values(), attempt.cohort, attempt.exchanges
+    upload_bytes = sum(len(site.ready()) for site in sites_) + sum(map(len, exchanges))
     exact_sum = np.zeros(total, dtype=np.int64)
-    upload_bytes = 0
-    for i, name in enumerate(fed.names):
-        site = attempt.sites[name]
-        with clock.measure("client"):
-            integers = quantize(updates[i], fed.quantization)
-            upload = site.upload(attempt.cohort, integers, attempt.exchanges)
-        with clock.measure("aggregate"):
+    for update, site in zip(updates, sites_, strict=True):
+        with clock.measure("client", "quantise"):
+            integers = quantize(update, fed.quantization)
+        with clock.measure("client", "upload"):
+            upload = site.upload(cohort, integers, exchanges)
+        with clock.measure("aggregate", "add"):
             aggregator.add(upload.manifest, upload.chunks)
         exact_sum += integers
-        upload_bytes += upload.size_bytes + len(site.ready()) + len(attempt.exchanges[i])
+        upload_bytes += upload.size_bytes
         del upload, integers
-    with clock.measure("aggregate"):
+    with clock.measure("aggregate", "open"):
         listed = aggregator.opening_list()
-    with clock.measure("decrypt"):
-        attempt.opening_list = fed.decryptor.confirm(
-            attempt.cohort, listed, aggregator.sealed_secrets()
-        )
-    for site in attempt.sites.values():
-        with clock.measure("client"):
-            opening = site.open(attempt.opening_list)
-        with clock.measure("aggregate"):
+    with clock.measure("decrypt", "confirm"):
+        confirmed = fed.decryptor.confirm(cohort, listed, aggregator.sealed_secrets())
+    for site in sites_:
+        with clock.measure("client", "open"):
+            opening = site.open(confirmed)
+        with clock.measure("aggregate", "open"):
             aggregator.add_opening(opening)
         upload_bytes += len(opening)
-    with clock.measure("aggregate"):
+    with clock.measure("aggregate", "sum"):
         summed = aggregator.total()
-    with clock.measure("decrypt"):
-        release = fed.decryptor.release(
-            attempt.cohort, attempt.opening_list, summed.manifest, summed.chunks
-        )
-    with clock.measure("verify"):
-        verified = attempt.sites[fed.names[0]].verify(release)
-    opened = fed.coordinator.verify(attempt.cohort, release)
-    with clock.measure("decrypt"):
+    with clock.measure("decrypt", "release"):
+        release = fed.decryptor.release(cohort, confirmed, summed.manifest, summed.chunks)
+    right = True
+    for site in sites_:
+        with clock.measure("client", "verify"):
+            verified = site.verify(release)
+        right = right and np.array_equal(verified, exact_sum)
+    opened = fed.coordinator.verify(cohort, release)
+    with clock.measure("decrypt", "dequantise"):
         dequantize(opened, fed.quantization, float(sites))
-    right = np.array_equal(verified, exact_sum) and np.array_equal(opened, exact_sum)
-    seconds = clock.seconds
     rates = {
         "upload": upload_bytes / sites / total,
-        "client": sites * total / seconds["client"] / 1e6,
-        "aggregate": sites * total / seconds["aggregate"] / 1e6,
-        "decrypt": total / seconds["decrypt"] / 1e6,
-        "verify": total / seconds["verify"] / 1e6,
+        "client": sites * total / clock.total("client") / 1e6,
+        "aggregate": sites * total / clock.total("aggregate") / 1e6,
+        "decrypt": total / clock.total("decrypt") / 1e6,
     }
-    return rates, right
+    return rates, clock.seconds, right and np.array_equal(opened, exact_sum)
+
+
+def _start(fed: Federation, clock: _Clock) -> tuple[Attempt, Aggregator]:
+    """Steps 1 to 4: plan, admit, announce, fix the cohort, agree on secrets."""
+    attempt = Attempt(fed.coordinator.plan(fed.plan()), {})
+    for name in fed.names:
+        with clock.measure("client", "admit"):
+            attempt.sites[name] = fed.site(name, attempt.plan_message)
+    with clock.measure("decrypt", "announce"):
+        attempt.announcement = fed.decryptor.announce(attempt.plan_message)
+    readies = []
+    for site in attempt.sites.values():
+        with clock.measure("client", "announce"):
+            readies.append(site.ready())
+    attempt.cohort = fed.coordinator.cohort(attempt.plan_message, attempt.announcement, readies)
+    with clock.measure("aggregate", "admit"):
+        aggregator = fed.new_aggregator(attempt)
+    exchanges = []
+    for site in attempt.sites.values():
+        with clock.measure("client", "agree"):
+            exchanges.append(site.exchange(attempt.cohort))
+    attempt.exchanges = tuple(exchanges)
+    return attempt, aggregator
 
 
 def _pattern_round(
-    pattern: object, sizes: Sequence[int], sites: int, update: npt.NDArray[np.float32]
+    pattern: PerTensorCkks, sizes: Sequence[int], sites: int, update: npt.NDArray[np.float32]
 ) -> dict[str, float]:
-    from ._per_tensor import PerTensorCkks  # noqa: PLC0415 - TenSEAL, for the comparison only
-
-    if not isinstance(pattern, PerTensorCkks):
-        raise TypeError("the pattern to compare with is another one")
     clock, total = _Clock(), sum(sizes)
     with clock.measure("client"):
         upload = pattern.encrypt(update, sizes)
@@ -258,110 +302,7 @@ def _pattern_round(
         pattern.decrypt(summed)
     return {
         "upload": sum(map(len, upload)) / total,
-        "client": total / clock.seconds["client"] / 1e6,
-        "aggregate": sites * total / clock.seconds["aggregate"] / 1e6,
-        "decrypt": total / clock.seconds["decrypt"] / 1e6,
+        "client": total / clock.total("client") / 1e6,
+        "aggregate": sites * total / clock.total("aggregate") / 1e6,
+        "decrypt": total / clock.total("decrypt") / 1e6,
     }
-
-
-def density(parameters: int, sites: int, bits: int, suite: str = "ckks-collective") -> float:
-    """Bytes a parameter that one site sends in a round, everything included.
-
-    That is its single-use keys, exchange, manifest, chunks, sealed secret and opening. One real
-    upload is made; all uploads of a round are of one size.
-    """
-    fed = Federation(
-        sites, size=parameters, bits=bits, suite=suite, key_agreement="x25519-mlkem768"
-    )
-    attempt = fed.start()
-    site = attempt.sites[fed.names[0]]
-    upload = site.upload(attempt.cohort, fed.random_integers(), attempt.exchanges)
-    opening = Opening(bytes(32), bytes(32), bytes(32), bytes(mac.TAG_BYTES))
-    rest = (
-        len(site.ready())
-        + max(map(len, attempt.exchanges))
-        + len(messages.seal(fed.identities[fed.names[0]], opening))
-    )
-    return (upload.size_bytes + rest) / parameters
-
-
-# Peak memory, in a process that does nothing else.
-
-
-def peak_mib(arguments: list[object]) -> float:
-    """Peak of `run_aggregator` or `run_pattern`, in a process of its own, in MiB."""
-    command = [sys.executable, "-m", __name__, json.dumps(arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - ours
-    return float(done.stdout.split()[-1])
-
-
-def _resident_peak_mib() -> float:
-    # VmHWM belongs to this process image; getrusage would inherit the parent's.
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    raise OSError("/proc/self/status does not tell the peak: run on Linux")
-
-
-def run_aggregator(parameters: int, sites: int, bits: int, suite: str) -> float:
-    """An aggregator's whole attempt in this process, fed with uploads that take no memory.
-
-    Masked chunks are uniform residues, so random ones do; one chunk stands for all of an upload.
-
-    Returns:
-        Peak resident memory of this process, in MiB.
-    """
-    fed = Federation(sites, size=parameters, bits=bits, suite=suite)
-    attempt = fed.start()
-    aggregator = fed.new_aggregator(attempt)
-    round_ = aggregator.round
-    rng = np.random.default_rng()
-    transcript = aggregator.transcript
-    seeds = {name: secrets.token_bytes(masking.SEED_SIZE) for name in fed.names}
-    for name in fed.names:
-        values = rng.integers(0, round_.parameters.modulus, round_.chunk_residues, dtype=np.uint64)
-        chunk = residues.pack(values, round_.parameters.modulus)
-        digests = messages.digest(chunk) * round_.packing.chunks
-        chunks = repeat(chunk, round_.packing.chunks)
-        if round_.collective:
-            box = bytes(sealed_box.OVERHEAD + round_.polynomial_size)
-            sealed = messages.seal(fed.identities[name], Sigma(transcript, box))
-            digests += messages.digest(sealed)
-            chunks = chain(chunks, (sealed,))  # type: ignore[assignment]
-        manifest = UploadManifest(
-            transcript,
-            digests,
-            masking.commitment(seeds[name], transcript, name),
-            bytes(mac.BOX_SIZE * (sites - 1)),
-        )
-        aggregator.add(messages.seal(fed.identities[name], manifest), chunks)
-    listed = messages.digest(aggregator.opening_list())
-    for name in fed.names:
-        opening = Opening(transcript, listed, seeds[name], bytes(mac.TAG_BYTES))
-        aggregator.add_opening(messages.seal(fed.identities[name], opening))
-    summed: Upload = aggregator.total()
-    if len(summed.chunks) != round_.upload_items:
-        raise ValueError("the sum has another number of chunks")
-    return _resident_peak_mib()
-
-
-def run_pattern(sites: int, sizes: Sequence[int]) -> float:
-    """The pattern's aggregator in this process, holding the sum and one tensor of one site.
-
-    Returns:
-        Peak resident memory of this process, in MiB.
-    """
-    from ._per_tensor import PerTensorCkks  # noqa: PLC0415 - TenSEAL, for the comparison only
-
-    pattern = PerTensorCkks()
-    done = []
-    for size in sizes:
-        tensor = pattern.encrypt(np.full(size, 0.001, dtype=np.float32), [size])
-        done += pattern.add([tensor] * min(sites, 2))
-    return _resident_peak_mib()
-
-
-if __name__ == "__main__":
-    which, *rest = json.loads(sys.argv[1])
-    measured = run_aggregator(*rest) if which == "ours" else run_pattern(rest[0], rest[1:])
-    sys.stdout.write(f"{measured}\n")

@@ -18,6 +18,7 @@ is uniform all the same and a product is point by point. SEAL does the multiplic
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import secrets
 from types import ModuleType
@@ -52,24 +53,33 @@ def public_points(transcript: bytes, chunk: int, parameters: ParameterSet) -> Re
         length *= 2  # squeezing more repeats the beginning, so everybody gets the same polynomial
 
 
+def public_chunks(transcript: bytes, first: int, count: int, parameters: ParameterSet) -> Residues:
+    """a_k of `count` chunks from `first` on, shape (count, N)."""
+    points = np.empty((count, parameters.poly_modulus_degree), dtype=np.uint64)
+    for k, row in enumerate(points, first):
+        row[:] = public_points(transcript, k, parameters)
+    return points
+
+
 def draw_ternary(count: int) -> npt.NDArray[np.int64]:
     """Uniform in {-1, 0, 1}, from the operating system; shape (count,)."""
     kept = np.empty(0, dtype=np.uint8)
     while len(kept) < count:
         drawn = np.frombuffer(os.urandom(count + 64), dtype=np.uint8)
         kept = np.concatenate([kept, drawn[drawn < 255]])  # 255 = 3 x 85, so no value is favoured
-    values: npt.NDArray[np.int64] = kept[:count].astype(np.int64) % 3 - 1
-    return values
+    values: npt.NDArray[np.int64] = (kept[:count] % 3).astype(np.int64)
+    return values - 1
 
 
-def draw_errors(shape: tuple[int, int]) -> npt.NDArray[np.int64]:
+def draw_errors(shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
     """Centred binomial of 2 x 21 coins, under a fresh key from the operating system."""
-    count = shape[0] * shape[1]
+    count = math.prod(shape)
     generator = Cipher(algorithms.AES(secrets.token_bytes(32)), modes.CTR(bytes(16))).encryptor()
     words = np.frombuffer(generator.update(bytes(8 * count)), dtype="<u8")
     coins = np.uint64((1 << KEY_ERROR) - 1)
-    errors: npt.NDArray[np.int64] = np.bitwise_count(words & coins).astype(np.int64)
-    errors -= np.bitwise_count((words >> np.uint64(KEY_ERROR)) & coins)
+    heads = np.bitwise_count(words & coins).view(np.int8)
+    tails = np.bitwise_count(words >> np.uint64(KEY_ERROR) & coins).view(np.int8)
+    errors: npt.NDArray[np.int64] = (heads - tails).astype(np.int64)
     return errors.reshape(shape)
 
 
@@ -100,15 +110,13 @@ class CollectiveEncryptor:
             raise ReleaseError("this chunk was encrypted before in this attempt")
         self._next = first + len(coefficients)
         modulus = self._parameters.modulus
-        points = np.stack(
-            [
-                public_points(self._transcript, first + k, self._parameters)
-                for k in range(len(coefficients))
-            ]
-        )
-        result = residues.from_signed(draw_errors(coefficients.shape), modulus)
-        residues.add(result, coefficients, modulus)
-        residues.subtract(result, self._multiplier.times(points), modulus)
+        points = public_chunks(self._transcript, first, len(coefficients), self._parameters)
+        result: Residues = self._multiplier.times(points)
+        # x + e - a s + 2 q, between 0 and 4 q: one reduction. Words wrap, so e may be negative.
+        np.subtract(coefficients, result, out=result)
+        result += draw_errors(coefficients.shape).view(np.uint64)
+        result += np.uint64(2 * modulus)
+        residues.reduce(result, modulus)
         return result[:, np.newaxis, :]
 
     def secret(self) -> Residues:
@@ -170,12 +178,7 @@ class CollectiveKeyHolder:
         """
         if self._multiplier is None:
             raise ReleaseError("the key of this attempt is destroyed or was never learned")
-        points = np.stack(
-            [
-                public_points(self._transcript, first + k, self._parameters)
-                for k in range(len(ciphertexts))
-            ]
-        )
+        points = public_chunks(self._transcript, first, len(ciphertexts), self._parameters)
         result: Residues = self._multiplier.times(points)  # type: ignore[attr-defined]
         residues.add(result, ciphertexts[:, 0], self._parameters.modulus)
         return result

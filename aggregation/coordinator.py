@@ -12,9 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from . import messages, protocol
+from .admission import effective_cohort
 from .errors import CohortError, PlanError, RoleError, StateError
 from .identity import Identity
-from .messages import Cohort, Member, RoundPlan
+from .messages import Cohort
+from .plan import Member, RoundPlan
+from .round import FixedCohort, Round
 
 
 class Coordinator:
@@ -44,7 +47,7 @@ class Coordinator:
         """
         if plan.coordinator != self._identity.public:
             raise PlanError(f"the plan's coordinator is {plan.coordinator.name}, not this one")
-        if protocol.effective_cohort(plan.members) < plan.min_cohort:
+        if effective_cohort(plan.members) < plan.min_cohort:
             raise PlanError(f"the weights are worth fewer sites than min_cohort {plan.min_cohort}")
         message = messages.seal(self._identity, plan)
         # Read back: a constructor checks no types and no ranges, the wire does.
@@ -123,15 +126,13 @@ class Coordinator:
         """
         return protocol.read_release(self._cohort(cohort_message, plan_message), release)[0]
 
-    def _cohort(self, cohort_message: bytes, plan_message: bytes | None) -> protocol.FixedCohort:
+    def _cohort(self, cohort_message: bytes, plan_message: bytes | None) -> FixedCohort:
         if plan_message is None:
-            body = messages.unseal(
-                cohort_message, Cohort, self._identity.public, messages.COHORT_CAP
-            )
+            body = messages.unseal(cohort_message, Cohort, self._identity.public)
             plan_message = self._plans.get(body.plan)
             if plan_message is None:
                 raise StateError("hand in the plan message: this object did not sign it")
         return protocol.read_cohort(self._round(plan_message), cohort_message)
 
-    def _round(self, plan_message: bytes) -> protocol.Round:
+    def _round(self, plan_message: bytes) -> Round:
         return protocol.read_plan(plan_message, self._identity.public)

@@ -12,22 +12,23 @@ site's secret.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from . import masking, messages, pairwise, protocol, residues
-from .errors import CohortError, PlanError, RecordedError, ReplayError, RoleError, StateError
-from .identity import Identity, PublicIdentity
-from .journal import Journal
+from . import masking, pairwise, protocol, residues
+from .errors import CohortError, PlanError
+from .gatekeeper import Gatekeeper, Held
 from .messages import Approval, CustodianReady
 from .pairwise import EphemeralKey
-from .protocol import FixedCohort, Round
-
-_READY: Final = "custodian/ready"
-_APPROVED: Final = "custodian/approved"
+from .round import FixedCohort, Round
 
 
-class Custodian:
+@dataclass(slots=True, repr=False, kw_only=True)
+class _Attempt(Held):
+    key: EphemeralKey
+
+
+class Custodian(Gatekeeper[_Attempt]):
     """Steps 4 and 6 of a round, for any number of rounds.
 
     4. `ready` draws single-use keys for a plan, records them, and announces them.
@@ -37,38 +38,10 @@ class Custodian:
     Keys live in memory only. Calls must come from one thread at a time.
     """
 
-    def __init__(
-        self,
-        identity: Identity,
-        journal: Journal,
-        *,
-        coordinator: PublicIdentity,
-        pinned: Mapping[str, PublicIdentity],
-        min_cohort: int = protocol.MIN_COHORT,
-    ) -> None:
-        """Set the role up.
-
-        Args:
-            identity: The custodian's key pair.
-            journal: Its durable record.
-            coordinator: Whose plans it follows.
-            pinned: By name, the parties it knows: aggregator, decryptor and sites.
-            min_cohort: The fewest pinned sites whose sum it lets open.
-
-        Raises:
-            RoleError: Something else than an identity was handed in.
-        """
-        if not isinstance(identity, Identity):
-            raise RoleError("a custodian signs with its own Identity")
-        self._identity = identity
-        self._journal = journal
-        self._coordinator = coordinator
-        self._pinned = dict(pinned)
-        self._min_cohort = min_cohort
-        self._attempts: dict[str, tuple[Round, EphemeralKey, bytes]] = {}
-
-    def __repr__(self) -> str:
-        return f"Custodian({self._identity.public.name!r})"
+    ANNOUNCED = "custodian/ready"
+    SPOKEN = "custodian/approved"
+    WORD = Approval
+    DONE = "approved"
 
     def ready(self, plan_message: bytes) -> bytes:
         """Announce single-use keys for a plan (step 4). A second call returns the same message.
@@ -79,25 +52,7 @@ class Custodian:
             RefusedError: The plan does not hold, or its cohort is too small.
             ReplayError: The round was approved, or this attempt joined before a restart.
         """
-        round_ = protocol.read_plan(plan_message, self._coordinator)
-        own = self._identity.public
-        if own not in round_.plan.custodians:
-            raise PlanError(f"the plan does not name {own.name} as a custodian")
-        protocol.admit(round_.plan, round_.plan.members, own, self._pinned, self._min_cohort)
-        slot = round_.round_key(own)
-        if slot in self._attempts and self._attempts[slot][0].digest == round_.digest:
-            return self._attempts[slot][2]
-        if self._journal.lookup(_APPROVED, slot) is not None:
-            raise ReplayError("this round was approved already")
-        key = EphemeralKey(hybrid=round_.hybrid)
-        body = CustodianReady(round_.digest, key.public, key.kem_public)
-        message = messages.seal(self._identity, body)
-        try:
-            self._journal.record(_READY, round_.attempt_key(own), messages.digest(message))
-        except RecordedError:
-            raise ReplayError("this attempt was joined already; plan a new one") from None
-        self._attempts[slot] = (round_, key, message)
-        return message
+        return self._announce(plan_message)
 
     def approve(
         self, cohort_message: bytes, opening_list: bytes, exchanges: Iterable[bytes] = ()
@@ -117,38 +72,28 @@ class Custodian:
             ReplayError: The round was approved for other uploads.
             RefusedError: Something does not hold.
         """
-        body = messages.unseal(
-            cohort_message, messages.Cohort, self._coordinator, messages.COHORT_CAP
-        )
-        found = [a for a in self._attempts.values() if a[0].digest == body.plan]
-        if not found:
-            raise StateError("no key is held for this plan: a new attempt is needed")
-        round_, key, _ = found[0]
-        cohort = protocol.read_cohort(round_, cohort_message)
-        own = self._identity.public
-        protocol.admit(round_.plan, cohort.members, own, self._pinned, self._min_cohort)
-        position = round_.plan.custodians.index(own)
-        if cohort.custodians[position].key != key.public:
+        attempt = self._need(self._find(cohort_message))
+        cohort = self._admit(cohort_message, attempt)
+        position = cohort.round.plan.custodians.index(self.public)
+        if cohort.custodians[position].key != attempt.key.public:
             raise CohortError("the cohort does not carry this custodian's ready message")
         _, listed = protocol.read_opening_list(cohort, opening_list)
-        slot = round_.round_key(own)
-        stored = self._journal.lookup(_APPROVED, slot)
+        stored = self._repeat(cohort, listed)
         if stored is not None:
-            return self._repeat(cohort, listed, stored)
-        packed = self._streams(cohort, key, position, exchanges)
-        message = messages.seal(self._identity, Approval(cohort.transcript, listed, packed))
-        try:
-            self._journal.record(_APPROVED, slot, message)
-        except RecordedError:
-            raise ReplayError("this round was approved already") from None
-        return message
+            return stored
+        streams = self._streams(cohort, attempt.key, position, exchanges)
+        return self._speak(cohort.round, Approval(cohort.transcript, listed, streams))
 
-    def _repeat(self, cohort: FixedCohort, listed: bytes, stored: bytes) -> bytes:
-        own = self._identity.public
-        body = messages.unseal(stored, Approval, own, messages.APPROVAL_CAP)
-        if body.transcript != cohort.transcript or body.opening_list != listed:
-            raise ReplayError("this round was approved already, for other uploads")
-        return stored
+    def _read_plan(self, plan_message: bytes) -> Round:
+        round_ = protocol.read_plan(plan_message, self._coordinator)
+        if self.public not in round_.plan.custodians:
+            raise PlanError(f"the plan does not name {self.public.name} as a custodian")
+        return round_
+
+    def _draw(self, round_: Round) -> tuple[_Attempt, CustodianReady]:
+        key = EphemeralKey(hybrid=round_.hybrid)
+        body = CustodianReady(round_.digest, key.public, key.kem_public)
+        return _Attempt(round=round_, key=key), body
 
     def _streams(
         self, cohort: FixedCohort, key: EphemeralKey, position: int, exchanges: Iterable[bytes]
@@ -170,4 +115,4 @@ class Custodian:
                 shared = pairwise.combine(shared, *kem, transcript, name, own)
             stream_key = masking.derive(shared, transcript, masking.CUSTODIAN_LABEL, name, own)
             streams.append(masking.Stream(stream_key, modulus, degree))
-        return residues.pack(masking.sum_streams(streams, 0, modulus, degree), modulus)
+        return residues.pack(masking.sum_streams(streams, 0, 1, modulus, degree), modulus)

@@ -20,6 +20,7 @@ against sites: one that gives kappa away takes the protection from all.
 from __future__ import annotations
 
 import secrets
+from operator import add
 from typing import Final
 
 import numpy as np
@@ -44,7 +45,9 @@ _NONCE: Final = bytes(12)  # a box's key is used once
 # (2**21 - 1) (2**20 - 1) 2**12 < 2**53: a chunk's products of limbs sum exactly in doubles.
 _ALPHA_LIMB: Final = 21
 _VALUE_LIMB: Final = 20
+_LIMBS: Final = 3
 _MAX_DEGREE: Final = 4096
+_BATCH: Final = 2  # chunks tagged at a time, so that all limbs stay in cache
 
 
 class LinearMac:
@@ -60,6 +63,7 @@ class LinearMac:
         """
         if degree > _MAX_DEGREE:
             raise OpeningError(f"a chunk of {degree} coefficients has no exact tag")
+        self._degree = degree
         self._alphas = [
             masking.Stream(masking.derive(key, transcript, _ALPHA_LABEL, str(i)), PRIME, degree)
             for i in range(TAGS)
@@ -76,24 +80,26 @@ class LinearMac:
             packed: Packed integers before scaling, shape (n, N), int64, |M| < 2**60.
             first: Index of the first chunk.
         """
-        total = [0] * TAGS
-        alpha_mask = np.uint64((1 << _ALPHA_LIMB) - 1)
-        value_mask = np.int64((1 << _VALUE_LIMB) - 1)
-        alphas = np.empty((3 * TAGS, packed.shape[1]))
-        values = np.empty((3, packed.shape[1]))
-        for k, row in enumerate(packed, first):
-            values[0] = row & value_mask
-            values[1] = (row >> _VALUE_LIMB) & value_mask
-            values[2] = row >> (2 * _VALUE_LIMB)
+        sums = [[0] * _LIMBS for _ in range(TAGS * _LIMBS)]
+        # Doubles hold the sums of a chunk, which are below 2**53, and a word those of a batch.
+        shape = (min(len(packed), _BATCH), self._degree)
+        values, limbs = np.empty((_LIMBS, *shape)), np.empty((TAGS * _LIMBS, *shape))
+        room = masking.room_for(*shape)
+        for low in range(0, len(packed), _BATCH):
+            rows = packed[low : low + _BATCH]
+            number = len(rows)
+            _split(rows, _VALUE_LIMB, values[:, :number])
             for i, stream in enumerate(self._alphas):
-                words = stream.chunk(k)
-                alphas[3 * i] = words & alpha_mask
-                alphas[3 * i + 1] = (words >> np.uint64(_ALPHA_LIMB)) & alpha_mask
-                alphas[3 * i + 2] = words >> np.uint64(2 * _ALPHA_LIMB)
-            for line, products in enumerate((alphas @ values.T).tolist()):
-                i, a = divmod(line, 3)
-                for b, product in enumerate(products):
-                    total[i] += int(product) << (_ALPHA_LIMB * a + _VALUE_LIMB * b)
+                alphas = stream.chunks(first + low, number, room).view(np.int64)
+                _split(alphas, _ALPHA_LIMB, limbs[i * _LIMBS : (i + 1) * _LIMBS, :number])
+            lines = limbs[:, :number].transpose(1, 0, 2) @ values[:, :number].transpose(1, 2, 0)
+            for line, batch in zip(sums, lines.astype(np.int64).sum(axis=0), strict=True):
+                line[:] = map(add, line, batch.tolist())
+        total = [0] * TAGS
+        for i in range(TAGS):
+            for a in range(_LIMBS):
+                for b, whole in enumerate(sums[i * _LIMBS + a]):
+                    total[i] += whole << (_ALPHA_LIMB * a + _VALUE_LIMB * b)
         return tuple(t % PRIME for t in total)
 
     def pad(self) -> tuple[int, ...]:
@@ -147,3 +153,12 @@ def decode_tags(data: bytes) -> tuple[int, ...]:
     if max(tags) >= PRIME:
         raise OpeningError("a tag is not below the prime")
     return tags
+
+
+def _split(values: npt.NDArray[np.int64], width: int, limbs: npt.NDArray[np.float64]) -> None:
+    """Write values as limbs of `width` bits, the last one signed; shape (n, N) to (3, n, N)."""
+    mask, part = np.int64((1 << width) - 1), np.empty_like(values)
+    limbs[0] = np.bitwise_and(values, mask, out=part)
+    np.right_shift(values, width, out=part)
+    limbs[1] = np.bitwise_and(part, mask, out=part)
+    limbs[2] = np.right_shift(values, 2 * width, out=part)

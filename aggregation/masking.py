@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -28,6 +29,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from .residues import Residues, reduce, subtract
 
 SEED_SIZE: Final = 32  # bytes of a self-mask's seed
+_SPARE: Final = 2  # words: the library wants room for one more block, less a byte, than it fills
 _DOMAIN: Final = b"fmfl-secure/aggregation/v1/"
 PAIR_LABEL: Final = b"pair/c0"
 PAIR_SIGMA_LABEL: Final = b"pair/sigma"
@@ -59,7 +61,7 @@ def commitment(seed: bytes, transcript: bytes, name: str) -> bytes:
 class Stream:
     """One stream of residues, addressed by chunk."""
 
-    __slots__ = ("_count", "_encryptor", "_modulus")
+    __slots__ = ("_count", "_encryptor", "_mask", "_modulus", "_zeros")
 
     def __init__(self, key: bytes, modulus: int, count: int) -> None:
         """Open a stream.
@@ -72,6 +74,8 @@ class Stream:
         self._encryptor = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
         self._modulus = modulus
         self._count = count
+        self._mask = np.uint64((1 << modulus.bit_length()) - 1)
+        self._zeros = _zeros(8 * count)
 
     def __repr__(self) -> str:
         return "Stream(secret)"
@@ -81,23 +85,52 @@ class Stream:
 
     def chunk(self, index: int) -> Residues:
         """Residues of chunk `index`, shape (count,), uint64."""
-        self._encryptor.reset_nonce(index.to_bytes(8, "big") + bytes(8))
-        words = self._words(self._count)
-        if words.max(initial=0) < self._modulus:
-            return words
-        parts = [words[words < self._modulus]]
-        while (missing := self._count - sum(len(part) for part in parts)) > 0:
-            more = self._words(missing)
-            parts.append(more[more < self._modulus])
-        return np.concatenate(parts)
+        return self.chunks(index, 1).reshape(-1)
 
-    def _words(self, count: int) -> Residues:
-        # The library wants room for one more block than it fills.
-        buffer = bytearray(8 * count + 15)
-        self._encryptor.update_into(bytes(8 * count), buffer)
-        words = np.frombuffer(buffer, dtype="<u8", count=count)
-        words &= np.uint64((1 << self._modulus.bit_length()) - 1)
+    def chunks(self, first: int, number: int, room: Residues | None = None) -> Residues:
+        """Residues of some chunks, shape (number, count), uint64.
+
+        Args:
+            first: Index of the first.
+            number: How many.
+            room: Where to write them, as `room_for` makes it; what was there is lost.
+        """
+        flat = room_for(number, self._count) if room is None else room
+        self._fill(flat, first, number)
+        words = flat[: number * self._count].reshape(number, self._count)
+        words &= self._mask
+        if words.max(initial=0) >= self._modulus:
+            for index, row in enumerate(words, first):
+                row[:] = self._rejecting(index)
         return words
+
+    def _fill(self, flat: Residues, first: int, number: int) -> None:
+        raw, size = flat.view(np.uint8).data, len(self._zeros)
+        for k in range(number):
+            self._encryptor.reset_nonce((first + k).to_bytes(8, "big") + bytes(8))
+            # It wants room for more than it fills; what that is of the next chunk comes later.
+            self._encryptor.update_into(self._zeros, raw[k * size : (k + 1) * size + 8 * _SPARE])
+
+    def _rejecting(self, index: int) -> Residues:
+        """Residues of a chunk that holds a word not below q: about one chunk in 2**34."""
+        flat = room_for(1, self._count)
+        self._fill(flat, index, 1)
+        kept = flat[: self._count] & self._mask
+        kept = kept[kept < self._modulus]
+        while len(kept) < self._count:
+            more = np.frombuffer(self._encryptor.update(self._zeros), dtype="<u8") & self._mask
+            kept = np.concatenate([kept, more[more < self._modulus]])
+        return kept[: self._count]
+
+
+def room_for(number: int, count: int) -> Residues:
+    """Memory for so many chunks of a stream."""
+    return np.empty(number * count + _SPARE, dtype="<u8")
+
+
+@lru_cache(maxsize=8)
+def _zeros(size: int) -> bytes:
+    return bytes(size)
 
 
 def self_stream(
@@ -143,12 +176,12 @@ class SiteMasks:
     minus: tuple[Stream, ...]
     modulus: int
 
-    def apply(self, residues: Residues, chunk: int) -> None:
-        """Mask the residues of one chunk in place, shape (count,)."""
-        _accumulate(residues, self.plus, chunk, self.modulus)
+    def apply(self, residues: Residues, first: int) -> None:
+        """Mask the residues of chunks `first` and following in place, shape (n, count)."""
+        _accumulate(residues, self.plus, first, self.modulus)
         if self.minus:
             taken = np.zeros_like(residues)
-            _accumulate(taken, self.minus, chunk, self.modulus)
+            _accumulate(taken, self.minus, first, self.modulus)
             subtract(residues, taken, self.modulus)
 
 
@@ -178,21 +211,24 @@ def site_masks(
     return SiteMasks(tuple(plus), tuple(minus), modulus)
 
 
-def sum_streams(streams: Iterable[Stream], chunk: int, modulus: int, count: int) -> Residues:
-    """The sum of several streams' residues of one chunk, shape (count,)."""
-    total = np.zeros(count, dtype=np.uint64)
-    _accumulate(total, streams, chunk, modulus)
+def sum_streams(
+    streams: Iterable[Stream], first: int, number: int, modulus: int, count: int
+) -> Residues:
+    """The sum of several streams' residues of some chunks, shape (number, count)."""
+    total = np.zeros((number, count), dtype=np.uint64)
+    _accumulate(total, streams, first, modulus)
     return total
 
 
-def _accumulate(total: Residues, streams: Iterable[Stream], chunk: int, modulus: int) -> None:
+def _accumulate(total: Residues, streams: Iterable[Stream], first: int, modulus: int) -> None:
     # As many residues as fit a word are added before one reduction.
-    room = (1 << 64) // modulus - 1
+    limit = (1 << 64) // modulus - 1
+    room = room_for(*total.shape)
     added = 0
     for stream in streams:
-        total += stream.chunk(chunk)
+        total += stream.chunks(first, len(total), room)
         added += 1
-        if added == room:
+        if added == limit:
             reduce(total, modulus)
             added = 0
     if added:

@@ -7,14 +7,13 @@ takes part only with those on it. Plan, list and fingerprints all go into the tr
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from typing import ClassVar
 
 from . import messages
 from .errors import PlanError
 from .identity import Identity, PublicIdentity
-from .messages import Body, Counter, RoundPlan
-
-MEMBERSHIP_CAP: Final = 4 * 1024 * 1024  # bytes
+from .messages import Body
+from .plan import Counter, RoundPlan
 
 
 class MembershipList(Body, frozen=True, forbid_unknown_fields=True):
@@ -29,6 +28,7 @@ class MembershipList(Body, frozen=True, forbid_unknown_fields=True):
     """
 
     KIND: ClassVar[str] = "membership"
+    CAP: ClassVar[int] = 4 * 1024 * 1024
 
     federation: str
     number: Counter
@@ -59,7 +59,7 @@ def read(message: bytes, coordinator: PublicIdentity) -> MembershipList:
     Raises:
         RefusedError: Malformed, or not the coordinator's.
     """
-    return messages.unseal(message, MembershipList, coordinator, MEMBERSHIP_CAP)
+    return messages.unseal(message, MembershipList, coordinator)
 
 
 def follow(current: bytes, following: bytes, coordinator: PublicIdentity) -> MembershipList:

@@ -10,162 +10,49 @@ canonical one are refused, so a message has exactly one form and a digest names 
 from __future__ import annotations
 
 import hashlib
-import re
 from typing import Annotated, ClassVar, Final, TypeVar
 
 import msgspec
 
-from .errors import AggregationError, MessageError, PlanError, SignatureError
-from .identity import NAME, Identity, PublicIdentity
+from .errors import AggregationError, MessageError, SignatureError
+from .identity import Identity, PublicIdentity
 from .mac import BOX_SIZE, TAG_BYTES
-from .pairwise import CLASSICAL, KEY_AGREEMENTS
-from .parameters import COLLECTIVE, MAX_SITES, MAX_SIZE, parameter_set
-from .quantization import Quantization
+from .parameters import MAX_SITES
 from .sealed_box import KEM_CIPHERTEXT_SIZE, KEM_PUBLIC_SIZE
 
 VERSION: Final = 1
 _DOMAIN: Final = b"fmfl-secure/aggregation/signature/v1"
-_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
-_RUN: Final = re.compile(r"[0-9a-f]{8,64}", re.ASCII)
 
-# Largest messages, in bytes. Those that grow with the update are capped by the plan's own size.
-PLAN_CAP: Final = 4 * 1024 * 1024
-READY_CAP: Final = 2048
-OPENING_CAP: Final = 1024
-ANNOUNCEMENT_CAP: Final = 1024 * 1024
 MAX_CUSTODIANS: Final = 16
-COHORT_CAP: Final = ANNOUNCEMENT_CAP + (MAX_SITES + MAX_CUSTODIANS) * READY_CAP
-EXCHANGE_CAP: Final = 1024 + (MAX_SITES + MAX_CUSTODIANS) * KEM_CIPHERTEXT_SIZE
-SIGMA_CAP: Final = 64 * 1024
-APPROVAL_CAP: Final = 64 * 1024
 DIGEST_SIZE: Final = 32  # bytes
 
 Bytes16 = Annotated[bytes, msgspec.Meta(min_length=TAG_BYTES, max_length=TAG_BYTES)]
 Bytes32 = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
-Counter = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
 
 class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of what an envelope carries."""
+    """Base of what an envelope carries.
+
+    A kind says how large its messages can be, in bytes: `CAP`, and for those that grow with the
+    update `PER_CHUNK` and `PER_VALUE` besides. Nothing longer is parsed.
+    """
 
     KIND: ClassVar[str] = ""
+    CAP: ClassVar[int] = 1024
+    PER_CHUNK: ClassVar[int] = 0
+    PER_VALUE: ClassVar[int] = 0
 
-
-class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A site a plan invites.
-
-    Attributes:
-        identity: Name and public key.
-        weight: Weight over the largest, in (0, 1]; public, and coarse.
-    """
-
-    identity: PublicIdentity
-    weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        # Weights below a thousandth vanish on the grid and are a mistake more often than a wish.
-        if not 1e-3 <= self.weight <= 1.0:
-            raise PlanError(f"weight {self.weight} of {self.identity.name} is not 0.001 to 1")
-
-
-class RoundPlan(Body, frozen=True, forbid_unknown_fields=True):
-    """What a round is: everything that all parties must agree on before it starts.
-
-    Attributes:
-        federation: Name of the federation.
-        run: Identifier of the training run, 8 to 64 hexadecimal digits.
-        round: Number of the round, from 1.
-        attempt: Number of the attempt at this round, from 1.
-        suite: Protocol suite.
-        parameter_set: Id in the vetted table.
-        quantization: The grid of the update.
-        members: Sites invited; their order is the order of the cohort.
-        aggregator: Who adds.
-        decryptor: Who opens the sum.
-        coordinator: Who signs this plan.
-        adapter_digest: `sha256:` of the current global adapter.
-        layout_digest: `sha256:` of the names and shapes of its tensors.
-        base_model_digest: `sha256:` of the base model.
-        training_digest: `sha256:` of the public training settings.
-        min_cohort: Smallest cohort, at least 3.
-        key_agreement: How sites agree on pairwise secrets: `x25519`, or `x25519-mlkem768` with
-            an `exchange` message more.
-        custodians: Parties that must all approve before the sum opens; collective suite only.
-        membership_digest: `sha256:` of the membership list the plan was made under; may be empty.
-    """
-
-    KIND: ClassVar[str] = "plan"
-
-    federation: str
-    run: str
-    round: Counter
-    attempt: Counter
-    suite: str
-    parameter_set: str
-    quantization: Quantization
-    members: tuple[Member, ...]
-    aggregator: PublicIdentity
-    decryptor: PublicIdentity
-    coordinator: PublicIdentity
-    adapter_digest: str
-    layout_digest: str
-    base_model_digest: str
-    training_digest: str
-    min_cohort: int = 3
-    key_agreement: str = CLASSICAL
-    custodians: tuple[PublicIdentity, ...] = ()
-    membership_digest: str = ""
-
-    def __post_init__(self) -> None:
-        if not NAME.fullmatch(self.federation):
-            raise PlanError("the federation's name must be 1 to 64 letters, digits and . _ -")
-        if not _RUN.fullmatch(self.run):
-            raise PlanError("the run must be 8 to 64 hexadecimal digits")
-        for name in ("adapter", "layout", "base_model", "training"):
-            if not _DIGEST.fullmatch(getattr(self, f"{name}_digest")):
-                raise PlanError(f"{name}_digest must be 'sha256:' and 64 hexadecimal digits")
-        if self.membership_digest and not _DIGEST.fullmatch(self.membership_digest):
-            raise PlanError("membership_digest must be empty, or 'sha256:' and 64 digits")
-        if not 3 <= self.min_cohort <= len(self.members):
-            raise PlanError(
-                f"min_cohort {self.min_cohort} is not 3 to {len(self.members)}, the members invited"
-            )
-        keys = [m.identity.key for m in self.members]
-        names = [m.identity.name for m in self.members]
-        if len(set(keys)) != len(keys) or len(set(names)) != len(names):
-            raise PlanError("two members have one name or one key")
-        if self.aggregator.key == self.decryptor.key:
-            raise PlanError("the aggregator and the decryptor must be two parties")
-        self._check_custodians()
-        known: dict[str, bytes] = {}
-        parties = (self.aggregator, self.decryptor, *self.custodians)
-        for party in (*(m.identity for m in self.members), *parties):
-            if known.setdefault(party.name, party.key) != party.key:
-                raise PlanError(f"the name {party.name} stands for two keys")
-        chosen = parameter_set(self.parameter_set)
-        if chosen.suite != self.suite:
-            raise PlanError(f"{self.parameter_set} belongs to the suite {chosen.suite}")
-        chosen.encoding(len(self.members), self.quantization.bits)
-        if self.key_agreement not in KEY_AGREEMENTS:
-            raise PlanError(f"key_agreement must be one of: {', '.join(KEY_AGREEMENTS)}")
-
-    def _check_custodians(self) -> None:
-        if not self.custodians:
-            return
-        if self.suite != COLLECTIVE:
-            raise PlanError(f"custodians need the suite {COLLECTIVE}")
-        if len(self.custodians) > MAX_CUSTODIANS:
-            raise PlanError(f"{len(self.custodians)} custodians are more than {MAX_CUSTODIANS}")
-        keys = [c.key for c in self.custodians]
-        others = {self.aggregator.key, self.decryptor.key, *(m.identity.key for m in self.members)}
-        if len(set(keys)) != len(keys) or others & set(keys):
-            raise PlanError("a custodian must be a party of its own")
+    @classmethod
+    def cap(cls, chunks: int = 0, values: int = 0) -> int:
+        """Largest message of this kind about an update of so many chunks and values, in bytes."""
+        return cls.CAP + cls.PER_CHUNK * chunks + cls.PER_VALUE * values
 
 
 class Announcement(Body, frozen=True, forbid_unknown_fields=True):
     """The decryptor's fresh public material for one plan."""
 
     KIND: ClassVar[str] = "announcement"
+    CAP: ClassVar[int] = 1024 * 1024
 
     plan: Bytes32
     material: bytes
@@ -181,6 +68,7 @@ class Ready(Body, frozen=True, forbid_unknown_fields=True):
     """
 
     KIND: ClassVar[str] = "ready"
+    CAP: ClassVar[int] = 2048
 
     plan: Bytes32
     key: Bytes32
@@ -201,6 +89,7 @@ class Cohort(Body, frozen=True, forbid_unknown_fields=True):
     """Who takes part: the announcement and every ready message, byte for byte."""
 
     KIND: ClassVar[str] = "cohort"
+    CAP: ClassVar[int] = Announcement.CAP + (MAX_SITES + MAX_CUSTODIANS) * Ready.CAP
 
     plan: Bytes32
     announcement: bytes
@@ -212,6 +101,7 @@ class Exchange(Body, frozen=True, forbid_unknown_fields=True):
     """A site's ML-KEM ciphertexts: for the neighbours it initiates to, then for the custodians."""
 
     KIND: ClassVar[str] = "exchange"
+    CAP: ClassVar[int] = 1024 + (MAX_SITES + MAX_CUSTODIANS) * KEM_CIPHERTEXT_SIZE
 
     transcript: Bytes32
     ciphertexts: bytes
@@ -221,6 +111,7 @@ class Sigma(Body, frozen=True, forbid_unknown_fields=True):
     """A site's masked secret in a box for the decryptor; the collective suite's last chunk."""
 
     KIND: ClassVar[str] = "sigma"
+    CAP: ClassVar[int] = 64 * 1024
 
     transcript: Bytes32
     box: bytes
@@ -238,6 +129,8 @@ class UploadManifest(Body, frozen=True, forbid_unknown_fields=True):
     """
 
     KIND: ClassVar[str] = "upload"
+    CAP: ClassVar[int] = 1024 + BOX_SIZE * MAX_SITES
+    PER_CHUNK: ClassVar[int] = DIGEST_SIZE
 
     transcript: Bytes32
     chunk_digests: bytes
@@ -255,6 +148,8 @@ class OpeningList(Body, frozen=True, forbid_unknown_fields=True):
     """
 
     KIND: ClassVar[str] = "opening-list"
+    CAP: ClassVar[int] = 4096 + (DIGEST_SIZE + 8) * MAX_SITES + UploadManifest.CAP
+    PER_CHUNK: ClassVar[int] = UploadManifest.PER_CHUNK
 
     transcript: Bytes32
     manifests: tuple[Bytes32, ...]
@@ -265,6 +160,8 @@ class Confirmation(Body, frozen=True, forbid_unknown_fields=True):
     """The decryptor's word that every secret of an opening list came and can be opened."""
 
     KIND: ClassVar[str] = "confirmation"
+    CAP: ClassVar[int] = OpeningList.CAP + 512
+    PER_CHUNK: ClassVar[int] = OpeningList.PER_CHUNK
 
     opening_list: bytes
 
@@ -284,6 +181,7 @@ class Approval(Body, frozen=True, forbid_unknown_fields=True):
     """A custodian's word for one list: the sum of its streams, packed residues."""
 
     KIND: ClassVar[str] = "approval"
+    CAP: ClassVar[int] = 64 * 1024
 
     transcript: Bytes32
     opening_list: Bytes32
@@ -294,6 +192,7 @@ class SumManifest(Body, frozen=True, forbid_unknown_fields=True):
     """The sum the aggregator hands over: SHA-256 of each chunk in order, and the summed tags."""
 
     KIND: ClassVar[str] = "sum"
+    PER_CHUNK: ClassVar[int] = DIGEST_SIZE
 
     transcript: Bytes32
     opening_list: Bytes32
@@ -305,6 +204,7 @@ class Release(Body, frozen=True, forbid_unknown_fields=True):
     """The released integers, little-endian, in the narrowest width the cohort's range allows."""
 
     KIND: ClassVar[str] = "release"
+    PER_VALUE: ClassVar[int] = 8
 
     transcript: Bytes32
     opening_list: Bytes32
@@ -341,19 +241,21 @@ def sender(message: bytes, cap: int) -> str:
     return _decode(message, _Envelope, cap).sender
 
 
-def unseal(message: bytes, body: type[B], signer: PublicIdentity, cap: int) -> B:
+def unseal(message: bytes, body: type[B], signer: PublicIdentity, cap: int | None = None) -> B:
     """Verify an envelope and read its body.
 
     Args:
         message: What came off the wire.
         body: The kind of body expected here and now.
         signer: Whose signature it must carry.
-        cap: Largest length in bytes, checked before anything is parsed.
+        cap: Largest length in bytes, checked before anything is parsed; the kind's own by
+            default, which suits all that do not grow with the update.
 
     Raises:
         MessageError: Oversized, malformed, not canonical, or of another kind or version.
         SignatureError: Not by `signer`.
     """
+    cap = body.cap() if cap is None else cap
     envelope = _decode(message, _Envelope, cap)
     if envelope.version != VERSION:
         raise MessageError(f"protocol version {envelope.version} is not {VERSION}")
@@ -387,21 +289,6 @@ def transcript_hash(
         state.update(len(message).to_bytes(8, "big"))
         state.update(message)
     return state.digest()
-
-
-def manifest_cap(chunks: int) -> int:
-    """Largest manifest of an upload or a sum, in bytes."""
-    return 1024 + DIGEST_SIZE * chunks + BOX_SIZE * MAX_SITES
-
-
-def list_cap(chunks: int) -> int:
-    """Largest opening list or confirmation, in bytes."""
-    return 4096 + (DIGEST_SIZE + 8) * MAX_SITES + manifest_cap(chunks)
-
-
-def release_cap(size: int) -> int:
-    """Largest release of `size` values, in bytes."""
-    return 1024 + 8 * min(size, MAX_SIZE)
 
 
 def _signed(kind: str, name: str, raw: bytes) -> bytes:

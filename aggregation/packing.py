@@ -104,13 +104,16 @@ class Packing:
         return self._combine(values, stop - start)
 
     def _combine(self, values: npt.NDArray[np.integer], chunks: int) -> npt.NDArray[np.int64]:
-        padded = np.zeros(chunks * self.values_per_chunk, dtype=np.int64)
-        padded[: values.size] = values
-        digits = padded.reshape(-1, self.encoding.digits)
-        packed = digits[:, -1].copy()
-        for j in range(self.encoding.digits - 2, -1, -1):
-            packed *= self.encoding.base
-            packed += digits[:, j]
+        digits, base = self.encoding.digits, self.encoding.base
+        packed = np.zeros(chunks * self.degree, dtype=np.int64)
+        full = values.size // digits
+        rows, whole = values[: full * digits].reshape(-1, digits), packed[:full]
+        whole[:] = rows[:, -1]
+        for j in range(digits - 2, -1, -1):
+            whole *= base
+            whole += rows[:, j]
+        for value in values[full * digits :][::-1].tolist():  # the last coefficient, not full
+            packed[full] = packed[full] * base + value
         return packed.reshape(chunks, self.degree)
 
     def unpack(self, coefficients: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -29,13 +29,14 @@ _HYBRID_LABEL: Final = b"pair/hybrid/"
 class EphemeralKey:
     """A site's or custodian's single-use keys for one attempt."""
 
-    __slots__ = ("_kem", "_key", "kem_public", "public")
+    __slots__ = ("_kem", "_key", "_shared", "kem_public", "public")
 
     def __init__(self, *, hybrid: bool = False) -> None:
         self._key = X25519PrivateKey.generate()
         self.public = self._key.public_key().public_bytes_raw()
         self._kem = sealed_box.KemKey() if hybrid else None
         self.kem_public = self._kem.public if self._kem is not None else b""
+        self._shared: dict[bytes, bytes] = {}
 
     def __repr__(self) -> str:
         return "EphemeralKey(secret)"
@@ -49,10 +50,12 @@ class EphemeralKey:
         Raises:
             CohortError: The public key is of low order.
         """
-        try:
-            return sealed_box.agree(self._key, other)
-        except MessageError:
-            raise CohortError("a party announced a key of low order") from None
+        if other not in self._shared:  # masks and MAC key both need what two sites share
+            try:
+                self._shared[other] = sealed_box.agree(self._key, other)
+            except MessageError:
+                raise CohortError("a party announced a key of low order") from None
+        return self._shared[other]
 
     def decapsulate(self, ciphertext: bytes) -> bytes:
         """Take the ML-KEM secret out of a ciphertext for this key.

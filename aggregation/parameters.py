@@ -38,6 +38,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Final
 
 from .errors import ParameterError
@@ -178,6 +179,9 @@ class ParameterSet:
         Raises:
             ParameterError: Outside the table, with the nearest request that fits.
         """
+        return _encoding(self, sites, bits)
+
+    def _search(self, sites: int, bits: int) -> Encoding:
         if not MIN_SITES <= sites <= MAX_SITES:
             nearest = min(max(sites, MIN_SITES), MAX_SITES)
             raise ParameterError(f"{sites} sites are outside the table; the nearest is {nearest}")
@@ -218,6 +222,11 @@ class ParameterSet:
             return Fraction(0)
         special = self.coeff_modulus[-1]
         return Fraction(KEY_ERROR * (2 * self.poly_modulus_degree + 1), special)
+
+
+@lru_cache(maxsize=256)
+def _encoding(row: ParameterSet, sites: int, bits: int) -> Encoding:
+    return row._search(sites, bits)  # once: every plan that is read asks again
 
 
 # The primes are SEAL's choice for these sizes; `_ckks` compares them before first use.

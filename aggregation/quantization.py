@@ -104,9 +104,13 @@ def quantize(
         raise InputError(f"the update's shape is {update.shape}, expected ({quantization.size},)")
     if not 0.0 < weight <= 1.0:
         raise InputError(f"weight {weight} is not in (0, 1]: divide by the largest weight")
+    blocks = range(0, update.size, _BLOCK)
+    if not all(np.isfinite(update[low : low + _BLOCK]).all() for low in blocks):
+        raise InputError("the update holds a value that is not finite")
     # Fresh OS entropy for every call: a seed kept across a fork would repeat in both processes.
-    rng = np.random.Generator(np.random.PCG64DXSM(secrets.randbits(256)))
-    limit = quantization.limit
+    rng = np.random.Generator(np.random.SFC64(secrets.randbits(256)))
+    limit = float(quantization.limit)
+    bound = weight * limit
     integers = np.empty(quantization.size, dtype=np.int32)
     start = 0
     for segment in quantization.segments:
@@ -114,15 +118,15 @@ def quantize(
         end = start + segment.size
         for low in range(start, end, _BLOCK):
             high = min(low + _BLOCK, end)
-            values = update[low:high].astype(np.float64)
-            if not np.isfinite(values).all():
-                raise InputError("the update holds a value that is not finite")
-            values = np.clip(values, -segment.range, segment.range)
-            values *= factor
+            with np.errstate(over="ignore"):  # what overflows is clamped like all else
+                values = np.multiply(update[low:high], factor, dtype=np.float64)
+            np.minimum(values, bound, out=values)
+            np.maximum(values, -bound, out=values)
             values += rng.random(high - low)
             np.floor(values, out=values)
             # limit + u may round up to limit + 1 in floating point.
-            integers[low:high] = np.clip(values, -limit, limit)
+            np.minimum(values, limit, out=values)
+            integers[low:high] = values
         start = end
     return integers
 

@@ -37,12 +37,19 @@ def join(planes: Residues, modulus: int) -> bytes:
     size = _pair_size(modulus)
     width = modulus.bit_length()
     low, high = planes
-    words = np.empty((len(low), 2), dtype="<u8")
-    np.left_shift(high, np.uint64(width), out=words[:, 0])
-    words[:, 0] |= low
-    # A pair of narrow residues fits the low word alone; shifting by 64 is undefined.
-    words[:, 1] = high >> np.uint64(64 - width) if 2 * width > 64 else 0
-    return words.view(np.uint8).reshape(-1, 16)[:, :size].tobytes()
+    if size < 8:
+        both = (high << np.uint64(width) | low).astype("<u8", copy=False)
+        return bytes(both.view(np.uint8).reshape(-1, 8)[:, :size].tobytes())
+    # Eight bytes from the start of each pair, then eight to its end; both say the same in between.
+    packed = np.empty(len(low) * size, dtype=np.uint8)
+    ends = _both_ends(packed, len(low), size)
+    words = high << np.uint64(width)
+    words |= low
+    ends[0] = words
+    np.left_shift(high, np.uint64(64 - width), out=words)
+    words |= low >> np.uint64(2 * width - 64)
+    ends[1] = words
+    return packed.tobytes()
 
 
 def unpack(data: bytes, count: int, modulus: int) -> Residues:
@@ -75,19 +82,16 @@ def split(data: bytes, count: int, modulus: int) -> Residues:
         raise UploadError(f"a chunk has {len(data)} bytes, expected {expected}")
     size = _pair_size(modulus)
     width = modulus.bit_length()
-    planes = np.empty((2, count // 2), dtype=np.uint64)
     if size >= 8:
         # The first eight bytes of a pair hold the low residue, its last eight the high one.
-        low = _strided_words(data, count // 2, size, 0)
-        high = _strided_words(data, count // 2, size, size - 8)
-        np.bitwise_and(low, np.uint64((1 << width) - 1), out=planes[0])
-        np.right_shift(high, np.uint64(64 - width), out=planes[1])
+        planes = _both_ends(data, count // 2, size).astype(np.uint64, order="C")
+        planes[0] &= np.uint64((1 << width) - 1)
+        planes[1] >>= np.uint64(64 - width)
     else:
         raw = np.zeros((count // 2, 8), dtype=np.uint8)
         raw[:, :size] = np.frombuffer(data, dtype=np.uint8).reshape(-1, size)
         words = raw.view("<u8")[:, 0]
-        np.bitwise_and(words, np.uint64((1 << width) - 1), out=planes[0])
-        np.right_shift(words, np.uint64(width), out=planes[1])
+        planes = np.stack([words & np.uint64((1 << width) - 1), words >> np.uint64(width)])
     if planes.max(initial=0) >= modulus:
         raise UploadError("a residue is not below the modulus")
     return planes
@@ -136,7 +140,6 @@ def _pair_size(modulus: int) -> int:
     return width // 4
 
 
-def _strided_words(data: bytes, count: int, stride: int, offset: int) -> Residues:
-    return np.ndarray(
-        (count,), dtype="<u8", buffer=data, offset=offset if count else 0, strides=(stride,)
-    )
+def _both_ends(data: bytes | npt.NDArray[np.uint8], pairs: int, size: int) -> Residues:
+    """The first and the last eight bytes of each pair, shape (2, pairs): a view."""
+    return np.ndarray((2, pairs), dtype="<u8", buffer=data, strides=(size - 8, size))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import secrets
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from . import mac, masking, messages, pairwise, protocol, residues, sealed_box, suites
-from .collective import CollectiveEncryptor
+from . import messages, protocol
+from .admission import MIN_COHORT, admit
 from .errors import (
     CohortError,
     InputError,
@@ -25,22 +23,13 @@ from .errors import (
 )
 from .identity import Identity, PublicIdentity
 from .journal import Journal
-from .mac import LinearMac
 from .membership import check_plan
-from .messages import (
-    Exchange,
-    Member,
-    Opening,
-    OpeningList,
-    Ready,
-    RoundPlan,
-    Sigma,
-    UploadManifest,
-)
-from .pairwise import EphemeralKey
-from .protocol import FixedCohort, Upload
-
-_BATCH: Final = 15  # chunks encrypted at a time; the CKKS transform takes as many in one go
+from .messages import Opening, Sigma, UploadManifest
+from .plan import Member, RoundPlan
+from .round import FixedCohort
+from .site_mac import SiteMac
+from .site_secrets import SiteSecrets
+from .uploads import Upload
 
 _READY: Final = "site/ready"
 _OPENED: Final = "site/opened"
@@ -81,7 +70,7 @@ class SiteAttempt:
         coordinator: PublicIdentity,
         pinned: Mapping[str, PublicIdentity],
         journal: Journal,
-        min_cohort: int = protocol.MIN_COHORT,
+        min_cohort: int = MIN_COHORT,
         custodians: Iterable[str] = (),
         membership: bytes | None = None,
     ) -> None:
@@ -111,28 +100,21 @@ class SiteAttempt:
         own = identity.public
         if all(m.identity != own for m in self.plan.members):
             raise PlanError(f"the plan does not invite {own.name} with this key")
-        protocol.admit(self.plan, self.plan.members, own, self._pinned, min_cohort)
+        admit(self.plan, self.plan.members, own, self._pinned, min_cohort)
         if membership is not None:
             check_plan(self.plan, membership, coordinator)
         missing = set(custodians) - {c.name for c in self.plan.custodians}
         if missing:
             raise PlanError(f"the plan leaves out a custodian: {', '.join(sorted(missing))}")
         self._refuse_replay()
-        self._key: EphemeralKey | None = None
+        self._secrets = SiteSecrets(self._round, own.name)
         self._ready: bytes | None = None
-        self._seed = secrets.token_bytes(masking.SEED_SIZE)
         self._cohort: FixedCohort | None = None
         self._cohort_digest = b""
         self._exchange: bytes | None = None
-        self._kem: dict[int, tuple[bytes, bytes]] = {}
-        self._custodian_kem: list[tuple[bytes, bytes]] = []
-        self._mac_key: bytes | None = None
-        self._leader_secret = b""
-        self._pairs: list[masking.Pair] = []
-        self._mac: LinearMac | None = None
-        self._integers: npt.NDArray[np.int32] | None = None
-        self._integers_digest = b""
+        self._packed: npt.NDArray[np.int64] | None = None
         self._upload: Upload | None = None
+        self._mac: SiteMac | None = None
         self._opening_list: bytes | None = None
         self._opening: bytes | None = None
 
@@ -159,11 +141,9 @@ class SiteAttempt:
         """
         if self._ready is None:
             self._refuse_replay()
-            key = EphemeralKey(hybrid=self._round.hybrid)
-            body = Ready(self._round.digest, key.public, key.kem_public)
-            message = messages.seal(self._identity, body)
+            message = messages.seal(self._identity, self._secrets.draw())
             self._record(_READY, self._round.attempt_key(self._identity.public), message)
-            self._key, self._ready = key, message
+            self._ready = message
         return self._ready
 
     def exchange(self, cohort_message: bytes) -> bytes:
@@ -176,17 +156,7 @@ class SiteAttempt:
             RefusedError: The cohort does not hold, or would not protect this site.
         """
         if self._exchange is None or messages.digest(cohort_message) != self._cohort_digest:
-            cohort = self._fix(cohort_message)
-            own = cohort.position(self._identity.public.name)
-            ciphertexts: list[bytes] = []
-            if self._round.hybrid:
-                for j in cohort.graph.initiates(own):
-                    self._kem[j] = sealed_box.encapsulate(cohort.readies[j].kem)
-                    ciphertexts.append(self._kem[j][1])
-                for custodian in cohort.custodians:
-                    self._custodian_kem.append(sealed_box.encapsulate(custodian.kem))
-                    ciphertexts.append(self._custodian_kem[-1][1])
-            body = Exchange(cohort.transcript, b"".join(ciphertexts))
+            body = self._secrets.encapsulate(self._fix(cohort_message))
             self._exchange = messages.seal(self._identity, body)
         return self._exchange
 
@@ -216,26 +186,31 @@ class SiteAttempt:
             raise StateError("announce a key with ready() first")
         if not isinstance(integers, np.ndarray) or integers.dtype != np.int32:
             raise InputError("quantised integers must be a NumPy array of int32")
-        integers_digest = hashlib.sha256(integers.tobytes()).digest()
+        packed = self._round.packing.pack(integers)
         if self._upload is not None:
-            same_cohort = isinstance(cohort_message, bytes) and (
-                messages.digest(cohort_message) == self._cohort_digest
-            )
-            if not same_cohort or integers_digest != self._integers_digest:
+            if not self._is_of(cohort_message) or not self._is_uploaded(packed):
                 raise StateError(
                     "this attempt uploaded already, for another cohort or other integers"
                 )
             return self._upload
         cohort = self._fix(cohort_message)
-        self._round.packing.check(integers)
         if self._round.hybrid:
-            self._take_exchanges(cohort, cohort_message, exchanges)
-        upload = self._encrypt(cohort, integers)
-        self._upload = upload
-        self._integers_digest = integers_digest
-        self._integers = integers.copy()  # for the tags; the caller may reuse its array
-        self._key = None  # single use
-        return upload
+            self.exchange(cohort_message)
+            self._secrets.take(cohort, exchanges)
+        chunks, box = self._secrets.encrypt(cohort, packed)
+        if box is not None:
+            chunks.append(messages.seal(self._identity, Sigma(cohort.transcript, box)))
+        self._mac = SiteMac(cohort, self._identity.public.name, self._secrets.key)
+        manifest = UploadManifest(
+            transcript=cohort.transcript,
+            chunk_digests=b"".join(messages.digest(chunk) for chunk in chunks),
+            commitment=self._secrets.commitment(cohort),
+            mac_boxes=self._mac.boxes,
+        )
+        self._upload = Upload(messages.seal(self._identity, manifest), tuple(chunks))
+        self._packed = packed  # for the tags
+        self._secrets.spend_key()
+        return self._upload
 
     def open(self, opening_list: bytes) -> bytes:
         """Reveal the self-mask's seed (step 6). A second call returns the same message.
@@ -249,27 +224,26 @@ class SiteAttempt:
             OpeningError: The list does not show this site's upload and all others.
             ReplayError: This round was opened in another attempt.
         """
-        if self._cohort is None or self._upload is None:
+        if self._cohort is None or self._upload is None or self._mac is None:
             raise StateError("there is no upload to open")
         cohort = self._cohort
         listed, digest = protocol.read_opening_list(cohort, opening_list)
-        if self._opening is not None:
-            if digest != self._opening_list:
+        if self._opening is not None or self._packed is None:
+            if self._opening is None or digest != self._opening_list:
                 raise StateError("this attempt opened for another list")
             return self._opening
         own = cohort.position(self._identity.public.name)
         if listed.manifests[own] != messages.digest(self._upload.manifest):
             raise OpeningError("the list does not show this site's upload")
-        keyed = LinearMac(
-            self._read_mac_key(cohort, listed, own), cohort.transcript, self._round.packing.degree
-        )
-        tags = self._tags(cohort, keyed, own)
+        self._mac.open(listed)
+        tags = self._mac.tag(self._packed, self._secrets)
         opening = messages.seal(
-            self._identity, Opening(cohort.transcript, digest, self._seed, tags)
+            self._identity, Opening(cohort.transcript, digest, self._secrets.seed, tags)
         )
         self._record(_OPENED, self._round.round_key(self._identity.public), opening)
-        self._mac, self._opening_list, self._opening = keyed, digest, opening
-        self._pairs, self._leader_secret, self._integers = [], b"", None
+        self._opening_list, self._opening = digest, opening
+        self._packed = None
+        self._secrets.forget()
         return opening
 
     def verify(self, release: bytes) -> npt.NDArray[np.int64]:
@@ -285,163 +259,40 @@ class SiteAttempt:
         if self._cohort is None or self._opening_list is None or self._mac is None:
             raise StateError("this site has opened nothing that could be released")
         total, tags = protocol.read_release(self._cohort, release, self._opening_list)
-        packing, expected = self._round.packing, self._mac.pad()
-        for start in range(0, packing.chunks, _BATCH):
-            stop = min(start + _BATCH, packing.chunks)
-            tag = self._mac.tag(packing.pack_sum(total, start, stop), start)
-            expected = mac.add_tags(expected, tag)
-        # Not secret any more, and every site refuses for itself: no constant time is needed.
-        if mac.decode_tags(tags) != expected:
+        if not self._mac.matches(total, tags):
             raise ReleaseError("the release is not the sum of what the cohort uploaded")
         return total
 
     def _fix(self, message: bytes) -> FixedCohort:
         """Verify the cohort; the first that holds is the only one of this attempt."""
-        if self._key is None or self._ready is None:
+        if self._ready is None:
             raise StateError("announce a key with ready() first")
         if self._cohort is not None:
-            if not isinstance(message, bytes) or messages.digest(message) != self._cohort_digest:
+            if not self._is_of(message):
                 raise StateError("this attempt has another cohort")
             return self._cohort
         cohort = protocol.read_cohort(self._round, message)
         own = self._identity.public
-        protocol.admit(self.plan, cohort.members, own, self._pinned, self._min_cohort)
+        admit(self.plan, cohort.members, own, self._pinned, self._min_cohort)
         pairs = zip(cohort.members, cohort.readies, strict=True)
         announced = [(r.key, r.kem) for member, r in pairs if member.identity == own]
-        if announced != [(self._key.public, self._key.kem_public)]:
+        if announced != [(self._secrets.key.public, self._secrets.key.kem_public)]:
             raise CohortError("the cohort does not carry this site's ready message")
         self._cohort, self._cohort_digest = cohort, messages.digest(message)
         return cohort
 
-    def _take_exchanges(
-        self, cohort: FixedCohort, cohort_message: bytes, exchanges: Iterable[bytes]
-    ) -> None:
-        if self._key is None:
-            raise StateError("the single-use key of this attempt is spent")
-        self.exchange(cohort_message)
-        own, graph = cohort.position(self._identity.public.name), cohort.graph
-        for message in exchanges:
-            claimed = cohort.position(messages.sender(message, messages.EXCHANGE_CAP))
-            if own not in graph.initiates(claimed):
-                continue  # nothing in it is for this site
-            sender, ciphertexts = protocol.read_exchange(cohort, message)
-            ciphertext = ciphertexts[graph.initiates(sender).index(own)]
-            self._kem[sender] = (self._key.decapsulate(ciphertext), ciphertext)
-
-    def _encrypt(self, cohort: FixedCohort, integers: npt.NDArray[np.int32]) -> Upload:
-        if self._key is None:
-            raise StateError("the single-use key of this attempt is spent")
-        round_, name, transcript = self._round, self._identity.public.name, cohort.transcript
-        modulus, packing = round_.parameters.modulus, round_.packing
-        own = cohort.position(name)
-        encryptor = suites.encryptor(round_.parameters, cohort.material, transcript)
-        keys = [ready.key for ready in cohort.readies]
-        kem = self._kem if round_.hybrid else None
-        pairs = pairwise.pairs(self._key, transcript, cohort.names, keys, own, kem)
-        self_mask = masking.self_stream(self._seed, transcript, name, modulus, packing.degree)
-        # Where the secret is masked, its masks alone decide when a sum opens.
-        masks = masking.site_masks(
-            pairs,
-            transcript,
-            masking.PAIR_LABEL,
-            modulus,
-            packing.degree,
-            () if round_.collective else (self_mask,),
-        )
-        chunks: list[bytes] = []
-        for start in range(0, packing.chunks, _BATCH):
-            stop = min(start + _BATCH, packing.chunks)
-            messages_ = packing.pack(integers, start, stop)
-            messages_ <<= packing.encoding.scale_bits
-            encrypted = encryptor.encrypt(residues.from_signed(messages_, modulus), start)
-            for k, chunk in enumerate(encrypted, start):
-                masks.apply(chunk[0], k)
-                chunks.append(residues.pack(chunk, modulus))
-        if isinstance(encryptor, CollectiveEncryptor):
-            chunks.append(self._seal_secret(cohort, self._key, pairs, encryptor))
-        manifest = UploadManifest(
-            transcript=transcript,
-            chunk_digests=b"".join(messages.digest(chunk) for chunk in chunks),
-            commitment=masking.commitment(self._seed, transcript, name),
-            mac_boxes=self._mac_boxes(cohort, self._key, own),
-        )
-        self._pairs = pairs
-        return Upload(messages.seal(self._identity, manifest), tuple(chunks))
-
-    def _seal_secret(
-        self,
-        cohort: FixedCohort,
-        key: EphemeralKey,
-        pairs: list[masking.Pair],
-        encryptor: CollectiveEncryptor,
-    ) -> bytes:
-        """sigma: the secret under masks of its own, in a box for the decryptor."""
-        modulus, degree = self._round.parameters.modulus, self._round.packing.degree
-        transcript, name = cohort.transcript, self._identity.public.name
-        own = [
-            masking.self_stream(
-                self._seed, transcript, name, modulus, degree, masking.SELF_SIGMA_LABEL
-            )
-        ]
-        for i, custodian in enumerate(self.plan.custodians):
-            shared = key.exchange(cohort.custodians[i].key)
-            if self._round.hybrid:
-                kem = self._custodian_kem[i]
-                shared = pairwise.combine(shared, *kem, transcript, name, custodian.name)
-            stream_key = masking.derive(
-                shared, transcript, masking.CUSTODIAN_LABEL, name, custodian.name
-            )
-            own.append(masking.Stream(stream_key, modulus, degree))
-        masks = masking.site_masks(
-            pairs, transcript, masking.PAIR_SIGMA_LABEL, modulus, degree, own
-        )
-        sigma = encryptor.secret()
-        masks.apply(sigma, 0)
-        box = sealed_box.seal_box(
-            cohort.material, residues.pack(sigma, modulus), transcript + name.encode()
-        )
-        return messages.seal(self._identity, Sigma(transcript, box))
-
-    def _mac_boxes(self, cohort: FixedCohort, key: EphemeralKey, own: int) -> bytes:
-        """The first site draws the MAC key; every other notes what opens its box."""
-        names = cohort.names
-        if own:
-            self._leader_secret = key.exchange(cohort.readies[0].key)
-            return bytes(mac.BOX_SIZE * (len(names) - 1))  # all uploads are of one size
-        self._mac_key = mac.new_key()
-        return b"".join(
-            mac.seal_key(self._mac_key, key.exchange(ready.key), cohort.transcript, names[0], name)
-            for name, ready in zip(names[1:], cohort.readies[1:], strict=True)
+    def _is_of(self, cohort_message: bytes) -> bool:
+        """Whether this is the cohort that was fixed."""
+        return (
+            isinstance(cohort_message, bytes)
+            and messages.digest(cohort_message) == self._cohort_digest
         )
 
-    def _read_mac_key(self, cohort: FixedCohort, listed: OpeningList, own: int) -> bytes:
-        if self._mac_key is not None:
-            return self._mac_key
-        leader = cohort.members[0].identity
-        if messages.digest(listed.first) != listed.manifests[0]:
-            raise OpeningError("the list does not carry the first site's manifest")
-        cap = messages.manifest_cap(self._round.upload_items)
-        boxes = messages.unseal(listed.first, UploadManifest, leader, cap).mac_boxes
-        if len(boxes) != mac.BOX_SIZE * (len(cohort.members) - 1):
-            raise OpeningError("the first site sent another number of MAC keys")
-        box = boxes[(own - 1) * mac.BOX_SIZE : own * mac.BOX_SIZE]
-        name = self._identity.public.name
-        return mac.open_key(box, self._leader_secret, cohort.transcript, leader.name, name)
-
-    def _tags(self, cohort: FixedCohort, keyed: LinearMac, own: int) -> bytes:
-        packing = self._round.packing
-        if self._integers is None:
-            raise StateError("there is no upload to open")
-        tags = (0,) * mac.TAGS if own else keyed.pad()
-        for start in range(0, packing.chunks, _BATCH):
-            stop = min(start + _BATCH, packing.chunks)
-            tag = keyed.tag(packing.pack(self._integers, start, stop), start)
-            tags = mac.add_tags(tags, tag)
-        masked = np.array(tags, dtype=np.uint64)
-        masking.site_masks(
-            self._pairs, cohort.transcript, masking.PAIR_TAGS_LABEL, mac.PRIME, mac.TAGS
-        ).apply(masked, 0)
-        return mac.encode_tags(tuple(int(tag) for tag in masked))
+    def _is_uploaded(self, packed: npt.NDArray[np.int64]) -> bool:
+        """Whether these are the integers that were uploaded."""
+        if self._packed is not None:
+            return np.array_equal(packed, self._packed)
+        return self._mac is not None and self._mac.tagged(packed)  # opened, and forgotten here
 
     def _refuse_replay(self) -> None:
         own = self._identity.public

@@ -18,8 +18,8 @@ from .custodian import Custodian
 from .decryptor import Decryptor
 from .identity import Identity, PublicIdentity
 from .journal import Journal, MemoryJournal
-from .messages import Member, RoundPlan
 from .parameters import choose
+from .plan import Member, RoundPlan
 from .quantization import Quantization, Segment
 from .site import SiteAttempt
 

@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from aggregation import benchmark
+from aggregation import benchmark, footprint
 from aggregation.graph import degree
 from fmfl_secure.bench import machine
 
@@ -36,7 +36,7 @@ def main(path: Path, *, quick: bool) -> None:
             "sites": sites,
             "bits": bits,
             "neighbours": degree(sites),
-            "bytes_per_parameter": benchmark.density(1_000_000, sites, bits, suite),
+            "bytes_per_parameter": footprint.density(1_000_000, sites, bits, suite),
         }
         for suite in ("ckks-collective", "ckks-pk")
         for sites in (8, 32, 128)
@@ -45,7 +45,7 @@ def main(path: Path, *, quick: bool) -> None:
     keep()
     memory = []
     for parameters, sites in ((1_000_000, 8), (1_000_000, 64), (10_000_000, 8), (10_000_000, 64)):
-        measured = benchmark.peak_mib(["ours", parameters, sites, 16, "ckks-collective"])
+        measured = footprint.peak_mib(["ours", parameters, sites, 16, "ckks-collective"])
         memory.append({"parameters": parameters, "sites": sites, "peak_mib": measured})
         results["memory"] = memory
         keep()

@@ -20,6 +20,7 @@ from fmfl_secure.audit_record import FORMAT, AuditRecord, save_audit
 from fmfl_secure.config import FederationConfig, TrainingSection, decode_config, load_federation
 from fmfl_secure.errors import RunError
 from fmfl_secure.evaluation import open_run
+from fmfl_secure.models import Layout
 from fmfl_secure.planning import build_task, predict, privacy_plan
 from fmfl_secure.results import write_results
 from fmfl_secure.run_store import RunStore, run_facts
@@ -123,7 +124,8 @@ def _audit(
     started = time.process_time()
     # Sites differ in their populations only, which scale a step and not its privacy.
     plan = privacy_plan(config, config.sites[0])
-    prediction = predict(config)
+    model = task.build_model(seed=config.federation.seed)
+    prediction = predict(config, Layout.of(model).size)
     claim = PoissonSampledGaussian(
         sample_rate=plan.sample_rate,
         noise_multiplier=plan.noise_multiplier,
@@ -140,7 +142,7 @@ def _audit(
     records_per_canary = 1 if plan.unit == "record" else _RECORDS_OF_A_PERSON
     synthetic = task.synthetic()
     observed = observe_canaries(
-        task.build_model(seed=config.federation.seed),
+        model,
         plan=plan,
         loss=task.per_record_loss,
         records=SyntheticRecords(synthetic.collate, synthetic.record_cost),

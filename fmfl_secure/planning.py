@@ -9,7 +9,7 @@ from pathlib import Path
 
 from aggregation import ParameterSet, Quantization, Segment, choose
 from aggregation.packing import Packing
-from aggregation.protocol import upload_size
+from aggregation.uploads import upload_size
 from fmfl_secure.config import FederationConfig, SiteConfig, SiteEntry
 from fmfl_secure.models import AdapterSpec, Layout, find_base_model
 from fmfl_secure.tasks import Task, TextClassification

@@ -21,7 +21,7 @@ def line(role: str, text: str) -> None:
 def forged(fed: Federation, attempt: Attempt, total: SumUpload) -> SumUpload:
     """What a malicious aggregator hands over: the sum with 1,000 more in its first value."""
     round_ = fed.new_aggregator(attempt).round
-    values = round_.unpack_chunk(total.chunks[0])
+    values = round_.unpack_chunks([total.chunks[0]])[0]
     more = np.array([1000 << round_.packing.encoding.scale_bits], dtype=np.uint64)
     residues.add(values[0, :1], more, round_.parameters.modulus)
     chunks = (residues.pack(values, round_.parameters.modulus), *total.chunks[1:])
@@ -42,7 +42,7 @@ def run(fed: Federation, number: int, *, attack: bool) -> None:
         aggregator.add(upload.manifest, upload.chunks)
         if not attack:
             line(name, f"its own update: {np.round(update, 3)}")
-    sealed = aggregator.round.unpack_chunk(upload.chunks[0])[0, :3]
+    sealed = aggregator.round.unpack_chunks([upload.chunks[0]])[0][0, :3]
     seen = residues.to_signed(sealed, aggregator.round.parameters.modulus)
     listed = fed.decryptor.confirm(
         attempt.cohort, aggregator.opening_list(), aggregator.sealed_secrets()

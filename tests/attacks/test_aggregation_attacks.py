@@ -15,7 +15,7 @@ from aggregation import (
     suites,
 )
 from aggregation.messages import Cohort, SumManifest
-from aggregation.protocol import of_plan
+from aggregation.round import of_plan
 from aggregation.testing import Federation
 
 
@@ -23,7 +23,7 @@ def opened(fed, attempt, chunks):
     """What the key holder reads from chunks, were it to ignore every rule."""
     key = next(iter(fed.decryptor._attempts.values())).key
     round_ = of_plan(fed.plan(), attempt.plan_message)
-    return key.decrypt(np.stack([round_.unpack_chunk(c) for c in chunks])), round_
+    return key.decrypt(round_.unpack_chunks(chunks)), round_
 
 
 def test_a_single_upload_is_noise_even_to_the_key_holder():
@@ -62,9 +62,11 @@ def test_all_uploads_without_the_openings_are_noise():
     attempt = fed.start()
     aggregator = fed.upload(attempt)
     round_ = of_plan(fed.plan(), attempt.plan_message)
-    sealed = [residues.pack(chunk, round_.parameters.modulus) for chunk in aggregator._sum]
+    modulus = round_.parameters.modulus
+    planes = aggregator._sum % np.uint64(modulus)
+    sealed = [residues.join(planes[:, k], modulus) for k in range(planes.shape[1])]
     read, _ = opened(fed, attempt, sealed)
-    assert np.abs(residues.to_signed(read, round_.parameters.modulus)).mean() > 2**57
+    assert np.abs(residues.to_signed(read, modulus)).mean() > 2**57
 
 
 def test_two_attempts_cannot_be_subtracted():
@@ -80,9 +82,9 @@ def test_two_attempts_cannot_be_subtracted():
     for name in fed.names[:3]:
         upload = second.sites[name].upload(second.cohort, first.integers[name])
         again.add(upload.manifest, upload.chunks)
-    difference = aggregator._sum.copy()
     modulus = of_plan(fed.plan(), b"").parameters.modulus
-    residues.subtract(difference, again._sum, modulus)
+    difference = aggregator._sum % np.uint64(modulus)
+    residues.subtract(difference, again._sum % np.uint64(modulus), modulus)
     centred = residues.to_signed(difference[0, 0], modulus)
     assert np.abs(centred).mean() > 2**57
 

@@ -37,13 +37,13 @@ def spread(values):
 def masks_known_to(sites, victim, transcript, label):
     """The masks of `victim` that a set of colluding sites can take away."""
     names = {site._identity.public.name for site in sites}
-    pairs = [p for p in victim._pairs if {p.first, p.second} & names]
+    pairs = [p for p in victim._secrets._pairs if {p.first, p.second} & names]
     return masking.site_masks(pairs, transcript, label, Q, 4096)
 
 
 def unmask(values, masks):
     total = np.zeros_like(values)
-    masks.apply(total, 0)
+    masks.apply(total[np.newaxis], 0)
     residues.subtract(values, total, Q)
     return values
 
@@ -66,7 +66,7 @@ def test_collusion_opens_an_upload_only_when_everybody_else_colludes(colluding):
     sigma = residues.unpack(key.open_box(box, transcript + b"site-0"), 4096, Q)
     # The self-mask is known too, once opened.
     self_mask = masking.self_stream(
-        victim._seed, transcript, "site-0", Q, 4096, masking.SELF_SIGMA_LABEL
+        victim._secrets.seed, transcript, "site-0", Q, 4096, masking.SELF_SIGMA_LABEL
     )
     residues.subtract(sigma, self_mask.chunk(0), Q)
     unmask(sigma, masks_known_to(others, victim, transcript, masking.PAIR_SIGMA_LABEL))
@@ -126,7 +126,7 @@ def test_a_stream_shared_by_ciphertext_and_secret_would_cancel(reused, monkeypat
     difference = residues.unpack(upload.chunks[0], 4096, Q).copy()
     residues.subtract(difference, sigma, Q)
     self_mask = masking.self_stream(
-        site._seed, cohort.transcript, "site-0", Q, 4096, masking.SELF_SIGMA_LABEL
+        site._secrets.seed, cohort.transcript, "site-0", Q, 4096, masking.SELF_SIGMA_LABEL
     )
     residues.add(difference, self_mask.chunk(0), Q)
     # What no mask at all would leave: x + e - a s - s. All but the small x + e is computed here.
@@ -153,8 +153,8 @@ def test_two_collective_attempts_cannot_be_subtracted():
     for name in fed.names[:3]:
         upload = second.sites[name].upload(second.cohort, first.integers[name])
         again.add(upload.manifest, upload.chunks)
-    a = first.aggregator._sum[0] % np.uint64(Q)
-    residues.subtract(a, again._sum[0] % np.uint64(Q), Q)
+    a = first.aggregator._sum[:, 0] % np.uint64(Q)
+    residues.subtract(a, again._sum[:, 0] % np.uint64(Q), Q)
     assert spread(a) > 2**57
     listed = fed.decryptor.confirm(second.cohort, again.opening_list(), again.sealed_secrets())
     second.sites["site-0"].open(listed)

@@ -89,7 +89,7 @@ def test_what_an_aggregator_sees_is_no_better_than_guessing(world, suite):
         round_ = fed.new_aggregator(attempt).round
         modulus, packing = round_.parameters.modulus, round_.packing
         # The best reading it has: take the residues for the message and unpack them.
-        values = residues.to_signed(round_.unpack_chunk(upload.chunks[0])[0], modulus)
+        values = residues.to_signed(round_.unpack_chunks([upload.chunks[0]])[0][0], modulus)
         digits = values >> packing.encoding.scale_bits
         read = np.empty((digits.size, packing.encoding.digits))
         for j in range(packing.encoding.digits):

@@ -44,7 +44,7 @@ def ready_to_hand_over(suite, **more):
 
 
 def negated(round_, chunk):
-    values = round_.unpack_chunk(chunk)
+    values = round_.unpack_chunks([chunk])[0]
     zero = np.zeros_like(values)
     residues.subtract(zero, values, round_.parameters.modulus)
     return residues.pack(zero, round_.parameters.modulus)
@@ -103,7 +103,7 @@ def test_collective_chunks_are_bound_to_their_place(trick):
 def test_an_added_constant_is_released_and_refused_by_the_sites(suite):
     fed, attempt, chunks, round_ = ready_to_hand_over(suite)
     scale_bits, modulus = round_.packing.encoding.scale_bits, round_.parameters.modulus
-    values = round_.unpack_chunk(chunks[0]).copy()
+    values = round_.unpack_chunks([chunks[0]])[0].copy()
     delta = np.zeros((1, 4096), dtype=np.uint64)
     delta[0, 0] = 1 << scale_bits
     if suite == "ckks-pk":
@@ -142,9 +142,9 @@ def test_one_upload_a_subset_or_a_share_twice_is_noise(suite, trick):
     chosen = {"one": [0], "subset": [0, 1, 2], "twice": [0, 1, 2, 3, 0]}[trick]
     made = []
     for k in range(round_.packing.chunks):
-        values = round_.unpack_chunk(uploads[chosen[0]].chunks[k]).copy()
+        values = round_.unpack_chunks([uploads[chosen[0]].chunks[k]])[0].copy()
         for i in chosen[1:]:
-            residues.add(values, round_.unpack_chunk(uploads[i].chunks[k]), modulus)
+            residues.add(values, round_.unpack_chunks([uploads[i].chunks[k]])[0], modulus)
         made.append(residues.pack(values, modulus))
     made += chunks[round_.packing.chunks :]
     with pytest.raises(ReleaseError):
@@ -185,9 +185,9 @@ def test_tags_changed_by_the_aggregator_or_the_decryptor(suite):
 def test_a_site_that_gives_the_mac_key_away_takes_the_protection_from_all():
     """The documented limit: with kappa, an aggregator forges."""
     fed, attempt, chunks, round_ = ready_to_hand_over("ckks-collective")
-    keyed = attempt.sites["site-2"]._mac
+    keyed = attempt.sites["site-2"]._mac.keyed
     scale_bits, modulus = round_.packing.encoding.scale_bits, round_.parameters.modulus
-    values = round_.unpack_chunk(chunks[0]).copy()
+    values = round_.unpack_chunks([chunks[0]])[0].copy()
     delta = np.zeros((1, 4096), dtype=np.int64)
     delta[0, 0] = 1
     residues.add(values, (delta << scale_bits).astype(np.uint64), modulus)
@@ -233,15 +233,14 @@ def test_a_wrong_sigma_costs_the_round_and_tells_nothing():
         return made
 
     suites.encryptor = lying
+    own = fed.random_integers()
     try:
-        site.upload(attempt.cohort, fed.random_integers())
+        site.upload(attempt.cohort, own)
     finally:
         suites.encryptor = original
     attempt.aggregator = aggregator = fed.new_aggregator(attempt)
     for name, each in attempt.sites.items():
-        attempt.integers[name] = (
-            fed.random_integers() if name != "site-1" else attempt.sites[name]._integers
-        )
+        attempt.integers[name] = fed.random_integers() if name != "site-1" else own
         upload = each.upload(attempt.cohort, attempt.integers[name])
         aggregator.add(upload.manifest, upload.chunks)
     listed = fed.decryptor.confirm(

@@ -146,7 +146,7 @@ def mock(fed, attempt):
     round_ = protocol.read_plan(attempt.plan_message, fed.public["coordinator"])
     key = suites.new_key(round_.parameters)
     key.material = protocol.read_announcement(round_, attempt.announcement)
-    return _Attempt(round_, key, attempt.announcement)
+    return _Attempt(round=round_, key=key, announcement=attempt.announcement)
 
 
 BLOBS = (

@@ -14,7 +14,9 @@ from aggregation import (
     ParameterError,
     PublicIdentity,
     Quantization,
+    RoundPlan,
     Segment,
+    admission,
     dequantize,
     messages,
     parameter_set,
@@ -28,7 +30,7 @@ from aggregation.testing import Federation
 SET = parameter_set("ckks-pk-4096-60-20")
 FAST = settings(max_examples=60, deadline=None, derandomize=True)
 BODIES = (
-    messages.RoundPlan,
+    RoundPlan,
     messages.Announcement,
     messages.Ready,
     messages.Cohort,
@@ -222,4 +224,4 @@ def test_effective_cohort_is_between_one_and_the_count(weights):
     members = [
         Member(PublicIdentity(f"s{i}", i.to_bytes(32, "big")), w) for i, w in enumerate(weights)
     ]
-    assert 1 <= protocol.effective_cohort(members) <= len(weights)
+    assert 1 <= admission.effective_cohort(members) <= len(weights)

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import tenseal.sealapi as seal
 
-from aggregation import BackendError, MessageError, ReleaseError, _ckks, parameter_set, residues
+from aggregation import (
+    BackendError,
+    MessageError,
+    ReleaseError,
+    _ckks,
+    _seal_streams,
+    parameter_set,
+    residues,
+)
 from aggregation.parameters import ParameterSet
 
 SET = parameter_set("ckks-pk-4096-60-20")
@@ -122,20 +130,20 @@ def test_another_transform_is_refused(monkeypatch):
     "stream",
     [
         b"\0" * 16,
-        _ckks._HEADER.pack(0xA15E, 16, 4, 4, 0, 0, 16),
-        _ckks._HEADER.pack(0xA15E, 16, 4, 3, 0, 0, 17),
-        _ckks._HEADER.pack(0xA15E, 16, 4, 3, 1, 0, 16),
-        _ckks._HEADER.pack(0xA15E, 16, 4, 3, 2, 0, 20) + b"junk",
+        _seal_streams._HEADER.pack(0xA15E, 16, 4, 4, 0, 0, 16),
+        _seal_streams._HEADER.pack(0xA15E, 16, 4, 3, 0, 0, 17),
+        _seal_streams._HEADER.pack(0xA15E, 16, 4, 3, 1, 0, 16),
+        _seal_streams._HEADER.pack(0xA15E, 16, 4, 3, 2, 0, 20) + b"junk",
     ],
 )
 def test_an_unknown_stream_is_refused(stream):
     with pytest.raises(BackendError):
-        _ckks._body(stream, 8)
+        _seal_streams._body(stream, 8)
 
 
 def test_without_memory_files_nothing_is_written(monkeypatch, context):
     monkeypatch.delattr(os, "memfd_create")
-    monkeypatch.setattr(_ckks, "_scratch", _ckks._Scratch())
+    monkeypatch.setattr(_ckks, "_scratch", _seal_streams.Scratch())
     with pytest.raises(BackendError, match="memory files"):
         context.to_ntt(draw(1, 4096))
 

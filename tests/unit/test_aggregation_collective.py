@@ -99,8 +99,32 @@ def test_the_modular_sum_is_seals_residue_by_residue():
             else:
                 evaluator.add_inplace(total, item)
         expected = context.save_ciphertext(total, 2)
-        planes = aggregator._sum[k : k + 2] % np.uint64(Q)
-        np.testing.assert_array_equal(planes.transpose(0, 2, 1).reshape(2, 4096), expected)
+        planes = aggregator._sum[:, k : k + 2] % np.uint64(Q)
+        np.testing.assert_array_equal(planes.transpose(1, 2, 0).reshape(2, 4096), expected)
+
+
+def test_noise_at_the_edge_of_the_modulus_wraps_to_the_right_residue(monkeypatch):
+    """x + e - a s for the smallest and largest of each: no outer edge is lost in a word."""
+
+    class Edge:
+        context = staticmethod(lambda _parameters: None)
+
+        class Multiplier:
+            def __init__(self, _context, _secret):
+                pass
+
+            def times(self, points):
+                return np.full_like(points, product)
+
+    for product in (0, Q - 1):
+        for x in (0, Q - 1):
+            for e in (-21, 21):
+                monkeypatch.setattr(
+                    collective, "draw_errors", lambda shape, e=e: np.full(shape, e, np.int64)
+                )
+                encryptor = CollectiveEncryptor(Edge, SET, TRANSCRIPT)
+                made = encryptor.encrypt(np.full((1, 4096), x, dtype=np.uint64))
+                assert set(made.ravel().tolist()) == {(x + e - product) % Q}
 
 
 def test_public_points_are_uniform_fixed_and_differ():

@@ -32,7 +32,7 @@ def masks_of(sites, *, transcript=TRANSCRIPT, keys=None, seeds=None, q=Q, count=
 def test_masks_cancel_but_for_the_self_masks(sites, q):
     total = np.zeros(64, dtype=np.uint64)
     for masks in masks_of(sites, q=q):
-        masks.apply(total, 5)
+        masks.apply(total[np.newaxis], 5)
     for i in range(sites):
         stream = masking.self_stream(bytes([i]) * 32, TRANSCRIPT, f"s{i}", q, 64)
         residues.subtract(total, stream.chunk(5), q)
@@ -64,8 +64,8 @@ def test_rejection_keeps_order_and_range():
 def test_two_transcripts_give_other_masks_under_the_same_keys():
     keys = [EphemeralKey() for _ in range(3)]
     a, b = np.zeros(64, dtype=np.uint64), np.zeros(64, dtype=np.uint64)
-    masks_of(3, keys=keys)[0].apply(a, 0)
-    masks_of(3, keys=keys, transcript=bytes(32))[0].apply(b, 0)
+    masks_of(3, keys=keys)[0].apply(a[np.newaxis], 0)
+    masks_of(3, keys=keys, transcript=bytes(32))[0].apply(b[np.newaxis], 0)
     assert not (a == b).any()
 
 

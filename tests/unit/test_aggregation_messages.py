@@ -7,10 +7,11 @@ from aggregation import (
     MessageError,
     ParameterError,
     PlanError,
+    RoundPlan,
     SignatureError,
     messages,
 )
-from aggregation.messages import Opening, Ready, RoundPlan
+from aggregation.messages import Opening, Ready
 from aggregation.testing import Federation
 
 ME = Identity.generate("me")
@@ -158,4 +159,4 @@ def test_counters_are_checked_on_the_wire():
     # A Struct's constructor does not check ranges; decoding does.
     message = messages.seal(FEDERATION.identities["coordinator"], change(round=0))
     with pytest.raises(MessageError):
-        messages.unseal(message, RoundPlan, FEDERATION.public["coordinator"], messages.PLAN_CAP)
+        messages.unseal(message, RoundPlan, FEDERATION.public["coordinator"])

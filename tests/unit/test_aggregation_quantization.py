@@ -22,6 +22,11 @@ def test_beyond_the_range_is_clamped():
     ]  # fmt: skip
 
 
+def test_what_overflows_on_the_grid_is_clamped_too():
+    grid = Quantization(bits=8, segments=(Segment(name="a", size=2, range=1e-30),))
+    assert quantize(np.array([1e300, -1e300]), grid).tolist() == [127, -127]
+
+
 @pytest.mark.parametrize("bits", [2, 8, 16, 24, 32])
 def test_no_rounding_leaves_the_grid(bits):
     grid = Quantization(bits=bits, segments=(Segment(name="a", size=4000, range=0.3),))
