@@ -37,7 +37,7 @@ from fmfl_secure.models import Layout
 from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.planning import build_task
 from fmfl_secure.record import RoundRecord, RunRecord
-from fmfl_secure.refusals import leaving_code
+from fmfl_secure.refusal_codes import leaving_code
 from fmfl_secure.results import note_site, write_results
 from fmfl_secure.run_store import RunFacts, RunStore, Transcript
 from fmfl_secure.server_step import ServerStep

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fmfl_secure.record import RunRecord
-from fmfl_secure.refusals import MEANINGS
+from fmfl_secure.refusal_codes import MEANINGS
 from fmfl_secure.report import rounding
 from fmfl_secure.report.overview import (
     accounts,
