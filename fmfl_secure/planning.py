@@ -10,7 +10,7 @@ from aggregation.packing import Packing
 from aggregation.protocol import upload_size
 from fmfl_secure.config import FederationConfig, SiteEntry
 from fmfl_secure.models import AdapterSpec, Layout, find_base_model
-from fmfl_secure.tasks import Task, TextClassification
+from fmfl_secure.tasks import Task, make_task
 from privacy import PrivacyPlan, pld_epsilon
 from privacy.accounting import add_costs, epsilon_spent, filter_orders, rdp_cost, zero_cost
 
@@ -28,13 +28,13 @@ def build_task(config: FederationConfig, *, relative_to: Path) -> Task:
         alpha=config.adapter.alpha,
         last_layers=config.adapter.last_layers,
         target_modules=config.adapter.target_modules,
+        rank_stabilised=config.adapter.rank_stabilised,
+        virtual_tokens=config.adapter.virtual_tokens,
     )
-    return TextClassification(
+    return make_task(
+        config.task,
         base=base,
         adapter=adapter,
-        text_columns=config.task.text_columns,
-        label_column=config.task.label_column,
-        labels=config.task.labels,
         max_length=config.model.max_length,
         cache_bytes=config.training.cache_mib << 20,
     )

@@ -18,7 +18,6 @@ from torch import nn
 from aggregation import Identity, RoundPlan, SiteAttempt, SqliteJournal, quantize
 from fmfl_secure.config import FederationConfig, SiteConfig, SiteEntry, load_site
 from fmfl_secure.errors import ConfigError, RunError
-from fmfl_secure.models import Layout
 from fmfl_secure.models.adapters import (
     adapter_bytes,
     adapter_digest,
@@ -72,7 +71,6 @@ class Site:
         self._config = config
         self._task = task
         self._model = model
-        self._layout = Layout.of(model)
         self._settings: SiteConfig = load_site(folder / "site.toml")
         self._identity = Identity.load(folder / "identity.pem", entry.name)
         self._members = Members.load(folder / "members.json")
@@ -177,14 +175,15 @@ class Site:
             min_cohort=self._settings.policy.min_sites,
         )
         plan = attempt.plan
-        self._layout.require((s.name, s.size) for s in plan.quantization.segments)
+        layout = self._task.begin_round(self._model, plan.round)
+        layout.require((s.name, s.size) for s in plan.quantization.segments)
         expected = {
             "run": (plan.run, self._run),
             "training settings": (plan.training_digest, self._config.digest),
             "base model": (plan.base_model_digest, self._task.base.digest),
-            "adapter layout": (plan.layout_digest, self._layout.digest),
+            "adapter layout": (plan.layout_digest, layout.digest),
             "adapter": (plan.adapter_digest, adapter_digest(adapter)),
-            "quantisation": (plan.quantization, quantization(self._config, self._layout)),
+            "quantisation": (plan.quantization, quantization(self._config, layout)),
             "parameter set": (plan.parameter_set, encryption_parameters(self._config).id),
             # The mean is taken over equal weights; others would let one site outweigh the rest.
             "weights": ({member.weight for member in plan.members}, {1.0}),
@@ -215,10 +214,11 @@ class Site:
             return stored
         if self._ledger is not None:
             self._ledger.commit(run=self._run, round=plan.round)
+        layout = self._task.begin_round(self._model, plan.round)
         set_adapter_tensors(self._model, load_adapter_bytes(adapter))
-        before = self._layout.flatten(self._model)
+        before = layout.flatten(self._model)
         self._train_round(on_step)
-        update = self._layout.flatten(self._model) - before
+        update = layout.flatten(self._model) - before
         weight = next(m.weight for m in plan.members if m.identity == self._identity.public)
         integers = quantize(update, plan.quantization, weight)
         self._updates.put(self._run, plan.round, integers)
@@ -261,7 +261,8 @@ class Site:
         self, plan: RoundPlan, adapter: bytes, total: NDArray[np.int64], sites: int
     ) -> None:
         """Take note of a verified release: what the next adapter must be, and what to forget."""
-        following = apply_release(self._model, self._layout, plan, adapter, total, sites)
+        layout = self._task.begin_round(self._model, plan.round)
+        following = apply_release(self._model, layout, plan, adapter, total, sites)
         self._expected_adapter = adapter_digest(following)
         self._updates.forget(self._run, plan.round)
 

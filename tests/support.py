@@ -92,6 +92,7 @@ rounds = {rounds}
 base = "{model}"
 max_length = 16
 [task]
+kind = "text-classification"
 text_columns = ["text"]
 label_column = "label"
 labels = ["no", "yes"]

@@ -31,7 +31,6 @@ from fmfl_secure.config import FederationConfig, load_federation
 from fmfl_secure.coordinator import Coordinator, resume_run, start_run
 from fmfl_secure.engines.base import Observer
 from fmfl_secure.errors import KNOWN_ERRORS, RunError
-from fmfl_secure.models import Layout
 from fmfl_secure.models.adapters import adapter_bytes, load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.planning import build_task
 from fmfl_secure.record import RoundRecord, RunRecord
@@ -124,7 +123,7 @@ class LocalEngine:
         return members
 
     def _public_facts(self) -> RunFacts:
-        layout, base = Layout.of(self._model), self._task.base
+        layout, base = self._task.begin_round(self._model, 1), self._task.base
         return RunFacts(
             base_model=base.name,
             base_model_digest=base.digest,
@@ -143,13 +142,15 @@ class LocalEngine:
         if self._config.privacy.mode == "none":
             return
         synthetic = self._task.synthetic()
-        check_admission(
-            self._model,
-            loss=self._task.per_record_loss,
-            collate=synthetic.collate,
-            records=synthetic.records,
-            physical_batch_size=self._config.training.physical_batch_size,
-        )
+        for round_number in self._task.distinct_rounds:
+            self._task.begin_round(self._model, round_number)
+            check_admission(
+                self._model,
+                loss=self._task.per_record_loss,
+                collate=synthetic.collate,
+                records=synthetic.records,
+                physical_batch_size=self._config.training.physical_batch_size,
+            )
 
     def run(self) -> RunRecord:
         """Run what is left of the rounds, write adapter, metrics and report.
