@@ -7,7 +7,7 @@ since nobody has measured whether its per-record gradients are exact.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -127,19 +127,12 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
         ),
         "llama": _LLAMA,
         "mistral": _LLAMA,
-        "qwen2": _LLAMA,
+        "qwen2": replace(_LLAMA, biases=True),  # of queries, keys and values
         "qwen3": _LLAMA,
         "vit": _VIT,
         "deit": _VIT,
         "clip": _CLIP,
-        "siglip": Architecture(
-            towers=_CLIP.towers,
-            target_modules=_CLIP.target_modules,
-            scaled_outputs=_CLIP.scaled_outputs,
-            scaled_inputs=_CLIP.scaled_inputs,
-            fixed_length=True,
-            frozen=_CLIP.frozen,
-        ),
+        "siglip": replace(_CLIP, fixed_length=True),
     }
 )
 

@@ -165,12 +165,16 @@ class AdapterTask(ABC, Generic[Settings]):
                 found[modality] = FrozenPrefix(find_layers(encoder, tower), depth)
         return found
 
+    @property
+    def _virtual_tokens(self) -> int:
+        return self.adapter.virtual_tokens if self.adapter.kind in PROMPT_KINDS else 0
+
     def _require_positions(self) -> None:
         """A text longer than the model's positions would fail in training, once it was paid for."""
         if "text" not in TASK_MODALITIES[self.kind]:
             return
         positions = text_positions(self.base.load_config())
-        virtual = self.adapter.virtual_tokens if self.adapter.kind in PROMPT_KINDS else 0
+        virtual = self._virtual_tokens
         if positions is not None and self.max_length + virtual > positions:
             of_which = f" and {virtual} virtual tokens are added" if virtual else ""
             raise ModelError(
