@@ -17,7 +17,15 @@ import msgspec
 
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.refusals import INFO_NCE, INFO_NCE_INSTEAD, find_refusal
-from fmfl_secure.settings import Digest, Name, NonEmpty, Positive, Section
+from fmfl_secure.settings import (
+    LOW_RANK_KINDS,
+    AdapterKind,
+    Digest,
+    Name,
+    NonEmpty,
+    Positive,
+    Section,
+)
 from fmfl_secure.task_settings import ImageTextSection, TaskSection
 
 # What the other parties are called: a site by such a name would be pinned in their place.
@@ -71,9 +79,7 @@ class AdapterSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=T
         virtual_tokens: Length of a prompt or prefix.
     """
 
-    kind: Literal[
-        "ffa-lora", "lora", "rolora", "ia3", "prompt", "prefix", "bitfit", "norms", "head", "full"
-    ] = "ffa-lora"
+    kind: AdapterKind = "ffa-lora"
     rank: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 8
     alpha: Positive = 16.0
     rank_stabilised: bool = False
@@ -154,10 +160,12 @@ class SiteEntry(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
         name: Its name.
         population: Declared, rounded number of units it holds. Rates and denominators use it;
             the true count is never used and never leaves the site.
+        rank: Rank of this site's low-rank adapter, at most the adapter's; 0 for that one.
     """
 
     name: Name
     population: Annotated[int, msgspec.Meta(ge=1)]
+    rank: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0
 
 
 class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -191,6 +199,7 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
             and self.privacy.mode != "none"
         ):
             raise ValueError(f"task.loss: {INFO_NCE}. Use {INFO_NCE_INSTEAD}")
+        self._check_ranks()
         largest = max(site.population for site in self.sites)
         if self.privacy.mode != "none" and self.privacy.delta > 1 / (10 * largest):
             raise ValueError(
@@ -202,6 +211,22 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
                 "evaluation.data is not declared public: set evaluation.visibility = 'public' if "
                 "exact figures computed on it may be published, or leave evaluation.data empty"
             )
+
+    def _check_ranks(self) -> None:
+        for site in self.sites:
+            if not site.rank:
+                continue
+            if self.adapter.kind not in LOW_RANK_KINDS:
+                raise ValueError(f"{site.name} has a rank, and adapter {self.adapter.kind!r} none")
+            if site.rank > self.adapter.rank:
+                raise ValueError(
+                    f"{site.name} has rank {site.rank}, above adapter.rank = {self.adapter.rank}: "
+                    "updates are summed in one common layout, which smaller ranks fill with zeros"
+                )
+
+    def rank_of(self, name: str) -> int:
+        """Rank of a site's low-rank adapter."""
+        return next(s.rank for s in self.sites if s.name == name) or self.adapter.rank
 
     @property
     def digest(self) -> str:

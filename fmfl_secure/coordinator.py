@@ -154,7 +154,8 @@ class Coordinator:
         """
         total = self._protocol.verify(cohort, release, plan_message)
         layout = self._task.begin_round(self._model, plan.round)
-        self.adapter = apply_release(self._model, layout, plan, self.adapter, total, len(sites))
+        ranks = [self._config.rank_of(name) for name in sites]
+        self.adapter = apply_release(self._model, layout, plan, self.adapter, total, ranks)
         return total
 
     def finish_round(

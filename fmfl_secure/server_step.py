@@ -6,6 +6,8 @@ adapter.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
@@ -13,6 +15,7 @@ from torch import nn
 from aggregation import RoundPlan, dequantize
 from fmfl_secure.models import Layout
 from fmfl_secure.models.adapters import adapter_bytes, load_adapter_bytes, set_adapter_tensors
+from fmfl_secure.models.ranks import contributors
 
 
 def apply_release(
@@ -21,7 +24,7 @@ def apply_release(
     plan: RoundPlan,
     adapter: bytes,
     total: NDArray[np.int64],
-    sites: int,
+    ranks: Sequence[int],
 ) -> bytes:
     """The adapter after a release: the same arithmetic at the coordinator and at every site.
 
@@ -31,9 +34,13 @@ def apply_release(
         plan: The round's plan.
         adapter: The adapter that the round started from.
         total: Released sum, int64, shape (d,).
-        sites: Sites in the sum; their weights are equal.
+        ranks: Rank of each site in the sum; their weights are equal. A value's mean is taken over
+            the sites that train it.
     """
     set_adapter_tensors(model, load_adapter_bytes(adapter))
-    mean = dequantize(total, plan.quantization, float(sites))
+    sites = float(len(ranks))
+    # Where no site of the cohort trains a value, all that was summed is zero.
+    mean = dequantize(total, plan.quantization, sites)
+    mean *= sites / np.maximum(contributors(layout, ranks), 1.0)
     layout.unflatten_into(model, layout.flatten(model) + mean)
     return adapter_bytes(model)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
+
+AdapterKind = Literal[
+    "ffa-lora", "lora", "rolora", "ia3", "prompt", "prefix", "bitfit", "norms", "head", "full"
+]
+# Kinds that have a rank.
+LOW_RANK_KINDS: frozenset[str] = frozenset({"lora", "ffa-lora", "rolora"})
 
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]  # finite: JSON has no infinity
 Finite = Annotated[float, msgspec.Meta(ge=-1e9, le=1e9)]

@@ -6,7 +6,7 @@ wrong with data or training is told to others as one generic code.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +24,7 @@ from fmfl_secure.models.adapters import (
     load_adapter_bytes,
     set_adapter_tensors,
 )
+from fmfl_secure.models.ranks import truncate
 from fmfl_secure.plain_training import train_plain_round
 from fmfl_secure.planning import encryption_parameters, privacy_plan, quantization
 from fmfl_secure.record import SiteStatement
@@ -69,6 +70,7 @@ class Site:
         self.name = entry.name
         self._folder = folder
         self._config = config
+        self._rank = config.rank_of(entry.name)
         self._task = task
         self._model = model
         self._settings: SiteConfig = load_site(folder / "site.toml")
@@ -216,6 +218,7 @@ class Site:
             self._ledger.commit(run=self._run, round=plan.round)
         layout = self._task.begin_round(self._model, plan.round)
         set_adapter_tensors(self._model, load_adapter_bytes(adapter))
+        truncate(self._model, self._rank)
         before = layout.flatten(self._model)
         self._train_round(on_step)
         update = layout.flatten(self._model) - before
@@ -227,6 +230,8 @@ class Site:
     def _train_round(self, on_step: Callable[[int], None] | None) -> None:
         data, training = self._read_data(), self._config.training
         optimizer = _build_optimizer(self._model, self._config)
+        # Noise falls on every value of the layout; those beyond this site's rank stay zero.
+        optimizer.register_step_post_hook(lambda *_: truncate(self._model, self._rank))
         if self._plan is None:
             train_plain_round(
                 self._model,
@@ -258,11 +263,19 @@ class Site:
         return self._data
 
     def released(
-        self, plan: RoundPlan, adapter: bytes, total: NDArray[np.int64], sites: int
+        self, plan: RoundPlan, adapter: bytes, total: NDArray[np.int64], sites: Sequence[str]
     ) -> None:
-        """Take note of a verified release: what the next adapter must be, and what to forget."""
+        """Take note of a verified release: what the next adapter must be, and what to forget.
+
+        Args:
+            plan: The round's plan.
+            adapter: The adapter that the round started from.
+            total: The sum, int64, shape (d,).
+            sites: Names of the sites in it.
+        """
         layout = self._task.begin_round(self._model, plan.round)
-        following = apply_release(self._model, layout, plan, adapter, total, sites)
+        ranks = [self._config.rank_of(name) for name in sites]
+        following = apply_release(self._model, layout, plan, adapter, total, ranks)
         self._expected_adapter = adapter_digest(following)
         self._updates.forget(self._run, plan.round)
 

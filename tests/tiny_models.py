@@ -143,7 +143,7 @@ def write_byte_tokenizer(folder: Path) -> int:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>").save_pretrained(folder)
-    return len(vocabulary)
+    return len(vocabulary) + 8  # room for tokens that an architecture's own tokenizer adds
 
 
 def png(*, seed: int, size: int = 12, bright: bool = False) -> bytes:

@@ -322,7 +322,7 @@ class LocalEngine:
             plan, release, sites=sites, refusals=self._refusals, metrics=metrics
         )
         for name in sites:
-            self._sites[name].released(plan, before, verified.get(name, total), len(sites))
+            self._sites[name].released(plan, before, verified.get(name, total), sites)
         self._finish(record)
 
     def _recover_release(self, round_number: int) -> bool:

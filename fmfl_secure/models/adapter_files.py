@@ -20,9 +20,10 @@ from torch import nn
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models import low_rank, prompts, scaling
 from fmfl_secure.models.adapted import AdaptedModel
-from fmfl_secure.models.adapters import LOW_RANK_KINDS, AdapterSpec, attach_adapter
+from fmfl_secure.models.adapters import AdapterSpec, attach_adapter
 from fmfl_secure.models.architectures import Architecture, Tower
 from fmfl_secure.models.base import BaseModel
+from fmfl_secure.settings import LOW_RANK_KINDS
 
 PEFT_CONFIG = "adapter_config.json"
 PEFT_WEIGHTS = "adapter_model.safetensors"

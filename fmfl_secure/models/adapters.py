@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import safetensors.torch
 import torch
@@ -21,12 +21,9 @@ from fmfl_secure.errors import ModelError
 from fmfl_secure.models import low_rank, prompts, scaling, selective
 from fmfl_secure.models.architectures import Architecture, Tower, find_layers
 from fmfl_secure.models.base import BaseModel
+from fmfl_secure.settings import LOW_RANK_KINDS, AdapterKind
 
-AdapterKind = Literal[
-    "lora", "ffa-lora", "rolora", "ia3", "prompt", "prefix", "bitfit", "norms", "head", "full"
-]
 ADAPTER_KINDS: tuple[AdapterKind, ...] = get_args(AdapterKind)
-LOW_RANK_KINDS: frozenset[str] = frozenset({"lora", "ffa-lora", "rolora"})
 PROMPT_KINDS: frozenset[str] = frozenset({"prompt", "prefix"})
 
 

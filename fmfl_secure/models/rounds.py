@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from fmfl_secure.models.adapters import LOW_RANK_KINDS, AdapterSpec
+from fmfl_secure.models.adapters import AdapterSpec
 from fmfl_secure.models.layout import Layout
 from fmfl_secure.models.low_rank import is_trained
+from fmfl_secure.settings import LOW_RANK_KINDS
 
 
 def begin_round(model: nn.Module, spec: AdapterSpec, round_number: int) -> Layout:

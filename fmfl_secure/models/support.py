@@ -79,7 +79,9 @@ def _adapter_refusal(
     if adapter == "prefix" and not architecture.prefixes:
         return f"{model_type}'s attention takes no keys from elsewhere", "prompt"
     if adapter == "bitfit" and not architecture.biases:
-        return f"{model_type} has no biases to train", "norms or ia3"
+        return f"{model_type} has no biases to train", "ia3 or lora"
+    if adapter in {"norms", "full"} and not architecture.norms:
+        return f"{model_type}'s normalisation layers have no per-record gradients", "lora or ia3"
     if adapter == "head" and task == "causal-lm":
         return "a language model has no head of its own to train", "ffa-lora or norms"
     return None
