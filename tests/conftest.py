@@ -23,3 +23,17 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from support import write_tiny_bert
 
     return write_tiny_bert(tmp_path_factory.mktemp("model") / "tiny-bert")
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory):
+    """Finds the folder of a tiny model of any architecture, made when first asked for."""
+    from tiny_models import write_tiny
+
+    folder = tmp_path_factory.mktemp("models")
+
+    def find(model_type: str) -> Path:
+        path = folder / model_type
+        return path if path.exists() else write_tiny(path, model_type)
+
+    return find

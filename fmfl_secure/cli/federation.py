@@ -1,4 +1,4 @@
-"""The commands of a federation's life: init, partition, plan, check, run, evaluate, report."""
+"""The commands of a federation's life: init, partition, plan, check, run, report."""
 
 from __future__ import annotations
 
@@ -91,12 +91,16 @@ def plan(federation: FederationFile) -> None:
     Example: fmfl-secure plan pilot/federation.toml
     """
     from fmfl_secure.config import load_federation
-    from fmfl_secure.models import Layout
     from fmfl_secure.planning import build_task, encryption_parameters, predict, upload_bytes
 
     config = load_federation(federation)
     task = build_task(config, relative_to=federation.parent)
-    layout = Layout.of(task.build_model(seed=config.federation.seed))
+    model = task.build_model(seed=config.federation.seed)
+    # Where rounds differ in what they train, the largest upload is shown.
+    layout = max(
+        (task.begin_round(model, number) for number in task.distinct_rounds),
+        key=lambda one: one.size,
+    )
     parameters = encryption_parameters(config)
     size = upload_bytes(config, layout.size)
     facts(
@@ -199,25 +203,6 @@ def run(
     say(f"report   {output / 'report.html'}")
     for name, value in (record.rounds[-1].metrics if record.rounds else {}).items():
         say(f"{name:<8} {value:.4f}")
-
-
-@app.command()
-def evaluate(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
-    data: Annotated[Path, typer.Option(help="Labelled file. The figures are exact: not private.")],
-    base: Annotated[
-        Path | None, typer.Option(help="Base model folder, if it is elsewhere than at the run.")
-    ] = None,
-) -> None:
-    """Evaluate a run's adapter on a file.
-
-    Example: fmfl-secure evaluate pilot/run-1 --data pilot/data/holdout.csv
-    """
-    from fmfl_secure.evaluation import evaluate_run
-
-    metrics = evaluate_run(run_folder, data, base=base)
-    for name, value in metrics.items():
-        say(f"{name:<9} {value:.4f}")
 
 
 @app.command()

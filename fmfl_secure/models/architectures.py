@@ -42,8 +42,8 @@ class Architecture:
         scaled_inputs: Paths in a layer of the linear layers whose inputs IA3 scales.
         causal: A decoder, which can model language.
         biases: Its linear layers have biases, which BitFit trains.
-        norms: Its normalisation layers have per-record gradients: Opacus 1.6 has none for a LayerNorm
-            without a bias.
+        norms: Its normalisation layers have per-record gradients; Opacus 1.6 has none for a
+            LayerNorm without a bias.
         prefixes: Its attention takes keys and values computed elsewhere, as prefix tuning needs.
         fixed_length: Texts are padded to its whole length, as it reads the last position.
         frozen: Parts of the names of parameters that no adapter trains: they are not used here, or

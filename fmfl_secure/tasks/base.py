@@ -29,7 +29,8 @@ class TaskData:
         units: Record indices of each unit.
         record_cost: int64, shape (records,): relative cost of each record, for batching.
         labels: int64, shape (records,), or empty where the task has none.
-        words: int64, shape (records,): words of each record, where a task answers word by word.
+        words: For each record, the token that answers for each of its words, -1 where none does;
+            empty where a task does not answer word by word.
         tags: Each record's tags by word, where the task has them.
     """
 
@@ -37,7 +38,7 @@ class TaskData:
     units: Sequence[NDArray[np.int64]]
     record_cost: NDArray[np.int64]
     labels: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-    words: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    words: Sequence[NDArray[np.int64]] = ()
     tags: Sequence[Sequence[int]] = ()
 
     @property

@@ -68,7 +68,7 @@ class ImageText(PairTask[ImageTextSection]):
         """
         images, texts = model(batch)
         settings = self.settings
-        cosine = (images * texts).sum(dim=1)
+        cosine: torch.Tensor = (images * texts).sum(dim=1)
         if settings.loss == "cosine":
             return 1.0 - cosine
         if settings.loss == "info-nce":
@@ -76,7 +76,8 @@ class ImageText(PairTask[ImageTextSection]):
             logits = settings.logit_scale * images @ texts.T
             entropy = nn.functional.cross_entropy
             both = entropy(logits, own, reduction="none") + entropy(logits.T, own, reduction="none")
-            return both / 2.0
+            halved: torch.Tensor = both / 2.0
+            return halved
         attraction = self._log_sigmoid(cosine, sign=1.0)
         anchors: Any = model.anchors
         repulsion = self._log_sigmoid(images @ anchors.T, sign=-1.0)

@@ -90,7 +90,7 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
         right = sum(a == b for own, guess in pairs for a, b in zip(own, guess, strict=True))
         return {
             **entity_scores(truth, predicted),
-            "accuracy": right / int(data.words.sum()),
+            "accuracy": right / sum(len(own) for own in truth),
             "loss": loss,
         }
 
@@ -105,7 +105,7 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
         self, model: nn.Module, data: TaskData, *, batch_size: int
     ) -> tuple[list[list[str]], float]:
         """Tags of all records in order, and the mean loss against the tags that data has."""
-        answers = [["O"] * int(words) for words in data.words]
+        answers = [["O"] * len(words) for words in data.words]
         loss = 0.0
         model.eval()
         with torch.no_grad():
@@ -114,8 +114,9 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
                 chosen = model(batch).argmax(dim=-1)
                 loss += float(self.per_record_loss(model, batch).sum())
                 for row, record in enumerate(records):
-                    tags = chosen[row][batch.labels[row] != IGNORED].tolist()
-                    answers[record][: len(tags)] = [self._tags[tag] for tag in tags]
+                    for word, token in enumerate(data.words[record]):
+                        if token >= 0:
+                            answers[record][word] = self._tags[int(chosen[row, token])]
         return answers, loss / data.records
 
     def _prepare(
@@ -127,25 +128,21 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
         tokenizer = self._load_tokenizer()
         rows: list[torch.Tensor] = []
         labels: list[torch.Tensor] = []
+        first: list[NDArray[np.int64]] = []
         for own, tag in zip(words, tags, strict=True):
             encoded = tokenizer(
-                list(own), is_split_into_words=True, truncation=True, max_length=self.max_length
+                " ".join(own),
+                truncation=True,
+                max_length=self.max_length,
+                return_offsets_mapping=True,
             )
-            places = encoded.word_ids()
-            first = [
-                place is not None and (index == 0 or places[index - 1] != place)
-                for index, place in enumerate(places)
-            ]
             rows.append(torch.tensor(encoded["input_ids"], dtype=torch.int64))
-            labels.append(
-                torch.tensor(
-                    [
-                        tag[place] if begins else IGNORED
-                        for place, begins in zip(places, first, strict=True)
-                    ],
-                    dtype=torch.int64,
-                )
-            )
+            first.append(_first_tokens(own, encoded["offset_mapping"]))
+            label = torch.full((len(rows[-1]),), IGNORED)
+            for token, own_tag in zip(first[-1], tag, strict=True):
+                if token >= 0:
+                    label[token] = own_tag
+            labels.append(label)
         padding, cache = padding_id(tokenizer), RecordCache(self.cache_bytes)
 
         def collate(records: NDArray[np.int64]) -> TextBatch:
@@ -162,13 +159,12 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
             collate=collate,
             units=units,
             record_cost=lengths_of(rows),
-            words=np.array([len(own) for own in words], dtype=np.int64),
+            words=first,
             tags=tags,
         )
 
     def _load_tokenizer(self) -> Any:
-        # Byte-level tokenizers mark a word by the space before it.
-        tokenizer = self.base.load_tokenizer(add_prefix_space=True)
+        tokenizer = self.base.load_tokenizer()
         if not tokenizer.is_fast:
             raise ModelError(
                 f"the tokenizer in {self.base.path} does not say which word a token is of",
@@ -192,3 +188,23 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
     ) -> TokenClassifier:
         width = feature_width(self.base.load_config(), "text")
         return TokenClassifier(adapted, prefixes, width=width, classes=len(self._tags))
+
+
+def _first_tokens(words: Sequence[str], spans: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+    """The first token of each word; -1 where the tokenizer left nothing of it, or it was cut.
+
+    Args:
+        words: As they stand in the text, with a space between them.
+        spans: First character of each token, and the one after its last; equal for none. Some
+            tokenizers count the space before a word as its own, so the last character decides.
+    """
+    found = np.full(len(words), -1, dtype=np.int64)
+    tokens = [token for token, (begin, end) in enumerate(spans) if end > begin]
+    ends = np.array([spans[token][1] for token in tokens], dtype=np.int64)
+    start = 0
+    for word, text in enumerate(words):
+        index = int(np.searchsorted(ends, start, side="right"))
+        if index < len(ends) and ends[index] <= start + len(text):
+            found[word] = tokens[index]
+        start += len(text) + 1
+    return found

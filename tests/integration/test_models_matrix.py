@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from task_cases import TASKS, randomise, task_on
-from tiny_models import MODEL_TYPES, write_tiny
+from tiny_models import MODEL_TYPES
 
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.adapters import ADAPTER_KINDS, adapter_bytes
@@ -41,17 +41,6 @@ DEFAULT = {
 }
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory):
-    folder = tmp_path_factory.mktemp("models")
-
-    def find(model_type: str) -> Path:
-        path = folder / model_type
-        return path if path.exists() else write_tiny(path, model_type)
-
-    return find
-
-
 def test_the_tables_name_the_same_things() -> None:
     assert set(MODEL_TYPES) == set(ARCHITECTURES)
     assert set(TASKS) == set(TASK_MODALITIES)
@@ -67,9 +56,9 @@ def test_the_tables_name_the_same_things() -> None:
         for case in WORKS
     ],
 )
-def test_works(models, tmp_path: Path, model_type: str, adapter: str, kind: str) -> None:
+def test_works(tiny_models, tmp_path: Path, model_type: str, adapter: str, kind: str) -> None:
     """The gate passes with random adapters, values survive their files, and answers with them."""
-    task = task_on(models(model_type), kind, adapter)
+    task = task_on(tiny_models(model_type), kind, adapter)
     model = task.build_model(seed=1)
     data = task.synthetic()
     for round_number in task.distinct_rounds:
@@ -104,9 +93,9 @@ def test_works(models, tmp_path: Path, model_type: str, adapter: str, kind: str)
 
 
 @pytest.mark.parametrize("case", REFUSED, ids="-".join)
-def test_refused(models, case: tuple[str, str, str]) -> None:
+def test_refused(tiny_models, case: tuple[str, str, str]) -> None:
     """What the table refuses is refused by name before anything is loaded."""
     model_type, adapter, kind = case
     with pytest.raises(ModelError, match=f"{kind} with '{adapter}' on '{model_type}'") as error:
-        task_on(models(model_type), kind, adapter).build_model(seed=1)
+        task_on(tiny_models(model_type), kind, adapter).build_model(seed=1)
     assert error.value.hint.startswith("Use ")
