@@ -31,7 +31,12 @@ from fmfl_secure.config import FederationConfig, load_federation
 from fmfl_secure.coordinator import Coordinator, resume_run, start_run
 from fmfl_secure.engines.base import Observer
 from fmfl_secure.errors import KNOWN_ERRORS, RunError
-from fmfl_secure.models.adapters import adapter_bytes, load_adapter_bytes, set_adapter_tensors
+from fmfl_secure.models.adapters import (
+    adapter_bytes,
+    load_adapter_bytes,
+    perturb_adapter,
+    set_adapter_tensors,
+)
 from fmfl_secure.planning import build_task
 from fmfl_secure.record import RoundRecord, RunRecord
 from fmfl_secure.results import note_site, write_results
@@ -142,6 +147,8 @@ class LocalEngine:
         if self._config.privacy.mode == "none":
             return
         synthetic = self._task.synthetic()
+        start = adapter_bytes(self._model)
+        perturb_adapter(self._model)  # what a round leaves frozen as well
         for round_number in self._task.distinct_rounds:
             self._task.begin_round(self._model, round_number)
             check_admission(
@@ -151,6 +158,7 @@ class LocalEngine:
                 records=synthetic.records,
                 physical_batch_size=self._config.training.physical_batch_size,
             )
+        set_adapter_tensors(self._model, load_adapter_bytes(start))
 
     def run(self) -> RunRecord:
         """Run what is left of the rounds, write adapter, metrics and report.

@@ -138,6 +138,18 @@ def set_adapter_tensors(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -
             tensor.copy_(tensors[name])
 
 
+def perturb_adapter(model: nn.Module) -> None:
+    """Move every tensor of `adapter_tensors` a little, the same way each time.
+
+    A gate that measures a fresh adapter measures nothing: where B is zero, A has no gradient.
+    """
+    generator = torch.Generator().manual_seed(20260101)
+    with torch.no_grad():
+        for tensor in adapter_tensors(model).values():
+            noise = torch.randn(tensor.shape, generator=generator) * 0.05
+            tensor.add_(noise.to(tensor.device, tensor.dtype))
+
+
 def adapter_bytes(model: nn.Module) -> bytes:
     """The adapter as safetensors, equal for equal values."""
     tensors = {n: t.contiguous().cpu() for n, t in sorted(adapter_tensors(model).items())}
