@@ -20,8 +20,7 @@ from fmfl_secure.audit_record import FORMAT, AuditRecord, save_audit
 from fmfl_secure.config import FederationConfig, TrainingSection, decode_config, load_federation
 from fmfl_secure.errors import RunError
 from fmfl_secure.evaluation import open_run
-from fmfl_secure.models import Layout
-from fmfl_secure.planning import build_task, predict, privacy_plan
+from fmfl_secure.planning import build_task, largest_layout, predict, privacy_plan
 from fmfl_secure.results import write_results
 from fmfl_secure.run_store import RunStore, run_facts
 from fmfl_secure.tasks import Task
@@ -125,7 +124,7 @@ def _audit(
     # Sites differ in their populations only, which scale a step and not its privacy.
     plan = privacy_plan(config, config.sites[0])
     model = task.build_model(seed=config.federation.seed)
-    prediction = predict(config, Layout.of(model).size)
+    prediction = predict(config, largest_layout(task, model).size)
     claim = PoissonSampledGaussian(
         sample_rate=plan.sample_rate,
         noise_multiplier=plan.noise_multiplier,

@@ -15,24 +15,26 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from fmfl_secure.errors import ConfigError
+from fmfl_secure.refused_settings import INFO_NCE, INFO_NCE_INSTEAD, find_refusal
 from fmfl_secure.server_optimizers import ServerOptimizerName
+from fmfl_secure.settings import (
+    LOW_RANK_KINDS,
+    AdapterKind,
+    Digest,
+    Name,
+    NonEmpty,
+    Positive,
+    Section,
+)
+from fmfl_secure.task_settings import ImageTextSection, TaskSection
 from privacy import Dataset, DatasetCap, SitePolicy
 from privacy.storage import is_url, without_secrets
 
-Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]  # finite: JSON has no infinity
-NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
-# Names become file names and appear in messages, reports and pages.
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}\Z")]
-Digest = Annotated[str, msgspec.Meta(pattern=r"^(sha256:[0-9a-f]{64})?\Z")]
 # What the other parties are called: a site by such a name would be pinned in their place.
 ROLE_NAMES = ("coordinator", "aggregator", "decryptor")
 
 
-class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of all sections: immutable, no unknown keys."""
-
-
-class FederationSection(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class FederationSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[federation]`.
 
     Attributes:
@@ -49,7 +51,7 @@ class FederationSection(_Section, frozen=True, forbid_unknown_fields=True, kw_on
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 1
 
 
-class ModelSection(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class ModelSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[model]`.
 
     Attributes:
@@ -64,47 +66,31 @@ class ModelSection(_Section, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     max_length: Annotated[int, msgspec.Meta(ge=2, le=8192)] = 128
 
 
-class TaskSection(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[task]`.
+class AdapterSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[adapter]`; docs/models.md says which kind goes with which model and task.
 
     Attributes:
-        kind: What to learn.
-        text_columns: Names that the text column may have, the first one present is taken.
-        label_column: Name of the label column.
-        labels: All labels in order; never inferred from private data.
-        unit: `record`, or a column that identifies the person a row belongs to.
-        on_bad_row: Skip an unusable row, or have the site drop out, which tells the others that its
-            data hold one. `fmfl-secure check` names the first either way.
-    """
-
-    kind: Literal["text-classification"] = "text-classification"
-    text_columns: Annotated[tuple[NonEmpty, ...], msgspec.Meta(min_length=1)]
-    label_column: NonEmpty
-    labels: Annotated[tuple[NonEmpty, ...], msgspec.Meta(min_length=2, max_length=10_000)]
-    unit: NonEmpty = "record"
-    on_bad_row: Literal["error", "skip"] = "skip"
-
-
-class AdapterSection(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[adapter]`.
-
-    Attributes:
-        kind: `ffa-lora`, `lora` or `head`.
-        rank: Rank of the low-rank update.
+        kind: `ffa-lora`, `lora`, `rolora`, `ia3`, `prompt`, `prefix`, `bitfit`, `norms`, `head` or
+            `full`.
+        rank: Rank of the low-rank update: of all sites, or of those that have none of their own.
         alpha: Scaling numerator.
+        rank_stabilised: Scale by alpha / sqrt(rank) instead of alpha / rank (rsLoRA).
         last_layers: Adapt so many of the last layers; 0 for all. Layers below the first adapter
             are computed once a record and kept.
         target_modules: Names of linear layers; empty takes the architecture's own.
+        virtual_tokens: Length of a prompt or prefix.
     """
 
-    kind: Literal["ffa-lora", "lora", "head"] = "ffa-lora"
+    kind: AdapterKind = "ffa-lora"
     rank: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 8
     alpha: Positive = 16.0
+    rank_stabilised: bool = False
     last_layers: Annotated[int, msgspec.Meta(ge=0)] = 0
     target_modules: tuple[NonEmpty, ...] = ()
+    virtual_tokens: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 16
 
 
-class PrivacySection(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class PrivacySection(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[privacy]`.
 
     Attributes:
@@ -139,7 +125,7 @@ class PrivacySection(_Section, frozen=True, forbid_unknown_fields=True, kw_only=
     max_records_per_unit: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
-class TrainingSection(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class TrainingSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[training]`: learning, and speed, which cannot touch privacy.
 
     Attributes:
@@ -162,7 +148,7 @@ class TrainingSection(_Section, frozen=True, forbid_unknown_fields=True, kw_only
     cache_mib: Annotated[int, msgspec.Meta(ge=0)] = 2048
 
 
-class AggregationSection(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class AggregationSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[aggregation]`.
 
     Attributes:
@@ -174,7 +160,7 @@ class AggregationSection(_Section, frozen=True, forbid_unknown_fields=True, kw_o
     bits: Annotated[int, msgspec.Meta(ge=2, le=24)] = 16
 
 
-class EvaluationSection(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class EvaluationSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[evaluation]`: a held-out set that utility figures are computed on.
 
     Attributes:
@@ -186,20 +172,22 @@ class EvaluationSection(_Section, frozen=True, forbid_unknown_fields=True, kw_on
     visibility: Literal["public", "private"] = "private"
 
 
-class SiteEntry(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class SiteEntry(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One `[[sites]]` entry: what everyone knows of a site.
 
     Attributes:
         name: Its name.
         population: Declared, rounded number of units it holds. Rates and denominators use it;
             the true count is never used and never leaves the site.
+        rank: Rank of this site's low-rank adapter, at most the adapter's; 0 for that one.
     """
 
     name: Name
     population: Annotated[int, msgspec.Meta(ge=1)]
+    rank: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0
 
 
-class FederationConfig(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """All of `federation.toml`; see the sections."""
 
     federation: FederationSection
@@ -224,8 +212,13 @@ class FederationConfig(_Section, frozen=True, forbid_unknown_fields=True, kw_onl
             raise ValueError(
                 f"{len(names)} sites are listed, fewer than min_sites = {self.federation.min_sites}"
             )
-        if len(set(self.task.labels)) != len(self.task.labels):
-            raise ValueError("task.labels has a label twice")
+        if (
+            isinstance(self.task, ImageTextSection)
+            and self.task.loss == "info-nce"
+            and self.privacy.mode != "none"
+        ):
+            raise ValueError(f"task.loss: {INFO_NCE}. Use {INFO_NCE_INSTEAD}")
+        self._check_ranks()
         largest = max(site.population for site in self.sites)
         if self.privacy.mode != "none" and self.privacy.delta > 1 / (10 * largest):
             raise ValueError(
@@ -257,13 +250,29 @@ class FederationConfig(_Section, frozen=True, forbid_unknown_fields=True, kw_onl
                 "training.optimizer and the learning rates are the server's"
             )
 
+    def _check_ranks(self) -> None:
+        for site in self.sites:
+            if not site.rank:
+                continue
+            if self.adapter.kind not in LOW_RANK_KINDS:
+                raise ValueError(f"{site.name} has a rank, and adapter {self.adapter.kind!r} none")
+            if site.rank > self.adapter.rank:
+                raise ValueError(
+                    f"{site.name} has rank {site.rank}, above adapter.rank = {self.adapter.rank}: "
+                    "updates are summed in one common layout, which smaller ranks fill with zeros"
+                )
+
+    def rank_of(self, name: str) -> int:
+        """Rank of a site's low-rank adapter."""
+        return next(s.rank for s in self.sites if s.name == name) or self.adapter.rank
+
     @property
     def digest(self) -> str:
         """`sha256:` over the settings in canonical form."""
         return "sha256:" + hashlib.sha256(encode_config(self)).hexdigest()
 
 
-class SiteData(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class SiteData(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[data]` of `site.toml`.
 
     Attributes:
@@ -278,7 +287,7 @@ class SiteData(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     visibility: Literal["private", "public"] = "private"
 
 
-class SiteBudget(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class SiteBudget(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[budget]` of `site.toml`.
 
     Attributes:
@@ -302,7 +311,7 @@ class SiteBudget(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True
         return self.ledger if is_url(self.ledger) else folder / self.ledger
 
 
-class SiteConfig(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class SiteConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """All of `site.toml`; see the sections. What `[policy]` may say is in `privacy.policy`."""
 
     data: SiteData
@@ -373,6 +382,9 @@ def convert_config(data: Any, kind: type[_Config], *, source: str) -> _Config:
     try:
         return msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
+        refused = find_refusal(data)
+        if refused is not None:
+            raise ConfigError(f"{source}: {refused[0]}", hint=refused[1]) from error
         raise ConfigError(
             f"{source}: {error}", hint="The path after $ is where in the file it stands."
         ) from error

@@ -22,9 +22,8 @@ from aggregation import Identity, Member, RoundPlan
 from aggregation.protocol import read_cohort, read_plan
 from fmfl_secure.config import FederationConfig, decode_config, encode_config
 from fmfl_secure.errors import RunError
-from fmfl_secure.models import Layout
 from fmfl_secure.models.adapters import adapter_digest
-from fmfl_secure.planning import encryption_parameters, quantization
+from fmfl_secure.planning import encryption_parameters, largest_layout, quantization
 from fmfl_secure.record import RoundRecord
 from fmfl_secure.run_store import RunFacts, RunStore, run_facts
 from fmfl_secure.server_step import ServerStep
@@ -66,8 +65,8 @@ class Coordinator:
         self._config = config
         self._task = task
         self._model = model
-        self._layout = Layout.of(model)
-        self._server_step = ServerStep(config, self._layout)
+        self._server_step = ServerStep(config)
+        self._size = largest_layout(task, model).size
         self.store = store
         self.run = store.require("run").decode()
         self.adapter = store.last_adapter() or run_facts(store).initial_adapter
@@ -93,20 +92,21 @@ class Coordinator:
                 f"{self._config.federation.min_sites}"
             )
         attempt = self.store.attempts(round_number) + 1
+        layout = self._task.begin_round(self._model, round_number)
         plan = RoundPlan(
             federation=self._config.federation.name,
             run=self.run,
             round=round_number,
             attempt=attempt,
             suite=self._config.aggregation.suite,
-            parameter_set=encryption_parameters(self._config, self._layout.size).id,
-            quantization=quantization(self._config, self._layout),
+            parameter_set=encryption_parameters(self._config, self._size).id,
+            quantization=quantization(self._config, layout, self._size),
             members=tuple(Member(self._members.sites[name]) for name in sites),
             aggregator=self._members.aggregator,
             decryptor=self._members.decryptor,
             coordinator=self._members.coordinator,
             adapter_digest=adapter_digest(self.adapter),
-            layout_digest=self._layout.digest,
+            layout_digest=layout.digest,
             base_model_digest=self._task.base.digest,
             training_digest=self._config.digest,
             min_cohort=self._config.federation.min_sites,
@@ -155,7 +155,10 @@ class Coordinator:
             AggregationError: The release does not hold.
         """
         total = self._protocol.verify(cohort, release, plan_message)
-        self.adapter = self._server_step.apply(self._model, plan, self.adapter, total, sites)
+        layout = self._task.begin_round(self._model, plan.round)
+        self.adapter = self._server_step.apply(
+            self._model, layout, plan, self.adapter, total, sites
+        )
         return total
 
     def finish_round(

@@ -1,13 +1,19 @@
-"""Evaluating a finished adapter on a labelled file."""
+"""Using a finished adapter: metrics on a labelled file, and answers for an unlabelled one."""
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from fmfl_secure.atomic import write_files
 from fmfl_secure.config import FederationConfig, ModelSection, decode_config
+from fmfl_secure.errors import RunError
 from fmfl_secure.planning import build_task
 from fmfl_secure.run_store import RunStore
 from fmfl_secure.tasks import Task
@@ -55,13 +61,13 @@ def open_run(run_folder: Path, *, base: Path | None = None) -> FinishedRun:
 
 
 def evaluate_run(run_folder: Path, data: Path, *, base: Path | None = None) -> dict[str, float]:
-    """Metrics of a run's adapter, opened from its files as a user would.
+    """Metrics of a run's adapter.
 
     The figures are exact: computed on private data they are not private, and must stay there.
 
     Args:
         run_folder: The run.
-        data: A labelled file with the task's columns.
+        data: Labelled data with the task's columns.
         base: The base model's folder; None finds it as the run's settings say.
 
     Raises:
@@ -72,3 +78,56 @@ def evaluate_run(run_folder: Path, data: Path, *, base: Path | None = None) -> d
     opened = run.task.open_adapter(run.adapter)
     batch_size = run.config.training.physical_batch_size
     return run.task.evaluate(opened, loaded, batch_size=batch_size)
+
+
+def predict_run(run_folder: Path, data: Path, *, base: Path | None = None) -> list[dict[str, Any]]:
+    """Answers of a run's adapter, one for each row of a file and in its order.
+
+    Args:
+        run_folder: The run.
+        data: Data with the task's columns but for those that are predicted.
+        base: The base model's folder; None finds it as the run's settings say.
+
+    Returns:
+        JSON-ready answers, numbered by row from 1.
+
+    Raises:
+        FmflError: Run, adapter or data are unusable; a bad row is named, and never left out.
+    """
+    run = open_run(run_folder, base=base)
+    inputs = run.task.load_inputs(data)
+    opened = run.task.open_adapter(run.adapter)
+    batch_size = run.config.training.physical_batch_size
+    answers = run.task.predict(opened, inputs, batch_size=batch_size)
+    return [{"row": number, **answer} for number, answer in enumerate(answers, start=1)]
+
+
+def write_answers(answers: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write answers as JSON Lines or CSV, by the file's extension.
+
+    In CSV a list, or a figure for each label, is its JSON text.
+
+    Raises:
+        RunError: Another extension, or the file cannot be written.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".jsonl":
+        data = b"".join(msgspec.json.encode(answer) + b"\n" for answer in answers)
+    elif suffix == ".csv":
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(answers[0])
+        for answer in answers:
+            writer.writerow(
+                value
+                if isinstance(value, str | int | float)
+                else msgspec.json.encode(value).decode()
+                for value in answer.values()
+            )
+        data = buffer.getvalue().encode()
+    else:
+        raise RunError(f"answers are written as .jsonl or .csv, not {suffix or 'without a suffix'}")
+    try:
+        write_files(path.parent, {path.name: data})
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}") from error

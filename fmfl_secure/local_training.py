@@ -19,6 +19,7 @@ from aggregation import Quantization, quantize
 from fmfl_secure.config import FederationConfig, TrainingSection
 from fmfl_secure.models import Layout
 from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
+from fmfl_secure.models.ranks import truncate
 from fmfl_secure.plain_training import poisson_steps, train_plain
 from fmfl_secure.tasks import Task, TaskData
 from privacy import PrivacyPlan
@@ -48,6 +49,8 @@ def train_locally(
     config: FederationConfig,
     task: Task,
     plan: PrivacyPlan | DistributedPlan | None,
+    layout: Layout,
+    rank: int,
     quantization: Quantization,
     weight: float = 1.0,
     on_step: Callable[[int], None] | None = None,
@@ -61,6 +64,8 @@ def train_locally(
         config: The federation's settings.
         task: The task.
         plan: What was charged for. None trains without privacy: for data declared public only.
+        layout: Of what the round trains.
+        rank: The site's own, of a low-rank adapter; what lies beyond stays zero.
         quantization: The round's grid; with distributed noise the plan's own.
         weight: The site's weight in the sum.
         on_step: Called with the number of finished steps; local progress only.
@@ -73,7 +78,7 @@ def train_locally(
         PrivacyError: A private step failed its checks; nothing of the round may be used.
     """
     set_adapter_tensors(model, load_adapter_bytes(adapter))
-    layout = Layout.of(model)
+    truncate(model, rank)
     before = layout.flatten(model)
     training = config.training
     if isinstance(plan, DistributedPlan):
@@ -92,6 +97,8 @@ def train_locally(
             on_step(1)
         return share
     optimizer = build_optimizer(model, training)
+    # Noise falls on every value of the layout; those beyond this site's rank stay zero.
+    optimizer.register_step_post_hook(lambda *_: truncate(model, rank))
     if plan is None:
         steps = poisson_steps(
             data,

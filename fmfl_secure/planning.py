@@ -7,12 +7,14 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
 from aggregation import ParameterSet, Quantization, Segment, choose
 from aggregation.packing import Packing
 from aggregation.uploads import upload_size
 from fmfl_secure.config import FederationConfig, SiteConfig, SiteEntry
 from fmfl_secure.models import AdapterSpec, Layout, find_base_model
-from fmfl_secure.tasks import Task, TextClassification
+from fmfl_secure.tasks import Task, make_task
 from privacy import PlanError, PrivacyPlan, RunProposal, pld_epsilon
 from privacy.accounting import (
     add_costs,
@@ -38,16 +40,22 @@ def build_task(config: FederationConfig, *, relative_to: Path) -> Task:
         alpha=config.adapter.alpha,
         last_layers=config.adapter.last_layers,
         target_modules=config.adapter.target_modules,
+        rank_stabilised=config.adapter.rank_stabilised,
+        virtual_tokens=config.adapter.virtual_tokens,
     )
-    return TextClassification(
+    return make_task(
+        config.task,
         base=base,
         adapter=adapter,
-        text_columns=config.task.text_columns,
-        label_column=config.task.label_column,
-        labels=config.task.labels,
         max_length=config.model.max_length,
         cache_bytes=config.training.cache_mib << 20,
     )
+
+
+def largest_layout(task: Task, model: nn.Module) -> Layout:
+    """The layout of the round that trains most, where rounds differ; leaves the model at one."""
+    layouts = (task.begin_round(model, number) for number in task.distinct_rounds)
+    return max(layouts, key=lambda layout: layout.size)
 
 
 def privacy_plan(config: FederationConfig, site: SiteEntry) -> PrivacyPlan:
@@ -77,7 +85,7 @@ def distributed_plan(config: FederationConfig, site: SiteEntry, size: int) -> Di
     Args:
         config: The settings.
         site: Which site.
-        size: Trained parameters, d.
+        size: Trained parameters of the round that trains most, d.
 
     Raises:
         PlanError: The settings cannot be met, or all other sites together would learn more than
@@ -130,7 +138,7 @@ def value_bits(config: FederationConfig, size: int) -> int:
 
     Args:
         config: The settings.
-        size: Trained parameters, d.
+        size: Trained parameters of the round that trains most, d.
     """
     if config.privacy.mode != "distributed":
         return config.aggregation.bits
@@ -146,7 +154,7 @@ def run_proposal(
         config: The federation's settings.
         site: The site's own.
         base_model: Digest of the base model, as the site measured it.
-        size: Trained parameters, d.
+        size: Trained parameters of the round that trains most, d.
 
     Raises:
         ParameterError: No encryption parameter set fits the settings.
@@ -169,17 +177,22 @@ def run_proposal(
     )
 
 
-def quantization(config: FederationConfig, layout: Layout) -> Quantization:
+def quantization(config: FederationConfig, layout: Layout, size: int) -> Quantization:
     """The public grid of an update.
 
     A tensor's range is what its optimizer can move it in a round: an Adam step moves a value by
     about its learning rate at most. Ranges depend on settings alone, so they tell nothing, and
     values beyond are clamped, which is post-processing of a private update. With distributed
     noise the grid's step is the plan's granularity for all tensors, whose geometry is one.
+
+    Args:
+        config: The settings.
+        layout: Of what the round trains.
+        size: Trained parameters of the round that trains most.
     """
     training, privacy = config.training, config.privacy
     if privacy.mode == "distributed":
-        plan = distributed_plan(config, config.sites[0], layout.size)
+        plan = distributed_plan(config, config.sites[0], size)
         limit = (1 << (plan.bits - 1)) - 1
         return Quantization(
             bits=plan.bits,
@@ -211,7 +224,7 @@ def encryption_parameters(config: FederationConfig, size: int) -> ParameterSet:
 
     Args:
         config: The settings.
-        size: Trained parameters, d.
+        size: Trained parameters of the round that trains most, d.
 
     Raises:
         ParameterError: None fits; names the nearest that does.
@@ -276,7 +289,7 @@ def predict(config: FederationConfig, size: int) -> Prediction:
 
     Args:
         config: The settings, with privacy.
-        size: Trained parameters, d.
+        size: Trained parameters of the round that trains most, d.
 
     Raises:
         PlanError: The settings cannot be met.

@@ -23,6 +23,7 @@ from fmfl_secure.models.adapters import (
     load_moments,
     set_adapter_tensors,
 )
+from fmfl_secure.models.ranks import rank_mask
 from fmfl_secure.server_optimizers import ServerOptimizer
 
 
@@ -32,11 +33,9 @@ class ServerStep:
 
     Attributes:
         config: The federation's settings.
-        layout: Of the trained parameters.
     """
 
     config: FederationConfig
-    layout: Layout
 
     @property
     def optimizer(self) -> ServerOptimizer:
@@ -46,20 +45,21 @@ class ServerStep:
         here instead of at the sites.
         """
         training = self.config.training
-        if self.config.privacy.mode == "distributed":
+        if self._gradients:
             return ServerOptimizer("adam" if training.optimizer == "adam" else "average")
         if training.server_optimizer in {"adam", "yogi"}:
             # Reddi et al. 2021, section 5.1: the values that served all their tasks.
             return ServerOptimizer(training.server_optimizer, 0.9, 0.99, 1e-3)
         return ServerOptimizer(training.server_optimizer)
 
-    def start(self, model: nn.Module) -> bytes:
-        """What the first round starts from: the model's adapter, and moments of zero."""
-        return adapter_bytes(model, self.optimizer.start(self.layout.size))
+    @property
+    def _gradients(self) -> bool:
+        return self.config.privacy.mode == "distributed"
 
     def apply(
         self,
         model: nn.Module,
+        layout: Layout,
         plan: RoundPlan,
         adapter: bytes,
         total: NDArray[np.int64],
@@ -69,35 +69,46 @@ class ServerStep:
 
         Args:
             model: A model to compute with; left with the new adapter.
+            layout: Of what the round trains.
             plan: The round's plan.
             adapter: What the round started from.
             total: Released sum, int64, shape (d,).
-            cohort: Names of the sites in the sum.
+            cohort: Names of the sites in the sum; a value's mean is taken over those that train it.
         """
         set_adapter_tensors(model, load_adapter_bytes(adapter))
-        step, moments = self.optimizer.step(
-            self._direction(plan, total, cohort), load_moments(adapter), self._rate()
+        # Rounds may differ in what they train; each kind keeps moments of its own.
+        prefix = layout.digest.removeprefix("sha256:")[:16] + "."
+        moments = load_moments(adapter)
+        own = {n.removeprefix(prefix): v for n, v in moments.items() if n.startswith(prefix)}
+        step, own = self.optimizer.step(
+            self._direction(layout, plan, total, cohort),
+            own or self.optimizer.start(layout.size),
+            self._rate(layout),
         )
-        self.layout.unflatten_into(model, self.layout.flatten(model) + step)
-        return adapter_bytes(model, moments)
+        layout.unflatten_into(model, layout.flatten(model) + step)
+        return adapter_bytes(model, moments | {prefix + name: v for name, v in own.items()})
 
     def _direction(
-        self, plan: RoundPlan, total: NDArray[np.int64], cohort: Sequence[str]
+        self, layout: Layout, plan: RoundPlan, total: NDArray[np.int64], cohort: Sequence[str]
     ) -> NDArray[np.float64]:
-        if self.config.privacy.mode != "distributed":
-            return dequantize(total, plan.quantization, float(len(cohort)))  # equal weights
-        members = set(cohort)
-        population = sum(s.population for s in self.config.sites if s.name in members)
-        units = self.config.privacy.sample_rate * population
-        return -dequantize(total, plan.quantization, units)
+        """The mean update; or minus the mean gradient, over the declared populations."""
+        members = [site for site in self.config.sites if site.name in set(cohort)]
+        weights = np.zeros(layout.size)
+        for site in members:
+            weight = self.config.privacy.sample_rate * site.population if self._gradients else 1.0
+            weights += weight * rank_mask(layout, self.config.rank_of(site.name))
+        # Where no site of the cohort trains a value, what was summed is zero, or noise alone.
+        trained = weights > 0.0
+        direction = dequantize(total, plan.quantization, 1.0) / np.where(trained, weights, 1.0)
+        direction[~trained] = 0.0
+        return -direction if self._gradients else direction
 
-    def _rate(self) -> float | NDArray[np.float64]:
+    def _rate(self, layout: Layout) -> float | NDArray[np.float64]:
         training = self.config.training
-        if self.config.privacy.mode != "distributed":
+        if not self._gradients:
             return training.server_learning_rate
-        sizes = [slot.size for slot in self.layout.slots]
         rates = [
             training.head_learning_rate if slot.name.startswith("head.") else training.learning_rate
-            for slot in self.layout.slots
+            for slot in layout.slots
         ]
-        return np.repeat(rates, sizes)
+        return np.repeat(rates, [slot.size for slot in layout.slots])

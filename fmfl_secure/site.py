@@ -23,10 +23,10 @@ from fmfl_secure.atomic import write_files
 from fmfl_secure.config import FederationConfig, SiteConfig, SiteEntry, load_site
 from fmfl_secure.errors import KNOWN_ERRORS, ConfigError, RunError, SiteFailure
 from fmfl_secure.local_training import train_locally
-from fmfl_secure.models import Layout
-from fmfl_secure.models.adapters import adapter_digest
+from fmfl_secure.models.adapters import adapter_bytes, adapter_digest
 from fmfl_secure.planning import (
     encryption_parameters,
+    largest_layout,
     quantization,
     run_proposal,
     site_plan,
@@ -78,15 +78,15 @@ class Site:
         self._config = config
         self._task = task
         self._model = model
-        self._layout = Layout.of(model)
-        self._server_step = ServerStep(config, self._layout)
+        self._server_step = ServerStep(config)
+        self._size = largest_layout(task, model).size
         self._settings: SiteConfig = load_site(folder / "site.toml")
         self._identity = Identity.load(folder / "identity.pem", entry.name)
         self._members = Members.load(folder / "members.json")
         self._journal = SqliteJournal(folder / "journal.sqlite")
         self._updates = UpdateStore.open(folder)
         self.others = AnchorStore(folder / "anchors.sqlite")  # heads of the other sites' ledgers
-        self._plan = site_plan(config, entry, self._layout.size)
+        self._plan = site_plan(config, entry, self._size)
         self._ledger: Ledger | None = None
         if self._plan is not None or self._exhausts:
             self._ledger = self._open_ledger()
@@ -119,7 +119,7 @@ class Site:
         budget = self._ledger.budget()
         if self._run in budget.reservations or self._run in budget.non_private:
             return None
-        return adapter_digest(self._server_step.start(self._model))
+        return adapter_digest(adapter_bytes(self._model))
 
     def _open_ledger(self) -> Ledger:
         settings = self._settings.budget
@@ -183,7 +183,7 @@ class Site:
             BudgetExhausted: The ledger cannot afford it.
         """
         config = self._config
-        proposal = run_proposal(config, self._settings, self._task.base.digest, self._layout.size)
+        proposal = run_proposal(config, self._settings, self._task.base.digest, self._size)
         check_policy(self._settings.policy, proposal, now=_now())
         if self._plan is not None and self._ledger is not None:
             self._ledger.reserve(
@@ -215,25 +215,26 @@ class Site:
             min_cohort=self._settings.policy.min_sites,
         )
         plan = attempt.plan
+        layout = self._task.begin_round(self._model, plan.round)
         proposal = dataclasses.replace(
-            run_proposal(self._config, self._settings, plan.base_model_digest, self._layout.size),
+            run_proposal(self._config, self._settings, plan.base_model_digest, self._size),
             rounds=max(plan.round, self._config.federation.rounds),
             min_sites=plan.min_cohort,
             suite=plan.suite,
             parameter_set=plan.parameter_set,
         )
         check_policy(self._settings.policy, proposal, now=_now())
-        self._layout.require((s.name, s.size) for s in plan.quantization.segments)
+        layout.require((s.name, s.size) for s in plan.quantization.segments)
         expected = {
             "run": (plan.run, self._run),
             "training settings": (plan.training_digest, self._config.digest),
             "base model": (plan.base_model_digest, self._task.base.digest),
-            "adapter layout": (plan.layout_digest, self._layout.digest),
+            "adapter layout": (plan.layout_digest, layout.digest),
             "adapter": (plan.adapter_digest, adapter_digest(adapter)),
-            "quantisation": (plan.quantization, quantization(self._config, self._layout)),
+            "quantisation": (plan.quantization, quantization(self._config, layout, self._size)),
             "parameter set": (
                 plan.parameter_set,
-                encryption_parameters(self._config, self._layout.size).id,
+                encryption_parameters(self._config, self._size).id,
             ),
             # The mean is taken over equal weights; others would let one site outweigh the rest.
             "weights": ({member.weight for member in plan.members}, {1.0}),
@@ -284,6 +285,8 @@ class Site:
             config=self._config,
             task=self._task,
             plan=self._plan,
+            layout=self._task.begin_round(self._model, plan.round),
+            rank=self._config.rank_of(self.name),
             quantization=plan.quantization,
             weight=weight,
             on_step=on_step,
@@ -317,8 +320,16 @@ class Site:
     def released(
         self, plan: RoundPlan, adapter: bytes, total: NDArray[np.int64], cohort: Sequence[str]
     ) -> None:
-        """Take note of a verified release: what the next adapter must be, and what to forget."""
-        following = self._server_step.apply(self._model, plan, adapter, total, cohort)
+        """Take note of a verified release: what the next adapter must be, and what to forget.
+
+        Args:
+            plan: The round's plan.
+            adapter: What the round started from.
+            total: The sum, int64, shape (d,).
+            cohort: Names of the sites in it.
+        """
+        layout = self._task.begin_round(self._model, plan.round)
+        following = self._server_step.apply(self._model, layout, plan, adapter, total, cohort)
         self._expected_adapter = adapter_digest(following)
         self._updates.forget(self._run, plan.round)
 

@@ -74,9 +74,11 @@ unit = "record"          # or the column that identifies a person, such as "pati
 on_bad_row = "skip"      # or "error": the site drops out, and others learn that a row was bad
 
 [adapter]
-kind = "ffa-lora"        # or "lora", or "head"
+kind = "ffa-lora"        # docs/models.md has them all, and what goes with which model
 rank = 8
 alpha = 16
+rank_stabilised = false  # true scales by alpha / sqrt(rank)
+virtual_tokens = 16      # of "prompt" and "prefix"
 last_layers = 1          # adapt the last layer only; layers below run once a record. 0 for all
 target_modules = ["query", "value"]
 

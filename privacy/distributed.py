@@ -45,7 +45,7 @@ class DistributedPlan:
         population: Declared, rounded number of units at the site.
         sample_rate: Poisson inclusion probability of a unit at each step, the same at all sites.
         max_grad_norm: L2 bound C on one unit's summed gradient, > 0.
-        dimension: Coordinates d of the gradient.
+        dimension: Coordinates d of the gradient, at most.
         min_cohort: Smallest number m of sites whose sum is ever opened, >= 2.
         colluding_sites: How many sites c of a cohort are assumed to add no noise, or to give it
             away; 0 <= c < m.
@@ -276,7 +276,8 @@ class SkellamShare:
         """Round a sum and add this site's share of noise.
 
         Args:
-            clipped_sum: float64, shape (d,): each unit's part at most C (1 + CLIP_TOLERANCE).
+            clipped_sum: float64, shape (d,), d at most the plan's dimension: each unit's part at
+                most C (1 + CLIP_TOLERANCE).
 
         Returns:
             int32, shape (d,), absolute values at most `plan.largest_value`.
@@ -284,9 +285,9 @@ class SkellamShare:
         Raises:
             TrainingError: Another shape or dtype, or a value is not finite.
         """
-        if clipped_sum.shape != (self._dimension,):
+        if clipped_sum.ndim != 1 or not 1 <= len(clipped_sum) <= self._dimension:
             raise TrainingError(
-                f"the sum's shape is {clipped_sum.shape}, the plan's is ({self._dimension},)"
+                f"the sum's shape is {clipped_sum.shape}, the plan is for up to {self._dimension}"
             )
-        values = self._rounding.integers(clipped_sum) + self._noise.integers(self._dimension)
+        values = self._rounding.integers(clipped_sum) + self._noise.integers(len(clipped_sum))
         return values.astype(np.int32)

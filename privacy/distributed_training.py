@@ -27,7 +27,7 @@ class DistributedTrainer:
 
     Args:
         model: Base model and adapter; exactly `parameters` require gradients, in float32.
-        plan: What to do; its dimension is the parameters' size.
+        plan: What to do; its dimension is at least the parameters' size.
         parameters: In the order of the flat vector.
         loss: Per-record loss.
         collate: Record indices to a batch.
@@ -36,8 +36,8 @@ class DistributedTrainer:
         record_cost: Optional, shape (records,): relative cost of a record (its length).
 
     Raises:
-        TrainingError: The parameters are not those that require gradients, or not of the plan's
-            dimension.
+        TrainingError: The parameters are not those that require gradients, or more than the
+            plan's dimension.
     """
 
     def __init__(
@@ -53,8 +53,10 @@ class DistributedTrainer:
         record_cost: NDArray[np.int64] | None = None,
     ) -> None:
         size = sum(parameter.numel() for parameter in parameters)
-        if size != plan.dimension:
-            raise TrainingError(f"{size} parameters are trained, the plan is for {plan.dimension}")
+        if size > plan.dimension:
+            raise TrainingError(
+                f"{size} parameters are trained, the plan is for up to {plan.dimension}"
+            )
         self._model = model
         self._plan = plan
         self._units = units

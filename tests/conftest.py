@@ -53,3 +53,16 @@ def places(request: pytest.FixtureRequest, tmp_path: Path) -> Places:
     if request.param == "sqlite":
         return SqlitePlaces(tmp_path)
     return PostgresPlaces(request.getfixturevalue("postgres"))
+
+
+def tiny_models(tmp_path_factory: pytest.TempPathFactory):
+    """Finds the folder of a tiny model of any architecture, made when first asked for."""
+    from tiny_models import write_tiny
+
+    folder = tmp_path_factory.mktemp("models")
+
+    def find(model_type: str) -> Path:
+        path = folder / model_type
+        return path if path.exists() else write_tiny(path, model_type)
+
+    return find

@@ -79,9 +79,12 @@ def settings(
     federation: str = "",
     task: str = "",
     adapter: str = "last_layers = 1",
+    plain: bool = False,
     evaluation: bool = True,
 ) -> str:
-    """A federation.toml for `write_rows` files."""
+    """A federation.toml for `write_rows` files; `plain` takes `adapter` for the whole section."""
+    if not plain:
+        adapter = f'kind = "ffa-lora"\nrank = 2\ntarget_modules = ["query", "value"]\n{adapter}'
     entries = "".join(
         f'\n[[sites]]\nname = "site-{n}"\npopulation = 40\n' for n in range(1, sites + 1)
     )
@@ -94,14 +97,12 @@ rounds = {rounds}
 base = "{model}"
 max_length = 16
 [task]
+kind = "text-classification"
 text_columns = ["text"]
 label_column = "label"
 labels = ["no", "yes"]
 {task}
 [adapter]
-kind = "ffa-lora"
-rank = 2
-target_modules = ["query", "value"]
 {adapter}
 [privacy]
 epsilon = {epsilon}

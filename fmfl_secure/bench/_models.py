@@ -20,8 +20,9 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from fmfl_secure.models import AdapterSpec, find_base_model
-from fmfl_secure.models.classifier import TextBatch
-from fmfl_secure.models.prefix import PrefixCache
+from fmfl_secure.models.batches import TextBatch
+from fmfl_secure.models.prefix import RecordCache
+from fmfl_secure.task_settings import TextClassificationSection
 from fmfl_secure.tasks import TextClassification
 
 _RANK, _ALPHA = 8, 16
@@ -61,15 +62,15 @@ def minilm(*, freeze_a: bool) -> Workload:
     task = TextClassification(
         base=base,
         adapter=spec,
-        text_columns=("text",),
-        label_column="label",
-        labels=("a", "b", "c", "d"),
+        settings=TextClassificationSection(
+            text_columns=("text",), label_column="label", labels=("a", "b", "c", "d")
+        ),
         max_length=_TOKENS,
         cache_bytes=0,
     )
     records = 32
     input_ids = _random_tokens(records, int(base.config["vocab_size"]))
-    labels = torch.arange(records) % len(task.labels)
+    labels = torch.arange(records) % len(task.settings.labels)
 
     def collate(chosen: NDArray[np.int64]) -> TextBatch:
         index = torch.from_numpy(chosen)
@@ -78,7 +79,7 @@ def minilm(*, freeze_a: bool) -> Workload:
             attention_mask=torch.ones(len(chosen), _TOKENS, dtype=torch.int64),
             labels=labels[index],
             records=chosen.tolist(),
-            cache=PrefixCache(0),
+            cache=RecordCache(0),
         )
 
     return Workload(task.build_model(seed=1), task.per_record_loss, collate, records)

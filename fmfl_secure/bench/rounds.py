@@ -103,7 +103,7 @@ class _Demonstration:
         self.task = build_task(self.config, relative_to=folder)
         self.model = self.task.build_model(seed=self.config.federation.seed)
         self.layout = Layout.of(self.model)
-        self.grid = quantization(self.config, self.layout)
+        self.grid = quantization(self.config, self.layout, self.layout.size)
         self.adapter = adapter_bytes(self.model)
         self.sites: list[_SiteState] = []
         for entry in self.config.sites:
@@ -171,6 +171,8 @@ class _Demonstration:
             config=self.config,
             task=self.task,
             plan=site.plan,
+            layout=self.layout,
+            rank=self.config.adapter.rank,
             quantization=self.grid,
             on_step=on_step,
         )

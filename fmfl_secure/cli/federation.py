@@ -1,4 +1,4 @@
-"""The commands of a federation's life: init, partition, plan, check, run, evaluate, report."""
+"""The commands of a federation's life: init, partition, plan, check, run, report."""
 
 from __future__ import annotations
 
@@ -95,10 +95,10 @@ def plan(federation: FederationFile) -> None:
     Example: fmfl-secure plan pilot/federation.toml
     """
     from fmfl_secure.config import load_federation
-    from fmfl_secure.models import Layout
     from fmfl_secure.planning import (
         build_task,
         encryption_parameters,
+        largest_layout,
         predict,
         upload_bytes,
         value_bits,
@@ -106,7 +106,8 @@ def plan(federation: FederationFile) -> None:
 
     config = load_federation(federation)
     task = build_task(config, relative_to=federation.parent)
-    layout = Layout.of(task.build_model(seed=config.federation.seed))
+    # Where rounds differ in what they train, the largest upload is shown.
+    layout = largest_layout(task, task.build_model(seed=config.federation.seed))
     parameters = encryption_parameters(config, layout.size)
     size = upload_bytes(config, layout.size)
     facts(
@@ -180,8 +181,7 @@ def check(
 
     from fmfl_secure.config import load_federation, load_site
     from fmfl_secure.errors import ConfigError
-    from fmfl_secure.models import Layout
-    from fmfl_secure.planning import build_task, run_proposal
+    from fmfl_secure.planning import build_task, largest_layout, run_proposal
     from fmfl_secure.workspace import Workspace
     from privacy import check_policy
 
@@ -192,7 +192,7 @@ def check(
     settings = load_site(folder / "site.toml")
     data = settings.data
     task = build_task(config, relative_to=federation.parent)
-    size = Layout.of(task.build_model(seed=config.federation.seed)).size
+    size = largest_layout(task, task.build_model(seed=config.federation.seed)).size
     proposal = run_proposal(config, settings, task.base.digest, size)
     check_policy(settings.policy, proposal, now=datetime.now(UTC))
     say("the site's policy allows the run")
@@ -230,25 +230,6 @@ def run(
     say(f"report   {output / 'report.html'}")
     for name, value in (record.rounds[-1].metrics if record.rounds else {}).items():
         say(f"{name:<8} {value:.4f}")
-
-
-@app.command()
-def evaluate(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
-    data: Annotated[Path, typer.Option(help="Labelled file. The figures are exact: not private.")],
-    base: Annotated[
-        Path | None, typer.Option(help="Base model folder, if it is elsewhere than at the run.")
-    ] = None,
-) -> None:
-    """Evaluate a run's adapter on a file.
-
-    Example: fmfl-secure evaluate pilot/run-1 --data pilot/data/holdout.csv
-    """
-    from fmfl_secure.evaluation import evaluate_run
-
-    metrics = evaluate_run(run_folder, data, base=base)
-    for name, value in metrics.items():
-        say(f"{name:<9} {value:.4f}")
 
 
 @app.command()

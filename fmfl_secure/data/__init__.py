@@ -1,27 +1,50 @@
-"""Local data: tables into labelled texts and privacy units.
+"""Local data: tables and folders into records and privacy units.
 
-`read_text_dataset` is the way in for training, `read_table` for everything else,
-`partition_file` splits one public file into a simulated federation, and `write_demo_notes` makes
-one up. All refusals are kinds of `DataError` (`fmfl_secure.data.errors`), with one code.
+`read_records` is the way in for training, field by field (`read_text_dataset` for labelled texts,
+`read_image_folder` where there is no table), `read_table` for everything else, `partition_file`
+splits one public file into a simulated federation, and `write_demo_notes` makes one up. All
+refusals are kinds of `DataError` (`fmfl_secure.data.errors`), with one code.
 """
 
 from __future__ import annotations
 
 from fmfl_secure.data.errors import DataError
+from fmfl_secure.data.fields import (
+    Field,
+    OnBadRow,
+    Records,
+    label_field,
+    read_records,
+    text_field,
+)
+from fmfl_secure.data.images import decode_image, image_field, read_image_folder
 from fmfl_secure.data.partition import PartFile, PartitionSummary, partition_file
 from fmfl_secure.data.readers import read_table, read_text_dataset
 from fmfl_secure.data.records import TextDataset
 from fmfl_secure.data.synthetic import DEMO_CATEGORIES, DemoNotes, write_demo_notes
+from fmfl_secure.data.tagged import check_equally_many, tags_field, words_field
 
 __all__ = [
     "DEMO_CATEGORIES",
     "DataError",
     "DemoNotes",
+    "Field",
+    "OnBadRow",
     "PartFile",
     "PartitionSummary",
+    "Records",
     "TextDataset",
+    "check_equally_many",
+    "decode_image",
+    "image_field",
+    "label_field",
     "partition_file",
+    "read_image_folder",
+    "read_records",
     "read_table",
     "read_text_dataset",
+    "tags_field",
+    "text_field",
+    "words_field",
     "write_demo_notes",
 ]

@@ -12,6 +12,8 @@
         EmptyTextError           nothing to read in the text       one row: `on_bad_row` decides
         UnknownLabelError        null, or not a configured label /
         NullUnitError            the privacy unit is not known  /
+        UnusableImageError       missing, or no image            /
+        UnusableTagsError        no list, or not a tag a word   /
         PartitionError           a file cannot be split as asked
         OutputError              the result cannot be written
 
@@ -96,6 +98,14 @@ class UnknownLabelError(DataError):
 
 class NullUnitError(DataError):
     """A row does not say to which privacy unit it belongs."""
+
+
+class UnusableImageError(DataError):
+    """A row's image is not there, or is no image that can be decoded."""
+
+
+class UnusableTagsError(DataError):
+    """A row's words or tags are no list, or are not equally many."""
 
 
 class PartitionError(DataError):

@@ -38,7 +38,7 @@ from fmfl_secure.data.errors import (
     PartitionError,
     UnknownLabelError,
 )
-from fmfl_secure.data.readers import choose_column, open_source
+from fmfl_secure.data.fields import choose_column, open_source
 from fmfl_secure.data.records import grouped_units, record_units
 
 MANIFEST = "partition.json"

@@ -33,14 +33,17 @@ from fmfl_secure.coordinator import Coordinator, resume_run, start_run
 from fmfl_secure.engines.base import Observer
 from fmfl_secure.engines.heads import HeadExchange
 from fmfl_secure.errors import KNOWN_ERRORS, RunError
-from fmfl_secure.models import Layout
-from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
+from fmfl_secure.models.adapters import (
+    adapter_bytes,
+    load_adapter_bytes,
+    perturb_adapter,
+    set_adapter_tensors,
+)
 from fmfl_secure.planning import build_task
 from fmfl_secure.record import RoundRecord, RunRecord
 from fmfl_secure.refusal_codes import leaving_code
 from fmfl_secure.results import note_site, write_results
 from fmfl_secure.run_store import RunFacts, RunStore, Transcript
-from fmfl_secure.server_step import ServerStep
 from fmfl_secure.site import Site
 from fmfl_secure.tasks import Task, TaskData
 from fmfl_secure.workspace import AGGREGATOR, COORDINATOR, DECRYPTOR, Members, Workspace
@@ -130,7 +133,7 @@ class LocalEngine:
         return members
 
     def _public_facts(self) -> RunFacts:
-        layout, base = Layout.of(self._model), self._task.base
+        layout, base = self._task.begin_round(self._model, 1), self._task.base
         return RunFacts(
             base_model=base.name,
             base_model_digest=base.digest,
@@ -142,20 +145,25 @@ class LocalEngine:
                 AGGREGATOR: self._members.aggregator.fingerprint,
                 DECRYPTOR: self._members.decryptor.fingerprint,
             },
-            initial_adapter=ServerStep(self._config, layout).start(self._model),
+            initial_adapter=adapter_bytes(self._model),
         )
 
     def _admission_gate(self) -> None:
         if self._config.privacy.mode == "none":
             return
         synthetic = self._task.synthetic()
-        check_admission(
-            self._model,
-            loss=self._task.per_record_loss,
-            collate=synthetic.collate,
-            records=synthetic.records,
-            physical_batch_size=self._config.training.physical_batch_size,
-        )
+        start = adapter_bytes(self._model)
+        perturb_adapter(self._model)  # what a round leaves frozen as well
+        for round_number in self._task.distinct_rounds:
+            self._task.begin_round(self._model, round_number)
+            check_admission(
+                self._model,
+                loss=self._task.per_record_loss,
+                collate=synthetic.collate,
+                records=synthetic.records,
+                physical_batch_size=self._config.training.physical_batch_size,
+            )
+        set_adapter_tensors(self._model, load_adapter_bytes(start))
 
     def run(self) -> RunRecord:
         """Run what is left of the rounds, write adapter, metrics and report.

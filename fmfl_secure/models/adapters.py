@@ -1,33 +1,32 @@
-"""Adapters: PEFT modules on a frozen encoder, their initial values, and their files.
+"""Adapters: what is trained on a frozen base model, where it starts, and its values as bytes.
 
-Only adapters whose update is a sum can be aggregated under encryption. With `ffa-lora` the A
-matrices are frozen at a public random value and only B is trained: half the upload, and the
-average of the B's is exactly the average of the products (Sun et al. 2024, arXiv 2403.12313),
-which averaging A and B apart is not.
+Only adapters whose update is a sum can be aggregated under encryption: every kind here is a set
+of tensors of a public layout, and the mean of the sites' tensors is the next adapter. One file a
+family: `low_rank`, `scaling`, `prompts`, `selective`. Kinds whose update is no weighted sum are
+refused in words (`fmfl_secure.refused_settings`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import get_args
 
 import numpy as np
-import peft
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from fmfl_secure.errors import ModelError
-from fmfl_secure.models.architectures import architecture_of, find_layers
+from fmfl_secure.models import low_rank, prompts, scaling, selective
+from fmfl_secure.models.architectures import Architecture, Tower, find_layers
 from fmfl_secure.models.base import BaseModel
+from fmfl_secure.settings import LOW_RANK_KINDS, AdapterKind
 
-AdapterKind = Literal["ffa-lora", "lora", "head"]
+ADAPTER_KINDS: tuple[AdapterKind, ...] = get_args(AdapterKind)
+PROMPT_KINDS: frozenset[str] = frozenset({"prompt", "prefix"})
 _MOMENTS = "server-optimizer."  # no parameter's name has a hyphen
 
 
@@ -36,11 +35,15 @@ class AdapterSpec:
     """Which adapter, where.
 
     Attributes:
-        kind: `ffa-lora` (B trained), `lora` (A and B), or `head` (a probe on the frozen encoder).
-        rank: Rank of the update, >= 1.
+        kind: `lora` (A and B), `ffa-lora` (B), `rolora` (B and A in turns), `ia3` (a factor for
+            each activation), `prompt` and `prefix` (virtual tokens), `bitfit` (biases), `norms`,
+            `head` (a probe on the frozen encoder), `full` (everything).
+        rank: Rank of a low-rank update, >= 1.
         alpha: Scaling numerator; the update is alpha / rank x B A.
         last_layers: Adapters in so many of the last layers; 0 means all.
         target_modules: Names of linear layers; empty takes the architecture's.
+        rank_stabilised: Scale by alpha / sqrt(rank) instead (rsLoRA, arXiv 2312.03732).
+        virtual_tokens: How many a prompt or prefix has, >= 1.
     """
 
     kind: AdapterKind
@@ -48,65 +51,67 @@ class AdapterSpec:
     alpha: float
     last_layers: int
     target_modules: tuple[str, ...]
+    rank_stabilised: bool = False
+    virtual_tokens: int = 16
 
 
-def frozen_depth(encoder: nn.Module, base: BaseModel, spec: AdapterSpec) -> int:
-    """How many of the first layers have no adapter."""
-    layers = len(find_layers(encoder, architecture_of(base.model_type)))
+def frozen_depth(encoder: nn.Module, tower: Tower, spec: AdapterSpec) -> int:
+    """How many of a tower's first layers compute the same for a record at every step."""
+    layers = len(find_layers(encoder, tower))
     if spec.kind == "head":
         return layers
+    if spec.kind in PROMPT_KINDS:
+        return 0
     return max(0, layers - spec.last_layers) if spec.last_layers else 0
 
 
-def attach_adapter(encoder: nn.Module, base: BaseModel, spec: AdapterSpec) -> nn.Module:
-    """Put the adapter on a frozen encoder; trainable afterwards is what will be uploaded.
+def attach_adapter(
+    encoder: nn.Module,
+    base: BaseModel,
+    architecture: Architecture,
+    towers: Sequence[Tower],
+    spec: AdapterSpec,
+) -> nn.Module:
+    """Put the adapter on a frozen encoder; trainable afterwards is the adapter, the head apart.
 
     Initial values come from torch's global generator: seed it with the run's public seed.
 
+    Args:
+        encoder: As `BaseModel` loads it; changed in place.
+        base: Where it is from.
+        architecture: How it is built.
+        towers: The stacks of layers that the task uses.
+        spec: The adapter.
+
     Raises:
-        ModelError: No linear layer of the names that should carry it.
+        ModelError: No layer of the names that should carry it.
     """
-    if spec.kind == "head":
-        return encoder
-    architecture = architecture_of(base.model_type)
-    wanted = spec.target_modules or architecture.target_modules
-    layers = find_layers(encoder, architecture)
-    targets = [
-        f"{architecture.layers}.{index}.{name}"
-        for index in range(frozen_depth(encoder, base, spec), len(layers))
-        for name, module in layers[index].named_modules()
-        if isinstance(module, nn.Linear) and name.rsplit(".", 1)[-1] in wanted
+    adapted_layers = [
+        layer
+        for tower in towers
+        for layer in find_layers(encoder, tower)[frozen_depth(encoder, tower, spec) :]
     ]
-    if not targets:
-        raise ModelError(
-            f"no linear layer of {base.model_type!r} is named {', '.join(wanted)}",
-            hint="Set adapter.target_modules to names of linear layers of this model.",
+    if spec.kind in LOW_RANK_KINDS:
+        return low_rank.attach(
+            encoder,
+            base_name=base.name,
+            layers=adapted_layers,
+            wanted=spec.target_modules or architecture.target_modules,
+            kind=spec.kind,
+            rank=spec.rank,
+            alpha=spec.alpha,
+            rank_stabilised=spec.rank_stabilised,
         )
-    config = peft.LoraConfig(
-        r=spec.rank,
-        lora_alpha=spec.alpha,
-        lora_dropout=0.0,
-        bias="none",
-        target_modules=targets,
-        task_type="FEATURE_EXTRACTION",
-    )
-    with _peft_warnings_silenced():
-        adapted: nn.Module = peft.get_peft_model(encoder, config)
-    config.base_model_name_or_path = base.name  # PEFT writes this machine's path otherwise
-    if spec.kind == "ffa-lora":
-        for name, parameter in adapted.named_parameters():
-            if "lora_A" in name:
-                parameter.requires_grad = False
-    return adapted
-
-
-@contextlib.contextmanager
-def _peft_warnings_silenced() -> Iterator[None]:
-    # PEFT 0.21 reads an attribute that Transformers 5.23 deprecates; nothing a user could mend.
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
-        warnings.filterwarnings("ignore", message="The PEFT config's `base_model_name_or_path`")
-        yield
+    if spec.kind == "ia3":
+        return scaling.attach(encoder, architecture, adapted_layers)
+    if spec.kind == "prompt":
+        return prompts.attach_prompt(encoder, spec.virtual_tokens)
+    if spec.kind == "prefix":
+        return prompts.attach_prefix(encoder, spec.virtual_tokens, base_name=base.name)
+    if spec.kind != "head":
+        whole = not spec.last_layers
+        selective.unfreeze(encoder, architecture, towers, adapted_layers, spec.kind, whole=whole)
+    return encoder
 
 
 def adapter_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -134,6 +139,18 @@ def set_adapter_tensors(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
+
+
+def perturb_adapter(model: nn.Module) -> None:
+    """Move every tensor of `adapter_tensors` a little, the same way each time.
+
+    A gate that measures a fresh adapter measures nothing: where B is zero, A has no gradient.
+    """
+    generator = torch.Generator().manual_seed(20260101)
+    with torch.no_grad():
+        for tensor in adapter_tensors(model).values():
+            noise = torch.randn(tensor.shape, generator=generator) * 0.05
+            tensor.add_(noise.to(tensor.device, tensor.dtype))
 
 
 def adapter_bytes(
@@ -184,36 +201,3 @@ def _load(data: bytes) -> dict[str, torch.Tensor]:
 def adapter_digest(data: bytes) -> str:
     """`sha256:` of an adapter's bytes."""
     return "sha256:" + hashlib.sha256(data).hexdigest()
-
-
-def save_peft_adapter(adapted: nn.Module, folder: Path) -> None:
-    """Write `adapter_config.json` and `adapter_model.safetensors`, as PEFT reads them."""
-    if isinstance(adapted, peft.PeftModel):
-        # Without the embedding layers, which never change here, PEFT has no reason to ask a hub.
-        adapted.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
-        # PEFT's empty model card names this machine's path to the base model.
-        (folder / "README.md").unlink(missing_ok=True)
-
-
-def load_peft_adapter(encoder: nn.Module, folder: Path) -> nn.Module:
-    """Open a saved adapter on an encoder, for inference.
-
-    Raises:
-        ModelError: The adapter is not there as safetensors, or does not fit the encoder.
-    """
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        # PEFT would go on to a pickled file of the same stem, and then to a hub.
-        if not (folder / name).is_file():
-            raise ModelError(f"{folder} holds no {name}")
-    try:
-        with _peft_warnings_silenced(), warnings.catch_warnings():
-            # A tensor that is missing is a warning to PEFT, and keeps its random start.
-            warnings.filterwarnings("error", message="Found missing adapter keys")
-            adapted: Any = peft.PeftModel.from_pretrained(encoder, folder)
-    except (
-        ValueError, RuntimeError, OSError, KeyError, TypeError, UserWarning,
-        safetensors.SafetensorError,
-    ) as error:  # fmt: skip
-        raise ModelError(f"cannot open the adapter in {folder}: {error}") from error
-    model: nn.Module = adapted.eval()
-    return model

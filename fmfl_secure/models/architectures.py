@@ -1,64 +1,242 @@
-"""What differs between architectures: where the layers are and what adapters target.
+"""What differs between architectures: one table, and one of those that are refused.
 
-Everything else is transformers' business. An architecture that is not listed is refused by name.
+Everything else is transformers' business. An architecture in neither table is refused by name,
+since nobody has measured whether its per-record gradients are exact.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Literal
 
 from torch import nn
 
 from fmfl_secure.errors import ModelError
 
+Modality = Literal["text", "image"]
+
 
 @dataclass(frozen=True, slots=True)
-class Architecture:
-    """How one family of models is built.
+class Tower:
+    """One stack of layers that reads one modality.
 
     Attributes:
-        layers: Dotted path of the `ModuleList` of layers inside the encoder.
-        target_modules: Names of the linear layers that adapters attach to by default.
+        root: Dotted path of the module that holds all of it; empty for the whole model.
+        layers: Dotted path of its `ModuleList` of layers.
     """
 
+    root: str
     layers: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """How one family of models is built, as transformers' `AutoModel` builds it.
+
+    Attributes:
+        towers: The stacks by what they read.
+        target_modules: Last names of the linear layers that low-rank adapters attach to.
+        scaled_outputs: Paths in a layer of the linear layers whose outputs IA3 scales.
+        scaled_inputs: Paths in a layer of the linear layers whose inputs IA3 scales.
+        causal: A decoder, which can model language.
+        biases: Its linear layers have biases, which BitFit trains.
+        norms: Its normalisation layers have per-record gradients; Opacus 1.6 has none for a
+            LayerNorm without a bias.
+        prefixes: Its attention takes keys and values computed elsewhere, as prefix tuning needs.
+        fixed_length: Texts are padded to its whole length, as it reads the last position.
+        frozen: Parts of the names of parameters that no adapter trains: they are not used here, or
+            are shared by all records of a batch in one row, which per-record gradients do not see.
+    """
+
+    towers: Mapping[Modality, Tower]
     target_modules: tuple[str, ...]
+    scaled_outputs: tuple[str, ...]
+    scaled_inputs: tuple[str, ...]
+    causal: bool = False
+    biases: bool = True
+    norms: bool = True
+    prefixes: bool = False
+    fixed_length: bool = False
+    frozen: tuple[str, ...] = field(default=("position", "pooler"))
 
 
-_ARCHITECTURES = {
-    "bert": Architecture("encoder.layer", ("query", "key", "value", "dense")),
-    "roberta": Architecture("encoder.layer", ("query", "key", "value", "dense")),
-    "distilbert": Architecture(
-        "transformer.layer", ("q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2")
+def _text(layers: str) -> Mapping[Modality, Tower]:
+    return MappingProxyType({"text": Tower("", layers)})
+
+
+_BERT = Architecture(
+    towers=_text("encoder.layer"),
+    target_modules=("query", "key", "value", "dense"),
+    scaled_outputs=("attention.self.key", "attention.self.value"),
+    scaled_inputs=("output.dense",),
+    prefixes=True,
+)
+_LLAMA = Architecture(
+    towers=_text("layers"),
+    target_modules=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+    scaled_outputs=("self_attn.k_proj", "self_attn.v_proj"),
+    scaled_inputs=("mlp.down_proj",),
+    causal=True,
+    biases=False,
+    prefixes=True,
+)
+_VIT = Architecture(
+    towers=MappingProxyType({"image": Tower("", "layers")}),
+    target_modules=("q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2"),
+    scaled_outputs=("attention.k_proj", "attention.v_proj"),
+    scaled_inputs=("mlp.fc2",),
+    frozen=("position", "pooler", "cls_token", "mask_token", "distillation_token"),
+)
+_CLIP = Architecture(
+    towers=MappingProxyType(
+        {
+            "text": Tower("text_model", "text_model.encoder.layers"),
+            "image": Tower("vision_model", "vision_model.encoder.layers"),
+        }
     ),
-}
+    target_modules=("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
+    scaled_outputs=("self_attn.k_proj", "self_attn.v_proj"),
+    scaled_inputs=("mlp.fc2",),
+    frozen=("position", "class_embedding", "vision_model.head", "logit_"),
+)
+
+ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
+    {
+        "bert": _BERT,
+        "roberta": _BERT,
+        "distilbert": Architecture(
+            towers=_text("transformer.layer"),
+            target_modules=("q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"),
+            scaled_outputs=("attention.k_lin", "attention.v_lin"),
+            scaled_inputs=("ffn.lin2",),
+        ),
+        "modernbert": Architecture(
+            towers=_text("layers"),
+            target_modules=("Wqkv", "Wo", "Wi"),
+            scaled_outputs=("attn.Wqkv",),
+            scaled_inputs=("mlp.Wo",),
+            biases=False,
+            norms=False,
+        ),
+        "gpt2": Architecture(
+            towers=_text("h"),
+            target_modules=("c_attn", "c_proj", "c_fc"),
+            scaled_outputs=("attn.c_attn",),
+            scaled_inputs=("mlp.c_proj",),
+            causal=True,
+            prefixes=True,
+            frozen=("wpe",),
+        ),
+        "llama": _LLAMA,
+        "mistral": _LLAMA,
+        "qwen2": replace(_LLAMA, biases=True),  # of queries, keys and values
+        "qwen3": _LLAMA,
+        "vit": _VIT,
+        "deit": _VIT,
+        "clip": _CLIP,
+        "siglip": replace(_CLIP, fixed_length=True),
+    }
+)
+
+_BATCH_NORM = "batch normalisation mixes the records of a batch, so no bound holds for one of them"
+_ROUTING = "experts are chosen, and their losses balanced, over all the records of a batch"
+_WINDOWS = "it folds windows of an image into the batch, so that its rows are no longer records"
+_RECURRENT = "its scan over time is no layer that per-record gradients are exact for"
+_ENCODER_DECODER = "relative position tables are shared by all records of a batch in one row"
+# model_type in transformers: why not, and what to use.
+REFUSED: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "swin": (_WINDOWS, "vit or deit"),
+        "swinv2": (_WINDOWS, "vit or deit"),
+        "resnet": (_BATCH_NORM, "vit or deit"),
+        "regnet": (_BATCH_NORM, "vit or deit"),
+        "efficientnet": (_BATCH_NORM, "vit or deit"),
+        "mobilenet_v2": (_BATCH_NORM, "vit or deit"),
+        "mobilevit": (_BATCH_NORM, "vit or deit"),
+        "levit": (_BATCH_NORM, "vit or deit"),
+        "mixtral": (_ROUTING, "mistral, llama or qwen2"),
+        "qwen2_moe": (_ROUTING, "qwen2"),
+        "qwen3_moe": (_ROUTING, "qwen3"),
+        "deepseek_v3": (_ROUTING, "llama or qwen3"),
+        "gpt_oss": (_ROUTING, "llama or qwen3"),
+        "mamba": (_RECURRENT, "llama or qwen2"),
+        "mamba2": (_RECURRENT, "llama or qwen2"),
+        "rwkv": (_RECURRENT, "llama or qwen2"),
+        "t5": (_ENCODER_DECODER, "gpt2, llama or qwen2"),
+        "mt5": (_ENCODER_DECODER, "gpt2, llama or qwen2"),
+    }
+)
 
 
 def architecture_of(model_type: str) -> Architecture:
     """The architecture by its name in transformers.
 
     Raises:
-        ModelError: It is not supported; lists those that are.
+        ModelError: It is not supported; says why where that is known, and lists those that are.
     """
+    if model_type in REFUSED:
+        reason, instead = REFUSED[model_type]
+        raise ModelError(
+            f"architecture {model_type!r} is not supported here: {reason}",
+            hint=f"Use {instead}.",
+        )
     try:
-        return _ARCHITECTURES[model_type]
+        return ARCHITECTURES[model_type]
     except KeyError:
         raise ModelError(
-            f"architecture {model_type!r} is not supported here",
-            hint=f"Supported for this task: {', '.join(sorted(_ARCHITECTURES))}.",
+            f"architecture {model_type!r} is not supported here: its per-record gradients have "
+            "not been measured",
+            hint=f"Supported: {', '.join(sorted(ARCHITECTURES))}.",
         ) from None
 
 
-def find_layers(encoder: nn.Module, architecture: Architecture) -> nn.ModuleList:
-    """The encoder's list of layers.
+def text_positions(config: Any) -> int | None:
+    """Longest text in tokens that a model has positions for; None where nothing bounds it.
+
+    Args:
+        config: Its configuration as transformers reads it.
+    """
+    own = config.get_text_config()
+    positions = getattr(own, "max_position_embeddings", None)
+    if not isinstance(positions, int):
+        return None
+    # RoBERTa's positions begin after the padding index.
+    return positions - (int(own.pad_token_id) + 1 if own.model_type == "roberta" else 0)
+
+
+def feature_width(config: Any, modality: Modality) -> int:
+    """Width of the features that one tower gives for a record.
+
+    Args:
+        config: Its configuration as transformers reads it.
+        modality: Which tower.
+    """
+    if config.model_type == "clip":
+        return int(config.projection_dim)
+    if config.model_type == "siglip":
+        text, image = config.text_config, config.vision_config
+        return int(text.projection_size if modality == "text" else image.hidden_size)
+    return int(config.hidden_size)
+
+
+def bare_model(model: nn.Module) -> nn.Module:
+    """The stack of layers of a transformers model, without the head that models language."""
+    bare: nn.Module = getattr(model, "base_model", model)
+    return bare
+
+
+def find_layers(model: nn.Module, tower: Tower) -> nn.ModuleList:
+    """A tower's list of layers.
 
     Raises:
         ModelError: It is not where the architecture keeps it.
     """
     try:
-        layers = encoder.get_submodule(architecture.layers)
+        layers = bare_model(model).get_submodule(tower.layers)
     except AttributeError as error:
-        raise ModelError(f"the base model has no {architecture.layers}") from error
+        raise ModelError(f"the base model has no {tower.layers}") from error
     if not isinstance(layers, nn.ModuleList):
-        raise ModelError(f"{architecture.layers} is not a list of layers")
+        raise ModelError(f"{tower.layers} is not a list of layers")
     return layers

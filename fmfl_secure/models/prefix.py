@@ -8,10 +8,41 @@ at the site.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
+
+Output = TypeVar("Output")
+
+
+class RecordCache:
+    """Tensors by record, up to a size; beyond it they are computed each time.
+
+    Args:
+        limit_bytes: Memory to use at most, 0 for none.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._kept: dict[Hashable, torch.Tensor] = {}
+        self._room_bytes = limit_bytes
+
+    def __repr__(self) -> str:
+        return "RecordCache()"
+
+    def __contains__(self, record: Hashable) -> bool:
+        return record in self._kept
+
+    def __getitem__(self, record: Hashable) -> torch.Tensor:
+        return self._kept[record]
+
+    def put(self, record: Hashable, tensor: torch.Tensor) -> None:
+        """Keep a copy of one record's tensor, if there is room."""
+        size_bytes = tensor.numel() * tensor.element_size()
+        if record not in self._kept and size_bytes <= self._room_bytes:
+            self._kept[record] = tensor.detach().clone()
+            self._room_bytes -= size_bytes
 
 
 class FrozenPrefix:
@@ -25,49 +56,52 @@ class FrozenPrefix:
     def __init__(self, layers: nn.ModuleList, depth: int) -> None:
         self._replayed: torch.Tensor | None = None
         self._recorded: torch.Tensor | None = None
-        self._depth = depth
         for index in range(depth):
             layers[index] = _PrefixLayer(layers[index], self, last=index == depth - 1)
 
-    def replay(self, hidden_states: torch.Tensor | None) -> None:
-        """Use these outputs, shape (b, tokens, width), at the next forward; None computes."""
-        self._replayed = hidden_states
+    def run(
+        self,
+        forward: Callable[[Sequence[int]], Output],
+        *,
+        keys: Sequence[Hashable],
+        lengths: Sequence[int] | None,
+        cache: RecordCache,
+    ) -> Output:
+        """Run an encoder on a batch, computing the prefix only for records that are new.
+
+        Args:
+            forward: Runs it on the rows of these numbers, through the replaced layers.
+            keys: What the cache knows each row by.
+            lengths: Own tokens of each row, from the left; None where all rows are equally long.
+            cache: Where outputs are kept, shape (own tokens, width) each.
+
+        Returns:
+            What `forward` gives for all rows.
+        """
+        missing = [row for row, key in enumerate(keys) if key not in cache]
+        computed: dict[int, torch.Tensor] = {}
+        if missing:
+            with torch.no_grad():
+                forward(missing)
+            computed = dict(zip(missing, self.take_recorded(), strict=True))
+        rows = [computed[row] if row in computed else cache[key] for row, key in enumerate(keys)]
+        if lengths is not None:
+            rows = [output[:length] for output, length in zip(rows, lengths, strict=True)]
+        for row in missing:
+            cache.put(keys[row], rows[row])
+        self._replayed = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        try:
+            return forward(range(len(keys)))
+        finally:
+            self._replayed = None
 
     def take_recorded(self) -> torch.Tensor:
-        """Output of the prefix at the last forward that computed it."""
+        """Output of the prefix at the last forward that computed it, shape (b, tokens, width)."""
         recorded = self._recorded
         self._recorded = None
         if recorded is None:
             raise RuntimeError("the prefix has not run")
         return recorded
-
-
-class PrefixCache:
-    """Prefix outputs by record, up to a size; beyond it they are computed each time.
-
-    Args:
-        limit_bytes: Memory to use at most, 0 for none.
-    """
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._outputs: dict[int, torch.Tensor] = {}
-        self._room_bytes = limit_bytes
-
-    def __repr__(self) -> str:
-        return "PrefixCache()"
-
-    def __contains__(self, record: int) -> bool:
-        return record in self._outputs
-
-    def __getitem__(self, record: int) -> torch.Tensor:
-        return self._outputs[record]
-
-    def put(self, record: int, output: torch.Tensor) -> None:
-        """Keep a copy of one record's output, shape (own tokens, width), if there is room."""
-        size_bytes = output.numel() * output.element_size()
-        if size_bytes <= self._room_bytes:
-            self._outputs[record] = output.detach().clone()
-            self._room_bytes -= size_bytes
 
 
 class _PrefixLayer(nn.Module):
@@ -76,6 +110,12 @@ class _PrefixLayer(nn.Module):
         self.inner = inner
         self._prefix = prefix
         self._last = last
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:  # what a model asks its layers about, such as `attention_type`
+            return getattr(super().__getattr__("inner"), name)
 
     def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         prefix = self._prefix

@@ -7,7 +7,7 @@ index, and units. A new task is a new file here and touches neither.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fmfl_secure.models.base import BaseModel
+from fmfl_secure.models.layout import Layout
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -28,17 +29,27 @@ class TaskData:
         units: Record indices of each unit.
         record_cost: int64, shape (records,): relative cost of each record, for batching.
         labels: int64, shape (records,), or empty where the task has none.
+        words: For each record, the token that answers for each of its words, -1 where none does;
+            empty where a task does not answer word by word.
+        tags: Each record's tags by word, where the task has them.
     """
 
     collate: Callable[[NDArray[np.int64]], Any]
     units: Sequence[NDArray[np.int64]]
     record_cost: NDArray[np.int64]
-    labels: NDArray[np.int64]
+    labels: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    words: Sequence[NDArray[np.int64]] = ()
+    tags: Sequence[Sequence[int]] = ()
 
     @property
     def records(self) -> int:
         """Number of records. Local only."""
         return len(self.record_cost)
+
+    def by_cost(self, batch_size: int) -> list[NDArray[np.int64]]:
+        """Records in batches of alike cost, which pads least."""
+        order = np.argsort(self.record_cost, kind="stable").astype(np.int64)
+        return [order[start : start + batch_size] for start in range(0, self.records, batch_size)]
 
     def __repr__(self) -> str:
         return "TaskData(<private>)"
@@ -57,14 +68,27 @@ class Task(Protocol):
         """The base model, found and digested."""
         ...
 
+    @property
+    def distinct_rounds(self) -> tuple[int, ...]:
+        """One round of each sort that differs in what it trains."""
+        ...
+
     def build_model(self, *, seed: int) -> nn.Module:
-        """A model with a fresh adapter from a public seed; trainable is what gets uploaded."""
+        """A model with a fresh adapter from a public seed, ready for the first round."""
+        ...
+
+    def begin_round(self, model: nn.Module, round_number: int) -> Layout:
+        """Make trainable what a round trains; returns the layout of what it uploads."""
         ...
 
     def load(
         self, path: Path, *, unit: str, on_bad_row: Literal["error", "skip"] = "error"
     ) -> TaskData:
-        """Read and prepare a local file."""
+        """Read and prepare local data."""
+        ...
+
+    def load_inputs(self, path: Path) -> TaskData:
+        """Read and prepare data to predict for, without what is to be predicted."""
         ...
 
     def synthetic(self) -> TaskData:
@@ -79,6 +103,12 @@ class Task(Protocol):
         """The field's metrics; higher is better for the first one."""
         ...
 
+    def predict(
+        self, model: nn.Module, inputs: TaskData, *, batch_size: int
+    ) -> list[dict[str, Any]]:
+        """One JSON-ready answer for each record, in order."""
+        ...
+
     def save_adapter(self, model: nn.Module, folder: Path) -> None:
         """Write the adapter in PEFT's form, and whatever the task needs besides."""
         ...
@@ -86,3 +116,8 @@ class Task(Protocol):
     def open_adapter(self, folder: Path) -> nn.Module:
         """Open what `save_adapter` wrote, for inference."""
         ...
+
+
+def one_unit_each(records: int) -> list[NDArray[np.int64]]:
+    """Every record its own unit."""
+    return [np.array([i], dtype=np.int64) for i in range(records)]

@@ -212,10 +212,6 @@ def test_the_demonstration_is_audited_on_minilm(
     correct = PrivacyPlan.noise_stddev.fget
     monkeypatch.setattr(PrivacyPlan, "noise_stddev", property(lambda plan: factor * correct(plan)))
     record = audit_settings(federation)
-    print(
-        f"| {epsilon:g} | {factor:g} | {record.canaries} | {record.claimed_epsilon:.2f} | "
-        f"{record.lower_bound:.2f} | {record.verdict} | {record.cpu_s:.0f} |"
-    )
     assert record.above_claim == (factor < 0.5)
     assert record.spare_canaries == 0
     assert record.cpu_s < 300.0

@@ -39,8 +39,10 @@ FEDERATION: dict[str, Any] = {
         "kind": "lora",
         "rank": 4,
         "alpha": 8.0,
+        "rank_stabilised": True,
         "last_layers": 1,
         "target_modules": ["query"],
+        "virtual_tokens": 4,
     },
     "privacy": {
         "mode": "local",
@@ -90,6 +92,8 @@ OTHERS: dict[str, Any] = {
     "adapter.alpha": 9.0,
     "adapter.last_layers": 0,
     "adapter.target_modules": ["query", "value"],
+    "adapter.rank_stabilised": False,
+    "adapter.virtual_tokens": 8,
     "privacy.mode": "none",
     "privacy.epsilon": 3.5,
     "privacy.delta": 2e-6,
@@ -161,7 +165,7 @@ def test_a_sites_unknown_key_is_refused_with_its_place(section: str) -> None:
 @pytest.mark.parametrize("key", sorted(places(FEDERATION)))
 def test_a_setting_of_another_type_is_refused_with_its_place(key: str) -> None:
     section, name = key.split(".")
-    for wrong in (True, {"a": 1}, None):
+    for wrong in (1 if isinstance(FEDERATION[section][name], bool) else True, {"a": 1}, None):
         with pytest.raises(ConfigError, match=rf"\$\.{section}\.{name}\b"):
             federation(changed(FEDERATION, key, wrong))
 
@@ -193,7 +197,7 @@ def test_a_setting_of_another_type_is_refused_with_its_place(key: str) -> None:
         ("task.labels", [0, 1]),
         ("task.unit", ""),
         ("task.on_bad_row", "ignore"),
-        ("adapter.kind", "dora"),
+        ("adapter.kind", "lokr"),
         ("adapter.rank", 0),
         ("adapter.alpha", 0.0),
         ("adapter.alpha", math.inf),

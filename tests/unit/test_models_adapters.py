@@ -24,7 +24,8 @@ from fmfl_secure.models.adapters import (
     load_adapter_bytes,
     set_adapter_tensors,
 )
-from fmfl_secure.models.classifier import TextClassifier
+from fmfl_secure.models.classifiers import TextClassifier
+from fmfl_secure.task_settings import TextClassificationSection
 from fmfl_secure.tasks import TextClassification
 
 KINDS = ("ffa-lora", "lora", "head")
@@ -32,14 +33,14 @@ KINDS = ("ffa-lora", "lora", "head")
 
 def make_task(folder: Path, kind: str = "ffa-lora", **more: Any) -> TextClassification:
     spec = {"rank": 2, "alpha": 8.0, "last_layers": 0, "target_modules": ("query", "value")}
-    settings = {"labels": ("no", "yes"), "max_length": 16, "cache_bytes": 1 << 20}
+    labels = more.pop("labels", ("no", "yes"))
     return TextClassification(
         base=find_base_model(str(folder)),
         adapter=AdapterSpec(kind=kind, **{k: more.pop(k, v) for k, v in spec.items()}),
-        text_columns=("text",),
-        label_column="label",
-        **{k: more.pop(k, v) for k, v in settings.items()},
-        **more,
+        settings=TextClassificationSection(
+            text_columns=("text",), label_column="label", labels=labels
+        ),
+        **{"max_length": 16, "cache_bytes": 1 << 20, **more},
     )
 
 
@@ -113,7 +114,8 @@ def test_last_layers_and_target_modules_say_where(tiny_model: Path) -> None:
 )
 def test_the_frozen_depth(tiny_model: Path, kind: str, last_layers: int, depth: int) -> None:
     task = make_task(tiny_model, kind, last_layers=last_layers)
-    assert frozen_depth(task.base.load_encoder(), task.base, task.adapter) == depth
+    tower = task.architecture.towers["text"]
+    assert frozen_depth(task.base.load_encoder(), tower, task.adapter) == depth
 
 
 def test_without_target_modules_the_architectures_are_taken(tiny_model: Path) -> None:
@@ -124,16 +126,16 @@ def test_without_target_modules_the_architectures_are_taken(tiny_model: Path) ->
 
 def test_unknown_target_modules_are_refused(tiny_model: Path) -> None:
     for names in (("q_lin", "v_lin"), ("LayerNorm",)):
-        with pytest.raises(ModelError, match=f"no linear layer of 'bert' is named {names[0]}"):
+        with pytest.raises(ModelError, match=f"no linear layer of BertModel is named {names[0]}"):
             make_task(tiny_model, target_modules=names).build_model(seed=1)
 
 
 def test_an_unsupported_architecture_is_refused_by_name(tiny_model: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_model, tmp_path / "other"))
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "model_type": "gpt2"}))
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "swin"}))
     for kind in KINDS:
-        with pytest.raises(ModelError, match="'gpt2' is not supported"):
+        with pytest.raises(ModelError, match="'swin' is not supported here: it folds"):
             make_task(folder, kind).build_model(seed=1)
 
 

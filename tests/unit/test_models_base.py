@@ -16,7 +16,12 @@ import torch
 
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models import base, find_base_model
-from fmfl_secure.models.architectures import architecture_of, find_layers
+from fmfl_secure.models.architectures import (
+    ARCHITECTURES,
+    REFUSED,
+    architecture_of,
+    find_layers,
+)
 
 
 @pytest.fixture
@@ -163,13 +168,25 @@ def test_a_damaged_tokenizer_is_a_typed_error(copy: Path) -> None:
 
 
 def test_an_unknown_architecture_is_refused_by_name() -> None:
-    with pytest.raises(ModelError, match="'mamba' is not supported") as refusal:
-        architecture_of("mamba")
+    with pytest.raises(ModelError, match="'bloom' is not supported") as refusal:
+        architecture_of("bloom")
     assert "bert" in refusal.value.hint
 
 
+@pytest.mark.parametrize("model_type", sorted(REFUSED))
+def test_an_architecture_that_cannot_work_is_refused_with_the_reason(model_type: str) -> None:
+    reason, instead = REFUSED[model_type]
+    with pytest.raises(ModelError, match=f"{model_type!r} is not supported here: ") as refusal:
+        architecture_of(model_type)
+    assert reason in str(refusal.value)
+    assert instead in refusal.value.hint
+    assert model_type not in ARCHITECTURES
+    named = [word.strip(",") for word in instead.split()]
+    assert any(name in ARCHITECTURES for name in named)
+
+
 def test_layers_are_looked_for_where_the_architecture_keeps_them() -> None:
-    bert = architecture_of("bert")
+    bert = architecture_of("bert").towers["text"]
     with pytest.raises(ModelError, match=r"no encoder\.layer"):
         find_layers(torch.nn.Linear(2, 2), bert)
     odd = torch.nn.Module()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_models_adapters import make_task, randomise
 
-from fmfl_secure.models.prefix import FrozenPrefix, PrefixCache
+from fmfl_secure.models.prefix import FrozenPrefix, RecordCache
 
 
 def count_runs(model) -> list[int]:
@@ -94,7 +94,7 @@ def test_two_data_sets_do_not_share_a_cache(tiny_model: Path) -> None:
 
 
 def test_the_cache_keeps_to_its_limit() -> None:
-    cache = PrefixCache(3 * 4 * 5)  # bytes: room for three rows of five float32
+    cache = RecordCache(3 * 4 * 5)  # bytes: room for three rows of five float32
     rows = torch.ones(2, 5)
     cache.put(0, rows)
     cache.put(1, rows)
@@ -108,7 +108,7 @@ def test_the_cache_keeps_to_its_limit() -> None:
 
 
 def test_what_is_kept_is_a_copy_of_the_records_own_tokens() -> None:
-    cache = PrefixCache(1 << 20)
+    cache = RecordCache(1 << 20)
     padded = torch.arange(20.0).reshape(1, 4, 5).requires_grad_()
     cache.put(0, padded[0, :2])
     with torch.no_grad():
@@ -116,7 +116,7 @@ def test_what_is_kept_is_a_copy_of_the_records_own_tokens() -> None:
     assert torch.equal(cache[0], torch.arange(10.0).reshape(2, 5))
     assert not cache[0].requires_grad
     assert cache[0].untyped_storage().nbytes() == 10 * 4, "a view would keep the whole batch"
-    assert repr(cache) == "PrefixCache()"
+    assert repr(cache) == "RecordCache()"
 
 
 @pytest.mark.parametrize("cache_bytes", [1, 2000])
@@ -133,7 +133,7 @@ def test_a_full_cache_computes_and_gives_the_same(tiny_model: Path, cache_bytes:
             assert torch.allclose(
                 some(data.collate(everyone)), all_(same.collate(everyone)), atol=1e-5
             )
-    kept = [r for r in everyone if r in data.collate(everyone).cache]
+    kept = [r for r in everyone if ("text", r) in data.collate(everyone).cache]
     sizes = [int(data.record_cost[r]) * 16 * 4 for r in kept]
     assert sum(sizes) <= cache_bytes
     assert bool(kept) == (cache_bytes > 1)

@@ -169,7 +169,7 @@ def test_a_target_that_no_noise_meets_is_refused():
 def test_other_sums_than_the_plans_are_refused():
     share = SkellamShare(plan())
     with pytest.raises(TrainingError, match="shape"):
-        share.protect(np.zeros(399))
+        share.protect(np.zeros(401))
     with pytest.raises(TrainingError, match="finite"):
         share.protect(np.full(400, np.nan))
 

@@ -1,0 +1,69 @@
+"""The commands on a finished adapter: evaluate, predict, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fmfl_secure.cli._console import say
+
+app = typer.Typer()
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
+BaseModel = Annotated[
+    Path | None, typer.Option(help="Base model folder, if it is elsewhere than at the run.")
+]
+
+
+@app.command()
+def evaluate(
+    run_folder: RunFolder,
+    data: Annotated[Path, typer.Option(help="Labelled file. The figures are exact: not private.")],
+    base: BaseModel = None,
+) -> None:
+    """Evaluate a run's adapter on a file, or on a folder of images.
+
+    Example: fmfl-secure evaluate pilot/run-1 --data pilot/data/holdout.csv
+    """
+    from fmfl_secure.evaluation import evaluate_run
+
+    metrics = evaluate_run(run_folder, data, base=base)
+    for name, value in metrics.items():
+        say(f"{name:<9} {value:.4f}")
+
+
+@app.command()
+def predict(
+    run_folder: RunFolder,
+    data: Annotated[Path, typer.Option(help="Data without what is to be predicted.")],
+    output: Annotated[Path, typer.Option(help="File to write: .jsonl or .csv.")],
+    base: BaseModel = None,
+) -> None:
+    """Answer for each row of a file with a run's adapter: labels, tags, responses, similarities.
+
+    Example: fmfl-secure predict pilot/run-1 --data new.csv --output answers.jsonl
+    """
+    from fmfl_secure.evaluation import predict_run, write_answers
+
+    answers = predict_run(run_folder, data, base=base)
+    write_answers(answers, output)
+    say(f"{output}: {len(answers)} answers")
+
+
+@app.command()
+def export(
+    run_folder: RunFolder,
+    output: Annotated[Path, typer.Option(help="Folder to make.")],
+    merged: Annotated[bool, typer.Option(help="Whole weights in place of the adapter.")] = False,
+    base: BaseModel = None,
+) -> None:
+    """Write a run's adapter, or merged weights, as safetensors with a model card.
+
+    The card states the privacy that was spent, from the run's report.
+    Example: fmfl-secure export pilot/run-1 --output pilot/model --merged
+    """
+    from fmfl_secure.export import export_run
+
+    say(f"{export_run(run_folder, output, merged=merged, base=base)}")

@@ -1,0 +1,259 @@
+"""Columns of a table as fields of records: read, checked one value at a time, grouped into units.
+
+A field says what a good value is; everything else, from the row's number in a refusal to what
+happens with a bad row, is the same for every kind of data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from fmfl_secure.data._lines import read_csv, read_jsonl, read_tsv
+from fmfl_secure.data._parquet import read_parquet
+from fmfl_secure.data._source import Row, Source, read_bytes
+from fmfl_secure.data.errors import (
+    DataArgumentError,
+    DataError,
+    EmptyFileError,
+    EmptyTextError,
+    MissingColumnError,
+    NullUnitError,
+    UnknownLabelError,
+    UnsupportedFormatError,
+)
+from fmfl_secure.data.records import IndexArray, grouped_units, record_units
+
+RECORD_UNIT = "record"
+OnBadRow = Literal["error", "skip"]
+
+_PARSERS: Mapping[str, Callable[[Path, bytes], Source]] = MappingProxyType(
+    {".csv": read_csv, ".tsv": read_tsv, ".jsonl": read_jsonl, ".parquet": read_parquet}
+)
+SUFFIXES = tuple(_PARSERS)
+
+
+class UnusableValue(Exception):
+    """What is wrong with a value, before anyone knows where it stands. Never quotes the value.
+
+    Args:
+        kind: What to raise of it.
+        problem: What is wrong.
+        hint: What to do.
+    """
+
+    def __init__(self, kind: type[DataError], problem: str, hint: str) -> None:
+        super().__init__(problem)
+        self.kind = kind
+        self.problem = problem
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One thing to know of every record.
+
+    Attributes:
+        argument: The setting that names its column, for refusals.
+        names: Names the column may have, the first one present is read.
+        parse: A value, None for null, and its column's name to what the record holds. Raises
+            `UnusableValue`.
+    """
+
+    argument: str
+    names: tuple[str, ...]
+    parse: Callable[[str | None, str], Any]
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Records:
+    """A site's records. Private: has no useful repr.
+
+    Attributes:
+        columns: For each field, one parsed value a record.
+        units: One int64 array of record indices per privacy unit.
+        skipped: Rows left out under `on_bad_row="skip"`. Stays at the site.
+    """
+
+    columns: tuple[list[Any], ...]
+    units: tuple[IndexArray, ...]
+    skipped: int
+
+    def __len__(self) -> int:
+        return sum(len(unit) for unit in self.units)
+
+    def __repr__(self) -> str:
+        return "Records(<private>)"
+
+
+def read_records(
+    path: Path,
+    fields: Sequence[Field],
+    *,
+    unit: str = RECORD_UNIT,
+    on_bad_row: OnBadRow = "error",
+    check: Callable[[Sequence[Any]], None] | None = None,
+) -> Records:
+    """Reads fields of every row of a table and groups the rows into privacy units.
+
+    A bad row has a value that its field refuses, a null or empty unit, bytes that are not UTF-8,
+    or not the header's columns. With `on_bad_row="error"` the first one is refused, which makes
+    failing depend on a unit; private training takes "skip", where a bad row costs itself and
+    nothing else. Broken quoting in a CSV file is an error either way, as the rows after it cannot
+    be trusted.
+
+    Args:
+        path: A .csv, .tsv, .jsonl or .parquet file.
+        fields: What to read.
+        unit: "record" for each row its own unit, or the column whose value names the unit.
+        on_bad_row: Refuse the file, or leave the row out and count it.
+        check: Whether a row's parsed values go together; raises `UnusableValue`.
+
+    Returns:
+        The rows in file order.
+
+    Raises:
+        DataError: One of its kinds, with file, row and line; never anything else.
+    """
+    if on_bad_row not in {"error", "skip"}:
+        raise DataArgumentError(f'on_bad_row is {on_bad_row!r}; expected "error" or "skip"')
+    source = open_source(path)
+    names = [choose_column(source, path, field.argument, field.names) for field in fields]
+    parsers = [field.parse for field in fields]
+    if unit != RECORD_UNIT:
+        names.append(choose_column(source, path, "unit", (unit,)))
+        parsers.append(_parse_unit)
+    columns: tuple[list[Any], ...] = tuple([] for _ in names)
+    skipped = 0
+    for row in source.rows(names):
+        try:
+            values = _read_row(row, names, parsers, check, path)
+        except DataError:
+            if on_bad_row == "error":
+                raise
+            skipped += 1
+            continue
+        for column, value in zip(columns, values, strict=True):
+            column.append(value)
+    if not columns[0]:
+        raise no_rows(path, skipped=skipped)
+    count = len(columns[0])
+    return Records(
+        columns=columns[: len(fields)],
+        units=record_units(count) if unit == RECORD_UNIT else grouped_units(columns[-1]),
+        skipped=skipped,
+    )
+
+
+def no_rows(path: Path, *, skipped: int) -> EmptyFileError:
+    """The refusal of data that hold no usable row."""
+    return EmptyFileError(
+        "every row had to be skipped" if skipped else "the file has a header and no rows",
+        hint='read it once with on_bad_row = "error" to see what is wrong with the first row'
+        if skipped
+        else "check that the export was complete",
+        path=path,
+    )
+
+
+def text_field(argument: str, names: tuple[str, ...]) -> Field:
+    """A text that is not empty, as it stands in the file."""
+    return Field(argument, names, parse_text)
+
+
+def label_field(argument: str, column: str, labels: Sequence[str] | None) -> Field:
+    """A label as a string, exactly one of those given; any for None."""
+    known = None if labels is None else frozenset(labels)
+
+    def parse(value: str | None, column: str) -> str:
+        if value and (known is None or value in known):
+            return value
+        expected = "a label" if known is None else f"one of {', '.join(map(repr, sorted(known)))}"
+        raise UnusableValue(
+            UnknownLabelError,
+            f"the label in column {column!r} is {'not known' if value else 'missing'}; "
+            f"expected {expected}, exactly as written here",
+            "check the row for shifted columns, spaces and case; complete the configured "
+            'labels, or set on_bad_row = "skip"',
+        )
+
+    return Field(argument, (column,), parse)
+
+
+def parse_text(value: str | None, column: str) -> str:
+    """A text that is not empty."""
+    if value is None or not value.strip():
+        raise UnusableValue(
+            EmptyTextError,
+            f"the text in column {column!r} is {'null' if value is None else 'empty'}",
+            'remove the row, or set on_bad_row = "skip"',
+        )
+    return value
+
+
+def open_source(path: Path, data: bytes | None = None) -> Source:
+    """Parses a file by its extension.
+
+    Args:
+        path: The file; its suffix selects the format, upper or lower case.
+        data: Its bytes, where the caller has read them already.
+    """
+    parse = _PARSERS.get(path.suffix.lower())
+    if parse is None:
+        raise UnsupportedFormatError(
+            f"the extension is {path.suffix!r}; expected one of {', '.join(SUFFIXES)}",
+            hint="convert the file, or give it the extension of what it is",
+            path=path,
+        )
+    return parse(path, read_bytes(path) if data is None else data)
+
+
+def choose_column(source: Source, path: Path, argument: str, names: Sequence[str]) -> str:
+    """Returns the first of `names` that is a column of the file."""
+    for name in names:
+        if name in source.columns:
+            return name
+    raise MissingColumnError(
+        f"there is no column {' or '.join(map(repr, names))}; "
+        f"the columns are {', '.join(map(repr, source.columns)) or 'none'}",
+        hint=f"set {argument} to one of them",
+        path=path,
+    )
+
+
+def _read_row(
+    row: Row,
+    names: Sequence[str],
+    parsers: Sequence[Callable[[str | None, str], Any]],
+    check: Callable[[Sequence[Any]], None] | None,
+    path: Path,
+) -> list[Any]:
+    if row.fault is not None:
+        raise row.fault
+    try:
+        values = [
+            parse(value, name)
+            for parse, value, name in zip(parsers, row.values, names, strict=True)
+        ]
+        if check is not None:
+            check(values)
+    except UnusableValue as error:
+        fault = error
+    else:
+        return values
+    # Raised out here: what went before would be told along with it.
+    raise fault.kind(fault.problem, hint=fault.hint, path=path, row=row.number, line=row.line)
+
+
+def _parse_unit(value: str | None, column: str) -> str:
+    if not value:
+        raise UnusableValue(
+            NullUnitError,
+            f"the privacy unit in column {column!r} is missing",
+            "every row must say whose it is, or the budget cannot protect that person; "
+            'complete the column, or set on_bad_row = "skip"',
+        )
+    return value

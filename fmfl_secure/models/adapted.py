@@ -1,0 +1,118 @@
+"""A base model with an adapter, as tasks see it: features of a batch, and a head on top.
+
+Every task's model has its base model under `encoder` and what it adds under `head`; the names
+that parameters get from that are the ones that settings, layouts and files use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import peft
+import torch
+from torch import nn
+
+from fmfl_secure.models.architectures import Modality
+from fmfl_secure.models.batches import ImageBatch, TextBatch
+from fmfl_secure.models.prefix import FrozenPrefix
+
+
+class AdaptedModel(nn.Module):
+    """Base of every task's model.
+
+    Args:
+        encoder: The base model with or without an adapter.
+        prefixes: Frozen layers whose output is kept, by tower; empty for none.
+    """
+
+    def __init__(self, encoder: nn.Module, prefixes: Mapping[Modality, FrozenPrefix]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self._prefixes = dict(prefixes)
+
+    def read_text(self, batch: TextBatch, **settings: Any) -> Any:
+        """What a text encoder, or a language model, gives for a batch."""
+
+        def forward(rows: Sequence[int]) -> Any:
+            chosen = list(rows)
+            return self.encoder(
+                input_ids=batch.input_ids[chosen],
+                attention_mask=batch.attention_mask[chosen],
+                **settings,
+            )
+
+        return self._run("text", forward, batch, _own_tokens(batch))
+
+    def text_features(self, batch: TextBatch) -> torch.Tensor:
+        """The mean of the last hidden states over own tokens, at unit norm, shape (b, width)."""
+        hidden = self.read_text(batch).last_hidden_state
+        mask = batch.attention_mask.unsqueeze(-1).to(hidden.dtype)
+        mean = (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1.0)
+        return nn.functional.normalize(mean, dim=1)
+
+    def image_features(self, batch: ImageBatch) -> torch.Tensor:
+        """The first token's last hidden state, at unit norm, shape (b, width)."""
+
+        def forward(rows: Sequence[int]) -> Any:
+            return self.encoder(pixel_values=batch.pixel_values[list(rows)])
+
+        hidden = self._run("image", forward, batch, None).last_hidden_state
+        return nn.functional.normalize(hidden[:, 0], dim=1)
+
+    def text_embeddings(self, batch: TextBatch) -> torch.Tensor:
+        """What two-tower models compare with images, at unit norm, shape (b, width)."""
+        model: Any = transformers_model(self.encoder)
+
+        def forward(rows: Sequence[int]) -> Any:
+            chosen = list(rows)
+            return model.get_text_features(
+                input_ids=batch.input_ids[chosen], attention_mask=batch.attention_mask[chosen]
+            )
+
+        output = self._run("text", forward, batch, _own_tokens(batch))
+        return nn.functional.normalize(output.pooler_output, dim=1)
+
+    def image_embeddings(self, batch: ImageBatch) -> torch.Tensor:
+        """What two-tower models compare with texts, at unit norm, shape (b, width)."""
+        model: Any = transformers_model(self.encoder)
+
+        def forward(rows: Sequence[int]) -> Any:
+            return model.get_image_features(pixel_values=batch.pixel_values[list(rows)])
+
+        output = self._run("image", forward, batch, None)
+        return nn.functional.normalize(output.pooler_output, dim=1)
+
+    def _run(
+        self,
+        modality: Modality,
+        forward: Callable[[Sequence[int]], Any],
+        batch: TextBatch | ImageBatch,
+        lengths: Sequence[int] | None,
+    ) -> Any:
+        prefix = self._prefixes.get(modality)
+        if prefix is None:
+            return forward(range(len(batch.records)))
+        keys = [(modality, record) for record in batch.records]
+        return prefix.run(forward, keys=keys, lengths=lengths, cache=batch.cache)
+
+
+def transformers_model(encoder: nn.Module) -> nn.Module:
+    """The model of transformers inside an adapted encoder."""
+    if isinstance(encoder, peft.PeftModel):
+        inner: nn.Module = encoder.get_base_model()
+        return inner
+    return encoder
+
+
+def zero_head(width: int, classes: int) -> nn.Linear:
+    """A linear head that starts at zero: the adapter alone decides where training begins."""
+    head = nn.Linear(width, classes)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
+
+
+def _own_tokens(batch: TextBatch) -> list[int]:
+    lengths: list[int] = batch.attention_mask.sum(dim=1).tolist()
+    return lengths

@@ -1,0 +1,53 @@
+"""Records of a batch as tensors, padded to the longest of them, on their way to a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from fmfl_secure.models.prefix import RecordCache
+
+
+@dataclass(kw_only=True)
+class Batch:
+    """What every batch has.
+
+    Attributes:
+        labels: int64, shape (b,), or (b, tokens) with -100 where a token has none.
+        records: The records' indices, which the cache knows them by.
+        cache: Outputs of frozen layers; shared by all batches of the same data.
+    """
+
+    labels: torch.Tensor
+    records: list[int]
+    cache: RecordCache
+
+
+@dataclass(kw_only=True)
+class TextBatch(Batch):
+    """Tokenised records.
+
+    Attributes:
+        input_ids: int64, shape (b, tokens).
+        attention_mask: int64, shape (b, tokens); 1 on a record's own tokens, which come first.
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+
+
+@dataclass(kw_only=True)
+class ImageBatch(Batch):
+    """Images as the model's processor prepares them.
+
+    Attributes:
+        pixel_values: float32, shape (b, channels, height, width).
+    """
+
+    pixel_values: torch.Tensor
+
+
+@dataclass(kw_only=True)
+class PairBatch(TextBatch, ImageBatch):
+    """An image and a text each."""

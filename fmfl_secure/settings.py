@@ -1,0 +1,24 @@
+"""What all parts of the settings files share: an immutable, strict section, and bounded values."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+AdapterKind = Literal[
+    "ffa-lora", "lora", "rolora", "ia3", "prompt", "prefix", "bitfit", "norms", "head", "full"
+]
+# Kinds that have a rank.
+LOW_RANK_KINDS: frozenset[str] = frozenset({"lora", "ffa-lora", "rolora"})
+
+Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]  # finite: JSON has no infinity
+Finite = Annotated[float, msgspec.Meta(ge=-1e9, le=1e9)]
+NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
+# Names become file names and appear in messages, reports and pages.
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}\Z")]
+Digest = Annotated[str, msgspec.Meta(pattern=r"^(sha256:[0-9a-f]{64})?\Z")]
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of all sections: immutable, no unknown keys."""

@@ -1,0 +1,184 @@
+"""What all tasks share: a base model with an adapter, rounds, and the adapter's files."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import nn
+
+from fmfl_secure.errors import ModelError
+from fmfl_secure.models.adapted import AdaptedModel
+from fmfl_secure.models.adapter_files import load_encoder_adapter, load_head, save_files
+from fmfl_secure.models.adapters import PROMPT_KINDS, AdapterSpec, attach_adapter, frozen_depth
+from fmfl_secure.models.architectures import (
+    Architecture,
+    Modality,
+    Tower,
+    find_layers,
+    text_positions,
+)
+from fmfl_secure.models.base import BaseModel
+from fmfl_secure.models.layout import Layout
+from fmfl_secure.models.prefix import FrozenPrefix
+from fmfl_secure.models.rounds import begin_round, distinct_rounds
+from fmfl_secure.models.support import TASK_MODALITIES, require_supported
+from fmfl_secure.task_settings import TaskSection
+
+TASK_FILE = "task.json"
+
+Settings = TypeVar("Settings", bound=TaskSection)
+
+
+@dataclass(frozen=True)
+class AdapterTask(ABC, Generic[Settings]):
+    """A task, bound to a base model and an adapter.
+
+    Attributes:
+        base: The base model.
+        adapter: Which adapter, where.
+        settings: The task's own settings.
+        max_length: Tokens kept of a text, >= 2.
+        cache_bytes: Memory a data set may use to keep outputs of frozen layers.
+    """
+
+    base: BaseModel
+    adapter: AdapterSpec
+    settings: Settings
+    max_length: int
+    cache_bytes: int
+
+    @property
+    def kind(self) -> str:
+        """Its name in settings."""
+        return self.settings.kind
+
+    @property
+    def architecture(self) -> Architecture:
+        """How the base model is built.
+
+        Raises:
+            ModelError: It does not go with this task and adapter.
+        """
+        return require_supported(self.base.model_type, self.adapter.kind, self.kind)
+
+    @property
+    def distinct_rounds(self) -> tuple[int, ...]:
+        """See `Task`."""
+        return distinct_rounds(self.adapter)
+
+    def build_model(self, *, seed: int) -> AdaptedModel:
+        """See `Task`; random initial values come from the seed, and most start as no change.
+
+        Raises:
+            ModelError: Base model, adapter and task do not go together.
+        """
+        architecture = self.architecture  # refuse one that is not known before loading it
+        self._require_positions()
+        encoder = self._load_encoder()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            adapted = attach_adapter(encoder, self.base, architecture, self._towers, self.adapter)
+        model = self._assemble(adapted, self._prefixes(encoder))
+        self.begin_round(model, 1)
+        return model
+
+    def begin_round(self, model: nn.Module, round_number: int) -> Layout:
+        """See `Task`."""
+        return begin_round(model, self.adapter, round_number)
+
+    def save_adapter(self, model: nn.Module, folder: Path) -> None:
+        """The adapter's files, the head, and how they belong together."""
+        if not isinstance(model, AdaptedModel):
+            raise ModelError("save_adapter got a model of another task")
+        folder.mkdir(parents=True, exist_ok=True)
+        save_files(model, self.adapter, self.base, folder)
+        text = json.dumps(self._description(), indent=2, ensure_ascii=False) + "\n"
+        (folder / TASK_FILE).write_text(text, encoding="utf-8")
+
+    def open_adapter(self, folder: Path) -> AdaptedModel:
+        """See `Task`.
+
+        Raises:
+            ModelError: The folder is not an adapter for this base model and task.
+        """
+        try:
+            description = json.loads((folder / TASK_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{folder} does not hold a finished adapter: {error}") from error
+        for key, value in self._identity().items():
+            if not isinstance(description, dict) or description.get(key) != value:
+                raise ModelError(f"the adapter in {folder} was made with another {key}")
+        encoder = self._load_encoder()
+        adapted = load_encoder_adapter(
+            encoder, self.base, self.architecture, self._towers, self.adapter, folder
+        )
+        model = self._assemble(adapted, self._prefixes(encoder))
+        load_head(model, folder)
+        return model.eval()
+
+    @abstractmethod
+    def _assemble(
+        self, adapted: nn.Module, prefixes: Mapping[Modality, FrozenPrefix]
+    ) -> AdaptedModel:
+        """The task's model around an adapted encoder."""
+
+    def _load_encoder(self) -> nn.Module:
+        return self.base.load_encoder()
+
+    def _identity(self) -> dict[str, Any]:
+        """What an adapter must have been made with to be used here."""
+        return {
+            "base_model_digest": self.base.digest,
+            "task": self.kind,
+            "adapter": self.adapter.kind,
+            **self._facts(),
+        }
+
+    def _facts(self) -> dict[str, Any]:
+        """What of the task an adapter is useless without, JSON-ready."""
+        return {}
+
+    def _description(self) -> dict[str, Any]:
+        return {
+            "format": 2,
+            "base_model": self.base.name,
+            **self._identity(),
+            "max_length": self.max_length,
+        }
+
+    @property
+    def _towers(self) -> list[Tower]:
+        return [self.architecture.towers[modality] for modality in TASK_MODALITIES[self.kind]]
+
+    def _prefixes(self, encoder: nn.Module) -> dict[Modality, FrozenPrefix]:
+        """Replaces the frozen layers of each tower, where keeping their output is allowed."""
+        found: dict[Modality, FrozenPrefix] = {}
+        for modality, tower in zip(TASK_MODALITIES[self.kind], self._towers, strict=True):
+            depth = frozen_depth(encoder, tower, self.adapter)
+            if depth and self.cache_bytes:
+                found[modality] = FrozenPrefix(find_layers(encoder, tower), depth)
+        return found
+
+    @property
+    def _virtual_tokens(self) -> int:
+        return self.adapter.virtual_tokens if self.adapter.kind in PROMPT_KINDS else 0
+
+    def _require_positions(self) -> None:
+        """A text longer than the model's positions would fail in training, once it was paid for."""
+        if "text" not in TASK_MODALITIES[self.kind]:
+            return
+        positions = text_positions(self.base.load_config())
+        virtual = self._virtual_tokens
+        if positions is not None and self.max_length + virtual > positions:
+            of_which = f" and {virtual} virtual tokens are added" if virtual else ""
+            raise ModelError(
+                f"max_length is {self.max_length}{of_which}, the base model has {positions} "
+                "positions",
+                hint=f"Set model.max_length to at most {positions - virtual}.",
+            )

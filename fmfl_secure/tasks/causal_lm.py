@@ -1,0 +1,206 @@
+"""Causal language modelling: a prompt column, a response column, and a loss on the response."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fmfl_secure.data import read_records, text_field
+from fmfl_secure.errors import ModelError
+from fmfl_secure.models.adapted import AdaptedModel
+from fmfl_secure.models.architectures import Modality, text_positions
+from fmfl_secure.models.batches import TextBatch
+from fmfl_secure.models.language import LanguageModel
+from fmfl_secure.models.prefix import FrozenPrefix, RecordCache
+from fmfl_secure.task_settings import CausalLMSection
+from fmfl_secure.tasks.adapter_task import AdapterTask
+from fmfl_secure.tasks.base import TaskData, one_unit_each
+from fmfl_secure.tasks.texts import (
+    IGNORED,
+    lengths_of,
+    pad,
+    padding_id,
+    synthetic_lengths,
+    synthetic_words,
+    text_batch,
+)
+
+
+class CausalLM(AdapterTask[CausalLMSection]):
+    """The task; see `AdapterTask`.
+
+    A record is the filled template, the response, and the token that ends a text. The loss of a
+    record is the mean over its own response: averaging over a batch's tokens would let a record's
+    weight depend on the others' lengths. Where both do not fit, the prompt's beginning is cut.
+    """
+
+    def load(
+        self, path: Path, *, unit: str, on_bad_row: Literal["error", "skip"] = "error"
+    ) -> TaskData:
+        """See `Task`.
+
+        Raises:
+            DataError: The file or a row of it is unusable.
+        """
+        settings = self.settings
+        fields = [
+            text_field("prompt_column", (settings.prompt_column,)),
+            text_field("response_column", (settings.response_column,)),
+        ]
+        records = read_records(path, fields, unit=unit, on_bad_row=on_bad_row)
+        prompts, responses = records.columns
+        return self._prepare(prompts, responses, records.units)
+
+    def load_inputs(self, path: Path) -> TaskData:
+        """See `Task`.
+
+        Raises:
+            DataError: The file or a row of it is unusable.
+        """
+        records = read_records(path, [text_field("prompt_column", (self.settings.prompt_column,))])
+        return self._prepare(records.columns[0], None, records.units)
+
+    def synthetic(self) -> TaskData:
+        """See `Task`: long prompts with short responses, and the other way round."""
+        lengths = synthetic_lengths(self.max_length)
+        prompts = [" ".join(words) for words in synthetic_words(lengths)]
+        responses = [" ".join(words) for words in synthetic_words(lengths[::-1])]
+        return self._prepare(prompts, responses, one_unit_each(len(prompts)))
+
+    def per_record_loss(self, model: nn.Module, batch: TextBatch) -> torch.Tensor:
+        """Negative log-likelihood averaged over a record's own response, shape (b,)."""
+        losses, labels = _token_losses(model, batch)
+        tokens: torch.Tensor = (labels != IGNORED).sum(dim=1)
+        return losses.sum(dim=1) / tokens
+
+    def evaluate(self, model: nn.Module, data: TaskData, *, batch_size: int) -> dict[str, float]:
+        """Accuracy of the next token, perplexity over all responses' tokens, and mean loss."""
+        model.eval()
+        nll, hits, tokens, loss = 0.0, 0, 0, 0.0
+        with torch.no_grad():
+            for records in data.by_cost(batch_size):
+                batch = data.collate(records)
+                logits, labels = _response_logits(model, batch)
+                own = labels != IGNORED
+                losses = nn.functional.cross_entropy(logits[own], labels[own], reduction="none")
+                nll += float(losses.sum())
+                hits += int((logits[own].argmax(dim=-1) == labels[own]).sum())
+                tokens += int(own.sum())
+                loss += float(self.per_record_loss(model, batch).sum())
+        return {
+            "token_accuracy": hits / tokens,
+            "perplexity": math.exp(min(nll / tokens, 700.0)),  # e^710 is infinite
+            "loss": loss / data.records,
+        }
+
+    def predict(
+        self, model: nn.Module, inputs: TaskData, *, batch_size: int
+    ) -> list[dict[str, Any]]:
+        """The most likely response to each prompt."""
+        if not isinstance(model, LanguageModel):
+            raise ModelError("predict got a model of another task")
+        tokenizer = self.base.load_tokenizer()
+        responses: list[dict[str, Any]] = [{} for _ in range(inputs.records)]
+        model.eval()
+        for records in inputs.by_cost(batch_size):
+            batch = inputs.collate(records)
+            prompts = [
+                ids[own == 1]
+                for ids, own in zip(batch.input_ids, batch.attention_mask, strict=True)
+            ]
+            new = model.generate(
+                prompts,
+                max_new_tokens=self._room_after(max(len(prompt) for prompt in prompts)),
+                padding=padding_id(tokenizer),
+                end=tokenizer.eos_token_id,
+            )
+            for record, ids in zip(records, new, strict=True):
+                text = tokenizer.decode(ids, skip_special_tokens=True)
+                responses[record] = {"response": text.strip()}
+        return responses
+
+    def _prepare(
+        self,
+        prompts: Sequence[str],
+        responses: Sequence[str] | None,
+        units: Sequence[NDArray[np.int64]],
+    ) -> TaskData:
+        tokenizer = self.base.load_tokenizer()
+        rows: list[torch.Tensor] = []
+        labels: list[torch.Tensor] = []
+        for index, prompt in enumerate(prompts):
+            before = self._encode(tokenizer, self.settings.template.replace("{prompt}", prompt))
+            if tokenizer.bos_token_id is not None:
+                before = [tokenizer.bos_token_id, *before]
+            after: list[int] = []
+            room = self.max_length - 1  # one token at least is read, and one predicted
+            if responses is not None:
+                after = self._encode(tokenizer, responses[index])
+                if tokenizer.eos_token_id is not None:
+                    after = [*after[: room - 1], tokenizer.eos_token_id]
+                after = after[:room] or [padding_id(tokenizer)]
+            before = before[-(room + 1 - max(1, len(after))) :] or [padding_id(tokenizer)]
+            rows.append(torch.tensor([*before, *after], dtype=torch.int64))
+            labels.append(torch.tensor([*[IGNORED] * len(before), *after], dtype=torch.int64))
+        padding, cache = padding_id(tokenizer), RecordCache(self.cache_bytes)
+
+        def collate(records: NDArray[np.int64]) -> TextBatch:
+            padded, _ = pad([labels[record] for record in records], IGNORED)
+            return text_batch(
+                [rows[record] for record in records],
+                padded,
+                records,
+                padding=padding,
+                cache=cache,
+            )
+
+        return TaskData(collate=collate, units=units, record_cost=lengths_of(rows))
+
+    def _room_after(self, prompt_tokens: int) -> int:
+        """How long a response to a prompt of so many tokens may get, at least one token."""
+        wanted, positions = self.settings.max_new_tokens, text_positions(self.base.load_config())
+        if positions is None:
+            return wanted
+        return max(1, min(wanted, positions - self._virtual_tokens - prompt_tokens))
+
+    @staticmethod
+    def _encode(tokenizer: Any, text: str) -> list[int]:
+        ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _load_encoder(self) -> nn.Module:
+        return self.base.load_language_model()
+
+    def _facts(self) -> dict[str, Any]:
+        return {"template": self.settings.template}
+
+    def _assemble(
+        self, adapted: nn.Module, prefixes: Mapping[Modality, FrozenPrefix]
+    ) -> AdaptedModel:
+        return LanguageModel(adapted, prefixes)
+
+
+def _response_logits(model: nn.Module, batch: TextBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and the tokens that they predict, from the first response of the batch on.
+
+    Positions before it are of prompts alone, and cost an output layer each for nothing.
+    """
+    first = int((batch.labels != IGNORED).to(torch.int64).argmax(dim=1).min())
+    kept = batch.labels.shape[1] - first + 1
+    logits = model(batch, last_positions=kept)
+    return logits[:, :-1], batch.labels[:, first:]
+
+
+def _token_losses(model: nn.Module, batch: TextBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    logits, labels = _response_logits(model, batch)
+    losses = nn.functional.cross_entropy(
+        logits.transpose(1, 2), labels, reduction="none", ignore_index=IGNORED
+    )
+    return losses, labels

@@ -1,0 +1,89 @@
+"""One label a record, whatever the record is: loss, metrics and answers of every classifier."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fmfl_secure.task_settings import (
+    ImageClassificationSection,
+    ImageTextClassificationSection,
+    TextClassificationSection,
+)
+from fmfl_secure.tasks.adapter_task import AdapterTask
+from fmfl_secure.tasks.base import TaskData
+
+Settings = TypeVar(
+    "Settings",
+    bound=TextClassificationSection | ImageClassificationSection | ImageTextClassificationSection,
+)
+
+
+class ClassificationTask(AdapterTask[Settings]):
+    """Base of the tasks with one label a record."""
+
+    _features: ClassVar[str]  # what the head reads, in words
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All labels in order."""
+        return self.settings.labels
+
+    def per_record_loss(self, model: nn.Module, batch: Any) -> torch.Tensor:
+        """Cross-entropy of each record, shape (b,)."""
+        return nn.functional.cross_entropy(model(batch), batch.labels, reduction="none")
+
+    def evaluate(self, model: nn.Module, data: TaskData, *, batch_size: int) -> dict[str, float]:
+        """Accuracy, macro F1 over the labels that occur, and mean loss."""
+        logits = _logits(model, data, batch_size=batch_size)
+        predicted = logits.argmax(dim=1).numpy()
+        loss = nn.functional.cross_entropy(logits, torch.tensor(data.labels))
+        return {
+            "accuracy": float((predicted == data.labels).mean()),
+            "macro_f1": macro_f1(predicted, data.labels),
+            "loss": float(loss),
+        }
+
+    def predict(
+        self, model: nn.Module, inputs: TaskData, *, batch_size: int
+    ) -> list[dict[str, Any]]:
+        """Each record's label, and the probability of every label."""
+        probabilities = _logits(model, inputs, batch_size=batch_size).softmax(dim=1)
+        return [
+            {
+                "label": self.labels[int(row.argmax())],
+                "probabilities": dict(zip(self.labels, row.tolist(), strict=True)),
+            }
+            for row in probabilities
+        ]
+
+    def _facts(self) -> dict[str, Any]:
+        return {"labels": list(self.labels), "features": self._features}
+
+    def _indices(self, labels: list[str]) -> NDArray[np.int64]:
+        index_of = {name: index for index, name in enumerate(self.labels)}
+        return np.array([index_of[label] for label in labels], dtype=np.int64)
+
+
+def macro_f1(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
+    """The mean of the F1 scores of the labels that occur."""
+    scores = []
+    for label in np.unique(labels):
+        hit = float(((predicted == label) & (labels == label)).sum())
+        scores.append(2.0 * hit / float((predicted == label).sum() + (labels == label).sum()))
+    return float(np.mean(scores))
+
+
+def _logits(model: nn.Module, data: TaskData, *, batch_size: int) -> torch.Tensor:
+    """Logits of all records in order, shape (records, classes)."""
+    model.eval()
+    parts: list[torch.Tensor] = []
+    batches = data.by_cost(batch_size)
+    with torch.no_grad():
+        parts = [model(data.collate(records)) for records in batches]
+    logits = torch.cat(parts)
+    return logits[torch.from_numpy(np.argsort(np.concatenate(batches)))]

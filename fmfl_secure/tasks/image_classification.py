@@ -1,0 +1,107 @@
+"""Image classification: an image, one label; from a folder by label or a table of paths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fmfl_secure.data import (
+    Records,
+    image_field,
+    label_field,
+    read_image_folder,
+    read_records,
+)
+from fmfl_secure.models.architectures import Modality, feature_width
+from fmfl_secure.models.batches import ImageBatch
+from fmfl_secure.models.classifiers import ImageClassifier
+from fmfl_secure.models.prefix import FrozenPrefix, RecordCache
+from fmfl_secure.task_settings import ImageClassificationSection
+from fmfl_secure.tasks.base import TaskData, one_unit_each
+from fmfl_secure.tasks.classification import ClassificationTask
+from fmfl_secure.tasks.pictures import Pictures, synthetic_images
+
+
+class ImageClassification(ClassificationTask[ImageClassificationSection]):
+    """The task; see `AdapterTask`."""
+
+    _features = "first token or the tower's embedding, unit L2 norm"
+
+    def load(
+        self, path: Path, *, unit: str, on_bad_row: Literal["error", "skip"] = "error"
+    ) -> TaskData:
+        """See `Task`; a folder has a subfolder for each label, a table two columns.
+
+        Raises:
+            DataError: The data or a row of them are unusable.
+        """
+        records: Records
+        if path.is_dir():
+            records = read_image_folder(path, labels=self.labels, unit=unit, on_bad_row=on_bad_row)
+        else:
+            fields = [
+                self._image_field(path),
+                label_field("label_column", self.settings.label_column, self.labels),
+            ]
+            records = read_records(path, fields, unit=unit, on_bad_row=on_bad_row)
+        images, labels = records.columns
+        return self._prepare(images, self._indices(labels), records.units)
+
+    def load_inputs(self, path: Path) -> TaskData:
+        """See `Task`; a folder's own files, or a table.
+
+        Raises:
+            DataError: The data or a row of them are unusable.
+        """
+        if path.is_dir():
+            records = read_image_folder(path, labels=None, unit="record", on_bad_row="error")
+        else:
+            records = read_records(path, [self._image_field(path)])
+        images = records.columns[0]
+        return self._prepare(images, np.zeros(len(images), dtype=np.int64), records.units)
+
+    def synthetic(self) -> TaskData:
+        """See `Task`."""
+        images = synthetic_images()
+        labels = np.arange(len(images), dtype=np.int64) % len(self.labels)
+        return self._prepare(images, labels, one_unit_each(len(images)))
+
+    def _image_field(self, path: Path) -> Any:
+        return image_field("image_column", self.settings.image_column, path.parent)
+
+    def _prepare(
+        self,
+        images: Sequence[bytes],
+        labels: NDArray[np.int64],
+        units: Sequence[NDArray[np.int64]],
+    ) -> TaskData:
+        cache = RecordCache(self.cache_bytes)
+        pictures = Pictures(self.base, images, cache)
+
+        def collate(records: NDArray[np.int64]) -> ImageBatch:
+            return ImageBatch(
+                pixel_values=pictures.pixel_values(records),
+                labels=torch.from_numpy(labels[records]),
+                records=records.tolist(),
+                cache=cache,
+            )
+
+        cost = np.ones(len(images), dtype=np.int64)
+        return TaskData(collate=collate, units=units, record_cost=cost, labels=labels)
+
+    def _assemble(
+        self, adapted: nn.Module, prefixes: Mapping[Modality, FrozenPrefix]
+    ) -> ImageClassifier:
+        return ImageClassifier(
+            adapted,
+            prefixes,
+            width=feature_width(self.base.load_config(), "image"),
+            classes=len(self.labels),
+            features="embedding" if "text" in self.architecture.towers else "first-token",
+        )

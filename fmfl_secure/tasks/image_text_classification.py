@@ -1,0 +1,73 @@
+"""Image-text classification: an image and a text together, one label."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from torch import nn
+
+from fmfl_secure.data import image_field, label_field, read_records, text_field
+from fmfl_secure.models.architectures import Modality, feature_width
+from fmfl_secure.models.classifiers import PairClassifier
+from fmfl_secure.models.prefix import FrozenPrefix
+from fmfl_secure.task_settings import ImageTextClassificationSection
+from fmfl_secure.tasks.base import TaskData, one_unit_each
+from fmfl_secure.tasks.classification import ClassificationTask
+from fmfl_secure.tasks.pairs import PairTask
+
+
+class ImageTextClassification(
+    ClassificationTask[ImageTextClassificationSection], PairTask[ImageTextClassificationSection]
+):
+    """The task; see `AdapterTask`."""
+
+    _features = "embeddings of image and text, unit L2 norm each"
+
+    def load(
+        self, path: Path, *, unit: str, on_bad_row: Literal["error", "skip"] = "error"
+    ) -> TaskData:
+        """See `Task`.
+
+        Raises:
+            DataError: The file or a row of it is unusable.
+        """
+        fields = [
+            *self._pair_fields(path),
+            label_field("label_column", self.settings.label_column, self.labels),
+        ]
+        records = read_records(path, fields, unit=unit, on_bad_row=on_bad_row)
+        images, texts, labels = records.columns
+        return self.prepare_pairs(images, texts, self._indices(labels), records.units)
+
+    def load_inputs(self, path: Path) -> TaskData:
+        """See `Task`.
+
+        Raises:
+            DataError: The file or a row of it is unusable.
+        """
+        records = read_records(path, self._pair_fields(path))
+        images, texts = records.columns
+        labels = np.zeros(len(images), dtype=np.int64)
+        return self.prepare_pairs(images, texts, labels, records.units)
+
+    def synthetic(self) -> TaskData:
+        """See `Task`."""
+        images, texts = self.synthetic_pairs(self.max_length)
+        labels = np.arange(len(images), dtype=np.int64) % len(self.labels)
+        return self.prepare_pairs(images, texts, labels, one_unit_each(len(images)))
+
+    def _pair_fields(self, path: Path) -> list[Any]:
+        return [
+            image_field("image_column", self.settings.image_column, path.parent),
+            text_field("text_column", (self.settings.text_column,)),
+        ]
+
+    def _assemble(
+        self, adapted: nn.Module, prefixes: Mapping[Modality, FrozenPrefix]
+    ) -> PairClassifier:
+        config = self.base.load_config()
+        width = feature_width(config, "image") + feature_width(config, "text")
+        return PairClassifier(adapted, prefixes, width=width, classes=len(self.labels))

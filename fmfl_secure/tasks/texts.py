@@ -1,0 +1,78 @@
+"""Texts as rows of token ids, and rows as batches: what all tasks that read text share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fmfl_secure.models.batches import TextBatch
+from fmfl_secure.models.prefix import RecordCache
+
+IGNORED = -100  # no label here, in the convention of torch's cross-entropy
+
+_WORDS = ("the", "patient", "reports", "pain", "zxqv", "1234567", "æøå", ".")
+
+
+def padding_id(tokenizer: Any) -> int:
+    """The token that fills a row up; masked wherever it stands."""
+    return int(tokenizer.pad_token_id or 0)
+
+
+def tokenize(
+    tokenizer: Any, texts: Sequence[str], *, max_length: int, fixed_length: bool = False
+) -> list[torch.Tensor]:
+    """Token ids of each text, int64, at most `max_length` of them, or exactly so many."""
+    settings = {"padding": "max_length"} if fixed_length else {}
+    encoded = tokenizer(list(texts), truncation=True, max_length=max_length, **settings)
+    # Some tokenizers leave nothing of a text: the model still has to see something.
+    padding = padding_id(tokenizer)
+    return [torch.tensor(ids or [padding], dtype=torch.int64) for ids in encoded["input_ids"]]
+
+
+def pad(rows: Sequence[torch.Tensor], value: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows filled up at their ends, and a mask of what is their own; int64, shape (b, tokens)."""
+    padded = nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=value)
+    lengths = torch.tensor([len(row) for row in rows])
+    mask = (torch.arange(padded.shape[1]) < lengths.unsqueeze(1)).to(torch.int64)
+    return padded, mask
+
+
+def text_batch(
+    rows: Sequence[torch.Tensor],
+    labels: torch.Tensor,
+    records: NDArray[np.int64],
+    *,
+    padding: int,
+    cache: RecordCache,
+) -> TextBatch:
+    """A batch of these rows, which are those of `records`."""
+    input_ids, mask = pad(rows, padding)
+    return TextBatch(
+        input_ids=input_ids,
+        attention_mask=mask,
+        labels=labels,
+        records=records.tolist(),
+        cache=cache,
+    )
+
+
+def lengths_of(rows: Sequence[torch.Tensor]) -> NDArray[np.int64]:
+    """Length of each row."""
+    return np.array([len(row) for row in rows], dtype=np.int64)
+
+
+def synthetic_lengths(max_length: int) -> list[int]:
+    """Words of eight texts: from one to far beyond what is kept."""
+    return [1, 2, 3, 5, 8, 13, 40, 2 * max_length]
+
+
+def synthetic_words(lengths: Sequence[int]) -> list[list[str]]:
+    """Texts of so many words, some of which every tokenizer has to split."""
+    generator = np.random.default_rng(20260101)
+    words = np.array(_WORDS)
+    return [[str(word) for word in generator.choice(words, size=n)] for n in lengths]

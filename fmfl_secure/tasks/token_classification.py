@@ -1,0 +1,210 @@
+"""Token classification: words with a tag each, for clinical entities or de-identification."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fmfl_secure.data import check_equally_many, read_records, tags_field, words_field
+from fmfl_secure.errors import ModelError
+from fmfl_secure.models.architectures import Modality, feature_width
+from fmfl_secure.models.batches import TextBatch
+from fmfl_secure.models.classifiers import TokenClassifier
+from fmfl_secure.models.prefix import FrozenPrefix, RecordCache
+from fmfl_secure.task_settings import TokenClassificationSection
+from fmfl_secure.tasks.adapter_task import AdapterTask
+from fmfl_secure.tasks.base import TaskData, one_unit_each
+from fmfl_secure.tasks.entities import entity_scores
+from fmfl_secure.tasks.texts import (
+    IGNORED,
+    lengths_of,
+    pad,
+    padding_id,
+    synthetic_lengths,
+    synthetic_words,
+    text_batch,
+)
+
+
+class TokenClassification(AdapterTask[TokenClassificationSection]):
+    """The task; see `AdapterTask`.
+
+    A word is judged by its first token. Words beyond `max_length` tokens are not learned from, and
+    count as predicted `O`.
+    """
+
+    def load(
+        self, path: Path, *, unit: str, on_bad_row: Literal["error", "skip"] = "error"
+    ) -> TaskData:
+        """See `Task`.
+
+        Raises:
+            DataError: The file or a row of it is unusable.
+        """
+        records = read_records(
+            path,
+            [self._words_field, tags_field("tags_column", self.settings.tags_column, self._tags)],
+            unit=unit,
+            on_bad_row=on_bad_row,
+            check=check_equally_many,
+        )
+        words, tags = records.columns
+        return self._prepare(words, tags, records.units)
+
+    def load_inputs(self, path: Path) -> TaskData:
+        """See `Task`.
+
+        Raises:
+            DataError: The file or a row of it is unusable.
+        """
+        records = read_records(path, [self._words_field])
+        words = records.columns[0]
+        return self._prepare(words, [[0] * len(own) for own in words], records.units)
+
+    def synthetic(self) -> TaskData:
+        """See `Task`."""
+        words = synthetic_words(synthetic_lengths(self.max_length))
+        generator = np.random.default_rng(20260102)
+        tags = [generator.integers(len(self._tags), size=len(own)).tolist() for own in words]
+        return self._prepare(words, tags, one_unit_each(len(words)))
+
+    def per_record_loss(self, model: nn.Module, batch: TextBatch) -> torch.Tensor:
+        """Cross-entropy averaged over a record's own words, shape (b,)."""
+        losses = nn.functional.cross_entropy(
+            model(batch).transpose(1, 2), batch.labels, reduction="none", ignore_index=IGNORED
+        )
+        words = (batch.labels != IGNORED).sum(dim=1)
+        return losses.sum(dim=1) / words.clamp(min=1)
+
+    def evaluate(self, model: nn.Module, data: TaskData, *, batch_size: int) -> dict[str, float]:
+        """Entity F1, precision and recall, accuracy of tags by word, and mean loss."""
+        predicted, loss = self._answer(model, data, batch_size=batch_size)
+        truth = [[self._tags[tag] for tag in own] for own in data.tags]
+        pairs = zip(truth, predicted, strict=True)
+        right = sum(a == b for own, guess in pairs for a, b in zip(own, guess, strict=True))
+        return {
+            **entity_scores(truth, predicted),
+            "accuracy": right / sum(len(own) for own in truth),
+            "loss": loss,
+        }
+
+    def predict(
+        self, model: nn.Module, inputs: TaskData, *, batch_size: int
+    ) -> list[dict[str, Any]]:
+        """A tag for each of a record's words."""
+        predicted, _ = self._answer(model, inputs, batch_size=batch_size)
+        return [{"tags": tags} for tags in predicted]
+
+    def _answer(
+        self, model: nn.Module, data: TaskData, *, batch_size: int
+    ) -> tuple[list[list[str]], float]:
+        """Tags of all records in order, and the mean loss against the tags that data has."""
+        answers = [["O"] * len(words) for words in data.words]
+        loss = 0.0
+        model.eval()
+        with torch.no_grad():
+            for records in data.by_cost(batch_size):
+                batch = data.collate(records)
+                chosen = model(batch).argmax(dim=-1)
+                loss += float(self.per_record_loss(model, batch).sum())
+                for row, record in enumerate(records):
+                    for word, token in enumerate(data.words[record]):
+                        if token >= 0:
+                            answers[record][word] = self._tags[int(chosen[row, token])]
+        return answers, loss / data.records
+
+    def _prepare(
+        self,
+        words: Sequence[Sequence[str]],
+        tags: Sequence[Sequence[int]],
+        units: Sequence[NDArray[np.int64]],
+    ) -> TaskData:
+        tokenizer = self._load_tokenizer()
+        rows: list[torch.Tensor] = []
+        labels: list[torch.Tensor] = []
+        first: list[NDArray[np.int64]] = []
+        for own, tag in zip(words, tags, strict=True):
+            encoded = tokenizer(
+                " ".join(own),
+                truncation=True,
+                max_length=self.max_length,
+                return_offsets_mapping=True,
+            )
+            rows.append(torch.tensor(encoded["input_ids"], dtype=torch.int64))
+            first.append(_first_tokens(own, encoded["offset_mapping"]))
+            label = torch.full((len(rows[-1]),), IGNORED)
+            for token, own_tag in zip(first[-1], tag, strict=True):
+                if token >= 0:
+                    label[token] = own_tag
+            labels.append(label)
+        padding, cache = padding_id(tokenizer), RecordCache(self.cache_bytes)
+
+        def collate(records: NDArray[np.int64]) -> TextBatch:
+            padded, _ = pad([labels[record] for record in records], IGNORED)
+            return text_batch(
+                [rows[record] for record in records],
+                padded,
+                records,
+                padding=padding,
+                cache=cache,
+            )
+
+        return TaskData(
+            collate=collate,
+            units=units,
+            record_cost=lengths_of(rows),
+            words=first,
+            tags=tags,
+        )
+
+    def _load_tokenizer(self) -> Any:
+        tokenizer = self.base.load_tokenizer()
+        if not tokenizer.is_fast:
+            raise ModelError(
+                f"the tokenizer in {self.base.path} does not say which word a token is of",
+                hint="Save a tokenizer.json beside the model, with save_pretrained of a fast one.",
+            )
+        return tokenizer
+
+    @property
+    def _tags(self) -> tuple[str, ...]:
+        return self.settings.tags
+
+    @property
+    def _words_field(self) -> Any:
+        return words_field("tokens_column", self.settings.tokens_column)
+
+    def _facts(self) -> dict[str, Any]:
+        return {"tags": list(self._tags), "features": "own token, unit L2 norm"}
+
+    def _assemble(
+        self, adapted: nn.Module, prefixes: Mapping[Modality, FrozenPrefix]
+    ) -> TokenClassifier:
+        width = feature_width(self.base.load_config(), "text")
+        return TokenClassifier(adapted, prefixes, width=width, classes=len(self._tags))
+
+
+def _first_tokens(words: Sequence[str], spans: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+    """The first token of each word; -1 where the tokenizer left nothing of it, or it was cut.
+
+    Args:
+        words: As they stand in the text, with a space between them.
+        spans: First character of each token, and the one after its last; equal for none. Some
+            tokenizers count the space before a word as its own, so the last character decides.
+    """
+    found = np.full(len(words), -1, dtype=np.int64)
+    tokens = [token for token, (begin, end) in enumerate(spans) if end > begin]
+    ends = np.array([spans[token][1] for token in tokens], dtype=np.int64)
+    start = 0
+    for word, text in enumerate(words):
+        index = int(np.searchsorted(ends, start, side="right"))
+        if index < len(ends) and ends[index] <= start + len(text):
+            found[word] = tokens[index]
+        start += len(text) + 1
+    return found

@@ -1,0 +1,101 @@
+"""Architecture x adapter x task: what the table says works passes the gate, trains and reopens.
+
+`docs/models.md` names these tests. A few combinations run by default, all of them under `slow`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from task_cases import TASKS, randomise, task_on
+from tiny_models import MODEL_TYPES
+
+from fmfl_secure.errors import ModelError
+from fmfl_secure.models.adapters import ADAPTER_KINDS, adapter_bytes
+from fmfl_secure.models.architectures import ARCHITECTURES
+from fmfl_secure.models.support import TASK_MODALITIES, refusal
+from privacy.admission import check_admission
+
+EVERYTHING = [(m, a, t) for t in TASKS for m in MODEL_TYPES for a in ADAPTER_KINDS]
+WORKS = [case for case in EVERYTHING if refusal(*case) is None]
+REFUSED = [case for case in EVERYTHING if refusal(*case) is not None]
+# By default: every architecture, adapter and task once at least.
+DEFAULT = {
+    ("bert", "full", "text-classification"),
+    ("roberta", "ia3", "text-classification"),
+    ("distilbert", "prompt", "token-classification"),
+    ("modernbert", "lora", "token-classification"),
+    ("gpt2", "rolora", "causal-lm"),
+    ("llama", "prefix", "causal-lm"),
+    ("mistral", "norms", "causal-lm"),
+    ("qwen2", "bitfit", "text-classification"),
+    ("qwen3", "ia3", "causal-lm"),
+    ("vit", "ffa-lora", "image-classification"),
+    ("deit", "head", "image-classification"),
+    ("clip", "lora", "image-text"),
+    ("siglip", "head", "image-text"),
+    ("clip", "bitfit", "image-text-classification"),
+}
+
+
+def test_the_tables_name_the_same_things() -> None:
+    assert set(MODEL_TYPES) == set(ARCHITECTURES)
+    assert set(TASKS) == set(TASK_MODALITIES)
+    assert set(WORKS) >= DEFAULT
+    for place, names in enumerate((MODEL_TYPES, ADAPTER_KINDS, TASKS)):
+        assert {case[place] for case in DEFAULT} == set(names)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "adapter", "kind"),
+    [
+        pytest.param(*case, id="-".join(case), marks=() if case in DEFAULT else pytest.mark.slow)
+        for case in WORKS
+    ],
+)
+def test_works(tiny_models, tmp_path: Path, model_type: str, adapter: str, kind: str) -> None:
+    """The gate passes with random adapters, values survive their files, and answers with them."""
+    task = task_on(tiny_models(model_type), kind, adapter)
+    model = task.build_model(seed=1)
+    data = task.synthetic()
+    for round_number in task.distinct_rounds:
+        task.begin_round(model, round_number)
+        check_admission(
+            model,
+            loss=task.per_record_loss,
+            collate=data.collate,
+            records=data.records,
+            physical_batch_size=5,
+        )
+        randomise(model, seed=round_number)
+    task.save_adapter(model, tmp_path / "adapter")
+    opened = task.open_adapter(tmp_path / "adapter")
+    # Classification heads give a prediction; everything gives a loss.
+    everyone = np.arange(data.records)
+    with torch.no_grad():
+        expected = task.per_record_loss(model.eval(), data.collate(everyone))
+        fresh = task.synthetic()
+        actual = task.per_record_loss(opened, fresh.collate(everyone))
+        untrained = task.build_model(seed=1).eval()
+        before = task.per_record_loss(untrained, task.synthetic().collate(everyone))
+    assert torch.allclose(actual, expected, atol=1e-4, rtol=1e-4)
+    assert (expected - before).abs().max() > 1e-4, "an adapter that does nothing proves nothing"
+    answers = task.predict(opened, fresh, batch_size=3)
+    assert len(answers) == data.records
+    metrics = task.evaluate(opened, fresh, batch_size=3)
+    assert all(np.isfinite(value) for value in metrics.values())
+    assert metrics["loss"] == pytest.approx(float(expected.mean()), rel=1e-3)
+    again = task.build_model(seed=1)
+    assert adapter_bytes(task.build_model(seed=1)) == adapter_bytes(again)
+
+
+@pytest.mark.parametrize("case", REFUSED, ids="-".join)
+def test_refused(tiny_models, case: tuple[str, str, str]) -> None:
+    """What the table refuses is refused by name before anything is loaded."""
+    model_type, adapter, kind = case
+    with pytest.raises(ModelError, match=f"{kind} with '{adapter}' on '{model_type}'") as error:
+        task_on(tiny_models(model_type), kind, adapter).build_model(seed=1)
+    assert error.value.hint.startswith("Use ")

@@ -1,0 +1,57 @@
+"""A task of every kind on any tiny model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fmfl_secure.models import AdapterSpec, Layout, find_base_model
+from fmfl_secure.task_settings import (
+    CausalLMSection,
+    ImageClassificationSection,
+    ImageTextClassificationSection,
+    ImageTextSection,
+    TextClassificationSection,
+    TokenClassificationSection,
+)
+from fmfl_secure.tasks import Task, make_task
+
+TASKS: dict[str, Any] = {
+    "text-classification": TextClassificationSection(
+        text_columns=("text",), label_column="label", labels=("no", "yes")
+    ),
+    "token-classification": TokenClassificationSection(entities=("NAME", "DATE")),
+    "causal-lm": CausalLMSection(max_new_tokens=5),
+    "image-classification": ImageClassificationSection(labels=("dark", "bright")),
+    "image-text": ImageTextSection(anchors=("alpha beta", "gamma", "nu xi pi")),
+    "image-text-classification": ImageTextClassificationSection(labels=("no", "yes")),
+}
+
+
+def task_on(
+    folder: Path,
+    settings: str | Any,
+    adapter: str = "lora",
+    *,
+    max_length: int = 24,
+    cache_bytes: int = 1 << 24,
+    **spec: Any,
+) -> Task:
+    """A task on the model in a folder."""
+    chosen = {"rank": 2, "alpha": 8.0, "last_layers": 0, "target_modules": (), "virtual_tokens": 3}
+    return make_task(
+        TASKS[settings] if isinstance(settings, str) else settings,
+        base=find_base_model(str(folder)),
+        adapter=AdapterSpec(kind=adapter, **{**chosen, **spec}),
+        max_length=max_length,
+        cache_bytes=cache_bytes,
+    )
+
+
+def randomise(model: Any, seed: int = 0, scale: float = 0.1) -> None:
+    """Stands for training: many adapters start as no change, and then nothing depends on them."""
+    layout = Layout.of(model)
+    moved = np.random.default_rng(seed).normal(0, scale, layout.size)
+    layout.unflatten_into(model, layout.flatten(model) + moved)

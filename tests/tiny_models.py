@@ -1,0 +1,157 @@
+"""One untrained model of every architecture: width 32, two layers, made in a moment."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from support import WORDS
+
+MODEL_TYPES = (
+    "bert", "roberta", "distilbert", "modernbert", "gpt2", "llama", "mistral", "qwen2", "qwen3",
+    "vit", "deit", "clip", "siglip",
+)  # fmt: skip
+IMAGE_SIZE = 16
+POSITIONS = 64
+
+
+def write_tiny(folder: Path, model_type: str, *, seed: int = 3) -> Path:
+    """Write a model with its tokenizer and image processor, as far as it has any."""
+    import torch
+    import transformers
+
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary = 0
+    if model_type not in {"vit", "deit"}:
+        byte_level = model_type in {"gpt2", "llama", "mistral", "qwen2", "qwen3"}
+        vocabulary = write_byte_tokenizer(folder) if byte_level else write_word_tokenizer(folder)
+    if model_type in {"vit", "deit", "clip", "siglip"}:
+        (folder / "preprocessor_config.json").write_text(
+            json.dumps(
+                {
+                    "image_processor_type": "ViTImageProcessor",
+                    "do_resize": True,
+                    "size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+                    "image_mean": [0.5] * 3,
+                    "image_std": [0.5] * 3,
+                }
+            )
+        )
+    config = tiny_config(model_type, vocabulary)
+    causal = model_type in {"gpt2", "llama", "mistral", "qwen2", "qwen3"}
+    kind = transformers.AutoModelForCausalLM if causal else transformers.AutoModel
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = kind.from_config(config)
+    # As trained weights are: those of a fresh model are so small that nothing matters to anything.
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1 and "logit" not in name:
+                parameter.mul_(5.0)
+    model.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def tiny_config(model_type: str, vocabulary: int) -> Any:
+    """A configuration of width 32 and two layers."""
+    import transformers
+
+    sizes = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    }
+    text = {**sizes, "vocab_size": vocabulary, "max_position_embeddings": POSITIONS}
+    image = {**sizes, "image_size": IMAGE_SIZE, "patch_size": 8}
+    special = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+    match model_type:
+        case "bert":
+            settings = text
+        case "roberta":
+            settings = {**text, **special, "max_position_embeddings": POSITIONS + 1}
+        case "distilbert":
+            settings = {
+                "vocab_size": vocabulary, "dim": 32, "n_layers": 2, "n_heads": 2,
+                "hidden_dim": 64, "max_position_embeddings": POSITIONS,
+            }  # fmt: skip
+        case "modernbert":
+            settings = {**text, **special, "cls_token_id": 2, "sep_token_id": 3}
+        case "gpt2":
+            settings = {
+                "vocab_size": vocabulary, "n_embd": 32, "n_layer": 2, "n_head": 2,
+                "n_positions": POSITIONS, "bos_token_id": 256, "eos_token_id": 256,
+            }  # fmt: skip
+        case "llama":
+            settings = text
+        case "mistral" | "qwen2":
+            settings = {**text, "num_key_value_heads": 1}
+        case "qwen3":
+            settings = {**text, "num_key_value_heads": 1, "head_dim": 16}
+        case "vit" | "deit":
+            settings = image
+        case "clip":
+            settings = {
+                "text_config": {**text, **special, "projection_dim": 24},
+                "vision_config": {**image, "projection_dim": 24},
+                "projection_dim": 24,
+            }
+        case "siglip":
+            settings = {
+                "text_config": {**text, **special, "projection_size": 32},
+                "vision_config": image,
+            }
+        case _:
+            raise ValueError(model_type)
+    return transformers.AutoConfig.for_model(model_type, **settings)
+
+
+def write_word_tokenizer(folder: Path) -> int:
+    """Whole words and single letters; returns the size of the vocabulary."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    letters = [p + c for p in ("", "##") for c in "abcdefghijklmnopqrstuvwxyz0123456789."]
+    vocabulary = {w: i for i, w in enumerate([*special, *WORDS, *letters])}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+    ).save_pretrained(folder)
+    return len(vocabulary)
+
+
+def write_byte_tokenizer(folder: Path) -> int:
+    """Bytes, an end of text, and no padding token, as GPT-2; returns the vocabulary's size."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {c: i for i, c in enumerate(alphabet)} | {"<|end|>": len(alphabet)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>").save_pretrained(folder)
+    return len(vocabulary) + 8  # room for tokens that an architecture's own tokenizer adds
+
+
+def png(*, seed: int, size: int = 12, bright: bool = False) -> bytes:
+    """A small image of noise, on a bright or a dark ground."""
+    from PIL import Image
+
+    generator = np.random.default_rng(seed)
+    values = generator.integers(0, 120, size=(size, size, 3)) + (120 if bright else 0)
+    buffer = io.BytesIO()
+    Image.fromarray(values.astype(np.uint8)).save(buffer, format="PNG")
+    return buffer.getvalue()
