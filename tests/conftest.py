@@ -55,6 +55,7 @@ def places(request: pytest.FixtureRequest, tmp_path: Path) -> Places:
     return PostgresPlaces(request.getfixturevalue("postgres"))
 
 
+@pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory):
     """Finds the folder of a tiny model of any architecture, made when first asked for."""
     from tiny_models import write_tiny
