@@ -1,6 +1,6 @@
-"""The federation's settings (`federation.toml`) and a site's own (`site.toml`).
+"""The federation's settings (`federation.toml`), a site's own (`site.toml`), a custodian's.
 
-Both are read strictly: an unknown key, a wrong type or a value out of range is refused with its
+All are read strictly: an unknown key, a wrong type or a value out of range is refused with its
 place in the file. A federation's settings are public and the same for everyone; what a site
 allows, and where its data lie, is in the site's file and never leaves it.
 """
@@ -149,10 +149,12 @@ class AggregationSection(_Section, frozen=True, forbid_unknown_fields=True, kw_o
     Attributes:
         suite: Public name of the encryption suite.
         bits: Bits a value is quantised to.
+        custodians: Names of parties who must all agree before a sum opens; usually none.
     """
 
     suite: Literal["ckks-collective", "ckks-pk"] = "ckks-collective"
     bits: Annotated[int, msgspec.Meta(ge=2, le=24)] = 16
+    custodians: Annotated[tuple[Name, ...], msgspec.Meta(max_length=16)] = ()
 
 
 class EvaluationSection(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -201,6 +203,7 @@ class FederationConfig(_Section, frozen=True, forbid_unknown_fields=True, kw_onl
         reserved = sorted(set(names) & set(ROLE_NAMES))
         if reserved:
             raise ValueError(f"no site can be named {reserved[0]}: another party is")
+        self._check_custodians(names)
         if len(names) < self.federation.min_sites:
             raise ValueError(
                 f"{len(names)} sites are listed, fewer than min_sites = {self.federation.min_sites}"
@@ -218,6 +221,16 @@ class FederationConfig(_Section, frozen=True, forbid_unknown_fields=True, kw_onl
                 "evaluation.data is not declared public: set evaluation.visibility = 'public' if "
                 "exact figures computed on it may be published, or leave evaluation.data empty"
             )
+
+    def _check_custodians(self, sites: list[str]) -> None:
+        custodians = self.aggregation.custodians
+        if len(set(custodians)) != len(custodians):
+            raise ValueError("aggregation.custodians has a name twice")
+        taken = sorted(set(custodians) & {*sites, *ROLE_NAMES})
+        if taken:
+            raise ValueError(f"no custodian can be named {taken[0]}: another party is")
+        if custodians and self.aggregation.suite != "ckks-collective":
+            raise ValueError("aggregation.custodians need aggregation.suite = 'ckks-collective'")
 
     @property
     def digest(self) -> str:
@@ -271,7 +284,25 @@ class SiteConfig(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True
     policy: SitePolicy = SitePolicy()
 
 
-_Config = TypeVar("_Config", FederationConfig, SiteConfig)
+class CustodianPolicy(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[policy]` of `custodian.toml`: what a custodian agrees to.
+
+    Attributes:
+        min_sites: Smallest cohort whose sum it lets open, at least 3.
+        last_round: Of any run; no later round opens. 0 sets no limit.
+    """
+
+    min_sites: Annotated[int, msgspec.Meta(ge=3)] = 3
+    last_round: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+class CustodianConfig(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All of `custodian.toml`."""
+
+    policy: CustodianPolicy = CustodianPolicy()
+
+
+_Config = TypeVar("_Config", FederationConfig, SiteConfig, CustodianConfig)
 
 
 def load_federation(path: Path) -> FederationConfig:
@@ -290,6 +321,15 @@ def load_site(path: Path) -> SiteConfig:
         ConfigError: It is not there, not TOML, or a setting is unknown or wrong.
     """
     return _load(path, SiteConfig)
+
+
+def load_custodian(path: Path) -> CustodianConfig:
+    """Read `custodian.toml`.
+
+    Raises:
+        ConfigError: It is not there, not TOML, or a setting is unknown or wrong.
+    """
+    return _load(path, CustodianConfig)
 
 
 def _load(path: Path, kind: type[_Config]) -> _Config:

@@ -175,6 +175,7 @@ class Site:
             pinned=self._members.pinned,
             journal=self._journal,
             min_cohort=self._settings.policy.min_sites,
+            custodians=self._config.aggregation.custodians,
         )
         plan = attempt.plan
         self._layout.require((s.name, s.size) for s in plan.quantization.segments)
