@@ -1,6 +1,6 @@
-"""The federation's settings (`federation.toml`) and a site's own (`site.toml`).
+"""The federation's settings (`federation.toml`), a site's own (`site.toml`), a custodian's.
 
-Both are read strictly: an unknown key, a wrong type or a value out of range is refused with its
+All are read strictly: an unknown key, a wrong type or a value out of range is refused with its
 place in the file. A federation's settings are public and the same for everyone; what a site
 allows, and where its data lie, is in the site's file and never leaves it.
 """
@@ -154,10 +154,12 @@ class AggregationSection(Section, frozen=True, forbid_unknown_fields=True, kw_on
     Attributes:
         suite: Public name of the encryption suite.
         bits: Bits a value is quantised to.
+        custodians: Names of parties who must all agree before a sum opens; usually none.
     """
 
     suite: Literal["ckks-collective", "ckks-pk"] = "ckks-collective"
     bits: Annotated[int, msgspec.Meta(ge=2, le=24)] = 16
+    custodians: Annotated[tuple[Name, ...], msgspec.Meta(max_length=16)] = ()
 
 
 class EvaluationSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -208,6 +210,7 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
         reserved = sorted(set(names) & set(ROLE_NAMES))
         if reserved:
             raise ValueError(f"no site can be named {reserved[0]}: another party is")
+        self._check_custodians(names)
         if len(names) < self.federation.min_sites:
             raise ValueError(
                 f"{len(names)} sites are listed, fewer than min_sites = {self.federation.min_sites}"
@@ -265,6 +268,16 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
     def rank_of(self, name: str) -> int:
         """Rank of a site's low-rank adapter."""
         return next(s.rank for s in self.sites if s.name == name) or self.adapter.rank
+
+    def _check_custodians(self, sites: list[str]) -> None:
+        custodians = self.aggregation.custodians
+        if len(set(custodians)) != len(custodians):
+            raise ValueError("aggregation.custodians has a name twice")
+        taken = sorted(set(custodians) & {*sites, *ROLE_NAMES})
+        if taken:
+            raise ValueError(f"no custodian can be named {taken[0]}: another party is")
+        if custodians and self.aggregation.suite != "ckks-collective":
+            raise ValueError("aggregation.custodians need aggregation.suite = 'ckks-collective'")
 
     @property
     def digest(self) -> str:
@@ -340,7 +353,25 @@ class SiteConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only=True)
         return Dataset(self.data.name, cap)
 
 
-_Config = TypeVar("_Config", FederationConfig, SiteConfig)
+class CustodianPolicy(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[policy]` of `custodian.toml`: what a custodian agrees to.
+
+    Attributes:
+        min_sites: Smallest cohort whose sum it lets open, at least 3.
+        last_round: Of any run; no later round opens. 0 sets no limit.
+    """
+
+    min_sites: Annotated[int, msgspec.Meta(ge=3)] = 3
+    last_round: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+class CustodianConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All of `custodian.toml`."""
+
+    policy: CustodianPolicy = CustodianPolicy()
+
+
+_Config = TypeVar("_Config", FederationConfig, SiteConfig, CustodianConfig)
 
 
 def load_federation(path: Path) -> FederationConfig:
@@ -359,6 +390,15 @@ def load_site(path: Path) -> SiteConfig:
         ConfigError: It is not there, not TOML, or a setting is unknown or wrong.
     """
     return _load(path, SiteConfig)
+
+
+def load_custodian(path: Path) -> CustodianConfig:
+    """Read `custodian.toml`.
+
+    Raises:
+        ConfigError: It is not there, not TOML, or a setting is unknown or wrong.
+    """
+    return _load(path, CustodianConfig)
 
 
 def _load(path: Path, kind: type[_Config]) -> _Config:

@@ -111,20 +111,28 @@ class Coordinator:
             training_digest=self._config.digest,
             min_cohort=self._config.federation.min_sites,
             key_agreement=self._key_agreement,
+            custodians=tuple(
+                self._members.custodians[name] for name in self._config.aggregation.custodians
+            ),
         )
         message = self._protocol.plan(plan)
         self.store.begin_attempt(round_number, attempt, message)
         return plan, message
 
     def fix_cohort(
-        self, plan: RoundPlan, message: bytes, announcement: bytes, readies: Iterable[bytes]
+        self,
+        plan: RoundPlan,
+        message: bytes,
+        announcement: bytes,
+        readies: Iterable[bytes],
+        custodians: Iterable[bytes] = (),
     ) -> bytes:
         """Fix an attempt's cohort (step 4).
 
         Raises:
             AggregationError: A message does not hold or too few sites are ready.
         """
-        cohort = self._protocol.cohort(message, announcement, readies)
+        cohort = self._protocol.cohort(message, announcement, readies, custodians)
         self.store.fix_cohort(plan.round, plan.attempt, cohort)
         return cohort
 

@@ -240,7 +240,7 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         rounds: Every round so far.
         initial_metrics: Before the first round, on the public evaluation set.
         evaluation: File name of that set; empty without one.
-        identities: Fingerprints of coordinator, aggregator and decryptor.
+        identities: Fingerprints of coordinator, aggregator, decryptor and custodians.
         versions: Of this project and the libraries it rests on.
         audit: The empirical audit of these settings, if one was made.
     """

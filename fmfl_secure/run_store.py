@@ -258,8 +258,8 @@ class Transcript:
             "sha256": hashlib.sha256(message).hexdigest(),
             **more,
         }
-        # A seed opens a self-mask: it is shown by digest only.
-        if kind != "opening" and len(message) <= _FULL_MESSAGE_BYTES:
+        # A seed opens a self-mask, an approval a custodian's: they are shown by digest only.
+        if kind not in {"opening", "approval"} and len(message) <= _FULL_MESSAGE_BYTES:
             line["message"] = base64.b64encode(message).decode()
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, separators=(",", ":")) + "\n")

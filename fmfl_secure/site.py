@@ -213,6 +213,7 @@ class Site:
             pinned=self._members.pinned,
             journal=self._journal,
             min_cohort=self._settings.policy.min_sites,
+            custodians=self._config.aggregation.custodians,
         )
         plan = attempt.plan
         layout = self._task.begin_round(self._model, plan.round)

@@ -47,6 +47,22 @@ non_private = "refuse"           # runs without noise on private data; "exhaust"
 """
 
 
+def custodian_toml(name: str, min_sites: int) -> str:
+    """A custodian's own file.
+
+    Args:
+        name: The custodian.
+        min_sites: Smallest cohort whose sum it lets open.
+    """
+    return f"""\
+# {name}: this custodian's own file. No sum opens without its word.
+
+[policy]
+min_sites = {min_sites}     # smallest cohort whose sum it lets open, at least 3
+# last_round = 10   # let no round after this one open
+"""
+
+
 def federation_toml(name: str, sites: int) -> str:
     """A federation's public settings, with every choice explained."""
     entries = "\n".join(
@@ -101,6 +117,7 @@ physical_batch_size = 64 # records in memory at once; cannot touch privacy
 [aggregation]
 suite = "ckks-collective"
 bits = 16                # a value is quantised to
+custodians = []          # parties besides, such as ["board"], who must all agree to every sum
 
 [evaluation]
 data = ""                # a held-out file that figures may be published on

@@ -8,6 +8,8 @@
       decryptor/                  identity.pem, journal.sqlite
       sites/NAME/                 site.toml, identity.pem, storage.key, members.json (pinned),
                                   ledger.sqlite, journal.sqlite, updates.sqlite, anchors.sqlite
+      custodians/NAME/            custodian.toml, identity.pem, members.json (pinned),
+                                  journal.sqlite; only if the settings name any
 
 In the embedded engine all folders lie side by side; nothing in one refers to another's, and each
 may move to a machine of its own.
@@ -17,7 +19,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -25,7 +27,7 @@ import msgspec
 from aggregation import Identity, PublicIdentity
 from fmfl_secure.config import FederationConfig, SiteBudget, load_federation, load_site
 from fmfl_secure.errors import ConfigError
-from fmfl_secure.templates import site_toml
+from fmfl_secure.templates import custodian_toml, site_toml
 from privacy import Ledger
 from privacy.accounting import filter_orders
 from privacy.storage import without_secrets
@@ -40,6 +42,7 @@ class _MembersFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     aggregator: str
     decryptor: str
     sites: dict[str, str]
+    custodians: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +54,20 @@ class Members:
         aggregator: Who adds.
         decryptor: Who opens sums.
         sites: By name.
+        custodians: By name; usually none.
     """
 
     coordinator: PublicIdentity
     aggregator: PublicIdentity
     decryptor: PublicIdentity
     sites: dict[str, PublicIdentity]
+    custodians: dict[str, PublicIdentity] = field(default_factory=dict)
 
     @property
     def pinned(self) -> dict[str, PublicIdentity]:
         """All but the coordinator, by name: what a role checks a plan against."""
         roles = {AGGREGATOR: self.aggregator, DECRYPTOR: self.decryptor}
-        return roles | self.sites
+        return roles | self.custodians | self.sites
 
     def encode(self) -> bytes:
         """The file's form."""
@@ -71,6 +76,7 @@ class Members:
             aggregator=self.aggregator.text,
             decryptor=self.decryptor.text,
             sites={name: identity.text for name, identity in self.sites.items()},
+            custodians={name: identity.text for name, identity in self.custodians.items()},
         )
         return msgspec.json.format(msgspec.json.encode(file), indent=2) + b"\n"
 
@@ -93,6 +99,9 @@ class Members:
             aggregator=PublicIdentity.parse(AGGREGATOR, file.aggregator),
             decryptor=PublicIdentity.parse(DECRYPTOR, file.decryptor),
             sites={name: PublicIdentity.parse(name, text) for name, text in file.sites.items()},
+            custodians={
+                name: PublicIdentity.parse(name, text) for name, text in file.custodians.items()
+            },
         )
 
 
@@ -123,6 +132,10 @@ class Workspace:
     def site(self, name: str) -> Path:
         """Folder of a site."""
         return self.folder / "sites" / name
+
+    def custodian(self, name: str) -> Path:
+        """Folder of a custodian."""
+        return self.folder / "custodians" / name
 
 
 def initialise(
@@ -197,10 +210,16 @@ def initialise(
         aggregator=roles[AGGREGATOR].public,
         decryptor=roles[DECRYPTOR].public,
         sites=sites,
+        custodians={
+            name: _custodian(workspace.custodian(name), name, config, created)
+            for name in config.aggregation.custodians
+        },
     )
     workspace.members_file.write_bytes(members.encode())
     for name in sites:
         (workspace.site(name) / "members.json").write_bytes(members.encode())
+    for name in members.custodians:
+        (workspace.custodian(name) / "members.json").write_bytes(members.encode())
     return created
 
 
@@ -227,6 +246,17 @@ def _site_file(
         text = site_toml(name, config.federation.min_sites, str(file))
         path.write_text(text, encoding="utf-8")
         created.append(str(path))
+
+
+def _custodian(
+    folder: Path, name: str, config: FederationConfig, created: list[str]
+) -> PublicIdentity:
+    identity = _identity(folder, name, created)
+    path = folder / "custodian.toml"
+    if not path.exists():
+        path.write_text(custodian_toml(name, config.federation.min_sites), encoding="utf-8")
+        created.append(str(path))
+    return identity.public
 
 
 def _storage_key(folder: Path) -> None:

@@ -31,6 +31,7 @@ from fmfl_secure.anchor_store import AnchorStore
 from fmfl_secure.config import FederationConfig, load_federation
 from fmfl_secure.coordinator import Coordinator, resume_run, start_run
 from fmfl_secure.engines.base import Observer
+from fmfl_secure.engines.custodians import Custodians
 from fmfl_secure.engines.heads import HeadExchange
 from fmfl_secure.errors import KNOWN_ERRORS, RunError
 from fmfl_secure.models.adapters import (
@@ -61,6 +62,7 @@ class _Attempt:
     sites: dict[str, SiteAttempt] = field(default_factory=dict)
     updates: dict[str, NDArray[np.int32]] = field(default_factory=dict)
     readies: dict[str, bytes] = field(default_factory=dict)
+    custodians: list[bytes] = field(default_factory=list)
 
 
 class LocalEngine:
@@ -113,6 +115,9 @@ class LocalEngine:
         kept = AnchorStore(self._workspace.role(COORDINATOR) / "anchors.sqlite")
         self._heads = HeadExchange(kept, members)
         self._transcript = Transcript(output / "transcript.jsonl")
+        self._custodians = Custodians(
+            self._workspace, self._config, saw=self._saw, observer=observer
+        )
         self._sites: dict[str, Site] = {}
         self._refusals: dict[str, str] = store.refusals()  # of before an interruption
         self._evaluation: TaskData | None = None
@@ -130,6 +135,9 @@ class LocalEngine:
         for site in self._config.sites:
             if site.name not in members.sites:
                 raise RunError(f"{site.name} has no identity yet", hint="Run fmfl-secure init.")
+        for custodian in self._config.aggregation.custodians:
+            if custodian not in members.custodians:
+                raise RunError(f"{custodian} has no identity yet", hint="Run fmfl-secure init.")
         return members
 
     def _public_facts(self) -> RunFacts:
@@ -144,6 +152,10 @@ class LocalEngine:
                 COORDINATOR: self._members.coordinator.fingerprint,
                 AGGREGATOR: self._members.aggregator.fingerprint,
                 DECRYPTOR: self._members.decryptor.fingerprint,
+                **{
+                    f"custodian {name}": self._members.custodians[name].fingerprint
+                    for name in self._config.aggregation.custodians
+                },
             },
             initial_adapter=adapter_bytes(self._model),
         )
@@ -260,8 +272,9 @@ class LocalEngine:
             invited = self._participating()
             opened: set[str] = set()
             attempt = self._ready(round_number, invited, opened)
-            if len(invited) - len(opened) < self._config.federation.min_sites:
-                # Sites that opened this round join no further attempt at it: it is spent.
+            if attempt is None or len(invited) - len(opened) < self._config.federation.min_sites:
+                # Sites that opened this round join no further attempt at it, nor do custodians
+                # that let it open: it is spent.
                 self._finish(self._coordinator.lose_round(round_number, self._refusals))
                 return
             if len(attempt.readies) >= self._config.federation.min_sites:
@@ -269,9 +282,13 @@ class LocalEngine:
                 return
         raise RunError(f"round {round_number} did not succeed in {_MAX_ATTEMPTS} attempts")
 
-    def _ready(self, round_number: int, invited: list[str], opened: set[str]) -> _Attempt:
+    def _ready(self, round_number: int, invited: list[str], opened: set[str]) -> _Attempt | None:
         plan, message = self._coordinator.plan_attempt(round_number, invited)  # 1
         attempt = _Attempt(plan, message)
+        try:
+            attempt.custodians = self._custodians.ready(plan, message)  # 4
+        except ReplayError:
+            return None
         for name in invited:
             self._saw(f"site {name}", "plan", message, plan)
             site = self._sites[name]
@@ -299,7 +316,9 @@ class LocalEngine:
         self._saw("coordinator", "announcement", announcement, plan)
         for name, ready in attempt.readies.items():
             self._saw("coordinator", "ready", ready, plan, sender=name)
-        cohort = self._coordinator.fix_cohort(plan, message, announcement, attempt.readies.values())
+        cohort = self._coordinator.fix_cohort(
+            plan, message, announcement, attempt.readies.values(), attempt.custodians
+        )
         aggregator = Aggregator(
             self._identity(AGGREGATOR),
             message,
@@ -320,6 +339,7 @@ class LocalEngine:
         opening_list = self._decryptor.confirm(  # 6
             cohort, aggregator.opening_list(), aggregator.sealed_secrets()
         )
+        approvals = self._custodians.approve(plan, cohort, opening_list, exchanges)
         self.store.list_openings(plan.round, plan.attempt, opening_list)
         for name, site_attempt in attempt.sites.items():
             self._saw(f"site {name}", "opening-list", opening_list, plan)
@@ -329,7 +349,7 @@ class LocalEngine:
         total = aggregator.total()  # 7
         self._saw("decryptor", "sum", total.manifest, plan)
         release = self._decryptor.release(  # 8
-            cohort, opening_list, total.manifest, total.chunks
+            cohort, opening_list, total.manifest, total.chunks, approvals=approvals
         )
         verified = {}
         for name, site_attempt in attempt.sites.items():

@@ -111,6 +111,13 @@ _COLLUSION = {
 def roles(record: RunRecord) -> tuple[Role, ...]:
     """Who held, saw and could not see what."""
     noised = "its own noised update" if record.mechanism.mode != "none" else "its own exact update"
+    custodians = record.settings.get("aggregation", {}).get("custodians", ())
+    custodian = Role(
+        "Custodians" if len(custodians) > 1 else "Custodian",
+        f"{', '.join(custodians)}: keys of one attempt, in memory only",
+        "the list of uploads of each round it let open",
+        "any update or sum. No sum opens without the word of every custodian, whoever else agrees",
+    )
     return (
         Role(
             "Site",
@@ -138,6 +145,7 @@ def roles(record: RunRecord) -> tuple[Role, ...]:
             "any single update: one upload alone decrypts to random numbers, also together with "
             "the aggregator",
         ),
+        *([custodian] if custodians else ()),
     )
 
 

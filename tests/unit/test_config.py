@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 
 from fmfl_secure.config import (
+    CustodianPolicy,
     FederationConfig,
     SiteConfig,
     convert_config,
     decode_config,
     encode_config,
+    load_custodian,
     load_federation,
     load_site,
 )
@@ -64,7 +66,7 @@ FEDERATION: dict[str, Any] = {
         "physical_batch_size": 16,
         "cache_mib": 8,
     },
-    "aggregation": {"suite": "ckks-pk", "bits": 12},
+    "aggregation": {"suite": "ckks-collective", "bits": 12, "custodians": ["board"]},
     "evaluation": {"data": "holdout.csv", "visibility": "public"},
     "sites": [{"name": f"site-{n}", "population": 100} for n in (1, 2, 3, 4)],
 }
@@ -111,6 +113,7 @@ OTHERS: dict[str, Any] = {
     "training.physical_batch_size": 17,
     "training.cache_mib": 0,
     "aggregation.bits": 16,
+    "aggregation.custodians": ["board", "court"],
     "evaluation.data": "",
     "sites.1.name": "site-9",
     "sites.3.population": 200,
@@ -224,6 +227,9 @@ def test_a_setting_of_another_type_is_refused_with_its_place(key: str) -> None:
         ("aggregation.suite", "plain"),
         ("aggregation.bits", 1),
         ("aggregation.bits", 25),
+        ("aggregation.custodians", "board"),
+        ("aggregation.custodians", ["../board"]),
+        ("aggregation.custodians", [f"c-{n}" for n in range(17)]),
         ("evaluation.visibility", "secret"),
     ],
 )
@@ -274,6 +280,33 @@ def test_a_site_cannot_take_the_name_of_another_party(name: str) -> None:
 def test_a_sites_name_must_do_as_a_folders(name: str) -> None:
     with pytest.raises(ConfigError, match=r"\$\.sites\["):
         federation(changed(FEDERATION, "sites.0.name", name))
+
+
+@pytest.mark.parametrize("name", ["coordinator", "aggregator", "decryptor", "site-2"])
+def test_a_custodian_is_a_party_of_its_own(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"no custodian can be named {name}"):
+        federation(changed(FEDERATION, "aggregation.custodians", ["board", name]))
+    with pytest.raises(ConfigError, match="a name twice"):
+        federation(changed(FEDERATION, "aggregation.custodians", ["board", "board"]))
+
+
+def test_custodians_need_the_collective_suite() -> None:
+    public_key = changed(FEDERATION, "aggregation.suite", "ckks-pk")
+    with pytest.raises(ConfigError, match="ckks-collective"):
+        federation(public_key)
+    assert federation(changed(public_key, "aggregation.custodians", [])).aggregation.bits == 12
+
+
+def test_a_custodian_s_settings_and_their_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "custodian.toml"
+    path.write_text("")
+    assert load_custodian(path).policy == CustodianPolicy(min_sites=3, last_round=0)
+    path.write_text("[policy]\nmin_sites = 5\nlast_round = 2\n")
+    assert load_custodian(path).policy == CustodianPolicy(min_sites=5, last_round=2)
+    for wrong in ("min_sites = 2", "last_round = -1", "rounds = 1"):
+        path.write_text(f"[policy]\n{wrong}\n")
+        with pytest.raises(ConfigError, match=r"custodian\.toml"):
+            load_custodian(path)
 
 
 def test_fewer_sites_than_a_cohort_needs_are_refused() -> None:

@@ -9,8 +9,8 @@ import tomllib
 import msgspec
 import pytest
 
-from fmfl_secure.config import FederationConfig, SiteConfig, convert_config
-from fmfl_secure.templates import federation_toml, site_toml
+from fmfl_secure.config import CustodianConfig, FederationConfig, SiteConfig, convert_config
+from fmfl_secure.templates import custodian_toml, federation_toml, site_toml
 from privacy import SitePolicy
 
 # Where the template recommends other than what leaving the key out means.
@@ -71,6 +71,13 @@ def test_every_setting_of_the_template_stands_under_a_comment_or_explains_itself
         "name", "population", "kind", "label_column", "rank", "alpha", "target_modules",
         "steps_per_round", "max_grad_norm", "optimizer", "head_learning_rate", "suite",
     }  # fmt: skip
+
+
+def test_a_custodian_s_template_agrees_to_every_round() -> None:
+    written = custodian_toml("board", 5)
+    for text, last in ((written, 0), (written.replace("# last", "last"), 10)):
+        config = convert_config(tomllib.loads(text), CustodianConfig, source="template")
+        assert (config.policy.min_sites, config.policy.last_round) == (5, last)
 
 
 def site(text: str) -> SiteConfig:

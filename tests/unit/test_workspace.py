@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 from pathlib import Path
 
@@ -56,6 +57,35 @@ def test_it_makes_identities_site_files_keys_and_ledgers(folder: Path) -> None:
     for party in (*ROLES, "site-1", "site-2", "site-3"):
         assert f"identity key of {party} " in said
     assert len(created) == 3 + 3 * 3
+
+
+def test_custodians_get_a_folder_of_their_own_and_are_pinned_by_all(folder: Path) -> None:
+    initialise(folder, epsilon=None, delta=None)
+    before = {name: data for name, data in files(folder).items() if name.endswith(".pem")}
+    path = folder / "federation.toml"
+    path.write_text(f'{path.read_text()}\n[aggregation]\ncustodians = ["board"]\n')
+    created = initialise(folder, epsilon=None, delta=None)
+    assert [line.split(" (")[0] for line in created] == [
+        "identity key of board",
+        str(folder / "custodians/board/custodian.toml"),
+    ]
+    after = files(folder)
+    assert {name: after[name] for name in before} == before
+    own = Identity.load(folder / "custodians/board/identity.pem", "board").public
+    for place in (".", "sites/site-1", "custodians/board"):
+        members = Members.load(folder / place / "members.json")
+        assert members.custodians == {"board": own}
+        assert members.pinned["board"] == own
+    assert initialise(folder, epsilon=None, delta=None) == []
+
+
+def test_members_of_before_there_were_custodians_are_read(folder: Path) -> None:
+    initialise(folder, epsilon=None, delta=None)
+    path = folder / "members.json"
+    stored = json.loads(path.read_text())
+    del stored["custodians"]
+    path.write_text(json.dumps(stored))
+    assert Members.load(path).custodians == {}
 
 
 def test_keys_are_for_their_owner_only(folder: Path) -> None:
