@@ -132,6 +132,18 @@ class RunCharge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     open: bool
 
 
+class RecoveryNote(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """That a site's ledger lost records once, and an officer recorded what to charge for them.
+
+    Attributes:
+        at: UTC time of the officer's record.
+        trainings: How many were charged.
+    """
+
+    at: str
+    trainings: int
+
+
 class SiteStatement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a site states of its ledger at the end of a run, signed by the site.
 
@@ -141,6 +153,7 @@ class SiteStatement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         unit: The ledger's unit.
         grants: Every grant.
         runs: Every run over the ledger's life, this one included.
+        recoveries: Losses of records that an officer made up for.
         epsilon_by_round: Epsilon spent of the grant after each training of this run, cumulative
             over the ledger's life; by the grant's filter.
         epsilon_before: The same before this run began.
@@ -163,6 +176,7 @@ class SiteStatement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     head_sequence: int
     head_digest: str
     verified: bool
+    recoveries: tuple[RecoveryNote, ...] = ()
 
 
 class SiteRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from aggregation import Identity, PublicIdentity
-from fmfl_secure.record import GrantRecord, RunCharge, SiteStatement
+from fmfl_secure.record import GrantRecord, RecoveryNote, RunCharge, SiteStatement
 from privacy import Budget, Ledger, pld_epsilon
 
 _DOMAIN = b"fmfl-secure/site-statement/v1\x00"
@@ -91,4 +91,8 @@ def describe_ledger(ledger: Ledger, *, site: str, run: str) -> SiteStatement:
         head_sequence=head.sequence,
         head_digest=head.digest,
         verified=True,
+        recoveries=tuple(
+            RecoveryNote(recovery.at, sum(charge.rounds for charge in recovery.charges))
+            for recovery in budget.recoveries
+        ),
     )

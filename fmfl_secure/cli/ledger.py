@@ -125,9 +125,9 @@ def verify(
     """
     from privacy import Budget, Ledger, LedgerError, read_anchors
     from privacy.export import read_export
-    from privacy.storage import without_secrets
+    from privacy.storage import is_url, without_secrets
 
-    if ledger.endswith(".json"):
+    if ledger.endswith(".json") and not is_url(ledger):
         try:
             records = read_export(Path(ledger).read_text("utf-8"))
         except (OSError, UnicodeDecodeError) as error:

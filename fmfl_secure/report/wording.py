@@ -280,6 +280,13 @@ def warnings(record: RunRecord) -> list[str]:
                 "there."
             )
         found.extend(
+            f"The ledger of {site.name} lost records, and on {note.at[:10]} its data-protection "
+            f"officer had {count(note.trainings, 'training')} charged for them. Its figures are no "
+            "better than what was known of the loss."
+            for site, statement in statements(record)
+            for note in statement.recoveries
+        )
+        found.extend(
             f"The ledger of {site.name} protects the unit “{statement.unit}”, the run trained with "
             f"“{record.mechanism.unit}”: its figures do not speak of the same thing."
             for site, statement in statements(record)

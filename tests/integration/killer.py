@@ -9,17 +9,24 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 from pathlib import Path
+from unittest import mock
 
 from support import Quiet
 
 import aggregation
+import fmfl_secure.engines.local
+import fmfl_secure.results
 from fmfl_secure.coordinator import Coordinator
 from fmfl_secure.engines.local import LocalEngine
+from fmfl_secure.errors import KNOWN_ERRORS
 from fmfl_secure.run_store import RunStore
 from fmfl_secure.updates import UpdateStore
 from privacy import Ledger
 from privacy.training import PrivateTrainer
+
+REFUSED = 3  # exit code of a run that ended by an error of ours
 
 CALLS = {
     "reserve": (Ledger, "reserve"),
@@ -59,21 +66,56 @@ def arm(point: str) -> None:
     setattr(owner, attribute, armed)
 
 
-def _child(federation: Path, output: Path, point: str) -> None:
+def _child(federation: Path, output: Path, point: str | None, watched: Path | None) -> None:
     import torch
 
     torch.set_num_threads(1)
-    arm(point)
-    LocalEngine(federation, output, resume=False, observer=Quiet()).run()
+    if point is not None:
+        arm(point)
+    if watched is not None:
+        # Plots and admission gate take most of a tiny run's time and have tests of their own.
+        fmfl_secure.results.write_report = lambda *_: None
+        fmfl_secure.engines.local.check_admission = lambda *_, **__: None
+        _note_opened(watched, output.with_suffix(".opened"))
+    try:
+        LocalEngine(federation, output, resume=False, observer=Quiet()).run()
+    except KNOWN_ERRORS:
+        sys.exit(REFUSED)
+
+
+def _note_opened(folder: Path, notes: Path) -> None:
+    """Write down every file of a folder that this process opens or lists."""
+    real = os.path.realpath(folder)
+    descriptor = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def hook(event: str, arguments: tuple) -> None:
+        if event in {"open", "os.listdir", "os.scandir"} and isinstance(arguments[0], str | Path):
+            place = os.path.realpath(arguments[0])
+            if place.startswith(real):
+                os.write(descriptor, f"{event} {place}\n".encode())
+
+    sys.addaudithook(hook)
+
+
+def run_apart(federation: Path, output: Path, *, watched: Path) -> tuple[int, str]:
+    """A run in a process of its own: its exit code, and which files of a folder it opened."""
+    code = _start(federation, output, None, watched)
+    return code, output.with_suffix(".opened").read_text()
 
 
 def run_and_kill(federation: Path, output: Path, point: str) -> int:
     """Start a run in a process of its own; returns its exit code, -9 where the point was met."""
+    return _start(federation, output, point, None)
+
+
+def _start(federation: Path, output: Path, point: str | None, watched: Path | None) -> int:
     # A fork server imports torch once; forking the test process itself would copy its threads.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["killer"])
-    process = context.Process(target=_child, args=(federation, output, point))
-    process.start()
+    process = context.Process(target=_child, args=(federation, output, point, watched))
+    # It does not take over sys.path (Python 3.11), finds nothing to preload, and says nothing.
+    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):
+        process.start()
     process.join(timeout=300)
     if process.exitcode is None:
         process.kill()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 from fmfl_secure import cli
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.workspace import initialise
-from privacy import Ledger
+from privacy import Ledger, PoissonSampledGaussian
 
 COMMANDS = [
     ("init",),
@@ -269,6 +270,86 @@ def test_a_stranger_cannot_grant(main, ledger: Path) -> None:
     grant = ("--epsilon", 1, "--delta", "1e-5", "--purpose", "x", "--identity", other)
     assert main("ledger", "grant", ledger, *grant)[0] == 1
     assert len(Ledger(ledger).budget().grants) == 1
+
+
+@pytest.fixture
+def kept(main, ledger: Path, tmp_path: Path) -> Path:
+    """A ledger with a later record, which an officer's anchor knows of, and which is then lost."""
+    grant = ("--epsilon", 1, "--delta", "1e-5", "--purpose", "follow-up")
+    assert main("ledger", "grant", ledger, *grant)[0] == 0
+    officer = tmp_path / "officer"
+    assert main("ledger", "anchor", ledger, "--output", officer)[0] == 0
+    assert main("ledger", "verify", ledger, "--anchor", officer)[0] == 0
+    with closing(sqlite3.connect(ledger, isolation_level=None)) as connection:
+        connection.execute("DROP TRIGGER records_are_not_deleted")
+        connection.execute("DELETE FROM records WHERE sequence = 3")
+    return officer
+
+
+def test_an_officer_s_anchor_detects_truncation_and_is_recovered(
+    main, ledger: Path, kept: Path
+) -> None:
+    code, output, errors = main("ledger", "verify", ledger, "--anchor", kept)
+    assert (code, output) == (1, "")
+    assert "truncated or rolled back" in errors
+    assert "fmfl-secure ledger recover" in errors
+    recover = ("ledger", "recover", ledger, "--anchor", kept, "--reason", "only a grant [1]")
+    assert main(*recover)[0] == 1  # it must be said what to charge
+    assert "in one way" in main(*recover, "--nothing", "--everything")[2]
+    assert "go together" in main(*recover, "--rounds", 3)[2]
+    figures = ("--steps", 4, "--sample-rate", 0.1, "--noise-multiplier", 2.0)
+    code, output, _ = main(*recover, "--rounds", 3, *figures)
+    assert code == 0
+    assert "settled 1 lost heads" in output
+    assert "grant 1: 3 x 4 steps at rate 0.1, noise 2.0000" in output
+    (charge,) = Ledger(ledger).budget().recoveries[0].charges
+    assert (charge.event, charge.rounds) == (PoissonSampledGaussian(0.1, 2.0, 4), 3)
+    assert main("ledger", "verify", ledger, "--anchor", kept)[0] == 0
+    assert "needs the heads" in main(*recover, "--nothing")[2]  # nothing is lost any more
+    code, output, _ = main("ledger", "show", ledger)
+    assert "for a lost history (only a grant [1]): 3 x 4 steps" in output
+
+
+def test_everything_may_be_charged(main, ledger: Path, kept: Path) -> None:
+    head = kept.read_text().split('"digest":"')[1][:64]
+    recover = ("ledger", "recover", ledger, "--reason", "unknown", "--everything")
+    code, output, _ = main(*recover, "--anchor", f"3:{head}")
+    assert code == 0
+    assert "grant 1: 1 x a cost without bound" in output
+    assert "grant 1: 0.0000 of epsilon is left" in output
+    code, output, _ = main("ledger", "show", ledger)
+    assert code == 0
+    assert "inf" in output
+
+
+def test_anchors_of_other_ledgers_prove_nothing(main, ledger: Path, tmp_path: Path) -> None:
+    other = ledger.parents[1] / "site-2/ledger.sqlite"
+    assert main("ledger", "anchor", other, "--output", tmp_path / "a")[0] == 0
+    code, _, errors = main("ledger", "verify", ledger, "--anchor", tmp_path / "a")
+    assert code == 1
+    assert "none of the anchors is of this ledger" in errors
+    code, _, errors = main("ledger", "anchor", other, "--output", tmp_path / "no/such")
+    assert code == 1
+    assert "cannot write the anchor" in errors
+
+
+def test_an_export_is_verified_without_the_ledger(main, ledger: Path, tmp_path: Path) -> None:
+    exported, table = tmp_path / "out" / "ledger.json", tmp_path / "charges.csv"
+    assert main("ledger", "export", ledger, "--output", exported)[0] == 0
+    assert main("ledger", "export", ledger, "--output", table, "--format", "csv")[0] == 0
+    assert table.read_text().startswith("sequence,at,kind,run,purpose,round,grant,")
+    code, printed, _ = main("ledger", "export", ledger)
+    assert code == 0
+    assert json.loads(printed)["records"] == json.loads(exported.read_text())["records"]
+    head = "{}:{}".format(*Ledger(ledger).head())
+    ledger.unlink()
+    code, output, _ = main("ledger", "verify", exported, "--head", head)
+    assert (code, output) == (0, f"{exported} verifies: 2 records, head {head}\n")
+    exported.write_text(exported.read_text().replace("8.0", "9.0"))
+    code, output, errors = main("ledger", "verify", exported)
+    assert (code, output) == (1, "")
+    assert "other than its records add up to" in errors
+    assert "cannot read" in main("ledger", "verify", tmp_path / "none.json")[2]
 
 
 def test_commands_on_what_is_no_run_say_so(main, tmp_path: Path) -> None:

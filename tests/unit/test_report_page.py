@@ -29,7 +29,7 @@ from test_report_records import (
     without_privacy,
 )
 
-from fmfl_secure.record import RunRecord
+from fmfl_secure.record import RecoveryNote, RunRecord
 from fmfl_secure.report import overview, render_html
 from fmfl_secure.report.plots import epsilon_plot
 
@@ -280,6 +280,15 @@ def test_ledger_of_another_unit_is_reported() -> None:
     assert "protects the unit “patient_id”, the run trained with “record”" in text_of(
         finished(sites=(site,))
     )
+
+
+def test_a_recovered_ledger_is_reported() -> None:
+    lost = (RecoveryNote("2026-03-04T05:06:07+00:00", 7), RecoveryNote("2026-05-01T00:00:00Z", 1))
+    site = a_site("clinic-a", a_statement("clinic-a", recoveries=lost))
+    text = text_of(finished(sites=(site,)))
+    assert "clinic-a lost records, and on 2026-03-04 its data-protection officer had 7" in text
+    assert "on 2026-05-01 its data-protection officer had 1 training charged" in text
+    assert "lost records" not in text_of(finished())
 
 
 def test_run_without_privacy_says_so_loudly() -> None:
