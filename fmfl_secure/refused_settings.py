@@ -30,7 +30,7 @@ REFUSED_SETTINGS: Mapping[tuple[str, str], Mapping[str, tuple[str, str]]] = Mapp
                 "AdaLoRA drops ranks by what it reads off a site's data: layouts would tell of it",
                 "lora, with a public rank for each site if need be",
             ),
-            "vera": ("it shares one matrix between all layers, in one row for a batch", "ffa-lora"),
+            "vera": ("VeRA trains bare vectors, where hooks see no record alone", "ffa-lora"),
         },
         ("aggregation", "rule"): {
             "krum": (f"Krum picks the update nearest to others: {_LOOKS_AT_ONE}", _COMPARES),

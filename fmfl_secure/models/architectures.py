@@ -141,10 +141,12 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
 )
 
 _BATCH_NORM = "batch normalisation mixes the records of a batch, so no bound holds for one of them"
-_ROUTING = "experts are chosen, and their losses balanced, over all the records of a batch"
+_ROUTING = (
+    "tokens are regrouped by expert, so that an expert's rows are no records, and routing losses "
+    "depend on the whole batch"
+)
 _WINDOWS = "it folds windows of an image into the batch, so that its rows are no longer records"
-_RECURRENT = "its scan over time is no layer that per-record gradients are exact for"
-_ENCODER_DECODER = "relative position tables are shared by all records of a batch in one row"
+_ENCODER_DECODER = "the tasks here are for encoders and for decoders, not for both in one"
 # model_type in transformers: why not, and what to use.
 REFUSED: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
@@ -161,11 +163,9 @@ REFUSED: Mapping[str, tuple[str, str]] = MappingProxyType(
         "qwen3_moe": (_ROUTING, "qwen3"),
         "deepseek_v3": (_ROUTING, "llama or qwen3"),
         "gpt_oss": (_ROUTING, "llama or qwen3"),
-        "mamba": (_RECURRENT, "llama or qwen2"),
-        "mamba2": (_RECURRENT, "llama or qwen2"),
-        "rwkv": (_RECURRENT, "llama or qwen2"),
         "t5": (_ENCODER_DECODER, "gpt2, llama or qwen2"),
         "mt5": (_ENCODER_DECODER, "gpt2, llama or qwen2"),
+        "bart": (_ENCODER_DECODER, "gpt2, llama or qwen2"),
     }
 )
 

@@ -29,9 +29,7 @@ def refusal(model_type: str, adapter: str, task: str) -> tuple[str, str] | None:
         ModelError: The architecture is not supported at all.
     """
     architecture = architecture_of(model_type)
-    return _task_refusal(model_type, architecture, task) or _adapter_refusal(
-        model_type, architecture, adapter, task
-    )
+    return _task_refusal(architecture, task) or _adapter_refusal(architecture, adapter, task)
 
 
 def require_supported(model_type: str, adapter: str, task: str) -> Architecture:
@@ -50,38 +48,36 @@ def require_supported(model_type: str, adapter: str, task: str) -> Architecture:
     return architecture_of(model_type)
 
 
-def _task_refusal(model_type: str, architecture: Architecture, task: str) -> tuple[str, str] | None:
+def _task_refusal(architecture: Architecture, task: str) -> tuple[str, str] | None:
     towers = architecture.towers
     wanted = TASK_MODALITIES[task]
     if "image" in wanted and "image" not in towers:
-        return f"{model_type} reads no images", "vit, deit, clip or siglip"
+        return "it reads no images", "vit, deit, clip or siglip"
     if "text" in wanted and "text" not in towers:
-        return f"{model_type} reads no text", "an encoder such as bert, or clip"
+        return "it reads no text", "an encoder such as bert, or clip"
     if wanted == ("image", "text"):
         return None
     if "text" in wanted and len(towers) > 1:
         return (
-            f"{model_type} gives a text one vector, made to be compared with images",
+            "it gives a text one vector, made to be compared with images",
             "an encoder such as bert or roberta",
         )
     if task == "causal-lm" and not architecture.causal:
-        return f"{model_type} sees the words that follow", "gpt2, llama, mistral or qwen2"
+        return "it sees the words that follow", "gpt2, llama, mistral or qwen2"
     return None
 
 
-def _adapter_refusal(
-    model_type: str, architecture: Architecture, adapter: str, task: str
-) -> tuple[str, str] | None:
+def _adapter_refusal(architecture: Architecture, adapter: str, task: str) -> tuple[str, str] | None:
     if adapter in PROMPT_KINDS and (
         len(architecture.towers) > 1 or "text" not in architecture.towers
     ):
         return "virtual tokens are put in front of the text of a text model", "lora or ia3"
     if adapter == "prefix" and not architecture.prefixes:
-        return f"{model_type}'s attention takes no keys from elsewhere", "prompt"
+        return "its attention takes no keys from elsewhere", "prompt"
     if adapter == "bitfit" and not architecture.biases:
-        return f"{model_type} has no biases to train", "ia3 or lora"
+        return "it has no biases to train", "ia3 or lora"
     if adapter in {"norms", "full"} and not architecture.norms:
-        return f"{model_type}'s normalisation layers have no per-record gradients", "lora or ia3"
+        return "its normalisation layers have no per-record gradients", "lora or ia3"
     if adapter == "head" and task == "causal-lm":
         return "a language model has no head of its own to train", "ffa-lora or norms"
     return None

@@ -1,0 +1,64 @@
+"""Synthetic clinical notes with the names, dates and places in them tagged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+_PER_SITE, _HOLDOUT = 500, 300
+_FIRST = ["Anna", "Jonas", "Mira", "Peter", "Leila", "Ola", "Sofia", "Karim", "Ingrid", "Tomas"]
+_LAST = ["Berg", "Haugen", "Silva", "Novak", "Osei", "Lund", "Farah", "Moen", "Costa", "Weiss"]
+_PLACES = ["Bergen", "Lyon", "Porto", "Graz", "Aarhus", "Turin", "Ghent", "Malmo", "Split", "Cork"]
+_MONTHS = ["January", "March", "April", "June", "July", "August", "October", "December"]
+_TEMPLATES = (
+    "NAME was admitted on DATE with chest pain .",
+    "Seen in PLACE on DATE by Dr NAME for a follow-up .",
+    "NAME reports that the pain began in PLACE .",
+    "The patient was transferred from PLACE and is stable .",
+    "No fever since DATE ; blood pressure is normal .",
+    "Mr NAME and his sister NAME were informed in PLACE .",
+    "The wound is dry and the march of symptoms has stopped .",
+    "Plan : review by Dr NAME , then discharge on DATE .",
+)
+
+
+def write(out: Path, *, sites: int) -> None:
+    """JSON Lines with `tokens`, `tags` and `patient_id`, for each site and a holdout."""
+    generator = np.random.default_rng(7)
+    data = out / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    for name, count in [
+        *((f"site-{n}", _PER_SITE) for n in range(1, sites + 1)),
+        ("holdout", _HOLDOUT),
+    ]:
+        rows = []
+        for number in range(count):
+            tokens, tags = _note(generator)
+            patient = f"{name}-{number // 2}"
+            rows.append(json.dumps({"patient_id": patient, "tokens": tokens, "tags": tags}))
+        (data / f"{name}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+def _note(generator: np.random.Generator) -> tuple[list[str], list[str]]:
+    tokens: list[str] = []
+    tags: list[str] = []
+    for template in generator.choice(_TEMPLATES, size=2, replace=False):
+        for word in str(template).split():
+            found = _entity(word, generator)
+            tokens += found or [word]
+            tags += [f"{'I' if i else 'B'}-{word}" for i in range(len(found))] or ["O"]
+    return tokens, tags
+
+
+def _entity(word: str, generator: np.random.Generator) -> list[str]:
+    match word:
+        case "NAME":
+            last = [str(generator.choice(_LAST))]
+            return last if generator.random() < 0.4 else [str(generator.choice(_FIRST)), *last]
+        case "PLACE":
+            return [str(generator.choice(_PLACES))]
+        case "DATE":
+            return [str(generator.integers(1, 29)), str(generator.choice(_MONTHS))]
+    return []

@@ -1,0 +1,118 @@
+"""`docs/models.md`, made from the tables that the code itself decides by.
+
+python -m fmfl_secure.models.document > docs/models.md
+"""
+
+from __future__ import annotations
+
+import sys
+
+from fmfl_secure.models.adapters import ADAPTER_KINDS
+from fmfl_secure.models.architectures import ARCHITECTURES, REFUSED
+from fmfl_secure.models.support import TASK_MODALITIES, refusal
+from fmfl_secure.refusals import INFO_NCE, INFO_NCE_INSTEAD, REFUSED_SETTINGS
+
+_INTRODUCTION = """\
+# Models, adapters and tasks
+
+Which architecture, adapter and task go together. The tables are made from the ones that the code
+decides by (`python -m fmfl_secure.models.document`), and a test keeps this page equal to them.
+
+**yes** is `tests/integration/test_models_matrix.py::test_works[MODEL-ADAPTER-TASK]`: on a small
+model of that architecture the admission gate passes with random adapters (the batched sum of
+clipped gradients is the one taken record by record, and no record moves it by more than C), the
+adapter's files open again with the same losses, and predictions and metrics come out. Some run by
+default, all of them with `-m slow`. A number is a refusal, before any data are read, with the
+reason below (`test_refused`).
+
+A base model is a local Hugging Face folder with safetensors weights. Nothing in it is executed:
+`trust_remote_code` is never set, and pickled weights are not read.
+"""
+
+_ADAPTERS = """\
+## Adapters
+
+| `adapter.kind` | what is trained and uploaded |
+| --- | --- |
+| `lora` | A and B of a low-rank update of linear layers |
+| `ffa-lora` | B; A stays at a public random value: exact averages, half the upload |
+| `rolora` | B in odd rounds, A in even ones: exact averages, half the upload, both learned |
+| `ia3` | a factor for each activation of keys, values and feed-forward layers |
+| `prompt` | embeddings of virtual tokens before every text |
+| `prefix` | keys and values of virtual tokens in every layer |
+| `bitfit` | biases |
+| `norms` | normalisation layers |
+| `head` | a probe on the frozen encoder |
+| `full` | everything but what is listed below |
+
+`full` leaves position embeddings, class tokens and the projections of two towers as they are, and
+word embeddings that are the output layer as well.
+
+Classification tasks train their head besides, whatever the adapter. `rank_stabilised = true`
+scales a low-rank update by alpha / sqrt(rank) (rsLoRA). `target_modules` overrides the
+architecture's own linear layers, and `last_layers` adapts the last ones only: those below run once
+a record.
+
+A site's `rank` in `[[sites]]` may be smaller than `adapter.rank`, which fixes the common layout:
+what lies beyond is zero, in public, and a value's mean is taken over the sites that train it.
+"""
+
+_ANY_OTHER = """\
+Any other architecture is refused as not measured. Whatever passes these tables still has to pass
+the admission gate, which looks at the model itself: batch normalisation, dropout, and losses that
+couple records are found there.
+"""
+
+
+def models_document() -> str:
+    """The page, as Markdown."""
+    parts = [_INTRODUCTION, _ADAPTERS, "## What works\n"]
+    reasons: dict[tuple[str, str], int] = {}
+    parts += [_task_table(task, reasons) for task in TASK_MODALITIES]
+    parts.append("### Reasons\n")
+    parts.append(
+        "\n".join(
+            f"{number}. {reason[0].upper()}{reason[1:]}. Use {instead}."
+            for (reason, instead), number in reasons.items()
+        )
+        + "\n"
+    )
+    parts.append("## Architectures that are refused\n")
+    parts.append("| `model_type` | why | instead |\n| --- | --- | --- |")
+    parts.append(
+        "\n".join(f"| `{name}` | {why} | {instead} |" for name, (why, instead) in REFUSED.items())
+        + "\n"
+    )
+    parts.append(_ANY_OTHER)
+    parts.append("## Settings that are refused\n")
+    parts.append("| setting | why | instead |\n| --- | --- | --- |")
+    rows = [
+        f"| `{section}.{key} = '{value}'` | {why} | {instead} |"
+        for (section, key), values in REFUSED_SETTINGS.items()
+        for value, (why, instead) in values.items()
+    ]
+    rows.append(f"| `task.loss = 'info-nce'` under privacy | {INFO_NCE} | {INFO_NCE_INSTEAD} |")
+    parts.append("\n".join(rows))
+    return "\n".join(parts) + "\n"
+
+
+def _task_table(task: str, reasons: dict[tuple[str, str], int]) -> str:
+    lines = [
+        f"### {task}\n",
+        f"| | {' | '.join(ADAPTER_KINDS)} |",
+        f"| --- |{' --- |' * len(ADAPTER_KINDS)}",
+    ]
+    for model_type in ARCHITECTURES:
+        cells = []
+        for adapter in ADAPTER_KINDS:
+            found = refusal(model_type, adapter, task)
+            if found is None:
+                cells.append("yes")
+            else:
+                cells.append(str(reasons.setdefault(found, len(reasons) + 1)))
+        lines.append(f"| {model_type} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(models_document())
