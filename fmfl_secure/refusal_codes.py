@@ -24,6 +24,8 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "budget": "its ledger cannot afford the run",
         "ledger": "its ledger cannot be used for the run",
         "ledger-damaged": "its ledger does not verify",
+        "ledger-locked": "its ledger lacks records that others have seen",
+        "ledger-unavailable": "its ledger cannot be reached",
         "policy.expired": "its policy has expired",
         "policy.min_sites": "its policy asks for larger cohorts",
         "policy.base_model": "its policy does not allow the base model",

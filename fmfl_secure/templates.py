@@ -37,6 +37,8 @@ non_private = "refuse"           # runs without noise on private data; "exhaust"
 # max_rounds = 50                  # most rounds a run may plan
 # max_epsilon_per_run = 8.0        # most that one run may cost, repeats included,
 # max_delta_per_run = 1e-5         # and the largest delta it may state that at
+# max_insider_epsilon_per_run = 20.0  # with noise in shares, most that all other sites may learn
+# min_colluding_sites = 2          # with noise in shares, so many sites have to be distrusted
 # max_epsilon_per_dataset = 6.0    # most that all runs on data.name may cost together, ever,
 # max_delta_per_dataset = 1e-5     # at this delta; the ledger keeps count
 # base_models = ["sha256:..."]     # by digest, which fmfl-secure plan prints
@@ -99,19 +101,24 @@ last_layers = 1          # adapt the last layer only; layers below run once a re
 target_modules = ["query", "value"]
 
 [privacy]
-mode = "local"           # differential privacy at every site; "none" needs public data
+mode = "local"           # noise of each site's own; "distributed": in shares, one step a round,
+                         # docs/distributed-noise.md; "none" needs public data
 epsilon = 8.0            # what the whole run may cost each site, repeats included
 delta = 1e-5             # at most 1 / (10 x the largest population)
 sample_rate = 0.2        # chance of a unit to take part in a step
 steps_per_round = 4
 max_grad_norm = 1.0
 repeats = 1              # rounds that may be trained again after a crash, paid in advance
+colluding_sites = 1      # "distributed": so many may give their noise away before epsilon is lost
+insider_epsilon = 0.0    # "distributed": what all other sites together may learn; plan says it
 max_records_per_unit = 0 # a person's records a round trains on, drawn at random; 0 for all
 
 [training]
 optimizer = "adam"
 learning_rate = 1e-3     # of the adapter
 head_learning_rate = 0.1
+server_optimizer = "average"  # or "momentum", "adam", "yogi", on the released mean update
+server_learning_rate = 1.0    # of the server's optimizer
 physical_batch_size = 64 # records in memory at once; cannot touch privacy
 
 [aggregation]

@@ -335,12 +335,12 @@ class Budget:
     def _require_dataset(
         self, dataset: Dataset | None, event: Event, rounds: int, headroom: Headroom
     ) -> None:
-        own = headroom.dataset
-        if dataset is None or own is None or own.admits(event, rounds):
+        own, cap = headroom.dataset, None if dataset is None else dataset.cap
+        if dataset is None or cap is None or own is None or own.admits(event, rounds):
             return
         raise PolicyRefusal(
             "epsilon_per_dataset",
-            f"data set {dataset.name!r} may cost epsilon {own.epsilon:g} at delta {own.delta:g}, "
+            f"data set {dataset.name!r} may cost epsilon {cap.epsilon:g} at delta {cap.delta:g}, "
             f"and runs on it hold {own.epsilon_spent:.4f}: "
             + (f"{_count(rounds)} more would go beyond" if rounds else "that is above it already"),
             hint=largest_run(event, rounds, headroom) if rounds else "Raise the data set's cap.",

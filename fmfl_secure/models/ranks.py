@@ -9,8 +9,6 @@ at every site.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -43,11 +41,3 @@ def rank_mask(layout: Layout, rank: int) -> NDArray[np.float64]:
             mask[:, rank:] = 0.0
         parts.append(mask.reshape(-1))
     return np.concatenate(parts)
-
-
-def contributors(layout: Layout, ranks: Sequence[int]) -> NDArray[np.float64]:
-    """How many of the sites of these ranks train each value; shape (size,)."""
-    counts = np.zeros(layout.size)
-    for rank in ranks:
-        counts += rank_mask(layout, rank)
-    return counts

@@ -27,6 +27,8 @@ COMMANDS = [
     ("run",),
     ("evaluate",),
     ("report",),
+    ("predict",),
+    ("export",),
     ("audit",),
     ("ledger", "show"),
     ("ledger", "verify"),

@@ -55,6 +55,7 @@ FEDERATION: dict[str, Any] = {
         "max_grad_norm": 0.5,
         "repeats": 2,
         "colluding_sites": 1,
+        "insider_epsilon": 20.0,
         "max_records_per_unit": 16,
     },
     "training": {
@@ -104,6 +105,7 @@ OTHERS: dict[str, Any] = {
     "privacy.max_grad_norm": 0.25,
     "privacy.repeats": 0,
     "privacy.colluding_sites": 2,
+    "privacy.insider_epsilon": 21.0,
     "privacy.max_records_per_unit": 0,
     "training.optimizer": "adam",
     "training.learning_rate": 0.02,

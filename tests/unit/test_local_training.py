@@ -101,7 +101,7 @@ def test_a_round_gives_integers_within_the_grid(local, private: bool) -> None:
     config, task, data = local
     model = task.build_model(seed=1)
     layout, start = Layout.of(model), adapter_bytes(model)
-    grid = quantization(config, layout)
+    grid = quantization(config, layout, layout.size)
     finished: list[int] = []
     integers = train_locally(
         model,
@@ -110,6 +110,8 @@ def test_a_round_gives_integers_within_the_grid(local, private: bool) -> None:
         config=config,
         task=task,
         plan=privacy_plan(config, config.sites[0]) if private else None,
+        layout=layout,
+        rank=config.adapter.rank,
         quantization=grid,
         on_step=finished.append,
     )
@@ -127,11 +129,20 @@ def test_every_round_starts_from_the_adapter_that_came_in(local) -> None:
     everybody = msgspec.structs.replace(config.privacy, sample_rate=1.0)
     config = msgspec.structs.replace(config, privacy=everybody)
     model = task.build_model(seed=1)
-    start, grid = adapter_bytes(model), quantization(config, Layout.of(model))
+    layout, start = Layout.of(model), adapter_bytes(model)
+    grid = quantization(config, layout, layout.size)
 
     def round_from(adapter: bytes) -> np.ndarray:
         return train_locally(
-            model, adapter, data, config=config, task=task, plan=None, quantization=grid
+            model,
+            adapter,
+            data,
+            config=config,
+            task=task,
+            plan=None,
+            layout=layout,
+            rank=config.adapter.rank,
+            quantization=grid,
         )
 
     first = round_from(start)
@@ -152,7 +163,9 @@ def test_the_adapter_of_another_model_is_refused_before_data_are_used(local) -> 
             config=config,
             task=task,
             plan=None,
-            quantization=quantization(config, Layout.of(model)),
+            layout=Layout.of(model),
+            rank=config.adapter.rank,
+            quantization=quantization(config, Layout.of(model), Layout.of(model).size),
         )
 
 
@@ -175,5 +188,7 @@ def test_a_step_that_fails_its_checks_gives_no_update(local) -> None:
             config=config,
             task=Leaking(),
             plan=privacy_plan(config, config.sites[0]),
-            quantization=quantization(config, Layout.of(model)),
+            layout=Layout.of(model),
+            rank=config.adapter.rank,
+            quantization=quantization(config, Layout.of(model), Layout.of(model).size),
         )

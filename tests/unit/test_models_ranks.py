@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -15,9 +16,9 @@ from aggregation import quantize
 from fmfl_secure.config import load_federation
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.models.adapters import adapter_bytes
-from fmfl_secure.models.ranks import contributors, rank_mask, truncate
+from fmfl_secure.models.ranks import rank_mask, truncate
 from fmfl_secure.planning import quantization
-from fmfl_secure.server_step import apply_release
+from fmfl_secure.server_step import ServerStep
 
 
 def test_a_mask_has_the_first_rows_of_a_and_columns_of_b(tiny_model: Path) -> None:
@@ -61,21 +62,27 @@ def test_a_mean_is_over_the_sites_that_train_a_value(tiny_model: Path, tmp_path:
     from support import make_federation
 
     path = make_federation(tmp_path, tiny_model, adapter='kind = "lora"\nrank = 4', plain=True)
+    ranks = [4, 2, 1]
     config = load_federation(path)
+    sites = tuple(
+        msgspec.structs.replace(site, rank=rank)
+        for site, rank in zip(config.sites, ranks, strict=True)
+    )
+    config = msgspec.structs.replace(config, sites=sites)
     task = task_on(tiny_model, "text-classification", "lora", rank=4)
     model = task.build_model(seed=1)
     layout = task.begin_round(model, 1)
-    grid = quantization(config, layout)
-    ranks = [4, 2, 1]
+    grid = quantization(config, layout, layout.size)
     generator = np.random.default_rng(1)
     updates = [generator.normal(0, 1e-4, layout.size) * rank_mask(layout, r) for r in ranks]
     total = np.sum([quantize(update, grid).astype(np.int64) for update in updates], axis=0)
     plan: Any = SimpleNamespace(quantization=grid)
     before = layout.flatten(model)
     start = adapter_bytes(model)
-    apply_release(model, layout, plan, start, total, ranks)
+    cohort = [site.name for site in sites]
+    ServerStep(config).apply(model, layout, plan, start, total, cohort)
     moved = layout.flatten(model) - before
-    counts = contributors(layout, ranks)
+    counts = np.sum([rank_mask(layout, rank) for rank in ranks], axis=0)
     assert set(counts) == {1.0, 2.0, 3.0}
     expected = np.sum(updates, axis=0) / counts
     step = max(segment.range / grid.limit for segment in grid.segments)

@@ -60,7 +60,7 @@ def spent(prediction, rounds: int, steps: int, delta: float) -> float:
 def test_the_worst_case_stays_within_the_target_and_comes_close(
     epsilon: float, repeats: int
 ) -> None:
-    prediction = predict(config(rounds=3, epsilon=epsilon, privacy=f"repeats = {repeats}"))
+    prediction = predict(config(rounds=3, epsilon=epsilon, privacy=f"repeats = {repeats}"), 1000)
     assert prediction.epsilon_worst_case <= epsilon
     assert prediction.epsilon_worst_case > 0.97 * epsilon
     final = prediction.epsilon_by_round[-1]
@@ -74,16 +74,16 @@ def test_the_worst_case_stays_within_the_target_and_comes_close(
 
 def test_repeats_are_paid_for_with_noise() -> None:
     noise = [
-        predict(config(rounds=2, privacy=f"repeats = {repeats}")).noise_multiplier
+        predict(config(rounds=2, privacy=f"repeats = {repeats}"), 1000).noise_multiplier
         for repeats in (0, 1, 2)
     ]
     assert noise[0] < noise[1] < noise[2]
-    more = predict(config(rounds=4, privacy="repeats = 0"))
+    more = predict(config(rounds=4, privacy="repeats = 0"), 1000)
     assert more.noise_multiplier == pytest.approx(noise[2]), "2 rounds and 2 repeats are 4"
 
 
 def test_the_prediction_rises_by_round() -> None:
-    prediction = predict(config(rounds=5))
+    prediction = predict(config(rounds=5), 1000)
     assert len(prediction.epsilon_by_round) == 5
     assert list(prediction.epsilon_by_round) == sorted(set(prediction.epsilon_by_round))
     assert prediction.steps == 10
@@ -95,7 +95,7 @@ def test_the_noise_multiplier_is_the_same_at_every_site() -> None:
     plans = [privacy_plan(settings_, site) for site in settings_.sites]
     assert len({plan.noise_multiplier for plan in plans}) == 1
     assert len({plan.round_event() for plan in plans}) == 1
-    prediction = predict(settings_)
+    prediction = predict(settings_, 1000)
     assert [site.expected_batch_size for site in prediction.sites] == [10.0, 100.0, 1000.0]
     noise = [site.noise_stddev_of_mean for site in prediction.sites]
     assert noise[0] == pytest.approx(10 * noise[1]) == pytest.approx(100 * noise[2])
@@ -104,7 +104,7 @@ def test_the_noise_multiplier_is_the_same_at_every_site() -> None:
 
 def test_a_target_that_cannot_be_met_is_refused() -> None:
     with pytest.raises(PlanError):
-        predict(config(epsilon=1e-9))
+        predict(config(epsilon=1e-9), 1000)
     settings_ = config()
     with pytest.raises(PlanError, match="delta"):
         privacy_plan(settings_, SiteEntry(name="big", population=10**6))
@@ -115,7 +115,7 @@ def layout(size: int) -> Layout:
 
 
 def test_ranges_are_what_the_optimizer_can_move_a_tensor_in_a_round() -> None:
-    grid = quantization(config(), layout(10))
+    grid = quantization(config(), layout(10), 10)
     assert grid.bits == 16
     assert [(s.name, s.size) for s in grid.segments] == [("encoder.b", 8), ("head.bias", 2)]
     assert [s.range for s in grid.segments] == pytest.approx([2 * 1e-3, 2 * 0.1])

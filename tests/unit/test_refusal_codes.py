@@ -13,7 +13,10 @@ from fmfl_secure.refusal_codes import GENERIC, MEANINGS, leaving_code
 from privacy import PolicyRefusal, SitePolicy
 
 # What these say could depend on a unit, or no site raises them: others hear `failed`.
-NEVER_TOLD = {"privacy", "policy", "admission", "training"}
+NEVER_TOLD = {
+    *("privacy", "policy", "admission", "training", "audit"),
+    *("storage", "storage-missing", "storage-exists", "storage-unavailable", "storage-damaged"),
+}
 RULES = re.findall(r"^\| `policy\.(\w+)` \|", privacy.policy.__doc__ or "", re.MULTILINE)
 
 
