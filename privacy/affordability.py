@@ -18,6 +18,7 @@ from privacy.accounting import (
     add_costs,
     calibrate_noise_multiplier,
     epsilon_spent,
+    filter_delta,
     filter_orders,
     fits,
     least_noise,
@@ -42,6 +43,8 @@ class Allowance:
         epsilon: Of the filter.
         delta: Of the filter.
         failures_left: Probability that distributed noise may still fail with, beside `delta`.
+        sets_apart: Whether that comes off `delta` as soon as such noise counts here; a grant has
+            set it apart from the start.
         insider: The filter of what all other sites together learn, which has to admit a run too;
             None without.
     """
@@ -51,24 +54,29 @@ class Allowance:
     delta: float
     failures_left: Fraction = Fraction(0)
     insider: Allowance | None = None
+    sets_apart: bool = False
 
     @property
     def epsilon_spent(self) -> float:
         """What `spent` converts to at the filter's delta."""
         return epsilon_spent(self.spent, self.delta)
 
+    def _delta_for(self, event: Event) -> float:
+        return filter_delta(self.delta) if self.sets_apart and failure_of(event) else self.delta
+
     def admits(self, event: Event, rounds: int) -> bool:
         """Whether so many rounds fit."""
         cost = rdp_cost(event, list(self.spent))
         return (
-            fits(add_costs(self.spent, cost, rounds), self.epsilon, self.delta)
+            fits(add_costs(self.spent, cost, rounds), self.epsilon, self._delta_for(event))
             and rounds * failure_of(event) <= self.failures_left
             and (self.insider is None or self.insider.admits(seen_by_sites(event), rounds))
         )
 
     def rounds(self, event: Event) -> int:
         """How many rounds fit, at most `MAX_ROUNDS`."""
-        most = max_repetitions(self.spent, event, self.epsilon, self.delta, at_most=MAX_ROUNDS)
+        delta = self._delta_for(event)
+        most = max_repetitions(self.spent, event, self.epsilon, delta, at_most=MAX_ROUNDS)
         failure = failure_of(event)
         if failure:
             most = min(most, max(0, int(self.failures_left / failure)))

@@ -383,8 +383,9 @@ class Budget:
         own = Allowance(
             charged,
             cap.epsilon * (1.0 + slack),
-            filter_delta(cap.delta),
+            filter_delta(cap.delta) if failures else cap.delta,
             failures_left=Fraction(cap.delta * FAILURE_SHARE) - failures,
+            sets_apart=not failures,
         )
         return Headroom(grants, own)
 

@@ -54,13 +54,16 @@ def show(ledger: LedgerPlace) -> None:
     console.print(grants)
     _show_insiders(budget)
     run_id = Column("run", no_wrap=True)
-    runs = Table(run_id, "date", "grant", "data set", "purpose", "trained", "reserved", "state")
+    named = any(held.dataset for held in budget.reservations.values())
+    whose = ["data set"] if named else []
+    runs = Table(run_id, "date", "grant", *whose, "purpose", "trained", "reserved", "state")
     for held in budget.reservations.values():
+        dataset = [escape(held.dataset.name) if held.dataset else ""] if named else []
         runs.add_row(
             held.run,
             held.at[:10],
             str(held.grant),
-            escape(held.dataset.name) if held.dataset else "",
+            *dataset,
             escape(held.purpose),
             str(len(held.commits)),
             str(held.rounds),

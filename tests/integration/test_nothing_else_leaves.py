@@ -20,7 +20,7 @@ import pytest
 import torch
 from support import WORDS, Quiet, make_federation
 
-import privacy.training
+import privacy.sampling
 from fmfl_secure.engines.local import LocalEngine
 from fmfl_secure.updates import UpdateStore
 from privacy import TrainingError
@@ -151,7 +151,7 @@ def test_a_unit_whose_gradient_is_not_finite_changes_none_either(
 def spoil_record(monkeypatch: pytest.MonkeyPatch, record: int) -> list[int]:
     """Make the loss of one record infinite, and sample it always; lists where that was met."""
     original, met = PrivateTrainer.__init__, []
-    sample = privacy.training.poisson_sample
+    sample = privacy.sampling.poisson_sample
 
     def spoiling(self, model, *, loss, collate, **settings):
         last: list[np.ndarray] = []
@@ -169,7 +169,7 @@ def spoil_record(monkeypatch: pytest.MonkeyPatch, record: int) -> list[int]:
 
     monkeypatch.setattr(PrivateTrainer, "__init__", spoiling)
     monkeypatch.setattr(
-        privacy.training, "poisson_sample", lambda *some: np.union1d(sample(*some), [record])
+        privacy.sampling, "poisson_sample", lambda *some: np.union1d(sample(*some), [record])
     )
     return met
 

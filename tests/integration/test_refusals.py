@@ -376,8 +376,8 @@ def test_a_plan_of_another_layout_is_refused_by_the_first_tensors_name(
     folder = federation()
     original = fmfl_secure.coordinator.quantization
 
-    def other(config, layout):
-        grid = original(config, layout)
+    def other(config, layout, size):
+        grid = original(config, layout, size)
         first, *rest = grid.segments
         changed = (dataclasses_replace(first, name="encoder.other"), *rest)
         return dataclasses_replace(grid, segments=changed)

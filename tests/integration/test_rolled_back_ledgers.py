@@ -189,7 +189,9 @@ def test_after_the_officer_s_charge_it_goes_on_and_nothing_is_under_counted(fold
     (after,) = Ledger(path).status()
     budget = Ledger(path).budget()
     (held,) = budget.reservations.values()
-    assert after.committed == add_costs(status.committed, held.charge.cost, len(held.commits))
+    assert after.committed == add_costs(
+        status.committed, held.charge.cost.counted, len(held.commits)
+    )
     assert first.sites[0].statement is not None
     assert after.epsilon_committed > first.sites[0].statement.grants[0].epsilon_spent
     # And the statement for the report counts it as spent before this run.

@@ -73,7 +73,7 @@ def test_an_image_that_does_not_decode_is_a_bad_row(tiny_models, tmp_path: Path,
     damage(tmp_path / "pictures" / "bright" / "1.png")
     with pytest.raises(DataError, match="row 2") as refusal:
         task.load(path, unit="record")
-    assert refusal.value.code == "data-unusable"
+    assert refusal.value.code == "failed"
     assert task.load(path, unit="record", on_bad_row="skip").records == 2
 
 

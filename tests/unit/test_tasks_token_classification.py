@@ -133,6 +133,6 @@ def test_a_bad_row_is_named_and_not_quoted_or_skipped(
     path = write(tmp_path / "x.jsonl", [GOOD[0], bad, GOOD[1]])
     with pytest.raises(DataError, match="row 2") as refusal:
         task.load(path, unit="record")
-    assert refusal.value.code == "data-unusable"
+    assert refusal.value.code == "failed"
     assert "PLACE" not in str(refusal.value)
     assert task.load(path, unit="record", on_bad_row="skip").records == 2

@@ -180,7 +180,7 @@ def test_taking_every_unit_at_every_step_is_flagged(monkeypatch):
     rare = Audit(a_plan(sample_rate=0.05, steps=4, rounds=4))
     assert rare.bound() <= rare.epsilon
     monkeypatch.setattr(
-        "privacy.training.poisson_sample", lambda units, _: np.arange(units, dtype=np.int64)
+        "privacy.sampling.poisson_sample", lambda units, _: np.arange(units, dtype=np.int64)
     )
     assert rare.bound() > rare.epsilon
 
