@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from aggregation import Identity, RoundPlan, SiteAttempt, SqliteJournal, quantize
+from aggregation.recovery import recorded_opening
 from fmfl_secure.config import FederationConfig, SiteConfig, SiteEntry, load_site
 from fmfl_secure.errors import ConfigError, RunError
+from fmfl_secure.membership import MembershipFolder
 from fmfl_secure.models import Layout
 from fmfl_secure.models.adapters import (
     adapter_bytes,
@@ -32,7 +34,6 @@ from fmfl_secure.server_step import apply_release
 from fmfl_secure.statement import describe_ledger, sign_statement
 from fmfl_secure.tasks import Task, TaskData
 from fmfl_secure.updates import UpdateStore
-from fmfl_secure.workspace import Members
 from privacy import Ledger, PrivacyPlan
 from privacy.training import PrivateTrainer
 
@@ -75,7 +76,7 @@ class Site:
         self._layout = Layout.of(model)
         self._settings: SiteConfig = load_site(folder / "site.toml")
         self._identity = Identity.load(folder / "identity.pem", entry.name)
-        self._members = Members.load(folder / "members.json")
+        self._held = MembershipFolder(folder)
         self._journal = SqliteJournal(folder / "journal.sqlite")
         self._updates = UpdateStore.open(folder)
         self._plan: PrivacyPlan | None = None
@@ -168,13 +169,15 @@ class Site:
             ModelError: The adapter's layout differs; names the first tensor that does.
             AggregationError: The plan does not hold.
         """
+        members = self._held.members()
         attempt = SiteAttempt(
             self._identity,
             plan_message,
-            coordinator=self._members.coordinator,
-            pinned=self._members.pinned,
+            coordinator=members.coordinator,
+            pinned=members.pinned,
             journal=self._journal,
             min_cohort=self._settings.policy.min_sites,
+            membership=self._held.last(),
         )
         plan = attempt.plan
         self._layout.require((s.name, s.size) for s in plan.quantization.segments)
@@ -259,11 +262,25 @@ class Site:
 
     def released(
         self, plan: RoundPlan, adapter: bytes, total: NDArray[np.int64], sites: int
-    ) -> None:
-        """Take note of a verified release: what the next adapter must be, and what to forget."""
+    ) -> bytes:
+        """Take note of a verified release: what the next adapter must be, and what to forget.
+
+        Returns:
+            That adapter.
+        """
         following = apply_release(self._model, self._layout, plan, adapter, total, sites)
         self._expected_adapter = adapter_digest(following)
         self._updates.forget(self._run, plan.round)
+        return following
+
+    def recorded_opening(self, plan_message: bytes) -> bytes | None:
+        """What this site opened in a plan's round and may send again after a restart, or None.
+
+        Raises:
+            AggregationError: The plan does not hold.
+        """
+        coordinator = self._held.members().coordinator
+        return recorded_opening(self._journal, self._identity.public, plan_message, coordinator)
 
     def finish(self, evidence: str) -> None:
         """Close the run's reservation on the coordinator's signed end of the run."""

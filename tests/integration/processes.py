@@ -1,0 +1,123 @@
+"""A federation of real processes on loopback: one server, one decryptor, sites; each killable.
+
+They are forked from a server that imported torch once, so starting one is cheap. A process can be
+armed with a point of `killer.py`, where it kills itself with SIGKILL.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from killer import arm
+
+from fmfl_secure.service.kit import Kit
+
+
+def _prepare(folder: Path, name: str, point: str) -> None:
+    import logging
+
+    import torch
+
+    torch.set_num_threads(1)
+    log = folder / f"{name}.log"
+    logging.basicConfig(filename=log, level=logging.INFO, force=True)
+    logging.captureWarnings(True)
+    if point:
+        arm(point)
+
+
+def serve(kit: Path, output: Path, logs: Path, point: str = "") -> None:
+    """The server's process."""
+    from fmfl_secure.service.server import Service
+
+    _prepare(logs, "server", point)
+    service = Service(Kit(kit), output)
+
+    def started(port: int) -> None:
+        beside = logs / "port.new"
+        beside.write_text(str(port))
+        beside.replace(logs / "port")
+
+    service.serve(started=started)
+
+
+def decrypt(kit: Path, logs: Path, point: str = "") -> None:
+    """The decryptor's process."""
+    from fmfl_secure.service.parties import DecryptorProcess
+
+    _prepare(logs, "decryptor", point)
+    process = DecryptorProcess(Kit(kit), once=True)
+    signal.signal(signal.SIGTERM, lambda *_: process.stop())
+    process.run()
+
+
+def join(kit: Path, logs: Path, point: str = "") -> None:
+    """A site's process."""
+    from fmfl_secure.service.parties import SiteProcess
+
+    _prepare(logs, kit.name, point)
+    process = SiteProcess(Kit(kit), once=True)
+    signal.signal(signal.SIGTERM, lambda *_: process.stop())
+    process.run()
+
+
+class Federation:
+    """Starts, kills and starts again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.logs = folder / "logs"
+        self.logs.mkdir(exist_ok=True)
+        self.output = folder / "run"
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["processes", "fmfl_secure.service.server"])
+        self.processes: dict[str, BaseProcess] = {}
+
+    def start(self, name: str, point: str = "") -> None:
+        kit = self.folder / "kits" / name
+        target, arguments = join, (kit, self.logs, point)
+        if name == "server":
+            target, arguments = serve, (kit, self.output, self.logs, point)
+        elif name == "decryptor":
+            target = decrypt
+        process = self._context.Process(target=target, args=arguments, name=name)
+        process.start()
+        self.processes[name] = process
+
+    def kill(self, name: str) -> None:
+        process = self.processes[name]
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+
+    def wait(self, timeout_s: float = 120.0, *, restart: bool = False) -> dict[str, int]:
+        """Wait for all to end; those that were killed are started again, if asked."""
+        deadline = time.monotonic() + timeout_s
+        killed: dict[str, int] = {}
+        while any(p.exitcode is None for p in self.processes.values()):
+            if time.monotonic() > deadline:
+                raise TimeoutError(self.state())
+            for name, process in list(self.processes.items()):
+                if restart and process.exitcode == -signal.SIGKILL:
+                    killed[name] = killed.get(name, 0) + 1
+                    self.start(name)
+            time.sleep(0.05)
+        return killed
+
+    def state(self) -> str:
+        logs = "\n".join(
+            f"--- {path.name}\n{path.read_text()[-3000:]}" for path in self.logs.glob("*.log")
+        )
+        codes = {name: process.exitcode for name, process in self.processes.items()}
+        return f"{codes}\n{logs}"
+
+    def close(self) -> None:
+        for process in self.processes.values():
+            if process.exitcode is None:
+                process.kill()
+            process.join()
