@@ -45,7 +45,7 @@ class _Protocol(H11Protocol):
         self._unwatch_head()
         super().connection_lost(exc)
 
-    def send_400_response(self, msg: str) -> None:
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
         self._refuse(Problem(400, "malformed", "this is no HTTP request"))
 
     def _watch_head(self) -> None:

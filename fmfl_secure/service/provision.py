@@ -1,6 +1,6 @@
 """From a federation's settings to one kit a party, and to what becomes of certificates later.
 
-    DIR/authority/      ca.pem, ca.key, issued.json: whoever provisions keeps it, offline if they can
+    DIR/authority/      ca.pem, ca.key, issued.json: whoever provisions keeps it, offline
     DIR/server/         a kit each; see kit.py
     DIR/decryptor/
     DIR/SITE/
@@ -11,7 +11,6 @@ again.
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 from collections.abc import Callable
@@ -248,7 +247,7 @@ def _write_tls(folder: Path, authority: Authority, made: Issued) -> None:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     beside = folder / f".key.{secrets.token_hex(8)}"
     write_private(beside, made.key)
-    os.replace(beside, folder / "key.pem")
+    beside.replace(folder / "key.pem")
     write_files(folder, files | {"certificate.pem": made.certificate})
 
 

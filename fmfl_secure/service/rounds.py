@@ -1,4 +1,4 @@
-"""The server's round: which step waits for whom, for how long, and what follows if they do not come.
+"""The server's round: which step waits for whom, for how long, and what follows if none comes.
 
 The steps are those of `docs/protocol.md`, and every one may be entered again: what it waits for
 may have come before a restart. A party that is lost ends the attempt, never the run.

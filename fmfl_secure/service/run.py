@@ -113,7 +113,8 @@ class ServerRun:
                 self._carry_rounds()
                 store.set_fact("outcome", b"")
         except Stopping:
-            self._write("interrupted", "the server stopped; it goes on when it is started again")
+            self._mark("interrupted", "the server stopped; it goes on when it is started again")
+            self._write()
             raise
         except RunError as error:
             _LOG.exception("run stopped", extra={"run": self.run})
@@ -201,12 +202,15 @@ class ServerRun:
     def _end(self) -> RunRecord:
         reason = self._coordinator.store.require("outcome").decode()
         self._coordinator.end()
-        record = self._write("stopped" if reason else "finished", reason)
-        self.announce_end()
-        return record
+        self._mark("stopped" if reason else "finished", reason)
+        return self.close()
 
-    def announce_end(self) -> None:
-        """Give every site the signed end, and wait for those that joined to close the run."""
+    def close(self) -> RunRecord:
+        """Give every site the signed end, wait for those that joined to close, write the results.
+
+        Raises:
+            Stopping: It was asked to stop; the results are written all the same.
+        """
         self.rounds.phase = "end"
         store = self._coordinator.store
         documents = {"end": Document([store.require("end")])}
@@ -219,9 +223,11 @@ class ServerRun:
             waiting = [n for n in self._joined() if n not in done and self._is_present(n)]
             return not waiting
 
-        self.rounds.wait(closed, self._limits.end_s)
-        self._note_sites()
-        write_results(self._output)
+        try:
+            self.rounds.wait(closed, self._limits.end_s)
+        finally:
+            record = self._write()
+        return record
 
     def _note_sites(self) -> None:
         joined = self._intake.store.notes(self.run, JOINED)
@@ -240,13 +246,13 @@ class ServerRun:
                 signature=word.signature,
             )
 
-    def _write(
-        self, status: Literal["finished", "stopped", "interrupted"], reason: str
-    ) -> RunRecord:
+    def _mark(self, status: Literal["finished", "stopped", "interrupted"], reason: str) -> None:
+        self._coordinator.store.set_fact("status", status.encode())
+        self._coordinator.store.set_fact("reason", reason.encode())
+
+    def _write(self) -> RunRecord:
+        """Bring everything in the run's folder up to date."""
         self._note_sites()
-        store = self._coordinator.store
-        store.set_fact("status", status.encode())
-        store.set_fact("reason", reason.encode())
         set_adapter_tensors(self._model, load_adapter_bytes(self._coordinator.adapter))
         self._task.save_adapter(self._model, self._output / "adapter")
         return write_results(self._output)

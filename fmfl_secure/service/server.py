@@ -205,7 +205,7 @@ class Service:
     def _carry(self, listener: Listener) -> None:
         try:
             if self.ended:
-                self.run.announce_end()
+                self.run.close()
             else:
                 self.run.carry()
         except Stopping:

@@ -1,8 +1,8 @@
 """A site's process: it asks the server for work, decides for itself, and keeps its model loaded.
 
-What leaves is the protocol's messages, its ledger's signed statement, and generic codes. The secrets
-of an attempt live in this process only: after a restart the attempt is lost to this site, and what
-it trained is sent again in the next one.
+What leaves is the protocol's messages, its ledger's signed statement, and generic codes. The
+secrets of an attempt live in this process only: after a restart the attempt is lost to this site,
+and what it trained is sent again in the next one.
 """
 
 from __future__ import annotations

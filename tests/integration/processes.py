@@ -6,6 +6,7 @@ armed with a point of `killer.py`, where it kills itself with SIGKILL.
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
 import signal
@@ -13,6 +14,7 @@ import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import numpy as np
 from killer import arm
 
 from fmfl_secure.service.kit import Kit
@@ -24,11 +26,68 @@ def _prepare(folder: Path, name: str, point: str) -> None:
     import torch
 
     torch.set_num_threads(1)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     log = folder / f"{name}.log"
-    logging.basicConfig(filename=log, level=logging.INFO, force=True)
+    logging.basicConfig(
+        filename=log,
+        level=logging.INFO,
+        force=True,
+        format="%(asctime)s %(name)s %(message)s %(threadName)s",
+    )
     logging.captureWarnings(True)
-    if point:
+    if point.startswith("seeded:"):
+        seeded(Path(point.removeprefix("seeded:")))
+    elif point:
         arm(point)
+
+
+class _Stream:
+    """Stands for `os` and `secrets` where randomness is drawn, and repeats itself."""
+
+    def __init__(self) -> None:
+        self.restart(0)
+
+    def restart(self, seed: object) -> None:
+        digest = hashlib.sha256(repr(seed).encode()).digest()
+        self._generator = np.random.default_rng(list(digest))
+
+    def urandom(self, size: int) -> bytes:
+        return self._generator.bytes(size)
+
+    def getpid(self) -> int:
+        return os.getpid()
+
+    def randbits(self, bits: int) -> int:
+        return int.from_bytes(self._generator.bytes(bits // 8), "little")
+
+
+def seeded(record: Path) -> None:
+    """Have sampling, noise and rounding of (site, round) repeat, and sums written down.
+
+    For tests alone: the product has no way to seed any of them.
+    """
+    import aggregation.quantization
+    import privacy.noise
+    import privacy.sampling
+    from fmfl_secure.coordinator import Coordinator
+    from fmfl_secure.site import Site
+
+    stream = _Stream()
+    privacy.noise.os = privacy.sampling.os = stream
+    aggregation.quantization.secrets = stream
+    train, apply = Site.train, Coordinator.apply
+
+    def repeated(self, plan, *rest, **named):
+        stream.restart((self.name, plan.round))
+        return train(self, plan, *rest, **named)
+
+    def recorded(self, plan, *rest, **named):
+        total = apply(self, plan, *rest, **named)
+        record.mkdir(exist_ok=True)
+        np.save(record / f"{plan.round}.npy", total)
+        return total
+
+    Site.train, Coordinator.apply = repeated, recorded
 
 
 def serve(kit: Path, output: Path, logs: Path, point: str = "") -> None:
@@ -103,6 +162,8 @@ class Federation:
             if time.monotonic() > deadline:
                 raise TimeoutError(self.state())
             for name, process in list(self.processes.items()):
+                if process.exitcode not in {None, 0, -signal.SIGKILL}:
+                    raise RuntimeError(self.state())
                 if restart and process.exitcode == -signal.SIGKILL:
                     killed[name] = killed.get(name, 0) + 1
                     self.start(name)
