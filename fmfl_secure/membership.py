@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from aggregation import Identity, MembershipList
+from aggregation import Identity, MembershipList, PublicIdentity
 from aggregation.membership import follow, name_of, read, sign
 from fmfl_secure.atomic import write_files
 from fmfl_secure.errors import ConfigError
@@ -24,12 +24,12 @@ class Change:
 
     Attributes:
         number: Of the list.
-        added: Names of new members, or of members with a new key.
+        added: New members, and members with a new key.
         removed: Names of members that are gone.
     """
 
     number: int
-    added: tuple[str, ...]
+    added: tuple[PublicIdentity, ...]
     removed: tuple[str, ...]
 
 
@@ -83,7 +83,7 @@ class MembershipFolder:
         new = {member.name: member for member in following.members}
         return Change(
             number=following.number,
-            added=tuple(sorted(n for n, member in new.items() if old.get(n) != member)),
+            added=tuple(member for name, member in new.items() if old.get(name) != member),
             removed=tuple(sorted(set(old) - set(new))),
         )
 

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from fmfl_secure.bench import app as bench_app
-from fmfl_secure.cli import demo, federation, ledger
+from fmfl_secure.cli import demo, federation, ledger, service
 from fmfl_secure.cli._console import errors
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(federation.app)
+app.add_typer(service.app)
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(demo.app, name="demo")
 app.add_typer(bench_app, name="bench")

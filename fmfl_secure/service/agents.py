@@ -54,7 +54,7 @@ class Agent(ABC):
             except Unreachable:
                 if not self._stopping.is_set():
                     raise
-                return
+                return  # told to stop while the server did not answer
             else:
                 if work.step == Step.END and self._once:
                     return

@@ -85,11 +85,15 @@ class Guard:
             await self._app(scope, receive, send)
             return
         started, status, begun, role = time.monotonic(), 500, False, "none"
+        body = _Body(receive, self._limits.body_s)
 
         async def counted(message: Message) -> None:
             nonlocal status, begun
             if message["type"] == "http.response.start":
                 status, begun = message["status"], True
+                if body.broken:
+                    headers = [*message.get("headers", []), (b"connection", b"close")]
+                    message = {**message, "headers": headers}
             await send(message)
 
         bucket: _Bucket | None = None
@@ -99,7 +103,7 @@ class Guard:
             bucket = self._admit(f"{peer.role}/{peer.name}")
             self._check_length(scope)
             self._heard(peer.name)
-            await self._app(scope, self._bounded(receive), counted)
+            await self._app(scope, body, counted)
         except Problem as problem:
             if not begun:
                 await answer(problem, counted, close=True)
@@ -134,21 +138,29 @@ class Guard:
             text = f"a body has at most {self._limits.part_bytes} bytes"
             raise Problem(413, "too-large", text)
 
-    def _bounded(self, receive: Receive) -> Receive:
-        """The same stream, which ends in an error if the body takes too long."""
-        deadline = time.monotonic() + self._limits.body_s
-        whole = False
 
-        async def bounded() -> Message:
-            nonlocal whole
-            if whole:  # what is waited for now is the end of the connection
-                return await receive()
-            try:
-                async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                    message = await receive()
-            except TimeoutError:
-                raise Problem(408, "too-slow", "the body took too long") from None
-            whole = not message.get("more_body", False)
-            return message
+class _Body:
+    """A request's stream, which ends in an error if the body takes too long.
 
-        return bounded
+    Args:
+        receive: The stream.
+        limit_s: Until its end.
+    """
+
+    def __init__(self, receive: Receive, limit_s: float) -> None:
+        self._receive = receive
+        self._deadline = time.monotonic() + limit_s
+        self._whole = False
+        self.broken = False  # what is left of it would be taken for the next request
+
+    async def __call__(self) -> Message:
+        if self._whole:  # what is waited for now is the end of the connection
+            return await self._receive()
+        try:
+            async with asyncio.timeout(max(0.0, self._deadline - time.monotonic())):
+                message = await self._receive()
+        except TimeoutError:
+            self.broken = True
+            raise Problem(408, "too-slow", "the body took too long") from None
+        self._whole = not message.get("more_body", False)
+        return message

@@ -107,10 +107,11 @@ class Listener(uvicorn.Server):
         self.should_exit = True
         self._stopping()
 
-    def handle_exit(self, sig: int, frame: Any) -> None:
-        """Stop on a signal."""
-        self._stopping()
-        super().handle_exit(sig, frame)
+    def handle_exit(self, sig: int, frame: Any) -> None:  # noqa: ARG002 - uvicorn's signature
+        """Stop on a signal. The process ends by itself, and not by the signal raised again."""
+        if self.should_exit:
+            self.force_exit = True
+        self.stop()
 
     @property
     def port(self) -> int:

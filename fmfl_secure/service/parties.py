@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import logging
 import threading
 
@@ -12,6 +11,7 @@ from aggregation import Decryptor, Identity, SqliteJournal
 from fmfl_secure.config import FederationConfig, load_federation
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.planning import build_task
+from fmfl_secure.service.approval import decode_lists
 from fmfl_secure.service.client import Line
 from fmfl_secure.service.decryptor_agent import DecryptorAgent
 from fmfl_secure.service.errors import NotApproved
@@ -40,7 +40,7 @@ class DecryptorProcess:
     def __init__(self, kit: Kit, *, once: bool = False) -> None:
         self.stopping = threading.Event()
         self.settings = load_settings(kit.service_file, ClientSettings)
-        config = load_federation(kit.federation_file)
+        self.config = load_federation(kit.federation_file)
         members = kit.membership.members()
         self.metrics = ClientMetrics()
         line = Line(self.settings.server, kit.tls, metrics=self.metrics, stopping=self.stopping)
@@ -49,7 +49,7 @@ class DecryptorProcess:
             SqliteJournal(kit.folder / "journal.sqlite"),
             coordinator=members.coordinator,
             pinned=members.pinned,
-            min_cohort=config.federation.min_sites,
+            min_cohort=self.config.federation.min_sites,
         )
         self.agent = DecryptorAgent(decryptor, line, stopping=self.stopping, once=once)
 
@@ -76,7 +76,7 @@ class SiteProcess:
 
     def __init__(self, kit: Kit, *, once: bool = False) -> None:
         self.stopping = threading.Event()
-        self._kit = kit
+        self.kit = kit
         self.settings = load_settings(kit.service_file, ClientSettings)
         self.config: FederationConfig = load_federation(kit.federation_file)
         self.name = Identity.load(kit.folder / "identity.pem").public.name
@@ -106,7 +106,7 @@ class SiteProcess:
 
     def _line(self) -> Line:
         return Line(
-            self.settings.server, self._kit.tls, metrics=self.metrics, stopping=self.stopping
+            self.settings.server, self.kit.tls, metrics=self.metrics, stopping=self.stopping
         )
 
     def _open_run(self, run: str) -> Site:
@@ -114,7 +114,7 @@ class SiteProcess:
         self._model = self._task.build_model(seed=self.config.federation.seed)
         entry = next(e for e in self.config.sites if e.name == self.name)
         return Site(
-            self._kit.folder,
+            self.kit.folder,
             run=run,
             entry=entry,
             config=self.config,
@@ -129,16 +129,17 @@ class SiteProcess:
             NotApproved: A list brings somebody new.
             AggregationError: A list does not follow on the one held here.
         """
-        held = self._kit.membership
+        held = self.kit.membership
         while len(held.lists()) < number:
             missing = self.agent.line.membership(len(held.lists()))
             if not missing:
                 return
-            message = base64.b64decode(missing[0], validate=True)
+            message = decode_lists(missing)[0]
             change = held.change(message)
             if change.added:
+                names = ", ".join(party.name for party in change.added)
                 raise NotApproved(
-                    f"membership list {change.number} brings {', '.join(change.added)}",
+                    f"membership list {change.number} brings {names}",
                     hint="Compare fingerprints, then: fmfl-secure members approve KIT",
                 )
             held.approve(message)

@@ -362,6 +362,15 @@ def remove_site(server: Kit, name: str) -> int:
     return len(held.lists())
 
 
+def issued(output: Path) -> list[Certified]:
+    """Every certificate that a folder's authority issued.
+
+    Raises:
+        ServiceError: The authority is not here.
+    """
+    return _authority(output).issued()
+
+
 def _authority(output: Path) -> Authority:
     folder = output / "authority"
     if not (folder / "ca.pem").exists():

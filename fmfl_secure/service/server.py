@@ -52,16 +52,16 @@ class Service:
 
     def __init__(self, kit: Kit, output: Path) -> None:
         self._kit = kit
-        self._config: FederationConfig = load_federation(kit.federation_file)
+        self.config: FederationConfig = load_federation(kit.federation_file)
         self.settings = load_settings(kit.service_file, ServerSettings)
-        self._task = build_task(self._config, relative_to=kit.folder)
-        self._model = self._task.build_model(seed=self._config.federation.seed)
+        self._task = build_task(self.config, relative_to=kit.folder)
+        self._model = self._task.build_model(seed=self.config.federation.seed)
         self._admission_gate()
         store, self.ended = self._open_run(output)
         self.coordinator = Coordinator(
             self._identity(COORDINATOR),
             members=self.members(),
-            config=self._config,
+            config=self.config,
             task=self._task,
             model=self._model,
             store=store,
@@ -78,7 +78,7 @@ class Service:
             aggregator=self._identity(AGGREGATOR),
             members=self.members,
             membership=lambda: digest_of(kit.membership.last()),
-            config=self._config,
+            config=self.config,
             origin=kit.folder,
             task=self._task,
             model=self._model,
@@ -95,7 +95,7 @@ class Service:
             metrics=self.metrics,
         )
         access = Access(
-            self._config.federation.name,
+            self.config.federation.name,
             members=self.members,
             authority=(kit.tls / "ca.pem").read_bytes(),
             revocations=kit.revocations,
@@ -116,15 +116,15 @@ class Service:
         if not (output / "state.sqlite").exists():
             facts = self._public_facts()
             origin = self._kit.folder
-            return start_run(output, config=self._config, public=facts, origin=origin), False
+            return start_run(output, config=self.config, public=facts, origin=origin), False
         store = RunStore(output)
         if store.fact("status") in {b"finished", b"stopped"}:
             return store, True
-        return resume_run(output, config=self._config), False
+        return resume_run(output, config=self.config), False
 
     def _public_facts(self) -> RunFacts:
         layout, base, members = Layout.of(self._model), self._task.base, self.members()
-        absent = [e.name for e in self._config.sites if e.name not in members.sites]
+        absent = [e.name for e in self.config.sites if e.name not in members.sites]
         if absent:
             raise RunError(
                 f"{', '.join(absent)} is not a member of the federation",
@@ -135,7 +135,7 @@ class Service:
             base_model_digest=base.digest,
             layout_digest=layout.digest,
             parameters=layout.size,
-            sites={entry.name: members.sites[entry.name].text for entry in self._config.sites},
+            sites={entry.name: members.sites[entry.name].text for entry in self.config.sites},
             roles={
                 COORDINATOR: members.coordinator.fingerprint,
                 AGGREGATOR: members.aggregator.fingerprint,
@@ -145,7 +145,7 @@ class Service:
         )
 
     def _admission_gate(self) -> None:
-        if self._config.privacy.mode == "none":
+        if self.config.privacy.mode == "none":
             return
         synthetic = self._task.synthetic()
         check_admission(
@@ -153,8 +153,14 @@ class Service:
             loss=self._task.per_record_loss,
             collate=synthetic.collate,
             records=synthetic.records,
-            physical_batch_size=self._config.training.physical_batch_size,
+            physical_batch_size=self.config.training.physical_batch_size,
         )
+
+    def not_ready(self) -> str:
+        """Why the server cannot do its work; empty if it can."""
+        if self.board.closed:
+            return "the server is going down"
+        return "" if self.store.healthy() else "the store cannot be written to"
 
     def serve(self, *, started: Callable[[int], None] = lambda _: None) -> None:
         """Serve until the run has ended and its sites closed it, or until a signal.

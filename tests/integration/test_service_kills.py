@@ -1,4 +1,4 @@
-"""kill -9 of each process at each step of the protocol: it is started again, and the run goes on."""
+"""kill -9 of each process at each step of the protocol: started again, the run goes on."""
 
 from __future__ import annotations
 
