@@ -197,7 +197,7 @@ def test_a_site_s_certificate_cannot_serve(running: Running) -> None:
 
         def accept() -> None:
             connection, _ = server.accept()
-            with pytest.raises(ssl.SSLError, match="bad certificate|unknown|unsupported"):
+            with pytest.raises(ssl.SSLError, match=r"bad certificate|unknown|unsupported"):
                 context.wrap_socket(connection, server_side=True).close()
 
         thread = threading.Thread(target=accept)
