@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from fmfl_secure.cli._console import console, say
+from fmfl_secure.bench import JsonFlag, machine
+from fmfl_secure.bench import app as bench_app
+from fmfl_secure.cli._console import console, facts, say
 
 app = typer.Typer()
 certificates = typer.Typer(
@@ -115,18 +117,28 @@ def serve(
     Example: fmfl-secure serve pilot/kits/server --output pilot/run
     """
     _needs_server_extra()
-    from fmfl_secure.service import logs, operate
+    from fmfl_secure.service import logs
     from fmfl_secure.service.kit import Kit
+    from fmfl_secure.service.operations import OperationsApp, OperationsPort
+    from fmfl_secure.service.server import Service
+    from fmfl_secure.service.server_view import server_page
 
     logs.configure("server")
-    operate.run_server(
-        Kit(kit),
-        output,
-        started=lambda https, port: say(
-            f"serving on port {https}; page http://localhost:{port}/, "
-            f"token in {kit / 'operations.token'}"
-        ),
+    service = Service(Kit(kit), output)
+    operations = OperationsApp(
+        token=Kit(kit).operations_token(),
+        template="server.html",
+        page=lambda: server_page(service),
+        ready=service.not_ready,
+        registry=service.metrics.registry,
     )
+    with OperationsPort(operations, service.settings.operations) as port:
+        service.serve(
+            started=lambda https: say(
+                f"serving on port {https}; page http://localhost:{port.port}/, "
+                f"token in {kit / 'operations.token'}"
+            )
+        )
     say(f"report   {output / 'report.html'}")
 
 
@@ -140,13 +152,19 @@ def decryptor(
     Example: fmfl-secure decryptor pilot/kits/decryptor
     """
     _needs_server_extra()
-    from fmfl_secure.service import logs, operate
+    from fmfl_secure.service import logs
+    from fmfl_secure.service.decryptor_process import DecryptorProcess
+    from fmfl_secure.service.decryptor_view import decryptor_page
     from fmfl_secure.service.kit import Kit
+    from fmfl_secure.service.operate import run_party
 
     logs.configure("decryptor")
-    operate.run_decryptor(
+    process = DecryptorProcess(Kit(kit), once=once)
+    run_party(
+        process,
         Kit(kit),
-        once=once,
+        template="decryptor.html",
+        page=lambda: decryptor_page(process),
         started=lambda port: say(f"page http://localhost:{port}/"),
     )
 
@@ -161,13 +179,19 @@ def join(
     Example: fmfl-secure join pilot/kits/site-1
     """
     _needs_server_extra()
-    from fmfl_secure.service import logs, operate
+    from fmfl_secure.service import logs
     from fmfl_secure.service.kit import Kit
+    from fmfl_secure.service.operate import run_party
+    from fmfl_secure.service.site_process import SiteProcess
+    from fmfl_secure.service.site_view import site_page
 
-    logs.configure(kit.resolve().name)
-    operate.run_site(
+    process = SiteProcess(Kit(kit), once=once)
+    logs.configure(process.name)
+    run_party(
+        process,
         Kit(kit),
-        once=once,
+        template="site.html",
+        page=lambda: site_page(process),
         started=lambda port: say(f"page http://localhost:{port}/"),
     )
 
@@ -279,3 +303,27 @@ def approve(kit: KitFolder) -> None:
             say(f"list {change.number} removes {name}")
         typer.confirm("trust these members?", abort=True)
         held.approve(message)
+
+
+@bench_app.command("service")
+def bench_service(
+    sites: Annotated[int, typer.Option(help="Simulated sites.", min=3, max=500)] = 10,
+    rounds: Annotated[int, typer.Option(help="Rounds.", min=1)] = 5,
+    base: Annotated[str, typer.Option(help="Base model whose adapter is summed.")] = "minilm",
+    as_json: JsonFlag = False,
+) -> None:
+    """Rounds of simulated sites over HTTPS, in processes of their own, beside one process alone.
+
+    Example: fmfl-secure bench service --sites 50 --rounds 20 --json
+    """
+    _needs_server_extra()
+    import json
+
+    from fmfl_secure.service.benchmark import measure
+
+    result = measure(sites, rounds, base=base)
+    result["machine"] = machine()
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+    else:
+        facts("sites across processes", result)

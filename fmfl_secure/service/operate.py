@@ -1,75 +1,74 @@
-"""Each party's process with its operations port, until it ends or is told to stop."""
+"""A party's process with its operations port, until it ends or is told to stop."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
+from fmfl_secure.service.agents import Agent
 from fmfl_secure.service.kit import Kit
+from fmfl_secure.service.metrics import ClientMetrics
 from fmfl_secure.service.operations import OperationsApp, OperationsPort
-from fmfl_secure.service.parties import DecryptorProcess, SiteProcess
-from fmfl_secure.service.server import Service
-from fmfl_secure.service.views import decryptor_page, server_page, site_page
+from fmfl_secure.service.settings import ClientSettings
 
 
-def run_server(
-    kit: Kit, output: Path, *, started: Callable[[int, int], None] = lambda _, __: None
+class PartyProcess(Protocol):
+    """A site's or the decryptor's process."""
+
+    @property
+    def agent(self) -> Agent:
+        """What does its work."""
+        ...
+
+    @property
+    def metrics(self) -> ClientMetrics:
+        """What it counts."""
+        ...
+
+    @property
+    def settings(self) -> ClientSettings:
+        """Its `service.toml`."""
+        ...
+
+    def run(self) -> None:
+        """Work until told to stop."""
+        ...
+
+    def stop(self) -> None:
+        """Stop after what is under way."""
+        ...
+
+
+def run_party(
+    process: PartyProcess,
+    kit: Kit,
+    *,
+    template: str,
+    page: Callable[[], Mapping[str, object]],
+    started: Callable[[int], None],
 ) -> None:
-    """Serve a run; a run that is in `output` goes on.
+    """Be a site or the decryptor, until told to stop.
 
     Args:
-        kit: The server's.
-        output: The run's folder.
-        started: Called with both ports, once they are open.
+        process: The party's.
+        kit: Its kit.
+        template: Of its live page.
+        page: What the page shows.
+        started: Called with the operations port, once it is open.
 
     Raises:
-        FmflError, PrivacyError, AggregationError: Kit or run cannot be used, or go on.
+        FmflError: The server shuts this party out.
     """
-    service = Service(kit, output)
     app = OperationsApp(
         token=kit.operations_token(),
-        template="server.html",
-        page=lambda: server_page(service),
-        ready=service.not_ready,
-        registry=service.metrics.registry,
-    )
-    with OperationsPort(app, service.settings.operations) as port:
-        service.serve(started=lambda https: started(https, port.port))
-
-
-def run_decryptor(kit: Kit, *, once: bool, started: Callable[[int], None] = lambda _: None) -> None:
-    """Be the decryptor; see `run_server`."""
-    process = DecryptorProcess(kit, once=once)
-    app = OperationsApp(
-        token=kit.operations_token(),
-        template="decryptor.html",
-        page=lambda: decryptor_page(process),
+        template=template,
+        page=page,
         ready=lambda: "" if process.agent.line.connected else "the server does not answer",
         registry=process.metrics.registry,
     )
-    _stop_on_signals(process.stop)
-    with OperationsPort(app, process.settings.operations) as port:
-        started(port.port)
-        process.run()
-
-
-def run_site(kit: Kit, *, once: bool, started: Callable[[int], None] = lambda _: None) -> None:
-    """Be a site; see `run_server`."""
-    process = SiteProcess(kit, once=once)
-    app = OperationsApp(
-        token=kit.operations_token(),
-        template="site.html",
-        page=lambda: site_page(process),
-        ready=lambda: "" if process.agent.line.connected else "the server does not answer",
-        registry=process.metrics.registry,
-    )
-    _stop_on_signals(process.stop)
-    with OperationsPort(app, process.settings.operations) as port:
-        started(port.port)
-        process.run()
-
-
-def _stop_on_signals(stop: Callable[[], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop())
+        signal.signal(number, lambda *_: process.stop())
+    with OperationsPort(app, process.settings.operations) as port:
+        started(port.port)
+        process.run()

@@ -30,6 +30,7 @@ from fmfl_secure.service.metrics import exposition
 from fmfl_secure.service.settings import Operations
 
 _LOG = logging.getLogger("fmfl_secure.service.operations")
+REFRESH_S: Final = 5  # how often a page renews itself
 _COOKIE: Final = "fmfl_operations"
 _MAX_FORM: Final = 4096  # bytes
 _HEADERS: Final = {

@@ -104,6 +104,11 @@ class Service:
             self.app, access=access, limits=limits, heard=self.board.heard, metrics=self.metrics
         )
 
+    @property
+    def parameters(self) -> int:
+        """Length of an update."""
+        return Layout.of(self._model).size
+
     def members(self) -> Members:
         """All parties, as the membership list in force has them."""
         return self._kit.membership.members()

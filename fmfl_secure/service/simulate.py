@@ -25,9 +25,18 @@ class SimulatedSite:
         identity: The site's key pair.
         members: All parties.
         journal: The protocol's record.
+        membership: The membership list it approved, if there is one.
     """
 
-    def __init__(self, identity: Identity, *, members: Members, journal: Journal) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        *,
+        members: Members,
+        journal: Journal,
+        membership: bytes | None = None,
+    ) -> None:
+        self._membership = membership
         self._identity = identity
         self._members = members
         self._journal = journal
@@ -50,6 +59,7 @@ class SimulatedSite:
             coordinator=self._members.coordinator,
             pinned=self._members.pinned,
             journal=self._journal,
+            membership=self._membership,
         )
 
     def train(

@@ -107,7 +107,7 @@ def serve(kit: Path, output: Path, logs: Path, point: str = "") -> None:
 
 def decrypt(kit: Path, logs: Path, point: str = "") -> None:
     """The decryptor's process."""
-    from fmfl_secure.service.parties import DecryptorProcess
+    from fmfl_secure.service.decryptor_process import DecryptorProcess
 
     _prepare(logs, "decryptor", point)
     process = DecryptorProcess(Kit(kit), once=True)
@@ -117,7 +117,7 @@ def decrypt(kit: Path, logs: Path, point: str = "") -> None:
 
 def join(kit: Path, logs: Path, point: str = "") -> None:
     """A site's process."""
-    from fmfl_secure.service.parties import SiteProcess
+    from fmfl_secure.service.site_process import SiteProcess
 
     _prepare(logs, kit.name, point)
     process = SiteProcess(Kit(kit), once=True)
