@@ -1,16 +1,49 @@
-"""A site's people look at the server's newer lists of members, before they trust them."""
+"""How a site comes to trust a newer list of members: by itself, or through its own people."""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import logging
 import threading
+from collections.abc import Callable
 
+from fmfl_secure.membership import MembershipFolder
 from fmfl_secure.service.client import Line
-from fmfl_secure.service.errors import ServiceError
+from fmfl_secure.service.errors import NotApproved, ServiceError
 from fmfl_secure.service.kit import Kit
 from fmfl_secure.service.metrics import ClientMetrics
 from fmfl_secure.service.settings import ClientSettings, load_settings
+
+_LOG = logging.getLogger("fmfl_secure.service.approval")
+
+
+def follow_removals(held: MembershipFolder, number: int, fetch: Callable[[int], list[str]]) -> None:
+    """Take over lists that only remove, up to one; any other waits for this site's people.
+
+    Args:
+        held: The site's own.
+        number: Of the server's last list.
+        fetch: Lists after a number, as the server sends them.
+
+    Raises:
+        NotApproved: A list brings somebody new, or a new key.
+        ServiceError: What the server sends is malformed.
+        AggregationError: A list does not follow on the one held here.
+    """
+    while len(held.lists()) < number:
+        missing = decode_lists(fetch(len(held.lists())))
+        if not missing:
+            return
+        change = held.change(missing[0])
+        if change.added:
+            names = ", ".join(party.name for party in change.added)
+            raise NotApproved(
+                f"membership list {change.number} brings {names}",
+                hint="Compare fingerprints, then: fmfl-secure members approve KIT",
+            )
+        held.approve(missing[0])
+        _LOG.warning("%s left the federation", ", ".join(change.removed))
 
 
 def newer_lists(kit: Kit) -> list[bytes]:

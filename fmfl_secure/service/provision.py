@@ -267,7 +267,9 @@ def _sign_members(building: Path, output: Path, missing: list[str]) -> None:
     else:
         held.approve(following)
     lists = {f"{number:05}.list": message for number, message in enumerate(held.lists(), 1)}
-    for name in missing:
+    # The decryptor holds the lists too, and counts the sites of the last that it approved.
+    new_kits = [*missing, DECRYPTOR] if last is None else missing
+    for name in new_kits:
         write_files(building / name, {"members.json": members.encode()})
         write_files(building / name / "membership", lists)
 

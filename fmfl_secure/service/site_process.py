@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 
 from torch import nn
@@ -11,17 +10,14 @@ from aggregation import Identity
 from fmfl_secure.config import FederationConfig, load_federation
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.planning import build_task
-from fmfl_secure.service.approval import decode_lists
+from fmfl_secure.service.approval import follow_removals
 from fmfl_secure.service.client import Line
-from fmfl_secure.service.errors import NotApproved
 from fmfl_secure.service.kit import Kit
 from fmfl_secure.service.metrics import ClientMetrics
 from fmfl_secure.service.settings import ClientSettings, load_settings
 from fmfl_secure.service.site_agent import SiteAgent
 from fmfl_secure.site import Site
 from fmfl_secure.tasks import Task
-
-_LOG = logging.getLogger("fmfl_secure.service.parties")
 
 
 class SiteProcess:
@@ -84,24 +80,4 @@ class SiteProcess:
         )
 
     def _approve(self, number: int) -> None:
-        """Take over membership lists that only remove; any other waits for this site's people.
-
-        Raises:
-            NotApproved: A list brings somebody new.
-            AggregationError: A list does not follow on the one held here.
-        """
-        held = self.kit.membership
-        while len(held.lists()) < number:
-            missing = self.agent.line.membership(len(held.lists()))
-            if not missing:
-                return
-            message = decode_lists(missing)[0]
-            change = held.change(message)
-            if change.added:
-                names = ", ".join(party.name for party in change.added)
-                raise NotApproved(
-                    f"membership list {change.number} brings {names}",
-                    hint="Compare fingerprints, then: fmfl-secure members approve KIT",
-                )
-            held.approve(message)
-            _LOG.warning("%s left the federation", ", ".join(change.removed))
+        follow_removals(self.kit.membership, number, self.agent.line.membership)

@@ -32,6 +32,19 @@ COMMANDS = [
     ("demo", "federation"),
     ("bench", "aggregation"),
     ("bench", "round"),
+    ("bench", "service"),
+    ("provision",),
+    ("unseal",),
+    ("serve",),
+    ("decryptor",),
+    ("join",),
+    ("health",),
+    ("certificates", "list"),
+    ("certificates", "renew"),
+    ("certificates", "revoke"),
+    ("members", "show"),
+    ("members", "remove"),
+    ("members", "approve"),
 ]
 
 

@@ -30,14 +30,16 @@ from fmfl_secure.service.certificates import (
     revocation_list,
     serial_of,
 )
+from fmfl_secure.service.client import Line
+from fmfl_secure.service.errors import Rejected, Unreachable
 from fmfl_secure.service.guard import Guard
 from fmfl_secure.service.intake import Intake
 from fmfl_secure.service.kit import write_private
 from fmfl_secure.service.listener import Listener, https_config
-from fmfl_secure.service.metrics import ServerMetrics, exposition
-from fmfl_secure.service.settings import Limits
-from fmfl_secure.service.store import SqliteStore
-from fmfl_secure.service.tls import client_context, server_context
+from fmfl_secure.service.metrics import ClientMetrics, ServerMetrics, exposition
+from fmfl_secure.service.settings import Limits, Upstream
+from fmfl_secure.service.store import MessageKey, SqliteStore
+from fmfl_secure.service.tls import Renewal, client_context, server_context
 from fmfl_secure.workspace import Members
 
 RUN = "0123456789abcdef"
@@ -79,6 +81,7 @@ class Running:
     intake: Intake
     attempt: FakeAttempt
     metrics: ServerMetrics
+    context: ssl.SSLContext
 
     def tls(self, role: str, name: str, *, days: int = 30, federation: str = "tiny") -> Path:
         folder = self.folder / f"{role}-{name}-{days}-{federation}-{time.monotonic_ns()}"
@@ -129,7 +132,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
         time.sleep(0.01)
     port = listener.port
     url = f"https://localhost:{port}"
-    yield Running(url, port, tmp_path, authority, board, intake, attempt, metrics)
+    yield Running(url, port, tmp_path, authority, board, intake, attempt, metrics, context)
     listener.stop()
     thread.join()
     store.close()
@@ -433,6 +436,73 @@ def test_a_server_that_goes_down_says_so(running: Running) -> None:
         assert client.get("/v1/task").status_code == 200
         running.board.close()
         assert_problem(client.get("/v1/task"), 503, "stopping")
+
+
+def line_of(running: Running, folder: Path, *, stopping: threading.Event | None = None) -> Line:
+    upstream = Upstream(url=running.url, poll_s=0.5, retry_s=0.2, timeout_s=5)
+    return Line(upstream, folder, metrics=ClientMetrics(), stopping=stopping or threading.Event())
+
+
+def test_a_party_s_line_sends_in_parts_and_goes_on_after_a_break(running: Running) -> None:
+    message = bytes(range(256)) * 150
+    folder = running.tls(SITE, "site-1")
+    running.board.assign(
+        ["site-1"],
+        Task(step=Step.UPLOAD, run=RUN, round=1, attempt=1, documents={"d": Document([message])}),
+    )
+    with line_of(running, folder) as line:
+        work = line.work(-1)
+        assert line.fetch(work.documents["d"]) == message, "fetched in parts, digest checked"
+        key = MessageKey(RUN, 1, 1, "site-1", "chunks")
+        digest = hashlib.sha256(message).hexdigest()
+        running.intake.store.append(
+            key, sha256=digest, size=len(message), offset=0, data=message[: LIMITS.part_bytes]
+        )
+        line.send(work, "chunks", message)
+        line.send(work, "chunks", message)  # the answer to the last part was lost
+        assert line._metrics.sent._value.get() < 2 * len(message)
+        with pytest.raises(Rejected) as refusal:
+            line.send(work, "ready", b"!bad")
+    assert refusal.value.reason == "refused"
+    assert running.attempt.taken == [("site-1", "chunks", message)]
+
+
+def test_a_renewed_certificate_is_taken_up_by_both_ends(running: Running) -> None:
+    folder = running.tls(SITE, "site-1")
+    with line_of(running, folder) as line:
+        line.work(-1)
+        old = serial_of((folder / "certificate.pem").read_bytes())
+        made = issue(running.authority, federation="tiny", role=SITE, name="site-1")
+        for name, data in (("key.pem", made.key), ("certificate.pem", made.certificate)):
+            (folder / name).write_bytes(data)
+        (running.folder / "revoked.pem").write_bytes(revocation_list(running.authority, [old]))
+        line.work(-1)  # by the new one: the old is revoked
+    tls = running.folder / "tls"
+    renewal = Renewal(running.context, tls)
+    assert not renewal.check()
+    hosts = ("localhost", "127.0.0.1")
+    made = issue(running.authority, federation="tiny", role=SERVER, name="server", hosts=hosts)
+    for name, data in (("key.pem", made.key), ("certificate.pem", made.certificate)):
+        (tls / name).write_bytes(data)
+    assert renewal.check()
+    context = client_context(folder)
+    with (
+        socket.create_connection(("127.0.0.1", running.port)) as raw,
+        context.wrap_socket(raw, server_hostname="localhost") as connection,
+    ):
+        shown = connection.getpeercert()
+        assert shown is not None
+        assert int(str(shown["serialNumber"]), 16) == serial_of(made.certificate)
+
+
+def test_a_line_waits_for_a_server_that_is_away_until_it_is_told_to_stop(running: Running) -> None:
+    stopping = threading.Event()
+    running.board.close()  # answers 503 from now on
+    with line_of(running, running.tls(SITE, "site-1"), stopping=stopping) as line:
+        threading.Timer(0.5, stopping.set).start()
+        with pytest.raises(Unreachable, match="503"):
+            line.work(-1)
+        assert not line.connected
 
 
 def test_metrics_name_roles_and_routes_and_no_one(running: Running) -> None:
