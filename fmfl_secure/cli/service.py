@@ -42,6 +42,13 @@ def _needs_server_extra() -> None:
         ) from error
 
 
+def _say_page(kit: Path, port: int) -> None:
+    if port:
+        say(f"page     http://localhost:{port}/ (token: {kit / 'operations.token'})")
+    else:
+        say("no page: the port of [operations] in service.toml is taken")
+
+
 @app.command()
 def provision(
     federation: Annotated[Path, typer.Argument(help="Path of federation.toml.")],
@@ -133,12 +140,8 @@ def serve(
         registry=service.metrics.registry,
     )
     with OperationsPort(operations, service.settings.operations) as port:
-        service.serve(
-            started=lambda https: say(
-                f"serving on port {https}; page http://localhost:{port.port}/, "
-                f"token in {kit / 'operations.token'}"
-            )
-        )
+        _say_page(kit, port.port)
+        service.serve(started=lambda https: say(f"serving on port {https}"))
     say(f"report   {output / 'report.html'}")
 
 
@@ -165,7 +168,7 @@ def decryptor(
         Kit(kit),
         template="decryptor.html",
         page=lambda: decryptor_page(process),
-        started=lambda port: say(f"page http://localhost:{port}/"),
+        started=lambda port: _say_page(kit, port),
     )
 
 
@@ -192,7 +195,7 @@ def join(
         Kit(kit),
         template="site.html",
         page=lambda: site_page(process),
-        started=lambda port: say(f"page http://localhost:{port}/"),
+        started=lambda port: _say_page(kit, port),
     )
 
 

@@ -25,6 +25,7 @@ from fmfl_secure.workspace import DECRYPTOR, Members
 
 _LOG = logging.getLogger("fmfl_secure.service.rounds")
 _TICK_S: Final = 1.0  # how often silence is looked at
+_SUSPENDED_S: Final = 5.0  # a tick that much too long is no wait
 # The order in which an attempt's messages build on one another.
 _ORDER: Final = (
     "announcement", "ready", "exchange", "upload", "chunks",
@@ -108,7 +109,14 @@ class Rounds:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False
+                before = time.monotonic()
                 self._intake.changed.wait(min(left, _TICK_S))
+                lost_s = time.monotonic() - before - _TICK_S
+                if lost_s > _SUSPENDED_S:
+                    # This process was suspended: nobody could have been heard of meanwhile.
+                    _LOG.warning("suspended for %.0f s", lost_s)
+                    deadline += lost_s
+                    self._board.pardon(lost_s)
 
     def run_round(
         self, number: int, invite: Callable[[], list[str]], refusals: Callable[[], dict[str, str]]

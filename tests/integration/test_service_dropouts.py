@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -412,6 +413,33 @@ def test_a_site_that_refuses_is_named_and_gone_on_without(world: World) -> None:
     (record,) = world.finish()
     assert record.cohort == ("site-1", "site-2", "site-4")
     assert record.refusals == {"site-3": "budget"}
+
+
+def test_a_suspended_server_takes_nobody_for_dead(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a virtual machine that was paused: its clock went on, and no one could be heard."""
+    del world.board.silent_s  # the real one
+    world.board.heard("site-1")
+    asked = 0
+
+    def hour_later() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 2
+
+    real, shift = time.monotonic, [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: real() + shift[0])
+    wait = world.intake.changed.wait
+
+    def suspended(timeout: float) -> bool:
+        shift[0] += 3600.0
+        return wait(0.01)
+
+    monkeypatch.setattr(world.intake.changed, "wait", suspended)
+    assert world.run.rounds.wait(hour_later, 10.0), "the time limit was not used up either"
+    assert world.board.silent_s("site-1") < 60
+    assert world.board.silent_s("site-2") < 60
 
 
 def test_steps_have_an_order(world: World) -> None:
