@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 import aggregation
-from aggregation import Identity, Member, RoundPlan
+from aggregation import Identity, Member, PublicIdentity, RoundPlan
 from aggregation.protocol import read_cohort, read_plan
 from fmfl_secure.config import FederationConfig, decode_config, encode_config
 from fmfl_secure.errors import RunError
@@ -31,6 +31,7 @@ from fmfl_secure.tasks import Task
 from fmfl_secure.workspace import Members
 
 _END_DOMAIN = b"fmfl-secure/run-end/v1\x00"
+_SIGNATURE_BYTES = 64  # Ed25519
 
 
 class Coordinator:
@@ -69,6 +70,8 @@ class Coordinator:
         self._size = largest_layout(task, model).size
         self.store = store
         self.run = store.require("run").decode()
+        # `sha256:` of the membership list that plans are made under; empty where there is none.
+        self.membership_digest = ""
         self.adapter = store.last_adapter() or run_facts(store).initial_adapter
 
     @property
@@ -114,6 +117,7 @@ class Coordinator:
             custodians=tuple(
                 self._members.custodians[name] for name in self._config.aggregation.custodians
             ),
+            membership_digest=self.membership_digest,
         )
         message = self._protocol.plan(plan)
         self.store.begin_attempt(round_number, attempt, message)
@@ -227,6 +231,27 @@ class Coordinator:
             stored = self._identity.sign(_END_DOMAIN + body) + body
             self.store.set_fact("end", stored)
         return "sha256:" + hashlib.sha256(stored).hexdigest()
+
+
+def verify_end(statement: bytes, *, coordinator: PublicIdentity, run: str) -> str:
+    """Check a signed end of a run, as `Coordinator.end` stores it.
+
+    Returns:
+        `sha256:` of it: the evidence that a site's ledger keeps.
+
+    Raises:
+        RunError: It is of another run, or malformed.
+        AggregationError: It is not signed by the coordinator.
+    """
+    body = statement[_SIGNATURE_BYTES:]
+    coordinator.verify(statement[:_SIGNATURE_BYTES], _END_DOMAIN + body)
+    try:
+        ended = msgspec.json.decode(body, type=dict[str, object]).get("run")
+    except msgspec.DecodeError as error:
+        raise RunError("the end of the run is malformed") from error
+    if ended != run:
+        raise RunError("the end is of another run")
+    return "sha256:" + hashlib.sha256(statement).hexdigest()
 
 
 def start_run(

@@ -47,6 +47,19 @@ class OpenedAttempt:
     opening_list: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class BegunAttempt:
+    """An attempt as far as it got.
+
+    Attributes:
+        plan: Signed plan.
+        cohort: Signed cohort, once it was fixed.
+    """
+
+    plan: bytes
+    cohort: bytes | None
+
+
 class RunFacts(msgspec.Struct, frozen=True):
     """What is fixed for the whole run, and public.
 
@@ -154,6 +167,13 @@ class RunStore:
         query = "SELECT count(*) FROM attempts WHERE round = ?"
         with self._connection() as connection:
             return int(connection.execute(query, (round_number,)).fetchone()[0])
+
+    def last_attempt(self, round_number: int) -> BegunAttempt | None:
+        """The last attempt at a round that began, or None."""
+        query = "SELECT plan, cohort FROM attempts WHERE round = ? ORDER BY attempt DESC LIMIT 1"
+        with self._connection() as connection:
+            row = connection.execute(query, (round_number,)).fetchone()
+        return None if row is None else BegunAttempt(*row)
 
     def opened_attempts(self, round_number: int) -> list[OpenedAttempt]:
         """Attempts at a round whose sites may have opened, the last one first."""

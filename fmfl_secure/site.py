@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from aggregation import Identity, RoundPlan, SiteAttempt, SqliteJournal
+from aggregation.recovery import recorded_opening
 from fmfl_secure.anchor_store import AnchorStore
 from fmfl_secure.atomic import write_files
 from fmfl_secure.config import FederationConfig, SiteConfig, SiteEntry, load_site
 from fmfl_secure.errors import KNOWN_ERRORS, ConfigError, RunError, SiteFailure
 from fmfl_secure.local_training import train_locally
+from fmfl_secure.membership import MembershipFolder
 from fmfl_secure.models.adapters import adapter_bytes, adapter_digest
 from fmfl_secure.planning import (
     encryption_parameters,
@@ -36,7 +38,6 @@ from fmfl_secure.server_step import ServerStep
 from fmfl_secure.statement import describe_ledger, sign_statement
 from fmfl_secure.tasks import Task, TaskData
 from fmfl_secure.updates import UpdateStore
-from fmfl_secure.workspace import Members
 from privacy import Anchor, Ledger, LedgerLocked, check_policy, read_anchors
 from privacy.sampling import cap_contributions
 
@@ -82,7 +83,7 @@ class Site:
         self._size = largest_layout(task, model).size
         self._settings: SiteConfig = load_site(folder / "site.toml")
         self._identity = Identity.load(folder / "identity.pem", entry.name)
-        self._members = Members.load(folder / "members.json")
+        self._held = MembershipFolder(folder)
         self._journal = SqliteJournal(folder / "journal.sqlite")
         self._updates = UpdateStore.open(folder)
         self.others = AnchorStore(folder / "anchors.sqlite")  # heads of the other sites' ledgers
@@ -206,14 +207,16 @@ class Site:
             ModelError: The adapter's layout differs; names the first tensor that does.
             AggregationError: The plan does not hold.
         """
+        members = self._held.members()
         attempt = SiteAttempt(
             self._identity,
             plan_message,
-            coordinator=self._members.coordinator,
-            pinned=self._members.pinned,
+            coordinator=members.coordinator,
+            pinned=members.pinned,
             journal=self._journal,
             min_cohort=self._settings.policy.min_sites,
             custodians=self._config.aggregation.custodians,
+            membership=self._held.last(),
         )
         plan = attempt.plan
         layout = self._task.begin_round(self._model, plan.round)
@@ -320,7 +323,7 @@ class Site:
 
     def released(
         self, plan: RoundPlan, adapter: bytes, total: NDArray[np.int64], cohort: Sequence[str]
-    ) -> None:
+    ) -> bytes:
         """Take note of a verified release: what the next adapter must be, and what to forget.
 
         Args:
@@ -328,11 +331,24 @@ class Site:
             adapter: What the round started from.
             total: The sum, int64, shape (d,).
             cohort: Names of the sites in it.
+
+        Returns:
+            That adapter.
         """
         layout = self._task.begin_round(self._model, plan.round)
         following = self._server_step.apply(self._model, layout, plan, adapter, total, cohort)
         self._expected_adapter = adapter_digest(following)
         self._updates.forget(self._run, plan.round)
+        return following
+
+    def recorded_opening(self, plan_message: bytes) -> bytes | None:
+        """What this site opened in a plan's round and may send again after a restart, or None.
+
+        Raises:
+            AggregationError: The plan does not hold.
+        """
+        coordinator = self._held.members().coordinator
+        return recorded_opening(self._journal, self._identity.public, plan_message, coordinator)
 
     def finish(self, evidence: str) -> None:
         """Close the run's reservation on the coordinator's signed end of the run."""

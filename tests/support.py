@@ -150,3 +150,49 @@ class Quiet:
 
     def round_finished(self, record: RoundRecord, epsilon: dict[str, float]) -> None:
         self.rounds.append(record)
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on now."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def make_kits(folder: Path, model: Path, *, sites: int = 3, time: str = "", **more) -> Path:
+    """Kits with data for real processes on loopback; returns the folder of the kits."""
+    from fmfl_secure.service.provision import provision
+
+    federation = folder / "federation.toml"
+    folder.mkdir(parents=True, exist_ok=True)
+    federation.write_text(settings(model, sites=sites, **more), encoding="utf-8")
+    port = free_port()
+    kits = folder / "kits"
+    provision(federation, kits, url=f"https://localhost:{port}")
+    for number in range(1, sites + 1):
+        write_rows(kits / f"site-{number}/data/train.csv", 40, seed=number)
+    write_rows(kits / "server/data/holdout.csv", 30, seed=99)
+    (kits / "server/service.toml").write_text(
+        f"""[listen]
+address = "127.0.0.1"
+port = {port}
+[operations]
+port = 0
+[time]
+{time}
+""",
+        encoding="utf-8",
+    )
+    for name in ("decryptor", *(f"site-{n}" for n in range(1, sites + 1))):
+        (kits / name / "service.toml").write_text(
+            f"""[server]
+url = "https://localhost:{port}"
+retry_s = 0.5
+[operations]
+port = 0
+""",
+            encoding="utf-8",
+        )
+    return kits

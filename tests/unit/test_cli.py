@@ -41,6 +41,19 @@ COMMANDS = [
     ("bench", "aggregation"),
     ("bench", "round"),
     ("bench", "training"),
+    ("bench", "service"),
+    ("provision",),
+    ("unseal",),
+    ("serve",),
+    ("decryptor",),
+    ("join",),
+    ("health",),
+    ("certificates", "list"),
+    ("certificates", "renew"),
+    ("certificates", "revoke"),
+    ("members", "show"),
+    ("members", "remove"),
+    ("members", "approve"),
 ]
 
 

@@ -1,0 +1,332 @@
+"""The commands of a federation across machines: provision, serve, decryptor, join, and more."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from fmfl_secure.bench import JsonFlag, machine
+from fmfl_secure.bench import app as bench_app
+from fmfl_secure.cli._console import console, facts, say
+
+app = typer.Typer()
+certificates = typer.Typer(
+    help="Certificates of a provisioned federation.", no_args_is_help=True, rich_markup_mode=None
+)
+members = typer.Typer(
+    help="Who belongs to a provisioned federation.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(certificates, name="certificates")
+app.add_typer(members, name="members")
+
+KitFolder = Annotated[Path, typer.Argument(metavar="KIT", help="A party's kit.")]
+Kits = Annotated[Path, typer.Argument(metavar="DIR", help="The folder that provision filled.")]
+Party = Annotated[str, typer.Argument(help="Name of the party; the server's is server.")]
+
+
+def _needs_server_extra() -> None:
+    from fmfl_secure.service.errors import ServiceError
+
+    try:
+        import fastapi  # noqa: F401
+        import httpx  # noqa: F401
+        import prometheus_client  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise ServiceError(
+            f"{error.name} is not installed", hint="pip install 'fmfl-secure[server]'"
+        ) from error
+
+
+def _say_page(kit: Path, port: int) -> None:
+    if port:
+        say(f"page     http://localhost:{port}/ (token: {kit / 'operations.token'})")
+    else:
+        say("no page: the port of [operations] in service.toml is taken")
+
+
+@app.command()
+def provision(
+    federation: Annotated[Path, typer.Argument(help="Path of federation.toml.")],
+    output: Annotated[Path, typer.Option(help="Folder for the authority and the kits.")],
+    server: Annotated[
+        str, typer.Option(help="Where parties reach the server.")
+    ] = "https://localhost:8443",
+    seal: Annotated[
+        bool, typer.Option("--seal", help="Seal each kit under a passphrase of its own.")
+    ] = False,
+    epsilon: Annotated[
+        float | None, typer.Option(help="First grant of each ledger; default: the settings'.")
+    ] = None,
+    delta: Annotated[float | None, typer.Option(help="The same for delta.")] = None,
+    data: Annotated[
+        str, typer.Option(help="A site's training file from its kit; {site} is its name.")
+    ] = "data/train.csv",
+) -> None:
+    """Make a private certificate authority and a kit for the server, the decryptor and each site.
+
+    What exists is left alone.
+    Example: fmfl-secure provision pilot/federation.toml --output pilot/kits
+    """
+    from fmfl_secure.service.provision import provision as make
+    from fmfl_secure.service.provision import seal_kits
+
+    for line in make(federation, output, url=server, epsilon=epsilon, delta=delta, data=data):
+        say(f"made {line}")
+    if seal:
+        from fmfl_secure.service.kit import write_private
+
+        drawn: dict[str, str] = {}
+        for path in seal_kits(
+            output, passphrase=lambda name: drawn.setdefault(name, secrets.token_urlsafe(18))
+        ):
+            say(f"sealed {path}")
+        for name, passphrase in drawn.items():
+            told = output / "passphrases" / f"{name}.txt"
+            told.unlink(missing_ok=True)
+            write_private(told, passphrase.encode() + b"\n")
+        say(f"passphrases are in {output / 'passphrases'}: tell each party its own, another way")
+
+
+@app.command()
+def unseal(
+    sealed: Annotated[Path, typer.Argument(help="A sealed kit.")],
+    output: Annotated[Path, typer.Option(help="Folder to make.")],
+    passphrase_file: Annotated[
+        Path | None, typer.Option(help="File with the passphrase; asked for otherwise.")
+    ] = None,
+) -> None:
+    """Open a sealed kit into a folder that only its owner can read.
+
+    Example: fmfl-secure unseal site-1.kit --output site-1
+    """
+    from fmfl_secure.service.kit import open_kit
+
+    if passphrase_file is not None:
+        passphrase = passphrase_file.read_text(encoding="utf-8").strip()
+    else:
+        passphrase = typer.prompt("passphrase", hide_input=True)
+    files = open_kit(sealed.read_bytes(), passphrase, output)
+    say(f"{len(files)} files in {output}")
+
+
+@app.command()
+def serve(
+    kit: KitFolder,
+    output: Annotated[Path, typer.Option(help="The run's folder; a run that is there goes on.")],
+) -> None:
+    """Serve a run: coordinator and aggregator. Ends when the run has.
+
+    Example: fmfl-secure serve pilot/kits/server --output pilot/run
+    """
+    _needs_server_extra()
+    from fmfl_secure.service import logs
+    from fmfl_secure.service.kit import Kit
+    from fmfl_secure.service.operations import OperationsApp, OperationsPort
+    from fmfl_secure.service.server import Service
+    from fmfl_secure.service.server_view import server_page
+
+    logs.configure("server")
+    service = Service(Kit(kit), output)
+    operations = OperationsApp(
+        token=Kit(kit).operations_token(),
+        template="server.html",
+        page=lambda: server_page(service),
+        ready=service.not_ready,
+        registry=service.metrics.registry,
+    )
+    with OperationsPort(operations, service.settings.operations) as port:
+        _say_page(kit, port.port)
+        service.serve(started=lambda https: say(f"serving on port {https}"))
+    say(f"report   {output / 'report.html'}")
+
+
+@app.command()
+def decryptor(
+    kit: KitFolder,
+    once: Annotated[bool, typer.Option("--once", help="End after one run.")] = False,
+) -> None:
+    """Be the decryptor. Connects out to the server; nobody connects to it.
+
+    Example: fmfl-secure decryptor pilot/kits/decryptor
+    """
+    _needs_server_extra()
+    from fmfl_secure.service import logs
+    from fmfl_secure.service.decryptor_process import DecryptorProcess
+    from fmfl_secure.service.decryptor_view import decryptor_page
+    from fmfl_secure.service.kit import Kit
+    from fmfl_secure.service.operate import run_party
+
+    logs.configure("decryptor")
+    process = DecryptorProcess(Kit(kit), once=once)
+    run_party(
+        process,
+        Kit(kit),
+        template="decryptor.html",
+        page=lambda: decryptor_page(process),
+        started=lambda port: _say_page(kit, port),
+    )
+
+
+@app.command()
+def join(
+    kit: KitFolder,
+    once: Annotated[bool, typer.Option("--once", help="End after one run.")] = False,
+) -> None:
+    """Be a site: take part in run after run. Connects out to the server; nobody connects to it.
+
+    Example: fmfl-secure join pilot/kits/site-1
+    """
+    _needs_server_extra()
+    from fmfl_secure.service import logs
+    from fmfl_secure.service.kit import Kit
+    from fmfl_secure.service.operate import run_party
+    from fmfl_secure.service.site_process import SiteProcess
+    from fmfl_secure.service.site_view import site_page
+
+    process = SiteProcess(Kit(kit), once=once)
+    logs.configure(process.name)
+    run_party(
+        process,
+        Kit(kit),
+        template="site.html",
+        page=lambda: site_page(process),
+        started=lambda port: _say_page(kit, port),
+    )
+
+
+@app.command()
+def health(
+    kit: KitFolder,
+    port: Annotated[int | None, typer.Option(help="Operations port; default: the kit's.")] = None,
+) -> None:
+    """Ask the process of a kit on this machine whether it is ready; for containers and monitors.
+
+    Example: fmfl-secure health pilot/kits/site-1
+    """
+    _needs_server_extra()
+    from fmfl_secure.service.health import ask
+
+    say(ask(kit, port=port))
+
+
+@certificates.command("list")
+def list_certificates(folder: Kits) -> None:
+    """Show every certificate that the authority issued.
+
+    Example: fmfl-secure certificates list pilot/kits
+    """
+    from fmfl_secure.service.provision import issued
+
+    table = Table("party", "role", "serial", "state")
+    for certified in issued(folder):
+        state = "revoked" if certified.revoked else "valid"
+        table.add_row(certified.name, certified.role, certified.serial, state)
+    console.print(table)
+
+
+@certificates.command()
+def renew(folder: Kits, name: Party) -> None:
+    """Issue a new certificate and key to a party; running processes take them up by themselves.
+
+    Example: fmfl-secure certificates renew pilot/kits site-1
+    """
+    from fmfl_secure.service.provision import renew as issue
+
+    say(f"{issue(folder, name)}: put it in place of the party's tls folder")
+
+
+@certificates.command()
+def revoke(
+    folder: Kits,
+    name: Party,
+    keep_last: Annotated[
+        bool, typer.Option("--keep-last", help="All but the newest, as after a renewal.")
+    ] = False,
+) -> None:
+    """Revoke a party's certificates; a running server shuts them out from the next request on.
+
+    Example: fmfl-secure certificates revoke pilot/kits site-1
+    """
+    from fmfl_secure.service.provision import revoke as make
+
+    say(f"{make(folder, name, keep_last=keep_last)}: the server's revoked.pem")
+
+
+@members.command()
+def show(kit: KitFolder) -> None:
+    """Show whom a party trusts, by fingerprints to compare.
+
+    Example: fmfl-secure members show pilot/kits/site-1
+    """
+    from fmfl_secure.membership import MembershipFolder
+
+    held = MembershipFolder(kit)
+    trusted = held.members()
+    say(f"membership list {len(held.lists())}")
+    for party in (trusted.coordinator, *trusted.pinned.values()):
+        say(f"{party.name:<16} {party.fingerprint}")
+
+
+@members.command()
+def remove(kit: KitFolder, name: Party) -> None:
+    """Sign a list of members without a site, at the server; it holds from now on.
+
+    Example: fmfl-secure members remove pilot/kits/server site-3
+    """
+    from fmfl_secure.service.kit import Kit
+    from fmfl_secure.service.provision import remove_site
+
+    say(f"membership list {remove_site(Kit(kit), name)} is without {name}")
+
+
+@members.command()
+def approve(kit: KitFolder) -> None:
+    """Take over the server's newer lists of members at a site, after showing what they change.
+
+    Example: fmfl-secure members approve pilot/kits/site-1
+    """
+    _needs_server_extra()
+    from fmfl_secure.service.approval import newer_lists
+    from fmfl_secure.service.kit import Kit
+
+    held = Kit(kit).membership
+    pending = newer_lists(Kit(kit))
+    if not pending:
+        say("there is no newer list")
+    for message in pending:
+        change = held.change(message)
+        for party in change.added:
+            say(f"list {change.number} adds {party.name} {party.fingerprint}")
+        for name in change.removed:
+            say(f"list {change.number} removes {name}")
+        typer.confirm("trust these members?", abort=True)
+        held.approve(message)
+
+
+@bench_app.command("service")
+def bench_service(
+    sites: Annotated[int, typer.Option(help="Simulated sites.", min=3, max=500)] = 10,
+    rounds: Annotated[int, typer.Option(help="Rounds.", min=1)] = 5,
+    base: Annotated[str, typer.Option(help="Base model whose adapter is summed.")] = "minilm",
+    as_json: JsonFlag = False,
+) -> None:
+    """Rounds of simulated sites over HTTPS, in processes of their own, beside one process alone.
+
+    Example: fmfl-secure bench service --sites 50 --rounds 20 --json
+    """
+    _needs_server_extra()
+    import json
+
+    from fmfl_secure.service.benchmark import measure
+
+    result = measure(sites, rounds, base=base)
+    result["machine"] = machine()
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+    else:
+        facts("sites across processes", result)

@@ -1,0 +1,86 @@
+"""What the coordinator's live page shows: everyone's part, by generic codes and statements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from fmfl_secure.record import SiteStatement
+from fmfl_secure.service.intake import JOINED, OVER, REFUSED, STATED, Stated
+from fmfl_secure.service.operations import REFRESH_S
+from fmfl_secure.service.server import Service
+from fmfl_secure.workspace import DECRYPTOR
+
+_NONE: Final = "-"
+
+
+def server_page(service: Service) -> Mapping[str, object]:
+    """The coordinator's page."""
+    run, board = service.run.run, service.board
+    facts = service.coordinator.store
+    joined = service.store.notes(run, JOINED)
+    refused = service.store.notes(run, REFUSED)
+    stated = service.store.notes(run, STATED)
+    finished = service.coordinator.rounds
+    attempt = service.intake.attempt
+    sites = []
+    for entry in service.config.sites:
+        name = entry.name
+        statement = None
+        if name in stated:
+            statement = msgspec.msgpack.decode(stated[name], type=Stated).statement
+        spent, left = _epsilon(statement)
+        state = "refused" if name in refused else "joined" if name in joined else "not joined"
+        if name not in service.members().sites:
+            state = "removed"
+        sites.append(
+            {
+                "name": name,
+                "state": state,
+                "step": board.task(name)[1].step.value,
+                "silent_s": f"{board.silent_s(name):.0f}" if board.was_heard(name) else "never",
+                "rounds": sum(name in record.cohort for record in finished),
+                "spent": spent,
+                "left": left,
+                "refusal": refused.get(name, b"").decode(),
+            }
+        )
+    heard = board.was_heard(DECRYPTOR)
+    return {
+        "federation": service.config.federation.name,
+        "run": run,
+        "status": (facts.fact("status") or b"running").decode(),
+        "reason": (facts.fact("reason") or b"").decode(),
+        "round": attempt.plan.round if attempt else len(finished),
+        "rounds": service.config.federation.rounds,
+        "attempt": attempt.plan.attempt if attempt else 0,
+        "phase": service.run.rounds.phase,
+        "decryptor": f"heard of {board.silent_s(DECRYPTOR):.0f} s ago" if heard else "not there",
+        "upload_bytes": f"{int(facts.fact('upload_bytes') or b'0'):,}",
+        "sites": sites,
+        "finished": [
+            {
+                "round": record.round,
+                "status": record.status,
+                "attempts": record.attempts,
+                "cohort": ", ".join(record.cohort),
+                "metrics": ", ".join(f"{k} {v:.4f}" for k, v in record.metrics.items()),
+                "at": record.at,
+            }
+            for record in reversed(finished)
+        ],
+        "over": [
+            f"round {place.replace('/', ', attempt ')}: {reason.decode()}"
+            for place, reason in service.store.notes(run, OVER).items()
+        ],
+        "refresh_s": REFRESH_S,
+    }
+
+
+def _epsilon(statement: SiteStatement | None) -> tuple[str, str]:
+    if statement is None or not statement.grants:
+        return _NONE, _NONE
+    grant = statement.grants[-1]
+    return f"{grant.epsilon_spent:.4f}", f"{grant.epsilon_left:.4f}"

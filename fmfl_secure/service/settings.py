@@ -1,0 +1,167 @@
+"""`service.toml`: how a party's process talks, and how long it waits. Its own; nobody else's.
+
+What a run computes is in `federation.toml` and fixed from start to end. What is here may be
+changed between two starts of the same run.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from fmfl_secure.errors import ConfigError
+
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=30 * 86_400)]
+Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
+Url = Annotated[str, msgspec.Meta(pattern=r"^https://[^/\s]+\Z")]
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of all sections: immutable, no unknown keys."""
+
+
+class Listen(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[listen]` of the server: the one port of a federation that is open to others.
+
+    Attributes:
+        address: Interface to listen on.
+        port: TCP port; 0 takes a free one.
+    """
+
+    address: NonEmpty = "0.0.0.0"  # noqa: S104 - sites are elsewhere; only certificates get in
+    port: Port = 8443
+
+
+class Limits(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[limits]` of the server.
+
+    Attributes:
+        part_bytes: Largest body of a request; larger messages come in parts of at most this.
+        requests_per_s: What one party may ask on average.
+        burst: What it may ask at once.
+        requests_at_once: Requests of one party under way at a time.
+        connections: Open connections in all.
+        header_s: From the connection, or the end of a request, to a whole request head: beyond it
+            only while nothing was sent, up to `idle_s`.
+        body_s: From a request's head to the end of its body.
+        idle_s: How long a connection may lie unused.
+    """
+
+    part_bytes: Annotated[int, msgspec.Meta(ge=4096, le=64 << 20)] = 1 << 20
+    requests_per_s: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = 200.0
+    burst: Count = 400
+    requests_at_once: Count = 8
+    connections: Count = 1000
+    header_s: Seconds = 10.0
+    body_s: Seconds = 120.0
+    idle_s: Seconds = 75.0
+
+
+class Time(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[time]` of the server: how long each step waits for parties before it goes on without.
+
+    Attributes:
+        gather_s: For all sites to join a run, once `min_sites` did.
+        wait_for_sites_s: For `min_sites` sites, before a run is stopped for lack of them.
+        announce_s: For the decryptor to announce keys.
+        ready_s: For sites to train.
+        exchange_s: For key material between sites.
+        upload_s: For uploads.
+        confirm_s: For the decryptor to confirm a list.
+        open_s: For sites to open.
+        release_s: For the decryptor to open the sum.
+        verify_s: For sites to say that a sum verifies.
+        end_s: For sites to close a run that ended, before the server does.
+        absent_s: A party unheard of for so long is not waited for.
+        attempts: Attempts at a round, before the run stops.
+    """
+
+    gather_s: Seconds = 600.0
+    wait_for_sites_s: Seconds = 86_400.0
+    announce_s: Seconds = 600.0
+    ready_s: Seconds = 6 * 3600.0
+    exchange_s: Seconds = 300.0
+    upload_s: Seconds = 1800.0
+    confirm_s: Seconds = 300.0
+    open_s: Seconds = 300.0
+    release_s: Seconds = 900.0
+    verify_s: Seconds = 300.0
+    end_s: Seconds = 300.0
+    absent_s: Seconds = 180.0
+    attempts: Annotated[int, msgspec.Meta(ge=1, le=100)] = 5
+
+
+class Operations(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[operations]`: health, metrics and the live page, for whoever runs this process.
+
+    Attributes:
+        address: Interface; plain HTTP with a token, so a loopback one.
+        port: TCP port; 0 takes a free one.
+    """
+
+    address: NonEmpty = "127.0.0.1"
+    port: Port = 9443
+
+
+class ServerSettings(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All of a server's `service.toml`.
+
+    Attributes:
+        store: Where messages under way are kept: `sqlite:FILE`, from the kit's folder.
+    """
+
+    store: NonEmpty = "sqlite:service.sqlite"
+    listen: Listen = Listen()
+    limits: Limits = Limits()
+    time: Time = Time()
+    operations: Operations = Operations()
+
+
+class Upstream(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[server]` of a site or a decryptor.
+
+    Attributes:
+        url: Where the server is; `https://` only.
+        poll_s: How long a question for work may stay open.
+        retry_s: Longest pause between attempts to reach it.
+        timeout_s: For a connection, and between two bytes.
+    """
+
+    url: Url
+    poll_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 20.0
+    retry_s: Seconds = 30.0
+    timeout_s: Seconds = 60.0
+
+
+class ClientSettings(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All of a site's or a decryptor's `service.toml`."""
+
+    server: Upstream
+    operations: Operations = Operations()
+
+
+_Settings = TypeVar("_Settings", ServerSettings, ClientSettings)
+
+
+def load_settings(path: Path, kind: type[_Settings]) -> _Settings:
+    """Read a `service.toml`.
+
+    Raises:
+        ConfigError: It is missing, not TOML, or a setting is unknown or wrong.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        return msgspec.convert(data, kind)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path} does not exist", hint="It is part of the kit that provision makes."
+        ) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path}: {error}") from error

@@ -1,0 +1,184 @@
+"""A federation of real processes on loopback: one server, one decryptor, sites; each killable.
+
+They are forked from a server that imported torch once, so starting one is cheap. A process can be
+armed with a point of `killer.py`, where it kills itself with SIGKILL.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import signal
+import time
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import numpy as np
+from killer import arm
+
+from fmfl_secure.service.kit import Kit
+
+
+def _prepare(folder: Path, name: str, point: str) -> None:
+    import logging
+
+    import torch
+
+    torch.set_num_threads(1)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    log = folder / f"{name}.log"
+    logging.basicConfig(
+        filename=log,
+        level=logging.INFO,
+        force=True,
+        format="%(asctime)s %(name)s %(message)s %(threadName)s",
+    )
+    logging.captureWarnings(True)
+    if point.startswith("seeded:"):
+        seeded(Path(point.removeprefix("seeded:")))
+    elif point:
+        arm(point)
+
+
+class _Stream:
+    """Stands for `os` and `secrets` where randomness is drawn, and repeats itself."""
+
+    def __init__(self) -> None:
+        self.restart(0)
+
+    def restart(self, seed: object) -> None:
+        digest = hashlib.sha256(repr(seed).encode()).digest()
+        self._generator = np.random.default_rng(list(digest))
+
+    def urandom(self, size: int) -> bytes:
+        return self._generator.bytes(size)
+
+    def getpid(self) -> int:
+        return os.getpid()
+
+    def randbits(self, bits: int) -> int:
+        return int.from_bytes(self._generator.bytes(bits // 8), "little")
+
+
+def seeded(record: Path) -> None:
+    """Have sampling, noise and rounding of (site, round) repeat, and sums written down.
+
+    For tests alone: the product has no way to seed any of them.
+    """
+    import aggregation.quantization
+    import privacy.noise
+    import privacy.sampling
+    from fmfl_secure.coordinator import Coordinator
+    from fmfl_secure.site import Site
+
+    stream = _Stream()
+    privacy.noise.os = privacy.sampling.os = stream
+    aggregation.quantization.secrets = stream
+    train, apply = Site.train, Coordinator.apply
+
+    def repeated(self, plan, *rest, **named):
+        stream.restart((self.name, plan.round))
+        return train(self, plan, *rest, **named)
+
+    def recorded(self, plan, *rest, **named):
+        total = apply(self, plan, *rest, **named)
+        record.mkdir(exist_ok=True)
+        np.save(record / f"{plan.round}.npy", total)
+        return total
+
+    Site.train, Coordinator.apply = repeated, recorded
+
+
+def serve(kit: Path, output: Path, logs: Path, point: str = "") -> None:
+    """The server's process."""
+    from fmfl_secure.service.server import Service
+
+    _prepare(logs, "server", point)
+    service = Service(Kit(kit), output)
+
+    def started(port: int) -> None:
+        beside = logs / "port.new"
+        beside.write_text(str(port))
+        beside.replace(logs / "port")
+
+    service.serve(started=started)
+
+
+def decrypt(kit: Path, logs: Path, point: str = "") -> None:
+    """The decryptor's process."""
+    from fmfl_secure.service.decryptor_process import DecryptorProcess
+
+    _prepare(logs, "decryptor", point)
+    process = DecryptorProcess(Kit(kit), once=True)
+    signal.signal(signal.SIGTERM, lambda *_: process.stop())
+    process.run()
+
+
+def join(kit: Path, logs: Path, point: str = "") -> None:
+    """A site's process."""
+    from fmfl_secure.service.site_process import SiteProcess
+
+    _prepare(logs, kit.name, point)
+    process = SiteProcess(Kit(kit), once=True)
+    signal.signal(signal.SIGTERM, lambda *_: process.stop())
+    process.run()
+
+
+class Federation:
+    """Starts, kills and starts again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.logs = folder / "logs"
+        self.logs.mkdir(exist_ok=True)
+        self.output = folder / "run"
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["processes", "fmfl_secure.service.server"])
+        self.processes: dict[str, BaseProcess] = {}
+
+    def start(self, name: str, point: str = "") -> None:
+        kit = self.folder / "kits" / name
+        target, arguments = join, (kit, self.logs, point)
+        if name == "server":
+            target, arguments = serve, (kit, self.output, self.logs, point)
+        elif name == "decryptor":
+            target = decrypt
+        process = self._context.Process(target=target, args=arguments, name=name)
+        process.start()
+        self.processes[name] = process
+
+    def kill(self, name: str) -> None:
+        process = self.processes[name]
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+
+    def wait(self, timeout_s: float = 120.0, *, restart: bool = False) -> dict[str, int]:
+        """Wait for all to end; those that were killed are started again, if asked."""
+        deadline = time.monotonic() + timeout_s
+        killed: dict[str, int] = {}
+        while any(p.exitcode is None for p in self.processes.values()):
+            if time.monotonic() > deadline:
+                raise TimeoutError(self.state())
+            for name, process in list(self.processes.items()):
+                if process.exitcode not in {None, 0, -signal.SIGKILL}:
+                    raise RuntimeError(self.state())
+                if restart and process.exitcode == -signal.SIGKILL:
+                    killed[name] = killed.get(name, 0) + 1
+                    self.start(name)
+            time.sleep(0.05)
+        return killed
+
+    def state(self) -> str:
+        logs = "\n".join(
+            f"--- {path.name}\n{path.read_text()[-3000:]}" for path in self.logs.glob("*.log")
+        )
+        codes = {name: process.exitcode for name, process in self.processes.items()}
+        return f"{codes}\n{logs}"
+
+    def close(self) -> None:
+        for process in self.processes.values():
+            if process.exitcode is None:
+                process.kill()
+            process.join()

@@ -1,0 +1,136 @@
+"""The live pages in a real browser: the coordinator's of everyone, a site's of itself."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support import make_kits
+
+from fmfl_secure.service.kit import Kit
+from fmfl_secure.service.operations import OperationsApp, OperationsPort
+from fmfl_secure.service.server import Service
+from fmfl_secure.service.server_view import server_page
+from fmfl_secure.service.settings import Operations
+from fmfl_secure.service.site_process import SiteProcess
+from fmfl_secure.service.site_view import site_page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+
+
+@pytest.fixture(scope="module")
+def ports(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path):
+    """A server's and a site's operations ports, of a run in which a site refused."""
+    kits = make_kits(tmp_path_factory.mktemp("page"), tiny_model, evaluation=False)
+    service = Service(Kit(kits / "server"), kits.parent / "run")
+    run = service.run.run
+    service.intake.join("site-1", run, "private")
+    service.intake.refuse("site-2", run, "budget")
+    site = SiteProcess(Kit(kits / "site-1"))
+    site.agent.refusal = "<i>epsilon 8 asked</i>, 1.5 left"
+    apps = [
+        OperationsApp(
+            token=Kit(kits / name).operations_token(),
+            template=template,
+            page=page,
+            ready=lambda: "",
+            registry=service.metrics.registry,
+        )
+        for name, template, page in (
+            ("server", "server.html", lambda: server_page(service)),
+            ("site-1", "site.html", lambda: site_page(site)),
+        )
+    ]
+    free = Operations(port=0)
+    with OperationsPort(apps[0], free) as server, OperationsPort(apps[1], free) as own:
+        yield kits, run, server.port, own.port
+    service.store.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser) -> Iterator:
+    context = browser.new_context()
+    page = context.new_page()
+    page.requests = []
+    page.problems = []
+    page.on("request", lambda request: page.requests.append(request.url))
+    page.on("console", lambda message: page.problems.append(message.text))
+    yield page
+    context.close()
+
+
+def sign_in(page, port: int, kit: Path) -> None:
+    """By keyboard alone: the token's field has the focus."""
+    page.goto(f"http://localhost:{port}/")
+    assert page.url.endswith("/sign-in")
+    page.keyboard.type(Kit(kit).operations_token())
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"http://localhost:{port}/")
+
+
+def test_the_coordinator_sees_every_site(ports, page) -> None:
+    kits, run, port, _ = ports
+    sign_in(page, port, kits / "server")
+    assert page.inner_text("#run") == run
+    assert page.inner_text("#round") == "0 of 2"
+    rows = page.locator("#sites tbody tr")
+    texts = [rows.nth(n).inner_text().split("\t") for n in range(rows.count())]
+    assert [(row[0], row[1], row[-1]) for row in texts] == [
+        ("site-1", "joined", ""),
+        ("site-2", "refused", "budget"),
+        ("site-3", "not joined", ""),
+    ]
+    assert page.locator('meta[http-equiv="refresh"]').get_attribute("content") == "5"
+
+
+def test_a_site_sees_itself_alone(ports, page) -> None:
+    kits, _, _, port = ports
+    sign_in(page, port, kits / "site-1")
+    assert page.inner_text("h1") == "site-1"
+    text = page.inner_text("main")
+    assert "site-2" not in text
+    assert "site-3" not in text
+    assert "<i>epsilon 8 asked</i>" in page.inner_text("#refusal"), "text, and not markup"
+    cells = page.locator("#budget tbody tr").first.inner_text().split("\t")
+    assert cells == ["1", "8", "1e-05", "0.0000", "0.0000", "8.0000"]
+
+
+def test_pages_load_nothing_from_elsewhere_and_work_from_the_keyboard(ports, page) -> None:
+    kits, _, server, site = ports
+    for port, kit in ((server, "server"), (site, "site-1")):
+        page.context.clear_cookies()
+        sign_in(page, port, kits / kit)
+        page.keyboard.press("Tab")
+        focused = "document.activeElement.textContent"
+        assert page.evaluate(focused) == "Skip to the content"
+        seen = set()
+        for _ in range(6):
+            page.keyboard.press("Tab")
+            seen.add(page.evaluate("document.activeElement.tagName"))
+        assert {"DIV", "A"} <= seen, "tables scroll and links open without a mouse"
+        assert page.locator("html").get_attribute("lang") == "en"
+        assert page.locator("script").count() == 0
+    assert all(url.startswith("http://localhost:") for url in page.requests)
+    assert page.problems == []
+
+
+def test_a_wrong_token_opens_nothing(ports, page) -> None:
+    _, _, port, _ = ports
+    page.goto(f"http://localhost:{port}/sign-in")
+    page.keyboard.type("wrong")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("[role=alert]")
+    page.goto(f"http://localhost:{port}/")
+    assert page.url.endswith("/sign-in")

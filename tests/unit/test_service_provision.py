@@ -1,0 +1,280 @@
+"""Provisioning: one kit a party, sealed or not; renewal, revocation and removal."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+from pathlib import Path
+
+import msgspec
+import pytest
+from support import settings
+
+from aggregation import AggregationError, Identity
+from fmfl_secure.config import load_federation, load_site
+from fmfl_secure.errors import ConfigError
+from fmfl_secure.membership import MembershipFolder, next_list
+from fmfl_secure.service.certificates import read_peer, revoked_serials, serial_of
+from fmfl_secure.service.errors import ServiceError
+from fmfl_secure.service.kit import Kit, open_kit, seal_kit
+from fmfl_secure.service.provision import issued, provision, remove_site, renew, revoke, seal_kits
+from fmfl_secure.service.settings import ClientSettings, ServerSettings, load_settings
+from fmfl_secure.service.tls import client_context, server_context
+from privacy import Ledger
+
+NAMES = ("site-1", "site-2", "site-3")
+URL = "https://fl.example.org:8443"
+
+
+@pytest.fixture(autouse=True)
+def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A passphrase's cost is the same arithmetic at any size."""
+    monkeypatch.setattr("fmfl_secure.service.kit._LOG2_N", 10)
+
+
+def write_federation(folder: Path, *, sites: int = 3) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "federation.toml"
+    path.write_text(settings(Path("model"), sites=sites, evaluation=False), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("provision")
+    provision(write_federation(folder), folder / "kits", url=URL)
+    return folder
+
+
+@pytest.fixture
+def kits(tmp_path: Path, template: Path) -> Path:
+    shutil.copytree(template, tmp_path / "copy")
+    return tmp_path / "copy/kits"
+
+
+def secrets_of(folder: Path) -> set[bytes]:
+    public = {"ca.pem", "certificate.pem", "revoked.pem"}
+    found = (*folder.rglob("*.pem"), *folder.rglob("*.key"), *folder.rglob("*.token"))
+    return {file.read_bytes() for file in found if file.name not in public}
+
+
+def test_every_party_has_a_kit_that_works(kits: Path) -> None:
+    federation = load_federation(kits.parent / "federation.toml")
+    for name in ("server", "decryptor", *NAMES):
+        kit = Kit(kits / name)
+        assert load_federation(kit.federation_file) == federation
+        assert kit.membership.members().sites.keys() == set(NAMES)
+        assert len(kit.operations_token()) > 30
+        if name == "server":
+            assert load_settings(kit.service_file, ServerSettings).listen.port == 8443
+            server_context(kit.tls)
+        else:
+            assert load_settings(kit.service_file, ClientSettings).server.url == URL
+            client_context(kit.tls)
+    for name in NAMES:
+        folder = kits / name
+        identity = Identity.load(folder / "identity.pem", name)
+        assert Kit(folder).membership.members().sites[name] == identity.public
+        assert load_site(folder / "site.toml").data.path == "data/train.csv"
+        assert Ledger(folder / "ledger.sqlite").budget().public_key == identity.public.key
+        assert MembershipFolder(folder).lists() == MembershipFolder(kits / "server").lists()
+
+
+def test_no_kit_holds_another_party_s_secret(kits: Path) -> None:
+    secrets = {f.name: secrets_of(f) for f in kits.iterdir()}
+    assert set(secrets) == {"authority", "server", "decryptor", *NAMES}
+    for name, own in secrets.items():
+        assert own
+        for other, theirs in secrets.items():
+            assert name == other or not own & theirs
+
+
+def test_kits_are_for_their_owner_only(kits: Path) -> None:
+    for name in ("authority", "server", "decryptor", *NAMES):
+        for file in (kits / name).rglob("*"):
+            if file.suffix in {".pem", ".key", ".token"} and file.parent.name != "tls":
+                public = file.name in {"ca.pem", "revoked.pem"}
+                assert public or not file.stat().st_mode & 0o077, file
+        assert not stat.S_IMODE((kits / name).stat().st_mode) & 0o077
+        if name != "authority":
+            assert not (kits / name / "tls/key.pem").stat().st_mode & 0o077
+
+
+def test_certificates_name_party_and_role(kits: Path) -> None:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    for name, role in (("server", "server"), ("decryptor", "decryptor"), ("site-2", "site")):
+        pem = (kits / name / "tls/certificate.pem").read_bytes()
+        certificate = x509.load_pem_x509_certificate(pem)
+        peer = read_peer(certificate.public_bytes(Encoding.DER))
+        assert (peer.federation, peer.role, peer.name) == ("tiny", role, name)
+    hosts = certificate_hosts(kits / "server/tls/certificate.pem")
+    assert hosts == ["fl.example.org", "localhost"]
+    assert certificate_hosts(kits / "site-1/tls/certificate.pem") == []
+
+
+def certificate_hosts(path: Path) -> list[str]:
+    from cryptography import x509
+
+    certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return names.get_values_for_type(x509.DNSName)
+
+
+def test_provisioning_again_changes_nothing(kits: Path) -> None:
+    before = {f: f.read_bytes() for f in kits.rglob("*") if f.is_file()}
+    assert provision(kits.parent / "federation.toml", kits, url=URL) == []
+    assert {f: f.read_bytes() for f in kits.rglob("*") if f.is_file()} == before
+
+
+def test_a_new_site_gets_its_kit_and_the_others_have_to_approve(kits: Path) -> None:
+    shutil.move(kits / "site-2", kits.parent / "gone to site 2")
+    write_federation(kits.parent, sites=4)
+    made = provision(kits.parent / "federation.toml", kits, url=URL)
+    assert any("site-4" in line for line in made)
+    assert not (kits / "site-2").exists(), "a kit that was handed out is not made again"
+    server, new = MembershipFolder(kits / "server"), MembershipFolder(kits / "site-4")
+    assert len(server.lists()) == 2
+    assert new.lists() == server.lists()
+    assert new.members() == server.members()
+    old = MembershipFolder(kits / "site-1")
+    change = old.change(server.lists()[1])
+    assert [party.name for party in change.added] == ["site-4"]
+    assert "site-4" not in old.members().sites
+    old.approve(server.lists()[1])
+    assert old.members() == server.members()
+
+
+def test_a_sealed_kit_opens_with_its_passphrase_only_and_once(kits: Path, tmp_path: Path) -> None:
+    before = {
+        f.relative_to(kits / "site-1"): f.read_bytes()
+        for f in (kits / "site-1").rglob("*")
+        if f.is_file()
+    }
+    secrets = secrets_of(kits / "site-1")
+    sealed = seal_kits(kits, passphrase=lambda name: f"a passphrase of {name}")
+    assert len(sealed) == 5
+    assert not (kits / "site-1").exists()
+    data = (kits / "site-1.kit").read_bytes()
+    assert not any(line in data for secret in secrets for line in secret.splitlines())
+    with pytest.raises(ServiceError, match="does not open"):
+        open_kit(data, "a passphrase of site-2", tmp_path / "x")
+    with pytest.raises(ServiceError, match="does not open"):
+        open_kit(data[:-1] + bytes([data[-1] ^ 1]), "a passphrase of site-1", tmp_path / "x")
+    with pytest.raises(ServiceError, match="no sealed kit"):
+        open_kit(b"something else", "a passphrase of site-1", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+    open_kit(data, "a passphrase of site-1", tmp_path / "opened")
+    after = {
+        f.relative_to(tmp_path / "opened"): f.read_bytes()
+        for f in (tmp_path / "opened").rglob("*")
+        if f.is_file()
+    }
+    assert after == before
+    assert not any(f.stat().st_mode & 0o077 for f in (tmp_path / "opened").rglob("*"))
+    with pytest.raises(ServiceError, match="exists"):
+        open_kit(data, "a passphrase of site-1", tmp_path / "opened")
+
+
+def test_a_kit_writes_nothing_outside_of_its_folder(tmp_path: Path) -> None:
+    from fmfl_secure.service import kit as module
+
+    folder = tmp_path / "kit"
+    folder.mkdir()
+    (folder / "a").write_bytes(b"x")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module.msgspec.msgpack, "encode", lambda _: EVIL)
+        data = seal_kit(folder, "a long passphrase")
+    with pytest.raises(ServiceError, match="outside"):
+        open_kit(data, "a long passphrase", tmp_path / "out")
+    assert not (tmp_path / "evil").exists()
+
+
+EVIL = msgspec.msgpack.encode([{"path": "../evil", "data": b"x"}])
+
+
+def test_a_short_passphrase_is_refused(kits: Path) -> None:
+    with pytest.raises(ServiceError, match="at least 12"):
+        seal_kit(kits / "site-1", "short")
+
+
+def test_renewal_and_revocation(kits: Path) -> None:
+    old = serial_of((kits / "site-1/tls/certificate.pem").read_bytes())
+    assert renew(kits, "site-1") == kits / "site-1/tls"
+    new = serial_of((kits / "site-1/tls/certificate.pem").read_bytes())
+    assert new != old
+    client_context(kits / "site-1/tls")
+    path = revoke(kits, "site-1", keep_last=True)
+    authority = (kits / "authority/ca.pem").read_bytes()
+    assert path == kits / "server/revoked.pem"
+    assert revoked_serials(path.read_bytes(), authority) == {old}
+    revoke(kits, "site-1")
+    assert revoked_serials(path.read_bytes(), authority) == {old, new}
+    states = [c.revoked for c in issued(kits) if c.name == "site-1"]
+    assert states == [True, True]
+    with pytest.raises(ServiceError, match="no certificate to revoke"):
+        revoke(kits, "site-1")
+    with pytest.raises(ServiceError, match="has no certificate"):
+        renew(kits, "site-9")
+    shutil.rmtree(kits / "site-2")
+    assert renew(kits, "site-2") == kits / "renewed/site-2/tls"
+    with pytest.raises(ServiceError, match="not signed by this authority"):
+        revoked_serials(path.read_bytes(), (kits / "site-3/tls/certificate.pem").read_bytes())
+
+
+def test_a_site_is_removed_by_a_signed_list_that_others_can_follow(kits: Path) -> None:
+    assert remove_site(Kit(kits / "server"), "site-3") == 2
+    server, site = MembershipFolder(kits / "server"), MembershipFolder(kits / "site-1")
+    assert set(server.members().sites) == {"site-1", "site-2"}
+    change = site.change(server.lists()[1])
+    assert (change.added, change.removed) == ((), ("site-3",))
+    with pytest.raises(ConfigError, match="not among"):
+        remove_site(Kit(kits / "server"), "site-3")
+
+
+def test_a_list_that_skips_forges_or_forgets_is_refused(kits: Path) -> None:
+    remove_site(Kit(kits / "server"), "site-3")
+    server, site = MembershipFolder(kits / "server"), MembershipFolder(kits / "site-1")
+    everyone = site.members()
+    coordinator = Identity.load(kits / "server/coordinator/identity.pem", "coordinator")
+    third = next_list(coordinator, server.last(), federation="tiny", members=server.members())
+    with pytest.raises(AggregationError, match="not the next"):
+        site.approve(third)
+    with pytest.raises(AggregationError, match="revoked"):
+        next_list(coordinator, server.last(), federation="tiny", members=everyone)
+    stranger = Identity.generate("coordinator")
+    forged = next_list(stranger, None, federation="tiny", members=everyone)
+    with pytest.raises(AggregationError):
+        site.approve(forged)
+    assert len(site.lists()) == 1
+
+
+def test_settings_are_strict(kits: Path) -> None:
+    path = kits / "server/service.toml"
+    path.write_text("[listen]\nprot = 1\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="prot"):
+        load_settings(path, ServerSettings)
+    client = kits / "site-1/service.toml"
+    client.write_text('[server]\nurl = "http://plain.example.org"\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match="url"):
+        load_settings(client, ClientSettings)
+    client.unlink()
+    with pytest.raises(ConfigError, match="does not exist"):
+        load_settings(client, ClientSettings)
+
+
+def test_a_key_that_others_may_read_is_refused(kits: Path) -> None:
+    (kits / "site-1/tls/key.pem").chmod(0o644)
+    with pytest.raises(ServiceError, match="others may read"):
+        client_context(kits / "site-1/tls")
+    (kits / "site-1/operations.token").chmod(0o644)
+    with pytest.raises(ServiceError, match="others may read"):
+        Kit(kits / "site-1").operations_token()
+
+
+def test_no_site_is_named_like_a_folder_of_the_kits(tmp_path: Path) -> None:
+    path = write_federation(tmp_path)
+    path.write_text(path.read_text().replace('"site-1"', '"authority"'), encoding="utf-8")
+    with pytest.raises(ConfigError, match="authority"):
+        provision(path, tmp_path / "kits")

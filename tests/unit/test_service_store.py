@@ -1,0 +1,177 @@
+"""The contract of a `MessageStore`, for every kind of storage there is."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fmfl_secure.errors import RunError
+from fmfl_secure.service.errors import Problem
+from fmfl_secure.service.store import MessageKey, MessageStore, SqliteStore, is_intact, open_store
+
+KEY = MessageKey("0123456789abcdef", 1, 1, "site-1", "chunks")
+Reopen = Callable[[], MessageStore]
+
+
+@pytest.fixture(params=["sqlite"])
+def reopen(request: pytest.FixtureRequest, tmp_path: Path):
+    """Opens the same storage again and again, as restarts do."""
+    opened: list[MessageStore] = []
+
+    def again() -> MessageStore:
+        opened.append(open_store(f"{request.param}:store.sqlite", relative_to=tmp_path))
+        return opened[-1]
+
+    yield again
+    for store in opened:
+        store.close()
+
+
+def put(store: MessageStore, key: MessageKey, message: bytes, *, part: int = 4):
+    digest = hashlib.sha256(message).hexdigest()
+    receipt = None
+    for start in range(0, len(message), part):
+        receipt = store.append(
+            key, sha256=digest, size=len(message), offset=start, data=message[start : start + part]
+        )
+    return receipt
+
+
+def test_parts_add_up_and_survive_a_restart(reopen: Reopen) -> None:
+    store = reopen()
+    message = b"0123456789"
+    receipt = put(store, KEY, message)
+    assert receipt is not None
+    assert (receipt.received, receipt.whole) == (10, False)
+    again = reopen()
+    assert again.receipt(KEY) == receipt
+    assert b"".join(again.read(KEY)) == message
+    assert is_intact(again, KEY, receipt)
+    assert again.accept(KEY).whole
+    assert reopen().accepted(KEY.run, 1, 1) == [KEY]
+
+
+def test_a_part_that_is_here_changes_nothing(reopen: Reopen) -> None:
+    store = reopen()
+    first = put(store, KEY, b"0123456789")
+    assert put(store, KEY, b"0123456789") == first
+    assert b"".join(store.read(KEY)) == b"0123456789"
+
+
+def test_a_gap_is_refused_and_says_where_to_go_on(reopen: Reopen) -> None:
+    store = reopen()
+    digest = hashlib.sha256(b"0123456789").hexdigest()
+    store.append(KEY, sha256=digest, size=10, offset=0, data=b"0123")
+    with pytest.raises(Problem) as refusal:
+        store.append(KEY, sha256=digest, size=10, offset=8, data=b"89")
+    assert (refusal.value.status, refusal.value.received) == (409, 4)
+    with pytest.raises(Problem, match="more bytes"):
+        store.append(KEY, sha256=digest, size=10, offset=4, data=b"456789+")
+
+
+def test_an_unfinished_message_may_begin_anew_and_a_whole_one_never(reopen: Reopen) -> None:
+    store = reopen()
+    digest = hashlib.sha256(b"0123456789").hexdigest()
+    store.append(KEY, sha256=digest, size=10, offset=0, data=b"0123")
+    put(store, KEY, b"another")
+    assert b"".join(store.read(KEY)) == b"another"
+    store.accept(KEY)
+    with pytest.raises(Problem, match="another message"):
+        put(store, KEY, b"a third")
+    store.discard(KEY)
+    assert b"".join(store.read(KEY)) == b"another", "what was accepted is not discarded"
+
+
+def test_a_message_that_is_not_accepted_is_gone(reopen: Reopen) -> None:
+    store = reopen()
+    put(store, KEY, b"refused")
+    store.discard(KEY)
+    assert store.receipt(KEY) is None
+    assert list(store.read(KEY)) == []
+
+
+def test_another_digest_than_declared_is_noticed(reopen: Reopen) -> None:
+    store = reopen()
+    digest = hashlib.sha256(b"other").hexdigest()
+    receipt = store.append(KEY, sha256=digest, size=5, offset=0, data=b"bytes")
+    assert not is_intact(store, KEY, receipt)
+
+
+def test_messages_are_apart_by_attempt_party_and_kind(reopen: Reopen) -> None:
+    store = reopen()
+    keys = [
+        KEY,
+        MessageKey(KEY.run, 1, 2, "site-1", "chunks"),
+        MessageKey(KEY.run, 1, 1, "site-2", "chunks"),
+        MessageKey(KEY.run, 1, 1, "site-1", "ready"),
+        MessageKey(KEY.run, 2, 1, "site-1", "chunks"),
+        MessageKey("fedcba9876543210", 1, 1, "site-1", "chunks"),
+    ]
+    for key in keys:
+        put(store, key, repr(key).encode(), part=64)
+        store.accept(key)
+    for key in keys:
+        assert b"".join(store.read(key)) == repr(key).encode()
+    assert store.accepted(KEY.run, 1, 1) == [keys[0], keys[2], keys[3]]
+    store.forget(KEY.run, 1)
+    assert store.accepted(KEY.run, 1, 1) == store.accepted(KEY.run, 1, 2) == []
+    assert store.accepted(KEY.run, 2, 1) == [keys[4]]
+    assert store.accepted(keys[5].run, 1, 1) == [keys[5]]
+
+
+def test_notes_are_replaced_dropped_and_kept(reopen: Reopen) -> None:
+    store = reopen()
+    store.note("run", "joined", "site-2", b"private")
+    store.note("run", "joined", "site-1", b"private")
+    store.note("run", "joined", "site-1", b"public")
+    store.note("run", "refused", "site-1", b"budget")
+    store.drop_note("run", "joined", "site-2")
+    again = reopen()
+    assert again.notes("run", "joined") == {"site-1": b"public"}
+    assert again.notes("run", "refused") == {"site-1": b"budget"}
+    assert again.notes("other", "joined") == {}
+    assert again.healthy()
+
+
+def test_threads_that_race_for_one_message_store_it_once(reopen: Reopen) -> None:
+    store = reopen()
+    message = bytes(range(256)) * 16
+    failures: list[Exception] = []
+
+    def race() -> None:
+        try:
+            put(store, KEY, message, part=256)
+        except Exception as error:  # noqa: BLE001 - shown below
+            failures.append(error)
+
+    threads = [threading.Thread(target=race) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert b"".join(store.read(KEY)) == message
+
+
+def test_a_file_of_another_kind_is_a_typed_error(tmp_path: Path) -> None:
+    path = tmp_path / "no.sqlite"
+    path.write_bytes(b"not a database at all" * 100)
+    with pytest.raises(RunError, match="cannot open"):
+        SqliteStore(path)
+    with pytest.raises(RunError, match="unknown store"):
+        open_store("floppy:a", relative_to=tmp_path)
+
+
+def test_every_commit_reaches_the_disk(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "store.sqlite")
+    assert store._connection.execute("PRAGMA synchronous").fetchone()[0] == 2
+    assert store._connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    store.close()
+    with sqlite3.connect(tmp_path / "store.sqlite") as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    assert (tmp_path / "store.sqlite").stat().st_mode & 0o077 == 0
