@@ -67,13 +67,13 @@ def seeded(record: Path) -> None:
     For tests alone: the product has no way to seed any of them.
     """
     import aggregation.quantization
-    import privacy.noise
+    import privacy.keystream
     import privacy.sampling
     from fmfl_secure.coordinator import Coordinator
     from fmfl_secure.site import Site
 
     stream = _Stream()
-    privacy.noise.os = privacy.sampling.os = stream
+    privacy.keystream.os = privacy.sampling.os = stream
     aggregation.quantization.secrets = stream
     train, apply = Site.train, Coordinator.apply
 

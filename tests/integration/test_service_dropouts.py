@@ -38,6 +38,8 @@ from fmfl_secure.service.site_agent import SiteAgent
 from fmfl_secure.service.store import MessageKey, SqliteStore
 from fmfl_secure.workspace import Members
 
+pytestmark = pytest.mark.slow  # processes of their own, and waiting for their time limits
+
 NAMES = ("site-1", "site-2", "site-3", "site-4")
 
 

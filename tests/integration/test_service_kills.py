@@ -15,6 +15,8 @@ from support import make_kits
 from fmfl_secure.record import decode_record
 from privacy import Ledger
 
+pytestmark = pytest.mark.slow  # processes of their own, and waiting for their time limits
+
 SITES = ("site-1", "site-2", "site-3")
 
 
