@@ -8,7 +8,8 @@ A round, bytes in and bytes out, carried by the caller (see `docs/protocol.md`):
     cohort = coordinator.cohort(plan_message, announcement, readies)        # 4
     upload = attempt.upload(cohort, quantize(update, plan.quantization))    # 5
     aggregator.add(upload.manifest, upload.chunks)                          # 5
-    opening_list = aggregator.opening_list()                                # 6
+    listed, secrets = aggregator.opening_list(), aggregator.sealed_secrets()  # 6
+    opening_list = decryptor.confirm(cohort, listed, secrets)               # 6
     aggregator.add_opening(attempt.open(opening_list))                      # 6
     total = aggregator.total()                                              # 7
     release = decryptor.release(cohort, opening_list, total.manifest, total.chunks)  # 8

@@ -1,18 +1,21 @@
 """Measure the protocol beside the per-tensor pattern: one process, one machine, interleaved.
 
-Everything a party does in a round is in its figure, from the plan to the end:
+A party's figure is all that stands between what it is given and the bytes it hands on, masks, MAC
+and signatures included:
 
-- a client: verifies plan and cohort, announces keys, agrees on secrets, quantises, encrypts,
-  masks, signs, opens with its tags, and verifies the release;
-- the aggregator: verifies plan and cohort, every digest and residue, adds, lists, takes openings,
-  signs the sum;
+- a client: announces keys, verifies the cohort, agrees on secrets, quantises, encrypts, masks,
+  signs, opens with its tags;
+- the aggregator: verifies every digest and residue, adds, lists, takes openings, signs the sum;
 - the decryptor: announces a key, opens the sealed secrets, decrypts, rounds, signs; the mean is
   dequantised on top.
 
-Nothing comparable is done by the pattern, in which nobody is authenticated and a key is shared
-once and for all. Time is CPU time of this process, which another job on the machine disturbs less
-than a wall clock. A repeat runs both, one after the other, so that what disturbs all the same hits
-both; ratios are medians of paired ratios.
+Two steps have no counterpart in the pattern, in which nobody is authenticated and nothing is
+verified: admitting a plan and its cohort, and a site's check of the release. They are measured too,
+and are in the ratios of the whole round.
+
+Time is CPU time of this process, which another job on the machine disturbs less than a wall clock.
+A repeat runs both, one after the other, so that what disturbs all the same hits both; ratios are
+medians of paired ratios.
 """
 
 from __future__ import annotations
@@ -44,6 +47,7 @@ STEPS: Final = {
     "aggregate": ("admit", "add", "open", "sum"),
     "decrypt": ("announce", "confirm", "release", "dequantise"),
 }
+BEYOND_THE_PATTERN: Final = ("admit", "verify")
 
 
 @dataclass(slots=True)
@@ -71,7 +75,8 @@ class Comparison:
         exact: Whether every released sum was the sum of the quantised updates, bit by bit.
         ours: This project.
         per_tensor_ckks: The pattern.
-        ratios: Ours to the pattern's; upload: the pattern's to ours.
+        ratios: Ours to the pattern's; upload: the pattern's to ours. `..._whole_round` counts every
+            step of a party.
         cost_ms: CPU time of one party by step, in milliseconds; of the clients, one's.
         samples: Every repeat's figures.
     """
@@ -148,13 +153,14 @@ def compare(
         del updates
         gc.collect()
     names = ("upload", *STEPS)
+    whole = [f"{role}_whole_round" for role in STEPS]
     arms = {
         arm: Figures(*(statistics.median(s[arm][name] for s in samples) for name in names))
         for arm in ("ours", "per_tensor_ckks")
     }
     ratios = {
         name: statistics.median(s["ours"][name] / s["per_tensor_ckks"][name] for s in samples)
-        for name in names
+        for name in (*names, *whole)
     }
     ratios["upload"] = 1 / ratios["upload"]
     if peak:
@@ -200,8 +206,9 @@ class _Clock:
         spent = time.process_time() - start
         self.seconds[role, step] = self.seconds.get((role, step), 0.0) + spent
 
-    def total(self, role: str) -> float:
-        return sum(spent for (whose, _), spent in self.seconds.items() if whose == role)
+    def total(self, role: str, *, but: Sequence[str] = ()) -> float:
+        steps = self.seconds.items()
+        return sum(spent for (whose, step), spent in steps if whose == role and step not in but)
 
 
 def _round(
@@ -257,12 +264,11 @@ def _round(
     opened = fed.coordinator.verify(cohort, release)
     with clock.measure("decrypt", "dequantise"):
         dequantize(opened, fed.quantization, float(sites))
-    rates = {
-        "upload": upload_bytes / sites / total,
-        "client": sites * total / clock.total("client") / 1e6,
-        "aggregate": sites * total / clock.total("aggregate") / 1e6,
-        "decrypt": total / clock.total("decrypt") / 1e6,
-    }
+    rates = {"upload": upload_bytes / sites / total}
+    for role in STEPS:
+        values = total / 1e6 if role == "decrypt" else sites * total / 1e6
+        rates[role] = values / clock.total(role, but=BEYOND_THE_PATTERN)
+        rates[f"{role}_whole_round"] = values / clock.total(role)
     return rates, clock.seconds, right and np.array_equal(opened, exact_sum)
 
 
@@ -300,9 +306,10 @@ def _pattern_round(
         summed = pattern.add([upload] * sites)
     with clock.measure("decrypt"):
         pattern.decrypt(summed)
-    return {
-        "upload": sum(map(len, upload)) / total,
+    rates = {
         "client": total / clock.total("client") / 1e6,
         "aggregate": sites * total / clock.total("aggregate") / 1e6,
         "decrypt": total / clock.total("decrypt") / 1e6,
     }
+    whole = {f"{role}_whole_round": rate for role, rate in rates.items()}
+    return {"upload": sum(map(len, upload)) / total, **rates, **whole}

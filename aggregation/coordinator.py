@@ -15,7 +15,7 @@ from . import messages, protocol
 from .admission import effective_cohort
 from .errors import CohortError, PlanError, RoleError, StateError
 from .identity import Identity
-from .messages import Cohort
+from .messages import Cohort, Ready
 from .plan import Member, RoundPlan
 from .round import FixedCohort, Round
 
@@ -84,17 +84,18 @@ class Coordinator:
             RefusedError: A message does not hold, or too few sites are ready.
         """
         round_ = self._round(plan_message)
-        protocol.read_announcement(round_, announcement)
+        names = [m.identity.name for m in round_.plan.members]
         by_name: dict[str, bytes] = {}
         for ready in readies:
-            member, _ = protocol.read_ready(round_, ready)
-            if by_name.setdefault(member.identity.name, ready) != ready:
-                raise CohortError(f"{member.identity.name} sent two ready messages")
-        names = [m.identity.name for m in round_.plan.members]
+            claimed = messages.sender(ready, Ready.CAP)
+            if claimed not in names:
+                raise CohortError("a ready message comes from nobody the plan invites")
+            if by_name.setdefault(claimed, ready) != ready:
+                raise CohortError(f"{claimed} sent two ready messages")
         ordered = tuple(by_name[name] for name in names if name in by_name)
         body = Cohort(round_.digest, announcement, ordered, tuple(custodians))
         message = messages.seal(self._identity, body)
-        protocol.read_cohort(round_, message)
+        protocol.read_cohort(round_, message)  # verifies all that is in it
         if self._cohorts.setdefault(round_.digest, message) != message:
             raise StateError("another cohort was fixed for this plan; make a new attempt")
         return message

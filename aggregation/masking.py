@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from .residues import Residues, reduce, subtract
 
 SEED_SIZE: Final = 32  # bytes of a self-mask's seed
+_COUNTER: Final = modes.CTR(bytes(16))  # every chunk sets its own place
 _SPARE: Final = 2  # words: the library wants room for one more block, less a byte, than it fills
 _DOMAIN: Final = b"fmfl-secure/aggregation/v1/"
 PAIR_LABEL: Final = b"pair/c0"
@@ -71,7 +72,7 @@ class Stream:
             modulus: The residues' modulus q, below 2**63.
             count: Residues of a chunk.
         """
-        self._encryptor = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+        self._encryptor = Cipher(algorithms.AES(key), _COUNTER).encryptor()
         self._modulus = modulus
         self._count = count
         self._mask = np.uint64((1 << modulus.bit_length()) - 1)

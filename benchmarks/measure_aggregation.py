@@ -5,21 +5,51 @@
 What is done is written after each step, so an interrupted run keeps what it has.
 """
 
+import hashlib
 import json
+import os
+import statistics
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
-from aggregation import benchmark, footprint
+from aggregation import Identity, benchmark, footprint
+from aggregation.collective import public_points
 from aggregation.graph import degree
+from aggregation.masking import Stream
+from aggregation.parameters import parameter_set
 from fmfl_secure.bench import machine
 
 COMPARED = (
-    ("MiniLM r8", benchmark.expand(benchmark.MINILM_R8), 9),
-    ("GPT-2 r8", benchmark.expand(benchmark.GPT2_R8), 7),
-    ("1 M", benchmark.tensor_sizes(1_000_000), 3),
+    ("MiniLM r8", benchmark.expand(benchmark.MINILM_R8), 21),
+    ("GPT-2 r8", benchmark.expand(benchmark.GPT2_R8), 11),
+    ("1 M", benchmark.tensor_sizes(1_000_000), 5),
     ("10 M", benchmark.tensor_sizes(10_000_000), 1),
 )
 SITES = 8
+CHUNK_BYTES = 30_720
+
+
+def primitives() -> dict[str, float]:
+    """CPU time of what a round is made of, in microseconds; medians."""
+    identity, data = Identity.generate("site"), os.urandom(CHUNK_BYTES)
+    signature = identity.sign(data[:200])
+    parameters = parameter_set("ckks-collective-4096-60")
+    stream = Stream(bytes(32), parameters.modulus, parameters.poly_modulus_degree)
+    operations: dict[str, Callable[[], object]] = {
+        "ed25519_verify": lambda: identity.public.verify(signature, data[:200]),
+        "sha256_of_a_chunk": lambda: hashlib.sha256(data).digest(),
+        "public_polynomial": lambda: public_points(bytes(32), 0, parameters),
+        "mask_of_a_chunk": lambda: stream.chunk(0),
+    }
+    spent: dict[str, list[float]] = {name: [] for name in operations}
+    for _ in range(200):
+        for name, operation in operations.items():
+            start = time.process_time()
+            operation()
+            spent[name].append(time.process_time() - start)
+    return {name: 1e6 * statistics.median(times) for name, times in spent.items()}
 
 
 def main(path: Path, *, quick: bool) -> None:
@@ -52,11 +82,16 @@ def main(path: Path, *, quick: bool) -> None:
     compared = []
     for name, sizes, repeats in COMPARED[: 3 if quick else 4]:
         for bits in (8, 16):
+            load = os.getloadavg()[0]
             found = benchmark.compare(sizes, SITES, bits, repeats=repeats, peak=False).as_dict()
             found.pop("samples")
-            compared.append({"shape": name, **found})
+            row = {"shape": name, "load_1min": round(load, 2), **found}
+            compared.append({**row, "primitives_us": primitives()})
             results["compared"] = compared
             keep()
+    # One value: what a round costs whatever the update.
+    results["fixed_ms"] = benchmark.compare([1], SITES, 16, repeats=21, peak=False).cost_ms
+    keep()
 
 
 if __name__ == "__main__":

@@ -392,6 +392,29 @@ def test_aggregator_takes_each_upload_once_and_whole():
     np.testing.assert_array_equal(fed.coordinator.verify(attempt.cohort, release), exact)
 
 
+@pytest.mark.parametrize("broken_after", [1, 16, 20, 37])
+def test_an_upload_of_several_batches_that_breaks_off_is_summed_once(broken_after):
+    fed = Federation(3, size=37 * 3 * 4096 - 5, suite="ckks-collective")
+    attempt = fed.start()
+    aggregator = fed.new_aggregator(attempt)
+    assert aggregator.round.packing.chunks == 37
+    for name, site in attempt.sites.items():
+        attempt.integers[name] = fed.random_integers()
+        upload = site.upload(attempt.cohort, attempt.integers[name])
+        with pytest.raises(UploadError, match=f"chunk {broken_after} of 38 is missing"):
+            aggregator.add(upload.manifest, upload.chunks[:broken_after])
+        aggregator.add(upload.manifest, upload.chunks)
+    listed = fed.decryptor.confirm(
+        attempt.cohort, aggregator.opening_list(), aggregator.sealed_secrets()
+    )
+    for site in attempt.sites.values():
+        aggregator.add_opening(site.open(listed))
+    total = aggregator.total()
+    release = fed.decryptor.release(attempt.cohort, listed, total.manifest, total.chunks)
+    exact = np.sum([i.astype(np.int64) for i in attempt.integers.values()], axis=0)
+    np.testing.assert_array_equal(attempt.sites["site-1"].verify(release), exact)
+
+
 def manifest_of(fed, attempt, name, **changes):
     body = messages.unseal(
         attempt.sites[name].upload(attempt.cohort, attempt.integers[name]).manifest,
