@@ -110,47 +110,13 @@ def observe_canaries(
     audited = _AuditedModel(model, canaries, strength=_STRENGTH * max(plan.max_grad_norm, 1.0))
     data = _CanaryData(records, canaries, records_per_canary)
     planted_loss = _with_canaries(loss)
-    parameters = [p for p in audited.parameters() if p.requires_grad]
-
-    def check_arrival() -> None:
-        path = ClippedSum(
-            audited,
-            loss=planted_loss,
-            collate=data.collate,
-            optimizer=torch.optim.SGD(parameters, lr=0.0),
-            max_grad_norm=plan.max_grad_norm,
-            noise_stddev=plan.noise_stddev,
-            expected_batch_size=plan.expected_batch_size,
-            physical_batch_size=physical_batch_size,
-        )
-        checked = np.unique(np.linspace(0, canaries - 1, _CHECKED).astype(np.int64))
-        with path:
-            path.accumulate([data.unit(int(canary)) for canary in checked])
-            total = path.take_sum()
-        arrived = audited.flat_coordinates(total, parameters)[checked] / plan.max_grad_norm
-        if not bool((arrived >= _ARRIVES).all()):  # also refuses NaN
-            raise AuditError(
-                f"a canary reaches the clipped sum with {float(arrived.min()):.3g} C, expected C: "
-                "its scores would mean nothing",
-                hint="The model's own gradients are too large beside the canaries', or not finite.",
-            )
-
     included = np.frombuffer(os.urandom(canaries), dtype=np.uint8) % 2 == 1
     units = data.background + [data.unit(int(canary)) for canary in np.flatnonzero(included)]
-    scores = np.zeros(canaries)
-
-    def see(*_: Any) -> None:
-        sums = audited.noised_coordinates() * plan.expected_batch_size
-        scores[:] += log_likelihood_ratio(
-            sums / plan.max_grad_norm,
-            sample_rate=plan.sample_rate,
-            noise_multiplier=plan.noise_multiplier,
-        )
-
-    check_arrival()
+    auditor = _Auditor(audited, plan, canaries)
+    _check_arrival(audited, plan, planted_loss, data, physical_batch_size)
     for done in range(plan.rounds):
-        optimizer = build_optimizer(parameters)
-        optimizer.register_step_pre_hook(see)
+        optimizer = build_optimizer(audited.trained)
+        optimizer.register_step_pre_hook(auditor.see)
         PrivateTrainer(
             audited,
             plan=plan,
@@ -161,8 +127,67 @@ def observe_canaries(
             physical_batch_size=physical_batch_size,
             record_cost=data.cost,
         ).train_round(_counting(on_step, done * plan.steps_per_round))
-    check_arrival()
-    return Observation(included=included, scores=scores, spare=audited.spare_canaries)
+    # Weights have moved: had they made the model's own gradients huge, canaries would be lost.
+    _check_arrival(audited, plan, planted_loss, data, physical_batch_size)
+    auditor.require_steps(plan.rounds * plan.steps_per_round)
+    return Observation(
+        included=included, scores=auditor.scores, spare=canaries - audited.own_canaries
+    )
+
+
+class _Auditor:
+    """Sees every noised gradient just before the optimizer does, and adds up scores."""
+
+    def __init__(self, audited: _AuditedModel, plan: PrivacyPlan, canaries: int) -> None:
+        self._audited = audited
+        self._plan = plan
+        self._steps = 0
+        self.scores = np.zeros(canaries)
+
+    def see(self, *_: Any) -> None:
+        plan = self._plan
+        sums = self._audited.noised_coordinates() * plan.expected_batch_size
+        self.scores += log_likelihood_ratio(
+            sums / plan.max_grad_norm,
+            sample_rate=plan.sample_rate,
+            noise_multiplier=plan.noise_multiplier,
+        )
+        self._steps += 1
+
+    def require_steps(self, steps: int) -> None:
+        if self._steps != steps:
+            raise AuditError(f"{self._steps} steps were seen of {steps}: scores mean nothing")
+
+
+def _check_arrival(
+    audited: _AuditedModel,
+    plan: PrivacyPlan,
+    loss: PerRecordLoss,
+    data: _CanaryData,
+    physical_batch_size: int,
+) -> None:
+    """Raise unless canaries reach the clipped sum; lost ones would look like perfect privacy."""
+    path = ClippedSum(
+        audited,
+        loss=loss,
+        collate=data.collate,
+        optimizer=torch.optim.SGD(audited.trained, lr=0.0),
+        max_grad_norm=plan.max_grad_norm,
+        noise_stddev=plan.noise_stddev,
+        expected_batch_size=plan.expected_batch_size,
+        physical_batch_size=physical_batch_size,
+    )
+    checked = np.unique(np.linspace(0, data.canaries - 1, _CHECKED).astype(np.int64))
+    with path:
+        path.accumulate([data.unit(int(canary)) for canary in checked])
+        total = path.take_sum()
+    arrived = audited.coordinates_of(total)[checked] / plan.max_grad_norm
+    if not bool((arrived >= _ARRIVES).all()):  # also refuses NaN
+        raise AuditError(
+            f"a canary reaches the clipped sum with {float(arrived.min()):.3g} C, expected C: "
+            "its scores would mean nothing",
+            hint="The model's own gradients are too large beside the canaries', or not finite.",
+        )
 
 
 def _counting(on_step: Callable[[int], None] | None, before: int) -> Callable[[int], None] | None:
@@ -199,6 +224,7 @@ class _CanaryData:
         cheap = np.argsort(records.cost, kind="stable")[: max(1, count // 2)]
         copies = cheap[np.arange(canaries * records_per_canary) % len(cheap)]
         self._records = records
+        self.canaries = canaries
         self._source = np.concatenate([np.arange(count), copies])
         self._canary = np.concatenate(
             [np.full(count, -1), np.repeat(np.arange(canaries), records_per_canary)]
@@ -243,14 +269,16 @@ class _AuditedModel(nn.Module):
         }
         layers = list(own.values())
         room = sum(layer.weight.numel() for layer in layers)
-        self.spare_canaries = max(0, canaries - room)
-        if self.spare_canaries:
-            self.spare = nn.Linear(self.spare_canaries, 1, bias=False, device=self._device)
+        self.own_canaries = min(canaries, room)
+        spare = canaries - self.own_canaries
+        if spare:
+            self.spare = nn.Linear(spare, 1, bias=False, device=self._device)
             layers.append(self.spare)
         # Public and the same each time: where a canary lies says nothing of whether it is in.
-        chosen = np.random.default_rng(20230515).permutation(room)[: canaries - self.spare_canaries]
-        chosen = np.concatenate([np.sort(chosen), room + np.arange(self.spare_canaries)])
-        self._places = list(_places(layers, chosen))
+        chosen = np.random.default_rng(20230515).permutation(room)[: self.own_canaries]
+        chosen = np.concatenate([np.sort(chosen), room + np.arange(spare)])
+        self._places = _places(layers, chosen)
+        self.trained = [p for p in self.parameters() if p.requires_grad]
 
     def plant(self, canaries: torch.Tensor) -> torch.Tensor:
         """What each record adds to its loss, shape (b,): zero for -1."""
@@ -277,12 +305,10 @@ class _AuditedModel(nn.Module):
             found.append(gradient[place.rows, place.columns].double().cpu().numpy())
         return np.concatenate(found)
 
-    def flat_coordinates(
-        self, flat: torch.Tensor, parameters: Sequence[nn.Parameter]
-    ) -> NDArray[np.float64]:
-        """The same of one vector over all parameters, in this order."""
+    def coordinates_of(self, flat: torch.Tensor) -> NDArray[np.float64]:
+        """The same of one vector over all of `trained`, in its order."""
         starts, start = {}, 0
-        for parameter in parameters:
+        for parameter in self.trained:
             starts[id(parameter)] = start
             start += parameter.numel()
         found = [

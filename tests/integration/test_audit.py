@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
+import sys
 from pathlib import Path
 
 import msgspec
@@ -192,7 +193,7 @@ def test_another_base_model_than_the_runs_is_refused(run: Path, tmp_path: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("epsilon", [1.0, 8.0])
+@pytest.mark.parametrize("epsilon", [1.0, 3.0, 8.0])
 @pytest.mark.parametrize("factor", [1.0, 0.5, 0.125, 0.0])
 def test_the_demonstration_is_audited_on_minilm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epsilon: float, factor: float
@@ -212,6 +213,9 @@ def test_the_demonstration_is_audited_on_minilm(
     correct = PrivacyPlan.noise_stddev.fget
     monkeypatch.setattr(PrivacyPlan, "noise_stddev", property(lambda plan: factor * correct(plan)))
     record = audit_settings(federation)
+    sys.stdout.write(
+        f"| {epsilon:g} | {factor:g} | {record.canaries} | {record.claimed_epsilon:.2f} | "
+        f"{record.lower_bound:.2f} | {record.verdict} | {record.cpu_s:.0f} |\n"
+    )
     assert record.above_claim == (factor < 0.5)
     assert record.spare_canaries == 0
-    assert record.cpu_s < 300.0
