@@ -37,9 +37,10 @@ from privacy.errors import AuditError
 from privacy.plan import PrivacyPlan
 from privacy.training import ClippedSum, Collate, PerRecordLoss, PrivateTrainer
 
-# A canary's gradient over the larger of C and 1, before clipping. What else is in its record's
-# gradient is of the order of 1 and shrinks by as much.
-_STRENGTH = 1e4
+# A canary's gradient over the larger of C and 1, before clipping: whatever else is in its records'
+# gradients shrinks by as much. The layer's input is a part of it, by which a bias shrinks.
+_STRENGTH = 1e6
+_INPUT = 1e4
 # What is left of C in a canary's coordinate at least, or the audit says nothing.
 _ARRIVES = 0.98
 _CHECKED = 128  # canaries that this is measured on
@@ -84,6 +85,7 @@ def observe_canaries(
     build_optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
     physical_batch_size: int,
     records_per_canary: int = 1,
+    begin_round: Callable[[int], object] | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> Observation:
     """Train all rounds of a plan on canaries, and score each by what was released.
@@ -98,6 +100,8 @@ def observe_canaries(
         build_optimizer: A fresh optimizer over these parameters, for each round.
         physical_batch_size: Records in memory at once.
         records_per_canary: More than one where a unit has several records.
+        begin_round: Called with each round's number, from 1; makes trainable what it trains. A
+            canary lies elsewhere in rounds that train other parameters.
         on_step: Called with the number of finished steps, all rounds together.
 
     Returns:
@@ -107,16 +111,24 @@ def observe_canaries(
         AuditError: Canaries do not reach the clipped sum, so that scores would mean nothing.
         TrainingError: A step broke one of the trainer's own checks.
     """
-    audited = _AuditedModel(model, canaries, strength=_STRENGTH * max(plan.max_grad_norm, 1.0))
     data = _CanaryData(records, canaries, records_per_canary)
     planted_loss = _with_canaries(loss)
     included = np.frombuffer(os.urandom(canaries), dtype=np.uint8) % 2 == 1
     units = data.background + [data.unit(int(canary)) for canary in np.flatnonzero(included)]
-    auditor = _Auditor(audited, plan, canaries)
-    _check_arrival(audited, plan, planted_loss, data, physical_batch_size)
-    for done in range(plan.rounds):
+    auditor = _Auditor(plan, canaries)
+    checked: set[tuple[int, ...]] = set()
+    spare = 0
+    for number in range(1, plan.rounds + 1):
+        if begin_round is not None:
+            begin_round(number)
+        audited = _AuditedModel(model, canaries, strength=_STRENGTH * max(plan.max_grad_norm, 1.0))
+        spare = max(spare, canaries - audited.own_canaries)
+        trained = tuple(id(p) for p in model.parameters() if p.requires_grad)
+        if trained not in checked:
+            _check_arrival(audited, plan, planted_loss, data, physical_batch_size)
+            checked.add(trained)
         optimizer = build_optimizer(audited.trained)
-        optimizer.register_step_pre_hook(auditor.see)
+        optimizer.register_step_pre_hook(auditor.watching(audited))
         PrivateTrainer(
             audited,
             plan=plan,
@@ -126,33 +138,35 @@ def observe_canaries(
             optimizer=optimizer,
             physical_batch_size=physical_batch_size,
             record_cost=data.cost,
-        ).train_round(_counting(on_step, done * plan.steps_per_round))
+        ).train_round(_counting(on_step, (number - 1) * plan.steps_per_round))
     # Weights have moved: had they made the model's own gradients huge, canaries would be lost.
     _check_arrival(audited, plan, planted_loss, data, physical_batch_size)
     auditor.require_steps(plan.rounds * plan.steps_per_round)
-    return Observation(
-        included=included, scores=auditor.scores, spare=canaries - audited.own_canaries
-    )
+    return Observation(included=included, scores=auditor.scores, spare=spare)
 
 
 class _Auditor:
     """Sees every noised gradient just before the optimizer does, and adds up scores."""
 
-    def __init__(self, audited: _AuditedModel, plan: PrivacyPlan, canaries: int) -> None:
-        self._audited = audited
+    def __init__(self, plan: PrivacyPlan, canaries: int) -> None:
         self._plan = plan
         self._steps = 0
         self.scores = np.zeros(canaries)
 
-    def see(self, *_: Any) -> None:
+    def watching(self, audited: _AuditedModel) -> Callable[..., None]:
+        """What an optimizer of this model is to call before each of its steps."""
         plan = self._plan
-        sums = self._audited.noised_coordinates() * plan.expected_batch_size
-        self.scores += log_likelihood_ratio(
-            sums / plan.max_grad_norm,
-            sample_rate=plan.sample_rate,
-            noise_multiplier=plan.noise_multiplier,
-        )
-        self._steps += 1
+
+        def see(*_: Any) -> None:
+            sums = audited.noised_coordinates() * plan.expected_batch_size
+            self.scores += log_likelihood_ratio(
+                sums / plan.max_grad_norm,
+                sample_rate=plan.sample_rate,
+                noise_multiplier=plan.noise_multiplier,
+            )
+            self._steps += 1
+
+        return see
 
     def require_steps(self, steps: int) -> None:
         if self._steps != steps:
@@ -290,9 +304,9 @@ class _AuditedModel(nn.Module):
             local = torch.where(here, local, 0)
             inputs = torch.zeros(len(canaries), place.layer.in_features, device=self._device)
             inputs.scatter_(1, place.columns[local].unsqueeze(1), 1.0)
-            output = place.layer(inputs * _STRENGTH * here.unsqueeze(1))
+            output = place.layer(inputs * _INPUT * here.unsqueeze(1))
             picked = output.gather(1, place.rows[local].unsqueeze(1)).squeeze(1)
-            total = total + picked * here * (self._strength / _STRENGTH)
+            total = total + picked * here * (self._strength / _INPUT)
         return total
 
     def noised_coordinates(self) -> NDArray[np.float64]:
