@@ -57,7 +57,7 @@ def audit_settings(
         AuditError: There is no private claim, or it is too large to be refuted.
     """
     config = load_federation(federation)
-    _require_private(config)
+    _require_local_noise(config)
     task = build_task(config, relative_to=federation.parent)
     return _audit(config, task, run="", confidence=confidence, canaries=canaries, on_step=on_step)
 
@@ -86,7 +86,7 @@ def audit_run(
     """
     store = RunStore(folder)
     config = decode_config(store.require("config"))
-    _require_private(config)
+    _require_local_noise(config)
     task = open_run(folder, base=base).task
     used = run_facts(store).base_model_digest
     if task.base.digest != used:
@@ -103,11 +103,16 @@ def audit_run(
     return record
 
 
-def _require_private(config: FederationConfig) -> None:
+def _require_local_noise(config: FederationConfig) -> None:
     if config.privacy.mode == "none":
         raise AuditError(
             "these settings train without privacy: there is no epsilon to audit",
             hint="Set privacy.mode = 'local'.",
+        )
+    if config.privacy.mode != "local":
+        raise AuditError(
+            f"this audit goes through training with local noise, and privacy.mode is "
+            f"{config.privacy.mode!r}"
         )
 
 
@@ -149,6 +154,7 @@ def _audit(
         records_per_canary=records_per_canary,
         build_optimizer=lambda parameters: _optimizer(parameters, config.training),
         physical_batch_size=config.training.physical_batch_size,
+        begin_round=lambda number: task.begin_round(model, number),
         on_step=None if on_step is None else lambda step: on_step(step, prediction.steps),
     )
     result = evaluate(design, included=observed.included, scores=observed.scores)

@@ -4,8 +4,9 @@ A `PrivacyPlan` couples what is trained with what is charged. `SitePolicy` says 
 of what others plan. `Ledger` holds a population's budget and refuses what it cannot afford;
 `privacy.training.PrivateTrainer` trains a model under the plan, after
 `privacy.admission.check_admission` has measured that model and loss have the sensitivity the plan
-promises. Those two modules import torch, and are imported by name; what is exported here does
-not, so that a ledger can be read on a machine without it.
+promises; `privacy.canaries` and `privacy.audit` look for gross mistakes in both. Modules that
+import torch are imported by name; what is exported here does not, so that a ledger can be read on
+a machine without it.
 
     plan = PrivacyPlan.calibrated(unit="record", population=1000, ..., epsilon=3, delta=1e-5)
     ledger.reserve(run=run_id, event=plan.round_event(), rounds=plan.rounds, plan=digest)

@@ -37,9 +37,10 @@ from privacy.errors import AuditError
 from privacy.plan import PrivacyPlan
 from privacy.training import ClippedSum, Collate, PerRecordLoss, PrivateTrainer
 
-# A canary's gradient over the larger of C and 1, before clipping. What else is in its record's
-# gradient is of the order of 1 and shrinks by as much.
-_STRENGTH = 1e4
+# A canary's gradient over the larger of C and 1, before clipping: whatever else is in its records'
+# gradients shrinks by as much. The layer's input is a part of it, by which a bias shrinks.
+_STRENGTH = 1e6
+_INPUT = 1e4
 # What is left of C in a canary's coordinate at least, or the audit says nothing.
 _ARRIVES = 0.98
 _CHECKED = 128  # canaries that this is measured on
@@ -84,6 +85,7 @@ def observe_canaries(
     build_optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
     physical_batch_size: int,
     records_per_canary: int = 1,
+    begin_round: Callable[[int], object] | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> Observation:
     """Train all rounds of a plan on canaries, and score each by what was released.
@@ -98,6 +100,8 @@ def observe_canaries(
         build_optimizer: A fresh optimizer over these parameters, for each round.
         physical_batch_size: Records in memory at once.
         records_per_canary: More than one where a unit has several records.
+        begin_round: Called with each round's number, from 1; makes trainable what it trains. A
+            canary lies elsewhere in rounds that train other parameters.
         on_step: Called with the number of finished steps, all rounds together.
 
     Returns:
@@ -107,50 +111,24 @@ def observe_canaries(
         AuditError: Canaries do not reach the clipped sum, so that scores would mean nothing.
         TrainingError: A step broke one of the trainer's own checks.
     """
-    audited = _AuditedModel(model, canaries, strength=_STRENGTH * max(plan.max_grad_norm, 1.0))
     data = _CanaryData(records, canaries, records_per_canary)
     planted_loss = _with_canaries(loss)
-    parameters = [p for p in audited.parameters() if p.requires_grad]
-
-    def check_arrival() -> None:
-        path = ClippedSum(
-            audited,
-            loss=planted_loss,
-            collate=data.collate,
-            optimizer=torch.optim.SGD(parameters, lr=0.0),
-            max_grad_norm=plan.max_grad_norm,
-            noise_stddev=plan.noise_stddev,
-            expected_batch_size=plan.expected_batch_size,
-            physical_batch_size=physical_batch_size,
-        )
-        checked = np.unique(np.linspace(0, canaries - 1, _CHECKED).astype(np.int64))
-        with path:
-            path.accumulate([data.unit(int(canary)) for canary in checked])
-            total = path.take_sum()
-        arrived = audited.flat_coordinates(total, parameters)[checked] / plan.max_grad_norm
-        if not bool((arrived >= _ARRIVES).all()):  # also refuses NaN
-            raise AuditError(
-                f"a canary reaches the clipped sum with {float(arrived.min()):.3g} C, expected C: "
-                "its scores would mean nothing",
-                hint="The model's own gradients are too large beside the canaries', or not finite.",
-            )
-
     included = np.frombuffer(os.urandom(canaries), dtype=np.uint8) % 2 == 1
     units = data.background + [data.unit(int(canary)) for canary in np.flatnonzero(included)]
-    scores = np.zeros(canaries)
-
-    def see(*_: Any) -> None:
-        sums = audited.noised_coordinates() * plan.expected_batch_size
-        scores[:] += log_likelihood_ratio(
-            sums / plan.max_grad_norm,
-            sample_rate=plan.sample_rate,
-            noise_multiplier=plan.noise_multiplier,
-        )
-
-    check_arrival()
-    for done in range(plan.rounds):
-        optimizer = build_optimizer(parameters)
-        optimizer.register_step_pre_hook(see)
+    auditor = _Auditor(plan, canaries)
+    checked: set[tuple[int, ...]] = set()
+    spare = 0
+    for number in range(1, plan.rounds + 1):
+        if begin_round is not None:
+            begin_round(number)
+        audited = _AuditedModel(model, canaries, strength=_STRENGTH * max(plan.max_grad_norm, 1.0))
+        spare = max(spare, canaries - audited.own_canaries)
+        trained = tuple(id(p) for p in model.parameters() if p.requires_grad)
+        if trained not in checked:
+            _check_arrival(audited, plan, planted_loss, data, physical_batch_size)
+            checked.add(trained)
+        optimizer = build_optimizer(audited.trained)
+        optimizer.register_step_pre_hook(auditor.watching(audited))
         PrivateTrainer(
             audited,
             plan=plan,
@@ -160,9 +138,70 @@ def observe_canaries(
             optimizer=optimizer,
             physical_batch_size=physical_batch_size,
             record_cost=data.cost,
-        ).train_round(_counting(on_step, done * plan.steps_per_round))
-    check_arrival()
-    return Observation(included=included, scores=scores, spare=audited.spare_canaries)
+        ).train_round(_counting(on_step, (number - 1) * plan.steps_per_round))
+    # Weights have moved: had they made the model's own gradients huge, canaries would be lost.
+    _check_arrival(audited, plan, planted_loss, data, physical_batch_size)
+    auditor.require_steps(plan.rounds * plan.steps_per_round)
+    return Observation(included=included, scores=auditor.scores, spare=spare)
+
+
+class _Auditor:
+    """Sees every noised gradient just before the optimizer does, and adds up scores."""
+
+    def __init__(self, plan: PrivacyPlan, canaries: int) -> None:
+        self._plan = plan
+        self._steps = 0
+        self.scores = np.zeros(canaries)
+
+    def watching(self, audited: _AuditedModel) -> Callable[..., None]:
+        """What an optimizer of this model is to call before each of its steps."""
+        plan = self._plan
+
+        def see(*_: Any) -> None:
+            sums = audited.noised_coordinates() * plan.expected_batch_size
+            self.scores += log_likelihood_ratio(
+                sums / plan.max_grad_norm,
+                sample_rate=plan.sample_rate,
+                noise_multiplier=plan.noise_multiplier,
+            )
+            self._steps += 1
+
+        return see
+
+    def require_steps(self, steps: int) -> None:
+        if self._steps != steps:
+            raise AuditError(f"{self._steps} steps were seen of {steps}: scores mean nothing")
+
+
+def _check_arrival(
+    audited: _AuditedModel,
+    plan: PrivacyPlan,
+    loss: PerRecordLoss,
+    data: _CanaryData,
+    physical_batch_size: int,
+) -> None:
+    """Raise unless canaries reach the clipped sum; lost ones would look like perfect privacy."""
+    path = ClippedSum(
+        audited,
+        loss=loss,
+        collate=data.collate,
+        optimizer=torch.optim.SGD(audited.trained, lr=0.0),
+        max_grad_norm=plan.max_grad_norm,
+        noise_stddev=plan.noise_stddev,
+        expected_batch_size=plan.expected_batch_size,
+        physical_batch_size=physical_batch_size,
+    )
+    checked = np.unique(np.linspace(0, data.canaries - 1, _CHECKED).astype(np.int64))
+    with path:
+        path.accumulate([data.unit(int(canary)) for canary in checked])
+        total = path.take_sum()
+    arrived = audited.coordinates_of(total)[checked] / plan.max_grad_norm
+    if not bool((arrived >= _ARRIVES).all()):  # also refuses NaN
+        raise AuditError(
+            f"a canary reaches the clipped sum with {float(arrived.min()):.3g} C, expected C: "
+            "its scores would mean nothing",
+            hint="The model's own gradients are too large beside the canaries', or not finite.",
+        )
 
 
 def _counting(on_step: Callable[[int], None] | None, before: int) -> Callable[[int], None] | None:
@@ -199,6 +238,7 @@ class _CanaryData:
         cheap = np.argsort(records.cost, kind="stable")[: max(1, count // 2)]
         copies = cheap[np.arange(canaries * records_per_canary) % len(cheap)]
         self._records = records
+        self.canaries = canaries
         self._source = np.concatenate([np.arange(count), copies])
         self._canary = np.concatenate(
             [np.full(count, -1), np.repeat(np.arange(canaries), records_per_canary)]
@@ -243,14 +283,16 @@ class _AuditedModel(nn.Module):
         }
         layers = list(own.values())
         room = sum(layer.weight.numel() for layer in layers)
-        self.spare_canaries = max(0, canaries - room)
-        if self.spare_canaries:
-            self.spare = nn.Linear(self.spare_canaries, 1, bias=False, device=self._device)
+        self.own_canaries = min(canaries, room)
+        spare = canaries - self.own_canaries
+        if spare:
+            self.spare = nn.Linear(spare, 1, bias=False, device=self._device)
             layers.append(self.spare)
         # Public and the same each time: where a canary lies says nothing of whether it is in.
-        chosen = np.random.default_rng(20230515).permutation(room)[: canaries - self.spare_canaries]
-        chosen = np.concatenate([np.sort(chosen), room + np.arange(self.spare_canaries)])
-        self._places = list(_places(layers, chosen))
+        chosen = np.random.default_rng(20230515).permutation(room)[: self.own_canaries]
+        chosen = np.concatenate([np.sort(chosen), room + np.arange(spare)])
+        self._places = _places(layers, chosen)
+        self.trained = [p for p in self.parameters() if p.requires_grad]
 
     def plant(self, canaries: torch.Tensor) -> torch.Tensor:
         """What each record adds to its loss, shape (b,): zero for -1."""
@@ -262,9 +304,9 @@ class _AuditedModel(nn.Module):
             local = torch.where(here, local, 0)
             inputs = torch.zeros(len(canaries), place.layer.in_features, device=self._device)
             inputs.scatter_(1, place.columns[local].unsqueeze(1), 1.0)
-            output = place.layer(inputs * _STRENGTH * here.unsqueeze(1))
+            output = place.layer(inputs * _INPUT * here.unsqueeze(1))
             picked = output.gather(1, place.rows[local].unsqueeze(1)).squeeze(1)
-            total = total + picked * here * (self._strength / _STRENGTH)
+            total = total + picked * here * (self._strength / _INPUT)
         return total
 
     def noised_coordinates(self) -> NDArray[np.float64]:
@@ -277,12 +319,10 @@ class _AuditedModel(nn.Module):
             found.append(gradient[place.rows, place.columns].double().cpu().numpy())
         return np.concatenate(found)
 
-    def flat_coordinates(
-        self, flat: torch.Tensor, parameters: Sequence[nn.Parameter]
-    ) -> NDArray[np.float64]:
-        """The same of one vector over all parameters, in this order."""
+    def coordinates_of(self, flat: torch.Tensor) -> NDArray[np.float64]:
+        """The same of one vector over all of `trained`, in its order."""
         starts, start = {}, 0
-        for parameter in parameters:
+        for parameter in self.trained:
             starts[id(parameter)] = start
             start += parameter.numel()
         found = [

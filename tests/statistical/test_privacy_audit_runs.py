@@ -195,6 +195,12 @@ def test_canaries_that_do_not_arrive_are_an_error_and_no_clean_bill(audit, monke
         audit.observe()
 
 
+def test_steps_that_are_not_seen_are_an_error_too(audit, monkeypatch):
+    monkeypatch.setattr(torch.optim.Adam, "register_step_pre_hook", lambda *_: None)
+    with pytest.raises(AuditError, match="0 steps were seen of 24"):
+        audit.observe()
+
+
 @pytest.mark.slow
 def test_the_correct_trainer_is_flagged_in_one_of_twenty_audits_at_most():
     audit, audits = Audit(a_plan(epsilon=3.0)), 60
