@@ -154,7 +154,7 @@ class Federation:
         os.kill(process.pid, signal.SIGKILL)
         process.join()
 
-    def wait(self, timeout_s: float = 120.0, *, restart: bool = False) -> dict[str, int]:
+    def wait(self, timeout_s: float = 900.0, *, restart: bool = False) -> dict[str, int]:
         """Wait for all to end; those that were killed are started again, if asked."""
         deadline = time.monotonic() + timeout_s
         killed: dict[str, int] = {}
