@@ -25,6 +25,8 @@ COMMANDS = [
     ("check",),
     ("run",),
     ("evaluate",),
+    ("predict",),
+    ("export",),
     ("report",),
     ("ledger", "show"),
     ("ledger", "verify"),
