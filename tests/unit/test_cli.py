@@ -26,6 +26,8 @@ COMMANDS = [
     ("check",),
     ("run",),
     ("evaluate",),
+    ("predict",),
+    ("export",),
     ("report",),
     ("predict",),
     ("export",),
