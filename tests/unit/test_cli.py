@@ -29,8 +29,6 @@ COMMANDS = [
     ("predict",),
     ("export",),
     ("report",),
-    ("predict",),
-    ("export",),
     ("audit",),
     ("ledger", "show"),
     ("ledger", "verify"),
