@@ -140,7 +140,7 @@ class SharedWords:
         return words
 
 
-@pytest.mark.parametrize("dimension", [3, 50, 2000])
+@pytest.mark.parametrize("dimension", [3, 50, 300, pytest.param(2000, marks=pytest.mark.slow)])
 def test_no_search_finds_a_sensitivity_above_the_bound(dimension):
     rng = np.random.default_rng(5)
     rounding = RandomizedRounding(granularity=1.0, clamp=1 << 16)
