@@ -30,10 +30,10 @@ from fmfl_secure.tasks import TaskData
 from fmfl_secure.workspace import initialise
 
 VARIANTS = {
-    "adapter, private": {"privacy.mode": "local"},
-    "adapter, not private": {"privacy.mode": "none"},
-    "probe, private": {"privacy.mode": "local", "adapter.kind": "head"},
-    "probe, not private": {"privacy.mode": "none", "adapter.kind": "head"},
+    "adapter, private": {"privacy.noise": "local"},
+    "adapter, not private": {"privacy.noise": "none"},
+    "probe, private": {"privacy.noise": "local", "adapter.kind": "head"},
+    "probe, not private": {"privacy.noise": "none", "adapter.kind": "head"},
 }
 
 

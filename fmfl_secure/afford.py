@@ -156,7 +156,7 @@ def affordable_for(
         ConfigError: The settings are of another unit than the ledger, or add no noise.
         PlanError: The settings cannot be met.
     """
-    if config.privacy.mode == "none":
+    if config.privacy.noise == "none":
         raise ConfigError("these settings add no noise: no budget affords that")
     if config.task.unit != budget.unit:
         raise ConfigError(

@@ -104,15 +104,15 @@ def audit_run(
 
 
 def _require_local_noise(config: FederationConfig) -> None:
-    if config.privacy.mode == "none":
+    if config.privacy.noise == "none":
         raise AuditError(
             "these settings train without privacy: there is no epsilon to audit",
-            hint="Set privacy.mode = 'local'.",
+            hint="Set privacy.noise = 'local'.",
         )
-    if config.privacy.mode != "local":
+    if config.privacy.noise != "local":
         raise AuditError(
-            f"this audit goes through training with local noise, and privacy.mode is "
-            f"{config.privacy.mode!r}"
+            f"this audit goes through training with local noise, and privacy.noise is "
+            f"{config.privacy.noise!r}"
         )
 
 

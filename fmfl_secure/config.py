@@ -94,7 +94,7 @@ class PrivacySection(Section, frozen=True, forbid_unknown_fields=True, kw_only=T
     """`[privacy]`.
 
     Attributes:
-        mode: `local`: every site's update is private by itself. `distributed`: each site adds a
+        noise: `local`: every site's update is private by itself. `distributed`: each site adds a
             share of the noise, and the sum is private; one step a round
             (`docs/distributed-noise.md`). `none`: baselines on data declared public.
         epsilon: What the whole run, its repeats included, may cost each site.
@@ -113,7 +113,7 @@ class PrivacySection(Section, frozen=True, forbid_unknown_fields=True, kw_only=T
             bounds how long one takes.
     """
 
-    mode: Literal["local", "distributed", "none"] = "local"
+    noise: Literal["local", "distributed", "none"] = "local"
     epsilon: Positive = 8.0
     delta: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 1e-5
     sample_rate: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.1
@@ -218,17 +218,17 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
         if (
             isinstance(self.task, ImageTextSection)
             and self.task.loss == "info-nce"
-            and self.privacy.mode != "none"
+            and self.privacy.noise != "none"
         ):
             raise ValueError(f"task.loss: {INFO_NCE}. Use {INFO_NCE_INSTEAD}")
         self._check_ranks()
         largest = max(site.population for site in self.sites)
-        if self.privacy.mode != "none" and self.privacy.delta > 1 / (10 * largest):
+        if self.privacy.noise != "none" and self.privacy.delta > 1 / (10 * largest):
             raise ValueError(
                 f"privacy.delta is {self.privacy.delta:g}, expected at most 1 / (10 x the largest "
                 f"population) = {1 / (10 * largest):.3g}"
             )
-        if self.privacy.mode == "distributed":
+        if self.privacy.noise == "distributed":
             self._check_distributed()
         if self.evaluation.data and self.evaluation.visibility != "public":
             raise ValueError(

@@ -42,7 +42,7 @@ last_layers = 1
 target_modules = ["query", "value"]
 
 [privacy]
-mode = "local"
+noise = "local"
 epsilon = 8.0
 delta = 1e-5
 sample_rate = 0.2

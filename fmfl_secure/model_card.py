@@ -60,12 +60,12 @@ def model_card(record: RunRecord, *, merged: bool, files: Sequence[str]) -> str:
 
 
 def _privacy_tags(record: RunRecord) -> tuple[str, ...]:
-    return () if record.mechanism.mode == "none" else ("differential-privacy",)
+    return () if record.mechanism.noise == "none" else ("differential-privacy",)
 
 
 def _privacy(record: RunRecord) -> list[str]:
     mechanism = record.mechanism
-    if mechanism.mode == "none":
+    if mechanism.noise == "none":
         return [wording.promised(record)]
     unit = f"One protected unit is {wording.unit(record)}"
     noise = f"noise multiplier {mechanism.noise_multiplier:.4f}"

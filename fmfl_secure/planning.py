@@ -124,9 +124,9 @@ def site_plan(
     Raises:
         PlanError: The settings cannot be met.
     """
-    if config.privacy.mode == "none":
+    if config.privacy.noise == "none":
         return None
-    if config.privacy.mode == "distributed":
+    if config.privacy.noise == "distributed":
         return distributed_plan(config, site, size)
     return privacy_plan(config, site)
 
@@ -140,7 +140,7 @@ def value_bits(config: FederationConfig, size: int) -> int:
         config: The settings.
         size: Trained parameters of the round that trains most, d.
     """
-    if config.privacy.mode != "distributed":
+    if config.privacy.noise != "distributed":
         return config.aggregation.bits
     return distributed_plan(config, config.sites[0], size).bits
 
@@ -159,8 +159,8 @@ def run_proposal(
     Raises:
         ParameterError: No encryption parameter set fits the settings.
     """
-    epsilon, shares = config.privacy.epsilon, config.privacy.mode == "distributed"
-    if config.privacy.mode == "none":
+    epsilon, shares = config.privacy.epsilon, config.privacy.noise == "distributed"
+    if config.privacy.noise == "none":
         epsilon = 0.0 if site.data.visibility == "public" else math.inf
     return RunProposal(
         task=config.task.kind,
@@ -191,7 +191,7 @@ def quantization(config: FederationConfig, layout: Layout, size: int) -> Quantiz
         size: Trained parameters of the round that trains most.
     """
     training, privacy = config.training, config.privacy
-    if privacy.mode == "distributed":
+    if privacy.noise == "distributed":
         plan = distributed_plan(config, config.sites[0], size)
         limit = (1 << (plan.bits - 1)) - 1
         return Quantization(
@@ -299,7 +299,7 @@ def predict(config: FederationConfig, size: int) -> Prediction:
     plan = plans[0]
     if plan is None:
         raise PlanError("a run without privacy has no privacy cost to predict")
-    delta = filter_delta(privacy.delta) if privacy.mode == "distributed" else privacy.delta
+    delta = filter_delta(privacy.delta) if privacy.noise == "distributed" else privacy.delta
     orders = filter_orders(privacy.epsilon, privacy.delta)
     cost = rdp_cost(plan.round_event(), orders)
     total = zero_cost(orders)

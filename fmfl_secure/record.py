@@ -22,14 +22,14 @@ class Mechanism(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The privacy mechanism, equal at every site.
 
     Attributes:
-        mode: `local`, `distributed`, or `none` for a baseline without privacy.
+        noise: `local`, `distributed`, or `none` for a baseline without privacy.
         unit: What one protected unit is: `record` or a column's name.
         relation: Neighbouring relation.
-        target_epsilon: What the run, repeats included, was calibrated to; 0 in mode `none`, which
+        target_epsilon: What the run, repeats included, was calibrated to; 0 without noise, which
             promises nothing.
         delta: At that delta.
         sample_rate: Poisson inclusion probability.
-        noise_multiplier: Noise over clipping bound; 0 in mode `none`.
+        noise_multiplier: Noise over clipping bound; 0 without noise.
         max_grad_norm: Clipping bound C.
         steps_per_round: Noised steps a round.
         rounds: Rounds planned.
@@ -40,7 +40,7 @@ class Mechanism(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             together; else 0.
     """
 
-    mode: Literal["local", "distributed", "none"]
+    noise: Literal["local", "distributed", "none"]
     unit: str
     relation: str
     target_epsilon: float

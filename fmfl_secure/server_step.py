@@ -54,7 +54,7 @@ class ServerStep:
 
     @property
     def _gradients(self) -> bool:
-        return self.config.privacy.mode == "distributed"
+        return self.config.privacy.noise == "distributed"
 
     def apply(
         self,

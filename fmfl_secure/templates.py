@@ -101,7 +101,7 @@ last_layers = 1          # adapt the last layer only; layers below run once a re
 target_modules = ["query", "value"]
 
 [privacy]
-mode = "local"           # noise of each site's own; "distributed": in shares, one step a round,
+noise = "local"          # noise of each site's own; "distributed": in shares, one step a round,
                          # docs/distributed-noise.md; "none" needs public data
 epsilon = 8.0            # what the whole run may cost each site, repeats included
 delta = 1e-5             # at most 1 / (10 x the largest population)

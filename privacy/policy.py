@@ -172,7 +172,7 @@ def check_policy(policy: SitePolicy, proposal: RunProposal, *, now: dt.datetime)
         raise PolicyRefusal(
             "non_private",
             "training without privacy needs data declared public, this site's are private",
-            hint="Plan with privacy.mode = 'local', or set data.visibility = 'public' if they are.",
+            hint="Plan with privacy.noise = 'local', or set data.visibility = 'public'.",
         )
     _at_most("epsilon_per_run", "epsilon for one run", proposal.epsilon, policy.max_epsilon_per_run)
     _at_most("delta_per_run", "delta for one run", proposal.delta, policy.max_delta_per_run)

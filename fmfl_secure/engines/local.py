@@ -161,7 +161,7 @@ class LocalEngine:
         )
 
     def _admission_gate(self) -> None:
-        if self._config.privacy.mode == "none":
+        if self._config.privacy.noise == "none":
             return
         synthetic = self._task.synthetic()
         start = adapter_bytes(self._model)

@@ -60,7 +60,7 @@ def render_html(record: RunRecord) -> str:
     Returns:
         A complete HTML document.
     """
-    private = record.mechanism.mode != "none"
+    private = record.mechanism.noise != "none"
     promises = overview.promises(record) if private else []
     tracks = overview.tracks(record) if private else []
     accounts = overview.accounts(record)

@@ -110,7 +110,7 @@ _COLLUSION = {
 
 def roles(record: RunRecord) -> tuple[Role, ...]:
     """Who held, saw and could not see what."""
-    noised = "its own noised update" if record.mechanism.mode != "none" else "its own exact update"
+    noised = "its own noised update" if record.mechanism.noise != "none" else "its own exact update"
     custodians = record.settings.get("aggregation", {}).get("custodians", ())
     custodian = Role(
         "Custodians" if len(custodians) > 1 else "Custodian",
@@ -151,7 +151,7 @@ def roles(record: RunRecord) -> tuple[Role, ...]:
 
 def limits(record: RunRecord) -> list[Limit]:
     """What is not protected, each with a name."""
-    private = record.mechanism.mode != "none"
+    private = record.mechanism.noise != "none"
     found = _LIMITS_OF_PRIVACY if private else _LIMITS_WITHOUT_PRIVACY
     if private and record.mechanism.unit == "record":
         found = (_SEVERAL_RECORDS, *found)

@@ -61,7 +61,7 @@ kind = "lora"
 rank = 8
 target_modules = ["query", "value"]
 [privacy]
-mode = "none"
+noise = "none"
 {entries}"""
 
 

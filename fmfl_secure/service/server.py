@@ -150,7 +150,7 @@ class Service:
         )
 
     def _admission_gate(self) -> None:
-        if self.config.privacy.mode == "none":
+        if self.config.privacy.noise == "none":
             return
         synthetic = self._task.synthetic()
         check_admission(

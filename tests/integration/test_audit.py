@@ -144,10 +144,10 @@ def test_people_are_audited_with_several_records_each(tmp_path: Path, tiny_model
 
 
 def test_what_cannot_be_audited_is_refused_with_a_reason(tmp_path: Path, tiny_model: Path) -> None:
-    federation = write_settings(tmp_path, tiny_model, privacy='mode = "none"')
+    federation = write_settings(tmp_path, tiny_model, privacy='noise = "none"')
     with pytest.raises(AuditError, match="train without privacy"):
         audit_settings(federation)
-    write_settings(tmp_path, tiny_model, privacy='mode = "distributed"')
+    write_settings(tmp_path, tiny_model, privacy='noise = "distributed"')
     text = federation.read_text(encoding="utf-8")
     federation.write_text(text.replace("steps_per_round = 2", "steps_per_round = 1"))
     with pytest.raises(AuditError, match="through training with local noise"):

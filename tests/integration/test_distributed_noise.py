@@ -20,7 +20,7 @@ from privacy import Ledger, PlanError
 from privacy.distributed import DistributedPlan, SkellamShare
 from privacy.training import ClippedSum
 
-PRIVACY = 'mode = "distributed"\ninsider_epsilon = 30.0\ndelta = 1e-4\n'
+PRIVACY = 'noise = "distributed"\ninsider_epsilon = 30.0\ndelta = 1e-4\n'
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def adapters(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]
 def test_a_run_releases_every_step_and_charges_both_figures(folder: Path) -> None:
     record, _ = run(folder)
     assert [r.status for r in record.rounds] == ["released"] * 3
-    assert record.mechanism.mode == "distributed"
+    assert record.mechanism.noise == "distributed"
     assert record.mechanism.colluding_sites == 1
     for site in record.sites:
         assert site.statement is not None

@@ -217,7 +217,7 @@ def test_lora_and_head_adapters_run_too(tmp_path: Path, tiny_model: Path) -> Non
 
 
 def test_the_baseline_without_privacy_needs_public_data(tmp_path: Path, tiny_model: Path) -> None:
-    federation = make_federation(tmp_path, tiny_model, privacy='mode = "none"')
+    federation = make_federation(tmp_path, tiny_model, privacy='noise = "none"')
     with pytest.raises(RunError, match="no data was read") as refusal:
         run(federation, tmp_path / "run-1")
     assert "policy.non_private" in refusal.value.hint
@@ -225,7 +225,7 @@ def test_the_baseline_without_privacy_needs_public_data(tmp_path: Path, tiny_mod
         site = tmp_path / f"sites/site-{number}/site.toml"
         site.write_text(site.read_text().replace('visibility = "private"', 'visibility = "public"'))
     record, _ = run(federation, tmp_path / "run-2")
-    assert record.mechanism.mode == "none"
+    assert record.mechanism.noise == "none"
     assert record.mechanism.noise_multiplier == 0.0
     assert all(s.statement is None for s in record.sites)
 

@@ -234,7 +234,7 @@ def test_a_data_set_s_budget_outlives_runs_and_leaves_the_grant_to_other_data(
 
 
 def baseline(folder: Path, *, exhaust: bool) -> None:
-    edit(folder / "federation.toml", **{"epsilon = 8.0": 'mode = "none"\nepsilon = 8.0'})
+    edit(folder / "federation.toml", **{"epsilon = 8.0": 'noise = "none"\nepsilon = 8.0'})
     if exhaust:
         for number in range(1, 5):
             site = folder / f"sites/site-{number}/site.toml"
@@ -271,7 +271,7 @@ def test_or_they_are_and_every_grant_of_the_ledger_is_exhausted(folder: Path) ->
         assert site.statement.grants[0].epsilon_left == 0.0
     page = (folder / "run/report.html").read_text(encoding="utf-8")
     assert "NO PRIVACY GUARANTEE" in page
-    edit(folder / "federation.toml", **{'mode = "none"': 'mode = "local"'})
+    edit(folder / "federation.toml", **{'noise = "none"': 'noise = "local"'})
     with pytest.raises(RunError, match="no data was read") as stop:
         run(folder, "run-2")
     assert stop.value.hint.count("budget") == 4

@@ -172,7 +172,7 @@ def test_settings_that_the_ledger_is_not_about_are_refused(folder: Path) -> None
     text = path.read_text()
     path.write_text(text.replace('labels = ["no", "yes"]', 'labels = ["no", "yes"]\nunit = "who"'))
     assert "the ledger's unit is 'record'" in str(afford(folder, *by_settings(folder)).exception)
-    path.write_text(text.replace("epsilon = 8.0", 'mode = "none"\nepsilon = 8.0'))
+    path.write_text(text.replace("epsilon = 8.0", 'noise = "none"\nepsilon = 8.0'))
     assert "add no noise" in str(afford(folder, *by_settings(folder)).exception)
 
 

@@ -47,7 +47,7 @@ FEDERATION: dict[str, Any] = {
         "virtual_tokens": 4,
     },
     "privacy": {
-        "mode": "local",
+        "noise": "local",
         "epsilon": 3.0,
         "delta": 1e-6,
         "sample_rate": 0.5,
@@ -97,7 +97,7 @@ OTHERS: dict[str, Any] = {
     "adapter.target_modules": ["query", "value"],
     "adapter.rank_stabilised": False,
     "adapter.virtual_tokens": 8,
-    "privacy.mode": "none",
+    "privacy.noise": "none",
     "privacy.epsilon": 3.5,
     "privacy.delta": 2e-6,
     "privacy.sample_rate": 0.25,
@@ -208,7 +208,7 @@ def test_a_setting_of_another_type_is_refused_with_its_place(key: str) -> None:
         ("adapter.alpha", math.inf),
         ("adapter.last_layers", -1),
         ("adapter.target_modules", [""]),
-        ("privacy.mode", "central"),
+        ("privacy.noise", "central"),
         ("privacy.epsilon", 0),
         ("privacy.epsilon", -1.0),
         ("privacy.epsilon", math.nan),
@@ -469,7 +469,7 @@ def test_toml_gives_the_same_settings_as_its_data(tmp_path: Path) -> None:
 
 
 def distributed() -> dict[str, Any]:
-    data = changed(FEDERATION, "privacy.mode", "distributed")
+    data = changed(FEDERATION, "privacy.noise", "distributed")
     data = changed(data, "privacy.steps_per_round", 1)
     data = changed(data, "training.server_optimizer", "average")
     return changed(data, "training.server_learning_rate", 1.0)

@@ -130,7 +130,7 @@ def a_round(number: int, cohort: tuple[str, ...] = SITES, **changes: Any) -> Rou
 
 def a_mechanism(epsilon: float = 3.0, **changes: Any) -> Mechanism:
     values: dict[str, Any] = {
-        "mode": "local",
+        "noise": "local",
         "unit": "record",
         "relation": "add-or-remove-one-unit",
         "target_epsilon": epsilon,
@@ -158,7 +158,7 @@ def finished(**changes: Any) -> RunRecord:
         "settings": {
             "federation": {"name": "clinics", "rounds": 6, "min_sites": 3, "seed": 1},
             "task": {"labels": ["normal", "urgent"], "unit": "record"},
-            "privacy": {"mode": "local", "epsilon": 3.0, "delta": 1e-5},
+            "privacy": {"noise": "local", "epsilon": 3.0, "delta": 1e-5},
             "sites": [{"name": name, "population": 2500} for name in SITES],
         },
         "settings_digest": digest("settings"),
@@ -238,7 +238,7 @@ def interrupted() -> RunRecord:
 def without_privacy() -> RunRecord:
     """A baseline without noise on public data."""
     return finished(
-        mechanism=a_mechanism(mode="none", noise_multiplier=0.0),
+        mechanism=a_mechanism(noise="none", noise_multiplier=0.0),
         sites=tuple(a_site(name, None, visibility="public") for name in SITES),
     )
 

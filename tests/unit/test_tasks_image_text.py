@@ -84,7 +84,7 @@ def test_settings_refuse_info_nce_under_privacy_with_the_reason(
     path.write_text(text[:start] + section + text[end:])
     with pytest.raises(ConfigError, match=r"1\.90 times the bound.*public anchors"):
         load_federation(path)
-    path.write_text(path.read_text().replace("[privacy]", '[privacy]\nmode = "none"'))
+    path.write_text(path.read_text().replace("[privacy]", '[privacy]\nnoise = "none"'))
     assert load_federation(path).task.kind == "image-text"
 
 
