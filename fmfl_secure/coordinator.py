@@ -169,7 +169,7 @@ class Coordinator:
         total = self._protocol.verify(cohort, release, plan_message)
         layout = self._task.begin_round(self._model, plan.round)
         self.adapter = self._server_step.apply(
-            self._model, layout, plan, self.adapter, total, sites
+            self._model, layout, plan.quantization, self.adapter, total, sites
         )
         return total
 

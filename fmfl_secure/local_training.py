@@ -8,6 +8,7 @@ before it calls.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -25,6 +26,7 @@ from fmfl_secure.tasks import Task, TaskData
 from privacy import PrivacyPlan
 from privacy.distributed import DistributedPlan
 from privacy.distributed_training import DistributedTrainer
+from privacy.sampling import cap_contributions
 from privacy.training import PrivateTrainer
 
 
@@ -81,6 +83,10 @@ def train_locally(
     truncate(model, rank)
     before = layout.flatten(model)
     training = config.training
+    if config.privacy.max_records_per_unit:
+        # Drawn anew each round, so that over the rounds a unit's other records have their turn.
+        units = cap_contributions(data.units, config.privacy.max_records_per_unit)
+        data = dataclasses.replace(data, units=units)
     if isinstance(plan, DistributedPlan):
         parameters = dict(model.named_parameters())
         share = DistributedTrainer(

@@ -39,7 +39,6 @@ from fmfl_secure.statement import describe_ledger, sign_statement
 from fmfl_secure.tasks import Task, TaskData
 from fmfl_secure.updates import UpdateStore
 from privacy import Anchor, Ledger, LedgerLocked, check_policy, read_anchors
-from privacy.sampling import cap_contributions
 
 LOST_HEADS = "lost-heads.jsonl"
 
@@ -314,12 +313,7 @@ class Site:
                 unit=self._config.task.unit,
                 on_bad_row=self._config.task.on_bad_row,
             )
-        at_most = self._config.privacy.max_records_per_unit
-        if not at_most:
-            return self._data
-        # Drawn anew each round, so that over the rounds a unit's other records have their turn.
-        units = cap_contributions(self._data.units, at_most)
-        return dataclasses.replace(self._data, units=units)
+        return self._data
 
     def released(
         self, plan: RoundPlan, adapter: bytes, total: NDArray[np.int64], cohort: Sequence[str]
@@ -336,7 +330,9 @@ class Site:
             That adapter.
         """
         layout = self._task.begin_round(self._model, plan.round)
-        following = self._server_step.apply(self._model, layout, plan, adapter, total, cohort)
+        following = self._server_step.apply(
+            self._model, layout, plan.quantization, adapter, total, cohort
+        )
         self._expected_adapter = adapter_digest(following)
         self._updates.forget(self._run, plan.round)
         return following

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import nn
 
+from fmfl_secure.data import OnBadRow, Records, pool_records
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.adapted import AdaptedModel
 from fmfl_secure.models.adapter_files import load_encoder_adapter, load_head, save_files
@@ -29,6 +30,7 @@ from fmfl_secure.models.prefix import FrozenPrefix
 from fmfl_secure.models.rounds import begin_round, distinct_rounds
 from fmfl_secure.models.support import TASK_MODALITIES, require_supported
 from fmfl_secure.task_settings import TaskSection
+from fmfl_secure.tasks.base import TaskData
 
 TASK_FILE = "task.json"
 
@@ -88,6 +90,26 @@ class AdapterTask(ABC, Generic[Settings]):
         self.begin_round(model, 1)
         return model
 
+    def load(self, path: Path, *, unit: str, on_bad_row: OnBadRow = "error") -> TaskData:
+        """See `Task`.
+
+        Raises:
+            DataError: The data or a row of them are unusable.
+        """
+        return self._from_records(self._read(path, unit=unit, on_bad_row=on_bad_row))
+
+    def load_pooled(
+        self, paths: Sequence[Path], *, unit: str, on_bad_row: OnBadRow = "error"
+    ) -> TaskData:
+        """See `Task`.
+
+        Raises:
+            DataError: The data or a row of them are unusable.
+        """
+        return self._from_records(
+            pool_records([self._read(path, unit=unit, on_bad_row=on_bad_row) for path in paths])
+        )
+
     def begin_round(self, model: nn.Module, round_number: int) -> Layout:
         """See `Task`."""
         return begin_round(model, self.adapter, round_number)
@@ -121,6 +143,14 @@ class AdapterTask(ABC, Generic[Settings]):
         model = self._assemble(adapted, self._prefixes(encoder))
         load_head(model, folder)
         return model.eval()
+
+    @abstractmethod
+    def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:
+        """The records of a file or folder, with the columns that `_from_records` takes."""
+
+    @abstractmethod
+    def _from_records(self, records: Records) -> TaskData:
+        """Records ready to train on."""
 
     @abstractmethod
     def _assemble(

@@ -87,6 +87,12 @@ class Task(Protocol):
         """Read and prepare local data."""
         ...
 
+    def load_pooled(
+        self, paths: Sequence[Path], *, unit: str, on_bad_row: Literal["error", "skip"] = "error"
+    ) -> TaskData:
+        """Several sites' data as if one had them all: for comparison, on public data."""
+        ...
+
     def load_inputs(self, path: Path) -> TaskData:
         """Read and prepare data to predict for, without what is to be predicted."""
         ...
