@@ -94,6 +94,11 @@ class Coordinator:
                 f"{len(sites)} sites are left for round {round_number}, fewer than min_sites = "
                 f"{self._config.federation.min_sites}"
             )
+        if self._config.sites_by_weight(sites) < self._config.federation.min_sites:
+            raise RunError(
+                f"the {len(sites)} sites left for round {round_number} are worth fewer equal ones "
+                f"than min_sites = {self._config.federation.min_sites}"
+            )
         attempt = self.store.attempts(round_number) + 1
         layout = self._task.begin_round(self._model, round_number)
         plan = RoundPlan(
@@ -104,7 +109,9 @@ class Coordinator:
             suite=self._config.aggregation.suite,
             parameter_set=encryption_parameters(self._config, self._size).id,
             quantization=quantization(self._config, layout, self._size),
-            members=tuple(Member(self._members.sites[name]) for name in sites),
+            members=tuple(
+                Member(self._members.sites[name], self._config.weight_of(name)) for name in sites
+            ),
             aggregator=self._members.aggregator,
             decryptor=self._members.decryptor,
             coordinator=self._members.coordinator,

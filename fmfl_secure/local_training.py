@@ -43,6 +43,27 @@ def build_optimizer(model: nn.Module, training: TrainingSection) -> torch.optim.
     return torch.optim.SGD(settings)
 
 
+def pull_back(optimizer: torch.optim.Optimizer, strength: float) -> None:
+    """Add FedProx's proximal gradient, mu (w - w0), at every step from here on.
+
+    w0 is what the optimizer's parameters are now. The hook runs on gradients that already have
+    their noise, and adds nothing that depends on data but through w (Li et al. 2020, section 3).
+
+    Args:
+        optimizer: Whose step applies the gradients.
+        strength: mu, > 0.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    start = [parameter.detach().clone() for parameter in parameters]
+
+    def pull(*_: object) -> None:
+        for parameter, origin in zip(parameters, start, strict=True):
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter.detach() - origin, alpha=strength)
+
+    optimizer.register_step_pre_hook(pull)
+
+
 def train_locally(
     model: nn.Module,
     adapter: bytes,
@@ -103,6 +124,8 @@ def train_locally(
             on_step(1)
         return share
     optimizer = build_optimizer(model, training)
+    if training.proximal:
+        pull_back(optimizer, training.proximal)
     # Noise falls on every value of the layout; those beyond this site's rank stay zero.
     optimizer.register_step_post_hook(lambda *_: truncate(model, rank))
     if plan is None:

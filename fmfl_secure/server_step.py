@@ -95,11 +95,15 @@ class ServerStep:
         total: NDArray[np.int64],
         cohort: Sequence[str],
     ) -> NDArray[np.float64]:
-        """The mean update; or minus the mean gradient, over the declared populations."""
+        """The weighted mean update; or minus the mean gradient, over the declared populations."""
         members = [site for site in self.config.sites if site.name in set(cohort)]
         weights = np.zeros(layout.size)
         for site in members:
-            weight = self.config.privacy.sample_rate * site.population if self._gradients else 1.0
+            weight = (
+                self.config.privacy.sample_rate * site.population
+                if self._gradients
+                else self.config.weight_of(site.name)
+            )
             weights += weight * rank_mask(layout, self.config.rank_of(site.name))
         # Where no site of the cohort trains a value, what was summed is zero, or noise alone.
         trained = weights > 0.0

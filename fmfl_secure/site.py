@@ -239,8 +239,11 @@ class Site:
                 plan.parameter_set,
                 encryption_parameters(self._config, self._size).id,
             ),
-            # The mean is taken over equal weights; others would let one site outweigh the rest.
-            "weights": ({member.weight for member in plan.members}, {1.0}),
+            # Others than the settings' would let one site outweigh the rest.
+            "weights": (
+                [member.weight for member in plan.members],
+                [self._config.weight_of(member.identity.name) for member in plan.members],
+            ),
         }
         for what, (theirs, ours) in expected.items():
             if theirs != ours:
@@ -280,7 +283,6 @@ class Site:
         if stored is not None:
             return stored
         self._charge(plan.round)
-        weight = next(m.weight for m in plan.members if m.identity == self._identity.public)
         integers = train_locally(
             self._model,
             adapter,
@@ -291,7 +293,7 @@ class Site:
             layout=self._task.begin_round(self._model, plan.round),
             rank=self._config.rank_of(self.name),
             quantization=plan.quantization,
-            weight=weight,
+            weight=self._config.weight_of(self.name),
             on_step=on_step,
         )
         self._updates.put(self._run, plan.round, integers)

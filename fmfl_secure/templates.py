@@ -78,6 +78,7 @@ name = "{name}"
 rounds = 10              # sums released
 min_sites = 3            # smallest cohort whose sum may be opened
 seed = 1                 # of the adapter's initial values; never of sampling or noise
+weights = "equal"        # or "population": 1, 1/2, 1/4 or 1/8, by the declared populations
 
 [model]
 base = "minilm"          # built in, or the path of a Hugging Face folder with safetensors
@@ -117,6 +118,7 @@ max_records_per_unit = 0 # a person's records a round trains on, drawn at random
 optimizer = "adam"
 learning_rate = 1e-3     # of the adapter
 head_learning_rate = 0.1
+proximal = 0.0           # FedProx: pulls a site's steps back to where the round began
 server_optimizer = "average"  # or "momentum", "adam", "yogi", on the released mean update
 server_learning_rate = 1.0    # of the server's optimizer
 physical_batch_size = 64 # records in memory at once; cannot touch privacy

@@ -69,14 +69,16 @@ class Arm:
             at_once = steps
         rounds = max(1, round(steps / at_once))
         replace = msgspec.structs.replace
-        alone = self.parties == "pooled"
+        one = self.parties == "pooled"
+        plain = one or self.noise == "distributed"
         return replace(
             config,
             federation=replace(
                 federation,
                 rounds=rounds,
                 seed=seed,
-                min_sites=1 if alone else federation.min_sites,
+                min_sites=1 if one else federation.min_sites,
+                weights="equal" if plain else federation.weights,
             ),
             adapter=replace(config.adapter, kind="head") if self.probe else config.adapter,
             privacy=replace(
@@ -87,15 +89,16 @@ class Arm:
                 repeats=0,
                 insider_epsilon=_UNLIMITED if self.noise == "distributed" else 0.0,
             ),
-            training=_training(config.training, averaged=self.noise == "distributed" or alone),
-            sites=_pooled(config) if alone else config.sites,
+            training=_one_step_or_party(config.training) if plain else config.training,
+            sites=_pooled(config) if one else config.sites,
         )
 
 
-def _training(training: TrainingSection, *, averaged: bool) -> TrainingSection:
-    if not averaged:
-        return training
-    return msgspec.structs.replace(training, server_optimizer="average", server_learning_rate=1.0)
+def _one_step_or_party(training: TrainingSection) -> TrainingSection:
+    """Without what only means something between several steps of several sites."""
+    return msgspec.structs.replace(
+        training, server_optimizer="average", server_learning_rate=1.0, proximal=0.0
+    )
 
 
 def _pooled(config: FederationConfig) -> tuple[SiteEntry, ...]:

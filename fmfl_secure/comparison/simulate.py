@@ -68,6 +68,7 @@ def simulate(
                 layout=layout,
                 rank=config.rank_of(entry.name),
                 quantization=grid,
+                weight=config.weight_of(entry.name),
             )
         cohort = [entry.name for entry in parties]
         adapter = server.apply(model, layout, grid, adapter, total, cohort)

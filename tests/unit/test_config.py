@@ -27,7 +27,13 @@ from fmfl_secure.errors import ConfigError
 from privacy import SitePolicy
 
 FEDERATION: dict[str, Any] = {
-    "federation": {"name": "pilot", "rounds": 3, "min_sites": 3, "seed": 5},
+    "federation": {
+        "name": "pilot",
+        "rounds": 3,
+        "min_sites": 3,
+        "seed": 5,
+        "weights": "equal",
+    },
     "model": {"base": "models/bert", "digest": "sha256:" + "a" * 64, "max_length": 64},
     "task": {
         "kind": "text-classification",
@@ -62,6 +68,7 @@ FEDERATION: dict[str, Any] = {
         "optimizer": "sgd",
         "learning_rate": 0.01,
         "head_learning_rate": 0.2,
+        "proximal": 0.01,
         "server_optimizer": "momentum",
         "server_learning_rate": 0.5,
         "physical_batch_size": 16,
@@ -82,6 +89,7 @@ OTHERS: dict[str, Any] = {
     "federation.rounds": 4,
     "federation.min_sites": 4,
     "federation.seed": 6,
+    "federation.weights": "population",
     "model.base": "models/roberta",
     "model.digest": "sha256:" + "b" * 64,
     "model.max_length": 65,
@@ -110,6 +118,7 @@ OTHERS: dict[str, Any] = {
     "training.optimizer": "adam",
     "training.learning_rate": 0.02,
     "training.head_learning_rate": 0.1,
+    "training.proximal": 0.0,
     "training.server_optimizer": "adam",
     "training.server_learning_rate": 1.0,
     "training.physical_batch_size": 17,
@@ -489,3 +498,28 @@ def test_what_distributed_noise_does_not_go_with_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         federation(changed(distributed(), place, value))
+
+
+def test_weights_are_coarse_public_powers_of_two():
+    data = changed(FEDERATION, "federation.weights", "population")
+    populations = [1000, 999, 500, 260, 130, 3]
+    data["sites"] = [{"name": f"s{n}", "population": p} for n, p in enumerate(populations)]
+    config = convert_config(data, FederationConfig, source="test")
+    weights = [config.weight_of(f"s{n}") for n in range(len(populations))]
+    assert weights == [1.0, 0.5, 0.5, 0.25, 0.125, 0.125]
+    with pytest.raises(ConfigError, match="not among the sites"):
+        config.weight_of("stranger")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("federation.weights", "population"), ("training.proximal", 0.1)]
+)
+def test_what_needs_several_steps_of_a_site_is_refused_with_distributed_noise(key, value):
+    data = changed(FEDERATION, "training.server_optimizer", "average")
+    data = changed(data, "training.server_learning_rate", 1.0)
+    data = changed(changed(data, "training.proximal", 0.0), key, value)
+    convert_config(data, FederationConfig, source="test")
+    data = changed(data, "privacy.noise", "distributed")
+    data = changed(data, "privacy.steps_per_round", 1)
+    with pytest.raises(ConfigError, match="is for local noise"):
+        convert_config(data, FederationConfig, source="test")
