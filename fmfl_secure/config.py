@@ -87,6 +87,8 @@ class AdapterSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=T
             are computed once a record and kept.
         target_modules: Names of linear layers; empty takes the architecture's own.
         virtual_tokens: Length of a prompt or prefix.
+        personal_head: Every site keeps its own head: trained under the same clipping and noise as
+            the adapter, never uploaded, and left in the site's folder at the end.
     """
 
     kind: AdapterKind = "ffa-lora"
@@ -96,6 +98,7 @@ class AdapterSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=T
     last_layers: Annotated[int, msgspec.Meta(ge=0)] = 0
     target_modules: tuple[NonEmpty, ...] = ()
     virtual_tokens: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 16
+    personal_head: bool = False
 
 
 class PrivacySection(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -239,6 +242,8 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
         ):
             raise ValueError(f"task.loss: {INFO_NCE}. Use {INFO_NCE_INSTEAD}")
         self._check_ranks()
+        if self.adapter.personal_head:
+            self._check_personal_head()
         largest = max(site.population for site in self.sites)
         if self.privacy.noise != "none" and self.privacy.delta > 1 / (10 * largest):
             raise ValueError(
@@ -278,6 +283,20 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
             raise ValueError(
                 "federation.weights is for local noise: with distributed noise every unit weighs "
                 "the same, whichever site it is at"
+            )
+
+    def _check_personal_head(self) -> None:
+        if self.adapter.kind == "head":
+            raise ValueError("adapter.personal_head keeps all that adapter 'head' would upload")
+        if self.privacy.noise == "distributed":
+            raise ValueError(
+                "adapter.personal_head needs local noise: a share of noise does not protect what "
+                "a site keeps, and later updates depend on it"
+            )
+        if self.evaluation.data:
+            raise ValueError(
+                "evaluation.data is scored with the global adapter, and adapter.personal_head "
+                "leaves it without a head: evaluate each site's with --head after the run"
             )
 
     def _check_ranks(self) -> None:

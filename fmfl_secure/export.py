@@ -25,7 +25,12 @@ _KEPT = (*BEHAVIOUR_FILES, "generation_config.json", "chat_template.jinja")
 
 
 def export_run(
-    run_folder: Path, output: Path, *, merged: bool = False, base: Path | None = None
+    run_folder: Path,
+    output: Path,
+    *,
+    merged: bool = False,
+    base: Path | None = None,
+    head: Path | None = None,
 ) -> Path:
     """Write a run's adapter, or its base model with the adapter merged, into a new folder.
 
@@ -34,6 +39,7 @@ def export_run(
         output: A folder that is not there yet, or is empty.
         merged: Write whole weights in place of the adapter.
         base: The base model's folder; None finds it as the run's settings say.
+        head: A site's own head, where the run left each site one; written with the rest.
 
     Returns:
         The folder.
@@ -47,11 +53,13 @@ def export_run(
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise RunError(f"{output} is not empty", hint="Choose another --output.")
     if merged:
-        _write_merged(run, output)
+        _write_merged(run, output, head)
     else:
         # Opened first: what is handed on is known to work.
-        run.task.open_adapter(run.adapter)
+        run.task.open_adapter(run.adapter, head=head)
         shutil.copytree(run.adapter, output, dirs_exist_ok=True)
+    if head is not None:
+        shutil.copyfile(head, output / HEAD_FILE)
     files = sorted(path.name for path in output.iterdir())
     card = model_card(record, merged=merged, files=files)
     (output / _CARD).write_text(card, encoding="utf-8")
@@ -70,13 +78,13 @@ def _read_record(run_folder: Path) -> RunRecord:
     return decode_record(data)
 
 
-def _write_merged(run: FinishedRun, output: Path) -> None:
+def _write_merged(run: FinishedRun, output: Path, head: Path | None) -> None:
     task = run.task
     if not isinstance(task, AdapterTask):
         raise RunError(f"{task.kind} has no weights to merge")
     # Without a cache no layer is replaced, and every weight has the name that transformers gives.
     task = dataclasses.replace(task, cache_bytes=0)
-    model = merged_model(task.open_adapter(run.adapter).encoder, task.adapter)
+    model = merged_model(task.open_adapter(run.adapter, head=head).encoder, task.adapter)
     output.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(output, safe_serialization=True)
     for name in _KEPT:

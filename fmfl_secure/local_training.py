@@ -20,6 +20,7 @@ from aggregation import Quantization, quantize
 from fmfl_secure.config import FederationConfig, TrainingSection
 from fmfl_secure.models import Layout
 from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
+from fmfl_secure.models.heads import set_head
 from fmfl_secure.models.ranks import truncate
 from fmfl_secure.plain_training import poisson_steps, train_plain
 from fmfl_secure.tasks import Task, TaskData
@@ -76,6 +77,7 @@ def train_locally(
     rank: int,
     quantization: Quantization,
     weight: float = 1.0,
+    head: bytes = b"",
     on_step: Callable[[int], None] | None = None,
 ) -> NDArray[np.int32]:
     """Train one round on one site's data.
@@ -91,6 +93,7 @@ def train_locally(
         rank: The site's own, of a low-rank adapter; what lies beyond stays zero.
         quantization: The round's grid; with distributed noise the plan's own.
         weight: The site's weight in the sum.
+        head: The site's own head to go on from; empty takes the adapter's.
         on_step: Called with the number of finished steps; local progress only.
 
     Returns:
@@ -101,6 +104,8 @@ def train_locally(
         PrivacyError: A private step failed its checks; nothing of the round may be used.
     """
     set_adapter_tensors(model, load_adapter_bytes(adapter))
+    if head:
+        set_head(model, head)
     truncate(model, rank)
     before = layout.flatten(model)
     training = config.training

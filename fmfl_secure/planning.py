@@ -42,6 +42,7 @@ def build_task(config: FederationConfig, *, relative_to: Path) -> Task:
         target_modules=config.adapter.target_modules,
         rank_stabilised=config.adapter.rank_stabilised,
         virtual_tokens=config.adapter.virtual_tokens,
+        personal_head=config.adapter.personal_head,
     )
     return make_task(
         config.task,

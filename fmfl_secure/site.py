@@ -26,6 +26,7 @@ from fmfl_secure.errors import KNOWN_ERRORS, ConfigError, RunError, SiteFailure
 from fmfl_secure.local_training import train_locally
 from fmfl_secure.membership import MembershipFolder
 from fmfl_secure.models.adapters import adapter_bytes, adapter_digest
+from fmfl_secure.models.heads import head_bytes
 from fmfl_secure.planning import (
     encryption_parameters,
     largest_layout,
@@ -40,7 +41,8 @@ from fmfl_secure.tasks import Task, TaskData
 from fmfl_secure.updates import UpdateStore
 from privacy import Anchor, Ledger, LedgerLocked, check_policy, read_anchors
 
-LOST_HEADS = "lost-heads.jsonl"
+LOST_HEADS = "lost-heads.jsonl"  # of the ledger
+HEADS = "heads"  # of the model, where a site keeps its own
 
 
 class Site:
@@ -282,6 +284,7 @@ class Site:
         stored = self._updates.get(self._run, plan.round)
         if stored is not None:
             return stored
+        personal = self._config.adapter.personal_head
         self._charge(plan.round)
         integers = train_locally(
             self._model,
@@ -294,9 +297,11 @@ class Site:
             rank=self._config.rank_of(self.name),
             quantization=plan.quantization,
             weight=self._config.weight_of(self.name),
+            head=self._updates.head(self._run) if personal else b"",
             on_step=on_step,
         )
-        self._updates.put(self._run, plan.round, integers)
+        head = head_bytes(self._model) if personal else b""
+        self._updates.put(self._run, plan.round, integers, head=head)
         return integers
 
     def _charge(self, round_number: int) -> None:
@@ -354,6 +359,9 @@ class Site:
             held = self._ledger.budget().reservations.get(self._run)
             if held is not None and held.open:
                 self._ledger.refund(run=self._run, evidence=evidence)
+        head = self._updates.head(self._run)
+        if head:
+            write_files(self._folder / HEADS, {f"{self._run}.safetensors": head})
         self._updates.forget(self._run, self._config.federation.rounds)
 
     def statement(self) -> tuple[SiteStatement | None, str]:

@@ -100,6 +100,7 @@ rank_stabilised = false  # true scales by alpha / sqrt(rank)
 virtual_tokens = 16      # of "prompt" and "prefix"
 last_layers = 1          # adapt the last layer only; layers below run once a record. 0 for all
 target_modules = ["query", "value"]
+personal_head = false    # true: every site trains and keeps a head of its own
 
 [privacy]
 noise = "local"          # noise of each site's own; "distributed": in shares, one step a round,

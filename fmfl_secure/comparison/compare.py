@@ -67,6 +67,8 @@ def compare(
     unknown = sorted(set(arms) - set(ARMS))
     if unknown:
         raise ConfigError(f"no arm is called {unknown[0]!r}", hint=f"Known: {', '.join(ARMS)}.")
+    if config.adapter.personal_head:
+        raise ConfigError("a comparison scores one model, and adapter.personal_head leaves many")
     sources = Sources(federation, config)
     done = Comparison(
         format=FORMAT,

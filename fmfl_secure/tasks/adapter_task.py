@@ -15,7 +15,7 @@ from torch import nn
 from fmfl_secure.data import OnBadRow, Records, pool_records
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.adapted import AdaptedModel
-from fmfl_secure.models.adapter_files import load_encoder_adapter, load_head, save_files
+from fmfl_secure.models.adapter_files import HEAD_FILE, load_encoder_adapter, load_head, save_files
 from fmfl_secure.models.adapters import PROMPT_KINDS, AdapterSpec, attach_adapter, frozen_depth
 from fmfl_secure.models.architectures import (
     Architecture,
@@ -123,12 +123,18 @@ class AdapterTask(ABC, Generic[Settings]):
         text = json.dumps(self._description(), indent=2, ensure_ascii=False) + "\n"
         (folder / TASK_FILE).write_text(text, encoding="utf-8")
 
-    def open_adapter(self, folder: Path) -> AdaptedModel:
+    def open_adapter(self, folder: Path, *, head: Path | None = None) -> AdaptedModel:
         """See `Task`.
 
         Raises:
-            ModelError: The folder is not an adapter for this base model and task.
+            ModelError: The folder is not an adapter for this base model and task, or the head is
+                missing or not one of it.
         """
+        if self.adapter.personal_head and head is None:
+            raise ModelError(
+                "this adapter has no head: every site kept its own",
+                hint="Name one with --head: heads/RUN.safetensors in a site's folder.",
+            )
         try:
             description = json.loads((folder / TASK_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -141,7 +147,7 @@ class AdapterTask(ABC, Generic[Settings]):
             encoder, self.base, self.architecture, self._towers, self.adapter, folder
         )
         model = self._assemble(adapted, self._prefixes(encoder))
-        load_head(model, folder)
+        load_head(model, head or folder / HEAD_FILE)
         return model.eval()
 
     @abstractmethod

@@ -119,8 +119,8 @@ class Task(Protocol):
         """Write the adapter in PEFT's form, and whatever the task needs besides."""
         ...
 
-    def open_adapter(self, folder: Path) -> nn.Module:
-        """Open what `save_adapter` wrote, for inference."""
+    def open_adapter(self, folder: Path, *, head: Path | None = None) -> nn.Module:
+        """Open what `save_adapter` wrote, for inference; with a site's own head where one is."""
         ...
 
 

@@ -51,6 +51,7 @@ FEDERATION: dict[str, Any] = {
         "last_layers": 1,
         "target_modules": ["query"],
         "virtual_tokens": 4,
+        "personal_head": False,
     },
     "privacy": {
         "noise": "local",
@@ -356,7 +357,9 @@ def test_the_tables_above_cover_every_setting() -> None:
     written = json.loads(encode_config(federation(FEDERATION)))
     assert places(written) == places(FEDERATION)
     ours = {k for k in OTHERS if not k.startswith("sites.")}
-    assert ours | ONLY_VALUE | {"evaluation.visibility"} == places(FEDERATION)
+    assert ours | ONLY_VALUE | {"evaluation.visibility", "adapter.personal_head"} == places(
+        FEDERATION
+    )
 
 
 @pytest.mark.parametrize("place", OTHERS)
