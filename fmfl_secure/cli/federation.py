@@ -31,6 +31,10 @@ def init(
     data: Annotated[
         str, typer.Option(help="A site's training file from the folder; {site} is its name.")
     ] = "data/{site}.csv",
+    public: Annotated[
+        bool,
+        typer.Option("--public", help="Declare new sites' data public: anyone may see every row."),
+    ] = False,
 ) -> None:
     """Write a commented federation.toml, and each party's identity key, site file and ledger.
 
@@ -45,7 +49,7 @@ def init(
         name = re.sub("[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")[:63]
         path.write_text(federation_toml(name or "federation", sites), encoding="utf-8")
         say(f"wrote {path}: set the task, the sites' populations and the privacy target")
-    for line in initialise(folder, epsilon=epsilon, delta=delta, data=data):
+    for line in initialise(folder, epsilon=epsilon, delta=delta, data=data, public=public):
         say(f"made {line}")
 
 
