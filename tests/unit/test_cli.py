@@ -30,6 +30,7 @@ COMMANDS = [
     ("export",),
     ("report",),
     ("audit",),
+    ("compare",),
     ("ledger", "show"),
     ("ledger", "verify"),
     ("ledger", "grant"),
