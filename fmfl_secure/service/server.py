@@ -14,6 +14,7 @@ from aggregation import Identity
 from fmfl_secure.config import FederationConfig, load_federation
 from fmfl_secure.coordinator import Coordinator, resume_run, start_run
 from fmfl_secure.errors import RunError
+from fmfl_secure.gate import check_admission
 from fmfl_secure.membership import digest_of
 from fmfl_secure.models import Layout
 from fmfl_secure.models.adapters import adapter_bytes
@@ -33,7 +34,6 @@ from fmfl_secure.service.settings import ServerSettings, load_settings
 from fmfl_secure.service.store import open_store
 from fmfl_secure.service.tls import Renewal, server_context
 from fmfl_secure.workspace import AGGREGATOR, COORDINATOR, DECRYPTOR, Members
-from privacy.admission import check_admission
 
 _LOG = logging.getLogger("fmfl_secure.service.server")
 _RENEWAL_S = 2.0  # how often a renewed certificate is looked for
@@ -56,7 +56,7 @@ class Service:
         self.settings = load_settings(kit.service_file, ServerSettings)
         self._task = build_task(self.config, relative_to=kit.folder)
         self._model = self._task.build_model(seed=self.config.federation.seed)
-        self._admission_gate()
+        check_admission(self.config, self._task, self._model)
         store, self.ended = self._open_run(output)
         self.coordinator = Coordinator(
             self._identity(COORDINATOR),
@@ -128,7 +128,8 @@ class Service:
         return resume_run(output, config=self.config), False
 
     def _public_facts(self) -> RunFacts:
-        layout, base, members = Layout.of(self._model), self._task.base, self.members()
+        layout = self._task.begin_round(self._model, 1)
+        base, members = self._task.base, self.members()
         absent = [e.name for e in self.config.sites if e.name not in members.sites]
         if absent:
             raise RunError(
@@ -147,18 +148,6 @@ class Service:
                 DECRYPTOR: members.decryptor.fingerprint,
             },
             initial_adapter=adapter_bytes(self._model),
-        )
-
-    def _admission_gate(self) -> None:
-        if self.config.privacy.noise == "none":
-            return
-        synthetic = self._task.synthetic()
-        check_admission(
-            self._model,
-            loss=self._task.per_record_loss,
-            collate=synthetic.collate,
-            records=synthetic.records,
-            physical_batch_size=self.config.training.physical_batch_size,
         )
 
     def not_ready(self) -> str:
