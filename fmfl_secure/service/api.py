@@ -34,7 +34,7 @@ _LOG = logging.getLogger("fmfl_secure.service.api")
 Run = Annotated[str, Path(pattern=r"^[0-9a-f]{8,64}$")]
 Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
 Sha256 = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
-Code = Annotated[str, Field(pattern=r"^[a-z][a-z-]{0,31}$")]
+Code = Annotated[str, Field(pattern=r"^[a-z][a-z_.-]{0,47}$")]
 Kind = Literal[
     "ready", "exchange", "upload", "chunks", "opening", "verdict",
     "announcement", "confirmation", "release",

@@ -10,6 +10,7 @@ import msgspec
 
 from aggregation import AggregationError, PublicIdentity, RefusedError
 from fmfl_secure.record import SiteStatement
+from fmfl_secure.refusal_codes import GENERIC, MEANINGS
 from fmfl_secure.service.attempt import DECRYPTOR_KINDS, KINDS, SITE_KINDS, ServerAttempt
 from fmfl_secure.service.certificates import DECRYPTOR, SITE
 from fmfl_secure.service.errors import Problem
@@ -72,11 +73,17 @@ class Intake:
     def refuse(self, site: str, run: str, code: str) -> None:
         """A site takes no part in what is left of a run.
 
+        Args:
+            site: Which.
+            run: Of the run.
+            code: Why, as one of `refusal_codes.MEANINGS`; any other word is kept as the generic
+                one, since reports show it.
+
         Raises:
             Problem: Another run.
         """
         self._check_run(run)
-        self.store.note(run, REFUSED, site, code.encode())
+        self.store.note(run, REFUSED, site, (code if code in MEANINGS else GENERIC).encode())
         self._tell()
 
     def fail(self, party: str, run: str, round_number: int, attempt: int, code: str) -> None:

@@ -29,6 +29,7 @@ from aggregation.protocol import read_cohort, read_plan
 from fmfl_secure.coordinator import verify_end
 from fmfl_secure.errors import KNOWN_ERRORS
 from fmfl_secure.record import SiteStatement
+from fmfl_secure.refusal_codes import leaving_code
 from fmfl_secure.service.agents import Agent, split
 from fmfl_secure.service.attempt import REFUSED, VERIFIED
 from fmfl_secure.service.board import Step
@@ -167,7 +168,7 @@ class SiteAgent(Agent):
         return participant
 
     def _refuse(self, run: str, error: Exception) -> None:
-        code = str(getattr(error, "code", "failed"))
+        code = leaving_code(error)
         self.refusal = str(error)
         _LOG.error("takes no part (%s): %s", code, error, extra={"run": run})
         self.line.refuse(run, code)

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from support import settings
 from aggregation import Decryptor, Identity, MemoryJournal
 from fmfl_secure.config import convert_config
 from fmfl_secure.coordinator import Coordinator, start_run
+from fmfl_secure.errors import RunError
 from fmfl_secure.models import Layout
 from fmfl_secure.models.adapters import adapter_bytes
 from fmfl_secure.planning import build_task
@@ -31,6 +33,7 @@ from fmfl_secure.service.client import DocumentRef, Work
 from fmfl_secure.service.decryptor_agent import DecryptorAgent
 from fmfl_secure.service.errors import Problem, Rejected, ServiceError
 from fmfl_secure.service.intake import Intake, Stated
+from fmfl_secure.service.rounds import Stopping
 from fmfl_secure.service.run import ServerRun
 from fmfl_secure.service.settings import Time
 from fmfl_secure.service.simulate import SimulatedSite
@@ -187,6 +190,7 @@ class World:
         self.threads: list[threading.Thread] = []
         self.stopping = threading.Event()
         self.journal = MemoryJournal()
+        self.failed: Exception | None = None
 
     def start_site(self, name: str) -> DirectLine:
         """Start a site's process: its secrets are new, its journal and updates are its own."""
@@ -218,8 +222,14 @@ class World:
 
     def _start(self, name: str, run: Callable[[], None]) -> None:
         def body() -> None:
-            with suppress(Died):
+            try:
                 run()
+            except Died:
+                pass
+            except Exception as error:  # noqa: BLE001 - raised again by `finish`
+                # Else the server would wait for this party for as long as its limits say.
+                self.failed = error
+                self.run.stop()
 
         thread = threading.Thread(target=body, name=name, daemon=True)
         thread.start()
@@ -241,11 +251,14 @@ class World:
 
     def finish(self):
         try:
-            self.run.carry()
+            with suppress(Stopping):
+                self.run.carry()
         finally:
             self.stopping.set()
             for thread in self.threads:
                 thread.join(timeout=10)
+        if self.failed is not None:
+            raise self.failed
         return self.coordinator.rounds
 
     def assert_sum(self, record) -> None:
@@ -407,7 +420,7 @@ def test_a_site_that_refuses_is_named_and_gone_on_without(world: World) -> None:
     from privacy.errors import BudgetExhausted
 
     def begin() -> None:
-        raise BudgetExhausted("epsilon 8 asked, 1.5 left")
+        raise BudgetExhausted("epsilon 8 asked, 1.5 left", asked_rounds=2, affordable_rounds=0)
 
     world.sites["site-3"].begin = begin  # type: ignore[method-assign]
     world.run._limits = Time(end_s=5.0)
@@ -415,6 +428,26 @@ def test_a_site_that_refuses_is_named_and_gone_on_without(world: World) -> None:
     (record,) = world.finish()
     assert record.cohort == ("site-1", "site-2", "site-4")
     assert record.refusals == {"site-3": "budget"}
+
+
+def test_every_word_that_a_site_may_say_is_taken(world: World) -> None:
+    """Those of a policy have a dot in them, and an error that is no refusal has no word."""
+    from privacy.errors import PolicyRefusal
+
+    class Unknown(RunError):
+        code = "words of its own"
+
+    said = {"site-1": PolicyRefusal("min_sites", "at least 5"), "site-2": Unknown("secret")}
+    for name, error in said.items():
+        world.sites[name].begin = partial(_throw, error)  # type: ignore[method-assign]
+    start_all(world)
+    assert world.finish() == []
+    refused = world.intake.store.notes(world.run.run, "refused")
+    assert refused == {"site-1": b"policy.min_sites", "site-2": b"failed"}
+
+
+def _throw(error: Exception) -> None:
+    raise error
 
 
 def test_a_suspended_server_takes_nobody_for_dead(

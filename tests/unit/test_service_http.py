@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from aggregation import Identity
+from fmfl_secure.refusal_codes import MEANINGS
 from fmfl_secure.service.access import Access
 from fmfl_secure.service.api import build_app
 from fmfl_secure.service.board import Board, Document, Step, Task
@@ -503,6 +504,16 @@ def test_a_line_waits_for_a_server_that_is_away_until_it_is_told_to_stop(running
         with pytest.raises(Unreachable, match="503"):
             line.work(-1)
         assert not line.connected
+
+
+def test_a_site_may_say_every_word_of_the_list_and_no_other(running: Running) -> None:
+    path = f"/v1/runs/{RUN}/refusal"
+    with running.client() as client:
+        for code in (*MEANINGS, "mrs-quimby"):
+            assert client.put(path, json={"code": code}).status_code == 204, code
+            kept = running.intake.store.notes(RUN, "refused")["site-1"].decode()
+            assert kept == (code if code in MEANINGS else "failed")
+        assert_problem(client.put(path, json={"code": "Mrs Quimby"}), 422, "malformed")
 
 
 def test_metrics_name_roles_and_routes_and_no_one(running: Running) -> None:
