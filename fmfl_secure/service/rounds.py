@@ -18,7 +18,7 @@ from fmfl_secure.errors import FmflError, RunError
 from fmfl_secure.record import RoundRecord
 from fmfl_secure.service.attempt import ServerAttempt
 from fmfl_secure.service.board import Board, Document, Step, Task
-from fmfl_secure.service.intake import OVER, Intake, failures
+from fmfl_secure.service.intake import OVER, REFUSED, Intake, failures
 from fmfl_secure.service.settings import Time
 from fmfl_secure.service.store import MessageKey, MessageStore
 from fmfl_secure.workspace import DECRYPTOR, Members
@@ -406,9 +406,12 @@ class Rounds:
             left = missing()
             if not left:
                 return True
-            failed = self._messages.notes(plan.run, kind)
+            gone = {
+                **self._messages.notes(plan.run, kind),
+                **self._messages.notes(plan.run, REFUSED),
+            }
             return all(
-                party in failed
+                party in gone
                 or (not patient and self._board.silent_s(party) > self._limits.absent_s)
                 for party in left
             )

@@ -11,6 +11,7 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from aggregation import Identity
+from fmfl_secure.anchor_store import AnchorStore
 from fmfl_secure.config import FederationConfig, load_federation
 from fmfl_secure.coordinator import Coordinator, resume_run, start_run
 from fmfl_secure.errors import RunError
@@ -24,6 +25,7 @@ from fmfl_secure.service.access import Access
 from fmfl_secure.service.api import build_app
 from fmfl_secure.service.board import Board
 from fmfl_secure.service.guard import Guard
+from fmfl_secure.service.heads import KeptHeads
 from fmfl_secure.service.intake import Intake
 from fmfl_secure.service.kit import Kit
 from fmfl_secure.service.listener import Listener, https_config
@@ -92,6 +94,7 @@ class Service:
             intake=self.intake,
             board=self.board,
             membership=kit.membership.lists,
+            heads=KeptHeads(self._anchors(), self.store, self.members),
             metrics=self.metrics,
         )
         access = Access(
@@ -112,6 +115,9 @@ class Service:
     def members(self) -> Members:
         """All parties, as the membership list in force has them."""
         return self._kit.membership.members()
+
+    def _anchors(self) -> AnchorStore:
+        return AnchorStore(self._kit.folder / COORDINATOR / "anchors.sqlite")
 
     def _identity(self, role: str) -> Identity:
         return Identity.load(self._kit.folder / role / "identity.pem", role)

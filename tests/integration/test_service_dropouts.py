@@ -22,7 +22,7 @@ from support import settings
 from aggregation import Decryptor, Identity, MemoryJournal
 from fmfl_secure.config import convert_config
 from fmfl_secure.coordinator import Coordinator, start_run
-from fmfl_secure.errors import RunError
+from fmfl_secure.errors import RunError, SiteFailure
 from fmfl_secure.models import Layout
 from fmfl_secure.models.adapters import adapter_bytes
 from fmfl_secure.planning import build_task
@@ -198,7 +198,7 @@ class World:
         self.lines[name] = line = DirectLine(self, name, SITE)
         agent = SiteAgent(
             lambda _: self.sites[name],
-            coordinator=self.members.coordinator,
+            members=lambda: self.members,
             line=line,  # type: ignore[arg-type]
             open_line=lambda: line,  # type: ignore[arg-type, return-value]
             stopping=self.stopping,
@@ -428,6 +428,21 @@ def test_a_site_that_refuses_is_named_and_gone_on_without(world: World) -> None:
     (record,) = world.finish()
     assert record.cohort == ("site-1", "site-2", "site-4")
     assert record.refusals == {"site-3": "budget"}
+
+
+def test_a_site_that_stops_in_a_round_is_not_waited_for(world: World) -> None:
+    """The time for training is hours, and this site has said that it takes no part."""
+
+    def train(*_):
+        raise SiteFailure("row 7 is empty")
+
+    world.sites["site-3"].train = train  # type: ignore[method-assign]
+    world.run._limits = Time(end_s=5.0)
+    start_all(world)
+    (record,) = world.finish()
+    assert record.cohort == ("site-1", "site-2", "site-4")
+    assert record.attempts == 1
+    assert record.refusals == {"site-3": "failed"}
 
 
 def test_every_word_that_a_site_may_say_is_taken(world: World) -> None:

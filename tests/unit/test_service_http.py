@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from aggregation import Identity
+from fmfl_secure.anchor_store import AnchorStore
 from fmfl_secure.refusal_codes import MEANINGS
 from fmfl_secure.service.access import Access
 from fmfl_secure.service.api import build_app
@@ -34,6 +35,7 @@ from fmfl_secure.service.certificates import (
 from fmfl_secure.service.client import Line
 from fmfl_secure.service.errors import Rejected, Unreachable
 from fmfl_secure.service.guard import Guard
+from fmfl_secure.service.heads import KeptHeads
 from fmfl_secure.service.intake import Intake
 from fmfl_secure.service.kit import write_private
 from fmfl_secure.service.listener import Listener, https_config
@@ -116,7 +118,8 @@ def running(tmp_path: Path) -> Iterator[Running]:
     intake.open_run(RUN, sites)
     attempt = FakeAttempt()
     intake.open_attempt(attempt)  # type: ignore[arg-type]
-    app = build_app(intake=intake, board=board, membership=list, metrics=metrics)
+    heads = KeptHeads(AnchorStore(tmp_path / "anchors.sqlite"), store, lambda: members)
+    app = build_app(intake=intake, board=board, membership=list, heads=heads, metrics=metrics)
     access = Access(
         "tiny",
         members=lambda: members,
@@ -514,6 +517,19 @@ def test_a_site_may_say_every_word_of_the_list_and_no_other(running: Running) ->
             kept = running.intake.store.notes(RUN, "refused")["site-1"].decode()
             assert kept == (code if code in MEANINGS else "failed")
         assert_problem(client.put(path, json={"code": "Mrs Quimby"}), 422, "malformed")
+
+
+def test_heads_of_ledgers_are_the_sites_to_give_and_to_ask_for(running: Running) -> None:
+    with running.client(DECRYPTOR, "decryptor") as client:
+        assert_problem(client.get("/v1/heads"), 403, "wrong-role")
+        assert_problem(client.put("/v1/head", json={"head": "{}"}), 403, "wrong-role")
+    with running.client() as client:
+        told = client.get("/v1/heads", params={"known": True}).json()
+        assert told == {"own": [], "others": {}, "known": {"site-2": [], "site-3": []}}
+        assert_problem(client.put("/v1/head", json={"head": "[" * 4000}), 422, "refused")
+        assert_problem(client.put("/v1/head", json={"head": "x" * 5000}), 422, "malformed")
+        body = {"heads": {"site-2": ["{}"]}}
+        assert_problem(client.put("/v1/heads", json=body), 422, "refused")
 
 
 def test_metrics_name_roles_and_routes_and_no_one(running: Running) -> None:
