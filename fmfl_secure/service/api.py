@@ -1,4 +1,4 @@
-"""The server's HTTP interface: what sites and the decryptor ask, fetch and send.
+"""The server's HTTP interface: what sites, decryptor and custodians ask, fetch and send.
 
 Bodies of messages are the protocol's bytes as they are. Answers are JSON of the forms in
 `bodies`, and
@@ -47,7 +47,7 @@ Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
 Sha256 = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
 Kind = Literal[
     "ready", "exchange", "upload", "chunks", "opening", "verdict",
-    "announcement", "confirmation", "release",
+    "announcement", "confirmation", "release", "custodian-ready", "approval",
 ]  # fmt: skip
 _MAX_SIZE = 1 << 40
 _MAX_WAIT_S = 60.0
@@ -97,7 +97,7 @@ def build_app(
     app = FastAPI(
         title="FMFL Secure",
         version=__version__,
-        description="Carries secure aggregation between a server, a decryptor and sites.",
+        description="Carries secure aggregation between a server and its parties.",
         openapi_url="/v1/openapi.json",
         docs_url=None,  # pages that would load scripts from elsewhere
         redoc_url=None,

@@ -61,7 +61,7 @@ class ParticipationBody(Model):
 
 
 class RefusalBody(Model):
-    """A site or the decryptor does not go on; a generic code and nothing else."""
+    """A party does not go on; a generic code and nothing else."""
 
     code: Code
 

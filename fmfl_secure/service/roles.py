@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from fmfl_secure.service.certificates import DECRYPTOR, SITE, Peer
+from fmfl_secure.service.certificates import CUSTODIAN, DECRYPTOR, SITE, Peer
 from fmfl_secure.service.errors import Problem
 from fmfl_secure.service.guard import PEER
 
@@ -29,5 +29,5 @@ def _role(*roles: str) -> Callable[[Request], Peer]:
     return required
 
 
-Party = Annotated[Peer, Depends(_role(SITE, DECRYPTOR))]
+Party = Annotated[Peer, Depends(_role(SITE, DECRYPTOR, CUSTODIAN))]
 SiteParty = Annotated[Peer, Depends(_role(SITE))]

@@ -30,11 +30,11 @@ from fmfl_secure.service.intake import Intake
 from fmfl_secure.service.kit import Kit
 from fmfl_secure.service.listener import Listener, https_config
 from fmfl_secure.service.metrics import ServerMetrics
-from fmfl_secure.service.rounds import Stopping
 from fmfl_secure.service.run import ServerRun
 from fmfl_secure.service.settings import ServerSettings, load_settings
 from fmfl_secure.service.store import open_store
 from fmfl_secure.service.tls import Renewal, server_context
+from fmfl_secure.service.waiting import Stopping
 from fmfl_secure.workspace import AGGREGATOR, COORDINATOR, DECRYPTOR, Members
 
 _LOG = logging.getLogger("fmfl_secure.service.server")
@@ -137,6 +137,7 @@ class Service:
         layout = self._task.begin_round(self._model, 1)
         base, members = self._task.base, self.members()
         absent = [e.name for e in self.config.sites if e.name not in members.sites]
+        absent += [n for n in self.config.aggregation.custodians if n not in members.custodians]
         if absent:
             raise RunError(
                 f"{', '.join(absent)} is not a member of the federation",
@@ -152,6 +153,10 @@ class Service:
                 COORDINATOR: members.coordinator.fingerprint,
                 AGGREGATOR: members.aggregator.fingerprint,
                 DECRYPTOR: members.decryptor.fingerprint,
+                **{
+                    f"custodian {name}": members.custodians[name].fingerprint
+                    for name in self.config.aggregation.custodians
+                },
             },
             initial_adapter=adapter_bytes(self._model),
         )

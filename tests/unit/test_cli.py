@@ -46,6 +46,7 @@ COMMANDS = [
     ("unseal",),
     ("serve",),
     ("decryptor",),
+    ("custodian",),
     ("join",),
     ("health",),
     ("certificates", "list"),

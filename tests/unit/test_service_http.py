@@ -23,6 +23,7 @@ from fmfl_secure.service.access import Access
 from fmfl_secure.service.api import build_app
 from fmfl_secure.service.board import Board, Document, Step, Task
 from fmfl_secure.service.certificates import (
+    CUSTODIAN,
     DECRYPTOR,
     SERVER,
     SITE,
@@ -112,7 +113,8 @@ def running(tmp_path: Path) -> Iterator[Running]:
     _write(tls, authority, made)
     public = {n: Identity.generate(n).public for n in ("coordinator", "aggregator", "decryptor")}
     sites = {f"site-{n}": Identity.generate(f"site-{n}").public for n in (1, 2, 3)}
-    members = Members(**public, sites=sites)
+    custodians = {"board": Identity.generate("board").public}
+    members = Members(**public, sites=sites, custodians=custodians)
     store, board, metrics = SqliteStore(tmp_path / "s.sqlite"), Board(), ServerMetrics()
     intake = Intake(store, part_bytes=LIMITS.part_bytes)
     intake.open_run(RUN, sites)
@@ -228,6 +230,17 @@ def test_roles_are_kept_apart(running: Running) -> None:
     with running.client() as client:
         path = message_path("announcement")
         assert_problem(client.put(path, params=query(message), content=message), 403, "wrong-role")
+    with running.client(CUSTODIAN, "board") as client:
+        for kind in ("ready", "announcement", "confirmation", "release", "opening"):
+            path = message_path(kind)
+            answer = client.put(path, params=query(message), content=message)
+            assert_problem(answer, 403, "wrong-role")
+    for role, name in ((SITE, "site-1"), (DECRYPTOR, "decryptor")):
+        with running.client(role, name) as client:
+            answer = client.put(message_path("approval"), params=query(message), content=message)
+            assert_problem(answer, 403, "wrong-role")
+    with running.client(CUSTODIAN, "court") as client:
+        assert_problem(client.get("/v1/task"), 403, "removed")
     with running.client(SERVER, "server") as client, pytest.raises(httpx.TransportError):
         client.get("/v1/task")  # its certificate serves, and is no client's
     assert running.attempt.taken == []
