@@ -34,10 +34,10 @@ from fmfl_secure.engines.base import Observer
 from fmfl_secure.engines.custodians import Custodians
 from fmfl_secure.engines.heads import HeadExchange
 from fmfl_secure.errors import KNOWN_ERRORS, RunError
+from fmfl_secure.gate import check_admission
 from fmfl_secure.models.adapters import (
     adapter_bytes,
     load_adapter_bytes,
-    perturb_adapter,
     set_adapter_tensors,
 )
 from fmfl_secure.planning import build_task
@@ -48,7 +48,6 @@ from fmfl_secure.run_store import RunFacts, RunStore, Transcript
 from fmfl_secure.site import Site
 from fmfl_secure.tasks import Task, TaskData
 from fmfl_secure.workspace import AGGREGATOR, COORDINATOR, DECRYPTOR, Members, Workspace
-from privacy.admission import check_admission
 
 _MAX_ATTEMPTS = 5
 
@@ -86,7 +85,7 @@ class LocalEngine:
         self._task: Task = build_task(self._config, relative_to=federation.parent)
         self._model: nn.Module = self._task.build_model(seed=self._config.federation.seed)
         self._members = members = self._load_members()
-        self._admission_gate()
+        check_admission(self._config, self._task, self._model)
         if resume:
             store = resume_run(output, config=self._config)
         else:
@@ -159,23 +158,6 @@ class LocalEngine:
             },
             initial_adapter=adapter_bytes(self._model),
         )
-
-    def _admission_gate(self) -> None:
-        if self._config.privacy.noise == "none":
-            return
-        synthetic = self._task.synthetic()
-        start = adapter_bytes(self._model)
-        perturb_adapter(self._model)  # what a round leaves frozen as well
-        for round_number in self._task.distinct_rounds:
-            self._task.begin_round(self._model, round_number)
-            check_admission(
-                self._model,
-                loss=self._task.per_record_loss,
-                collate=synthetic.collate,
-                records=synthetic.records,
-                physical_batch_size=self._config.training.physical_batch_size,
-            )
-        set_adapter_tensors(self._model, load_adapter_bytes(start))
 
     def run(self) -> RunRecord:
         """Run what is left of the rounds, write adapter, metrics and report.

@@ -44,7 +44,7 @@ class SiteProcess:
         self.metrics = ClientMetrics()
         self.agent = SiteAgent(
             self._open_run,
-            coordinator=kit.membership.members().coordinator,
+            members=kit.membership.members,
             line=self._line(),
             open_line=self._line,
             stopping=self.stopping,

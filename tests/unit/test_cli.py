@@ -47,6 +47,7 @@ COMMANDS = [
     ("unseal",),
     ("serve",),
     ("decryptor",),
+    ("custodian",),
     ("join",),
     ("health",),
     ("certificates", "list"),
