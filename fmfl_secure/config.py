@@ -27,6 +27,7 @@ from fmfl_secure.settings import (
     NonEmpty,
     Positive,
     Section,
+    WeightType,
 )
 from fmfl_secure.task_settings import ImageTextSection, TaskSection
 from privacy import Dataset, DatasetCap, SitePolicy
@@ -66,11 +67,14 @@ class ModelSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         base: `minilm`, or the path of a Hugging Face folder.
         digest: The digest it must have; `fmfl-secure plan` prints it. Empty accepts any here,
             and all parties of a run still have to agree.
+        dtype: What its frozen weights are kept in: `float32`, or `bfloat16` for half the memory.
+            What is trained, and all arithmetic, is float32.
         max_length: Tokens kept of a text.
     """
 
     base: NonEmpty = "minilm"
     digest: Digest = ""
+    dtype: WeightType = "float32"
     max_length: Annotated[int, msgspec.Meta(ge=2, le=8192)] = 128
 
 

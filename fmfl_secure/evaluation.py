@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from fmfl_secure.atomic import write_files
-from fmfl_secure.config import FederationConfig, ModelSection, decode_config
+from fmfl_secure.config import FederationConfig, decode_config
 from fmfl_secure.errors import RunError
 from fmfl_secure.planning import build_task
 from fmfl_secure.run_store import RunStore
@@ -52,9 +52,7 @@ def open_run(run_folder: Path, *, base: Path | None = None) -> FinishedRun:
     store = RunStore(run_folder)
     config = decode_config(store.require("config"))
     if base is not None:
-        model = ModelSection(
-            base=str(base.resolve()), digest=config.model.digest, max_length=config.model.max_length
-        )
+        model = msgspec.structs.replace(config.model, base=str(base.resolve()))
         config = msgspec.structs.replace(config, model=model)
     origin = Path(store.require("origin").decode())
     return FinishedRun(run_folder, config, build_task(config, relative_to=origin))

@@ -15,6 +15,7 @@ from fmfl_secure.evaluation import FinishedRun, open_run
 from fmfl_secure.model_card import model_card
 from fmfl_secure.models.adapter_files import HEAD_FILE
 from fmfl_secure.models.base import BEHAVIOUR_FILES
+from fmfl_secure.models.computation import EXACT
 from fmfl_secure.models.merge import merged_model
 from fmfl_secure.record import RunRecord, decode_record
 from fmfl_secure.tasks.adapter_task import TASK_FILE, AdapterTask
@@ -83,7 +84,8 @@ def _write_merged(run: FinishedRun, output: Path, head: Path | None) -> None:
     if not isinstance(task, AdapterTask):
         raise RunError(f"{task.kind} has no weights to merge")
     # Without a cache no layer is replaced, and every weight has the name that transformers gives.
-    task = dataclasses.replace(task, cache_bytes=0)
+    # In float32: most of an update is smaller than what bfloat16 rounds off a weight.
+    task = dataclasses.replace(task, cache_bytes=0, computation=EXACT)
     model = merged_model(task.open_adapter(run.adapter, head=head).encoder, task.adapter)
     output.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(output, safe_serialization=True)

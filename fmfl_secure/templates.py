@@ -85,6 +85,7 @@ weights = "equal"        # or "population": 1, 1/2, 1/4 or 1/8, by the declared 
 [model]
 base = "minilm"          # built in, or the path of a Hugging Face folder with safetensors
 max_length = 128         # tokens kept of a text
+dtype = "float32"        # or "bfloat16": frozen weights in half the memory
 
 [task]
 kind = "text-classification"

@@ -25,6 +25,7 @@ from fmfl_secure.models.architectures import (
     text_positions,
 )
 from fmfl_secure.models.base import BaseModel
+from fmfl_secure.models.computation import EXACT, Computation
 from fmfl_secure.models.layout import Layout
 from fmfl_secure.models.prefix import FrozenPrefix
 from fmfl_secure.models.rounds import begin_round, distinct_rounds
@@ -47,6 +48,7 @@ class AdapterTask(ABC, Generic[Settings]):
         settings: The task's own settings.
         max_length: Tokens kept of a text, >= 2.
         cache_bytes: Memory a data set may use to keep outputs of frozen layers.
+        computation: How the model is computed.
     """
 
     base: BaseModel
@@ -54,6 +56,7 @@ class AdapterTask(ABC, Generic[Settings]):
     settings: Settings
     max_length: int
     cache_bytes: int
+    computation: Computation = EXACT
 
     @property
     def kind(self) -> str:
@@ -81,6 +84,7 @@ class AdapterTask(ABC, Generic[Settings]):
             ModelError: Base model, adapter and task do not go together.
         """
         architecture = self.architecture  # refuse one that is not known before loading it
+        self.computation.require_possible(self.adapter.kind)
         self._require_positions()
         encoder = self._load_encoder()
         with torch.random.fork_rng(devices=[]):
@@ -165,7 +169,7 @@ class AdapterTask(ABC, Generic[Settings]):
         """The task's model around an adapted encoder."""
 
     def _load_encoder(self) -> nn.Module:
-        return self.base.load_encoder()
+        return self.base.load_encoder(self.computation.dtype)
 
     def _identity(self) -> dict[str, Any]:
         """What an adapter must have been made with to be used here."""

@@ -171,7 +171,7 @@ class CausalLM(AdapterTask[CausalLMSection]):
         return ids
 
     def _load_encoder(self) -> nn.Module:
-        return self.base.load_language_model()
+        return self.base.load_language_model(self.computation.dtype)
 
     def _facts(self) -> dict[str, Any]:
         return {"template": self.settings.template}

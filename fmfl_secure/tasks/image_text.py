@@ -148,7 +148,7 @@ class ImageText(PairTask[ImageTextSection]):
         """Embeddings of the anchors by the base model as it is; shape (anchors, width)."""
         if not self.settings.anchors:
             return torch.zeros(0, width)
-        model: Any = self.base.load_encoder().eval()
+        model: Any = self._load_encoder().eval()
         padding = padding_id(self.base.load_tokenizer())
         input_ids, mask = pad(self.tokenize(self.settings.anchors), padding)
         with torch.no_grad():
