@@ -12,7 +12,17 @@ from rich.markup import escape
 
 from fmfl_secure.bench import app as bench_app
 from fmfl_secure.cli import afford as _afford  # noqa: F401
-from fmfl_secure.cli import audit, compare, demo, federation, ledger, members, model, service
+from fmfl_secure.cli import (
+    audit,
+    compare,
+    demo,
+    doctor,
+    federation,
+    ledger,
+    members,
+    model,
+    service,
+)
 from fmfl_secure.cli._console import errors
 
 app = typer.Typer(
@@ -23,6 +33,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(federation.app)
+app.add_typer(doctor.app)
 app.add_typer(model.app)
 app.add_typer(audit.app)
 app.add_typer(compare.app)

@@ -181,27 +181,11 @@ def check(
     which a run would skip or, with on_bad_row = "error", pay for.
     Example: fmfl-secure check pilot/federation.toml site-1
     """
-    from datetime import UTC, datetime
+    from fmfl_secure.api import Federation
 
-    from fmfl_secure.config import load_federation, load_site
-    from fmfl_secure.errors import ConfigError
-    from fmfl_secure.planning import build_task, largest_layout, run_proposal
-    from fmfl_secure.workspace import Workspace
-    from privacy import check_policy
-
-    config = load_federation(federation)
-    if site not in {entry.name for entry in config.sites}:
-        raise ConfigError(f"{site} is not among the sites of {federation}")
-    folder = Workspace(federation.parent).site(site)
-    settings = load_site(folder / "site.toml")
-    data = settings.data
-    task = build_task(config, relative_to=federation.parent)
-    size = largest_layout(task, task.build_model(seed=config.federation.seed)).size
-    proposal = run_proposal(config, settings, task.base.digest, size)
-    check_policy(settings.policy, proposal, now=datetime.now(UTC))
+    data = Federation(federation).check(site)
     say("the site's policy allows the run")
-    task.load(folder / data.path, unit=config.task.unit, on_bad_row="error")
-    say(f"{folder / data.path} is usable")
+    say(f"{data} is usable")
 
 
 @app.command()

@@ -22,6 +22,7 @@ from privacy import Ledger, PoissonSampledGaussian
 COMMANDS = [
     ("init",),
     ("partition",),
+    ("doctor",),
     ("plan",),
     ("check",),
     ("run",),
