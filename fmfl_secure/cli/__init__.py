@@ -21,6 +21,7 @@ from fmfl_secure.cli import (
     ledger,
     members,
     model,
+    report,
     service,
 )
 from fmfl_secure.cli._console import errors
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.add_typer(federation.app)
 app.add_typer(doctor.app)
 app.add_typer(model.app)
+app.add_typer(report.app, name="report")
 app.add_typer(audit.app)
 app.add_typer(compare.app)
 app.add_typer(service.app)

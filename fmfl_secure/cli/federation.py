@@ -1,4 +1,4 @@
-"""The commands of a federation's life: init, partition, plan, check, run, report."""
+"""The commands of a federation's life: init, partition, plan, check, run."""
 
 from __future__ import annotations
 
@@ -218,17 +218,3 @@ def run(
     say(f"report   {output / 'report.html'}")
     for name, value in (record.rounds[-1].metrics if record.rounds else {}).items():
         say(f"{name:<8} {value:.4f}")
-
-
-@app.command()
-def report(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
-) -> None:
-    """Rebuild report.html, report.json and metrics.json from a run's state.
-
-    Example: fmfl-secure report pilot/run-1
-    """
-    from fmfl_secure.results import write_results
-
-    write_results(run_folder)
-    say(f"{run_folder / 'report.html'}")
