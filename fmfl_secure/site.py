@@ -257,6 +257,11 @@ class Site:
 
         The charge is durable before data are read, and the update is stored before this returns.
 
+        Args:
+            plan: The round's plan.
+            adapter: What the round starts from.
+            on_step: Called with the number of finished steps, 0 when charge and data are there.
+
         Returns:
             int32, shape (d,).
 
@@ -281,11 +286,14 @@ class Site:
         if stored is not None:
             return stored
         self._charge(plan.round)
+        data = self._read_data()
+        if on_step is not None:
+            on_step(0)
         weight = next(m.weight for m in plan.members if m.identity == self._identity.public)
         integers = train_locally(
             self._model,
             adapter,
-            self._read_data(),
+            data,
             config=self._config,
             task=self._task,
             plan=self._plan,
