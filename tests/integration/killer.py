@@ -22,8 +22,9 @@ from fmfl_secure.coordinator import Coordinator
 from fmfl_secure.engines.local import LocalEngine
 from fmfl_secure.errors import KNOWN_ERRORS
 from fmfl_secure.run_store import RunStore
+from fmfl_secure.service.client import Line
 from fmfl_secure.service.intake import Intake
-from fmfl_secure.service.store import SqliteStore
+from fmfl_secure.service.store import MessageStore
 from fmfl_secure.site import Site
 from fmfl_secure.updates import UpdateStore
 from privacy import Ledger
@@ -48,7 +49,8 @@ CALLS = {
     "refund": (Ledger, "refund"),
     # Of the service only.
     "join": (Intake, "join"),
-    "accept": (SqliteStore, "accept"),
+    "head": (Line, "give_head"),
+    "accept": (MessageStore, "accept"),
     "exchange": (aggregation.SiteAttempt, "exchange"),
     "confirm": (aggregation.Decryptor, "confirm"),
     "verify": (aggregation.SiteAttempt, "verify"),
