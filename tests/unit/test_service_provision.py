@@ -278,6 +278,15 @@ def test_a_custodian_has_a_kit_of_its_own_from_the_start(kits: Path, tmp_path: P
         provision(late, kits, url=URL)
 
 
+def test_a_site_without_its_data_does_not_join(kits: Path) -> None:
+    """It would be charged for a round before it learned that there is nothing to read."""
+    from fmfl_secure.service.site_process import SiteProcess
+
+    with pytest.raises(ConfigError, match=r"site-1/data/train\.csv does not exist") as refusal:
+        SiteProcess(Kit(kits / "site-1"))
+    assert "site.toml" in refusal.value.hint
+
+
 def test_settings_are_strict(kits: Path) -> None:
     path = kits / "server/service.toml"
     path.write_text("[listen]\nprot = 1\n", encoding="utf-8")
