@@ -6,6 +6,7 @@ below returns. Nothing in the product knows of this.
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -64,15 +65,14 @@ def arm(point: str) -> None:
     when, name, number = point.split(":")
     owner, attribute = CALLS[name]
     original = getattr(owner, attribute)
-    seen = 0
+    calls = itertools.count(1)
 
     def armed(*args, **kwargs):
-        nonlocal seen
-        seen += 1
-        if seen == int(number) and when == "before":
+        this = next(calls)  # its own number, whichever calls other threads make meanwhile
+        if this == int(number) and when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
         result = original(*args, **kwargs)
-        if seen == int(number) and when == "after":
+        if this == int(number) and when == "after":
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 
