@@ -20,6 +20,7 @@ import aggregation
 import fmfl_secure.engines.local
 import fmfl_secure.results
 from fmfl_secure.coordinator import Coordinator
+from fmfl_secure.custodian import Custodian
 from fmfl_secure.engines.local import LocalEngine
 from fmfl_secure.errors import KNOWN_ERRORS
 from fmfl_secure.run_store import RunStore
@@ -48,6 +49,8 @@ CALLS = {
     "apply": (Coordinator, "apply"),
     "finish": (RunStore, "finish_round"),
     "refund": (Ledger, "refund"),
+    "keys": (Custodian, "ready"),
+    "approve": (Custodian, "approve"),
     # Of the service only.
     "join": (Intake, "join"),
     "head": (Line, "give_head"),

@@ -131,11 +131,35 @@ def test_a_killed_server_goes_on_from_postgresql(
     assert not (folder / "kits/server/coordinator/anchors.sqlite").exists()
 
 
-def survive(folder: Path, case: Case) -> None:
+@pytest.mark.parametrize(
+    "case",
+    [
+        *(Case("board", f"{when}:keys:1") for when in ("before", "after")),
+        *(Case("board", f"{when}:approve:1") for when in ("before", "after")),
+        Case("server", "before:accept:1"),
+        Case("server", "after:accept:1"),
+        Case("server", "before:accept:16"),  # the word of board
+        Case("server", "after:accept:16"),
+        Case("decryptor", "after:confirm:1"),
+    ],
+    ids=lambda case: f"{case.party}-{case.point}",
+)
+def test_with_a_custodian_too_a_kill_costs_nothing_twice(
+    tmp_path: Path, tiny_model: Path, case: Case
+) -> None:
+    folder = tmp_path / "federation"
+    custodians = 'custodians = ["board"]'
+    make_kits(folder, tiny_model, rounds=1, evaluation=False, aggregation=custodians)
+    survive(folder, case, parties=("server", "decryptor", "board", *SITES))
+
+
+def survive(
+    folder: Path, case: Case, *, parties: tuple[str, ...] = ("server", "decryptor", *SITES)
+) -> None:
     """Run a federation in which a process is killed, and check what came of it."""
     federation = Federation(folder)
     try:
-        for name in ("server", "decryptor", *SITES):
+        for name in parties:
             federation.start(name, case.point if name == case.party else "")
         killed = federation.wait(restart=True)
         state = federation.state()
