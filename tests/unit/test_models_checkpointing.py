@@ -1,4 +1,4 @@
-"""Layers computed twice instead of kept: the same sums in less memory, the one way that is exact."""
+"""Layers computed twice instead of kept: the same sums in less memory, the way that is exact."""
 
 from __future__ import annotations
 
