@@ -51,7 +51,9 @@ def build_task(config: FederationConfig, *, relative_to: Path) -> Task:
         adapter=adapter,
         max_length=config.model.max_length,
         cache_bytes=config.training.cache_mib << 20,
-        computation=Computation(dtype=config.model.dtype),
+        computation=Computation(
+            dtype=config.model.dtype, checkpointing=config.training.checkpointing
+        ),
     )
 
 

@@ -25,9 +25,11 @@ class Computation:
     Attributes:
         dtype: What the base model's frozen weights are kept in. Adapters, heads, activations and
             gradients are float32 either way.
+        checkpointing: Compute the activations of adapted layers twice instead of keeping them.
     """
 
     dtype: WeightType = "float32"
+    checkpointing: bool = False
 
     def require_possible(self, adapter: str) -> None:
         """Return if an adapter of this kind can be trained so.
@@ -40,6 +42,12 @@ class Computation:
                 f"adapter {adapter!r} does not go with model.dtype = {self.dtype!r}: "
                 f"{_NEEDS_FLOAT32[adapter]}",
                 hint="Use model.dtype = 'float32', or lora, ffa-lora, rolora, ia3 or norms.",
+            )
+        if self.checkpointing and adapter == "prefix":
+            raise ModelError(
+                "adapter 'prefix' does not go with training.checkpointing: its keys and values "
+                "come from outside the layers that are computed again",
+                hint="Set training.checkpointing = false, or use prompt.",
             )
 
 

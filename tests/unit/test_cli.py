@@ -45,6 +45,7 @@ COMMANDS = [
     ("bench", "aggregation"),
     ("bench", "round"),
     ("bench", "training"),
+    ("bench", "large"),
     ("bench", "service"),
     ("provision",),
     ("unseal",),
