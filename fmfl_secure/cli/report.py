@@ -62,6 +62,17 @@ def bundle(
 
 
 @app.command()
+def schema() -> None:
+    """Print the JSON Schema of report.json, for whoever reads reports by program.
+
+    Example: fmfl-secure report schema
+    """
+    from fmfl_secure.report.schema import schema_text
+
+    typer.echo(schema_text(), nl=False)
+
+
+@app.command()
 def verify(
     file: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A signed report.")],
     coordinator: Annotated[

@@ -31,6 +31,7 @@ COMMANDS = [
     ("export",),
     ("report", "show"),
     ("report", "bundle"),
+    ("report", "schema"),
     ("report", "verify"),
     ("audit",),
     ("compare",),
