@@ -31,15 +31,23 @@ app = typer.Typer(
 @app.command()
 def show(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    pdf: Annotated[
+        bool, typer.Option("--pdf", help="Print report.pdf too, with this machine's Chromium.")
+    ] = False,
 ) -> None:
     """Rebuild report.html, report.json and metrics.json from a run's state; `report RUN` in short.
 
-    Example: fmfl-secure report show pilot/run-1
+    Example: fmfl-secure report show pilot/run-1 --pdf
     """
+    from fmfl_secure.report.pdf import print_pdf
     from fmfl_secure.results import write_results
 
     write_results(run_folder)
-    say(f"{run_folder / 'report.html'}")
+    page = run_folder / "report.html"
+    say(f"{page}")
+    if pdf:
+        print_pdf(page, page.with_suffix(".pdf"))
+        say(f"{page.with_suffix('.pdf')}")
 
 
 @app.command()
