@@ -8,7 +8,9 @@ allows, and where its data lie, is in the site's file and never leaves it.
 from __future__ import annotations
 
 import hashlib
+import math
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -25,6 +27,7 @@ from fmfl_secure.settings import (
     NonEmpty,
     Positive,
     Section,
+    WeightType,
 )
 from fmfl_secure.task_settings import ImageTextSection, TaskSection
 from privacy import Dataset, DatasetCap, SitePolicy
@@ -32,6 +35,9 @@ from privacy.storage import is_url, without_secrets
 
 # What the other parties are called: a site by such a name would be pinned in their place.
 ROLE_NAMES = ("coordinator", "aggregator", "decryptor")
+
+
+SMALLEST_WEIGHT = 1 / 8  # beyond that, a small site would train and hardly be heard
 
 
 class FederationSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -43,12 +49,15 @@ class FederationSection(Section, frozen=True, forbid_unknown_fields=True, kw_onl
         min_sites: Smallest cohort whose sum may be opened, at least 3: with two, each learns
             the other's update.
         seed: Public seed of the adapter's initial values. Never drives sampling or noise.
+        weights: `equal`, or `population`: 1, 1/2, 1/4 or 1/8 by the declared population over the
+            largest, rounded down. Coarse and public, so that a weight tells nothing of data.
     """
 
     name: Name
     rounds: Annotated[int, msgspec.Meta(ge=1, le=10_000)]
     min_sites: Annotated[int, msgspec.Meta(ge=3, le=1000)] = 3
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 1
+    weights: Literal["equal", "population"] = "equal"
 
 
 class ModelSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -58,11 +67,14 @@ class ModelSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         base: `minilm`, or the path of a Hugging Face folder.
         digest: The digest it must have; `fmfl-secure plan` prints it. Empty accepts any here,
             and all parties of a run still have to agree.
+        dtype: What its frozen weights are kept in: `float32`, or `bfloat16` for half the memory.
+            What is trained, and all arithmetic, is float32.
         max_length: Tokens kept of a text.
     """
 
     base: NonEmpty = "minilm"
     digest: Digest = ""
+    dtype: WeightType = "float32"
     max_length: Annotated[int, msgspec.Meta(ge=2, le=8192)] = 128
 
 
@@ -79,6 +91,8 @@ class AdapterSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=T
             are computed once a record and kept.
         target_modules: Names of linear layers; empty takes the architecture's own.
         virtual_tokens: Length of a prompt or prefix.
+        personal_head: Every site keeps its own head: trained under the same clipping and noise as
+            the adapter, never uploaded, and left in the site's folder at the end.
     """
 
     kind: AdapterKind = "ffa-lora"
@@ -88,6 +102,7 @@ class AdapterSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=T
     last_layers: Annotated[int, msgspec.Meta(ge=0)] = 0
     target_modules: tuple[NonEmpty, ...] = ()
     virtual_tokens: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 16
+    personal_head: bool = False
 
 
 class PrivacySection(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -132,20 +147,26 @@ class TrainingSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=
         optimizer: At the site, fresh each round; with distributed noise at the server.
         learning_rate: Of the adapter.
         head_learning_rate: Of the head.
+        proximal: FedProx's mu: pull of a site's steps towards what the round started from; 0 for
+            none. It depends on weights alone and follows the noise, so it costs no privacy.
         server_optimizer: What the released mean update is applied with: `average` (FedAvg),
             `momentum` (FedAvgM), `adam` (FedAdam) or `yogi` (FedYogi). Not with distributed noise.
         server_learning_rate: Of the server optimizer.
         physical_batch_size: Records in memory at once.
         cache_mib: Memory for outputs of frozen layers, per data set; 0 turns it off.
+        checkpointing: Compute the activations of adapted layers twice instead of keeping them:
+            less memory, a third more time.
     """
 
     optimizer: Literal["adam", "sgd"] = "adam"
     learning_rate: Positive = 1e-3
     head_learning_rate: Positive = 0.1
+    proximal: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 0.0
     server_optimizer: ServerOptimizerName = "average"
     server_learning_rate: Positive = 1.0
     physical_batch_size: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = 64
     cache_mib: Annotated[int, msgspec.Meta(ge=0)] = 2048
+    checkpointing: bool = False
 
 
 class AggregationSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -215,6 +236,12 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
             raise ValueError(
                 f"{len(names)} sites are listed, fewer than min_sites = {self.federation.min_sites}"
             )
+        if self.sites_by_weight(names) < self.federation.min_sites:
+            raise ValueError(
+                f"weighted by population, the {len(names)} sites are worth "
+                f"{self.sites_by_weight(names):.2f} equal ones, fewer than min_sites = "
+                f"{self.federation.min_sites}: a heavy site would be heard through the sum"
+            )
         if (
             isinstance(self.task, ImageTextSection)
             and self.task.loss == "info-nce"
@@ -222,6 +249,8 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
         ):
             raise ValueError(f"task.loss: {INFO_NCE}. Use {INFO_NCE_INSTEAD}")
         self._check_ranks()
+        if self.adapter.personal_head:
+            self._check_personal_head()
         largest = max(site.population for site in self.sites)
         if self.privacy.noise != "none" and self.privacy.delta > 1 / (10 * largest):
             raise ValueError(
@@ -253,6 +282,30 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
                 "training.optimizer and the learning rates are the server's"
             )
 
+        if self.training.proximal:
+            raise ValueError(
+                "training.proximal is for local noise: with distributed noise a round is one step"
+            )
+        if self.federation.weights != "equal":
+            raise ValueError(
+                "federation.weights is for local noise: with distributed noise every unit weighs "
+                "the same, whichever site it is at"
+            )
+
+    def _check_personal_head(self) -> None:
+        if self.adapter.kind == "head":
+            raise ValueError("adapter.personal_head keeps all that adapter 'head' would upload")
+        if self.privacy.noise == "distributed":
+            raise ValueError(
+                "adapter.personal_head needs local noise: a share of noise does not protect what "
+                "a site keeps, and later updates depend on it"
+            )
+        if self.evaluation.data:
+            raise ValueError(
+                "evaluation.data is scored with the global adapter, and adapter.personal_head "
+                "leaves it without a head: evaluate each site's with --head after the run"
+            )
+
     def _check_ranks(self) -> None:
         for site in self.sites:
             if not site.rank:
@@ -268,6 +321,25 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
     def rank_of(self, name: str) -> int:
         """Rank of a site's low-rank adapter."""
         return next(s.rank for s in self.sites if s.name == name) or self.adapter.rank
+
+    def weight_of(self, name: str) -> float:
+        """A site's weight in the mean, over the largest, in (0, 1]: a public power of two.
+
+        Raises:
+            ConfigError: It is not among the sites.
+        """
+        if self.federation.weights == "equal":
+            return 1.0
+        populations = {site.name: site.population for site in self.sites}
+        if name not in populations:
+            raise ConfigError(f"{name} is not among the sites of these settings")
+        share = populations[name] / max(populations.values())
+        return max(2.0 ** math.floor(math.log2(share)), SMALLEST_WEIGHT)
+
+    def sites_by_weight(self, names: Iterable[str]) -> float:
+        """How many equal sites these are worth, (sum w)^2 / sum w^2; 0 of none."""
+        weights = [self.weight_of(name) for name in names]
+        return sum(weights) ** 2 / sum(w * w for w in weights) if weights else 0.0
 
     def _check_custodians(self, sites: list[str]) -> None:
         custodians = self.aggregation.custodians

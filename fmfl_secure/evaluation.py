@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from fmfl_secure.atomic import write_files
-from fmfl_secure.config import FederationConfig, ModelSection, decode_config
+from fmfl_secure.config import FederationConfig, decode_config
 from fmfl_secure.errors import RunError
 from fmfl_secure.planning import build_task
 from fmfl_secure.run_store import RunStore
@@ -52,15 +52,15 @@ def open_run(run_folder: Path, *, base: Path | None = None) -> FinishedRun:
     store = RunStore(run_folder)
     config = decode_config(store.require("config"))
     if base is not None:
-        model = ModelSection(
-            base=str(base.resolve()), digest=config.model.digest, max_length=config.model.max_length
-        )
+        model = msgspec.structs.replace(config.model, base=str(base.resolve()))
         config = msgspec.structs.replace(config, model=model)
     origin = Path(store.require("origin").decode())
     return FinishedRun(run_folder, config, build_task(config, relative_to=origin))
 
 
-def evaluate_run(run_folder: Path, data: Path, *, base: Path | None = None) -> dict[str, float]:
+def evaluate_run(
+    run_folder: Path, data: Path, *, base: Path | None = None, head: Path | None = None
+) -> dict[str, float]:
     """Metrics of a run's adapter.
 
     The figures are exact: computed on private data they are not private, and must stay there.
@@ -69,24 +69,28 @@ def evaluate_run(run_folder: Path, data: Path, *, base: Path | None = None) -> d
         run_folder: The run.
         data: Labelled data with the task's columns.
         base: The base model's folder; None finds it as the run's settings say.
+        head: A site's own head, where the run left each site one.
 
     Raises:
         FmflError: Run, adapter or data are unusable.
     """
     run = open_run(run_folder, base=base)
     loaded = run.task.load(data, unit="record", on_bad_row=run.config.task.on_bad_row)
-    opened = run.task.open_adapter(run.adapter)
+    opened = run.task.open_adapter(run.adapter, head=head)
     batch_size = run.config.training.physical_batch_size
     return run.task.evaluate(opened, loaded, batch_size=batch_size)
 
 
-def predict_run(run_folder: Path, data: Path, *, base: Path | None = None) -> list[dict[str, Any]]:
+def predict_run(
+    run_folder: Path, data: Path, *, base: Path | None = None, head: Path | None = None
+) -> list[dict[str, Any]]:
     """Answers of a run's adapter, one for each row of a file and in its order.
 
     Args:
         run_folder: The run.
         data: Data with the task's columns but for those that are predicted.
         base: The base model's folder; None finds it as the run's settings say.
+        head: A site's own head, where the run left each site one.
 
     Returns:
         JSON-ready answers, numbered by row from 1.
@@ -96,7 +100,7 @@ def predict_run(run_folder: Path, data: Path, *, base: Path | None = None) -> li
     """
     run = open_run(run_folder, base=base)
     inputs = run.task.load_inputs(data)
-    opened = run.task.open_adapter(run.adapter)
+    opened = run.task.open_adapter(run.adapter, head=head)
     batch_size = run.config.training.physical_batch_size
     answers = run.task.predict(opened, inputs, batch_size=batch_size)
     return [{"row": number, **answer} for number, answer in enumerate(answers, start=1)]

@@ -15,6 +15,7 @@ from fmfl_secure.evaluation import FinishedRun, open_run
 from fmfl_secure.model_card import model_card
 from fmfl_secure.models.adapter_files import HEAD_FILE
 from fmfl_secure.models.base import BEHAVIOUR_FILES
+from fmfl_secure.models.computation import EXACT
 from fmfl_secure.models.merge import merged_model
 from fmfl_secure.record import RunRecord, decode_record
 from fmfl_secure.tasks.adapter_task import TASK_FILE, AdapterTask
@@ -25,7 +26,12 @@ _KEPT = (*BEHAVIOUR_FILES, "generation_config.json", "chat_template.jinja")
 
 
 def export_run(
-    run_folder: Path, output: Path, *, merged: bool = False, base: Path | None = None
+    run_folder: Path,
+    output: Path,
+    *,
+    merged: bool = False,
+    base: Path | None = None,
+    head: Path | None = None,
 ) -> Path:
     """Write a run's adapter, or its base model with the adapter merged, into a new folder.
 
@@ -34,6 +40,7 @@ def export_run(
         output: A folder that is not there yet, or is empty.
         merged: Write whole weights in place of the adapter.
         base: The base model's folder; None finds it as the run's settings say.
+        head: A site's own head, where the run left each site one; written with the rest.
 
     Returns:
         The folder.
@@ -47,11 +54,13 @@ def export_run(
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise RunError(f"{output} is not empty", hint="Choose another --output.")
     if merged:
-        _write_merged(run, output)
+        _write_merged(run, output, head)
     else:
         # Opened first: what is handed on is known to work.
-        run.task.open_adapter(run.adapter)
+        run.task.open_adapter(run.adapter, head=head)
         shutil.copytree(run.adapter, output, dirs_exist_ok=True)
+    if head is not None:
+        shutil.copyfile(head, output / HEAD_FILE)
     files = sorted(path.name for path in output.iterdir())
     card = model_card(record, merged=merged, files=files)
     (output / _CARD).write_text(card, encoding="utf-8")
@@ -70,13 +79,14 @@ def _read_record(run_folder: Path) -> RunRecord:
     return decode_record(data)
 
 
-def _write_merged(run: FinishedRun, output: Path) -> None:
+def _write_merged(run: FinishedRun, output: Path, head: Path | None) -> None:
     task = run.task
     if not isinstance(task, AdapterTask):
         raise RunError(f"{task.kind} has no weights to merge")
     # Without a cache no layer is replaced, and every weight has the name that transformers gives.
-    task = dataclasses.replace(task, cache_bytes=0)
-    model = merged_model(task.open_adapter(run.adapter).encoder, task.adapter)
+    # In float32: most of an update is smaller than what bfloat16 rounds off a weight.
+    task = dataclasses.replace(task, cache_bytes=0, computation=EXACT)
+    model = merged_model(task.open_adapter(run.adapter, head=head).encoder, task.adapter)
     output.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(output, safe_serialization=True)
     for name in _KEPT:

@@ -8,6 +8,7 @@ before it calls.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -19,12 +20,14 @@ from aggregation import Quantization, quantize
 from fmfl_secure.config import FederationConfig, TrainingSection
 from fmfl_secure.models import Layout
 from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
+from fmfl_secure.models.heads import set_head
 from fmfl_secure.models.ranks import truncate
 from fmfl_secure.plain_training import poisson_steps, train_plain
 from fmfl_secure.tasks import Task, TaskData
 from privacy import PrivacyPlan
 from privacy.distributed import DistributedPlan
 from privacy.distributed_training import DistributedTrainer
+from privacy.sampling import cap_contributions
 from privacy.training import PrivateTrainer
 
 
@@ -41,6 +44,27 @@ def build_optimizer(model: nn.Module, training: TrainingSection) -> torch.optim.
     return torch.optim.SGD(settings)
 
 
+def pull_back(optimizer: torch.optim.Optimizer, strength: float) -> None:
+    """Add FedProx's proximal gradient, mu (w - w0), at every step from here on.
+
+    w0 is what the optimizer's parameters are now. The hook runs on gradients that already have
+    their noise, and adds nothing that depends on data but through w (Li et al. 2020, section 3).
+
+    Args:
+        optimizer: Whose step applies the gradients.
+        strength: mu, > 0.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    start = [parameter.detach().clone() for parameter in parameters]
+
+    def pull(*_: object) -> None:
+        for parameter, origin in zip(parameters, start, strict=True):
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter.detach() - origin, alpha=strength)
+
+    optimizer.register_step_pre_hook(pull)
+
+
 def train_locally(
     model: nn.Module,
     adapter: bytes,
@@ -53,6 +77,7 @@ def train_locally(
     rank: int,
     quantization: Quantization,
     weight: float = 1.0,
+    head: bytes = b"",
     on_step: Callable[[int], None] | None = None,
 ) -> NDArray[np.int32]:
     """Train one round on one site's data.
@@ -68,6 +93,7 @@ def train_locally(
         rank: The site's own, of a low-rank adapter; what lies beyond stays zero.
         quantization: The round's grid; with distributed noise the plan's own.
         weight: The site's weight in the sum.
+        head: The site's own head to go on from; empty takes the adapter's.
         on_step: Called with the number of finished steps; local progress only.
 
     Returns:
@@ -78,9 +104,15 @@ def train_locally(
         PrivacyError: A private step failed its checks; nothing of the round may be used.
     """
     set_adapter_tensors(model, load_adapter_bytes(adapter))
+    if head:
+        set_head(model, head)
     truncate(model, rank)
     before = layout.flatten(model)
     training = config.training
+    if config.privacy.max_records_per_unit:
+        # Drawn anew each round, so that over the rounds a unit's other records have their turn.
+        units = cap_contributions(data.units, config.privacy.max_records_per_unit)
+        data = dataclasses.replace(data, units=units)
     if isinstance(plan, DistributedPlan):
         parameters = dict(model.named_parameters())
         share = DistributedTrainer(
@@ -97,6 +129,8 @@ def train_locally(
             on_step(1)
         return share
     optimizer = build_optimizer(model, training)
+    if training.proximal:
+        pull_back(optimizer, training.proximal)
     # Noise falls on every value of the layout; those beyond this site's rank stay zero.
     optimizer.register_step_post_hook(lambda *_: truncate(model, rank))
     if plan is None:

@@ -14,6 +14,7 @@ from aggregation.packing import Packing
 from aggregation.uploads import upload_size
 from fmfl_secure.config import FederationConfig, SiteConfig, SiteEntry
 from fmfl_secure.models import AdapterSpec, Layout, find_base_model
+from fmfl_secure.models.computation import Computation
 from fmfl_secure.tasks import Task, make_task
 from privacy import PlanError, PrivacyPlan, RunProposal, pld_epsilon
 from privacy.accounting import (
@@ -42,6 +43,7 @@ def build_task(config: FederationConfig, *, relative_to: Path) -> Task:
         target_modules=config.adapter.target_modules,
         rank_stabilised=config.adapter.rank_stabilised,
         virtual_tokens=config.adapter.virtual_tokens,
+        personal_head=config.adapter.personal_head,
     )
     return make_task(
         config.task,
@@ -49,6 +51,9 @@ def build_task(config: FederationConfig, *, relative_to: Path) -> Task:
         adapter=adapter,
         max_length=config.model.max_length,
         cache_bytes=config.training.cache_mib << 20,
+        computation=Computation(
+            dtype=config.model.dtype, checkpointing=config.training.checkpointing
+        ),
     )
 
 

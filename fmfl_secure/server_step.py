@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from aggregation import RoundPlan, dequantize
+from aggregation import Quantization, dequantize
 from fmfl_secure.config import FederationConfig
 from fmfl_secure.models import Layout
 from fmfl_secure.models.adapters import (
@@ -60,7 +60,7 @@ class ServerStep:
         self,
         model: nn.Module,
         layout: Layout,
-        plan: RoundPlan,
+        quantization: Quantization,
         adapter: bytes,
         total: NDArray[np.int64],
         cohort: Sequence[str],
@@ -70,7 +70,7 @@ class ServerStep:
         Args:
             model: A model to compute with; left with the new adapter.
             layout: Of what the round trains.
-            plan: The round's plan.
+            quantization: The round's grid.
             adapter: What the round started from.
             total: Released sum, int64, shape (d,).
             cohort: Names of the sites in the sum; a value's mean is taken over those that train it.
@@ -81,7 +81,7 @@ class ServerStep:
         moments = load_moments(adapter)
         own = {n.removeprefix(prefix): v for n, v in moments.items() if n.startswith(prefix)}
         step, own = self.optimizer.step(
-            self._direction(layout, plan, total, cohort),
+            self._direction(layout, quantization, total, cohort),
             own or self.optimizer.start(layout.size),
             self._rate(layout),
         )
@@ -89,17 +89,25 @@ class ServerStep:
         return adapter_bytes(model, moments | {prefix + name: v for name, v in own.items()})
 
     def _direction(
-        self, layout: Layout, plan: RoundPlan, total: NDArray[np.int64], cohort: Sequence[str]
+        self,
+        layout: Layout,
+        quantization: Quantization,
+        total: NDArray[np.int64],
+        cohort: Sequence[str],
     ) -> NDArray[np.float64]:
-        """The mean update; or minus the mean gradient, over the declared populations."""
+        """The weighted mean update; or minus the mean gradient, over the declared populations."""
         members = [site for site in self.config.sites if site.name in set(cohort)]
         weights = np.zeros(layout.size)
         for site in members:
-            weight = self.config.privacy.sample_rate * site.population if self._gradients else 1.0
+            weight = (
+                self.config.privacy.sample_rate * site.population
+                if self._gradients
+                else self.config.weight_of(site.name)
+            )
             weights += weight * rank_mask(layout, self.config.rank_of(site.name))
         # Where no site of the cohort trains a value, what was summed is zero, or noise alone.
         trained = weights > 0.0
-        direction = dequantize(total, plan.quantization, 1.0) / np.where(trained, weights, 1.0)
+        direction = dequantize(total, quantization, 1.0) / np.where(trained, weights, 1.0)
         direction[~trained] = 0.0
         return -direction if self._gradients else direction
 

@@ -9,6 +9,8 @@ import msgspec
 AdapterKind = Literal[
     "ffa-lora", "lora", "rolora", "ia3", "prompt", "prefix", "bitfit", "norms", "head", "full"
 ]
+# What frozen weights of the base model are kept in.
+WeightType = Literal["float32", "bfloat16"]
 # Kinds that have a rank.
 LOW_RANK_KINDS: frozenset[str] = frozenset({"lora", "ffa-lora", "rolora"})
 

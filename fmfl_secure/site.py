@@ -26,6 +26,7 @@ from fmfl_secure.errors import KNOWN_ERRORS, ConfigError, RunError, SiteFailure
 from fmfl_secure.local_training import train_locally
 from fmfl_secure.membership import MembershipFolder
 from fmfl_secure.models.adapters import adapter_bytes, adapter_digest
+from fmfl_secure.models.heads import head_bytes
 from fmfl_secure.planning import (
     encryption_parameters,
     largest_layout,
@@ -39,9 +40,9 @@ from fmfl_secure.statement import describe_ledger, sign_statement
 from fmfl_secure.tasks import Task, TaskData
 from fmfl_secure.updates import UpdateStore
 from privacy import Anchor, Ledger, LedgerLocked, check_policy, read_anchors
-from privacy.sampling import cap_contributions
 
-LOST_HEADS = "lost-heads.jsonl"
+LOST_HEADS = "lost-heads.jsonl"  # of the ledger
+HEADS = "heads"  # of the model, where a site keeps its own
 
 
 class Site:
@@ -240,8 +241,11 @@ class Site:
                 plan.parameter_set,
                 encryption_parameters(self._config, self._size).id,
             ),
-            # The mean is taken over equal weights; others would let one site outweigh the rest.
-            "weights": ({member.weight for member in plan.members}, {1.0}),
+            # Others than the settings' would let one site outweigh the rest.
+            "weights": (
+                [member.weight for member in plan.members],
+                [self._config.weight_of(member.identity.name) for member in plan.members],
+            ),
         }
         for what, (theirs, ours) in expected.items():
             if theirs != ours:
@@ -256,6 +260,11 @@ class Site:
         """The quantised update of a round: the stored one, or a newly trained one.
 
         The charge is durable before data are read, and the update is stored before this returns.
+
+        Args:
+            plan: The round's plan.
+            adapter: What the round starts from.
+            on_step: Called with the number of finished steps, 0 when charge and data are there.
 
         Returns:
             int32, shape (d,).
@@ -280,22 +289,27 @@ class Site:
         stored = self._updates.get(self._run, plan.round)
         if stored is not None:
             return stored
+        personal = self._config.adapter.personal_head
         self._charge(plan.round)
-        weight = next(m.weight for m in plan.members if m.identity == self._identity.public)
+        data = self._read_data()
+        if on_step is not None:
+            on_step(0)
         integers = train_locally(
             self._model,
             adapter,
-            self._read_data(),
+            data,
             config=self._config,
             task=self._task,
             plan=self._plan,
             layout=self._task.begin_round(self._model, plan.round),
             rank=self._config.rank_of(self.name),
             quantization=plan.quantization,
-            weight=weight,
+            weight=self._config.weight_of(self.name),
+            head=self._updates.head(self._run) if personal else b"",
             on_step=on_step,
         )
-        self._updates.put(self._run, plan.round, integers)
+        head = head_bytes(self._model) if personal else b""
+        self._updates.put(self._run, plan.round, integers, head=head)
         return integers
 
     def _charge(self, round_number: int) -> None:
@@ -314,12 +328,7 @@ class Site:
                 unit=self._config.task.unit,
                 on_bad_row=self._config.task.on_bad_row,
             )
-        at_most = self._config.privacy.max_records_per_unit
-        if not at_most:
-            return self._data
-        # Drawn anew each round, so that over the rounds a unit's other records have their turn.
-        units = cap_contributions(self._data.units, at_most)
-        return dataclasses.replace(self._data, units=units)
+        return self._data
 
     def released(
         self, plan: RoundPlan, adapter: bytes, total: NDArray[np.int64], cohort: Sequence[str]
@@ -336,7 +345,9 @@ class Site:
             That adapter.
         """
         layout = self._task.begin_round(self._model, plan.round)
-        following = self._server_step.apply(self._model, layout, plan, adapter, total, cohort)
+        following = self._server_step.apply(
+            self._model, layout, plan.quantization, adapter, total, cohort
+        )
         self._expected_adapter = adapter_digest(following)
         self._updates.forget(self._run, plan.round)
         return following
@@ -356,6 +367,9 @@ class Site:
             held = self._ledger.budget().reservations.get(self._run)
             if held is not None and held.open:
                 self._ledger.refund(run=self._run, evidence=evidence)
+        head = self._updates.head(self._run)
+        if head:
+            write_files(self._folder / HEADS, {f"{self._run}.safetensors": head})
         self._updates.forget(self._run, self._config.federation.rounds)
 
     def statement(self) -> tuple[SiteStatement | None, str]:

@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 
 
-def site_toml(name: str, min_sites: int, data: str) -> str:
+def site_toml(name: str, min_sites: int, data: str, *, public: bool = False) -> str:
     """A site's own file.
 
     Args:
         name: The site.
         min_sites: Smallest cohort it takes part in.
         data: Path of its training file, relative to the site's folder or absolute.
+        public: Declare the data public.
     """
+    visibility = '"public" ' if public else '"private"'
     return f"""\
 # {name}: this site's own file. It never leaves the site, and no federation can override it.
 
 [data]
 path = {json.dumps(data, ensure_ascii=False)}   # relative to this file; .csv .tsv .jsonl .parquet
 # name = "letters-2026"           # your own name for this data set, noted in the ledger
-visibility = "private"           # "public" only if anyone may see every row
+visibility = {visibility}           # "public" only if anyone may see every row
 
 [budget]
 # The people in the data, by a name of your own. The ledger belongs to them, not to the file:
@@ -78,10 +80,12 @@ name = "{name}"
 rounds = 10              # sums released
 min_sites = 3            # smallest cohort whose sum may be opened
 seed = 1                 # of the adapter's initial values; never of sampling or noise
+weights = "equal"        # or "population": 1, 1/2, 1/4 or 1/8, by the declared populations
 
 [model]
 base = "minilm"          # built in, or the path of a Hugging Face folder with safetensors
 max_length = 128         # tokens kept of a text
+dtype = "float32"        # or "bfloat16": frozen weights in half the memory
 
 [task]
 kind = "text-classification"
@@ -99,6 +103,7 @@ rank_stabilised = false  # true scales by alpha / sqrt(rank)
 virtual_tokens = 16      # of "prompt" and "prefix"
 last_layers = 1          # adapt the last layer only; layers below run once a record. 0 for all
 target_modules = ["query", "value"]
+personal_head = false    # true: every site trains and keeps a head of its own
 
 [privacy]
 noise = "local"          # noise of each site's own; "distributed": in shares, one step a round,
@@ -117,9 +122,11 @@ max_records_per_unit = 0 # a person's records a round trains on, drawn at random
 optimizer = "adam"
 learning_rate = 1e-3     # of the adapter
 head_learning_rate = 0.1
+proximal = 0.0           # FedProx: pulls a site's steps back to where the round began
 server_optimizer = "average"  # or "momentum", "adam", "yogi", on the released mean update
 server_learning_rate = 1.0    # of the server's optimizer
 physical_batch_size = 64 # records in memory at once; cannot touch privacy
+checkpointing = false    # true computes activations twice instead of keeping them
 
 [aggregation]
 suite = "ckks-collective"

@@ -1,4 +1,6 @@
-"""A site's finished, quantised updates: durable and encrypted until they are released.
+"""What a site keeps of its training: durable and encrypted, by run and round.
+
+Finished, quantised updates until they are released, and the site's own head where it has one.
 
 Storing an update before the site says that it is ready is what lets every later attempt at a
 round send the same integers again, under fresh keys and masks, at no further privacy cost.
@@ -39,6 +41,10 @@ class UpdateStore:
                 "CREATE TABLE IF NOT EXISTS updates (run TEXT, round INTEGER, "
                 "sealed BLOB NOT NULL, PRIMARY KEY (run, round)) STRICT"
             )
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS heads (run TEXT, round INTEGER, "
+                "sealed BLOB NOT NULL, PRIMARY KEY (run, round)) STRICT"
+            )
 
     @classmethod
     def open(cls, folder: Path) -> UpdateStore:
@@ -58,22 +64,26 @@ class UpdateStore:
             raise RunError(f"{path} does not hold a key of 32 bytes")
         return cls(folder / "updates.sqlite", key)
 
-    def put(self, run: str, round_number: int, integers: NDArray[np.int32]) -> None:
+    def put(
+        self, run: str, round_number: int, integers: NDArray[np.int32], *, head: bytes = b""
+    ) -> None:
         """Store an update; durable when this returns. A round's update is stored once.
 
         Args:
             run: Run id.
             round_number: Round.
             integers: int32, shape (d,).
+            head: The site's own head after it, stored in the same transaction; empty for none.
 
         Raises:
             RunError: One is stored for this round already, or it cannot be written.
         """
-        nonce = os.urandom(_NONCE_BYTES)
-        data = integers.astype("<i4").tobytes()
-        sealed = nonce + self._cipher.encrypt(nonce, data, _context(run, round_number))
+        sealed = self._seal(integers.astype("<i4").tobytes(), _context(run, round_number))
         with self._connection() as connection:
             connection.execute("INSERT INTO updates VALUES (?, ?, ?)", (run, round_number, sealed))
+            if head:
+                kept = self._seal(head, _head_context(run, round_number))
+                connection.execute("INSERT INTO heads VALUES (?, ?, ?)", (run, round_number, kept))
 
     def get(self, run: str, round_number: int) -> NDArray[np.int32] | None:
         """The stored update, or None.
@@ -86,22 +96,46 @@ class UpdateStore:
             row = connection.execute(query, (run, round_number)).fetchone()
         if row is None:
             return None
-        sealed = bytes(row[0])
-        try:
-            data = self._cipher.decrypt(
-                sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _context(run, round_number)
-            )
-        except (InvalidTag, ValueError) as error:  # the latter where the nonce is cut short
-            raise RunError(f"the stored update of round {round_number} does not verify") from error
+        data = self._open(
+            bytes(row[0]), _context(run, round_number), f"update of round {round_number}"
+        )
         return np.frombuffer(data, dtype="<i4").astype(np.int32)
 
+    def head(self, run: str) -> bytes:
+        """The site's own head after the last round it trained; empty where there is none.
+
+        Raises:
+            RunError: It was altered, or the key is another.
+        """
+        query = "SELECT round, sealed FROM heads WHERE run = ? ORDER BY round DESC LIMIT 1"
+        with self._connection() as connection:
+            row = connection.execute(query, (run,)).fetchone()
+        if row is None:
+            return b""
+        return self._open(bytes(row[1]), _head_context(run, row[0]), f"head of round {row[0]}")
+
     def forget(self, run: str, round_number: int) -> None:
-        """Delete an update that was released or can no longer be."""
+        """Delete an update that was released or can no longer be, and heads before its own."""
         with self._connection() as connection:
             connection.execute("PRAGMA secure_delete=ON")
             connection.execute(
                 "DELETE FROM updates WHERE run = ? AND round <= ?", (run, round_number)
             )
+            connection.execute(
+                "DELETE FROM heads WHERE run = ? AND round < ? AND round < "
+                "(SELECT max(round) FROM heads WHERE run = ?)",
+                (run, round_number, run),
+            )
+
+    def _seal(self, data: bytes, context: bytes) -> bytes:
+        nonce = os.urandom(_NONCE_BYTES)
+        return nonce + self._cipher.encrypt(nonce, data, context)
+
+    def _open(self, sealed: bytes, context: bytes, what: str) -> bytes:
+        try:
+            return self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], context)
+        except (InvalidTag, ValueError) as error:  # the latter where the nonce is cut short
+            raise RunError(f"the stored {what} does not verify") from error
 
     def _connection(self) -> AbstractContextManager[sqlite3.Connection]:
         return durable_connection(self._path, what="the stored updates")
@@ -109,3 +143,7 @@ class UpdateStore:
 
 def _context(run: str, round_number: int) -> bytes:
     return f"fmfl-secure/update/v1/{run}/{round_number}".encode()
+
+
+def _head_context(run: str, round_number: int) -> bytes:
+    return f"fmfl-secure/head/v1/{run}/{round_number}".encode()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fmfl_secure.models import AdapterSpec, Layout, find_base_model
+from fmfl_secure.models.computation import EXACT, Computation
 from fmfl_secure.task_settings import (
     CausalLMSection,
     ImageClassificationSection,
@@ -37,6 +38,7 @@ def task_on(
     *,
     max_length: int = 24,
     cache_bytes: int = 1 << 24,
+    computation: Computation = EXACT,
     **spec: Any,
 ) -> Task:
     """A task on the model in a folder."""
@@ -47,6 +49,7 @@ def task_on(
         adapter=AdapterSpec(kind=adapter, **{**chosen, **spec}),
         max_length=max_length,
         cache_bytes=cache_bytes,
+        computation=computation,
     )
 
 

@@ -16,12 +16,18 @@ BaseModel = Annotated[
     Path | None, typer.Option(help="Base model folder, if it is elsewhere than at the run.")
 ]
 
+OwnHead = Annotated[
+    Path | None,
+    typer.Option(help="A site's own head: heads/RUN.safetensors in its folder."),
+]
+
 
 @app.command()
 def evaluate(
     run_folder: RunFolder,
     data: Annotated[Path, typer.Option(help="Labelled file. The figures are exact: not private.")],
     base: BaseModel = None,
+    head: OwnHead = None,
 ) -> None:
     """Evaluate a run's adapter on a file, or on a folder of images.
 
@@ -29,7 +35,7 @@ def evaluate(
     """
     from fmfl_secure.evaluation import evaluate_run
 
-    metrics = evaluate_run(run_folder, data, base=base)
+    metrics = evaluate_run(run_folder, data, base=base, head=head)
     for name, value in metrics.items():
         say(f"{name:<9} {value:.4f}")
 
@@ -40,6 +46,7 @@ def predict(
     data: Annotated[Path, typer.Option(help="Data without what is to be predicted.")],
     output: Annotated[Path, typer.Option(help="File to write: .jsonl or .csv.")],
     base: BaseModel = None,
+    head: OwnHead = None,
 ) -> None:
     """Answer for each row of a file with a run's adapter: labels, tags, responses, similarities.
 
@@ -47,7 +54,7 @@ def predict(
     """
     from fmfl_secure.evaluation import predict_run, write_answers
 
-    answers = predict_run(run_folder, data, base=base)
+    answers = predict_run(run_folder, data, base=base, head=head)
     write_answers(answers, output)
     say(f"{output}: {len(answers)} answers")
 
@@ -58,6 +65,7 @@ def export(
     output: Annotated[Path, typer.Option(help="Folder to make.")],
     merged: Annotated[bool, typer.Option(help="Whole weights in place of the adapter.")] = False,
     base: BaseModel = None,
+    head: OwnHead = None,
 ) -> None:
     """Write a run's adapter, or merged weights, as safetensors with a model card.
 
@@ -66,4 +74,4 @@ def export(
     """
     from fmfl_secure.export import export_run
 
-    say(f"{export_run(run_folder, output, merged=merged, base=base)}")
+    say(f"{export_run(run_folder, output, merged=merged, base=base, head=head)}")

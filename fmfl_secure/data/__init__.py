@@ -14,6 +14,7 @@ from fmfl_secure.data.fields import (
     OnBadRow,
     Records,
     label_field,
+    pool_records,
     read_records,
     text_field,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "image_field",
     "label_field",
     "partition_file",
+    "pool_records",
     "read_image_folder",
     "read_records",
     "read_table",

@@ -148,6 +148,25 @@ def read_records(
     )
 
 
+def pool_records(parts: Sequence[Records]) -> Records:
+    """Several sites' records in one. Units stay as they are: no unit joins two sites' records.
+
+    Args:
+        parts: At least one, with the same columns.
+    """
+    units: list[IndexArray] = []
+    before = 0
+    for part in parts:
+        units += [unit + before for unit in part.units]
+        before += len(part)
+    columns = zip(*(part.columns for part in parts), strict=True)
+    return Records(
+        columns=tuple([value for values in column for value in values] for column in columns),
+        units=tuple(units),
+        skipped=sum(part.skipped for part in parts),
+    )
+
+
 def no_rows(path: Path, *, skipped: int) -> EmptyFileError:
     """The refusal of data that hold no usable row."""
     return EmptyFileError(

@@ -23,6 +23,7 @@ from fmfl_secure.models.adapted import AdaptedModel
 from fmfl_secure.models.adapters import AdapterSpec, attach_adapter
 from fmfl_secure.models.architectures import Architecture, Tower
 from fmfl_secure.models.base import BaseModel
+from fmfl_secure.models.heads import head_parameters
 from fmfl_secure.settings import LOW_RANK_KINDS
 
 PEFT_CONFIG = "adapter_config.json"
@@ -58,8 +59,8 @@ def save_files(model: AdaptedModel, spec: AdapterSpec, base: BaseModel, folder: 
         trained = {n: p for n, p in encoder.named_parameters() if p.requires_grad}
         if trained:
             _save(trained, folder / WEIGHTS_FILE)
-    head = _head_parameters(model)
-    if head:
+    head = head_parameters(model)
+    if head and not spec.personal_head:
         _save(head, folder / HEAD_FILE)
 
 
@@ -91,15 +92,14 @@ def load_encoder_adapter(
     return adapted
 
 
-def load_head(model: AdaptedModel, folder: Path) -> None:
-    """Set a model's head, if it has one, from the file beside the adapter.
+def load_head(model: AdaptedModel, path: Path) -> None:
+    """Set a model's head, if it has one, from a file such as the one beside the adapter.
 
     Raises:
         ModelError: It is not there, or does not fit.
     """
-    head = _head_parameters(model)
+    head = head_parameters(model)
     if head:
-        path = folder / HEAD_FILE
         set_tensors(head, read_tensors(path), path)
 
 
@@ -133,11 +133,6 @@ def set_tensors(own: dict[str, nn.Parameter], tensors: dict[str, torch.Tensor], 
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(tensors[name].reshape(parameter.shape))
-
-
-def _head_parameters(model: AdaptedModel) -> dict[str, nn.Parameter]:
-    head = getattr(model, "head", None)
-    return dict(head.named_parameters()) if isinstance(head, nn.Module) else {}
 
 
 def _save(tensors: dict[str, Any], path: Path) -> None:

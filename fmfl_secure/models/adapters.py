@@ -44,6 +44,7 @@ class AdapterSpec:
         target_modules: Names of linear layers; empty takes the architecture's.
         rank_stabilised: Scale by alpha / sqrt(rank) instead (rsLoRA, arXiv 2312.03732).
         virtual_tokens: How many a prompt or prefix has, >= 1.
+        personal_head: The head is trained, and stays at the site.
     """
 
     kind: AdapterKind
@@ -53,6 +54,7 @@ class AdapterSpec:
     target_modules: tuple[str, ...]
     rank_stabilised: bool = False
     virtual_tokens: int = 16
+    personal_head: bool = False
 
 
 def frozen_depth(encoder: nn.Module, tower: Tower, spec: AdapterSpec) -> int:

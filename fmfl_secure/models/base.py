@@ -26,6 +26,8 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from fmfl_secure.errors import ModelError
+from fmfl_secure.models.half_weights import keep_half
+from fmfl_secure.settings import WeightType
 
 # SHA-256 of the published all-MiniLM-L6-v2 weights, which the package below carries unchanged.
 _MINILM_WEIGHTS = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -80,23 +82,29 @@ class BaseModel:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(f"cannot read the configuration in {self.path}: {error}") from error
 
-    def load_encoder(self) -> nn.Module:
-        """Weights into memory, float32, dropout off, nothing trainable.
+    def load_encoder(self, dtype: WeightType = "float32") -> nn.Module:
+        """The model, dropout off, nothing trainable.
+
+        Weights that the files have in this dtype are mapped and not copied: they take memory
+        once they are used, which the system shares between processes and can take back.
+
+        Args:
+            dtype: What weights are kept in. Computed is in float32 either way.
 
         Raises:
             ModelError: transformers cannot build it, or a weight it needs is not in the files.
         """
-        return self._load(AutoModel)
+        return self._load(AutoModel, dtype)
 
-    def load_language_model(self) -> nn.Module:
+    def load_language_model(self, dtype: WeightType = "float32") -> nn.Module:
         """The same with the head that models language on top.
 
         Raises:
             ModelError: As for `load_encoder`.
         """
-        return self._load(AutoModelForCausalLM)
+        return self._load(AutoModelForCausalLM, dtype)
 
-    def _load(self, kind: Any) -> nn.Module:
+    def _load(self, kind: Any, dtype: WeightType) -> nn.Module:
         transformers_logging.disable_progress_bar()  # it would break into this project's own
         try:
             model, report = kind.from_pretrained(
@@ -104,7 +112,7 @@ class BaseModel:
                 local_files_only=True,
                 use_safetensors=True,
                 trust_remote_code=False,
-                dtype=torch.float32,
+                dtype=getattr(torch, dtype),
                 output_loading_info=True,
                 **{key: 0.0 for key in self.config if _is_dropout(key) and self.config[key]},
             )
@@ -128,6 +136,8 @@ class BaseModel:
                 if isinstance(getattr(module, name, None), float):
                     setattr(module, name, 0.0)
         encoder: nn.Module = model.requires_grad_(requires_grad=False)
+        if dtype == "bfloat16":
+            keep_half(encoder)
         return encoder
 
     def load_tokenizer(self) -> Any:

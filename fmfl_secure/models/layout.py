@@ -40,21 +40,34 @@ class TensorSlot:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The trainable tensors in order of their names."""
+    """The trainable tensors that are uploaded, in order of their names.
+
+    Attributes:
+        slots: Their places.
+        kept_back: Trainable parameters whose names start so stay at the site; empty for none.
+    """
 
     slots: tuple[TensorSlot, ...]
+    kept_back: str = ""
 
     @classmethod
-    def of(cls, model: nn.Module) -> Layout:
+    def of(cls, model: nn.Module, *, kept_back: str = "") -> Layout:
         """The layout of a model's parameters that require gradients.
 
+        Args:
+            model: The model.
+            kept_back: Beginning of the names of those that stay at the site; empty for none.
+
         Raises:
-            ModelError: None does.
+            ModelError: None does, or none but what stays, or nothing that could stay.
         """
-        slots = tuple(TensorSlot(n, tuple(p.shape)) for n, p in sorted(_trainable(model).items()))
+        uploaded = _trainable(model, kept_back)
+        if kept_back and len(uploaded) == len(_trainable(model, "")):
+            raise ModelError("the model has no head that a site could keep for itself")
+        slots = tuple(TensorSlot(n, tuple(p.shape)) for n, p in sorted(uploaded.items()))
         if not slots:
-            raise ModelError("the model has no trainable parameters")
-        return cls(slots)
+            raise ModelError("the model has no trainable parameters to upload")
+        return cls(slots, kept_back)
 
     @property
     def size(self) -> int:
@@ -92,8 +105,8 @@ class Layout:
                 )
 
     def flatten(self, model: nn.Module) -> NDArray[np.float64]:
-        """The trainable parameters as one float64 vector of shape (size,)."""
-        parameters = _trainable(model)
+        """The parameters as one float64 vector of shape (size,)."""
+        parameters = _trainable(model, self.kept_back)
         self._check(parameters)
         with torch.no_grad():
             parts = [parameters[s.name].double().reshape(-1).cpu() for s in self.slots]
@@ -101,12 +114,12 @@ class Layout:
         return vector
 
     def unflatten_into(self, model: nn.Module, vector: NDArray[np.float64]) -> None:
-        """Set the trainable parameters from a flat vector of shape (size,).
+        """Set the parameters from a flat vector of shape (size,).
 
         Raises:
             ModelError: Wrong length, or a value that is not finite.
         """
-        parameters = _trainable(model)
+        parameters = _trainable(model, self.kept_back)
         self._check(parameters)
         if vector.shape != (self.size,) or not bool(np.isfinite(vector).all()):
             raise ModelError(
@@ -124,8 +137,12 @@ class Layout:
         self.require((n, p.numel()) for n, p in sorted(parameters.items()))
 
 
-def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    return {n: p for n, p in model.named_parameters() if p.requires_grad}
+def _trainable(model: nn.Module, kept_back: str) -> dict[str, nn.Parameter]:
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and not (kept_back and name.startswith(kept_back))
+    }
 
 
 def _describe(slot: tuple[str, int] | None) -> str:

@@ -13,6 +13,8 @@ from fmfl_secure.models.layout import Layout
 from fmfl_secure.models.low_rank import is_trained
 from fmfl_secure.settings import LOW_RANK_KINDS
 
+HEAD = "head."  # how every task's model names the parameters of its head
+
 
 def begin_round(model: nn.Module, spec: AdapterSpec, round_number: int) -> Layout:
     """Make trainable what a round trains, and nothing else.
@@ -32,7 +34,7 @@ def begin_round(model: nn.Module, spec: AdapterSpec, round_number: int) -> Layou
         for name, parameter in model.named_parameters():
             if "lora_" in name:
                 parameter.requires_grad = is_trained(spec.kind, name, round_number=round_number)
-    return Layout.of(model)
+    return Layout.of(model, kept_back=HEAD if spec.personal_head else "")
 
 
 def distinct_rounds(spec: AdapterSpec) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -12,9 +12,10 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import nn
 
+from fmfl_secure.data import OnBadRow, Records, pool_records
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.adapted import AdaptedModel
-from fmfl_secure.models.adapter_files import load_encoder_adapter, load_head, save_files
+from fmfl_secure.models.adapter_files import HEAD_FILE, load_encoder_adapter, load_head, save_files
 from fmfl_secure.models.adapters import PROMPT_KINDS, AdapterSpec, attach_adapter, frozen_depth
 from fmfl_secure.models.architectures import (
     Architecture,
@@ -24,11 +25,14 @@ from fmfl_secure.models.architectures import (
     text_positions,
 )
 from fmfl_secure.models.base import BaseModel
+from fmfl_secure.models.checkpointing import checkpoint_layers
+from fmfl_secure.models.computation import EXACT, Computation
 from fmfl_secure.models.layout import Layout
 from fmfl_secure.models.prefix import FrozenPrefix
 from fmfl_secure.models.rounds import begin_round, distinct_rounds
 from fmfl_secure.models.support import TASK_MODALITIES, require_supported
 from fmfl_secure.task_settings import TaskSection
+from fmfl_secure.tasks.base import TaskData
 
 TASK_FILE = "task.json"
 
@@ -45,6 +49,7 @@ class AdapterTask(ABC, Generic[Settings]):
         settings: The task's own settings.
         max_length: Tokens kept of a text, >= 2.
         cache_bytes: Memory a data set may use to keep outputs of frozen layers.
+        computation: How the model is computed.
     """
 
     base: BaseModel
@@ -52,6 +57,7 @@ class AdapterTask(ABC, Generic[Settings]):
     settings: Settings
     max_length: int
     cache_bytes: int
+    computation: Computation = EXACT
 
     @property
     def kind(self) -> str:
@@ -79,14 +85,39 @@ class AdapterTask(ABC, Generic[Settings]):
             ModelError: Base model, adapter and task do not go together.
         """
         architecture = self.architecture  # refuse one that is not known before loading it
+        self.computation.require_possible(self.adapter.kind)
         self._require_positions()
         encoder = self._load_encoder()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             adapted = attach_adapter(encoder, self.base, architecture, self._towers, self.adapter)
+        if self.computation.checkpointing:
+            for tower in self._towers:
+                depth = frozen_depth(encoder, tower, self.adapter)
+                checkpoint_layers(encoder, find_layers(encoder, tower)[depth:])
         model = self._assemble(adapted, self._prefixes(encoder))
         self.begin_round(model, 1)
         return model
+
+    def load(self, path: Path, *, unit: str, on_bad_row: OnBadRow = "error") -> TaskData:
+        """See `Task`.
+
+        Raises:
+            DataError: The data or a row of them are unusable.
+        """
+        return self._from_records(self._read(path, unit=unit, on_bad_row=on_bad_row))
+
+    def load_pooled(
+        self, paths: Sequence[Path], *, unit: str, on_bad_row: OnBadRow = "error"
+    ) -> TaskData:
+        """See `Task`.
+
+        Raises:
+            DataError: The data or a row of them are unusable.
+        """
+        return self._from_records(
+            pool_records([self._read(path, unit=unit, on_bad_row=on_bad_row) for path in paths])
+        )
 
     def begin_round(self, model: nn.Module, round_number: int) -> Layout:
         """See `Task`."""
@@ -101,12 +132,18 @@ class AdapterTask(ABC, Generic[Settings]):
         text = json.dumps(self._description(), indent=2, ensure_ascii=False) + "\n"
         (folder / TASK_FILE).write_text(text, encoding="utf-8")
 
-    def open_adapter(self, folder: Path) -> AdaptedModel:
+    def open_adapter(self, folder: Path, *, head: Path | None = None) -> AdaptedModel:
         """See `Task`.
 
         Raises:
-            ModelError: The folder is not an adapter for this base model and task.
+            ModelError: The folder is not an adapter for this base model and task, or the head is
+                missing or not one of it.
         """
+        if self.adapter.personal_head and head is None:
+            raise ModelError(
+                "this adapter has no head: every site kept its own",
+                hint="Name one with --head: heads/RUN.safetensors in a site's folder.",
+            )
         try:
             description = json.loads((folder / TASK_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -119,8 +156,16 @@ class AdapterTask(ABC, Generic[Settings]):
             encoder, self.base, self.architecture, self._towers, self.adapter, folder
         )
         model = self._assemble(adapted, self._prefixes(encoder))
-        load_head(model, folder)
+        load_head(model, head or folder / HEAD_FILE)
         return model.eval()
+
+    @abstractmethod
+    def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:
+        """The records of a file or folder, with the columns that `_from_records` takes."""
+
+    @abstractmethod
+    def _from_records(self, records: Records) -> TaskData:
+        """Records ready to train on."""
 
     @abstractmethod
     def _assemble(
@@ -129,7 +174,7 @@ class AdapterTask(ABC, Generic[Settings]):
         """The task's model around an adapted encoder."""
 
     def _load_encoder(self) -> nn.Module:
-        return self.base.load_encoder()
+        return self.base.load_encoder(self.computation.dtype)
 
     def _identity(self) -> dict[str, Any]:
         """What an adapter must have been made with to be used here."""

@@ -87,6 +87,12 @@ class Task(Protocol):
         """Read and prepare local data."""
         ...
 
+    def load_pooled(
+        self, paths: Sequence[Path], *, unit: str, on_bad_row: Literal["error", "skip"] = "error"
+    ) -> TaskData:
+        """Several sites' data as if one had them all: for comparison, on public data."""
+        ...
+
     def load_inputs(self, path: Path) -> TaskData:
         """Read and prepare data to predict for, without what is to be predicted."""
         ...
@@ -113,8 +119,8 @@ class Task(Protocol):
         """Write the adapter in PEFT's form, and whatever the task needs besides."""
         ...
 
-    def open_adapter(self, folder: Path) -> nn.Module:
-        """Open what `save_adapter` wrote, for inference."""
+    def open_adapter(self, folder: Path, *, head: Path | None = None) -> nn.Module:
+        """Open what `save_adapter` wrote, for inference; with a site's own head where one is."""
         ...
 
 

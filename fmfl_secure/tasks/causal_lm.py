@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fmfl_secure.data import read_records, text_field
+from fmfl_secure.data import OnBadRow, Records, read_records, text_field
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.adapted import AdaptedModel
 from fmfl_secure.models.architectures import Modality, text_positions
@@ -41,20 +41,15 @@ class CausalLM(AdapterTask[CausalLMSection]):
     weight depend on the others' lengths. Where both do not fit, the prompt's beginning is cut.
     """
 
-    def load(
-        self, path: Path, *, unit: str, on_bad_row: Literal["error", "skip"] = "error"
-    ) -> TaskData:
-        """See `Task`.
-
-        Raises:
-            DataError: The file or a row of it is unusable.
-        """
+    def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:
         settings = self.settings
         fields = [
             text_field("prompt_column", (settings.prompt_column,)),
             text_field("response_column", (settings.response_column,)),
         ]
-        records = read_records(path, fields, unit=unit, on_bad_row=on_bad_row)
+        return read_records(path, fields, unit=unit, on_bad_row=on_bad_row)
+
+    def _from_records(self, records: Records) -> TaskData:
         prompts, responses = records.columns
         return self._prepare(prompts, responses, records.units)
 
@@ -176,7 +171,7 @@ class CausalLM(AdapterTask[CausalLMSection]):
         return ids
 
     def _load_encoder(self) -> nn.Module:
-        return self.base.load_language_model()
+        return self.base.load_language_model(self.computation.dtype)
 
     def _facts(self) -> dict[str, Any]:
         return {"template": self.settings.template}

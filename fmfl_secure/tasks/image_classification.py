@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fmfl_secure.data import (
+    OnBadRow,
     Records,
     image_field,
     label_field,
@@ -33,23 +34,17 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
 
     _features = "first token or the tower's embedding, unit L2 norm"
 
-    def load(
-        self, path: Path, *, unit: str, on_bad_row: Literal["error", "skip"] = "error"
-    ) -> TaskData:
-        """See `Task`; a folder has a subfolder for each label, a table two columns.
-
-        Raises:
-            DataError: The data or a row of them are unusable.
-        """
-        records: Records
+    def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:
+        """A folder has a subfolder for each label, a table two columns."""
         if path.is_dir():
-            records = read_image_folder(path, labels=self.labels, unit=unit, on_bad_row=on_bad_row)
-        else:
-            fields = [
-                self._image_field(path),
-                label_field("label_column", self.settings.label_column, self.labels),
-            ]
-            records = read_records(path, fields, unit=unit, on_bad_row=on_bad_row)
+            return read_image_folder(path, labels=self.labels, unit=unit, on_bad_row=on_bad_row)
+        fields = [
+            self._image_field(path),
+            label_field("label_column", self.settings.label_column, self.labels),
+        ]
+        return read_records(path, fields, unit=unit, on_bad_row=on_bad_row)
+
+    def _from_records(self, records: Records) -> TaskData:
         images, labels = records.columns
         return self._prepare(images, self._indices(labels), records.units)
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from fmfl_secure.data import image_field, read_records, text_field
+from fmfl_secure.data import OnBadRow, Records, image_field, read_records, text_field
 from fmfl_secure.models.architectures import Modality, feature_width
 from fmfl_secure.models.batches import PairBatch
 from fmfl_secure.models.prefix import FrozenPrefix
@@ -29,19 +29,14 @@ from fmfl_secure.tasks.texts import pad, padding_id
 class ImageText(PairTask[ImageTextSection]):
     """The task; see `AdapterTask`."""
 
-    def load(
-        self, path: Path, *, unit: str, on_bad_row: Literal["error", "skip"] = "error"
-    ) -> TaskData:
-        """See `Task`.
-
-        Raises:
-            DataError: The file or a row of it is unusable.
-        """
+    def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:
         fields = [
             image_field("image_column", self.settings.image_column, path.parent),
             text_field("text_column", (self.settings.text_column,)),
         ]
-        records = read_records(path, fields, unit=unit, on_bad_row=on_bad_row)
+        return read_records(path, fields, unit=unit, on_bad_row=on_bad_row)
+
+    def _from_records(self, records: Records) -> TaskData:
         images, texts = records.columns
         return self.prepare_pairs(images, texts, self._own_anchor(texts), records.units)
 
@@ -153,7 +148,7 @@ class ImageText(PairTask[ImageTextSection]):
         """Embeddings of the anchors by the base model as it is; shape (anchors, width)."""
         if not self.settings.anchors:
             return torch.zeros(0, width)
-        model: Any = self.base.load_encoder().eval()
+        model: Any = self._load_encoder().eval()
         padding = padding_id(self.base.load_tokenizer())
         input_ids, mask = pad(self.tokenize(self.settings.anchors), padding)
         with torch.no_grad():

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from torch import nn
 
-from fmfl_secure.data import image_field, label_field, read_records, text_field
+from fmfl_secure.data import OnBadRow, Records, image_field, label_field, read_records, text_field
 from fmfl_secure.models.architectures import Modality, feature_width
 from fmfl_secure.models.classifiers import PairClassifier
 from fmfl_secure.models.prefix import FrozenPrefix
@@ -26,19 +26,14 @@ class ImageTextClassification(
 
     _features = "embeddings of image and text, unit L2 norm each"
 
-    def load(
-        self, path: Path, *, unit: str, on_bad_row: Literal["error", "skip"] = "error"
-    ) -> TaskData:
-        """See `Task`.
-
-        Raises:
-            DataError: The file or a row of it is unusable.
-        """
+    def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:
         fields = [
             *self._pair_fields(path),
             label_field("label_column", self.settings.label_column, self.labels),
         ]
-        records = read_records(path, fields, unit=unit, on_bad_row=on_bad_row)
+        return read_records(path, fields, unit=unit, on_bad_row=on_bad_row)
+
+    def _from_records(self, records: Records) -> TaskData:
         images, texts, labels = records.columns
         return self.prepare_pairs(images, texts, self._indices(labels), records.units)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fmfl_secure.models.adapters import AdapterSpec
 from fmfl_secure.models.base import BaseModel
+from fmfl_secure.models.computation import EXACT, Computation
 from fmfl_secure.task_settings import (
     CausalLMSection,
     ImageClassificationSection,
@@ -29,6 +30,7 @@ def make_task(
     adapter: AdapterSpec,
     max_length: int,
     cache_bytes: int,
+    computation: Computation = EXACT,
 ) -> Task:
     """The task of these settings.
 
@@ -38,17 +40,24 @@ def make_task(
         adapter: Which adapter, where.
         max_length: Tokens kept of a text.
         cache_bytes: Memory a data set may use to keep outputs of frozen layers.
+        computation: How the model is computed.
     """
     match settings:
         case TextClassificationSection():
-            return TextClassification(base, adapter, settings, max_length, cache_bytes)
+            return TextClassification(base, adapter, settings, max_length, cache_bytes, computation)
         case TokenClassificationSection():
-            return TokenClassification(base, adapter, settings, max_length, cache_bytes)
+            return TokenClassification(
+                base, adapter, settings, max_length, cache_bytes, computation
+            )
         case CausalLMSection():
-            return CausalLM(base, adapter, settings, max_length, cache_bytes)
+            return CausalLM(base, adapter, settings, max_length, cache_bytes, computation)
         case ImageClassificationSection():
-            return ImageClassification(base, adapter, settings, max_length, cache_bytes)
+            return ImageClassification(
+                base, adapter, settings, max_length, cache_bytes, computation
+            )
         case ImageTextSection():
-            return ImageText(base, adapter, settings, max_length, cache_bytes)
+            return ImageText(base, adapter, settings, max_length, cache_bytes, computation)
         case ImageTextClassificationSection():
-            return ImageTextClassification(base, adapter, settings, max_length, cache_bytes)
+            return ImageTextClassification(
+                base, adapter, settings, max_length, cache_bytes, computation
+            )

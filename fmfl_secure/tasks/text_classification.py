@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fmfl_secure.data import read_records, read_text_dataset, text_field
+from fmfl_secure.data import OnBadRow, Records, label_field, read_records, text_field
 from fmfl_secure.models.architectures import Modality, feature_width
 from fmfl_secure.models.batches import TextBatch
 from fmfl_secure.models.classifiers import TextClassifier
@@ -34,23 +33,16 @@ class TextClassification(ClassificationTask[TextClassificationSection]):
 
     _features = "mean over own tokens, unit L2 norm"
 
-    def load(
-        self, path: Path, *, unit: str, on_bad_row: Literal["error", "skip"] = "error"
-    ) -> TaskData:
-        """See `Task`.
+    def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:
+        fields = [
+            text_field("text_columns", self.settings.text_columns),
+            label_field("label_column", self.settings.label_column, self.labels),
+        ]
+        return read_records(path, fields, unit=unit, on_bad_row=on_bad_row)
 
-        Raises:
-            DataError: The file or a row of it is unusable.
-        """
-        dataset = read_text_dataset(
-            path,
-            text_column=self.settings.text_columns,
-            label_column=self.settings.label_column,
-            labels=self.labels,
-            unit=unit,
-            on_bad_row=on_bad_row,
-        )
-        return self._prepare(dataset.texts, dataset.labels, dataset.units)
+    def _from_records(self, records: Records) -> TaskData:
+        texts, labels = records.columns
+        return self._prepare(texts, self._indices(labels), records.units)
 
     def load_inputs(self, path: Path) -> TaskData:
         """See `Task`.

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fmfl_secure.data import check_equally_many, read_records, tags_field, words_field
+from fmfl_secure.data import (
+    OnBadRow,
+    Records,
+    check_equally_many,
+    read_records,
+    tags_field,
+    words_field,
+)
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.architectures import Modality, feature_width
 from fmfl_secure.models.batches import TextBatch
@@ -39,21 +46,16 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
     count as predicted `O`.
     """
 
-    def load(
-        self, path: Path, *, unit: str, on_bad_row: Literal["error", "skip"] = "error"
-    ) -> TaskData:
-        """See `Task`.
-
-        Raises:
-            DataError: The file or a row of it is unusable.
-        """
-        records = read_records(
+    def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:
+        return read_records(
             path,
             [self._words_field, tags_field("tags_column", self.settings.tags_column, self._tags)],
             unit=unit,
             on_bad_row=on_bad_row,
             check=check_equally_many,
         )
+
+    def _from_records(self, records: Records) -> TaskData:
         words, tags = records.columns
         return self._prepare(words, tags, records.units)
 

@@ -15,13 +15,17 @@ from dp_accounting.rdp import RdpAccountant
 from support import Quiet, make_federation
 from transformers import AutoModel
 
-from aggregation import AggregationError, PublicIdentity
+import fmfl_secure.site
+from aggregation import AggregationError, PublicIdentity, dequantize
+from fmfl_secure.config import load_federation
 from fmfl_secure.coordinator import Coordinator
 from fmfl_secure.engines.local import LocalEngine
-from fmfl_secure.errors import RunError
+from fmfl_secure.errors import ConfigError, RunError
 from fmfl_secure.evaluation import evaluate_run
+from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.record import decode_record
 from fmfl_secure.results import write_results
+from fmfl_secure.server_step import ServerStep
 from fmfl_secure.site import Site
 from fmfl_secure.statement import verify_statement
 from privacy import Ledger
@@ -242,3 +246,46 @@ def test_a_site_s_statement_verifies_and_an_altered_one_does_not(finished) -> No
             verify_statement(identity, altered, site.statement_signature)
         with pytest.raises(AggregationError):
             verify_statement(identity, site.statement, "not a signature")
+
+
+def test_sites_weigh_in_public_powers_of_two(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_federation(
+        tmp_path, tiny_model, sites=4, rounds=1, federation='weights = "population"'
+    )
+    text = path.read_text()
+    last = text.rindex("population = 40")
+    path.write_text(text[:last] + "population = 20" + text[last + len("population = 40") :])
+    weights: list[float] = []
+    updates: list[np.ndarray] = []
+    totals: list[np.ndarray] = []
+    train, apply = fmfl_secure.site.train_locally, ServerStep.apply
+
+    def training(*arguments, **named):
+        weights.append(named["weight"])
+        updates.append(train(*arguments, **named))
+        return updates[-1]
+
+    def applying(self, model, layout, grid, adapter, total, cohort):
+        totals.append(total)
+        set_adapter_tensors(model, load_adapter_bytes(adapter))
+        before = layout.flatten(model)
+        after = apply(self, model, layout, grid, adapter, total, cohort)
+        moved = layout.flatten(model) - before
+        assert np.allclose(moved, dequantize(total, grid, 3.5), atol=1e-7)
+        return after
+
+    monkeypatch.setattr("fmfl_secure.site.train_locally", training)
+    monkeypatch.setattr(ServerStep, "apply", applying)
+    record = LocalEngine(path, tmp_path / "run", resume=False, observer=Quiet()).run()
+    assert record.status == "finished"
+    assert weights == [1.0, 1.0, 1.0, 0.5]
+    assert np.array_equal(totals[0], np.sum([u.astype(np.int64) for u in updates], axis=0))
+
+
+def test_sites_of_very_different_weight_are_too_few(tmp_path: Path, tiny_model: Path) -> None:
+    path = make_federation(tmp_path, tiny_model, federation='weights = "population"')
+    path.write_text(path.read_text().replace("population = 40", "population = 10", 1))
+    with pytest.raises(ConfigError, match=r"worth 2\.45 equal ones"):
+        load_federation(path)

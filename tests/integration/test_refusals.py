@@ -424,6 +424,26 @@ def test_a_plan_of_other_terms_is_refused_before_data_are_read(
     assert set(map(tuple, trained(folder).values())) == {()}
 
 
+def test_a_plan_of_other_weights_is_refused_before_data_are_read(
+    federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = federation(4)
+    shutil.rmtree(folder / "data")
+    original = aggregation.Coordinator.plan
+
+    def plan(self, terms):
+        first, *rest = terms.members
+        lighter = (msgspec.structs.replace(first, weight=0.5), *rest)
+        return original(self, msgspec.structs.replace(terms, members=lighter))
+
+    monkeypatch.setattr(aggregation.Coordinator, "plan", plan)
+    outcome = refused(folder, RunError, "0 sites are left")
+    assert {reason.partition(": ")[2] for _, reason in outcome.observer.refused.values()} == {
+        "the plan's weights is not the one agreed here"
+    }
+    assert set(map(tuple, trained(folder).values())) == {()}
+
+
 # Messages damaged on their way.
 
 

@@ -27,8 +27,19 @@ from fmfl_secure.errors import ConfigError
 from privacy import SitePolicy
 
 FEDERATION: dict[str, Any] = {
-    "federation": {"name": "pilot", "rounds": 3, "min_sites": 3, "seed": 5},
-    "model": {"base": "models/bert", "digest": "sha256:" + "a" * 64, "max_length": 64},
+    "federation": {
+        "name": "pilot",
+        "rounds": 3,
+        "min_sites": 3,
+        "seed": 5,
+        "weights": "equal",
+    },
+    "model": {
+        "base": "models/bert",
+        "digest": "sha256:" + "a" * 64,
+        "dtype": "float32",
+        "max_length": 64,
+    },
     "task": {
         "kind": "text-classification",
         "text_columns": ["note", "text"],
@@ -45,6 +56,7 @@ FEDERATION: dict[str, Any] = {
         "last_layers": 1,
         "target_modules": ["query"],
         "virtual_tokens": 4,
+        "personal_head": False,
     },
     "privacy": {
         "noise": "local",
@@ -62,10 +74,12 @@ FEDERATION: dict[str, Any] = {
         "optimizer": "sgd",
         "learning_rate": 0.01,
         "head_learning_rate": 0.2,
+        "proximal": 0.01,
         "server_optimizer": "momentum",
         "server_learning_rate": 0.5,
         "physical_batch_size": 16,
         "cache_mib": 8,
+        "checkpointing": True,
     },
     "aggregation": {"suite": "ckks-collective", "bits": 12, "custodians": ["board"]},
     "evaluation": {"data": "holdout.csv", "visibility": "public"},
@@ -82,9 +96,11 @@ OTHERS: dict[str, Any] = {
     "federation.rounds": 4,
     "federation.min_sites": 4,
     "federation.seed": 6,
+    "federation.weights": "population",
     "model.base": "models/roberta",
     "model.digest": "sha256:" + "b" * 64,
     "model.max_length": 65,
+    "model.dtype": "bfloat16",
     "task.text_columns": ["text", "note"],
     "task.label_column": "label",
     "task.labels": ["yes", "no"],
@@ -110,10 +126,12 @@ OTHERS: dict[str, Any] = {
     "training.optimizer": "adam",
     "training.learning_rate": 0.02,
     "training.head_learning_rate": 0.1,
+    "training.proximal": 0.0,
     "training.server_optimizer": "adam",
     "training.server_learning_rate": 1.0,
     "training.physical_batch_size": 17,
     "training.cache_mib": 0,
+    "training.checkpointing": False,
     "aggregation.bits": 16,
     "aggregation.custodians": ["board", "court"],
     "evaluation.data": "",
@@ -193,6 +211,7 @@ def test_a_setting_of_another_type_is_refused_with_its_place(key: str) -> None:
         ("model.digest", "a" * 64),
         ("model.digest", "sha256:" + "a" * 64 + "\n"),
         ("model.max_length", 1),
+        ("model.dtype", "float16"),
         ("task.kind", "regression"),
         ("task.text_columns", []),
         ("task.text_columns", [""]),
@@ -347,7 +366,9 @@ def test_the_tables_above_cover_every_setting() -> None:
     written = json.loads(encode_config(federation(FEDERATION)))
     assert places(written) == places(FEDERATION)
     ours = {k for k in OTHERS if not k.startswith("sites.")}
-    assert ours | ONLY_VALUE | {"evaluation.visibility"} == places(FEDERATION)
+    assert ours | ONLY_VALUE | {"evaluation.visibility", "adapter.personal_head"} == places(
+        FEDERATION
+    )
 
 
 @pytest.mark.parametrize("place", OTHERS)
@@ -489,3 +510,28 @@ def test_what_distributed_noise_does_not_go_with_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         federation(changed(distributed(), place, value))
+
+
+def test_weights_are_coarse_public_powers_of_two():
+    data = changed(FEDERATION, "federation.weights", "population")
+    populations = [1000, 999, 500, 260, 130, 3]
+    data["sites"] = [{"name": f"s{n}", "population": p} for n, p in enumerate(populations)]
+    config = convert_config(data, FederationConfig, source="test")
+    weights = [config.weight_of(f"s{n}") for n in range(len(populations))]
+    assert weights == [1.0, 0.5, 0.5, 0.25, 0.125, 0.125]
+    with pytest.raises(ConfigError, match="not among the sites"):
+        config.weight_of("stranger")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("federation.weights", "population"), ("training.proximal", 0.1)]
+)
+def test_what_needs_several_steps_of_a_site_is_refused_with_distributed_noise(key, value):
+    data = changed(FEDERATION, "training.server_optimizer", "average")
+    data = changed(data, "training.server_learning_rate", 1.0)
+    data = changed(changed(data, "training.proximal", 0.0), key, value)
+    convert_config(data, FederationConfig, source="test")
+    data = changed(data, "privacy.noise", "distributed")
+    data = changed(data, "privacy.steps_per_round", 1)
+    with pytest.raises(ConfigError, match="is for local noise"):
+        convert_config(data, FederationConfig, source="test")

@@ -13,7 +13,7 @@ from torch import nn
 
 from fmfl_secure.config import TrainingSection, load_federation
 from fmfl_secure.errors import ModelError
-from fmfl_secure.local_training import build_optimizer, train_locally
+from fmfl_secure.local_training import build_optimizer, pull_back, train_locally
 from fmfl_secure.models import Layout
 from fmfl_secure.models.adapters import adapter_bytes
 from fmfl_secure.plain_training import poisson_steps, train_plain
@@ -192,3 +192,52 @@ def test_a_step_that_fails_its_checks_gives_no_update(local) -> None:
             rank=config.adapter.rank,
             quantization=quantization(config, Layout.of(model), Layout.of(model).size),
         )
+
+
+def test_fedprox_pulls_a_site_s_steps_back_to_where_they_began() -> None:
+    model = nn.Linear(2, 1, bias=False)
+    nn.init.ones_(model.weight)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    pull_back(optimizer, 0.4)
+    for expected in (0.5, 0.5 - 0.5 * (1.0 + 0.4 * -0.5)):
+        model.weight.grad = torch.ones_like(model.weight)
+        optimizer.step()
+        assert model.weight[0].tolist() == pytest.approx([expected, expected])
+
+
+def test_fedprox_acts_on_gradients_that_have_their_noise(tmp_path: Path, tiny_model: Path) -> None:
+    """A pull so strong that nothing else matters leaves the update at nearly zero."""
+    federation = make_federation(tmp_path, tiny_model, epsilon=0.5, privacy="delta = 1e-4")
+    config = load_federation(federation)
+    task = build_task(config, relative_to=tmp_path)
+    model = task.build_model(seed=1)
+    layout = task.begin_round(model, 1)
+    start, data = adapter_bytes(model), task.load(tmp_path / "data/site-1.csv", unit="record")
+    sizes = {}
+    for strength in (0.0, 1.0):
+        training = msgspec.structs.replace(
+            config.training,
+            optimizer="sgd",
+            learning_rate=1.0,
+            head_learning_rate=1.0,
+            proximal=strength,
+        )
+        settings = msgspec.structs.replace(
+            config,
+            training=training,
+            privacy=msgspec.structs.replace(config.privacy, steps_per_round=12),
+        )
+        update = train_locally(
+            model,
+            start,
+            data,
+            config=settings,
+            task=task,
+            plan=privacy_plan(settings, settings.sites[0]),
+            layout=layout,
+            rank=2,
+            quantization=quantization(settings, layout, layout.size),
+        )
+        sizes[strength] = float(np.linalg.norm(update))
+    # With mu = 1 and rate 1 every step starts over: one step's noise is left of twelve.
+    assert 2.0 < sizes[0.0] / sizes[1.0] < 6.0

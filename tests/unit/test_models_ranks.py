@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -76,11 +74,10 @@ def test_a_mean_is_over_the_sites_that_train_a_value(tiny_model: Path, tmp_path:
     generator = np.random.default_rng(1)
     updates = [generator.normal(0, 1e-4, layout.size) * rank_mask(layout, r) for r in ranks]
     total = np.sum([quantize(update, grid).astype(np.int64) for update in updates], axis=0)
-    plan: Any = SimpleNamespace(quantization=grid)
     before = layout.flatten(model)
     start = adapter_bytes(model)
     cohort = [site.name for site in sites]
-    ServerStep(config).apply(model, layout, plan, start, total, cohort)
+    ServerStep(config).apply(model, layout, grid, start, total, cohort)
     moved = layout.flatten(model) - before
     counts = np.sum([rank_mask(layout, rank) for rank in ranks], axis=0)
     assert set(counts) == {1.0, 2.0, 3.0}

@@ -1,0 +1,121 @@
+"""The rows of a comparison, each a change of the federation's own settings.
+
+Every arm takes as many optimizer steps, at the same sample rate, clipping bound and learning
+rates, and every private one is calibrated to the same epsilon and delta. None pays for repeats.
+
+    pooled        one party has all data: one optimizer, one noise
+    distributed   the sites' noise adds up to one noise; one step a round, optimizer at the server
+    local         every site's update has noise of its own; several steps a round
+    alone         every site by itself; the mean over the sites is reported
+    probe         the adapter left out: a linear head on the frozen base model
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+import msgspec
+
+from fmfl_secure.config import FederationConfig, SiteEntry, TrainingSection
+
+Parties = Literal["together", "alone", "pooled"]
+
+POOLED = "pooled"  # the name of the one party that has all data
+
+_UNLIMITED = 1e9  # what other sites may learn is reported of the arm, and limits nothing here
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One row of the table.
+
+    Attributes:
+        title: In words.
+        noise: Where noise comes from.
+        parties: Who trains: the federation, each site by itself, or one party with all data.
+        probe: Whether the adapter is left out.
+    """
+
+    title: str
+    noise: Literal["local", "distributed", "none"]
+    parties: Parties = "together"
+    probe: bool = False
+
+    @property
+    def private(self) -> bool:
+        """Whether it has a privacy target."""
+        return self.noise != "none"
+
+    def settings(
+        self, config: FederationConfig, *, steps_per_round: int, epsilon: float, seed: int
+    ) -> FederationConfig:
+        """The federation's settings with this arm's changes.
+
+        Args:
+            config: The federation's own.
+            steps_per_round: Of arms that take several; the number of steps is the settings' own.
+            epsilon: The privacy target.
+            seed: Of the adapter's initial values.
+
+        Raises:
+            ValueError: They do not go together.
+        """
+        privacy, federation = config.privacy, config.federation
+        steps = federation.rounds * privacy.steps_per_round
+        at_once = {"distributed": 1}.get(self.noise, steps_per_round)
+        if self.parties == "pooled":
+            at_once = steps
+        rounds = max(1, round(steps / at_once))
+        replace = msgspec.structs.replace
+        one = self.parties == "pooled"
+        plain = one or self.noise == "distributed"
+        return replace(
+            config,
+            federation=replace(
+                federation,
+                rounds=rounds,
+                seed=seed,
+                min_sites=1 if one else federation.min_sites,
+                weights="equal" if plain else federation.weights,
+            ),
+            adapter=replace(config.adapter, kind="head") if self.probe else config.adapter,
+            privacy=replace(
+                privacy,
+                noise=self.noise,
+                epsilon=epsilon,
+                steps_per_round=at_once,
+                repeats=0,
+                insider_epsilon=_UNLIMITED if self.noise == "distributed" else 0.0,
+            ),
+            training=_one_step_or_party(config.training) if plain else config.training,
+            sites=_pooled(config) if one else config.sites,
+        )
+
+
+def _one_step_or_party(training: TrainingSection) -> TrainingSection:
+    """Without what only means something between several steps of several sites."""
+    return msgspec.structs.replace(
+        training, server_optimizer="average", server_learning_rate=1.0, proximal=0.0
+    )
+
+
+def _pooled(config: FederationConfig) -> tuple[SiteEntry, ...]:
+    population = sum(site.population for site in config.sites)
+    return (SiteEntry(name=POOLED, population=population),)
+
+
+ARMS = MappingProxyType(
+    {
+        "probe": Arm("probe, not private", "none", probe=True),
+        "probe-private": Arm("probe, private (local noise)", "local", probe=True),
+        "alone": Arm("each site alone, private", "local", parties="alone"),
+        "federated": Arm("federated, not private", "none"),
+        "local": Arm("federated, private: local noise", "local"),
+        "distributed": Arm("federated, private: distributed noise", "distributed"),
+        "pooled": Arm("pooled, private", "local", parties="pooled"),
+    }
+)
+"""By the name that `--only` takes, in the order of the table. Before them comes the majority
+class, or for tasks without classes the model before any training."""

@@ -1,0 +1,78 @@
+"""All rounds of one arm, in one process and in the clear.
+
+Training, quantisation and the server's step are the product's own. Sums are added up as integers,
+which is what secure aggregation releases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from torch import nn
+
+from fmfl_secure.config import FederationConfig
+from fmfl_secure.local_training import train_locally
+from fmfl_secure.models.adapters import (
+    adapter_bytes,
+    load_adapter_bytes,
+    set_adapter_tensors,
+)
+from fmfl_secure.planning import largest_layout, quantization, site_plan
+from fmfl_secure.server_step import ServerStep
+from fmfl_secure.tasks import Task, TaskData
+
+OnRound = Callable[[int], None]
+"""Told how many rounds are over."""
+
+
+def simulate(
+    config: FederationConfig,
+    task: Task,
+    data: Mapping[str, TaskData],
+    *,
+    on_round: OnRound | None = None,
+) -> nn.Module:
+    """Train a federation of the parties whose data are given.
+
+    Args:
+        config: The arm's settings.
+        task: The task that they describe.
+        data: By party. A party of the settings that is missing here takes no part.
+        on_round: Told about progress.
+
+    Returns:
+        The model with the final adapter.
+
+    Raises:
+        PlanError: No noise meets the settings' target.
+        PrivacyError: A private step failed its checks.
+    """
+    model = task.build_model(seed=config.federation.seed)
+    size = largest_layout(task, model).size
+    parties = [entry for entry in config.sites if entry.name in data]
+    plans = {entry.name: site_plan(config, entry, size) for entry in parties}
+    adapter, server = adapter_bytes(model), ServerStep(config)
+    for round_number in range(1, config.federation.rounds + 1):
+        layout = task.begin_round(model, round_number)
+        grid = quantization(config, layout, size)
+        total = np.zeros(layout.size, dtype=np.int64)
+        for entry in parties:
+            total += train_locally(
+                model,
+                adapter,
+                data[entry.name],
+                config=config,
+                task=task,
+                plan=plans[entry.name],
+                layout=layout,
+                rank=config.rank_of(entry.name),
+                quantization=grid,
+                weight=config.weight_of(entry.name),
+            )
+        cohort = [entry.name for entry in parties]
+        adapter = server.apply(model, layout, grid, adapter, total, cohort)
+        if on_round is not None:
+            on_round(round_number)
+    set_adapter_tensors(model, load_adapter_bytes(adapter))
+    return model

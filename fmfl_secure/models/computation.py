@@ -1,0 +1,55 @@
+"""How a model is computed: memory and speed, and never what is trained or what is private."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from fmfl_secure.errors import ModelError
+from fmfl_secure.settings import WeightType
+
+_NEEDS_FLOAT32: Mapping[str, str] = MappingProxyType(
+    {
+        "full": "it trains the weights themselves, where small steps would be lost in rounding",
+        "bitfit": "the biases it trains are in one layer with weights of another type",
+        "prefix": "PEFT rounds the keys and values it learns to the type of the base model",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Computation:
+    """The choices, which parties of a run share but for the device.
+
+    Attributes:
+        dtype: What the base model's frozen weights are kept in. Adapters, heads, activations and
+            gradients are float32 either way.
+        checkpointing: Compute the activations of adapted layers twice instead of keeping them.
+    """
+
+    dtype: WeightType = "float32"
+    checkpointing: bool = False
+
+    def require_possible(self, adapter: str) -> None:
+        """Return if an adapter of this kind can be trained so.
+
+        Raises:
+            ModelError: It cannot; says why.
+        """
+        if self.dtype != "float32" and adapter in _NEEDS_FLOAT32:
+            raise ModelError(
+                f"adapter {adapter!r} does not go with model.dtype = {self.dtype!r}: "
+                f"{_NEEDS_FLOAT32[adapter]}",
+                hint="Use model.dtype = 'float32', or lora, ffa-lora, rolora, ia3 or norms.",
+            )
+        if self.checkpointing and adapter == "prefix":
+            raise ModelError(
+                "adapter 'prefix' does not go with training.checkpointing: its keys and values "
+                "come from outside the layers that are computed again",
+                hint="Set training.checkpointing = false, or use prompt.",
+            )
+
+
+EXACT = Computation()
+"""Everything in float32, nothing traded for memory."""
