@@ -55,7 +55,12 @@ class Custodian(Gatekeeper[_Attempt]):
         return self._announce(plan_message)
 
     def approve(
-        self, cohort_message: bytes, opening_list: bytes, exchanges: Iterable[bytes] = ()
+        self,
+        cohort_message: bytes,
+        opening_list: bytes,
+        exchanges: Iterable[bytes] = (),
+        *,
+        plan_message: bytes | None = None,
     ) -> bytes:
         """Hand out the sum of this custodian's streams (step 6).
 
@@ -63,6 +68,7 @@ class Custodian(Gatekeeper[_Attempt]):
             cohort_message: The fixed cohort.
             opening_list: The decryptor's confirmation of the aggregator's list.
             exchanges: In a hybrid plan, every site's exchange message.
+            plan_message: The plan; needed only to have a stored approval repeated after a restart.
 
         Returns:
             The signed approval, for the decryptor.
@@ -72,15 +78,19 @@ class Custodian(Gatekeeper[_Attempt]):
             ReplayError: The round was approved for other uploads.
             RefusedError: Something does not hold.
         """
-        attempt = self._need(self._find(cohort_message))
-        cohort = self._admit(cohort_message, attempt)
-        position = cohort.round.plan.custodians.index(self.public)
-        if cohort.custodians[position].key != attempt.key.public:
-            raise CohortError("the cohort does not carry this custodian's ready message")
+        attempt = self._find(cohort_message)
+        if attempt is None and plan_message is not None:
+            cohort = self._admit(cohort_message, self._read_plan(plan_message))
+        else:
+            cohort = self._admit(cohort_message, self._need(attempt))
         _, listed = protocol.read_opening_list(cohort, opening_list)
         stored = self._repeat(cohort, listed)
         if stored is not None:
             return stored
+        attempt = self._need(attempt)
+        position = cohort.round.plan.custodians.index(self.public)
+        if cohort.custodians[position].key != attempt.key.public:
+            raise CohortError("the cohort does not carry this custodian's ready message")
         streams = self._streams(cohort, attempt.key, position, exchanges)
         return self._speak(cohort.round, Approval(cohort.transcript, listed, streams))
 

@@ -98,6 +98,16 @@ class Gatekeeper(ABC, Generic[A]):
         """This party's identity."""
         return self._identity.public
 
+    def has_spoken(self, plan_message: bytes) -> bool:
+        """Whether this party gave its word in a plan's round, in this process or an earlier one.
+
+        Raises:
+            RefusedError: The plan does not hold.
+            JournalError: The record cannot be read.
+        """
+        slot = self._read_plan(plan_message).round_key(self.public)
+        return self._journal.lookup(self.SPOKEN, slot) is not None
+
     def close(self) -> None:
         """Destroy every key; attempts under way end unopened."""
         for attempt in self._attempts.values():

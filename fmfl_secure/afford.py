@@ -8,9 +8,11 @@ import msgspec
 
 from fmfl_secure.config import FederationConfig, SiteConfig
 from fmfl_secure.errors import ConfigError
-from fmfl_secure.planning import privacy_plan
-from privacy import AffordableRun, Budget, Dataset, Sampler, affordable_runs
-from privacy.affordability import MAX_ROUNDS
+from fmfl_secure.planning import site_plan
+from privacy import AffordableRun, Budget, Dataset, GrantStatus, Sampler, affordable_runs
+from privacy.affordability import MAX_ROUNDS, RunKind
+from privacy.distributed import DistributedPlan
+from privacy.share_runs import ShareRuns
 
 ROUNDS = (1, 2, 5, 10, 20, 50, 100)  # what is asked for where nothing else is
 
@@ -24,12 +26,17 @@ class GrantLeft(msgspec.Struct, frozen=True):
         delta: Granted.
         epsilon_left: Granted less charged. Runs compose better than epsilons add, so a run of
             more than this may fit.
+        insider_epsilon: Granted against all other sites together, where shares of distributed
+            noise are permitted.
+        insider_epsilon_left: That less charged.
     """
 
     grant: int
     epsilon: float
     delta: float
     epsilon_left: float
+    insider_epsilon: float | None = None
+    insider_epsilon_left: float | None = None
 
 
 class AtNoise(msgspec.Struct, frozen=True):
@@ -52,12 +59,15 @@ class Planned(msgspec.Struct, frozen=True):
         rounds: Trainings it reserves, repeats included.
         noise_multiplier: Of that calibration.
         fits: Whether the ledger would admit it.
+        insider_epsilon: With distributed noise, what it costs against all other sites together,
+            in whole tenths.
     """
 
     epsilon: float
     rounds: int
     noise_multiplier: float
     fits: bool
+    insider_epsilon: float | None = None
 
 
 class Affordable(msgspec.Struct, frozen=True):
@@ -91,7 +101,7 @@ class Affordable(msgspec.Struct, frozen=True):
 def affordable(
     budget: Budget,
     *,
-    sampler: Sampler,
+    sampler: RunKind,
     delta: float | None = None,
     rounds: Iterable[int] = ROUNDS,
     noise_multiplier: float | None = None,
@@ -101,7 +111,7 @@ def affordable(
 
     Args:
         budget: The ledger's state.
-        sampler: How the runs sample.
+        sampler: What kind of runs.
         delta: At which their epsilons are stated; None takes the first grant's.
         rounds: Lengths of runs asked for, in trainings.
         noise_multiplier: Asks how many rounds fit at this noise, too.
@@ -123,10 +133,7 @@ def affordable(
     return Affordable(
         population=budget.population,
         unit=budget.unit,
-        grants=tuple(
-            GrantLeft(s.grant.number, s.grant.epsilon, s.grant.delta, s.epsilon_left)
-            for s in budget.status()
-        ),
+        grants=tuple(_left(status) for status in budget.status()),
         dataset=dataset.name if dataset is not None and dataset.cap is not None else None,
         sample_rate=sampler.sample_rate,
         steps_per_round=sampler.steps_per_round,
@@ -142,6 +149,7 @@ def affordable_for(
     config: FederationConfig,
     site: SiteConfig | None,
     *,
+    size: int = 1,
     rounds: Iterable[int] = ROUNDS,
 ) -> Affordable:
     """What a ledger would admit of runs that sample like a federation's, and of its own plan.
@@ -150,20 +158,31 @@ def affordable_for(
         budget: The ledger's state.
         config: The federation's settings.
         site: The site's own, whose data set may have a budget of its own.
+        size: Trained parameters of the round that trains most, d; matters with distributed noise.
         rounds: Lengths of runs asked for, besides the plan's, in trainings.
 
     Raises:
         ConfigError: The settings are of another unit than the ledger, or add no noise.
         PlanError: The settings cannot be met.
     """
-    if config.privacy.noise == "none":
-        raise ConfigError("these settings add no noise: no budget affords that")
     if config.task.unit != budget.unit:
         raise ConfigError(
             f"the ledger's unit is {budget.unit!r}, the federation's {config.task.unit!r}"
         )
-    plan = privacy_plan(config, config.sites[0])  # the noise is the same at every site
-    sampler = Sampler(plan.sample_rate, plan.steps_per_round)
+    # The noise is the same at every site.
+    plan = site_plan(config, config.sites[0], size)
+    if plan is None:
+        raise ConfigError("these settings add no noise: no budget affords that")
+    sampler: RunKind
+    if isinstance(plan, DistributedPlan):
+        sampler, insider = ShareRuns(plan), plan.insider_epsilon()
+        if all(grant.insider_epsilon is None for grant in budget.grants):
+            raise ConfigError(
+                "no grant of this ledger permits shares of distributed noise",
+                hint="fmfl-secure ledger grant --insider-epsilon permits them.",
+            )
+    else:
+        sampler, insider = Sampler(plan.sample_rate, plan.steps_per_round), None
     trainings = plan.rounds + plan.repeats
     dataset = None if site is None else site.dataset
     found = affordable(
@@ -171,12 +190,33 @@ def affordable_for(
         sampler=sampler,
         delta=plan.delta,
         rounds={*rounds, trainings},
-        noise_multiplier=plan.noise_multiplier,
         dataset=dataset,
     )
-    fits = budget.headroom(dataset).admits(plan.round_event(), trainings)
-    planned = Planned(config.privacy.epsilon, trainings, plan.noise_multiplier, fits)
-    return msgspec.structs.replace(found, planned=planned)
+    headroom, event = budget.headroom(dataset), plan.round_event()
+    planned = Planned(
+        config.privacy.epsilon,
+        trainings,
+        plan.noise_multiplier,
+        headroom.admits(event, trainings),
+        insider,
+    )
+    at_noise = AtNoise(plan.noise_multiplier, headroom.rounds(event))
+    return msgspec.structs.replace(found, planned=planned, at_noise=at_noise)
+
+
+def _left(status: GrantStatus) -> GrantLeft:
+    grant, charged = status.grant, status.insider_epsilon_charged
+    insider_left = None
+    if grant.insider_epsilon is not None and charged is not None:
+        insider_left = max(0.0, grant.insider_epsilon - charged)
+    return GrantLeft(
+        grant.number,
+        grant.epsilon,
+        grant.delta,
+        status.epsilon_left,
+        grant.insider_epsilon,
+        insider_left,
+    )
 
 
 def in_words(rounds: int) -> str:

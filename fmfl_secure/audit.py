@@ -16,17 +16,19 @@ import torch
 from torch import nn
 
 from fmfl_secure import __version__
+from fmfl_secure.audit_claim import Against, claim_of
 from fmfl_secure.audit_record import FORMAT, AuditRecord, save_audit
 from fmfl_secure.config import FederationConfig, TrainingSection, decode_config, load_federation
 from fmfl_secure.errors import RunError
 from fmfl_secure.evaluation import open_run
-from fmfl_secure.planning import build_task, largest_layout, predict, privacy_plan
+from fmfl_secure.planning import build_task, largest_layout
 from fmfl_secure.results import write_results
 from fmfl_secure.run_store import RunStore, run_facts
 from fmfl_secure.tasks import Task
-from privacy import AuditError, PoissonSampledGaussian
+from privacy import AuditError
 from privacy.audit import DESIGN_FAULT, design_audit, evaluate, expected_bound
-from privacy.canaries import SyntheticRecords, observe_canaries
+from privacy.canaries import observe_canaries
+from privacy.canary_model import SyntheticRecords
 
 # Where a unit is a person, a canary has as many records as make the classical mistake, clipping
 # record by record, as gross as the noise that every audit is designed to catch.
@@ -41,6 +43,7 @@ def audit_settings(
     *,
     confidence: float = 0.95,
     canaries: int | None = None,
+    against: Against = "outsiders",
     on_step: OnStep | None = None,
 ) -> AuditRecord:
     """Audit what a `federation.toml` describes, before any run of it.
@@ -49,6 +52,7 @@ def audit_settings(
         federation: Path of `federation.toml`.
         confidence: Of the lower bound.
         canaries: How many; None lets the claim decide.
+        against: Whose view is audited, of the two that distributed noise is charged in.
         on_step: Told about progress.
 
     Raises:
@@ -57,9 +61,17 @@ def audit_settings(
         AuditError: There is no private claim, or it is too large to be refuted.
     """
     config = load_federation(federation)
-    _require_local_noise(config)
+    _require_noise(config)
     task = build_task(config, relative_to=federation.parent)
-    return _audit(config, task, run="", confidence=confidence, canaries=canaries, on_step=on_step)
+    return _audit(
+        config,
+        task,
+        run="",
+        confidence=confidence,
+        canaries=canaries,
+        against=against,
+        on_step=on_step,
+    )
 
 
 def audit_run(
@@ -68,6 +80,7 @@ def audit_run(
     base: Path | None = None,
     confidence: float = 0.95,
     canaries: int | None = None,
+    against: Against = "outsiders",
     on_step: OnStep | None = None,
 ) -> AuditRecord:
     """Audit what a run's stored settings describe; writes `audit.json` and the report anew.
@@ -77,6 +90,7 @@ def audit_run(
         base: The base model's folder; None finds it as the settings say.
         confidence: Of the lower bound.
         canaries: How many; None lets the claim decide.
+        against: Whose view is audited, of the two that distributed noise is charged in.
         on_step: Told about progress.
 
     Raises:
@@ -86,7 +100,7 @@ def audit_run(
     """
     store = RunStore(folder)
     config = decode_config(store.require("config"))
-    _require_local_noise(config)
+    _require_noise(config)
     task = open_run(folder, base=base).task
     used = run_facts(store).base_model_digest
     if task.base.digest != used:
@@ -96,23 +110,24 @@ def audit_run(
         )
     run = store.require("run").decode()
     record = _audit(
-        config, task, run=run, confidence=confidence, canaries=canaries, on_step=on_step
+        config,
+        task,
+        run=run,
+        confidence=confidence,
+        canaries=canaries,
+        against=against,
+        on_step=on_step,
     )
     save_audit(folder, record)
     write_results(folder)
     return record
 
 
-def _require_local_noise(config: FederationConfig) -> None:
+def _require_noise(config: FederationConfig) -> None:
     if config.privacy.noise == "none":
         raise AuditError(
             "these settings train without privacy: there is no epsilon to audit",
-            hint="Set privacy.noise = 'local'.",
-        )
-    if config.privacy.noise != "local":
-        raise AuditError(
-            f"this audit goes through training with local noise, and privacy.noise is "
-            f"{config.privacy.noise!r}"
+            hint="Set privacy.noise = 'local' or 'distributed'.",
         )
 
 
@@ -123,22 +138,17 @@ def _audit(
     run: str,
     confidence: float,
     canaries: int | None,
+    against: Against,
     on_step: OnStep | None,
 ) -> AuditRecord:
     started = time.process_time()
-    # Sites differ in their populations only, which scale a step and not its privacy.
-    plan = privacy_plan(config, config.sites[0])
     model = task.build_model(seed=config.federation.seed)
-    prediction = predict(config, largest_layout(task, model).size)
-    claim = PoissonSampledGaussian(
-        sample_rate=plan.sample_rate,
-        noise_multiplier=plan.noise_multiplier,
-        steps=prediction.steps,
-    )
+    claim = claim_of(config, largest_layout(task, model).size, against)
+    plan, mechanism = claim.plan, claim.mechanism
     # Everything that decides about guesses is fixed here, before anything is trained.
     design = design_audit(
-        claim,
-        epsilon=prediction.pld_epsilon,
+        mechanism,
+        epsilon=claim.epsilon,
         delta=plan.delta,
         confidence=confidence,
         canaries=canaries,
@@ -151,14 +161,15 @@ def _audit(
         loss=task.per_record_loss,
         records=SyntheticRecords(synthetic.collate, synthetic.record_cost),
         canaries=design.canaries,
+        shares=max(claim.shares, 1),
         records_per_canary=records_per_canary,
         build_optimizer=lambda parameters: _optimizer(parameters, config.training),
         physical_batch_size=config.training.physical_batch_size,
         begin_round=lambda number: task.begin_round(model, number),
-        on_step=None if on_step is None else lambda step: on_step(step, prediction.steps),
+        on_step=None if on_step is None else lambda step: on_step(step, mechanism.steps),
     )
     result = evaluate(design, included=observed.included, scores=observed.scores)
-    above = result.lower_bound > prediction.pld_epsilon
+    above = result.lower_bound > claim.epsilon
     return AuditRecord(
         format=FORMAT,
         federation=config.federation.name,
@@ -169,11 +180,11 @@ def _audit(
         version=__version__,
         unit=plan.unit,
         rounds=plan.rounds,
-        steps=prediction.steps,
+        steps=mechanism.steps,
         sample_rate=plan.sample_rate,
-        noise_multiplier=plan.noise_multiplier,
-        claimed_epsilon=prediction.pld_epsilon,
-        charged_epsilon=prediction.epsilon_by_round[-1],
+        noise_multiplier=mechanism.noise_multiplier,
+        claimed_epsilon=claim.epsilon,
+        charged_epsilon=claim.charged_epsilon,
         delta=plan.delta,
         canaries=design.canaries,
         spare_canaries=observed.spare,
@@ -184,11 +195,13 @@ def _audit(
         confidence=design.confidence,
         lower_bound=result.lower_bound,
         verdict="above-claim" if above else "below-claim",
-        expected_without_noise=expected_bound(design, claim, noise_factor=0.0),
-        expected_noise_eighth=expected_bound(design, claim, noise_factor=DESIGN_FAULT),
-        expected_noise_half=expected_bound(design, claim, noise_factor=0.5),
-        expected_correct=expected_bound(design, claim, noise_factor=1.0),
+        expected_without_noise=expected_bound(design, mechanism, noise_factor=0.0),
+        expected_noise_eighth=expected_bound(design, mechanism, noise_factor=DESIGN_FAULT),
+        expected_noise_half=expected_bound(design, mechanism, noise_factor=0.5),
+        expected_correct=expected_bound(design, mechanism, noise_factor=1.0),
         cpu_s=time.process_time() - started,
+        against=claim.against,
+        shares=claim.shares,
     )
 
 

@@ -35,8 +35,9 @@ class AuditRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         steps: Noised steps in all rounds.
         sample_rate: Poisson inclusion probability.
         noise_multiplier: As planned.
-        claimed_epsilon: What is claimed of these steps at `delta`, by PLD: their parameters were
-            fixed in advance. The smallest figure that this project states of them.
+        claimed_epsilon: What is claimed of these steps at `delta`, their parameters having been
+            fixed in advance: by PLD, with distributed noise by Renyi DP. The smallest figure that
+            this project states of them.
         charged_epsilon: What a ledger charges for them.
         delta: At that delta.
         canaries: Units that were in the data with probability 1/2 each.
@@ -54,6 +55,9 @@ class AuditRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         expected_noise_half: The same with noise halved.
         expected_correct: The same of a correct mechanism.
         cpu_s: CPU time of the audit, in seconds.
+        against: Who sees what was audited: `everyone` with local noise; with distributed noise
+            the `outsiders` who see released sums, or all other `sites` together.
+        shares: How many sites' shares of distributed noise count against them; 0 with local noise.
     """
 
     format: int
@@ -85,6 +89,8 @@ class AuditRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     expected_noise_half: float
     expected_correct: float
     cpu_s: float
+    against: Literal["everyone", "outsiders", "sites"] = "everyone"
+    shares: int = 0
 
     @property
     def above_claim(self) -> bool:

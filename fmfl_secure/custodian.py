@@ -58,10 +58,27 @@ class Custodian:
             )
         return self._protocol.ready(plan_message)
 
-    def approve(self, cohort: bytes, opening_list: bytes, exchanges: Iterable[bytes]) -> bytes:
+    def approve(
+        self,
+        cohort: bytes,
+        opening_list: bytes,
+        exchanges: Iterable[bytes],
+        *,
+        plan_message: bytes | None = None,
+    ) -> bytes:
         """Give this custodian's word for one list of uploads (step 6); recorded first.
+
+        Args:
+            cohort: The fixed cohort.
+            opening_list: The decryptor's confirmation of the aggregator's list.
+            exchanges: Every site's exchange message.
+            plan_message: The plan, to have a word that was recorded before a restart repeated.
 
         Raises:
             AggregationError: Something does not hold.
         """
-        return self._protocol.approve(cohort, opening_list, exchanges)
+        return self._protocol.approve(cohort, opening_list, exchanges, plan_message=plan_message)
+
+    def has_spoken(self, plan_message: bytes) -> bool:
+        """Whether it gave its word in a plan's round: no other attempt at that round can open."""
+        return self._protocol.has_spoken(plan_message)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from fmfl_secure.record import RunRecord, SiteRecord
 from fmfl_secure.report import wording
+from fmfl_secure.report.names import count
 
 
 def model_card(record: RunRecord, *, merged: bool, files: Sequence[str]) -> str:
@@ -21,7 +22,7 @@ def model_card(record: RunRecord, *, merged: bool, files: Sequence[str]) -> str:
     task, adapter = settings["task"]["kind"], settings["adapter"]["kind"]
     library = "transformers" if merged or "adapter_config.json" not in files else "peft"
     what = "The base model with the adapter merged" if merged else f"A {adapter} adapter"
-    sites = wording.count(len(record.sites), "site")
+    sites = count(len(record.sites), "site")
     lines = [
         "---",
         f"base_model: {json.dumps(record.base_model)}",

@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 
 
-def site_toml(name: str, min_sites: int, data: str) -> str:
+def site_toml(name: str, min_sites: int, data: str, *, public: bool = False) -> str:
     """A site's own file.
 
     Args:
         name: The site.
         min_sites: Smallest cohort it takes part in.
         data: Path of its training file, relative to the site's folder or absolute.
+        public: Declare the data public.
     """
+    visibility = '"public" ' if public else '"private"'
     return f"""\
 # {name}: this site's own file. It never leaves the site, and no federation can override it.
 
 [data]
 path = {json.dumps(data, ensure_ascii=False)}   # relative to this file; .csv .tsv .jsonl .parquet
 # name = "letters-2026"           # your own name for this data set, noted in the ledger
-visibility = "private"           # "public" only if anyone may see every row
+visibility = {visibility}           # "public" only if anyone may see every row
 
 [budget]
 # The people in the data, by a name of your own. The ledger belongs to them, not to the file:

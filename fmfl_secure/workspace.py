@@ -144,6 +144,7 @@ def initialise(
     epsilon: float | None,
     delta: float | None,
     data: str = DATA_PATTERN,
+    public: bool = False,
 ) -> list[str]:
     """Create what is missing in a federation's folder: identities, site files, ledgers.
 
@@ -157,6 +158,7 @@ def initialise(
         delta: The same for delta.
         data: Path of a site's training file, from the federation's folder; `{site}` stands for
             its name.
+        public: Declare the data of new sites public: anyone may see every row.
 
     Returns:
         What was created, for people to read.
@@ -179,7 +181,7 @@ def initialise(
     for entry in config.sites:
         site_folder = workspace.site(entry.name)
         # The site's own file first: were it wrong, an identity would stand there with no ledger.
-        _site_file(site_folder, entry.name, config, data, created)
+        _site_file(site_folder, entry.name, config, data, created, public=public)
         budget = load_site(site_folder / "site.toml").budget
         is_new = not (site_folder / "identity.pem").exists()
         ledger = budget.ledger_from(site_folder)
@@ -235,7 +237,13 @@ def _identity(folder: Path, name: str, created: list[str]) -> Identity:
 
 
 def _site_file(
-    folder: Path, name: str, config: FederationConfig, data: str, created: list[str]
+    folder: Path,
+    name: str,
+    config: FederationConfig,
+    data: str,
+    created: list[str],
+    *,
+    public: bool,
 ) -> None:
     path = folder / "site.toml"
     if not path.exists():
@@ -243,7 +251,7 @@ def _site_file(
         file = Path(data.replace("{site}", name))
         # From the site's folder, which is two below the federation's.
         file = file if file.is_absolute() else Path("../..") / file
-        text = site_toml(name, config.federation.min_sites, str(file))
+        text = site_toml(name, config.federation.min_sites, str(file), public=public)
         path.write_text(text, encoding="utf-8")
         created.append(str(path))
 

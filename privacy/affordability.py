@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Protocol
 
 from privacy.accounting import (
     RdpCost,
@@ -109,9 +110,48 @@ class Headroom:
         return most if self.dataset is None else min(most, self.dataset.rounds(event))
 
 
+class RunKind(Protocol):
+    """A run, apart from its noise and its length.
+
+    Attributes:
+        sample_rate: Poisson inclusion probability of a unit at each step, 0 < q <= 1.
+        steps_per_round: Noised steps between two uploads, >= 1.
+    """
+
+    @property
+    def sample_rate(self) -> float: ...  # noqa: D102 - see the class
+
+    @property
+    def steps_per_round(self) -> int: ...  # noqa: D102 - see the class
+
+    def event(self, noise_multiplier: float, rounds: int = 1) -> Event:
+        """One round at this noise, of a run of so many.
+
+        Raises:
+            PlanError: There is no such noise.
+        """
+        ...
+
+    def calibrated(self, epsilon: float, delta: float, rounds: int) -> Event:
+        """One round at the noise that settings of this epsilon and so many rounds come to.
+
+        Raises:
+            PlanError: No noise meets that.
+        """
+        ...
+
+    def insider_epsilon(self, epsilon: float, delta: float, rounds: int) -> float | None:
+        """What such settings have to allow all other sites together; None with noise of one's own.
+
+        Raises:
+            PlanError: More than can be accounted.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Sampler:
-    """How a run samples, apart from its noise and its length.
+    """How a run with noise of each site's own samples.
 
     Attributes:
         sample_rate: Poisson inclusion probability of a unit at each step, 0 < q <= 1.
@@ -121,9 +161,23 @@ class Sampler:
     sample_rate: float
     steps_per_round: int
 
-    def event(self, noise_multiplier: float) -> PoissonSampledGaussian:
-        """One round at this noise."""
+    def event(self, noise_multiplier: float, rounds: int = 1) -> PoissonSampledGaussian:
+        """One round at this noise, whatever the number of rounds."""
+        del rounds
         return PoissonSampledGaussian(self.sample_rate, noise_multiplier, self.steps_per_round)
+
+    def calibrated(self, epsilon: float, delta: float, rounds: int) -> PoissonSampledGaussian:
+        """See `RunKind`."""
+        noise_multiplier = calibrate_noise_multiplier(
+            epsilon=epsilon,
+            delta=delta,
+            sample_rate=self.sample_rate,
+            steps=self.steps_per_round * rounds,
+        )
+        return self.event(noise_multiplier)
+
+    def insider_epsilon(self, epsilon: float, delta: float, rounds: int) -> None:
+        """None: one figure holds against everyone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,32 +189,40 @@ class AffordableRun:
         noise_multiplier: The least noise at which they are admitted.
         epsilon: The largest epsilon, in whole hundredths, that a run of so many rounds can be
             calibrated to and be admitted; 0 where not even one hundredth is.
+        insider_epsilon: With shares of distributed noise, what the settings of that run have to
+            allow all other sites together, in whole tenths; else None.
     """
 
     rounds: int
     noise_multiplier: float
     epsilon: float
+    insider_epsilon: float | None = None
 
 
-def least_noise_multiplier(headroom: Headroom, sampler: Sampler, rounds: int) -> float | None:
+def least_noise_multiplier(headroom: Headroom, sampler: RunKind, rounds: int) -> float | None:
     """The least noise multiplier at which so many rounds are admitted, to a millionth of it.
 
     Returns:
         One that is admitted; None where no noise is enough.
     """
-    return least_noise(
-        lambda noise: headroom.admits(sampler.event(noise), rounds), tolerance=_NOISE_TOLERANCE
-    )
+
+    def admitted(noise_multiplier: float) -> bool:
+        try:
+            return headroom.admits(sampler.event(noise_multiplier, rounds), rounds)
+        except PlanError:  # more noise than is ever drawn
+            return False
+
+    return least_noise(admitted, tolerance=_NOISE_TOLERANCE)
 
 
 def affordable_runs(
-    headroom: Headroom, sampler: Sampler, rounds: Iterable[int], *, delta: float
+    headroom: Headroom, sampler: RunKind, rounds: Iterable[int], *, delta: float
 ) -> list[AffordableRun]:
     """For each number of rounds, the run that would just be admitted.
 
     Args:
         headroom: What is left.
-        sampler: How the run samples.
+        sampler: What kind of run.
         rounds: Numbers of rounds, repeats included, each at least 1.
         delta: At which the run's own epsilon is stated.
 
@@ -172,26 +234,23 @@ def affordable_runs(
         noise = least_noise_multiplier(headroom, sampler, number)
         if noise is not None:
             epsilon = _largest_epsilon(headroom, sampler, number, noise, delta)
-            found.append(AffordableRun(number, noise, epsilon))
+            insider = sampler.insider_epsilon(epsilon, delta, number) if epsilon else None
+            found.append(AffordableRun(number, noise, epsilon, insider))
     return found
 
 
 def _largest_epsilon(
-    headroom: Headroom, sampler: Sampler, rounds: int, noise: float, delta: float
+    headroom: Headroom, sampler: RunKind, rounds: int, noise: float, delta: float
 ) -> float:
     def admitted(hundredths: int) -> bool:
         try:
-            calibrated = calibrate_noise_multiplier(
-                epsilon=hundredths / _EPSILON_GRID,
-                delta=delta,
-                sample_rate=sampler.sample_rate,
-                steps=sampler.steps_per_round * rounds,
-            )
-        except PlanError:  # so small an epsilon that no order certifies it
+            event = sampler.calibrated(hundredths / _EPSILON_GRID, delta, rounds)
+        except PlanError:  # so small an epsilon that no order certifies it, or too large a one
             return False
-        return headroom.admits(sampler.event(calibrated), rounds)
+        return headroom.admits(event, rounds)
 
-    low = high = max(1, int(_EPSILON_GRID * _guess(headroom, sampler.event(noise), rounds, delta)))
+    guess = _guess(headroom, sampler.event(noise, rounds), rounds, delta)
+    low = high = max(1, int(_EPSILON_GRID * guess))
     # Gallop from the guess to one that is admitted beside one that is not, then halve the gap.
     step = 1
     if admitted(low):

@@ -81,6 +81,7 @@ def settings(
     adapter: str = "last_layers = 1",
     plain: bool = False,
     evaluation: bool = True,
+    aggregation: str = "",
 ) -> str:
     """A federation.toml for `write_rows` files; `plain` takes `adapter` for the whole section."""
     if not plain:
@@ -88,6 +89,8 @@ def settings(
     entries = "".join(
         f'\n[[sites]]\nname = "site-{n}"\npopulation = 40\n' for n in range(1, sites + 1)
     )
+    if aggregation:
+        aggregation = f"[aggregation]\n{aggregation}"
     return f"""
 [federation]
 name = "tiny"
@@ -114,6 +117,7 @@ physical_batch_size = 8
 [evaluation]
 data = "{"data/holdout.csv" if evaluation else ""}"
 visibility = "public"
+{aggregation}
 {entries}"""
 
 
@@ -185,7 +189,9 @@ port = 0
 """,
         encoding="utf-8",
     )
-    for name in ("decryptor", *(f"site-{n}" for n in range(1, sites + 1))):
+    for name in sorted(file.parent.name for file in kits.glob("*/service.toml")):
+        if name == "server":
+            continue
         (kits / name / "service.toml").write_text(
             f"""[server]
 url = "https://localhost:{port}"

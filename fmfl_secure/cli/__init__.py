@@ -12,7 +12,18 @@ from rich.markup import escape
 
 from fmfl_secure.bench import app as bench_app
 from fmfl_secure.cli import afford as _afford  # noqa: F401
-from fmfl_secure.cli import audit, compare, demo, federation, ledger, model, service
+from fmfl_secure.cli import (
+    audit,
+    compare,
+    demo,
+    doctor,
+    federation,
+    ledger,
+    members,
+    model,
+    report,
+    service,
+)
 from fmfl_secure.cli._console import errors
 
 app = typer.Typer(
@@ -23,10 +34,13 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(federation.app)
+app.add_typer(doctor.app)
 app.add_typer(model.app)
+app.add_typer(report.app, name="report")
 app.add_typer(audit.app)
 app.add_typer(compare.app)
 app.add_typer(service.app)
+app.add_typer(members.app)
 app.add_typer(ledger.app, name="ledger")  # with `afford`, which adds itself to it
 app.add_typer(demo.app, name="demo")
 app.add_typer(bench_app, name="bench")

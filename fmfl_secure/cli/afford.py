@@ -15,6 +15,7 @@ from fmfl_secure.cli.ledger import LedgerPlace, app
 
 if TYPE_CHECKING:
     from fmfl_secure.afford import Affordable
+    from fmfl_secure.config import FederationConfig
 
 
 @app.command("afford")
@@ -61,7 +62,9 @@ def afford(
         own = None
         if site is not None:
             own = load_site(Workspace(federation.parent).site(site) / "site.toml")
-        found = affordable_for(budget, load_federation(federation), own, rounds=lengths)
+        config = load_federation(federation)
+        size = _parameters(config, federation)
+        found = affordable_for(budget, config, own, size=size, rounds=lengths)
     elif sample_rate is None or site is not None:
         raise ConfigError(
             "it is not known how the run would sample",
@@ -81,6 +84,16 @@ def afford(
         _say_affordable(found)
 
 
+def _parameters(config: FederationConfig, federation: Path) -> int:
+    """Trained parameters, which distributed noise depends on; else 1, without loading a model."""
+    if config.privacy.noise != "distributed":
+        return 1
+    from fmfl_secure.planning import build_task, largest_layout
+
+    task = build_task(config, relative_to=federation.parent)
+    return largest_layout(task, task.build_model(seed=config.federation.seed)).size
+
+
 def _lengths(text: str) -> list[int]:
     from fmfl_secure.errors import ConfigError
 
@@ -98,14 +111,23 @@ def _say_affordable(found: Affordable) -> None:
             f"grant {grant.grant}: epsilon {grant.epsilon:g} at delta {grant.delta:g}, "
             f"{grant.epsilon_left:.4f} left"
         )
+        if grant.insider_epsilon is not None:
+            say(
+                f"  against all other sites together: epsilon {grant.insider_epsilon:g}, "
+                f"{grant.insider_epsilon_left or 0.0:.4f} left"
+            )
     if found.dataset is not None:
         say(f"data set {found.dataset!r} has a budget of its own, which is counted here")
     say(f"sample rate {found.sample_rate:g}, {found.steps_per_round} steps a round")
     if found.planned is not None:
         plan = found.planned
+        shares = plan.insider_epsilon is not None
+        if shares:
+            say("noise in shares: a run has to fit both figures of a grant")
+        second = f" ({plan.insider_epsilon:g} against all other sites together)" if shares else ""
         say(
-            f"the planned run, epsilon {plan.epsilon:g} over {plan.rounds} trainings with repeats, "
-            + ("fits" if plan.fits else "does not fit")
+            f"the planned run, epsilon {plan.epsilon:g}{second} over {plan.rounds} trainings with "
+            "repeats, " + ("fits" if plan.fits else "does not fit")
         )
     if found.at_noise is not None:
         at = found.at_noise
@@ -113,13 +135,17 @@ def _say_affordable(found: Affordable) -> None:
     if not found.runs:
         say("no run fits, however much noise it adds")
         return
+    insiders = any(run.insider_epsilon is not None for run in found.runs)
     table = Table(
         "trainings",
         "least noise multiplier",
         f"largest epsilon at delta {found.delta:g}",
+        *(["against all other sites, then"] if insiders else []),
         title="the largest runs that fit",
     )
     for run in found.runs:
         noise = math.ceil(run.noise_multiplier * 1e4) / 1e4  # rounded up, so that it fits
-        table.add_row(f"{run.rounds:,}", f"{noise:.4f}", f"{run.epsilon:.2f}")
+        second = "" if run.insider_epsilon is None else f"{run.insider_epsilon:g}"
+        cells = [f"{run.rounds:,}", f"{noise:.4f}", f"{run.epsilon:.2f}"]
+        table.add_row(*cells, *([second] if insiders else []))
     console.print(table)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -25,6 +25,12 @@ def audit(
     confidence: Annotated[float, typer.Option(help="Of the lower bound.", min=0.5, max=0.9999)] = (
         0.95
     ),
+    against: Annotated[
+        Literal["outsiders", "sites"],
+        typer.Option(
+            help="With distributed noise: whoever sees released sums, or all other sites together."
+        ),
+    ] = "outsiders",
     base: Annotated[
         Path | None, typer.Option(help="Base model folder, if it is elsewhere than at the run.")
     ] = None,
@@ -56,11 +62,20 @@ def audit(
 
         if of_run:
             record = audit_run(
-                target, base=base, confidence=confidence, canaries=canaries, on_step=on_step
+                target,
+                base=base,
+                confidence=confidence,
+                canaries=canaries,
+                against=against,
+                on_step=on_step,
             )
         else:
             record = audit_settings(
-                target, confidence=confidence, canaries=canaries, on_step=on_step
+                target,
+                confidence=confidence,
+                canaries=canaries,
+                against=against,
+                on_step=on_step,
             )
     if as_json:
         typer.echo(encode_audit(record).decode(), nl=False)

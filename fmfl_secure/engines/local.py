@@ -34,21 +34,20 @@ from fmfl_secure.engines.base import Observer
 from fmfl_secure.engines.custodians import Custodians
 from fmfl_secure.engines.heads import HeadExchange
 from fmfl_secure.errors import KNOWN_ERRORS, RunError
+from fmfl_secure.gate import check_admission
 from fmfl_secure.models.adapters import (
     adapter_bytes,
     load_adapter_bytes,
-    perturb_adapter,
     set_adapter_tensors,
 )
 from fmfl_secure.planning import build_task
 from fmfl_secure.record import RoundRecord, RunRecord
 from fmfl_secure.refusal_codes import leaving_code
-from fmfl_secure.results import note_site, write_results
+from fmfl_secure.results import site_note, write_results
 from fmfl_secure.run_store import RunFacts, RunStore, Transcript
 from fmfl_secure.site import Site
 from fmfl_secure.tasks import Task, TaskData
 from fmfl_secure.workspace import AGGREGATOR, COORDINATOR, DECRYPTOR, Members, Workspace
-from privacy.admission import check_admission
 
 _MAX_ATTEMPTS = 5
 
@@ -86,7 +85,7 @@ class LocalEngine:
         self._task: Task = build_task(self._config, relative_to=federation.parent)
         self._model: nn.Module = self._task.build_model(seed=self._config.federation.seed)
         self._members = members = self._load_members()
-        self._admission_gate()
+        check_admission(self._config, self._task, self._model)
         if resume:
             store = resume_run(output, config=self._config)
         else:
@@ -159,23 +158,6 @@ class LocalEngine:
             },
             initial_adapter=adapter_bytes(self._model),
         )
-
-    def _admission_gate(self) -> None:
-        if self._config.privacy.noise == "none":
-            return
-        synthetic = self._task.synthetic()
-        start = adapter_bytes(self._model)
-        perturb_adapter(self._model)  # what a round leaves frozen as well
-        for round_number in self._task.distinct_rounds:
-            self._task.begin_round(self._model, round_number)
-            check_admission(
-                self._model,
-                loss=self._task.per_record_loss,
-                collate=synthetic.collate,
-                records=synthetic.records,
-                physical_batch_size=self._config.training.physical_batch_size,
-            )
-        set_adapter_tensors(self._model, load_adapter_bytes(start))
 
     def run(self) -> RunRecord:
         """Run what is left of the rounds, write adapter, metrics and report.
@@ -330,12 +312,14 @@ class LocalEngine:
         for name, site_attempt in attempt.sites.items():
             self._saw(f"site {name}", "cohort", cohort, plan)
             exchanges.append(site_attempt.exchange(cohort))
+        largest = 0
         for name, site_attempt in attempt.sites.items():
             upload = site_attempt.upload(cohort, attempt.updates[name], exchanges)  # 5
             size = upload.size_bytes
             self._saw("aggregator", "upload", upload.manifest, plan, sender=name, upload_bytes=size)
             aggregator.add(upload.manifest, upload.chunks)
-            self.store.set_fact("upload_bytes", b"%d" % size)
+            largest = max(largest, size)
+        self.store.set_fact("upload_bytes", b"%d" % largest)
         opening_list = self._decryptor.confirm(  # 6
             cohort, aggregator.opening_list(), aggregator.sealed_secrets()
         )
@@ -405,11 +389,12 @@ class LocalEngine:
 
     def _finish(self, record: RoundRecord) -> None:
         self._exchange_heads()
+        self._transcript.sync()
         self._observer.round_finished(record, self._note_sites())
 
     def _note_sites(self) -> dict[str, float]:
         """Keep every site's statement; returns the epsilon spent so far of those taking part."""
-        spent = {}
+        spent, notes = {}, {}
         for entry in self._config.sites:
             site = self._sites.get(entry.name)
             statement, signature = None, ""
@@ -418,17 +403,18 @@ class LocalEngine:
                     statement, signature = site.statement()
                 except KNOWN_ERRORS as error:  # a ledger that was damaged since it was opened
                     self._refuse(entry.name, error)
-            note_site(
-                self.store,
+            name, note = site_note(
                 entry.name,
                 visibility="private" if site is None else site.visibility,
                 refusal=self._refusals.get(entry.name),
                 statement=statement,
                 signature=signature,
             )
+            notes[name] = note
             if site is not None and entry.name not in self._refusals:
                 by_round = statement.epsilon_by_round if statement else ()
                 spent[entry.name] = by_round[-1] if by_round else 0.0
+        self.store.set_facts(notes)
         return spent
 
     def _end(self) -> RunRecord:

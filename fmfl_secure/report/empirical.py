@@ -13,11 +13,13 @@ from fmfl_secure.report import rounding
 def figures(audit: AuditRecord) -> dict[str, str]:
     """Figures by name, the bound beside the claim first."""
     percent = f"{audit.confidence * 100:g}\N{NO-BREAK SPACE}%"
+    accountant = "Renyi DP" if audit.shares else "PLD"
     return {
         "Lower bound found": f"epsilon {rounding.left(audit.lower_bound)} at delta "
         f"{rounding.small(audit.delta)}, with {percent} confidence",
         "Claimed": f"epsilon {rounding.spent(audit.claimed_epsilon)} for these {audit.steps} "
-        f"steps, by PLD; {rounding.spent(audit.charged_epsilon)} is charged",
+        f"steps, by {accountant}; {rounding.spent(audit.charged_epsilon)} is charged",
+        **_view(audit),
         "The same check would find, about": f"{_about(audit.expected_without_noise)} without any "
         f"noise; {_about(audit.expected_noise_eighth)} with noise eight times too small; "
         f"{_about(audit.expected_noise_half)} with half of the noise; "
@@ -45,7 +47,7 @@ def sentences(audit: AuditRecord) -> list[str]:
         "It trained on canaries and made-up records, with the run's settings: it used nobody's "
         "data and cost no budget."
     )
-    return [says, misses, used]
+    return [says, misses, *_of_shares(audit), used]
 
 
 def alarm(audit: AuditRecord) -> str:
@@ -65,6 +67,26 @@ def warnings(record: RunRecord) -> list[str]:
     """What a reader of the report must not miss."""
     audit = record.audit
     return [alarm(audit)] if audit is not None and audit.above_claim else []
+
+
+def _view(audit: AuditRecord) -> dict[str, str]:
+    """Who would learn that much, where there is more than one answer."""
+    if audit.against == "outsiders":
+        shares = "one site" if audit.shares == 1 else f"{audit.shares} sites"
+        return {"Seen by": f"whoever sees released sums; the noise of {shares} counts"}
+    if audit.against == "sites":
+        return {"Seen by": "all other sites together; this site's own share of noise counts alone"}
+    return {}
+
+
+def _of_shares(audit: AuditRecord) -> list[str]:
+    if not audit.shares:
+        return []
+    installed = (
+        "It went through the code that is installed here. Whether the sites of a run did add "
+        "their shares of noise, it cannot tell."
+    )
+    return [installed]
 
 
 def _about(epsilon: float) -> str:

@@ -75,12 +75,14 @@ class Promise:
         delta: Likewise.
         sites: Names of the sites it is a promise of; empty for the run's own target.
         whole_ledger: Whether it adds up several grants of a ledger.
+        insiders: Whether it is the figure against all other sites together, of distributed noise.
     """
 
     epsilon: float
     delta: float
     sites: tuple[str, ...]
     whole_ledger: bool = False
+    insiders: bool = False
 
 
 def statements(record: RunRecord) -> Iterator[tuple[SiteRecord, SiteStatement]]:
@@ -148,21 +150,37 @@ def tracks(record: RunRecord) -> list[Track]:
 
 
 def promises(record: RunRecord) -> list[Promise]:
-    """The run's own target, each distinct grant, and each distinct sum of a ledger's grants."""
-    by_grant: dict[tuple[float, float], list[str]] = {}
-    by_ledger: dict[tuple[float, float], list[str]] = {}
+    """The run's own target, each distinct grant, and each distinct sum of a ledger's grants.
+
+    Where distributed noise has a second figure, those of that figure follow.
+    """
+    by_grant: dict[tuple[bool, float, float], list[str]] = {}
+    by_ledger: dict[tuple[bool, float, float], list[str]] = {}
     for site, statement in statements(record):
         for grant in statement.grants:
-            names = by_grant.setdefault((grant.epsilon, grant.delta), [])
-            if site.name not in names:
-                names.append(site.name)
+            figures = [(False, grant.epsilon, grant.delta)]
+            if grant.insider_epsilon is not None:
+                figures.append((True, grant.insider_epsilon, grant.delta))
+            for figure in figures:
+                names = by_grant.setdefault(figure, [])
+                if site.name not in names:
+                    names.append(site.name)
         if len(statement.grants) > 1:
-            by_ledger.setdefault(guarantee(statement), []).append(site.name)
-    return [
-        Promise(record.mechanism.target_epsilon, record.mechanism.delta, ()),
-        *(Promise(*key, tuple(names)) for key, names in sorted(by_grant.items())),
-        *(Promise(*key, tuple(names), True) for key, names in sorted(by_ledger.items())),
-    ]
+            epsilon, delta = guarantee(statement)
+            by_ledger.setdefault((False, epsilon, delta), []).append(site.name)
+            if insider_guarantee(statement) > epsilon:
+                second = (True, insider_guarantee(statement), delta)
+                by_ledger.setdefault(second, []).append(site.name)
+    mechanism = record.mechanism
+    found = [Promise(mechanism.target_epsilon, mechanism.delta, ())]
+    if mechanism.noise == "distributed":
+        found.append(Promise(mechanism.insider_epsilon, mechanism.delta, (), insiders=True))
+    for whole, by in ((False, by_grant), (True, by_ledger)):
+        found.extend(
+            Promise(epsilon, delta, tuple(names), whole, insiders)
+            for (insiders, epsilon, delta), names in sorted(by.items())
+        )
+    return sorted(found, key=lambda one: one.insiders)
 
 
 def guarantee(statement: SiteStatement) -> tuple[float, float]:
@@ -170,6 +188,14 @@ def guarantee(statement: SiteStatement) -> tuple[float, float]:
     return (
         rounding.add(grant.epsilon for grant in statement.grants),
         rounding.add(grant.delta for grant in statement.grants),
+    )
+
+
+def insider_guarantee(statement: SiteStatement) -> float:
+    """Epsilon of all a ledger may ever permit against all other sites together."""
+    return rounding.add(
+        grant.epsilon if grant.insider_epsilon is None else grant.insider_epsilon
+        for grant in statement.grants
     )
 
 

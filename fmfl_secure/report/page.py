@@ -12,8 +12,18 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fmfl_secure.record import RunCharge, RunRecord
-from fmfl_secure.report import empirical, overview, plots, protection, rounding, wording
+from fmfl_secure.report import (
+    empirical,
+    names,
+    overview,
+    plots,
+    protection,
+    rounding,
+    shares,
+    wording,
+)
 from fmfl_secure.report.overview import Promise
+from fmfl_secure.report.verdict import Verdict, verdict
 
 _GROUP_SIZES = (2, 4)  # a pair, which is also one unit replaced by another; a family
 _DIGEST_SHOWN = 10  # hexadecimal digits; enough to tell two apart by eye, the full one is beside it
@@ -25,7 +35,7 @@ class _Meaning:
 
     label: str
     promise: Promise
-    verdict: wording.Verdict
+    verdict: Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +91,10 @@ def render_html(record: RunRecord) -> str:
                 ("Who could see what", wording.visibility(record), ()),
             ),
             accounts=accounts,
+            insider_accounts=shares.charged(record),
+            distributed=record.mechanism.noise == "distributed",
+            assumption=shares.assumption(record),
+            trust=shares.trust(record),
             tracks=tracks,
             silent=[site for site in record.sites if site.statement is None],
             statements=list(overview.statements(record)),
@@ -101,8 +115,9 @@ def render_html(record: RunRecord) -> str:
             max_panels=plots.MAX_PANELS,
             metric_names=plots.metric_names(record),
             settings=list(_flat(record.settings)),
+            insider_left=shares.insider_left,
             granted=lambda statement: overview.guarantee(statement)[0],
-            cohort=lambda names: wording.cohort(record, names),
+            cohort=lambda sites: wording.cohort(record, sites),
         )
     )
 
@@ -124,7 +139,7 @@ def _environment() -> Environment:
         count=rounding.count,
         size=rounding.size,
         metric=wording.metric,
-        listing=wording.listing,
+        listing=names.listing,
         when=_when,
         digest=_digest,
         rounds=_rounds,
@@ -138,7 +153,7 @@ def _meanings(record: RunRecord, promises: Sequence[Promise]) -> list[_Meaning]:
         _Meaning(
             label=wording.promise_label(one, len(record.sites)),
             promise=one,
-            verdict=wording.verdict(one.epsilon, one.delta),
+            verdict=verdict(one.epsilon, one.delta),
         )
         for one in promises
     ]
@@ -150,7 +165,7 @@ def _sentences(promises: Sequence[Promise]) -> list[str]:
         return []
     weakest = max(promises, key=lambda one: one.epsilon)
     distinct = dict.fromkeys((one.epsilon, one.delta) for one in (promises[0], weakest))
-    return [wording.verdict(*one).sentence for one in distinct]
+    return [verdict(*one).sentence for one in distinct]
 
 
 def _groups(promises: Sequence[Promise]) -> list[_Groups]:
@@ -162,8 +177,8 @@ def _groups(promises: Sequence[Promise]) -> list[_Groups]:
 
 def _group(promise: Promise, size: int) -> _Group:
     epsilon, delta = overview.group_privacy(promise.epsilon, promise.delta, size)
-    verdict = wording.verdict(epsilon, min(delta, 1.0))
-    return _Group(size, epsilon, delta, verdict.at_1, verdict.void)
+    found = verdict(epsilon, min(delta, 1.0))
+    return _Group(size, epsilon, delta, found.at_1, found.void)
 
 
 def _when(text: str) -> str:
@@ -202,8 +217,8 @@ def _rounds(numbers: Sequence[int]) -> str:
 def _charge(charge: RunCharge) -> str:
     """What a run is charged: all it reserved while open, what it began after."""
     if charge.open:
-        return wording.count(charge.rounds_reserved, "training")
-    return wording.count(len(charge.rounds_trained), "training")
+        return names.count(charge.rounds_reserved, "training")
+    return names.count(len(charge.rounds_trained), "training")
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

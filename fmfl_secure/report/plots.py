@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fmfl_secure.record import RunRecord
-from fmfl_secure.report import rounding, wording
+from fmfl_secure.report import alternatives, names, rounding
 from fmfl_secure.report.overview import Account, Track
 
 _STYLE = {
@@ -79,7 +79,7 @@ def epsilon_plot(record: RunRecord, tracks: Sequence[Track]) -> str:
         for axes in panels[len(limits) :]:
             axes.set_visible(False)
         title = "Epsilon spent after each training of this run, against the grant"
-        return _svg(figure, "epsilon", title, wording.epsilon_alternative(record, drawn))
+        return _svg(figure, "epsilon", title, alternatives.epsilon_alternative(record, drawn))
 
 
 def _least_left(tracks: Sequence[Track], limit: float) -> float:
@@ -104,7 +104,7 @@ def _epsilon_panel(axes: Axes, tracks: Sequence[Track], sites: int) -> None:
             linestyle=line,
             linewidth=2,
             markersize=5 if len(track.spent) <= 30 else 0,
-            label=_label(wording.who(track.sites, sites)),
+            label=_label(names.who(track.sites, sites)),
         )
     axes.axhline(limit, color=_LIMIT, linewidth=1.6, linestyle=(0, (6, 2)))
     axes.set_ylim(0, max(limit, *(one.final for one in tracks)) * 1.16)
@@ -124,7 +124,7 @@ def _epsilon_panel(axes: Axes, tracks: Sequence[Track], sites: int) -> None:
             text.set_parse_math(False)
         return
     track = tracks[0]
-    title = f"{_label(wording.who(track.sites, sites))}: {rounding.spent(track.final)}"
+    title = f"{_label(names.who(track.sites, sites))}: {rounding.spent(track.final)}"
     axes.set_title(title, loc="left", fontsize=10, color=_BLUE, parse_math=False)
 
 
@@ -170,7 +170,7 @@ def budget_plot(accounts: Sequence[Account]) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(6))
         _legend(figure, axes)
         title = "Budget left in each ledger, least left first"
-        return _svg(figure, "budget", title, wording.budget_alternative(drawn))
+        return _svg(figure, "budget", title, alternatives.budget_alternative(drawn))
 
 
 def utility_plot(record: RunRecord) -> str:
@@ -200,7 +200,7 @@ def utility_plot(record: RunRecord) -> str:
         panels[-1].set_xlim(-0.4, max([1, *(one.round for one in record.rounds)]) + 0.4)
         panels[-1].set_xlabel("round (0, hollow: before the first)")
         title = "Utility by round, on data declared public"
-        return _svg(figure, "utility", title, wording.utility_alternative(record, names))
+        return _svg(figure, "utility", title, alternatives.utility_alternative(record, names))
 
 
 def metric_names(record: RunRecord) -> list[str]:

@@ -38,6 +38,19 @@ _SEVERAL_RECORDS = Limit(
     "The protected unit is one record. Somebody with k records at a site is protected like a "
     "family of k, at k times epsilon.",
 )
+_FLOATING_POINT = {
+    "local": Limit(
+        "Floating-point arithmetic.",
+        "The proof speaks of real numbers. The noise is drawn with 53 bits from the operating "
+        "system's generator, and a gap between the proof and computer arithmetic remains.",
+    ),
+    "distributed": Limit(
+        "Floating-point arithmetic.",
+        "Gradients are computed and clipped in floating point, within a tolerance that the "
+        "figures allow for. From rounding on everything is whole numbers, and what the drawn noise "
+        "differs from the proof's by is counted in delta.",
+    ),
+}
 _LIMITS_OF_PRIVACY = (
     Limit(
         "People at several sites.",
@@ -54,11 +67,6 @@ _LIMITS_OF_PRIVACY = (
         "The ledger detects edited, deleted and reordered records. If a whole machine is set back "
         "to an earlier state and nobody outside kept a chain head, this is not detected. Keep the "
         "chain heads of this page.",
-    ),
-    Limit(
-        "Floating-point arithmetic.",
-        "The proof speaks of real numbers. The noise is drawn with 53 bits from the operating "
-        "system's generator, and a gap between the proof and computer arithmetic remains.",
     ),
 )
 _LIMITS_WITHOUT_PRIVACY = (
@@ -93,24 +101,35 @@ _LIMITS_OF_THE_PROTOCOL = (
         "aggregator lets it forge a sum; that would spoil the adapter and open no update.",
     ),
 )
-# By whether the run is private.
 _COLLUSION = {
-    True: Limit(
+    "local": Limit(
         "Colluding sites.",
         "K - 1 of K sites together learn the last one's update from any sum. Its own noise remains "
         "its protection, and the smallest cohort it accepts.",
     ),
-    False: Limit(
+    "distributed": Limit(
+        "More colluding sites than assumed.",
+        "Epsilon counts on the noise of other sites. If more of them than the plan assumes leave "
+        "their noise out or tell it, epsilon no longer holds, and nothing detects it. The figure "
+        "against all other sites together still does: K - 1 of K sites learn the last one's "
+        "gradient from any sum, with its own share of noise in it, which alone protects little.",
+    ),
+    "none": Limit(
         "Colluding sites.",
         "K - 1 of K sites together learn the last one's update from any sum. Without noise nothing "
         "remains to protect it.",
     ),
 }
+_OWN = {
+    "local": "its own noised update",
+    "distributed": "its own gradient with its share of noise",
+    "none": "its own exact update",
+}
 
 
 def roles(record: RunRecord) -> tuple[Role, ...]:
     """Who held, saw and could not see what."""
-    noised = "its own noised update" if record.mechanism.noise != "none" else "its own exact update"
+    noised = _OWN[record.mechanism.noise]
     custodians = record.settings.get("aggregation", {}).get("custodians", ())
     custodian = Role(
         "Custodians" if len(custodians) > 1 else "Custodian",
@@ -151,8 +170,9 @@ def roles(record: RunRecord) -> tuple[Role, ...]:
 
 def limits(record: RunRecord) -> list[Limit]:
     """What is not protected, each with a name."""
-    private = record.mechanism.noise != "none"
-    found = _LIMITS_OF_PRIVACY if private else _LIMITS_WITHOUT_PRIVACY
-    if private and record.mechanism.unit == "record":
-        found = (_SEVERAL_RECORDS, *found)
-    return [*found, *_LIMITS_OF_THE_PROTOCOL, _COLLUSION[private]]
+    noise = record.mechanism.noise
+    found = _LIMITS_WITHOUT_PRIVACY
+    if noise != "none":
+        several = (_SEVERAL_RECORDS,) if record.mechanism.unit == "record" else ()
+        found = (*several, *_LIMITS_OF_PRIVACY, _FLOATING_POINT[noise])
+    return [*found, *_LIMITS_OF_THE_PROTOCOL, _COLLUSION[noise]]

@@ -7,13 +7,13 @@ like 'safe' or 'anonymous' do not occur, and a bound that bounds nothing is call
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fmfl_secure.record import RunRecord
 from fmfl_secure.refusal_codes import MEANINGS
-from fmfl_secure.report import rounding
+from fmfl_secure.report import rounding, shares
+from fmfl_secure.report.names import capital, count, listing, who
 from fmfl_secure.report.overview import (
     accounts,
     charged_grant,
@@ -24,38 +24,10 @@ from fmfl_secure.report.overview import (
     tracks,
     unverified,
 )
-from privacy.accounting import attack_success_bound
+from fmfl_secure.report.verdict import verdict
 
 if TYPE_CHECKING:
-    from fmfl_secure.report.overview import Account, Promise, Track
-
-_ONE, _FIVE = "1\N{NO-BREAK SPACE}%", "5\N{NO-BREAK SPACE}%"
-_VOID = "no meaningful bound"
-# From here on an attacker may recognise nine people in ten: no bound in practice.
-_VOID_SUCCESS = 0.9
-_VOID_EPSILON = 8.0
-
-
-def count(number: int, singular: str, plural: str = "") -> str:
-    """`1 site`, `4 sites`."""
-    return f"{rounding.count(number)} {singular if number == 1 else plural or singular + 's'}"
-
-
-def listing(names: Iterable[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    found = list(names)
-    if len(found) <= 1:
-        return "".join(found)
-    return f"{', '.join(found[:-1])} and {found[-1]}"
-
-
-def who(names: Sequence[str], of: int) -> str:
-    """Sites by name, or `all 4 sites`, or their number where names would fill a line."""
-    if len(names) == of and of > 1:
-        return f"all {of} sites"
-    if len(names) <= 3:
-        return listing(names)
-    return f"{len(names)} sites, {names[0]} among them"
+    from fmfl_secure.report.overview import Account, Promise
 
 
 def cohort(record: RunRecord, names: Sequence[str]) -> str:
@@ -137,12 +109,19 @@ def promised(record: RunRecord) -> str:
             f"{rounding.typed(grants[-1][0])}, depending on the site, at delta at most "
             f"{rounding.small(max(delta for _, delta in grants))}"
         )
+    planned = (
+        "This run was planned to cost each site at most epsilon "
+        f"{rounding.typed(record.mechanism.target_epsilon)} of that"
+    )
+    if not shares.in_force(record):
+        looks = "whoever outside the site looks at it, all of them together included"
+    else:
+        looks = shares.promised_to(record)
+        text += f". {shares.promised(record)}"
+        planned += shares.planned(record)
     return (
         f"Everything trained on a site's data and sent out, over the life of its ledger, depends "
-        f"on {unit(record)} by at most what the data owner granted, whoever outside the site looks "
-        f"at it, all of them together included: {text}. "
-        f"This run was planned to cost each site at most epsilon "
-        f"{rounding.typed(record.mechanism.target_epsilon)} of that."
+        f"on {unit(record)} by at most what the data owner granted, {looks}: {text}. {planned}."
     )
 
 
@@ -157,6 +136,10 @@ def meaning_in_short(record: RunRecord) -> list[str]:
     sentences = [verdict(*max(found)).sentence]
     if planned[0] < max(found)[0]:
         sentences.append(f"For this run alone: {_lower(verdict(*planned).sentence)}")
+    second = shares.weakest(record)
+    if second is not None:
+        sentence = _lower(verdict(second, max(found)[1]).sentence)
+        sentences.append(f"Against all other sites together: {sentence}")
     return sentences
 
 
@@ -189,7 +172,7 @@ def spent(record: RunRecord) -> str:
         else " (nothing before this run)"
     )
     text = (
-        f"{_capital(who(highest.sites, len(record.sites)))}: epsilon "
+        f"{capital(who(highest.sites, len(record.sites)))}: epsilon "
         f"{rounding.spent(highest.final)} of {rounding.typed(highest.granted)}{before}."
     )
     if lowest is not highest:
@@ -205,7 +188,7 @@ def spent(record: RunRecord) -> str:
     if spared:
         verb = "was" if len(spared) == 1 else "were"
         text += f" {listing(spared)} refused the run and {verb} charged nothing for it."
-    return f"{text} {unknown}".strip()
+    return " ".join(part for part in (text, shares.spent(record), unknown) if part)
 
 
 def left(record: RunRecord) -> str:
@@ -229,10 +212,12 @@ def left(record: RunRecord) -> str:
         and one.grant.epsilon == worst.grant.epsilon
     ]
     names = who(alike, len(record.sites))
-    least = _capital(names) if len(alike) == len(found) else f"Least at {names}"
+    least = capital(names) if len(alike) == len(found) else f"Least at {names}"
     text = f"{least}: {amount}."
     if any(one.held for one in found):
         text += " Budget held by open reservations counts as used until it is given back."
+    second = shares.left(record)
+    text += f" {second}" if second else ""
     return text + " When nothing is left, the site refuses further training."
 
 
@@ -244,6 +229,8 @@ def visibility(record: RunRecord) -> str:
     opened += "all other sites work together."
     if record.mechanism.noise == "none":
         return opened + " What the sum itself reveals is not limited by anything."
+    if record.mechanism.noise == "distributed":
+        return f"{opened} {shares.visibility(record)}"
     return (
         opened + " What the sum and the adapter reveal is limited by the noise each site added, "
         "that is, by epsilon."
@@ -262,7 +249,7 @@ def warnings(record: RunRecord) -> list[str]:
         private = [site.name for site in record.sites if site.visibility == "private"]
         if private:
             found.append(
-                f"{_capital(listing(private))} declared private data and no privacy mechanism "
+                f"{capital(listing(private))} declared private data and no privacy mechanism "
                 "protects them. Their ledgers must count this use as exhausting every grant."
             )
     broken = unverified(record)
@@ -296,7 +283,7 @@ def warnings(record: RunRecord) -> list[str]:
     for role, identity in record.identities.items():
         owners.setdefault(identity, []).append(role)
     found.extend(
-        f"{_capital(listing(roles))} share one identity key: the separation of these roles, on "
+        f"{capital(listing(roles))} share one identity key: the separation of these roles, on "
         "which confidentiality rests, is not shown."
         for roles in owners.values()
         if len(roles) > 1
@@ -304,104 +291,14 @@ def warnings(record: RunRecord) -> list[str]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What an (epsilon, delta) means for one person.
-
-    Attributes:
-        at_1: Bound on an attacker's true-positive rate at a false-positive rate of 1 %.
-        at_5: The same at 5 %.
-        word: The bound in a few words.
-        sentence: In a sentence.
-        void: Whether it bounds nothing that matters.
-    """
-
-    at_1: str
-    at_5: str
-    word: str
-    sentence: str
-    void: bool
-
-
-def verdict(epsilon: float, delta: float) -> Verdict:
-    """Put the bound on a membership attacker's success in words."""
-    one = attack_success_bound(epsilon, delta, 0.01)
-    five = attack_success_bound(epsilon, delta, 0.05)
-    at_1, at_5 = rounding.percent(one), rounding.percent(five)
-    void = not epsilon < _VOID_EPSILON or one >= _VOID_SUCCESS
-    if void:
-        word = _VOID
-        sentence = (
-            f"Epsilon {rounding.typed(epsilon)} is no meaningful bound: it would permit an "
-            f"attacker to recognise {at_1} of the people in the data while wrongly naming only "
-            f"{_ONE} of the others. Protection then rests on what attackers manage in practice, "
-            "and nothing here proves how little that is."
-        )
-    else:
-        word = (
-            _strength(one)
-            if _strength(one) == _strength(five)
-            else f"{_strength(one)} at {_ONE}, {_strength(five)} at {_FIVE}"
-        )
-        sentence = (
-            f"Epsilon {rounding.typed(epsilon)} means: an attacker who wrongly names {_ONE} of the "
-            f"people who are not in the data can recognise at most {at_1} of those who are "
-            f"({_strength(one)}); one who wrongly names {_FIVE}, at most {at_5} "
-            f"({_strength(five)})."
-        )
-    return Verdict(at_1, at_5, word, sentence, void)
-
-
-def _strength(success: float) -> str:
-    if success >= _VOID_SUCCESS:
-        return _VOID
-    if success > 0.3:
-        return "weak limit"
-    return "clear limit" if success > 0.15 else "strong limit"
-
-
 def promise_label(promise: Promise, sites: int) -> str:
     """Whose promise it is."""
     if not promise.sites:
-        return "This run alone, as planned"
-    names = who(promise.sites, sites)
-    return f"All grants together: {names}" if promise.whole_ledger else f"Grant: {names}"
-
-
-def epsilon_alternative(record: RunRecord, drawn: Sequence[Track]) -> str:
-    """The epsilon plot as text."""
-    return " ".join(
-        f"{_capital(who(one.sites, len(record.sites)))}: {rounding.spent(one.before)} before the "
-        f"run, {rounding.spent(one.final)} after {count(len(one.spent), 'training')}, of a grant "
-        f"of {rounding.typed(one.granted)}."
-        for one in drawn
-    )
-
-
-def budget_alternative(drawn: Sequence[Account]) -> str:
-    """The budget plot as text."""
-    return " ".join(
-        f"{_capital(one.label)}: granted {rounding.typed(one.grant.epsilon)}, spent "
-        f"{rounding.spent(one.grant.epsilon_spent)}, charged with what is held "
-        f"{rounding.spent(one.grant.epsilon_charged)}, left "
-        f"{rounding.left(one.grant.epsilon_left)}."
-        for one in drawn
-    )
-
-
-def utility_alternative(record: RunRecord, names: Sequence[str]) -> str:
-    """The utility plot as text."""
-    found = []
-    for name in names:
-        before = record.initial_metrics.get(name)
-        after = [one.metrics[name] for one in record.rounds if name in one.metrics]
-        text = f"{name}:"
-        if before is not None:
-            text += f" {metric(before)} before the first round"
-        if after:
-            text += f"{',' if before is not None else ''} {metric(after[-1])} at the end"
-        found.append(f"{text}.")
-    return " ".join(found)
+        label = "This run alone, as planned"
+    else:
+        names = who(promise.sites, sites)
+        label = f"All grants together: {names}" if promise.whole_ledger else f"Grant: {names}"
+    return f"{label}; against all other sites together" if promise.insiders else label
 
 
 def metric(value: float) -> str:
@@ -412,11 +309,6 @@ def metric(value: float) -> str:
 def _within(account: Account) -> bool:
     # Charged epsilon is a conversion of what the filter admits; allow for its last digits.
     return account.grant.epsilon_charged <= account.grant.epsilon * (1 + 1e-9)
-
-
-def _capital(text: str) -> str:
-    # Site names are shown as they are; only our own words start a sentence in capitals.
-    return text[:1].upper() + text[1:] if text.startswith("all ") else text
 
 
 def _lower(text: str) -> str:

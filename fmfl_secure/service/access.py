@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fmfl_secure.service.certificates import DECRYPTOR, SITE, Peer, revoked_serials
+from fmfl_secure.service.certificates import CUSTODIAN, DECRYPTOR, SITE, Peer, revoked_serials
 from fmfl_secure.service.errors import Problem
 from fmfl_secure.workspace import DECRYPTOR as DECRYPTOR_NAME
 from fmfl_secure.workspace import Members
@@ -97,6 +97,8 @@ class Access:
             raise Problem(403, "revoked", "the certificate was revoked")
         if peer.role == SITE and peer.name not in self._members().sites:
             raise Problem(403, "removed", "the site is not a member of the federation")
+        if peer.role == CUSTODIAN and peer.name not in self._members().custodians:
+            raise Problem(403, "removed", "the custodian is not a party of the federation")
         if peer.role == DECRYPTOR and peer.name != DECRYPTOR_NAME:
             raise Problem(403, "wrong-role", "the certificate is of no decryptor of this server")
         return peer

@@ -1,6 +1,7 @@
-"""The server's HTTP interface: what sites and the decryptor ask, fetch and send.
+"""The server's HTTP interface: what sites, decryptor and custodians ask, fetch and send.
 
-Bodies of messages are the protocol's bytes as they are. Answers are JSON of the forms below, and
+Bodies of messages are the protocol's bytes as they are. Answers are JSON of the forms in
+`bodies`, and
 every refusal is a `ProblemBody`. The description is served at `/v1/openapi.json`.
 """
 
@@ -12,21 +13,31 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import msgspec
-from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
+from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from fmfl_secure import __version__
 from fmfl_secure.record import SiteStatement
-from fmfl_secure.service.board import Board, Step, Task
-from fmfl_secure.service.certificates import DECRYPTOR, SITE, Peer
+from fmfl_secure.service.board import Board, Task
+from fmfl_secure.service.bodies import (
+    DocumentBody,
+    MembershipBody,
+    ParticipationBody,
+    ProblemBody,
+    ReceiptBody,
+    RefusalBody,
+    StatementBody,
+    TaskBody,
+)
 from fmfl_secure.service.errors import Problem
-from fmfl_secure.service.guard import PEER
+from fmfl_secure.service.head_routes import head_routes
+from fmfl_secure.service.heads import KeptHeads
 from fmfl_secure.service.intake import Intake, Stated
 from fmfl_secure.service.metrics import ServerMetrics
+from fmfl_secure.service.roles import Party, SiteParty
 from fmfl_secure.service.store import MessageKey
 
 _LOG = logging.getLogger("fmfl_secure.service.api")
@@ -34,102 +45,13 @@ _LOG = logging.getLogger("fmfl_secure.service.api")
 Run = Annotated[str, Path(pattern=r"^[0-9a-f]{8,64}$")]
 Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
 Sha256 = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
-Code = Annotated[str, Field(pattern=r"^[a-z][a-z-]{0,31}$")]
 Kind = Literal[
     "ready", "exchange", "upload", "chunks", "opening", "verdict",
-    "announcement", "confirmation", "release",
+    "announcement", "confirmation", "release", "custodian-ready", "approval",
 ]  # fmt: skip
 _MAX_SIZE = 1 << 40
 _MAX_WAIT_S = 60.0
 
-
-class Model(BaseModel):
-    """Base of all bodies: strict, no unknown fields."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class ProblemBody(Model):
-    """Why a request was not served."""
-
-    code: str = Field(description="One word for programs.")
-    message: str = Field(description="A sentence for people; never a value from the request.")
-    received: int | None = Field(default=None, description="Of an upload: the bytes held here.")
-
-
-class DocumentBody(Model):
-    """A document to fetch."""
-
-    sha256: str
-    size: int
-
-
-class TaskBody(Model):
-    """What the party that asks is to do now."""
-
-    sequence: int = Field(description="Hand it in as `after` to be told of the next change.")
-    step: Step
-    run: str
-    round: int
-    attempt: int
-    documents: dict[str, DocumentBody]
-    sizes: list[int] = Field(description="Lengths of the messages that one document joins.")
-    membership: int = Field(description="Number of the membership list in force; 0 for none.")
-    part_bytes: int = Field(description="Largest part of a message.")
-
-
-class ReceiptBody(Model):
-    """How much of a message is here."""
-
-    received: int
-    whole: bool = Field(description="The message is here and was accepted.")
-
-
-class ParticipationBody(Model):
-    """A site takes part in a run."""
-
-    visibility: Literal["private", "public"]
-
-
-class RefusalBody(Model):
-    """A site or the decryptor does not go on; a generic code and nothing else."""
-
-    code: Code
-
-
-class StatementBody(Model):
-    """A site's statement of its ledger, signed; null for a run without one."""
-
-    statement: dict[str, Any] | None
-    signature: Annotated[str, Field(pattern=r"^([0-9a-f]{128})?$")]
-    final: bool = Field(description="The site has closed the run.")
-
-
-class MembershipBody(Model):
-    """Signed membership lists, one after the other, base64."""
-
-    lists: list[str]
-
-
-def _peer(request: Request) -> Peer:
-    peer: Peer | None = request.scope.get(PEER)
-    if peer is None:
-        raise Problem(401, "unauthenticated", "a client certificate is needed")
-    return peer
-
-
-def _role(*roles: str) -> Callable[[Request], Peer]:
-    def required(request: Request) -> Peer:
-        peer = _peer(request)
-        if peer.role not in roles:
-            raise Problem(403, "wrong-role", "this is another role's to ask")
-        return peer
-
-    return required
-
-
-Party = Annotated[Peer, Depends(_role(SITE, DECRYPTOR))]
-SiteParty = Annotated[Peer, Depends(_role(SITE))]
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": ProblemBody, "description": text}
@@ -160,6 +82,7 @@ def build_app(
     intake: Intake,
     board: Board,
     membership: Callable[[], list[bytes]],
+    heads: KeptHeads,
     metrics: ServerMetrics,
 ) -> FastAPI:
     """The application, to be put behind a `Guard`.
@@ -168,12 +91,13 @@ def build_app(
         intake: Where messages go.
         board: Where tasks come from.
         membership: The federation's membership lists, from the first.
+        heads: What is kept of the sites' ledgers.
         metrics: Counts.
     """
     app = FastAPI(
         title="FMFL Secure",
         version=__version__,
-        description="Carries secure aggregation between a server, a decryptor and sites.",
+        description="Carries secure aggregation between a server and its parties.",
         openapi_url="/v1/openapi.json",
         docs_url=None,  # pages that would load scripts from elsewhere
         redoc_url=None,
@@ -298,6 +222,7 @@ def build_app(
         return ReceiptBody(received=found.received, whole=found.whole)
 
     app.include_router(router)
+    app.include_router(head_routes(heads), prefix="/v1", responses=_PROBLEMS)
     return app
 
 

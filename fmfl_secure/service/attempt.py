@@ -17,6 +17,7 @@ from aggregation import (
     Aggregator,
     CohortError,
     Identity,
+    PublicIdentity,
     RoundPlan,
     StateError,
     SumUpload,
@@ -25,7 +26,9 @@ from aggregation import (
 from aggregation import Coordinator as ProtocolCoordinator
 from aggregation.messages import (
     Announcement,
+    Approval,
     Confirmation,
+    CustodianReady,
     Exchange,
     Opening,
     Ready,
@@ -39,6 +42,7 @@ from aggregation.messages import (
 from aggregation.protocol import (
     read_announcement,
     read_cohort,
+    read_custodian,
     read_exchange,
     read_opening_list,
     read_plan,
@@ -50,7 +54,8 @@ VERIFIED, REFUSED = b"verified", b"refused"
 # Kinds of messages by who may send them.
 SITE_KINDS: Final = ("ready", "exchange", "upload", "chunks", "opening", "verdict")
 DECRYPTOR_KINDS: Final = ("announcement", "confirmation", "release")
-KINDS: Final = SITE_KINDS + DECRYPTOR_KINDS
+CUSTODIAN_KINDS: Final = ("custodian-ready", "approval")
+KINDS: Final = SITE_KINDS + DECRYPTOR_KINDS + CUSTODIAN_KINDS
 
 
 class ServerAttempt:
@@ -80,6 +85,8 @@ class ServerAttempt:
         self._lock = threading.RLock()
         self.announcement: bytes | None = None
         self.readies: dict[str, bytes] = {}
+        self.custodian_readies: dict[str, bytes] = {}
+        self.approvals: dict[str, bytes] = {}
         self.cohort_message: bytes | None = None
         self.cohort: FixedCohort | None = None
         self.exchanges: dict[str, bytes] = {}
@@ -96,6 +103,11 @@ class ServerAttempt:
         return tuple(member.identity.name for member in self.plan.members)
 
     @property
+    def custodians(self) -> tuple[str, ...]:
+        """Names of the custodians without whose word nothing opens."""
+        return tuple(identity.name for identity in self.plan.custodians)
+
+    @property
     def sites(self) -> tuple[str, ...]:
         """Names of the sites in the cohort; empty before it is fixed."""
         return self.cohort.names if self.cohort else ()
@@ -107,6 +119,8 @@ class ServerAttempt:
         return {
             "announcement": Announcement.cap(),
             "ready": Ready.cap(),
+            "custodian-ready": CustodianReady.cap(),
+            "approval": Approval.cap(),
             "exchange": Exchange.cap(),
             "upload": UploadManifest.cap(items),
             "chunks": chunks + (Sigma.cap() if self.round.collective else 0),
@@ -130,6 +144,8 @@ class ServerAttempt:
             taker = {
                 "announcement": self._take_announcement,
                 "ready": self._take_ready,
+                "custodian-ready": self._take_custodian_ready,
+                "approval": self._take_approval,
                 "exchange": self._take_exchange,
                 "upload": self._take_manifest,
                 "confirmation": self._take_confirmation,
@@ -151,6 +167,27 @@ class ServerAttempt:
         self._require(self.cohort is None, "the cohort is fixed")
         self._coordinator.check_ready(self.message, message)
         self.readies[party] = self._once(self.readies.get(party), message)
+
+    def _take_custodian_ready(self, party: str, message: bytes) -> None:
+        read_custodian(self.round, self._custodian(party), message)
+        self._require(self.cohort is None or party in self.custodian_readies, "the cohort is fixed")
+        known = self.custodian_readies.get(party)
+        self.custodian_readies[party] = self._once(known, message)
+
+    def _take_approval(self, party: str, message: bytes) -> None:
+        body = unseal(message, Approval, self._custodian(party))
+        self._require(body.transcript == self._fixed().transcript, "an approval of another cohort")
+        self._require(self.confirmation is not None, "the list is not confirmed yet")
+        self._require(
+            body.opening_list == digest(self.opening_list()), "another list than the aggregator's"
+        )
+        self.approvals[party] = self._once(self.approvals.get(party), message)
+
+    def _custodian(self, party: str) -> PublicIdentity:
+        found = {identity.name: identity for identity in self.plan.custodians}.get(party)
+        if found is None:
+            raise CohortError("the plan names no such custodian")
+        return found
 
     def _take_exchange(self, party: str, message: bytes) -> None:
         position, _ = read_exchange(self._fixed(), message)

@@ -250,7 +250,7 @@ def _sites(kits: Path, names: list[str], results: Queue[dict[str, Any]]) -> None
         line = Line(upstream, kit.tls, metrics=metrics, stopping=stopping)
         agent = SiteAgent(
             lambda _, site=site: site,  # type: ignore[misc]
-            coordinator=members.coordinator,
+            members=kit.membership.members,
             line=line,
             open_line=lambda line=line: line,  # type: ignore[misc]
             stopping=stopping,

@@ -14,6 +14,9 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
+
+APPROVAL: Final = "approval "  # begins the names of documents with a custodian's word
 
 
 class Step(StrEnum):
@@ -28,6 +31,7 @@ class Step(StrEnum):
     VERIFY = "verify"
     ANNOUNCE = "announce"
     CONFIRM = "confirm"
+    APPROVE = "approve"
     RELEASE = "release"
     END = "end"
 

@@ -24,8 +24,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fmfl_secure.service.errors import ServiceError
 
-SERVER, SITE, DECRYPTOR = "server", "site", "decryptor"
-ROLES: Final = (SERVER, SITE, DECRYPTOR)
+SERVER, SITE, DECRYPTOR, CUSTODIAN = "server", "site", "decryptor", "custodian"
+ROLES: Final = (SERVER, SITE, DECRYPTOR, CUSTODIAN)
 AUTHORITY_DAYS: Final = 3650
 PARTY_DAYS: Final = 397  # what browsers and libraries accept at most
 CRL_DAYS: Final = 3650  # a list stands until the next; it is replaced, and never runs out quietly
@@ -41,7 +41,7 @@ class Peer:
 
     Attributes:
         federation: Name of the federation.
-        role: `server`, `site` or `decryptor`.
+        role: One of `ROLES`.
         name: Of the party.
         serial: Serial number of the certificate.
         expires: When it ends.
@@ -100,7 +100,7 @@ def issue(
     Args:
         authority: The authority.
         federation: Name of the federation.
-        role: `server`, `site` or `decryptor`.
+        role: One of `ROLES`.
         name: Name of the party.
         hosts: Names and addresses that a server is reached by.
         days: How long it is valid.

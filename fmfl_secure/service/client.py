@@ -21,6 +21,7 @@ import msgspec
 
 from fmfl_secure.service.board import Step
 from fmfl_secure.service.errors import Rejected, ServiceError, Unreachable
+from fmfl_secure.service.heads import Told
 from fmfl_secure.service.metrics import ClientMetrics
 from fmfl_secure.service.settings import Upstream
 from fmfl_secure.service.tls import client_context
@@ -192,6 +193,19 @@ class Line:
         """State this site's ledger."""
         body = {"statement": statement, "signature": signature, "final": final}
         self._request("PUT", f"/v1/runs/{run}/statement", content=msgspec.json.encode(body))
+
+    def heads(self, *, known: bool) -> Told:
+        """What the server keeps of this site's ledgers, and the latest of the others'."""
+        query = {"known": "true"} if known else {}
+        return _decode(self._request("GET", "/v1/heads", params=query), Told)
+
+    def bring_heads(self, heads: dict[str, list[str]]) -> None:
+        """Bring heads that this site kept of others' ledgers, by site."""
+        self._request("PUT", "/v1/heads", json={"heads": heads})
+
+    def give_head(self, head: str) -> None:
+        """Give the head that this site's ledger has now."""
+        self._request("PUT", "/v1/head", json={"head": head})
 
     def heartbeat(self) -> None:
         """Ask for nothing, once, so that the server knows this party lives."""

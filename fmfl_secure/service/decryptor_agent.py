@@ -7,7 +7,7 @@ import threading
 
 from aggregation import AggregationError, Decryptor
 from fmfl_secure.service.agents import Agent, split
-from fmfl_secure.service.board import Step
+from fmfl_secure.service.board import APPROVAL, Step
 from fmfl_secure.service.client import Line, Work
 
 _LOG = logging.getLogger("fmfl_secure.service.decryptor")
@@ -64,6 +64,11 @@ class DecryptorAgent(Agent):
             self._fetch(work, "sum"),
             split(self._fetch(work, "chunks"), work.sizes),
             plan_message=self._fetch(work, "plan"),
+            approvals=[
+                self.line.fetch(document)
+                for name, document in work.documents.items()
+                if name.startswith(APPROVAL)
+            ],
         )
         return "release", release
 

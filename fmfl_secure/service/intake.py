@@ -10,8 +10,15 @@ import msgspec
 
 from aggregation import AggregationError, PublicIdentity, RefusedError
 from fmfl_secure.record import SiteStatement
-from fmfl_secure.service.attempt import DECRYPTOR_KINDS, KINDS, SITE_KINDS, ServerAttempt
-from fmfl_secure.service.certificates import DECRYPTOR, SITE
+from fmfl_secure.refusal_codes import GENERIC, MEANINGS
+from fmfl_secure.service.attempt import (
+    CUSTODIAN_KINDS,
+    DECRYPTOR_KINDS,
+    KINDS,
+    SITE_KINDS,
+    ServerAttempt,
+)
+from fmfl_secure.service.certificates import CUSTODIAN, DECRYPTOR, SITE
 from fmfl_secure.service.errors import Problem
 from fmfl_secure.service.store import MessageKey, MessageStore, Receipt, is_intact
 from fmfl_secure.statement import verify_statement
@@ -22,7 +29,7 @@ REFUSED: Final = "refused"
 STATED: Final = "stated"
 CLOSED: Final = "closed"
 OVER: Final = "over"  # key ROUND/ATTEMPT: why it ended without a release
-_KINDS_BY_ROLE = {SITE: SITE_KINDS, DECRYPTOR: DECRYPTOR_KINDS}
+_KINDS_BY_ROLE = {SITE: SITE_KINDS, DECRYPTOR: DECRYPTOR_KINDS, CUSTODIAN: CUSTODIAN_KINDS}
 
 
 class Stated(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,11 +79,17 @@ class Intake:
     def refuse(self, site: str, run: str, code: str) -> None:
         """A site takes no part in what is left of a run.
 
+        Args:
+            site: Which.
+            run: Of the run.
+            code: Why, as one of `refusal_codes.MEANINGS`; any other word is kept as the generic
+                one, since reports show it.
+
         Raises:
             Problem: Another run.
         """
         self._check_run(run)
-        self.store.note(run, REFUSED, site, code.encode())
+        self.store.note(run, REFUSED, site, (code if code in MEANINGS else GENERIC).encode())
         self._tell()
 
     def fail(self, party: str, run: str, round_number: int, attempt: int, code: str) -> None:

@@ -1,8 +1,9 @@
-"""From a federation's settings to one kit a party, and to what becomes of certificates later.
+"""From a federation's settings to one kit a party, and to one site fewer.
 
     DIR/authority/      ca.pem, ca.key, issued.json: whoever provisions keeps it, offline
     DIR/server/         a kit each; see kit.py
     DIR/decryptor/
+    DIR/CUSTODIAN/      if the settings name any
     DIR/SITE/
 
 What exists is left alone, so that a site that was added to the settings gets its kit by running it
@@ -14,30 +15,18 @@ from __future__ import annotations
 import secrets
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
-
-import msgspec
 
 from aggregation import Identity
 from fmfl_secure.atomic import write_files
 from fmfl_secure.config import load_federation
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.membership import MembershipFolder, next_list
-from fmfl_secure.service.certificates import (
-    DECRYPTOR,
-    PARTY_DAYS,
-    SERVER,
-    SITE,
-    Issued,
-    federation_of,
-    issue,
-    new_authority,
-    revocation_list,
-    serial_of,
-)
+from fmfl_secure.service.authority import Authority, write_tls
+from fmfl_secure.service.certificates import CUSTODIAN, DECRYPTOR, SERVER, SITE
 from fmfl_secure.service.errors import ServiceError
 from fmfl_secure.service.kit import Kit, seal_kit, write_private
 from fmfl_secure.service.templates import client_toml, server_toml
@@ -45,110 +34,6 @@ from fmfl_secure.templates import site_toml
 from fmfl_secure.workspace import AGGREGATOR, COORDINATOR, Members, Workspace, initialise
 
 DEFAULT_URL: Final = "https://localhost:8443"
-
-
-class Certified(msgspec.Struct, forbid_unknown_fields=True):
-    """A certificate that the authority issued.
-
-    Attributes:
-        name: Of the party.
-        role: Its role.
-        serial: Serial number, in hexadecimal: larger than JSON's numbers.
-        hosts: Names that a server is reached by.
-        revoked: Whether it was revoked.
-    """
-
-    name: str
-    role: str
-    serial: str
-    hosts: tuple[str, ...] = ()
-    revoked: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Authority:
-    """A federation's certificate authority in its folder.
-
-    Attributes:
-        folder: `DIR/authority`.
-        federation: Name of the federation.
-    """
-
-    folder: Path
-    federation: str
-
-    @classmethod
-    def open(cls, folder: Path, federation: str, created: list[str]) -> Authority:
-        """The authority, made if there is none."""
-        authority = cls(folder, federation)
-        if not (folder / "ca.key").exists():
-            made = new_authority(federation)
-            write_private(folder / "ca.key", made.key)
-            write_files(folder, {"ca.pem": made.certificate, "issued.json": b"[]\n"})
-            created.append(f"certificate authority {folder}: keep it to yourself")
-        return authority
-
-    @property
-    def pair(self) -> Issued:
-        """Its certificate and key.
-
-        Raises:
-            ServiceError: They are not here.
-        """
-        try:
-            return Issued(
-                (self.folder / "ca.pem").read_bytes(), (self.folder / "ca.key").read_bytes()
-            )
-        except OSError as error:
-            raise ServiceError(
-                f"the authority's key is not in {self.folder}: {error.strerror}"
-            ) from error
-
-    def issued(self) -> list[Certified]:
-        """Everything it issued, in order."""
-        return msgspec.json.decode((self.folder / "issued.json").read_bytes(), type=list[Certified])
-
-    def certify(
-        self, role: str, name: str, *, hosts: tuple[str, ...] = (), days: int = PARTY_DAYS
-    ) -> Issued:
-        """Issue a certificate and note it."""
-        made = issue(
-            self.pair, federation=self.federation, role=role, name=name, hosts=hosts, days=days
-        )
-        serial = f"{serial_of(made.certificate):x}"
-        self._note([*self.issued(), Certified(name, role, serial, hosts)])
-        return made
-
-    def revoke(self, name: str, *, keep_last: bool) -> int:
-        """Revoke a party's certificates.
-
-        Args:
-            name: The party.
-            keep_last: Leave the newest one valid.
-
-        Returns:
-            How many were revoked.
-
-        Raises:
-            ServiceError: It has none that could be.
-        """
-        issued = self.issued()
-        own = [c for c in issued if c.name == name and not c.revoked]
-        chosen = own[:-1] if keep_last else own
-        if not chosen:
-            raise ServiceError(f"{name} has no certificate to revoke")
-        for certified in chosen:
-            certified.revoked = True
-        self._note(issued)
-        return len(chosen)
-
-    def revocations(self) -> bytes:
-        """The signed revocation list."""
-        return revocation_list(self.pair, [int(c.serial, 16) for c in self.issued() if c.revoked])
-
-    def _note(self, issued: list[Certified]) -> None:
-        text = msgspec.json.format(msgspec.json.encode(issued), indent=2) + b"\n"
-        write_files(self.folder, {"issued.json": text})
 
 
 def provision(
@@ -179,20 +64,21 @@ def provision(
         PrivacyError: A grant of this epsilon and delta is not possible; nothing was made.
     """
     config = load_federation(federation)
-    if config.aggregation.custodians:
-        raise ConfigError(
-            "aggregation.custodians are parties of runs on one machine; the service has no agent "
-            "for them yet",
-            hint="Leave them out, or use fmfl-secure run.",
-        )
     created: list[str] = []
-    taken = {e.name for e in config.sites} & {"authority", SERVER}
+    custodians = config.aggregation.custodians
+    taken = {*custodians, *(e.name for e in config.sites)} & {"authority", SERVER}
     if taken:
-        raise ConfigError(f"no site can be named {min(taken)}: a folder of {output} is")
+        raise ConfigError(f"no party can be named {min(taken)}: a folder of {output} is")
     output.mkdir(parents=True, exist_ok=True, mode=0o700)
     authority = Authority.open(output / "authority", config.federation.name, created)
     certified = {c.name for c in authority.issued()}
     missing = [e.name for e in config.sites if e.name not in certified]
+    late = [name for name in custodians if SERVER in certified and name not in certified]
+    if late:
+        raise ServiceError(
+            f"{late[0]} cannot become a custodian of a federation that is provisioned",
+            hint="Every party pins the custodians from the start: provision a new federation.",
+        )
     if SERVER in certified and not missing:
         return created
     if SERVER in certified and not (output / SERVER).exists():
@@ -213,14 +99,16 @@ def provision(
     initialise(workspace.folder, epsilon=epsilon, delta=delta)
     parties = [(SITE, name) for name in missing]
     if SERVER not in certified:
-        parties += [(DECRYPTOR, DECRYPTOR), (SERVER, SERVER)]
+        parties += [(DECRYPTOR, DECRYPTOR), *((CUSTODIAN, name) for name in custodians)]
+        parties.append((SERVER, SERVER))
     for role, name in parties:
         _fill_kit(building / name, role, name, workspace, url=url)
-    _sign_members(building, output, missing)
+    # Decryptor and custodians hold the lists too, and count the sites of the last they approved.
+    _sign_members(building, output, missing, [name for role, name in parties if role != SERVER])
     hosts = tuple(dict.fromkeys([urlsplit(url).hostname or "localhost", "localhost", "127.0.0.1"]))
     for role, name in parties:
         given = hosts if role == SERVER else ()
-        _write_tls(building / name / "tls", authority, authority.certify(role, name, hosts=given))
+        write_tls(building / name / "tls", authority, authority.certify(role, name, hosts=given))
         (building / name).rename(output / name)
         created.append(f"{role} kit {output / name}")
     shutil.rmtree(building)
@@ -235,6 +123,8 @@ def _fill_kit(kit: Path, role: str, name: str, workspace: Workspace, *, url: str
         shutil.copytree(workspace.site(name), kit)
     elif role == DECRYPTOR:
         shutil.copytree(workspace.role(DECRYPTOR), kit)
+    elif role == CUSTODIAN:
+        shutil.copytree(workspace.custodian(name), kit)
     else:
         kit.mkdir(mode=0o700)
         for each in (COORDINATOR, AGGREGATOR):
@@ -247,18 +137,8 @@ def _fill_kit(kit: Path, role: str, name: str, workspace: Workspace, *, url: str
     kit.chmod(0o700)
 
 
-def _write_tls(folder: Path, authority: Authority, made: Issued) -> None:
-    """Key first: who watches the certificate finds its key beside it."""
-    files = {"ca.pem": authority.pair.certificate}
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    beside = folder / f".key.{secrets.token_hex(8)}"
-    write_private(beside, made.key)
-    beside.replace(folder / "key.pem")
-    write_files(folder, files | {"certificate.pem": made.certificate})
-
-
-def _sign_members(building: Path, output: Path, missing: list[str]) -> None:
-    """The next signed list of members, for the server and for every new site."""
+def _sign_members(building: Path, output: Path, missing: list[str], new_kits: list[str]) -> None:
+    """The next signed list of members, for the server and for every new party."""
     made = Members.load(Workspace(building / "workspace").members_file)
     new = {name: made.sites[name] for name in missing}
     server = building / SERVER if (building / SERVER).exists() else output / SERVER
@@ -273,8 +153,6 @@ def _sign_members(building: Path, output: Path, missing: list[str]) -> None:
     else:
         held.approve(following)
     lists = {f"{number:05}.list": message for number, message in enumerate(held.lists(), 1)}
-    # The decryptor holds the lists too, and counts the sites of the last that it approved.
-    new_kits = [*missing, DECRYPTOR] if last is None else missing
     for name in new_kits:
         write_files(building / name, {"members.json": members.encode()})
         write_files(building / name / "membership", lists)
@@ -304,46 +182,6 @@ def seal_kits(output: Path, *, passphrase: Callable[[str], str]) -> list[str]:
     return sealed
 
 
-def renew(output: Path, name: str, *, days: int = PARTY_DAYS) -> Path:
-    """Issue a new certificate and key to a party. The old one stays valid until it is revoked.
-
-    Returns:
-        The `tls` folder to put in place of the party's: in its kit if that is here.
-
-    Raises:
-        ServiceError: The authority never issued one to it, or is not here.
-    """
-    authority = _authority(output)
-    last = [c for c in authority.issued() if c.name == name]
-    if not last:
-        raise ServiceError(f"{name} has no certificate of this authority")
-    made = authority.certify(last[-1].role, name, hosts=last[-1].hosts, days=days)
-    kit = output / name
-    folder = kit / "tls" if kit.exists() else output / "renewed" / name / "tls"
-    _write_tls(folder, authority, made)
-    return folder
-
-
-def revoke(output: Path, name: str, *, keep_last: bool = False) -> Path:
-    """Revoke a party's certificates.
-
-    Returns:
-        The new revocation list, to put in place of the server's `revoked.pem`: there already if
-        the server's kit is here.
-
-    Raises:
-        ServiceError: It has none, or the authority is not here.
-    """
-    authority = _authority(output)
-    authority.revoke(name, keep_last=keep_last)
-    signed = authority.revocations()
-    write_files(authority.folder, {"revoked.pem": signed})
-    if (output / "server").exists():
-        write_files(output / "server", {"revoked.pem": signed})
-        return Kit(output / "server").revocations
-    return authority.folder / "revoked.pem"
-
-
 def remove_site(server: Kit, name: str) -> int:
     """Sign a membership list without a site; a running server goes by it at once.
 
@@ -368,19 +206,3 @@ def remove_site(server: Kit, name: str) -> int:
     )
     held.approve(following)
     return len(held.lists())
-
-
-def issued(output: Path) -> list[Certified]:
-    """Every certificate that a folder's authority issued.
-
-    Raises:
-        ServiceError: The authority is not here.
-    """
-    return _authority(output).issued()
-
-
-def _authority(output: Path) -> Authority:
-    folder = output / "authority"
-    if not (folder / "ca.pem").exists():
-        raise ServiceError(f"there is no authority in {output}")
-    return Authority(folder, federation_of((folder / "ca.pem").read_bytes()))

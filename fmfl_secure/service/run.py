@@ -16,11 +16,12 @@ from fmfl_secure.coordinator import Coordinator
 from fmfl_secure.errors import RunError
 from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.record import RunRecord
-from fmfl_secure.results import note_site, write_results
+from fmfl_secure.results import site_note, write_results
 from fmfl_secure.service.board import Board, Document, Step, Task
 from fmfl_secure.service.intake import CLOSED, JOINED, REFUSED, STATED, Intake, Stated
-from fmfl_secure.service.rounds import Rounds, Stopping
+from fmfl_secure.service.rounds import Rounds
 from fmfl_secure.service.settings import Time
+from fmfl_secure.service.waiting import Stopping, Waiting
 from fmfl_secure.tasks import Task as LearningTask
 from fmfl_secure.tasks import TaskData
 from fmfl_secure.workspace import DECRYPTOR, Members
@@ -74,7 +75,7 @@ class ServerRun:
         self._output = output
         self._intake = intake
         self._board = board
-        self._limits = limits
+        self.waiting = Waiting(intake, board, limits)
         self._evaluation: TaskData | None = None
         self.rounds = Rounds(
             coordinator,
@@ -83,11 +84,16 @@ class ServerRun:
             members=members,
             intake=intake,
             board=board,
-            limits=limits,
+            waiting=self.waiting,
             min_sites=config.federation.min_sites,
             evaluate=self._evaluate,
         )
         intake.open_run(coordinator.run, members().sites)
+
+    @property
+    def _helpers(self) -> tuple[str, ...]:
+        """Who must be there for a sum to open, besides sites."""
+        return (DECRYPTOR, *self._config.aggregation.custodians)
 
     @property
     def run(self) -> str:
@@ -96,7 +102,7 @@ class ServerRun:
 
     def stop(self) -> None:
         """Ask the run to stop where it is; it goes on when the server starts again."""
-        self.rounds.stopping = True
+        self.waiting.stopping = True
         with self._intake.changed:
             self._intake.changed.notify_all()
 
@@ -143,13 +149,13 @@ class ServerRun:
 
     def _gather(self) -> None:
         """Wait for all sites; after a while, for enough of them."""
-        self.rounds.phase = "gather"
+        self.rounds.steps.phase = "gather"
 
         def settled() -> bool:
             self._call()
             return len(self._joined()) + len(self._refusals()) >= len(self._members().sites)
 
-        self.rounds.wait(settled, self._limits.gather_s)
+        self.waiting.until(settled, self.waiting.limits.gather_s)
         self._invite()
 
     def _invite(self) -> list[str]:
@@ -162,18 +168,19 @@ class ServerRun:
 
         def enough() -> bool:
             self._call()
-            return len(self._present()) >= minimum and self._is_present(DECRYPTOR)
+            helpers = all(self._is_present(name) for name in self._helpers)
+            return helpers and len(self._present()) >= minimum
 
         everyone = len(self._members().sites)
-        self.rounds.wait(
+        self.waiting.until(
             lambda: enough() or everyone - len(self._refusals()) < minimum,
-            self._limits.wait_for_sites_s,
+            self.waiting.limits.wait_for_sites_s,
         )
         if not enough():
             refusals = self._refusals()
             raise RunError(
                 f"{len(self._present())} of {everyone} sites take part, fewer than min_sites = "
-                f"{minimum}, or there is no decryptor",
+                f"{minimum}, or there is no {' or no '.join(self._helpers)}",
                 hint="; ".join(f"{name}: {code}" for name, code in refusals.items()),
             )
         self._coordinator.membership_digest = self._membership()
@@ -186,7 +193,7 @@ class ServerRun:
                 if e.name in joined and e.name in sites and self._is_present(e.name)]  # fmt: skip
 
     def _is_present(self, party: str) -> bool:
-        return self._board.silent_s(party) <= self._limits.absent_s
+        return self._board.silent_s(party) <= self.waiting.limits.absent_s
 
     def _joined(self) -> dict[str, str]:
         refused = self._refusals()
@@ -200,6 +207,7 @@ class ServerRun:
     # The end, and what people get to see.
 
     def _end(self) -> RunRecord:
+        self._intake.open_attempt(None)
         reason = self._coordinator.store.require("outcome").decode()
         self._coordinator.end()
         self._mark("stopped" if reason else "finished", reason)
@@ -211,12 +219,12 @@ class ServerRun:
         Raises:
             Stopping: It was asked to stop; the results are written all the same.
         """
-        self.rounds.phase = "end"
+        self.rounds.steps.phase = "end"
         store = self._coordinator.store
         documents = {"end": Document([store.require("end")])}
         task = Task(step=Step.END, run=self.run, documents=documents)
         self._board.assign(self._members().sites, task)
-        self._board.assign([DECRYPTOR], Task(step=Step.END, run=self.run))
+        self._board.assign(self._helpers, Task(step=Step.END, run=self.run))
 
         def closed() -> bool:
             done = self._intake.store.notes(self.run, CLOSED)
@@ -224,7 +232,7 @@ class ServerRun:
             return not waiting
 
         try:
-            self.rounds.wait(closed, self._limits.end_s)
+            self.waiting.until(closed, self.waiting.limits.end_s)
         finally:
             record = self._write()
         return record
@@ -232,19 +240,20 @@ class ServerRun:
     def _note_sites(self) -> None:
         joined = self._intake.store.notes(self.run, JOINED)
         stated = self._intake.store.notes(self.run, STATED)
-        refused = self._refusals()
+        refused, notes = self._refusals(), {}
         for entry in self._config.sites:
             word = Stated(statement=None, signature="")
             if entry.name in stated:
                 word = msgspec.msgpack.decode(stated[entry.name], type=Stated)
-            note_site(
-                self._coordinator.store,
+            name, note = site_note(
                 entry.name,
                 visibility="public" if joined.get(entry.name) == b"public" else "private",
                 refusal=refused.get(entry.name),
                 statement=word.statement,
                 signature=word.signature,
             )
+            notes[name] = note
+        self._coordinator.store.set_facts(notes)
 
     def _mark(self, status: Literal["finished", "stopped", "interrupted"], reason: str) -> None:
         self._coordinator.store.set_fact("status", status.encode())

@@ -11,9 +11,11 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from aggregation import Identity
+from fmfl_secure.anchor_store import AnchorStore
 from fmfl_secure.config import FederationConfig, load_federation
 from fmfl_secure.coordinator import Coordinator, resume_run, start_run
 from fmfl_secure.errors import RunError
+from fmfl_secure.gate import check_admission
 from fmfl_secure.membership import digest_of
 from fmfl_secure.models import Layout
 from fmfl_secure.models.adapters import adapter_bytes
@@ -23,17 +25,17 @@ from fmfl_secure.service.access import Access
 from fmfl_secure.service.api import build_app
 from fmfl_secure.service.board import Board
 from fmfl_secure.service.guard import Guard
+from fmfl_secure.service.heads import KeptHeads
 from fmfl_secure.service.intake import Intake
 from fmfl_secure.service.kit import Kit
 from fmfl_secure.service.listener import Listener, https_config
 from fmfl_secure.service.metrics import ServerMetrics
-from fmfl_secure.service.rounds import Stopping
 from fmfl_secure.service.run import ServerRun
 from fmfl_secure.service.settings import ServerSettings, load_settings
-from fmfl_secure.service.store import open_store
+from fmfl_secure.service.store import heads_location, open_store
 from fmfl_secure.service.tls import Renewal, server_context
+from fmfl_secure.service.waiting import Stopping
 from fmfl_secure.workspace import AGGREGATOR, COORDINATOR, DECRYPTOR, Members
-from privacy.admission import check_admission
 
 _LOG = logging.getLogger("fmfl_secure.service.server")
 _RENEWAL_S = 2.0  # how often a renewed certificate is looked for
@@ -56,7 +58,7 @@ class Service:
         self.settings = load_settings(kit.service_file, ServerSettings)
         self._task = build_task(self.config, relative_to=kit.folder)
         self._model = self._task.build_model(seed=self.config.federation.seed)
-        self._admission_gate()
+        check_admission(self.config, self._task, self._model)
         store, self.ended = self._open_run(output)
         self.coordinator = Coordinator(
             self._identity(COORDINATOR),
@@ -92,6 +94,7 @@ class Service:
             intake=self.intake,
             board=self.board,
             membership=kit.membership.lists,
+            heads=KeptHeads(self._anchors(), self.store, self.members),
             metrics=self.metrics,
         )
         access = Access(
@@ -113,6 +116,10 @@ class Service:
         """All parties, as the membership list in force has them."""
         return self._kit.membership.members()
 
+    def _anchors(self) -> AnchorStore:
+        file = self._kit.folder / COORDINATOR / "anchors.sqlite"
+        return AnchorStore(heads_location(self.settings.store, otherwise=file))
+
     def _identity(self, role: str) -> Identity:
         return Identity.load(self._kit.folder / role / "identity.pem", role)
 
@@ -128,8 +135,10 @@ class Service:
         return resume_run(output, config=self.config), False
 
     def _public_facts(self) -> RunFacts:
-        layout, base, members = Layout.of(self._model), self._task.base, self.members()
+        layout = self._task.begin_round(self._model, 1)
+        base, members = self._task.base, self.members()
         absent = [e.name for e in self.config.sites if e.name not in members.sites]
+        absent += [n for n in self.config.aggregation.custodians if n not in members.custodians]
         if absent:
             raise RunError(
                 f"{', '.join(absent)} is not a member of the federation",
@@ -145,20 +154,12 @@ class Service:
                 COORDINATOR: members.coordinator.fingerprint,
                 AGGREGATOR: members.aggregator.fingerprint,
                 DECRYPTOR: members.decryptor.fingerprint,
+                **{
+                    f"custodian {name}": members.custodians[name].fingerprint
+                    for name in self.config.aggregation.custodians
+                },
             },
             initial_adapter=adapter_bytes(self._model),
-        )
-
-    def _admission_gate(self) -> None:
-        if self.config.privacy.noise == "none":
-            return
-        synthetic = self._task.synthetic()
-        check_admission(
-            self._model,
-            loss=self._task.per_record_loss,
-            collate=synthetic.collate,
-            records=synthetic.records,
-            physical_batch_size=self.config.training.physical_batch_size,
         )
 
     def not_ready(self) -> str:

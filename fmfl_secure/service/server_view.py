@@ -47,7 +47,10 @@ def server_page(service: Service) -> Mapping[str, object]:
                 "refusal": refused.get(name, b"").decode(),
             }
         )
-    heard = board.was_heard(DECRYPTOR)
+    helpers = {
+        name: f"heard of {board.silent_s(name):.0f} s ago" if board.was_heard(name) else "not there"
+        for name in (DECRYPTOR, *service.config.aggregation.custodians)
+    }
     return {
         "federation": service.config.federation.name,
         "run": run,
@@ -56,8 +59,8 @@ def server_page(service: Service) -> Mapping[str, object]:
         "round": attempt.plan.round if attempt else len(finished),
         "rounds": service.config.federation.rounds,
         "attempt": attempt.plan.attempt if attempt else 0,
-        "phase": service.run.rounds.phase,
-        "decryptor": f"heard of {board.silent_s(DECRYPTOR):.0f} s ago" if heard else "not there",
+        "phase": service.run.rounds.steps.phase,
+        "helpers": helpers,
         "upload_bytes": f"{int(facts.fact('upload_bytes') or b'0'):,}",
         "sites": sites,
         "finished": [

@@ -68,11 +68,12 @@ class Time(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     Attributes:
         gather_s: For all sites to join a run, once `min_sites` did.
         wait_for_sites_s: For `min_sites` sites, before a run is stopped for lack of them.
-        announce_s: For the decryptor to announce keys.
+        announce_s: For the decryptor, and before it custodians, to announce keys.
         ready_s: For sites to train.
         exchange_s: For key material between sites.
         upload_s: For uploads.
         confirm_s: For the decryptor to confirm a list.
+        approve_s: For custodians to give their word.
         open_s: For sites to open.
         release_s: For the decryptor to open the sum.
         verify_s: For sites to say that a sum verifies.
@@ -88,6 +89,7 @@ class Time(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     exchange_s: Seconds = 300.0
     upload_s: Seconds = 1800.0
     confirm_s: Seconds = 300.0
+    approve_s: Seconds = 300.0
     open_s: Seconds = 300.0
     release_s: Seconds = 900.0
     verify_s: Seconds = 300.0
@@ -112,7 +114,8 @@ class ServerSettings(_Section, frozen=True, forbid_unknown_fields=True, kw_only=
     """All of a server's `service.toml`.
 
     Attributes:
-        store: Where messages under way are kept: `sqlite:FILE`, from the kit's folder.
+        store: Where messages under way and heads of ledgers are kept: `sqlite:FILE`, from the kit's
+            folder, or `postgresql://USER@HOST/DATABASE?schema=NAME`.
     """
 
     store: NonEmpty = "sqlite:service.sqlite"
@@ -123,7 +126,7 @@ class ServerSettings(_Section, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class Upstream(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[server]` of a site or a decryptor.
+    """`[server]` of a site, a decryptor or a custodian.
 
     Attributes:
         url: Where the server is; `https://` only.
@@ -139,7 +142,7 @@ class Upstream(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class ClientSettings(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """All of a site's or a decryptor's `service.toml`."""
+    """All of a site's, a decryptor's or a custodian's `service.toml`."""
 
     server: Upstream
     operations: Operations = Operations()

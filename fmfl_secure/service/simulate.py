@@ -6,7 +6,7 @@ It keeps no ledger and reads no data, so it has no place in a federation that pr
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -47,6 +47,16 @@ class SimulatedSite:
     def visibility(self) -> Literal["private", "public"]:
         """Of data that it does not have."""
         return "public"
+
+    @property
+    def others(self) -> None:
+        """It keeps no heads of ledgers."""
+
+    def hold_to(self, anchors: Iterable[str]) -> None:
+        """There is no ledger to hold."""
+
+    def anchor(self) -> None:
+        """There is no ledger."""
 
     def begin(self) -> None:
         """Nothing to reserve."""

@@ -19,26 +19,28 @@ from numpy.typing import NDArray
 
 from aggregation import (
     AggregationError,
-    PublicIdentity,
     ReleaseError,
     ReplayError,
     RoundPlan,
     SiteAttempt,
 )
 from aggregation.protocol import read_cohort, read_plan
-from fmfl_secure.coordinator import verify_end
 from fmfl_secure.errors import KNOWN_ERRORS
 from fmfl_secure.record import SiteStatement
+from fmfl_secure.refusal_codes import leaving_code
+from fmfl_secure.run_end import evidence, read_end
 from fmfl_secure.service.agents import Agent, split
 from fmfl_secure.service.attempt import REFUSED, VERIFIED
 from fmfl_secure.service.board import Step
 from fmfl_secure.service.client import Heartbeat, Line, Work
-from fmfl_secure.service.errors import NotApproved
+from fmfl_secure.service.errors import NotApproved, Rejected, Unreachable
+from fmfl_secure.service.site_heads import LedgerOwner, SiteHeads
+from fmfl_secure.workspace import Members
 
 _LOG = logging.getLogger("fmfl_secure.service.site")
 
 
-class Participant(Protocol):
+class Participant(LedgerOwner, Protocol):
     """What takes part in one run: a `Site`, or a simulated one."""
 
     @property
@@ -96,7 +98,7 @@ class SiteAgent(Agent):
 
     Args:
         open_run: Makes the participant of a run.
-        coordinator: Whose end of a run counts.
+        members: All parties, as this site trusts them now.
         line: To the server.
         open_line: Makes another line, for heartbeats while it trains.
         stopping: Ends the loop.
@@ -108,7 +110,7 @@ class SiteAgent(Agent):
         self,
         open_run: Callable[[str], Participant],
         *,
-        coordinator: PublicIdentity,
+        members: Callable[[], Members],
         line: Line,
         open_line: Callable[[], Line],
         stopping: threading.Event,
@@ -117,7 +119,8 @@ class SiteAgent(Agent):
     ) -> None:
         super().__init__(line, stopping=stopping, once=once)
         self._open_run = open_run
-        self._coordinator = coordinator
+        self._coordinator = members().coordinator  # whose end of a run counts
+        self._heads = SiteHeads(line, members)
         self._open_line = open_line
         self._approve = approve
         self._run = ""
@@ -154,32 +157,37 @@ class SiteAgent(Agent):
             self.refusal = ""
         return self._participant
 
-    def _begin(self, run: str) -> Participant | None:
+    def _begin(self, work: Work) -> Participant | None:
         """The participant of a run, its budget reserved; None where this site takes no part."""
         try:
-            participant = self._opened_run(run)
+            participant = self._opened_run(work.run)
             if not self._begun:
+                self._heads.bring(participant, part_bytes=work.part_bytes)
+                self._heads.settle(participant)
                 participant.begin()
+                self._heads.share(participant)
                 self._begun = True
+        except (Rejected, Unreachable):
+            raise
         except KNOWN_ERRORS as error:
-            self._refuse(run, error)
+            self._refuse(work.run, error)
             return None
         return participant
 
     def _refuse(self, run: str, error: Exception) -> None:
-        code = str(getattr(error, "code", "failed"))
+        code = leaving_code(error)
         self.refusal = str(error)
         _LOG.error("takes no part (%s): %s", code, error, extra={"run": run})
         self.line.refuse(run, code)
 
     def _join(self, work: Work) -> None:
-        participant = self._begin(work.run)
+        participant = self._begin(work)
         if participant is not None:
             self.line.join(work.run, participant.visibility)
             self._state(work.run, participant, final=False)
 
     def _ready(self, work: Work) -> None:
-        participant = self._begin(work.run)
+        participant = self._begin(work)
         if participant is None:
             return
         live = self._live
@@ -194,9 +202,14 @@ class SiteAgent(Agent):
         try:
             self._approve(work.membership)
             attempt = participant.admit(plan_message, adapter)
+            # Again, as another site may have come since this one began, and brought what it kept.
+            self._heads.settle(participant)
             with Heartbeat(self._open_line):
                 integers = participant.train(attempt.plan, adapter, self._on_step(work.round))
             attempt.ready()
+            self._heads.share(participant)  # with this round's charge in it
+        except (Rejected, Unreachable):
+            raise
         except (ReplayError, NotApproved) as error:
             # Joined before a restart, or opened: this attempt or round goes on without this site.
             _LOG.warning("%s", error, extra={"run": work.run, "round": work.round})
@@ -256,7 +269,7 @@ class SiteAgent(Agent):
         self.line.send(work, "chunks", b"".join(upload.chunks))
 
     def _open(self, work: Work) -> None:
-        participant = self._begin(work.run)
+        participant = self._begin(work)
         live = self._live
         if live is None or live.place != work.place:
             # Opened before a restart, perhaps: what was recorded is sent again, and nothing else.
@@ -292,14 +305,20 @@ class SiteAgent(Agent):
         names = [member.identity.name for member in cohort.members]
         self._adapter = participant.released(live.attempt.plan, live.adapter, total, names)
         self.line.send(work, "verdict", VERIFIED)
+        self._share(work, participant)
         self._state(work.run, participant, final=False)
 
     def _end(self, work: Work) -> None:
         statement = self.line.fetch(work.documents["end"])
         try:
-            evidence = verify_end(statement, coordinator=self._coordinator, run=work.run)
+            read_end(statement, coordinator=self._coordinator, run=work.run)
             participant = self._opened_run(work.run)
-            participant.finish(evidence)
+            # An older ledger gets nothing back: it does not know what was started.
+            self._heads.settle(participant)
+            participant.finish(evidence(statement))
+            self._heads.share(participant)
+        except (Rejected, Unreachable):
+            raise
         except KNOWN_ERRORS as error:
             self._refuse(work.run, error)
             return
@@ -308,6 +327,14 @@ class SiteAgent(Agent):
     def _fail(self, work: Work, error: AggregationError) -> None:
         _LOG.warning("%s: %s", work.step, error, extra={"run": work.run, "round": work.round})
         self.line.fail(work, error.code)
+
+    def _share(self, work: Work, participant: Participant) -> None:
+        try:
+            self._heads.share(participant)
+        except (Rejected, Unreachable):
+            raise
+        except KNOWN_ERRORS as error:
+            self._refuse(work.run, error)
 
     def _state(self, run: str, participant: Participant, *, final: bool) -> None:
         try:

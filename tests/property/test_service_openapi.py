@@ -9,13 +9,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from aggregation import Identity
+from fmfl_secure.anchor_store import AnchorStore
 from fmfl_secure.service.api import build_app
 from fmfl_secure.service.board import Board
 from fmfl_secure.service.certificates import SITE, Peer
 from fmfl_secure.service.guard import PEER
+from fmfl_secure.service.heads import KeptHeads
 from fmfl_secure.service.intake import Intake
 from fmfl_secure.service.metrics import ServerMetrics
-from fmfl_secure.service.store import SqliteStore
+from fmfl_secure.service.store import open_store
+from fmfl_secure.workspace import Members
 
 schemathesis = pytest.importorskip("schemathesis")
 RUN = "0123456789abcdef"
@@ -26,10 +29,20 @@ def app(tmp_path_factory: pytest.TempPathFactory):
     """The server's application as site-1 reaches it, with a run under way."""
     import datetime as dt
 
-    store = SqliteStore(tmp_path_factory.mktemp("openapi") / "store.sqlite")
+    store = open_store("sqlite:store.sqlite", relative_to=tmp_path_factory.mktemp("openapi"))
     intake = Intake(store, part_bytes=1 << 16)
-    intake.open_run(RUN, {"site-1": Identity.generate("site-1").public})
-    inner = build_app(intake=intake, board=Board(), membership=list, metrics=ServerMetrics())
+    sites = {"site-1": Identity.generate("site-1").public}
+    intake.open_run(RUN, sites)
+    public = {n: Identity.generate(n).public for n in ("coordinator", "aggregator", "decryptor")}
+    members = Members(**public, sites=sites)
+    anchors = AnchorStore(tmp_path_factory.mktemp("heads") / "anchors.sqlite")
+    inner = build_app(
+        intake=intake,
+        board=Board(),
+        membership=list,
+        heads=KeptHeads(anchors, store, lambda: members),
+        metrics=ServerMetrics(),
+    )
     far = dt.datetime(2100, 1, 1, tzinfo=dt.UTC)
     peer = Peer("tiny", SITE, "site-1", 1, far)
 

@@ -15,8 +15,12 @@ from scipy import stats
 
 from privacy import AuditError, PrivacyPlan, pld_epsilon
 from privacy.audit import AuditDesign, design_audit, evaluate, expected_bound
-from privacy.canaries import SyntheticRecords, observe_canaries
+from privacy.canaries import observe_canaries
+from privacy.canary_model import SyntheticRecords
+from privacy.canary_training import with_room
+from privacy.distributed import DistributedPlan
 from privacy.events import PoissonSampledGaussian
+from privacy.skellam import SkellamSource
 from privacy.training import ClippedSum
 
 # A test of a share is failed with this probability if the share is what it should be.
@@ -86,12 +90,14 @@ def a_plan(*, unit="record", sample_rate=0.2, steps=4, rounds=6, epsilon=1.0):
 class Audit:
     """One audit of a plan, designed once and run as often as asked."""
 
-    def __init__(self, plan, *, records_per_canary=1, width=34):
+    def __init__(self, plan, *, records_per_canary=1, width=34, shares=1, event=None):
         self.plan = plan
-        self.epsilon = pld_epsilon([plan.round_event()] * plan.rounds, plan.delta)
+        event = event or plan.round_event()
+        self.epsilon = pld_epsilon([event] * plan.rounds, plan.delta)
         self.claim = PoissonSampledGaussian(
-            plan.sample_rate, plan.noise_multiplier, plan.steps_per_round * plan.rounds
+            plan.sample_rate, event.noise_multiplier, event.steps * plan.rounds
         )
+        self.shares = shares
         self.design = design_audit(self.claim, epsilon=self.epsilon, delta=plan.delta)
         self.records_per_canary = records_per_canary
         self.width = width
@@ -111,6 +117,7 @@ class Audit:
                 lambda records: data[torch.from_numpy(records)], np.arange(5, dtype=np.int64)
             ),
             canaries=self.design.canaries,
+            shares=self.shares,
             records_per_canary=self.records_per_canary,
             build_optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-3),
             physical_batch_size=64,
@@ -167,13 +174,18 @@ def test_canaries_beside_the_models_own_layers_work_alike(monkeypatch):
 def test_clipping_records_in_place_of_people_is_flagged(monkeypatch):
     people = Audit(a_plan(unit="patient_id", steps=2, rounds=4), records_per_canary=8)
     assert people.bound() <= people.epsilon
+    clip_records(monkeypatch)
+    assert people.bound() > people.epsilon
+
+
+def clip_records(patch):
+    """The classical mistake where the unit is a person."""
     correct = ClippedSum.accumulate
 
     def record_by_record(self, units):
         correct(self, [np.array([record]) for unit in units for record in unit])
 
-    monkeypatch.setattr(ClippedSum, "accumulate", record_by_record)
-    assert people.bound() > people.epsilon
+    patch.setattr(ClippedSum, "accumulate", record_by_record)
 
 
 def test_taking_every_unit_at_every_step_is_flagged(monkeypatch):
@@ -199,6 +211,99 @@ def test_steps_that_are_not_seen_are_an_error_too(audit, monkeypatch):
     monkeypatch.setattr(torch.optim.Adam, "register_step_pre_hook", lambda *_: None)
     with pytest.raises(AuditError, match="0 steps were seen of 24"):
         audit.observe()
+
+
+# Distributed noise: the same canaries at one site of a cohort of five, one of them colluding.
+
+
+def a_distributed_plan(*, unit="record", rounds=12, epsilon=1.0):
+    return DistributedPlan.calibrated(
+        unit=unit,
+        population=300,
+        sample_rate=0.2,
+        max_grad_norm=0.7,
+        dimension=16 * 34 + 34 + 34 * 16 + 16,
+        min_cohort=5,
+        colluding_sites=1,
+        rounds=rounds,
+        repeats=0,
+        epsilon=epsilon,
+        delta=1e-5,
+    )
+
+
+@pytest.fixture(scope="module")
+def sums():
+    """What whoever sees released sums is promised: four shares are in each."""
+    return Audit(a_distributed_plan(), shares=4)
+
+
+@pytest.fixture(scope="module")
+def sites():
+    """What all other sites together are promised: the site's own share protects alone."""
+    plan = a_distributed_plan()
+    return Audit(plan, event=plan.round_event().seen_by_sites())
+
+
+def scale_shares(patch, factor):
+    """The samplers draw so much of the noise that the plan asks for and the ledger charges."""
+    draw = SkellamSource.integers
+    patch.setattr(
+        SkellamSource,
+        "integers",
+        lambda self, count: np.rint(factor * draw(self, count)).astype(np.int64),
+    )
+
+
+@pytest.mark.parametrize("shares", [4, 1], ids=["sums", "sites"])
+def test_correct_shares_are_not_flagged(shares):
+    plan = a_distributed_plan(epsilon=3.0 if shares == 4 else 1.0)
+    event = plan.round_event()
+    audit = Audit(plan, shares=shares, event=event if shares == 4 else event.seen_by_sites())
+    found = audit.observe()
+    assert found.spare == 0
+    result = evaluate(audit.design, included=found.included, scores=found.scores)
+    assert result.lower_bound <= audit.epsilon
+    shift = found.scores[found.included].mean() - found.scores[~found.included].mean()
+    spread = found.scores.std() / math.sqrt(audit.design.canaries / 4)
+    assert shift > 2.5 * spread  # canaries did leave a trace
+
+
+@pytest.mark.parametrize("view", ["sums", "sites"])
+@pytest.mark.parametrize("factor", [0.0, 1 / 8], ids=["missing", "eighth"])
+def test_shares_left_out_and_shares_eight_times_too_small_are_flagged(
+    request, monkeypatch, view, factor
+):
+    audit = request.getfixturevalue(view)
+    scale_shares(monkeypatch, factor)
+    bound = audit.bound()
+    assert bound > audit.epsilon
+    expected = expected_bound(audit.design, audit.claim, noise_factor=factor)
+    assert bound == pytest.approx(expected, rel=0.35)
+
+
+def test_a_share_for_more_parameters_keeps_its_claim():
+    """A spare layer widens the vector; the audit must not get less noise, or more, by that."""
+    plan = a_distributed_plan()
+    wider = with_room(plan, 3 * plan.dimension)
+    assert with_room(plan, plan.dimension) is plan
+    assert wider.dimension == 3 * plan.dimension
+    assert wider.noise_multiplier == pytest.approx(plan.noise_multiplier, rel=1e-4)
+    narrow, wide = (pld_epsilon([p.round_event()] * p.rounds, p.delta) for p in (plan, wider))
+    assert 0.99 * narrow <= wide <= narrow
+
+
+def test_more_shares_than_a_sum_has_are_refused(sums):
+    for shares in (0, 5):
+        with pytest.raises(AuditError, match="expected 1 to 4"):
+            Audit(sums.plan, shares=shares).observe()
+
+
+def test_people_with_distributed_noise_are_clipped_as_people(monkeypatch):
+    people = Audit(a_distributed_plan(unit="patient_id", rounds=8), records_per_canary=8, shares=4)
+    assert people.bound() <= people.epsilon
+    clip_records(monkeypatch)
+    assert people.bound() > people.epsilon
 
 
 @pytest.mark.slow

@@ -14,9 +14,11 @@ from fmfl_secure import cli
 from fmfl_secure.afford import in_words
 from fmfl_secure.config import load_federation, load_site
 from fmfl_secure.errors import ConfigError
-from fmfl_secure.planning import privacy_plan
+from fmfl_secure.planning import build_task, distributed_plan, largest_layout, privacy_plan
 from fmfl_secure.workspace import initialise
 from privacy import BudgetExhausted, Dataset, Ledger, PoissonSampledGaussian, PolicyRefusal
+from privacy.distributed import DistributedPlan
+from privacy.share_runs import ShareRuns
 
 
 @pytest.fixture
@@ -64,6 +66,7 @@ def test_what_it_says_of_a_federation_is_what_the_ledger_admits(folder: Path) ->
         "rounds": 3,  # two, and a repeat
         "noise_multiplier": pytest.approx(plan(folder, 8.0).noise_multiplier),
         "fits": False,
+        "insider_epsilon": None,
     }
     assert [run["rounds"] for run in answer["runs"]] == [3, 12]
     longest = answer["runs"][1]
@@ -179,3 +182,76 @@ def test_settings_that_the_ledger_is_not_about_are_refused(folder: Path) -> None
 def test_a_search_that_ended_says_so() -> None:
     assert in_words(12_345) == "12,345"
     assert in_words(1_000_000) == "1,000,000 or more"
+
+
+# Shares of distributed noise: a run has to fit two figures.
+
+
+@pytest.fixture
+def shares(tmp_path: Path, tiny_model: Path) -> Path:
+    privacy = 'noise = "distributed"\ninsider_epsilon = 30.0\ndelta = 1e-5'
+    (tmp_path / "federation.toml").write_text(
+        settings(tiny_model, sites=4, rounds=3, steps=1, epsilon=2.0, privacy=privacy)
+    )
+    initialise(tmp_path, epsilon=None, delta=None)
+    (tmp_path / "sites/site-1/ledger.sqlite").unlink()
+    signer = Identity.load(tmp_path / "sites/site-1/identity.pem")
+    Ledger.create(
+        tmp_path / "sites/site-1/ledger.sqlite",
+        population="people",
+        unit="record",
+        signer=signer,
+        public_key=signer.public.key,
+    )
+    return tmp_path
+
+
+def share_plan(folder: Path) -> DistributedPlan:
+    config = load_federation(folder / "federation.toml")
+    task = build_task(config, relative_to=folder)
+    size = largest_layout(task, task.build_model(seed=0)).size
+    return distributed_plan(config, config.sites[0], size)
+
+
+@pytest.mark.parametrize(("epsilon", "insider"), [(3.0, 30.0), (3.0, 3.1)], ids=["sums", "sites"])
+def test_what_it_says_of_shares_fits_both_figures_and_no_more(
+    shares: Path, epsilon: float, insider: float
+) -> None:
+    """Whichever of the two figures it is that runs out first."""
+    record = ledger(shares)
+    record.grant(epsilon=epsilon, delta=1e-5, insider_epsilon=insider)
+    answer = found(shares, *by_settings(shares), "--rounds", "3,12")
+    (grant,) = answer["grants"]
+    assert (grant["insider_epsilon"], grant["insider_epsilon_left"]) == (insider, insider)
+    plan = share_plan(shares)
+    assert answer["planned"]["insider_epsilon"] == plan.insider_epsilon()
+    event = plan.round_event()
+    fitting = answer["at_noise"]["rounds"]
+    headroom = record.budget().headroom()
+    assert headroom.admits(event, fitting)
+    assert not headroom.admits(event, fitting + 1)
+    for run in answer["runs"]:
+        runs = ShareRuns(plan)
+        noise, rounds = run["noise_multiplier"], run["rounds"]
+        assert headroom.admits(runs.event(noise, rounds), rounds)
+        assert not headroom.admits(runs.event(noise * (1 - 1e-4), rounds), rounds)
+        asked = runs.calibrated(run["epsilon"], plan.delta, rounds)
+        assert headroom.admits(asked, rounds)
+        assert not headroom.admits(runs.calibrated(run["epsilon"] + 0.01, 1e-5, rounds), rounds)
+        assert run["epsilon"] < run["insider_epsilon"]
+
+
+def test_it_prints_both_figures(shares: Path) -> None:
+    ledger(shares).grant(epsilon=3.0, delta=1e-5, insider_epsilon=30.0)
+    text = " ".join(afford(shares, *by_settings(shares), "--rounds", "3").output.split())
+    assert "against all other sites together: epsilon 30, 30.0000 left" in text
+    assert "a run has to fit both figures of a grant" in text
+    assert "5.4" in text  # in the table, beside epsilon 3
+    assert "over 4 trainings with repeats, fits" in text
+
+
+def test_a_ledger_that_permits_no_shares_says_so(shares: Path) -> None:
+    ledger(shares).grant(epsilon=3.0, delta=1e-5)
+    result = afford(shares, *by_settings(shares))
+    assert isinstance(result.exception, ConfigError)
+    assert "permits shares of distributed noise" in str(result.exception)

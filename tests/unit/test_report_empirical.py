@@ -67,6 +67,19 @@ def test_the_blind_spot_is_named(changes: dict[str, float], said: str) -> None:
     assert said in " ".join(empirical.sentences(an_audit(**changes)))
 
 
+def test_whose_view_of_distributed_noise_was_audited_is_named() -> None:
+    sums = an_audit(against="outsiders", shares=7)
+    figures = empirical.figures(sums)
+    assert figures["Seen by"] == "whoever sees released sums; the noise of 7 sites counts"
+    assert "by Renyi DP" in figures["Claimed"]
+    assert "Whether the sites of a run did add their shares" in " ".join(empirical.sentences(sums))
+    sites = an_audit(against="sites", shares=1)
+    assert "all other sites together" in empirical.figures(sites)["Seen by"]
+    local = an_audit()
+    assert "Seen by" not in empirical.figures(local)
+    assert "shares" not in " ".join(empirical.sentences(local))
+
+
 def test_records_of_a_person_are_named() -> None:
     assert "of 8 records each" in empirical.figures(an_audit(records_per_canary=8))["Canaries"]
     assert "records each" not in empirical.figures(an_audit())["Canaries"]

@@ -298,6 +298,24 @@ def multi_run() -> RunRecord:
     return finished(sites=tuple(sites), mechanism=a_mechanism(unit="patient_id"))
 
 
+def distributed_noise() -> RunRecord:
+    """Shares of noise: two figures, and ledgers that differ in the second."""
+    sites = []
+    for name, insider_spent in zip(SITES, (5.4321234, 5.4321234, 7.1, 5.4321234), strict=True):
+        grant = msgspec.structs.replace(
+            a_grant(3.0, spent=0.9876),
+            insider_epsilon=9.5,
+            insider_epsilon_spent=insider_spent,
+            insider_epsilon_charged=insider_spent,
+        )
+        statement = a_statement(name, grants=(grant,), epsilon_by_round=curve(0.0, 0.9876, 6))
+        sites.append(a_site(name, statement))
+    mechanism = a_mechanism(
+        1.0, noise="distributed", steps_per_round=1, colluding_sites=1, insider_epsilon=7.2
+    )
+    return finished(mechanism=mechanism, sites=tuple(sites))
+
+
 def an_audit(**changes: Any) -> AuditRecord:
     values: dict[str, Any] = {
         "format": 1,
@@ -346,7 +364,7 @@ ALL = {
     one.__name__: one
     for one in (
         finished, refused, interrupted, without_privacy, without_evaluation, multi_run, audited,
-        refuted,
+        refuted, distributed_noise,
     )
 }  # fmt: skip
 
@@ -364,3 +382,17 @@ def test_json_is_readable_and_sorted() -> None:
     assert data.startswith(b'{\n  "audit": null,\n  "base_model"')
     assert data.endswith(b"}\n")
     assert list(msgspec.json.decode(data)) == sorted(msgspec.json.decode(data))
+
+
+def test_an_exhausted_second_figure_survives_json_as_infinite() -> None:
+    record = distributed_noise()
+    grant = msgspec.structs.replace(
+        a_grant(3.0, spent=math.inf),
+        insider_epsilon=9.5,
+        insider_epsilon_spent=math.inf,
+        insider_epsilon_charged=math.inf,
+    )
+    sites = (a_site(SITES[0], a_statement(SITES[0], grants=(grant,))),)
+    exhausted = msgspec.structs.replace(record, sites=sites)
+
+    assert decode_record(encode_record(exhausted)) == exhausted

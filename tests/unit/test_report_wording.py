@@ -7,7 +7,8 @@ from test_report_page import text_of
 from test_report_records import a_grant, a_mechanism, a_site, a_statement, finished
 
 from fmfl_secure.record import RunRecord
-from fmfl_secure.report import wording
+from fmfl_secure.report import verdict as meaning
+from fmfl_secure.report.names import listing, who
 
 
 def granted(epsilon: float) -> RunRecord:
@@ -26,7 +27,7 @@ def granted(epsilon: float) -> RunRecord:
     ],
 )
 def test_verdict(epsilon: float, at_1: str, at_5: str, word: str) -> None:
-    verdict = wording.verdict(epsilon, 1e-5)
+    verdict = meaning.verdict(epsilon, 1e-5)
 
     assert verdict.at_1 == f"{at_1}\N{NO-BREAK SPACE}%"
     assert verdict.at_5 == f"{at_5}\N{NO-BREAK SPACE}%"
@@ -35,7 +36,7 @@ def test_verdict(epsilon: float, at_1: str, at_5: str, word: str) -> None:
 
 @pytest.mark.parametrize("epsilon", [8.0, 8.5, 20.0, float("inf"), float("nan")])
 def test_large_epsilon_is_no_meaningful_bound(epsilon: float) -> None:
-    verdict = wording.verdict(epsilon, 1e-5)
+    verdict = meaning.verdict(epsilon, 1e-5)
 
     assert verdict.void
     assert "no meaningful bound" in verdict.sentence
@@ -71,11 +72,11 @@ def test_delta_of_a_large_group_is_void() -> None:
     [([], ""), (["a"], "a"), (["a", "b"], "a and b"), (["a", "b", "c"], "a, b and c")],
 )
 def test_listing(names: list[str], text: str) -> None:
-    assert wording.listing(names) == text
+    assert listing(names) == text
 
 
 def test_who() -> None:
-    assert wording.who(["a", "b", "c", "d"], 4) == "all 4 sites"
-    assert wording.who(["a", "b"], 4) == "a and b"
-    assert wording.who(["a", "b", "c", "d"], 9) == "4 sites, a among them"
-    assert wording.who(["a"], 1) == "a"
+    assert who(["a", "b", "c", "d"], 4) == "all 4 sites"
+    assert who(["a", "b"], 4) == "a and b"
+    assert who(["a", "b", "c", "d"], 9) == "4 sites, a among them"
+    assert who(["a"], 1) == "a"

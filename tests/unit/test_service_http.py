@@ -17,10 +17,13 @@ import httpx
 import pytest
 
 from aggregation import Identity
+from fmfl_secure.anchor_store import AnchorStore
+from fmfl_secure.refusal_codes import MEANINGS
 from fmfl_secure.service.access import Access
 from fmfl_secure.service.api import build_app
 from fmfl_secure.service.board import Board, Document, Step, Task
 from fmfl_secure.service.certificates import (
+    CUSTODIAN,
     DECRYPTOR,
     SERVER,
     SITE,
@@ -33,12 +36,13 @@ from fmfl_secure.service.certificates import (
 from fmfl_secure.service.client import Line
 from fmfl_secure.service.errors import Rejected, Unreachable
 from fmfl_secure.service.guard import Guard
+from fmfl_secure.service.heads import KeptHeads
 from fmfl_secure.service.intake import Intake
 from fmfl_secure.service.kit import write_private
 from fmfl_secure.service.listener import Listener, https_config
 from fmfl_secure.service.metrics import ClientMetrics, ServerMetrics, exposition
 from fmfl_secure.service.settings import Limits, Upstream
-from fmfl_secure.service.store import MessageKey, SqliteStore
+from fmfl_secure.service.store import MessageKey, open_store
 from fmfl_secure.service.tls import Renewal, client_context, server_context
 from fmfl_secure.workspace import Members
 
@@ -109,13 +113,19 @@ def running(tmp_path: Path) -> Iterator[Running]:
     _write(tls, authority, made)
     public = {n: Identity.generate(n).public for n in ("coordinator", "aggregator", "decryptor")}
     sites = {f"site-{n}": Identity.generate(f"site-{n}").public for n in (1, 2, 3)}
-    members = Members(**public, sites=sites)
-    store, board, metrics = SqliteStore(tmp_path / "s.sqlite"), Board(), ServerMetrics()
+    custodians = {"board": Identity.generate("board").public}
+    members = Members(**public, sites=sites, custodians=custodians)
+    store, board, metrics = (
+        open_store("sqlite:s.sqlite", relative_to=tmp_path),
+        Board(),
+        ServerMetrics(),
+    )
     intake = Intake(store, part_bytes=LIMITS.part_bytes)
     intake.open_run(RUN, sites)
     attempt = FakeAttempt()
     intake.open_attempt(attempt)  # type: ignore[arg-type]
-    app = build_app(intake=intake, board=board, membership=list, metrics=metrics)
+    heads = KeptHeads(AnchorStore(tmp_path / "anchors.sqlite"), store, lambda: members)
+    app = build_app(intake=intake, board=board, membership=list, heads=heads, metrics=metrics)
     access = Access(
         "tiny",
         members=lambda: members,
@@ -224,6 +234,17 @@ def test_roles_are_kept_apart(running: Running) -> None:
     with running.client() as client:
         path = message_path("announcement")
         assert_problem(client.put(path, params=query(message), content=message), 403, "wrong-role")
+    with running.client(CUSTODIAN, "board") as client:
+        for kind in ("ready", "announcement", "confirmation", "release", "opening"):
+            path = message_path(kind)
+            answer = client.put(path, params=query(message), content=message)
+            assert_problem(answer, 403, "wrong-role")
+    for role, name in ((SITE, "site-1"), (DECRYPTOR, "decryptor")):
+        with running.client(role, name) as client:
+            answer = client.put(message_path("approval"), params=query(message), content=message)
+            assert_problem(answer, 403, "wrong-role")
+    with running.client(CUSTODIAN, "court") as client:
+        assert_problem(client.get("/v1/task"), 403, "removed")
     with running.client(SERVER, "server") as client, pytest.raises(httpx.TransportError):
         client.get("/v1/task")  # its certificate serves, and is no client's
     assert running.attempt.taken == []
@@ -503,6 +524,29 @@ def test_a_line_waits_for_a_server_that_is_away_until_it_is_told_to_stop(running
         with pytest.raises(Unreachable, match="503"):
             line.work(-1)
         assert not line.connected
+
+
+def test_a_site_may_say_every_word_of_the_list_and_no_other(running: Running) -> None:
+    path = f"/v1/runs/{RUN}/refusal"
+    with running.client() as client:
+        for code in (*MEANINGS, "mrs-quimby"):
+            assert client.put(path, json={"code": code}).status_code == 204, code
+            kept = running.intake.store.notes(RUN, "refused")["site-1"].decode()
+            assert kept == (code if code in MEANINGS else "failed")
+        assert_problem(client.put(path, json={"code": "Mrs Quimby"}), 422, "malformed")
+
+
+def test_heads_of_ledgers_are_the_sites_to_give_and_to_ask_for(running: Running) -> None:
+    with running.client(DECRYPTOR, "decryptor") as client:
+        assert_problem(client.get("/v1/heads"), 403, "wrong-role")
+        assert_problem(client.put("/v1/head", json={"head": "{}"}), 403, "wrong-role")
+    with running.client() as client:
+        told = client.get("/v1/heads", params={"known": True}).json()
+        assert told == {"own": [], "others": {}, "known": {"site-2": [], "site-3": []}}
+        assert_problem(client.put("/v1/head", json={"head": "[" * 4000}), 422, "refused")
+        assert_problem(client.put("/v1/head", json={"head": "x" * 5000}), 422, "malformed")
+        body = {"heads": {"site-2": ["{}"]}}
+        assert_problem(client.put("/v1/heads", json=body), 422, "refused")
 
 
 def test_metrics_name_roles_and_routes_and_no_one(running: Running) -> None:

@@ -65,6 +65,23 @@ def test_the_page_asks_for_the_token(port: Port) -> None:
     assert port.client.post("/sign-in", content=b"x" * 5000).status_code == 413
 
 
+def test_a_custodian_s_page_says_what_it_let_not_open() -> None:
+    shown = VALUES | {"name": "board", "round": 2, "refusal": "<b>no round after 1"}
+    app = OperationsApp(
+        token=TOKEN,
+        template="custodian.html",
+        page=lambda: shown,
+        ready=lambda: "",
+        registry=ClientMetrics().registry,
+    )
+    client = TestClient(app.app, base_url="http://localhost:9443")
+    page = client.get("/", headers={"authorization": f"Bearer {TOKEN}"})
+    assert page.status_code == 200
+    assert "Custodian board" in page.text
+    assert "round 2" in page.text
+    assert "&lt;b&gt;no round after 1" in page.text
+
+
 def test_health_and_readiness(port: Port) -> None:
     assert port.client.get("/health", headers=port.bearer).json() == {"status": "alive"}
     assert port.client.get("/ready", headers=port.bearer).status_code == 200

@@ -11,13 +11,14 @@ import pytest
 from support import settings
 
 from aggregation import AggregationError, Identity
-from fmfl_secure.config import load_federation, load_site
+from fmfl_secure.config import load_custodian, load_federation, load_site
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.membership import MembershipFolder, next_list
+from fmfl_secure.service.authority import issued, renew, revoke
 from fmfl_secure.service.certificates import read_peer, revoked_serials, serial_of
 from fmfl_secure.service.errors import ServiceError
 from fmfl_secure.service.kit import Kit, open_kit, seal_kit
-from fmfl_secure.service.provision import issued, provision, remove_site, renew, revoke, seal_kits
+from fmfl_secure.service.provision import provision, remove_site, seal_kits
 from fmfl_secure.service.settings import ClientSettings, ServerSettings, load_settings
 from fmfl_secure.service.tls import client_context, server_context
 from privacy import Ledger
@@ -248,6 +249,40 @@ def test_a_list_that_skips_forges_or_forgets_is_refused(kits: Path) -> None:
     with pytest.raises(AggregationError):
         site.approve(forged)
     assert len(site.lists()) == 1
+
+
+def test_a_custodian_has_a_kit_of_its_own_from_the_start(kits: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "with"
+    path = write_federation(folder)
+    named = '\n[aggregation]\ncustodians = ["board"]\n'
+    path.write_text(path.read_text(encoding="utf-8") + named, encoding="utf-8")
+    made = provision(path, folder / "kits", url=URL)
+    assert any("board" in line for line in made)
+    kit = Kit(folder / "kits/board")
+    identity = Identity.load(kit.folder / "identity.pem", "board")
+    for party in ("server", "decryptor", "board", *NAMES):
+        held = Kit(folder / "kits" / party).membership
+        assert held.members().custodians == {"board": identity.public}
+        assert len(held.lists()) == 1
+    assert load_custodian(kit.folder / "custodian.toml").policy.min_sites == 3
+    assert [c.role for c in issued(folder / "kits") if c.name == "board"] == ["custodian"]
+    client_context(kit.tls)
+    assert not (folder / "kits/site-1/custodian.toml").exists()
+    assert not secrets_of(kit.folder) & secrets_of(folder / "kits/decryptor")
+    # Parties that hold a kit already have not pinned one that comes later.
+    late = kits.parent / "federation.toml"
+    late.write_text(late.read_text(encoding="utf-8") + named, encoding="utf-8")
+    with pytest.raises(ServiceError, match="board cannot become a custodian"):
+        provision(late, kits, url=URL)
+
+
+def test_a_site_without_its_data_does_not_join(kits: Path) -> None:
+    """It would be charged for a round before it learned that there is nothing to read."""
+    from fmfl_secure.service.site_process import SiteProcess
+
+    with pytest.raises(ConfigError, match=r"site-1/data/train\.csv does not exist") as refusal:
+        SiteProcess(Kit(kits / "site-1"))
+    assert "site.toml" in refusal.value.hint
 
 
 def test_settings_are_strict(kits: Path) -> None:

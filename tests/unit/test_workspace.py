@@ -251,3 +251,15 @@ def test_members_are_read_back_and_a_bad_key_is_refused(folder: Path) -> None:
     path.unlink()
     with pytest.raises(ConfigError, match="cannot read the members"):
         Members.load(path)
+
+
+@pytest.mark.parametrize(("public", "visibility"), [(False, "private"), (True, "public")])
+def test_data_are_private_unless_declared_public(
+    folder: Path, public: bool, visibility: str
+) -> None:
+    initialise(folder, epsilon=None, delta=None, public=public)
+    for n in (1, 2, 3):
+        assert load_site(folder / f"sites/site-{n}/site.toml").data.visibility == visibility
+    # What is there is left alone, whatever is asked for later.
+    initialise(folder, epsilon=None, delta=None, public=not public)
+    assert load_site(folder / "sites/site-1/site.toml").data.visibility == visibility

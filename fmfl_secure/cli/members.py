@@ -1,0 +1,138 @@
+"""The commands about certificates and members of a federation across machines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from fmfl_secure.cli._console import console, say
+
+app = typer.Typer()
+certificates = typer.Typer(
+    help="Certificates of a provisioned federation.", no_args_is_help=True, rich_markup_mode=None
+)
+members = typer.Typer(
+    help="Who belongs to a provisioned federation.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(certificates, name="certificates")
+app.add_typer(members, name="members")
+
+KitFolder = Annotated[Path, typer.Argument(metavar="KIT", help="A party's kit.")]
+Kits = Annotated[Path, typer.Argument(metavar="DIR", help="The folder that provision filled.")]
+Party = Annotated[str, typer.Argument(help="Name of the party; the server's is server.")]
+
+
+def needs_server_extra() -> None:
+    """Check that what serving and joining need is installed.
+
+    Raises:
+        ServiceError: Something is not.
+    """
+    from fmfl_secure.service.errors import ServiceError
+
+    try:
+        import fastapi  # noqa: F401
+        import httpx  # noqa: F401
+        import prometheus_client  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise ServiceError(
+            f"{error.name} is not installed", hint="pip install 'fmfl-secure[server]'"
+        ) from error
+
+
+@certificates.command("list")
+def list_certificates(folder: Kits) -> None:
+    """Show every certificate that the authority issued.
+
+    Example: fmfl-secure certificates list pilot/kits
+    """
+    from fmfl_secure.service.authority import issued
+
+    table = Table("party", "role", "serial", "state")
+    for certified in issued(folder):
+        state = "revoked" if certified.revoked else "valid"
+        table.add_row(certified.name, certified.role, certified.serial, state)
+    console.print(table)
+
+
+@certificates.command()
+def renew(folder: Kits, name: Party) -> None:
+    """Issue a new certificate and key to a party; running processes take them up by themselves.
+
+    Example: fmfl-secure certificates renew pilot/kits site-1
+    """
+    from fmfl_secure.service.authority import renew as issue
+
+    say(f"{issue(folder, name)}: put it in place of the party's tls folder")
+
+
+@certificates.command()
+def revoke(
+    folder: Kits,
+    name: Party,
+    keep_last: Annotated[
+        bool, typer.Option("--keep-last", help="All but the newest, as after a renewal.")
+    ] = False,
+) -> None:
+    """Revoke a party's certificates; a running server shuts them out from the next request on.
+
+    Example: fmfl-secure certificates revoke pilot/kits site-1
+    """
+    from fmfl_secure.service.authority import revoke as make
+
+    say(f"{make(folder, name, keep_last=keep_last)}: the server's revoked.pem")
+
+
+@members.command()
+def show(kit: KitFolder) -> None:
+    """Show whom a party trusts, by fingerprints to compare.
+
+    Example: fmfl-secure members show pilot/kits/site-1
+    """
+    from fmfl_secure.membership import MembershipFolder
+
+    held = MembershipFolder(kit)
+    trusted = held.members()
+    say(f"membership list {len(held.lists())}")
+    for party in (trusted.coordinator, *trusted.pinned.values()):
+        say(f"{party.name:<16} {party.fingerprint}")
+
+
+@members.command()
+def remove(kit: KitFolder, name: Party) -> None:
+    """Sign a list of members without a site, at the server; it holds from now on.
+
+    Example: fmfl-secure members remove pilot/kits/server site-3
+    """
+    from fmfl_secure.service.kit import Kit
+    from fmfl_secure.service.provision import remove_site
+
+    say(f"membership list {remove_site(Kit(kit), name)} is without {name}")
+
+
+@members.command()
+def approve(kit: KitFolder) -> None:
+    """Take over the server's newer lists of members at a site, after showing what they change.
+
+    Example: fmfl-secure members approve pilot/kits/site-1
+    """
+    needs_server_extra()
+    from fmfl_secure.service.approval import newer_lists
+    from fmfl_secure.service.kit import Kit
+
+    held = Kit(kit).membership
+    pending = newer_lists(Kit(kit))
+    if not pending:
+        say("there is no newer list")
+    for message in pending:
+        change = held.change(message)
+        for party in change.added:
+            say(f"list {change.number} adds {party.name} {party.fingerprint}")
+        for name in change.removed:
+            say(f"list {change.number} removes {name}")
+        typer.confirm("trust these members?", abort=True)
+        held.approve(message)

@@ -1,0 +1,143 @@
+"""The words for distributed noise, which has two figures where local noise has one.
+
+Sites add shares of noise, and only a sum carries all of them. So what a site is promised depends on
+who looks: whoever sees released sums, or all other sites together, who can take their own parts
+away. The second figure is the larger one, and every sentence here that gives the first names the
+assumption it rests on.
+"""
+
+from __future__ import annotations
+
+from fmfl_secure.record import RunRecord, SiteStatement
+from fmfl_secure.report import rounding
+from fmfl_secure.report.names import count, who
+from fmfl_secure.report.overview import Account, accounts, insider_guarantee, statements
+
+
+def in_force(record: RunRecord) -> bool:
+    """Whether a second figure has to be stated: this run has one, or a ledger permits shares."""
+    return record.mechanism.noise == "distributed" or bool(_permitted(record))
+
+
+def assumption(record: RunRecord) -> str:
+    """What the first figure rests on, as a condition."""
+    if record.mechanism.noise != "distributed":
+        return "as long as no more sites collude than the runs with shares of noise assumed"
+    assumed = record.mechanism.colluding_sites
+    if not assumed:
+        return "as long as no site whose part is in a sum leaves its noise out or tells it"
+    return (
+        f"as long as at most {assumed} of the sites whose parts are in a sum "
+        f"{'leaves its' if assumed == 1 else 'leave their'} noise out or "
+        f"{'tells' if assumed == 1 else 'tell'} it to others"
+    )
+
+
+def promised_to(record: RunRecord) -> str:
+    """Whom the first figure is promised against."""
+    return (
+        f"to whoever sees the released sums and the adapters, other sites included, "
+        f"{assumption(record)}"
+    )
+
+
+def promised(record: RunRecord) -> str:
+    """The second figure, granted."""
+    found = sorted({insider_guarantee(statement) for statement in _permitted(record)})
+    if not found:
+        return "No ledger states a figure against all other sites together"
+    text = f"epsilon {rounding.typed(found[-1])}"
+    if len(found) > 1:
+        text = f"from epsilon {rounding.typed(found[0])} to {text}, depending on the site"
+    return (
+        f"To all other sites together, who can take their own parts out of every sum, it is: "
+        f"{text}, whatever they do"
+    )
+
+
+def planned(record: RunRecord) -> str:
+    """What this run may cost of the second figure; continues a sentence."""
+    if record.mechanism.noise != "distributed":
+        return ""
+    return (
+        ", and against all other sites together at most epsilon "
+        f"{rounding.typed(record.mechanism.insider_epsilon)}"
+    )
+
+
+def weakest(record: RunRecord) -> float | None:
+    """The largest second figure of a ledger; None where there is none."""
+    return max((insider_guarantee(one) for one in _permitted(record)), default=None)
+
+
+def spent(record: RunRecord) -> str:
+    """What was spent of the second figure, at the worst site; empty where there is none."""
+    found = [one for one in charged(record) if one.of_this_run]
+    if not found:
+        return ""
+    worst = max(found, key=lambda one: one.grant.insider_epsilon_spent or 0.0)
+    return (
+        f"Against all other sites together, most at {worst.label}: epsilon "
+        f"{rounding.spent(worst.grant.insider_epsilon_spent or 0.0)} of "
+        f"{rounding.typed(worst.grant.insider_epsilon or 0.0)}."
+    )
+
+
+def left(record: RunRecord) -> str:
+    """What is left of the second figure, where it is least; empty where there is none."""
+    found = charged(record)
+    if not found:
+        return ""
+    worst = min(found, key=insider_left)
+    alike = [one.label for one in found if insider_left(one) == insider_left(worst)]
+    names = who(alike, len(record.sites))
+    least = names if len(alike) == len(found) else f"least at {names}"
+    return (
+        f"Against all other sites together, {least}: epsilon "
+        f"{rounding.left(insider_left(worst))} of "
+        f"{rounding.typed(worst.grant.insider_epsilon or 0.0)}."
+    )
+
+
+def charged(record: RunRecord) -> list[Account]:
+    """Grants that permit shares, in the order of `accounts`."""
+    return [one for one in accounts(record) if one.grant.insider_epsilon is not None]
+
+
+def insider_left(account: Account) -> float:
+    """What is left of a grant's second figure."""
+    grant = account.grant
+    return max(0.0, (grant.insider_epsilon or 0.0) - (grant.insider_epsilon_charged or 0.0))
+
+
+def visibility(record: RunRecord) -> str:
+    """What limits what a sum reveals."""
+    return (
+        "What the sum and the adapter reveal is limited by the shares of noise of all sites "
+        f"together, that is, by epsilon, {assumption(record)}. All other sites together can take "
+        "their own parts away: what they learn of the last one is limited by its own share of "
+        "noise alone, that is, by the second, larger figure."
+    )
+
+
+def trust(record: RunRecord) -> str:
+    """Whom a site has to trust."""
+    assumed = record.mechanism.colluding_sites
+    return (
+        "No site's update is private enough by itself, and none is ever opened: each site adds a "
+        "share of noise, and a sum is opened only with the shares of at least the smallest cohort "
+        "in it. Epsilon counts the shares of all but "
+        f"{count(assumed, 'site')} of that cohort, and holds {assumption(record)}. Nothing shows "
+        "that a site did add its share: this assumption is for the custodians to judge. Against "
+        "all other sites together a site's own share alone counts; that is the second figure, and "
+        "it rests on no assumption about others. In either case the site trusts its own installed "
+        "code, and the protocol that opens no sum twice with the same share in it."
+    )
+
+
+def _permitted(record: RunRecord) -> list[SiteStatement]:
+    return [
+        statement
+        for _, statement in statements(record)
+        if any(grant.insider_epsilon is not None for grant in statement.grants)
+    ]

@@ -1,0 +1,317 @@
+"""A run with its server in a thread and agents in others, without HTTP between.
+
+Who counts as silent is set by the test, so that nothing hangs on time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from support import settings
+
+from aggregation import Decryptor, Identity, MemoryJournal
+from fmfl_secure.config import convert_config
+from fmfl_secure.coordinator import Coordinator, start_run
+from fmfl_secure.custodian import Custodian
+from fmfl_secure.models import Layout
+from fmfl_secure.models.adapters import adapter_bytes
+from fmfl_secure.planning import build_task
+from fmfl_secure.run_store import RunFacts
+from fmfl_secure.service.board import Board
+from fmfl_secure.service.certificates import CUSTODIAN, DECRYPTOR, SITE
+from fmfl_secure.service.client import DocumentRef, Work
+from fmfl_secure.service.custodian_agent import CustodianAgent
+from fmfl_secure.service.decryptor_agent import DecryptorAgent
+from fmfl_secure.service.errors import Problem, Rejected, ServiceError
+from fmfl_secure.service.intake import Intake, Stated
+from fmfl_secure.service.run import ServerRun
+from fmfl_secure.service.settings import Time
+from fmfl_secure.service.simulate import SimulatedSite
+from fmfl_secure.service.site_agent import SiteAgent
+from fmfl_secure.service.store import MessageKey, open_store
+from fmfl_secure.service.waiting import Stopping
+from fmfl_secure.workspace import Members
+
+NAMES = ("site-1", "site-2", "site-3", "site-4")
+
+
+class Died(ServiceError):
+    """A process is no more."""
+
+
+class DirectLine:
+    """What `Line` does, by calls. `broken` is asked before each, and may raise."""
+
+    def __init__(self, world: World, name: str, role: str) -> None:
+        self.world, self.name, self.role = world, name, role
+        self.broken: Callable[[str], None] = lambda _: None
+        self.connected = True
+
+    def _call(self, what: str, call: Callable[[], object]):
+        self.broken(what)
+        self.world.board.heard(self.name)
+        try:
+            return call()
+        except Problem as problem:
+            raise Rejected(
+                problem.status, problem.reason, str(problem), received=problem.received
+            ) from problem
+
+    def work(self, after: int) -> Work:
+        board = self.world.board
+        number, task = self._call("work", lambda: asyncio.run(board.wait(self.name, after, 0.2)))
+        documents = {n: DocumentRef(d.sha256, d.size) for n, d in task.documents.items()}
+        return Work(
+            number, task.step, task.run, task.round, task.attempt, documents,
+            list(task.sizes), 0, self.world.intake.part_bytes,
+        )  # fmt: skip
+
+    def fetch(self, document: DocumentRef) -> bytes:
+        found = self.world.board.document(self.name, document.sha256)
+        if found is None:
+            raise Rejected(404, "not-found", "")
+        return found.slice(0, found.size)
+
+    def send(self, work: Work, kind: str, message: bytes) -> None:
+        key = MessageKey(work.run, work.round, work.attempt, self.name, kind)
+        digest, size = hashlib.sha256(message).hexdigest(), len(message)
+        for start in range(0, size, work.part_bytes):
+            part = message[start : start + work.part_bytes]
+            what = kind if not start else f"more {kind}"
+            self._call(
+                what,
+                lambda start=start, part=part: self.world.intake.part(
+                    self.role, key, sha256=digest, size=size, offset=start, data=part
+                ),
+            )
+
+    def join(self, run: str, visibility) -> None:
+        self._call("join", lambda: self.world.intake.join(self.name, run, visibility))
+
+    def refuse(self, run: str, code: str) -> None:
+        self._call("refuse", lambda: self.world.intake.refuse(self.name, run, code))
+
+    def fail(self, work: Work, code: str) -> None:
+        place = (work.run, work.round, work.attempt)
+        self._call("fail", lambda: self.world.intake.fail(self.name, *place, code))
+
+    def state(self, run: str, statement, signature: str, *, final: bool) -> None:
+        stated = Stated(statement, signature)
+        self._call("state", lambda: self.world.intake.state(self.name, run, stated, final=final))
+
+    def heartbeat(self) -> None:
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class World:
+    """A run with its server in a thread, and agents in others."""
+
+    def __init__(
+        self,
+        folder: Path,
+        model: Path,
+        *,
+        rounds: int = 1,
+        custodians: tuple[str, ...] = (),
+        **limits: float,
+    ) -> None:
+        import tomllib
+
+        text = settings(
+            model, sites=4, rounds=rounds, evaluation=False,
+            aggregation=f"custodians = {list(custodians)}",
+        )  # fmt: skip
+        self.folder = folder
+        self.config = convert_config(
+            tomllib.loads(text), __import__("fmfl_secure.config").config.FederationConfig,
+            source="test",
+        )  # fmt: skip
+        self.identities = {
+            n: Identity.generate(n)
+            for n in ("coordinator", "aggregator", "decryptor", *custodians, *NAMES)
+        }
+        public = {n: i.public for n, i in self.identities.items()}
+        sites = {n: public[n] for n in NAMES}
+        roles = ("coordinator", "aggregator", "decryptor")
+        self.members = Members(
+            **{n: public[n] for n in roles},
+            sites=sites,
+            custodians={n: public[n] for n in custodians},
+        )
+        for name in custodians:
+            (folder / name).mkdir()
+            self.identities[name].save(folder / name / "identity.pem")
+            (folder / name / "members.json").write_bytes(self.members.encode())
+            self.agree(name, min_sites=3)
+        task = build_task(self.config, relative_to=folder)
+        learner = task.build_model(seed=1)
+        facts = RunFacts(
+            base_model="tiny",
+            base_model_digest=task.base.digest,
+            layout_digest=Layout.of(learner).digest,
+            parameters=Layout.of(learner).size,
+            sites={n: i.text for n, i in sites.items()},
+            roles={n: public[n].fingerprint for n in roles},
+            initial_adapter=adapter_bytes(learner),
+        )
+        store = start_run(folder / "run", config=self.config, public=facts, origin=folder)
+        self.coordinator = Coordinator(
+            self.identities["coordinator"],
+            members=self.members,
+            config=self.config,
+            task=task,
+            model=learner,
+            store=store,
+            key_agreement="x25519-mlkem768",
+        )
+        self.board = Board()
+        self.dead: set[str] = set()
+        self.board.silent_s = lambda party: 1e9 if party in self.dead else 0.0  # type: ignore[method-assign]
+        self.intake = Intake(
+            open_store("sqlite:service.sqlite", relative_to=folder), part_bytes=16 * 1024
+        )
+        self.run = ServerRun(
+            self.coordinator,
+            identity=self.identities["coordinator"],
+            aggregator=self.identities["aggregator"],
+            members=lambda: self.members,
+            membership=lambda: "",
+            config=self.config,
+            origin=folder,
+            task=task,
+            model=learner,
+            output=folder / "run",
+            intake=self.intake,
+            board=self.board,
+            limits=Time(**{"gather_s": 0.2, "end_s": 5.0} | limits),
+        )
+        self.run._write = lambda: None  # type: ignore[method-assign] # reports: another test's
+        self.sites = {
+            n: SimulatedSite(self.identities[n], members=self.members, journal=MemoryJournal())
+            for n in NAMES
+        }
+        self.lines: dict[str, DirectLine] = {}
+        self.threads: list[threading.Thread] = []
+        self.stopping = threading.Event()
+        self.journal = MemoryJournal()
+        self.failed: Exception | None = None
+
+    def start_site(self, name: str) -> DirectLine:
+        """Start a site's process: its secrets are new, its journal and updates are its own."""
+        self.dead.discard(name)
+        self.lines[name] = line = DirectLine(self, name, SITE)
+        agent = SiteAgent(
+            lambda _: self.sites[name],
+            members=lambda: self.members,
+            line=line,  # type: ignore[arg-type]
+            open_line=lambda: line,  # type: ignore[arg-type, return-value]
+            stopping=self.stopping,
+            once=True,
+        )
+        self._start(name, agent.run)
+        return line
+
+    def start_decryptor(self) -> DirectLine:
+        self.dead.discard("decryptor")
+        self.lines["decryptor"] = line = DirectLine(self, "decryptor", DECRYPTOR)
+        decryptor = Decryptor(
+            self.identities["decryptor"],
+            self.journal,
+            coordinator=self.members.coordinator,
+            pinned=self.members.pinned,
+        )
+        agent = DecryptorAgent(decryptor, line, stopping=self.stopping, once=True)  # type: ignore[method-assign]
+        self._start("decryptor", agent.run)
+        return line
+
+    def agree(self, name: str, **policy: int) -> None:
+        """Write what a custodian agrees to."""
+        lines = [f"{key} = {value}" for key, value in policy.items()]
+        (self.folder / name / "custodian.toml").write_text("\n".join(["[policy]", *lines]))
+
+    def start_custodian(self, name: str) -> DirectLine:
+        """Start a custodian's process: its keys are new, its journal is its own."""
+        self.dead.discard(name)
+        self.lines[name] = line = DirectLine(self, name, CUSTODIAN)
+        custodian = Custodian(self.folder / name, name)
+        agent = CustodianAgent(custodian, line, stopping=self.stopping, once=True)  # type: ignore[arg-type]
+        self._start(name, agent.run)
+        return line
+
+    def _start(self, name: str, run: Callable[[], None]) -> None:
+        def body() -> None:
+            try:
+                run()
+            except Died:
+                pass
+            except Exception as error:  # noqa: BLE001 - raised again by `finish`
+                # Else the server would wait for this party for as long as its limits say.
+                self.failed = error
+                self.run.stop()
+
+        thread = threading.Thread(target=body, name=name, daemon=True)
+        thread.start()
+        self.threads.append(thread)
+
+    def dies(self, name: str, at: str, *, then: Callable[[], None] = lambda: None) -> None:
+        """Have a site's process die when it is about to do something."""
+
+        def broken(what: str) -> None:
+            if what == at:
+                self.dead.add(name)
+                self.lines[name].broken = _raise
+                then()
+                with self.intake.changed:
+                    self.intake.changed.notify_all()
+                raise Died(name)
+
+        self.lines[name].broken = broken
+
+    def finish(self):
+        try:
+            with suppress(Stopping):
+                self.run.carry()
+        finally:
+            self.stopping.set()
+            for thread in self.threads:
+                thread.join(timeout=10)
+        if self.failed is not None:
+            raise self.failed
+        return self.coordinator.rounds
+
+    def assert_sum(self, record) -> None:
+        """What was released is the sum of its cohort's updates, and its sites verified it."""
+        expected = np.sum(
+            [self.sites[n].updates[record.round].astype(np.int64) for n in record.cohort], axis=0
+        )
+        verified = [self.sites[n].verified.get(record.round) for n in record.cohort]
+        found = [total for total in verified if total is not None]
+        assert found
+        assert all(np.array_equal(total, expected) for total in found)
+
+
+def _raise(_: str) -> None:
+    raise Died("no more")
+
+
+def start_all(world: World, *names: str) -> None:
+    world.start_decryptor()
+    for custodian in world.members.custodians:
+        world.start_custodian(custodian)
+    for name in names or NAMES:
+        world.start_site(name)
