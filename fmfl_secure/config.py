@@ -22,6 +22,7 @@ from fmfl_secure.server_optimizers import ServerOptimizerName
 from fmfl_secure.settings import (
     LOW_RANK_KINDS,
     AdapterKind,
+    Device,
     Digest,
     Name,
     NonEmpty,
@@ -156,6 +157,7 @@ class TrainingSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=
         cache_mib: Memory for outputs of frozen layers, per data set; 0 turns it off.
         checkpointing: Compute the activations of adapted layers twice instead of keeping them:
             less memory, a third more time.
+        device: `cpu`, `cuda`, or `auto`: each party's own CUDA device where it has one.
     """
 
     optimizer: Literal["adam", "sgd"] = "adam"
@@ -167,6 +169,7 @@ class TrainingSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=
     physical_batch_size: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = 64
     cache_mib: Annotated[int, msgspec.Meta(ge=0)] = 2048
     checkpointing: bool = False
+    device: Device = "auto"
 
 
 class AggregationSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):

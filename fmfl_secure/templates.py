@@ -127,6 +127,7 @@ server_optimizer = "average"  # or "momentum", "adam", "yogi", on the released m
 server_learning_rate = 1.0    # of the server's optimizer
 physical_batch_size = 64 # records in memory at once; cannot touch privacy
 checkpointing = false    # true computes activations twice instead of keeping them
+device = "auto"          # or "cpu", "cuda"
 
 [aggregation]
 suite = "ckks-collective"

@@ -97,7 +97,7 @@ class AdapterTask(ABC, Generic[Settings]):
                 checkpoint_layers(encoder, find_layers(encoder, tower)[depth:])
         model = self._assemble(adapted, self._prefixes(encoder))
         self.begin_round(model, 1)
-        return model
+        return model.to(self.computation.device)
 
     def load(self, path: Path, *, unit: str, on_bad_row: OnBadRow = "error") -> TaskData:
         """See `Task`.
@@ -157,7 +157,7 @@ class AdapterTask(ABC, Generic[Settings]):
         )
         model = self._assemble(adapted, self._prefixes(encoder))
         load_head(model, head or folder / HEAD_FILE)
-        return model.eval()
+        return model.to(self.computation.device).eval()
 
     @abstractmethod
     def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:
