@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from fmfl_secure.bench import app as bench_app
 from fmfl_secure.cli import afford as _afford  # noqa: F401
-from fmfl_secure.cli import audit, compare, demo, federation, ledger, members, model, service
+from fmfl_secure.cli import audit, compare, demo, dpia, federation, ledger, members, model, service
 from fmfl_secure.cli._console import errors
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.add_typer(federation.app)
 app.add_typer(model.app)
 app.add_typer(audit.app)
 app.add_typer(compare.app)
+app.add_typer(dpia.app)
 app.add_typer(service.app)
 app.add_typer(members.app)
 app.add_typer(ledger.app, name="ledger")  # with `afford`, which adds itself to it

@@ -29,6 +29,7 @@ COMMANDS = [
     ("predict",),
     ("export",),
     ("report",),
+    ("dpia",),
     ("audit",),
     ("compare",),
     ("ledger", "show"),
