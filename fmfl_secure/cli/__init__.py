@@ -17,6 +17,7 @@ from fmfl_secure.cli import (
     compare,
     demo,
     doctor,
+    dpia,
     federation,
     ledger,
     members,
@@ -39,6 +40,7 @@ app.add_typer(model.app)
 app.add_typer(report.app, name="report")
 app.add_typer(audit.app)
 app.add_typer(compare.app)
+app.add_typer(dpia.app)
 app.add_typer(service.app)
 app.add_typer(members.app)
 app.add_typer(ledger.app, name="ledger")  # with `afford`, which adds itself to it

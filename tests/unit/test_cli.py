@@ -33,6 +33,7 @@ COMMANDS = [
     ("report", "bundle"),
     ("report", "schema"),
     ("report", "verify"),
+    ("dpia",),
     ("audit",),
     ("compare",),
     ("ledger", "show"),

@@ -1,0 +1,201 @@
+"""A draft of a data protection impact assessment: facts from a run's record, questions left open.
+
+The questions are for people, and nothing here answers one. `python -m fmfl_secure.report.dpia`
+prints the template without a run, which is `docs/dpia-template.md`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from fmfl_secure.atomic import write_files
+from fmfl_secure.errors import RunError
+from fmfl_secure.record import RunRecord, decode_record
+from fmfl_secure.report import empirical, overview, protection, rounding, shares, wording
+from fmfl_secure.report.dpia_questions import QUESTIONS
+from fmfl_secure.report.verdict import verdict
+from fmfl_secure.report.write import JSON_NAME
+
+DPIA_NAME = "dpia.md"
+
+
+def render_dpia(record: RunRecord | None) -> str:
+    """The draft as Markdown.
+
+    Everything taken from the record is escaped: a name cannot become markup, a link or a row.
+
+    Args:
+        record: The run; None for the template without one.
+    """
+    environment = Environment(  # noqa: S701 - Markdown, escaped value by value
+        loader=PackageLoader("fmfl_secure.report", "templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "plain": plain,
+        "code": _code,
+        "count": rounding.count,
+        "left": rounding.left,
+        "small": rounding.small,
+        "spent": rounding.spent,
+        "typed": rounding.typed,
+    }
+    facts = {} if record is None else _facts(record)
+    numbered = [question for part in QUESTIONS.values() for question in part]
+    return environment.get_template("dpia.md.j2").render(
+        record=record, questions=numbered, ask=_ask, **({"alarms": []} | facts)
+    )
+
+
+def write_dpia(run: Path, output: Path | None = None) -> Path:
+    """Draft an assessment of a run.
+
+    Args:
+        run: The run's folder, or its `report.json`.
+        output: File to write; `dpia.md` beside the report if None.
+
+    Returns:
+        The file written.
+
+    Raises:
+        RunError: There is no report, it is not a run's record, or the file exists: people write
+            into it, so it is never replaced.
+    """
+    source = run / JSON_NAME if run.is_dir() else run
+    try:
+        data = source.read_bytes()
+    except OSError as error:
+        raise RunError(
+            f"no report of a run at {source}: {error.strerror or type(error).__name__}",
+            hint="Make it with: fmfl-secure report RUN",
+        ) from error
+    target = output if output is not None else source.parent / DPIA_NAME
+    text = render_dpia(decode_record(data))
+    if target.exists():
+        raise RunError(
+            f"{target} exists; what people wrote into it is not replaced",
+            hint="Name another file with --output, or move this one.",
+        )
+    try:
+        write_files(target.parent, {target.name: text.encode("utf-8")})
+    except OSError as error:
+        raise RunError(f"{target} cannot be written: {error.strerror}") from error
+    return target
+
+
+def open_questions(text: str) -> int:
+    """How many questions of a draft are still marked open."""
+    return len(re.findall(r"^- \*\*OPEN \w\d+\.\*\*", text, re.MULTILINE))
+
+
+def plain(text: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    flat = " ".join(str(text).split())
+    return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", flat)
+
+
+def _code(text: str) -> str:
+    # Nothing can be escaped within a code span, so what would end it is left out.
+    return " ".join(str(text).split()).replace("`", "").replace("|", "")
+
+
+def _ask(part: str) -> str:
+    lines = (
+        f"- **OPEN {part}{number}.** {question}\n"
+        for number, question in enumerate(QUESTIONS[part], start=1)
+    )
+    return "".join(lines)
+
+
+def _facts(record: RunRecord) -> dict[str, object]:
+    private = record.mechanism.noise != "none"
+    word, text = wording.status(record)
+    statements = list(overview.statements(record))
+    return {
+        "private": private,
+        "alarms": [*empirical.warnings(record), *wording.warnings(record)],
+        "state": f"{word}. {text}",
+        "task": record.settings.get("task", {}).get("kind", "not stated"),
+        "unit": wording.unit(record),
+        "purposes": _purposes(record),
+        "steps": record.mechanism.steps_per_round * record.mechanism.rounds,
+        "cohort": str(record.settings.get("federation", {}).get("min_sites", "not stated")),
+        "promised": wording.promised(record),
+        "meanings": wording.meaning_in_short(record),
+        "spent": wording.spent(record),
+        "left": wording.left(record),
+        "visibility": wording.visibility(record),
+        "promises": _promises(record) if private else [],
+        "limits": protection.limits(record),
+        "roles": protection.roles(record),
+        "noise": _noise(record),
+        "trust": _trust(record),
+        "check": _check(record),
+        "statements": statements,
+        "accounts": overview.accounts(record),
+        "populations": {site.name: one.population for site, one in statements},
+        "heads": {
+            site.name: f"`{one.head_sequence}:{_code(one.head_digest)}`" for site, one in statements
+        },
+    }
+
+
+def _purposes(record: RunRecord) -> list[str]:
+    found: dict[str, None] = {}
+    for site, statement in overview.statements(record):
+        for grant in statement.grants:
+            found[f"{site.name}, grant {grant.number}: {grant.purpose}"] = None
+        for charge in statement.runs:
+            if charge.run == record.run:
+                found[f"{site.name}, this run: {charge.purpose}"] = None
+    return list(found)
+
+
+def _promises(record: RunRecord) -> Sequence[tuple[str, overview.Promise, object]]:
+    return [
+        (
+            wording.promise_label(one, len(record.sites)),
+            one,
+            verdict(one.epsilon, one.delta),
+        )
+        for one in overview.promises(record)
+    ]
+
+
+def _noise(record: RunRecord) -> str:
+    mechanism = record.mechanism
+    where = (
+        "Skellam noise in shares, of all sites in a sum together"
+        if mechanism.noise == "distributed"
+        else "Gaussian noise, added at each site before anything leaves it"
+    )
+    return (
+        f"{where}; noise multiplier {mechanism.noise_multiplier:.5g}, planned to cost "
+        f"at most epsilon {rounding.typed(mechanism.target_epsilon)} at delta "
+        f"{rounding.small(mechanism.delta)}, repeats included{shares.planned(record)}"
+    )
+
+
+def _trust(record: RunRecord) -> str:
+    if record.mechanism.noise == "distributed":
+        return shares.trust(record)
+    return "the site's own installed code; the bound holds against everybody else together"
+
+
+def _check(record: RunRecord) -> str:
+    if record.audit is None:
+        return "none was made; fmfl-secure audit RUN makes one"
+    return " ".join(empirical.sentences(record.audit))
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(render_dpia(None))
