@@ -8,7 +8,7 @@ from pathlib import Path
 from fmfl_secure.errors import RunError
 from fmfl_secure.record import decode_record
 from privacy import Budget, PoissonSampledGaussian, read_anchors
-from privacy.budget import is_head
+from privacy.heads import is_head
 
 
 def lost_heads(budget: Budget, given: Iterable[str]) -> list[str]:

@@ -32,23 +32,17 @@ whichever is more; a recorded cost that is not the event's at all is refused.
 from __future__ import annotations
 
 import copy
-import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from fractions import Fraction
 from typing import Any
 
 from privacy.accounting import (
-    FAILURE_SHARE,
     add_costs,
     epsilon_spent,
-    filter_delta,
     fits,
-    rdp_cost,
     zero_cost,
 )
-from privacy.affordability import Allowance, Headroom, largest_run
+from privacy.affordability import Headroom, largest_run
 from privacy.anchors import Anchor
 from privacy.chain import Record
 from privacy.datasets import Dataset, parse_dataset
@@ -56,7 +50,6 @@ from privacy.entries import (
     COST_TOLERANCE,
     Charge,
     Grant,
-    GrantStatus,
     Recovery,
     Reservation,
     Spend,
@@ -66,31 +59,17 @@ from privacy.errors import (
     BudgetExhausted,
     LedgerDamaged,
     LedgerError,
-    LedgerLocked,
     PlanError,
     PolicyRefusal,
 )
-from privacy.events import Event, NonPrivate, failure_of, repeated
+from privacy.events import Event, NonPrivate, failure_of
+from privacy.heads import missing_heads, parse_head
 from privacy.plan import RELATION
+from privacy.totals import Totals
 
-_HEAD = re.compile(r"[1-9][0-9]{0,17}:[0-9a-f]{64}", re.ASCII)
 
-
-class Budget:
-    """The state that a chain's records add up to."""
-
-    def __init__(self) -> None:
-        self.population = ""
-        self.unit = ""
-        self.public_key = b""
-        self.grants: list[Grant] = []
-        self.reservations: dict[str, Reservation] = {}
-        self.recoveries: list[Recovery] = []
-        self.non_private: list[str] = []
-        self.history: list[Spend] = []
-        self._digests: list[str] = []  # of every record, in order
-        self._committed: dict[int, dict[int, int | None]] = {}
-        self._insider_committed: dict[int, dict[int, int | None]] = {}
+class Budget(Totals):
+    """The state that a chain's records add up to, and what it lets happen next."""
 
     @classmethod
     def replay(cls, records: Iterable[Record]) -> Budget:
@@ -272,20 +251,7 @@ class Budget:
         lacking = tuple(head for head in heads if not self.holds(head))
         if not lacking:
             return
-        latest = max(lacking, key=lambda head: parse_head(head)[0])
-        sequence, end = parse_head(latest)[0], len(self._digests)
-        happened = (
-            f"the ledger ends at record {end}, a head that was seen of it is at {sequence}: it was "
-            "truncated or rolled back"
-            if sequence > end
-            else f"record {sequence} is not the one whose head was seen: it was forked"
-        )
-        raise LedgerLocked(
-            f"{happened} ({len(lacking)} of {len(heads)} heads are missing, the latest {latest})",
-            heads=lacking,
-            hint="Put the ledger back that the heads are of. Where it is lost, the data-protection "
-            "officer records what to charge for it: fmfl-secure ledger recover",
-        )
+        raise missing_heads(lacking, of=len(heads), end=len(self._digests))
 
     def own_heads(self, anchors: Iterable[Anchor]) -> list[str]:
         """Heads of the anchors that are of this population and signed by this site."""
@@ -397,123 +363,6 @@ class Budget:
             hint=largest_run(event, rounds, headroom),
         )
 
-    # Sums.
-
-    def status(self) -> list[GrantStatus]:
-        """Every grant with its committed and charged cost."""
-        return [self._sums(grant) for grant in self.grants]
-
-    def headroom(self, dataset: Dataset | None = None, *, slack: float = 0.0) -> Headroom:
-        """What is left: of every grant and, if a data set has a cap, of that.
-
-        Args:
-            dataset: The data set that a run would name.
-            slack: Share by which its cap is exceeded; for what was admitted once, by a library
-                that may have rounded otherwise.
-        """
-        grants = tuple(_allowance(status) for status in self.status())
-        if dataset is None or dataset.cap is None:
-            return Headroom(grants)
-        cap = dataset.cap
-        # What was lost and recovered may have used any data set, as may a run that named none.
-        charged, failures = self._charged_to_dataset(dataset.name, cap.orders)
-        own = Allowance(
-            charged,
-            cap.epsilon * (1.0 + slack),
-            filter_delta(cap.delta) if failures else cap.delta,
-            failures_left=Fraction(cap.delta * FAILURE_SHARE) - failures,
-            sets_apart=not failures,
-        )
-        return Headroom(grants, own)
-
-    def _charged_to_dataset(
-        self, name: str, orders: Sequence[int]
-    ) -> tuple[dict[int, int | None], Fraction]:
-        if self.non_private:
-            return dict.fromkeys(orders), Fraction(0)
-        total, failures = zero_cost(orders), Fraction(0)
-        for event, rounds in [
-            *(
-                (held.event, held.charged_rounds)
-                for held in self.reservations.values()
-                if held.dataset is None or held.dataset.name == name
-            ),
-            *((c.event, c.rounds) for each in self.recoveries for c in each.charges),
-        ]:
-            total = add_costs(total, rdp_cost(event, orders), rounds)
-            failures += rounds * failure_of(event)
-        return total, failures
-
-    def _sums(self, grant: Grant, *, recorded: bool = False) -> GrantStatus:
-        charged, seen = zero_cost(grant.orders), zero_cost(grant.insider_orders)
-        failures = Fraction(0)
-        held = [(held.charge, held.charged_rounds) for held in self.reservations.values()]
-        lost = [(charge, charge.rounds) for each in self.recoveries for charge in each.charges]
-        for charge, rounds in held + lost:
-            if charge.grant == grant.number:
-                cost, inside = charge.cost, charge.insider_cost
-                charged = add_costs(charged, cost.recorded if recorded else cost.counted, rounds)
-                seen = add_costs(seen, inside.recorded if recorded else inside.counted, rounds)
-                failures += rounds * failure_of(charge.event)
-        committed = self._committed[grant.number]
-        insider_committed = self._insider_committed[grant.number]
-        if self.non_private:
-            committed = charged = dict.fromkeys(grant.orders)
-            insider_committed = seen = dict.fromkeys(grant.insider_orders)
-        return GrantStatus(grant, committed, charged, insider_committed, seen, failures)
-
-    def events(self, run: str | None = None) -> list[Event]:
-        """One event for each training begun, of one run or of all with what was recovered."""
-        events: list[Event] = [
-            reservation.event
-            for reservation in self.reservations.values()
-            if run is None or reservation.run == run
-            for _ in reservation.commits
-        ]
-        if run is None:
-            charges = (charge for recovery in self.recoveries for charge in recovery.charges)
-            events += [repeated(charge.event, charge.rounds) for charge in charges]
-        return events + [NonPrivate(r) for r in self.non_private if run is None or r == run]
-
-    def guarantee(self) -> tuple[float, float]:
-        """(epsilon, delta) of everything this ledger can ever permit: its grants added up.
-
-        A grant that a recovery charged with more than it held counts as what was charged.
-        """
-        if self.non_private:
-            return math.inf, 1.0
-        statuses = self.status()
-        return (
-            sum(max(s.grant.epsilon, s.epsilon_charged) for s in statuses),
-            sum(s.grant.delta for s in statuses),
-        )
-
-
-def is_head(text: str) -> bool:
-    """Whether a text has the form `SEQUENCE:DIGEST`."""
-    return _HEAD.fullmatch(text) is not None
-
-
-def parse_head(head: str) -> tuple[int, str]:
-    """Sequence and digest of `SEQUENCE:DIGEST`.
-
-    Raises:
-        LedgerError: It is not in that form.
-    """
-    if not (isinstance(head, str) and is_head(head)):
-        raise LedgerError(f"{str(head)[:90]!r} is not an anchor, expected SEQUENCE:DIGEST")
-    sequence, _, digest = head.partition(":")
-    return int(sequence), digest
-
 
 def _count(rounds: int) -> str:
     return "1 round" if rounds == 1 else f"{rounds} rounds"
-
-
-def _allowance(status: GrantStatus) -> Allowance:
-    grant, left = status.grant, status.grant.failures - status.failures
-    insider = None
-    if grant.insider_epsilon is not None:
-        seen = status.insider_charged
-        insider = Allowance(seen, grant.insider_epsilon, grant.filter_delta, left)
-    return Allowance(status.charged, grant.epsilon, grant.filter_delta, left, insider)
