@@ -97,6 +97,8 @@ def training(
 
 @app.command()
 def large(
+    layers: Annotated[int, typer.Option(help="Of the model; 16 make 1.1 billion.", min=1)] = 16,
+    tokens: Annotated[int, typer.Option(help="Of each of 4 records.", min=2, max=2048)] = 32,
     half: Annotated[
         bool, typer.Option(help="Keep weights in bfloat16, as in the files, or in float32.")
     ] = True,
@@ -107,13 +109,14 @@ def large(
 ) -> None:
     """Peak memory of a private LoRA step of a decoder of 1.1 billion parameters.
 
-    Writes 2.2 GB of random weights to a temporary folder.
+    Writes 2.2 GB of random weights to a temporary folder, and deletes them.
 
-    Example: fmfl-secure bench large --no-checkpointing --json
+    Example: fmfl-secure bench large --layers 4 --tokens 128 --no-checkpointing --json
     """
     from fmfl_secure.bench.large import measure_large  # noqa: PLC0415 - loads PyTorch
 
-    _show(measure_large(half=half, checkpointing=checkpointing), as_json=as_json)
+    result = measure_large(layers=layers, tokens=tokens, half=half, checkpointing=checkpointing)
+    _show(result, as_json=as_json)
 
 
 def machine() -> dict[str, object]:

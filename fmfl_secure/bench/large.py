@@ -4,7 +4,7 @@ The model has the shape of a Llama and random weights: what a step costs depends
 weights are written as bfloat16 safetensors, a file at a time, to a temporary folder. The step runs
 in a process that does nothing else, from finding the model to the noised update:
 
-    python -m fmfl_secure.bench.large FOLDER bfloat16 checkpointing
+    python -m fmfl_secure.bench.large FOLDER TOKENS bfloat16 checkpointing
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from fmfl_secure.tasks.texts import IGNORED
 from privacy import PrivacyPlan
 from privacy.training import PrivateTrainer
 
-_RECORDS, _TOKENS, _PROMPT_TOKENS = 4, 32, 16
+_RECORDS = 4
 
 
-def billion() -> LlamaConfig:
-    """1.10 billion parameters: 16 layers of width 2048, and an output layer of its own."""
+def shape(layers: int) -> LlamaConfig:
+    """Width 2048 and an output layer of its own; 16 layers make 1.10 billion parameters."""
     return LlamaConfig(
         hidden_size=2048,
         intermediate_size=8192,
-        num_hidden_layers=16,
+        num_hidden_layers=layers,
         num_attention_heads=32,
         num_key_value_heads=8,
         vocab_size=32_000,
@@ -55,12 +55,16 @@ def billion() -> LlamaConfig:
 
 def measure_large(
     *,
+    layers: int = 16,
+    tokens: int = 32,
     half: bool = True,
     checkpointing: bool = True,
 ) -> dict[str, Any]:
     """Write a model, train one private step of it in a process of its own, and delete it.
 
     Args:
+        layers: Of the model; 16 make 1.10 billion parameters.
+        tokens: Of a record.
         half: Keep weights in bfloat16, as they are in the files; otherwise in float32.
         checkpointing: Compute activations twice.
 
@@ -69,10 +73,13 @@ def measure_large(
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        written = write_llama(billion(), folder)
+        written = write_llama(shape(layers), folder)
         dtype = "bfloat16" if half else "float32"
         done = subprocess.run(  # noqa: S603 - ours
-            [sys.executable, "-m", __name__, name, dtype, "checkpointing" if checkpointing else ""],
+            [
+                *(sys.executable, "-m", __name__, name, str(tokens), dtype),
+                "checkpointing" if checkpointing else "",
+            ],
             capture_output=True,
             text=True,
             check=True,
@@ -115,7 +122,7 @@ def write_llama(config: LlamaConfig, folder: Path, *, shard_bytes: int = 1 << 29
     return {"parameters": total, "weights_mib": total * 2 / 2**20, "files": files}
 
 
-def measure_step(folder: Path, computation: Computation) -> dict[str, Any]:
+def measure_step(folder: Path, tokens: int, computation: Computation) -> dict[str, Any]:
     """One private LoRA step on the model in a folder; peak memory is of this whole process."""
     with one_thread():
         start = time.perf_counter(), time.process_time()
@@ -125,18 +132,18 @@ def measure_step(folder: Path, computation: Computation) -> dict[str, Any]:
                 kind="lora", rank=8, alpha=16, last_layers=0, target_modules=("q_proj", "v_proj")
             ),
             settings=CausalLMSection(),
-            max_length=_TOKENS,
+            max_length=tokens,
             cache_bytes=0,
             computation=computation,
         )
         model = task.build_model(seed=1)
         trainable = [p for p in model.parameters() if p.requires_grad]
         loaded = time.perf_counter(), time.process_time(), peak_mib()
-        _trainer(task, model, trainable).train_round()
+        _trainer(task, model, trainable, tokens).train_round()
     return {
         "trainable_parameters": sum(p.numel() for p in trainable),
         "records": _RECORDS,
-        "tokens": _TOKENS,
+        "tokens": tokens,
         "peak_mib": peak_mib(),
         "peak_loaded_mib": loaded[2],
         "load_cpu_s": loaded[1] - start[1],
@@ -146,18 +153,18 @@ def measure_step(folder: Path, computation: Computation) -> dict[str, Any]:
 
 
 def _trainer(
-    task: CausalLM, model: torch.nn.Module, trainable: list[torch.nn.Parameter]
+    task: CausalLM, model: torch.nn.Module, trainable: list[torch.nn.Parameter], tokens: int
 ) -> PrivateTrainer:
     """Every record in one step, two at a time in memory."""
-    tokens = torch.randint(int(task.base.config["vocab_size"]), (_RECORDS, _TOKENS))
-    labels = tokens.clone()
-    labels[:, :_PROMPT_TOKENS] = IGNORED
+    texts = torch.randint(int(task.base.config["vocab_size"]), (_RECORDS, tokens))
+    labels = texts.clone()
+    labels[:, : tokens // 2] = IGNORED  # the first half is the prompt
 
     def collate(records: NDArray[np.int64]) -> TextBatch:
         chosen = torch.from_numpy(records)
         return TextBatch(
-            input_ids=tokens[chosen],
-            attention_mask=torch.ones(len(records), _TOKENS, dtype=torch.int64),
+            input_ids=texts[chosen],
+            attention_mask=torch.ones(len(records), tokens, dtype=torch.int64),
             labels=labels[chosen],
             records=records.tolist(),
             cache=RecordCache(0),
@@ -187,7 +194,8 @@ def _trainer(
 
 if __name__ == "__main__":
     chosen = Computation(
-        dtype="bfloat16" if sys.argv[2] == "bfloat16" else "float32",
-        checkpointing=sys.argv[3] == "checkpointing",
+        dtype="bfloat16" if sys.argv[3] == "bfloat16" else "float32",
+        checkpointing=sys.argv[4] == "checkpointing",
     )
-    sys.stdout.write(json.dumps(measure_step(Path(sys.argv[1]), chosen)) + "\n")
+    measured = measure_step(Path(sys.argv[1]), int(sys.argv[2]), chosen)
+    sys.stdout.write(json.dumps(measured) + "\n")

@@ -12,7 +12,8 @@ from fmfl_secure.errors import ModelError
 from fmfl_secure.settings import Device, WeightType
 
 _CPU = torch.device("cpu")
-_NEEDS_FLOAT32: Mapping[str, str] = MappingProxyType(
+# Adapters that cannot be trained on weights in bfloat16, and why.
+NEEDS_FLOAT32: Mapping[str, str] = MappingProxyType(
     {
         "full": "it trains the weights themselves, where small steps would be lost in rounding",
         "bitfit": "the biases it trains are in one layer with weights of another type",
@@ -42,10 +43,10 @@ class Computation:
         Raises:
             ModelError: It cannot; says why.
         """
-        if self.dtype != "float32" and adapter in _NEEDS_FLOAT32:
+        if self.dtype != "float32" and adapter in NEEDS_FLOAT32:
             raise ModelError(
                 f"adapter {adapter!r} does not go with model.dtype = {self.dtype!r}: "
-                f"{_NEEDS_FLOAT32[adapter]}",
+                f"{NEEDS_FLOAT32[adapter]}",
                 hint="Use model.dtype = 'float32', or lora, ffa-lora, rolora, ia3 or norms.",
             )
         if self.checkpointing and adapter == "prefix":

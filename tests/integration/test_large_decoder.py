@@ -22,7 +22,7 @@ def test_a_private_step_runs_from_several_files(tmp_path: Path) -> None:
     )
     written = write_llama(config, tmp_path, shard_bytes=20_000)
     assert len(list(tmp_path.glob("*.safetensors"))) == written["files"] > 1
-    measured = measure_step(tmp_path, Computation(dtype="bfloat16", checkpointing=True))
+    measured = measure_step(tmp_path, 32, Computation(dtype="bfloat16", checkpointing=True))
     assert measured["trainable_parameters"] == 2 * 2 * 8 * (32 + 32)
     assert measured["peak_mib"] >= measured["peak_loaded_mib"] > 100
 

@@ -10,6 +10,8 @@ import msgspec
 import numpy as np
 import peft
 import pytest
+import safetensors.torch
+import torch
 from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 from support import Quiet, make_federation
@@ -22,6 +24,7 @@ from fmfl_secure.coordinator import Coordinator
 from fmfl_secure.engines.local import LocalEngine
 from fmfl_secure.errors import ConfigError, RunError
 from fmfl_secure.evaluation import evaluate_run
+from fmfl_secure.export import export_run
 from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.record import decode_record
 from fmfl_secure.results import write_results
@@ -218,6 +221,24 @@ def test_lora_and_head_adapters_run_too(tmp_path: Path, tiny_model: Path) -> Non
         assert record.status == "finished"
         metrics = evaluate_run(folder / "run", folder / "data/holdout.csv")
         assert metrics["accuracy"] == pytest.approx(record.rounds[0].metrics["accuracy"])
+
+
+def test_a_run_in_half_the_memory_exports_weights_in_float32(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    federation = make_federation(tmp_path, tiny_model, rounds=1)
+    text = federation.read_text().replace("[model]", '[model]\ndtype = "bfloat16"')
+    federation.write_text(text.replace("[training]", "[training]\ncheckpointing = true"))
+    record, _ = run(federation, tmp_path / "run")
+    assert record.status == "finished"
+    metrics = evaluate_run(tmp_path / "run", tmp_path / "data/holdout.csv")
+    assert metrics["accuracy"] == pytest.approx(record.rounds[0].metrics["accuracy"])
+    export_run(tmp_path / "run", tmp_path / "merged", merged=True)
+    merged = safetensors.torch.load_file(tmp_path / "merged" / "model.safetensors")
+    base = safetensors.torch.load_file(tiny_model / "model.safetensors")
+    assert {tensor.dtype for tensor in merged.values()} == {torch.float32}
+    changed = {n for n, tensor in merged.items() if not torch.equal(tensor, base[n])}
+    assert {n.split("attention.self.")[-1] for n in changed} == {"query.weight", "value.weight"}
 
 
 def test_the_baseline_without_privacy_needs_public_data(tmp_path: Path, tiny_model: Path) -> None:

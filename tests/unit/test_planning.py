@@ -18,6 +18,7 @@ from aggregation.testing import Federation
 from fmfl_secure.config import FederationConfig, SiteEntry, convert_config
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models import Layout
+from fmfl_secure.models.computation import Computation, find_device
 from fmfl_secure.models.layout import TensorSlot
 from fmfl_secure.planning import (
     build_task,
@@ -172,9 +173,18 @@ def test_the_task_is_that_of_the_settings(tiny_model: Path) -> None:
     assert task.cache_bytes == 2048 << 20
     assert (task.adapter.kind, task.adapter.rank, task.adapter.last_layers) == ("ffa-lora", 2, 1)
     assert task.adapter.target_modules == ("query", "value")
+    assert task.computation == Computation(device=find_device("auto"))
     relative = build_task(config("tiny-bert"), relative_to=tiny_model.parent)
     assert replace(relative, base=task.base) == task
     assert relative.base.digest == task.base.digest
+
+
+def test_how_the_model_is_computed_is_that_of_the_settings(tiny_model: Path) -> None:
+    text = settings(tiny_model).replace("max_length", 'dtype = "bfloat16"\nmax_length', 1)
+    data = tomllib.loads(text)
+    data["training"] = {**data.get("training", {}), "checkpointing": True, "device": "cpu"}
+    task = build_task(convert_config(data, FederationConfig, source="test"), relative_to=Path())
+    assert task.computation == Computation(dtype="bfloat16", checkpointing=True)
 
 
 def test_a_base_model_of_another_digest_is_refused(tiny_model: Path) -> None:
