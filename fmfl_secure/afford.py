@@ -6,9 +6,10 @@ from collections.abc import Iterable
 
 import msgspec
 
-from fmfl_secure.config import FederationConfig, SiteConfig
+from fmfl_secure.config import FederationConfig
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.planning import site_plan
+from fmfl_secure.site_settings import SiteConfig
 from privacy import AffordableRun, Budget, Dataset, GrantStatus, Sampler, affordable_runs
 from privacy.affordability import MAX_ROUNDS, RunKind
 from privacy.distributed import DistributedPlan

@@ -18,9 +18,10 @@ from torch import nn
 from fmfl_secure import __version__
 from fmfl_secure.audit_claim import Against, claim_of
 from fmfl_secure.audit_record import FORMAT, AuditRecord, save_audit
-from fmfl_secure.config import FederationConfig, TrainingSection, decode_config, load_federation
+from fmfl_secure.config import FederationConfig, decode_config, load_federation
 from fmfl_secure.errors import RunError
 from fmfl_secure.evaluation import open_run
+from fmfl_secure.federation_settings import TrainingSection
 from fmfl_secure.planning import build_task, largest_layout
 from fmfl_secure.results import write_results
 from fmfl_secure.run_store import RunStore, run_facts

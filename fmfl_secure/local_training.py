@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from aggregation import Quantization, quantize
-from fmfl_secure.config import FederationConfig, TrainingSection
+from fmfl_secure.config import FederationConfig
+from fmfl_secure.federation_settings import TrainingSection
 from fmfl_secure.models import Layout
 from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.models.heads import set_head

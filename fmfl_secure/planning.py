@@ -12,9 +12,11 @@ from torch import nn
 from aggregation import ParameterSet, Quantization, Segment, choose
 from aggregation.packing import Packing
 from aggregation.uploads import upload_size
-from fmfl_secure.config import FederationConfig, SiteConfig, SiteEntry
+from fmfl_secure.config import FederationConfig
+from fmfl_secure.federation_settings import SiteEntry
 from fmfl_secure.models import AdapterSpec, Layout, find_base_model
 from fmfl_secure.models.computation import Computation, find_device
+from fmfl_secure.site_settings import SiteConfig
 from fmfl_secure.tasks import Task, make_task
 from privacy import PlanError, PrivacyPlan, RunProposal, pld_epsilon
 from privacy.accounting import (

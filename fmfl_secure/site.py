@@ -21,8 +21,9 @@ from aggregation import Identity, RoundPlan, SiteAttempt, SqliteJournal
 from aggregation.recovery import recorded_opening
 from fmfl_secure.anchor_store import AnchorStore
 from fmfl_secure.atomic import write_files
-from fmfl_secure.config import FederationConfig, SiteConfig, SiteEntry, load_site
+from fmfl_secure.config import FederationConfig, load_site
 from fmfl_secure.errors import KNOWN_ERRORS, ConfigError, RunError, SiteFailure
+from fmfl_secure.federation_settings import SiteEntry
 from fmfl_secure.local_training import train_locally
 from fmfl_secure.membership import MembershipFolder
 from fmfl_secure.models.adapters import adapter_bytes, adapter_digest
@@ -36,6 +37,7 @@ from fmfl_secure.planning import (
 )
 from fmfl_secure.record import SiteStatement
 from fmfl_secure.server_step import ServerStep
+from fmfl_secure.site_settings import SiteConfig
 from fmfl_secure.statement import describe_ledger, sign_statement
 from fmfl_secure.tasks import Task, TaskData
 from fmfl_secure.updates import UpdateStore

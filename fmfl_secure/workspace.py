@@ -25,8 +25,9 @@ from pathlib import Path
 import msgspec
 
 from aggregation import Identity, PublicIdentity
-from fmfl_secure.config import FederationConfig, SiteBudget, load_federation, load_site
+from fmfl_secure.config import FederationConfig, load_federation, load_site
 from fmfl_secure.errors import ConfigError
+from fmfl_secure.site_settings import SiteBudget
 from fmfl_secure.templates import custodian_toml, site_toml
 from privacy import Ledger
 from privacy.accounting import filter_orders

@@ -13,9 +13,7 @@ from typing import Any
 import pytest
 
 from fmfl_secure.config import (
-    CustodianPolicy,
     FederationConfig,
-    SiteConfig,
     convert_config,
     decode_config,
     encode_config,
@@ -24,6 +22,7 @@ from fmfl_secure.config import (
     load_site,
 )
 from fmfl_secure.errors import ConfigError
+from fmfl_secure.site_settings import CustodianPolicy, SiteConfig
 from privacy import SitePolicy
 
 FEDERATION: dict[str, Any] = {

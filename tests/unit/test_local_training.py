@@ -11,8 +11,9 @@ import torch
 from support import make_federation
 from torch import nn
 
-from fmfl_secure.config import TrainingSection, load_federation
+from fmfl_secure.config import load_federation
 from fmfl_secure.errors import ModelError
+from fmfl_secure.federation_settings import TrainingSection
 from fmfl_secure.local_training import build_optimizer, pull_back, train_locally
 from fmfl_secure.models import Layout
 from fmfl_secure.models.adapters import adapter_bytes

@@ -15,8 +15,9 @@ from support import settings
 
 from aggregation import ParameterError
 from aggregation.testing import Federation
-from fmfl_secure.config import FederationConfig, SiteEntry, convert_config
+from fmfl_secure.config import FederationConfig, convert_config
 from fmfl_secure.errors import ModelError
+from fmfl_secure.federation_settings import SiteEntry
 from fmfl_secure.models import Layout
 from fmfl_secure.models.computation import Computation, find_device
 from fmfl_secure.models.layout import TensorSlot

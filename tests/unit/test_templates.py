@@ -9,7 +9,8 @@ import tomllib
 import msgspec
 import pytest
 
-from fmfl_secure.config import CustodianConfig, FederationConfig, SiteConfig, convert_config
+from fmfl_secure.config import FederationConfig, convert_config
+from fmfl_secure.site_settings import CustodianConfig, SiteConfig
 from fmfl_secure.templates import custodian_toml, federation_toml, site_toml
 from privacy import SitePolicy
 
