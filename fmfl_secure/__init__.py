@@ -7,6 +7,10 @@ vectors, integers and frozen dataclasses between the two, and is the only one th
 """
 
 import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fmfl_secure.api import Federation, Run
 
 # A base model is a local folder. Nothing here may ask a hub what a party is working on, and the
 # libraries below would, on their own account, at loading and saving.
@@ -14,4 +18,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__"]
+__all__ = ["Federation", "Run", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    # On first use: they bring PyTorch with them, and the command line's help needs none.
+    if name in {"Federation", "Run"}:
+        from fmfl_secure import api  # noqa: PLC0415
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

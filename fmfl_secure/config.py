@@ -22,6 +22,7 @@ from fmfl_secure.server_optimizers import ServerOptimizerName
 from fmfl_secure.settings import (
     LOW_RANK_KINDS,
     AdapterKind,
+    Device,
     Digest,
     Name,
     NonEmpty,
@@ -154,6 +155,9 @@ class TrainingSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=
         server_learning_rate: Of the server optimizer.
         physical_batch_size: Records in memory at once.
         cache_mib: Memory for outputs of frozen layers, per data set; 0 turns it off.
+        checkpointing: Compute the activations of adapted layers twice instead of keeping them:
+            less memory, a third more time.
+        device: `cpu`, `cuda`, or `auto`: each party's own CUDA device where it has one.
     """
 
     optimizer: Literal["adam", "sgd"] = "adam"
@@ -164,6 +168,8 @@ class TrainingSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=
     server_learning_rate: Positive = 1.0
     physical_batch_size: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = 64
     cache_mib: Annotated[int, msgspec.Meta(ge=0)] = 2048
+    checkpointing: bool = False
+    device: Device = "auto"
 
 
 class AggregationSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):

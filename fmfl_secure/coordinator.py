@@ -18,20 +18,18 @@ from numpy.typing import NDArray
 from torch import nn
 
 import aggregation
-from aggregation import Identity, Member, PublicIdentity, RoundPlan
+from aggregation import Identity, Member, RoundPlan
 from aggregation.protocol import read_cohort, read_plan
 from fmfl_secure.config import FederationConfig, decode_config, encode_config
 from fmfl_secure.errors import RunError
 from fmfl_secure.models.adapters import adapter_digest
 from fmfl_secure.planning import encryption_parameters, largest_layout, quantization
 from fmfl_secure.record import RoundRecord
+from fmfl_secure.run_end import evidence, sign_end
 from fmfl_secure.run_store import RunFacts, RunStore, run_facts
 from fmfl_secure.server_step import ServerStep
 from fmfl_secure.tasks import Task
 from fmfl_secure.workspace import Members
-
-_END_DOMAIN = b"fmfl-secure/run-end/v1\x00"
-_SIGNATURE_BYTES = 64  # Ed25519
 
 
 class Coordinator:
@@ -228,37 +226,9 @@ class Coordinator:
         """
         stored = self.store.fact("end")
         if stored is None:
-            body = msgspec.json.encode(
-                {
-                    "run": self.run,
-                    "rounds": [[r.round, r.status, r.release_digest] for r in self.rounds],
-                    "at": _now(),
-                }
-            )
-            stored = self._identity.sign(_END_DOMAIN + body) + body
+            stored = sign_end(self._identity, self.run, self.rounds)
             self.store.set_fact("end", stored)
-        return "sha256:" + hashlib.sha256(stored).hexdigest()
-
-
-def verify_end(statement: bytes, *, coordinator: PublicIdentity, run: str) -> str:
-    """Check a signed end of a run, as `Coordinator.end` stores it.
-
-    Returns:
-        `sha256:` of it: the evidence that a site's ledger keeps.
-
-    Raises:
-        RunError: It is of another run, or malformed.
-        AggregationError: It is not signed by the coordinator.
-    """
-    body = statement[_SIGNATURE_BYTES:]
-    coordinator.verify(statement[:_SIGNATURE_BYTES], _END_DOMAIN + body)
-    try:
-        ended = msgspec.json.decode(body, type=dict[str, object]).get("run")
-    except msgspec.DecodeError as error:
-        raise RunError("the end of the run is malformed") from error
-    if ended != run:
-        raise RunError("the end is of another run")
-    return "sha256:" + hashlib.sha256(statement).hexdigest()
+        return evidence(stored)
 
 
 def start_run(

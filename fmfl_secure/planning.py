@@ -14,7 +14,7 @@ from aggregation.packing import Packing
 from aggregation.uploads import upload_size
 from fmfl_secure.config import FederationConfig, SiteConfig, SiteEntry
 from fmfl_secure.models import AdapterSpec, Layout, find_base_model
-from fmfl_secure.models.computation import Computation
+from fmfl_secure.models.computation import Computation, find_device
 from fmfl_secure.tasks import Task, make_task
 from privacy import PlanError, PrivacyPlan, RunProposal, pld_epsilon
 from privacy.accounting import (
@@ -51,7 +51,11 @@ def build_task(config: FederationConfig, *, relative_to: Path) -> Task:
         adapter=adapter,
         max_length=config.model.max_length,
         cache_bytes=config.training.cache_mib << 20,
-        computation=Computation(dtype=config.model.dtype),
+        computation=Computation(
+            dtype=config.model.dtype,
+            checkpointing=config.training.checkpointing,
+            device=find_device(config.training.device),
+        ),
     )
 
 

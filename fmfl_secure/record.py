@@ -283,7 +283,7 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 # Epsilons without a bound are infinite here and null in JSON, which knows no infinity.
-_EPSILONS = frozenset(
+EPSILONS = frozenset(
     {
         "epsilon_spent",
         "epsilon_charged",
@@ -293,7 +293,7 @@ _EPSILONS = frozenset(
         "pld_epsilon_life",
     }
 )
-_INSIDER_EPSILONS = frozenset({"insider_epsilon_spent", "insider_epsilon_charged"})
+INSIDER_EPSILONS = frozenset({"insider_epsilon_spent", "insider_epsilon_charged"})
 
 
 def encode_record(record: RunRecord) -> bytes:
@@ -315,9 +315,9 @@ def decode_record(data: bytes) -> RunRecord:
 
 def _unbounded(data: Any, *, is_epsilon: bool = False) -> Any:
     if isinstance(data, dict):
-        names = _EPSILONS
+        names = EPSILONS
         if data.get("insider_epsilon") is not None:  # else null says that there is no such figure
-            names |= _INSIDER_EPSILONS
+            names |= INSIDER_EPSILONS
         return {k: _unbounded(v, is_epsilon=k in names) for k, v in data.items()}
     if isinstance(data, list):
         return [_unbounded(value, is_epsilon=is_epsilon) for value in data]

@@ -48,18 +48,17 @@ class _SiteNote(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     signature: str
 
 
-def note_site(
-    store: RunStore,
+def site_note(
     name: str,
     *,
     visibility: Literal["private", "public"],
     refusal: str | None,
     statement: SiteStatement | None,
     signature: str,
-) -> None:
-    """Keep what a site states, for the record."""
+) -> tuple[str, bytes]:
+    """What a site states, as a fact of the run's state: its name and its value."""
     note = _SiteNote(visibility, refusal, statement, signature)
-    store.set_fact(f"site/{name}", msgspec.msgpack.encode(note))
+    return f"site/{name}", msgspec.msgpack.encode(note)
 
 
 def write_results(folder: Path) -> RunRecord:

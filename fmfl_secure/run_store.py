@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import sqlite3
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -147,6 +148,13 @@ class RunStore:
         with self._connection() as connection:
             connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
+    def set_facts(self, facts: Mapping[str, bytes]) -> None:
+        """Set several facts at once, all or none; durable when this returns."""
+        with self._connection() as connection:
+            connection.execute("BEGIN")
+            connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
+            connection.execute("COMMIT")
+
     def facts(self, prefix: str) -> dict[str, bytes]:
         """All facts whose name starts with a prefix, by the rest of the name."""
         query = "SELECT name, value FROM facts WHERE substr(name, 1, ?) = ?"
@@ -248,6 +256,9 @@ def run_facts(store: RunStore) -> RunFacts:
 class Transcript:
     """Appends to `transcript.jsonl`: one line for each message a role saw. No secrets.
 
+    A line is with the operating system when `saw` returns, and on the disk after `sync`: it is a
+    record for people, and no rule of the protocol rests on it.
+
     Args:
         path: The file.
     """
@@ -283,5 +294,8 @@ class Transcript:
             line["message"] = base64.b64encode(message).decode()
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, separators=(",", ":")) + "\n")
-            file.flush()
+
+    def sync(self) -> None:
+        """Have all lines on the disk."""
+        with self._path.open("a", encoding="utf-8") as file:
             os.fsync(file.fileno())

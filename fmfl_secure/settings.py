@@ -11,6 +11,8 @@ AdapterKind = Literal[
 ]
 # What frozen weights of the base model are kept in.
 WeightType = Literal["float32", "bfloat16"]
+# Where models are computed.
+Device = Literal["auto", "cpu", "cuda"]
 # Kinds that have a rank.
 LOW_RANK_KINDS: frozenset[str] = frozenset({"lora", "ffa-lora", "rolora"})
 

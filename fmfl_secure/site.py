@@ -261,6 +261,11 @@ class Site:
 
         The charge is durable before data are read, and the update is stored before this returns.
 
+        Args:
+            plan: The round's plan.
+            adapter: What the round starts from.
+            on_step: Called with the number of finished steps, 0 when charge and data are there.
+
         Returns:
             int32, shape (d,).
 
@@ -286,10 +291,13 @@ class Site:
             return stored
         personal = self._config.adapter.personal_head
         self._charge(plan.round)
+        data = self._read_data()
+        if on_step is not None:
+            on_step(0)
         integers = train_locally(
             self._model,
             adapter,
-            self._read_data(),
+            data,
             config=self._config,
             task=self._task,
             plan=self._plan,

@@ -6,7 +6,7 @@ import msgspec
 
 from aggregation import Identity, PublicIdentity
 from fmfl_secure.record import GrantRecord, RecoveryNote, RunCharge, SiteStatement
-from privacy import Budget, Ledger, pld_epsilon
+from privacy import Ledger, pld_epsilon
 
 _DOMAIN = b"fmfl-secure/site-statement/v1\x00"
 
@@ -44,8 +44,7 @@ def describe_ledger(ledger: Ledger, *, site: str, run: str) -> SiteStatement:
     Raises:
         LedgerDamaged: It does not verify.
     """
-    records = ledger.records()
-    budget, head = Budget.replay(records), records[-1]
+    budget, head = ledger.state()
     this_run = budget.reservations.get(run)
     grant = this_run.grant if this_run else 1
     own = [spend for spend in budget.history if spend.run == run]

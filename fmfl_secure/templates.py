@@ -126,6 +126,8 @@ proximal = 0.0           # FedProx: pulls a site's steps back to where the round
 server_optimizer = "average"  # or "momentum", "adam", "yogi", on the released mean update
 server_learning_rate = 1.0    # of the server's optimizer
 physical_batch_size = 64 # records in memory at once; cannot touch privacy
+checkpointing = false    # true computes activations twice instead of keeping them
+device = "auto"          # or "cpu", "cuda"
 
 [aggregation]
 suite = "ckks-collective"

@@ -342,7 +342,7 @@ def pld_epsilon(events: Iterable[Event], delta: float) -> float:
     counts: dict[tuple[float, float], int] = {}
     events = list(events)
     if any(isinstance(event, PoissonSampledSkellam) for event in events):
-        return _renyi_epsilon(events, delta)
+        return _renyi_epsilon(tuple(events), delta)
     for event in events:
         if not isinstance(event, PoissonSampledGaussian):
             return math.inf
@@ -351,7 +351,8 @@ def pld_epsilon(events: Iterable[Event], delta: float) -> float:
     return _pld_epsilon(tuple(sorted(counts.items())), delta) if counts else 0.0
 
 
-def _renyi_epsilon(events: Sequence[Event], delta: float) -> float:
+@functools.lru_cache(maxsize=256)  # sites of a run ask the same
+def _renyi_epsilon(events: tuple[Event, ...], delta: float) -> float:
     # One order may be chosen after the fact where the parameters were fixed: no union bound.
     failures = math.fsum(
         event.steps * event.failure_probability

@@ -31,9 +31,11 @@ whichever is more; a recorded cost that is not the event's at all is refused.
 
 from __future__ import annotations
 
+import copy
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -91,14 +93,49 @@ class Budget:
         self._insider_committed: dict[int, dict[int, int | None]] = {}
 
     @classmethod
-    def replay(cls, records: Iterator[Record] | Sequence[Record]) -> Budget:
+    def replay(cls, records: Iterable[Record]) -> Budget:
         """Add up verified records.
 
         Raises:
             LedgerDamaged: A record's kind is unknown, its body malformed, or it contradicts the
                 ones before it.
         """
-        budget = cls()
+        return cls()._continued(records)
+
+    def continued(self, records: Sequence[Record]) -> Budget:
+        """The state after more verified records, of which the first follows this state's last.
+
+        This state stays as it is.
+
+        Raises:
+            LedgerDamaged: As in `replay`.
+        """
+        after = copy.copy(self)
+        for name in ("grants", "recoveries", "non_private", "history", "_digests"):
+            setattr(after, name, list(getattr(self, name)))
+        after._committed = dict(self._committed)
+        after._insider_committed = dict(self._insider_committed)
+        after.reservations = {
+            run: replace(held, commits=list(held.commits))
+            for run, held in self.reservations.items()
+        }
+        return after._continued(records)
+
+    def follows(self, records: Sequence[Record]) -> bool:
+        """Whether this is the state after the first of these verified records.
+
+        A record's digest covers the one before it, so the last digest speaks for all.
+        """
+        count = len(self._digests)
+        return 0 < count <= len(records) and records[count - 1].digest == self._digests[-1]
+
+    @property
+    def sequence(self) -> int:
+        """How many records led here."""
+        return len(self._digests)
+
+    def _continued(self, records: Iterable[Record]) -> Budget:
+        budget = self
         for record in records:
             try:
                 budget._apply(record)

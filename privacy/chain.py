@@ -118,18 +118,21 @@ def parse_line(line: str) -> Record:
     return record
 
 
-def verify_chain(lines: Iterable[str], public_key: bytes) -> Iterator[Record]:
+def verify_chain(
+    lines: Iterable[str], public_key: bytes, *, after: Record | None = None
+) -> Iterator[Record]:
     """Parse and verify records in order, yielding each once it is known to be sound.
 
     Args:
         lines: Stored lines, first to last.
         public_key: The site's 32-byte Ed25519 key.
+        after: The verified record that the first line follows; None at the start of a chain.
 
     Raises:
         LedgerDamaged: Names the first record that does not verify.
     """
     key = Ed25519PublicKey.from_public_bytes(public_key)
-    sequence, previous = 0, GENESIS
+    sequence, previous = (0, GENESIS) if after is None else (after.sequence, after.digest)
     for line in lines:
         where = f"record {sequence + 1}"
         try:

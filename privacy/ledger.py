@@ -32,12 +32,12 @@ from pathlib import Path
 from privacy.accounting import filter_orders
 from privacy.anchors import Anchor
 from privacy.budget import Budget
-from privacy.chain import Record, Signer, new_record, verify_chain
+from privacy.chain import Record, Signer, new_record, verify_chain, verify_lines
 from privacy.datasets import Dataset
 from privacy.entries import Charge, Grant, GrantStatus, Recovery, Reservation
 from privacy.errors import LedgerDamaged, LedgerError, PlanError
 from privacy.events import Event, NonPrivate
-from privacy.ledger_store import TABLES, insert, ledger_errors, open_ledger_store, read
+from privacy.ledger_store import TABLES, insert, ledger_errors, open_ledger_store, read_lines
 from privacy.plan import RELATION
 from privacy.storage import Transaction
 
@@ -59,6 +59,11 @@ class Ledger:
         self._store = open_ledger_store(location)
         self._signer = signer
         self._heads: set[str] = set()  # that must be in it for anything to be charged
+        # Of the last reading: lines, what they say, and the state they lead to. A ledger is read
+        # whole for each charge; what is there byte for byte as before is not verified again.
+        self._lines: list[str] = []
+        self._records: list[Record] = []
+        self._state: Budget | None = None
         self.budget()  # refuse a damaged ledger at once
 
     def __repr__(self) -> str:
@@ -290,7 +295,37 @@ class Ledger:
         Raises:
             LedgerDamaged: The chain, a signature or the arithmetic does not verify.
         """
-        return Budget.replay(self.records())
+        return self.state()[0]
+
+    def state(self) -> tuple[Budget, Record]:
+        """The verified state, and the last record that led to it.
+
+        Raises:
+            LedgerDamaged: The chain, a signature or the arithmetic does not verify.
+        """
+        records = self.records()
+        return self._add_up(records), records[-1]
+
+    def _verified(self, transaction: Transaction) -> list[Record]:
+        lines, known = read_lines(transaction), len(self._lines)
+        if known and lines[:known] == self._lines:
+            key = bytes.fromhex(self._records[0].body["public_key"])
+            more = verify_chain(lines[known:], key, after=self._records[-1])
+            records = [*self._records, *more]
+        else:
+            records = verify_lines(lines)
+        self._lines, self._records = lines, records
+        return records
+
+    def _add_up(self, records: Sequence[Record]) -> Budget:
+        """The state that verified records lead to."""
+        state = self._state
+        if state is not None and state.follows(records):
+            state = state.continued(records[state.sequence :])
+        else:
+            state = Budget.replay(records)
+        self._state = state
+        return state
 
     def status(self) -> list[GrantStatus]:
         """Every grant with what has become of it."""
@@ -304,7 +339,7 @@ class Ledger:
             LedgerDamaged: One does not verify.
         """
         with ledger_errors(self._store), self._store.read() as transaction:
-            return read(transaction)
+            return list(self._verified(transaction))
 
     def head(self) -> tuple[int, str]:
         """Sequence and digest of the last record: what others keep as an anchor."""
@@ -313,8 +348,8 @@ class Ledger:
 
     def anchor(self) -> Anchor:
         """The head, signed, for others to keep."""
-        signer, records = self._require_signer(), self.records()
-        budget, last = Budget.replay(records), records[-1]
+        signer = self._require_signer()
+        budget, last = self.state()
         return Anchor.sign(
             population=budget.population,
             public_key=budget.public_key,
@@ -356,16 +391,26 @@ class Ledger:
     def _transaction(self, *, locks: bool = False) -> Iterator[tuple[Budget, _Append]]:
         signer = self._require_signer()
         with ledger_errors(self._store), self._store.write() as transaction:
-            records = read(transaction)
-            budget = Budget.replay(records)
+            records = self._verified(transaction)
+            budget = self._add_up(records)
             if locks:
                 budget.require_heads(sorted(self._heads))
             append = _Append(transaction, records[-1], signer)
             yield budget, append
             if append.record is not None:
-                _require_readable(transaction)
+                self._require_readable(transaction)
         if append.record is not None:  # and kept: whatever comes next must find it there
             self._heads.add(append.record.head)
+
+    def _require_readable(self, transaction: Transaction) -> None:
+        """What was just appended must verify as when it is read back, signature included."""
+        try:
+            self._add_up(self._verified(transaction))
+        except LedgerDamaged as error:
+            raise LedgerError(
+                f"the ledger is unchanged: what was to be added would not verify: {error}",
+                hint="Check that the signer is the identity that the ledger was created with.",
+            ) from error
 
     def _require_signer(self) -> Signer:
         if self._signer is None:
@@ -383,14 +428,3 @@ class _Append:
     def __call__(self, kind: str, body: dict[str, object]) -> None:
         self.record = new_record(previous=self._last, kind=kind, body=body, signer=self._signer)
         insert(self._transaction, self.record)
-
-
-def _require_readable(transaction: Transaction) -> None:
-    """What was just appended must verify as it will when it is read back, signature included."""
-    try:
-        Budget.replay(read(transaction))
-    except LedgerDamaged as error:
-        raise LedgerError(
-            f"the ledger is unchanged: what was to be added would not verify: {error}",
-            hint="Check that the signer is the identity that the ledger was created with.",
-        ) from error

@@ -1,5 +1,7 @@
 """A private PostgreSQL cluster for tests: made by `initdb`, run by `pg_ctl`, gone afterwards.
 
+Also if pytest is killed: a child that survives it sees to that.
+
 As PostgreSQL refuses to run for root, a test run by root starts it as `postgres` (Debian's
 package makes that user) or `nobody`. It listens on a socket in a temporary folder and nowhere
 else, and keeps `fsync` on, since ledgers refuse a server without. `OWNER` has to give a password;
@@ -16,6 +18,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 PASSWORD = "p%w:d/7? " + secrets.token_hex(8)  # with all that a URL has to escape
@@ -43,6 +46,7 @@ class Cluster:
             names = {entry.pw_name for entry in pwd.getpwall()}
             self._owner = pwd.getpwnam("postgres" if "postgres" in names else "nobody")
             os.chown(self.folder, self._owner.pw_uid, self._owner.pw_gid)
+        self._guard = self._start_guard()
         password = self.folder / "password"
         password.write_text(PASSWORD)
         password.chmod(0o644)  # in a folder that only its owner enters
@@ -106,18 +110,34 @@ class Cluster:
         return (self.folder / "log").read_text()
 
     def close(self) -> None:
-        self.crash()
-        shutil.rmtree(self.folder)
+        """Have the guard stop the server and remove the folder."""
+        assert self._guard.stdin is not None
+        self._guard.stdin.close()
+        self._guard.wait()
+
+    def _start_guard(self) -> subprocess.Popen[bytes]:
+        """A child that ends the cluster once this process is gone, by whatever signal.
+
+        It waits for the end of its standard input, which comes with this process's end.
+        """
+        script = 'cat >"$2/guarded"; "$1" stop --mode=immediate --pgdata="$2/data"; rm -rf "$2"'
+        return subprocess.Popen(
+            ["sh", "-c", script, "guard", str(self._programs / "pg_ctl"), str(self.folder)],
+            cwd="/",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # what a terminal sends to all of pytest's processes spares it
+            **self._dropped(),
+        )
+
+    def _dropped(self) -> dict[str, Any]:
+        if self._owner is None:
+            return {}
+        return {"user": self._owner.pw_uid, "group": self._owner.pw_gid, "extra_groups": []}
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [str(self._programs / program), *arguments]
-        drop = {}
-        if self._owner is not None:
-            drop = {
-                "user": self._owner.pw_uid,
-                "group": self._owner.pw_gid,
-                "extra_groups": [],
-            }
         # Not captured through a pipe: the server would keep it open.
         with (self.folder / "output").open("w+") as output:
             done = subprocess.run(
@@ -127,7 +147,7 @@ class Cluster:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 check=False,
-                **drop,
+                **self._dropped(),
             )
             if done.returncode != 0:
                 output.seek(0)

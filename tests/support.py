@@ -89,6 +89,8 @@ def settings(
     entries = "".join(
         f'\n[[sites]]\nname = "site-{n}"\npopulation = 40\n' for n in range(1, sites + 1)
     )
+    if aggregation:
+        aggregation = f"[aggregation]\n{aggregation}"
     return f"""
 [federation]
 name = "tiny"
@@ -115,7 +117,6 @@ physical_batch_size = 8
 [evaluation]
 data = "{"data/holdout.csv" if evaluation else ""}"
 visibility = "public"
-[aggregation]
 {aggregation}
 {entries}"""
 

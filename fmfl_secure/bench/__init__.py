@@ -1,8 +1,9 @@
 """`fmfl-secure bench`: what encryption and privacy cost, measured here and now.
 
 `app` is registered by the command line. With `--json` nothing but JSON goes to standard output.
-What is measured stands with the code that measures: `aggregation.benchmark`, `rounds` and
-`steps`. They are imported when they run, so that help needs no machine-learning library.
+What is measured stands with the code that measures: `aggregation.benchmark`, `rounds`, `shares`,
+`steps` and `large`. They are imported when they run, so that help needs no machine-learning
+library.
 """
 
 from __future__ import annotations
@@ -49,13 +50,23 @@ def aggregation(
 
 @app.command(name="round")
 def whole_round(
-    repeats: Annotated[int, typer.Option(help="Pairs of rounds; medians are shown.", min=1)] = 7,
+    mode: Annotated[
+        Literal["local", "distributed"], typer.Option(help="Noise of each site, or in shares.")
+    ] = "local",
+    repeats: Annotated[int, typer.Option(help="Pairs; medians are shown.", min=1)] = 7,
     as_json: JsonFlag = False,
 ) -> None:
-    """CPU time of a MiniLM round of 4 sites: encrypted, and private besides, over in the clear.
+    """CPU time of a MiniLM round. Local: 4 sites, encrypted and private over in the clear.
 
-    Example: fmfl-secure bench round --json
+    Distributed: a step of 8 sites, its protocol over its training.
+
+    Example: fmfl-secure bench round --mode distributed --json
     """
+    if mode == "distributed":
+        from fmfl_secure.bench.shares import measure_shares  # noqa: PLC0415 - loads PyTorch
+
+        _show(measure_shares(repeats), as_json=as_json)
+        return
     from fmfl_secure.bench.rounds import measure_rounds  # noqa: PLC0415 - loads PyTorch
 
     _show(measure_rounds(repeats), as_json=as_json)
@@ -82,6 +93,27 @@ def training(
     adapters = ("lora", "ffa-lora") if adapter == "all" else (adapter,)
     measured = [measure_steps(m, a, steps) for m in models for a in adapters]
     _show({"steps": measured}, as_json=as_json)
+
+
+@app.command()
+def large(
+    half: Annotated[
+        bool, typer.Option(help="Keep weights in bfloat16, as in the files, or in float32.")
+    ] = True,
+    checkpointing: Annotated[
+        bool, typer.Option(help="Compute activations twice, or keep them.")
+    ] = True,
+    as_json: JsonFlag = False,
+) -> None:
+    """Peak memory of a private LoRA step of a decoder of 1.1 billion parameters.
+
+    Writes 2.2 GB of random weights to a temporary folder.
+
+    Example: fmfl-secure bench large --no-checkpointing --json
+    """
+    from fmfl_secure.bench.large import measure_large  # noqa: PLC0415 - loads PyTorch
+
+    _show(measure_large(half=half, checkpointing=checkpointing), as_json=as_json)
 
 
 def machine() -> dict[str, object]:

@@ -13,19 +13,18 @@ Peak memory is measured apart, each arm in a process that does nothing else:
 
 from __future__ import annotations
 
-import contextlib
 import json
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from fmfl_secure.bench._memory import forget_peak, peak_mib, resident_mib
 from fmfl_secure.bench._models import MODELS, Workload
 from fmfl_secure.bench._paired import cpu_seconds, one_thread, spread
 from fmfl_secure.plain_training import train_plain
@@ -130,20 +129,11 @@ def measure_memory(arm: str, model: str, adapter: str) -> dict[str, float]:
     with one_thread():
         workload = MODELS[model](freeze_a=adapter == "ffa-lora")
         step = {"plain": _plain, "private": _private}[arm](workload)
-        with contextlib.suppress(OSError):  # where not allowed, loading counts towards the peak
-            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-        before = _status_mib("VmRSS")
+        forget_peak()
+        before = resident_mib()
         for _ in range(3):
             step()
-    return {"before": before, "peak": _status_mib("VmHWM")}
-
-
-def _status_mib(name: str) -> float:
-    # VmHWM belongs to this process image; getrusage would inherit the parent's.
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith(name + ":"):
-            return int(line.split()[1]) / 1024
-    raise OSError("/proc/self/status does not tell memory: run on Linux")
+    return {"before": before, "peak": peak_mib()}
 
 
 if __name__ == "__main__":

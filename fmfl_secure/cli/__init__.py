@@ -12,7 +12,19 @@ from rich.markup import escape
 
 from fmfl_secure.bench import app as bench_app
 from fmfl_secure.cli import afford as _afford  # noqa: F401
-from fmfl_secure.cli import audit, compare, demo, dpia, federation, ledger, members, model, service
+from fmfl_secure.cli import (
+    audit,
+    compare,
+    demo,
+    doctor,
+    dpia,
+    federation,
+    ledger,
+    members,
+    model,
+    report,
+    service,
+)
 from fmfl_secure.cli._console import errors
 
 app = typer.Typer(
@@ -23,7 +35,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(federation.app)
+app.add_typer(doctor.app)
 app.add_typer(model.app)
+app.add_typer(report.app, name="report")
 app.add_typer(audit.app)
 app.add_typer(compare.app)
 app.add_typer(dpia.app)

@@ -1,4 +1,4 @@
-"""The commands of a federation's life: init, partition, plan, check, run, report."""
+"""The commands of a federation's life: init, partition, plan, check, run."""
 
 from __future__ import annotations
 
@@ -181,27 +181,11 @@ def check(
     which a run would skip or, with on_bad_row = "error", pay for.
     Example: fmfl-secure check pilot/federation.toml site-1
     """
-    from datetime import UTC, datetime
+    from fmfl_secure.api import Federation
 
-    from fmfl_secure.config import load_federation, load_site
-    from fmfl_secure.errors import ConfigError
-    from fmfl_secure.planning import build_task, largest_layout, run_proposal
-    from fmfl_secure.workspace import Workspace
-    from privacy import check_policy
-
-    config = load_federation(federation)
-    if site not in {entry.name for entry in config.sites}:
-        raise ConfigError(f"{site} is not among the sites of {federation}")
-    folder = Workspace(federation.parent).site(site)
-    settings = load_site(folder / "site.toml")
-    data = settings.data
-    task = build_task(config, relative_to=federation.parent)
-    size = largest_layout(task, task.build_model(seed=config.federation.seed)).size
-    proposal = run_proposal(config, settings, task.base.digest, size)
-    check_policy(settings.policy, proposal, now=datetime.now(UTC))
+    data = Federation(federation).check(site)
     say("the site's policy allows the run")
-    task.load(folder / data.path, unit=config.task.unit, on_bad_row="error")
-    say(f"{folder / data.path} is usable")
+    say(f"{data} is usable")
 
 
 @app.command()
@@ -234,17 +218,3 @@ def run(
     say(f"report   {output / 'report.html'}")
     for name, value in (record.rounds[-1].metrics if record.rounds else {}).items():
         say(f"{name:<8} {value:.4f}")
-
-
-@app.command()
-def report(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
-) -> None:
-    """Rebuild report.html, report.json and metrics.json from a run's state.
-
-    Example: fmfl-secure report pilot/run-1
-    """
-    from fmfl_secure.results import write_results
-
-    write_results(run_folder)
-    say(f"{run_folder / 'report.html'}")

@@ -25,3 +25,19 @@ class Observer(Protocol):
     def round_finished(self, record: RoundRecord, epsilon: dict[str, float]) -> None:
         """A round ended; epsilon spent so far by site, over its ledger's life."""
         ...
+
+
+class Silent:
+    """An observer that tells nobody; a refusal is in the run's record."""
+
+    def run_started(self, run: str, *, first_round: int, rounds: int) -> None:
+        """See `Observer`."""
+
+    def site_refused(self, site: str, code: str, reason: str) -> None:
+        """See `Observer`."""
+
+    def site_training(self, round_number: int, site: str, step: int, steps: int) -> None:
+        """See `Observer`."""
+
+    def round_finished(self, record: RoundRecord, epsilon: dict[str, float]) -> None:
+        """See `Observer`."""

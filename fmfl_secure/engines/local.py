@@ -43,7 +43,7 @@ from fmfl_secure.models.adapters import (
 from fmfl_secure.planning import build_task
 from fmfl_secure.record import RoundRecord, RunRecord
 from fmfl_secure.refusal_codes import leaving_code
-from fmfl_secure.results import note_site, write_results
+from fmfl_secure.results import site_note, write_results
 from fmfl_secure.run_store import RunFacts, RunStore, Transcript
 from fmfl_secure.site import Site
 from fmfl_secure.tasks import Task, TaskData
@@ -312,12 +312,14 @@ class LocalEngine:
         for name, site_attempt in attempt.sites.items():
             self._saw(f"site {name}", "cohort", cohort, plan)
             exchanges.append(site_attempt.exchange(cohort))
+        largest = 0
         for name, site_attempt in attempt.sites.items():
             upload = site_attempt.upload(cohort, attempt.updates[name], exchanges)  # 5
             size = upload.size_bytes
             self._saw("aggregator", "upload", upload.manifest, plan, sender=name, upload_bytes=size)
             aggregator.add(upload.manifest, upload.chunks)
-            self.store.set_fact("upload_bytes", b"%d" % size)
+            largest = max(largest, size)
+        self.store.set_fact("upload_bytes", b"%d" % largest)
         opening_list = self._decryptor.confirm(  # 6
             cohort, aggregator.opening_list(), aggregator.sealed_secrets()
         )
@@ -387,11 +389,12 @@ class LocalEngine:
 
     def _finish(self, record: RoundRecord) -> None:
         self._exchange_heads()
+        self._transcript.sync()
         self._observer.round_finished(record, self._note_sites())
 
     def _note_sites(self) -> dict[str, float]:
         """Keep every site's statement; returns the epsilon spent so far of those taking part."""
-        spent = {}
+        spent, notes = {}, {}
         for entry in self._config.sites:
             site = self._sites.get(entry.name)
             statement, signature = None, ""
@@ -400,17 +403,18 @@ class LocalEngine:
                     statement, signature = site.statement()
                 except KNOWN_ERRORS as error:  # a ledger that was damaged since it was opened
                     self._refuse(entry.name, error)
-            note_site(
-                self.store,
+            name, note = site_note(
                 entry.name,
                 visibility="private" if site is None else site.visibility,
                 refusal=self._refusals.get(entry.name),
                 statement=statement,
                 signature=signature,
             )
+            notes[name] = note
             if site is not None and entry.name not in self._refusals:
                 by_round = statement.epsilon_by_round if statement else ()
                 spent[entry.name] = by_round[-1] if by_round else 0.0
+        self.store.set_facts(notes)
         return spent
 
     def _end(self) -> RunRecord:

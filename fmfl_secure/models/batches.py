@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Self
 
 import torch
 
@@ -22,6 +23,14 @@ class Batch:
     labels: torch.Tensor
     records: list[int]
     cache: RecordCache
+
+    def to(self, device: torch.device) -> Self:
+        """This batch, with its tensors moved to a device."""
+        for own in fields(self):
+            value = getattr(self, own.name)
+            if isinstance(value, torch.Tensor):
+                setattr(self, own.name, value.to(device))
+        return self
 
 
 @dataclass(kw_only=True)

@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from fmfl_secure.errors import ModelError
-from fmfl_secure.settings import WeightType
+import torch
 
+from fmfl_secure.errors import ModelError
+from fmfl_secure.settings import Device, WeightType
+
+_CPU = torch.device("cpu")
 _NEEDS_FLOAT32: Mapping[str, str] = MappingProxyType(
     {
         "full": "it trains the weights themselves, where small steps would be lost in rounding",
@@ -25,9 +28,13 @@ class Computation:
     Attributes:
         dtype: What the base model's frozen weights are kept in. Adapters, heads, activations and
             gradients are float32 either way.
+        checkpointing: Compute the activations of adapted layers twice instead of keeping them.
+        device: Where model and batches are; see `find_device`.
     """
 
     dtype: WeightType = "float32"
+    checkpointing: bool = False
+    device: torch.device = _CPU
 
     def require_possible(self, adapter: str) -> None:
         """Return if an adapter of this kind can be trained so.
@@ -41,7 +48,31 @@ class Computation:
                 f"{_NEEDS_FLOAT32[adapter]}",
                 hint="Use model.dtype = 'float32', or lora, ffa-lora, rolora, ia3 or norms.",
             )
+        if self.checkpointing and adapter == "prefix":
+            raise ModelError(
+                "adapter 'prefix' does not go with training.checkpointing: its keys and values "
+                "come from outside the layers that are computed again",
+                hint="Set training.checkpointing = false, or use prompt.",
+            )
 
 
 EXACT = Computation()
-"""Everything in float32, nothing traded for memory."""
+"""Everything in float32 on the processor, nothing traded for memory."""
+
+
+def find_device(wanted: Device) -> torch.device:
+    """The device that a setting means on this machine.
+
+    Args:
+        wanted: `auto` takes a CUDA device where there is one.
+
+    Raises:
+        ModelError: `cuda` where there is none.
+    """
+    there = torch.cuda.is_available()
+    if wanted == "cuda" and not there:
+        raise ModelError(
+            "training.device is 'cuda', and PyTorch finds no CUDA device here",
+            hint="Set training.device = 'auto', or install a PyTorch that sees the device.",
+        )
+    return torch.device("cuda" if there and wanted != "cpu" else "cpu")

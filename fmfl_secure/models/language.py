@@ -35,7 +35,7 @@ class LanguageModel(AdaptedModel):
             New token ids of each.
         """
         longest = max(len(prompt) for prompt in prompts)
-        input_ids = torch.full((len(prompts), longest), padding)
+        input_ids = torch.full((len(prompts), longest), padding, device=prompts[0].device)
         mask = torch.zeros_like(input_ids)
         for row, prompt in enumerate(prompts):
             input_ids[row, longest - len(prompt) :] = prompt

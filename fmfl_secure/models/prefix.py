@@ -18,7 +18,7 @@ Output = TypeVar("Output")
 
 
 class RecordCache:
-    """Tensors by record, up to a size; beyond it they are computed each time.
+    """Tensors by record in main memory, up to a size; beyond it they are computed each time.
 
     Args:
         limit_bytes: Memory to use at most, 0 for none.
@@ -83,7 +83,8 @@ class FrozenPrefix:
         if missing:
             with torch.no_grad():
                 forward(missing)
-            computed = dict(zip(missing, self.take_recorded(), strict=True))
+            # Main memory is where a cache has room; the whole batch goes back at once.
+            computed = dict(zip(missing, self.take_recorded().cpu(), strict=True))
         rows = [computed[row] if row in computed else cache[key] for row, key in enumerate(keys)]
         if lengths is not None:
             rows = [output[:length] for output, length in zip(rows, lengths, strict=True)]
@@ -120,7 +121,7 @@ class _PrefixLayer(nn.Module):
     def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         prefix = self._prefix
         if prefix._replayed is not None:
-            return prefix._replayed if self._last else hidden_states
+            return prefix._replayed.to(hidden_states.device) if self._last else hidden_states
         output = self.inner(hidden_states, *args, **kwargs)
         if self._last:
             prefix._recorded = output

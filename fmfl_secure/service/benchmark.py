@@ -53,6 +53,7 @@ rounds = {rounds}
 [model]
 base = {json.dumps(base)}
 [task]
+kind = "text-classification"
 text_columns = ["text"]
 label_column = "label"
 labels = ["no", "yes"]

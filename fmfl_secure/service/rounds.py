@@ -24,8 +24,9 @@ from fmfl_secure.workspace import DECRYPTOR, Members
 
 _LOG = logging.getLogger("fmfl_secure.service.rounds")
 # The order in which an attempt's messages build on one another.
+_BEFORE_COHORT: Final = ("custodian-ready", "announcement", "ready")
 _ORDER: Final = (
-    "custodian-ready", "announcement", "ready", "exchange", "upload", "chunks",
+    *_BEFORE_COHORT, "exchange", "upload", "chunks",
     "confirmation", "approval", "opening", "release", "verdict",
 )  # fmt: skip
 
@@ -142,12 +143,13 @@ class Rounds:
         keys = sorted(
             self._messages.accepted(run, number, place), key=lambda key: _ORDER.index(key.kind)
         )
-        for key in keys:
-            if last.cohort is not None and attempt.cohort is None and key.kind not in _ORDER[:2]:
-                attempt.fix_cohort(last.cohort)
+        early = [key for key in keys if key.kind in _BEFORE_COHORT]
+        for key in early:
             self._replay(attempt, key)
-        if last.cohort is not None and attempt.cohort is None:
+        if last.cohort is not None:
             attempt.fix_cohort(last.cohort)
+        for key in keys[len(early) :]:
+            self._replay(attempt, key)
         _LOG.info("attempt goes on", extra={"round": number, "attempt": place})
         return attempt
 

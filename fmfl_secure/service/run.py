@@ -16,7 +16,7 @@ from fmfl_secure.coordinator import Coordinator
 from fmfl_secure.errors import RunError
 from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.record import RunRecord
-from fmfl_secure.results import note_site, write_results
+from fmfl_secure.results import site_note, write_results
 from fmfl_secure.service.board import Board, Document, Step, Task
 from fmfl_secure.service.intake import CLOSED, JOINED, REFUSED, STATED, Intake, Stated
 from fmfl_secure.service.rounds import Rounds
@@ -240,19 +240,20 @@ class ServerRun:
     def _note_sites(self) -> None:
         joined = self._intake.store.notes(self.run, JOINED)
         stated = self._intake.store.notes(self.run, STATED)
-        refused = self._refusals()
+        refused, notes = self._refusals(), {}
         for entry in self._config.sites:
             word = Stated(statement=None, signature="")
             if entry.name in stated:
                 word = msgspec.msgpack.decode(stated[entry.name], type=Stated)
-            note_site(
-                self._coordinator.store,
+            name, note = site_note(
                 entry.name,
                 visibility="public" if joined.get(entry.name) == b"public" else "private",
                 refusal=refused.get(entry.name),
                 statement=word.statement,
                 signature=word.signature,
             )
+            notes[name] = note
+        self._coordinator.store.set_facts(notes)
 
     def _mark(self, status: Literal["finished", "stopped", "interrupted"], reason: str) -> None:
         self._coordinator.store.set_fact("status", status.encode())

@@ -32,7 +32,7 @@ from fmfl_secure.service.listener import Listener, https_config
 from fmfl_secure.service.metrics import ServerMetrics
 from fmfl_secure.service.run import ServerRun
 from fmfl_secure.service.settings import ServerSettings, load_settings
-from fmfl_secure.service.store import open_store
+from fmfl_secure.service.store import heads_location, open_store
 from fmfl_secure.service.tls import Renewal, server_context
 from fmfl_secure.service.waiting import Stopping
 from fmfl_secure.workspace import AGGREGATOR, COORDINATOR, DECRYPTOR, Members
@@ -117,7 +117,8 @@ class Service:
         return self._kit.membership.members()
 
     def _anchors(self) -> AnchorStore:
-        return AnchorStore(self._kit.folder / COORDINATOR / "anchors.sqlite")
+        file = self._kit.folder / COORDINATOR / "anchors.sqlite"
+        return AnchorStore(heads_location(self.settings.store, otherwise=file))
 
     def _identity(self, role: str) -> Identity:
         return Identity.load(self._kit.folder / role / "identity.pem", role)

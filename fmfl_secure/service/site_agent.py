@@ -25,10 +25,10 @@ from aggregation import (
     SiteAttempt,
 )
 from aggregation.protocol import read_cohort, read_plan
-from fmfl_secure.coordinator import verify_end
 from fmfl_secure.errors import KNOWN_ERRORS
 from fmfl_secure.record import SiteStatement
 from fmfl_secure.refusal_codes import leaving_code
+from fmfl_secure.run_end import evidence, read_end
 from fmfl_secure.service.agents import Agent, split
 from fmfl_secure.service.attempt import REFUSED, VERIFIED
 from fmfl_secure.service.board import Step
@@ -311,11 +311,11 @@ class SiteAgent(Agent):
     def _end(self, work: Work) -> None:
         statement = self.line.fetch(work.documents["end"])
         try:
-            evidence = verify_end(statement, coordinator=self._coordinator, run=work.run)
+            read_end(statement, coordinator=self._coordinator, run=work.run)
             participant = self._opened_run(work.run)
             # An older ledger gets nothing back: it does not know what was started.
             self._heads.settle(participant)
-            participant.finish(evidence)
+            participant.finish(evidence(statement))
             self._heads.share(participant)
         except (Rejected, Unreachable):
             raise

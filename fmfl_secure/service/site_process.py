@@ -7,7 +7,7 @@ import threading
 from torch import nn
 
 from aggregation import Identity
-from fmfl_secure.config import FederationConfig, load_federation
+from fmfl_secure.config import FederationConfig, load_federation, load_site
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.planning import build_task
 from fmfl_secure.service.approval import follow_removals
@@ -39,6 +39,12 @@ class SiteProcess:
         self.name = Identity.load(kit.folder / "identity.pem").public.name
         if all(entry.name != self.name for entry in self.config.sites):
             raise ConfigError(f"{self.name} is not among the sites of {kit.federation_file}")
+        data = kit.folder / load_site(kit.folder / "site.toml").data.path
+        if not data.exists():
+            # Else it would be charged for a round before it learns that there is nothing to read.
+            raise ConfigError(
+                f"{data} does not exist", hint="Put this site's data where its site.toml says."
+            )
         self._task: Task = build_task(self.config, relative_to=kit.folder)
         self._model: nn.Module | None = None
         self.metrics = ClientMetrics()

@@ -25,6 +25,7 @@ from fmfl_secure.models.architectures import (
     text_positions,
 )
 from fmfl_secure.models.base import BaseModel
+from fmfl_secure.models.checkpointing import checkpoint_layers
 from fmfl_secure.models.computation import EXACT, Computation
 from fmfl_secure.models.layout import Layout
 from fmfl_secure.models.prefix import FrozenPrefix
@@ -90,9 +91,13 @@ class AdapterTask(ABC, Generic[Settings]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             adapted = attach_adapter(encoder, self.base, architecture, self._towers, self.adapter)
+        if self.computation.checkpointing:
+            for tower in self._towers:
+                depth = frozen_depth(encoder, tower, self.adapter)
+                checkpoint_layers(encoder, find_layers(encoder, tower)[depth:])
         model = self._assemble(adapted, self._prefixes(encoder))
         self.begin_round(model, 1)
-        return model
+        return model.to(self.computation.device)
 
     def load(self, path: Path, *, unit: str, on_bad_row: OnBadRow = "error") -> TaskData:
         """See `Task`.
@@ -152,7 +157,7 @@ class AdapterTask(ABC, Generic[Settings]):
         )
         model = self._assemble(adapted, self._prefixes(encoder))
         load_head(model, head or folder / HEAD_FILE)
-        return model.eval()
+        return model.to(self.computation.device).eval()
 
     @abstractmethod
     def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:

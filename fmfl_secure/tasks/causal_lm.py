@@ -154,7 +154,7 @@ class CausalLM(AdapterTask[CausalLMSection]):
                 records,
                 padding=padding,
                 cache=cache,
-            )
+            ).to(self.computation.device)
 
         return TaskData(collate=collate, units=units, record_cost=lengths_of(rows))
 

@@ -85,5 +85,5 @@ def _logits(model: nn.Module, data: TaskData, *, batch_size: int) -> torch.Tenso
     batches = data.by_cost(batch_size)
     with torch.no_grad():
         parts = [model(data.collate(records)) for records in batches]
-    logits = torch.cat(parts)
+    logits = torch.cat(parts).cpu()
     return logits[torch.from_numpy(np.argsort(np.concatenate(batches)))]

@@ -85,7 +85,7 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
                 labels=torch.from_numpy(labels[records]),
                 records=records.tolist(),
                 cache=cache,
-            )
+            ).to(self.computation.device)
 
         cost = np.ones(len(images), dtype=np.int64)
         return TaskData(collate=collate, units=units, record_cost=cost, labels=labels)

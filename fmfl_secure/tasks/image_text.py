@@ -67,7 +67,7 @@ class ImageText(PairTask[ImageTextSection]):
         if settings.loss == "cosine":
             return 1.0 - cosine
         if settings.loss == "info-nce":
-            own = torch.arange(len(images))
+            own = torch.arange(len(images), device=images.device)
             logits = settings.logit_scale * images @ texts.T
             entropy = nn.functional.cross_entropy
             both = entropy(logits, own, reduction="none") + entropy(logits.T, own, reduction="none")
@@ -76,7 +76,7 @@ class ImageText(PairTask[ImageTextSection]):
         attraction = self._log_sigmoid(cosine, sign=1.0)
         anchors: Any = model.anchors
         repulsion = self._log_sigmoid(images @ anchors.T, sign=-1.0)
-        others = torch.arange(len(anchors)) != batch.labels.unsqueeze(1)
+        others = torch.arange(len(anchors), device=images.device) != batch.labels.unsqueeze(1)
         loss: torch.Tensor = -attraction - (repulsion * others).sum(dim=1)
         return loss
 
@@ -120,8 +120,8 @@ class ImageText(PairTask[ImageTextSection]):
             for records in batches:
                 batch = data.collate(records)
                 image, text = model(batch)
-                images.append(image)
-                texts.append(text)
+                images.append(image.cpu())
+                texts.append(text.cpu())
                 loss += float(self.per_record_loss(model, batch).sum())
         order = torch.from_numpy(np.argsort(np.concatenate(batches)))
         return torch.cat(images)[order], torch.cat(texts)[order], loss / data.records

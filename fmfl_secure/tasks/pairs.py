@@ -52,7 +52,7 @@ class PairTask(AdapterTask[Settings]):
                 labels=torch.from_numpy(labels[records]),
                 records=records.tolist(),
                 cache=cache,
-            )
+            ).to(self.computation.device)
 
         return TaskData(collate=collate, units=units, record_cost=lengths_of(rows), labels=labels)
 

@@ -74,7 +74,7 @@ class TextClassification(ClassificationTask[TextClassificationSection]):
                 records,
                 padding=padding,
                 cache=cache,
-            )
+            ).to(self.computation.device)
 
         return TaskData(collate=collate, units=units, record_cost=lengths_of(rows), labels=labels)
 

@@ -113,7 +113,7 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
         with torch.no_grad():
             for records in data.by_cost(batch_size):
                 batch = data.collate(records)
-                chosen = model(batch).argmax(dim=-1)
+                chosen = model(batch).argmax(dim=-1).cpu()
                 loss += float(self.per_record_loss(model, batch).sum())
                 for row, record in enumerate(records):
                     for word, token in enumerate(data.words[record]):
@@ -155,7 +155,7 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
                 records,
                 padding=padding,
                 cache=cache,
-            )
+            ).to(self.computation.device)
 
         return TaskData(
             collate=collate,

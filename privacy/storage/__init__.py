@@ -95,6 +95,10 @@ class Store(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Release a connection that was kept open. Another call opens one again."""
+        ...
+
 
 def is_url(location: str) -> bool:
     """Whether a setting names a PostgreSQL database and not a file."""
@@ -112,6 +116,7 @@ def open_store(
     schema: str = "fmfl",
     application_id: int = 0,
     timeout_s: float | None = None,
+    keep_open: bool = False,
 ) -> Store:
     """The store at a place. Touches nothing.
 
@@ -121,6 +126,8 @@ def open_store(
         schema: PostgreSQL schema where the URL names none.
         application_id: For SQLite's header, at creation.
         timeout_s: How long to wait for another writer; a minute by default.
+        keep_open: Whether calls share one connection, one at a time, until `Store.close`: for a
+            process that writes often. Not across a fork.
 
     Raises:
         StorageUnavailable: The URL cannot be read, or PostgreSQL's driver is not installed.
@@ -129,5 +136,7 @@ def open_store(
     if isinstance(location, str) and is_url(location):
         from privacy.storage.postgresql import PostgresStore  # noqa: PLC0415 (an extra)
 
-        return PostgresStore(location, schema=schema, timeout_s=timeout_s)
-    return SqliteStore(Path(location), application_id=application_id, timeout_s=timeout_s)
+        return PostgresStore(location, schema=schema, timeout_s=timeout_s, keep_open=keep_open)
+    return SqliteStore(
+        Path(location), application_id=application_id, timeout_s=timeout_s, keep_open=keep_open
+    )

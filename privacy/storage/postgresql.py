@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
 from privacy.errors import (
@@ -24,6 +24,7 @@ from privacy.errors import (
     StorageMissing,
     StorageUnavailable,
 )
+from privacy.storage.kept import Connections
 
 try:
     import psycopg
@@ -72,13 +73,14 @@ class PostgresTransaction:
 
 
 class PostgresStore:
-    """Tables in one schema. Every call opens its own connection: threads and processes may share.
+    """Tables in one schema, which threads and processes may share.
 
     Args:
         url: `postgresql://USER@HOST/DATABASE?schema=NAME`, further parameters as libpq knows them.
             A password is better kept in a password file (`PGPASSFILE`) than here.
         schema: Schema where the URL names none.
         timeout_s: How long to wait for another writer, and for a server that does not answer.
+        keep_open: Whether calls share one connection; else each opens its own.
 
     Raises:
         StorageUnavailable: The URL cannot be read.
@@ -86,7 +88,7 @@ class PostgresStore:
 
     dialect: Literal["postgresql"] = "postgresql"
 
-    def __init__(self, url: str, *, schema: str, timeout_s: float) -> None:
+    def __init__(self, url: str, *, schema: str, timeout_s: float, keep_open: bool = False) -> None:
         parameters, named = _parse(url)
         self.schema = named or schema
         if not _SCHEMA.fullmatch(self.schema) or self.schema.startswith("pg_"):
@@ -94,6 +96,9 @@ class PostgresStore:
                 "the schema in the PostgreSQL URL is not a name of small letters, digits and _"
             )
         self._timeout_s = timeout_s
+        self._connections = Connections[psycopg.Connection[Any]](
+            keep_open=keep_open, usable=_answers
+        )
         self._password = str(parameters.get("password") or "")
         self.name = _shown(parameters, self.schema)
         waiting = {"connect_timeout": 10, "keepalives_idle": 30, "tcp_user_timeout": 60_000}
@@ -168,14 +173,19 @@ class PostgresStore:
     def _connection(self) -> Iterator[psycopg.Connection[Any]]:
         # What is open when a connection closes, or when its process dies, is rolled back.
         try:
-            with closing(
-                psycopg.connect(self._conninfo, autocommit=True, prepare_threshold=None)
-            ) as connection:
+            with self._connections.get(self._connect) as connection:
                 yield connection
         except psycopg.Error as error:
             raise self._explain(error) from error
         except UnicodeDecodeError as error:
             raise StorageDamaged(f"{self.name} is not readable: {error}") from error
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(self._conninfo, autocommit=True, prepare_threshold=None)
+
+    def close(self) -> None:
+        """See `privacy.storage.Store`."""
+        self._connections.close()
 
     def _explain(self, error: psycopg.Error) -> StorageError:
         text = " ".join(str(error).split()) or type(error).__name__
@@ -237,6 +247,15 @@ class PostgresStore:
                     f"{self.name} would not survive a crash: its server will "
                     "not commit synchronously"
                 )
+
+
+def _answers(connection: psycopg.Connection[Any]) -> bool:
+    """Whether a kept connection still reaches its server, which may have been restarted."""
+    try:
+        connection.execute("SELECT 1")
+    except psycopg.Error:
+        return False
+    return True
 
 
 def _parse(url: str) -> tuple[dict[str, Any], str]:

@@ -5,13 +5,17 @@ The file must be on a local disk: WAL does not work over a network file system.
 
 from __future__ import annotations
 
+import os
+import secrets
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from privacy.errors import StorageDamaged, StorageExists, StorageMissing, StorageUnavailable
+from privacy.storage.kept import Connections
 
 # Primary SQLite codes that speak of the surroundings and not of what the file holds.
 _NO_ACCESS = {
@@ -37,20 +41,26 @@ class SqliteTransaction:
 
 
 class SqliteStore:
-    """Tables in one file. Every call opens its own connection, so threads and processes may share.
+    """Tables in one file, which threads and processes may share.
 
     Args:
         path: The file.
         application_id: For the file's header, at creation; 0 for none.
         timeout_s: How long to wait for another writer.
+        keep_open: Whether calls share one connection; else each opens its own.
     """
 
     dialect: Literal["sqlite"] = "sqlite"
 
-    def __init__(self, path: Path, *, application_id: int, timeout_s: float) -> None:
+    def __init__(
+        self, path: Path, *, application_id: int, timeout_s: float, keep_open: bool = False
+    ) -> None:
         self._path = path
         self._application_id = application_id
         self._timeout_s = timeout_s
+        self._connections = Connections[sqlite3.Connection](
+            keep_open=keep_open, usable=lambda _: True
+        )
 
     def __repr__(self) -> str:
         return f"SqliteStore({self.name!r})"
@@ -66,23 +76,44 @@ class SqliteStore:
 
     @contextmanager
     def create(self, tables: Sequence[str]) -> Iterator[SqliteTransaction]:
-        """Make the file and its folder; see `privacy.storage.Store`."""
+        """Make the file and its folder; see `privacy.storage.Store`.
+
+        Built aside, so that others find a whole file or none, and so does who comes after a crash.
+        """
         if self._path.exists():
             raise StorageExists(f"{self.name} exists already")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageUnavailable(f"cannot make the folder of {self.name}: {error}") from error
-        with self._connection(mode="rwc") as connection:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("BEGIN IMMEDIATE")
-            if connection.execute("SELECT name FROM sqlite_master").fetchone() is not None:
-                raise StorageExists(f"{self.name} exists already: another process was first")
-            connection.execute(f"PRAGMA application_id={self._application_id:d}")
-            for statement in tables:
-                connection.execute(statement)
-            yield SqliteTransaction(connection)
-            connection.execute("COMMIT")
+        beside = self._path.with_name(f"{self._path.name}.{secrets.token_hex(8)}.new")
+        try:
+            with self._errors(), closing(self._connect(beside, "rwc")) as connection:
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute(f"PRAGMA application_id={self._application_id:d}")
+                for statement in tables:
+                    connection.execute(statement)
+                yield SqliteTransaction(connection)
+                connection.execute("COMMIT")
+            self._publish(beside)
+        finally:
+            for suffix in ("", "-wal", "-shm"):
+                Path(f"{beside}{suffix}").unlink(missing_ok=True)
+
+    def _publish(self, beside: Path) -> None:
+        """Give a file, closed and on the disk, its name; durable when this returns."""
+        try:
+            os.link(beside, self._path)  # never over what is there
+            folder = os.open(self._path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except FileExistsError:
+            raise StorageExists(f"{self.name} exists already: another process was first") from None
+        except OSError as error:
+            raise StorageUnavailable(f"cannot make {self.name}: {error}") from error
 
     @contextmanager
     def read(self) -> Iterator[SqliteTransaction]:
@@ -99,22 +130,23 @@ class SqliteStore:
             yield SqliteTransaction(connection)
             connection.execute("COMMIT")
 
+    def close(self) -> None:
+        """See `privacy.storage.Store`."""
+        self._connections.close()
+
     @contextmanager
-    def _connection(self, *, mode: Literal["rw", "rwc"] = "rw") -> Iterator[sqlite3.Connection]:
+    def _connection(self) -> Iterator[sqlite3.Connection]:
         # Mode rw never creates. What is open when a connection closes is rolled back.
-        if mode == "rw" and not self._path.is_file():
+        if not self._path.is_file():
             raise StorageMissing(f"nothing is at {self.name}")
+        connect = partial(self._connect, self._path, "rw")
+        with self._errors(), self._connections.get(connect) as connection:
+            yield connection
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
         try:
-            with closing(
-                sqlite3.connect(
-                    f"{self._path.absolute().as_uri()}?mode={mode}",
-                    uri=True,
-                    timeout=self._timeout_s,
-                    isolation_level=None,
-                )
-            ) as connection:
-                connection.execute("PRAGMA synchronous=FULL")
-                yield connection
+            yield
         except sqlite3.Error as error:
             # The low byte of an extended code is the primary one.
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NO_ACCESS:
@@ -126,3 +158,18 @@ class SqliteStore:
             raise StorageDamaged(f"{self.name} is not readable: {error}") from error
         except UnicodeDecodeError as error:  # SQLite quotes a damaged schema, not in UTF-8
             raise StorageDamaged(f"{self.name} is not readable: {error}") from error
+
+    def _connect(self, path: Path, mode: Literal["rw", "rwc"]) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode={mode}",
+            uri=True,
+            timeout=self._timeout_s,
+            isolation_level=None,
+            check_same_thread=False,  # one that is kept is used by one thread at a time
+        )
+        try:
+            connection.execute("PRAGMA synchronous=FULL")
+        except BaseException:
+            connection.close()
+            raise
+        return connection

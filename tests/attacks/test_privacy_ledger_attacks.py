@@ -133,6 +133,53 @@ def test_tampering_is_detected_in_every_store(places):
     ledger.commit(run="a", round=2)
 
 
+def test_tampering_behind_an_open_ledger_is_detected(path):
+    """What was verified once is not verified again, byte for byte: one byte is enough to tell."""
+    ledger = Ledger(path, signer=SIGNER)
+    lines = read_lines(path)
+    assert len(ledger.records()) == len(lines)
+    for index, line in enumerate(lines):
+        before, after = lines[:index], lines[index + 1 :]
+        altered = line[:-3] + ("0" if line[-3] != "0" else "1") + line[-2:]
+        for tampered in ([*before, altered, *after], [*before, line, line, *after]):
+            write_lines(path, tampered)
+            for use in (ledger.records, ledger.budget, ledger.anchor, lambda: charge(ledger)):
+                with pytest.raises(LedgerDamaged):
+                    use()
+        write_lines(path, lines)
+        assert ledger.budget().sequence == len(lines)
+    # A signed past of another kind is no damage; what is added up is what is there now.
+    other = sign_again(lines, SIGNER, start=3)
+    write_lines(path, other)
+    assert [record.to_line() for record in ledger.records()] == other
+    assert ledger.state()[1].digest == parse_line(other[-1]).digest
+    assert ledger.anchor().digest == parse_line(other[-1]).digest
+
+
+def charge(ledger):
+    ledger.commit(run="b", round=2)
+
+
+def test_a_state_read_earlier_stays_as_it_was(path):
+    """The next one goes on from it, and must not change it."""
+    ledger = Ledger(path, signer=SIGNER)
+    before = ledger.budget()
+    (spent,) = [status.epsilon_charged for status in before.status()]
+    trained = len(before.reservations["b"].commits)
+    other = Ledger(path, signer=SIGNER)
+    other.commit(run="b", round=2)
+    other.refund(run="b", evidence="e")
+    after = ledger.budget()
+    assert len(before.reservations["b"].commits) == trained == 1
+    assert before.reservations["b"].open
+    assert len(after.reservations["b"].commits) == 2
+    assert not after.reservations["b"].open
+    assert [status.epsilon_charged for status in before.status()] == [spent]
+    fresh = Ledger(path).budget()
+    assert after.history == fresh.history
+    assert after.status() == fresh.status()
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -6,6 +6,7 @@ below returns. Nothing in the product knows of this.
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -19,11 +20,13 @@ import aggregation
 import fmfl_secure.engines.local
 import fmfl_secure.results
 from fmfl_secure.coordinator import Coordinator
+from fmfl_secure.custodian import Custodian
 from fmfl_secure.engines.local import LocalEngine
 from fmfl_secure.errors import KNOWN_ERRORS
 from fmfl_secure.run_store import RunStore
+from fmfl_secure.service.client import Line
 from fmfl_secure.service.intake import Intake
-from fmfl_secure.service.store import SqliteStore
+from fmfl_secure.service.store import MessageStore
 from fmfl_secure.site import Site
 from fmfl_secure.updates import UpdateStore
 from privacy import Ledger
@@ -46,9 +49,12 @@ CALLS = {
     "apply": (Coordinator, "apply"),
     "finish": (RunStore, "finish_round"),
     "refund": (Ledger, "refund"),
+    "keys": (Custodian, "ready"),
+    "approve": (Custodian, "approve"),
     # Of the service only.
     "join": (Intake, "join"),
-    "accept": (SqliteStore, "accept"),
+    "head": (Line, "give_head"),
+    "accept": (MessageStore, "accept"),
     "exchange": (aggregation.SiteAttempt, "exchange"),
     "confirm": (aggregation.Decryptor, "confirm"),
     "verify": (aggregation.SiteAttempt, "verify"),
@@ -62,15 +68,14 @@ def arm(point: str) -> None:
     when, name, number = point.split(":")
     owner, attribute = CALLS[name]
     original = getattr(owner, attribute)
-    seen = 0
+    calls = itertools.count(1)
 
     def armed(*args, **kwargs):
-        nonlocal seen
-        seen += 1
-        if seen == int(number) and when == "before":
+        this = next(calls)  # its own number, whichever calls other threads make meanwhile
+        if this == int(number) and when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
         result = original(*args, **kwargs)
-        if seen == int(number) and when == "after":
+        if this == int(number) and when == "after":
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 

@@ -34,7 +34,7 @@ from fmfl_secure.service.run import ServerRun
 from fmfl_secure.service.settings import Time
 from fmfl_secure.service.simulate import SimulatedSite
 from fmfl_secure.service.site_agent import SiteAgent
-from fmfl_secure.service.store import MessageKey, SqliteStore
+from fmfl_secure.service.store import MessageKey, open_store
 from fmfl_secure.service.waiting import Stopping
 from fmfl_secure.workspace import Members
 
@@ -182,7 +182,9 @@ class World:
         self.board = Board()
         self.dead: set[str] = set()
         self.board.silent_s = lambda party: 1e9 if party in self.dead else 0.0  # type: ignore[method-assign]
-        self.intake = Intake(SqliteStore(folder / "service.sqlite"), part_bytes=16 * 1024)
+        self.intake = Intake(
+            open_store("sqlite:service.sqlite", relative_to=folder), part_bytes=16 * 1024
+        )
         self.run = ServerRun(
             self.coordinator,
             identity=self.identities["coordinator"],

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from postgres import Cluster
 from processes import Federation
 from support import make_kits
 
@@ -82,6 +83,10 @@ MATRIX = [
     Case("site-2", "after:released:1"),
     Case("site-2", "before:refund:1"),
     Case("site-2", "after:refund:1"),
+    Case("site-2", "before:head:1"),
+    Case("site-2", "after:head:1"),
+    Case("site-2", "before:head:2"),
+    Case("site-2", "after:head:2"),
 ]
 
 
@@ -107,9 +112,54 @@ def releases(folder: Path) -> int:
 def test_a_killed_process_costs_nothing_twice(tmp_path: Path, template: Path, case: Case) -> None:
     folder = tmp_path / "federation"
     shutil.copytree(template, folder)
+    survive(folder, case)
+
+
+@pytest.mark.parametrize(
+    "point", ["after:join:3", "before:accept:7", "after:accept:11", "after:list:1", "after:end:1"]
+)
+def test_a_killed_server_goes_on_from_postgresql(
+    tmp_path: Path, template: Path, postgres: Cluster, point: str
+) -> None:
+    folder = tmp_path / "federation"
+    shutil.copytree(template, folder)
+    settings = folder / "kits/server/service.toml"
+    url = postgres.url(f"kills_{point.replace(':', '_')}")
+    settings.write_text(f'store = "{url}"\n' + settings.read_text())
+    survive(folder, Case("server", point))
+    assert not (folder / "kits/server/service.sqlite").exists()
+    assert not (folder / "kits/server/coordinator/anchors.sqlite").exists()
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        *(Case("board", f"{when}:keys:1") for when in ("before", "after")),
+        *(Case("board", f"{when}:approve:1") for when in ("before", "after")),
+        Case("server", "before:accept:1"),
+        Case("server", "after:accept:1"),
+        Case("server", "before:accept:16"),  # the word of board
+        Case("server", "after:accept:16"),
+        Case("decryptor", "after:confirm:1"),
+    ],
+    ids=lambda case: f"{case.party}-{case.point}",
+)
+def test_with_a_custodian_too_a_kill_costs_nothing_twice(
+    tmp_path: Path, tiny_model: Path, case: Case
+) -> None:
+    folder = tmp_path / "federation"
+    custodians = 'custodians = ["board"]'
+    make_kits(folder, tiny_model, rounds=1, evaluation=False, aggregation=custodians)
+    survive(folder, case, parties=("server", "decryptor", "board", *SITES))
+
+
+def survive(
+    folder: Path, case: Case, *, parties: tuple[str, ...] = ("server", "decryptor", *SITES)
+) -> None:
+    """Run a federation in which a process is killed, and check what came of it."""
     federation = Federation(folder)
     try:
-        for name in ("server", "decryptor", *SITES):
+        for name in parties:
             federation.start(name, case.point if name == case.party else "")
         killed = federation.wait(restart=True)
         state = federation.state()

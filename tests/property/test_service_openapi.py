@@ -17,7 +17,7 @@ from fmfl_secure.service.guard import PEER
 from fmfl_secure.service.heads import KeptHeads
 from fmfl_secure.service.intake import Intake
 from fmfl_secure.service.metrics import ServerMetrics
-from fmfl_secure.service.store import SqliteStore
+from fmfl_secure.service.store import open_store
 from fmfl_secure.workspace import Members
 
 schemathesis = pytest.importorskip("schemathesis")
@@ -29,7 +29,7 @@ def app(tmp_path_factory: pytest.TempPathFactory):
     """The server's application as site-1 reaches it, with a run under way."""
     import datetime as dt
 
-    store = SqliteStore(tmp_path_factory.mktemp("openapi") / "store.sqlite")
+    store = open_store("sqlite:store.sqlite", relative_to=tmp_path_factory.mktemp("openapi"))
     intake = Intake(store, part_bytes=1 << 16)
     sites = {"site-1": Identity.generate("site-1").public}
     intake.open_run(RUN, sites)

@@ -55,8 +55,8 @@ def test_matrices_are_bfloat16_and_all_else_is_float32(tiny_models: Models) -> N
     [
         ("bert", "text-classification", "lora"),
         ("gpt2", "causal-lm", "lora"),
-        ("llama", "causal-lm", "ia3"),
-        ("clip", "image-text", "lora"),
+        pytest.param("llama", "causal-lm", "ia3", marks=pytest.mark.slow),
+        pytest.param("clip", "image-text", "lora", marks=pytest.mark.slow),
     ],
 )
 def test_all_arithmetic_is_that_of_float32_on_the_rounded_weights(
@@ -84,7 +84,7 @@ def test_all_arithmetic_is_that_of_float32_on_the_rounded_weights(
     ("model_type", "kind", "adapter"),
     [
         ("bert", "text-classification", "lora"),
-        ("gpt2", "causal-lm", "norms"),
+        pytest.param("gpt2", "causal-lm", "norms", marks=pytest.mark.slow),
         pytest.param("roberta", "text-classification", "ia3", marks=pytest.mark.slow),
         pytest.param("distilbert", "token-classification", "prompt", marks=pytest.mark.slow),
         pytest.param("modernbert", "token-classification", "lora", marks=pytest.mark.slow),

@@ -181,6 +181,24 @@ def test_a_transcript_line_tells_who_saw_what(tmp_path: Path) -> None:
     assert (second["sender"], second["upload_bytes"]) == ("a", 9)
 
 
+def test_a_transcript_line_can_be_read_before_it_is_synced(tmp_path: Path) -> None:
+    transcript = Transcript(tmp_path / "t.jsonl")
+    transcript.saw("x", "sum", b"", round_number=1, attempt=1)
+    assert len(lines(tmp_path / "t.jsonl")) == 1
+    transcript.sync()
+    assert len(lines(tmp_path / "t.jsonl")) == 1
+
+
+def test_several_facts_are_set_together_or_not_at_all(tmp_path: Path) -> None:
+    store = RunStore.create(tmp_path / "run", {})
+    store.set_facts({"a": b"1", "b": b"2"})
+    assert store.facts("") == {"a": b"1", "b": b"2"}
+    with pytest.raises(RunError):
+        store.set_facts({"a": b"3", "c": None})  # type: ignore[dict-item]
+    assert store.facts("") == {"a": b"1", "b": b"2"}
+    store.set_facts({})
+
+
 def test_a_transcript_goes_on_after_a_restart(tmp_path: Path) -> None:
     for number in (1, 2):
         Transcript(tmp_path / "t.jsonl").saw("x", "sum", b"", round_number=number, attempt=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from fmfl_secure.anchor_store import AnchorStore
 from fmfl_secure.service.errors import Problem
 from fmfl_secure.service.heads import KeptHeads, Told
 from fmfl_secure.service.site_heads import SiteHeads
-from fmfl_secure.service.store import SqliteStore
+from fmfl_secure.service.store import open_store
 from fmfl_secure.workspace import Members
 from privacy import Anchor, Ledger, LedgerLocked
 
@@ -79,7 +80,7 @@ class World:
     def restart(self) -> None:
         """Another process at every party, over what is kept."""
         anchors = AnchorStore(self.folder / "server-anchors.sqlite")
-        store = SqliteStore(self.folder / "service.sqlite")
+        store = open_store("sqlite:service.sqlite", relative_to=self.folder)
         self.kept = KeptHeads(anchors, store, lambda: self.members)
         self.lines = {name: DirectLine(self.kept, name) for name in NAMES}
         self.heads = {
@@ -186,6 +187,17 @@ def test_nobody_s_head_is_taken_from_another(world: World, tmp_path: Path) -> No
         world.kept.give("site-1", odd.line)
     world.kept.bring({"somebody": [line], "site-1": [line]})  # a site that was removed since
     assert world.kept.tell("site-1", known=False).known == {}
+
+
+def test_sites_that_come_at_once_are_all_kept(world: World) -> None:
+    """The first to come makes the table while the others ask for it."""
+    world.forget("server-")
+    world.restart()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: world.begin(NAMES[n % 3]), range(24)))
+        list(pool.map(lambda n: world.share(NAMES[n % 3]), range(24)))
+    for name in NAMES:
+        assert world.kept.tell(name, known=False).own
 
 
 def test_a_site_that_was_removed_is_told_nothing_of_and_kept(world: World) -> None:

@@ -42,7 +42,7 @@ from fmfl_secure.service.kit import write_private
 from fmfl_secure.service.listener import Listener, https_config
 from fmfl_secure.service.metrics import ClientMetrics, ServerMetrics, exposition
 from fmfl_secure.service.settings import Limits, Upstream
-from fmfl_secure.service.store import MessageKey, SqliteStore
+from fmfl_secure.service.store import MessageKey, open_store
 from fmfl_secure.service.tls import Renewal, client_context, server_context
 from fmfl_secure.workspace import Members
 
@@ -115,7 +115,11 @@ def running(tmp_path: Path) -> Iterator[Running]:
     sites = {f"site-{n}": Identity.generate(f"site-{n}").public for n in (1, 2, 3)}
     custodians = {"board": Identity.generate("board").public}
     members = Members(**public, sites=sites, custodians=custodians)
-    store, board, metrics = SqliteStore(tmp_path / "s.sqlite"), Board(), ServerMetrics()
+    store, board, metrics = (
+        open_store("sqlite:s.sqlite", relative_to=tmp_path),
+        Board(),
+        ServerMetrics(),
+    )
     intake = Intake(store, part_bytes=LIMITS.part_bytes)
     intake.open_run(RUN, sites)
     attempt = FakeAttempt()

@@ -255,8 +255,7 @@ def test_a_custodian_has_a_kit_of_its_own_from_the_start(kits: Path, tmp_path: P
     folder = tmp_path / "with"
     path = write_federation(folder)
     named = '\n[aggregation]\ncustodians = ["board"]\n'
-    plain = path.read_text(encoding="utf-8").replace("[aggregation]\n", "")
-    path.write_text(plain + named, encoding="utf-8")
+    path.write_text(path.read_text(encoding="utf-8") + named, encoding="utf-8")
     made = provision(path, folder / "kits", url=URL)
     assert any("board" in line for line in made)
     kit = Kit(folder / "kits/board")
@@ -272,10 +271,18 @@ def test_a_custodian_has_a_kit_of_its_own_from_the_start(kits: Path, tmp_path: P
     assert not secrets_of(kit.folder) & secrets_of(folder / "kits/decryptor")
     # Parties that hold a kit already have not pinned one that comes later.
     late = kits.parent / "federation.toml"
-    text = late.read_text(encoding="utf-8").replace("[aggregation]\n", "") + named
-    late.write_text(text, encoding="utf-8")
+    late.write_text(late.read_text(encoding="utf-8") + named, encoding="utf-8")
     with pytest.raises(ServiceError, match="board cannot become a custodian"):
         provision(late, kits, url=URL)
+
+
+def test_a_site_without_its_data_does_not_join(kits: Path) -> None:
+    """It would be charged for a round before it learned that there is nothing to read."""
+    from fmfl_secure.service.site_process import SiteProcess
+
+    with pytest.raises(ConfigError, match=r"site-1/data/train\.csv does not exist") as refusal:
+        SiteProcess(Kit(kits / "site-1"))
+    assert "site.toml" in refusal.value.hint
 
 
 def test_settings_are_strict(kits: Path) -> None:

@@ -3,28 +3,48 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from postgres import Cluster
 
+from aggregation import Identity
+from fmfl_secure.anchor_store import AnchorStore
 from fmfl_secure.errors import RunError
 from fmfl_secure.service.errors import Problem
-from fmfl_secure.service.store import MessageKey, MessageStore, SqliteStore, is_intact, open_store
+from fmfl_secure.service.store import (
+    MessageKey,
+    MessageStore,
+    heads_location,
+    is_intact,
+    open_store,
+)
+from privacy import Ledger
 
+_NUMBERS = itertools.count(1)
 KEY = MessageKey("0123456789abcdef", 1, 1, "site-1", "chunks")
 Reopen = Callable[[], MessageStore]
 
 
-@pytest.fixture(params=["sqlite"])
-def reopen(request: pytest.FixtureRequest, tmp_path: Path):
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest) -> str:
+    if request.param == "sqlite":
+        return "sqlite:store.sqlite"
+    cluster: Cluster = request.getfixturevalue("postgres")
+    return cluster.url(f"service_{next(_NUMBERS)}")
+
+
+@pytest.fixture
+def reopen(url: str, tmp_path: Path):
     """Opens the same storage again and again, as restarts do."""
     opened: list[MessageStore] = []
 
     def again() -> MessageStore:
-        opened.append(open_store(f"{request.param}:store.sqlite", relative_to=tmp_path))
+        opened.append(open_store(url, relative_to=tmp_path))
         return opened[-1]
 
     yield again
@@ -158,20 +178,85 @@ def test_threads_that_race_for_one_message_store_it_once(reopen: Reopen) -> None
     assert b"".join(store.read(KEY)) == message
 
 
-def test_a_file_of_another_kind_is_a_typed_error(tmp_path: Path) -> None:
-    path = tmp_path / "no.sqlite"
-    path.write_bytes(b"not a database at all" * 100)
+def test_a_refusal_changes_nothing_and_the_next_call_is_served(reopen: Reopen) -> None:
+    store = reopen()
+    digest = hashlib.sha256(b"0123456789").hexdigest()
+    with pytest.raises(Problem):
+        store.append(KEY, sha256=digest, size=10, offset=4, data=b"4567")
+    assert store.receipt(KEY) is None, "the message that it would have begun is not there either"
+    put(store, KEY, b"0123456789")
+    assert b"".join(reopen().read(KEY)) == b"0123456789"
+
+
+def test_two_processes_of_one_store_see_each_other(reopen: Reopen) -> None:
+    one, two = reopen(), reopen()
+    for number in range(5):
+        (one, two)[number % 2].note("run", "joined", f"site-{number}", b"x")
+    assert list(one.notes("run", "joined")) == list(two.notes("run", "joined"))
+    assert len(one.notes("run", "joined")) == 5
+
+
+def test_a_store_that_cannot_be_opened_is_a_typed_error(tmp_path: Path) -> None:
+    (tmp_path / "no.sqlite").write_bytes(b"not a database at all" * 100)
     with pytest.raises(RunError, match="cannot open"):
-        SqliteStore(path)
-    with pytest.raises(RunError, match="unknown store"):
-        open_store("floppy:a", relative_to=tmp_path)
+        open_store("sqlite:no.sqlite", relative_to=tmp_path)
+    with pytest.raises(RunError, match="unknown store 'floppy'") as refusal:
+        open_store("floppy://a:secret@b", relative_to=tmp_path)
+    assert "secret" not in str(refusal.value)
 
 
-def test_every_commit_reaches_the_disk(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "store.sqlite")
-    assert store._connection.execute("PRAGMA synchronous").fetchone()[0] == 2
-    assert store._connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
-    store.close()
-    with sqlite3.connect(tmp_path / "store.sqlite") as connection:
-        assert connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+def test_every_commit_reaches_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, opened = sqlite3.connect, []
+
+    def noted(*rest, **named):
+        opened.append(real(*rest, **named))
+        return opened[-1]
+
+    monkeypatch.setattr("privacy.storage.sqlite.sqlite3.connect", noted)
+    store = open_store("sqlite:store.sqlite", relative_to=tmp_path)
+    store.note("run", "joined", "site-1", b"")
+    assert len(opened) == 2, "one made the file, and the other serves all calls"
+    assert opened[1].execute("PRAGMA synchronous").fetchone()[0] == 2
+    assert opened[1].execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    assert not opened[1].in_transaction
     assert (tmp_path / "store.sqlite").stat().st_mode & 0o077 == 0
+    store.close()
+
+
+def test_a_database_that_was_restarted_is_reached_again(postgres: Cluster, tmp_path: Path) -> None:
+    store = open_store(postgres.url(f"service_{next(_NUMBERS)}"), relative_to=tmp_path)
+    store.note("run", "joined", "site-1", b"before")
+    postgres.crash()
+    with pytest.raises(RunError, match="server's store"):
+        store.note("run", "joined", "site-2", b"lost")
+    assert not store.healthy()
+    postgres.start()
+    assert store.notes("run", "joined") == {"site-1": b"before"}
+    store.close()
+
+
+def test_heads_lie_in_a_schema_beside(tmp_path: Path) -> None:
+    file = tmp_path / "anchors.sqlite"
+    assert heads_location("sqlite:service.sqlite", otherwise=file) == file
+    base = "postgresql://fl@db.example.org/fl"
+    assert heads_location(base, otherwise=file) == f"{base}?schema=fmfl_service_heads"
+    named = heads_location(f"{base}?sslmode=verify-full&schema=pilot", otherwise=file)
+    assert named == f"{base}?sslmode=verify-full&schema=pilot_heads"
+
+
+def test_heads_and_messages_are_kept_in_one_database(postgres: Cluster, tmp_path: Path) -> None:
+    url = postgres.url(f"service_{next(_NUMBERS)}")
+    store = open_store(url, relative_to=tmp_path)
+    identity = Identity.generate("site-1")
+    ledger = Ledger.create(
+        tmp_path / "ledger.sqlite", population="p", unit="record", signer=identity,
+        public_key=identity.public.key,
+    )  # fmt: skip
+    line = ledger.anchor().line
+    for _ in range(2):
+        anchors = AnchorStore(heads_location(url, otherwise=tmp_path / "unused"))
+        anchors.keep([(identity.public, line)])
+        assert anchors.held(identity.public) == [line]
+    assert store.notes("run", "joined") == {}
+    assert not (tmp_path / "unused").exists()
+    store.close()

@@ -1,0 +1,238 @@
+"""What the command line does, from Python.
+
+    from fmfl_secure import Federation
+
+    pilot = Federation("pilot")
+    print(pilot.predict().epsilon_worst_case)
+    run = pilot.run("pilot/run")
+    print(run.record.rounds[-1].metrics, run.report)
+    run.evaluate("pilot/data/holdout.csv")
+
+Errors are those of the command line: `fmfl_secure.errors.KNOWN_ERRORS`, each with a `code` and
+where there is one a `hint`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fmfl_secure.audit import audit_run, audit_settings
+from fmfl_secure.audit_record import AuditRecord
+from fmfl_secure.comparison import Comparison
+from fmfl_secure.comparison import compare as compare_arms
+from fmfl_secure.config import FederationConfig, load_federation, load_site
+from fmfl_secure.engines.base import Observer, Silent
+from fmfl_secure.engines.local import LocalEngine
+from fmfl_secure.errors import ConfigError
+from fmfl_secure.evaluation import evaluate_run, predict_run
+from fmfl_secure.export import export_run
+from fmfl_secure.planning import Prediction, build_task, largest_layout, predict, run_proposal
+from fmfl_secure.record import RunRecord
+from fmfl_secure.results import build_record, write_results
+from fmfl_secure.run_store import RunStore
+from fmfl_secure.templates import federation_toml
+from fmfl_secure.workspace import DATA_PATTERN, Workspace, initialise
+from privacy import Ledger, check_policy
+
+
+class Federation:
+    """A federation's folder: its settings, and its parties on this machine.
+
+    Args:
+        path: The folder, or its `federation.toml`.
+
+    Raises:
+        ConfigError: There are no settings, or one is unknown or wrong.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        given = Path(path)
+        self._file = given / "federation.toml" if given.is_dir() else given
+        self.config: FederationConfig = load_federation(self._file)
+
+    def __repr__(self) -> str:
+        return f"Federation({str(self._file)!r})"
+
+    @classmethod
+    def create(cls, folder: Path | str, *, name: str, sites: int = 4) -> Federation:
+        """A new folder with a commented `federation.toml` to fill in.
+
+        Args:
+            folder: Made if missing.
+            name: Of the federation: lower case, digits and hyphens.
+            sites: How many, at least 3.
+
+        Raises:
+            ConfigError: There are settings already.
+        """
+        file = Workspace(Path(folder)).federation_file
+        if file.exists():
+            raise ConfigError(f"{file} exists", hint="Open it with Federation(folder).")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(federation_toml(name, sites), encoding="utf-8")
+        return cls(file)
+
+    @property
+    def folder(self) -> Path:
+        """Where it is."""
+        return self._file.parent
+
+    def initialise(
+        self,
+        *,
+        epsilon: float | None = None,
+        delta: float | None = None,
+        data: str = DATA_PATTERN,
+        public: bool = False,
+    ) -> list[str]:
+        """Make what is missing: identity keys, site files, ledgers. What exists is left alone.
+
+        Args:
+            epsilon: First grant of each new ledger; None takes the settings' own.
+            delta: The same for delta.
+            data: A site's training file from the folder, `{site}` being its name.
+            public: Declare new sites' data public.
+
+        Returns:
+            What was made, for people to read.
+        """
+        return initialise(self.folder, epsilon=epsilon, delta=delta, data=data, public=public)
+
+    def predict(self) -> Prediction:
+        """What a run will cost every site, from the settings alone.
+
+        Raises:
+            PlanError: No noise meets the target, or there is no privacy to predict.
+        """
+        task = build_task(self.config, relative_to=self.folder)
+        model = task.build_model(seed=self.config.federation.seed)
+        return predict(self.config, largest_layout(task, model).size)
+
+    def check(self, site: str) -> Path:
+        """Check a site's policy and its own data, locally; nothing is charged.
+
+        Returns:
+            The site's data, which are usable.
+
+        Raises:
+            ConfigError: There is no such site.
+            PolicyRefusal: Its policy rules the run out.
+            DataError: Its file or a row of it is unusable.
+        """
+        if site not in {entry.name for entry in self.config.sites}:
+            raise ConfigError(f"{site} is not among the sites of {self._file}")
+        folder = Workspace(self.folder).site(site)
+        settings = load_site(folder / "site.toml")
+        task = build_task(self.config, relative_to=self.folder)
+        size = largest_layout(task, task.build_model(seed=self.config.federation.seed)).size
+        proposal = run_proposal(self.config, settings, task.base.digest, size)
+        check_policy(settings.policy, proposal, now=datetime.now(UTC))
+        data = folder / settings.data.path
+        task.load(data, unit=self.config.task.unit, on_bad_row="error")
+        return data
+
+    def run(
+        self, output: Path | str, *, resume: bool = False, observer: Observer | None = None
+    ) -> Run:
+        """Train: all parties on this machine, as separate objects with separate keys.
+
+        Args:
+            output: Folder for the run.
+            resume: Go on with the run in that folder.
+            observer: Told about progress.
+        """
+        folder = Path(output)
+        LocalEngine(self._file, folder, resume=resume, observer=observer or Silent()).run()
+        return Run(folder)
+
+    def compare(
+        self,
+        *,
+        arms: Sequence[str] = (),
+        epsilons: Sequence[float] = (),
+        seeds: int = 3,
+        output: Path | str | None = None,
+    ) -> Comparison:
+        """The federation beside its baselines, on data declared public; opens no ledger.
+
+        Args:
+            arms: Names of `fmfl_secure.comparison.ARMS`; empty for all.
+            epsilons: Privacy targets; empty takes the settings' own.
+            seeds: How many.
+            output: A file that keeps every row, and is gone on with.
+        """
+        chosen: dict[str, Any] = {"arms": tuple(arms)} if arms else {}
+        kept = None if output is None else Path(output)
+        return compare_arms(self._file, epsilons=epsilons, seeds=seeds, output=kept, **chosen)
+
+    def audit(self, *, confidence: float = 0.95) -> AuditRecord:
+        """Bound epsilon from below by canaries through the training that the settings describe."""
+        return audit_settings(self._file, confidence=confidence)
+
+    def ledger(self, site: str) -> Ledger:
+        """A site's privacy-budget ledger."""
+        folder = Workspace(self.folder).site(site)
+        return Ledger(load_site(folder / "site.toml").budget.ledger_from(folder))
+
+
+class Run:
+    """A run's folder: its adapter, its record and its report.
+
+    Args:
+        folder: Where it is.
+
+    Raises:
+        RunError: There is no run.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self._store = RunStore(self.folder)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+    @property
+    def record(self) -> RunRecord:
+        """Everything that the report states."""
+        return build_record(self._store)
+
+    @property
+    def adapter(self) -> Path:
+        """The finished adapter's folder, which PEFT opens where it knows the kind."""
+        return self.folder / "adapter"
+
+    @property
+    def report(self) -> Path:
+        """The privacy-budget report, rebuilt from the run's state."""
+        write_results(self.folder)
+        return self.folder / "report.html"
+
+    def evaluate(self, data: Path | str, *, head: Path | str | None = None) -> dict[str, float]:
+        """Metrics on labelled data. Exact: on private data they are not private.
+
+        Args:
+            data: A file, or a folder of images by label.
+            head: A site's own head, where the run left each site one.
+        """
+        return evaluate_run(self.folder, Path(data), head=None if head is None else Path(head))
+
+    def predict(self, data: Path | str, *, head: Path | str | None = None) -> list[dict[str, Any]]:
+        """An answer for each row, in order.
+
+        Args:
+            data: A file without what is to be predicted.
+            head: A site's own head, where the run left each site one.
+        """
+        return predict_run(self.folder, Path(data), head=None if head is None else Path(head))
+
+    def export(self, output: Path | str, *, merged: bool = False) -> Path:
+        """Write the adapter, or merged weights, with a card of what they cost."""
+        return export_run(self.folder, Path(output), merged=merged)
+
+    def audit(self, *, confidence: float = 0.95) -> AuditRecord:
+        """Audit the run's settings; writes `audit.json` and the report anew."""
+        return audit_run(self.folder, confidence=confidence)

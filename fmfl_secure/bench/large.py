@@ -1,0 +1,193 @@
+"""A private step of a decoder of a billion parameters, and the memory that it takes.
+
+The model has the shape of a Llama and random weights: what a step costs depends on shapes. Its
+weights are written as bfloat16 safetensors, a file at a time, to a temporary folder. The step runs
+in a process that does nothing else, from finding the model to the noised update:
+
+    python -m fmfl_secure.bench.large FOLDER bfloat16 checkpointing
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from fmfl_secure.bench._memory import peak_mib
+from fmfl_secure.bench._paired import one_thread
+from fmfl_secure.models import AdapterSpec, find_base_model
+from fmfl_secure.models.batches import TextBatch
+from fmfl_secure.models.computation import Computation
+from fmfl_secure.models.prefix import RecordCache
+from fmfl_secure.task_settings import CausalLMSection
+from fmfl_secure.tasks.base import one_unit_each
+from fmfl_secure.tasks.causal_lm import CausalLM
+from fmfl_secure.tasks.texts import IGNORED
+from privacy import PrivacyPlan
+from privacy.training import PrivateTrainer
+
+_RECORDS, _TOKENS, _PROMPT_TOKENS = 4, 32, 16
+
+
+def billion() -> LlamaConfig:
+    """1.10 billion parameters: 16 layers of width 2048, and an output layer of its own."""
+    return LlamaConfig(
+        hidden_size=2048,
+        intermediate_size=8192,
+        num_hidden_layers=16,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        vocab_size=32_000,
+        max_position_embeddings=2048,
+        tie_word_embeddings=False,
+    )
+
+
+def measure_large(
+    *,
+    half: bool = True,
+    checkpointing: bool = True,
+) -> dict[str, Any]:
+    """Write a model, train one private step of it in a process of its own, and delete it.
+
+    Args:
+        half: Keep weights in bfloat16, as they are in the files; otherwise in float32.
+        checkpointing: Compute activations twice.
+
+    Returns:
+        Parameters, the files and their size, peak memory in MiB, and seconds.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        written = write_llama(billion(), folder)
+        dtype = "bfloat16" if half else "float32"
+        done = subprocess.run(  # noqa: S603 - ours
+            [sys.executable, "-m", __name__, name, dtype, "checkpointing" if checkpointing else ""],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return {"dtype": dtype, "checkpointing": checkpointing, **written, **measured}
+
+
+def write_llama(config: LlamaConfig, folder: Path, *, shard_bytes: int = 1 << 29) -> dict[str, Any]:
+    """Random weights in several bfloat16 files, of which one at a time is in memory.
+
+    Args:
+        config: The model's shape.
+        folder: Where; made if need be.
+        shard_bytes: Where a file ends and the next begins.
+
+    Returns:
+        Parameters, the files and their size.
+    """
+    with torch.device("meta"):
+        state = LlamaForCausalLM(config).state_dict()
+    folder.mkdir(parents=True, exist_ok=True)
+    config.save_pretrained(folder)
+    places: dict[str, str] = {}
+    shard: dict[str, torch.Tensor] = {}
+    size, total = 0, 0
+    for name, shape in state.items():
+        tensor = torch.empty(shape.shape, dtype=torch.bfloat16)
+        shard[name] = tensor.fill_(1.0) if tensor.dim() == 1 else tensor.normal_(std=0.02)
+        size += tensor.numel() * 2
+        total += tensor.numel()
+        if size >= shard_bytes or name == list(state)[-1]:
+            file = f"model-{len(set(places.values())) + 1:05}.safetensors"
+            safetensors.torch.save_file(shard, folder / file, metadata={"format": "pt"})
+            places |= dict.fromkeys(shard, file)
+            shard, size = {}, 0
+    index = {"metadata": {"total_size": total * 2}, "weight_map": places}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    files = len(set(places.values()))
+    return {"parameters": total, "weights_mib": total * 2 / 2**20, "files": files}
+
+
+def measure_step(folder: Path, computation: Computation) -> dict[str, Any]:
+    """One private LoRA step on the model in a folder; peak memory is of this whole process."""
+    with one_thread():
+        start = time.perf_counter(), time.process_time()
+        task = CausalLM(
+            base=find_base_model(str(folder)),
+            adapter=AdapterSpec(
+                kind="lora", rank=8, alpha=16, last_layers=0, target_modules=("q_proj", "v_proj")
+            ),
+            settings=CausalLMSection(),
+            max_length=_TOKENS,
+            cache_bytes=0,
+            computation=computation,
+        )
+        model = task.build_model(seed=1)
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        loaded = time.perf_counter(), time.process_time(), peak_mib()
+        _trainer(task, model, trainable).train_round()
+    return {
+        "trainable_parameters": sum(p.numel() for p in trainable),
+        "records": _RECORDS,
+        "tokens": _TOKENS,
+        "peak_mib": peak_mib(),
+        "peak_loaded_mib": loaded[2],
+        "load_cpu_s": loaded[1] - start[1],
+        "step_cpu_s": time.process_time() - loaded[1],
+        "wall_s": time.perf_counter() - start[0],
+    }
+
+
+def _trainer(
+    task: CausalLM, model: torch.nn.Module, trainable: list[torch.nn.Parameter]
+) -> PrivateTrainer:
+    """Every record in one step, two at a time in memory."""
+    tokens = torch.randint(int(task.base.config["vocab_size"]), (_RECORDS, _TOKENS))
+    labels = tokens.clone()
+    labels[:, :_PROMPT_TOKENS] = IGNORED
+
+    def collate(records: NDArray[np.int64]) -> TextBatch:
+        chosen = torch.from_numpy(records)
+        return TextBatch(
+            input_ids=tokens[chosen],
+            attention_mask=torch.ones(len(records), _TOKENS, dtype=torch.int64),
+            labels=labels[chosen],
+            records=records.tolist(),
+            cache=RecordCache(0),
+        )
+
+    plan = PrivacyPlan(
+        unit="record",
+        population=_RECORDS,
+        sample_rate=1.0,
+        max_grad_norm=1.0,
+        noise_multiplier=1.0,
+        steps_per_round=1,
+        rounds=1,
+        repeats=0,
+        delta=1e-5,
+    )
+    return PrivateTrainer(
+        model,
+        plan=plan,
+        loss=task.per_record_loss,
+        collate=collate,
+        units=one_unit_each(_RECORDS),
+        optimizer=torch.optim.Adam(trainable),
+        physical_batch_size=_RECORDS // 2,
+    )
+
+
+if __name__ == "__main__":
+    chosen = Computation(
+        dtype="bfloat16" if sys.argv[2] == "bfloat16" else "float32",
+        checkpointing=sys.argv[3] == "checkpointing",
+    )
+    sys.stdout.write(json.dumps(measure_step(Path(sys.argv[1]), chosen)) + "\n")

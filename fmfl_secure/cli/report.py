@@ -1,0 +1,117 @@
+"""`fmfl-secure report`: rebuild a run's report, sign it for others, and check one years later."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from fmfl_secure.cli._console import facts, say
+
+
+class _RunByDefault(TyperGroup):
+    """`report RUN` is `report show RUN`: the first word is a command only if one has its name."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            args = ["show", *args]
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    cls=_RunByDefault,
+    help="A run's privacy-budget report.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.command()
+def show(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    pdf: Annotated[
+        bool, typer.Option("--pdf", help="Print report.pdf too, with this machine's Chromium.")
+    ] = False,
+) -> None:
+    """Rebuild report.html, report.json and metrics.json from a run's state; `report RUN` in short.
+
+    Example: fmfl-secure report show pilot/run-1 --pdf
+    """
+    from fmfl_secure.report.pdf import print_pdf
+    from fmfl_secure.results import write_results
+
+    write_results(run_folder)
+    page = run_folder / "report.html"
+    say(f"{page}")
+    if pdf:
+        print_pdf(page, page.with_suffix(".pdf"))
+        say(f"{page.with_suffix('.pdf')}")
+
+
+@app.command()
+def bundle(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    output: Annotated[Path, typer.Option(help="File to write.")],
+    identity: Annotated[
+        Path | None,
+        typer.Option(help="The coordinator's identity.pem; default: the federation's own."),
+    ] = None,
+) -> None:
+    """Sign a run's report for people who will have neither the run nor this machine.
+
+    Example: fmfl-secure report bundle pilot/run-1 --output pilot-2026.report
+    """
+    from fmfl_secure.report.bundle import bundle_run
+
+    fingerprint = bundle_run(run_folder, output, identity=identity)
+    say(f"{output}: signed by {fingerprint}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of report.json, for whoever reads reports by program.
+
+    Example: fmfl-secure report schema
+    """
+    from fmfl_secure.report.schema import schema_text
+
+    typer.echo(schema_text(), nl=False)
+
+
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A signed report.")],
+    coordinator: Annotated[
+        str, typer.Option(help="Fingerprint that its coordinator must have, from elsewhere.")
+    ] = "",
+    extract: Annotated[
+        Path | None, typer.Option(help="Folder to write report.html and report.json to.")
+    ] = None,
+) -> None:
+    """Check a signed report: every signature in it, and that its parts agree.
+
+    Needs neither the run nor its machine. Compare the fingerprints with those that you were given
+    by other means: a bundle that names its own keys does not prove who holds them.
+    Example: fmfl-secure report verify pilot-2026.report --extract pilot-2026
+    """
+    from fmfl_secure.report.bundle import extract_bundle, load_bundle, verify_bundle
+
+    checked = verify_bundle(load_bundle(file), coordinator=coordinator)
+    record = checked.record
+    facts(
+        f"{file.name} holds",
+        {
+            "run": f"{record.run} of {record.federation}, {record.status}",
+            "end of the run": "signed by the coordinator" if checked.ended else "not signed",
+            "page": "says what the record says"
+            if checked.rendered_again
+            else "signed, and made by another version: not made again",
+        },
+    )
+    for name, fingerprint in checked.fingerprints.items():
+        say(f"{name:<12} {fingerprint}")
+    if extract is not None:
+        extract_bundle(checked, extract)
+        say(f"{extract / 'report.html'}")

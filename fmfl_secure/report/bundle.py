@@ -1,0 +1,225 @@
+"""A report that can be checked years later, without the run and without this machine.
+
+One file in canonical JSON holds the page, the record and the coordinator's signed end of the run,
+under the coordinator's signature. Inside the record every site's statement of its ledger carries
+that site's own signature. A reader needs the parties' fingerprints from somewhere else, such as
+the minutes of the meeting where the federation was agreed on: a bundle that names its own keys
+proves nothing about who holds them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from aggregation import AggregationError, Identity, PublicIdentity
+from fmfl_secure import __version__
+from fmfl_secure.atomic import write_files
+from fmfl_secure.errors import RunError
+from fmfl_secure.record import RunRecord, decode_record, encode_record
+from fmfl_secure.report.page import render_html
+from fmfl_secure.report.write import HTML_NAME, JSON_NAME
+from fmfl_secure.results import build_record
+from fmfl_secure.run_end import read_end, rounds_of
+from fmfl_secure.run_store import RunStore
+from fmfl_secure.statement import verify_statement
+from fmfl_secure.workspace import COORDINATOR, Workspace
+
+FORMAT = "fmfl-secure/report-bundle/v1"
+
+_DOMAIN = b"fmfl-secure/report-bundle/v1\x00"
+_MOST_BYTES = 256 << 20
+
+
+class _Bundle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    format: str
+    coordinator: str
+    report_json: str
+    report_html: str
+    end: str
+    signature: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedBundle:
+    """A bundle that holds.
+
+    Attributes:
+        record: The run's record.
+        page: The report's page.
+        fingerprints: Of the coordinator and of every site whose signature was checked, by name.
+        ended: Whether the coordinator signed that the run had ended.
+        rendered_again: Whether the page is the one that this version makes of the record; another
+            version's page can only be compared by its signature.
+    """
+
+    record: RunRecord
+    page: str
+    fingerprints: dict[str, str]
+    ended: bool
+    rendered_again: bool
+
+
+def write_bundle(record: RunRecord, end: bytes, coordinator: Identity) -> bytes:
+    """Sign a run's report.
+
+    Args:
+        record: The run.
+        end: The coordinator's signed end of it; empty for one that can still go on.
+        coordinator: Its identity.
+
+    Raises:
+        RunError: The record names another coordinator.
+    """
+    if record.identities.get(COORDINATOR) != coordinator.public.fingerprint:
+        raise RunError(
+            f"the run's coordinator is {record.identities.get(COORDINATOR)}, and this key is "
+            f"{coordinator.public.fingerprint}",
+            hint="Name the coordinator's own identity.pem.",
+        )
+    body = _Bundle(
+        format=FORMAT,
+        coordinator=coordinator.public.text,
+        report_json=encode_record(record).decode(),
+        report_html=render_html(record),
+        end=end.hex(),
+    )
+    signature = coordinator.sign(_DOMAIN + _canonical(body)).hex()
+    return _canonical(msgspec.structs.replace(body, signature=signature))
+
+
+def verify_bundle(data: bytes, *, coordinator: str = "") -> CheckedBundle:
+    """Check a bundle: its form, every signature in it, and that its parts agree.
+
+    Args:
+        data: The file's bytes.
+        coordinator: Fingerprint that its coordinator must have, from elsewhere; empty takes any.
+
+    Raises:
+        RunError: A byte was changed, a part is missing, or parts contradict each other.
+    """
+    bundle = _parse(data)
+    try:
+        identity = PublicIdentity.parse(COORDINATOR, bundle.coordinator)
+        unsigned = msgspec.structs.replace(bundle, signature="")
+        identity.verify(bytes.fromhex(bundle.signature), _DOMAIN + _canonical(unsigned))
+        record = decode_record(bundle.report_json.encode())
+        fingerprints = {COORDINATOR: identity.fingerprint, **_check_statements(record)}
+        ended = bool(bundle.end) and _check_end(bytes.fromhex(bundle.end), identity, record)
+    except (AggregationError, ValueError) as error:
+        raise RunError(f"the bundle does not hold: {error}") from error
+    if coordinator and identity.fingerprint != coordinator:
+        raise RunError(f"the bundle is signed by {identity.fingerprint}, not by {coordinator}")
+    if record.identities.get(COORDINATOR) != identity.fingerprint:
+        raise RunError("the bundle is not signed by the coordinator that its report names")
+    if record.status == "finished" and not ended:
+        raise RunError("the report says that the run has finished, and no signed end says so")
+    same_version = record.versions.get("fmfl-secure") == __version__
+    if same_version and _words(render_html(record)) != _words(bundle.report_html):
+        raise RunError("the page does not say what the record says")
+    return CheckedBundle(
+        record=record,
+        page=bundle.report_html,
+        fingerprints=fingerprints,
+        ended=ended,
+        rendered_again=same_version,
+    )
+
+
+def bundle_run(run_folder: Path, output: Path, *, identity: Path | None = None) -> str:
+    """Write a run's signed report.
+
+    Args:
+        run_folder: The run.
+        output: The file.
+        identity: The coordinator's key file; None takes that of the federation's folder.
+
+    Returns:
+        The coordinator's fingerprint.
+
+    Raises:
+        RunError: There is no run, its coordinator is another, or the file cannot be written.
+        AggregationError: The key file is not one.
+    """
+    store = RunStore(run_folder)
+    own = Workspace(Path(store.require("origin").decode())).role(COORDINATOR) / "identity.pem"
+    coordinator = Identity.load(identity or own, COORDINATOR)
+    data = write_bundle(build_record(store), store.fact("end") or b"", coordinator)
+    try:
+        write_files(output.parent, {output.name: data})
+    except OSError as error:
+        raise RunError(f"cannot write {output}: {error.strerror}") from error
+    return coordinator.public.fingerprint
+
+
+def extract_bundle(checked: CheckedBundle, folder: Path) -> None:
+    """Write a bundle's page and record as files.
+
+    Raises:
+        RunError: They cannot be written.
+    """
+    contents = {
+        HTML_NAME: checked.page.encode(),
+        JSON_NAME: encode_record(checked.record),
+    }
+    try:
+        write_files(folder, contents)
+    except OSError as error:
+        raise RunError(f"cannot write to {folder}: {error.strerror}") from error
+
+
+def load_bundle(path: Path) -> bytes:
+    """A bundle's bytes.
+
+    Raises:
+        RunError: It cannot be read, or is larger than any report.
+    """
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise RunError(f"{path} is larger than any report")
+        return path.read_bytes()
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _parse(data: bytes) -> _Bundle:
+    try:
+        bundle = msgspec.json.decode(data, type=_Bundle)
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError, UnicodeError) as error:
+        raise RunError(f"not a report's bundle: {error}") from error
+    if bundle.format != FORMAT:
+        raise RunError(f"the bundle's format is {bundle.format!r}, expected {FORMAT!r}")
+    if _canonical(bundle) != data:
+        raise RunError("the bundle was changed: it is not in its one form")
+    return bundle
+
+
+def _check_statements(record: RunRecord) -> dict[str, str]:
+    checked = {}
+    for site in record.sites:
+        if site.statement is None:
+            continue
+        identity = PublicIdentity.parse(site.name, site.public_key)
+        if identity.fingerprint != site.identity or site.statement.site != site.name:
+            raise RunError(f"{site.name}'s statement is another site's")
+        verify_statement(identity, site.statement, site.statement_signature)
+        checked[site.name] = identity.fingerprint
+    return checked
+
+
+def _check_end(end: bytes, coordinator: PublicIdentity, record: RunRecord) -> bool:
+    if read_end(end, coordinator=coordinator, run=record.run).rounds != rounds_of(record.rounds):
+        raise RunError("the rounds of the report are not those of the run's signed end")
+    return True
+
+
+def _words(page: str) -> str:
+    # Pictures are drawn by a library whose versions place lines differently.
+    return re.sub(r"<svg\b.*?</svg>", "", page, flags=re.DOTALL)
+
+
+def _canonical(bundle: _Bundle) -> bytes:
+    return msgspec.json.encode(bundle, order="sorted") + b"\n"

@@ -1,0 +1,58 @@
+"""The form of `report.json` as a published JSON Schema, for whoever reads reports by program.
+
+Made from the record's own types, with what each field means, so that it cannot say otherwise.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from typing import Any
+
+import msgspec
+
+from fmfl_secure.record import EPSILONS, INSIDER_EPSILONS, RunRecord
+
+_NULLABLE = EPSILONS | INSIDER_EPSILONS
+
+
+def report_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of `report.json`."""
+    schema = msgspec.json.schema(RunRecord)
+    for definition in schema["$defs"].values():
+        words, meanings = _taken_apart(definition.get("description", ""))
+        definition["description"] = words
+        for name, field in definition.get("properties", {}).items():
+            if name in meanings:
+                field["description"] = meanings[name]
+            if name in _NULLABLE:
+                _allow_null(field)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "FMFL Secure privacy-budget report",
+        **schema,
+    }
+
+
+def schema_text() -> str:
+    """The schema as it is published."""
+    return json.dumps(report_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _allow_null(field: dict[str, Any]) -> None:
+    """An epsilon without a bound is null: JSON knows no infinity."""
+    inner = field.get("items", field)
+    if inner.get("type") == "number":
+        inner["type"] = ["number", "null"]
+
+
+def _taken_apart(docstring: str) -> tuple[str, dict[str, str]]:
+    """What a type is, and what each of its attributes means."""
+    words, _, listed = inspect.cleandoc(docstring).partition("Attributes:")
+    meanings = re.findall(r"^    (\w+): (.*(?:\n        .*)*)", listed, flags=re.MULTILINE)
+    return _joined(words), {name: _joined(text) for name, text in meanings}
+
+
+def _joined(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,161 @@
+"""A signed report holds by itself, and no byte of it can be changed unnoticed."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+from support import make_federation
+from typer.testing import CliRunner
+
+from aggregation import Identity
+from fmfl_secure import Federation, Run
+from fmfl_secure.cli import app
+from fmfl_secure.errors import RunError
+from fmfl_secure.record import decode_record, encode_record
+from fmfl_secure.report.bundle import (
+    FORMAT,
+    bundle_run,
+    load_bundle,
+    verify_bundle,
+    write_bundle,
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Run:
+    folder = tmp_path_factory.mktemp("bundle")
+    make_federation(folder, tiny_model, rounds=1, privacy="delta = 1e-4", evaluation=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fmfl_secure.engines.local.check_admission", lambda *_, **__: None)
+        return Federation(folder).run(folder / "run")
+
+
+@pytest.fixture(scope="module")
+def bundle(finished: Run) -> bytes:
+    file = finished.folder.parent / "pilot.report"
+    bundle_run(finished.folder, file)
+    return load_bundle(file)
+
+
+def coordinator(finished: Run) -> Identity:
+    return Identity.load(finished.folder.parent / "coordinator/identity.pem", "coordinator")
+
+
+def test_it_holds_without_the_run(finished: Run, bundle: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "pilot.report"
+    file.write_bytes(bundle)
+    away = tmp_path / "away"
+    shutil.move(finished.folder, away)
+    try:
+        checked = verify_bundle(load_bundle(file))
+        arguments = ["report", "verify", str(file), "--extract", str(tmp_path / "out")]
+        done = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    finally:
+        shutil.move(away, finished.folder)
+    assert checked.ended
+    assert checked.rendered_again
+    assert checked.record.status == "finished"
+    assert set(checked.fingerprints) == {"coordinator", "site-1", "site-2", "site-3"}
+    assert checked.fingerprints["coordinator"] == coordinator(finished).public.fingerprint
+    assert done.exit_code == 0, done.output
+    for fingerprint in checked.fingerprints.values():
+        assert fingerprint in done.output
+    assert (tmp_path / "out/report.html").read_text() == checked.page
+    assert decode_record((tmp_path / "out/report.json").read_bytes()) == checked.record
+
+
+def test_any_changed_byte_is_noticed(bundle: bytes) -> None:
+    chance = random.Random(5)
+    places = {0, 1, len(bundle) // 2, len(bundle) - 2, len(bundle) - 1}
+    places |= {chance.randrange(len(bundle)) for _ in range(400)}
+    for place in places:
+        changed = bytearray(bundle)
+        changed[place] ^= 1 << chance.randrange(8)
+        with pytest.raises(RunError):
+            verify_bundle(bytes(changed))
+
+
+@pytest.mark.parametrize("cut", [0, 1, 100, -1])
+def test_a_part_of_it_is_not_it(bundle: bytes, cut: int) -> None:
+    with pytest.raises(RunError):
+        verify_bundle(bundle[:cut])
+    with pytest.raises(RunError):
+        verify_bundle(bundle + b"\n")
+
+
+def signed(finished: Run, bundle: bytes, **changes: str) -> bytes:
+    """A bundle with other parts, signed by the coordinator as if it were right."""
+    from fmfl_secure.report.bundle import _DOMAIN, _Bundle, _canonical
+
+    parts = {**json.loads(bundle), **changes, "signature": ""}
+    body = msgspec.convert(parts, _Bundle)
+    signature = coordinator(finished).sign(_DOMAIN + _canonical(body)).hex()
+    return _canonical(msgspec.structs.replace(body, signature=signature))
+
+
+def test_signing_it_again_unchanged_holds(finished: Run, bundle: bytes) -> None:
+    assert verify_bundle(signed(finished, bundle)).ended
+
+
+def test_a_coordinator_that_lies_is_contradicted_by_what_others_signed(
+    finished: Run, bundle: bytes
+) -> None:
+    record = decode_record(json.loads(bundle)["report_json"].encode())
+    site = record.sites[0]
+    assert site.statement is not None
+    (grant,) = site.statement.grants
+    kinder = msgspec.structs.replace(grant, epsilon_spent=grant.epsilon_spent / 2)
+    statement = msgspec.structs.replace(site.statement, grants=(kinder,))
+    sites = (msgspec.structs.replace(site, statement=statement), *record.sites[1:])
+    less = encode_record(msgspec.structs.replace(record, sites=sites)).decode()
+    with pytest.raises(RunError, match="does not hold"):
+        verify_bundle(signed(finished, bundle, report_json=less))
+    page = json.loads(bundle)["report_html"]
+    with pytest.raises(RunError, match="does not say what the record says"):
+        verify_bundle(signed(finished, bundle, report_html=page.replace("epsilon", "kindness")))
+    with pytest.raises(RunError, match="no signed end"):
+        verify_bundle(signed(finished, bundle, end=""))
+    fewer = encode_record(msgspec.structs.replace(record, rounds=())).decode()
+    with pytest.raises(RunError, match="not those of the run's signed end"):
+        verify_bundle(signed(finished, bundle, report_json=fewer))
+    with pytest.raises(RunError, match="format"):
+        verify_bundle(signed(finished, bundle, format="other"))
+
+
+def test_another_signer_is_noticed(finished: Run, bundle: bytes, tmp_path: Path) -> None:
+    other = Identity.generate("coordinator")
+    with pytest.raises(RunError, match="is signed by"):
+        verify_bundle(bundle, coordinator=other.public.fingerprint)
+    own = coordinator(finished).public.fingerprint
+    assert verify_bundle(bundle, coordinator=own).fingerprints["coordinator"] == own
+    with pytest.raises(RunError, match="the run's coordinator is"):
+        write_bundle(finished.record, b"", other)
+
+
+def test_a_page_of_another_version_is_not_made_again(finished: Run) -> None:
+    record = finished.record
+    versions = {**record.versions, "fmfl-secure": "0.0.1"}
+    older = msgspec.structs.replace(record, versions=versions, status="interrupted")
+    checked = verify_bundle(write_bundle(older, b"", coordinator(finished)))
+    assert not checked.rendered_again
+    assert not checked.ended
+
+
+def test_what_cannot_be_read_or_written_is_told(finished: Run, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="cannot read"):
+        load_bundle(tmp_path / "nothing")
+    with pytest.raises(RunError, match="cannot write"):
+        bundle_run(finished.folder, finished.folder / "report.json" / "file")
+    assert FORMAT.endswith("v1")
+
+
+def test_report_run_is_report_show_run(finished: Run) -> None:
+    for arguments in (["report", str(finished.folder)], ["report", "show", str(finished.folder)]):
+        done = CliRunner().invoke(app, arguments)
+        assert done.exit_code == 0, done.output
+        assert "report.html" in done.output
