@@ -233,11 +233,11 @@ def raising(
     def prepare(folder: Path, patch: pytest.MonkeyPatch) -> None:
         original, calls = getattr(owner, call), []
 
-        def failing(self, *rest):
+        def failing(self, *rest, **named):
             calls.append(None)
             if len(calls) == 2:
                 raise error
-            return original(self, *rest)
+            return original(self, *rest, **named)
 
         patch.setattr(owner, call, failing)
 

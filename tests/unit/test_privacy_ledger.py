@@ -363,7 +363,7 @@ def test_an_accountant_that_rounds_otherwise_locks_no_full_ledger(
         return {o: math.ceil(c * (1 + drift)) for o, c in rdp_cost(event, orders).items()}
 
     monkeypatch.setattr("privacy.entries.rdp_cost", drifting)
-    monkeypatch.setattr("privacy.budget.rdp_cost", drifting)
+    monkeypatch.setattr("privacy.totals.rdp_cost", drifting)
     later = Ledger(place, signer=SIGNER)
     (status,) = later.status()
     for order, cost in recorded.items():  # the dearer of the two is what counts from now on
