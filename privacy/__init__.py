@@ -13,8 +13,10 @@ a machine without it.
     ledger.commit(run=run_id, round=1)          # durable; only now read data
     PrivateTrainer(model, plan=plan, ...).train_round()
 
-The guarantee is local: it holds against everyone outside the site, all of them colluding, with
-no help from encryption or aggregation. This package knows nothing of either.
+With a `PrivacyPlan` the guarantee is local: it holds against everyone outside the site, all of them
+colluding, with no help from encryption or aggregation. With a `DistributedPlan` each site adds a
+share of the noise, and the guarantee is of the sum: a second figure says what the other sites can
+learn together. This package knows nothing of encryption or aggregation.
 """
 
 from privacy.accounting import attack_success_bound, epsilon_spent, pld_epsilon, rdp_cost
