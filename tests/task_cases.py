@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from fmfl_secure.models import AdapterSpec, Layout, find_base_model
 from fmfl_secure.models.computation import EXACT, Computation
@@ -18,6 +19,7 @@ from fmfl_secure.task_settings import (
     TokenClassificationSection,
 )
 from fmfl_secure.tasks import Task, make_task
+from privacy.training import ClippedSum
 
 TASKS: dict[str, Any] = {
     "text-classification": TextClassificationSection(
@@ -58,3 +60,22 @@ def randomise(model: Any, seed: int = 0, scale: float = 0.1) -> None:
     layout = Layout.of(model)
     moved = np.random.default_rng(seed).normal(0, scale, layout.size)
     layout.unflatten_into(model, layout.flatten(model) + moved)
+
+
+def clipped_sum(task: Any, model: Any, *, together: int, bound: float = 0.1) -> torch.Tensor:
+    """Of all synthetic records, twice: the second time frozen layers are replayed from memory."""
+    data = task.synthetic()
+    path = ClippedSum(
+        model,
+        loss=task.per_record_loss,
+        collate=data.collate,
+        optimizer=torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.0),
+        max_grad_norm=bound,
+        noise_stddev=1.0,
+        expected_batch_size=1.0,
+        physical_batch_size=together,
+    )
+    with path:
+        for _ in range(2):
+            path.accumulate([np.array([record]) for record in range(data.records)])
+        return path.take_sum()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +14,25 @@ from fmfl_secure.bench import app as bench_app
 from fmfl_secure.cli._console import facts, say
 from fmfl_secure.cli.members import KitFolder, needs_server_extra
 
+if TYPE_CHECKING:
+    from fmfl_secure.service.operate import PartyProcess
+
 app = typer.Typer()
+
+
+def _be(
+    process: PartyProcess, kit: Path, *, template: str, page: Callable[[], Mapping[str, object]]
+) -> None:
+    from fmfl_secure.service.kit import Kit
+    from fmfl_secure.service.operate import run_party
+
+    run_party(
+        process,
+        Kit(kit),
+        template=template,
+        page=page,
+        started=lambda port: _say_page(kit, port),
+    )
 
 
 def _say_page(kit: Path, port: int) -> None:
@@ -133,17 +152,10 @@ def decryptor(
     from fmfl_secure.service.decryptor_process import DecryptorProcess
     from fmfl_secure.service.decryptor_view import decryptor_page
     from fmfl_secure.service.kit import Kit
-    from fmfl_secure.service.operate import run_party
 
     logs.configure("decryptor")
     process = DecryptorProcess(Kit(kit), once=once)
-    run_party(
-        process,
-        Kit(kit),
-        template="decryptor.html",
-        page=lambda: decryptor_page(process),
-        started=lambda port: _say_page(kit, port),
-    )
+    _be(process, kit, template="decryptor.html", page=lambda: decryptor_page(process))
 
 
 @app.command()
@@ -160,17 +172,10 @@ def custodian(
     from fmfl_secure.service.custodian_process import CustodianProcess
     from fmfl_secure.service.custodian_view import custodian_page
     from fmfl_secure.service.kit import Kit
-    from fmfl_secure.service.operate import run_party
 
     process = CustodianProcess(Kit(kit), once=once)
     logs.configure(process.name)
-    run_party(
-        process,
-        Kit(kit),
-        template="custodian.html",
-        page=lambda: custodian_page(process),
-        started=lambda port: _say_page(kit, port),
-    )
+    _be(process, kit, template="custodian.html", page=lambda: custodian_page(process))
 
 
 @app.command()
@@ -185,19 +190,12 @@ def join(
     needs_server_extra()
     from fmfl_secure.service import logs
     from fmfl_secure.service.kit import Kit
-    from fmfl_secure.service.operate import run_party
     from fmfl_secure.service.site_process import SiteProcess
     from fmfl_secure.service.site_view import site_page
 
     process = SiteProcess(Kit(kit), once=once)
     logs.configure(process.name)
-    run_party(
-        process,
-        Kit(kit),
-        template="site.html",
-        page=lambda: site_page(process),
-        started=lambda port: _say_page(kit, port),
-    )
+    _be(process, kit, template="site.html", page=lambda: site_page(process))
 
 
 @app.command()

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-
 from aggregation import Decryptor, Identity, SqliteJournal
-from fmfl_secure.config import load_federation
-from fmfl_secure.service.client import Line
+from fmfl_secure.service.agent_process import AgentProcess
 from fmfl_secure.service.decryptor_agent import DecryptorAgent
 from fmfl_secure.service.kit import Kit
-from fmfl_secure.service.metrics import ClientMetrics
-from fmfl_secure.service.settings import ClientSettings, load_settings
 from fmfl_secure.workspace import DECRYPTOR
 
 
-class DecryptorProcess:
+class DecryptorProcess(AgentProcess[DecryptorAgent]):
     """The decryptor, from its kit.
 
     Args:
@@ -26,12 +21,8 @@ class DecryptorProcess:
     """
 
     def __init__(self, kit: Kit, *, once: bool = False) -> None:
-        self.stopping = threading.Event()
-        self.settings = load_settings(kit.service_file, ClientSettings)
-        self.config = load_federation(kit.federation_file)
+        super().__init__(kit)
         members = kit.membership.members()
-        self.metrics = ClientMetrics()
-        line = Line(self.settings.server, kit.tls, metrics=self.metrics, stopping=self.stopping)
         decryptor = Decryptor(
             Identity.load(kit.folder / "identity.pem", DECRYPTOR),
             SqliteJournal(kit.folder / "journal.sqlite"),
@@ -39,13 +30,4 @@ class DecryptorProcess:
             pinned=members.pinned,
             min_cohort=self.config.federation.min_sites,
         )
-        self.agent = DecryptorAgent(decryptor, line, stopping=self.stopping, once=once)
-
-    def run(self) -> None:
-        """Work until told to stop."""
-        with self.agent.line:
-            self.agent.run()
-
-    def stop(self) -> None:
-        """Stop after what is under way. Safe from a signal's handler."""
-        self.stopping.set()
+        self.agent = DecryptorAgent(decryptor, self._line, stopping=self.stopping, once=once)

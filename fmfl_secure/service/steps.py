@@ -7,7 +7,7 @@ may have come before a restart.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from fmfl_secure.coordinator import Coordinator
 from fmfl_secure.record import RoundRecord
@@ -111,15 +111,13 @@ class Steps:
     def _collect_uploads(self, attempt: ServerAttempt) -> None:
         self._enter("upload", attempt)
         exchanges = [attempt.exchanges[name] for name in attempt.sites]
-        task = Task(
-            step=Step.UPLOAD,
-            run=attempt.plan.run,
-            round=attempt.plan.round,
-            attempt=attempt.plan.attempt,
-            documents={"exchanges": Document(exchanges)},
+        self._hand(
+            attempt,
+            attempt.sites,
+            Step.UPLOAD,
+            {"exchanges": Document(exchanges)},
             sizes=[len(message) for message in exchanges],
         )
-        self._board.assign(attempt.sites, task)
         self._waiting.require(
             attempt,
             attempt.sites,
@@ -133,12 +131,11 @@ class Steps:
     def _confirm(self, attempt: ServerAttempt) -> None:
         self._enter("confirm", attempt)
         secrets = attempt.sealed_secrets()
-        task = Task(
-            step=Step.CONFIRM,
-            run=attempt.plan.run,
-            round=attempt.plan.round,
-            attempt=attempt.plan.attempt,
-            documents={
+        self._hand(
+            attempt,
+            [DECRYPTOR],
+            Step.CONFIRM,
+            {
                 "plan": Document([attempt.message]),
                 "cohort": Document([_bytes(attempt)]),
                 "list": Document([attempt.opening_list()]),
@@ -146,7 +143,6 @@ class Steps:
             },
             sizes=[len(secret) for secret in secrets],
         )
-        self._board.assign([DECRYPTOR], task)
         self._waiting.require(
             attempt, [DECRYPTOR], lambda: _present(attempt.confirmation), "confirm"
         )
@@ -169,12 +165,11 @@ class Steps:
             return
         self._enter("release", attempt)
         total = attempt.total()
-        task = Task(
-            step=Step.RELEASE,
-            run=attempt.plan.run,
-            round=attempt.plan.round,
-            attempt=attempt.plan.attempt,
-            documents={
+        self._hand(
+            attempt,
+            [DECRYPTOR],
+            Step.RELEASE,
+            {
                 "plan": Document([attempt.message]),
                 "cohort": Document([_bytes(attempt)]),
                 "list": Document([attempt.confirmation or b""]),
@@ -187,7 +182,6 @@ class Steps:
             },
             sizes=[len(chunk) for chunk in total.chunks],
         )
-        self._board.assign([DECRYPTOR], task)
         # A decryptor that is away may have recorded its release: it is waited for to the end.
         self._waiting.require(
             attempt, [DECRYPTOR], lambda: _present(attempt.release), "release", patient=True
@@ -236,6 +230,18 @@ class Steps:
         step: Step,
         documents: dict[str, bytes],
     ) -> None:
+        parts = {name: Document([data]) for name, data in documents.items()}
+        self._hand(attempt, parties, step, parts)
+
+    def _hand(
+        self,
+        attempt: ServerAttempt,
+        parties: Collection[str],
+        step: Step,
+        documents: dict[str, Document],
+        *,
+        sizes: Sequence[int] = (),
+    ) -> None:
         plan = attempt.plan
         self._board.assign(
             parties,
@@ -244,7 +250,8 @@ class Steps:
                 run=plan.run,
                 round=plan.round,
                 attempt=plan.attempt,
-                documents={name: Document([data]) for name, data in documents.items()},
+                documents=documents,
+                sizes=sizes,
             ),
         )
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from task_cases import randomise, task_on
+from task_cases import clipped_sum, randomise, task_on
 
 from fmfl_secure.models import Layout
 from fmfl_secure.models.computation import Computation
 from privacy import PrivacyPlan
 from privacy.admission import check_admission
-from privacy.training import ClippedSum, PrivateTrainer
+from privacy.training import PrivateTrainer
 
 pytestmark = [
     pytest.mark.gpu,
@@ -60,25 +60,6 @@ def build(
     return task, model
 
 
-def clipped_sum(task: Any, model: Any, *, together: int) -> torch.Tensor:
-    """Of all synthetic records, twice: the second time frozen layers are replayed from memory."""
-    data = task.synthetic()
-    path = ClippedSum(
-        model,
-        loss=task.per_record_loss,
-        collate=data.collate,
-        optimizer=torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.0),
-        max_grad_norm=BOUND,
-        noise_stddev=1.0,
-        expected_batch_size=1.0,
-        physical_batch_size=together,
-    )
-    with path:
-        for _ in range(2):
-            path.accumulate([np.array([record]) for record in range(data.records)])
-        return path.take_sum()
-
-
 @cases
 def test_clipped_sums_are_those_of_the_processor(
     tiny_models: Models,
@@ -90,11 +71,11 @@ def test_clipped_sums_are_those_of_the_processor(
 ) -> None:
     folder = tiny_models(model_type)
     task, model = build(folder, kind, adapter, spec, computation, DEVICE)
-    total = clipped_sum(task, model, together=3)
+    total = clipped_sum(task, model, together=3, bound=BOUND)
     assert total.device.type == DEVICE.type
-    alone = clipped_sum(task, model, together=1)
+    alone = clipped_sum(task, model, together=1, bound=BOUND)
     here = build(folder, kind, adapter, spec, computation, torch.device("cpu"))
-    expected = clipped_sum(*here, together=3)
+    expected = clipped_sum(*here, together=3, bound=BOUND)
     # 16 contributions of norm BOUND at most; the gate allows 1e-3 of it each.
     assert float((total.cpu() - expected).norm()) < 1e-3 * BOUND * 16
     assert float((total - alone).norm()) < 1e-3 * BOUND * 16

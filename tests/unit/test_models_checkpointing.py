@@ -10,36 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from task_cases import randomise, task_on
+from task_cases import clipped_sum, randomise, task_on
 
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.checkpointing import checkpoint_layers
 from fmfl_secure.models.computation import Computation
 from privacy.admission import check_admission
 from privacy.errors import AdmissionError, TrainingError
-from privacy.training import ClippedSum
 
 Models = Callable[[str], Path]
 TWICE = Computation(checkpointing=True)
-
-
-def clipped_sum(task: Any, model: Any, *, together: int) -> torch.Tensor:
-    """Of eight records, twice, so that the second time frozen layers are replayed."""
-    data = task.synthetic()
-    path = ClippedSum(
-        model,
-        loss=task.per_record_loss,
-        collate=data.collate,
-        optimizer=torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.0),
-        max_grad_norm=0.1,
-        noise_stddev=1.0,
-        expected_batch_size=1.0,
-        physical_batch_size=together,
-    )
-    with path:
-        for _ in range(2):
-            path.accumulate([np.array([record]) for record in range(data.records)])
-        return path.take_sum()
 
 
 def both(folder: Path, kind: str, adapter: str, **spec: Any) -> tuple[Any, Any, Any, Any]:
