@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import threading
 import time
+from functools import partial
 from itertools import pairwise
 from multiprocessing.queues import Queue
 from pathlib import Path
@@ -248,12 +249,12 @@ def _sites(kits: Path, names: list[str], results: Queue[dict[str, Any]]) -> None
         )
         stopping, metrics = threading.Event(), ClientMetrics()
         upstream = load_settings(kit.service_file, ClientSettings).server
-        line = Line(upstream, kit.tls, metrics=metrics, stopping=stopping)
+        open_line = partial(Line, upstream, kit.tls, metrics=metrics, stopping=stopping)
         agent = SiteAgent(
             lambda _, site=site: site,  # type: ignore[misc]
             members=kit.membership.members,
-            line=line,
-            open_line=lambda line=line: line,  # type: ignore[misc]
+            line=open_line(),
+            open_line=open_line,
             stopping=stopping,
             once=True,
         )

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from fmfl_secure.service.access import Access
@@ -18,6 +19,7 @@ from fmfl_secure.service.metrics import ServerMetrics
 from fmfl_secure.service.settings import Limits
 
 PEER: Final = "fmfl.peer"  # key of a request's scope
+_LARGE: Final = 1 << 16  # bytes of a body, from which on it waits for its turn
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -50,6 +52,7 @@ class _Bucket:
     tokens: float
     at: float
     under_way: int = 0
+    large: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Guard:
@@ -78,6 +81,7 @@ class Guard:
         self._heard = heard
         self._metrics = metrics
         self._buckets: dict[str, _Bucket] = {}
+        self._turns = asyncio.Semaphore(limits.bodies_at_once)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, or refuse it."""
@@ -101,9 +105,10 @@ class Guard:
             peer = self._access.check(scope.get(PEER))
             role = peer.role
             bucket = self._admit(f"{peer.role}/{peer.name}")
-            self._check_length(scope)
+            length = self._check_length(scope)
             self._heard(peer.name)
-            await self._app(scope, body, counted)
+            async with self._turn(bucket, length):
+                await self._app(scope, body, counted)
         except Problem as problem:
             if not begun:
                 await answer(problem, counted, close=True)
@@ -127,7 +132,19 @@ class Guard:
         bucket.under_way += 1
         return bucket
 
-    def _check_length(self, scope: Scope) -> None:
+    @asynccontextmanager
+    async def _turn(self, bucket: _Bucket, length: int) -> AsyncIterator[None]:
+        """Room for a body. What large ones take does not grow with the number of parties.
+
+        A party has one turn at a time, so that slow ones do not keep all others waiting.
+        """
+        if length < _LARGE:
+            yield
+            return
+        async with bucket.large, self._turns:
+            yield
+
+    def _check_length(self, scope: Scope) -> int:
         headers = dict(scope["headers"])
         if b"transfer-encoding" in headers:
             raise Problem(411, "length", "a body needs its length beforehand")
@@ -137,6 +154,7 @@ class Guard:
         if int(raw) > self._limits.part_bytes:
             text = f"a body has at most {self._limits.part_bytes} bytes"
             raise Problem(413, "too-large", text)
+        return int(raw)
 
 
 class _Body:
@@ -144,18 +162,20 @@ class _Body:
 
     Args:
         receive: The stream.
-        limit_s: Until its end.
+        limit_s: From when it is first asked for until its end.
     """
 
     def __init__(self, receive: Receive, limit_s: float) -> None:
         self._receive = receive
-        self._deadline = time.monotonic() + limit_s
+        self._limit_s = limit_s
+        self._deadline = 0.0
         self._whole = False
         self.broken = False  # what is left of it would be taken for the next request
 
     async def __call__(self) -> Message:
         if self._whole:  # what is waited for now is the end of the connection
             return await self._receive()
+        self._deadline = self._deadline or time.monotonic() + self._limit_s
         try:
             async with asyncio.timeout(max(0.0, self._deadline - time.monotonic())):
                 message = await self._receive()

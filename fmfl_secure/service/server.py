@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import anyio.to_thread
 from fastapi import FastAPI
 
 from aggregation import Identity
@@ -39,6 +40,7 @@ from fmfl_secure.workspace import AGGREGATOR, COORDINATOR, DECRYPTOR, Members
 
 _LOG = logging.getLogger("fmfl_secure.service.server")
 _RENEWAL_S = 2.0  # how often a renewed certificate is looked for
+_THREADS = 8
 
 
 class Service:
@@ -185,6 +187,8 @@ class Service:
             raise self._failure
 
     async def _serve(self, started: Callable[[int], None]) -> None:
+        # Requests take turns at one store: more threads would only hold more memory.
+        anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
         context = server_context(self._kit.tls)
         listen = self.settings.listen
         config = https_config(

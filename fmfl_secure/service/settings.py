@@ -45,10 +45,11 @@ class Limits(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
         requests_per_s: What one party may ask on average.
         burst: What it may ask at once.
         requests_at_once: Requests of one party under way at a time.
+        bodies_at_once: Large bodies that are in memory at a time, over all parties; one a party.
         connections: Open connections in all.
         header_s: From the connection, or the end of a request, to a whole request head: beyond it
             only while nothing was sent, up to `idle_s`.
-        body_s: From a request's head to the end of its body.
+        body_s: From when a body is first read to its end.
         idle_s: How long a connection may lie unused.
     """
 
@@ -56,6 +57,7 @@ class Limits(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     requests_per_s: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = 200.0
     burst: Count = 400
     requests_at_once: Count = 8
+    bodies_at_once: Count = 8
     connections: Count = 1000
     header_s: Seconds = 10.0
     body_s: Seconds = 120.0

@@ -32,6 +32,7 @@ absent_s = 180          # silence after which nobody waits any longer
 
 [limits]
 part_bytes = 1048576    # largest body of a request
+bodies_at_once = 8      # large ones in memory, over all parties
 requests_per_s = 200    # of one party
 connections = 1000
 """
