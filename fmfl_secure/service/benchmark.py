@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import queue
 import resource
 import socket
 import statistics
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import pairwise
+from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
@@ -40,6 +44,7 @@ from fmfl_secure.service.simulate import SimulatedSite
 
 _WORKERS = 2  # processes that the sites are spread over
 _JOIN_S = 3600.0
+_LOOK_S = 5.0  # how often a process that failed is looked for
 
 
 def federation_toml(sites: int, rounds: int, base: str) -> str:
@@ -122,11 +127,7 @@ def measure(sites: int, rounds: int, *, base: str = "minilm") -> dict[str, Any]:
         ]
         for process in processes:
             process.start()
-        found = [results.get(timeout=_JOIN_S) for _ in processes]
-        for process in processes:
-            process.join(_JOIN_S)
-        if any(process.exitcode for process in processes):
-            raise RunError("a process of the load failed")
+        found = _collect(results, processes)
         by_kind = {kind: [f for f in found if f["kind"] == kind] for kind in _KINDS}
         (server,) = by_kind["server"]
         if server["released"] != rounds or server["attempts"] != rounds:
@@ -164,6 +165,27 @@ def measure(sites: int, rounds: int, *, base: str = "minilm") -> dict[str, Any]:
 
 
 _KINDS = ("server", "decryptor", "sites")
+
+
+def _collect(
+    results: Queue[dict[str, Any]], processes: Sequence[BaseProcess]
+) -> list[dict[str, Any]]:
+    """What every process found."""
+    found: list[dict[str, Any]] = []
+    deadline = time.monotonic() + _JOIN_S
+    while len(found) < len(processes) and time.monotonic() < deadline:
+        with suppress(queue.Empty):
+            found.append(results.get(timeout=_LOOK_S))
+        if any(process.exitcode for process in processes):
+            break
+    if len(found) == len(processes):
+        for process in processes:
+            process.join(_JOIN_S)
+    if any(process.exitcode != 0 for process in processes):
+        for process in processes:
+            process.terminate()
+        raise RunError("a process of the load failed")
+    return found
 
 
 def _summary(seconds: list[float]) -> dict[str, float]:

@@ -94,6 +94,7 @@ class Board:
         # Starts anywhere, so that a party that polled another process is answered at once.
         self._sequence = secrets.randbits(40)
         self._changed: dict[str, int] = {}
+        self._told: dict[str, int] = {}
         self._waiters: dict[str, set[tuple[asyncio.AbstractEventLoop, asyncio.Event]]] = {}
         self._heard: dict[str, float] = {}
         self._started = time.monotonic()
@@ -131,7 +132,7 @@ class Board:
         event, loop = asyncio.Event(), asyncio.get_running_loop()
         with self._lock:
             if self._changed.get(party, 0) != after or self._closed:
-                return self._changed.get(party, 0), self._tasks.get(party, Task())
+                return self._tell(party)
             self._waiters.setdefault(party, set()).add((loop, event))
         try:
             async with asyncio.timeout(timeout_s):
@@ -142,7 +143,13 @@ class Board:
             with self._lock:
                 self._waiters[party].discard((loop, event))
         self.heard(party)
-        return self.task(party)
+        with self._lock:
+            return self._tell(party)
+
+    def was_told(self, party: str) -> bool:
+        """Whether a party was answered with its present task."""
+        with self._lock:
+            return self._told.get(party, 0) == self._changed.get(party, 0)
 
     def document(self, party: str, sha256: str) -> Document | None:
         """A document of the party's present task."""
@@ -172,6 +179,12 @@ class Board:
         """Whether this process ever heard of a party."""
         with self._lock:
             return party in self._heard
+
+    def _tell(self, party: str) -> tuple[int, Task]:
+        number = self._changed.get(party, 0)
+        if not self._closed:  # otherwise the answer is that this process goes down
+            self._told[party] = number
+        return number, self._tasks.get(party, Task())
 
     def _wake(self, party: str) -> None:
         for loop, event in self._waiters.get(party, ()):

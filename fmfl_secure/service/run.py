@@ -214,7 +214,7 @@ class ServerRun:
         return self.close()
 
     def close(self) -> RunRecord:
-        """Give every site the signed end, wait for those that joined to close, write the results.
+        """Give every party the end, wait for sites that joined to close, and write the results.
 
         Raises:
             Stopping: It was asked to stop; the results are written all the same.
@@ -226,10 +226,14 @@ class ServerRun:
         self._board.assign(self._members().sites, task)
         self._board.assign(self._helpers, Task(step=Step.END, run=self.run))
 
+        parties = (*self._members().sites, *self._helpers)
+
         def closed() -> bool:
             done = self._intake.store.notes(self.run, CLOSED)
-            waiting = [n for n in self._joined() if n not in done and self._is_present(n)]
-            return not waiting
+            waiting = {name for name in self._joined() if name not in done}
+            # Nobody can be told once this process is gone, and would wait for it to come back.
+            waiting |= {name for name in parties if not self._board.was_told(name)}
+            return not any(self._is_present(name) for name in waiting)
 
         try:
             self.waiting.until(closed, self.waiting.limits.end_s)

@@ -19,6 +19,7 @@ from fmfl_secure.service.board import Step
 from fmfl_secure.service.certificates import SITE
 from fmfl_secure.service.client import Work
 from fmfl_secure.service.errors import Rejected
+from fmfl_secure.service.intake import CLOSED
 from fmfl_secure.service.settings import Time
 
 pytestmark = pytest.mark.slow  # processes of their own, and waiting for their time limits
@@ -240,3 +241,24 @@ def test_steps_have_an_order(world: World) -> None:
     work = Work(0, Step.OPEN, world.run.run, 1, 1, {}, [], 0, 16 * 1024)
     with pytest.raises(Rejected, match="not under way"):
         line.send(work, "opening", b"opening")
+
+
+def test_the_server_stays_until_everybody_was_told_of_the_end(world: World) -> None:
+    start_all(world)
+    world.run.waiting.limits = Time()
+    over, early, calls = threading.Event(), [], []
+
+    def slow(what: str) -> None:
+        calls.append(what)
+        if what == "work" and "release" in calls and not early:
+            while len(world.intake.store.notes(world.run.run, CLOSED)) < len(NAMES):
+                time.sleep(0.01)
+            early.append(over.wait(0.5))
+
+    world.lines["decryptor"].broken = slow
+    world.run.carry()
+    over.set()
+    assert early == [False], "sites had closed, and the decryptor had not heard of the end"
+    assert world.board.was_told("decryptor")
+    for thread in world.threads:
+        thread.join()
