@@ -1,7 +1,7 @@
-"""Synthetic contract clauses and a firm's codes for them; a language model of public contracts.
+"""Synthetic contract clauses and the letters they are filed under; a model of public contracts.
 
-The model has read public forms, which have headings and no codes, and other words here and there.
-What the firms' lawyers file a clause under is what the federation learns to write.
+The model has read public forms, which have headings ("Governing law") and no letters. What the
+firms' lawyers file a clause under ("G") is what the federation learns to write.
 """
 
 from __future__ import annotations
@@ -16,35 +16,35 @@ from torch import nn
 from transformers import AutoTokenizer, GPT2LMHeadModel, PreTrainedTokenizerBase
 
 _PER_SITE, _HOLDOUT, _PUBLIC = 500, 400, 2000
-_WRONG = 0.04  # clauses filed under a wrong code
-# By code: the heading in public forms, and what a clause may say.
+_WRONG = 0.04  # clauses filed under a wrong letter
+# By letter: the heading in public forms, and what a clause may say.
 CLAUSES = {
-    "TERM": ("Termination", [
+    "T": ("Termination", [
         "Either party may terminate this {deal} upon {days} written notice.",
         "This {deal} ends if the {party} fails to cure a material breach within {days}.",
         "The {party} may cancel for convenience by notice of {days}.",
     ]),
-    "CONF": ("Confidentiality", [
+    "C": ("Confidentiality", [
         "The {party} shall keep all {secret} secret and not disclose it to third parties.",
         "No {secret} may be disclosed for {years} after the end of this {deal}.",
         "The {party} returns or destroys {secret} on request within {days}.",
     ]),
-    "LIAB": ("Limitation of liability", [
+    "L": ("Limitation of liability", [
         "Liability of the {party} is capped at {sum} in aggregate.",
         "In no event is the {party} liable for indirect loss or lost profits above {sum}.",
         "The cap of {sum} does not apply to wilful misconduct of the {party}.",
     ]),
-    "LAW": ("Governing law", [
+    "G": ("Governing law", [
         "This {deal} is governed by the laws of {place}.",
         "The courts of {place} have exclusive jurisdiction over any dispute.",
         "Disputes are settled by arbitration seated in {place}.",
     ]),
-    "PAY": ("Payment", [
+    "P": ("Payment", [
         "The {party} pays each invoice within {days} of receipt.",
         "Fees of {sum} fall due on signing of this {deal}.",
         "Overdue invoices of the {party} bear interest after {days}.",
     ]),
-    "ASGN": ("Assignment", [
+    "A": ("Assignment", [
         "The {party} may not assign this {deal} without prior written consent.",
         "Rights under this {deal} pass to a successor of the {party} on a change of control.",
         "Any transfer of this {deal} to an affiliate needs notice of {days}.",
@@ -63,18 +63,18 @@ _BEFORE = ["", "", "Subject to Schedule 2, ", "Notwithstanding the above, ", "Fo
 
 
 def write(out: Path, *, sites: int) -> None:
-    """Tables of `clause` and `code` for each firm and a holdout, and the model's folder."""
+    """Tables of `clause` and `letter` for each firm and a holdout, and the model's folder."""
     generator = np.random.default_rng(7)
     for part, count in parts(sites=sites, per_site=_PER_SITE, holdout=_HOLDOUT).items():
         rows = []
-        for code in generator.choice(list(CLAUSES), size=count):
-            clause = _clause(CLAUSES[str(code)][1], generator)
-            filed = generator.choice(list(CLAUSES)) if generator.random() < _WRONG else code
+        for letter in generator.choice(list(CLAUSES), size=count):
+            clause = _clause(CLAUSES[str(letter)][1], generator)
+            filed = generator.choice(list(CLAUSES)) if generator.random() < _WRONG else letter
             rows.append((clause, str(filed)))
-        write_table(out / "data" / f"{part}.csv", ("clause", "code"), rows)
+        write_table(out / "data" / f"{part}.csv", ("clause", "letter"), rows)
     forms = []
-    for code in generator.choice(list(CLAUSES), size=_PUBLIC):
-        heading, clauses = CLAUSES[str(code)]
+    for letter in generator.choice(list(CLAUSES), size=_PUBLIC):
+        heading, clauses = CLAUSES[str(letter)]
         forms.append((_clause(clauses, generator), heading))
     model = small_gpt2(out / "model", [f"{clause} {heading}" for clause, heading in forms])
     _train(model, AutoTokenizer.from_pretrained(out / "model"), forms)

@@ -31,7 +31,7 @@ FLOORS = {
     "law_firm": ("token_accuracy", 0.70),
     "radiology": ("accuracy", 0.70),
 }
-PILOTS = {"bank": "intent", "hospital_network": "category", "law_firm": "code"}
+PILOTS = {"bank": "intent", "hospital_network": "category", "law_firm": "letter"}
 PILOTS |= {"radiology": "label"}  # and the column that holds the answer
 # What no test types, and why.
 LEFT_OUT = {
