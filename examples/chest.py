@@ -29,19 +29,32 @@ def write(out: Path, *, sites: int) -> None:
             label = "nodule" if generator.random() < 0.45 else "clear"
             for view in range(1 + int(generator.random() < 0.3)):
                 name = f"{part}/{patient:04d}-{view}.png"
-                Image.fromarray(_picture(label, generator)).save(out / "data" / name)
+                Image.fromarray(_picture(label, generator)[0]).save(out / "data" / name)
                 rows.append((name, label, f"{part}-{patient:04d}"))
         write_table(out / "data" / f"{part}.csv", ("image", "label", "patient_id"), rows)
     model = small_vit(out / "model", image_size=SIDE)
     labels = generator.integers(len(_PUBLIC_FINDINGS), size=_PUBLIC)
-    pictures = np.stack([_picture(_PUBLIC_FINDINGS[n], generator, noise=5.0) for n in labels])
-    colours = np.repeat(pictures[..., None], 3, axis=-1)
-    train_encoder(model, torch.from_numpy(colours), torch.from_numpy(labels), epochs=12)
+    pictures, places = zip(
+        *(_picture(_PUBLIC_FINDINGS[n], generator, noise=6.0) for n in labels), strict=True
+    )
+    colours = np.repeat(np.stack(pictures)[..., None], 3, axis=-1)
+    train_encoder(
+        model,
+        torch.from_numpy(colours),
+        torch.from_numpy(labels),
+        epochs=8,
+        places=torch.from_numpy(np.stack(places)).float(),
+    )
     model.save_pretrained(out / "model", safe_serialization=True)
 
 
-def _picture(finding: str, generator: np.random.Generator, *, noise: float = 9.0) -> np.ndarray:
-    """One picture, shape (SIDE, SIDE), uint8: two lungs, ribs, a heart, and what is found."""
+def _picture(
+    finding: str, generator: np.random.Generator, *, noise: float = 9.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """One picture, shape (SIDE, SIDE), uint8: two lungs, ribs, a heart, and what is found.
+
+    With it, shape (36,): how much of the finding each of its 6 x 6 patches has, from 0 to 1.
+    """
     y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE
     shift, scale = generator.normal(0, 0.02, size=2), 1 + generator.normal(0, 0.05)
     x, y = (x - 0.5 - shift[0]) * scale + 0.5, (y - 0.5 - shift[1]) * scale + 0.5
@@ -51,20 +64,22 @@ def _picture(finding: str, generator: np.random.Generator, *, noise: float = 9.0
     picture += 14 * (ribs > 0.45)
     picture += 45 * _edge(_blob(x, y, 0.55, 0.68, 0.13, 0.15))  # the heart
     side = str(generator.choice(list(_CENTRES)))
-    angle, far = generator.random() * 2 * np.pi, np.sqrt(generator.random()) * 0.7
+    angle, far = generator.random() * 2 * np.pi, np.sqrt(generator.random()) * 0.6
     at_x = _CENTRES[side] + 0.15 * far * np.cos(angle)
     at_y = 0.48 + 0.27 * far * np.sin(angle)
+    found = np.zeros_like(picture)
     match finding:
         case "nodule":
-            radius = generator.uniform(0.05, 0.08)
-            spot = np.exp(-(((x - at_x) / radius) ** 2 + ((y - at_y) / radius) ** 2))
-            picture += generator.uniform(80, 120) * spot
+            radius = generator.uniform(0.06, 0.09)
+            found = np.exp(-(((x - at_x) / radius) ** 2 + ((y - at_y) / radius) ** 2))
         case "granuloma":
-            picture += 110 * _edge(_blob(x, y, at_x, at_y, 0.04, 0.04))
+            found = _edge(_blob(x, y, at_x, at_y, 0.06, 0.06))
         case "tube":
-            picture += 50 * (np.abs(x - at_x - 0.1 * (y - 0.5)) < 0.02) * (y < 0.75)
+            found = 0.6 * (np.abs(x - at_x - 0.1 * (y - 0.5)) < 0.02) * (y < 0.75)
+    picture += generator.uniform(90, 120) * found
     picture = (picture - 100) * generator.uniform(0.85, 1.15) + 100 + generator.normal(0, 8)
-    return np.clip(picture + generator.normal(0, noise, picture.shape), 0, 255).astype(np.uint8)
+    picture = np.clip(picture + generator.normal(0, noise, picture.shape), 0, 255)
+    return picture.astype(np.uint8), found.reshape(6, SIDE // 6, 6, SIDE // 6).max((1, 3)).ravel()
 
 
 _CENTRES = {"left": 0.3, "right": 0.7}

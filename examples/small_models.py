@@ -77,6 +77,7 @@ def train_encoder(
     labels: torch.Tensor,
     *,
     epochs: int,
+    places: torch.Tensor | None = None,
 ) -> None:
     """Train an encoder of images on public ones, with a head that is thrown away.
 
@@ -85,14 +86,23 @@ def train_encoder(
         pixels: uint8, shape (n, side, side, 3).
         labels: int64, shape (n,).
         epochs: Passes over them.
+        places: Where in an image its label shows, float32, shape (n, patches), from 0 to 1; None
+            if that is not known. A small finding is learned much sooner with it.
     """
     scaled = (pixels.permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
     head = nn.Linear(_SIZES["hidden_size"], int(labels.max()) + 1)
-    optimizer = torch.optim.Adam([*model.parameters(), *head.parameters()], lr=2e-3)
+    where = nn.Linear(_SIZES["hidden_size"], 1)
+    heads = [*head.parameters(), *where.parameters()]
+    optimizer = torch.optim.Adam([*model.parameters(), *heads], lr=2e-3)
     for _ in range(epochs):
         for chosen in torch.randperm(len(labels)).split(32):
-            states = model(pixel_values=scaled[chosen]).last_hidden_state[:, 0]
-            loss = nn.functional.cross_entropy(head(states), labels[chosen])
+            states = model(pixel_values=scaled[chosen]).last_hidden_state
+            loss = nn.functional.cross_entropy(head(states[:, 0]), labels[chosen])
+            if places is not None:
+                shown = where(states[:, 1:]).squeeze(-1)
+                loss = loss + 4 * nn.functional.binary_cross_entropy_with_logits(
+                    shown, places[chosen]
+                )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -16,7 +16,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "examples").glob("*/README.md")
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NOT_TYPED = {"python", "toml", "mermaid", "json", "text"}  # languages of blocks with no commands
-_REFUSES = re.compile(r"# refuses: ([\w.]+)")
+_REFUSES = re.compile(r"# refuses: (.+)")
 
 
 @dataclass(frozen=True)
