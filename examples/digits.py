@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from sklearn.datasets import load_digits
-from small_models import IMAGE_SIZE, small_vit
-from torch import nn
+from small_models import IMAGE_SIZE, small_vit, train_encoder
 
 _PUBLIC, _HOLDOUT = 400, 300
 
 
 def write(out: Path, *, sites: int) -> None:
     """A folder with a subfolder a label for each site and a holdout, and the model's folder."""
+    from sklearn.datasets import load_digits  # noqa: PLC0415 - an extra that no other example needs
+
     digits = load_digits()
     order = np.random.default_rng(7).permutation(len(digits.target))
     public, held_out, rest = np.split(order, [_PUBLIC, _PUBLIC + _HOLDOUT])
@@ -30,7 +30,9 @@ def write(out: Path, *, sites: int) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             _image(digits.images[index]).save(folder / f"{index:04d}.png")
     model = small_vit(out / "model")
-    _train(model, [_image(digits.images[i]) for i in public], digits.target[public])
+    pixels = np.stack([np.array(_image(digits.images[i])) for i in public])
+    labels = torch.from_numpy(digits.target[public])
+    train_encoder(model, torch.from_numpy(pixels), labels, epochs=25)
     model.save_pretrained(out / "model", safe_serialization=True)
 
 
@@ -38,19 +40,3 @@ def _image(values: np.ndarray) -> Image.Image:
     """8 x 8 shades from 0 to 16, as an image of the model's size."""
     image = Image.fromarray((values * 255 / 16).astype(np.uint8))
     return image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC).convert("RGB")
-
-
-def _train(model: nn.Module, images: list[Image.Image], labels: np.ndarray) -> None:
-    pixels = torch.stack([torch.from_numpy(np.array(image)) for image in images])
-    pixels = (pixels.permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
-    targets = torch.from_numpy(labels)
-    head = nn.Linear(64, 10)
-    optimizer = torch.optim.Adam([*model.parameters(), *head.parameters()], lr=2e-3)
-    for epoch in range(25):
-        shuffled = torch.from_numpy(np.random.default_rng(epoch).permutation(len(images)))
-        for chosen in shuffled.split(32):
-            states = model(pixel_values=pixels[chosen]).last_hidden_state[:, 0]
-            loss = nn.functional.cross_entropy(head(states), targets[chosen])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()

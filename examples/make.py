@@ -11,12 +11,19 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import chest
+import clauses
 import digits
 import instructions
 import notes
+import queries
 import shapes
 
 EXAMPLES = {
+    "hospital_network": notes.write_departments,
+    "bank": queries.write,
+    "law_firm": clauses.write,
+    "radiology": chest.write,
     "deidentification": notes.write,
     "instructions": instructions.write,
     "digits": digits.write,

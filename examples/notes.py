@@ -1,4 +1,4 @@
-"""Synthetic clinical notes with the names, dates and places in them tagged."""
+"""Synthetic clinical notes: with names, dates and places in them tagged, or filed by department."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 
 import numpy as np
+from tables import parts
+
+from fmfl_secure.data import write_demo_notes
 
 _PER_SITE, _HOLDOUT = 500, 300
 _FIRST = ["Anna", "Jonas", "Mira", "Peter", "Leila", "Ola", "Sofia", "Karim", "Ingrid", "Tomas"]
@@ -29,16 +32,22 @@ def write(out: Path, *, sites: int) -> None:
     generator = np.random.default_rng(7)
     data = out / "data"
     data.mkdir(parents=True, exist_ok=True)
-    for name, count in [
-        *((f"site-{n}", _PER_SITE) for n in range(1, sites + 1)),
-        ("holdout", _HOLDOUT),
-    ]:
+    for name, count in parts(sites=sites, per_site=_PER_SITE, holdout=_HOLDOUT).items():
         rows = []
         for number in range(count):
             tokens, tags = _note(generator)
             patient = f"{name}-{number // 2}"
             rows.append(json.dumps({"patient_id": patient, "tokens": tokens, "tags": tags}))
         (data / f"{name}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+def write_departments(out: Path, *, sites: int) -> None:
+    """Tables of `patient_id`, `note` and `category`; a patient has one to three notes.
+
+    They are the demonstration's notes: about one in nine fits two departments, and one in
+    seventeen is filed under a wrong one.
+    """
+    write_demo_notes(out / "data", sites=sites, per_site=1100, holdout=500, seed=7, overwrite=True)
 
 
 def _note(generator: np.random.Generator) -> tuple[list[str], list[str]]:

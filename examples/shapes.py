@@ -5,7 +5,6 @@ The base model was trained on public shapes in some colours. The sites have all 
 
 from __future__ import annotations
 
-import csv
 from itertools import product
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from small_models import IMAGE_SIZE, small_clip
+from tables import parts, write_table
 from torch import nn
 from transformers import AutoTokenizer
 
@@ -47,26 +47,23 @@ def write_claims(out: Path, *, sites: int) -> None:
 def _write(out: Path, *, sites: int, claims: bool) -> None:
     generator = np.random.default_rng(7)
     kinds = list(product(COLOURS, SHAPES))
-    for name, count in [
-        *((f"site-{n}", _PER_SITE) for n in range(1, sites + 1)),
-        ("holdout", _HOLDOUT),
-    ]:
+    for name, count in parts(sites=sites, per_site=_PER_SITE, holdout=_HOLDOUT).items():
         folder = out / "data" / name
         folder.mkdir(parents=True, exist_ok=True)
-        with (out / "data" / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["image", "text", *(["label"] if claims else [])])
-            for number in range(count):
-                own = kinds[generator.integers(len(kinds))]
-                draw(*own, generator).save(folder / f"{number:04d}.png")
-                image = f"{name}/{number:04d}.png"
-                if not claims:
-                    writer.writerow([image, caption(*own)])
-                    continue
-                holds = bool(generator.random() < 0.5)
-                other = kinds[generator.integers(len(kinds))]
-                told = own if holds else other
-                writer.writerow([image, caption(*told), "true" if told == own else "false"])
+        rows: list[tuple[str, ...]] = []
+        for number in range(count):
+            own = kinds[generator.integers(len(kinds))]
+            draw(*own, generator).save(folder / f"{number:04d}.png")
+            image = f"{name}/{number:04d}.png"
+            if not claims:
+                rows.append((image, caption(*own)))
+                continue
+            holds = bool(generator.random() < 0.5)
+            other = kinds[generator.integers(len(kinds))]
+            told = own if holds else other
+            rows.append((image, caption(*told), "true" if told == own else "false"))
+        header = ("image", "text", "label") if claims else ("image", "text")
+        write_table(out / "data" / f"{name}.csv", header, rows)
     words = ["a", *COLOURS, *SHAPES]
     model = small_clip(out / "model", words)
     _train(model, AutoTokenizer.from_pretrained(out / "model"), generator)

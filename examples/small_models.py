@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch import nn
 from transformers import (
     CLIPConfig,
     CLIPModel,
@@ -19,7 +21,6 @@ from transformers import (
 )
 
 IMAGE_SIZE = 24
-_IMAGE = {"image_size": IMAGE_SIZE, "patch_size": 4}
 _SIZES = {
     "hidden_size": 64,
     "num_hidden_layers": 3,
@@ -28,19 +29,28 @@ _SIZES = {
 }
 
 
-def small_gpt2(folder: Path) -> GPT2LMHeadModel:
-    """A byte-level GPT-2 of 0.1 M parameters, untrained; its tokenizer is written already."""
+def small_gpt2(folder: Path, corpus: Sequence[str] = ()) -> GPT2LMHeadModel:
+    """A GPT-2 of 0.1 M parameters, untrained; its tokenizer is written already.
+
+    The tokenizer's tokens are bytes, and with a public `corpus` up to 512 pieces of its words.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {c: i for i, c in enumerate(alphabet)} | {"<|end|>": len(alphabet)}
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges=[]))
+    tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    pieces = trainers.BpeTrainer(
+        vocab_size=len(alphabet) + 1 + (512 if corpus else 0),
+        initial_alphabet=alphabet,
+        special_tokens=["<|end|>"],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(corpus, pieces)
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>").save_pretrained(folder)
-    end = len(alphabet)
+    end = tokenizer.token_to_id("<|end|>")
     torch.manual_seed(1)
     return GPT2LMHeadModel(
         GPT2Config(
-            vocab_size=len(vocabulary),
+            vocab_size=tokenizer.get_vocab_size(),
             n_embd=64,
             n_layer=2,
             n_head=4,
@@ -51,16 +61,56 @@ def small_gpt2(folder: Path) -> GPT2LMHeadModel:
     )
 
 
-def small_vit(folder: Path) -> ViTModel:
-    """A vision transformer of 0.1 M parameters, untrained; its processor is written already."""
-    _write_processor(folder)
+def small_vit(folder: Path, *, image_size: int = IMAGE_SIZE) -> ViTModel:
+    """A vision transformer of 0.1 M parameters, untrained; its processor is written already.
+
+    An image is 6 x 6 patches, whatever its size.
+    """
+    _write_processor(folder, image_size)
     torch.manual_seed(1)
-    return ViTModel(ViTConfig(**_SIZES, **_IMAGE), add_pooling_layer=False)
+    return ViTModel(ViTConfig(**_SIZES, **_pixels(image_size)), add_pooling_layer=False)
+
+
+def train_encoder(
+    model: nn.Module,
+    pixels: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    epochs: int,
+    places: torch.Tensor | None = None,
+) -> None:
+    """Train an encoder of images on public ones, with a head that is thrown away.
+
+    Args:
+        model: Of `small_vit`.
+        pixels: uint8, shape (n, side, side, 3).
+        labels: int64, shape (n,).
+        epochs: Passes over them.
+        places: Where in an image its label shows, float32, shape (n, patches), from 0 to 1; None
+            if that is not known. A small finding is learned much sooner with it.
+    """
+    scaled = (pixels.permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
+    head = nn.Linear(_SIZES["hidden_size"], int(labels.max()) + 1)
+    where = nn.Linear(_SIZES["hidden_size"], 1)
+    heads = [*head.parameters(), *where.parameters()]
+    optimizer = torch.optim.Adam([*model.parameters(), *heads], lr=2e-3)
+    for _ in range(epochs):
+        for chosen in torch.randperm(len(labels)).split(32):
+            states = model(pixel_values=scaled[chosen]).last_hidden_state
+            loss = nn.functional.cross_entropy(head(states[:, 0]), labels[chosen])
+            if places is not None:
+                shown = where(states[:, 1:]).squeeze(-1)
+                loss = loss + 4 * nn.functional.binary_cross_entropy_with_logits(
+                    shown, places[chosen]
+                )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
 
 
 def small_clip(folder: Path, words: list[str]) -> CLIPModel:
     """Two towers of 0.1 M parameters each, untrained; tokenizer and processor are written."""
-    _write_processor(folder)
+    _write_processor(folder, IMAGE_SIZE)
     special = ["[PAD]", "[UNK]", "[CLS]", "[END]"]
     vocabulary = {word: index for index, word in enumerate([*special, *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
@@ -81,15 +131,23 @@ def small_clip(folder: Path, words: list[str]) -> CLIPModel:
     }
     torch.manual_seed(1)
     return CLIPModel(
-        CLIPConfig(text_config=text, vision_config={**_SIZES, **_IMAGE}, projection_dim=64)
+        CLIPConfig(
+            text_config=text,
+            vision_config={**_SIZES, **_pixels(IMAGE_SIZE)},
+            projection_dim=64,
+        )
     )
 
 
-def _write_processor(folder: Path) -> None:
+def _pixels(image_size: int) -> dict[str, int]:
+    return {"image_size": image_size, "patch_size": image_size // 6}
+
+
+def _write_processor(folder: Path, image_size: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     settings = {
         "image_processor_type": "ViTImageProcessor",
-        "size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+        "size": {"height": image_size, "width": image_size},
         "image_mean": [0.5] * 3,
         "image_std": [0.5] * 3,
     }

@@ -80,11 +80,13 @@ def write_bundle(record: RunRecord, end: bytes, coordinator: Identity) -> bytes:
             f"{coordinator.public.fingerprint}",
             hint="Name the coordinator's own identity.pem.",
         )
+    # The page is of what the file holds, whose keys are sorted, as whoever checks it has no other.
+    encoded = encode_record(record)
     body = _Bundle(
         format=FORMAT,
         coordinator=coordinator.public.text,
-        report_json=encode_record(record).decode(),
-        report_html=render_html(record),
+        report_json=encoded.decode(),
+        report_html=render_html(decode_record(encoded)),
         end=end.hex(),
     )
     signature = coordinator.sign(_DOMAIN + _canonical(body)).hex()

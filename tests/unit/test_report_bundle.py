@@ -69,6 +69,22 @@ def test_it_holds_without_the_run(finished: Run, bundle: bytes, tmp_path: Path) 
     assert decode_record((tmp_path / "out/report.json").read_bytes()) == checked.record
 
 
+def test_a_run_s_figures_may_come_in_any_order(finished: Run) -> None:
+    """The file sorts its keys; the page is made of the file."""
+    replace = msgspec.structs.replace
+    (only,) = finished.record.rounds
+    record = replace(
+        finished.record,
+        status="interrupted",  # one that has finished needs a signed end of these rounds
+        evaluation="holdout.csv",
+        initial_metrics={"macro_f1": 0.2, "accuracy": 0.3},
+        rounds=(replace(only, metrics={"macro_f1": 0.4, "accuracy": 0.5}),),
+    )
+    checked = verify_bundle(write_bundle(record, b"", coordinator(finished)))
+    assert checked.rendered_again
+    assert checked.record.rounds == record.rounds
+
+
 def test_any_changed_byte_is_noticed(bundle: bytes) -> None:
     chance = random.Random(5)
     places = {0, 1, len(bundle) // 2, len(bundle) - 2, len(bundle) - 1}
