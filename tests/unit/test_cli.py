@@ -44,6 +44,7 @@ COMMANDS = [
     ("ledger", "export"),
     ("ledger", "afford"),
     ("demo", "federation"),
+    ("demo", "aggregation"),
     ("bench", "aggregation"),
     ("bench", "round"),
     ("bench", "training"),
