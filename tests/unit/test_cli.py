@@ -30,6 +30,7 @@ COMMANDS = [
     ("predict",),
     ("export",),
     ("report", "show"),
+    ("report", "dataset"),
     ("report", "bundle"),
     ("report", "schema"),
     ("report", "verify"),
