@@ -71,7 +71,10 @@ def take(page: Any, name: str, height: int) -> None:
     page.set_viewport_size({"width": WIDTH, "height": height})
     picture = Image.open(io.BytesIO(page.screenshot()))
     # A page has few colours; a palette of them is a fraction of the size.
-    smaller = picture.convert("RGB").quantize(128, dither=Image.Dither.NONE)
+    # An octree keeps the few words in red and green, which the usual cut at the median greys.
+    smaller = picture.convert("RGB").quantize(
+        256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
+    )
     out = io.BytesIO()
     smaller.save(out, "PNG", optimize=True)
     if len(out.getvalue()) > MOST:
