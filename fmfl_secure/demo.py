@@ -65,12 +65,20 @@ visibility = "public"
 """
 
 
-def prepare_demo(folder: Path, *, fresh: bool) -> Path:
+def prepare_demo(
+    folder: Path,
+    *,
+    fresh: bool,
+    notes_per_site: int = _NOTES_PER_SITE,
+    holdout: int = _HOLDOUT,
+) -> Path:
     """Write the demonstration's data, settings, identities and ledgers.
 
     Args:
         folder: Where.
         fresh: Remove an earlier demonstration; only a folder that this wrote is removed.
+        notes_per_site: How many notes a site gets.
+        holdout: How many notes the adapter is evaluated on.
 
     Returns:
         Path of its `federation.toml`.
@@ -88,12 +96,12 @@ def prepare_demo(folder: Path, *, fresh: bool) -> Path:
     folder.mkdir(parents=True)
     (folder / _MARKER).touch()
     data = folder / "data"
-    write_demo_notes(data, sites=len(_SITES), per_site=_NOTES_PER_SITE, holdout=_HOLDOUT, seed=7)
+    write_demo_notes(data, sites=len(_SITES), per_site=notes_per_site, holdout=holdout, seed=7)
     labels = ", ".join(f'"{label}"' for label in DEMO_CATEGORIES)
     settings = _SETTINGS.format(labels=labels)
     for number, name in enumerate(_SITES, start=1):
         (data / f"site-{number}.csv").rename(data / f"{name}.csv")
-        settings += f'\n[[sites]]\nname = "{name}"\npopulation = {_NOTES_PER_SITE}\n'
+        settings += f'\n[[sites]]\nname = "{name}"\npopulation = {notes_per_site}\n'
     federation = folder / "federation.toml"
     federation.write_text(settings, encoding="utf-8")
     initialise(folder, epsilon=None, delta=None)

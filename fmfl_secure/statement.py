@@ -7,6 +7,7 @@ import msgspec
 from aggregation import Identity, PublicIdentity
 from fmfl_secure.record import GrantRecord, RecoveryNote, RunCharge, SiteStatement
 from privacy import Ledger, pld_epsilon
+from privacy.entries import GrantStatus
 
 _DOMAIN = b"fmfl-secure/site-statement/v1\x00"
 
@@ -33,6 +34,24 @@ def _canonical(statement: SiteStatement) -> bytes:
     return msgspec.json.encode(statement, order="sorted")
 
 
+def grant_record(status: GrantStatus) -> GrantRecord:
+    """A grant and what has become of it, as reports show it."""
+    grant = status.grant
+    return GrantRecord(
+        number=grant.number,
+        epsilon=grant.epsilon,
+        delta=grant.delta,
+        purpose=grant.purpose,
+        at=grant.at,
+        epsilon_spent=status.epsilon_committed,
+        epsilon_charged=status.epsilon_charged,
+        epsilon_left=status.epsilon_left,
+        insider_epsilon=grant.insider_epsilon,
+        insider_epsilon_spent=status.insider_epsilon_committed,
+        insider_epsilon_charged=status.insider_epsilon_charged,
+    )
+
+
 def describe_ledger(ledger: Ledger, *, site: str, run: str) -> SiteStatement:
     """A ledger as a report shows it.
 
@@ -55,22 +74,7 @@ def describe_ledger(ledger: Ledger, *, site: str, run: str) -> SiteStatement:
         site=site,
         population=budget.population,
         unit=budget.unit,
-        grants=tuple(
-            GrantRecord(
-                number=status.grant.number,
-                epsilon=status.grant.epsilon,
-                delta=status.grant.delta,
-                purpose=status.grant.purpose,
-                at=status.grant.at,
-                epsilon_spent=status.epsilon_committed,
-                epsilon_charged=status.epsilon_charged,
-                epsilon_left=status.epsilon_left,
-                insider_epsilon=status.grant.insider_epsilon,
-                insider_epsilon_spent=status.insider_epsilon_committed,
-                insider_epsilon_charged=status.insider_epsilon_charged,
-            )
-            for status in budget.status()
-        ),
+        grants=tuple(grant_record(status) for status in budget.status()),
         runs=tuple(
             RunCharge(
                 run=reservation.run,

@@ -1,4 +1,4 @@
-"""`fmfl-secure demo`: demonstrations on synthetic data."""
+"""`fmfl-secure demo`: demonstrations on made-up data."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
+from fmfl_secure.cli._console import console, say
 from fmfl_secure.cli.federation import run
 
 app = typer.Typer(
-    help="Demonstrations on synthetic data.", no_args_is_help=True, rich_markup_mode=None
+    help="Demonstrations on made-up data.", no_args_is_help=True, rich_markup_mode=None
 )
 
 
@@ -27,3 +28,35 @@ def federation(
 
     federation = prepare_demo(output, fresh=fresh)
     run(federation, output / "run", resume=False)
+
+
+@app.command("aggregation")
+def aggregation(
+    output: Annotated[
+        Path, typer.Option(help="Folder for demonstration.html and demonstration.json.")
+    ] = Path("demo-aggregation"),
+    sites: Annotated[int, typer.Option(help="How many sites, 3 to 8.")] = 4,
+    custodians: Annotated[
+        int, typer.Option(help="How many custodians have to agree before anything opens, 0 to 2.")
+    ] = 0,
+) -> None:
+    """Show what each role of secure aggregation sees, and try attacks on it and on a naive pattern.
+
+    Exit code 0 only if every attack ends as expected.
+
+    Example: fmfl-secure demo aggregation --output demo-aggregation --custodians 1
+    """
+    from fmfl_secure.demonstration import demonstrate
+    from fmfl_secure.demonstration.page import write_page
+    from fmfl_secure.demonstration.walkthrough import tell
+    from fmfl_secure.errors import RunError
+
+    found = demonstrate(sites, custodians=custodians, say=say)
+    tell(found, console)
+    page = write_page(found, output)
+    say(f"{page}")
+    if found.surprises:
+        raise RunError(
+            f"not as expected: {'; '.join(found.surprises)}",
+            hint="One of the guarantees, or the attack that tests it, is broken. Report it.",
+        )

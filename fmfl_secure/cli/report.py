@@ -1,4 +1,4 @@
-"""`fmfl-secure report`: rebuild a run's report, sign it for others, and check one years later."""
+"""`fmfl-secure report`: of a run or of a site's data over all runs; signed, and checked later."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _RunByDefault(TyperGroup):
 
 app = typer.Typer(
     cls=_RunByDefault,
-    help="A run's privacy-budget report.",
+    help="Privacy-budget reports: of a run, and of one site's data over all runs.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -51,6 +51,59 @@ def show(
 
 
 @app.command()
+def dataset(
+    ledger: Annotated[
+        str,
+        typer.Argument(
+            metavar="LEDGER",
+            help="A site's folder, a ledger's file or PostgreSQL URL, or an export of one (.json).",
+        ),
+    ],
+    output: Annotated[Path, typer.Option(help="Folder for dataset.html and dataset.json.")] = Path(
+        "dataset-report"
+    ),
+    run: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A run's folder or report.json, for what no ledger holds: refusals, and who saw "
+            "its sums; may be repeated."
+        ),
+    ] = None,
+    anchor: Annotated[
+        list[Path] | None,
+        typer.Option(help="File or folder of anchors to look for in it; may be repeated."),
+    ] = None,
+    pdf: Annotated[
+        bool, typer.Option("--pdf", help="Print dataset.pdf too, with this machine's Chromium.")
+    ] = False,
+) -> None:
+    """Report on one site's data over all runs: what its ledger granted, paid for and has left.
+
+    Exit code 1, with the report written all the same, if it lacks a head that others kept of it.
+
+    Example: fmfl-secure report dataset pilot/sites/site-1 --run pilot/run-1 --run pilot/run-2
+    --output site-1-report
+    """
+    from fmfl_secure.report.dataset import open_source, read_reports, record_of, write_dataset
+    from fmfl_secure.report.pdf import print_pdf
+    from privacy import read_anchors
+    from privacy.heads import missing_heads
+
+    record = record_of(
+        open_source(ledger),
+        reports=read_reports(run or ()),
+        anchors=[one for path in anchor or () for one in read_anchors(path)],
+    )
+    page = write_dataset(record, output)
+    say(f"{page}")
+    if pdf:
+        print_pdf(page, page.with_suffix(".pdf"))
+        say(f"{page.with_suffix('.pdf')}")
+    if record.heads_missing:
+        raise missing_heads(record.heads_missing, of=record.heads_checked, end=record.head_sequence)
+
+
+@app.command()
 def bundle(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
     output: Annotated[Path, typer.Option(help="File to write.")],
@@ -70,14 +123,18 @@ def bundle(
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    of_dataset: Annotated[
+        bool, typer.Option("--dataset", help="That of dataset.json instead.")
+    ] = False,
+) -> None:
     """Print the JSON Schema of report.json, for whoever reads reports by program.
 
-    Example: fmfl-secure report schema
+    Example: fmfl-secure report schema --dataset
     """
-    from fmfl_secure.report.schema import schema_text
+    from fmfl_secure.report.schema import dataset_schema, report_schema, schema_text
 
-    typer.echo(schema_text(), nl=False)
+    typer.echo(schema_text(dataset_schema() if of_dataset else report_schema()), nl=False)
 
 
 @app.command()

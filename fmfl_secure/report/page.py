@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fmfl_secure.record import RunCharge, RunRecord
@@ -18,15 +16,14 @@ from fmfl_secure.report import (
     overview,
     plots,
     protection,
-    rounding,
     shares,
     wording,
 )
+from fmfl_secure.report.environment import environment
 from fmfl_secure.report.overview import Promise
 from fmfl_secure.report.verdict import Verdict, verdict
 
 _GROUP_SIZES = (2, 4)  # a pair, which is also one unit replaced by another; a family
-_DIGEST_SHOWN = 10  # hexadecimal digits; enough to tell two apart by eye, the full one is beside it
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +73,7 @@ def render_html(record: RunRecord) -> str:
     accounts = overview.accounts(record)
     status_word, status_text = wording.status(record)
     return (
-        _environment()
+        environment(charge=_charge, metric=wording.metric)
         .get_template("report.html.j2")
         .render(
             record=record,
@@ -122,32 +119,6 @@ def render_html(record: RunRecord) -> str:
     )
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("fmfl_secure.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(
-        spent=rounding.spent,
-        left=rounding.left,
-        typed=rounding.typed,
-        small=rounding.small,
-        count=rounding.count,
-        size=rounding.size,
-        metric=wording.metric,
-        listing=names.listing,
-        when=_when,
-        digest=_digest,
-        rounds=_rounds,
-        charge=_charge,
-    )
-    return environment
-
-
 def _meanings(record: RunRecord, promises: Sequence[Promise]) -> list[_Meaning]:
     return [
         _Meaning(
@@ -179,39 +150,6 @@ def _group(promise: Promise, size: int) -> _Group:
     epsilon, delta = overview.group_privacy(promise.epsilon, promise.delta, size)
     found = verdict(epsilon, min(delta, 1.0))
     return _Group(size, epsilon, delta, found.at_1, found.void)
-
-
-def _when(text: str) -> str:
-    """A UTC time to the minute; anything else as it stands."""
-    try:
-        moment = dt.datetime.fromisoformat(text)
-    except ValueError:
-        return text
-    if moment.tzinfo is not None:
-        moment = moment.astimezone(dt.UTC)
-    return f"{moment:%Y-%m-%d %H:%M} UTC"
-
-
-def _digest(text: str) -> str:
-    """The first digits of a digest, with its algorithm."""
-    algorithm, colon, digits = text.rpartition(":")
-    if len(digits) <= _DIGEST_SHOWN:
-        return text
-    return f"{algorithm}{colon}{digits[:_DIGEST_SHOWN]}…"
-
-
-def _rounds(numbers: Sequence[int]) -> str:
-    """`1-3, 5`; rounds that occur again are named again: `1-3, 5; again 2`."""
-    seen: set[int] = set()
-    again = [number for number in numbers if number in seen or seen.add(number)]  # type: ignore[func-returns-value]
-    runs: list[tuple[int, int]] = []
-    for number in sorted(seen):
-        if runs and number == runs[-1][1] + 1:
-            runs[-1] = (runs[-1][0], number)
-        else:
-            runs.append((number, number))
-    text = ", ".join(str(a) if a == b else f"{a}\N{EN DASH}{b}" for a, b in runs) or "none"
-    return f"{text}; again {', '.join(map(str, again))}" if again else text
 
 
 def _charge(charge: RunCharge) -> str:

@@ -23,7 +23,7 @@ from fmfl_secure.record import RunRecord
 from fmfl_secure.report import alternatives, names, rounding
 from fmfl_secure.report.overview import Account, Track
 
-_STYLE = {
+STYLE = {
     "svg.hashsalt": "fmfl-secure report",
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",
@@ -43,9 +43,9 @@ _STYLE = {
     "hatch.color": "#ffffff",
     "hatch.linewidth": 1.4,
 }
-_WIDTH = 5.4  # inches; narrow, so that 10 pt stays legible on a phone
-_BLUE, _LIGHT, _GREY, _INK, _LIMIT = "#1f5f99", "#d5e0ea", "#8a949e", "#2b333b", "#a3281e"
-_SERIES = (
+WIDTH = 5.4  # inches; narrow, so that 10 pt stays legible on a phone
+_BLUE, _LIGHT, _GREY, _INK, LIMIT = "#1f5f99", "#d5e0ea", "#8a949e", "#2b333b", "#a3281e"
+SERIES = (
     (_BLUE, "o", "-"),
     ("#b35900", "s", "--"),
     ("#2e7d4f", "^", "-."),
@@ -68,9 +68,9 @@ def epsilon_plot(record: RunRecord, tracks: Sequence[Track]) -> str:
     limits = limits[:MAX_PANELS]
     columns = 1 if len(limits) == 1 else 2
     rows = math.ceil(len(limits) / columns)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         height = 3.3 if columns == 1 else 2.5 * rows
-        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes, limit in zip(panels, limits, strict=False):
             _epsilon_panel(axes, [one for one in drawn if one.granted == limit], len(record.sites))
@@ -79,7 +79,7 @@ def epsilon_plot(record: RunRecord, tracks: Sequence[Track]) -> str:
         for axes in panels[len(limits) :]:
             axes.set_visible(False)
         title = "Epsilon spent after each training of this run, against the grant"
-        return _svg(figure, "epsilon", title, alternatives.epsilon_alternative(record, drawn))
+        return as_svg(figure, "epsilon", title, alternatives.epsilon_alternative(record, drawn))
 
 
 def _least_left(tracks: Sequence[Track], limit: float) -> float:
@@ -92,10 +92,10 @@ def _epsilon_panel(axes: Axes, tracks: Sequence[Track], sites: int) -> None:
     if any(one.before > 0 for one in tracks):
         axes.axvspan(-0.5, 0.0, color="#eceff2", zorder=0)
     # More lines than styles would not be told apart: the rest is drawn in grey, unnamed.
-    named, rest = tracks[: len(_SERIES)], tracks[len(_SERIES) :]
+    named, rest = tracks[: len(SERIES)], tracks[len(SERIES) :]
     for track in rest:
         axes.plot(range(len(track.spent) + 1), (track.before, *track.spent), color=_FAINT, lw=1)
-    for track, (color, marker, line) in zip(named, _SERIES, strict=False):
+    for track, (color, marker, line) in zip(named, SERIES, strict=False):
         axes.plot(
             range(len(track.spent) + 1),
             (track.before, *track.spent),
@@ -104,9 +104,9 @@ def _epsilon_panel(axes: Axes, tracks: Sequence[Track], sites: int) -> None:
             linestyle=line,
             linewidth=2,
             markersize=5 if len(track.spent) <= 30 else 0,
-            label=_label(names.who(track.sites, sites)),
+            label=label_of(names.who(track.sites, sites)),
         )
-    axes.axhline(limit, color=_LIMIT, linewidth=1.6, linestyle=(0, (6, 2)))
+    axes.axhline(limit, color=LIMIT, linewidth=1.6, linestyle=(0, (6, 2)))
     axes.set_ylim(0, max(limit, *(one.final for one in tracks)) * 1.16)
     axes.set_xlim(-0.5, max(len(longest), 1) + 0.4)
     axes.annotate(
@@ -115,7 +115,7 @@ def _epsilon_panel(axes: Axes, tracks: Sequence[Track], sites: int) -> None:
         xycoords=("axes fraction", "data"),
         xytext=(0, 3),
         textcoords="offset points",
-        color=_LIMIT,
+        color=LIMIT,
     )
     _training_ticks(axes, longest)
     if len(tracks) > 1:
@@ -124,7 +124,7 @@ def _epsilon_panel(axes: Axes, tracks: Sequence[Track], sites: int) -> None:
             text.set_parse_math(False)
         return
     track = tracks[0]
-    title = f"{_label(names.who(track.sites, sites))}: {rounding.spent(track.final)}"
+    title = f"{label_of(names.who(track.sites, sites))}: {rounding.spent(track.final)}"
     axes.set_title(title, loc="left", fontsize=10, color=_BLUE, parse_math=False)
 
 
@@ -137,8 +137,8 @@ def budget_plot(accounts: Sequence[Account]) -> str:
     ][:MAX_BARS]
     if not drawn:
         return ""
-    with mpl.rc_context({**_STYLE, "axes.grid.axis": "x"}):
-        figure = Figure(figsize=(_WIDTH, 0.9 + 0.42 * (len(drawn) + 1)), layout="constrained")
+    with mpl.rc_context({**STYLE, "axes.grid.axis": "x"}):
+        figure = Figure(figsize=(WIDTH, 0.9 + 0.42 * (len(drawn) + 1)), layout="constrained")
         axes = figure.subplots()
         places = list(range(len(drawn)))
         spent = [one.grant.epsilon_spent for one in drawn]
@@ -161,7 +161,7 @@ def budget_plot(accounts: Sequence[Account]) -> str:
                 va="center",
                 color=_INK,
             )
-        axes.set_yticks(places, [_label(one.label) for one in drawn], parse_math=False)
+        axes.set_yticks(places, [label_of(one.label) for one in drawn], parse_math=False)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.set_ylim(len(drawn) - 0.4, -0.6)
@@ -170,7 +170,7 @@ def budget_plot(accounts: Sequence[Account]) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(6))
         _legend(figure, axes)
         title = "Budget left in each ledger, least left first"
-        return _svg(figure, "budget", title, alternatives.budget_alternative(drawn))
+        return as_svg(figure, "budget", title, alternatives.budget_alternative(drawn))
 
 
 def utility_plot(record: RunRecord) -> str:
@@ -178,8 +178,8 @@ def utility_plot(record: RunRecord) -> str:
     names = metric_names(record)[:6]
     if not names:
         return ""
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH, 0.5 + 1.75 * len(names)), layout="constrained")
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 0.5 + 1.75 * len(names)), layout="constrained")
         panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
         for axes, name in zip(panels, names, strict=True):
             points = metric_points(record, name)
@@ -193,14 +193,14 @@ def utility_plot(record: RunRecord) -> str:
             )
             if points and points[0][0] == 0:
                 axes.plot(*points[0], marker="o", markersize=8, mfc="white", mec=_BLUE, mew=2)
-            axes.set_title(_label(name), loc="left", fontsize=10, color=_INK, parse_math=False)
+            axes.set_title(label_of(name), loc="left", fontsize=10, color=_INK, parse_math=False)
             axes.margins(y=0.18)
             axes.yaxis.set_major_locator(MaxNLocator(4))
         panels[-1].xaxis.set_major_locator(MaxNLocator(8, integer=True))
         panels[-1].set_xlim(-0.4, max([1, *(one.round for one in record.rounds)]) + 0.4)
         panels[-1].set_xlabel("round (0, hollow: before the first)")
         title = "Utility by round, on data declared public"
-        return _svg(figure, "utility", title, alternatives.utility_alternative(record, names))
+        return as_svg(figure, "utility", title, alternatives.utility_alternative(record, names))
 
 
 def metric_names(record: RunRecord) -> list[str]:
@@ -238,7 +238,8 @@ def _legend(figure: Figure, axes: Axes) -> None:
         text.set_parse_math(False)
 
 
-def _label(text: str) -> str:
+def label_of(text: str) -> str:
+    """A name from outside as a plot can show it."""
     # Names come from outside: what the font cannot draw would warn, and a long one would not fit.
     drawable = "".join(c if c.isprintable() else "?" for c in text)
     drawable = drawable.encode("latin-1", "replace").decode("latin-1")
@@ -249,7 +250,8 @@ def _finite(values: Sequence[float]) -> bool:
     return all(math.isfinite(value) for value in values)
 
 
-def _svg(figure: Figure, name: str, title: str, alternative: str) -> str:
+def as_svg(figure: Figure, name: str, title: str, alternative: str) -> str:
+    """A figure as an element of the page; ids begin with `name`."""
     buffer = io.StringIO()
     figure.savefig(
         buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))

@@ -168,11 +168,15 @@ def roles(record: RunRecord) -> tuple[Role, ...]:
     )
 
 
+def privacy_limits(unit: str) -> tuple[Limit, ...]:
+    """What the guarantee of a ledger with this unit does not speak of."""
+    return (*((_SEVERAL_RECORDS,) if unit == "record" else ()), *_LIMITS_OF_PRIVACY)
+
+
 def limits(record: RunRecord) -> list[Limit]:
     """What is not protected, each with a name."""
     noise = record.mechanism.noise
-    found = _LIMITS_WITHOUT_PRIVACY
+    found: tuple[Limit, ...] = _LIMITS_WITHOUT_PRIVACY
     if noise != "none":
-        several = (_SEVERAL_RECORDS,) if record.mechanism.unit == "record" else ()
-        found = (*several, *_LIMITS_OF_PRIVACY, _FLOATING_POINT[noise])
+        found = (*privacy_limits(record.mechanism.unit), _FLOATING_POINT[noise])
     return [*found, *_LIMITS_OF_THE_PROTOCOL, _COLLUSION[noise]]

@@ -1,6 +1,6 @@
-"""The form of `report.json` as a published JSON Schema, for whoever reads reports by program.
+"""The forms of `report.json` and `dataset.json` as published JSON Schemas, for other programs.
 
-Made from the record's own types, with what each field means, so that it cannot say otherwise.
+Made from the records' own types, with what each field means, so that they cannot say otherwise.
 """
 
 from __future__ import annotations
@@ -13,31 +13,41 @@ from typing import Any
 import msgspec
 
 from fmfl_secure.record import EPSILONS, INSIDER_EPSILONS, RunRecord
+from fmfl_secure.report.dataset.record import UNBOUNDED, DatasetRecord
 
 _NULLABLE = EPSILONS | INSIDER_EPSILONS
 
 
 def report_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of `report.json`."""
-    schema = msgspec.json.schema(RunRecord)
+    return _schema(RunRecord, "FMFL Secure privacy-budget report", _NULLABLE)
+
+
+def dataset_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of `dataset.json`."""
+    return _schema(DatasetRecord, "FMFL Secure dataset report", _NULLABLE | UNBOUNDED)
+
+
+def schema_text(schema: dict[str, Any]) -> str:
+    """A schema as it is published."""
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def _schema(record: type[msgspec.Struct], title: str, nullable: frozenset[str]) -> dict[str, Any]:
+    schema = msgspec.json.schema(record)
     for definition in schema["$defs"].values():
         words, meanings = _taken_apart(definition.get("description", ""))
         definition["description"] = words
         for name, field in definition.get("properties", {}).items():
             if name in meanings:
                 field["description"] = meanings[name]
-            if name in _NULLABLE:
+            if name in nullable:
                 _allow_null(field)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "FMFL Secure privacy-budget report",
+        "title": title,
         **schema,
     }
-
-
-def schema_text() -> str:
-    """The schema as it is published."""
-    return json.dumps(report_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def _allow_null(field: dict[str, Any]) -> None:

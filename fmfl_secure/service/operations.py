@@ -157,6 +157,8 @@ class OperationsApp:
         if not self._is_signed_in(request):
             return RedirectResponse("/sign-in", 303)
         values = await asyncio.to_thread(self._page)
+        # A page that renews itself interrupts who has it read out, or reads slowly: it can stop.
+        values = {**values, "still": "still" in request.query_params}
         return HTMLResponse(self._pages.get_template(self._template).render(values))
 
     async def _sign_in(self, request: Request) -> Response:

@@ -24,28 +24,14 @@ from aggregation import (
     sealed_box,
 )
 from aggregation.testing import Federation
+from fmfl_secure.demonstration import collusion
 
 SET = parameter_set("ckks-collective-4096-60")
 Q = SET.modulus
 
 
 def spread(values):
-    """Mean absolute value, centred: 2**58 for uniform residues, far less for an update."""
-    return float(np.abs(residues.to_signed(values, Q)).mean())
-
-
-def masks_known_to(sites, victim, transcript, label):
-    """The masks of `victim` that a set of colluding sites can take away."""
-    names = {site._identity.public.name for site in sites}
-    pairs = [p for p in victim._secrets._pairs if {p.first, p.second} & names]
-    return masking.site_masks(pairs, transcript, label, Q, 4096)
-
-
-def unmask(values, masks):
-    total = np.zeros_like(values)
-    masks.apply(total[np.newaxis], 0)
-    residues.subtract(values, total, Q)
-    return values
+    return collusion.spread(values, Q)
 
 
 @pytest.mark.parametrize("colluding", [1, 2, 3])
@@ -58,34 +44,34 @@ def test_collusion_opens_an_upload_only_when_everybody_else_colludes(colluding):
     attempt = fed.start()
     fed.upload(attempt)
     victim = attempt.sites["site-0"]
-    others = [attempt.sites[name] for name in fed.names[1 : 1 + colluding]]
     transcript = attempt.aggregator.transcript
     sealed = attempt.aggregator.sealed_secrets()[0]
     key = next(iter(fed.decryptor._attempts.values())).key
     box = messages.unseal(sealed, messages.Sigma, fed.public["site-0"], 1 << 20).box
-    sigma = residues.unpack(key.open_box(box, transcript + b"site-0"), 4096, Q)
-    # The self-mask is known too, once opened.
-    self_mask = masking.self_stream(
-        victim._secrets.seed, transcript, "site-0", Q, 4096, masking.SELF_SIGMA_LABEL
-    )
-    residues.subtract(sigma, self_mask.chunk(0), Q)
-    unmask(sigma, masks_known_to(others, victim, transcript, masking.PAIR_SIGMA_LABEL))
     upload = victim.upload(attempt.cohort, attempt.integers["site-0"])
-    c0 = residues.unpack(upload.chunks[0], 4096, Q).copy()
-    unmask(c0, masks_known_to(others, victim, transcript, masking.PAIR_LABEL))
-    if colluding < 3:
-        assert spread(sigma) > 2**57
-        assert spread(c0) > 2**57
-        return
-    secret = residues.to_signed(sigma, Q)
-    assert np.abs(secret).max() == 1
-    points = collective.public_points(transcript, 0, SET)
-    read = _ckks.Multiplier(_ckks.context(SET), secret).times(points[None])[0]
-    residues.add(read, c0, Q)
     packing = attempt.aggregator.round.packing
-    scale_bits = packing.encoding.scale_bits
-    values = (residues.to_signed(read, Q) + (1 << scale_bits - 1)) >> scale_bits
-    np.testing.assert_array_equal(values, packing.pack(attempt.integers["site-0"])[0])
+    opened = collusion.open_upload(
+        collusion.Target(
+            name="site-0",
+            transcript=transcript,
+            parameters=SET,
+            c0=attempt.aggregator.round.unpack_chunks(upload.chunks[:-1])[:, 0],
+            sigma=residues.unpack(key.open_box(box, transcript + b"site-0"), 4096, Q),
+            seed=victim._secrets.seed,  # the self-mask is known too, once opened
+        ),
+        collusion.pairs_known_to(fed.names[1 : 1 + colluding], victim._secrets._pairs),
+        packing,
+    )
+    expected = packing.pack(attempt.integers["site-0"])
+    if colluding < 3:
+        assert spread(opened.secret) > 2**57
+        assert all(spread(chunk) > 2**57 for chunk in opened.c0)
+        assert np.mean(opened.coefficients == expected) < 0.01
+        return
+    assert np.abs(residues.to_signed(opened.secret, Q)).max() == 1
+    np.testing.assert_array_equal(opened.coefficients, expected)
+    integers = collusion.integers_of(opened.coefficients, packing)
+    np.testing.assert_array_equal(integers, attempt.integers["site-0"])
 
 
 def test_sites_and_the_aggregator_without_the_decryptor_learn_nothing():
@@ -96,9 +82,9 @@ def test_sites_and_the_aggregator_without_the_decryptor_learn_nothing():
     victim = attempt.sites["site-0"]
     upload = victim.upload(attempt.cohort, attempt.integers["site-0"])
     c0 = residues.unpack(upload.chunks[0], 4096, Q).copy()
-    others = [attempt.sites[name] for name in fed.names[1:]]
-    known = masks_known_to(others, victim, attempt.aggregator.transcript, masking.PAIR_LABEL)
-    assert spread(unmask(c0, known)) > 2**57
+    known = collusion.pairs_known_to(fed.names[1:], victim._secrets._pairs)
+    transcript = attempt.aggregator.transcript
+    assert spread(collusion.unmask(c0[None], known, transcript, masking.PAIR_LABEL, Q)) > 2**57
 
 
 @pytest.mark.parametrize("reused", [True, False])

@@ -20,6 +20,7 @@ from torch import nn
 from aggregation import Quantization, Segment, masking, messages, quantize, residues
 from aggregation.messages import Opening
 from aggregation.testing import Federation
+from fmfl_secure.demonstration.collusion import integers_of
 
 NOTES, PLACES, VOCABULARY, WIDTH, RANK = 30, 7, 500, 64, 8
 CLS = 0
@@ -114,13 +115,8 @@ def test_in_the_clear_the_private_note_is_read(world, bits, words):
 def read_as_update(values, round_, quantization):
     """Residues taken for the message: rounded to the scale, unpacked."""
     packing = round_.packing
-    encoding = packing.encoding
-    digits = residues.to_signed(values, round_.parameters.modulus) >> encoding.scale_bits
-    read = np.empty((digits.size, encoding.digits))
-    for j in range(encoding.digits):
-        read[:, j] = digits % encoding.base - encoding.base // 2
-        digits = digits // encoding.base
-    return values_of(read.reshape(-1)[: packing.size], quantization)
+    scaled = residues.to_signed(values, round_.parameters.modulus) >> packing.encoding.scale_bits
+    return values_of(integers_of(scaled, packing), quantization)
 
 
 @pytest.mark.parametrize("suite", ["ckks-pk", "ckks-collective"])

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tenseal.sealapi as seal
 
 from aggregation import (
     ReleaseError,
@@ -14,9 +13,14 @@ from aggregation import (
     residues,
     suites,
 )
+from aggregation._per_tensor import PublicView
 from aggregation.collective import CollectiveEncryptor, CollectiveKeyHolder
 from aggregation.round import of_plan
 from aggregation.testing import Federation
+from fmfl_secure.demonstration import key_recovery
+from fmfl_secure.demonstration.key_recovery import is_secret
+from fmfl_secure.demonstration.naive import run_naive
+from fmfl_secure.demonstration.pictures import SIZES
 
 COLLECTIVE = parameter_set("ckks-collective-4096-60")
 PUBLIC = parameter_set("ckks-pk-4096-60-20")
@@ -25,65 +29,26 @@ TRANSCRIPT = bytes(range(32))
 
 
 def divide(numerator, points):
-    """Coefficients of numerator / a, numerator and a given in NTT order."""
-    context = _ckks.context(COLLECTIVE)
-    quotient = [
-        int(n) * pow(int(a), -1, Q) % Q
-        for n, a in zip(numerator.tolist(), points.tolist(), strict=True)
-    ]
-    found = context.from_ntt(np.array([quotient], dtype=np.uint64))[0]
-    return residues.to_signed(found, Q)
-
-
-def is_secret(candidate, bound=1):
-    return bool(np.abs(candidate).max() <= bound)
-
-
-def raw_ckks(chunks):
-    """CKKS ciphertexts as any TenSEAL program makes them, and the floats they decrypt to."""
-    context = _ckks.context(PUBLIC)
-    generator = seal.KeyGenerator(context.seal)
-    public = seal.PublicKey()
-    generator.create_public_key(public)
-    encoder = seal.CKKSEncoder(context.seal)
-    encryptor = seal.Encryptor(context.seal, public)
-    decryptor = seal.Decryptor(context.seal, generator.secret_key())
-    plain, item, seen = seal.Plaintext(), seal.Ciphertext(), []
-    for _ in range(chunks):
-        encoder.encode(np.random.default_rng().normal(size=2048).tolist(), 2.0**30, plain)
-        encryptor.encrypt(plain, item)
-        ciphertext = context.save_ciphertext(item, 2).copy()
-        decryptor.decrypt(item, plain)
-        seen.append((ciphertext, np.array(encoder.decode_double(plain))))
-    return context, encoder, seen
+    return key_recovery.divide(numerator, points, _ckks.context(COLLECTIVE))
 
 
 def test_li_micciancio_recovers_the_key_of_raw_ckks():
-    """eprint 2020/1533. Twice the real parts, encoded again, are m + m(1/X) to the last bit.
-
-    At each root w that is one linear equation in s(w) and s(1/w); two chunks make two.
-    """
-    context, encoder, seen = raw_ckks(2)
-    x = np.zeros((1, 4096), dtype=np.uint64)
-    x[0, 1] = 1
-    roots = [int(root) for root in context.to_ntt(x)[0]]
-    place = {root: i for i, root in enumerate(roots)}
-    mirror = [place[pow(root, -1, Q)] for root in roots]
-    plain, rows = seal.Plaintext(), []
-    for ciphertext, floats in seen:
-        encoder.encode((2 * floats).tolist(), 2.0**30, plain)
-        doubled = [int(v) for v in context.save_plaintext(plain)]
-        c0, c1 = ciphertext.tolist()
-        known = [(d - a - c0[m]) % Q for d, a, m in zip(doubled, c0, mirror, strict=True)]
-        rows.append((c1, known))
-    secret = np.empty((1, 4096), dtype=np.uint64)
-    (a, u), (b, v) = rows
-    for i, m in enumerate(mirror):
-        determinant = pow(a[i] * b[m] - a[m] * b[i], -1, Q)
-        secret[0, i] = (u[i] * b[m] - v[i] * a[m]) * determinant % Q
-    found = residues.to_signed(context.from_ntt(secret)[0], Q)
+    """The naive pattern's own bytes and floats, of one sum; then another site's upload opens."""
+    updates = {f"site-{i}": np.random.default_rng(i).normal(size=sum(SIZES)) for i in range(3)}
+    naive = run_naive(updates)
+    found, read = naive.with_recovered_key("site-1")
     assert is_secret(found), "the attack must work on raw CKKS"
     assert found.any()
+    np.testing.assert_allclose(read, updates["site-1"], atol=1e-6)
+
+
+def test_li_micciancio_needs_the_floats_as_they_are():
+    """Rounded to what a grid of 16 bits keeps, they no longer give the key."""
+    updates = {f"site-{i}": np.random.default_rng(i).normal(size=sum(SIZES)) for i in range(3)}
+    naive = run_naive(updates)
+    view = PublicView(naive.key.public_context())
+    rounded = np.round(naive.published[: SIZES[0]], 4)
+    assert not is_secret(key_recovery.recover_key(view, [(naive.total[0], rounded)]), 2**40)
 
 
 @pytest.mark.parametrize("suite", ["ckks-pk", "ckks-collective"])
@@ -97,20 +62,18 @@ def test_li_micciancio_fails_on_released_integers(suite):
     integers = attempt.sites["site-0"].verify(release)
     round_ = of_plan(fed.plan(), attempt.plan_message)
     packing = round_.packing
-    message = packing.pack_sum(integers, 0, 1) << packing.encoding.scale_bits
+    message = packing.pack_sum(integers, 0, 1)[0] << packing.encoding.scale_bits
     context = _ckks.context(COLLECTIVE)
-    encoded = context.to_ntt(residues.from_signed(message, Q))[0]
     summed = round_.unpack_chunks([total.chunks[0]])[0]
-    if suite == "ckks-pk":
-        c0, points = summed
-    else:
-        c0 = context.to_ntt(summed[:1])[0]
+    if suite == "ckks-collective":
         cohort = protocol.read_cohort(round_, attempt.cohort)
         points = collective.public_points(cohort.transcript, 0, COLLECTIVE)
-        # C0 = X + E - a S: the same division would give S.
-        encoded, c0 = c0, encoded
-    residues.subtract(encoded, c0, Q)
-    assert not is_secret(divide(encoded, points), bound=2**40)
+        found = key_recovery.secret_of_a_sum(message, summed[0], points, context)
+    else:
+        encoded = context.to_ntt(residues.from_signed(message[None], Q))[0]
+        residues.subtract(encoded, summed[0], Q)
+        found = divide(encoded, summed[1])
+    assert not is_secret(found, bound=2**40)
 
 
 # The float-encoding attack on the collective suite.

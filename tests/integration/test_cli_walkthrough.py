@@ -138,6 +138,15 @@ def test_from_one_table_to_a_rebuilt_report(
     assert again.rounds == decode_record(stored).rounds
     assert again.sites == decode_record(stored).sites
 
+    site, made = pilot / "sites/site-2", tmp_path / "dataset"
+    assert shell("report", "dataset", site, "--run", output, "--output", made).code == 0
+    of_dataset = json.loads((made / "dataset.json").read_text())
+    assert [(run["run"], run["outcome"]["status"]) for run in of_dataset["runs"]] == [
+        (record.run, "finished")
+    ]
+    assert (of_dataset["heads_checked"], of_dataset["heads_missing"]) == (1, [])
+    assert record.run in (made / "dataset.html").read_text()
+
     ledger = pilot / "sites/site-2/ledger.sqlite"
     assert shell("ledger", "show", ledger).code == 0
     assert record.run in shell.out

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from browser import DESKTOP, NARROWEST, PHONE, browser, fits, needs_browser, problems
 from support import make_kits
 
 from fmfl_secure.service.kit import Kit
@@ -18,11 +18,8 @@ from fmfl_secure.service.site_process import SiteProcess
 from fmfl_secure.service.site_view import site_page
 
 FOCUSED = "document.activeElement"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = [
-    pytest.mark.slow,  # a browser's start alone takes seconds
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
-]
+pytestmark = needs_browser
+__all__ = ["browser"]
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +49,6 @@ def ports(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path):
     with OperationsPort(apps[0], free) as server, OperationsPort(apps[1], free) as own:
         yield kits, run, server.port, own.port
     service.store.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture
@@ -134,6 +122,29 @@ def test_pages_load_nothing_from_elsewhere_and_work_from_the_keyboard(ports, pag
         assert page.locator("script").count() == 0
     assert all(url.startswith("http://localhost:") for url in page.requests)
     assert page.problems == []
+
+
+def test_axe_finds_nothing_serious_and_the_pages_fit_a_phone(ports, browser) -> None:
+    kits, _, server, site = ports
+    for port, kit in ((server, "server"), (site, "site-1")):
+        for scheme in ("light", "dark"):
+            # axe is a script, and the pages allow none
+            context = browser.new_context(bypass_csp=True, color_scheme=scheme)
+            page = context.new_page()
+            page.goto(f"http://localhost:{port}/")
+            assert problems(page) == [], "the sign-in page"
+            fits(page, PHONE)
+            sign_in(page, port, kits / kit)
+            # A page that renews itself is the one thing that axe objects to, and it can be stopped.
+            assert [p for p in problems(page) if not p.startswith("meta-refresh")] == []
+            page.unroute_all()
+            page.goto(f"http://localhost:{port}/")
+            page.click("text=stop that")
+            page.wait_for_url(f"http://localhost:{port}/?still")
+            assert problems(page) == []
+            for width in (NARROWEST, PHONE, DESKTOP):
+                fits(page, width)
+            context.close()
 
 
 def test_a_wrong_token_opens_nothing(ports, page) -> None:

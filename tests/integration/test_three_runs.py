@@ -13,6 +13,7 @@ import pytest
 from killer import REFUSED, run_apart
 from support import make_federation
 
+from fmfl_secure.report.dataset import open_source, record_of, wording
 from fmfl_secure.results import build_record
 from fmfl_secure.run_store import RunStore
 from privacy import Ledger
@@ -71,6 +72,17 @@ def test_against_a_grant_of_8_all_three_fit_and_the_ledger_shows_why(granted) ->
         assert spent[0] == so_far[1]
         assert so_far[-1] == grant["epsilon_spent"] <= 8.0 < 3 * 3.0
         assert so_far == sorted(so_far)
+        report = of_dataset(folder, site)
+        assert (report.site, len(report.runs)) == (site, 3)
+        assert [training.epsilon_after for training in report.trainings] == so_far
+        assert all(run.outcome and run.outcome.status == "finished" for run in report.runs)
+        assert (report.heads_checked, report.heads_missing) == (3, ())
+
+
+def of_dataset(folder: Path, site: str):
+    """The dataset report of a site, from its folder and the three runs' reports."""
+    reports = [build_record(RunStore(folder / f"run-{number}")) for number in (1, 2, 3)]
+    return record_of(open_source(str(folder / "sites" / site)), reports=reports)
 
 
 def test_against_a_grant_of_5_the_third_is_refused_before_data_are_read(granted) -> None:
@@ -96,3 +108,8 @@ def test_against_a_grant_of_5_the_third_is_refused_before_data_are_read(granted)
             job = sums["charged"] // 2
             assert sums["charged"] + job > sums["bound"], order
         assert grant["epsilon_spent"] <= 5.0
+        report = of_dataset(folder, site)
+        assert [run.grant for run in report.runs] == [1, 1, 0]
+        (refused,) = wording.refused(report)
+        assert wording.state(refused) == "refused (budget), charged nothing"
+        assert report.grants[0].epsilon_spent == grant["epsilon_spent"]

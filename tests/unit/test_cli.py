@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -30,6 +31,7 @@ COMMANDS = [
     ("predict",),
     ("export",),
     ("report", "show"),
+    ("report", "dataset"),
     ("report", "bundle"),
     ("report", "schema"),
     ("report", "verify"),
@@ -44,6 +46,7 @@ COMMANDS = [
     ("ledger", "export"),
     ("ledger", "afford"),
     ("demo", "federation"),
+    ("demo", "aggregation"),
     ("bench", "aggregation"),
     ("bench", "round"),
     ("bench", "training"),
@@ -101,6 +104,58 @@ def test_every_command_has_help_with_an_example(command: tuple[str, ...]) -> Non
     assert result.exit_code == 0
     text = " ".join(result.output.split())
     assert f"Example: fmfl-secure {' '.join(command)} " in text
+
+
+def find(command: tuple[str, ...]):
+    """A command's object, by its words."""
+    found = typer.main.get_command(cli.app)
+    for name in command:
+        found = found.commands[name]
+    return found
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_example_can_be_typed(command: tuple[str, ...]) -> None:
+    """It is the command's own, and its arguments and options are ones that the command takes."""
+    example = " ".join(find(command).help.partition("Example: ")[2].split("\n\n")[0].split())
+    words = shlex.split(example)
+    assert words[: len(command) + 1] == ["fmfl-secure", *command]
+    with find(command).make_context(command[-1], words[len(command) + 1 :]) as context:
+        assert context.params.keys() >= {one.name for one in find(command).params if one.required}
+
+
+def test_an_example_that_cannot_be_typed_would_be_seen() -> None:
+    for words in (["--no-such-option"], [], ["a", "b"]):
+        with pytest.raises(Exception, match=r"No such option|Missing parameter|unexpected extra"):
+            find(("report", "show")).make_context("show", words)
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("fmfl-secure le", {"ledger"}),
+        ("fmfl-secure demo ", {"federation", "aggregation"}),
+        ("fmfl-secure report dataset --an", {"--anchor"}),
+    ],
+)
+def test_a_shell_completes_commands_and_options(typed: str, offered: set[str]) -> None:
+    """What the script of `--install-completion` asks the program, and what it answers."""
+    words = typed.split()
+    place = len(words) if typed.endswith(" ") else len(words) - 1
+    asked = {
+        "_FMFL_SECURE_COMPLETE": "complete_bash",
+        "COMP_WORDS": typed,
+        "COMP_CWORD": str(place),
+    }
+    answer = CliRunner().invoke(cli.app, [], prog_name="fmfl-secure", env=asked)
+    assert set(answer.output.split()) == offered
+
+
+def test_the_completion_script_is_of_this_program() -> None:
+    for shell in ("bash", "zsh", "fish"):
+        asked = {"_FMFL_SECURE_COMPLETE": f"source_{shell}"}
+        shown = CliRunner().invoke(cli.app, [], prog_name="fmfl-secure", env=asked)
+        assert f"_FMFL_SECURE_COMPLETE=complete_{shell}" in shown.output
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

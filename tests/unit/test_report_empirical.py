@@ -6,7 +6,8 @@ import re
 
 import msgspec
 import pytest
-from test_report_page import Page, page_of
+from html_page import Page
+from test_report_page import page_of
 from test_report_records import an_audit, audited, finished, refuted, without_privacy
 
 from fmfl_secure.report import empirical, render_html

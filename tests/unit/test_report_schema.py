@@ -22,14 +22,22 @@ from typer.testing import CliRunner
 
 from fmfl_secure.cli import app
 from fmfl_secure.record import encode_record
-from fmfl_secure.report.schema import report_schema, schema_text
+from fmfl_secure.report.schema import dataset_schema, report_schema, schema_text
 
-PUBLISHED = Path(__file__).parents[2] / "docs" / "report.schema.json"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
-def test_what_is_published_is_what_the_code_writes() -> None:
-    assert PUBLISHED.read_text(encoding="utf-8") == schema_text()
-    assert CliRunner().invoke(app, ["report", "schema"]).output == schema_text()
+@pytest.mark.parametrize(
+    ("file", "schema", "option"),
+    [
+        ("report.schema.json", report_schema, []),
+        ("dataset.schema.json", dataset_schema, ["--dataset"]),
+    ],
+)
+def test_what_is_published_is_what_the_code_writes(file, schema, option) -> None:
+    text = schema_text(schema())
+    assert (DOCS / file).read_text(encoding="utf-8") == text
+    assert CliRunner().invoke(app, ["report", "schema", *option]).output == text
 
 
 @pytest.mark.parametrize(
@@ -73,7 +81,8 @@ def test_what_is_not_a_report_is_refused(damage) -> None:
     assert not jsonschema_rs.validator_for(report_schema()).is_valid(data)
 
 
-def test_every_field_says_what_it_means() -> None:
-    for name, definition in report_schema()["$defs"].items():
+@pytest.mark.parametrize("schema", [report_schema, dataset_schema])
+def test_every_field_says_what_it_means(schema) -> None:
+    for name, definition in schema()["$defs"].items():
         for field, schema in definition["properties"].items():
             assert schema.get("description"), f"{name}.{field}"

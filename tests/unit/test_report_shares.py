@@ -6,7 +6,8 @@ import re
 
 import msgspec
 import pytest
-from test_report_page import Page, page_of, text_of
+from html_page import Page
+from test_report_page import page_of, text_of
 from test_report_records import SITES, a_mechanism, a_site, a_statement, distributed_noise, finished
 
 from fmfl_secure.report import protection, shares, wording
