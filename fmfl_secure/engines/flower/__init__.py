@@ -4,5 +4,5 @@ Coordinator and aggregator run in the ServerApp, every other party in a process 
 its SuperNode. What they say is signed end to end; Flower sees bytes. None of Flower's strategies,
 differential privacy or secure aggregation is used.
 
-Only `apps`, `records` and `simulation` import Flower.
+Only `courier`, `grid`, `records` and `simulation` import Flower.
 """

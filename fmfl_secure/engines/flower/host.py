@@ -13,15 +13,10 @@ import fcntl
 import logging
 import os
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Final
 
-import httpx
 import typer
 import uvicorn
 from starlette.applications import Starlette
@@ -29,15 +24,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from fmfl_secure.engines.flower.errors import CourierRefused, FlowerError
+from fmfl_secure.engines.flower.errors import FlowerError
 from fmfl_secure.engines.flower.parties import Parties
 from fmfl_secure.errors import KNOWN_ERRORS
 from fmfl_secure.refusal_codes import leaving_code
 
 _LOG = logging.getLogger("fmfl_secure.engines.flower.host")
-SOCKET: Final = "flower.sock"  # in a kit, unless another place is named
 IDLE_S: Final = 3600.0
-_START_S: Final = 120.0
 _TICK_S: Final = 1.0
 _MAX_PATH: Final = 100  # bytes of a Unix socket's path
 
@@ -68,12 +61,15 @@ class Host:
                 f"{path} is too long for a socket", hint="Name a shorter one with --socket."
             )
         # Two processes for one party would each hold one half of its attempts.
-        self._lock = path.with_name(path.name + ".lock").open("w")
+        self._lock = path.with_name(path.name + ".lock").open("a+")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._lock.close()
             raise FlowerError(f"another process serves {path}") from None
+        self._lock.truncate(0)
+        self._lock.write(f"{os.getpid()}\n")
+        self._lock.flush()
         path.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX)
         before = os.umask(0o117 if group else 0o177)
@@ -117,93 +113,11 @@ class Host:
         try:
             return 200, self._parties.answer(name, frame)
         except KNOWN_ERRORS as error:
-            _LOG.error("%s", error)  # noqa: TRY400 - expected of strangers' bytes
+            _LOG.error("%s", error)
             return 422, leaving_code(error).encode()
-        except Exception:
+        except Exception:  # noqa: BLE001 - the one place where all of them end
             _LOG.exception("an order failed")
             return 500, b"failed"
-
-
-def ask(path: Path, party: str, frame: bytes, *, timeout_s: float | None = None) -> bytes:
-    """Hand an order to the host behind a socket.
-
-    Args:
-        path: The socket's.
-        party: Whom the node stands for; empty for the only one there.
-        frame: The order.
-        timeout_s: For the whole answer; training takes its time.
-
-    Returns:
-        The answer's frame.
-
-    Raises:
-        CourierRefused: The order is not taken.
-        FlowerError: Nobody answers there.
-    """
-    transport = httpx.HTTPTransport(uds=str(path), verify=False)  # noqa: S501 - no TLS in here
-    try:
-        with httpx.Client(transport=transport, timeout=timeout_s, trust_env=False) as client:
-            response = client.post(f"http://host/-{party}", content=frame)
-    except httpx.TransportError as error:
-        raise FlowerError(f"nobody answers at {path}") from error
-    if response.status_code != 200:
-        raise CourierRefused("the order is not taken")
-    return response.content
-
-
-def answers(path: Path) -> bool:
-    """Whether a host listens behind a socket."""
-    with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
-        probe.connect(str(path))
-        return True
-    return False
-
-
-def ensure(kit: Path, path: Path) -> None:
-    """Start the host of a kit unless it runs; it outlives this process.
-
-    Raises:
-        FlowerError: It does not come up.
-    """
-    if answers(path):
-        return
-    with (kit / "flower.log").open("ab") as log:
-        process = start(kit, path, log=log.fileno())
-    # Another courier may have started one in the meantime: then ours ends, and that one answers.
-    wait_for(path, lambda: process.poll() in {None, 1})
-
-
-def start(
-    folder: Path, path: Path, *options: str, log: int = subprocess.DEVNULL
-) -> subprocess.Popen[bytes]:
-    """Start a host in a session of its own."""
-    command = [sys.executable, "-m", "fmfl_secure.engines.flower.host", str(folder), str(path)]
-    return subprocess.Popen(  # noqa: S603 - this interpreter, this module
-        [*command, *options],
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-    )
-
-
-def wait_for(path: Path, hopeful: Callable[[], bool]) -> None:
-    """Wait until a host answers.
-
-    Args:
-        path: Its socket.
-        hopeful: Whether it still may.
-
-    Raises:
-        FlowerError: It never does.
-    """
-    deadline = time.monotonic() + _START_S
-    while not answers(path):
-        if time.monotonic() > deadline or not hopeful():
-            raise FlowerError(
-                f"the process behind {path} does not come up", hint="Its log says why."
-            )
-        time.sleep(0.1)
 
 
 def main(

@@ -79,7 +79,7 @@ class FlowerParty:
         _LOG.info("%s: %s", name, order.step, extra=place)
         try:
             self._agent.do(work)
-        except Exception:
+        except Exception:  # noqa: BLE001 - the one place where all of them end
             # Its text may quote what no other party may see: a code goes, the rest stays here.
             _LOG.exception("%s: %s", name, order.step, extra=place)
             in_attempt = order.attempt > 0

@@ -10,8 +10,7 @@ from typing import Final
 
 from flwr.app import Array, ArrayRecord, RecordDict
 
-from fmfl_secure.engines.flower.errors import CourierRefused
-from fmfl_secure.engines.flower.wire import cut, join
+from fmfl_secure.engines.flower.chunks import cut, join
 
 _RECORD: Final = "frame"
 _REFUSED: Final = "refused"
@@ -32,13 +31,9 @@ def refusal() -> RecordDict:
     return RecordDict({_REFUSED: ArrayRecord()})
 
 
-def unpack(content: RecordDict) -> bytes:
-    """The frame of a message.
-
-    Raises:
-        CourierRefused: It carries none.
-    """
+def unpack(content: RecordDict) -> bytes | None:
+    """The frame of a message; None if it carries none."""
     record = content.array_records.get(_RECORD)
     if record is None or any(array.stype != _KIND for array in record.values()):
-        raise CourierRefused("a message carries no frame")
+        return None
     return join([record[name].data for name in sorted(record)])

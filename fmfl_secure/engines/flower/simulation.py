@@ -21,9 +21,12 @@ from flwr.simulation import run_simulation
 
 from fmfl_secure.config import load_federation
 from fmfl_secure.engines.base import Observer
-from fmfl_secure.engines.flower import host
-from fmfl_secure.engines.flower.apps import Address, GridPost, client_app, server_app
+from fmfl_secure.engines.flower import door
 from fmfl_secure.engines.flower.carrier import Carrier
+from fmfl_secure.engines.flower.courier import Address, client_app
+from fmfl_secure.engines.flower.deployment import OFFLINE
+from fmfl_secure.engines.flower.errors import FlowerError
+from fmfl_secure.engines.flower.grid import GridPost, server_app
 from fmfl_secure.engines.flower.parties import narrowed, party_names
 from fmfl_secure.engines.flower.watching import Watching
 from fmfl_secure.errors import RunError
@@ -54,7 +57,7 @@ class Running(Protocol):
 
 
 class Starter(Protocol):
-    """Starts a host; `host.start` does."""
+    """Starts a host; `door.start` does."""
 
     def __call__(self, folder: Path, path: Path, *options: str) -> Running:
         """Start the host of a folder at a socket."""
@@ -88,7 +91,7 @@ class Simulation:
         sites: int = 0,
         workers: int = 0,
         simulate: bool = False,
-        start: Starter = host.start,
+        start: Starter = door.start,
     ) -> None:
         self._folder = federation.parent.resolve()
         self._sites = sites
@@ -167,7 +170,7 @@ class Simulation:
         running = [self._start(self._folder, path, *options) for path in sockets]
         try:
             for path, process in zip(sockets, running, strict=True):
-                host.wait_for(path, lambda process=process: process.poll() is None)
+                _wait_for(path, process)
             yield sockets
         finally:
             for process in running:
@@ -175,6 +178,13 @@ class Simulation:
             for process in running:
                 process.wait(_END_S)
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_for(path: Path, process: Running) -> None:
+    try:
+        door.wait_for(path, lambda: process.poll() is None)
+    except OSError as error:
+        raise FlowerError(str(error), hint="Try fmfl-secure flower-host on the folder.") from error
 
 
 def _couriers(sockets: list[Path], parties: list[str]) -> ClientApp:
@@ -188,15 +198,9 @@ def _couriers(sockets: list[Path], parties: list[str]) -> ClientApp:
 @contextmanager
 def _quiet_flower() -> Iterator[None]:
     """Flower with a home of its own for the time of a run, and no words to anybody outside."""
-    settings = {
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
     with tempfile.TemporaryDirectory(prefix="fmfl-flwr-") as home:
-        before = {name: os.environ.get(name) for name in (*settings, "FLWR_HOME")}
-        os.environ.update(settings, FLWR_HOME=home)
+        before = {name: os.environ.get(name) for name in (*OFFLINE, "FLWR_HOME")}
+        os.environ.update(OFFLINE, FLWR_HOME=home)
         try:
             yield
         finally:

@@ -6,13 +6,13 @@ who speaks. Here whoever runs the SuperLink could say anything, so an order carr
 coordinator's signature, an answer the party's, and an answer is to one order only.
 
 A frame is MessagePack: the head, its Ed25519 signature, and the bytes that the head names by
-SHA-256. Frames are cut into chunks, since Flower's records are made for tensors of moderate size.
+SHA-256.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
@@ -23,7 +23,6 @@ from fmfl_secure.record import SiteStatement
 from fmfl_secure.service.client import DocumentRef
 from fmfl_secure.service.heads import Told
 
-CHUNK_BYTES: Final = 8 << 20  # below the 10 MiB at which Flower would cut an array again
 HELLO: Final = "hello"  # the step by which a node is asked who it is; all others are `board.Step`
 _DOMAIN: Final = b"fmfl-secure/engines/flower/v1/"
 
@@ -208,16 +207,6 @@ def claimed_party(frame: bytes) -> str:
 def reference(data: bytes) -> DocumentRef:
     """How a head names a document."""
     return DocumentRef(hashlib.sha256(data).hexdigest(), len(data))
-
-
-def cut(frame: bytes, size: int = CHUNK_BYTES) -> list[bytes]:
-    """Cut a frame into chunks of at most so many bytes; at least one."""
-    return [frame[start : start + size] for start in range(0, max(1, len(frame)), size)]
-
-
-def join(chunks: Sequence[bytes]) -> bytes:
-    """The frame that was cut."""
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _signed(kind: type[Any], raw: bytes) -> bytes:

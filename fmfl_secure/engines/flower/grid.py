@@ -1,7 +1,4 @@
-"""Flower's two apps: the ClientApp is a courier to a party's process, the ServerApp carries the run.
-
-They are made here, in the installed package; the bundle that Flower sends around only names them.
-"""
+"""The ServerApp: coordinator and aggregator, with Flower's grid between them and the parties."""
 
 from __future__ import annotations
 
@@ -10,62 +7,15 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from flwr.app import Context, Message
-from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from fmfl_secure.config import load_federation
-from fmfl_secure.engines.flower import host
 from fmfl_secure.engines.flower.carrier import Carrier
-from fmfl_secure.engines.flower.errors import FlowerError
-from fmfl_secure.engines.flower.records import pack, refusal, unpack
+from fmfl_secure.engines.flower.records import pack, unpack
 from fmfl_secure.service.assembly import ServerSide
 from fmfl_secure.service.settings import ServerSettings, load_settings
 
-_LOG = logging.getLogger("fmfl_secure.engines.flower.apps")
-
-# A node's party: its socket, its name there, and the kit to start its host from, if it is ours.
-Address = tuple[Path, str, Path | None]
-
-
-def client_app(address: Callable[[Context], Address]) -> ClientApp:
-    """A courier.
-
-    Args:
-        address: Where a node's party is.
-    """
-    app = ClientApp()
-
-    @app.query()
-    def carry(message: Message, context: Context) -> Message:
-        # Flower sends the text of an exception to the SuperLink, so none gets out of here.
-        try:
-            path, party, kit = address(context)
-            if kit is not None:
-                host.ensure(kit, path)
-            content = pack(host.ask(path, party, unpack(message.content)))
-        except Exception:
-            _LOG.exception("an order did not reach its party")
-            content = refusal()
-        return Message(content, reply_to=message)
-
-    return app
-
-
-def node_address(context: Context) -> Address:
-    """A SuperNode's party, from its node configuration: `kit`, or `socket` of a running host.
-
-    Raises:
-        FlowerError: It names neither.
-    """
-    kit, path = (context.node_config.get(key) for key in ("kit", "socket"))
-    if path:
-        return Path(str(path)), "", None
-    if kit:
-        return Path(str(kit)) / host.SOCKET, "", Path(str(kit))
-    raise FlowerError(
-        "this SuperNode names neither a kit nor a socket",
-        hint="flower-supernode --node-config 'kit=\"/path/of/kit\"'",
-    )
+_LOG = logging.getLogger("fmfl_secure.engines.flower.grid")
 
 
 class GridPost:
@@ -90,14 +40,9 @@ class GridPost:
     def replies(self, ids: Collection[str]) -> Iterable[tuple[str, bytes | None]]:
         """See `Post`. An error names the message it replies to and, at times, no node."""
         for message in self._grid.pull_messages(ids):
-            frame = None
+            frame = None if message.has_error() else unpack(message.content)
             if message.has_error():
                 _LOG.warning("error %s in place of a reply", message.error.code)
-            else:
-                try:
-                    frame = unpack(message.content)
-                except FlowerError as error:
-                    _LOG.warning("%s", error)
             yield message.metadata.reply_to_message_id, frame
 
 
@@ -126,11 +71,6 @@ def server_app(main: Callable[[Grid, Context], None]) -> ServerApp:
     app = ServerApp()
     app.main()(main)
     return app
-
-
-def bundled_client() -> ClientApp:
-    """The bundle's ClientApp."""
-    return client_app(node_address)
 
 
 def bundled_server() -> ServerApp:
