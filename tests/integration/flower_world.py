@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -36,6 +37,7 @@ class FlowerWorld:
             "PATH": f"{_BIN}{os.pathsep}{os.environ['PATH']}",
             "OMP_NUM_THREADS": "1",
         }  # fmt: skip
+        self.closing = threading.Event()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start_superlink(self) -> None:
@@ -86,6 +88,20 @@ class FlowerWorld:
             *("--node-config", config),
         )
 
+    def restart_when_killed(self, name: str, config: str) -> None:
+        """Start a SuperNode again once it was killed and the SuperLink has seen it go."""
+
+        def restart() -> None:
+            self.processes[name].wait()
+            if self.closing.is_set():
+                return
+            while "offline" not in self.flwr("supernode", "list", "here").stdout.lower():
+                if self.closing.wait(2.0):
+                    return
+            self.start_supernode(name, config)
+
+        threading.Thread(target=restart, daemon=True).start()
+
     def flwr(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [_BIN / "flwr", *arguments], env=self.env, capture_output=True, text=True, check=False
@@ -107,6 +123,7 @@ class FlowerWorld:
         self.processes[name].wait()
 
     def close(self) -> None:
+        self.closing.set()
         for process in self.processes.values():
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)

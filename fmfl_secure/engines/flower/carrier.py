@@ -47,6 +47,7 @@ from fmfl_secure.service.store import MessageKey
 _LOG = logging.getLogger("fmfl_secure.engines.flower.carrier")
 _NODES_S: Final = 1.0  # how often nodes are looked for
 _AGAIN_S: Final = 2.0  # before an order that did not arrive is sent again
+_OVERDUE_S: Final = 900.0  # an order without an answer is sent again; done twice, it does no harm
 _ORDERS_AT_ONCE: Final = 64
 _BYTES_AT_ONCE: Final = 256 << 20
 _WITH_HEADS: Final = frozenset({Step.JOIN, Step.READY, Step.VERIFY, Step.END})
@@ -78,6 +79,7 @@ class _Out:
     task: Task
     digest: str
     size: int
+    at: float  # seconds of the monotonic clock
 
 
 class Carrier:
@@ -168,6 +170,10 @@ class Carrier:
             else:
                 _LOG.warning("%s is no longer connected", party)
                 del self._nodes[party]
+                self._side.board.lost(party)
+        for message, out in list(self._out.items()):
+            if out.node not in self._online:
+                del self._out[message]
         for node in self._online - self._known:
             if self._room():
                 self._known.add(node)
@@ -176,23 +182,26 @@ class Carrier:
     # Out.
 
     def _send_tasks(self) -> bool:
-        sent, busy = False, {out.party for out in self._out.values()}
-        now = time.monotonic()
+        sent, now = False, time.monotonic()
         for party, role in self._parties():
-            if party in busy or now < self._again.get(party, 0.0):
-                continue
             number, task = self._side.board.task(party)
-            if task.step == Step.WAIT or number == self._done.get(party):
-                continue
             node = self._nodes.get(party)
-            if node is None:
-                self._lost(party, role, number, task)
+            if node is None or task.step == Step.WAIT or number == self._done.get(party):
+                continue
+            if now < self._again.get(party, 0.0) or self._is_under_way(party, number, now):
                 continue
             if not self._room():
                 break
             self._send(party, role, node, number, task)
             sent = True
         return sent
+
+    def _is_under_way(self, party: str, number: int, now: float) -> bool:
+        """Whether this very task is with the party, and not for too long to have arrived."""
+        return any(
+            out.party == party and out.number == number and now - out.at < _OVERDUE_S
+            for out in self._out.values()
+        )
 
     def _parties(self) -> Iterator[tuple[str, str]]:
         members = self._side.members()
@@ -223,7 +232,7 @@ class Carrier:
             lists=[base64.b64encode(each).decode("ascii") for each in lists[1:]],
         )
         if not self._post_order(node, order, party, number, task, documents.values()):
-            self._lost(party, role, number, task)
+            self._lost(party, task)
 
     def _order(self, step: str, *, party: str = "", **fields: object) -> Order:
         self._sequence = max(self._sequence + 1, time.time_ns())
@@ -249,7 +258,9 @@ class Carrier:
         if message is None:
             return False
         _, opened = open_frame(frame, Order, self._side.identity.public)
-        self._out[message] = _Out(node, party, number, task, opened.digest, len(frame))
+        self._out[message] = _Out(
+            node, party, number, task, opened.digest, len(frame), time.monotonic()
+        )
         return True
 
     def _room(self) -> bool:
@@ -275,7 +286,7 @@ class Carrier:
             except CourierRefused as error:
                 _LOG.warning("node %s, %s: %s", out.node, out.party or "a greeting", error)
                 if out.party:
-                    self._lost(out.party, self._role(out.party), out.number, out.task)
+                    self._lost(out.party, out.task)
                 else:
                     self._known.discard(out.node)
         return came
@@ -297,7 +308,7 @@ class Carrier:
         answer, opened = open_frame(frame, Answer, self._identity(out.party))
         if answer.order != out.digest or answer.party != out.party:
             raise CourierRefused("an answer to another order")
-        self._done[out.party] = out.number
+        self._done[out.party] = max(out.number, self._done.get(out.party, 0))
         self._side.board.heard(out.party)
         for word in answer.words:
             try:
@@ -342,16 +353,15 @@ class Carrier:
                 data=data[start : start + step],
             )
 
-    def _lost(self, party: str, role: str, number: int, task: Task) -> None:
-        """An order does not arrive.
+    def _lost(self, party: str, task: Task) -> None:
+        """An order, or the answer to it, did not arrive.
 
-        A site is left out of the attempt, which its secrets may have gone with; decryptor and
-        custodians, without whom no attempt opens, are asked again when they are back.
+        A site is left out of the attempt; decryptor and custodians, without whom none opens, are
+        asked again. Until its node shows itself the next attempt does not count on the party.
         """
         self._again[party] = time.monotonic() + _AGAIN_S
-        if role == SITE and task.attempt:
-            self._done[party] = number
-            self._fail(party, task, "unavailable")
+        self._side.board.lost(party)
+        self._fail(party, task, "unavailable")
 
     def _fail(self, party: str, task: Task, code: str) -> None:
         if self._role(party) != SITE or not task.attempt:

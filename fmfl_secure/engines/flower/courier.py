@@ -24,9 +24,7 @@ def client_app(address: Callable[[Context], Address]) -> ClientApp:
     Args:
         address: Where a node's party is.
     """
-    app = ClientApp()
 
-    @app.query()
     def carry(message: Message, context: Context) -> Message:
         # Flower sends the text of an exception to the SuperLink, so none gets out of here.
         try:
@@ -40,6 +38,8 @@ def client_app(address: Callable[[Context], Address]) -> ClientApp:
             content = refusal()
         return Message(content, reply_to=message)
 
+    app = ClientApp()
+    app.query()(carry)
     return app
 
 

@@ -63,7 +63,7 @@ def run(kit: Path, output: Path, *, resume: bool, connection: str) -> RunRecord:
     _wait(number, output, connection)
     record = write_results(output)
     if record.status == "stopped":
-        raise RunError(record.reason)
+        raise RunError(record.stop_reason)
     return record
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -27,6 +28,11 @@ from fmfl_secure.service.decryptor_agent import DecryptorAgent
 from fmfl_secure.service.simulate import SimulatedSite
 from fmfl_secure.service.site_agent import Participant, SiteAgent
 from fmfl_secure.workspace import DECRYPTOR, Workspace
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from fmfl_secure.tasks import Task
 
 
 def narrowed(config: FederationConfig, sites: int) -> FederationConfig:
@@ -162,14 +168,15 @@ class Parties:
 
 
 class _Models:
-    """One model for all sites of a folder: each uses it while one of its methods runs."""
+    """One model for all sites of a folder: each uses it while one of its methods runs.
+
+    PyTorch comes with the first site: decryptor and custodians do without.
+    """
 
     def __init__(self, config: FederationConfig, folder: Path) -> None:
-        # With PyTorch, which decryptor and custodians do without.
         self._config = config
         self._folder = folder
-        self._task = None
-        self._initial = b""
+        self._learning: tuple[Task, nn.Module, bytes] | None = None
 
     def site(self, name: str, folder: Path, run: str) -> Participant:
         """A site in one run."""
@@ -186,17 +193,18 @@ class _Models:
         if entry is None:
             raise ConfigError(f"{name} is not among the sites of federation.toml")
         require_data(folder)
-        if self._task is None:
-            self._task = build_task(self._config, relative_to=self._folder)
-            self._model = self._task.build_model(seed=self._config.federation.seed)
-            self._initial = adapter_bytes(self._model)
+        if self._learning is None:
+            task = build_task(self._config, relative_to=self._folder)
+            model = task.build_model(seed=self._config.federation.seed)
+            self._learning = task, model, adapter_bytes(model)
+        task, model, initial = self._learning
         # Each run starts from the adapter that the settings' seed gives; a site looks at it once.
-        set_adapter_tensors(self._model, load_adapter_bytes(self._initial))
+        set_adapter_tensors(model, load_adapter_bytes(initial))
         return Site(
             folder,
             run=run,
             entry=entry,
             config=self._config,
-            task=self._task,
-            model=self._model,
+            task=task,
+            model=model,
         )

@@ -147,7 +147,7 @@ class Simulation:
         self._watching.look()
         record = write_results(self._output)
         if record.status == "stopped":
-            raise RunError(record.reason)
+            raise RunError(record.stop_reason)
         return record
 
     def _carry(self, grid: Grid, _: Context) -> None:
