@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -260,26 +259,3 @@ def run(
     say(f"report   {output / 'report.html'}")
     for name, value in (record.rounds[-1].metrics if record.rounds else {}).items():
         say(f"{name:<8} {value:.4f}")
-
-
-@app.command("flower-host")
-def flower_host(
-    folder: Annotated[Path, typer.Argument(metavar="KIT", help="A party's kit.")],
-    socket: Annotated[
-        Path | None, typer.Option(help="Socket for the SuperNode; default: in the kit.")
-    ] = None,
-    group: Annotated[
-        bool, typer.Option("--group", help="Let the group of the socket's folder connect.")
-    ] = False,
-) -> None:
-    """Be a party behind a SuperNode, as another user than the SuperNode's. Listens to no network.
-
-    Example: fmfl-secure flower-host pilot/kits/site-1 --socket /run/fmfl/site-1.sock --group
-    """
-    from fmfl_secure.engines.flower.extra import needs_flower_extra
-
-    needs_flower_extra()
-    from fmfl_secure.engines.flower.door import SOCKET
-    from fmfl_secure.engines.flower.host import main
-
-    main(folder, socket or folder / SOCKET, group=group, idle_s=math.inf)

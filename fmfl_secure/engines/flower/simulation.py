@@ -184,7 +184,7 @@ def _wait_for(path: Path, process: Running) -> None:
     try:
         door.wait_for(path, lambda: process.poll() is None)
     except OSError as error:
-        raise FlowerError(str(error), hint="Try fmfl-secure flower-host on the folder.") from error
+        raise FlowerError(str(error), hint="Try fmfl-secure flower host on the folder.") from error
 
 
 def _couriers(sockets: list[Path], parties: list[str]) -> ClientApp:
