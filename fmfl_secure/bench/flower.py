@@ -20,7 +20,15 @@ import numpy as np
 from aggregation import Identity
 from fmfl_secure.engines.base import Silent
 from fmfl_secure.record import RoundRecord
-from fmfl_secure.workspace import ROLES, Members, Workspace, initialise
+from fmfl_secure.workspace import (
+    AGGREGATOR,
+    COORDINATOR,
+    DECRYPTOR,
+    ROLES,
+    Members,
+    Workspace,
+    initialise,
+)
 
 _ROWS: Final = 40
 _WIDTH: Final = 16
@@ -156,7 +164,10 @@ def _write_keys(workspace: Workspace, names: list[str]) -> None:
         identity.save(folder / "identity.pem")
         public[name] = identity.public
     members = Members(
-        **{role: public[role] for role in ROLES}, sites={name: public[name] for name in names}
+        coordinator=public[COORDINATOR],
+        aggregator=public[AGGREGATOR],
+        decryptor=public[DECRYPTOR],
+        sites={name: public[name] for name in names},
     )
     for folder in (workspace.folder, *(folders[name] for name in names)):
         (folder / "members.json").write_bytes(members.encode())

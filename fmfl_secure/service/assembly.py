@@ -44,6 +44,7 @@ class ServerSide:
         self, folder: Path, output: Path, *, config: FederationConfig, settings: ServerSettings
     ) -> None:
         self._folder = folder
+        self.output = output
         self.config = config
         self.settings = settings
         self.membership = MembershipFolder(folder)

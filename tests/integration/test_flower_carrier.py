@@ -16,6 +16,7 @@ from fmfl_secure.engines.flower.carrier import Carrier
 from fmfl_secure.engines.flower.line import OrderLine
 from fmfl_secure.engines.flower.party import FlowerParty
 from fmfl_secure.engines.flower.wire import Answer, Failed, Order, Refused, open_frame, seal
+from fmfl_secure.errors import RunError
 from fmfl_secure.membership import MembershipFolder
 from fmfl_secure.service.decryptor_agent import DecryptorAgent
 from fmfl_secure.service.heads import KeptHeads
@@ -39,6 +40,7 @@ class Side:
         )
         self.membership = MembershipFolder(world.folder)
         self.run = world.run
+        self.output = world.folder / "run"
 
     def members(self):
         return self.world.members
@@ -250,3 +252,14 @@ def test_another_version_takes_no_part(post: MemoryPost, monkeypatch: pytest.Mon
     (record,) = carried(post)
     assert record.cohort == ("site-1", "site-2", "site-3")
     assert ("site-4", "join") not in post.steps
+
+
+def test_a_run_is_carried_by_one_process_at_a_time(post: MemoryPost) -> None:
+    import fcntl
+
+    side = Side(post.world)
+    with (side.output / "carrier.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(RunError, match="another process"):
+            Carrier(side, post, pause_s=0.01).run()  # type: ignore[arg-type]
+    assert post.steps == []

@@ -8,11 +8,14 @@ each party, and what a party answers is verified and handed on.
 from __future__ import annotations
 
 import base64
+import fcntl
 import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Protocol
 
 from aggregation import PublicIdentity
@@ -37,6 +40,7 @@ from fmfl_secure.engines.flower.wire import (
     reference,
     seal,
 )
+from fmfl_secure.errors import RunError
 from fmfl_secure.service.assembly import ServerSide
 from fmfl_secure.service.board import Document, Step, Task
 from fmfl_secure.service.certificates import CUSTODIAN, DECRYPTOR, SITE
@@ -121,9 +125,16 @@ class Carrier:
 
         Raises:
             Stopping: It was asked to stop; it goes on when it is started again.
-            FmflError, PrivacyError, AggregationError: The run cannot go on.
+            FmflError, PrivacyError, AggregationError: The run cannot go on, or another process
+                carries it.
         """
         driver = threading.Thread(target=self._drive, name="run")
+        with _alone(self._side.output):
+            self._carry(driver)
+        if self._failure is not None:
+            raise self._failure
+
+    def _carry(self, driver: threading.Thread) -> None:
         driver.start()
         try:
             while driver.is_alive():
@@ -135,8 +146,6 @@ class Carrier:
                 self._side.stop()
             driver.join()
             self._side.store.close()
-        if self._failure is not None:
-            raise self._failure
 
     def stop(self) -> None:
         """Stop where it is. Safe from any thread."""
@@ -380,3 +389,17 @@ class Carrier:
         if name not in known:
             raise CourierRefused("no member of this federation")
         return known[name]
+
+
+@contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Carry a run in one process only: a ServerApp may outlive the command that submitted it."""
+    with (output / "carrier.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunError(
+                f"another process carries the run in {output}",
+                hint="End its Flower run first: flwr list, flwr stop.",
+            ) from None
+        yield

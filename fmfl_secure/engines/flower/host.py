@@ -56,6 +56,7 @@ class Host:
         self._idle_s = idle_s
         self._heard = time.monotonic()
         self._doing = asyncio.Lock()
+        self._server: uvicorn.Server | None = None
         if len(os.fsencode(path)) > _MAX_PATH:
             raise FlowerError(
                 f"{path} is too long for a socket", hint="Name a shorter one with --socket."
@@ -82,24 +83,33 @@ class Host:
         """Serve. Ends on SIGTERM and SIGINT, too."""
         app = Starlette(routes=[Route("/{party}", self._take, methods=["POST"])])
         config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off")
-        server = uvicorn.Server(config)
+        self._server = uvicorn.Server(config)
         try:
-            asyncio.run(self._run(server))
+            asyncio.run(self._run(self._server))
         finally:
-            self._path.unlink(missing_ok=True)
-            self._socket.close()
-            self._lock.close()
+            self.close()
+
+    def stop(self) -> None:
+        """Stop after what is under way. Safe from any thread."""
+        if self._server is not None:
+            self._server.should_exit = True
+
+    def close(self) -> None:
+        """Release the socket."""
+        self._path.unlink(missing_ok=True)
+        self._socket.close()
+        self._lock.close()
 
     async def _run(self, server: uvicorn.Server) -> None:
-        watch = asyncio.create_task(self._watch(server))
+        watch = asyncio.create_task(self._watch())
         await server.serve(sockets=[self._socket])
         watch.cancel()
 
-    async def _watch(self, server: uvicorn.Server) -> None:
+    async def _watch(self) -> None:
         while self._doing.locked() or time.monotonic() - self._heard < self._idle_s:
             await asyncio.sleep(_TICK_S)
         _LOG.info("nobody has asked for %.0f s", self._idle_s)
-        server.should_exit = True
+        self.stop()
 
     async def _take(self, request: Request) -> Response:
         frame = await request.body()
