@@ -63,7 +63,8 @@ def measure_flower(
         workers: Processes that the sites are spread over; 0 takes one a core.
 
     Returns:
-        Seconds and CPU seconds of a round, over all processes.
+        Seconds of a round, and CPU seconds of this process and of those it waited for: hosts
+        are among them, and of Ray what its own processes waited for.
     """
     with tempfile.TemporaryDirectory(prefix="fmfl-load-") as name:
         folder = Path(name)

@@ -35,6 +35,8 @@ def ask(path: Path, party: str, frame: bytes, *, timeout_s: float | None = None)
     Raises:
         OSError: Nobody answers there, or the order is not taken.
     """
+    if not answers(path):  # here, since the library below leaves a socket open where none listens
+        raise OSError(f"nobody answers at {path}")
     transport = httpx.HTTPTransport(uds=str(path), verify=False)
     try:
         with httpx.Client(transport=transport, timeout=timeout_s, trust_env=False) as client:
