@@ -61,7 +61,7 @@ $(FLOWER)/.installed: pyproject.toml constraints-flower.txt
 	touch $@
 
 test-flower: flower-setup
-	$(FLOWER)/bin/python -m pytest -m 'not gpu and not network' tests/integration/test_flower.py tests/unit/test_flower_wire.py tests/unit/test_flower_carrier.py
+	$(FLOWER)/bin/python -m pytest -m 'not gpu and not network' tests/integration/test_flower.py tests/integration/test_flower_carrier.py tests/integration/test_flower_host.py tests/unit/test_flower_wire.py
 
 clean:
 	rm -rf $(VENV) $(DOCS) $(FLOWER) demo build .pytest_cache .mypy_cache .ruff_cache .hypothesis
