@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: setup demo test test-slow check format docs docs-setup clean
+.PHONY: setup demo test test-slow check format docs docs-setup flower-setup test-flower clean
 
 setup: $(VENV)/.installed
 
@@ -49,5 +49,19 @@ docs: docs-setup
 	NO_MKDOCS_2_WARNING=true $(DOCS)/bin/mkdocs build --strict --quiet
 	@echo "build/site/index.html"
 
+# Flower pins what the core leaves open, so it has an environment of its own.
+FLOWER := .venv-flower
+
+flower-setup: $(FLOWER)/.installed
+
+$(FLOWER)/.installed: pyproject.toml constraints-flower.txt
+	$(PYTHON) -m venv $(FLOWER)
+	$(FLOWER)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-flower.txt torch
+	$(FLOWER)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-flower.txt -e '.[flower]' pytest hypothesis
+	touch $@
+
+test-flower: flower-setup
+	$(FLOWER)/bin/python -m pytest -m 'not gpu and not network' tests/integration/test_flower.py tests/integration/test_flower_carrier.py tests/integration/test_flower_host.py tests/unit/test_flower_wire.py
+
 clean:
-	rm -rf $(VENV) $(DOCS) demo build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DOCS) $(FLOWER) demo build .pytest_cache .mypy_cache .ruff_cache .hypothesis

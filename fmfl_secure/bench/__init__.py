@@ -119,6 +119,37 @@ def large(
     _show(result, as_json=as_json)
 
 
+@app.command()
+def flower(
+    sites: Annotated[int, typer.Option(help="Sites.", min=3, max=1000)] = 10,
+    rounds: Annotated[int, typer.Option(help="Rounds.", min=1)] = 3,
+    engine: Annotated[
+        Literal["flower-sim", "local"], typer.Option(help="Flower's simulation, or calls alone.")
+    ] = "flower-sim",
+    train: Annotated[
+        bool, typer.Option(help="Train a tiny model; or carry the aggregation alone.")
+    ] = True,
+    workers: Annotated[
+        int, typer.Option(help="Processes to spread sites over; 0: one a core.", min=0)
+    ] = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Rounds of a synthetic federation on Flower's simulation, or beside it on the local engine.
+
+    Example: fmfl-secure bench flower --sites 200 --rounds 3 --json
+    """
+    from fmfl_secure.bench.flower import measure_flower  # noqa: PLC0415 - loads PyTorch
+    from fmfl_secure.engines.flower.extra import needs_flower_extra  # noqa: PLC0415
+    from fmfl_secure.errors import ConfigError  # noqa: PLC0415
+
+    if engine == "flower-sim":
+        needs_flower_extra()
+    elif not train:
+        raise ConfigError("--no-train is for --engine flower-sim")
+    result = measure_flower(sites, rounds, engine=engine, train=train, workers=workers)
+    _show(result, as_json=as_json)
+
+
 def machine() -> dict[str, object]:
     """What the figures were measured on."""
     model = platform.processor() or platform.machine()

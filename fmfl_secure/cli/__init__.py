@@ -19,6 +19,7 @@ from fmfl_secure.cli import (
     doctor,
     dpia,
     federation,
+    flower,
     ledger,
     members,
     model,
@@ -43,6 +44,7 @@ app.add_typer(compare.app)
 app.add_typer(dpia.app)
 app.add_typer(service.app)
 app.add_typer(members.app)
+app.add_typer(flower.app, name="flower")
 app.add_typer(ledger.app, name="ledger")  # with `afford`, which adds itself to it
 app.add_typer(demo.app, name="demo")
 app.add_typer(bench_app, name="bench")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -193,26 +193,67 @@ def run(
     federation: FederationFile,
     output: Annotated[Path, typer.Option(help="Folder for the run.")],
     resume: Annotated[bool, typer.Option(help="Go on with the run in that folder.")] = False,
+    engine: Annotated[
+        Literal["local", "flower-sim", "flower"],
+        typer.Option(help="One process; Flower's simulation on Ray; or a SuperLink that runs."),
+    ] = "local",
+    sites: Annotated[
+        int, typer.Option(help="flower-sim: the first so many sites only; 0 takes all.", min=0)
+    ] = 0,
+    workers: Annotated[
+        int, typer.Option(help="flower-sim: processes to spread sites over; 0: one a core.", min=0)
+    ] = 0,
+    superlink: Annotated[
+        str, typer.Option(help="flower: the connection's name in Flower's config.toml.")
+    ] = "",
 ) -> None:
-    """Train: the main job. Writes the adapter, its metrics, a report and a transcript.
+    """Train: the main job. Writes the adapter, its metrics and a report.
 
+    With --engine flower, federation.toml is that of the server's kit, beside the SuperLink.
     Example: fmfl-secure run pilot/federation.toml --output pilot/run-1
     """
     from fmfl_secure.config import load_federation
-    from fmfl_secure.engines.local import LocalEngine
-    from fmfl_secure.errors import RunError
+    from fmfl_secure.errors import ConfigError, RunError
     from fmfl_secure.progress import TerminalProgress
 
+    if (sites or workers) and engine != "flower-sim":
+        raise ConfigError("--sites and --workers are for --engine flower-sim")
+    if bool(superlink) != (engine == "flower"):
+        raise ConfigError("--engine flower needs --superlink, and no other engine has one")
     config = load_federation(federation)
     with TerminalProgress(console, config) as progress:
-        engine = LocalEngine(federation, output, resume=resume, observer=progress)
         try:
-            record = engine.run()
+            if engine == "local":
+                from fmfl_secure.engines.local import LocalEngine
+
+                started = LocalEngine(federation, output, resume=resume, observer=progress)
+                record = started.run()
+            else:
+                from fmfl_secure.engines.flower.extra import needs_flower_extra
+
+                needs_flower_extra()
+                if engine == "flower":
+                    from fmfl_secure.engines.flower import deployment
+
+                    kit = federation.parent
+                    record = deployment.run(kit, output, resume=resume, connection=superlink)
+                else:
+                    from fmfl_secure.engines.flower.simulation import Simulation
+
+                    record = Simulation(
+                        federation,
+                        output,
+                        resume=resume,
+                        observer=progress,
+                        sites=sites,
+                        workers=workers,
+                    ).run()
         except BaseException as error:
             progress.__exit__(None, None, None)
-            say(f"what was spent is in {output / 'report.html'}")
-            if not isinstance(error, RunError):  # which ends a run for good
-                say(f"go on with: fmfl-secure run {federation} --output {output} --resume")
+            if (output / "state.sqlite").exists():
+                say(f"what was spent is in {output / 'report.html'}")
+                if not isinstance(error, RunError):  # which ends a run for good
+                    say(f"go on with: fmfl-secure run {federation} --output {output} --resume")
             raise
     say(f"adapter  {output / 'adapter'}")
     say(f"report   {output / 'report.html'}")

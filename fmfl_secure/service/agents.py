@@ -7,7 +7,7 @@ import threading
 from abc import ABC, abstractmethod
 
 from fmfl_secure.service.board import Step
-from fmfl_secure.service.client import Line, Work
+from fmfl_secure.service.client import PartyLine, Work
 from fmfl_secure.service.errors import Rejected, Unreachable
 
 _LOG = logging.getLogger("fmfl_secure.service.agents")
@@ -24,7 +24,7 @@ class Agent(ABC):
         once: End after one run.
     """
 
-    def __init__(self, line: Line, *, stopping: threading.Event, once: bool) -> None:
+    def __init__(self, line: PartyLine, *, stopping: threading.Event, once: bool) -> None:
         self.line = line
         self._stopping = stopping
         self._once = once

@@ -112,6 +112,22 @@ class ServerAttempt:
         """Names of the sites in the cohort; empty before it is fixed."""
         return self.cohort.names if self.cohort else ()
 
+    def exchanges_by_need(self) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+        """Whose exchange messages go to whom: a site takes what its neighbours sent, and no more.
+
+        Returns:
+            Pairs of sites and of whom those need messages. In a cohort of all pairs one pair,
+            since all then are given the same.
+        """
+        cohort = self._fixed()
+        graph, names = cohort.graph, cohort.names
+        if graph.degree == len(names) - 1:
+            return [(names, names)]
+        return [
+            ((name,), tuple(names[other] for other in graph.neighbours(index)))
+            for index, name in enumerate(names)
+        ]
+
     def cap(self, kind: str) -> int:
         """Largest message of a kind in this attempt, in bytes."""
         items = self.round.upload_items

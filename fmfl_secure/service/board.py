@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import secrets
 import threading
 import time
@@ -161,6 +162,11 @@ class Board:
         """Note that a party was heard of just now."""
         with self._lock:
             self._heard[party] = time.monotonic()
+
+    def lost(self, party: str) -> None:
+        """Note that a party is gone: it counts as silent until it is heard of again."""
+        with self._lock:
+            self._heard[party] = -math.inf
 
     def silent_s(self, party: str) -> float:
         """Seconds since a party was heard of, or since this process began."""

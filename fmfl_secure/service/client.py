@@ -14,11 +14,12 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeVar
+from typing import Any, Final, Literal, Protocol, Self, TypeVar
 
 import httpx
 import msgspec
 
+from fmfl_secure.record import SiteStatement
 from fmfl_secure.service.board import Step
 from fmfl_secure.service.errors import Rejected, ServiceError, Unreachable
 from fmfl_secure.service.heads import Told
@@ -56,6 +57,75 @@ class Work(msgspec.Struct, frozen=True):
     def place(self) -> tuple[str, int, int]:
         """Run, round and attempt."""
         return self.run, self.round, self.attempt
+
+
+class PartyLine(Protocol):
+    """What a party needs of its line to the server, whatever carries it; as `Line` describes."""
+
+    connected: bool
+
+    def __enter__(self) -> Self:
+        """Use it."""
+        ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        ...
+
+    def work(self, after: int) -> Work:
+        """What there is to do."""
+        ...
+
+    def membership(self, after: int) -> list[str]:
+        """Signed membership lists after a number, base64."""
+        ...
+
+    def fetch(self, document: DocumentRef) -> bytes:
+        """A document."""
+        ...
+
+    def send(self, work: Work, kind: str, message: bytes) -> None:
+        """Send a message of an attempt."""
+        ...
+
+    def join(self, run: str, visibility: Literal["private", "public"]) -> None:
+        """Take part."""
+        ...
+
+    def refuse(self, run: str, code: str) -> None:
+        """Take no part."""
+        ...
+
+    def fail(self, work: Work, code: str) -> None:
+        """Not go on with an attempt."""
+        ...
+
+    def state(
+        self, run: str, statement: SiteStatement | None, signature: str, *, final: bool
+    ) -> None:
+        """State the ledger."""
+        ...
+
+    def heads(self, *, known: bool) -> Told:
+        """Heads of ledgers that the server keeps."""
+        ...
+
+    def bring_heads(self, heads: dict[str, list[str]]) -> None:
+        """Bring heads of others' ledgers."""
+        ...
+
+    def give_head(self, head: str) -> None:
+        """Give the own ledger's head."""
+        ...
+
+    def heartbeat(self) -> None:
+        """Show that this party lives."""
+        ...
 
 
 class _Problem(msgspec.Struct, frozen=True):
@@ -189,7 +259,9 @@ class Line:
         """Say that this party cannot go on with an attempt."""
         self._request("PUT", f"{_attempt_path(work)}/failure", json={"code": code})
 
-    def state(self, run: str, statement: Any, signature: str, *, final: bool) -> None:
+    def state(
+        self, run: str, statement: SiteStatement | None, signature: str, *, final: bool
+    ) -> None:
         """State this site's ledger."""
         body = {"statement": statement, "signature": signature, "final": final}
         self._request("PUT", f"/v1/runs/{run}/statement", content=msgspec.json.encode(body))
@@ -282,7 +354,7 @@ class Line:
 class Heartbeat:
     """While it is open, the server is told every now and then that this party lives."""
 
-    def __init__(self, open_line: Callable[[], Line]) -> None:
+    def __init__(self, open_line: Callable[[], PartyLine]) -> None:
         self._open_line = open_line
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True, name="heartbeat")

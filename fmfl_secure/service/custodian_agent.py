@@ -12,7 +12,7 @@ from fmfl_secure.refusal_codes import leaving_code
 from fmfl_secure.service.agents import Agent, split
 from fmfl_secure.service.asking import LOST, SPENT
 from fmfl_secure.service.board import Step
-from fmfl_secure.service.client import Line, Work
+from fmfl_secure.service.client import PartyLine, Work
 from fmfl_secure.service.errors import ServiceError
 
 _LOG = logging.getLogger("fmfl_secure.service.custodian")
@@ -29,7 +29,7 @@ class CustodianAgent(Agent):
     """
 
     def __init__(
-        self, custodian: Custodian, line: Line, *, stopping: threading.Event, once: bool
+        self, custodian: Custodian, line: PartyLine, *, stopping: threading.Event, once: bool
     ) -> None:
         super().__init__(line, stopping=stopping, once=once)
         self._custodian = custodian

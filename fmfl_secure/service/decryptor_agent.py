@@ -8,7 +8,7 @@ import threading
 from aggregation import AggregationError, Decryptor
 from fmfl_secure.service.agents import Agent, split
 from fmfl_secure.service.board import APPROVAL, Step
-from fmfl_secure.service.client import Line, Work
+from fmfl_secure.service.client import PartyLine, Work
 
 _LOG = logging.getLogger("fmfl_secure.service.decryptor")
 
@@ -24,7 +24,7 @@ class DecryptorAgent(Agent):
     """
 
     def __init__(
-        self, decryptor: Decryptor, line: Line, *, stopping: threading.Event, once: bool
+        self, decryptor: Decryptor, line: PartyLine, *, stopping: threading.Event, once: bool
     ) -> None:
         super().__init__(line, stopping=stopping, once=once)
         self._decryptor = decryptor

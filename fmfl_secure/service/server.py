@@ -11,32 +11,18 @@ from pathlib import Path
 import anyio.to_thread
 from fastapi import FastAPI
 
-from aggregation import Identity
-from fmfl_secure.anchor_store import AnchorStore
-from fmfl_secure.config import FederationConfig, load_federation
-from fmfl_secure.coordinator import Coordinator, resume_run, start_run
-from fmfl_secure.errors import RunError
-from fmfl_secure.gate import check_admission
-from fmfl_secure.membership import digest_of
-from fmfl_secure.models import Layout
-from fmfl_secure.models.adapters import adapter_bytes
-from fmfl_secure.planning import build_task
-from fmfl_secure.run_store import RunFacts, RunStore
+from fmfl_secure.config import load_federation
 from fmfl_secure.service.access import Access
 from fmfl_secure.service.api import build_app
-from fmfl_secure.service.board import Board
+from fmfl_secure.service.assembly import ServerSide
 from fmfl_secure.service.guard import Guard
-from fmfl_secure.service.heads import KeptHeads
-from fmfl_secure.service.intake import Intake
 from fmfl_secure.service.kit import Kit
 from fmfl_secure.service.listener import Listener, https_config
 from fmfl_secure.service.metrics import ServerMetrics
-from fmfl_secure.service.run import ServerRun
 from fmfl_secure.service.settings import ServerSettings, load_settings
-from fmfl_secure.service.store import heads_location, open_store
 from fmfl_secure.service.tls import Renewal, server_context
 from fmfl_secure.service.waiting import Stopping
-from fmfl_secure.workspace import AGGREGATOR, COORDINATOR, DECRYPTOR, Members
+from fmfl_secure.workspace import Members
 
 _LOG = logging.getLogger("fmfl_secure.service.server")
 _RENEWAL_S = 2.0  # how often a renewed certificate is looked for
@@ -56,47 +42,27 @@ class Service:
 
     def __init__(self, kit: Kit, output: Path) -> None:
         self._kit = kit
-        self.config: FederationConfig = load_federation(kit.federation_file)
         self.settings = load_settings(kit.service_file, ServerSettings)
-        self._task = build_task(self.config, relative_to=kit.folder)
-        self._model = self._task.build_model(seed=self.config.federation.seed)
-        check_admission(self.config, self._task, self._model)
-        store, self.ended = self._open_run(output)
-        self.coordinator = Coordinator(
-            self._identity(COORDINATOR),
-            members=self.members(),
-            config=self.config,
-            task=self._task,
-            model=self._model,
-            store=store,
-            key_agreement="x25519-mlkem768",
+        self._side = side = ServerSide(
+            kit.folder,
+            output,
+            config=load_federation(kit.federation_file),
+            settings=self.settings,
+        )
+        self.config, self.coordinator = side.config, side.coordinator
+        self.board, self.store, self.intake, self.run = (
+            side.board,
+            side.store,
+            side.intake,
+            side.run,
         )
         self.metrics = ServerMetrics()
-        self.board = Board()
-        self.store = open_store(self.settings.store, relative_to=kit.folder)
-        limits = self.settings.limits
-        self.intake = Intake(self.store, part_bytes=limits.part_bytes)
-        self.run = ServerRun(
-            self.coordinator,
-            identity=self._identity(COORDINATOR),
-            aggregator=self._identity(AGGREGATOR),
-            members=self.members,
-            membership=lambda: digest_of(kit.membership.last()),
-            config=self.config,
-            origin=kit.folder,
-            task=self._task,
-            model=self._model,
-            output=output,
-            intake=self.intake,
-            board=self.board,
-            limits=self.settings.time,
-        )
         self._failure: BaseException | None = None
         self.app: FastAPI = build_app(
             intake=self.intake,
             board=self.board,
             membership=kit.membership.lists,
-            heads=KeptHeads(self._anchors(), self.store, self.members),
+            heads=side.heads,
             metrics=self.metrics,
         )
         access = Access(
@@ -106,63 +72,21 @@ class Service:
             revocations=kit.revocations,
         )
         self.guarded = Guard(
-            self.app, access=access, limits=limits, heard=self.board.heard, metrics=self.metrics
+            self.app,
+            access=access,
+            limits=self.settings.limits,
+            heard=self.board.heard,
+            metrics=self.metrics,
         )
 
     @property
     def parameters(self) -> int:
         """Length of an update."""
-        return Layout.of(self._model).size
+        return self._side.parameters
 
     def members(self) -> Members:
         """All parties, as the membership list in force has them."""
-        return self._kit.membership.members()
-
-    def _anchors(self) -> AnchorStore:
-        file = self._kit.folder / COORDINATOR / "anchors.sqlite"
-        return AnchorStore(heads_location(self.settings.store, otherwise=file))
-
-    def _identity(self, role: str) -> Identity:
-        return Identity.load(self._kit.folder / role / "identity.pem", role)
-
-    def _open_run(self, output: Path) -> tuple[RunStore, bool]:
-        """The run's state, and whether the run has ended already."""
-        if not (output / "state.sqlite").exists():
-            facts = self._public_facts()
-            origin = self._kit.folder
-            return start_run(output, config=self.config, public=facts, origin=origin), False
-        store = RunStore(output)
-        if store.fact("status") in {b"finished", b"stopped"}:
-            return store, True
-        return resume_run(output, config=self.config), False
-
-    def _public_facts(self) -> RunFacts:
-        layout = self._task.begin_round(self._model, 1)
-        base, members = self._task.base, self.members()
-        absent = [e.name for e in self.config.sites if e.name not in members.sites]
-        absent += [n for n in self.config.aggregation.custodians if n not in members.custodians]
-        if absent:
-            raise RunError(
-                f"{', '.join(absent)} is not a member of the federation",
-                hint="Provision it, or take it out of federation.toml.",
-            )
-        return RunFacts(
-            base_model=base.name,
-            base_model_digest=base.digest,
-            layout_digest=layout.digest,
-            parameters=layout.size,
-            sites={entry.name: members.sites[entry.name].text for entry in self.config.sites},
-            roles={
-                COORDINATOR: members.coordinator.fingerprint,
-                AGGREGATOR: members.aggregator.fingerprint,
-                DECRYPTOR: members.decryptor.fingerprint,
-                **{
-                    f"custodian {name}": members.custodians[name].fingerprint
-                    for name in self.config.aggregation.custodians
-                },
-            },
-            initial_adapter=adapter_bytes(self._model),
-        )
+        return self._side.members()
 
     def not_ready(self) -> str:
         """Why the server cannot do its work; empty if it can."""
@@ -198,7 +122,7 @@ class Service:
             context=context,
             limits=self.settings.limits,
         )
-        listener = Listener(config, self._stopping)
+        listener = Listener(config, self._side.stop)
         serving = asyncio.create_task(listener.serve())
         while not listener.started and not serving.done():
             await asyncio.sleep(0.01)
@@ -214,16 +138,9 @@ class Service:
         renewal.cancel()
         await asyncio.to_thread(thread.join)
 
-    def _stopping(self) -> None:
-        self.run.stop()
-        self.board.close()
-
     def _carry(self, listener: Listener) -> None:
         try:
-            if self.ended:
-                self.run.close()
-            else:
-                self.run.carry()
+            self._side.carry()
         except Stopping:
             _LOG.info("stopped; the run goes on when the server starts again")
         except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits

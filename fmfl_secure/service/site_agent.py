@@ -32,7 +32,7 @@ from fmfl_secure.run_end import evidence, read_end
 from fmfl_secure.service.agents import Agent, split
 from fmfl_secure.service.attempt import REFUSED, VERIFIED
 from fmfl_secure.service.board import Step
-from fmfl_secure.service.client import Heartbeat, Line, Work
+from fmfl_secure.service.client import Heartbeat, PartyLine, Work
 from fmfl_secure.service.errors import NotApproved, Rejected, Unreachable
 from fmfl_secure.service.site_heads import LedgerOwner, SiteHeads
 from fmfl_secure.workspace import Members
@@ -111,8 +111,8 @@ class SiteAgent(Agent):
         open_run: Callable[[str], Participant],
         *,
         members: Callable[[], Members],
-        line: Line,
-        open_line: Callable[[], Line],
+        line: PartyLine,
+        open_line: Callable[[], PartyLine],
         stopping: threading.Event,
         once: bool,
         approve: Callable[[int], None] = lambda _: None,

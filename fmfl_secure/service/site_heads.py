@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 from fmfl_secure.anchor_store import AnchorStore
-from fmfl_secure.service.client import Line
+from fmfl_secure.service.client import PartyLine
 from fmfl_secure.service.heads import short_name
 from fmfl_secure.workspace import Members
 
@@ -43,7 +43,7 @@ class SiteHeads:
         members: All parties, as this site trusts them now.
     """
 
-    def __init__(self, line: Line, members: Callable[[], Members]) -> None:
+    def __init__(self, line: PartyLine, members: Callable[[], Members]) -> None:
         self._line = line
         self._members = members
 

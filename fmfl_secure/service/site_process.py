@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 from torch import nn
 
@@ -18,6 +19,21 @@ from fmfl_secure.service.settings import ClientSettings, load_settings
 from fmfl_secure.service.site_agent import SiteAgent
 from fmfl_secure.site import Site
 from fmfl_secure.tasks import Task
+
+
+def require_data(folder: Path) -> None:
+    """Check that a site's data are where its `site.toml` says.
+
+    Else it would be charged for a round before it learns that there is nothing to read.
+
+    Raises:
+        ConfigError: They are not.
+    """
+    data = folder / load_site(folder / "site.toml").data.path
+    if not data.exists():
+        raise ConfigError(
+            f"{data} does not exist", hint="Put this site's data where its site.toml says."
+        )
 
 
 class SiteProcess:
@@ -39,12 +55,7 @@ class SiteProcess:
         self.name = Identity.load(kit.folder / "identity.pem").public.name
         if all(entry.name != self.name for entry in self.config.sites):
             raise ConfigError(f"{self.name} is not among the sites of {kit.federation_file}")
-        data = kit.folder / load_site(kit.folder / "site.toml").data.path
-        if not data.exists():
-            # Else it would be charged for a round before it learns that there is nothing to read.
-            raise ConfigError(
-                f"{data} does not exist", hint="Put this site's data where its site.toml says."
-            )
+        require_data(kit.folder)
         self._task: Task = build_task(self.config, relative_to=kit.folder)
         self._model: nn.Module | None = None
         self.metrics = ClientMetrics()

@@ -110,14 +110,15 @@ class Steps:
 
     def _collect_uploads(self, attempt: ServerAttempt) -> None:
         self._enter("upload", attempt)
-        exchanges = [attempt.exchanges[name] for name in attempt.sites]
-        self._hand(
-            attempt,
-            attempt.sites,
-            Step.UPLOAD,
-            {"exchanges": Document(exchanges)},
-            sizes=[len(message) for message in exchanges],
-        )
+        for names, needed in attempt.exchanges_by_need():
+            exchanges = [attempt.exchanges[name] for name in needed]
+            self._hand(
+                attempt,
+                names,
+                Step.UPLOAD,
+                {"exchanges": Document(exchanges)},
+                sizes=[len(message) for message in exchanges],
+            )
         self._waiting.require(
             attempt,
             attempt.sites,

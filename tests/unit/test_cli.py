@@ -52,6 +52,8 @@ COMMANDS = [
     ("bench", "training"),
     ("bench", "large"),
     ("bench", "service"),
+    ("bench", "flower"),
+    ("flower", "host"),
     ("provision",),
     ("unseal",),
     ("serve",),

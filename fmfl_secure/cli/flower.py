@@ -1,0 +1,43 @@
+"""The commands of a party behind a SuperNode."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="A federation over Flower; run has its engines.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def _flower() -> None:
+    """A group, though it has one command."""
+
+
+@app.command()
+def host(
+    kit: Annotated[Path, typer.Argument(metavar="KIT", help="A party's kit.")],
+    socket: Annotated[
+        Path | None, typer.Option(help="Socket for the SuperNode; default: in the kit.")
+    ] = None,
+    group: Annotated[
+        bool, typer.Option("--group", help="Let the group of the socket's folder connect.")
+    ] = False,
+) -> None:
+    """Be a party behind a SuperNode, as another user than the SuperNode's. Listens to no network.
+
+    Example: fmfl-secure flower host pilot/kits/site-1 --socket /run/fmfl/site-1.sock --group
+    """
+    from fmfl_secure.engines.flower.extra import needs_flower_extra
+
+    needs_flower_extra()
+    from fmfl_secure.engines.flower.door import SOCKET
+    from fmfl_secure.engines.flower.host import main
+
+    main(kit, socket or kit / SOCKET, group=group, idle_s=math.inf)

@@ -1,0 +1,1 @@
+"""FMFL Secure as a Flower app: names of apps in the installed package."""

@@ -1,0 +1,26 @@
+"""Whether what this engine needs besides the core is installed."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from fmfl_secure.errors import FmflError
+
+
+class FlowerMissing(FmflError):
+    """A package of the extra `flower` is not installed."""
+
+    code = "configuration"
+
+
+def needs_flower_extra() -> None:
+    """Check for it, without loading any of it.
+
+    Raises:
+        FlowerMissing: Something is not installed.
+    """
+    for name in ("flwr", "ray", "httpx", "starlette", "uvicorn", "prometheus_client"):
+        if find_spec(name) is None:
+            raise FlowerMissing(
+                f"{name} is not installed", hint="pip install 'fmfl-secure[flower]'"
+            )

@@ -1,0 +1,51 @@
+"""What an engine's observer hears of a run that goes on in another thread: read from its store."""
+
+from __future__ import annotations
+
+import msgspec
+
+from fmfl_secure.engines.base import Observer
+from fmfl_secure.service.assembly import ServerSide
+from fmfl_secure.service.intake import REFUSED, STATED, Stated
+
+
+class Watching:
+    """Tells an observer what is new.
+
+    Args:
+        side: The run.
+        observer: Who is told.
+    """
+
+    def __init__(self, side: ServerSide, observer: Observer) -> None:
+        self._side = side
+        self._observer = observer
+        self._seen = len(side.coordinator.store.rounds())
+        self._refused: set[str] = set()
+        self._started = False
+
+    def look(self) -> None:
+        """Tell what happened since the last look."""
+        side, observer = self._side, self._observer
+        run = side.coordinator.run
+        if not self._started:
+            self._started = True
+            rounds = side.config.federation.rounds
+            observer.run_started(run, first_round=self._seen + 1, rounds=rounds)
+        if len(side.coordinator.store.rounds()) == self._seen:
+            return
+        for name, code in side.store.notes(run, REFUSED).items():
+            if name not in self._refused:
+                self._refused.add(name)
+                observer.site_refused(name, code.decode(), "its own log says why")
+        for record in side.coordinator.rounds[self._seen :]:
+            self._seen += 1
+            observer.round_finished(record, self._epsilon(run))
+
+    def _epsilon(self, run: str) -> dict[str, float]:
+        spent = {}
+        for name, raw in self._side.store.notes(run, STATED).items():
+            statement = msgspec.msgpack.decode(raw, type=Stated).statement
+            by_round = statement.epsilon_by_round if statement else ()
+            spent[name] = by_round[-1] if by_round else 0.0
+        return spent

@@ -1,0 +1,83 @@
+"""The process behind a SuperNode, by its socket: who may reach it, and what it says. No Flower."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fmfl_secure.engines.flower import door
+from fmfl_secure.engines.flower.errors import CourierRefused, FlowerError
+from fmfl_secure.engines.flower.host import Host
+
+
+class Echo:
+    """Stands for `Parties`."""
+
+    def answer(self, name: str, frame: bytes) -> bytes:
+        if name == "stranger":
+            raise CourierRefused("there is no such party here")
+        if name == "broken":
+            raise ZeroDivisionError("row 17")
+        return name.encode() + b":" + frame
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    short = Path(tempfile.mkdtemp(prefix="fmfl-"))
+    yield short
+    shutil.rmtree(short)
+
+
+@pytest.fixture
+def socket(folder: Path) -> Iterator[Path]:
+    path = folder / "s"
+    host = Host(Echo(), path, idle_s=600.0)  # type: ignore[arg-type]
+    thread = threading.Thread(target=host.serve)
+    thread.start()
+    door.wait_for(path, thread.is_alive)
+    yield path
+    host.stop()
+    thread.join()
+
+
+def test_an_order_is_handed_on_and_answered(socket: Path) -> None:
+    large = bytes(range(256)) * 40_000
+    assert door.ask(socket, "site-1", large) == b"site-1:" + large
+    assert door.ask(socket, "", b"x") == b":x"
+
+
+def test_nothing_of_an_error_comes_back(socket: Path) -> None:
+    for party in ("stranger", "broken"):
+        with pytest.raises(OSError, match=r"^the order is not taken$"):
+            door.ask(socket, party, b"x")
+    assert door.ask(socket, "site-1", b"x") == b"site-1:x", "it goes on"
+
+
+def test_only_its_owner_can_connect(socket: Path) -> None:
+    assert stat.S_IMODE(socket.stat().st_mode) == 0o600
+
+
+def test_one_process_at_a_time_serves_a_socket(socket: Path) -> None:
+    with pytest.raises(FlowerError, match="another process"):
+        Host(Echo(), socket)  # type: ignore[arg-type]
+    assert door.answers(socket)
+
+
+def test_a_socket_that_a_killed_process_left_is_taken_over(folder: Path) -> None:
+    path = folder / "s"
+    path.touch()
+    assert not door.answers(path)
+    Host(Echo(), path).close()  # type: ignore[arg-type]
+    with pytest.raises(OSError, match="nobody answers"):
+        door.ask(path, "site-1", b"x")
+
+
+def test_a_path_that_no_socket_can_have_is_refused(folder: Path) -> None:
+    with pytest.raises(FlowerError, match="too long"):
+        Host(Echo(), folder / ("s" * 100))  # type: ignore[arg-type]
