@@ -147,8 +147,13 @@ class Board:
         with self._lock:
             return self._tell(party)
 
+    def told(self, party: str, number: int) -> None:
+        """Note that a party knows its task of this number."""
+        with self._lock:
+            self._told[party] = max(number, self._told.get(party, 0))
+
     def was_told(self, party: str) -> bool:
-        """Whether a party was answered with its present task."""
+        """Whether a party knows its present task."""
         with self._lock:
             return self._told.get(party, 0) == self._changed.get(party, 0)
 

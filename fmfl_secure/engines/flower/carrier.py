@@ -319,6 +319,7 @@ class Carrier:
             raise CourierRefused("an answer to another order")
         self._done[out.party] = max(out.number, self._done.get(out.party, 0))
         self._side.board.heard(out.party)
+        self._side.board.told(out.party, out.number)
         for word in answer.words:
             try:
                 self._hear(out, word, opened)
