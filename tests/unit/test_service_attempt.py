@@ -1,0 +1,93 @@
+"""An attempt at the server: who is given what, and that it is enough for the exact sum."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from aggregation import (
+    Coordinator,
+    Decryptor,
+    Identity,
+    Member,
+    MemoryJournal,
+    Quantization,
+    RoundPlan,
+    Segment,
+    choose,
+)
+from aggregation.graph import ALL_PAIRS_UP_TO, degree
+from fmfl_secure.service.attempt import ServerAttempt
+from fmfl_secure.service.simulate import SimulatedSite
+from fmfl_secure.workspace import Members
+
+DIGEST = "sha256:" + "0" * 64
+
+
+@pytest.mark.parametrize("count", [5, ALL_PAIRS_UP_TO + 8])
+def test_a_site_is_given_the_exchanges_it_needs_and_they_are_enough(count: int) -> None:
+    names = [f"site-{n:02}" for n in range(count)]
+    roles = {role: Identity.generate(role) for role in ("coordinator", "aggregator", "decryptor")}
+    identities = {name: Identity.generate(name) for name in names}
+    members = Members(
+        **{role: identity.public for role, identity in roles.items()},
+        sites={name: identity.public for name, identity in identities.items()},
+    )
+    plan = RoundPlan(
+        federation="many",
+        run="ab" * 8,
+        round=1,
+        attempt=1,
+        suite="ckks-collective",
+        parameter_set=choose(count, 8, suite="ckks-collective").id,
+        quantization=Quantization(bits=8, segments=(Segment(name="a", size=300, range=1.0),)),
+        members=tuple(Member(members.sites[name]) for name in names),
+        aggregator=members.aggregator,
+        decryptor=members.decryptor,
+        coordinator=members.coordinator,
+        adapter_digest=DIGEST,
+        layout_digest=DIGEST,
+        base_model_digest=DIGEST,
+        training_digest=DIGEST,
+    )
+    coordinator = Coordinator(roles["coordinator"])
+    message = coordinator.plan(plan)
+    server = ServerAttempt(
+        message, coordinator=coordinator, aggregator=roles["aggregator"], members=members
+    )
+    decryptor = Decryptor(
+        roles["decryptor"],
+        MemoryJournal(),
+        coordinator=members.coordinator,
+        pinned=members.pinned,
+    )
+    sites = {
+        name: SimulatedSite(identity, members=members, journal=MemoryJournal())
+        for name, identity in identities.items()
+    }
+    attempts = {name: site.admit(message, b"") for name, site in sites.items()}
+    for name, attempt in attempts.items():
+        server.receive(name, "ready", [attempt.ready()])
+    cohort = coordinator.cohort(message, decryptor.announce(message), server.readies.values())
+    server.fix_cohort(cohort)
+    for name, attempt in attempts.items():
+        server.receive(name, "exchange", [attempt.exchange(cohort)])
+
+    given = {name: needed for group, needed in server.exchanges_by_need() for name in group}
+    assert sorted(given) == names
+    others = {name: set(needed) - {name} for name, needed in given.items()}
+    assert {len(needed) for needed in others.values()} == {degree(count)}
+    for name, needed in given.items():
+        exchanges = [server.exchanges[other] for other in needed]
+        upload = attempts[name].upload(cohort, sites[name].train(plan, b""), exchanges)
+        server.receive(name, "upload", [upload.manifest])
+        server.receive(name, "chunks", upload.chunks)
+    listed = decryptor.confirm(cohort, server.opening_list(), server.sealed_secrets())
+    server.receive("decryptor", "confirmation", [listed])
+    for name, attempt in attempts.items():
+        server.receive(name, "opening", [attempt.open(listed)])
+    total = server.total()
+    release = decryptor.release(cohort, listed, total.manifest, total.chunks)
+    expected = np.sum([site.updates[1].astype(np.int64) for site in sites.values()], axis=0)
+    for attempt in attempts.values():
+        np.testing.assert_array_equal(attempt.verify(release), expected)
