@@ -170,10 +170,12 @@ class EvaluationSection(Section, frozen=True, forbid_unknown_fields=True, kw_onl
     Attributes:
         data: File; empty evaluates nothing.
         visibility: Must say `public`: figures from it appear in reports without noise.
+        every: Rounds from one evaluation to the next; the last round is always evaluated.
     """
 
     data: str = ""
     visibility: Literal["public", "private"] = "private"
+    every: Annotated[int, msgspec.Meta(ge=1)] = 1
 
 
 class SiteEntry(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):

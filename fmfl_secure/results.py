@@ -16,6 +16,7 @@ import msgspec
 
 from aggregation import PublicIdentity
 from fmfl_secure import __version__
+from fmfl_secure.atomic import write_files
 from fmfl_secure.audit_record import load_audit
 from fmfl_secure.config import FederationConfig, decode_config, encode_config
 from fmfl_secure.errors import RunError
@@ -65,7 +66,7 @@ def write_results(folder: Path) -> RunRecord:
     """Write a run's metrics and report from its state.
 
     Raises:
-        RunError: There is no run, or its state is damaged.
+        RunError: There is no run, its state is damaged, or a file cannot be written.
     """
     try:
         record = build_record(RunStore(folder))
@@ -78,7 +79,13 @@ def write_results(folder: Path) -> RunRecord:
         "rounds": [{"round": r.round, "status": r.status, **r.metrics} for r in record.rounds],
     }
     encoded = msgspec.json.format(msgspec.json.encode(metrics), indent=2) + b"\n"
-    (folder / "metrics.json").write_bytes(encoded)
+    try:
+        write_files(folder, {"metrics.json": encoded})
+    except OSError as error:
+        raise RunError(
+            f"metrics cannot be written to {folder}: {error.strerror or type(error).__name__}",
+            hint="Check that the folder is writable and that there is space; the run is unharmed.",
+        ) from error
     write_report(record, folder)
     return record
 

@@ -137,6 +137,7 @@ custodians = []          # parties besides, such as ["board"], who must all agre
 [evaluation]
 data = ""                # a held-out file that figures may be published on
 visibility = "private"   # must be "public" for that
+every = 1                # rounds from one evaluation to the next
 
 # One entry a site. The population is declared and rounded: rates and denominators use it, the
 # true count is never used.{entries}

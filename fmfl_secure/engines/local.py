@@ -46,7 +46,8 @@ from fmfl_secure.refusal_codes import leaving_code
 from fmfl_secure.results import site_note, write_results
 from fmfl_secure.run_store import RunFacts, RunStore, Transcript
 from fmfl_secure.site import Site
-from fmfl_secure.tasks import Task, TaskData
+from fmfl_secure.tasks import Task
+from fmfl_secure.utility import Utility
 from fmfl_secure.workspace import AGGREGATOR, COORDINATOR, DECRYPTOR, Members, Workspace
 
 _MAX_ATTEMPTS = 5
@@ -119,7 +120,7 @@ class LocalEngine:
         )
         self._sites: dict[str, Site] = {}
         self._refusals: dict[str, str] = store.refusals()  # of before an interruption
-        self._evaluation: TaskData | None = None
+        self._utility = Utility(self._config, self._task, self._model, federation.parent)
 
     @property
     def store(self) -> RunStore:
@@ -190,7 +191,8 @@ class LocalEngine:
         self._observer.run_started(coordinator.run, first_round=done + 1, rounds=rounds)
         self._begin_sites()
         if self.store.fact("initial_metrics") is None:
-            self.store.set_fact("initial_metrics", msgspec.json.encode(self._evaluate()))
+            metrics = self._utility.before(coordinator.adapter)
+            self.store.set_fact("initial_metrics", msgspec.json.encode(metrics))
         for round_number in range(done + 1, rounds + 1):
             self._run_round(round_number)
 
@@ -353,7 +355,7 @@ class LocalEngine:
         before = self._coordinator.adapter
         self._saw("coordinator", "release", release, plan)
         total = self._coordinator.apply(plan, message, cohort, release, sites=sites)
-        metrics = self._evaluate()
+        metrics = self._utility.after(plan.round, self._coordinator.adapter)
         record = self._coordinator.finish_round(
             plan, release, sites=sites, refusals=self._refusals, metrics=metrics
         )
@@ -439,17 +441,3 @@ class LocalEngine:
         set_adapter_tensors(self._model, load_adapter_bytes(self._coordinator.adapter))
         self._task.save_adapter(self._model, self._output / "adapter")
         return write_results(self._output)
-
-    def _evaluate(self) -> dict[str, float]:
-        if not self._config.evaluation.data:
-            return {}
-        if self._evaluation is None:
-            self._evaluation = self._task.load(
-                self._workspace.folder / self._config.evaluation.data,
-                unit="record",
-                on_bad_row=self._config.task.on_bad_row,
-            )
-        set_adapter_tensors(self._model, load_adapter_bytes(self._coordinator.adapter))
-        return self._task.evaluate(
-            self._model, self._evaluation, batch_size=self._config.training.physical_batch_size
-        )

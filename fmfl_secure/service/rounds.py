@@ -43,7 +43,7 @@ class Rounds:
         board: Where parties look for what to do.
         waiting: Waits for them.
         min_sites: Smallest cohort.
-        evaluate: Metrics of the adapter as it stands.
+        evaluate: From a round to the metrics of the adapter as it stands after it.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Rounds:
         board: Board,
         waiting: Waiting,
         min_sites: int,
-        evaluate: Callable[[], dict[str, float]],
+        evaluate: Callable[[int], dict[str, float]],
     ) -> None:
         self._coordinator = coordinator
         self._protocol = ProtocolCoordinator(identity)

@@ -23,7 +23,7 @@ from fmfl_secure.service.rounds import Rounds
 from fmfl_secure.service.settings import Time
 from fmfl_secure.service.waiting import Stopping, Waiting
 from fmfl_secure.tasks import Task as LearningTask
-from fmfl_secure.tasks import TaskData
+from fmfl_secure.utility import Utility
 from fmfl_secure.workspace import DECRYPTOR, Members
 
 _LOG = logging.getLogger("fmfl_secure.service.run")
@@ -69,14 +69,13 @@ class ServerRun:
         self._members = members
         self._membership = membership
         self._config = config
-        self._origin = origin
         self._task = task
         self._model = model
         self._output = output
         self._intake = intake
         self._board = board
         self.waiting = Waiting(intake, board, limits)
-        self._evaluation: TaskData | None = None
+        self._utility = Utility(config, task, model, origin)
         self.rounds = Rounds(
             coordinator,
             identity=identity,
@@ -86,7 +85,7 @@ class ServerRun:
             board=board,
             waiting=self.waiting,
             min_sites=config.federation.min_sites,
-            evaluate=self._evaluate,
+            evaluate=lambda number: self._utility.after(number, coordinator.adapter),
         )
         intake.open_run(coordinator.run, members().sites)
 
@@ -133,7 +132,8 @@ class ServerRun:
         _LOG.info("run", extra={"run": self.run, "round": done + 1})
         self._gather()
         if store.fact("initial_metrics") is None:
-            store.set_fact("initial_metrics", msgspec.json.encode(self._evaluate()))
+            metrics = self._utility.before(self._coordinator.adapter)
+            store.set_fact("initial_metrics", msgspec.json.encode(metrics))
         for number in range(done + 1, rounds + 1):
             record = self.rounds.run_round(number, self._invite, self._refusals)
             self._note_sites()
@@ -269,17 +269,3 @@ class ServerRun:
         set_adapter_tensors(self._model, load_adapter_bytes(self._coordinator.adapter))
         self._task.save_adapter(self._model, self._output / "adapter")
         return write_results(self._output)
-
-    def _evaluate(self) -> dict[str, float]:
-        if not self._config.evaluation.data:
-            return {}
-        if self._evaluation is None:
-            self._evaluation = self._task.load(
-                self._origin / self._config.evaluation.data,
-                unit="record",
-                on_bad_row=self._config.task.on_bad_row,
-            )
-        set_adapter_tensors(self._model, load_adapter_bytes(self._coordinator.adapter))
-        return self._task.evaluate(
-            self._model, self._evaluation, batch_size=self._config.training.physical_batch_size
-        )

@@ -28,7 +28,7 @@ class Steps:
         board: Where parties look for what to do.
         waiting: Waits for them.
         min_sites: Smallest cohort.
-        evaluate: Metrics of the adapter as it stands.
+        evaluate: From a round to the metrics of the adapter as it stands after it.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Steps:
         board: Board,
         waiting: Waiting,
         min_sites: int,
-        evaluate: Callable[[], dict[str, float]],
+        evaluate: Callable[[int], dict[str, float]],
     ) -> None:
         self._coordinator = coordinator
         self._board = board
@@ -207,8 +207,9 @@ class Steps:
         self._coordinator.apply(
             plan, attempt.message, _bytes(attempt), release, sites=attempt.sites
         )
+        metrics = self._evaluate(plan.round)
         return self._coordinator.finish_round(
-            plan, release, sites=attempt.sites, refusals=refusals(), metrics=self._evaluate()
+            plan, release, sites=attempt.sites, refusals=refusals(), metrics=metrics
         )
 
     def _enter(self, phase: str, attempt: ServerAttempt) -> None:
