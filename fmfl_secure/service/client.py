@@ -226,7 +226,7 @@ class Line:
         """
         path = f"{_attempt_path(work)}/{kind}"
         digest, size = hashlib.sha256(message).hexdigest(), len(message)
-        start = 0
+        start, again = 0, False
         if size > work.part_bytes:  # small ones are sent without asking
             start = _decode(self._request("GET", path), _Receipt).received
         while True:
@@ -239,6 +239,9 @@ class Line:
             except Rejected as rejected:
                 if rejected.reason == "gap" and rejected.received >= 0:
                     start = rejected.received
+                    continue
+                if rejected.reason == "digest" and not again:  # the server forgot it: from the start
+                    start, again = 0, True
                     continue
                 raise
             self._metrics.sent.inc(len(part))

@@ -53,6 +53,7 @@ class Intake:
         self.part_bytes = part_bytes
         self.run = ""
         self.attempt: ServerAttempt | None = None
+        self._taking: dict[MessageKey, threading.Lock] = {}
         self._sites: dict[str, PublicIdentity] = {}
 
     def open_run(self, run: str, sites: dict[str, PublicIdentity]) -> None:
@@ -63,6 +64,7 @@ class Intake:
         """Take messages for this attempt from now on, or for none."""
         with self.changed:
             self.attempt = attempt
+            self._taking = {}
             self.changed.notify_all()
 
     def join(self, site: str, run: str, visibility: Literal["private", "public"]) -> None:
@@ -145,9 +147,15 @@ class Intake:
             raise Problem(413, "too-large", f"a message of this kind has {size} bytes, too many")
         if not data or len(data) > self.part_bytes:
             raise Problem(413, "too-large", f"a part has 1 to {self.part_bytes} bytes")
-        receipt = self.store.append(key, sha256=sha256, size=size, offset=offset, data=data)
-        if receipt.whole or receipt.received < receipt.size:
-            return receipt
+        # A party that gave up waiting sends a part again while the first one is still looked at.
+        with self._taking.setdefault(key, threading.Lock()):
+            receipt = self.store.append(key, sha256=sha256, size=size, offset=offset, data=data)
+            if receipt.whole or receipt.received < receipt.size:
+                return receipt
+            return self._take(attempt, key, receipt)
+
+    def _take(self, attempt: ServerAttempt, key: MessageKey, receipt: Receipt) -> Receipt:
+        """Check a message all of whose bytes are here, and give it to the attempt."""
         if not is_intact(self.store, key, receipt):
             self.store.discard(key)
             raise Problem(422, "digest", "the bytes do not have the digest they were sent with")

@@ -34,7 +34,7 @@ from fmfl_secure.service.certificates import (
     serial_of,
 )
 from fmfl_secure.service.client import Line
-from fmfl_secure.service.errors import Rejected, Unreachable
+from fmfl_secure.service.errors import Problem, Rejected, Unreachable
 from fmfl_secure.service.guard import Guard
 from fmfl_secure.service.heads import KeptHeads
 from fmfl_secure.service.intake import Intake
@@ -491,6 +491,60 @@ def test_a_party_s_line_sends_in_parts_and_goes_on_after_a_break(running: Runnin
             line.send(work, "ready", b"!bad")
     assert refusal.value.reason == "refused"
     assert running.attempt.taken == [("site-1", "chunks", message)]
+
+
+def test_a_part_that_comes_again_while_the_first_is_looked_at_waits_for_it(
+    running: Running,
+) -> None:
+    looking, go_on = threading.Event(), threading.Event()
+    receive = running.attempt.receive
+
+    def slowly(party: str, kind: str, parts) -> None:
+        looking.set()
+        go_on.wait()
+        receive(party, kind, parts)
+
+    running.attempt.receive = slowly  # type: ignore[method-assign]
+    key, message = MessageKey(RUN, 1, 1, "site-1", "chunks"), b"once"
+    digest, receipts = hashlib.sha256(message).hexdigest(), []
+
+    def send() -> None:
+        receipts.append(
+            running.intake.part(SITE, key, sha256=digest, size=len(message), offset=0, data=message)
+        )
+
+    senders = [threading.Thread(target=send) for _ in range(3)]
+    for sender in senders:
+        sender.start()
+    looking.wait()
+    go_on.set()
+    for sender in senders:
+        sender.join()
+    assert [receipt.whole for receipt in receipts] == [True] * 3
+    assert running.attempt.taken == [("site-1", "chunks", message)]
+
+
+def test_a_message_that_the_server_forgot_is_sent_anew_once(running: Running) -> None:
+    message = bytes(range(256)) * 100
+    running.board.assign(["site-1"], Task(step=Step.UPLOAD, run=RUN, round=1, attempt=1))
+    take, failures = running.intake._take, [1]
+
+    def forgetful(attempt, key, receipt):
+        if failures:
+            failures.pop()
+            running.intake.store.discard(key)
+            raise Problem(422, "digest", "gone")
+        return take(attempt, key, receipt)
+
+    running.intake._take = forgetful  # type: ignore[method-assign]
+    with line_of(running, running.tls(SITE, "site-1")) as line:
+        work = line.work(-1)
+        line.send(work, "chunks", message)
+        assert running.attempt.taken == [("site-1", "chunks", message)]
+        failures[:] = [1, 1]
+        with pytest.raises(Rejected) as refusal:
+            line.send(work, "exchange", message)
+    assert refusal.value.reason == "digest", "once, and not for ever"
 
 
 def test_a_renewed_certificate_is_taken_up_by_both_ends(running: Running) -> None:
