@@ -113,15 +113,15 @@ class ServerAttempt:
         return self.cohort.names if self.cohort else ()
 
     def exchanges_by_need(self) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
-        """Whose exchange messages go to whom: a site takes what its neighbours sent, and no more.
+        """Whose exchange messages go to whom: each site is given those of its neighbours at least.
 
         Returns:
-            Pairs of sites and of whom those need messages. In a cohort of all pairs one pair,
-            since all then are given the same.
+            Pairs of sites and of whom they are given messages. Where a site has most of the
+            cohort as neighbours, one pair: a document that is the same for all is made once.
         """
         cohort = self._fixed()
         graph, names = cohort.graph, cohort.names
-        if graph.degree == len(names) - 1:
+        if 2 * graph.degree >= len(names):
             return [(names, names)]
         return [
             ((name,), tuple(names[other] for other in graph.neighbours(index)))

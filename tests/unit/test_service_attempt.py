@@ -16,7 +16,7 @@ from aggregation import (
     Segment,
     choose,
 )
-from aggregation.graph import ALL_PAIRS_UP_TO, degree
+from aggregation.graph import degree
 from fmfl_secure.service.attempt import ServerAttempt
 from fmfl_secure.service.simulate import SimulatedSite
 from fmfl_secure.workspace import Members
@@ -24,9 +24,9 @@ from fmfl_secure.workspace import Members
 DIGEST = "sha256:" + "0" * 64
 
 
-@pytest.mark.parametrize("count", [5, ALL_PAIRS_UP_TO + 8])
+@pytest.mark.parametrize("count", [5, 40, pytest.param(130, marks=pytest.mark.slow)])
 def test_a_site_is_given_the_exchanges_it_needs_and_they_are_enough(count: int) -> None:
-    names = [f"site-{n:02}" for n in range(count)]
+    names = [f"site-{n:03}" for n in range(count)]
     roles = {role: Identity.generate(role) for role in ("coordinator", "aggregator", "decryptor")}
     identities = {name: Identity.generate(name) for name in names}
     members = Members(
@@ -76,7 +76,8 @@ def test_a_site_is_given_the_exchanges_it_needs_and_they_are_enough(count: int) 
     given = {name: needed for group, needed in server.exchanges_by_need() for name in group}
     assert sorted(given) == names
     others = {name: set(needed) - {name} for name, needed in given.items()}
-    assert {len(needed) for needed in others.values()} == {degree(count)}
+    sparse = 2 * degree(count) < count
+    assert {len(given) for given in others.values()} == {degree(count) if sparse else count - 1}
     for name, needed in given.items():
         exchanges = [server.exchanges[other] for other in needed]
         upload = attempts[name].upload(cohort, sites[name].train(plan, b""), exchanges)
