@@ -181,10 +181,11 @@ def _collect(
     if len(found) == len(processes):
         for process in processes:
             process.join(_JOIN_S)
-    if any(process.exitcode != 0 for process in processes):
+    codes = [process.exitcode for process in processes]  # server, decryptor, then sites
+    if any(code != 0 for code in codes):
         for process in processes:
             process.terminate()
-        raise RunError("a process of the load failed")
+        raise RunError(f"a process of the load failed; they ended with {codes}")
     return found
 
 

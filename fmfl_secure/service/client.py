@@ -240,9 +240,7 @@ class Line:
                 if rejected.reason == "gap" and rejected.received >= 0:
                     start = rejected.received
                     continue
-                if (
-                    rejected.reason == "digest" and not again
-                ):  # forgotten: from the start
+                if rejected.reason == "digest" and not again:  # forgotten: from the start
                     start, again = 0, True
                     continue
                 raise
