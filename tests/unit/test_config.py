@@ -82,7 +82,7 @@ FEDERATION: dict[str, Any] = {
         "device": "cpu",
     },
     "aggregation": {"suite": "ckks-collective", "bits": 12, "custodians": ["board"]},
-    "evaluation": {"data": "holdout.csv", "visibility": "public"},
+    "evaluation": {"data": "holdout.csv", "visibility": "public", "every": 2},
     "sites": [{"name": f"site-{n}", "population": 100} for n in (1, 2, 3, 4)],
 }
 SITE: dict[str, Any] = {
@@ -136,6 +136,7 @@ OTHERS: dict[str, Any] = {
     "aggregation.bits": 16,
     "aggregation.custodians": ["board", "court"],
     "evaluation.data": "",
+    "evaluation.every": 3,
     "sites.1.name": "site-9",
     "sites.3.population": 200,
 }
@@ -254,6 +255,7 @@ def test_a_setting_of_another_type_is_refused_with_its_place(key: str) -> None:
         ("aggregation.custodians", ["../board"]),
         ("aggregation.custodians", [f"c-{n}" for n in range(17)]),
         ("evaluation.visibility", "secret"),
+        ("evaluation.every", 0),
     ],
 )
 def test_a_value_out_of_range_is_refused_with_its_place(place: str, value: Any) -> None:
