@@ -7,6 +7,8 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
+from fmfl_secure.errors import RunError
+
 
 def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
     """Write several files into one folder; durable when this returns.
@@ -37,6 +39,25 @@ def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
     finally:
         for beside in staged:
             beside.unlink(missing_ok=True)
+
+
+def write_outputs(folder: Path, contents: Mapping[str, bytes], *, what: str, hint: str) -> None:
+    """Write what people take away, as `write_files` does.
+
+    Args:
+        folder: Made if missing.
+        contents: Bytes by file name.
+        what: What the files are, for the error's text.
+        hint: What to do if they cannot be written.
+
+    Raises:
+        RunError: They cannot be written.
+    """
+    try:
+        write_files(folder, contents)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise RunError(f"{what} cannot be written to {folder}: {reason}", hint=hint) from error
 
 
 def _sync_folder(folder: Path) -> None:

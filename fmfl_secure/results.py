@@ -16,7 +16,7 @@ import msgspec
 
 from aggregation import PublicIdentity
 from fmfl_secure import __version__
-from fmfl_secure.atomic import write_files
+from fmfl_secure.atomic import write_outputs
 from fmfl_secure.audit_record import load_audit
 from fmfl_secure.config import FederationConfig, decode_config, encode_config
 from fmfl_secure.errors import RunError
@@ -79,13 +79,12 @@ def write_results(folder: Path) -> RunRecord:
         "rounds": [{"round": r.round, "status": r.status, **r.metrics} for r in record.rounds],
     }
     encoded = msgspec.json.format(msgspec.json.encode(metrics), indent=2) + b"\n"
-    try:
-        write_files(folder, {"metrics.json": encoded})
-    except OSError as error:
-        raise RunError(
-            f"metrics cannot be written to {folder}: {error.strerror or type(error).__name__}",
-            hint="Check that the folder is writable and that there is space; the run is unharmed.",
-        ) from error
+    write_outputs(
+        folder,
+        {"metrics.json": encoded},
+        what="metrics",
+        hint="Check that the folder is writable and that there is space; the run is unharmed.",
+    )
     write_report(record, folder)
     return record
 

@@ -12,9 +12,8 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from fmfl_secure.atomic import write_files
+from fmfl_secure.atomic import write_outputs
 from fmfl_secure.demonstration.findings import Demonstration
-from fmfl_secure.errors import RunError
 from fmfl_secure.report.environment import environment
 
 JSON_NAME, HTML_NAME = "demonstration.json", "demonstration.html"
@@ -40,13 +39,12 @@ def write_page(found: Demonstration, folder: Path) -> Path:
         RunError: They cannot be written.
     """
     encoded = msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n"
-    try:
-        write_files(folder, {JSON_NAME: encoded, HTML_NAME: render_page(found).encode()})
-    except OSError as error:
-        raise RunError(
-            f"the demonstration cannot be written to {folder}: {error.strerror}",
-            hint="Check that the folder is writable, or choose another --output.",
-        ) from error
+    write_outputs(
+        folder,
+        {JSON_NAME: encoded, HTML_NAME: render_page(found).encode()},
+        what="the demonstration",
+        hint="Check that the folder is writable, or choose another --output.",
+    )
     return folder / HTML_NAME
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fmfl_secure.atomic import write_files
-from fmfl_secure.errors import RunError
+from fmfl_secure.atomic import write_outputs
 from fmfl_secure.record import RunRecord, encode_record
 from fmfl_secure.report.page import render_html
 
@@ -33,11 +32,10 @@ def write_report(record: RunRecord, folder: Path) -> tuple[Path, Path]:
         JSON_NAME: encode_record(record),
         HTML_NAME: render_html(record).encode("utf-8"),
     }
-    try:
-        write_files(folder, contents)
-    except OSError as error:
-        raise RunError(
-            f"the report cannot be written to {folder}: {error.strerror or type(error).__name__}",
-            hint="Check that the folder is writable and that there is space; the run is unharmed.",
-        ) from error
+    write_outputs(
+        folder,
+        contents,
+        what="the report",
+        hint="Check that the folder is writable and that there is space; the run is unharmed.",
+    )
     return folder / JSON_NAME, folder / HTML_NAME

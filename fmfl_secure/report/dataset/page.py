@@ -8,8 +8,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from fmfl_secure.atomic import write_files
-from fmfl_secure.errors import RunError
+from fmfl_secure.atomic import write_outputs
 from fmfl_secure.report import plots
 from fmfl_secure.report.dataset import wording
 from fmfl_secure.report.dataset.plots import life_plot
@@ -62,13 +61,12 @@ def write_dataset(record: DatasetRecord, folder: Path) -> Path:
         RunError: They cannot be written.
     """
     contents = {JSON_NAME: encode_dataset(record), HTML_NAME: render_dataset(record).encode()}
-    try:
-        write_files(folder, contents)
-    except OSError as error:
-        raise RunError(
-            f"the report cannot be written to {folder}: {error.strerror or type(error).__name__}",
-            hint="Check that the folder is writable and that there is space, or name another.",
-        ) from error
+    write_outputs(
+        folder,
+        contents,
+        what="the report",
+        hint="Check that the folder is writable and that there is space, or name another.",
+    )
     return folder / HTML_NAME
 
 
