@@ -8,12 +8,12 @@ was rolled back in between lacks the later ones.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 from aggregation import PublicIdentity
+from fmfl_secure.database import make_missing, storage_errors
 from fmfl_secure.errors import RunError
-from privacy import Anchor, StorageError, StorageExists
+from privacy import Anchor
 from privacy.storage import open_store
 
 _TABLES = {
@@ -55,17 +55,14 @@ class AnchorStore:
             if anchor.public_key != giver.key.hex():
                 raise RunError(f"{giver.name} gave an anchor that another identity signed")
             anchors.append(anchor)
-        try:
-            if anchors and not self._store.exists():
-                with suppress(StorageExists), self._store.create(_TABLES[self._store.dialect]):
-                    pass
-            if anchors:
-                with self._store.write() as transaction:
-                    for a in anchors:
-                        row = (a.public_key, a.population, a.sequence, a.digest, a.line)
-                        transaction.execute(_KEEP, *row)
-        except StorageError as error:
-            raise RunError(f"cannot keep ledger heads: {error}", hint=error.hint) from error
+        if not anchors:
+            return
+        with storage_errors("cannot keep ledger heads"):
+            make_missing(self._store, _TABLES)
+            with self._store.write() as transaction:
+                for a in anchors:
+                    row = (a.public_key, a.population, a.sequence, a.digest, a.line)
+                    transaction.execute(_KEEP, *row)
 
     def held(self, of: PublicIdentity) -> list[str]:
         """All anchors kept of a site's ledgers.
@@ -73,12 +70,8 @@ class AnchorStore:
         Raises:
             RunError: They cannot be read.
         """
-        try:
+        with storage_errors("cannot read the ledger heads kept"):
             if not self._store.exists():
                 return []
             with self._store.read() as transaction:
                 return [row[0] for row in transaction.execute(_HELD, of.key.hex())]
-        except StorageError as error:
-            raise RunError(
-                f"cannot read the ledger heads kept: {error}", hint=error.hint
-            ) from error

@@ -208,7 +208,7 @@ class Run:
     @property
     def report(self) -> Path:
         """The privacy-budget report, rebuilt from the run's state."""
-        write_results(self.folder)
+        write_results(self._store)
         return self.folder / "report.html"
 
     def evaluate(self, data: Path | str, *, head: Path | str | None = None) -> dict[str, float]:

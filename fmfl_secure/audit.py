@@ -120,7 +120,7 @@ def audit_run(
         on_step=on_step,
     )
     save_audit(folder, record)
-    write_results(folder)
+    write_results(store)
     return record
 
 

@@ -232,9 +232,21 @@ class Coordinator:
 
 
 def start_run(
-    folder: Path, *, config: FederationConfig, public: RunFacts, origin: Path
+    folder: Path,
+    *,
+    config: FederationConfig,
+    public: RunFacts,
+    origin: Path,
+    database: str | None = None,
 ) -> RunStore:
     """Make a new run's folder with its settings and what is fixed for it.
+
+    Args:
+        folder: The run's folder.
+        config: The federation's settings.
+        public: What is fixed for the whole run.
+        origin: Folder that relative paths in the settings start from.
+        database: PostgreSQL URL for the run's state; None keeps it in the folder.
 
     Raises:
         RunError: The folder is in use.
@@ -245,19 +257,25 @@ def start_run(
             "run": secrets.token_hex(8).encode(),
             "config": encode_config(config),
             "started": _now().encode(),
-            "origin": str(origin.resolve()).encode(),  # relative paths in the settings start here
+            "origin": str(origin.resolve()).encode(),
             "public": msgspec.msgpack.encode(public),
         },
+        database=database,
     )
 
 
-def resume_run(folder: Path, *, config: FederationConfig) -> RunStore:
+def resume_run(folder: Path, *, config: FederationConfig, database: str | None = None) -> RunStore:
     """Open a run that was interrupted.
+
+    Args:
+        folder: The run's folder.
+        config: The federation's settings.
+        database: A URL that reaches its state, where that is in a database.
 
     Raises:
         RunError: There is none, it has ended, or its settings were others.
     """
-    store = RunStore(folder)
+    store = RunStore(folder, database=database)
     if decode_config(store.require("config")) != config:
         raise RunError(
             f"the run in {folder} was started with other settings",

@@ -1,33 +1,42 @@
-"""One way of opening the small SQLite files that a site and a run keep their state in."""
+"""What a party's stores have in common: how their tables begin, and how failures are told."""
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 
 from fmfl_secure.errors import RunError
-
-_BUSY_TIMEOUT_S = 60.0
+from privacy import StorageError, StorageExists
+from privacy.storage import Store
 
 
 @contextmanager
-def durable_connection(path: Path, *, what: str) -> Iterator[sqlite3.Connection]:
-    """A connection whose every statement is a transaction, durable when it returns.
+def storage_errors(what: str) -> Iterator[None]:
+    """Tell of a store's failure as a `RunError`.
 
     Args:
-        path: The file, made if missing.
-        what: What it holds, for the error's text.
+        what: What could not be done, as the error's text begins.
 
     Raises:
-        RunError: SQLite failed, or the file is not its own.
+        RunError: A store failed inside.
     """
     try:
-        with closing(
-            sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
-        ) as connection:
-            connection.execute("PRAGMA synchronous=FULL")
-            yield connection
-    except sqlite3.Error as error:
-        raise RunError(f"{what} in {path} failed: {error}") from error
+        yield
+    except StorageError as error:
+        raise RunError(f"{what}: {error}", hint=error.hint) from error
+
+
+def make_missing(store: Store, tables: Mapping[str, Sequence[str]]) -> None:
+    """Create the tables of a store that holds none yet.
+
+    Args:
+        store: Where.
+        tables: Definitions by dialect.
+
+    Raises:
+        StorageError: It cannot be known, or they cannot be made.
+    """
+    if not store.exists():
+        # Another process may be first; it makes the same.
+        with suppress(StorageExists), store.create(tables[store.dialect]):
+            pass

@@ -1,6 +1,6 @@
 """From a run's state to what people take away: `metrics.json`, `report.json`, `report.html`.
 
-Everything is rebuilt from `state.sqlite`, and the audit's `audit.json` where there is one, so that
+Everything is rebuilt from the run's state, and the audit's `audit.json` where there is one, so that
 a report can be made again later, and of a run that was cut off in the middle.
 """
 
@@ -62,14 +62,15 @@ def site_note(
     return f"site/{name}", msgspec.msgpack.encode(note)
 
 
-def write_results(folder: Path) -> RunRecord:
-    """Write a run's metrics and report from its state.
+def write_results(store: RunStore) -> RunRecord:
+    """Write a run's metrics and report into its folder, from its state.
 
     Raises:
-        RunError: There is no run, its state is damaged, or a file cannot be written.
+        RunError: Its state is damaged, or a file cannot be written.
     """
+    folder = store.folder
     try:
-        record = build_record(RunStore(folder))
+        record = build_record(store)
     except (msgspec.DecodeError, UnicodeDecodeError, KeyError) as error:
         raise RunError(f"the run in {folder} is damaged: {error}") from error
     metrics = {

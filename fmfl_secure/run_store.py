@@ -1,7 +1,8 @@
 """The coordinator's durable state of a run, and the transcript of what each role saw.
 
-`state.sqlite` is what `--resume` goes on from: attempts are recorded before they start, the list
-that sites open for before they open, and a release together with the adapter it gives.
+The state is what `--resume` goes on from: attempts are recorded before they start, the list that
+sites open for before they open, and a release together with the adapter it gives. It is in the
+run's folder, in `state.sqlite`, or in a schema of a PostgreSQL database that `state.url` names.
 """
 
 from __future__ import annotations
@@ -10,24 +11,40 @@ import base64
 import hashlib
 import json
 import os
-import sqlite3
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, closing
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from fmfl_secure.database import durable_connection
+from fmfl_secure.atomic import write_files
+from fmfl_secure.database import storage_errors
 from fmfl_secure.errors import RunError
+from privacy.storage import Store, Transaction, is_url, open_store
+from privacy.storage.urls import split_schema, with_schema, without_password
 
-_SCHEMA = (
-    "CREATE TABLE facts (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT",
-    """CREATE TABLE attempts (round INTEGER, attempt INTEGER, plan BLOB NOT NULL, cohort BLOB,
-         opening_list BLOB, PRIMARY KEY (round, attempt)) STRICT""",
-    "CREATE TABLE rounds (round INTEGER PRIMARY KEY, record TEXT NOT NULL, adapter BLOB) STRICT",
+_FILE: Final = "state.sqlite"
+_POINTER: Final = "state.url"
+_TABLES: Final = {
+    "sqlite": (
+        "CREATE TABLE facts (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT",
+        """CREATE TABLE attempts (round INTEGER, attempt INTEGER, plan BLOB NOT NULL, cohort BLOB,
+             opening_list BLOB, PRIMARY KEY (round, attempt)) STRICT""",
+        """CREATE TABLE rounds (round INTEGER PRIMARY KEY, record TEXT NOT NULL, adapter BLOB)
+             STRICT""",
+    ),
+    "postgresql": (
+        "CREATE TABLE facts (name TEXT PRIMARY KEY, value BYTEA NOT NULL)",
+        """CREATE TABLE attempts (round BIGINT, attempt BIGINT, plan BYTEA NOT NULL, cohort BYTEA,
+             opening_list BYTEA, PRIMARY KEY (round, attempt))""",
+        "CREATE TABLE rounds (round BIGINT PRIMARY KEY, record TEXT NOT NULL, adapter BYTEA)",
+    ),
+}
+_SET_FACT: Final = (
+    "INSERT INTO facts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 )
 # Messages up to this size stand in the transcript in full; of larger ones the digest does.
 _FULL_MESSAGE_BYTES = 16 * 1024
@@ -84,53 +101,61 @@ class RunFacts(msgspec.Struct, frozen=True):
 
 
 class RunStore:
-    """State of one run in its folder.
+    """State of one run. Durable when a call returns.
 
     Args:
-        folder: The run's folder, which holds `state.sqlite`.
+        folder: The run's folder.
+        database: Where the run's state is in a database, a URL that reaches it, from the server's
+            settings: it may hold the password that the folder does not.
 
     Raises:
-        RunError: There is no run.
+        RunError: There is no run, or it cannot be reached.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, database: str | None = None) -> None:
         self.folder = folder
-        self._path = folder / "state.sqlite"
-        if not self._path.is_file():
+        if not holds_run(folder):
             raise RunError(f"no run in {folder}", hint="fmfl-secure run makes one.")
+        with storage_errors(f"cannot open the run in {folder}"):
+            self._tables = _state_of(folder, database)
 
     @classmethod
-    def create(cls, folder: Path, facts: dict[str, bytes]) -> RunStore:
-        """Start a run.
+    def create(
+        cls, folder: Path, facts: Mapping[str, bytes], *, database: str | None = None
+    ) -> RunStore:
+        """Start a run. A crash leaves either no run or a whole one.
+
+        Args:
+            folder: The run's folder.
+            facts: What is known of it from the start, its id (`run`) among them.
+            database: PostgreSQL URL whose schema begins that of the run; None for the folder.
 
         Raises:
             RunError: The folder holds a run or other files already, or cannot be written.
         """
-        # Built aside and renamed, so that a crash leaves either no run or a whole one.
-        building = folder / "state.sqlite.new"
+        failure = f"cannot start a run in {folder}"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if any(file != building for file in folder.iterdir()):
-                raise RunError(
-                    f"{folder} is not empty",
-                    hint="Choose another --output, or --resume the run that is there.",
-                )
-            building.unlink(missing_ok=True)
-            with closing(sqlite3.connect(building, isolation_level=None)) as connection:
-                connection.execute("PRAGMA synchronous=FULL")
-                for statement in _SCHEMA:
-                    connection.execute(statement)
-                connection.executemany("INSERT INTO facts VALUES (?, ?)", facts.items())
-            building.replace(folder / "state.sqlite")
-        except (OSError, sqlite3.Error) as error:
-            raise RunError(f"cannot start a run in {folder}: {error}") from error
-        return cls(folder)
+            _require_empty(folder)
+            with storage_errors(failure):
+                if database is None:
+                    tables, pointer = open_store(folder / _FILE), None
+                else:
+                    pointer = _of_run(database, facts["run"].decode())
+                    tables = open_store(pointer)
+                with tables.create(_TABLES[tables.dialect]) as transaction:
+                    for fact in facts.items():
+                        transaction.execute(_SET_FACT, *fact)
+            if pointer is not None:
+                write_files(folder, {_POINTER: without_password(pointer).encode()})
+        except OSError as error:
+            raise RunError(f"{failure}: {error}") from error
+        return cls(folder, database=database)
 
     def fact(self, name: str) -> bytes | None:
         """A fact about the run, or None."""
-        with self._connection() as connection:
-            row = connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-        return None if row is None else bytes(row[0])
+        with self._read() as transaction:
+            rows = transaction.execute("SELECT value FROM facts WHERE name = ?", name)
+        return bytes(rows[0][0]) if rows else None
 
     def require(self, name: str) -> bytes:
         """A fact that every run has.
@@ -145,21 +170,19 @@ class RunStore:
 
     def set_fact(self, name: str, value: bytes) -> None:
         """Set a fact; durable when this returns."""
-        with self._connection() as connection:
-            connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+        self.set_facts({name: value})
 
     def set_facts(self, facts: Mapping[str, bytes]) -> None:
         """Set several facts at once, all or none; durable when this returns."""
-        with self._connection() as connection:
-            connection.execute("BEGIN")
-            connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
-            connection.execute("COMMIT")
+        with self._write() as transaction:
+            for fact in facts.items():
+                transaction.execute(_SET_FACT, *fact)
 
     def facts(self, prefix: str) -> dict[str, bytes]:
         """All facts whose name starts with a prefix, by the rest of the name."""
         query = "SELECT name, value FROM facts WHERE substr(name, 1, ?) = ?"
-        with self._connection() as connection:
-            rows = connection.execute(query, (len(prefix), prefix)).fetchall()
+        with self._read() as transaction:
+            rows = transaction.execute(query, len(prefix), prefix)
         return {name[len(prefix) :]: bytes(value) for name, value in rows}
 
     def refuse(self, site: str, code: str) -> None:
@@ -173,15 +196,15 @@ class RunStore:
     def attempts(self, round_number: int) -> int:
         """Attempts at a round that began."""
         query = "SELECT count(*) FROM attempts WHERE round = ?"
-        with self._connection() as connection:
-            return int(connection.execute(query, (round_number,)).fetchone()[0])
+        with self._read() as transaction:
+            return int(transaction.execute(query, round_number)[0][0])
 
     def last_attempt(self, round_number: int) -> BegunAttempt | None:
         """The last attempt at a round that began, or None."""
         query = "SELECT plan, cohort FROM attempts WHERE round = ? ORDER BY attempt DESC LIMIT 1"
-        with self._connection() as connection:
-            row = connection.execute(query, (round_number,)).fetchone()
-        return None if row is None else BegunAttempt(*row)
+        with self._read() as transaction:
+            rows = transaction.execute(query, round_number)
+        return BegunAttempt(*rows[0]) if rows else None
 
     def opened_attempts(self, round_number: int) -> list[OpenedAttempt]:
         """Attempts at a round whose sites may have opened, the last one first."""
@@ -190,55 +213,89 @@ class RunStore:
             "WHERE round = ? AND cohort IS NOT NULL AND opening_list IS NOT NULL "
             "ORDER BY attempt DESC"
         )
-        with self._connection() as connection:
-            return [OpenedAttempt(*row) for row in connection.execute(query, (round_number,))]
+        with self._read() as transaction:
+            return [OpenedAttempt(*row) for row in transaction.execute(query, round_number)]
 
     def begin_attempt(self, round_number: int, attempt: int, plan: bytes) -> None:
         """Record an attempt before anyone hears of it."""
-        with self._connection() as connection:
-            connection.execute(
-                "INSERT INTO attempts (round, attempt, plan) VALUES (?, ?, ?)",
-                (round_number, attempt, plan),
-            )
+        statement = "INSERT INTO attempts (round, attempt, plan) VALUES (?, ?, ?)"
+        with self._write() as transaction:
+            transaction.execute(statement, round_number, attempt, plan)
 
     def fix_cohort(self, round_number: int, attempt: int, cohort: bytes) -> None:
         """Record an attempt's cohort."""
-        self._update_attempt("cohort", round_number, attempt, cohort)
+        statement = "UPDATE attempts SET cohort = ? WHERE round = ? AND attempt = ?"
+        with self._write() as transaction:
+            transaction.execute(statement, cohort, round_number, attempt)
 
     def list_openings(self, round_number: int, attempt: int, opening_list: bytes) -> None:
         """Record the list that sites will open for, before they do."""
-        self._update_attempt("opening_list", round_number, attempt, opening_list)
-
-    def _update_attempt(self, column: str, round_number: int, attempt: int, value: bytes) -> None:
-        statements = {
-            "cohort": "UPDATE attempts SET cohort = ? WHERE round = ? AND attempt = ?",
-            "opening_list": "UPDATE attempts SET opening_list = ? WHERE round = ? AND attempt = ?",
-        }
-        with self._connection() as connection:
-            connection.execute(statements[column], (value, round_number, attempt))
+        statement = "UPDATE attempts SET opening_list = ? WHERE round = ? AND attempt = ?"
+        with self._write() as transaction:
+            transaction.execute(statement, opening_list, round_number, attempt)
 
     def finish_round(self, round_number: int, record: bytes, adapter: bytes | None) -> None:
         """Record a round's end and the adapter after it (None where it was lost), at once."""
-        with self._connection() as connection:
-            connection.execute(
-                "INSERT INTO rounds VALUES (?, ?, ?)", (round_number, record.decode(), adapter)
-            )
+        statement = "INSERT INTO rounds VALUES (?, ?, ?)"
+        with self._write() as transaction:
+            transaction.execute(statement, round_number, record.decode(), adapter)
 
     def rounds(self) -> list[bytes]:
         """Records of finished rounds, in order."""
-        with self._connection() as connection:
-            rows = connection.execute("SELECT record FROM rounds ORDER BY round").fetchall()
+        with self._read() as transaction:
+            rows = transaction.execute("SELECT record FROM rounds ORDER BY round")
         return [row[0].encode() for row in rows]
 
     def last_adapter(self) -> bytes | None:
         """The adapter after the last released round, or None before the first."""
         query = "SELECT adapter FROM rounds WHERE adapter IS NOT NULL ORDER BY round DESC LIMIT 1"
-        with self._connection() as connection:
-            row = connection.execute(query).fetchone()
-        return None if row is None else bytes(row[0])
+        with self._read() as transaction:
+            rows = transaction.execute(query)
+        return bytes(rows[0][0]) if rows else None
 
-    def _connection(self) -> AbstractContextManager[sqlite3.Connection]:
-        return durable_connection(self._path, what="the run's state")
+    @contextmanager
+    def _read(self) -> Iterator[Transaction]:
+        with storage_errors("cannot read the run's state"), self._tables.read() as transaction:
+            yield transaction
+
+    @contextmanager
+    def _write(self) -> Iterator[Transaction]:
+        with storage_errors("cannot write the run's state"), self._tables.write() as transaction:
+            yield transaction
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a folder is that of a run."""
+    return (folder / _FILE).is_file() or (folder / _POINTER).is_file()
+
+
+def _state_of(folder: Path, database: str | None) -> Store:
+    if (folder / _FILE).is_file():
+        return open_store(folder / _FILE)
+    try:
+        kept = (folder / _POINTER).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"cannot read {folder / _POINTER}: {error}") from error
+    if not is_url(kept):
+        raise RunError(f"{folder / _POINTER} names no PostgreSQL database")
+    return open_store(kept if database is None else with_schema(database, split_schema(kept)[1]))
+
+
+def _of_run(database: str, run: str) -> str:
+    return with_schema(database, f"{split_schema(database)[1]}_{run}")
+
+
+def _require_empty(folder: Path) -> None:
+    """Make a folder that holds nothing, but for what a start that was cut off left there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rest = list(folder.glob(f"{_FILE}.*.new*"))
+    if any(file not in rest for file in folder.iterdir()):
+        raise RunError(
+            f"{folder} is not empty",
+            hint="Choose another --output, or --resume the run that is there.",
+        )
+    for file in rest:
+        file.unlink(missing_ok=True)
 
 
 def run_facts(store: RunStore) -> RunFacts:

@@ -9,19 +9,30 @@ round send the same integers again, under fresh keys and masks, at no further pr
 from __future__ import annotations
 
 import os
-import sqlite3
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from numpy.typing import NDArray
 
-from fmfl_secure.database import durable_connection
+from fmfl_secure.database import make_missing, storage_errors
 from fmfl_secure.errors import RunError
+from privacy.storage import Transaction, open_store
 
 _NONCE_BYTES = 12
+_FAILED: Final = "the stored updates failed"
+_TABLES: Final = {
+    "sqlite": (
+        """CREATE TABLE updates (run TEXT, round INTEGER, sealed BLOB NOT NULL,
+             PRIMARY KEY (run, round)) STRICT""",
+        """CREATE TABLE heads (run TEXT, round INTEGER, sealed BLOB NOT NULL,
+             PRIMARY KEY (run, round)) STRICT""",
+    )
+}
 
 
 class UpdateStore:
@@ -33,18 +44,13 @@ class UpdateStore:
     """
 
     def __init__(self, path: Path, key: bytes) -> None:
-        self._path = path
+        # A file and never a database: updates are personal data until they are released.
+        self._tables = open_store(path)
         self._cipher = AESGCM(key)
-        with self._connection() as connection:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS updates (run TEXT, round INTEGER, "
-                "sealed BLOB NOT NULL, PRIMARY KEY (run, round)) STRICT"
-            )
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS heads (run TEXT, round INTEGER, "
-                "sealed BLOB NOT NULL, PRIMARY KEY (run, round)) STRICT"
-            )
+        with storage_errors(_FAILED):
+            make_missing(self._tables, _TABLES)
+            with self._tables.read() as transaction:
+                transaction.execute("SELECT run FROM updates LIMIT 1")
 
     @classmethod
     def open(cls, folder: Path) -> UpdateStore:
@@ -79,11 +85,11 @@ class UpdateStore:
             RunError: One is stored for this round already, or it cannot be written.
         """
         sealed = self._seal(integers.astype("<i4").tobytes(), _context(run, round_number))
-        with self._connection() as connection:
-            connection.execute("INSERT INTO updates VALUES (?, ?, ?)", (run, round_number, sealed))
+        with self._write() as transaction:
+            transaction.execute("INSERT INTO updates VALUES (?, ?, ?)", run, round_number, sealed)
             if head:
                 kept = self._seal(head, _head_context(run, round_number))
-                connection.execute("INSERT INTO heads VALUES (?, ?, ?)", (run, round_number, kept))
+                transaction.execute("INSERT INTO heads VALUES (?, ?, ?)", run, round_number, kept)
 
     def get(self, run: str, round_number: int) -> NDArray[np.int32] | None:
         """The stored update, or None.
@@ -92,12 +98,11 @@ class UpdateStore:
             RunError: It was altered, or the key is another.
         """
         query = "SELECT sealed FROM updates WHERE run = ? AND round = ?"
-        with self._connection() as connection:
-            row = connection.execute(query, (run, round_number)).fetchone()
-        if row is None:
+        rows = self._read(query, run, round_number)
+        if not rows:
             return None
         data = self._open(
-            bytes(row[0]), _context(run, round_number), f"update of round {round_number}"
+            bytes(rows[0][0]), _context(run, round_number), f"update of round {round_number}"
         )
         return np.frombuffer(data, dtype="<i4").astype(np.int32)
 
@@ -108,23 +113,25 @@ class UpdateStore:
             RunError: It was altered, or the key is another.
         """
         query = "SELECT round, sealed FROM heads WHERE run = ? ORDER BY round DESC LIMIT 1"
-        with self._connection() as connection:
-            row = connection.execute(query, (run,)).fetchone()
-        if row is None:
+        rows = self._read(query, run)
+        if not rows:
             return b""
-        return self._open(bytes(row[1]), _head_context(run, row[0]), f"head of round {row[0]}")
+        number, sealed = rows[0]
+        return self._open(bytes(sealed), _head_context(run, number), f"head of round {number}")
 
     def forget(self, run: str, round_number: int) -> None:
         """Delete an update that was released or can no longer be, and heads before its own."""
-        with self._connection() as connection:
-            connection.execute("PRAGMA secure_delete=ON")
-            connection.execute(
-                "DELETE FROM updates WHERE run = ? AND round <= ?", (run, round_number)
+        with self._write() as transaction:
+            transaction.execute("PRAGMA secure_delete=ON")
+            transaction.execute(
+                "DELETE FROM updates WHERE run = ? AND round <= ?", run, round_number
             )
-            connection.execute(
+            transaction.execute(
                 "DELETE FROM heads WHERE run = ? AND round < ? AND round < "
                 "(SELECT max(round) FROM heads WHERE run = ?)",
-                (run, round_number, run),
+                run,
+                round_number,
+                run,
             )
 
     def _seal(self, data: bytes, context: bytes) -> bytes:
@@ -137,8 +144,14 @@ class UpdateStore:
         except (InvalidTag, ValueError) as error:  # the latter where the nonce is cut short
             raise RunError(f"the stored {what} does not verify") from error
 
-    def _connection(self) -> AbstractContextManager[sqlite3.Connection]:
-        return durable_connection(self._path, what="the stored updates")
+    def _read(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
+        with storage_errors(_FAILED), self._tables.read() as transaction:
+            return transaction.execute(query, *parameters)
+
+    @contextmanager
+    def _write(self) -> Iterator[Transaction]:
+        with storage_errors(_FAILED), self._tables.write() as transaction:
+            yield transaction
 
 
 def _context(run: str, round_number: int) -> bytes:

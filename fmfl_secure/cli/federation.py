@@ -215,6 +215,7 @@ def run(
     from fmfl_secure.config import load_federation
     from fmfl_secure.errors import ConfigError, RunError
     from fmfl_secure.progress import TerminalProgress
+    from fmfl_secure.run_store import holds_run
 
     if (sites or workers) and engine != "flower-sim":
         raise ConfigError("--sites and --workers are for --engine flower-sim")
@@ -250,7 +251,7 @@ def run(
                     ).run()
         except BaseException as error:
             progress.__exit__(None, None, None)
-            if (output / "state.sqlite").exists():
+            if holds_run(output):
                 say(f"what was spent is in {output / 'report.html'}")
                 if not isinstance(error, RunError):  # which ends a run for good
                     say(f"go on with: fmfl-secure run {federation} --output {output} --resume")

@@ -41,8 +41,9 @@ def show(
     """
     from fmfl_secure.report.pdf import print_pdf
     from fmfl_secure.results import write_results
+    from fmfl_secure.run_store import RunStore
 
-    write_results(run_folder)
+    write_results(RunStore(run_folder))
     page = run_folder / "report.html"
     say(f"{page}")
     if pdf:

@@ -440,4 +440,4 @@ class LocalEngine:
         self.store.set_fact("reason", reason.encode())
         set_adapter_tensors(self._model, load_adapter_bytes(self._coordinator.adapter))
         self._task.save_adapter(self._model, self._output / "adapter")
-        return write_results(self._output)
+        return write_results(self.store)

@@ -17,13 +17,13 @@ from fmfl_secure.membership import MembershipFolder, digest_of
 from fmfl_secure.models import Layout
 from fmfl_secure.models.adapters import adapter_bytes
 from fmfl_secure.planning import build_task
-from fmfl_secure.run_store import RunFacts, RunStore
+from fmfl_secure.run_store import RunFacts, RunStore, holds_run
 from fmfl_secure.service.board import Board
 from fmfl_secure.service.heads import KeptHeads
 from fmfl_secure.service.intake import Intake
 from fmfl_secure.service.run import ServerRun
 from fmfl_secure.service.settings import ServerSettings
-from fmfl_secure.service.store import heads_location, open_store
+from fmfl_secure.service.store import heads_location, open_store, run_location
 from fmfl_secure.workspace import AGGREGATOR, COORDINATOR, DECRYPTOR, Members
 
 
@@ -117,13 +117,19 @@ class ServerSide:
 
     def _open_run(self, output: Path) -> tuple[RunStore, bool]:
         """The run's state, and whether the run has ended already."""
-        if not (output / "state.sqlite").exists():
-            facts = self._public_facts()
-            return start_run(output, config=self.config, public=facts, origin=self._folder), False
-        store = RunStore(output)
+        database = run_location(self.settings.store)
+        if not holds_run(output):
+            return start_run(
+                output,
+                config=self.config,
+                public=self._public_facts(),
+                origin=self._folder,
+                database=database,
+            ), False
+        store = RunStore(output, database=database)
         if store.fact("status") in {b"finished", b"stopped"}:
             return store, True
-        return resume_run(output, config=self.config), False
+        return resume_run(output, config=self.config, database=database), False
 
     def _public_facts(self) -> RunFacts:
         layout = self._task.begin_round(self._model, 1)

@@ -268,4 +268,4 @@ class ServerRun:
         self._note_sites()
         set_adapter_tensors(self._model, load_adapter_bytes(self._coordinator.adapter))
         self._task.save_adapter(self._model, self._output / "adapter")
-        return write_results(self._output)
+        return write_results(self._coordinator.store)

@@ -116,8 +116,9 @@ class ServerSettings(_Section, frozen=True, forbid_unknown_fields=True, kw_only=
     """All of a server's `service.toml`.
 
     Attributes:
-        store: Where messages under way and heads of ledgers are kept: `sqlite:FILE`, from the kit's
-            folder, or `postgresql://USER@HOST/DATABASE?schema=NAME`.
+        store: Where messages under way are kept: `sqlite:FILE`, from the kit's folder, or
+            `postgresql://USER@HOST/DATABASE?schema=NAME`, which takes heads of ledgers and the
+            state of runs too.
     """
 
     store: NonEmpty = "sqlite:service.sqlite"

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from fmfl_secure.database import make_missing, storage_errors
 from fmfl_secure.errors import RunError
 from fmfl_secure.service.errors import Problem
-from privacy import StorageError, StorageExists
 from privacy.storage import Store, Transaction, is_url
 from privacy.storage import open_store as open_tables
+from privacy.storage.urls import split_schema, with_schema
 
 _SCHEMA: Final = "fmfl_service"  # in PostgreSQL, where the URL names none
 _TABLES: Final = {
@@ -102,11 +103,8 @@ class MessageStore:
 
     def __init__(self, tables: Store) -> None:
         self._tables = tables
-        with self._errors("cannot open"):
-            if not tables.exists():
-                # Another process may be first; it makes the same.
-                with suppress(StorageExists), tables.create(_TABLES[tables.dialect]):
-                    pass
+        with storage_errors("cannot open the server's store"):
+            make_missing(tables, _TABLES)
             with tables.write() as transaction:
                 transaction.execute("SELECT key FROM notes WHERE run = ?", "")
 
@@ -250,20 +248,13 @@ class MessageStore:
 
     @contextmanager
     def _write(self) -> Iterator[Transaction]:
-        with self._errors("cannot write to"), self._tables.write() as transaction:
-            yield transaction
+        with storage_errors("cannot write to the server's store"), self._tables.write() as change:
+            yield change
 
     @contextmanager
     def _read(self) -> Iterator[Transaction]:
-        with self._errors("cannot read"), self._tables.read() as transaction:
+        with storage_errors("cannot read the server's store"), self._tables.read() as transaction:
             yield transaction
-
-    @contextmanager
-    def _errors(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except StorageError as error:
-            raise RunError(f"{what} the server's store: {error}", hint=error.hint) from error
 
 
 def is_intact(store: MessageStore, key: MessageKey, receipt: Receipt) -> bool:
@@ -303,7 +294,7 @@ def open_store(url: str, *, relative_to: Path) -> MessageStore:
     Raises:
         RunError: There is no such kind, or it cannot be opened.
     """
-    try:
+    with storage_errors("cannot open the server's store"):
         if is_url(url):
             return MessageStore(open_tables(url, schema=_SCHEMA, keep_open=True))
         kind, _, rest = url.partition(":")
@@ -312,8 +303,6 @@ def open_store(url: str, *, relative_to: Path) -> MessageStore:
             store = MessageStore(open_tables(path, keep_open=True))
             path.chmod(0o600)
             return store
-    except StorageError as error:
-        raise RunError(f"cannot open the server's store: {error}", hint=error.hint) from error
     # Not shown whole: it may hold a password.
     raise RunError(f"unknown store {kind!r}", hint="sqlite:FILE, or a PostgreSQL URL")
 
@@ -327,12 +316,18 @@ def heads_location(url: str, *, otherwise: Path) -> Path | str:
     """
     if not is_url(url):
         return otherwise
-    base, _, query = url.partition("?")
-    kept, schema = [], _SCHEMA
-    for part in filter(None, query.split("&")):
-        name, _, value = part.partition("=")
-        if name == "schema":
-            schema = value
-        else:
-            kept.append(part)
-    return f"{base}?{'&'.join([*kept, f'schema={schema}_heads'])}"
+    return with_schema(url, f"{split_schema(url)[1] or _SCHEMA}_heads")
+
+
+def run_location(url: str) -> str | None:
+    """The database that runs keep their state in, each in a schema beside the messages'.
+
+    Args:
+        url: As for `open_store`.
+
+    Returns:
+        Its URL, whose schema begins that of each run; None where each run's folder holds its own.
+    """
+    if not is_url(url):
+        return None
+    return with_schema(url, f"{split_schema(url)[1] or _SCHEMA}_run")

@@ -12,7 +12,7 @@ def server_toml(port: int) -> str:
     return f"""\
 # The server's own settings. A run may be stopped, and go on with others.
 
-store = "sqlite:service.sqlite"   # messages under way; or "postgresql://USER@HOST/DATABASE"
+store = "sqlite:service.sqlite"   # or "postgresql://USER@HOST/DATABASE", for runs and heads too
 
 [listen]
 address = "0.0.0.0"     # the one port that others reach; TLS 1.3, client certificates only

@@ -25,6 +25,7 @@ from privacy.errors import (
     StorageUnavailable,
 )
 from privacy.storage.kept import Connections
+from privacy.storage.urls import split_schema
 
 try:
     import psycopg
@@ -38,9 +39,7 @@ except ImportError as error:
 
 # Strict, so that a password with a bare @ / ? or # is refused here, where nothing is quoted, and
 # its rest is not taken for a host whose name an error message would show.
-_URL = re.compile(
-    r"[a-z+]+://(?:[^@/?#]*@)?[^@/?#]*(?:/[^@/?#]*)?(?:\?(?P<query>[^#]*))?", re.ASCII
-)
+_URL = re.compile(r"[a-z+]+://(?:[^@/?#]*@)?[^@/?#]*(?:/[^@/?#]*)?(?:\?[^#]*)?", re.ASCII)
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}", re.ASCII)
 _SURVIVES = {"on", "remote_apply"}  # values of synchronous_commit; the latter waits for even more
 
@@ -261,19 +260,10 @@ def _answers(connection: psycopg.Connection[Any]) -> bool:
 def _parse(url: str) -> tuple[dict[str, Any], str]:
     """A URL's parameters as libpq knows them, and the schema that it names."""
     schema, parameters = "", None
-    match = _URL.fullmatch(url)
-    if match is not None:
-        base, _, query = url.partition("?")
-        kept = []
-        for part in filter(None, query.split("&")):
-            name, _, value = part.partition("=")
-            if name == "schema":
-                schema = value
-            else:
-                kept.append(part)
-        rest = base.partition("://")[2] + ("?" + "&".join(kept) if kept else "")
+    if _URL.fullmatch(url) is not None:
+        plain, schema = split_schema(url)
         with suppress(psycopg.Error):  # whose text quotes the URL, password and all
-            parameters = conninfo_to_dict(f"postgresql://{rest}")
+            parameters = conninfo_to_dict(f"postgresql://{plain.partition('://')[2]}")
     if parameters is None:
         raise StorageUnavailable(
             "the PostgreSQL URL cannot be read (it is not shown: it may hold a password)",

@@ -23,6 +23,7 @@ from fmfl_secure.engines.local import LocalEngine
 from fmfl_secure.errors import RunError
 from fmfl_secure.record import decode_record
 from fmfl_secure.results import write_results
+from fmfl_secure.run_store import RunStore
 from fmfl_secure.tasks import TextClassification
 from privacy import AuditError, PrivacyPlan
 from privacy.audit import AuditDesign, evaluate
@@ -118,7 +119,7 @@ def test_a_run_is_audited_without_its_sites_and_data(run: Path) -> None:
         assert "smoke alarm for gross mistakes, not a certificate" in text
         assert "cost no budget" in text
         assert "STOP" not in text
-    write_results(run)
+    write_results(RunStore(run))
     assert decode_record((run / "report.json").read_bytes()).audit == found
 
 
@@ -216,13 +217,13 @@ def test_an_audit_of_something_else_or_edited_is_not_shown(run: Path) -> None:
         edited = msgspec.structs.replace(record, **{name: value})
         (run / AUDIT_NAME).write_bytes(encode_audit(edited))
         with pytest.raises(RunError, match="cannot read"):
-            write_results(run)
+            write_results(RunStore(run))
     for data in (b"", b"{}", b"\xff", encode_audit(record).replace(b'"at"', b'"when"')):
         (run / AUDIT_NAME).write_bytes(data)
         with pytest.raises(RunError, match="cannot read"):
-            write_results(run)
+            write_results(RunStore(run))
     (run / AUDIT_NAME).unlink()
-    assert write_results(run).audit is None
+    assert write_results(RunStore(run)).audit is None
 
 
 def test_another_base_model_than_the_runs_is_refused(run: Path, tmp_path: Path) -> None:

@@ -65,7 +65,8 @@ def test_each_half_moves_in_its_round_and_only_within_the_ranks(run: Path) -> No
             assert moved_next, name
         if "lora_B" in name:
             assert not second[name][:, 2:].any(), "no site has this rank"
-            assert second[name][:, :2].abs().min() > 0
+            # A single value may well be the integer 0; a column never is.
+            assert second[name][:, :2].any(dim=0).all()
         elif "lora_A" in name:
             assert torch.equal(second[name][2:], start[name][2:])
 

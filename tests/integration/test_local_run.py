@@ -28,6 +28,7 @@ from fmfl_secure.export import export_run
 from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.record import decode_record
 from fmfl_secure.results import write_results
+from fmfl_secure.run_store import RunStore
 from fmfl_secure.server_step import ServerStep
 from fmfl_secure.site import Site
 from fmfl_secure.statement import verify_statement
@@ -115,7 +116,7 @@ def test_a_report_is_rebuilt_from_the_run_alone(finished) -> None:
     before = (folder / "run" / "report.html").read_text()
     (folder / "run" / "report.html").unlink()
     (folder / "run" / "report.json").unlink()
-    again = write_results(folder / "run")
+    again = write_results(RunStore(folder / "run"))
     assert again.rounds == record.rounds
     assert again.sites == record.sites
     after = (folder / "run" / "report.html").read_text()

@@ -7,9 +7,10 @@ import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
-from postgres import Cluster
+from postgres import OWNER, PASSWORD, Cluster
 from processes import Federation
 from support import make_kits
 
@@ -124,11 +125,16 @@ def test_a_killed_server_goes_on_from_postgresql(
     folder = tmp_path / "federation"
     shutil.copytree(template, folder)
     settings = folder / "kits/server/service.toml"
-    url = postgres.url(f"kills_{point.replace(':', '_')}")
+    url = postgres.url(f"kills_{point.replace(':', '_')}", user=OWNER)
     settings.write_text(f'store = "{url}"\n' + settings.read_text())
     survive(folder, Case("server", point))
     assert not (folder / "kits/server/service.sqlite").exists()
     assert not (folder / "kits/server/coordinator/anchors.sqlite").exists()
+    assert [file.name for file in (folder / "run").glob("state.*")] == ["state.url"]
+    for file in folder.rglob("*"):
+        if file.is_file() and file != settings:
+            for secret in (PASSWORD, quote(PASSWORD, safe="")):
+                assert secret.encode() not in file.read_bytes(), file
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from privacy import (
     StorageUnavailable,
 )
 from privacy.storage import is_url, open_store, without_secrets
+from privacy.storage.urls import split_schema, with_schema, without_password
 
 TABLES = {
     "sqlite": ("CREATE TABLE things (name TEXT PRIMARY KEY, number INTEGER, data BLOB) STRICT",),
@@ -166,3 +167,32 @@ def test_without_the_driver_it_says_what_to_install(monkeypatch):
     with pytest.raises(StorageUnavailable, match="needs the driver psycopg") as refusal:
         open_store("postgresql://h/d")
     assert refusal.value.hint == "pip install 'fmfl-secure[postgresql]'"
+
+
+@pytest.mark.parametrize(
+    ("url", "plain", "schema"),
+    [
+        ("postgresql://u@h/d", "postgresql://u@h/d", ""),
+        ("postgresql://u@h/d?schema=a", "postgresql://u@h/d", "a"),
+        ("postgresql://u@h/d?x=1&schema=a&y=2&", "postgresql://u@h/d?x=1&y=2", "a"),
+        ("postgresql://u@h/d?schema=a&schema=b", "postgresql://u@h/d", "b"),
+        ("postgresql:///d?host=%2Ftmp", "postgresql:///d?host=%2Ftmp", ""),
+    ],
+)
+def test_a_schema_is_taken_from_a_url_and_put_into_one(url: str, plain: str, schema: str) -> None:
+    assert split_schema(url) == (plain, schema)
+    assert split_schema(with_schema(url, "other")) == (plain, "other")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://u:secret@h:1/d?schema=a", "postgresql://u@h:1/d?schema=a"),
+        ("postgresql://u@h/d", "postgresql://u@h/d"),
+        ("postgresql://h/d?user=u&password=secret&x=1", "postgresql://h/d?user=u&x=1"),
+        ("postgres://u:s%40ecret@h/d?sslpassword=secret", "postgres://u@h/d"),
+        ("postgresql:///d?host=%2Ftmp", "postgresql:///d?host=%2Ftmp"),
+    ],
+)
+def test_a_url_loses_its_passwords_and_nothing_else(url: str, shown: str) -> None:
+    assert without_password(url) == shown

@@ -21,7 +21,7 @@ from fmfl_secure.engines.flower.errors import FlowerError
 from fmfl_secure.errors import RunError
 from fmfl_secure.record import RunRecord
 from fmfl_secure.results import write_results
-from fmfl_secure.run_store import RunStore
+from fmfl_secure.run_store import RunStore, holds_run
 
 # Nothing is told to or fetched from anybody outside the federation.
 OFFLINE: Final = {
@@ -54,14 +54,14 @@ def run(kit: Path, output: Path, *, resume: bool, connection: str) -> RunRecord:
     """
     kit, output = kit.resolve(), output.resolve()
     load_federation(kit / "federation.toml")
-    if resume != (output / "state.sqlite").exists():
+    if resume != holds_run(output):
         raise RunError(
             f"there is no run in {output}" if resume else f"{output} holds a run",
             hint="Choose another --output, or --resume the run that is there.",
         )
     number = _submit(kit, output, connection)
     _wait(number, output, connection)
-    record = write_results(output)
+    record = write_results(RunStore(output))
     if record.status == "stopped":
         raise RunError(record.stop_reason)
     return record
@@ -88,7 +88,7 @@ def _wait(number: str, output: Path, connection: str) -> None:
     begun = asked = time.monotonic()
     while True:
         time.sleep(_TICK_S)
-        store = RunStore(output) if (output / "state.sqlite").exists() else None
+        store = RunStore(output) if holds_run(output) else None
         if store is not None and store.fact("status") in {b"finished", b"stopped"}:
             break
         if time.monotonic() < asked + _ASK_S:

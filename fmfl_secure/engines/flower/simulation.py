@@ -32,6 +32,7 @@ from fmfl_secure.engines.flower.watching import Watching
 from fmfl_secure.errors import RunError
 from fmfl_secure.record import RunRecord
 from fmfl_secure.results import write_results
+from fmfl_secure.run_store import holds_run
 from fmfl_secure.service.assembly import ServerSide
 from fmfl_secure.service.settings import ServerSettings, load_settings
 from fmfl_secure.workspace import COORDINATOR
@@ -100,7 +101,7 @@ class Simulation:
         config = narrowed(load_federation(federation), sites)
         self._parties = party_names(config)
         self._workers = min(workers or os.cpu_count() or 1, len(self._parties))
-        if resume != (output / "state.sqlite").exists():
+        if resume != holds_run(output):
             raise RunError(
                 f"there is no run in {output}" if resume else f"{output} holds a run",
                 hint="Choose another --output, or --resume the run that is there.",
@@ -145,7 +146,7 @@ class Simulation:
         if self._failure is not None:
             raise self._failure
         self._watching.look()
-        record = write_results(self._output)
+        record = write_results(self._side.coordinator.store)
         if record.status == "stopped":
             raise RunError(record.stop_reason)
         return record
