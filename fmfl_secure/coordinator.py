@@ -22,14 +22,14 @@ from aggregation import Identity, Member, RoundPlan
 from aggregation.protocol import read_cohort, read_plan
 from fmfl_secure.config import FederationConfig, decode_config, encode_config
 from fmfl_secure.errors import RunError
-from fmfl_secure.models.adapters import adapter_digest
+from fmfl_secure.models.adapters import adapter_bytes, adapter_digest
 from fmfl_secure.planning import encryption_parameters, largest_layout, quantization
 from fmfl_secure.record import RoundRecord
 from fmfl_secure.run_end import evidence, sign_end
 from fmfl_secure.run_store import RunFacts, RunStore, run_facts
 from fmfl_secure.server_step import ServerStep
 from fmfl_secure.tasks import Task
-from fmfl_secure.workspace import Members
+from fmfl_secure.workspace import AGGREGATOR, COORDINATOR, DECRYPTOR, Members
 
 
 class Coordinator:
@@ -235,7 +235,9 @@ def start_run(
     folder: Path,
     *,
     config: FederationConfig,
-    public: RunFacts,
+    members: Members,
+    task: Task,
+    model: nn.Module,
     origin: Path,
     database: str | None = None,
 ) -> RunStore:
@@ -244,13 +246,16 @@ def start_run(
     Args:
         folder: The run's folder.
         config: The federation's settings.
-        public: What is fixed for the whole run.
+        members: All parties.
+        task: The task.
+        model: A model of that task, whose adapter the run starts from.
         origin: Folder that relative paths in the settings start from.
         database: PostgreSQL URL for the run's state; None keeps it in the folder.
 
     Raises:
-        RunError: The folder is in use.
+        RunError: The folder is in use, or the settings name who has no identity.
     """
+    public = _public_facts(config, members, task, model)
     return RunStore.create(
         folder,
         {
@@ -261,6 +266,35 @@ def start_run(
             "public": msgspec.msgpack.encode(public),
         },
         database=database,
+    )
+
+
+def _public_facts(
+    config: FederationConfig, members: Members, task: Task, model: nn.Module
+) -> RunFacts:
+    sites, custodians = [entry.name for entry in config.sites], config.aggregation.custodians
+    absent = [name for name in sites if name not in members.sites]
+    absent += [name for name in custodians if name not in members.custodians]
+    if absent:
+        raise RunError(
+            f"no identity is known of {', '.join(absent)}",
+            hint="Run fmfl-secure init, or provision across machines, after a change of "
+            "federation.toml; or take it out there.",
+        )
+    layout = task.begin_round(model, 1)
+    return RunFacts(
+        base_model=task.base.name,
+        base_model_digest=task.base.digest,
+        layout_digest=layout.digest,
+        parameters=layout.size,
+        sites={name: members.sites[name].text for name in sites},
+        roles={
+            COORDINATOR: members.coordinator.fingerprint,
+            AGGREGATOR: members.aggregator.fingerprint,
+            DECRYPTOR: members.decryptor.fingerprint,
+            **{f"custodian {name}": members.custodians[name].fingerprint for name in custodians},
+        },
+        initial_adapter=adapter_bytes(model),
     )
 
 

@@ -1,4 +1,4 @@
-"""The coordinator's durable state of a run, and the transcript of what each role saw.
+"""The coordinator's durable state of a run.
 
 The state is what `--resume` goes on from: attempts are recorded before they start, the list that
 sites open for before they open, and a release together with the adapter it gives. It is in the
@@ -7,16 +7,11 @@ run's folder, in `state.sqlite`, or in a schema of a PostgreSQL database that `s
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -46,8 +41,6 @@ _TABLES: Final = {
 _SET_FACT: Final = (
     "INSERT INTO facts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 )
-# Messages up to this size stand in the transcript in full; of larger ones the digest does.
-_FULL_MESSAGE_BYTES = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,51 +301,3 @@ def run_facts(store: RunStore) -> RunFacts:
         return msgspec.msgpack.decode(store.require("public"), type=RunFacts)
     except msgspec.DecodeError as error:
         raise RunError(f"the run in {store.folder} is damaged: {error}") from error
-
-
-class Transcript:
-    """Appends to `transcript.jsonl`: one line for each message a role saw. No secrets.
-
-    A line is with the operating system when `saw` returns, and on the disk after `sync`: it is a
-    record for people, and no rule of the protocol rests on it.
-
-    Args:
-        path: The file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def saw(
-        self, role: str, kind: str, message: bytes, *, round_number: int, attempt: int, **more: Any
-    ) -> None:
-        """Note that a role received a message.
-
-        Args:
-            role: Who.
-            kind: What kind of message.
-            message: Its bytes.
-            round_number: Round.
-            attempt: Attempt.
-            more: Further facts, JSON-ready.
-        """
-        line: dict[str, Any] = {
-            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "round": round_number,
-            "attempt": attempt,
-            "role": role,
-            "saw": kind,
-            "size_bytes": len(message),
-            "sha256": hashlib.sha256(message).hexdigest(),
-            **more,
-        }
-        # A seed opens a self-mask, an approval a custodian's: they are shown by digest only.
-        if kind not in {"opening", "approval"} and len(message) <= _FULL_MESSAGE_BYTES:
-            line["message"] = base64.b64encode(message).decode()
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, separators=(",", ":")) + "\n")
-
-    def sync(self) -> None:
-        """Have all lines on the disk."""
-        with self._path.open("a", encoding="utf-8") as file:
-            os.fsync(file.fileno())

@@ -35,18 +35,15 @@ from fmfl_secure.engines.custodians import Custodians
 from fmfl_secure.engines.heads import HeadExchange
 from fmfl_secure.errors import KNOWN_ERRORS, RunError
 from fmfl_secure.gate import check_admission
-from fmfl_secure.models.adapters import (
-    adapter_bytes,
-    load_adapter_bytes,
-    set_adapter_tensors,
-)
+from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.planning import build_task
 from fmfl_secure.record import RoundRecord, RunRecord
 from fmfl_secure.refusal_codes import leaving_code
 from fmfl_secure.results import site_note, write_results
-from fmfl_secure.run_store import RunFacts, RunStore, Transcript
+from fmfl_secure.run_store import RunStore
 from fmfl_secure.site import Site
 from fmfl_secure.tasks import Task
+from fmfl_secure.transcript import Transcript
 from fmfl_secure.utility import Utility
 from fmfl_secure.workspace import AGGREGATOR, COORDINATOR, DECRYPTOR, Members, Workspace
 
@@ -85,7 +82,7 @@ class LocalEngine:
         self._output = output
         self._task: Task = build_task(self._config, relative_to=federation.parent)
         self._model: nn.Module = self._task.build_model(seed=self._config.federation.seed)
-        self._members = members = self._load_members()
+        self._members = members = Members.load(self._workspace.members_file)
         check_admission(self._config, self._task, self._model)
         if resume:
             store = resume_run(output, config=self._config)
@@ -93,7 +90,9 @@ class LocalEngine:
             store = start_run(
                 output,
                 config=self._config,
-                public=self._public_facts(),
+                members=members,
+                task=self._task,
+                model=self._model,
                 origin=federation.parent,
             )
         self._coordinator = Coordinator(
@@ -129,36 +128,6 @@ class LocalEngine:
 
     def _identity(self, role: str) -> Identity:
         return Identity.load(self._workspace.role(role) / "identity.pem", role)
-
-    def _load_members(self) -> Members:
-        members = Members.load(self._workspace.members_file)
-        for site in self._config.sites:
-            if site.name not in members.sites:
-                raise RunError(f"{site.name} has no identity yet", hint="Run fmfl-secure init.")
-        for custodian in self._config.aggregation.custodians:
-            if custodian not in members.custodians:
-                raise RunError(f"{custodian} has no identity yet", hint="Run fmfl-secure init.")
-        return members
-
-    def _public_facts(self) -> RunFacts:
-        layout, base = self._task.begin_round(self._model, 1), self._task.base
-        return RunFacts(
-            base_model=base.name,
-            base_model_digest=base.digest,
-            layout_digest=layout.digest,
-            parameters=layout.size,
-            sites={s.name: self._members.sites[s.name].text for s in self._config.sites},
-            roles={
-                COORDINATOR: self._members.coordinator.fingerprint,
-                AGGREGATOR: self._members.aggregator.fingerprint,
-                DECRYPTOR: self._members.decryptor.fingerprint,
-                **{
-                    f"custodian {name}": self._members.custodians[name].fingerprint
-                    for name in self._config.aggregation.custodians
-                },
-            },
-            initial_adapter=adapter_bytes(self._model),
-        )
 
     def run(self) -> RunRecord:
         """Run what is left of the rounds, write adapter, metrics and report.

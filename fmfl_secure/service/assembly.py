@@ -11,20 +11,18 @@ from aggregation import Identity
 from fmfl_secure.anchor_store import AnchorStore
 from fmfl_secure.config import FederationConfig
 from fmfl_secure.coordinator import Coordinator, resume_run, start_run
-from fmfl_secure.errors import RunError
 from fmfl_secure.gate import check_admission
 from fmfl_secure.membership import MembershipFolder, digest_of
 from fmfl_secure.models import Layout
-from fmfl_secure.models.adapters import adapter_bytes
 from fmfl_secure.planning import build_task
-from fmfl_secure.run_store import RunFacts, RunStore, holds_run
+from fmfl_secure.run_store import RunStore, holds_run
 from fmfl_secure.service.board import Board
 from fmfl_secure.service.heads import KeptHeads
 from fmfl_secure.service.intake import Intake
 from fmfl_secure.service.run import ServerRun
 from fmfl_secure.service.settings import ServerSettings
 from fmfl_secure.service.store import heads_location, open_store, run_location
-from fmfl_secure.workspace import AGGREGATOR, COORDINATOR, DECRYPTOR, Members
+from fmfl_secure.workspace import AGGREGATOR, COORDINATOR, Members
 
 
 class ServerSide:
@@ -122,7 +120,9 @@ class ServerSide:
             return start_run(
                 output,
                 config=self.config,
-                public=self._public_facts(),
+                members=self.members(),
+                task=self._task,
+                model=self._model,
                 origin=self._folder,
                 database=database,
             ), False
@@ -130,31 +130,3 @@ class ServerSide:
         if store.fact("status") in {b"finished", b"stopped"}:
             return store, True
         return resume_run(output, config=self.config, database=database), False
-
-    def _public_facts(self) -> RunFacts:
-        layout = self._task.begin_round(self._model, 1)
-        base, members = self._task.base, self.members()
-        absent = [e.name for e in self.config.sites if e.name not in members.sites]
-        absent += [n for n in self.config.aggregation.custodians if n not in members.custodians]
-        if absent:
-            raise RunError(
-                f"{', '.join(absent)} is not a member of the federation",
-                hint="Provision it, or take it out of federation.toml.",
-            )
-        return RunFacts(
-            base_model=base.name,
-            base_model_digest=base.digest,
-            layout_digest=layout.digest,
-            parameters=layout.size,
-            sites={entry.name: members.sites[entry.name].text for entry in self.config.sites},
-            roles={
-                COORDINATOR: members.coordinator.fingerprint,
-                AGGREGATOR: members.aggregator.fingerprint,
-                DECRYPTOR: members.decryptor.fingerprint,
-                **{
-                    f"custodian {name}": members.custodians[name].fingerprint
-                    for name in self.config.aggregation.custodians
-                },
-            },
-            initial_adapter=adapter_bytes(self._model),
-        )

@@ -19,10 +19,7 @@ from aggregation import Decryptor, Identity, MemoryJournal
 from fmfl_secure.config import convert_config
 from fmfl_secure.coordinator import Coordinator, start_run
 from fmfl_secure.custodian import Custodian
-from fmfl_secure.models import Layout
-from fmfl_secure.models.adapters import adapter_bytes
 from fmfl_secure.planning import build_task
-from fmfl_secure.run_store import RunFacts
 from fmfl_secure.service.board import Board
 from fmfl_secure.service.certificates import CUSTODIAN, DECRYPTOR, SITE
 from fmfl_secure.service.client import DocumentRef, Work
@@ -160,16 +157,14 @@ class World:
             self.agree(name, min_sites=3)
         task = build_task(self.config, relative_to=folder)
         learner = task.build_model(seed=1)
-        facts = RunFacts(
-            base_model="tiny",
-            base_model_digest=task.base.digest,
-            layout_digest=Layout.of(learner).digest,
-            parameters=Layout.of(learner).size,
-            sites={n: i.text for n, i in sites.items()},
-            roles={n: public[n].fingerprint for n in roles},
-            initial_adapter=adapter_bytes(learner),
+        store = start_run(
+            folder / "run",
+            config=self.config,
+            members=self.members,
+            task=task,
+            model=learner,
+            origin=folder,
         )
-        store = start_run(folder / "run", config=self.config, public=facts, origin=folder)
         self.coordinator = Coordinator(
             self.identities["coordinator"],
             members=self.members,

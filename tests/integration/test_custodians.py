@@ -228,7 +228,7 @@ def test_a_custodian_pins_its_own_members(folder: Path) -> None:
 def test_a_custodian_added_later_needs_init(folder: Path) -> None:
     federation = folder / "federation.toml"
     federation.write_text(federation.read_text().replace('"patients"', '"patients", "court"'))
-    with pytest.raises(RunError, match="court has no identity yet"):
+    with pytest.raises(RunError, match="no identity is known of court"):
         run(folder)
     created = initialise(folder, epsilon=None, delta=None)
     assert any("court" in line for line in created)

@@ -121,7 +121,7 @@ def test_a_site_without_identity_is_named(federation) -> None:
     folder = federation()
     with (folder / "federation.toml").open("a") as file:
         file.write('\n[[sites]]\nname = "late"\npopulation = 40\n')
-    with pytest.raises(RunError, match="late has no identity yet") as caught:
+    with pytest.raises(RunError, match="no identity is known of late") as caught:
         run(folder)
     assert "init" in caught.value.hint
 

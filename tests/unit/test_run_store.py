@@ -1,11 +1,8 @@
-"""A run's durable state, and the transcript."""
+"""A run's durable state."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import itertools
-import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +13,7 @@ import pytest
 from postgres import OWNER, PASSWORD, Cluster
 
 from fmfl_secure.errors import RunError
-from fmfl_secure.run_store import RunFacts, RunStore, Transcript, holds_run, run_facts
+from fmfl_secure.run_store import RunFacts, RunStore, holds_run, run_facts
 
 _NUMBERS = itertools.count(1)
 
@@ -235,34 +232,6 @@ def test_public_facts_are_read_back_or_refused(store: RunStore) -> None:
             run_facts(store)
 
 
-def lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def test_a_transcript_line_tells_who_saw_what(tmp_path: Path) -> None:
-    transcript = Transcript(tmp_path / "t.jsonl")
-    transcript.saw("site a", "plan", b"the plan", round_number=2, attempt=3)
-    transcript.saw(
-        "aggregator", "upload", b"m", round_number=2, attempt=3, sender="a", upload_bytes=9
-    )
-    first, second = lines(tmp_path / "t.jsonl")
-    assert (first["role"], first["saw"], first["round"], first["attempt"]) == (
-        "site a", "plan", 2, 3
-    )  # fmt: skip
-    assert first["size_bytes"] == 8
-    assert first["sha256"] == hashlib.sha256(b"the plan").hexdigest()
-    assert base64.b64decode(first["message"]) == b"the plan"
-    assert (second["sender"], second["upload_bytes"]) == ("a", 9)
-
-
-def test_a_transcript_line_can_be_read_before_it_is_synced(tmp_path: Path) -> None:
-    transcript = Transcript(tmp_path / "t.jsonl")
-    transcript.saw("x", "sum", b"", round_number=1, attempt=1)
-    assert len(lines(tmp_path / "t.jsonl")) == 1
-    transcript.sync()
-    assert len(lines(tmp_path / "t.jsonl")) == 1
-
-
 def test_several_facts_are_set_together_or_not_at_all(store: RunStore) -> None:
     store.set_facts({"x/a": b"1", "x/b": b"2"})
     assert store.facts("x/") == {"a": b"1", "b": b"2"}
@@ -270,28 +239,6 @@ def test_several_facts_are_set_together_or_not_at_all(store: RunStore) -> None:
         store.set_facts({"x/a": b"3", "x/c": None})  # type: ignore[dict-item]
     assert store.facts("x/") == {"a": b"1", "b": b"2"}
     store.set_facts({})
-
-
-def test_a_transcript_goes_on_after_a_restart(tmp_path: Path) -> None:
-    for number in (1, 2):
-        Transcript(tmp_path / "t.jsonl").saw("x", "sum", b"", round_number=number, attempt=1)
-    assert [line["round"] for line in lines(tmp_path / "t.jsonl")] == [1, 2]
-
-
-def test_openings_and_large_messages_stand_there_by_digest(tmp_path: Path) -> None:
-    path = tmp_path / "t.jsonl"
-    transcript = Transcript(path)
-    seed = bytes(range(100))
-    transcript.saw("aggregator", "opening", seed, round_number=1, attempt=1)
-    transcript.saw("coordinator", "cohort", b"\x07" * 20_000, round_number=1, attempt=1)
-    opening, cohort = lines(path)
-    assert "message" not in opening
-    assert "message" not in cohort
-    assert opening["sha256"] == hashlib.sha256(seed).hexdigest()
-    assert cohort["size_bytes"] == 20_000
-    text = path.read_text()
-    for form in (seed.hex(), base64.b64encode(seed).decode()):
-        assert form not in text
 
 
 def test_refusals_are_kept(tmp_path: Path) -> None:
