@@ -19,7 +19,7 @@ share of the noise, and the guarantee is of the sum: a second figure says what t
 learn together. This package knows nothing of encryption or aggregation.
 """
 
-from privacy.accounting import attack_success_bound, epsilon_spent, pld_epsilon, rdp_cost
+from privacy.accounting import epsilon_spent, rdp_cost
 from privacy.affordability import (
     AffordableRun,
     Headroom,
@@ -51,6 +51,7 @@ from privacy.errors import (
     TrainingError,
 )
 from privacy.events import Event, NonPrivate, PoissonSampledGaussian
+from privacy.figures import attack_success_bound, pld_epsilon
 from privacy.ledger import Ledger
 from privacy.plan import RELATION, PrivacyPlan
 from privacy.policy import RunProposal, SitePolicy, check_policy

@@ -21,8 +21,8 @@ from fmfl_secure.errors import ConfigError, ModelError
 from fmfl_secure.planning import largest_layout, site_plan
 from fmfl_secure.tasks.classification import macro_f1
 from privacy import PlanError
-from privacy.accounting import pld_epsilon
 from privacy.distributed import DistributedPlan
+from privacy.figures import pld_epsilon
 
 UNTRAINED = "untrained"
 """The row before all arms: the majority class, or the model before any training."""

@@ -7,8 +7,8 @@ import threading
 from abc import ABC, abstractmethod
 
 from fmfl_secure.service.board import Step
-from fmfl_secure.service.client import PartyLine, Work
 from fmfl_secure.service.errors import Rejected, Unreachable
+from fmfl_secure.service.line import PartyLine, Work
 
 _LOG = logging.getLogger("fmfl_secure.service.agents")
 # The answers that a party can go on after: the server has moved on.

@@ -12,8 +12,8 @@ from fmfl_secure.refusal_codes import leaving_code
 from fmfl_secure.service.agents import Agent, split
 from fmfl_secure.service.asking import LOST, SPENT
 from fmfl_secure.service.board import Step
-from fmfl_secure.service.client import PartyLine, Work
 from fmfl_secure.service.errors import ServiceError
+from fmfl_secure.service.line import PartyLine, Work
 
 _LOG = logging.getLogger("fmfl_secure.service.custodian")
 

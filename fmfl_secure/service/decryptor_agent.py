@@ -8,7 +8,7 @@ import threading
 from aggregation import AggregationError, Decryptor
 from fmfl_secure.service.agents import Agent, split
 from fmfl_secure.service.board import APPROVAL, Step
-from fmfl_secure.service.client import PartyLine, Work
+from fmfl_secure.service.line import PartyLine, Work
 
 _LOG = logging.getLogger("fmfl_secure.service.decryptor")
 

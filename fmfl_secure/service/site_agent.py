@@ -32,8 +32,9 @@ from fmfl_secure.run_end import evidence, read_end
 from fmfl_secure.service.agents import Agent, split
 from fmfl_secure.service.attempt import REFUSED, VERIFIED
 from fmfl_secure.service.board import Step
-from fmfl_secure.service.client import Heartbeat, PartyLine, Work
+from fmfl_secure.service.client import Heartbeat
 from fmfl_secure.service.errors import NotApproved, Rejected, Unreachable
+from fmfl_secure.service.line import PartyLine, Work
 from fmfl_secure.service.site_heads import LedgerOwner, SiteHeads
 from fmfl_secure.workspace import Members
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 from fmfl_secure.anchor_store import AnchorStore
-from fmfl_secure.service.client import PartyLine
 from fmfl_secure.service.heads import short_name
+from fmfl_secure.service.line import PartyLine
 from fmfl_secure.workspace import Members
 
 _JSON_BYTES = 2  # at most so many for one of a line, which is ASCII with escaped quotes

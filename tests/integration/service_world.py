@@ -22,11 +22,11 @@ from fmfl_secure.custodian import Custodian
 from fmfl_secure.planning import build_task
 from fmfl_secure.service.board import Board
 from fmfl_secure.service.certificates import CUSTODIAN, DECRYPTOR, SITE
-from fmfl_secure.service.client import DocumentRef, Work
 from fmfl_secure.service.custodian_agent import CustodianAgent
 from fmfl_secure.service.decryptor_agent import DecryptorAgent
 from fmfl_secure.service.errors import Problem, Rejected, ServiceError
 from fmfl_secure.service.intake import Intake, Stated
+from fmfl_secure.service.line import DocumentRef, Work
 from fmfl_secure.service.run import ServerRun
 from fmfl_secure.service.settings import Time
 from fmfl_secure.service.simulate import SimulatedSite

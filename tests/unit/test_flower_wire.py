@@ -31,7 +31,7 @@ from fmfl_secure.engines.flower.wire import (
     seal,
 )
 from fmfl_secure.service.board import Step
-from fmfl_secure.service.client import Work
+from fmfl_secure.service.line import Work
 
 COORDINATOR, SITE = Identity.generate("coordinator"), Identity.generate("site-1")
 SECRET = "row 17 says: alpha"

@@ -10,12 +10,12 @@ from privacy.accounting import (
     filter_delta,
     filter_orders,
     fits,
-    pld_epsilon,
     rdp_cost,
 )
 from privacy.distributed import DistributedPlan, SkellamShare
 from privacy.errors import PlanError, TrainingError
 from privacy.events import NonPrivate, PoissonSampledGaussian, PoissonSampledSkellam, parse_event
+from privacy.figures import pld_epsilon
 from privacy.plan import CLIP_TOLERANCE
 
 SETTINGS = {

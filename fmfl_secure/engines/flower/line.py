@@ -20,9 +20,9 @@ from fmfl_secure.engines.flower.wire import (
 )
 from fmfl_secure.record import SiteStatement
 from fmfl_secure.service.board import Step
-from fmfl_secure.service.client import DocumentRef, Work
 from fmfl_secure.service.errors import Unreachable
 from fmfl_secure.service.heads import Told
+from fmfl_secure.service.line import DocumentRef, Work
 
 
 class OrderLine:

@@ -20,8 +20,8 @@ import msgspec
 from aggregation import AggregationError, Identity, PublicIdentity
 from fmfl_secure.engines.flower.errors import CourierRefused
 from fmfl_secure.record import SiteStatement
-from fmfl_secure.service.client import DocumentRef
 from fmfl_secure.service.heads import Told
+from fmfl_secure.service.line import DocumentRef
 
 HELLO: Final = "hello"  # the step by which a node is asked who it is; all others are `board.Step`
 _DOMAIN: Final = b"fmfl-secure/engines/flower/v1/"
@@ -36,7 +36,7 @@ class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Order(_Strict, frozen=True, forbid_unknown_fields=True):
-    """What one party is to do; fields as `service.client.Work` but for these.
+    """What one party is to do; fields as `service.line.Work` but for these.
 
     Attributes:
         package: What the coordinator runs; see `package.fingerprint`.
