@@ -6,10 +6,12 @@ Commands import what they need when they run: help and refusals need no machine-
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 
+from fmfl_secure import __version__
 from fmfl_secure.bench import app as bench_app
 from fmfl_secure.cli import afford as _afford  # noqa: F401
 from fmfl_secure.cli import (
@@ -29,7 +31,6 @@ from fmfl_secure.cli import (
 from fmfl_secure.cli._console import errors
 
 app = typer.Typer(
-    help="Private federated fine-tuning: DP-SGD at every site, sums opened only under encryption.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -48,6 +49,28 @@ app.add_typer(flower.app, name="flower")
 app.add_typer(ledger.app, name="ledger")  # with `afford`, which adds itself to it
 app.add_typer(demo.app, name="demo")
 app.add_typer(bench_app, name="bench")
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"fmfl-secure {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show an error's traceback.")] = False,
+) -> None:
+    """Private federated fine-tuning: DP-SGD at every site, sums opened only under encryption."""
+    # Both are dealt with elsewhere: before any command, and in `main`, wherever they stand.
+    del version, debug
 
 
 def main() -> None:

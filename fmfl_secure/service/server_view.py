@@ -31,7 +31,6 @@ def server_page(service: Service) -> Mapping[str, object]:
         statement = None
         if name in stated:
             statement = msgspec.msgpack.decode(stated[name], type=Stated).statement
-        spent, left = _epsilon(statement)
         state = "refused" if name in refused else "joined" if name in joined else "not joined"
         if name not in service.members().sites:
             state = "removed"
@@ -42,8 +41,7 @@ def server_page(service: Service) -> Mapping[str, object]:
                 "step": board.task(name)[1].step.value,
                 "silent_s": f"{board.silent_s(name):.0f}" if board.was_heard(name) else "never",
                 "rounds": sum(name in record.cohort for record in finished),
-                "spent": spent,
-                "left": left,
+                **_epsilon(statement),
                 "refusal": refused.get(name, b"").decode(),
             }
         )
@@ -82,8 +80,13 @@ def server_page(service: Service) -> Mapping[str, object]:
     }
 
 
-def _epsilon(statement: SiteStatement | None) -> tuple[str, str]:
+def _epsilon(statement: SiteStatement | None) -> dict[str, str]:
     if statement is None or not statement.grants:
-        return _NONE, _NONE
+        return dict.fromkeys(("spent", "held", "left"), _NONE)
     grant = statement.grants[-1]
-    return f"{grant.epsilon_spent:.4f}", f"{grant.epsilon_left:.4f}"
+    held = grant.epsilon_charged - grant.epsilon_spent  # for the rounds of this run to come
+    return {
+        "spent": f"{grant.epsilon_spent:.4f}",
+        "held": f"{held:.4f}",
+        "left": f"{grant.epsilon_left:.4f}",
+    }

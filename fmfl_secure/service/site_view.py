@@ -18,14 +18,14 @@ def site_page(process: SiteProcess) -> Mapping[str, object]:
     grants, runs, trouble = [], [], agent.refusal
     try:
         settings = load_site(kit.folder / "site.toml")
-        budget = Ledger(kit.folder / settings.budget.ledger).budget()
+        budget = Ledger(settings.budget.ledger_from(kit.folder)).budget()
         grants = [
             {
                 "number": status.grant.number,
                 "epsilon": f"{status.grant.epsilon:g}",
                 "delta": f"{status.grant.delta:g}",
                 "spent": f"{status.epsilon_committed:.4f}",
-                "held": f"{status.epsilon_charged:.4f}",
+                "held": f"{status.epsilon_charged - status.epsilon_committed:.4f}",
                 "left": f"{status.epsilon_left:.4f}",
             }
             for status in budget.status()

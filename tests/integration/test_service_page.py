@@ -9,6 +9,8 @@ import pytest
 from browser import DESKTOP, NARROWEST, PHONE, browser, fits, needs_browser, problems
 from support import make_kits
 
+from aggregation import Identity
+from fmfl_secure.service.intake import Stated
 from fmfl_secure.service.kit import Kit
 from fmfl_secure.service.operations import OperationsApp, OperationsPort
 from fmfl_secure.service.server import Service
@@ -16,7 +18,10 @@ from fmfl_secure.service.server_view import server_page
 from fmfl_secure.service.settings import Operations
 from fmfl_secure.service.site_process import SiteProcess
 from fmfl_secure.service.site_view import site_page
+from fmfl_secure.statement import describe_ledger, sign_statement
+from privacy import Ledger, PoissonSampledGaussian
 
+EVENT = PoissonSampledGaussian(0.25, 2.0, 2)
 FOCUSED = "document.activeElement"
 pytestmark = needs_browser
 __all__ = ["browser"]
@@ -30,6 +35,13 @@ def ports(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path):
     run = service.run.run
     service.intake.join("site-1", run, "private")
     service.intake.refuse("site-2", run, "budget")
+    identity = Identity.load(kits / "site-1/identity.pem", "site-1")
+    ledger = Ledger(kits / "site-1/ledger.sqlite", signer=identity)
+    ledger.reserve(run=run, event=EVENT, rounds=2, plan="sha256:" + 64 * "0", purpose="page")
+    ledger.commit(run=run, round=1)
+    statement = describe_ledger(ledger, site="site-1", run=run)
+    stated = Stated(statement, sign_statement(identity, statement))
+    service.intake.state("site-1", run, stated, final=False)
     site = SiteProcess(Kit(kits / "site-1"))
     site.agent.refusal = "<i>epsilon 8 asked</i>, 1.5 left"
     apps = [
@@ -89,6 +101,10 @@ def test_the_coordinator_sees_every_site(ports, page) -> None:
         ("site-2", "refused", "budget"),
         ("site-3", "not joined", ""),
     ]
+    spent, held, left = (float(cell) for cell in texts[0][5:8])
+    assert min(spent, held, left) > 0
+    assert spent + held + left == pytest.approx(8.0, abs=2e-4)
+    assert texts[1][5:8] == ["-", "-", "-"]
     assert page.locator('meta[http-equiv="refresh"]').get_attribute("content") == "5"
 
 
@@ -101,7 +117,10 @@ def test_a_site_sees_itself_alone(ports, page) -> None:
     assert "site-3" not in text
     assert "<i>epsilon 8 asked</i>" in page.inner_text("#refusal"), "text, and not markup"
     cells = page.locator("#budget tbody tr").first.inner_text().split("\t")
-    assert cells == ["1", "8", "1e-05", "0.0000", "0.0000", "8.0000"]
+    assert cells[:3] == ["1", "8", "1e-05"]
+    spent, held, left = (float(cell) for cell in cells[3:])
+    assert min(spent, held, left) > 0
+    assert spent + held + left == pytest.approx(8.0, abs=2e-4)
 
 
 def test_pages_load_nothing_from_elsewhere_and_work_from_the_keyboard(ports, page) -> None:

@@ -15,7 +15,7 @@ import typer
 from support import settings
 from typer.testing import CliRunner
 
-from fmfl_secure import cli
+from fmfl_secure import __version__, cli
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.workspace import initialise
 from privacy import Ledger, PoissonSampledGaussian
@@ -445,3 +445,19 @@ def test_check_refuses_a_site_that_is_not_listed(main, ledger: Path) -> None:
     code, _, errors = main("check", folder / "federation.toml", "site-9")
     assert code == 1
     assert "site-9 is not among the sites" in errors
+
+
+def test_the_package_runs_as_a_module_and_tells_its_version() -> None:
+    command = [sys.executable, "-m", "fmfl_secure", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"fmfl-secure {__version__}\n"
+
+
+def test_debug_is_taken_wherever_it_stands_and_shows_the_traceback(tmp_path: Path) -> None:
+    plan = ["plan", str(tmp_path / "no.toml")]
+    for arguments in (["--debug", *plan], [*plan, "--debug"]):
+        command = [sys.executable, "-m", "fmfl_secure", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "Traceback" in done.stderr
+        assert "ConfigError" in done.stderr

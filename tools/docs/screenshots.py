@@ -1,8 +1,8 @@
 """Take the pictures of the documentation from real runs: `python tools/docs/screenshots.py`.
 
 Two private runs of the demonstration's clinics, with few notes, give the run's report and a site's
-dataset report; `demo aggregation` gives its page; a service on this machine, which sites join and
-one refuses, gives the live page. Chromium takes the pictures, in light colours.
+dataset report; `demo aggregation` gives its page; processes of all parties on this machine, in a
+run that one site refused, give the live page. Chromium takes the pictures, in light colours.
 What pages show differs from run to run, so that no test compares these with the committed ones.
 
     python tools/docs/screenshots.py --only demonstration --only live
@@ -12,15 +12,20 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import shutil
+import socket
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Error, sync_playwright
 
 from fmfl_secure import Federation
 from fmfl_secure.demo import prepare_demo
@@ -28,11 +33,7 @@ from fmfl_secure.demonstration import demonstrate
 from fmfl_secure.demonstration.page import write_page
 from fmfl_secure.report.dataset import open_source, read_reports, record_of, write_dataset
 from fmfl_secure.service.kit import Kit
-from fmfl_secure.service.operations import OperationsApp, OperationsPort
 from fmfl_secure.service.provision import provision
-from fmfl_secure.service.server import Service
-from fmfl_secure.service.server_view import server_page
-from fmfl_secure.service.settings import Operations
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 NOTES, HOLDOUT = 200, 100
@@ -41,6 +42,9 @@ EDITS = {"rounds = 8": "rounds = 4", "epsilon = 8.0": "epsilon = 3.0"}
 WIDTH = 980  # CSS pixels
 MOST = 300_000  # bytes of a picture
 SITE = "north-clinic"
+SITES = (SITE, "east-clinic", "south-clinic", "west-clinic")
+REFUSING = "west-clinic"
+WAIT_S = 300
 
 
 def small_federation(folder: Path) -> Path:
@@ -102,30 +106,62 @@ def reports(page: Any, folder: Path) -> None:
 
 
 def live(page: Any, folder: Path) -> None:
-    """The coordinator's live page, of a run that some sites have joined and one refused."""
+    """The coordinator's live page half-way through a run of processes, which one site refused."""
     settings = small_federation(folder / "live")
-    kits = folder / "kits"
-    provision(settings, kits, url="https://localhost:8443")
-    service = Service(Kit(kits / "server"), folder / "live-run")
-    run = service.run.run
-    for name in ("north-clinic", "east-clinic", "south-clinic"):
-        service.intake.join(name, run, "private")
-    service.intake.refuse("west-clinic", run, "policy.rounds")
-    token = Kit(kits / "server").operations_token()
-    app = OperationsApp(
-        token=token,
-        template="server.html",
-        page=lambda: server_page(service),
-        ready=lambda: "",
-        registry=service.metrics.registry,
+    kits, port = folder / "kits", free_port()
+    provision(settings, kits, url=f"https://localhost:{port}")
+    service = kits / "server" / "service.toml"
+    operations = free_port()
+    service.write_text(
+        f'[listen]\naddress = "127.0.0.1"\nport = {port}\n[operations]\nport = {operations}\n'
     )
-    with OperationsPort(app, Operations(port=0)) as port:
-        page.goto(f"http://localhost:{port.port}/")
-        page.fill("#token", token)
-        page.keyboard.press("Enter")
-        page.wait_for_url(f"http://localhost:{port.port}/")
-        take(page, "live", 560)
-    service.store.close()
+    shutil.copytree(settings.parent / "data", kits / "server" / "data", dirs_exist_ok=True)
+    for name in SITES:
+        (kits / name / "data").mkdir(exist_ok=True)
+        shutil.copy(settings.parent / "data" / f"{name}.csv", kits / name / "data" / "train.csv")
+    for name in ("decryptor", *SITES):
+        file = kits / name / "service.toml"
+        file.write_text(file.read_text().replace("port = 9444", "port = 0"))
+    policy = kits / REFUSING / "site.toml"
+    policy.write_text(policy.read_text().replace("[policy]", "[policy]\nmax_rounds = 2", 1))
+    with ExitStack() as processes:
+        start(processes, "serve", kits / "server", "--output", folder / "live-run")
+        start(processes, "decryptor", kits / "decryptor", "--once")
+        for name in SITES:
+            start(processes, "join", kits / name, "--once")
+        open_page(page, f"http://localhost:{operations}/", Kit(kits / "server").operations_token())
+        page.get_by_text("2 of 4").wait_for(timeout=WAIT_S * 1000)
+        take(page, "live", 700)
+
+
+def start(processes: ExitStack, *command: object) -> None:
+    """Run a command of the package until the pictures are taken."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(  # noqa: S603 - our own command and paths
+        [sys.executable, "-m", "fmfl_secure", *map(str, command)], env=environment
+    )
+    processes.callback(process.wait)
+    processes.callback(process.terminate)
+
+
+def open_page(page: Any, url: str, token: str) -> None:
+    """Sign in to a live page, once its process answers."""
+    for _ in range(WAIT_S):
+        try:
+            page.goto(url)
+            break
+        except Error:
+            time.sleep(1)
+    page.fill("#token", token)
+    page.keyboard.press("Enter")
+    page.wait_for_url(url)
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 PICTURES: dict[str, Callable[[Any, Path], None]] = {
