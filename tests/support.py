@@ -156,17 +156,9 @@ class Quiet:
         self.rounds.append(record)
 
 
-def free_port() -> int:
-    """A TCP port that nobody listens on now."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def make_kits(folder: Path, model: Path, *, sites: int = 3, time: str = "", **more) -> Path:
     """Kits with data for real processes on loopback; returns the folder of the kits."""
+    from fmfl_secure.service.ports import free_port
     from fmfl_secure.service.provision import provision
 
     federation = folder / "federation.toml"

@@ -10,7 +10,6 @@ import json
 import multiprocessing
 import queue
 import resource
-import socket
 import statistics
 import tempfile
 import threading
@@ -39,6 +38,7 @@ from aggregation.protocol import read_plan
 from fmfl_secure.errors import RunError
 from fmfl_secure.membership import MembershipFolder
 from fmfl_secure.service.kit import Kit
+from fmfl_secure.service.ports import free_port
 from fmfl_secure.service.provision import provision
 from fmfl_secure.service.simulate import SimulatedSite
 
@@ -111,7 +111,7 @@ def measure(sites: int, rounds: int, *, base: str = "minilm") -> dict[str, Any]:
         folder = Path(name)
         path = folder / "federation.toml"
         path.write_text(federation_toml(sites, rounds, base), encoding="utf-8")
-        port = _free_port()
+        port = free_port()
         kits = folder / "kits"
         provision(path, kits, url=f"https://localhost:{port}")
         _configure(kits, port, sites)
@@ -207,12 +207,6 @@ def _configure(kits: Path, port: int, sites: int) -> None:
         if (kit / "service.toml").exists() and kit.name != "server":
             text = f'[server]\nurl = "https://localhost:{port}"\nretry_s = 1.0\n'
             (kit / "service.toml").write_text(text, encoding="utf-8")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _peak_mib() -> int:

@@ -21,10 +21,11 @@ import pytest
 import test_examples
 import typer
 from documented import DOCUMENTS, ROOT, Command, Terminal, read_blocks, read_commands
-from support import free_port, write_rows
+from support import write_rows
 from test_cli_walkthrough import EDITS, Shell, shell  # noqa: F401 - a fixture
 
 from fmfl_secure import cli
+from fmfl_secure.service.ports import free_port
 
 UsageError = typer.BadParameter.__base__  # Click's own, which Typer brings with it
 README = ROOT / "README.md"

@@ -14,7 +14,6 @@ import argparse
 import io
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -33,6 +32,7 @@ from fmfl_secure.demonstration import demonstrate
 from fmfl_secure.demonstration.page import write_page
 from fmfl_secure.report.dataset import open_source, read_reports, record_of, write_dataset
 from fmfl_secure.service.kit import Kit
+from fmfl_secure.service.ports import free_port
 from fmfl_secure.service.provision import provision
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
@@ -155,13 +155,6 @@ def open_page(page: Any, url: str, token: str) -> None:
     page.fill("#token", token)
     page.keyboard.press("Enter")
     page.wait_for_url(url)
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 PICTURES: dict[str, Callable[[Any, Path], None]] = {
