@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,7 @@ from flower_world import FlowerWorld
 
 from fmfl_secure.engines.flower import deployment, door
 from fmfl_secure.record import RunRecord, decode_record
+from fmfl_secure.run_store import RunStore, holds_run
 from privacy import Ledger
 
 SITES = ("site-1", "site-2", "site-3")
@@ -102,6 +106,35 @@ def test_the_simulation_charges_each_round_once(simulated) -> None:
     for site in SITES:
         assert charged(simulated / f"sites/{site}/ledger.sqlite") == [1, 2]
     assert record_of(simulated).status == "finished"
+
+
+@pytest.mark.slow
+def test_a_simulation_that_was_killed_goes_on_from_the_command_line(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    path = make_federation(tmp_path, tiny_model, sites=3, rounds=3)
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "fmfl_secure", "run", str(path), "--output", str(run)]
+    command += ["--engine", "flower-sim", "--sites", "3", "--workers", "2"]
+    # A session of its own: the hosts and Ray's processes in it are killed with the command.
+    killed = subprocess.Popen(command, start_new_session=True)
+    try:
+        while not (holds_run(run) and RunStore(run).rounds()):
+            assert killed.poll() is None, "it ended before it was killed"
+            time.sleep(0.2)
+    finally:
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.wait()
+    released = RunStore(run).rounds()
+    assert len(released) < 3
+    subprocess.run([*command, "--resume"], check=True)
+    assert RunStore(run).rounds()[: len(released)] == released
+    assert record_of(tmp_path).status == "finished"
+    for site in SITES:
+        numbers = charged(tmp_path / f"sites/{site}/ledger.sqlite")
+        assert sorted(set(numbers)) == [1, 2, 3]
+        # The round that was under way may have been charged and not stored when all was killed.
+        assert len(numbers) <= 4
 
 
 def test_a_superlink_releases_the_same_and_outlives_the_kill_of_a_supernode(
