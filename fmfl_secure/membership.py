@@ -42,6 +42,7 @@ class MembershipFolder:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._read: tuple[object, Members] | None = None
 
     def members(self) -> Members:
         """Everyone this party trusts now.
@@ -49,7 +50,16 @@ class MembershipFolder:
         Raises:
             ConfigError: `members.json` is missing or malformed.
         """
-        return Members.load(self._folder / "members.json")
+        file = self._folder / "members.json"
+        # A server asks at every request; the file is read again once it was replaced.
+        try:
+            found = file.stat()
+        except OSError:
+            return Members.load(file)  # which says what is wrong
+        version = found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
+        if self._read is None or self._read[0] != version:
+            self._read = version, Members.load(file)
+        return self._read[1]
 
     def lists(self) -> list[bytes]:
         """Approved lists, from the first."""

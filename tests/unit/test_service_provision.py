@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shutil
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 from support import settings
 
-from aggregation import AggregationError, Identity
+from aggregation import AggregationError, Identity, PublicIdentity
+from fmfl_secure.atomic import write_files
 from fmfl_secure.config import load_custodian, load_federation, load_site
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.membership import MembershipFolder, next_list
@@ -21,6 +23,7 @@ from fmfl_secure.service.kit import Kit, open_kit, seal_kit
 from fmfl_secure.service.provision import provision, remove_site, seal_kits
 from fmfl_secure.service.settings import ClientSettings, ServerSettings, load_settings
 from fmfl_secure.service.tls import client_context, server_context
+from fmfl_secure.workspace import Members
 from privacy import Ledger
 
 NAMES = ("site-1", "site-2", "site-3")
@@ -313,3 +316,27 @@ def test_no_site_is_named_like_a_folder_of_the_kits(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"site-1"', '"authority"'), encoding="utf-8")
     with pytest.raises(ConfigError, match="authority"):
         provision(path, tmp_path / "kits")
+
+
+def test_members_are_read_again_once_their_file_was_replaced_and_not_before(
+    kits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = MembershipFolder(kits / "server")
+    first, real, reads = folder.members(), Members.load, []
+    monkeypatch.setattr(Members, "load", lambda path: reads.append(path) or real(path))
+    assert folder.members() == first
+    assert reads == []
+    # Another file of the very same length: two sites have changed their keys.
+    one, two = first.sites["site-1"], first.sites["site-2"]
+    crossed = {
+        "site-1": PublicIdentity.parse("site-1", two.text),
+        "site-2": PublicIdentity.parse("site-2", one.text),
+    }
+    swapped = replace(first, sites=first.sites | crossed)
+    write_files(kits / "server", {"members.json": swapped.encode()})
+    assert folder.members().sites["site-1"].key == two.key
+    assert folder.members() == folder.members()
+    assert len(reads) == 1
+    (kits / "server/members.json").unlink()
+    with pytest.raises(ConfigError, match="cannot read the members"):
+        folder.members()

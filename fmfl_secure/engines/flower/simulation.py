@@ -34,11 +34,25 @@ from fmfl_secure.record import RunRecord
 from fmfl_secure.results import write_results
 from fmfl_secure.run_store import holds_run
 from fmfl_secure.service.assembly import ServerSide
-from fmfl_secure.service.settings import ServerSettings, load_settings
+from fmfl_secure.service.settings import ServerSettings, Time, load_settings
 from fmfl_secure.workspace import COORDINATOR
 
 _PAUSE_S: Final = 0.05
 _END_S: Final = 120.0  # for a host to finish an order that is under way
+_DAY_S: Final = 86_400.0
+# Parties on one machine are never out of reach, only busy, and hundreds take their turns.
+_PATIENT: Final = Time(
+    announce_s=_DAY_S,
+    ready_s=_DAY_S,
+    exchange_s=_DAY_S,
+    upload_s=_DAY_S,
+    confirm_s=_DAY_S,
+    approve_s=_DAY_S,
+    open_s=_DAY_S,
+    release_s=_DAY_S,
+    verify_s=_DAY_S,
+    end_s=_DAY_S,
+)
 
 
 class Running(Protocol):
@@ -110,7 +124,7 @@ class Simulation:
         settings = (
             load_settings(file, ServerSettings)
             if file.exists()
-            else ServerSettings(store=f"sqlite:{COORDINATOR}/service.sqlite")
+            else ServerSettings(store=f"sqlite:{COORDINATOR}/service.sqlite", time=_PATIENT)
         )
         self._side = ServerSide(self._folder, output, config=config, settings=settings)
         if self._side.ended:
@@ -145,7 +159,7 @@ class Simulation:
                     self._carrier.stop()
         if self._failure is not None:
             raise self._failure
-        self._watching.look()
+        self._watching.look(now=True)
         record = write_results(self._side.coordinator.store)
         if record.status == "stopped":
             raise RunError(record.stop_reason)

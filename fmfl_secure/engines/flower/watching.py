@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from typing import Final
+
 import msgspec
 
 from fmfl_secure.engines.base import Observer
 from fmfl_secure.service.assembly import ServerSide
 from fmfl_secure.service.intake import REFUSED, STATED, Stated
+
+_EVERY_S: Final = 0.2
 
 
 class Watching:
@@ -23,9 +28,17 @@ class Watching:
         self._seen = len(side.coordinator.store.rounds())
         self._refused: set[str] = set()
         self._started = False
+        self._looked = 0.0
 
-    def look(self) -> None:
-        """Tell what happened since the last look."""
+    def look(self, *, now: bool = False) -> None:
+        """Tell what happened since the last look.
+
+        Args:
+            now: Also if that was a moment ago: the store is read every time.
+        """
+        if not now and time.monotonic() < self._looked + _EVERY_S:
+            return
+        self._looked = time.monotonic()
         side, observer = self._side, self._observer
         run = side.coordinator.run
         if not self._started:
