@@ -41,7 +41,7 @@ class Coordinator:
         config: The federation's settings.
         task: The task.
         model: A model of that task to compute with.
-        store: The run's state, from `start` or `resume`.
+        store: The run's state, from `start_run`, or one that `check_resumable` lets go on.
         key_agreement: How sites agree on masks; `x25519-mlkem768` needs an engine that carries
             their exchange messages.
     """
@@ -298,26 +298,23 @@ def _public_facts(
     )
 
 
-def resume_run(folder: Path, *, config: FederationConfig, database: str | None = None) -> RunStore:
-    """Open a run that was interrupted.
+def check_resumable(store: RunStore, config: FederationConfig) -> None:
+    """Require that a run which was interrupted can go on.
 
     Args:
-        folder: The run's folder.
+        store: The run's state.
         config: The federation's settings.
-        database: A URL that reaches its state, where that is in a database.
 
     Raises:
-        RunError: There is none, it has ended, or its settings were others.
+        RunError: It has ended, or its settings were others.
     """
-    store = RunStore(folder, database=database)
     if decode_config(store.require("config")) != config:
         raise RunError(
-            f"the run in {folder} was started with other settings",
+            f"the run in {store.folder} was started with other settings",
             hint="A run keeps its settings to the end. Start a new one to change them.",
         )
-    if store.fact("status") in {b"finished", b"stopped"}:
-        raise RunError(f"the run in {folder} has ended; there is nothing to resume")
-    return store
+    if store.ended:
+        raise RunError(f"the run in {store.folder} has ended; there is nothing to resume")
 
 
 def _now() -> str:

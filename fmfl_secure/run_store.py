@@ -161,6 +161,11 @@ class RunStore:
             raise RunError(f"the run in {self.folder} is damaged: it holds no {name}")
         return value
 
+    @property
+    def ended(self) -> bool:
+        """Whether the run has finished or was stopped."""
+        return self.fact("status") in {b"finished", b"stopped"}
+
     def set_fact(self, name: str, value: bytes) -> None:
         """Set a fact; durable when this returns."""
         self.set_facts({name: value})
@@ -260,6 +265,19 @@ class RunStore:
 def holds_run(folder: Path) -> bool:
     """Whether a folder is that of a run."""
     return (folder / _FILE).is_file() or (folder / _POINTER).is_file()
+
+
+def require_folder(folder: Path, *, resume: bool) -> None:
+    """Require that a folder holds a run if one is to be resumed, and none if one is to be started.
+
+    Raises:
+        RunError: It is the other way round.
+    """
+    if resume != holds_run(folder):
+        raise RunError(
+            f"there is no run in {folder}" if resume else f"{folder} holds a run",
+            hint="Choose another --output, or --resume the run that is there.",
+        )
 
 
 def _state_of(folder: Path, database: str | None) -> Store:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,12 @@ sys.path.insert(0, str(Path(__file__).parent))  # tests share `support`, and are
 if TYPE_CHECKING:
     from postgres import Cluster
     from stores import Places
+
+
+@pytest.hookimpl(optionalhook=True)  # the environment of the Flower tests has no xdist
+def pytest_xdist_auto_num_workers() -> int:
+    """For `-n auto`, one more than there are cores: many tests wait for the disk or a process."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shlex
@@ -10,6 +11,11 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import typer
+
+from fmfl_secure import cli
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "examples").glob("*/README.md"))]
@@ -17,6 +23,12 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "examples").glob("*/README.md")
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NOT_TYPED = {"python", "toml", "mermaid", "json", "text"}  # languages of blocks with no commands
 _REFUSES = re.compile(r"# refuses: (.+)")
+
+
+@functools.cache
+def command_tree() -> Any:
+    """The command line's own parser."""
+    return typer.main.get_command(cli.app)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from aggregation import (
 )
 from fmfl_secure.anchor_store import AnchorStore
 from fmfl_secure.config import FederationConfig, load_federation
-from fmfl_secure.coordinator import Coordinator, resume_run, start_run
+from fmfl_secure.coordinator import Coordinator, check_resumable, start_run
 from fmfl_secure.engines.base import Observer
 from fmfl_secure.engines.custodians import Custodians
 from fmfl_secure.engines.heads import HeadExchange
@@ -85,7 +85,8 @@ class LocalEngine:
         self._members = members = Members.load(self._workspace.members_file)
         check_admission(self._config, self._task, self._model)
         if resume:
-            store = resume_run(output, config=self._config)
+            store = RunStore(output)
+            check_resumable(store, self._config)
         else:
             store = start_run(
                 output,

@@ -10,7 +10,7 @@ from pathlib import Path
 from aggregation import Identity
 from fmfl_secure.anchor_store import AnchorStore
 from fmfl_secure.config import FederationConfig
-from fmfl_secure.coordinator import Coordinator, resume_run, start_run
+from fmfl_secure.coordinator import Coordinator, check_resumable, start_run
 from fmfl_secure.gate import check_admission
 from fmfl_secure.membership import MembershipFolder, digest_of
 from fmfl_secure.models import Layout
@@ -127,6 +127,6 @@ class ServerSide:
                 database=database,
             ), False
         store = RunStore(output, database=database)
-        if store.fact("status") in {b"finished", b"stopped"}:
-            return store, True
-        return resume_run(output, config=self.config, database=database), False
+        if not store.ended:
+            check_resumable(store, self.config)
+        return store, store.ended

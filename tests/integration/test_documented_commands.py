@@ -20,11 +20,18 @@ from typing import Any
 import pytest
 import test_examples
 import typer
-from documented import DOCUMENTS, ROOT, Command, Terminal, read_blocks, read_commands
+from documented import (
+    DOCUMENTS,
+    ROOT,
+    Command,
+    Terminal,
+    command_tree,
+    read_blocks,
+    read_commands,
+)
 from support import write_rows
 from test_cli_walkthrough import EDITS, Shell, shell  # noqa: F401 - a fixture
 
-from fmfl_secure import cli
 from fmfl_secure.service.ports import free_port
 
 UsageError = typer.BadParameter.__base__  # Click's own, which Typer brings with it
@@ -45,7 +52,7 @@ def identify(command: Command) -> str:
 
 def check_arguments(words: list[str]) -> None:
     """Hold a line against the parser: the command exists, and takes these arguments."""
-    command: Any = typer.main.get_command(cli.app)
+    command: Any = command_tree()
     context, rest = None, list(words)
     while hasattr(command, "commands"):
         context = command.context_class(command, parent=context)

@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-import typer
+from documented import command_tree
 from support import settings
 from typer.testing import CliRunner
 
@@ -93,7 +93,7 @@ def main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
 
 def test_the_list_above_is_complete() -> None:
     found = set()
-    group = typer.main.get_command(cli.app)
+    group = command_tree()
     for name, command in group.commands.items():
         inner = getattr(command, "commands", None)
         found |= {(name, each) for each in inner} if inner else {(name,)}
@@ -110,7 +110,7 @@ def test_every_command_has_help_with_an_example(command: tuple[str, ...]) -> Non
 
 def find(command: tuple[str, ...]):
     """A command's object, by its words."""
-    found = typer.main.get_command(cli.app)
+    found = command_tree()
     for name in command:
         found = found.commands[name]
     return found
@@ -162,10 +162,7 @@ def test_the_completion_script_is_of_this_program() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_option_is_explained(command: tuple[str, ...]) -> None:
-    found = typer.main.get_command(cli.app)
-    for name in command:
-        found = found.commands[name]
-    for parameter in found.params:
+    for parameter in find(command).params:
         assert getattr(parameter, "help", None), parameter.name
 
 
@@ -451,13 +448,3 @@ def test_the_package_runs_as_a_module_and_tells_its_version() -> None:
     command = [sys.executable, "-m", "fmfl_secure", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == f"fmfl-secure {__version__}\n"
-
-
-def test_debug_is_taken_wherever_it_stands_and_shows_the_traceback(tmp_path: Path) -> None:
-    plan = ["plan", str(tmp_path / "no.toml")]
-    for arguments in (["--debug", *plan], [*plan, "--debug"]):
-        command = [sys.executable, "-m", "fmfl_secure", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 1
-        assert "Traceback" in done.stderr
-        assert "ConfigError" in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 import re
 import sys
@@ -103,11 +104,16 @@ def test_every_file_and_test_that_is_named_exists(path: Path) -> None:
         assert found, place
         assert all(one.exists() for one in found), place
         if function:
-            tree = ast.parse(found[0].read_text(encoding="utf-8"))
-            names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
-            assert function in names, f"{place}::{function}"
+            assert function in functions(found[0]), f"{place}::{function}"
     for dotted in DOTTED.findall(text):
         assert exists(dotted), dotted
+
+
+@functools.cache
+def functions(file: Path) -> set[str]:
+    """Names of the functions that a file defines."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
 
 
 def exists(dotted: str) -> bool:

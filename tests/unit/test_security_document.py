@@ -1,22 +1,12 @@
-"""SECURITY.md names a test behind each guarantee; the names must be real."""
+"""SECURITY.md names a test behind each guarantee; `test_docs` sees that they are real."""
 
 from __future__ import annotations
 
-import ast
 import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 NAMED = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
-
-
-def test_every_test_that_security_md_names_exists() -> None:
-    named = NAMED.findall((ROOT / "SECURITY.md").read_text(encoding="utf-8"))
-    assert len(named) > 30
-    for path, function in named:
-        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
-        found = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
-        assert not function or function in found, f"{path}::{function}"
 
 
 def test_every_guarantee_names_a_test() -> None:

@@ -21,7 +21,7 @@ from fmfl_secure.engines.flower.errors import FlowerError
 from fmfl_secure.errors import RunError
 from fmfl_secure.record import RunRecord
 from fmfl_secure.results import write_results
-from fmfl_secure.run_store import RunStore, holds_run
+from fmfl_secure.run_store import RunStore, holds_run, require_folder
 
 # Nothing is told to or fetched from anybody outside the federation.
 OFFLINE: Final = {
@@ -54,11 +54,7 @@ def run(kit: Path, output: Path, *, resume: bool, connection: str) -> RunRecord:
     """
     kit, output = kit.resolve(), output.resolve()
     load_federation(kit / "federation.toml")
-    if resume != holds_run(output):
-        raise RunError(
-            f"there is no run in {output}" if resume else f"{output} holds a run",
-            hint="Choose another --output, or --resume the run that is there.",
-        )
+    require_folder(output, resume=resume)
     number = _submit(kit, output, connection)
     _wait(number, output, connection)
     record = write_results(RunStore(output))
@@ -89,7 +85,7 @@ def _wait(number: str, output: Path, connection: str) -> None:
     while True:
         time.sleep(_TICK_S)
         store = RunStore(output) if holds_run(output) else None
-        if store is not None and store.fact("status") in {b"finished", b"stopped"}:
+        if store is not None and store.ended:
             break
         if time.monotonic() < asked + _ASK_S:
             continue

@@ -32,7 +32,7 @@ from fmfl_secure.engines.flower.watching import Watching
 from fmfl_secure.errors import RunError
 from fmfl_secure.record import RunRecord
 from fmfl_secure.results import write_results
-from fmfl_secure.run_store import holds_run
+from fmfl_secure.run_store import require_folder
 from fmfl_secure.service.assembly import ServerSide
 from fmfl_secure.service.settings import ServerSettings, Time, load_settings
 from fmfl_secure.workspace import COORDINATOR
@@ -115,11 +115,7 @@ class Simulation:
         config = narrowed(load_federation(federation), sites)
         self._parties = party_names(config)
         self._workers = min(workers or os.cpu_count() or 1, len(self._parties))
-        if resume != holds_run(output):
-            raise RunError(
-                f"there is no run in {output}" if resume else f"{output} holds a run",
-                hint="Choose another --output, or --resume the run that is there.",
-            )
+        require_folder(output, resume=resume)
         file = self._folder / "service.toml"
         settings = (
             load_settings(file, ServerSettings)
