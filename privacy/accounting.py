@@ -25,14 +25,16 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import dp_accounting
 import numpy as np
-from dp_accounting.rdp import RdpAccountant
 
 from privacy.errors import PlanError
 from privacy.events import Event, NonPrivate, PoissonSampledGaussian, PoissonSampledSkellam
 from privacy.renyi import skellam_divergence, subsampled_divergence
+
+if TYPE_CHECKING:
+    import dp_accounting
 
 RDP_UNIT = 10**12  # one nat is this many units
 # dp-accounting sums in float64; margins far above its rounding keep "rounded up" true. A step's
@@ -94,6 +96,8 @@ def _cost_at(event: Event, order: int) -> int | None:
 
 def _renyi_costs(event: PoissonSampledGaussian, orders: Sequence[int]) -> list[float]:
     # In RDP_UNIT, margins included, not yet rounded up to a whole number.
+    from dp_accounting.rdp import RdpAccountant  # noqa: PLC0415 - see dp_event
+
     accountant = RdpAccountant(list(orders))
     with np.errstate(divide="ignore", over="ignore"):
         accountant.compose(dp_event(event))
@@ -330,6 +334,9 @@ def least_noise(passes: Callable[[float], bool], *, tolerance: float) -> float |
 
 def dp_event(event: PoissonSampledGaussian) -> dp_accounting.DpEvent:
     """An event in dp-accounting's terms."""
+    # On first use: it brings SciPy with it, two seconds that a command's help can do without.
+    import dp_accounting  # noqa: PLC0415
+
     return dp_accounting.SelfComposedDpEvent(
         dp_accounting.PoissonSampledDpEvent(
             event.sample_rate, dp_accounting.GaussianDpEvent(event.noise_multiplier)

@@ -6,9 +6,6 @@ import functools
 import math
 from collections.abc import Iterable
 
-import dp_accounting
-from dp_accounting.pld import PLDAccountant
-
 from privacy.accounting import (
     MAX_ORDER,
     add_costs,
@@ -68,6 +65,9 @@ def _renyi_epsilon(events: tuple[Event, ...], delta: float) -> float:
 
 @functools.lru_cache(maxsize=256)
 def _pld_epsilon(counts: tuple[tuple[tuple[float, float], int], ...], delta: float) -> float:
+    import dp_accounting  # noqa: PLC0415 - as in privacy.accounting
+    from dp_accounting.pld import PLDAccountant  # noqa: PLC0415
+
     accountant = PLDAccountant(
         dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE,
         # Pessimistic, so coarser is larger. A step's loss is about q / sigma: where that is ten
