@@ -116,7 +116,7 @@ def test_a_simulation_that_was_killed_goes_on_from_the_command_line(
     run = tmp_path / "run"
     command = [sys.executable, "-m", "fmfl_secure", "run", str(path), "--output", str(run)]
     command += ["--engine", "flower-sim", "--sites", "3", "--workers", "2"]
-    # A session of its own: the hosts and Ray's processes in it are killed with the command.
+    # A session of its own, so that Ray's processes are killed with it; hosts notice by themselves.
     killed = subprocess.Popen(command, start_new_session=True)
     try:
         while not (holds_run(run) and RunStore(run).rounds()):

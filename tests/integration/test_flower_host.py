@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import stat
 import tempfile
@@ -44,6 +45,20 @@ def socket(folder: Path) -> Iterator[Path]:
     yield path
     host.stop()
     thread.join()
+
+
+def test_it_goes_with_the_process_that_started_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = Host(Echo(), folder / "s", parent=os.getppid())  # type: ignore[arg-type]
+    thread = threading.Thread(target=host.serve)
+    thread.start()
+    door.wait_for(folder / "s", thread.is_alive)
+    assert door.ask(folder / "s", "site-1", b"x") == b"site-1:x"
+    monkeypatch.setattr("os.getppid", lambda: 1)  # who adopts a process that was left
+    thread.join(60)
+    assert not thread.is_alive()
+    assert not door.answers(folder / "s")
 
 
 def test_an_order_is_handed_on_and_answered(socket: Path) -> None:

@@ -43,17 +43,25 @@ class Host:
         path: The socket's.
         group: Whether the group of the socket's folder may connect, and not the owner alone.
         idle_s: End after so many seconds without an order.
+        parent: End when this process, which started it, has gone; 0 for one that outlives it.
 
     Raises:
         FlowerError: Another process serves this socket, or its path is too long.
     """
 
     def __init__(
-        self, parties: Parties, path: Path, *, group: bool = False, idle_s: float = IDLE_S
+        self,
+        parties: Parties,
+        path: Path,
+        *,
+        group: bool = False,
+        idle_s: float = IDLE_S,
+        parent: int = 0,
     ) -> None:
         self._parties = parties
         self._path = path
         self._idle_s = idle_s
+        self._parent = parent
         self._heard = time.monotonic()
         self._doing = asyncio.Lock()
         self._server: uvicorn.Server | None = None
@@ -82,7 +90,7 @@ class Host:
     def serve(self) -> None:
         """Serve. Ends on SIGTERM and SIGINT, too."""
         app = Starlette(routes=[Route("/{party}", self._take, methods=["POST"])])
-        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off")
+        config = uvicorn.Config(app, ws="none", log_config=None, access_log=False, lifespan="off")
         self._server = uvicorn.Server(config)
         try:
             asyncio.run(self._run(self._server))
@@ -106,10 +114,18 @@ class Host:
         watch.cancel()
 
     async def _watch(self) -> None:
-        while self._doing.locked() or time.monotonic() - self._heard < self._idle_s:
+        while self._doing.locked() or not self._forgotten():
             await asyncio.sleep(_TICK_S)
-        _LOG.info("nobody has asked for %.0f s", self._idle_s)
         self.stop()
+
+    def _forgotten(self) -> bool:
+        if self._parent not in {0, os.getppid()}:
+            _LOG.info("the process that started this one has gone")
+            return True
+        if time.monotonic() - self._heard >= self._idle_s:
+            _LOG.info("nobody has asked for %.0f s", self._idle_s)
+            return True
+        return False
 
     async def _take(self, request: Request) -> Response:
         frame = await request.body()
@@ -138,6 +154,7 @@ def main(
     simulate: Annotated[bool, typer.Option(help="Train nothing; for load.")] = False,
     threads: Annotated[int, typer.Option(help="Threads for tensors; 0 leaves it open.")] = 0,
     idle_s: Annotated[float, typer.Option(help="End after so long without orders.")] = IDLE_S,
+    parent: Annotated[int, typer.Option(help="End when this process has gone.")] = 0,
 ) -> None:
     """Hold the parties of a folder."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -145,7 +162,7 @@ def main(
     if threads:
         os.environ["OMP_NUM_THREADS"] = str(threads)
     parties = Parties(folder, sites=sites, simulate=simulate)
-    Host(parties, path, group=group, idle_s=idle_s).serve()
+    Host(parties, path, group=group, idle_s=idle_s, parent=parent).serve()
 
 
 if __name__ == "__main__":

@@ -176,7 +176,8 @@ class Simulation:
         # Short, as a socket's path must be, and nobody else's.
         folder = Path(tempfile.mkdtemp(prefix="fmfl-"))
         sockets = [folder / f"{number}" for number in range(self._workers)]
-        options = [f"--sites={self._sites}", "--threads=1"]
+        # They go with this process, however it ends.
+        options = [f"--sites={self._sites}", "--threads=1", f"--parent={os.getpid()}"]
         options += ["--simulate"] if self._simulate else []
         running = [self._start(self._folder, path, *options) for path in sockets]
         try:
