@@ -127,6 +127,7 @@ class ServerSide:
                 database=database,
             ), False
         store = RunStore(output, database=database)
-        if not store.ended:
+        ended = store.ended
+        if not ended:
             check_resumable(store, self.config)
-        return store, store.ended
+        return store, ended

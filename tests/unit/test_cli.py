@@ -202,15 +202,12 @@ def test_debug_lets_the_error_through(main, tmp_path: Path) -> None:
 
 def test_as_a_program_debug_shows_the_traceback_and_nothing_else_does(tmp_path: Path) -> None:
     call = [sys.executable, "-c", "from fmfl_secure.cli import main; main()"]
-    for debug in (False, True):
-        run = subprocess.run(
-            [*call, "ledger", "show", str(tmp_path / "x"), *(["--debug"] if debug else [])],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    show = ["ledger", "show", str(tmp_path / "x")]
+    for arguments in (show, ["--debug", *show], [*show, "--debug"]):
+        run = subprocess.run([*call, *arguments], capture_output=True, text=True, check=False)
         assert run.returncode == 1
-        assert ("Traceback" in run.stderr) == debug
+        for of_traceback in ("Traceback", "LedgerError"):
+            assert (of_traceback in run.stderr) == ("--debug" in arguments)
         assert "no ledger at" in run.stderr
 
 
