@@ -9,16 +9,17 @@ a restart the same request gets the same bytes again, and any other is refused.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
 from . import messages, protocol
 from .admission import MIN_COHORT, admit
-from .errors import RecordedError, ReplayError, RoleError, StateError
+from .errors import PlanError, RecordedError, ReplayError, RoleError, StateError
 from .identity import Identity, PublicIdentity
 from .journal import Journal
 from .messages import Approval, Body, Cohort, Release
+from .plan import RoundPlan
 from .round import FixedCohort, Round
 
 
@@ -68,6 +69,7 @@ class Gatekeeper(ABC, Generic[A]):
         coordinator: PublicIdentity,
         pinned: Mapping[str, PublicIdentity],
         min_cohort: int = MIN_COHORT,
+        objection: Callable[[RoundPlan], str | None] = lambda _: None,
     ) -> None:
         """Set the role up.
 
@@ -77,6 +79,8 @@ class Gatekeeper(ABC, Generic[A]):
             coordinator: Whose plans it follows.
             pinned: By name, the parties it knows: aggregator, decryptor, custodians and sites.
             min_cohort: The fewest pinned sites whose sum it lets open.
+            objection: Says what of a plan, whose signature holds, this party did not agree to;
+                None of one that it announces keys for.
 
         Raises:
             RoleError: Something else than an identity was handed in.
@@ -88,6 +92,7 @@ class Gatekeeper(ABC, Generic[A]):
         self._coordinator = coordinator
         self._pinned = dict(pinned)
         self._min_cohort = min_cohort
+        self._objection = objection
         self._attempts: dict[str, A] = {}
 
     def __repr__(self) -> str:
@@ -125,6 +130,9 @@ class Gatekeeper(ABC, Generic[A]):
     def _announce(self, plan_message: bytes) -> bytes:
         round_ = self._read_plan(plan_message)
         admit(round_.plan, round_.plan.members, self.public, self._pinned, self._min_cohort)
+        unagreed = self._objection(round_.plan)
+        if unagreed is not None:
+            raise PlanError(f"the plan's {unagreed} is not the one agreed here")
         slot = round_.round_key(self.public)
         current = self._attempts.get(slot)
         if current is not None and current.round.digest == round_.digest:

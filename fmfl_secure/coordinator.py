@@ -20,6 +20,7 @@ from torch import nn
 import aggregation
 from aggregation import Identity, Member, RoundPlan
 from aggregation.protocol import read_cohort, read_plan
+from fmfl_secure.agreed_plan import KEY_AGREEMENT
 from fmfl_secure.config import FederationConfig, decode_config, encode_config
 from fmfl_secure.errors import RunError
 from fmfl_secure.models.adapters import adapter_bytes, adapter_digest
@@ -42,8 +43,6 @@ class Coordinator:
         task: The task.
         model: A model of that task to compute with.
         store: The run's state, from `start_run`, or one that `check_resumable` lets go on.
-        key_agreement: How sites agree on masks; `x25519-mlkem768` needs an engine that carries
-            their exchange messages.
     """
 
     def __init__(
@@ -55,10 +54,8 @@ class Coordinator:
         task: Task,
         model: nn.Module,
         store: RunStore,
-        key_agreement: str = "x25519",
     ) -> None:
         self._identity = identity
-        self._key_agreement = key_agreement
         self._protocol = aggregation.Coordinator(identity)
         self._members = members
         self._config = config
@@ -118,7 +115,7 @@ class Coordinator:
             base_model_digest=self._task.base.digest,
             training_digest=self._config.digest,
             min_cohort=self._config.federation.min_sites,
-            key_agreement=self._key_agreement,
+            key_agreement=KEY_AGREEMENT,
             custodians=tuple(
                 self._members.custodians[name] for name in self._config.aggregation.custodians
             ),

@@ -8,7 +8,8 @@ from pathlib import Path
 import aggregation
 from aggregation import Identity, SqliteJournal
 from aggregation.protocol import read_plan
-from fmfl_secure.config import load_custodian
+from fmfl_secure.agreed_plan import objection
+from fmfl_secure.config import FederationConfig, load_custodian
 from fmfl_secure.errors import RunError
 from fmfl_secure.workspace import Members
 
@@ -19,13 +20,14 @@ class Custodian:
     Args:
         folder: Its folder.
         name: Its name.
+        config: The federation's settings, as it has them.
 
     Raises:
         ConfigError: `custodian.toml` or its list of members is wrong.
         AggregationError: Its key or its journal cannot be read.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, config: FederationConfig) -> None:
         self.name = name
         self._policy = load_custodian(folder / "custodian.toml").policy
         members = Members.load(folder / "members.json")
@@ -35,7 +37,8 @@ class Custodian:
             SqliteJournal(folder / "journal.sqlite"),
             coordinator=members.coordinator,
             pinned=members.pinned,
-            min_cohort=self._policy.min_sites,
+            min_cohort=max(self._policy.min_sites, config.federation.min_sites),
+            objection=objection(config, members, self._policy.min_sites),
         )
 
     def __repr__(self) -> str:

@@ -19,13 +19,14 @@ from torch import nn
 
 from aggregation import Identity, RoundPlan, SiteAttempt, SqliteJournal
 from aggregation.recovery import recorded_opening
+from fmfl_secure.agreed_plan import Agreed, AgreedAtSite, difference
 from fmfl_secure.anchor_store import AnchorStore
 from fmfl_secure.atomic import write_files
 from fmfl_secure.config import FederationConfig, load_site
 from fmfl_secure.errors import KNOWN_ERRORS, ConfigError, RunError, SiteFailure
 from fmfl_secure.federation_settings import SiteEntry
 from fmfl_secure.local_training import train_locally
-from fmfl_secure.membership import MembershipFolder
+from fmfl_secure.membership import MembershipFolder, digest_of
 from fmfl_secure.models.adapters import adapter_bytes, adapter_digest
 from fmfl_secure.models.heads import head_bytes
 from fmfl_secure.planning import (
@@ -42,6 +43,7 @@ from fmfl_secure.statement import describe_ledger, sign_statement
 from fmfl_secure.tasks import Task, TaskData
 from fmfl_secure.updates import UpdateStore
 from privacy import Anchor, Ledger, LedgerLocked, check_policy, read_anchors
+from privacy.distributed import DistributedPlan
 
 LOST_HEADS = "lost-heads.jsonl"  # of the ledger
 HEADS = "heads"  # of the model, where a site keeps its own
@@ -115,6 +117,14 @@ class Site:
         settings = self._settings
         private = settings.data.visibility != "public"
         return private and settings.policy.non_private == "exhaust"
+
+    @property
+    def _min_cohort(self) -> int:
+        """The fewest sites whose sum may have this site in it: invited, and again once fixed."""
+        least = [self._settings.policy.min_sites, self._config.federation.min_sites]
+        if isinstance(self._plan, DistributedPlan):
+            least.append(self._plan.min_cohort)  # with fewer shares of noise, more is spent
+        return max(least)
 
     def _initial_adapter(self) -> str | None:
         """Digest of the adapter that the settings' seed gives, if the run has not begun here."""
@@ -206,20 +216,21 @@ class Site:
 
         Raises:
             PolicyRefusal: The policy rules it out, or has expired since the run began.
-            RunError: The plan is not of this run, its settings, or the adapter that came with it.
+            RunError: The plan is not what was agreed here (`agreed_plan`), or its adapter is not
+                the one that the last sum gives.
             ModelError: The adapter's layout differs; names the first tensor that does.
             AggregationError: The plan does not hold.
         """
-        members = self._held.members()
+        members, membership = self._held.members(), self._held.last()
         attempt = SiteAttempt(
             self._identity,
             plan_message,
             coordinator=members.coordinator,
             pinned=members.pinned,
             journal=self._journal,
-            min_cohort=self._settings.policy.min_sites,
+            min_cohort=self._min_cohort,
             custodians=self._config.aggregation.custodians,
-            membership=self._held.last(),
+            membership=membership,
         )
         plan = attempt.plan
         layout = self._task.begin_round(self._model, plan.round)
@@ -232,26 +243,25 @@ class Site:
         )
         check_policy(self._settings.policy, proposal, now=_now())
         layout.require((s.name, s.size) for s in plan.quantization.segments)
-        expected = {
-            "run": (plan.run, self._run),
-            "training settings": (plan.training_digest, self._config.digest),
-            "base model": (plan.base_model_digest, self._task.base.digest),
-            "adapter layout": (plan.layout_digest, layout.digest),
-            "adapter": (plan.adapter_digest, adapter_digest(adapter)),
-            "quantisation": (plan.quantization, quantization(self._config, layout, self._size)),
-            "parameter set": (
-                plan.parameter_set,
-                encryption_parameters(self._config, self._size).id,
+        unagreed = difference(
+            plan,
+            Agreed(config=self._config, members=members, min_cohort=self._min_cohort),
+            AgreedAtSite(
+                run=self._run,
+                training_digest=self._config.digest,
+                base_model_digest=self._task.base.digest,
+                layout_digest=layout.digest,
+                adapter_digest=adapter_digest(adapter),
+                quantization=quantization(self._config, layout, self._size),
+                parameter_set=encryption_parameters(self._config, self._size).id,
+                membership_digest=digest_of(membership),
             ),
-            # Others than the settings' would let one site outweigh the rest.
-            "weights": (
-                [member.weight for member in plan.members],
-                [self._config.weight_of(member.identity.name) for member in plan.members],
-            ),
-        }
-        for what, (theirs, ours) in expected.items():
-            if theirs != ours:
-                raise RunError(f"{self.name}: the plan's {what} is not the one agreed here")
+        )
+        if unagreed is not None:
+            raise RunError(
+                f"{self.name}: the plan's {unagreed} is not the one agreed here",
+                hint="Ask whoever runs the coordinator, and compare federation.toml and the keys.",
+            )
         if self._expected_adapter not in {None, plan.adapter_digest}:
             raise RunError(f"{self.name}: the adapter is not the one the last sum gives")
         return attempt

@@ -34,7 +34,7 @@ class Custodians:
         self, workspace: Workspace, config: FederationConfig, *, saw: Saw, observer: Observer
     ) -> None:
         names = config.aggregation.custodians
-        self._custodians = [Custodian(workspace.custodian(name), name) for name in names]
+        self._custodians = [Custodian(workspace.custodian(name), name, config) for name in names]
         self._saw = saw
         self._observer = observer
 

@@ -20,16 +20,15 @@ from torch import nn
 from aggregation import (
     AggregationError,
     Aggregator,
-    Decryptor,
     Identity,
     ReplayError,
     RoundPlan,
     SiteAttempt,
-    SqliteJournal,
 )
 from fmfl_secure.anchor_store import AnchorStore
 from fmfl_secure.config import FederationConfig, load_federation
 from fmfl_secure.coordinator import Coordinator, check_resumable, start_run
+from fmfl_secure.decryptor import open_decryptor
 from fmfl_secure.engines.base import Observer
 from fmfl_secure.engines.custodians import Custodians
 from fmfl_secure.engines.heads import HeadExchange
@@ -103,14 +102,9 @@ class LocalEngine:
             task=self._task,
             model=self._model,
             store=store,
-            key_agreement="x25519-mlkem768",
         )
-        self._decryptor = Decryptor(
-            self._identity(DECRYPTOR),
-            SqliteJournal(self._workspace.role(DECRYPTOR) / "journal.sqlite"),
-            coordinator=members.coordinator,
-            pinned=members.pinned,
-            min_cohort=self._config.federation.min_sites,
+        self._decryptor = open_decryptor(
+            self._workspace.role(DECRYPTOR), config=self._config, members=members
         )
         kept = AnchorStore(self._workspace.role(COORDINATOR) / "anchors.sqlite")
         self._heads = HeadExchange(kept, members)
@@ -249,7 +243,7 @@ class LocalEngine:
             try:
                 site_attempt = site.admit(message, self._coordinator.adapter)  # 2
                 attempt.updates[name] = site.train(  # 3
-                    plan, self._coordinator.adapter, self._on_step(round_number, name)
+                    site_attempt.plan, self._coordinator.adapter, self._on_step(round_number, name)
                 )
                 ready = site_attempt.ready()  # 4
                 head = self._heads.take(site)  # with this round's charge in it

@@ -58,7 +58,6 @@ class ServerSide:
             task=self._task,
             model=self._model,
             store=store,
-            key_agreement="x25519-mlkem768",
         )
         self.board = Board()
         self.store = open_store(settings.store, relative_to=folder)

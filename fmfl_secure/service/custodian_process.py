@@ -26,5 +26,5 @@ class CustodianProcess(AgentProcess[CustodianAgent]):
         self.name = Identity.load(kit.folder / "identity.pem").public.name
         if self.name not in self.config.aggregation.custodians:
             raise ConfigError(f"{self.name} is not among the custodians of {kit.federation_file}")
-        custodian = Custodian(kit.folder, self.name)
+        custodian = Custodian(kit.folder, self.name, self.config)
         self.agent = CustodianAgent(custodian, self._line, stopping=self.stopping, once=once)

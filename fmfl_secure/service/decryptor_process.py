@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from aggregation import Decryptor, Identity, SqliteJournal
+from fmfl_secure.decryptor import open_decryptor
 from fmfl_secure.service.agent_process import AgentProcess
 from fmfl_secure.service.decryptor_agent import DecryptorAgent
 from fmfl_secure.service.kit import Kit
-from fmfl_secure.workspace import DECRYPTOR
 
 
 class DecryptorProcess(AgentProcess[DecryptorAgent]):
@@ -23,11 +22,5 @@ class DecryptorProcess(AgentProcess[DecryptorAgent]):
     def __init__(self, kit: Kit, *, once: bool = False) -> None:
         super().__init__(kit)
         members = kit.membership.members()
-        decryptor = Decryptor(
-            Identity.load(kit.folder / "identity.pem", DECRYPTOR),
-            SqliteJournal(kit.folder / "journal.sqlite"),
-            coordinator=members.coordinator,
-            pinned=members.pinned,
-            min_cohort=self.config.federation.min_sites,
-        )
+        decryptor = open_decryptor(kit.folder, config=self.config, members=members)
         self.agent = DecryptorAgent(decryptor, self._line, stopping=self.stopping, once=once)

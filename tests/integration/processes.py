@@ -39,6 +39,10 @@ def _prepare(folder: Path, name: str, point: str) -> None:
     logging.captureWarnings(True)
     if point.startswith("seeded:"):
         seeded(Path(point.removeprefix("seeded:")))
+    elif point.startswith("signs:"):
+        signing(int(point.removeprefix("signs:")))
+    elif point == "careless":
+        careless()
     elif point:
         arm(point)
 
@@ -90,6 +94,27 @@ def seeded(record: Path) -> None:
         return total
 
     Site.train, Coordinator.apply = repeated, recorded
+
+
+def signing(min_cohort: int) -> None:
+    """Have the coordinator sign plans for so small a cohort, whatever the settings say."""
+    import msgspec
+
+    from aggregation import Coordinator
+
+    sign = Coordinator.plan
+
+    def lying(self, plan):
+        return sign(self, msgspec.structs.replace(plan, min_cohort=min_cohort))
+
+    Coordinator.plan = lying
+
+
+def careless() -> None:
+    """Have the decryptor hold plans to nothing of its own: it is in league with the coordinator."""
+    import fmfl_secure.decryptor
+
+    fmfl_secure.decryptor.objection = lambda *_: lambda _: None
 
 
 def serve(kit: Path, output: Path, logs: Path, point: str = "") -> None:

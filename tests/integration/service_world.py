@@ -172,7 +172,6 @@ class World:
             task=task,
             model=learner,
             store=store,
-            key_agreement="x25519-mlkem768",
         )
         self.board = Board()
         self.dead: set[str] = set()
@@ -243,7 +242,7 @@ class World:
         """Start a custodian's process: its keys are new, its journal is its own."""
         self.dead.discard(name)
         self.lines[name] = line = DirectLine(self, name, CUSTODIAN)
-        custodian = Custodian(self.folder / name, name)
+        custodian = Custodian(self.folder / name, name, self.config)
         agent = CustodianAgent(custodian, line, stopping=self.stopping, once=True)  # type: ignore[arg-type]
         self._start(name, agent.run)
         return line

@@ -12,6 +12,7 @@ import pytest
 from support import Quiet, make_federation
 
 from aggregation import Identity, ReplayError, SiteAttempt
+from fmfl_secure.config import load_federation
 from fmfl_secure.coordinator import Coordinator
 from fmfl_secure.custodian import Custodian
 from fmfl_secure.engines.local import LocalEngine
@@ -66,6 +67,11 @@ def seen(folder: Path) -> list[dict]:
     return [json.loads(line) for line in text.splitlines()]
 
 
+def reopened(folder: Path, name: str) -> Custodian:
+    config = load_federation(folder / "federation.toml")
+    return Custodian(Workspace(folder).custodian(name), name, config)
+
+
 def committed(folder: Path, number: int) -> int:
     budget = Ledger(folder / f"sites/site-{number}/ledger.sqlite").budget()
     return sum(len(held.commits) for held in budget.reservations.values())
@@ -91,7 +97,7 @@ def test_with_every_custodian_s_word_the_exact_sum_opens(folder: Path, monkeypat
 
     opened = RunStore(folder / "run").opened_attempts(1)[0]
     with pytest.raises(ReplayError):  # its journal remembers, in whichever process
-        Custodian(folder / "custodians/board", "board").ready(opened.plan)
+        reopened(folder, "board").ready(opened.plan)
     assert [r.status for r in record.rounds] == ["released", "released"]
     assert observer.refused == {}
     for number, total in totals.items():
@@ -202,6 +208,8 @@ def test_a_plan_that_leaves_a_custodian_out_is_refused_by_every_site(
         folder / "federation.toml", folder / "run", resume=False, observer=observer
     )
     engine._custodians._custodians.pop()  # nor does the coordinator tell it
+    (board,) = engine._custodians._custodians
+    board._protocol._objection = lambda _: None  # in league: of itself it would refuse, too
     with pytest.raises(RunError):
         engine.run()
     said = {name: reason for name, (_, reason) in observer.refused.items()}
@@ -235,4 +243,4 @@ def test_a_custodian_added_later_needs_init(folder: Path) -> None:
     assert (folder / "custodians/court/identity.pem").stat().st_mode & 0o077 == 0
     agree(folder, "court", min_sites=2)
     with pytest.raises(ConfigError, match="min_sites"):
-        Custodian(Workspace(folder).custodian("court"), "court")
+        reopened(folder, "court")

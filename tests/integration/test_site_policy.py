@@ -157,9 +157,13 @@ def test_the_policy_is_asked_of_what_the_coordinator_signed(
             raise
 
     monkeypatch.setattr(Site, "admit", admitting)
-    run(folder)
-    assert {name: error.code for name, error in seen.items()} == {"site-2": "policy.rounds"}
-    assert trained(folder, "site-2") == []
+    with pytest.raises(RunError, match="0 sites are left"):
+        run(folder)
+    # Where no policy says how many rounds there may be, the settings do.
+    assert {name: error.code for name, error in seen.items()} == {
+        "site-2": "policy.rounds", **dict.fromkeys(OTHERS, "run")
+    }  # fmt: skip
+    assert all(trained(folder, site) == [] for site in ("site-2", *OTHERS))
 
 
 def test_a_refusal_is_kept_when_a_run_is_resumed(

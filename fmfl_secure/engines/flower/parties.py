@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from aggregation import Decryptor, Identity, MemoryJournal, SqliteJournal
+from aggregation import Identity, MemoryJournal
 from fmfl_secure.config import FederationConfig, load_federation
 from fmfl_secure.custodian import Custodian
+from fmfl_secure.decryptor import open_decryptor
 from fmfl_secure.engines.flower.errors import CourierRefused
 from fmfl_secure.engines.flower.line import OrderLine
 from fmfl_secure.engines.flower.party import FlowerParty
@@ -119,9 +120,9 @@ class Parties:
         held = MembershipFolder(folder if self._has_members(folder) else self._folder)
         agent: Agent
         if name == DECRYPTOR:
-            agent = self._decryptor(folder, identity, held, line)
+            agent = self._decryptor(folder, held, line)
         elif name in self.config.aggregation.custodians:
-            custodian = Custodian(folder, name)
+            custodian = Custodian(folder, name, self.config)
             agent = CustodianAgent(custodian, line, stopping=self._stopping, once=False)
         else:
             agent = SiteAgent(
@@ -139,17 +140,8 @@ class Parties:
     def _has_members(folder: Path) -> bool:
         return (folder / "members.json").exists()  # the decryptor of a federation's folder has none
 
-    def _decryptor(
-        self, folder: Path, identity: Identity, held: MembershipFolder, line: OrderLine
-    ) -> DecryptorAgent:
-        members = held.members()
-        decryptor = Decryptor(
-            identity,
-            SqliteJournal(folder / "journal.sqlite"),
-            coordinator=members.coordinator,
-            pinned=members.pinned,
-            min_cohort=self.config.federation.min_sites,
-        )
+    def _decryptor(self, folder: Path, held: MembershipFolder, line: OrderLine) -> DecryptorAgent:
+        decryptor = open_decryptor(folder, config=self.config, members=held.members())
         return DecryptorAgent(decryptor, line, stopping=self._stopping, once=False)
 
     def _participants(

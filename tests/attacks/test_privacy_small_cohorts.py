@@ -1,0 +1,305 @@
+"""Coordinator and decryptor in league, against noise in shares: a cohort smaller than accounted.
+
+Five sites calibrate their shares for sums of five. Where a sum of three opens, its noise is that
+of three, and a unit has spent more than its site's ledger says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+from support import Quiet, make_federation
+
+import aggregation
+from aggregation import (
+    Aggregator,
+    Decryptor,
+    Identity,
+    MemoryJournal,
+    PlanError,
+    RoundPlan,
+    SiteAttempt,
+)
+from aggregation.errors import CohortError
+from aggregation.messages import Cohort, digest, seal
+from fmfl_secure.config import load_federation
+from fmfl_secure.coordinator import Coordinator, start_run
+from fmfl_secure.engines.local import LocalEngine
+from fmfl_secure.errors import RunError
+from fmfl_secure.planning import build_task, distributed_plan, largest_layout
+from fmfl_secure.site import Site
+from fmfl_secure.workspace import Members, Workspace
+from privacy import Ledger
+from privacy.accounting import (
+    add_costs,
+    epsilon_spent,
+    filter_delta,
+    filter_orders,
+    rdp_cost,
+    zero_cost,
+)
+from privacy.distributed import DistributedPlan
+
+NAMES = tuple(f"site-{n}" for n in range(1, 6))
+THREE = NAMES[:3]
+PRIVACY = 'noise = "distributed"\ninsider_epsilon = 30.0\ndelta = 1e-4\ncolluding_sites = 1\n'
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    folder = tmp_path_factory.mktemp("template") / "federation"
+    make_federation(
+        folder, tiny_model, sites=5, rounds=2, steps=1, privacy=PRIVACY,
+        federation="min_sites = 5", evaluation=False,
+    )  # fmt: skip
+    for name in NAMES:  # whose own rule would let three do
+        file = folder / f"sites/{name}/site.toml"
+        text = file.read_text()
+        assert "min_sites = 5" in text
+        file.write_text(text.replace("min_sites = 5", "min_sites = 3"))
+    return folder
+
+
+@pytest.fixture
+def folder(template: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(template, tmp_path / "federation"))
+
+
+def commits(folder: Path) -> list[int]:
+    return [
+        sum(
+            len(held.commits)
+            for held in Ledger(folder / f"sites/{name}/ledger.sqlite")
+            .budget()
+            .reservations.values()
+        )
+        for name in NAMES
+    ]
+
+
+class League:
+    """Coordinator, aggregator and decryptor in one hand, and the real sites of a folder.
+
+    What they need not keep to, they do not: the plan says what they like, and the decryptor has
+    no smallest cohort of its own, no journal worth the name and no settings.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        workspace = Workspace(folder)
+        self.config = load_federation(folder / "federation.toml")
+        self.members = Members.load(folder / "members.json")
+        self.identities = {
+            role: Identity.load(workspace.role(role) / "identity.pem", role)
+            for role in ("coordinator", "aggregator", "decryptor")
+        }
+        task = build_task(self.config, relative_to=folder)
+        model = task.build_model(seed=self.config.federation.seed)
+        coordinator = Coordinator(
+            self.identities["coordinator"],
+            members=self.members, config=self.config, task=task, model=model,
+            store=start_run(
+                folder / "run", config=self.config, members=self.members, task=task, model=model,
+                origin=folder,
+            ),
+        )  # fmt: skip
+        self.size = largest_layout(task, model).size
+        self.adapter = coordinator.adapter
+        self.honest, _ = coordinator.plan_attempt(1, NAMES)
+        self.decryptor = Decryptor(
+            self.identities["decryptor"],
+            MemoryJournal(),
+            coordinator=self.members.coordinator,
+            pinned=self.members.pinned,
+        )
+        self.sites = {
+            entry.name: Site(
+                workspace.site(entry.name),
+                run=coordinator.run, entry=entry, config=self.config, task=task, model=model,
+            )
+            for entry in self.config.sites
+        }  # fmt: skip
+        for site in self.sites.values():
+            site.begin()
+
+    def sign(self, plan: RoundPlan) -> bytes:
+        return seal(self.identities["coordinator"], plan)
+
+    def plan(self, names: tuple[str, ...], *, min_cohort: int) -> bytes:
+        invited = tuple(m for m in self.honest.members if m.identity.name in names)
+        return self.sign(replace(self.honest, members=invited, min_cohort=min_cohort))
+
+    def cohort(self, plan: bytes, attempts: dict[str, SiteAttempt]) -> bytes:
+        """A cohort of whomever they like, whatever the plan says of its size."""
+        body = Cohort(
+            digest(plan),
+            self.decryptor.announce(plan),
+            tuple(attempt.ready() for attempt in attempts.values()),
+        )
+        return seal(self.identities["coordinator"], body)
+
+    def open(
+        self,
+        plan: bytes,
+        attempts: dict[str, SiteAttempt],
+        updates: dict[str, np.ndarray],
+    ) -> np.ndarray:
+        cohort = self.cohort(plan, attempts)
+        aggregator = Aggregator(
+            self.identities["aggregator"],
+            plan,
+            cohort,
+            coordinator=self.members.coordinator,
+            pinned=self.members.pinned,
+        )
+        exchanges = [attempt.exchange(cohort) for attempt in attempts.values()]
+        for name, attempt in attempts.items():
+            upload = attempt.upload(cohort, updates[name], exchanges)
+            aggregator.add(upload.manifest, upload.chunks)
+        listed = self.decryptor.confirm(
+            cohort, aggregator.opening_list(), aggregator.sealed_secrets()
+        )
+        for attempt in attempts.values():
+            aggregator.add_opening(attempt.open(listed))
+        total = aggregator.total()
+        release = self.decryptor.release(cohort, listed, total.manifest, total.chunks)
+        return next(iter(attempts.values())).verify(release)
+
+
+def epsilon(plan: DistributedPlan, at: float) -> float:
+    """What all rounds and repeats cost, as a ledger with a grant of so much counts."""
+    orders = filter_orders(at, plan.delta)
+    cost = rdp_cost(plan.round_event(), orders)
+    total = add_costs(zero_cost(orders), cost, plan.rounds + plan.repeats)
+    return epsilon_spent(total, filter_delta(plan.delta))
+
+
+def test_a_sum_of_three_costs_more_than_is_charged_for_five(template: Path) -> None:
+    config = load_federation(template / "federation.toml")
+    plan = distributed_plan(config, config.sites[0], 98)
+    assert plan.min_cohort == 5
+    three = dataclasses.replace(plan, min_cohort=3)
+    assert three.share_variance == plan.share_variance
+    charged = epsilon(plan, config.privacy.epsilon)
+    spent = min(
+        epsilon(three, at) for at in (8.0, 12.0, 16.0, 24.0)
+    )  # the best it can be said to be
+    assert 7.5 < charged <= 8.0
+    assert spent > 1.4 * charged
+
+
+def test_where_nobody_checks_the_sum_of_three_opens(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attack, at sites that go by their own policy alone."""
+    monkeypatch.setattr("fmfl_secure.site.difference", lambda *_: None)
+    monkeypatch.setattr(Site, "_min_cohort", 3)
+    league = League(folder)
+    plan = league.plan(THREE, min_cohort=3)
+    attempts, updates = {}, {}
+    for name in THREE:
+        site = league.sites[name]
+        attempts[name] = site.admit(plan, league.adapter)
+        updates[name] = site.train(attempts[name].plan, league.adapter)
+    total = league.open(plan, attempts, updates)
+    assert np.array_equal(total, np.sum([u.astype(np.int64) for u in updates.values()], axis=0))
+    assert commits(folder) == [1, 1, 1, 0, 0]
+    # And the ledger was charged for the noise of five.
+    (held,) = league.sites["site-1"]._ledger.budget().reservations.values()
+    plan_of_site = distributed_plan(league.config, league.config.sites[0], league.size)
+    assert held.event == plan_of_site.round_event()
+
+
+@pytest.mark.parametrize("invited", [THREE, NAMES], ids=["three invited", "five invited"])
+def test_a_plan_for_a_smaller_cohort_is_refused_by_every_site(
+    folder: Path, invited: tuple[str, ...]
+) -> None:
+    league = League(folder)
+    plan = league.plan(invited, min_cohort=3)
+    for name in invited:
+        with pytest.raises((RunError, PlanError), match=r"smallest cohort|fewer than min_cohort 5"):
+            league.sites[name].admit(plan, league.adapter)
+    assert commits(folder) == [0] * 5
+    for name in NAMES:  # and all of them take the plan that was agreed
+        league.sites[name].admit(league.sign(league.honest), league.adapter)
+
+
+def test_a_smaller_cohort_of_an_agreed_plan_gets_no_upload(folder: Path) -> None:
+    league = League(folder)
+    plan = league.plan(NAMES, min_cohort=5)
+    attempts = {name: league.sites[name].admit(plan, league.adapter) for name in NAMES}
+    cohort = league.cohort(plan, {name: attempts[name] for name in THREE})
+    for name in THREE:
+        with pytest.raises(CohortError, match="below the plan's min_cohort 5"):
+            attempts[name].exchange(cohort)
+        with pytest.raises(CohortError, match="below the plan's min_cohort 5"):
+            attempts[name].upload(cohort, np.zeros(league.size, dtype=np.int32))
+
+
+def test_the_fixed_cohort_is_held_to_the_accounting_whatever_the_plan_says(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second lock behind the first: were the plan's own number believed, the cohort is not."""
+    monkeypatch.setattr("fmfl_secure.site.difference", lambda *_: None)
+    league = League(folder)
+    plan = league.plan(NAMES, min_cohort=3)
+    attempts = {name: league.sites[name].admit(plan, league.adapter) for name in NAMES}
+    cohort = league.cohort(plan, {name: attempts[name] for name in THREE})
+    for name in THREE:
+        with pytest.raises(PlanError, match=r"3 pinned sites.*fewer than min_cohort 5"):
+            attempts[name].exchange(cohort)
+        with pytest.raises(PlanError, match=r"3 pinned sites.*fewer than min_cohort 5"):
+            attempts[name].upload(cohort, np.zeros(league.size, dtype=np.int32))
+
+
+def test_the_accounting_counts_where_settings_and_policy_would_not(folder: Path) -> None:
+    """The floor is the largest of the three numbers, whichever that is."""
+    league = League(folder)
+    site = league.sites["site-1"]
+    assert site._min_cohort == 5
+    config = site._config
+    fewer = replace(config, federation=replace(config.federation, min_sites=3))
+    site._config = fewer
+    assert site._min_cohort == 5, "calibrated for five"
+    site._plan = dataclasses.replace(site._plan, min_cohort=4)
+    assert site._min_cohort == 4
+    site._plan = None
+    assert site._min_cohort == 3
+    site._config = config
+    assert site._min_cohort == 5
+
+
+def test_an_engine_in_league_ends_with_nothing_charged(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fmfl_secure.engines.local.check_admission", lambda *_, **__: None)
+    monkeypatch.setattr("fmfl_secure.results.write_report", lambda *_: None)
+    sign = aggregation.Coordinator.plan
+    monkeypatch.setattr(
+        aggregation.Coordinator, "plan", lambda self, plan: sign(self, replace(plan, min_cohort=3))
+    )
+    monkeypatch.setattr(
+        "fmfl_secure.engines.local.open_decryptor",
+        lambda folder, *, members, **_: Decryptor(
+            Identity.load(folder / "identity.pem", "decryptor"),
+            MemoryJournal(),
+            coordinator=members.coordinator,
+            pinned=members.pinned,
+        ),
+    )
+    shutil.rmtree(folder / "data")  # were they read, that would be what is complained about
+    observer = Quiet()
+    engine = LocalEngine(
+        folder / "federation.toml", folder / "run", resume=False, observer=observer
+    )
+    with pytest.raises(RunError, match="0 sites are left for round 1"):
+        engine.run()
+    assert observer.refused == {
+        name: ("run", f"{name}: the plan's smallest cohort is not the one agreed here")
+        for name in NAMES
+    }
+    assert commits(folder) == [0] * 5
