@@ -53,10 +53,10 @@ class SiteAttempt:
     9. `verify` checks the release against the summed tags. What it returns is, but for sites that
        gave the MAC key away, the sum of what this cohort uploaded.
 
-    What this object cannot know is the caller's to check on `plan`, before `ready`: that the
-    federation, the model and training digests and the parameter set are those the site agreed to,
-    that its budget covers the round, and that integers stored for one (run, round) are never
-    offered to another.
+    What this object cannot know is the caller's to check on `plan`, before `ready`: that every
+    field is what the site agreed to (federation, run, rounds, grid, digests, parameter set, key
+    agreement, who has which role), that its budget covers the round, and that integers stored for
+    one (run, round) are never offered to another.
 
     The secrets of an attempt live in this object only. A process that dies between 4 and 6 has
     lost them, and a new attempt is needed. Calls must come from one thread at a time.
