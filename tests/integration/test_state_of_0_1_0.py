@@ -1,0 +1,90 @@
+"""What version 0.1.0 left on people's disks opens, says the same, and can be gone on with."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+from support import Quiet
+
+from fmfl_secure.config import load_federation
+from fmfl_secure.engines.local import LocalEngine
+from fmfl_secure.evaluation import evaluate_run
+from fmfl_secure.record import decode_record
+from fmfl_secure.report.bundle import load_bundle, verify_bundle
+from fmfl_secure.run_store import RunStore
+from fmfl_secure.service.kit import Kit, open_kit
+from fmfl_secure.service.settings import ClientSettings, ServerSettings, load_settings
+from fmfl_secure.service.tls import client_context
+from privacy import Ledger
+
+PASSPHRASE = "a passphrase for a test"  # of the sealed kit, in make.py
+SITES = ("site-1", "site-2", "site-3")
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    with zipfile.ZipFile(Path(__file__).parents[1] / "fixtures/0.1.0.zip") as archive:
+        archive.extractall(tmp_path)
+    for path in tmp_path.rglob("*"):
+        path.chmod(0o700 if path.is_dir() else 0o600)  # an archive keeps no modes
+    return tmp_path
+
+
+def test_a_ledger_says_what_it_said(old: Path) -> None:
+    facts = json.loads((old / "facts.json").read_text())
+    ledger = Ledger(old / "federation/sites/site-1/ledger.sqlite")
+    (grant,) = ledger.status()
+    assert list(ledger.head()) == facts["head"]
+    assert grant.epsilon_committed.hex() == facts["epsilon_committed"]
+    held = ledger.budget().reservations
+    assert {n: r.remaining_rounds for n, r in held.items()} == facts["remaining_rounds"]
+
+
+def test_a_run_s_folder_still_tells_of_it(old: Path) -> None:
+    run = old / "federation/finished"
+    record = decode_record((run / "report.json").read_bytes())
+    store = RunStore(run)
+    assert store.ended
+    assert store.require("run").decode() == record.run
+    assert [json.loads(line)["round"] for line in store.rounds()] == [1, 2]
+    metrics = evaluate_run(run, old / "federation/data/holdout.csv")
+    assert metrics["accuracy"] == pytest.approx(record.rounds[-1].metrics["accuracy"])
+
+
+def test_an_interrupted_run_goes_on_and_is_charged_once(old: Path) -> None:
+    folder = old / "federation"
+    record = LocalEngine(
+        folder / "federation.toml", folder / "interrupted", resume=True, observer=Quiet()
+    ).run()
+    assert record.status == "finished"
+    assert [r.round for r in record.rounds] == [1, 2]
+    for site in SITES:
+        reservation = (
+            Ledger(folder / "sites" / site / "ledger.sqlite").budget().reservations[record.run]
+        )
+        assert [number for number, _ in reservation.commits] == [1, 2]
+
+
+def test_a_signed_report_holds(old: Path) -> None:
+    checked = verify_bundle(load_bundle(old / "finished.report"))
+    assert checked.ended
+    assert checked.record.status == "finished"
+
+
+def test_a_party_s_folder_and_its_sealed_kit_open(old: Path) -> None:
+    kits = old / "kits/kits"
+    for role, kind in {"server": ServerSettings, **dict.fromkeys(SITES, ClientSettings)}.items():
+        kit = Kit(kits / role)
+        assert load_federation(kit.federation_file).federation.name == "tiny"
+        assert load_settings(kit.service_file, kind)
+        assert set(kit.membership.members().sites) == set(SITES)
+        assert client_context(kit.tls)
+    written = open_kit((old / "site-1.kit").read_bytes(), PASSPHRASE, old / "opened")
+    assert (old / "opened/ledger.sqlite").read_bytes() == (
+        kits / "site-1/ledger.sqlite"
+    ).read_bytes()
+    assert "identity.pem" in written
+    assert Ledger(old / "opened/ledger.sqlite").budget().population == "site-1"
