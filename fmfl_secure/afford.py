@@ -13,6 +13,7 @@ from fmfl_secure.site_settings import SiteConfig
 from privacy import AffordableRun, Budget, Dataset, GrantStatus, Sampler, affordable_runs
 from privacy.affordability import MAX_ROUNDS, RunKind
 from privacy.distributed import DistributedPlan
+from privacy.limits import check_delta, check_population_delta
 from privacy.share_runs import ShareRuns
 
 ROUNDS = (1, 2, 5, 10, 20, 50, 100)  # what is asked for where nothing else is
@@ -30,6 +31,7 @@ class GrantLeft(msgspec.Struct, frozen=True):
         insider_epsilon: Granted against all other sites together, where shares of distributed
             noise are permitted.
         insider_epsilon_left: That less charged.
+        objection: Why it affords nothing, whatever is left; empty where it stands.
     """
 
     grant: int
@@ -38,6 +40,7 @@ class GrantLeft(msgspec.Struct, frozen=True):
     epsilon_left: float
     insider_epsilon: float | None = None
     insider_epsilon_left: float | None = None
+    objection: str = ""
 
 
 class AtNoise(msgspec.Struct, frozen=True):
@@ -107,34 +110,45 @@ def affordable(
     rounds: Iterable[int] = ROUNDS,
     noise_multiplier: float | None = None,
     dataset: Dataset | None = None,
+    population_size: int | None = None,
 ) -> Affordable:
     """What a ledger would admit of runs that sample like this.
 
     Args:
         budget: The ledger's state.
         sampler: What kind of runs.
-        delta: At which their epsilons are stated; None takes the first grant's.
+        delta: At which their epsilons are stated; None takes that of the first grant that stands.
         rounds: Lengths of runs asked for, in trainings.
         noise_multiplier: Asks how many rounds fit at this noise, too.
         dataset: The data set, whose own budget counts too.
+        population_size: Units that the run would declare.
 
     Raises:
         ConfigError: Nothing was ever granted.
-        PlanError: The sampler or the noise is out of range.
+        PlanError: The sampler, the noise or delta is out of range; delta is at most
+            1 / (10 x the largest population size declared).
     """
     if not budget.grants:
         raise ConfigError(
             "nothing was granted in this ledger", hint="fmfl-secure ledger grant permits a budget."
         )
-    headroom = budget.headroom(dataset)
-    delta = budget.grants[0].delta if delta is None else delta
+    headroom = budget.headroom(dataset, population_size=population_size)
+    statuses = budget.status(population_size=population_size)
+    if delta is None:
+        standing = [status for status in statuses if not status.objection]
+        delta = (standing or statuses)[0].grant.delta
+    else:
+        check_delta(delta)
+        size = budget.largest_size(population_size)
+        if size is not None:
+            check_population_delta(delta, size)
     at_noise = None
     if noise_multiplier is not None:
         at_noise = AtNoise(noise_multiplier, headroom.rounds(sampler.event(noise_multiplier)))
     return Affordable(
         population=budget.population,
         unit=budget.unit,
-        grants=tuple(_left(status) for status in budget.status()),
+        grants=tuple(_left(status) for status in statuses),
         dataset=dataset.name if dataset is not None and dataset.cap is not None else None,
         sample_rate=sampler.sample_rate,
         steps_per_round=sampler.steps_per_round,
@@ -152,6 +166,7 @@ def affordable_for(
     *,
     size: int = 1,
     rounds: Iterable[int] = ROUNDS,
+    name: str | None = None,
 ) -> Affordable:
     """What a ledger would admit of runs that sample like a federation's, and of its own plan.
 
@@ -161,6 +176,7 @@ def affordable_for(
         site: The site's own, whose data set may have a budget of its own.
         size: Trained parameters of the round that trains most, d; matters with distributed noise.
         rounds: Lengths of runs asked for, besides the plan's, in trainings.
+        name: The site's, whose population the run would declare; None takes the largest of all.
 
     Raises:
         ConfigError: The settings are of another unit than the ledger, or add no noise.
@@ -171,7 +187,11 @@ def affordable_for(
             f"the ledger's unit is {budget.unit!r}, the federation's {config.task.unit!r}"
         )
     # The noise is the same at every site.
-    plan = site_plan(config, config.sites[0], size)
+    named = [entry for entry in config.sites if entry.name == name]
+    if name is not None and not named:
+        raise ConfigError(f"{name} is not among the sites of these settings")
+    entry = max(named or config.sites, key=lambda each: each.population)
+    plan = site_plan(config, entry, size)
     if plan is None:
         raise ConfigError("these settings add no noise: no budget affords that")
     sampler: RunKind
@@ -192,8 +212,10 @@ def affordable_for(
         delta=plan.delta,
         rounds={*rounds, trainings},
         dataset=dataset,
+        population_size=plan.population,
     )
-    headroom, event = budget.headroom(dataset), plan.round_event()
+    headroom = budget.headroom(dataset, population_size=plan.population)
+    event = plan.round_event()
     planned = Planned(
         config.privacy.epsilon,
         trainings,
@@ -217,6 +239,7 @@ def _left(status: GrantStatus) -> GrantLeft:
         status.epsilon_left,
         grant.insider_epsilon,
         insider_left,
+        status.objection,
     )
 
 

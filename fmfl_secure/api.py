@@ -85,6 +85,7 @@ class Federation:
         *,
         epsilon: float | None = None,
         delta: float | None = None,
+        delta_reason: str = "",
         data: str = DATA_PATTERN,
         public: bool = False,
     ) -> list[str]:
@@ -93,13 +94,21 @@ class Federation:
         Args:
             epsilon: First grant of each new ledger; None takes the settings' own.
             delta: The same for delta.
+            delta_reason: Why delta may be above 1 / (10 x a site's population); ledgers keep it.
             data: A site's training file from the folder, `{site}` being its name.
             public: Declare new sites' data public.
 
         Returns:
             What was made, for people to read.
         """
-        return initialise(self.folder, epsilon=epsilon, delta=delta, data=data, public=public)
+        return initialise(
+            self.folder,
+            epsilon=epsilon,
+            delta=delta,
+            delta_reason=delta_reason,
+            data=data,
+            public=public,
+        )
 
     def predict(self) -> Prediction:
         """What a run will cost every site, from the settings alone.

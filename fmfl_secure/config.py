@@ -34,6 +34,7 @@ from fmfl_secure.settings import (
 )
 from fmfl_secure.site_settings import CustodianConfig, SiteConfig
 from fmfl_secure.task_settings import ImageTextSection, TaskSection
+from privacy.limits import largest_delta
 
 # What the other parties are called: a site by such a name would be pinned in their place.
 ROLE_NAMES = ("coordinator", "aggregator", "decryptor")
@@ -84,10 +85,10 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
         if self.adapter.personal_head:
             self._check_personal_head()
         largest = max(site.population for site in self.sites)
-        if self.privacy.noise != "none" and self.privacy.delta > 1 / (10 * largest):
+        if self.privacy.noise != "none" and self.privacy.delta > largest_delta(largest):
             raise ValueError(
                 f"privacy.delta is {self.privacy.delta:g}, expected at most 1 / (10 x the largest "
-                f"population) = {1 / (10 * largest):.3g}"
+                f"population) = {largest_delta(largest):.3g}"
             )
         if self.privacy.noise == "distributed":
             self._check_distributed()

@@ -17,6 +17,7 @@ from fmfl_secure.settings import (
     Section,
     WeightType,
 )
+from privacy.limits import MAX_POPULATION_SIZE
 
 
 class FederationSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -189,5 +190,5 @@ class SiteEntry(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """
 
     name: Name
-    population: Annotated[int, msgspec.Meta(ge=1)]
+    population: Annotated[int, msgspec.Meta(ge=1, le=MAX_POPULATION_SIZE)]
     rank: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0

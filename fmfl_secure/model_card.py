@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from fmfl_secure.record import RunRecord, SiteRecord
+from fmfl_secure.record import GrantRecord, RunRecord, SiteRecord
 from fmfl_secure.report import wording
 from fmfl_secure.report.names import count
 
@@ -96,10 +96,16 @@ def _budget_rows(site: SiteRecord) -> list[str]:
     if statement is None or not statement.grants:
         return [f"| {site.name} | no statement | | |"]
     return [
-        f"| {site.name} | epsilon {grant.epsilon:g} at delta {grant.delta:g} "
+        f"| {site.name} | epsilon {grant.epsilon:g} at delta {grant.delta:g}{_note(grant)} "
         f"| {grant.epsilon_spent:.4f} | {statement.pld_epsilon_run:.4f} |"
         for grant in statement.grants
     ]
+
+
+def _note(grant: GrantRecord) -> str:
+    if grant.objection:
+        return ", which affords nothing any more"
+    return ", for a reason that the report gives" if grant.delta_reason else ""
 
 
 def _metrics(record: RunRecord) -> list[str]:

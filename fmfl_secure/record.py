@@ -95,6 +95,10 @@ class GrantRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             noise are permitted.
         insider_epsilon_spent: Of that, by all runs so far.
         insider_epsilon_charged: The same with open reservations in full.
+        population_size: Declared number of units of the population, with this grant.
+        delta_reason: Why delta, with that of earlier grants, may be above 1 / (10 x that number),
+            in the custodian's words.
+        objection: Why the grant affords nothing any more; absent where it stands.
     """
 
     number: int
@@ -108,6 +112,15 @@ class GrantRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     insider_epsilon: float | None = None
     insider_epsilon_spent: float | None = None
     insider_epsilon_charged: float | None = None
+    # Left out where unset, so that what sites signed with 0.1.0 is what they signed.
+    population_size: int | msgspec.UnsetType = msgspec.UNSET
+    delta_reason: str | msgspec.UnsetType = msgspec.UNSET
+    objection: str | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is part of what the ledger guarantees: it stands, or something is charged."""
+        return not self.objection or self.epsilon_charged > 0.0
 
 
 class RunCharge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -154,6 +167,8 @@ class SiteStatement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         grants: Every grant.
         runs: Every run over the ledger's life, this one included.
         recoveries: Losses of records that an officer made up for.
+        population_size: The largest number of units that a grant or run of the ledger has
+            declared; absent if none has.
         epsilon_by_round: Epsilon spent of the grant after each training of this run, cumulative
             over the ledger's life; by the grant's filter.
         epsilon_before: The same before this run began.
@@ -177,6 +192,7 @@ class SiteStatement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     head_digest: str
     verified: bool
     recoveries: tuple[RecoveryNote, ...] = ()
+    population_size: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class SiteRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

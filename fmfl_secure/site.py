@@ -207,6 +207,7 @@ class Site:
                 plan=config.digest,
                 purpose=config.federation.name,
                 dataset=self._settings.dataset,
+                population_size=self._plan.population,
             )
 
     def admit(self, plan_message: bytes, adapter: bytes) -> SiteAttempt:

@@ -49,6 +49,9 @@ def grant_record(status: GrantStatus) -> GrantRecord:
         insider_epsilon=grant.insider_epsilon,
         insider_epsilon_spent=status.insider_epsilon_committed,
         insider_epsilon_charged=status.insider_epsilon_charged,
+        population_size=grant.population_size or msgspec.UNSET,
+        delta_reason=grant.delta_reason or msgspec.UNSET,
+        objection=status.objection or msgspec.UNSET,
     )
 
 
@@ -98,4 +101,5 @@ def describe_ledger(ledger: Ledger, *, site: str, run: str) -> SiteStatement:
             RecoveryNote(recovery.at, sum(charge.rounds for charge in recovery.charges))
             for recovery in budget.recoveries
         ),
+        population_size=budget.population_size or msgspec.UNSET,
     )

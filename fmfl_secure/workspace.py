@@ -31,6 +31,7 @@ from fmfl_secure.site_settings import SiteBudget
 from fmfl_secure.templates import custodian_toml, site_toml
 from privacy import Ledger
 from privacy.accounting import filter_orders
+from privacy.limits import check_population_delta
 from privacy.storage import without_secrets
 
 COORDINATOR, AGGREGATOR, DECRYPTOR = "coordinator", "aggregator", "decryptor"
@@ -144,6 +145,7 @@ def initialise(
     *,
     epsilon: float | None,
     delta: float | None,
+    delta_reason: str = "",
     data: str = DATA_PATTERN,
     public: bool = False,
 ) -> list[str]:
@@ -157,6 +159,8 @@ def initialise(
         folder: With a `federation.toml`.
         epsilon: First grant of each new site's ledger; None takes the settings' epsilon.
         delta: The same for delta.
+        delta_reason: Why delta may be above 1 / (10 x a site's population), in the custodian's
+            words, which its ledger keeps; empty allows no such delta.
         data: Path of a site's training file, from the federation's folder; `{site}` stands for
             its name.
         public: Declare the data of new sites public: anyone may see every row.
@@ -166,7 +170,8 @@ def initialise(
 
     Raises:
         ConfigError: The settings are wrong, or an existing site has lost its ledger.
-        PrivacyError: A grant of this epsilon and delta is not possible; nothing was made.
+        PrivacyError: A grant of this epsilon and delta is not possible, with this population of a
+            new site; nothing was made.
     """
     workspace = Workspace(folder)
     config = load_federation(workspace.federation_file)
@@ -176,6 +181,15 @@ def initialise(
     shares = config.privacy.noise == "distributed"
     insider = max(granted, config.privacy.insider_epsilon) if shares else None
     filter_orders(granted, at_delta)
+    if not delta_reason.strip():
+        for entry in config.sites:
+            if not (workspace.site(entry.name) / "identity.pem").exists():
+                check_population_delta(
+                    at_delta,
+                    entry.population,
+                    f"{entry.name}: the grant's delta",
+                    hint="Grant at a smaller delta, or say why not: --delta-reason.",
+                )
     created: list[str] = []
     roles = {name: _identity(workspace.role(name), name, created) for name in ROLES}
     sites = {}
@@ -206,6 +220,8 @@ def initialise(
                 epsilon=granted,
                 delta=at_delta,
                 insider_epsilon=insider,
+                population_size=entry.population,
+                delta_reason=delta_reason,
                 created=created,
             )
     members = Members(
@@ -286,6 +302,8 @@ def _first_grant(
     epsilon: float,
     delta: float,
     insider_epsilon: float | None,
+    population_size: int,
+    delta_reason: str,
     created: list[str],
 ) -> None:
     ledger = Ledger.create(
@@ -300,5 +318,7 @@ def _first_grant(
         delta=delta,
         purpose="first grant, made by init",
         insider_epsilon=insider_epsilon,
+        population_size=population_size,
+        delta_reason=delta_reason,
     )
     created.append(f"{ledger.name}: epsilon {epsilon:g} at delta {delta:g} granted")

@@ -31,6 +31,7 @@ import numpy as np
 
 from privacy.errors import PlanError
 from privacy.events import Event, NonPrivate, PoissonSampledGaussian, PoissonSampledSkellam
+from privacy.limits import check_delta, check_epsilon
 from privacy.renyi import skellam_divergence, subsampled_divergence
 
 if TYPE_CHECKING:
@@ -192,7 +193,6 @@ def max_repetitions(
     return min(max(best, 0), at_most)
 
 
-@functools.lru_cache(maxsize=256)
 def filter_orders(epsilon: float, delta: float) -> tuple[int, int]:
     """The two neighbouring integer orders a grant of (epsilon, delta) is filtered at.
 
@@ -203,7 +203,13 @@ def filter_orders(epsilon: float, delta: float) -> tuple[int, int]:
     Raises:
         PlanError: epsilon or delta is out of range, or no order up to 256 can carry them.
     """
-    check_epsilon_delta(epsilon, delta)
+    check_epsilon(epsilon)
+    check_delta(delta)
+    return _filter_orders(float(epsilon), float(delta))
+
+
+@functools.lru_cache(maxsize=256)
+def _filter_orders(epsilon: float, delta: float) -> tuple[int, int]:
     lower = range(2, MAX_ORDER)
     scores: dict[int, float] = {}
 
@@ -240,14 +246,6 @@ def _reference_noise(orders: tuple[int, int], epsilon: float, delta: float) -> f
         )
     except PlanError:  # these orders' bounds are a hair above 0: no noise is enough
         return math.inf
-
-
-def check_epsilon_delta(epsilon: float, delta: float) -> None:
-    """Raise PlanError unless 0 < epsilon < inf and 0 < delta < 1."""
-    if not (math.isfinite(epsilon) and epsilon > 0.0):
-        raise PlanError(f"epsilon is {epsilon}, expected a positive finite number")
-    if not 0.0 < delta < 1.0:
-        raise PlanError(f"delta is {delta}, expected 0 < delta < 1")
 
 
 def calibrate_noise_multiplier(

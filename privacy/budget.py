@@ -8,7 +8,7 @@ gives back the rounds that never started. While it is open, all of it counts as 
 | --- | --- | --- |
 | `open` | population, unit, relation, public_key | first record; fixed for the ledger's life |
 | `grant` | grant, epsilon, delta, orders, purpose | adds a budget with a filter of its own |
-| `reserve` | run, grant, event, rounds, cost, plan, dataset | charges rounds x cost to a grant |
+| `reserve` | run, grant, event, rounds, cost, plan | charges rounds x cost to a grant |
 | `commit` | run, round | one training of a round begins; consumes a reserved round |
 | `refund` | run, rounds, evidence | closes the reservation, gives back unstarted rounds |
 | `recover` | heads, charges, reason | charges what a lost history spent; settles its heads |
@@ -20,7 +20,9 @@ them: it then keeps a second filter for what other sites learn, in which every e
 sets a part of its delta apart. Other grants permit noise of the site's own only.
 
 Grants compose by addition: with grants (e1, d1) and (e2, d2) the ledger's guarantee is
-(e1 + e2, d1 + d2). The data set of a reservation is optional (`privacy.datasets`).
+(e1 + e2, d1 + d2). Which of them stand, by the size of the population, is said in
+`privacy.standing`; a grant and a reservation may declare that size, and a grant may give a reason
+for its delta. The data set of a reservation is optional, too (`privacy.datasets`).
 
 **Replay does not depend on the accountant's version.** A grant's orders are the ones it recorded:
 the filter is sound at whatever orders were fixed before data were used, delta being shared among
@@ -53,6 +55,7 @@ from privacy.entries import (
     Recovery,
     Reservation,
     Spend,
+    declared_size,
     whole,
 )
 from privacy.errors import (
@@ -64,8 +67,15 @@ from privacy.errors import (
 )
 from privacy.events import Event, NonPrivate, failure_of
 from privacy.heads import missing_heads, parse_head
+from privacy.limits import check_population_delta
 from privacy.plan import RELATION
+from privacy.standing import objections
 from privacy.totals import Totals
+
+_MEND = (
+    "Have the custodian grant anew, at a delta that keeps the sum within 1 / (10 x the declared "
+    "size), or with a reason: fmfl-secure ledger grant --delta-reason."
+)
 
 
 class Budget(Totals):
@@ -152,6 +162,7 @@ class Budget(Totals):
             if grant.number != len(self.grants) + 1:
                 raise LedgerDamaged(f"grant {grant.number} is out of order")
             self.grants.append(grant)
+            self.population_size = self.largest_size(grant.population_size)
             self._committed[grant.number] = zero_cost(grant.orders)
             self._insider_committed[grant.number] = zero_cost(grant.insider_orders)
         elif record.kind == "reserve":
@@ -187,6 +198,11 @@ class Budget(Totals):
         fitting &= held.failures + charge.rounds * failure_of(charge.event) <= grant.failures
         if self.non_private or not fitting:
             raise LedgerDamaged(f"run {run} reserves more than grant {grant.number} has left")
+        size = declared_size(body)
+        if size is not None:  # by a version that asks whether the grant stands
+            objection = self.status(population_size=size)[grant.number - 1].objection
+            if objection:
+                raise LedgerDamaged(f"run {run} reserves of grant {grant.number}: {objection}")
         dataset = parse_dataset(body["dataset"]) if "dataset" in body else None
         headroom = self.headroom(dataset, slack=COST_TOLERANCE)
         self._require_dataset(dataset, charge.event, charge.rounds, headroom)
@@ -197,7 +213,9 @@ class Budget(Totals):
             purpose=str(body["purpose"]),
             at=at,
             dataset=dataset,
+            population_size=size,
         )
+        self.population_size = self.largest_size(size)
 
     def _commit(self, reservation: Reservation, round_number: int, at: str) -> None:
         reservation.commits.append((round_number, at))
@@ -306,8 +324,38 @@ class Budget(Totals):
             )
         return reservation
 
+    def require_grantable(self, grant: Grant) -> None:
+        """Check that a grant would stand, which is about to be made.
+
+        Raises:
+            PlanError: The size of the population was never declared; or the deltas, this one
+                added, are above 1 / (10 x the largest size declared) and the grant gives no reason
+                for that, or are 1 or more.
+        """
+        size = self.largest_size(grant.population_size)
+        if size is None:
+            raise PlanError(
+                "a grant needs the declared size of its population, which bounds its delta",
+                hint="--population-size: the rounded number of units, as federation.toml has it.",
+            )
+        objection = objections([*self.grants, grant], self.charged_grants(), size)[-1]
+        if objection:
+            raise PlanError(
+                f"grant {grant.number} of epsilon {grant.epsilon:g} at delta {grant.delta:g} is "
+                f"refused: {objection}",
+                hint=(
+                    "Grant at a smaller delta, or say in words why so much is acceptable: "
+                    "--delta-reason. The reason stands in the ledger and in every report."
+                ),
+            )
+
     def require_affordable(
-        self, event: Event, rounds: int, *, dataset: Dataset | None = None
+        self,
+        event: Event,
+        rounds: int,
+        *,
+        dataset: Dataset | None = None,
+        population_size: int | None = None,
     ) -> int:
         """The number of the first grant that still covers so many of this event.
 
@@ -315,17 +363,38 @@ class Budget(Totals):
             event: What one round does.
             rounds: How many.
             dataset: The data set; its cap, if it has one, has to cover it too.
+            population_size: Units that the run declares.
 
         Raises:
-            BudgetExhausted: No grant does.
+            BudgetExhausted: No grant does; or none that does stands.
             PolicyRefusal: The data set's cap does not.
+            PlanError: The data set's cap is at a delta above 1 / (10 x the declared size).
         """
-        headroom = self.headroom(dataset)
+        size = self.largest_size(population_size)
+        if size is not None and dataset is not None and dataset.cap is not None:
+            check_population_delta(dataset.cap.delta, size, "the data set's max_delta_per_dataset")
+        headroom = self.headroom(dataset, population_size=population_size)
         covering = [n for n, a in enumerate(headroom.grants, start=1) if a.admits(event, rounds)]
         if not covering:
-            raise self._exhausted(event, rounds, headroom)
+            raise self._exhausted(event, rounds, headroom, population_size)
         self._require_dataset(dataset, event, rounds, headroom)
         return covering[0]
+
+    def require_standing(self, held: Reservation, population_size: int | None) -> None:
+        """Check that the grant of a reservation stands that was held before anybody asked.
+
+        Raises:
+            BudgetExhausted: It does not.
+        """
+        status = self.status(population_size=population_size)[held.grant - 1]
+        if held.population_size is None and status.objection:
+            raise BudgetExhausted(
+                f"run {held.run} holds rounds of grant {held.grant}, which affords nothing: "
+                f"{status.objection}",
+                asked_rounds=held.remaining_rounds,
+                affordable_rounds=0,
+                hint=_MEND,
+            )
 
     def require_still_capped(self, held: Reservation, dataset: Dataset | None) -> None:
         """Check a reservation that is held against its data set's cap as it is now.
@@ -349,18 +418,24 @@ class Budget(Totals):
             hint=largest_run(event, rounds, headroom) if rounds else "Raise the data set's cap.",
         )
 
-    def _exhausted(self, event: Event, rounds: int, headroom: Headroom) -> BudgetExhausted:
+    def _exhausted(
+        self, event: Event, rounds: int, headroom: Headroom, population_size: int | None
+    ) -> BudgetExhausted:
+        statuses = self.status(population_size=population_size)
         left = "; ".join(
-            f"grant {s.grant.number}: {s.epsilon_charged:.4f} of epsilon {s.grant.epsilon:g} "
+            f"grant {s.grant.number} affords nothing: {s.objection}"
+            if s.objection
+            else f"grant {s.grant.number}: {s.epsilon_charged:.4f} of epsilon {s.grant.epsilon:g} "
             f"at delta {s.grant.delta:g} is spent or reserved"
-            for s in self.status()
+            for s in statuses
         )
+        objected = any(s.objection for s in statuses)
         asked = "a non-private use" if isinstance(event, NonPrivate) else _count(rounds)
         return BudgetExhausted(
             f"population {self.population!r} cannot afford {asked} ({left or 'nothing granted'})",
             asked_rounds=rounds,
             affordable_rounds=headroom.rounds(event),
-            hint=largest_run(event, rounds, headroom),
+            hint=_MEND if objected else largest_run(event, rounds, headroom),
         )
 
 

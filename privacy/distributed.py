@@ -13,9 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.accounting import check_epsilon_delta, filter_delta, filter_orders, fits, rdp_cost
+from privacy.accounting import filter_delta, filter_orders, fits, rdp_cost
 from privacy.errors import PlanError, TrainingError
 from privacy.events import PoissonSampledSkellam
+from privacy.limits import (
+    check_delta,
+    check_epsilon,
+    check_population_delta,
+    check_population_size,
+)
 from privacy.plan import CLIP_TOLERANCE
 from privacy.rounding import RandomizedRounding, squared_sensitivity
 from privacy.skellam import MAX_VARIANCE, SkellamSource, support_of
@@ -68,11 +74,11 @@ class DistributedPlan:
     delta: float
 
     def __post_init__(self) -> None:
-        check_epsilon_delta(1.0, self.delta)
+        check_delta(self.delta)
+        check_population_size(self.population, "population")
         if not self.unit:
             raise PlanError("unit is empty, expected 'record' or a column name")
         for name, least, most in (
-            ("population", 1, 1 << 53),
             ("dimension", 1, _MAX_DIMENSION),
             ("min_cohort", 2, _MAX_SITES),
             ("colluding_sites", 0, self.min_cohort - 1),
@@ -83,12 +89,7 @@ class DistributedPlan:
             value = getattr(self, name)
             if type(value) is not int or not least <= value <= most:
                 raise PlanError(f"{name} is {value}, expected a whole number, {least} to {most}")
-        if self.delta > 1.0 / (10.0 * self.population):
-            raise PlanError(
-                f"delta is {self.delta}, expected at most 1 / (10 x population) = "
-                f"{1.0 / (10.0 * self.population):.2e}",
-                hint="A delta near 1 / population would permit publishing a record outright.",
-            )
+        check_population_delta(self.delta, self.population)
         if not (self.max_grad_norm > 0.0 and math.isfinite(self.max_grad_norm)):
             raise PlanError(f"max_grad_norm is {self.max_grad_norm}, expected > 0")
         self.round_event()  # checks sample_rate
@@ -128,7 +129,8 @@ class DistributedPlan:
         Raises:
             PlanError: A value is out of range or the target cannot be met.
         """
-        check_epsilon_delta(epsilon, delta)
+        check_epsilon(epsilon)
+        check_delta(delta)
         if epsilon > _MAX_EPSILON:
             raise PlanError(f"epsilon is {epsilon}, expected at most {_MAX_EPSILON:g} here")
 

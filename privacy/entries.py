@@ -6,6 +6,7 @@ raises, and `Budget.replay` makes that `LedgerDamaged`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -14,7 +15,6 @@ from privacy.accounting import (
     FAILURE_SHARE,
     MAX_ORDER,
     RdpCost,
-    check_epsilon_delta,
     epsilon_spent,
     filter_delta,
     rdp_cost,
@@ -22,6 +22,7 @@ from privacy.accounting import (
 from privacy.datasets import Dataset
 from privacy.errors import LedgerDamaged
 from privacy.events import Event, parse_event, seen_by_sites
+from privacy.limits import check_delta, check_epsilon, check_population_size
 
 # A library update may move a recomputed cost by rounding; more means the record was forged.
 COST_TOLERANCE = 1e-6
@@ -41,6 +42,10 @@ class Grant:
         insider_epsilon: What all other sites together may learn besides, where shares of
             distributed noise are permitted; None permits none.
         insider_orders: The orders that is filtered at.
+        population_size: Declared, rounded number of units; None in records of 0.1.0, and where
+            an earlier grant of the ledger says it.
+        delta_reason: Why delta, added to that of earlier grants, may be above
+            1 / (10 population_size), in the granting person's words; empty where none was given.
     """
 
     number: int
@@ -51,6 +56,8 @@ class Grant:
     at: str
     insider_epsilon: float | None = None
     insider_orders: tuple[int, ...] = ()
+    population_size: int | None = None
+    delta_reason: str = ""
 
     @property
     def filter_delta(self) -> float:
@@ -74,6 +81,10 @@ class Grant:
         if self.insider_epsilon is not None:
             body["insider_epsilon"] = float(self.insider_epsilon).hex()
             body["insider_orders"] = list(self.insider_orders)
+        if self.population_size is not None:
+            body["population_size"] = self.population_size
+        if self.delta_reason:
+            body["delta_reason"] = self.delta_reason
         return body
 
     @classmethod
@@ -90,10 +101,14 @@ class Grant:
                 float.fromhex(body["insider_epsilon"]) if "insider_epsilon" in body else None
             ),
             insider_orders=tuple(whole(order) for order in body.get("insider_orders", ())),
+            population_size=declared_size(body),
+            delta_reason=_text(body.get("delta_reason", "")).strip(),
         )
-        check_epsilon_delta(grant.epsilon, grant.delta)
+        # Only what makes no sense at all is damage; whether it affords anything: `standing`.
+        check_epsilon(grant.epsilon, most=math.inf)
+        check_delta(grant.delta)
         if grant.insider_epsilon is not None:
-            check_epsilon_delta(grant.insider_epsilon, grant.delta)
+            check_epsilon(grant.insider_epsilon, "insider_epsilon", most=math.inf)
             if grant.insider_epsilon < grant.epsilon:
                 raise LedgerDamaged("a grant allows other sites less than it allows everyone")
             _check_orders(grant.insider_orders)
@@ -103,6 +118,25 @@ class Grant:
         # sound at any that stood here before data were used.
         _check_orders(grant.orders)
         return grant
+
+
+def declared_size(body: dict[str, Any]) -> int | None:
+    """The population size that a record declares; None if it declares none.
+
+    Raises:
+        PlanError: It is no size.
+    """
+    if "population_size" not in body:
+        return None
+    size: int = body["population_size"]
+    check_population_size(size)
+    return size
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise LedgerDamaged(f"{value!r} is not a text")
+    return value
 
 
 def _check_orders(orders: tuple[int, ...]) -> None:
@@ -234,6 +268,7 @@ class Reservation:
     purpose: str
     at: str
     dataset: Dataset | None = None
+    population_size: int | None = None
     commits: list[tuple[int, str]] = field(default_factory=list)
     open: bool = True
     evidence: str = ""
@@ -312,6 +347,8 @@ class GrantStatus:
             keeps no such filter.
         insider_charged: The same of `charged`.
         failures: Probability that distributed noise, open reservations included, failed.
+        objection: Why the grant affords nothing, whatever is left of it; empty where it stands.
+        is_charged: Whether anything counts against it, trainings, reservations or what was lost.
     """
 
     grant: Grant
@@ -320,6 +357,13 @@ class GrantStatus:
     insider_committed: dict[int, int | None]
     insider_charged: dict[int, int | None]
     failures: Fraction
+    objection: str = ""
+    is_charged: bool = False
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is part of what the ledger guarantees: it stands, or something is charged."""
+        return self.is_charged or not self.objection
 
     @property
     def epsilon_committed(self) -> float:
@@ -348,6 +392,8 @@ class GrantStatus:
     @property
     def epsilon_left(self) -> float:
         """Granted less charged epsilon, at least 0. Informative: the filter works on costs."""
+        if self.objection:
+            return 0.0
         return max(0.0, self.grant.epsilon - self.epsilon_charged)
 
 

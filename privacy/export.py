@@ -89,6 +89,7 @@ def _document(records: Sequence[Record]) -> dict[str, Any]:
         "public_key": budget.public_key.hex(),
         "head": records[-1].head,
         "guarantee": {"epsilon": _finite(epsilon), "delta": delta},
+        **({} if budget.population_size is None else {"population_size": budget.population_size}),
         "grants": [_grant(status) for status in budget.status()],
         "runs": [_run(held) for held in budget.reservations.values()],
         "charges": list(_charges(budget, records)),
@@ -99,14 +100,21 @@ def _document(records: Sequence[Record]) -> dict[str, Any]:
 def _grant(status: GrantStatus) -> dict[str, Any]:
     grant = status.grant
     each = grant.filter_delta / len(grant.orders)
-    insider: dict[str, Any] = {}
+    extra: dict[str, Any] = {}
     if status.insider_epsilon_charged is not None:
-        insider = {
+        extra = {
             "insider_epsilon": grant.insider_epsilon,
             "insider_epsilon_spent": _finite(status.insider_epsilon_committed or 0.0),
             "insider_epsilon_charged": _finite(status.insider_epsilon_charged),
         }
-    return insider | {
+    # Fields of this version only where there is something to say: exports of 0.1.0 verify.
+    told = {
+        "population_size": grant.population_size,
+        "delta_reason": grant.delta_reason,
+        "affords_nothing": bool(status.objection),  # the words for why may change
+    }
+    extra |= {name: value for name, value in told.items() if value}
+    return extra | {
         "number": grant.number,
         "at": grant.at,
         "purpose": grant.purpose,

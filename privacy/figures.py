@@ -25,8 +25,10 @@ def pld_epsilon(events: Iterable[Event], delta: float) -> float:
 
     Args:
         events: In any order.
-        delta: Target delta.
+        delta: Target delta; from 1 on, no epsilon says anything.
     """
+    if delta >= 1.0:
+        return math.inf
     counts: dict[tuple[float, float], int] = {}
     events = list(events)
     if any(isinstance(event, PoissonSampledSkellam) for event in events):

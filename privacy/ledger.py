@@ -38,6 +38,7 @@ from privacy.entries import Charge, Grant, GrantStatus, Recovery, Reservation
 from privacy.errors import LedgerDamaged, LedgerError, PlanError
 from privacy.events import Event, NonPrivate
 from privacy.ledger_store import TABLES, insert, ledger_errors, open_ledger_store, read_lines
+from privacy.limits import check_epsilon, check_population_size
 from privacy.plan import RELATION
 from privacy.storage import Transaction
 
@@ -131,8 +132,13 @@ class Ledger:
         delta: float,
         purpose: str = "",
         insider_epsilon: float | None = None,
+        population_size: int | None = None,
+        delta_reason: str = "",
     ) -> Grant:
         """Permit (epsilon, delta) to this population, on top of earlier grants.
+
+        The deltas of all grants add up, and their sum is at most 1 / (10 n), n being the largest
+        population size that was declared in this ledger (`privacy.standing`).
 
         Args:
             epsilon: Against everyone who sees what is released.
@@ -140,13 +146,21 @@ class Ledger:
             purpose: For whoever reads the ledger.
             insider_epsilon: Permits shares of distributed noise, and so much against all other
                 sites together; at least `epsilon`.
+            population_size: Declared, rounded number of units of the population. None where an
+                earlier grant or a run has declared it.
+            delta_reason: Why the sum of deltas may be above 1 / (10 n), in the custodian's words,
+                for whoever reads the ledger or a report. It is below 1 all the same.
 
         Raises:
-            PlanError: epsilon, delta or insider_epsilon is out of range.
+            PlanError: epsilon, delta, insider_epsilon or population_size is out of range; no
+                population size was ever declared; or the sum of deltas is too large.
         """
         orders = filter_orders(epsilon, delta)
         insider_orders: tuple[int, ...] = ()
+        if population_size is not None:
+            check_population_size(population_size)
         if insider_epsilon is not None:
+            check_epsilon(insider_epsilon, "insider_epsilon")
             if insider_epsilon < epsilon:
                 raise PlanError(
                     f"insider_epsilon is {insider_epsilon}, expected at least epsilon {epsilon}: "
@@ -163,7 +177,10 @@ class Ledger:
                 at="",
                 insider_epsilon=insider_epsilon,
                 insider_orders=insider_orders,
+                population_size=population_size,
+                delta_reason=delta_reason.strip(),
             )
+            budget.require_grantable(grant)
             append("grant", grant.body())
         return self.budget().grants[grant.number - 1]
 
@@ -176,6 +193,7 @@ class Ledger:
         plan: str,
         purpose: str = "",
         dataset: Dataset | None = None,
+        population_size: int | None = None,
     ) -> Reservation:
         """Hold the worst case of a run, before any data are read.
 
@@ -190,15 +208,20 @@ class Ledger:
             purpose: For whoever reads the ledger.
             dataset: The data set that the run trains on, with its cap; None counts against
                 every data set that has one.
+            population_size: Declared number of units that the run is planned for. One that is
+                larger than any declared so far counts from now on, for this run and all others.
 
         Raises:
-            BudgetExhausted: No grant covers it; says what would fit.
+            BudgetExhausted: No grant covers it, or none that stands; says what would fit.
             PolicyRefusal: The data set's cap does not cover it.
+            PlanError: population_size is out of range, or too large for the delta of the cap.
             LedgerError: The run holds a reservation on other terms.
             LedgerLocked: It lacks a head that somebody kept.
         """
         if not isinstance(rounds, int) or rounds < 1:
             raise LedgerError(f"rounds is {rounds}, expected a whole number, at least 1")
+        if population_size is not None:
+            check_population_size(population_size)
         with self._transaction(locks=True) as (budget, append):
             held = budget.reservations.get(run)
             if held is not None:
@@ -207,11 +230,15 @@ class Ledger:
                 if held.dataset and held.dataset.name != (dataset and dataset.name):
                     raise LedgerError(f"run {run} has reserved before, for another data set")
                 budget.require_still_capped(held, dataset)
+                budget.require_standing(held, population_size)
                 return held
-            number = budget.require_affordable(event, rounds, dataset=dataset)
+            number = budget.require_affordable(
+                event, rounds, dataset=dataset, population_size=population_size
+            )
             charge = Charge.of(event, rounds, budget.grants[number - 1])
             named = {} if dataset is None else {"dataset": dataset.canonical()}
-            terms = {"run": run, "plan": plan, "purpose": purpose, **named}
+            sized = {} if population_size is None else {"population_size": population_size}
+            terms = {"run": run, "plan": plan, "purpose": purpose, **named, **sized}
             append("reserve", {**terms, **charge.body()})
         return self.budget().reservations[run]
 

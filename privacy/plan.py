@@ -11,9 +11,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from privacy.accounting import calibrate_noise_multiplier, check_epsilon_delta
+from privacy.accounting import calibrate_noise_multiplier
 from privacy.errors import PlanError
 from privacy.events import PoissonSampledGaussian
+from privacy.limits import check_delta, check_population_delta, check_population_size
 
 # Clipping runs in float32, whose rounding can leave a norm slightly above C. Every step checks
 # norms against C * (1 + CLIP_TOLERANCE), and the noise is scaled up by the same factor.
@@ -51,19 +52,15 @@ class PrivacyPlan:
     delta: float
 
     def __post_init__(self) -> None:
-        check_epsilon_delta(1.0, self.delta)
+        check_delta(self.delta)
         if not self.unit:
             raise PlanError("unit is empty, expected 'record' or a column name")
-        for name, least in (("population", 1), ("rounds", 1), ("repeats", 0)):
+        check_population_size(self.population, "population")
+        for name, least in (("rounds", 1), ("repeats", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
                 raise PlanError(f"{name} is {value}, expected a whole number, at least {least}")
-        if self.delta > 1.0 / (10.0 * self.population):
-            raise PlanError(
-                f"delta is {self.delta}, expected at most 1 / (10 x population) = "
-                f"{1.0 / (10.0 * self.population):.2e}",
-                hint="A delta near 1 / population would permit publishing a record outright.",
-            )
+        check_population_delta(self.delta, self.population)
         if not (self.max_grad_norm > 0.0 and math.isfinite(self.max_grad_norm)):
             raise PlanError(f"max_grad_norm is {self.max_grad_norm}, expected > 0")
         self.round_event()  # checks sample_rate, noise_multiplier and steps

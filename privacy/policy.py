@@ -36,9 +36,11 @@ from typing import Annotated, Literal
 import msgspec
 
 from privacy.errors import PolicyRefusal
+from privacy.limits import MAX_EPSILON
 
-_Epsilon = Annotated[float, msgspec.Meta(gt=0)]
-_Delta = Annotated[float, msgspec.Meta(gt=0, le=1)]
+# To leave a rule out is to have no limit: one that is written down is a number that limits.
+_Epsilon = Annotated[float, msgspec.Meta(gt=0, le=MAX_EPSILON)]
+_Delta = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 _Word = Annotated[str, msgspec.Meta(min_length=1)]
 _Digest = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]
 # A list that is there names what is allowed; an empty one could be read as all or as nothing.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 from privacy.accounting import FAILURE_SHARE, add_costs, filter_delta, rdp_cost, zero_cost
@@ -11,6 +12,8 @@ from privacy.affordability import Allowance, Headroom
 from privacy.datasets import Dataset
 from privacy.entries import Grant, GrantStatus, Recovery, Reservation, Spend
 from privacy.events import Event, NonPrivate, failure_of, repeated
+from privacy.limits import add
+from privacy.standing import objections
 
 
 class Totals:
@@ -19,6 +22,8 @@ class Totals:
     Attributes:
         population: The custodian's name for the people concerned.
         unit: The privacy unit.
+        population_size: The largest number of units that a grant or a run has declared; None if
+            none has.
         public_key: The site's Ed25519 key, 32 bytes.
         grants: In order of their numbers.
         reservations: By run.
@@ -30,6 +35,7 @@ class Totals:
     def __init__(self) -> None:
         self.population = ""
         self.unit = ""
+        self.population_size: int | None = None
         self.public_key = b""
         self.grants: list[Grant] = []
         self.reservations: dict[str, Reservation] = {}
@@ -40,19 +46,45 @@ class Totals:
         self._committed: dict[int, dict[int, int | None]] = {}
         self._insider_committed: dict[int, dict[int, int | None]] = {}
 
-    def status(self) -> list[GrantStatus]:
-        """Every grant with its committed and charged cost."""
-        return [self._sums(grant) for grant in self.grants]
+    def status(self, *, population_size: int | None = None) -> list[GrantStatus]:
+        """Every grant with its committed and charged cost, and whether it stands.
 
-    def headroom(self, dataset: Dataset | None = None, *, slack: float = 0.0) -> Headroom:
+        Args:
+            population_size: What a run declares, if it is to be counted in.
+        """
+        charged = self.charged_grants()
+        size = self.largest_size(population_size)
+        return [
+            replace(self._sums(grant), objection=text, is_charged=grant.number in charged)
+            for grant, text in zip(self.grants, objections(self.grants, charged, size), strict=True)
+        ]
+
+    def largest_size(self, population_size: int | None) -> int | None:
+        """The larger of a population size declared now and the largest declared so far."""
+        sizes = [n for n in (population_size, self.population_size) if n is not None]
+        return max(sizes, default=None)
+
+    def charged_grants(self) -> set[int]:
+        """Numbers of the grants against which anything counts."""
+        held = (r.grant for r in self.reservations.values() if r.charged_rounds)
+        return {*held, *(c.grant for each in self.recoveries for c in each.charges)}
+
+    def headroom(
+        self,
+        dataset: Dataset | None = None,
+        *,
+        slack: float = 0.0,
+        population_size: int | None = None,
+    ) -> Headroom:
         """What is left: of every grant and, if a data set has a cap, of that.
 
         Args:
             dataset: The data set that a run would name.
             slack: Share by which its cap is exceeded; for what was admitted once, by a library
                 that may have rounded otherwise.
+            population_size: What the run declares; grants that do not stand at that have nothing.
         """
-        grants = tuple(_allowance(status) for status in self.status())
+        grants = tuple(_allowance(s) for s in self.status(population_size=population_size))
         if dataset is None or dataset.cap is None:
             return Headroom(grants)
         cap = dataset.cap
@@ -119,19 +151,21 @@ class Totals:
     def guarantee(self) -> tuple[float, float]:
         """(epsilon, delta) of everything this ledger can ever permit: its grants added up.
 
-        A grant that a recovery charged with more than it held counts as what was charged.
+        A grant that a recovery charged with more than it held counts as what was charged. One
+        that does not stand, and to which nothing is charged, permits nothing and adds nothing. If
+        the deltas come to 1 or more there is no guarantee: (infinity, 1).
         """
-        if self.non_private:
+        counted = [status for status in self.status() if status.counts]
+        delta = add(status.grant.delta for status in counted)
+        if self.non_private or delta >= 1.0:
             return math.inf, 1.0
-        statuses = self.status()
-        return (
-            sum(max(s.grant.epsilon, s.epsilon_charged) for s in statuses),
-            sum(s.grant.delta for s in statuses),
-        )
+        return add(max(s.grant.epsilon, s.epsilon_charged) for s in counted), delta
 
 
 def _allowance(status: GrantStatus) -> Allowance:
     grant, left = status.grant, status.grant.failures - status.failures
+    if status.objection:  # nothing more fits
+        return Allowance(dict.fromkeys(grant.orders), grant.epsilon, grant.filter_delta)
     insider = None
     if grant.insider_epsilon is not None:
         seen = status.insider_charged

@@ -137,7 +137,11 @@ class _Demonstration:
         """CPU seconds of the parts of one private round and of the same in the clear."""
         run = f"bench-{number}"
         for site in self.sites:  # not of the round: the officer and the run's start
-            site.ledger.grant(epsilon=self.config.privacy.epsilon, delta=self.config.privacy.delta)
+            site.ledger.grant(
+                epsilon=self.config.privacy.epsilon,
+                delta=self.config.privacy.delta,
+                delta_reason="a benchmark on made-up records: a grant for each pair of rounds",
+            )
             site.ledger.reserve(
                 run=run, event=site.plan.round_event(), rounds=1, plan=self.config.digest
             )

@@ -64,7 +64,7 @@ def afford(
             own = load_site(Workspace(federation.parent).site(site) / "site.toml")
         config = load_federation(federation)
         size = _parameters(config, federation)
-        found = affordable_for(budget, config, own, size=size, rounds=lengths)
+        found = affordable_for(budget, config, own, size=size, rounds=lengths, name=site)
     elif sample_rate is None or site is not None:
         raise ConfigError(
             "it is not known how the run would sample",
@@ -111,6 +111,8 @@ def _say_affordable(found: Affordable) -> None:
             f"grant {grant.grant}: epsilon {grant.epsilon:g} at delta {grant.delta:g}, "
             f"{grant.epsilon_left:.4f} left"
         )
+        if grant.objection:
+            say(f"  it affords nothing: {grant.objection}")
         if grant.insider_epsilon is not None:
             say(
                 f"  against all other sites together: epsilon {grant.insider_epsilon:g}, "

@@ -28,6 +28,10 @@ def init(
         float | None, typer.Option(help="First grant of each new ledger; default: the settings'.")
     ] = None,
     delta: Annotated[float | None, typer.Option(help="The same for delta.")] = None,
+    delta_reason: Annotated[
+        str,
+        typer.Option(help="Why delta may be above 1 / (10 x population); every ledger keeps it."),
+    ] = "",
     data: Annotated[
         str, typer.Option(help="A site's training file from the folder; {site} is its name.")
     ] = "data/{site}.csv",
@@ -49,7 +53,15 @@ def init(
         name = re.sub("[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")[:63]
         path.write_text(federation_toml(name or "federation", sites), encoding="utf-8")
         say(f"wrote {path}: set the task, the sites' populations and the privacy target")
-    for line in initialise(folder, epsilon=epsilon, delta=delta, data=data, public=public):
+    made = initialise(
+        folder,
+        epsilon=epsilon,
+        delta=delta,
+        delta_reason=delta_reason,
+        data=data,
+        public=public,
+    )
+    for line in made:
         say(f"made {line}")
 
 

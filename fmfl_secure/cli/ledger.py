@@ -38,7 +38,9 @@ def show(ledger: LedgerPlace) -> None:
     from privacy import Ledger
 
     budget = Ledger(ledger).budget()
+    size = budget.population_size
     say(f"population {budget.population!r}, unit {budget.unit!r}, add or remove one unit")
+    say("population size not declared" if size is None else f"{size:,} units declared")
     grants = Table("grant", "date", "epsilon", "delta", "spent", "held", "left", "purpose")
     for status in budget.status():
         grants.add_row(
@@ -52,6 +54,7 @@ def show(ledger: LedgerPlace) -> None:
             escape(status.grant.purpose),
         )
     console.print(grants)
+    _show_standing(budget)
     _show_insiders(budget)
     run_id = Column("run", no_wrap=True)
     named = any(held.dataset for held in budget.reservations.values())
@@ -71,6 +74,15 @@ def show(ledger: LedgerPlace) -> None:
         )
     console.print(runs)
     _show_exceptions(budget)
+
+
+def _show_standing(budget: Budget) -> None:
+    for status in budget.status():
+        grant = status.grant
+        if grant.delta_reason:
+            say(f"grant {grant.number}, why its delta: {grant.delta_reason}")
+        if status.objection:
+            say(f"grant {grant.number} affords nothing: {status.objection}")
 
 
 def _show_insiders(budget: Budget) -> None:
@@ -160,9 +172,19 @@ def grant(
             help="Permit shares of distributed noise, and so much against all other sites together."
         ),
     ] = None,
+    population_size: Annotated[
+        int | None,
+        typer.Option(help="Declared, rounded number of units; default: the largest declared yet."),
+    ] = None,
+    delta_reason: Annotated[
+        str,
+        typer.Option(
+            help="Why all grants' deltas together may be above 1 / (10 x population size)."
+        ),
+    ] = "",
     identity: SiteKey = None,
 ) -> None:
-    """Permit more: the custodian's decision. Grants add up.
+    """Permit more: the custodian's decision. Grants add up, in epsilon and in delta.
 
     Example: fmfl-secure ledger grant pilot/sites/site-1/ledger.sqlite --epsilon 2 --delta 1e-5
     --purpose 'follow-up study'
@@ -170,11 +192,18 @@ def grant(
     from privacy import Ledger
 
     signer = _load_identity(ledger, identity)
-    granted = Ledger(ledger, signer=signer).grant(
-        epsilon=epsilon, delta=delta, purpose=purpose, insider_epsilon=insider_epsilon
+    opened = Ledger(ledger, signer=signer)
+    granted = opened.grant(
+        epsilon=epsilon,
+        delta=delta,
+        purpose=purpose,
+        insider_epsilon=insider_epsilon,
+        population_size=population_size,
+        delta_reason=delta_reason,
     )
     seen = "" if insider_epsilon is None else f"; against all other sites {insider_epsilon:g}"
     say(f"grant {granted.number}: epsilon {epsilon:g} at delta {delta:g}{seen}")
+    _show_standing(opened.budget())
 
 
 @app.command("anchor")

@@ -56,6 +56,10 @@ def provision(
         float | None, typer.Option(help="First grant of each ledger; default: the settings'.")
     ] = None,
     delta: Annotated[float | None, typer.Option(help="The same for delta.")] = None,
+    delta_reason: Annotated[
+        str,
+        typer.Option(help="Why delta may be above 1 / (10 x population); every ledger keeps it."),
+    ] = "",
     data: Annotated[
         str, typer.Option(help="A site's training file from its kit; {site} is its name.")
     ] = "data/train.csv",
@@ -68,7 +72,16 @@ def provision(
     from fmfl_secure.service.provision import provision as make
     from fmfl_secure.service.provision import seal_kits
 
-    for line in make(federation, output, url=server, epsilon=epsilon, delta=delta, data=data):
+    made = make(
+        federation,
+        output,
+        url=server,
+        epsilon=epsilon,
+        delta=delta,
+        delta_reason=delta_reason,
+        data=data,
+    )
+    for line in made:
         say(f"made {line}")
     if seal:
         from fmfl_secure.service.kit import write_private

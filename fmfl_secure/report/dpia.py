@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from fmfl_secure.atomic import write_files
 from fmfl_secure.errors import RunError
 from fmfl_secure.record import RunRecord, decode_record
-from fmfl_secure.report import empirical, overview, protection, rounding, shares, wording
+from fmfl_secure.report import deltas, empirical, overview, protection, rounding, shares, wording
 from fmfl_secure.report.dpia_questions import QUESTIONS
 from fmfl_secure.report.verdict import verdict
 from fmfl_secure.report.write import JSON_NAME
@@ -140,7 +140,10 @@ def _facts(record: RunRecord) -> dict[str, object]:
         "check": _check(record),
         "statements": statements,
         "accounts": overview.accounts(record),
-        "populations": {site.name: one.population for site, one in statements},
+        "populations": {
+            site.name: f"{one.population}, {deltas.declared(one.population_size)}"
+            for site, one in statements
+        },
         "heads": {
             site.name: f"`{one.head_sequence}:{_code(one.head_digest)}`" for site, one in statements
         },
@@ -151,7 +154,8 @@ def _purposes(record: RunRecord) -> list[str]:
     found: dict[str, None] = {}
     for site, statement in overview.statements(record):
         for grant in statement.grants:
-            found[f"{site.name}, grant {grant.number}: {grant.purpose}"] = None
+            told = [grant.purpose, note] if (note := deltas.note(grant)) else [grant.purpose]
+            found[f"{site.name}, grant {grant.number}: {'; '.join(told)}"] = None
         for charge in statement.runs:
             if charge.run == record.run:
                 found[f"{site.name}, this run: {charge.purpose}"] = None

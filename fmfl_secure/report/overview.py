@@ -158,6 +158,8 @@ def promises(record: RunRecord) -> list[Promise]:
     by_ledger: dict[tuple[bool, float, float], list[str]] = {}
     for site, statement in statements(record):
         for grant in statement.grants:
+            if not grant.counts:
+                continue
             figures = [(False, grant.epsilon, grant.delta)]
             if grant.insider_epsilon is not None:
                 figures.append((True, grant.insider_epsilon, grant.delta))
@@ -184,18 +186,26 @@ def promises(record: RunRecord) -> list[Promise]:
 
 
 def guarantee(statement: SiteStatement) -> tuple[float, float]:
-    """(epsilon, delta) of all a ledger may ever permit: its grants, added up."""
-    return (
-        rounding.add(grant.epsilon for grant in statement.grants),
-        rounding.add(grant.delta for grant in statement.grants),
-    )
+    """(epsilon, delta) of all a ledger may ever permit: its grants, added up.
+
+    As in the ledger: a grant that affords nothing, and to which nothing is charged, adds nothing,
+    and where the deltas come to 1 or more there is no guarantee.
+    """
+    counted = [grant for grant in statement.grants if grant.counts]
+    delta = rounding.add(grant.delta for grant in counted)
+    if delta >= 1.0:
+        return math.inf, 1.0
+    return rounding.add(grant.epsilon for grant in counted), delta
 
 
 def insider_guarantee(statement: SiteStatement) -> float:
     """Epsilon of all a ledger may ever permit against all other sites together."""
+    if not math.isfinite(guarantee(statement)[0]):
+        return math.inf
     return rounding.add(
         grant.epsilon if grant.insider_epsilon is None else grant.insider_epsilon
         for grant in statement.grants
+        if grant.counts
     )
 
 

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from fmfl_secure.record import RunCharge, RunRecord
 from fmfl_secure.report import (
+    deltas,
     empirical,
     names,
     overview,
@@ -73,7 +74,9 @@ def render_html(record: RunRecord) -> str:
     accounts = overview.accounts(record)
     status_word, status_text = wording.status(record)
     return (
-        environment(charge=_charge, metric=wording.metric)
+        environment(
+            charge=_charge, metric=wording.metric, note=deltas.note, declared=deltas.declared
+        )
         .get_template("report.html.j2")
         .render(
             record=record,

@@ -10,9 +10,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fmfl_secure.record import RunRecord
+from fmfl_secure.record import RunRecord, SiteStatement
 from fmfl_secure.refusal_codes import MEANINGS
-from fmfl_secure.report import rounding, shares
+from fmfl_secure.report import deltas, rounding, shares
 from fmfl_secure.report.names import capital, count, listing, who
 from fmfl_secure.report.overview import (
     accounts,
@@ -93,7 +93,7 @@ def promised(record: RunRecord) -> str:
             "Nothing. This run trained without noise and has no privacy guarantee at all. Such a "
             "run is for data declared public only."
         )
-    found = {guarantee(statement) for _, statement in statements(record) if statement.grants}
+    found = {guarantee(statement) for _, statement in statements(record) if _granted(statement)}
     grants = sorted(found)
     if not grants:
         return (
@@ -129,7 +129,7 @@ def meaning_in_short(record: RunRecord) -> list[str]:
     """What the weakest guarantee means, and this run alone where it says more; empty without."""
     if record.mechanism.noise == "none":
         return []
-    found = [guarantee(statement) for _, statement in statements(record) if statement.grants]
+    found = [guarantee(statement) for _, statement in statements(record) if _granted(statement)]
     if not found:
         return []
     planned = record.mechanism.target_epsilon, record.mechanism.delta
@@ -266,6 +266,9 @@ def warnings(record: RunRecord) -> list[str]:
                 f"More is charged than was granted: {listing(over)}. The guarantee does not hold "
                 "there."
             )
+        for site, statement in statements(record):
+            owner = f"the ledger of {site.name}"
+            found += deltas.warnings(owner, statement.grants, statement.population_size)
         found.extend(
             f"The ledger of {site.name} lost records, and on {note.at[:10]} its data-protection "
             f"officer had {count(note.trainings, 'training')} charged for them. Its figures are no "
@@ -304,6 +307,10 @@ def promise_label(promise: Promise, sites: int) -> str:
 def metric(value: float) -> str:
     """A utility figure."""
     return f"{value:.4g}" if math.isfinite(value) else "not a number"
+
+
+def _granted(statement: SiteStatement) -> bool:
+    return any(grant.counts for grant in statement.grants)
 
 
 def _within(account: Account) -> bool:

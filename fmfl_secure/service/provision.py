@@ -43,6 +43,7 @@ def provision(
     url: str = DEFAULT_URL,
     epsilon: float | None = None,
     delta: float | None = None,
+    delta_reason: str = "",
     data: str = "data/train.csv",
 ) -> list[str]:
     """Make the kits that are missing.
@@ -53,6 +54,7 @@ def provision(
         url: Where sites and decryptor reach the server.
         epsilon: First grant of each new site's ledger; None takes the settings' epsilon.
         delta: The same for delta.
+        delta_reason: Why delta may be above 1 / (10 x a site's population); the ledgers keep it.
         data: Path of a site's training file from its kit; `{site}` stands for its name.
 
     Returns:
@@ -96,7 +98,7 @@ def provision(
     for name in missing:
         text = site_toml(name, config.federation.min_sites, data.replace("{site}", name))
         write_private(workspace.site(name) / "site.toml", text.encode())
-    initialise(workspace.folder, epsilon=epsilon, delta=delta)
+    initialise(workspace.folder, epsilon=epsilon, delta=delta, delta_reason=delta_reason)
     parties = [(SITE, name) for name in missing]
     if SERVER not in certified:
         parties += [(DECRYPTOR, DECRYPTOR), *((CUSTODIAN, name) for name in custodians)]

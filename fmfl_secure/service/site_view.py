@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from fmfl_secure.config import load_site
 from fmfl_secure.errors import KNOWN_ERRORS
 from fmfl_secure.membership import MembershipFolder
+from fmfl_secure.report.deltas import note
 from fmfl_secure.service.operations import REFRESH_S
 from fmfl_secure.service.site_process import SiteProcess
+from fmfl_secure.statement import grant_record
 from privacy import Ledger
 
 
@@ -27,6 +29,7 @@ def site_page(process: SiteProcess) -> Mapping[str, object]:
                 "spent": f"{status.epsilon_committed:.4f}",
                 "held": f"{status.epsilon_charged - status.epsilon_committed:.4f}",
                 "left": f"{status.epsilon_left:.4f}",
+                "note": note(grant_record(status)),
             }
             for status in budget.status()
         ]

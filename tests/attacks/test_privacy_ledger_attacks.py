@@ -41,7 +41,7 @@ def create(place, signer=SIGNER):
 def path(tmp_path):
     """A ledger of a grant, two runs with three commits, and a refund."""
     ledger = create(tmp_path / "ledger.sqlite")
-    ledger.grant(epsilon=3.0, delta=1e-5)
+    ledger.grant(epsilon=3.0, delta=1e-5, population_size=1000)
     ledger.reserve(run="a", event=EVENT, rounds=4, plan="p")
     ledger.commit(run="a", round=1)
     ledger.commit(run="a", round=2)
@@ -102,7 +102,7 @@ def test_writing_back_what_was_read_is_fine(path):
 def test_tampering_is_detected_in_every_store(places):
     place = places.new()
     ledger = create(place)
-    ledger.grant(epsilon=3.0, delta=1e-5)
+    ledger.grant(epsilon=3.0, delta=1e-5, population_size=1000)
     ledger.reserve(run="a", event=EVENT, rounds=4, plan="p")
     ledger.commit(run="a", round=1)
     anchor = ledger.anchor()
@@ -311,7 +311,7 @@ def test_a_rollback_that_grew_again_is_caught_by_an_anchor(path, tmp_path):
     with pytest.raises(LedgerDamaged, match="rolled back"):
         restored.require_anchor(anchor)
     restored.commit(run="b", round=3)
-    restored.grant(epsilon=1.0, delta=1e-5)
+    restored.grant(epsilon=1.0, delta=1e-5, population_size=1000)
     with pytest.raises(LedgerDamaged, match="forked"):
         restored.require_anchor(anchor)
 

@@ -47,7 +47,10 @@ def racer(name, jobs, outcomes, start):
                 ledger.commit(run="shared", round=name)
             elif action == "refund":
                 ledger.refund(run="shared", evidence=str(name))
-            elif ledger.grant(epsilon=1.0 + name, delta=1e-5).epsilon != 1.0 + name:
+            elif (
+                ledger.grant(epsilon=1.0 + name, delta=1e-5, population_size=1000).epsilon
+                != 1.0 + name
+            ):
                 raise ValueError("another process's grant came back")
             outcome = "done"
         except BudgetExhausted:
@@ -94,7 +97,7 @@ def affordable(ledger):
 def race_for_the_last(race, place):
     """Eight processes ask for 1 and 2 rounds each, 12 in all, of the 5 that are left."""
     ledger = create(place)
-    ledger.grant(epsilon=3.0, delta=1e-5)
+    ledger.grant(epsilon=3.0, delta=1e-5, population_size=1000)
     ledger.reserve(run="shared", event=EVENT, rounds=3, plan="p")
     room = affordable(ledger)
     ledger.reserve(run="filler", event=EVENT, rounds=room - 5, plan="p")
@@ -239,7 +242,7 @@ def die_at(statement, *, when, places, action):
 
 HEAD = f"9:{'a' * 64}"
 ACTIONS = {
-    "grant": lambda ledger: ledger.grant(epsilon=1.0, delta=1e-5),
+    "grant": lambda ledger: ledger.grant(epsilon=1.0, delta=1e-5, population_size=1000),
     "reserve": lambda ledger: ledger.reserve(run="new", event=EVENT, rounds=2, plan="p"),
     "commit": lambda ledger: ledger.commit(run="old", round=2),
     "refund": lambda ledger: ledger.refund(run="old", evidence="e"),
@@ -250,7 +253,7 @@ ACTIONS = {
 
 def prepare(place):
     ledger = create(place)
-    ledger.grant(epsilon=3.0, delta=1e-5)
+    ledger.grant(epsilon=3.0, delta=1e-5, population_size=1000)
     ledger.reserve(run="old", event=EVENT, rounds=3, plan="p")
     ledger.commit(run="old", round=1)
     return place

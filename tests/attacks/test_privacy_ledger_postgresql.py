@@ -46,7 +46,7 @@ def create(place):
 @pytest.fixture
 def ledger(place):
     ledger = create(place)
-    ledger.grant(epsilon=3.0, delta=1e-5)
+    ledger.grant(epsilon=3.0, delta=1e-5, population_size=1000)
     ledger.reserve(run="r", event=EVENT, rounds=400, plan="p")
     return ledger
 
@@ -235,7 +235,7 @@ def test_a_schema_that_its_owner_made_is_used(postgres, places):
 
 def test_ledgers_of_one_database_are_apart(places):
     one, other = create(places.new("one")), create(places.new("other"))
-    one.grant(epsilon=3.0, delta=1e-5)
+    one.grant(epsilon=3.0, delta=1e-5, population_size=1000)
     with pytest.raises(BudgetExhausted):
         other.reserve(run="r", event=EVENT, rounds=1, plan="p")
     assert one.reserve(run="r", event=EVENT, rounds=1, plan="p").rounds == 1

@@ -566,7 +566,7 @@ def test_a_ledger_of_another_identity_is_refused(federation) -> None:
     ledger = Ledger.create(
         path, population="site-1", unit="record", signer=stranger, public_key=stranger.public.key
     )
-    ledger.grant(epsilon=100.0, delta=1e-5)
+    ledger.grant(epsilon=100.0, delta=1e-5, population_size=1000)
     found = refused(folder, RunError, "no data was read")
     assert found.observer.refused["site-1"][0] == "configuration"
     assert "another identity" in found.observer.refused["site-1"][1]

@@ -54,7 +54,7 @@ def test_a_restored_ledger_is_locked_over_the_service(
     for name in SITES[1:]:
         signer = Identity.load(kits / name / "identity.pem")
         Ledger(kits / name / "ledger.sqlite", signer=signer).grant(
-            epsilon=3.0, delta=1e-5, purpose="a second run"
+            epsilon=3.0, delta=1e-5, population_size=1000, purpose="a second run"
         )
     record = run(folder, 2)
     assert record.status == "finished"

@@ -219,7 +219,7 @@ def test_what_it_says_of_shares_fits_both_figures_and_no_more(
 ) -> None:
     """Whichever of the two figures it is that runs out first."""
     record = ledger(shares)
-    record.grant(epsilon=epsilon, delta=1e-5, insider_epsilon=insider)
+    record.grant(epsilon=epsilon, delta=1e-5, population_size=1000, insider_epsilon=insider)
     answer = found(shares, *by_settings(shares), "--rounds", "3,12")
     (grant,) = answer["grants"]
     assert (grant["insider_epsilon"], grant["insider_epsilon_left"]) == (insider, insider)
@@ -242,7 +242,7 @@ def test_what_it_says_of_shares_fits_both_figures_and_no_more(
 
 
 def test_it_prints_both_figures(shares: Path) -> None:
-    ledger(shares).grant(epsilon=3.0, delta=1e-5, insider_epsilon=30.0)
+    ledger(shares).grant(epsilon=3.0, delta=1e-5, population_size=1000, insider_epsilon=30.0)
     text = " ".join(afford(shares, *by_settings(shares), "--rounds", "3").output.split())
     assert "against all other sites together: epsilon 30, 30.0000 left" in text
     assert "a run has to fit both figures of a grant" in text
@@ -251,7 +251,7 @@ def test_it_prints_both_figures(shares: Path) -> None:
 
 
 def test_a_ledger_that_permits_no_shares_says_so(shares: Path) -> None:
-    ledger(shares).grant(epsilon=3.0, delta=1e-5)
+    ledger(shares).grant(epsilon=3.0, delta=1e-5, population_size=1000)
     result = afford(shares, *by_settings(shares))
     assert isinstance(result.exception, ConfigError)
     assert "permits shares of distributed noise" in str(result.exception)

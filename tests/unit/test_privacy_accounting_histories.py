@@ -42,9 +42,9 @@ def lived(seed, folder):
         signer=signer,
         public_key=signer.public_key().public_bytes_raw(),
     )
-    made.grant(epsilon=rng.choice([3.0, 8.0]), delta=DELTA)
+    made.grant(epsilon=rng.choice([3.0, 8.0]), delta=DELTA, population_size=1000)
     if rng.random() < 0.3:
-        made.grant(epsilon=3.0, delta=DELTA)
+        made.grant(epsilon=3.0, delta=DELTA, population_size=1000)
     while not made.budget().history:  # what does not fit is refused, and leaves no history
         for number in range(rng.randint(2, 5)):
             event = PoissonSampledGaussian(

@@ -35,7 +35,7 @@ def create(place, population="p", signer=SIGNER):
         signer=signer,
         public_key=signer.public_key().public_bytes_raw(),
     )
-    ledger.grant(epsilon=3.0, delta=DELTA)
+    ledger.grant(epsilon=3.0, delta=DELTA, population_size=1000)
     return ledger
 
 
@@ -180,7 +180,7 @@ def test_a_rolled_back_ledger_charges_nothing_until_it_is_recovered(place, rolle
     assert ledger.head() == head
     # What adds to the charges, or is the custodian's own, is never held up.
     ledger.record_non_private(run="x", reason="y")
-    ledger.grant(epsilon=1.0, delta=DELTA)
+    ledger.grant(epsilon=1.0, delta=DELTA, population_size=1000)
 
 
 def test_a_fork_is_detected_also_when_it_has_grown_past_the_head(place, rolled_back):
@@ -268,7 +268,9 @@ def test_charging_everything_leaves_nothing_of_grants_made_so_far(place, rolled_
         ledger.reserve(run="c", event=EVENT, rounds=1, plan="p")
     assert refusal.value.affordable_rounds == 0
     assert NonPrivate("lost, and not known") in ledger.budget().events()
-    ledger.grant(epsilon=1.0, delta=DELTA)  # which the custodian may, with that in the records
+    ledger.grant(
+        epsilon=1.0, delta=DELTA, population_size=1000
+    )  # which the custodian may, with that in the records
     assert ledger.reserve(run="c", event=EVENT, rounds=1, plan="p").grant == 2
     assert ledger.budget().guarantee() == (math.inf, 2 * DELTA)
 

@@ -39,7 +39,7 @@ def ledger(tmp_path):
         signer=SIGNER,
         public_key=PUBLIC_KEY,
     )
-    made.grant(epsilon=8.0, delta=DELTA)
+    made.grant(epsilon=8.0, delta=DELTA, population_size=1000)
     return made
 
 

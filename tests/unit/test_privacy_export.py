@@ -27,7 +27,7 @@ def ledger(tmp_path):
         signer=SIGNER,
         public_key=SIGNER.public_key().public_bytes_raw(),
     )
-    ledger.grant(epsilon=3.0, delta=1e-5, purpose="ethics vote 12/2026")
+    ledger.grant(epsilon=3.0, delta=1e-5, population_size=1000, purpose="ethics vote 12/2026")
     ledger.reserve(run="a", event=EVENT, rounds=4, plan="plan-a", purpose="=cmd|'/c calc'!A1")
     ledger.commit(run="a", round=1)
     ledger.reserve(run="b", event=OTHER, rounds=2, plan="plan-b", purpose="second")
@@ -35,7 +35,7 @@ def ledger(tmp_path):
     ledger.commit(run="a", round=2)
     ledger.refund(run="a", evidence="sha256:end-of-a")
     ledger.recover([f"99:{'a' * 64}"], reason="backup", losses=[(1, EVENT, 3)])
-    ledger.grant(epsilon=1.0, delta=1e-6)
+    ledger.grant(epsilon=1.0, delta=1e-6, population_size=1000)
     return ledger
 
 

@@ -63,7 +63,7 @@ def test_the_life_of_a_run(ledger, place):
     assert ledger.budget().public_key == PUBLIC_KEY
     assert ledger.budget().guarantee() == (0, 0)
 
-    grant = ledger.grant(epsilon=3.0, delta=DELTA, purpose="study 12")
+    grant = ledger.grant(epsilon=3.0, delta=DELTA, population_size=1000, purpose="study 12")
     assert (grant.number, grant.epsilon, grant.delta, grant.purpose) == (1, 3.0, DELTA, "study 12")
     assert grant.orders == (6, 7)
 
@@ -122,7 +122,7 @@ def test_the_life_of_a_run(ledger, place):
 
 
 def test_reserving_again_on_the_same_terms_pays_once(ledger):
-    ledger.grant(epsilon=3.0, delta=DELTA)
+    ledger.grant(epsilon=3.0, delta=DELTA, population_size=1000)
     first = ledger.reserve(run="r", event=EVENT, rounds=5, plan="p")
     ledger.commit(run="r", round=1)
     head = ledger.head()
@@ -141,7 +141,7 @@ def test_reserving_again_on_the_same_terms_pays_once(ledger):
     ],
 )
 def test_reserving_again_on_other_terms_is_refused(ledger, terms):
-    ledger.grant(epsilon=3.0, delta=DELTA)
+    ledger.grant(epsilon=3.0, delta=DELTA, population_size=1000)
     held = {"run": "r", "event": EVENT, "rounds": 5, "plan": "p"}
     ledger.reserve(**held)
     head = ledger.head()
@@ -151,7 +151,7 @@ def test_reserving_again_on_other_terms_is_refused(ledger, terms):
 
 
 def test_a_closed_run_stays_closed(ledger):
-    ledger.grant(epsilon=3.0, delta=DELTA)
+    ledger.grant(epsilon=3.0, delta=DELTA, population_size=1000)
     ledger.reserve(run="r", event=EVENT, rounds=2, plan="p")
     assert ledger.refund(run="r", evidence="e") == 2
     head = ledger.head()
@@ -166,7 +166,7 @@ def test_a_closed_run_stays_closed(ledger):
 
 
 def test_commits_need_an_open_reservation_with_something_left(ledger):
-    ledger.grant(epsilon=3.0, delta=DELTA)
+    ledger.grant(epsilon=3.0, delta=DELTA, population_size=1000)
     with pytest.raises(LedgerError, match="no open reservation"):
         ledger.commit(run="r", round=1)
     with pytest.raises(LedgerError, match="no open reservation"):
@@ -184,7 +184,7 @@ def test_commits_need_an_open_reservation_with_something_left(ledger):
 
 @pytest.mark.parametrize("rounds", [0, -1, 1.5, "2"])
 def test_rounds_are_whole_and_positive(ledger, rounds):
-    ledger.grant(epsilon=3.0, delta=DELTA)
+    ledger.grant(epsilon=3.0, delta=DELTA, population_size=1000)
     with pytest.raises((LedgerError, TypeError)):
         ledger.reserve(run="r", event=EVENT, rounds=rounds, plan="p")
     assert kinds(ledger) == ["open", "grant"]
@@ -198,7 +198,7 @@ def test_without_a_grant_nothing_fits(ledger):
 
 
 def test_exhausted_says_what_is_left_and_what_would_fit(ledger):
-    ledger.grant(epsilon=1.0, delta=DELTA)
+    ledger.grant(epsilon=1.0, delta=DELTA, population_size=1000)
     with pytest.raises(BudgetExhausted) as refusal:
         ledger.reserve(run="r", event=EVENT, rounds=1000, plan="p")
     error = refusal.value
@@ -216,7 +216,7 @@ def test_exhausted_says_what_is_left_and_what_would_fit(ledger):
 
 
 def test_integers_in_an_event_are_as_good_as_floats(ledger):
-    ledger.grant(epsilon=3.0, delta=DELTA)
+    ledger.grant(epsilon=3.0, delta=DELTA, population_size=1000)
     held = ledger.reserve(run="r", event=PoissonSampledGaussian(1, 20, 1), rounds=1, plan="p")
     assert held.event == PoissonSampledGaussian(1.0, 20.0, 1)
     ledger.reserve(run="r", event=PoissonSampledGaussian(1.0, 20.0, 1), rounds=1, plan="p")
@@ -226,15 +226,15 @@ def test_integers_in_an_event_are_as_good_as_floats(ledger):
     "event", [PoissonSampledGaussian(1.0, 1e-200, 1), PoissonSampledGaussian(0.5, 1.0, 10**400)]
 )
 def test_events_that_cannot_be_accounted_are_never_affordable(ledger, event):
-    ledger.grant(epsilon=1000.0, delta=DELTA)
+    ledger.grant(epsilon=1000.0, delta=DELTA, population_size=1000)
     with pytest.raises(BudgetExhausted) as refusal:
         ledger.reserve(run="r", event=event, rounds=1, plan="p")
     assert refusal.value.affordable_rounds == 0
 
 
 def test_non_private_use_ends_every_grant(ledger):
-    ledger.grant(epsilon=3.0, delta=DELTA)
-    ledger.grant(epsilon=5.0, delta=DELTA)
+    ledger.grant(epsilon=3.0, delta=DELTA, population_size=1000)
+    ledger.grant(epsilon=5.0, delta=DELTA, population_size=1000)
     ledger.reserve(run="r", event=EVENT, rounds=2, plan="p")
     ledger.commit(run="r", round=1)
     ledger.record_non_private(run="baseline", reason="debugging")
@@ -250,21 +250,21 @@ def test_non_private_use_ends_every_grant(ledger):
         with pytest.raises(LedgerError):
             attempt()
     # A further grant does not undo it.
-    ledger.grant(epsilon=8.0, delta=DELTA)
+    ledger.grant(epsilon=8.0, delta=DELTA, population_size=1000)
     with pytest.raises(BudgetExhausted) as refusal:
         ledger.reserve(run="s", event=EVENT, rounds=1, plan="p")
     assert refusal.value.affordable_rounds == 0
 
 
 def test_a_non_private_event_is_never_reserved(ledger):
-    ledger.grant(epsilon=3.0, delta=DELTA)
+    ledger.grant(epsilon=3.0, delta=DELTA, population_size=1000)
     with pytest.raises(BudgetExhausted, match="a non-private use"):
         ledger.reserve(run="r", event=NonPrivate("x"), rounds=1, plan="p")
 
 
 def test_grants_add_up_and_are_charged_one_after_the_other(ledger):
     for epsilon, delta in ((1.0, 1e-5), (3.0, 1e-6), (8.0, 1e-5)):
-        ledger.grant(epsilon=epsilon, delta=delta)
+        ledger.grant(epsilon=epsilon, delta=delta, population_size=1000)
     epsilon, delta = ledger.budget().guarantee()
     assert (epsilon, delta) == pytest.approx((12.0, 2.1e-5))
     first = exhaust(ledger, "a", LIGHT)  # the largest run that fits some grant: the third
@@ -284,7 +284,7 @@ def test_grants_add_up_and_are_charged_one_after_the_other(ledger):
 
 
 def test_different_runs_share_a_grant(ledger):
-    ledger.grant(epsilon=4.0, delta=DELTA)
+    ledger.grant(epsilon=4.0, delta=DELTA, population_size=1000)
     mechanisms = [
         PoissonSampledGaussian(0.01, 1.0, 100),
         PoissonSampledGaussian(0.2, 3.0, 5),
@@ -311,7 +311,7 @@ def test_different_runs_share_a_grant(ledger):
 )
 def test_grants_out_of_range_are_refused(ledger, epsilon, delta):
     with pytest.raises(PlanError):
-        ledger.grant(epsilon=epsilon, delta=delta)
+        ledger.grant(epsilon=epsilon, delta=delta, population_size=1000)
     assert kinds(ledger) == ["open"]
 
 
@@ -321,7 +321,7 @@ def test_grants_out_of_range_are_refused(ledger, epsilon, delta):
 def test_a_grant_s_recorded_orders_are_trusted_and_filtered_at(ledger, place, monkeypatch):
     """Other reference workloads in another version would choose other orders: still sound."""
     monkeypatch.setattr("privacy.ledger.filter_orders", lambda *_: (4, 9, 20))
-    ledger.grant(epsilon=3.0, delta=DELTA)
+    ledger.grant(epsilon=3.0, delta=DELTA, population_size=1000)
     monkeypatch.undo()
     (status,) = Ledger(place).status()
     assert status.grant.orders == (4, 9, 20)
@@ -338,7 +338,7 @@ FULL = 5  # rounds
 
 def exactly_full(ledger):
     """A run whose rounds take all of a grant, to the last digits of its noise."""
-    ledger.grant(epsilon=3.0, delta=DELTA)
+    ledger.grant(epsilon=3.0, delta=DELTA, population_size=1000)
     low, high = 0.5, 50.0
     for _ in range(60):
         middle = (low + high) / 2
@@ -417,11 +417,11 @@ def test_opening_nothing_makes_nothing(place, tmp_path):
 
 
 def test_a_reader_cannot_write(ledger, place):
-    ledger.grant(epsilon=3.0, delta=DELTA)
+    ledger.grant(epsilon=3.0, delta=DELTA, population_size=1000)
     reader = Ledger(place)
     assert reader.head() == ledger.head()
     for attempt in (
-        lambda: reader.grant(epsilon=1.0, delta=DELTA),
+        lambda: reader.grant(epsilon=1.0, delta=DELTA, population_size=1000),
         lambda: reader.reserve(run="r", event=EVENT, rounds=1, plan="p"),
         lambda: reader.commit(run="r", round=1),
         lambda: reader.refund(run="r", evidence="e"),
@@ -438,7 +438,7 @@ def test_another_identity_cannot_spoil_the_ledger(ledger, place):
     """What it would write would not verify, so it is not written."""
     stranger = Ledger(place, signer=Ed25519PrivateKey.from_private_bytes(bytes(32)))
     with pytest.raises(LedgerError, match="unchanged") as refusal:
-        stranger.grant(epsilon=1.0, delta=DELTA)
+        stranger.grant(epsilon=1.0, delta=DELTA, population_size=1000)
     assert not isinstance(refusal.value, LedgerDamaged)
     assert "identity" in refusal.value.hint
     assert kinds(ledger) == ["open"]
@@ -446,12 +446,12 @@ def test_another_identity_cannot_spoil_the_ledger(ledger, place):
 
 def test_a_record_too_long_to_be_read_back_is_not_written(ledger):
     with pytest.raises(LedgerError, match="too long"):
-        ledger.grant(epsilon=1.0, delta=DELTA, purpose="x" * (1 << 20))
+        ledger.grant(epsilon=1.0, delta=DELTA, population_size=1000, purpose="x" * (1 << 20))
     assert kinds(ledger) == ["open"]
 
 
 def test_a_deleted_ledger_is_missed_and_not_begun_anew(ledger, place, places):
-    ledger.grant(epsilon=3.0, delta=DELTA)
+    ledger.grant(epsilon=3.0, delta=DELTA, population_size=1000)
     assert Ledger.exists(place)
     places.remove(place)
     for attempt in (
@@ -487,10 +487,10 @@ def test_what_cannot_be_used_now_is_not_called_damaged(ledger, place, places, mo
     with open_store(place).write() as transaction:
         transaction.execute("SELECT line FROM records")
         with pytest.raises(LedgerUnavailable, match="lock") as refusal:
-            waiting.grant(epsilon=1.0, delta=DELTA)
+            waiting.grant(epsilon=1.0, delta=DELTA, population_size=1000)
         assert kinds(ledger) == ["open"]  # reading waits for nobody
     assert not isinstance(refusal.value, LedgerDamaged)
-    assert waiting.grant(epsilon=1.0, delta=DELTA).number == 1
+    assert waiting.grant(epsilon=1.0, delta=DELTA, population_size=1000).number == 1
 
 
 # Anchors.
@@ -499,7 +499,7 @@ def test_what_cannot_be_used_now_is_not_called_damaged(ledger, place, places, mo
 def test_anchors(ledger):
     anchors = []
     for epsilon in (1.0, 2.0, 3.0):
-        ledger.grant(epsilon=epsilon, delta=DELTA)
+        ledger.grant(epsilon=epsilon, delta=DELTA, population_size=1000)
         anchors.append("{}:{}".format(*ledger.head()))
     for anchor in anchors:
         ledger.require_anchor(anchor)

@@ -60,7 +60,9 @@ def reserve(ledger, event, rounds, run="run", **more):
 
 
 def test_a_calibrated_run_fits_its_two_figures_to_the_last_step(ledger, plan):
-    ledger.grant(epsilon=2.0, delta=DELTA, insider_epsilon=plan.insider_epsilon())
+    ledger.grant(
+        epsilon=2.0, delta=DELTA, population_size=1000, insider_epsilon=plan.insider_epsilon()
+    )
     reserve(ledger, plan.round_event(), 20)
     for number in range(1, 21):
         ledger.commit(run="run", round=number)
@@ -76,7 +78,7 @@ def test_a_calibrated_run_fits_its_two_figures_to_the_last_step(ledger, plan):
 def test_the_second_figure_refuses_what_the_first_would_allow(ledger, plan):
     # Enough for outsiders many times over, and a tenth too little for insiders.
     insider = plan.insider_epsilon() - 0.1
-    ledger.grant(epsilon=insider, delta=DELTA, insider_epsilon=insider)
+    ledger.grant(epsilon=insider, delta=DELTA, population_size=1000, insider_epsilon=insider)
     event = plan.round_event()
     orders = ledger.status()[0].grant.orders
     alone = add_costs(zero_cost(orders), rdp_cost(event, orders), 20)
@@ -91,7 +93,7 @@ def test_the_second_figure_refuses_what_the_first_would_allow(ledger, plan):
 
 
 def test_a_grant_that_does_not_name_other_sites_permits_no_shares(ledger, plan):
-    ledger.grant(epsilon=1000.0, delta=DELTA)
+    ledger.grant(epsilon=1000.0, delta=DELTA, population_size=1000)
     with pytest.raises(BudgetExhausted) as refusal:
         reserve(ledger, plan.round_event(), 1)
     assert refusal.value.affordable_rounds == 0
@@ -100,7 +102,7 @@ def test_a_grant_that_does_not_name_other_sites_permits_no_shares(ledger, plan):
 
 
 def test_noise_of_its_own_counts_in_both_figures(ledger):
-    ledger.grant(epsilon=2.0, delta=DELTA, insider_epsilon=4.0)
+    ledger.grant(epsilon=2.0, delta=DELTA, population_size=1000, insider_epsilon=4.0)
     reserve(ledger, OWN, 10)
     (status,) = ledger.status()
     for orders, charged in (
@@ -112,7 +114,7 @@ def test_noise_of_its_own_counts_in_both_figures(ledger):
 
 
 def test_failures_are_bounded_by_their_share_of_delta(ledger, plan):
-    ledger.grant(epsilon=30.0, delta=DELTA, insider_epsilon=39.0)
+    ledger.grant(epsilon=30.0, delta=DELTA, population_size=1000, insider_epsilon=39.0)
     share = DELTA * FAILURE_SHARE
     risky = dataclasses.replace(plan.round_event(), failure_probability=share / 2.5)
     with pytest.raises(BudgetExhausted) as refusal:
@@ -123,7 +125,7 @@ def test_failures_are_bounded_by_their_share_of_delta(ledger, plan):
 
 def test_a_smaller_figure_for_other_sites_than_for_everyone_is_refused(ledger):
     with pytest.raises(PlanError, match="expected at least epsilon 2"):
-        ledger.grant(epsilon=2.0, delta=DELTA, insider_epsilon=1.0)
+        ledger.grant(epsilon=2.0, delta=DELTA, population_size=1000, insider_epsilon=1.0)
     assert ledger.status() == []
 
 
@@ -138,7 +140,7 @@ def test_a_smaller_figure_for_other_sites_than_for_everyone_is_refused(ledger):
     ],
 )
 def test_a_changed_second_figure_does_not_verify(ledger, change):
-    ledger.grant(epsilon=2.0, delta=DELTA, insider_epsilon=4.0)
+    ledger.grant(epsilon=2.0, delta=DELTA, population_size=1000, insider_epsilon=4.0)
     lines = [record.to_line() for record in ledger.records()]
     changed = json.loads(lines[1])
     changed["body"].update(change)
@@ -148,7 +150,9 @@ def test_a_changed_second_figure_does_not_verify(ledger, change):
 
 
 def test_the_export_tells_both_figures_and_checks_them(ledger, plan, tmp_path):
-    ledger.grant(epsilon=2.0, delta=DELTA, insider_epsilon=plan.insider_epsilon())
+    ledger.grant(
+        epsilon=2.0, delta=DELTA, population_size=1000, insider_epsilon=plan.insider_epsilon()
+    )
     reserve(ledger, plan.round_event(), 20)
     ledger.commit(run="run", round=1)
     text = export_json(ledger.records())
@@ -164,7 +168,7 @@ def test_the_export_tells_both_figures_and_checks_them(ledger, plan, tmp_path):
 
 
 def test_a_data_sets_cap_counts_shares_as_everyone_sees_them(ledger, plan):
-    ledger.grant(epsilon=20.0, delta=DELTA, insider_epsilon=39.0)
+    ledger.grant(epsilon=20.0, delta=DELTA, population_size=1000, insider_epsilon=39.0)
     capped = Dataset("scans", DatasetCap.of(2.0, DELTA))
     reserve(ledger, plan.round_event(), 20, dataset=capped)
     assert ledger.budget().headroom(capped).rounds(plan.round_event()) == 0

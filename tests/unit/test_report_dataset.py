@@ -47,7 +47,7 @@ DELTA = 1e-5
 def new_ledger(folder: Path, *, epsilon: float = 3.0, **opened: str) -> Ledger:
     values = {"population": "patients of clinic-d", "unit": "record"} | opened
     ledger = Ledger.create(folder / "ledger.sqlite", signer=SIGNER, public_key=KEY, **values)
-    ledger.grant(epsilon=epsilon, delta=DELTA, purpose="first study")
+    ledger.grant(epsilon=epsilon, delta=DELTA, population_size=1000, purpose="first study")
     return ledger
 
 
@@ -86,7 +86,7 @@ def several_runs(folder: Path) -> DatasetRecord:
     ledger = new_ledger(folder)
     train(ledger, "run-1", 1, 2, 3, reserved=4)
     train(ledger, "run-2", 1, 2, 2)  # the second was lost to a crash, trained and paid again
-    ledger.grant(epsilon=1.0, delta=1e-6, purpose="follow-up")
+    ledger.grant(epsilon=1.0, delta=1e-6, population_size=1000, purpose="follow-up")
     return read(ledger)
 
 
@@ -347,7 +347,7 @@ def test_a_damaged_export_makes_no_report(history, tmp_path: Path) -> None:
 def test_everything_from_outside_is_escaped(tmp_path: Path) -> None:
     evil = '<script>alert("x")</script>&\'"'
     ledger = new_ledger(tmp_path, population=evil)
-    ledger.grant(epsilon=1.0, delta=DELTA, purpose=evil)
+    ledger.grant(epsilon=1.0, delta=DELTA, population_size=1000, purpose=evil)
     ledger.reserve(run=evil, event=EVENT, rounds=1, plan="p", purpose=evil, dataset=Dataset(evil))
     ledger.commit(run=evil, round=1)
     site = a_site(evil, None, identity=IDENTITY, refusal=None)

@@ -34,7 +34,9 @@ class Owner:
         self.charge()
 
     def charge(self) -> None:
-        Ledger(self.path, signer=self.identity).grant(epsilon=1.0, delta=1e-5, purpose="test")
+        Ledger(self.path, signer=self.identity).grant(
+            epsilon=1.0, delta=1e-5, population_size=1000, purpose="test"
+        )
 
     def anchor(self) -> str:
         return Ledger(self.path, signer=self.identity).anchor().line

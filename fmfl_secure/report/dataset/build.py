@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +15,6 @@ from fmfl_secure import __version__
 from fmfl_secure.config import load_site
 from fmfl_secure.errors import RunError
 from fmfl_secure.record import RunRecord, SiteRecord, decode_record
-from fmfl_secure.report import rounding
 from fmfl_secure.report.dataset.record import (
     FORMAT,
     DatasetBudget,
@@ -116,7 +114,7 @@ def record_of(
     key = PublicIdentity("site", budget.public_key)
     ours = {report.run: (report, site) for report in reports for site in _own(report, key)}
     heads = [*budget.own_heads(anchors), *_stated_heads(ours.values())]
-    epsilon, delta = _guarantee(budget)
+    epsilon, delta = budget.guarantee()
     names = {site.name for _, site in ours.values()}
     return DatasetRecord(
         format=FORMAT,
@@ -161,18 +159,7 @@ def record_of(
         datasets=_datasets(budget),
         policy=None if source.policy is None else _policy(source.policy),
         version=__version__,
-    )
-
-
-def _guarantee(budget: Budget) -> tuple[float, float]:
-    """As `Budget.guarantee`, but added as a person would: deltas 1e-5 and 1e-6 are 0.000011."""
-    epsilon, delta = budget.guarantee()
-    if not math.isfinite(epsilon):
-        return epsilon, delta
-    statuses = budget.status()
-    return (
-        rounding.add(max(each.grant.epsilon, each.epsilon_charged) for each in statuses),
-        rounding.add(each.grant.delta for each in statuses),
+        population_size=budget.population_size,
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from fmfl_secure.atomic import write_outputs
-from fmfl_secure.report import plots
+from fmfl_secure.report import deltas, plots
 from fmfl_secure.report.dataset import wording
 from fmfl_secure.report.dataset.plots import life_plot
 from fmfl_secure.report.dataset.record import DatasetRecord, encode_dataset
@@ -28,7 +28,7 @@ def render_dataset(record: DatasetRecord) -> str:
         for grant in record.grants
     ]
     return (
-        environment(state=wording.state)
+        environment(state=wording.state, note=deltas.note)
         .get_template("dataset.html.j2")
         .render(
             record=record,
@@ -45,6 +45,7 @@ def render_dataset(record: DatasetRecord) -> str:
             promises=_promises(record),
             refused=wording.refusals(record.runs),
             unit=wording.unit(record),
+            declared=deltas.declared(record.population_size),
             policy=_policy(record),
             limits=privacy_limits(record.unit),
         )
@@ -75,6 +76,7 @@ def _promises(record: DatasetRecord) -> list[tuple[str, float, float, Verdict]]:
     rows = [
         (f"Grant {grant.number}", grant.epsilon, grant.delta, verdict(grant.epsilon, grant.delta))
         for grant in record.grants
+        if grant.counts
     ]
     if len(rows) > 1 and math.isfinite(record.guarantee_epsilon):
         together = verdict(record.guarantee_epsilon, min(record.guarantee_delta, 1.0))

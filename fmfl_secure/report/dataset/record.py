@@ -176,6 +176,8 @@ class DatasetRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         policy: The site's policy when the report was made, every rule that is set; null if its
             settings were not at hand.
         version: Of this project.
+        population_size: The largest number of units that a grant or a run has declared; null if
+            none has.
     """
 
     format: int
@@ -201,6 +203,7 @@ class DatasetRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     datasets: tuple[DatasetBudget, ...]
     policy: dict[str, Any] | None
     version: str
+    population_size: int | None = None
 
 
 # Infinite here, null in JSON.

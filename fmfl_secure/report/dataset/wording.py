@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from fmfl_secure.refusal_codes import MEANINGS
-from fmfl_secure.report import rounding
+from fmfl_secure.report import deltas, rounding
 from fmfl_secure.report.dataset.record import DatasetRecord, DatasetRun
 from fmfl_secure.report.names import count, listing
 from fmfl_secure.report.verdict import verdict
@@ -28,18 +28,21 @@ def promised(record: DatasetRecord) -> str:
         return "Nothing was granted, so nothing could be trained."
     if not math.isfinite(record.guarantee_epsilon):
         return "Nothing holds any more: the data were used without privacy, or no bound is known."
-    grants = count(len(record.grants), "grant")
+    counted = [grant for grant in record.grants if grant.counts]
+    if not counted:
+        return "No grant stands, so nothing can be trained: see the warning above."
+    grants = count(len(counted), "grant")
     delta = rounding.small(record.guarantee_delta)
     return (
         f"Everything ever trained on these data and sent out depends on {unit(record)} by at most "
         f"epsilon {rounding.typed(record.guarantee_epsilon)} at delta {delta}: "
-        f"{grants}{' added up' if len(record.grants) > 1 else ''}."
+        f"{grants}{' added up' if len(counted) > 1 else ''}."
     )
 
 
 def meaning(record: DatasetRecord) -> str:
-    """What that means for one person; empty without a grant."""
-    if not record.grants:
+    """What that means for one person; empty without a grant that counts."""
+    if not any(grant.counts for grant in record.grants):
         return ""
     return verdict(record.guarantee_epsilon, min(record.guarantee_delta, 1.0)).sentence
 
@@ -135,6 +138,7 @@ def warnings(record: DatasetRecord) -> list[str]:
             f"it, the latest {latest[:20]}…. Trainings are missing from the figures. The site is "
             "locked until its officer records what to charge: fmfl-secure ledger recover."
         )
+    found += deltas.warnings("this ledger", record.grants, record.population_size)
     found.extend(
         f"On {loss.at[:10]} the officer recorded a lost history ({loss.reason}): "
         + (

@@ -1,0 +1,60 @@
+"""Sentences about the deltas of a ledger's grants: declared size, reasons, what does not stand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from fmfl_secure.record import GrantRecord
+from fmfl_secure.report import rounding
+from privacy.limits import as_written, largest_delta
+from privacy.standing import above_limit
+
+NOT_DECLARED = "population size not declared"
+
+
+def declared(population_size: int | msgspec.UnsetType | None) -> str:
+    """How many units a ledger's grants and runs have declared, in words."""
+    if not population_size:
+        return NOT_DECLARED
+    return f"{rounding.count(population_size)} units declared"
+
+
+def note(grant: GrantRecord) -> str:
+    """What is to be said of one grant beside its figures; empty if nothing is."""
+    parts = [f"Why its delta: {grant.delta_reason}"] if grant.delta_reason else []
+    parts += [f"Affords nothing: {grant.objection}"] if grant.objection else []
+    return ". ".join(parts)
+
+
+def warnings(
+    owner: str, grants: Sequence[GrantRecord], population_size: int | msgspec.UnsetType | None
+) -> list[str]:
+    """What a reader must not miss: grants that afford nothing, and deltas above 1 / (10 n).
+
+    Args:
+        owner: Whose ledger, in words.
+        grants: All of it.
+        population_size: The largest declared; unset or None if none was.
+    """
+    found = [
+        f"Grant {grant.number} of {owner} affords nothing: {grant.objection}."
+        for grant in grants
+        if grant.objection
+    ]
+    counted = [grant for grant in grants if grant.counts]
+    total = rounding.add(grant.delta for grant in counted)
+    if not population_size or not above_limit(as_written(total), population_size):
+        return found
+    bound = rounding.typed(largest_delta(population_size))
+    text = (
+        f"The deltas of {owner} come to {rounding.small(total)}, above 1 / (10 x "
+        f"{rounding.count(population_size)} declared units) = {bound}."
+    )
+    reasons = [
+        f"The custodian's reason, with grant {grant.number}: {grant.delta_reason}"
+        for grant in counted
+        if grant.delta_reason
+    ]
+    return [*found, " ".join([text, *reasons] if reasons else [text, "No reason is recorded."])]
