@@ -49,7 +49,7 @@ def objections(
             unexplained = ""
         found.append(objection)
     if counted >= 1:
-        unexplained = "the deltas of what is charged add up to 1 or more"
+        unexplained = "with what is charged, the deltas add up to 1 or more"
     return [text or unexplained for text in found]
 
 

@@ -140,10 +140,8 @@ def _facts(record: RunRecord) -> dict[str, object]:
         "check": _check(record),
         "statements": statements,
         "accounts": overview.accounts(record),
-        "populations": {
-            site.name: f"{one.population}, {deltas.declared(one.population_size)}"
-            for site, one in statements
-        },
+        "populations": {site.name: one.population for site, one in statements},
+        "sizes": {site.name: deltas.declared(one.population_size) for site, one in statements},
         "heads": {
             site.name: f"`{one.head_sequence}:{_code(one.head_digest)}`" for site, one in statements
         },

@@ -229,7 +229,7 @@ def test_a_ledger_admits_exactly_what_its_grants_cover(life, tmp_path_factory):
         run = f"run-{step[1]}" if step[0] in {"commit", "refund"} else f"run-{index}"
         state = runs.get(run)
         if step[0] == "grant":
-            ledger.grant(epsilon=step[1][0], delta=step[1][1], population_size=1000)
+            ledger.grant(epsilon=step[1][0], delta=step[1][1], population_size=10)
             grants.append(step[1])
         elif step[0] == "reserve":
             _, event, rounds = step

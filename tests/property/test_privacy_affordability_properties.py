@@ -64,7 +64,7 @@ def lived(life, folder):
         public_key=PUBLIC_KEY,
     )
     for epsilon, delta in grants:
-        ledger.grant(epsilon=epsilon, delta=delta, population_size=1000)
+        ledger.grant(epsilon=epsilon, delta=delta, population_size=10)
     for number, (event, rounds, name) in enumerate(earlier):
         dataset = None if name is None else Dataset(name)
         try:

@@ -15,10 +15,14 @@ from documented import command_tree
 from support import settings
 from typer.testing import CliRunner
 
+from aggregation import Identity
 from fmfl_secure import __version__, cli
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.workspace import initialise
 from privacy import Ledger, PoissonSampledGaussian
+from privacy.chain import new_record
+from privacy.ledger_store import insert
+from privacy.storage import open_store
 
 COMMANDS = [
     ("init",),
@@ -337,6 +341,79 @@ def test_a_grant_adds_up_and_is_shown_as_it_was_written(main, ledger: Path) -> N
     for value in ("0", "-1", "nan"):
         assert main("ledger", "grant", ledger, "--epsilon", value, *grant[2:])[0] == 1
     assert len(Ledger(ledger).budget().grants) == 2
+
+
+def test_a_grant_above_the_bound_needs_a_reason_which_is_shown(main, ledger: Path) -> None:
+    grant = ("--epsilon", 1, "--purpose", "phase 2", "--delta", "2.495e-3")
+    code, output, errors = main("ledger", "grant", ledger, *grant)
+    assert (code, output) == (1, "")
+    assert "above 1 / (10 x 40 declared units) = 0.0025, and no reason is recorded" in errors
+    assert "--delta-reason" in errors
+    for value in ("0.5", "0.9"):  # and a smaller population does not make it less
+        more = ("--population-size", 1)
+        assert main("ledger", "grant", ledger, *grant[:-1], value, *more)[0] == 1
+    code, output, _ = main("ledger", "grant", ledger, *grant, "--delta-reason", "nobody [yet]")
+    assert code == 0
+    assert output == (
+        "grant 2: epsilon 1 at delta 0.002495\ngrant 2, why its delta: nobody [yet]\n"
+    )
+    shown = main("ledger", "show", ledger)[1]
+    assert "40 units declared" in shown
+    assert "grant 2, why its delta: nobody [yet]" in shown
+    assert "nobody [yet]" in main("ledger", "export", ledger)[1]
+
+
+def test_what_does_not_stand_is_shown_and_affords_nothing(main, ledger: Path) -> None:
+    """A grant of delta 0.9 that somebody with the site's key signed past this program."""
+    signer = Identity.load(ledger.parent / "identity.pem")
+    body = {
+        "grant": 2, "epsilon": (1.0).hex(), "delta": (0.9).hex(), "orders": [6, 7], "purpose": "",
+    }  # fmt: skip
+    previous = Ledger(ledger).records()[-1]
+    record = new_record(previous=previous, kind="grant", body=body, signer=signer)
+    with open_store(ledger).write() as transaction:
+        insert(transaction, record)
+    assert main("ledger", "verify", ledger)[0] == 0
+    shown = main("ledger", "show", ledger)[1]
+    assert "grant 2 affords nothing: the deltas of the grants up to it add up to 0.9" in shown
+    afford = main("ledger", "afford", ledger, "--sample-rate", "0.25")[1]
+    assert "it affords nothing: the deltas" in afford
+    assert "at delta 1e-05" in afford
+
+
+def test_an_old_ledger_says_that_no_size_was_declared(main, tmp_path: Path) -> None:
+    identity = Identity.generate("site")
+    identity.save(tmp_path / "identity.pem")
+    place = tmp_path / "ledger.sqlite"
+    Ledger.create(
+        place, population="p", unit="record", signer=identity, public_key=identity.public.key
+    )
+    assert "population size not declared" in main("ledger", "show", place)[1]
+    grant = ("--epsilon", 1, "--delta", "1e-5", "--purpose", "x")
+    code, _, errors = main("ledger", "grant", place, *grant)
+    assert code == 1
+    assert "--population-size" in errors
+    assert main("ledger", "grant", place, *grant, "--population-size", 1000)[0] == 0
+    assert "1,000 units declared" in main("ledger", "show", place)[1]
+
+
+def test_init_declares_every_site_s_population_and_takes_a_reason(main, tmp_path: Path) -> None:
+    folder = tmp_path / "pilot"
+    assert main("init", folder, "--sites", 3, "--delta", 0.5)[0] == 1
+    assert not (folder / "sites").exists()
+    asked = ("--delta", 0.5, "--delta-reason", "made-up rows")
+    assert main("init", folder, "--sites", 3, *asked)[0] == 0
+    budget = Ledger(folder / "sites/site-2/ledger.sqlite").budget()
+    (granted,) = budget.grants
+    assert (granted.population_size, granted.delta_reason) == (500, "made-up rows")
+
+
+@pytest.mark.parametrize("delta", ["0.9", "0", "1", "nan", "3e-3"])
+def test_what_can_be_afforded_is_asked_at_a_delta_of_use(main, ledger: Path, delta: str) -> None:
+    asked = ("--sample-rate", "0.25", "--delta", delta)
+    code, _, errors = main("ledger", "afford", ledger, *asked)
+    assert code == 1
+    assert "delta is" in errors
 
 
 def test_a_stranger_cannot_grant(main, ledger: Path) -> None:

@@ -69,7 +69,7 @@ def test_facts_are_those_of_the_report() -> None:
         plain(wording.spent(record)),
         plain(wording.left(record)),
         f"`{RUN}`",
-        "| clinic-a | 2,500 | private | patients of clinic-a | 6 of 6 | none |",
+        "| clinic-a | 2,500 | private | patients of clinic-a, population size not declared |",
         "Smallest number of sites whose sum may be opened: 3.",
         "clinic-b, this run: Baseline adapter",
         "| clinic-c | patients of clinic-c | 8 | 2.789 | 2.789 | 5.211 | yes |",

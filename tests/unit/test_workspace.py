@@ -154,7 +154,20 @@ def test_the_first_grant_is_the_settings_or_what_is_asked_for(folder: Path, tmp_
     assert (status.grant.epsilon, status.grant.delta) == (5.5, 1e-7)
 
 
-@pytest.mark.parametrize(("epsilon", "delta"), [(0.0, None), (-1.0, None), (None, 0.0), (8.0, 2.0)])
+def test_a_ledger_knows_its_site_s_declared_population(folder: Path) -> None:
+    path = folder / "federation.toml"
+    path.write_text(path.read_text().replace("population = 40", "population = 700", 1))
+    initialise(folder, epsilon=None, delta=None)
+    sizes = [
+        Ledger(folder / f"sites/site-{n}/ledger.sqlite").budget().population_size for n in (1, 2)
+    ]
+    assert sizes == [700, 40]
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "delta"),
+    [(0.0, None), (-1.0, None), (None, 0.0), (8.0, 2.0), (8.0, 0.9), (8.0, 3e-3), (1e308, None)],
+)
 def test_an_impossible_grant_is_refused_before_anything_is_made(
     folder: Path, epsilon: float | None, delta: float | None
 ) -> None:
