@@ -110,7 +110,9 @@ def test_deltas_of_one_or_more_are_no_guarantee_on_any_page() -> None:
     assert overview.insider_guarantee(changed) == math.inf
     record = with_statement(record, changed)
     for text in (render(record), render_dpia(record), model_card(record, merged=False, files=())):
-        assert "1.4" not in text
+        assert "delta 1.4" not in text
+        assert ">1.4<" not in text
+        assert "| 1.4 |" not in text
     assert "no bound" in render(record)
 
 
