@@ -25,7 +25,7 @@ from fmfl_secure.record import RunRecord
 from fmfl_secure.results import build_record
 from fmfl_secure.run_store import RunStore
 from fmfl_secure.site import Site
-from privacy import Budget, Ledger
+from privacy import Budget, Ledger, PoissonSampledGaussian
 
 
 @pytest.fixture(autouse=True)
@@ -189,6 +189,35 @@ def test_an_exhausted_budget_is_refused_before_any_data_are_read(
     assert not any(b.reservations for b in budgets(tmp_path).values())
     with pytest.raises(RunError, match="has ended"):
         run(tmp_path, resume=True)
+
+
+def test_a_run_of_more_people_than_the_grant_s_delta_allows_reads_no_data(federation) -> None:
+    """The federation's settings grow after site-2's custodian granted for fewer."""
+    folder = federation(4)
+    granted = Ledger(
+        folder / "sites/site-2/ledger.sqlite",
+        signer=Identity.load(folder / "sites/site-2/identity.pem", "site-2"),
+    )
+    granted.grant(epsilon=8.0, delta=1e-3, population_size=40, purpose="for forty")
+    granted.reserve(
+        run="an earlier one",
+        event=PoissonSampledGaussian(0.25, 1.0, 1),
+        rounds=1,
+        plan="p",
+        population_size=40,
+    )
+    entry = 'name = "site-2"\npopulation = '
+    edit(folder / "federation.toml", **{f"{entry}40": f"{entry}1500"})
+    (folder / "data/site-2.csv").unlink()
+    record, observer = run(folder)
+    code, told = observer.refused["site-2"]
+    assert code == "budget"
+    assert "1,500 declared units" in told
+    assert record.rounds[0].cohort == ("site-1", "site-3", "site-4")
+    assert record.status == "finished"
+    sizes = {name: budget.population_size for name, budget in budgets(folder).items()}
+    assert sizes == {"site-1": 40, "site-2": 40, "site-3": 40, "site-4": 40}
+    assert budgets(folder)["site-1"].reservations[record.run].population_size == 40
 
 
 def damage_ledger(folder: Path, site: str, sequence: int) -> None:
