@@ -24,6 +24,7 @@ from fmfl_secure.audit_record import AuditRecord
 from fmfl_secure.comparison import Comparison
 from fmfl_secure.comparison import compare as compare_arms
 from fmfl_secure.config import FederationConfig, load_federation, load_site
+from fmfl_secure.data import UnitCheck, check_units
 from fmfl_secure.engines.base import Observer, Silent
 from fmfl_secure.engines.local import LocalEngine
 from fmfl_secure.errors import ConfigError
@@ -131,9 +132,7 @@ class Federation:
             PolicyRefusal: Its policy rules the run out.
             DataError: Its file or a row of it is unusable.
         """
-        if site not in {entry.name for entry in self.config.sites}:
-            raise ConfigError(f"{site} is not among the sites of {self._file}")
-        folder = Workspace(self.folder).site(site)
+        folder = self._site(site)
         settings = load_site(folder / "site.toml")
         task = build_task(self.config, relative_to=self.folder)
         size = largest_layout(task, task.build_model(seed=self.config.federation.seed)).size
@@ -142,6 +141,20 @@ class Federation:
         data = folder / settings.data.path
         task.load(data, unit=self.config.task.unit, on_bad_row="error")
         return data
+
+    def check_units(self, site: str) -> UnitCheck:
+        """Look for people under several ids in a site's data, locally; nothing is charged.
+
+        Returns:
+            Counts and examples, which must stay at the site.
+
+        Raises:
+            ConfigError: There is no such site.
+            DataError: Its file is unusable.
+        """
+        folder = self._site(site)
+        data = folder / load_site(folder / "site.toml").data.path
+        return check_units(data, self.config.task.unit, self.config.task.unit_normalisation)
 
     def run(
         self, output: Path | str, *, resume: bool = False, observer: Observer | None = None
@@ -180,6 +193,11 @@ class Federation:
     def audit(self, *, confidence: float = 0.95) -> AuditRecord:
         """Bound epsilon from below by canaries through the training that the settings describe."""
         return audit_settings(self._file, confidence=confidence)
+
+    def _site(self, name: str) -> Path:
+        if name not in {entry.name for entry in self.config.sites}:
+            raise ConfigError(f"{name} is not among the sites of {self._file}")
+        return Workspace(self.folder).site(name)
 
     def ledger(self, site: str) -> Ledger:
         """A site's privacy-budget ledger."""

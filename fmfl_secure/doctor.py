@@ -39,13 +39,14 @@ class Finding:
 
     Attributes:
         what: What was looked at.
-        state: `ok`, `missing` for what only some uses need, or `fault`.
+        state: `ok`, `missing` for what only some uses need, `question` for what people have to
+            answer, or `fault`.
         found: What is there.
         advice: What to do; empty where all is well.
     """
 
     what: str
-    state: Literal["ok", "missing", "fault"]
+    state: Literal["ok", "missing", "question", "fault"]
     found: str
     advice: str = ""
 

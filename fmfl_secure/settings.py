@@ -9,6 +9,8 @@ import msgspec
 AdapterKind = Literal[
     "ffa-lora", "lora", "rolora", "ia3", "prompt", "prefix", "bitfit", "norms", "head", "full"
 ]
+# What of a unit's id may be of no account (`fmfl_secure.data.unit_ids`).
+UnitRule = Literal["case", "punctuation", "zeros", "compatibility", "exact"]
 # What frozen weights of the base model are kept in.
 WeightType = Literal["float32", "bfloat16"]
 # Where models are computed.

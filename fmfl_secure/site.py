@@ -44,6 +44,7 @@ from fmfl_secure.tasks import Task, TaskData
 from fmfl_secure.updates import UpdateStore
 from privacy import Anchor, Ledger, LedgerLocked, check_policy, read_anchors
 from privacy.distributed import DistributedPlan
+from privacy.names import plain
 
 LOST_HEADS = "lost-heads.jsonl"  # of the ledger
 HEADS = "heads"  # of the model, where a site keeps its own
@@ -144,7 +145,7 @@ class Site:
                 f"{self.name}: the ledger was opened by another identity than this site's",
                 hint="Restore the site's own; one that was made anew has forgotten what was spent.",
             )
-        if budget.population != self._settings.budget.population:
+        if plain(budget.population) != plain(self._settings.budget.population):
             raise ConfigError(
                 f"{self.name}: the ledger is of population {budget.population!r}, site.toml says "
                 f"{self._settings.budget.population!r}"

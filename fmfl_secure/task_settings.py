@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
-from fmfl_secure.settings import Finite, NonEmpty, Positive, Section
+from fmfl_secure.settings import Finite, NonEmpty, Positive, Section, UnitRule
 
 Labels = Annotated[tuple[NonEmpty, ...], msgspec.Meta(min_length=2, max_length=10_000)]
 
@@ -20,12 +20,26 @@ class _Task(Section, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_
 
     Attributes:
         unit: `record`, or a column that identifies the person a row belongs to.
+        unit_normalisation: Which differences between ids of `unit` are of no account besides white
+            space, what cannot be seen and how a number is stored (`fmfl_secure.data.unit_ids`):
+            `case`; `punctuation`: letters and digits alone count; `zeros` that begin a number;
+            `compatibility`: full width, ligatures and the like (NFKC).
+            `exact` states that ids which differ otherwise are different people. Until it does,
+            `fmfl-secure check` asks about those that are alike.
         on_bad_row: Skip an unusable row, or have the site drop out, which tells the others that its
             data hold one. `fmfl-secure check` names the first either way.
     """
 
     unit: NonEmpty = "record"
+    unit_normalisation: tuple[UnitRule, ...] = ()
     on_bad_row: Literal["error", "skip"] = "skip"
+
+    def __post_init__(self) -> None:
+        require_distinct("task.unit_normalisation", self.unit_normalisation)
+        if self.unit_normalisation and self.unit == "record":
+            raise ValueError(
+                "task.unit_normalisation is of a column's ids, and task.unit is 'record'"
+            )
 
     @property
     def kind(self) -> str:
@@ -49,6 +63,7 @@ class TextClassificationSection(
     labels: Labels
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_distinct("task.labels", self.labels)
 
 
@@ -69,6 +84,7 @@ class TokenClassificationSection(
     entities: Annotated[tuple[NonEmpty, ...], msgspec.Meta(min_length=1, max_length=1000)]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_distinct("task.entities", self.entities)
 
     @property
@@ -95,6 +111,7 @@ class CausalLMSection(
     max_new_tokens: Annotated[int, msgspec.Meta(ge=1, le=8192)] = 64
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.template.count("{prompt}") != 1:
             raise ValueError("task.template does not hold {prompt} once")
 
@@ -115,6 +132,7 @@ class ImageClassificationSection(
     labels: Labels
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_distinct("task.labels", self.labels)
 
 
@@ -142,6 +160,7 @@ class ImageTextSection(
     logit_bias: Finite = -10.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_distinct("task.anchors", self.anchors)
         if (self.loss == "sigmoid") != bool(self.anchors):
             raise ValueError(
@@ -167,6 +186,7 @@ class ImageTextClassificationSection(
     labels: Labels
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_distinct("task.labels", self.labels)
 
 

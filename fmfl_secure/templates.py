@@ -93,6 +93,8 @@ text_columns = ["text"]  # the first one that a file has
 label_column = "label"
 labels = ["negative", "positive"]  # all of them, in order; never read off private data
 unit = "record"          # or the column that identifies a person, such as "patient_id"
+unit_normalisation = []  # what makes no other person of an id in such a column: "case",
+                         # "punctuation", "zeros", "compatibility"; "exact": all else does
 on_bad_row = "skip"      # or "error": the site drops out, and others learn that a row was bad
 
 [adapter]

@@ -68,6 +68,7 @@ from privacy.errors import (
 from privacy.events import Event, NonPrivate, failure_of
 from privacy.heads import missing_heads, parse_head
 from privacy.limits import check_population_delta
+from privacy.names import plain
 from privacy.plan import RELATION
 from privacy.standing import objections
 from privacy.totals import Totals
@@ -273,8 +274,8 @@ class Budget(Totals):
 
     def own_heads(self, anchors: Iterable[Anchor]) -> list[str]:
         """Heads of the anchors that are of this population and signed by this site."""
-        mine = (self.population, self.public_key.hex())
-        return [a.head for a in anchors if (a.population, a.public_key) == mine]
+        mine = (plain(self.population), self.public_key.hex())
+        return [a.head for a in anchors if (plain(a.population), a.public_key) == mine]
 
     def require_anchors(self, anchors: Iterable[Anchor]) -> int:
         """Check that the ledger holds the heads of all anchors that are its own.

@@ -20,6 +20,7 @@ from typing import Any
 from privacy.accounting import filter_orders
 from privacy.errors import PlanError
 from privacy.limits import check_delta, check_epsilon
+from privacy.names import plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,10 @@ class Dataset:
     def __post_init__(self) -> None:
         if not 1 <= len(self.name) <= 200:
             raise PlanError("a data set's name is empty or longer than 200 characters")
+
+    def is_called(self, name: str) -> bool:
+        """Whether a name is this data set's: one that reads the same buys no further budget."""
+        return plain(name) == plain(self.name)
 
     def canonical(self) -> dict[str, Any]:
         """As JSON-ready data, floats exact."""

@@ -39,6 +39,7 @@ from privacy.errors import LedgerDamaged, LedgerError, PlanError
 from privacy.events import Event, NonPrivate
 from privacy.ledger_store import TABLES, insert, ledger_errors, open_ledger_store, read_lines
 from privacy.limits import check_epsilon, check_population_size
+from privacy.names import plain
 from privacy.plan import RELATION
 from privacy.storage import Transaction
 
@@ -106,9 +107,15 @@ class Ledger:
             public_key: Its 32-byte Ed25519 public key.
 
         Raises:
-            LedgerError: Something is there already.
+            LedgerError: Something is there already, or the name holds what cannot be seen.
             LedgerUnavailable: It cannot be written, or would not survive a crash.
         """
+        if population != plain(population) or not population:
+            raise LedgerError(
+                f"the population's name is {population!r}: empty, or with white space or other "
+                "characters that nobody sees",
+                hint="Two populations whose names look alike are two ledgers for the same people.",
+            )
         body = {
             "population": population,
             "unit": unit,
@@ -227,7 +234,7 @@ class Ledger:
             if held is not None:
                 if (held.event, held.rounds, held.plan) != (event, rounds, plan) or not held.open:
                     raise LedgerError(f"run {run} has reserved before, on other terms or is closed")
-                if held.dataset and held.dataset.name != (dataset and dataset.name):
+                if held.dataset and not held.dataset.is_called(dataset.name if dataset else ""):
                     raise LedgerError(f"run {run} has reserved before, for another data set")
                 budget.require_still_capped(held, dataset)
                 budget.require_standing(held, population_size)

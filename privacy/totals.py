@@ -109,7 +109,7 @@ class Totals:
             *(
                 (held.event, held.charged_rounds)
                 for held in self.reservations.values()
-                if held.dataset is None or held.dataset.name == name
+                if held.dataset is None or held.dataset.is_called(name)
             ),
             *((c.event, c.rounds) for each in self.recoveries for c in each.charges),
         ]:

@@ -1,7 +1,8 @@
-"""`fmfl-secure doctor`: is this machine ready?"""
+"""`fmfl-secure doctor`: is this machine ready, and is a federation's folder in order?"""
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -15,23 +16,28 @@ app = typer.Typer()
 _MARKS = {
     "ok": "[green]ok[/green]     ",
     "missing": "[yellow]missing[/yellow]",
+    "question": "[yellow]asks[/yellow]   ",
     "fault": "[red]fault[/red]  ",
 }
 
 
 @app.command()
 def doctor(
-    folder: Annotated[Path, typer.Argument(help="Where federations will be.")] = Path(),
+    folder: Annotated[Path, typer.Argument(help="Where federations are, or will be.")] = Path(),
 ) -> None:
     """Check that this machine can take part: libraries, room, encryption, private training.
 
+    In a federation's folder or a site's kit it checks what an earlier version let pass, too: people
+    under several ids, cohorts smaller than noise in shares is made for, grants whose delta is too
+    large. Quotes a few ids: what it prints stays at the site.
     Changes nothing and asks nothing of the network. Exit code 1 if anything is at fault.
     Example: fmfl-secure doctor pilot
     """
     from fmfl_secure.doctor import examine
+    from fmfl_secure.doctor_federation import examine_federation
 
     faults = 0
-    for finding in examine(folder):
+    for finding in chain(examine(folder), examine_federation(folder)):
         faults += finding.state == "fault"
         line = f"{_MARKS[finding.state]} {escape(finding.what)}: {escape(finding.found)}"
         console.print(line, highlight=False, soft_wrap=True)

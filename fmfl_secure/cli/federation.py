@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 from rich.table import Table
@@ -14,6 +14,7 @@ from fmfl_secure.cli._console import console, facts, say
 if TYPE_CHECKING:
     from fmfl_secure.config import FederationConfig
     from fmfl_secure.planning import Prediction
+    from fmfl_secure.settings import UnitRule
 
 app = typer.Typer()
 
@@ -78,6 +79,9 @@ def partition(
     unit_column: Annotated[
         str | None, typer.Option(help="Keep rows of the same unit in one part.")
     ] = None,
+    unit_normalisation: Annotated[
+        list[str] | None, typer.Option(help="A rule of task.unit_normalisation; may be repeated.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier split.")] = False,
 ) -> None:
@@ -98,10 +102,25 @@ def partition(
         limit=limit,
         seed=seed,
         unit_column=unit_column,
+        unit_rules=_unit_rules(unit_normalisation or []),
         overwrite=overwrite,
     )
     for part in summary.files:
         say(f"{out / part.name}: {part.rows} rows")
+
+
+def _unit_rules(given: list[str]) -> list[UnitRule]:
+    import msgspec
+
+    from fmfl_secure.errors import ConfigError
+    from fmfl_secure.settings import UnitRule
+
+    try:
+        return msgspec.convert(given, list[UnitRule])
+    except msgspec.ValidationError as error:
+        raise ConfigError(
+            f"--unit-normalisation: {error}", hint=f"It is one of {', '.join(get_args(UnitRule))}."
+        ) from error
 
 
 @app.command()
@@ -190,14 +209,20 @@ def check(
     """Check a site's policy and its own data file, locally; nothing is sent, nothing is charged.
 
     Says which rule of the policy would refuse a run, if one would. Names the first unusable row,
-    which a run would skip or, with on_bad_row = "error", pay for.
+    which a run would skip or, with on_bad_row = "error", pay for. Asks about people who may be in
+    it under several ids, such as P7 and p7, with examples: what it prints stays at the site.
     Example: fmfl-secure check pilot/federation.toml site-1
     """
     from fmfl_secure.api import Federation
+    from fmfl_secure.doctor_federation import questions
 
-    data = Federation(federation).check(site)
+    pilot = Federation(federation)
+    data = pilot.check(site)
     say("the site's policy allows the run")
     say(f"{data} is usable")
+    for question in questions(site, pilot.check_units(site)):
+        say(f"question: {question.found}")
+        say(f"          {question.advice}")
 
 
 @app.command()

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from fmfl_secure.data._source import Row, not_utf8, require_distinct
 from fmfl_secure.data.errors import DataEncodingError, EmptyFileError, MalformedRowError
+from fmfl_secure.data.unit_ids import StoredText
 
 _BOM = b"\xef\xbb\xbf"
 _QUOTING_HINT = (
@@ -224,7 +225,14 @@ def _json_row(
 def _json_value(raw: bytes) -> str | None:
     if raw.startswith(b'"'):
         return _STRING.decode(raw)
-    return None if raw == b"null" else raw.decode()
+    if raw == b"null":
+        return None
+    text = raw.decode()
+    if raw in {b"true", b"false"}:
+        return text
+    if raw.startswith((b"{", b"[")):
+        return StoredText.of(text, "structure")
+    return StoredText.of(text, "float" if set(raw) & set(b".eE") else "number")
 
 
 def _decode_all(lines: Iterable[bytes], not_text: set[int]) -> Iterator[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,6 +12,10 @@ import pyarrow.parquet as pq
 
 from fmfl_secure.data._source import Row, not_utf8, require_distinct
 from fmfl_secure.data.errors import MalformedRowError, UnreadableFileError
+from fmfl_secure.data.unit_ids import StoredText
+
+# Bits of a float's significand, by its width.
+_SIGNIFICANDS: Mapping[int, int] = MappingProxyType({16: 11, 32: 24, 64: 53})
 
 
 class ParquetSource:
@@ -36,10 +41,14 @@ class ParquetSource:
         Numbers, booleans and dates become their usual text: 1 is "1", and so is 1.0.
         """
         cells = [self._bytes_of(name) for name in names]
+        texts = [self._text_of(name) for name in names]
         for number in range(1, len(self) + 1):
             raw = [column[number - 1] for column in cells]
             try:
-                values = tuple(None if cell is None else cell.decode() for cell in raw)
+                values = tuple(
+                    None if cell is None else text(cell.decode())
+                    for cell, text in zip(raw, texts, strict=True)
+                )
             except UnicodeDecodeError:
                 yield Row(number, None, (), not_utf8(self._path, row=number))
             else:
@@ -54,6 +63,18 @@ class ParquetSource:
         sink = pa.BufferOutputStream()
         pq.write_table(self._table.take(pa.array(indices, pa.int64())), sink)
         return bytes(sink.getvalue().to_pybytes())
+
+    def _text_of(self, name: str) -> Callable[[str], str]:
+        """What a cell's text becomes: itself, or the text of a number."""
+        kind = self._table.column(name).type
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        if pa.types.is_integer(kind) or pa.types.is_decimal(kind):
+            return lambda text: StoredText.of(text, "number")
+        if pa.types.is_floating(kind):
+            bits = _SIGNIFICANDS[kind.bit_width]
+            return lambda text: StoredText.of(text, "float", bits)
+        return str
 
     def _bytes_of(self, name: str) -> list[bytes | None]:
         """The column as UTF-8 bytes: strings in Parquet are not checked when they are read."""

@@ -40,6 +40,22 @@ class Row:
     fault: DataError | None = None
 
 
+class UnusableValue(Exception):
+    """What is wrong with a value, before anyone knows where it stands. Never quotes the value.
+
+    Args:
+        kind: What to raise of it.
+        problem: What is wrong.
+        hint: What to do.
+    """
+
+    def __init__(self, kind: type[DataError], problem: str, hint: str) -> None:
+        super().__init__(problem)
+        self.kind = kind
+        self.problem = problem
+        self.hint = hint
+
+
 class Source(Protocol):
     """A parsed file.
 

@@ -6,7 +6,8 @@ happens with a bad row, is the same for every kind of data.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -14,18 +15,19 @@ from typing import Any, Literal
 
 from fmfl_secure.data._lines import read_csv, read_jsonl, read_tsv
 from fmfl_secure.data._parquet import read_parquet
-from fmfl_secure.data._source import Row, Source, read_bytes
+from fmfl_secure.data._source import Row, Source, UnusableValue, read_bytes
 from fmfl_secure.data.errors import (
     DataArgumentError,
     DataError,
     EmptyFileError,
     EmptyTextError,
     MissingColumnError,
-    NullUnitError,
     UnknownLabelError,
     UnsupportedFormatError,
 )
 from fmfl_secure.data.records import IndexArray, grouped_units, record_units
+from fmfl_secure.data.unit_ids import NearDuplicates, near_duplicates, unit_id
+from fmfl_secure.settings import UnitRule
 
 RECORD_UNIT = "record"
 OnBadRow = Literal["error", "skip"]
@@ -34,22 +36,6 @@ _PARSERS: Mapping[str, Callable[[Path, bytes], Source]] = MappingProxyType(
     {".csv": read_csv, ".tsv": read_tsv, ".jsonl": read_jsonl, ".parquet": read_parquet}
 )
 SUFFIXES = tuple(_PARSERS)
-
-
-class UnusableValue(Exception):
-    """What is wrong with a value, before anyone knows where it stands. Never quotes the value.
-
-    Args:
-        kind: What to raise of it.
-        problem: What is wrong.
-        hint: What to do.
-    """
-
-    def __init__(self, kind: type[DataError], problem: str, hint: str) -> None:
-        super().__init__(problem)
-        self.kind = kind
-        self.problem = problem
-        self.hint = hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,21 +80,23 @@ def read_records(
     fields: Sequence[Field],
     *,
     unit: str = RECORD_UNIT,
+    unit_rules: Collection[UnitRule] = (),
     on_bad_row: OnBadRow = "error",
     check: Callable[[Sequence[Any]], None] | None = None,
 ) -> Records:
     """Reads fields of every row of a table and groups the rows into privacy units.
 
-    A bad row has a value that its field refuses, a null or empty unit, bytes that are not UTF-8,
-    or not the header's columns. With `on_bad_row="error"` the first one is refused, which makes
-    failing depend on a unit; private training takes "skip", where a bad row costs itself and
-    nothing else. Broken quoting in a CSV file is an error either way, as the rows after it cannot
-    be trusted.
+    A bad row has a value that its field refuses, a unit that names nobody (`unit_ids`), bytes that
+    are not UTF-8, or not the header's columns. With `on_bad_row="error"` the first one is refused,
+    which makes failing depend on a unit; private training takes "skip", where a bad row costs
+    itself and nothing else. Broken quoting in a CSV file is an error either way, as the rows after
+    it cannot be trusted.
 
     Args:
         path: A .csv, .tsv, .jsonl or .parquet file.
         fields: What to read.
         unit: "record" for each row its own unit, or the column whose value names the unit.
+        unit_rules: Which differences between units' ids are of no account besides.
         on_bad_row: Refuse the file, or leave the row out and count it.
         check: Whether a row's parsed values go together; raises `UnusableValue`.
 
@@ -125,7 +113,7 @@ def read_records(
     parsers = [field.parse for field in fields]
     if unit != RECORD_UNIT:
         names.append(choose_column(source, path, "unit", (unit,)))
-        parsers.append(_parse_unit)
+        parsers.append(lambda value, column: unit_id(value, unit_rules, column=column))
     columns: tuple[list[Any], ...] = tuple([] for _ in names)
     skipped = 0
     for row in source.rows(names):
@@ -146,6 +134,47 @@ def read_records(
         units=record_units(count) if unit == RECORD_UNIT else grouped_units(columns[-1]),
         skipped=skipped,
     )
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class UnitCheck:
+    """How a table names its units. Private: has no useful repr.
+
+    Attributes:
+        spellings: Distinct values of the unit column that name somebody.
+        ids: Distinct ids among them: what is taken for one person each.
+        near_duplicates: Which of those might be one person all the same.
+    """
+
+    spellings: int = 0
+    ids: int = 0
+    near_duplicates: tuple[NearDuplicates, ...] = ()
+
+    def __repr__(self) -> str:
+        return "UnitCheck(<private>)"
+
+
+def check_units(path: Path, unit: str, unit_rules: Collection[UnitRule] = ()) -> UnitCheck:
+    """Looks for people under several ids. For the site alone.
+
+    Args:
+        path: A table, or a folder, whose records are units of their own.
+        unit: "record", of which nothing can be asked, or the column that names the unit.
+        unit_rules: What the settings say of ids. Bad rows are passed over.
+
+    Raises:
+        DataError: The file cannot be read or lacks the column.
+    """
+    if unit == RECORD_UNIT or path.is_dir():
+        return UnitCheck()
+    source = open_source(path)
+    spellings: dict[str, str] = {}
+    for row in source.rows([choose_column(source, path, "unit", (unit,))]):
+        if row.fault is None and row.values[0] is not None:
+            with contextlib.suppress(UnusableValue):
+                spellings[row.values[0]] = unit_id(row.values[0], unit_rules)
+    ids = set(spellings.values())
+    return UnitCheck(len(spellings), len(ids), near_duplicates(ids, unit_rules))
 
 
 def pool_records(parts: Sequence[Records]) -> Records:
@@ -265,14 +294,3 @@ def _read_row(
         return values
     # Raised out here: what went before would be told along with it.
     raise fault.kind(fault.problem, hint=fault.hint, path=path, row=row.number, line=row.line)
-
-
-def _parse_unit(value: str | None, column: str) -> str:
-    if not value:
-        raise UnusableValue(
-            NullUnitError,
-            f"the privacy unit in column {column!r} is missing",
-            "every row must say whose it is, or the budget cannot protect that person; "
-            'complete the column, or set on_bad_row = "skip"',
-        )
-    return value

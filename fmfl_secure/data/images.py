@@ -15,6 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from fmfl_secure.data._source import UnusableValue
 from fmfl_secure.data.errors import (
     DataArgumentError,
     DataError,
@@ -27,7 +28,6 @@ from fmfl_secure.data.fields import (
     Field,
     OnBadRow,
     Records,
-    UnusableValue,
     no_rows,
 )
 from fmfl_secure.data.records import record_units

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -29,7 +29,7 @@ from fmfl_secure.data._shares import (
     share_evenly,
     take_at_most,
 )
-from fmfl_secure.data._source import Source, read_bytes
+from fmfl_secure.data._source import Row, Source, UnusableValue, read_bytes
 from fmfl_secure.data.errors import (
     DataArgumentError,
     EmptyFileError,
@@ -40,6 +40,8 @@ from fmfl_secure.data.errors import (
 )
 from fmfl_secure.data.fields import choose_column, open_source
 from fmfl_secure.data.records import grouped_units, record_units
+from fmfl_secure.data.unit_ids import unit_id
+from fmfl_secure.settings import UnitRule
 
 MANIFEST = "partition.json"
 
@@ -103,6 +105,7 @@ def partition_file(
     limit: int | None = None,
     seed: int = 0,
     unit_column: str | None = None,
+    unit_rules: Collection[UnitRule] = (),
     overwrite: bool = False,
 ) -> PartitionSummary:
     """Splits a file into `site-1.EXT`, `site-2.EXT`, ... and, where asked, holdout and tune files.
@@ -125,7 +128,8 @@ def partition_file(
         tune: Fraction set aside for choosing hyperparameters, disjoint from holdout and sites.
         limit: First keep a random subset of at most this many rows.
         seed: Of the split; not negative.
-        unit_column: Rows with the same value of this column stay together in one part.
+        unit_column: Rows with the same id in this column stay together in one part.
+        unit_rules: Which differences between ids are of no account besides (`unit_ids`).
         overwrite: Replace a partition that is there, with all its parts.
 
     Returns:
@@ -150,6 +154,7 @@ def partition_file(
             "unit_column": unit_column,
             "by": scheme.column,
         },
+        unit_rules,
     )
     if not len(source):
         raise EmptyFileError("the file has no rows", hint="check its export", path=path)
@@ -202,6 +207,7 @@ def partition_file(
             "limit": limit,
             "seed": seed,
             "unit_column": unit_column,
+            "unit_normalisation": sorted(unit_rules),
         },
         "numpy": np.__version__,
         "files": summary.files,
@@ -305,7 +311,10 @@ def _remove(files: Sequence[Path]) -> None:
 
 
 def _read_columns(
-    path: Path, source: Source, arguments: Mapping[str, str | None]
+    path: Path,
+    source: Source,
+    arguments: Mapping[str, str | None],
+    unit_rules: Collection[UnitRule],
 ) -> dict[str, list[str]]:
     """Reads the columns the split needs, by argument; refuses any row that is faulty."""
     names = {
@@ -326,5 +335,18 @@ def _read_columns(
                     row=row.number,
                     line=row.line,
                 )
+            if argument == "unit_column":
+                value = _unit_of(value, unit_rules, name, path, row)  # noqa: PLW2901
             columns[argument].append(value)
     return columns
+
+
+def _unit_of(
+    value: str, unit_rules: Collection[UnitRule], column: str, path: Path, row: Row
+) -> str:
+    try:
+        return unit_id(value, unit_rules, column=column)
+    except UnusableValue as error:
+        fault = error
+    # Raised out here: what went before would be told along with it.
+    raise fault.kind(fault.problem, hint=fault.hint, path=path, row=row.number, line=row.line)

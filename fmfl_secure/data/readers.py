@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from fmfl_secure.data.fields import (
     text_field,
 )
 from fmfl_secure.data.records import TextDataset
+from fmfl_secure.settings import UnitRule
 
 
 def read_table(path: Path) -> pa.Table:
@@ -49,11 +50,12 @@ def read_text_dataset(
     label_column: str,
     labels: Sequence[str] | None,
     unit: str = RECORD_UNIT,
+    unit_rules: Collection[UnitRule] = (),
     on_bad_row: OnBadRow = "error",
 ) -> TextDataset:
     """Reads labelled texts and groups them into privacy units.
 
-    A bad row is one with an empty or null text, a null or unknown label, a null or empty unit,
+    A bad row is one with an empty or null text, a null or unknown label, a unit that names nobody,
     bytes that are not UTF-8, or not the header's columns. With `on_bad_row="error"` the first
     one is refused, which makes failing depend on a unit; private training takes "skip", where
     a bad row costs itself and nothing else. Broken quoting in a CSV file is an error either
@@ -69,6 +71,7 @@ def read_text_dataset(
             as strings, exactly. None takes the distinct values found, sorted: only for data
             declared public, since it reveals them.
         unit: "record" for each row its own unit, or the column whose value names the unit.
+        unit_rules: Which differences between units' ids are of no account besides.
         on_bad_row: Refuse the file, or leave the row out and count it in `dataset.skipped`.
 
     Returns:
@@ -83,7 +86,7 @@ def read_text_dataset(
         text_field("text_column", names),
         label_field("label_column", label_column, labels),
     )
-    records = read_records(path, fields, unit=unit, on_bad_row=on_bad_row)
+    records = read_records(path, fields, unit=unit, unit_rules=unit_rules, on_bad_row=on_bad_row)
     texts, label_values = records.columns
     label_names = tuple(sorted(set(label_values))) if labels is None else tuple(labels)
     index_of = {name: index for index, name in enumerate(label_names)}

@@ -7,8 +7,9 @@ from typing import Any
 
 import msgspec
 
+from fmfl_secure.data._source import UnusableValue
 from fmfl_secure.data.errors import UnknownLabelError, UnusableTagsError
-from fmfl_secure.data.fields import Field, UnusableValue
+from fmfl_secure.data.fields import Field
 
 _LIST = msgspec.json.Decoder(list[str])
 _HINT = 'write lists of strings, such as {"tokens": ["Anna", "fell"], "tags": ["B-NAME", "O"]}'
@@ -56,7 +57,7 @@ def check_equally_many(values: Sequence[Any]) -> None:
 def _strings(value: str | None, column: str) -> list[str]:
     found: list[str] | None = None
     try:
-        found = _LIST.decode(value or "")
+        found = _LIST.decode(str(value or ""))
     except (msgspec.DecodeError, RecursionError):
         found = None
     if found is None:

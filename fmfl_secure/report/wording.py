@@ -7,7 +7,8 @@ like 'safe' or 'anonymous' do not occur, and a bound that bounds nothing is call
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from fmfl_secure.record import RunRecord, SiteStatement
@@ -30,6 +31,16 @@ if TYPE_CHECKING:
     from fmfl_secure.report.overview import Account, Promise
 
 
+_UNIT_RULES: Mapping[str, str] = MappingProxyType(
+    {
+        "case": "upper and lower case",
+        "punctuation": "punctuation and spaces",
+        "zeros": "leading zeros",
+        "compatibility": "full width and ligatures",
+    }
+)
+
+
 def cohort(record: RunRecord, names: Sequence[str]) -> str:
     """Who is in a round's sum; where it is shorter, who is not."""
     missing = [site.name for site in record.sites if site.name not in names]
@@ -44,7 +55,14 @@ def unit(record: RunRecord) -> str:
     """What one protected unit is."""
     if record.mechanism.unit == "record":
         return "one record"
-    return f"one person (all records with one value of “{record.mechanism.unit}”)"
+    column = f"one person (all records with one value of “{record.mechanism.unit}”"
+    rules = record.settings.get("task", {}).get("unit_normalisation", ())
+    merged = [_UNIT_RULES[rule] for rule in rules if rule in _UNIT_RULES]
+    if merged:
+        column += f", whatever their {listing(merged)}"
+    if "exact" in rules:
+        column += "; values that differ otherwise were declared to be different people"
+    return f"{column})"
 
 
 def refusals(record: RunRecord) -> list[tuple[str, str]]:

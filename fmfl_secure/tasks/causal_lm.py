@@ -47,7 +47,13 @@ class CausalLM(AdapterTask[CausalLMSection]):
             text_field("prompt_column", (settings.prompt_column,)),
             text_field("response_column", (settings.response_column,)),
         ]
-        return read_records(path, fields, unit=unit, on_bad_row=on_bad_row)
+        return read_records(
+            path,
+            fields,
+            unit=unit,
+            unit_rules=self.settings.unit_normalisation,
+            on_bad_row=on_bad_row,
+        )
 
     def _from_records(self, records: Records) -> TaskData:
         prompts, responses = records.columns

@@ -42,7 +42,13 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
             self._image_field(path),
             label_field("label_column", self.settings.label_column, self.labels),
         ]
-        return read_records(path, fields, unit=unit, on_bad_row=on_bad_row)
+        return read_records(
+            path,
+            fields,
+            unit=unit,
+            unit_rules=self.settings.unit_normalisation,
+            on_bad_row=on_bad_row,
+        )
 
     def _from_records(self, records: Records) -> TaskData:
         images, labels = records.columns

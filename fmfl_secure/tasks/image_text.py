@@ -34,7 +34,13 @@ class ImageText(PairTask[ImageTextSection]):
             image_field("image_column", self.settings.image_column, path.parent),
             text_field("text_column", (self.settings.text_column,)),
         ]
-        return read_records(path, fields, unit=unit, on_bad_row=on_bad_row)
+        return read_records(
+            path,
+            fields,
+            unit=unit,
+            unit_rules=self.settings.unit_normalisation,
+            on_bad_row=on_bad_row,
+        )
 
     def _from_records(self, records: Records) -> TaskData:
         images, texts = records.columns

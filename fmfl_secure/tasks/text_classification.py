@@ -38,7 +38,13 @@ class TextClassification(ClassificationTask[TextClassificationSection]):
             text_field("text_columns", self.settings.text_columns),
             label_field("label_column", self.settings.label_column, self.labels),
         ]
-        return read_records(path, fields, unit=unit, on_bad_row=on_bad_row)
+        return read_records(
+            path,
+            fields,
+            unit=unit,
+            unit_rules=self.settings.unit_normalisation,
+            on_bad_row=on_bad_row,
+        )
 
     def _from_records(self, records: Records) -> TaskData:
         texts, labels = records.columns

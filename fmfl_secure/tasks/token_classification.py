@@ -51,6 +51,7 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
             path,
             [self._words_field, tags_field("tags_column", self.settings.tags_column, self._tags)],
             unit=unit,
+            unit_rules=self.settings.unit_normalisation,
             on_bad_row=on_bad_row,
             check=check_equally_many,
         )

@@ -45,6 +45,7 @@ FEDERATION: dict[str, Any] = {
         "label_column": "category",
         "labels": ["no", "yes"],
         "unit": "patient",
+        "unit_normalisation": ["case"],
         "on_bad_row": "error",
     },
     "adapter": {
@@ -104,7 +105,8 @@ OTHERS: dict[str, Any] = {
     "task.text_columns": ["text", "note"],
     "task.label_column": "label",
     "task.labels": ["yes", "no"],
-    "task.unit": "record",
+    "task.unit": "person",
+    "task.unit_normalisation": ["exact", "case"],
     "task.on_bad_row": "skip",
     "adapter.kind": "ffa-lora",
     "adapter.rank": 5,
@@ -222,6 +224,8 @@ def test_a_setting_of_another_type_is_refused_with_its_place(key: str) -> None:
         ("task.labels", ["one"]),
         ("task.labels", [0, 1]),
         ("task.unit", ""),
+        ("task.unit_normalisation", ["letters"]),
+        ("task.unit_normalisation", "case"),
         ("task.on_bad_row", "ignore"),
         ("adapter.kind", "lokr"),
         ("adapter.rank", 0),
@@ -353,6 +357,15 @@ def test_delta_is_bounded_by_the_largest_population() -> None:
 def test_a_label_listed_twice_is_refused() -> None:
     with pytest.raises(ConfigError, match="a label twice"):
         federation(changed(FEDERATION, "task.labels", ["yes", "no", "yes"]))
+
+
+def test_records_have_no_ids_to_normalise() -> None:
+    records = changed(FEDERATION, "task.unit", "record")
+    with pytest.raises(ConfigError, match=r"task\.unit is 'record'"):
+        federation(records)
+    assert federation(changed(records, "task.unit_normalisation", [])).task.unit == "record"
+    with pytest.raises(ConfigError, match="a value twice"):
+        federation(changed(FEDERATION, "task.unit_normalisation", ["case", "case"]))
 
 
 def test_figures_are_not_published_on_data_not_declared_public() -> None:

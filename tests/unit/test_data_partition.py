@@ -93,6 +93,7 @@ def test_manifest_says_what_was_done(tmp_path):
         "limit": 50,
         "seed": 7,
         "unit_column": None,
+        "unit_normalisation": [],
     }
     files = {entry["name"]: entry for entry in manifest["files"]}
     assert set(files) == {"site-1.csv", "site-2.csv", "holdout.csv"}
