@@ -62,16 +62,6 @@ def examine_federation(folder: Path) -> Iterator[Finding]:
 
 def questions(site: str, found: UnitCheck) -> Iterator[Finding]:
     """What a site is asked about its unit ids, with a few of them: for the site's eyes alone."""
-    what = f"{site}: unit ids"
-    if found.ids < found.spellings:
-        yield Finding(
-            what,
-            "question",
-            f"{found.spellings} spellings are {found.ids} ids: 0.1.0 trained on each spelling as "
-            "one more person",
-            "Nothing for runs to come. What runs of 0.1.0 cost somebody with k spellings is up to "
-            "k times what the ledger says: tell the data-protection officer.",
-        )
     for near in found.near_duplicates:
         merges = {
             "case": "upper and lower case",
@@ -86,11 +76,11 @@ def questions(site: str, found: UnitCheck) -> Iterator[Finding]:
             if near.rule == "other"
             else f'If so, task.unit_normalisation = ["{near.rule}"] merges them'
         )
+        people = "one person" if near.people == 1 else f"{near.people} people"
         yield Finding(
-            what,
+            f"{site}: unit ids",
             "question",
-            f"are these {near.ids} ids {near.people} people? They differ in {merges} alone: "
-            f"{examples}",
+            f"are these {near.ids} ids {people}? They differ in {merges} alone: {examples}",
             f'{mend}; if they are different people, ["exact"] says so. Until then each id is '
             "trained on as one more person.",
         )
@@ -106,8 +96,20 @@ def _unit_ids(config: FederationConfig, site: _Site) -> Iterator[Finding]:
     except DataError as error:
         yield Finding(f"{site.name}: unit ids", "missing", str(error), error.hint)
         return
+    what = f"{site.name}: unit ids"
+    if found.ids < found.spellings:
+        yield Finding(
+            what,
+            "question",
+            f"{found.spellings} spellings, {found.ids} ids: 0.1.0 trained on each spelling as on one "
+            "more person",
+            "Nothing for runs to come. What runs of 0.1.0 cost somebody with k spellings is up to "
+            "k times what the ledger says: tell the data-protection officer.",
+        )
     asked = list(questions(site.name, found))
-    yield from asked or [Finding(f"{site.name}: unit ids", "ok", "each is one person's")]
+    yield from asked
+    if not asked and found.ids == found.spellings:
+        yield Finding(what, "ok", "every id is another person's")
 
 
 def _cohort(config: FederationConfig, site: _Site) -> Iterator[Finding]:

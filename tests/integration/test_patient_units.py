@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from dp_accounting.rdp import RdpAccountant
 from support import WORDS, Quiet, make_federation
 
 import privacy.noise
+import privacy.training
 from fmfl_secure.engines.local import LocalEngine
 from fmfl_secure.errors import RunError
 from fmfl_secure.record import RunRecord, decode_record
@@ -192,3 +194,61 @@ def test_a_ledger_of_records_is_not_charged_for_patients(tmp_path: Path, tiny_mo
     with pytest.raises(RunError, match="0 of 3 sites take part") as stop:
         run(path)
     assert stop.value.hint.count("configuration") == 3
+
+
+SPELLINGS = [
+    *("H7", "H7 ", " H7", "\N{NO-BREAK SPACE}H7", "H\u200b7", "\ufeffH7", "H7\t"),
+    *("h7", "H-7", "H007"),  # a person's spelling too, if the settings say so
+]
+
+
+def respell(path: Path) -> None:
+    """The site's side of it: the heavy patient's rows take turns at ten spellings of one id."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    heavy = (n for n, one in enumerate(rows) if one[2] == "heavy")
+    for turn, n in enumerate(heavy):
+        rows[n][2] = SPELLINGS[turn % len(SPELLINGS)]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows)
+
+
+@pytest.mark.parametrize(
+    ("rules", "people"), [('["case", "punctuation", "zeros"]', 1), ('["exact"]', 4)]
+)
+def test_a_patient_of_ten_spellings_is_one_unit_of_the_sampler(
+    tmp_path: Path, tiny_model: Path, without: np.ndarray, rules: str, people: int
+) -> None:
+    """The update moves by what one person may, C; of ids declared different, by what each may."""
+    path = prepare(tmp_path, tiny_model, heavy=50, privacy=f"max_grad_norm = {C}")
+    respell(tmp_path / "data/site-1.csv")
+    text = path.read_text().replace("sample_rate = 0.25", "sample_rate = 1.0")
+    text = text.replace("steps_per_round = 2", "steps_per_round = 1")
+    text = text.replace("[adapter]", f"unit_normalisation = {rules}\n[adapter]")
+    sgd = 'optimizer = "sgd"\nlearning_rate = 1.0\nhead_learning_rate = 1.0'
+    path.write_text(text.replace("[training]", f"[training]\n{sgd}"))
+    sampled: list[int] = []
+    draw = privacy.training.sampled_units
+
+    def sampling(units, rate, cost=None):
+        sampled.append(len(units))
+        return draw(units, rate, cost)
+
+    noise = np.random.default_rng(7).standard_normal(10_000)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(privacy.noise.GaussianSource, "normal", lambda _, n: noise[:n].copy())
+        patch.setattr(privacy.training, "sampled_units", sampling)
+        patch.setattr(GATE, lambda *_, **__: None)
+        watch = Watch(patch)
+        record = run(path)
+    assert sampled[0] == PATIENTS + people
+    one = C / PATIENTS  # over the declared population, at sample rate 1
+    change = float(np.linalg.norm(watch.moves[0] - without))
+    if people == 1:
+        assert 0.9 * one < change <= one * (1 + 1e-3)
+    else:  # the reject arm: had they been one person, the ledger would have counted too little
+        assert change > 1.5 * one
+    assert record.settings["task"]["unit_normalisation"] == ast.literal_eval(rules)
+    page = (tmp_path / "run/report.html").read_text(encoding="utf-8")
+    assert ("leading zeros" in page) == (people == 1)
+    assert ("declared to be different people" in page) == (people == 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import msgspec
 import pytest
 from support import make_federation
+from typer.testing import CliRunner
 
 from fmfl_secure import Federation, Run
+from fmfl_secure.cli import app
 from fmfl_secure.errors import ConfigError, RunError
 from privacy import PolicyRefusal
 
@@ -54,6 +57,27 @@ def test_a_site_checks_for_itself(pilot: Federation) -> None:
     with pytest.raises(PolicyRefusal):
         pilot.check("site-3")
     file.write_text(text)
+
+
+def test_check_asks_about_people_under_several_ids(pilot: Federation, tmp_path: Path) -> None:
+    """In the terminal of the site, with examples; and no more once the settings say what is what."""
+    folder = tmp_path / "pilot"
+    shutil.copytree(pilot.folder, folder)
+    file, data = folder / "federation.toml", folder / "data/site-1.csv"
+    lines = data.read_text().splitlines()
+    owners = ["patient", *("P7" if n % 2 else "p7" for n in range(1, len(lines)))]
+    data.write_text("".join(f"{a},{b}\n" for a, b in zip(lines, owners, strict=True)))
+    asked = {}
+    for rules in ("", 'unit_normalisation = ["case"]', 'unit_normalisation = ["exact"]'):
+        settings = (pilot.folder / "federation.toml").read_text()
+        file.write_text(settings.replace("[adapter]", f'unit = "patient"\n{rules}\n[adapter]'))
+        done = CliRunner().invoke(app, ["check", str(file), "site-1"])
+        assert done.exit_code == 0, done.output
+        asked[rules] = [line for line in done.output.splitlines() if "question:" in line]
+    assert [len(lines) for lines in asked.values()] == [1, 0, 0]
+    assert "are these 2 ids one person?" in asked[""][0]
+    assert "'P7' = 'p7'" in asked[""][0]
+    assert Federation(folder).check_units("site-1").ids == 2
 
 
 def test_a_new_federation(tmp_path: Path) -> None:

@@ -518,6 +518,20 @@ def test_check_refuses_a_site_that_is_not_listed(main, ledger: Path) -> None:
     assert "site-9 is not among the sites" in errors
 
 
+def test_partition_refuses_a_rule_that_is_none(main, tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text("text,who\n" + "".join(f"a,P{n}\nb,p{n}\n" for n in range(6)))
+    out = tmp_path / "out"
+    split = ("partition", file, "--sites", 2, "--out", out, "--unit-column", "who")
+    code, _, errors = main(*split, "--unit-normalisation", "letters")
+    assert code == 1
+    assert "case, punctuation, zeros, compatibility, exact" in errors
+    assert main(*split, "--unit-normalisation", "case")[0] == 0
+    parts = [(out / f"site-{n}.csv").read_text().lower().split("\n")[1:-1] for n in (1, 2)]
+    owners = [{row.partition(",")[2] for row in part} for part in parts]
+    assert not owners[0] & owners[1]
+
+
 def test_the_package_runs_as_a_module_and_tells_its_version() -> None:
     command = [sys.executable, "-m", "fmfl_secure", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

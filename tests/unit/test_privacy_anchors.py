@@ -341,3 +341,24 @@ def test_a_recovery_cannot_be_taken_back(places, place, rolled_back):
     with pytest.raises(LedgerLocked) as refusal:
         Ledger(place, signer=SIGNER).hold_to(anchors)
     assert len(refusal.value.heads) == 3
+
+
+# Names of populations that read the same.
+
+
+@pytest.mark.parametrize("name", ["", " ", "wards ", "wa\u200brds", "wards\N{NO-BREAK SPACE}a"])
+def test_no_ledger_is_made_for_a_name_with_what_nobody_sees(places, name):
+    with pytest.raises(LedgerError, match="name is"):
+        create(places.new(), population=name)
+
+
+def test_a_head_of_a_name_that_reads_the_same_is_kept_to(places, monkeypatch):
+    """Old ledgers may have such names: one opens, and is held to the anchors of the plain one."""
+    held = create(places.new(), population="wards")
+    train(held, "a", 2)
+    anchor = held.anchor()
+    monkeypatch.setattr("privacy.ledger.plain", lambda name: name)
+    again = create(places.new(), population="wards ")
+    assert again.budget().population == "wards "
+    with pytest.raises(LedgerLocked):
+        again.hold_to([anchor])

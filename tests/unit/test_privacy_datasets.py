@@ -220,3 +220,14 @@ def test_a_malformed_data_set_is_refused_though_signed(ledger, dataset):
 def test_a_cap_without_a_usable_order_is_refused():
     with pytest.raises(PlanError, match="no Renyi order"):
         DatasetCap.of(1e-3, 1e-9)
+
+
+@pytest.mark.parametrize(
+    "name", ["letters ", " letters", "let\u200bters", "letters\N{NO-BREAK SPACE}"]
+)
+def test_a_name_that_reads_the_same_buys_no_second_cap(ledger, name):
+    rounds = most(ledger, LETTERS)
+    reserve(ledger, "a", LETTERS, rounds)
+    with pytest.raises(PolicyRefusal, match="epsilon 3"):
+        reserve(ledger, "b", Dataset(name, CAP), 1)
+    assert reserve(ledger, "a", Dataset(name, CAP), rounds).dataset == LETTERS, "and is the same"
