@@ -101,8 +101,8 @@ def _unit_ids(config: FederationConfig, site: _Site) -> Iterator[Finding]:
         yield Finding(
             what,
             "question",
-            f"{found.spellings} spellings, {found.ids} ids: 0.1.0 trained on each spelling as on one "
-            "more person",
+            f"{found.spellings} spellings, {found.ids} ids: 0.1.0 trained on each "
+            "spelling as on one more person",
             "Nothing for runs to come. What runs of 0.1.0 cost somebody with k spellings is up to "
             "k times what the ledger says: tell the data-protection officer.",
         )

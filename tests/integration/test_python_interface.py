@@ -60,7 +60,7 @@ def test_a_site_checks_for_itself(pilot: Federation) -> None:
 
 
 def test_check_asks_about_people_under_several_ids(pilot: Federation, tmp_path: Path) -> None:
-    """In the terminal of the site, with examples; and no more once the settings say what is what."""
+    """In the terminal of the site, with examples; and none once the settings say what is what."""
     folder = tmp_path / "pilot"
     shutil.copytree(pilot.folder, folder)
     file, data = folder / "federation.toml", folder / "data/site-1.csv"

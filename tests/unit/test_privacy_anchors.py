@@ -358,7 +358,7 @@ def test_a_head_of_a_name_that_reads_the_same_is_kept_to(places, monkeypatch):
     train(held, "a", 2)
     anchor = held.anchor()
     monkeypatch.setattr("privacy.ledger.plain", lambda name: name)
-    again = create(places.new(), population="wards ")
+    again = create(places.new("again"), population="wards ")
     assert again.budget().population == "wards "
     with pytest.raises(LedgerLocked):
         again.hold_to([anchor])
