@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # libraries below would, on their own account, at loading and saving.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = ["Federation", "Run", "__version__"]
 

@@ -250,8 +250,23 @@ def convert_config(data: Any, kind: type[_Config], *, source: str) -> _Config:
 
 
 def encode_config(config: FederationConfig) -> bytes:
-    """Canonical JSON of the settings, every default written out."""
-    return msgspec.json.encode(config, order="sorted")
+    """Canonical JSON of the settings, defaults written out but for `Section.LATER`."""
+    return msgspec.json.encode(_written(config), order="sorted")
+
+
+def _written(value: object) -> object:
+    if isinstance(value, tuple):
+        return [_written(item) for item in value]
+    if not isinstance(value, Section):
+        return value
+    defaults = {field.name: field.default for field in msgspec.structs.fields(value)}
+    written: dict[str, object] = {
+        name: _written(held)
+        for name, held in msgspec.structs.asdict(value).items()
+        if name not in value.LATER or held != defaults[name]
+    }
+    struct = value.__struct_config__
+    return written if struct.tag is None else {str(struct.tag_field): struct.tag, **written}
 
 
 def decode_config(data: bytes) -> FederationConfig:

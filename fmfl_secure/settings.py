@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
@@ -27,4 +27,12 @@ Digest = Annotated[str, msgspec.Meta(pattern=r"^(sha256:[0-9a-f]{64})?\Z")]
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of all sections: immutable, no unknown keys."""
+    """Base of all sections: immutable, no unknown keys.
+
+    Attributes:
+        LATER: Settings that came after version 0.1.0. Where they stand at their defaults they are
+            left out of the digest of the settings, so that what was reserved, signed or begun under
+            an earlier version is still found under its name.
+    """
+
+    LATER: ClassVar[frozenset[str]] = frozenset()

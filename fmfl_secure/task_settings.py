@@ -6,7 +6,7 @@ entities) is given here instead: private data must not decide it.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 import msgspec
 
@@ -29,6 +29,8 @@ class _Task(Section, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_
         on_bad_row: Skip an unusable row, or have the site drop out, which tells the others that its
             data hold one. `fmfl-secure check` names the first either way.
     """
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"unit_normalisation"})
 
     unit: NonEmpty = "record"
     unit_normalisation: tuple[UnitRule, ...] = ()

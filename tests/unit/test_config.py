@@ -552,3 +552,17 @@ def test_what_needs_several_steps_of_a_site_is_refused_with_distributed_noise(ke
     data = changed(data, "privacy.steps_per_round", 1)
     with pytest.raises(ConfigError, match="is for local noise"):
         convert_config(data, FederationConfig, source="test")
+
+
+def test_a_setting_that_came_later_changes_the_digest_only_where_it_is_set() -> None:
+    """What was reserved and signed under 0.1.0 is found under the settings' name of then."""
+    config = convert_config(FEDERATION, FederationConfig, source="test")
+    written = json.loads(encode_config(config))
+    assert "unit_normalisation" not in written["task"]
+    assert written["task"]["on_bad_row"] == "skip", "what 0.1.0 knew is written out"
+    data = changed(FEDERATION, "task.unit", "patient_id")
+    set_ = changed(data, "task.unit_normalisation", ["case"])
+    plain, ruled = (convert_config(d, FederationConfig, source="test") for d in (data, set_))
+    assert ruled.digest != plain.digest
+    assert decode_config(encode_config(ruled)) == ruled
+    assert decode_config(encode_config(plain)) == plain
