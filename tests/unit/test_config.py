@@ -559,7 +559,7 @@ def test_a_setting_that_came_later_changes_the_digest_only_where_it_is_set() -> 
     config = convert_config(FEDERATION, FederationConfig, source="test")
     written = json.loads(encode_config(config))
     assert "unit_normalisation" not in written["task"]
-    assert written["task"]["on_bad_row"] == "skip", "what 0.1.0 knew is written out"
+    assert written["task"]["on_bad_row"] == config.task.on_bad_row, "what 0.1.0 knew is there"
     data = changed(FEDERATION, "task.unit", "patient_id")
     set_ = changed(data, "task.unit_normalisation", ["case"])
     plain, ruled = (convert_config(d, FederationConfig, source="test") for d in (data, set_))
