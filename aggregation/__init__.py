@@ -19,11 +19,10 @@ Each role is an object of its own with an identity of its own. Everything that c
 is verified, and refused with a subclass of `AggregationError`, whose `code` is all that may leave.
 """
 
-from .aggregator import Aggregator
-from .coordinator import Coordinator
-from .custodian import Custodian
-from .decryptor import Decryptor
-from .errors import (
+from aggregation.ckks.parameters import Encoding, ParameterSet, choose, parameter_set
+from aggregation.ckks.quantization import Quantization, Segment, dequantize, quantize
+from aggregation.crypto.identity import Identity, PublicIdentity
+from aggregation.errors import (
     AggregationError,
     BackendError,
     CohortError,
@@ -44,14 +43,15 @@ from .errors import (
     StateError,
     UploadError,
 )
-from .identity import Identity, PublicIdentity
-from .journal import Journal, MemoryJournal, SqliteJournal
-from .membership import MembershipList
-from .parameters import Encoding, ParameterSet, choose, parameter_set
-from .plan import Member, RoundPlan
-from .quantization import Quantization, Segment, dequantize, quantize
-from .site import SiteAttempt
-from .uploads import SumUpload, Upload
+from aggregation.protocol.journal import Journal, MemoryJournal, SqliteJournal
+from aggregation.protocol.membership import MembershipList
+from aggregation.protocol.plan import Member, RoundPlan
+from aggregation.protocol.uploads import SumUpload, Upload
+from aggregation.roles.aggregator import Aggregator
+from aggregation.roles.coordinator import Coordinator
+from aggregation.roles.custodian import Custodian
+from aggregation.roles.decryptor import Decryptor
+from aggregation.roles.site import SiteAttempt
 
 __all__ = [
     "AggregationError",

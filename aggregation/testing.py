@@ -12,16 +12,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from .aggregator import Aggregator
-from .coordinator import Coordinator
-from .custodian import Custodian
-from .decryptor import Decryptor
-from .identity import Identity, PublicIdentity
-from .journal import Journal, MemoryJournal
-from .parameters import choose
-from .plan import Member, RoundPlan
-from .quantization import Quantization, Segment
-from .site import SiteAttempt
+from aggregation.ckks.parameters import choose
+from aggregation.ckks.quantization import Quantization, Segment
+from aggregation.crypto.identity import Identity, PublicIdentity
+from aggregation.protocol.journal import Journal, MemoryJournal
+from aggregation.protocol.plan import Member, RoundPlan
+from aggregation.roles.aggregator import Aggregator
+from aggregation.roles.coordinator import Coordinator
+from aggregation.roles.custodian import Custodian
+from aggregation.roles.decryptor import Decryptor
+from aggregation.roles.site import SiteAttempt
 
 _DIGEST = "sha256:" + "0" * 64
 

@@ -14,18 +14,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from aggregation import Identity, benchmark, footprint
-from aggregation.collective import public_points
-from aggregation.graph import degree
-from aggregation.masking import Stream
-from aggregation.parameters import parameter_set
-from fmfl_secure.bench import machine
+from aggregation import Identity
+from aggregation.ckks.collective import public_points
+from aggregation.ckks.parameters import parameter_set
+from aggregation.crypto.graph import degree
+from aggregation.crypto.masking import Stream
+from fmfl_secure.bench import footprint, machine, secure_aggregation
 
 COMPARED = (
-    ("MiniLM r8", benchmark.expand(benchmark.MINILM_R8), 21),
-    ("GPT-2 r8", benchmark.expand(benchmark.GPT2_R8), 11),
-    ("1 M", benchmark.tensor_sizes(1_000_000), 5),
-    ("10 M", benchmark.tensor_sizes(10_000_000), 1),
+    ("MiniLM r8", secure_aggregation.expand(secure_aggregation.MINILM_R8), 21),
+    ("GPT-2 r8", secure_aggregation.expand(secure_aggregation.GPT2_R8), 11),
+    ("1 M", secure_aggregation.tensor_sizes(1_000_000), 5),
+    ("10 M", secure_aggregation.tensor_sizes(10_000_000), 1),
 )
 SITES = 8
 CHUNK_BYTES = 30_720
@@ -83,14 +83,16 @@ def main(path: Path, *, quick: bool) -> None:
     for name, sizes, repeats in COMPARED[: 3 if quick else 4]:
         for bits in (8, 16):
             load = os.getloadavg()[0]
-            found = benchmark.compare(sizes, SITES, bits, repeats=repeats, peak=False).as_dict()
+            found = secure_aggregation.compare(
+                sizes, SITES, bits, repeats=repeats, peak=False
+            ).as_dict()
             found.pop("samples")
             row = {"shape": name, "load_1min": round(load, 2), **found}
             compared.append({**row, "primitives_us": primitives()})
             results["compared"] = compared
             keep()
     # One value: what a round costs whatever the update.
-    results["fixed_ms"] = benchmark.compare([1], SITES, 16, repeats=21, peak=False).cost_ms
+    results["fixed_ms"] = secure_aggregation.compare([1], SITES, 16, repeats=21, peak=False).cost_ms
     keep()
 
 

@@ -20,22 +20,22 @@ from pathlib import Path
 from typing import Any
 
 from fmfl_secure.audit import audit_run, audit_settings
-from fmfl_secure.audit_record import AuditRecord
 from fmfl_secure.comparison import Comparison
 from fmfl_secure.comparison import compare as compare_arms
-from fmfl_secure.config import FederationConfig, load_federation, load_site
 from fmfl_secure.data import UnitCheck, check_units
-from fmfl_secure.engines.base import Observer, Silent
-from fmfl_secure.engines.local import LocalEngine
 from fmfl_secure.errors import ConfigError
-from fmfl_secure.evaluation import evaluate_run, predict_run
-from fmfl_secure.export import export_run
-from fmfl_secure.planning import Prediction, build_task, largest_layout, predict, run_proposal
-from fmfl_secure.record import RunRecord
-from fmfl_secure.results import build_record, write_results
-from fmfl_secure.run_store import RunStore
-from fmfl_secure.templates import federation_toml
-from fmfl_secure.workspace import DATA_PATTERN, Workspace, initialise
+from fmfl_secure.parties.workspace import DATA_PATTERN, Workspace, initialise
+from fmfl_secure.planning.plans import Prediction, build_task, largest_layout, predict, run_proposal
+from fmfl_secure.report.export import export_run
+from fmfl_secure.report.results import build_record, write_results
+from fmfl_secure.run.audit_record import AuditRecord
+from fmfl_secure.run.observer import Observer, Silent
+from fmfl_secure.run.record import RunRecord
+from fmfl_secure.settings.federation import FederationConfig, load_federation, load_site
+from fmfl_secure.settings.templates import federation_toml
+from fmfl_secure.storage.run_store import RunStore
+from fmfl_secure.training.finished_run import evaluate_run, predict_run
+from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import Ledger, check_policy
 
 

@@ -16,20 +16,20 @@ import torch
 from torch import nn
 
 from fmfl_secure import __version__
-from fmfl_secure.audit_claim import Against, claim_of
-from fmfl_secure.audit_record import FORMAT, AuditRecord, save_audit
-from fmfl_secure.config import FederationConfig, decode_config, load_federation
 from fmfl_secure.errors import RunError
-from fmfl_secure.evaluation import open_run
-from fmfl_secure.federation_settings import TrainingSection
-from fmfl_secure.planning import build_task, largest_layout
-from fmfl_secure.results import write_results
-from fmfl_secure.run_store import RunStore, run_facts
+from fmfl_secure.planning.audit_claim import Against, claim_of
+from fmfl_secure.planning.plans import build_task, largest_layout
+from fmfl_secure.report.results import write_results
+from fmfl_secure.run.audit_record import FORMAT, AuditRecord, save_audit
+from fmfl_secure.settings.federation import FederationConfig, decode_config, load_federation
+from fmfl_secure.settings.sections import TrainingSection
+from fmfl_secure.storage.run_store import RunStore, run_facts
 from fmfl_secure.tasks import Task
+from fmfl_secure.training.finished_run import open_run
 from privacy import AuditError
-from privacy.audit import DESIGN_FAULT, design_audit, evaluate, expected_bound
-from privacy.canaries import observe_canaries
-from privacy.canary_model import SyntheticRecords
+from privacy.auditing.canaries import observe_canaries
+from privacy.auditing.canary_model import SyntheticRecords
+from privacy.auditing.statistics import DESIGN_FAULT, design_audit, evaluate, expected_bound
 
 # Where a unit is a person, a canary has as many records as make the classical mistake, clipping
 # record by record, as gross as the noise that every audit is designed to catch.

@@ -2,9 +2,9 @@
 
 A `PrivacyPlan` couples what is trained with what is charged. `SitePolicy` says what a site allows
 of what others plan. `Ledger` holds a population's budget and refuses what it cannot afford;
-`privacy.training.PrivateTrainer` trains a model under the plan, after
-`privacy.admission.check_admission` has measured that model and loss have the sensitivity the plan
-promises; `privacy.canaries` and `privacy.audit` look for gross mistakes in both. Modules that
+`privacy.mechanism.training.PrivateTrainer` trains a model under the plan, after
+`privacy.mechanism.admission.check_admission` has measured that model and loss have the sensitivity the plan
+promises; `privacy.auditing.canaries` and `privacy.auditing.statistics` look for gross mistakes in both. Modules that
 import torch are imported by name; what is exported here does not, so that a ledger can be read on
 a machine without it.
 
@@ -19,19 +19,16 @@ share of the noise, and the guarantee is of the sum: a second figure says what t
 learn together. This package knows nothing of encryption or aggregation.
 """
 
-from privacy.accounting import epsilon_spent, rdp_cost
-from privacy.affordability import (
+from privacy.accounting.affordability import (
     AffordableRun,
     Headroom,
     Sampler,
     affordable_runs,
     least_noise_multiplier,
 )
-from privacy.anchors import Anchor, read_anchors
-from privacy.budget import Budget
-from privacy.chain import Record
-from privacy.datasets import Dataset, DatasetCap
-from privacy.entries import Charge, Grant, GrantStatus, Recovery, Reservation, Spend
+from privacy.accounting.events import Event, NonPrivate, PoissonSampledGaussian
+from privacy.accounting.pld import attack_success_bound, pld_epsilon
+from privacy.accounting.rdp import epsilon_spent, rdp_cost
 from privacy.errors import (
     AdmissionError,
     AuditError,
@@ -50,10 +47,13 @@ from privacy.errors import (
     StorageUnavailable,
     TrainingError,
 )
-from privacy.events import Event, NonPrivate, PoissonSampledGaussian
-from privacy.figures import attack_success_bound, pld_epsilon
-from privacy.ledger import Ledger
-from privacy.plan import RELATION, PrivacyPlan
+from privacy.ledger.anchors import Anchor, read_anchors
+from privacy.ledger.budget import Budget
+from privacy.ledger.chain import Record
+from privacy.ledger.datasets import Dataset, DatasetCap
+from privacy.ledger.entries import Charge, Grant, GrantStatus, Recovery, Reservation, Spend
+from privacy.ledger.ledger import Ledger
+from privacy.mechanism.plan import RELATION, PrivacyPlan
 from privacy.policy import RunProposal, SitePolicy, check_policy
 
 __all__ = [

@@ -23,7 +23,7 @@ so the code may be told to others.
 | `policy.colluding_sites` | it assumes that fewer sites collude |
 | `policy.epsilon_per_dataset` | with earlier runs on the same data set it may cost more |
 
-The last one needs the ledger, which raises it when a run reserves (`privacy.datasets`).
+The last one needs the ledger, which raises it when a run reserves (`privacy.ledger.datasets`).
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fmfl_secure.record import RoundRecord
-from fmfl_secure.workspace import initialise
+from fmfl_secure.parties.workspace import initialise
+from fmfl_secure.run.record import RoundRecord
 
 # fmt: off
 WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta",
@@ -158,8 +158,8 @@ class Quiet:
 
 def make_kits(folder: Path, model: Path, *, sites: int = 3, time: str = "", **more) -> Path:
     """Kits with data for real processes on loopback; returns the folder of the kits."""
-    from fmfl_secure.service.ports import free_port
-    from fmfl_secure.service.provision import provision
+    from fmfl_secure.provisioning.provision import provision
+    from fmfl_secure.transports.https.ports import free_port
 
     federation = folder / "federation.toml"
     folder.mkdir(parents=True, exist_ok=True)

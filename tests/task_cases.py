@@ -10,7 +10,7 @@ import torch
 
 from fmfl_secure.models import AdapterSpec, Layout, find_base_model
 from fmfl_secure.models.computation import EXACT, Computation
-from fmfl_secure.task_settings import (
+from fmfl_secure.settings.tasks import (
     CausalLMSection,
     ImageClassificationSection,
     ImageTextClassificationSection,
@@ -19,7 +19,7 @@ from fmfl_secure.task_settings import (
     TokenClassificationSection,
 )
 from fmfl_secure.tasks import Task, make_task
-from privacy.training import ClippedSum
+from privacy.mechanism.training import ClippedSum
 
 TASKS: dict[str, Any] = {
     "text-classification": TextClassificationSection(

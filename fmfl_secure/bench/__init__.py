@@ -1,7 +1,7 @@
 """`fmfl-secure bench`: what encryption and privacy cost, measured here and now.
 
 `app` is registered by the command line. With `--json` nothing but JSON goes to standard output.
-What is measured stands with the code that measures: `aggregation.benchmark`, `rounds`, `shares`,
+What is measured stands with the code that measures: `fmfl_secure.bench.secure_aggregation`, `rounds`, `shares`,
 `steps` and `large`. They are imported when they run, so that help needs no machine-learning
 library.
 """
@@ -40,10 +40,10 @@ def aggregation(
 
     Example: fmfl-secure bench aggregation --parameters 1000000 --sites 8 --bits 8 --json
     """
-    from aggregation import benchmark  # noqa: PLC0415 - loads TenSEAL
+    from fmfl_secure.bench import secure_aggregation  # noqa: PLC0415 - loads TenSEAL
 
-    sizes = benchmark.tensor_sizes(parameters)
-    result = benchmark.compare(sizes, sites, bits, repeats=repeats, suite=suite).as_dict()
+    sizes = secure_aggregation.tensor_sizes(parameters)
+    result = secure_aggregation.compare(sizes, sites, bits, repeats=repeats, suite=suite).as_dict()
     result.pop("samples")
     _show(result, as_json=as_json)
 
@@ -139,8 +139,8 @@ def flower(
     Example: fmfl-secure bench flower --sites 200 --rounds 3 --json
     """
     from fmfl_secure.bench.flower import measure_flower  # noqa: PLC0415 - loads PyTorch
-    from fmfl_secure.engines.flower.extra import needs_flower_extra  # noqa: PLC0415
     from fmfl_secure.errors import ConfigError  # noqa: PLC0415
+    from fmfl_secure.transports.flower.extra import needs_flower_extra  # noqa: PLC0415
 
     if engine == "flower-sim":
         needs_flower_extra()

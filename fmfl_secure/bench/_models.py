@@ -22,7 +22,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from fmfl_secure.models import AdapterSpec, find_base_model
 from fmfl_secure.models.batches import TextBatch
 from fmfl_secure.models.prefix import RecordCache
-from fmfl_secure.task_settings import TextClassificationSection
+from fmfl_secure.settings.tasks import TextClassificationSection
 from fmfl_secure.tasks import TextClassification
 
 _RANK, _ALPHA = 8, 16

@@ -18,9 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from aggregation import Identity
-from fmfl_secure.engines.base import Silent
-from fmfl_secure.record import RoundRecord
-from fmfl_secure.workspace import (
+from fmfl_secure.parties.workspace import (
     AGGREGATOR,
     COORDINATOR,
     DECRYPTOR,
@@ -29,6 +27,8 @@ from fmfl_secure.workspace import (
     Workspace,
     initialise,
 )
+from fmfl_secure.run.observer import Silent
+from fmfl_secure.run.record import RoundRecord
 
 _ROWS: Final = 40
 _WIDTH: Final = 16
@@ -95,10 +95,10 @@ def measure_flower(
 
 def _run(path: Path, output: Path, clock: _Clock, engine: str, *, train: bool, workers: int) -> Any:
     if engine == "local":
-        from fmfl_secure.engines.local import LocalEngine  # noqa: PLC0415 - loads PyTorch
+        from fmfl_secure.transports.local.engine import LocalEngine  # noqa: PLC0415 - loads PyTorch
 
         return LocalEngine(path, output, resume=False, observer=clock).run()
-    from fmfl_secure.engines.flower.simulation import Simulation  # noqa: PLC0415 - the extra
+    from fmfl_secure.transports.flower.simulation import Simulation  # noqa: PLC0415 - the extra
 
     return Simulation(
         path, output, resume=False, observer=clock, workers=workers, simulate=not train

@@ -34,16 +34,16 @@ from numpy.typing import NDArray
 from aggregation import Identity, dequantize, quantize
 from aggregation.testing import Federation
 from fmfl_secure.bench._paired import cpu_seconds, one_thread, spread
-from fmfl_secure.config import load_federation
-from fmfl_secure.demo import prepare_demo
-from fmfl_secure.local_training import build_optimizer, train_locally
+from fmfl_secure.demonstration.federation import prepare_demo
 from fmfl_secure.models import Layout
 from fmfl_secure.models.adapters import adapter_bytes, load_adapter_bytes, set_adapter_tensors
-from fmfl_secure.plain_training import PhysicalBatches, train_plain
-from fmfl_secure.planning import build_task, privacy_plan, quantization
+from fmfl_secure.parties.workspace import Workspace
+from fmfl_secure.planning.plans import build_task, privacy_plan, quantization
+from fmfl_secure.settings.federation import load_federation
+from fmfl_secure.storage.update_store import UpdateStore
 from fmfl_secure.tasks import TaskData
-from fmfl_secure.updates import UpdateStore
-from fmfl_secure.workspace import Workspace
+from fmfl_secure.training.local_round import build_optimizer, train_locally
+from fmfl_secure.training.non_private import PhysicalBatches, train_plain
 from privacy import Ledger, PrivacyPlan
 
 

@@ -27,13 +27,13 @@ from typing import Any
 import numpy as np
 
 from fmfl_secure.bench._paired import cpu_seconds, one_thread, spread
-from fmfl_secure.config import load_federation
-from fmfl_secure.data.synthetic import DEMO_CATEGORIES, write_demo_notes
-from fmfl_secure.engines.local import LocalEngine
-from fmfl_secure.planning import build_task, distributed_plan, largest_layout
-from fmfl_secure.record import RoundRecord
-from fmfl_secure.workspace import initialise
-from privacy.distributed import SkellamShare
+from fmfl_secure.demonstration.notes import DEMO_CATEGORIES, write_demo_notes
+from fmfl_secure.parties.workspace import initialise
+from fmfl_secure.planning.plans import build_task, distributed_plan, largest_layout
+from fmfl_secure.run.record import RoundRecord
+from fmfl_secure.settings.federation import load_federation
+from fmfl_secure.transports.local.engine import LocalEngine
+from privacy.mechanism.distributed import SkellamShare
 
 SITES = 8
 _RECORDS = 250  # at each site

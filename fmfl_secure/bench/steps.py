@@ -27,8 +27,8 @@ import torch
 from fmfl_secure.bench._memory import forget_peak, peak_mib, resident_mib
 from fmfl_secure.bench._models import MODELS, Workload
 from fmfl_secure.bench._paired import cpu_seconds, one_thread, spread
-from fmfl_secure.plain_training import train_plain
-from privacy.training import ClippedSum
+from fmfl_secure.training.non_private import train_plain
+from privacy.mechanism.training import ClippedSum
 
 _WARM_UP = 2
 

@@ -14,8 +14,8 @@ from fmfl_secure.cli._console import console, say
 from fmfl_secure.cli.ledger import LedgerPlace, app
 
 if TYPE_CHECKING:
-    from fmfl_secure.afford import Affordable
-    from fmfl_secure.config import FederationConfig
+    from fmfl_secure.planning.affordability import Affordable
+    from fmfl_secure.settings.federation import FederationConfig
 
 
 @app.command("afford")
@@ -47,12 +47,12 @@ def afford(
     Example: fmfl-secure ledger afford pilot/sites/site-1/ledger.sqlite
     --federation pilot/federation.toml --site site-1
     """
-    from fmfl_secure.afford import ROUNDS, affordable, affordable_for
-    from fmfl_secure.config import load_federation, load_site
     from fmfl_secure.errors import ConfigError
-    from fmfl_secure.workspace import Workspace
+    from fmfl_secure.parties.workspace import Workspace
+    from fmfl_secure.planning.affordability import ROUNDS, affordable, affordable_for
+    from fmfl_secure.settings.federation import load_federation, load_site
     from privacy import Sampler
-    from privacy.ledger import Ledger
+    from privacy.ledger.ledger import Ledger
 
     lengths = _lengths(rounds) if rounds else ROUNDS
     budget = Ledger(ledger).budget()
@@ -88,7 +88,7 @@ def _parameters(config: FederationConfig, federation: Path) -> int:
     """Trained parameters, which distributed noise depends on; else 1, without loading a model."""
     if config.privacy.noise != "distributed":
         return 1
-    from fmfl_secure.planning import build_task, largest_layout
+    from fmfl_secure.planning.plans import build_task, largest_layout
 
     task = build_task(config, relative_to=federation.parent)
     return largest_layout(task, task.build_model(seed=config.federation.seed)).size
@@ -104,7 +104,7 @@ def _lengths(text: str) -> list[int]:
 
 
 def _say_affordable(found: Affordable) -> None:
-    from fmfl_secure.afford import in_words
+    from fmfl_secure.planning.affordability import in_words
 
     for grant in found.grants:
         say(

@@ -45,9 +45,9 @@ def audit(
     from rich.progress import Progress
 
     from fmfl_secure.audit import audit_run, audit_settings
-    from fmfl_secure.audit_record import AUDIT_NAME, encode_audit
     from fmfl_secure.errors import ConfigError
     from fmfl_secure.report import empirical
+    from fmfl_secure.run.audit_record import AUDIT_NAME, encode_audit
 
     of_run = target.is_dir()
     if base is not None and not of_run:

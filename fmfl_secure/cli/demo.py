@@ -24,7 +24,7 @@ def federation(
 
     Example: fmfl-secure demo federation --output demo --fresh
     """
-    from fmfl_secure.demo import prepare_demo
+    from fmfl_secure.demonstration.federation import prepare_demo
 
     federation = prepare_demo(output, fresh=fresh)
     run(federation, output / "run", resume=False)

@@ -33,8 +33,8 @@ def doctor(
     Changes nothing and asks nothing of the network. Exit code 1 if anything is at fault.
     Example: fmfl-secure doctor pilot
     """
-    from fmfl_secure.doctor import examine
-    from fmfl_secure.doctor_federation import examine_federation
+    from fmfl_secure.doctor.federation import examine_federation
+    from fmfl_secure.doctor.machine import examine
 
     faults = 0
     for finding in chain(examine(folder), examine_federation(folder)):

@@ -12,9 +12,9 @@ from rich.table import Table
 from fmfl_secure.cli._console import console, facts, say
 
 if TYPE_CHECKING:
-    from fmfl_secure.config import FederationConfig
-    from fmfl_secure.planning import Prediction
-    from fmfl_secure.settings import UnitRule
+    from fmfl_secure.planning.plans import Prediction
+    from fmfl_secure.settings.federation import FederationConfig
+    from fmfl_secure.settings.types import UnitRule
 
 app = typer.Typer()
 
@@ -45,8 +45,8 @@ def init(
 
     What exists is left alone. Example: fmfl-secure init pilot --sites 4
     """
-    from fmfl_secure.templates import federation_toml
-    from fmfl_secure.workspace import Workspace, initialise
+    from fmfl_secure.parties.workspace import Workspace, initialise
+    from fmfl_secure.settings.templates import federation_toml
 
     folder.mkdir(parents=True, exist_ok=True)
     path = Workspace(folder).federation_file
@@ -113,7 +113,7 @@ def _unit_rules(given: list[str]) -> list[UnitRule]:
     import msgspec
 
     from fmfl_secure.errors import ConfigError
-    from fmfl_secure.settings import UnitRule
+    from fmfl_secure.settings.types import UnitRule
 
     try:
         return msgspec.convert(given, list[UnitRule])
@@ -129,8 +129,7 @@ def plan(federation: FederationFile) -> None:
 
     Example: fmfl-secure plan pilot/federation.toml
     """
-    from fmfl_secure.config import load_federation
-    from fmfl_secure.planning import (
+    from fmfl_secure.planning.plans import (
         build_task,
         encryption_parameters,
         largest_layout,
@@ -138,6 +137,7 @@ def plan(federation: FederationFile) -> None:
         upload_bytes,
         value_bits,
     )
+    from fmfl_secure.settings.federation import load_federation
 
     config = load_federation(federation)
     task = build_task(config, relative_to=federation.parent)
@@ -214,7 +214,7 @@ def check(
     Example: fmfl-secure check pilot/federation.toml site-1
     """
     from fmfl_secure.api import Federation
-    from fmfl_secure.doctor_federation import questions
+    from fmfl_secure.doctor.federation import questions
 
     pilot = Federation(federation)
     data = pilot.check(site)
@@ -249,10 +249,10 @@ def run(
     With --engine flower, federation.toml is that of the server's kit, beside the SuperLink.
     Example: fmfl-secure run pilot/federation.toml --output pilot/run-1
     """
-    from fmfl_secure.config import load_federation
+    from fmfl_secure.cli.progress import TerminalProgress
     from fmfl_secure.errors import ConfigError, RunError
-    from fmfl_secure.progress import TerminalProgress
-    from fmfl_secure.run_store import holds_run
+    from fmfl_secure.settings.federation import load_federation
+    from fmfl_secure.storage.run_store import holds_run
 
     if (sites or workers) and engine != "flower-sim":
         raise ConfigError("--sites and --workers are for --engine flower-sim")
@@ -262,21 +262,21 @@ def run(
     with TerminalProgress(console, config) as progress:
         try:
             if engine == "local":
-                from fmfl_secure.engines.local import LocalEngine
+                from fmfl_secure.transports.local.engine import LocalEngine
 
                 started = LocalEngine(federation, output, resume=resume, observer=progress)
                 record = started.run()
             else:
-                from fmfl_secure.engines.flower.extra import needs_flower_extra
+                from fmfl_secure.transports.flower.extra import needs_flower_extra
 
                 needs_flower_extra()
                 if engine == "flower":
-                    from fmfl_secure.engines.flower import deployment
+                    from fmfl_secure.transports.flower import deployment
 
                     kit = federation.parent
                     record = deployment.run(kit, output, resume=resume, connection=superlink)
                 else:
-                    from fmfl_secure.engines.flower.simulation import Simulation
+                    from fmfl_secure.transports.flower.simulation import Simulation
 
                     record = Simulation(
                         federation,

@@ -34,10 +34,10 @@ def host(
 
     Example: fmfl-secure flower host pilot/kits/site-1 --socket /run/fmfl/site-1.sock --group
     """
-    from fmfl_secure.engines.flower.extra import needs_flower_extra
+    from fmfl_secure.transports.flower.extra import needs_flower_extra
 
     needs_flower_extra()
-    from fmfl_secure.engines.flower.door import SOCKET
-    from fmfl_secure.engines.flower.host import main
+    from fmfl_secure.transports.flower.host import main
+    from fmfl_secure.transports.flower.host_socket import SOCKET
 
     main(kit, socket or kit / SOCKET, group=group, idle_s=math.inf)

@@ -108,7 +108,7 @@ def _show_exceptions(budget: Budget) -> None:
 
 def _mechanism(event: Event) -> str:
     from privacy import NonPrivate
-    from privacy.events import PoissonSampledSkellam
+    from privacy.accounting.events import PoissonSampledSkellam
 
     if isinstance(event, NonPrivate):
         return "a cost without bound"
@@ -139,7 +139,7 @@ def verify(
     Example: fmfl-secure ledger verify pilot/sites/site-1/ledger.sqlite --anchor /media/officer
     """
     from privacy import Budget, Ledger, LedgerError, read_anchors
-    from privacy.export import read_export
+    from privacy.ledger.export import read_export
     from privacy.storage import is_url, without_secrets
 
     if ledger.endswith(".json") and not is_url(ledger):
@@ -273,7 +273,7 @@ def recover(
     pilot/sites/site-1/lost-heads.jsonl --reason 'backup of Monday put back' --report
     pilot/run-3/report.json
     """
-    from fmfl_secure.recovery import lost_heads, lost_runs
+    from fmfl_secure.parties.ledger_recovery import lost_heads, lost_runs
     from privacy import Ledger, LedgerError, PoissonSampledGaussian
 
     figures = (rounds, steps, sample_rate, noise_multiplier)
@@ -313,9 +313,9 @@ def export(
 
     Example: fmfl-secure ledger export pilot/sites/site-1/ledger.sqlite --output site-1.json
     """
-    from fmfl_secure.atomic import write_files
+    from fmfl_secure.storage.files import write_files
     from privacy import Ledger, LedgerError
-    from privacy.export import export_csv, export_json
+    from privacy.ledger.export import export_csv, export_json
 
     records = Ledger(ledger).records()
     text = export_json(records) if form == "json" else export_csv(records)

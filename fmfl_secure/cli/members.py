@@ -31,7 +31,7 @@ def needs_server_extra() -> None:
     Raises:
         ServiceError: Something is not.
     """
-    from fmfl_secure.service.errors import ServiceError
+    from fmfl_secure.errors import ServiceError
 
     try:
         import fastapi  # noqa: F401
@@ -50,7 +50,7 @@ def list_certificates(folder: Kits) -> None:
 
     Example: fmfl-secure certificates list pilot/kits
     """
-    from fmfl_secure.service.authority import issued
+    from fmfl_secure.provisioning.authority import issued
 
     table = Table("party", "role", "serial", "state")
     for certified in issued(folder):
@@ -65,7 +65,7 @@ def renew(folder: Kits, name: Party) -> None:
 
     Example: fmfl-secure certificates renew pilot/kits site-1
     """
-    from fmfl_secure.service.authority import renew as issue
+    from fmfl_secure.provisioning.authority import renew as issue
 
     say(f"{issue(folder, name)}: put it in place of the party's tls folder")
 
@@ -82,7 +82,7 @@ def revoke(
 
     Example: fmfl-secure certificates revoke pilot/kits site-1
     """
-    from fmfl_secure.service.authority import revoke as make
+    from fmfl_secure.provisioning.authority import revoke as make
 
     say(f"{make(folder, name, keep_last=keep_last)}: the server's revoked.pem")
 
@@ -93,7 +93,7 @@ def show(kit: KitFolder) -> None:
 
     Example: fmfl-secure members show pilot/kits/site-1
     """
-    from fmfl_secure.membership import MembershipFolder
+    from fmfl_secure.parties.membership import MembershipFolder
 
     held = MembershipFolder(kit)
     trusted = held.members()
@@ -108,8 +108,8 @@ def remove(kit: KitFolder, name: Party) -> None:
 
     Example: fmfl-secure members remove pilot/kits/server site-3
     """
-    from fmfl_secure.service.kit import Kit
-    from fmfl_secure.service.provision import remove_site
+    from fmfl_secure.provisioning.kit import Kit
+    from fmfl_secure.provisioning.provision import remove_site
 
     say(f"membership list {remove_site(Kit(kit), name)} is without {name}")
 
@@ -121,8 +121,8 @@ def approve(kit: KitFolder) -> None:
     Example: fmfl-secure members approve pilot/kits/site-1
     """
     needs_server_extra()
-    from fmfl_secure.service.approval import newer_lists
-    from fmfl_secure.service.kit import Kit
+    from fmfl_secure.provisioning.kit import Kit
+    from fmfl_secure.transports.https.membership import newer_lists
 
     held = Kit(kit).membership
     pending = newer_lists(Kit(kit))

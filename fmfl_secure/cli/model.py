@@ -33,7 +33,7 @@ def evaluate(
 
     Example: fmfl-secure evaluate pilot/run-1 --data pilot/data/holdout.csv
     """
-    from fmfl_secure.evaluation import evaluate_run
+    from fmfl_secure.training.finished_run import evaluate_run
 
     metrics = evaluate_run(run_folder, data, base=base, head=head)
     for name, value in metrics.items():
@@ -52,7 +52,7 @@ def predict(
 
     Example: fmfl-secure predict pilot/run-1 --data new.csv --output answers.jsonl
     """
-    from fmfl_secure.evaluation import predict_run, write_answers
+    from fmfl_secure.training.finished_run import predict_run, write_answers
 
     answers = predict_run(run_folder, data, base=base, head=head)
     write_answers(answers, output)
@@ -72,6 +72,6 @@ def export(
     The card states the privacy that was spent, from the run's report.
     Example: fmfl-secure export pilot/run-1 --output pilot/model --merged
     """
-    from fmfl_secure.export import export_run
+    from fmfl_secure.report.export import export_run
 
     say(f"{export_run(run_folder, output, merged=merged, base=base, head=head)}")

@@ -40,8 +40,8 @@ def show(
     Example: fmfl-secure report show pilot/run-1 --pdf
     """
     from fmfl_secure.report.pdf import print_pdf
-    from fmfl_secure.results import write_results
-    from fmfl_secure.run_store import RunStore
+    from fmfl_secure.report.results import write_results
+    from fmfl_secure.storage.run_store import RunStore
 
     write_results(RunStore(run_folder))
     page = run_folder / "report.html"
@@ -88,7 +88,7 @@ def dataset(
     from fmfl_secure.report.dataset import open_source, read_reports, record_of, write_dataset
     from fmfl_secure.report.pdf import print_pdf
     from privacy import read_anchors
-    from privacy.heads import missing_heads
+    from privacy.ledger.heads import missing_heads
 
     record = record_of(
         open_source(ledger),

@@ -15,7 +15,7 @@ from fmfl_secure.cli._console import facts, say
 from fmfl_secure.cli.members import KitFolder, needs_server_extra
 
 if TYPE_CHECKING:
-    from fmfl_secure.service.operate import PartyProcess
+    from fmfl_secure.transports.https.processes.run_party import PartyProcess
 
 app = typer.Typer()
 
@@ -23,8 +23,8 @@ app = typer.Typer()
 def _be(
     process: PartyProcess, kit: Path, *, template: str, page: Callable[[], Mapping[str, object]]
 ) -> None:
-    from fmfl_secure.service.kit import Kit
-    from fmfl_secure.service.operate import run_party
+    from fmfl_secure.provisioning.kit import Kit
+    from fmfl_secure.transports.https.processes.run_party import run_party
 
     run_party(
         process,
@@ -69,8 +69,8 @@ def provision(
     What exists is left alone.
     Example: fmfl-secure provision pilot/federation.toml --output pilot/kits
     """
-    from fmfl_secure.service.provision import provision as make
-    from fmfl_secure.service.provision import seal_kits
+    from fmfl_secure.provisioning.provision import provision as make
+    from fmfl_secure.provisioning.provision import seal_kits
 
     made = make(
         federation,
@@ -84,7 +84,7 @@ def provision(
     for line in made:
         say(f"made {line}")
     if seal:
-        from fmfl_secure.service.kit import write_private
+        from fmfl_secure.provisioning.kit import write_private
 
         drawn: dict[str, str] = {}
         for path in seal_kits(
@@ -110,7 +110,7 @@ def unseal(
 
     Example: fmfl-secure unseal site-1.kit --output site-1
     """
-    from fmfl_secure.service.kit import open_kit
+    from fmfl_secure.provisioning.kit import open_kit
 
     if passphrase_file is not None:
         passphrase = passphrase_file.read_text(encoding="utf-8").strip()
@@ -130,11 +130,11 @@ def serve(
     Example: fmfl-secure serve pilot/kits/server --output pilot/run
     """
     needs_server_extra()
-    from fmfl_secure.service import logs
-    from fmfl_secure.service.kit import Kit
-    from fmfl_secure.service.operations import OperationsApp, OperationsPort
-    from fmfl_secure.service.server import Service
-    from fmfl_secure.service.server_view import server_page
+    from fmfl_secure.provisioning.kit import Kit
+    from fmfl_secure.transports.https import logs
+    from fmfl_secure.transports.https.processes.operations import OperationsApp, OperationsPort
+    from fmfl_secure.transports.https.processes.server_page import server_page
+    from fmfl_secure.transports.https.server import Service
 
     logs.configure("server")
     service = Service(Kit(kit), output)
@@ -161,10 +161,10 @@ def decryptor(
     Example: fmfl-secure decryptor pilot/kits/decryptor
     """
     needs_server_extra()
-    from fmfl_secure.service import logs
-    from fmfl_secure.service.decryptor_process import DecryptorProcess
-    from fmfl_secure.service.decryptor_view import decryptor_page
-    from fmfl_secure.service.kit import Kit
+    from fmfl_secure.provisioning.kit import Kit
+    from fmfl_secure.transports.https import logs
+    from fmfl_secure.transports.https.processes.decryptor import DecryptorProcess
+    from fmfl_secure.transports.https.processes.decryptor_page import decryptor_page
 
     logs.configure("decryptor")
     process = DecryptorProcess(Kit(kit), once=once)
@@ -181,10 +181,10 @@ def custodian(
     Example: fmfl-secure custodian pilot/kits/board
     """
     needs_server_extra()
-    from fmfl_secure.service import logs
-    from fmfl_secure.service.custodian_process import CustodianProcess
-    from fmfl_secure.service.custodian_view import custodian_page
-    from fmfl_secure.service.kit import Kit
+    from fmfl_secure.provisioning.kit import Kit
+    from fmfl_secure.transports.https import logs
+    from fmfl_secure.transports.https.processes.custodian import CustodianProcess
+    from fmfl_secure.transports.https.processes.custodian_page import custodian_page
 
     process = CustodianProcess(Kit(kit), once=once)
     logs.configure(process.name)
@@ -201,10 +201,10 @@ def join(
     Example: fmfl-secure join pilot/kits/site-1
     """
     needs_server_extra()
-    from fmfl_secure.service import logs
-    from fmfl_secure.service.kit import Kit
-    from fmfl_secure.service.site_process import SiteProcess
-    from fmfl_secure.service.site_view import site_page
+    from fmfl_secure.provisioning.kit import Kit
+    from fmfl_secure.transports.https import logs
+    from fmfl_secure.transports.https.processes.site import SiteProcess
+    from fmfl_secure.transports.https.processes.site_page import site_page
 
     process = SiteProcess(Kit(kit), once=once)
     logs.configure(process.name)
@@ -221,7 +221,7 @@ def health(
     Example: fmfl-secure health pilot/kits/site-1
     """
     needs_server_extra()
-    from fmfl_secure.service.health import ask
+    from fmfl_secure.transports.https.health import ask
 
     say(ask(kit, port=port))
 
@@ -240,7 +240,7 @@ def bench_service(
     needs_server_extra()
     import json
 
-    from fmfl_secure.service.benchmark import measure
+    from fmfl_secure.bench.service import measure
 
     result = measure(sites, rounds, base=base)
     result["machine"] = machine()

@@ -18,8 +18,8 @@ from typing import Literal
 
 import msgspec
 
-from fmfl_secure.config import FederationConfig
-from fmfl_secure.federation_settings import SiteEntry, TrainingSection
+from fmfl_secure.settings.federation import FederationConfig
+from fmfl_secure.settings.sections import SiteEntry, TrainingSection
 
 Parties = Literal["together", "alone", "pooled"]
 

@@ -16,13 +16,13 @@ from fmfl_secure.comparison.arms import ARMS
 from fmfl_secure.comparison.rows import FORMAT, Comparison, Row, go_on, keep
 from fmfl_secure.comparison.simulate import simulate
 from fmfl_secure.comparison.sources import Sources
-from fmfl_secure.config import FederationConfig, load_federation
 from fmfl_secure.errors import ConfigError, ModelError
-from fmfl_secure.planning import largest_layout, site_plan
+from fmfl_secure.planning.plans import largest_layout, site_plan
+from fmfl_secure.settings.federation import FederationConfig, load_federation
 from fmfl_secure.tasks.classification import macro_f1
 from privacy import PlanError
-from privacy.distributed import DistributedPlan
-from privacy.figures import pld_epsilon
+from privacy.accounting.pld import pld_epsilon
+from privacy.mechanism.distributed import DistributedPlan
 
 UNTRAINED = "untrained"
 """The row before all arms: the majority class, or the model before any training."""

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from fmfl_secure.atomic import write_files
 from fmfl_secure.errors import RunError
+from fmfl_secure.storage.files import write_files
 
 FORMAT = 1
 

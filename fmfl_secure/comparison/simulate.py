@@ -11,16 +11,12 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from torch import nn
 
-from fmfl_secure.config import FederationConfig
-from fmfl_secure.local_training import train_locally
-from fmfl_secure.models.adapters import (
-    adapter_bytes,
-    load_adapter_bytes,
-    set_adapter_tensors,
-)
-from fmfl_secure.planning import largest_layout, quantization, site_plan
-from fmfl_secure.server_step import ServerStep
+from fmfl_secure.models.adapters import adapter_bytes, load_adapter_bytes, set_adapter_tensors
+from fmfl_secure.planning.plans import largest_layout, quantization, site_plan
+from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.tasks import Task, TaskData
+from fmfl_secure.training.local_round import train_locally
+from fmfl_secure.training.server_step import ServerStep
 
 OnRound = Callable[[int], None]
 """Told how many rounds are over."""

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fmfl_secure.comparison.arms import POOLED, Arm
-from fmfl_secure.config import FederationConfig, load_site
 from fmfl_secure.errors import ConfigError
-from fmfl_secure.planning import build_task
+from fmfl_secure.parties.workspace import Workspace
+from fmfl_secure.planning.plans import build_task
+from fmfl_secure.settings.federation import FederationConfig, load_site
 from fmfl_secure.tasks import Task, TaskData
-from fmfl_secure.workspace import Workspace
 
 
 class Sources:

@@ -24,8 +24,8 @@ from fmfl_secure.data.images import decode_image, image_field, read_image_folder
 from fmfl_secure.data.partition import PartFile, PartitionSummary, partition_file
 from fmfl_secure.data.readers import read_table, read_text_dataset
 from fmfl_secure.data.records import TextDataset
-from fmfl_secure.data.synthetic import DEMO_CATEGORIES, DemoNotes, write_demo_notes
 from fmfl_secure.data.tagged import check_equally_many, tags_field, words_field
+from fmfl_secure.demonstration.notes import DEMO_CATEGORIES, DemoNotes, write_demo_notes
 
 __all__ = [
     "DEMO_CATEGORIES",

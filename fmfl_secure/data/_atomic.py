@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from fmfl_secure import atomic
 from fmfl_secure.data.errors import OutputError
+from fmfl_secure.storage import files
 
 
 def write_files(out: Path, contents: Mapping[str, bytes]) -> None:
-    """Writes several files into one directory; see `fmfl_secure.atomic.write_files`.
+    """Writes several files into one directory; see `fmfl_secure.storage.files.write_files`.
 
     Raises:
         OutputError: The directory or a file cannot be written.
     """
     try:
-        atomic.write_files(out, contents)
+        files.write_files(out, contents)
     except OSError as error:
         raise OutputError(
             f"the files cannot be written: {error.strerror or type(error).__name__}",

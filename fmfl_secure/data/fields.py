@@ -27,7 +27,7 @@ from fmfl_secure.data.errors import (
 )
 from fmfl_secure.data.records import IndexArray, grouped_units, record_units
 from fmfl_secure.data.unit_ids import NearDuplicates, near_duplicates, unit_id
-from fmfl_secure.settings import UnitRule
+from fmfl_secure.settings.types import UnitRule
 
 RECORD_UNIT = "record"
 OnBadRow = Literal["error", "skip"]

@@ -23,13 +23,7 @@ from fmfl_secure.data.errors import (
     UnreadableFileError,
     UnusableImageError,
 )
-from fmfl_secure.data.fields import (
-    RECORD_UNIT,
-    Field,
-    OnBadRow,
-    Records,
-    no_rows,
-)
+from fmfl_secure.data.fields import RECORD_UNIT, Field, OnBadRow, Records, no_rows
 from fmfl_secure.data.records import record_units
 
 # Everything else that Pillow can open is a larger attack surface and no photograph.

@@ -41,7 +41,7 @@ from fmfl_secure.data.errors import (
 from fmfl_secure.data.fields import choose_column, open_source
 from fmfl_secure.data.records import grouped_units, record_units
 from fmfl_secure.data.unit_ids import unit_id
-from fmfl_secure.settings import UnitRule
+from fmfl_secure.settings.types import UnitRule
 
 MANIFEST = "partition.json"
 

@@ -18,7 +18,7 @@ from fmfl_secure.data.fields import (
     text_field,
 )
 from fmfl_secure.data.records import TextDataset
-from fmfl_secure.settings import UnitRule
+from fmfl_secure.settings.types import UnitRule
 
 
 def read_table(path: Path) -> pa.Table:

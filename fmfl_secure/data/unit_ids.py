@@ -29,7 +29,7 @@ from typing import Literal, TypeAlias
 
 from fmfl_secure.data._source import UnusableValue
 from fmfl_secure.data.errors import NullUnitError
-from fmfl_secure.settings import UnitRule
+from fmfl_secure.settings.types import UnitRule
 from privacy.names import plain
 
 # What programs write where there is no value, in lower case, and what people do.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from aggregation import _ckks, collective, residues
+from aggregation.ckks import _ckks, collective, residues
 from fmfl_secure.demonstration import collusion, key_recovery
 from fmfl_secure.demonstration.findings import Attack, Outcome
 from fmfl_secure.demonstration.naive import NaiveRound

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from aggregation import _ckks, collective, masking, residues
-from aggregation.masking import Pair
-from aggregation.packing import Packing
-from aggregation.parameters import ParameterSet
-from aggregation.residues import Residues
+from aggregation.ckks import _ckks, collective, residues
+from aggregation.ckks.packing import Packing
+from aggregation.ckks.parameters import ParameterSet
+from aggregation.ckks.residues import Residues
+from aggregation.crypto import masking
+from aggregation.crypto.masking import Pair
 
 
 @dataclass(frozen=True, slots=True, repr=False)

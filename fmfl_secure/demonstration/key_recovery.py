@@ -16,10 +16,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from aggregation import _ckks, residues
-from aggregation._per_tensor import PublicView
-from aggregation.parameters import COLLECTIVE, ParameterSet
-from aggregation.residues import Residues
+from aggregation.ckks import _ckks, residues
+from aggregation.ckks.parameters import COLLECTIVE, ParameterSet
+from aggregation.ckks.residues import Residues
+from fmfl_secure.demonstration.per_tensor_ckks import PublicView
 
 # The first prime of the naive pattern, in a ring of its own: only its transform is used.
 _RING = ParameterSet(

@@ -1,6 +1,6 @@
 """The naive pattern: one CKKS context for all sites, and a key holder who decrypts the sum.
 
-As tutorials and several platforms have it (`aggregation._per_tensor`): one long-lived symmetric
+As tutorials and several platforms have it (`fmfl_secure.demonstration.per_tensor_ckks`): one long-lived symmetric
 key, which every site holds; the server adds ciphertexts; the key holder decrypts what the server
 hands over, and everybody gets the floats. Nothing is signed, masked or verified.
 """
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from aggregation._per_tensor import PerTensorCkks, PublicView
 from fmfl_secure.demonstration import key_recovery
+from fmfl_secure.demonstration.per_tensor_ckks import PerTensorCkks, PublicView
 from fmfl_secure.demonstration.pictures import SIZES
 
 Floats = npt.NDArray[np.float64]

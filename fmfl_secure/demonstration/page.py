@@ -12,9 +12,9 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from fmfl_secure.atomic import write_outputs
 from fmfl_secure.demonstration.findings import Demonstration
 from fmfl_secure.report.environment import environment
+from fmfl_secure.storage.files import write_outputs
 
 JSON_NAME, HTML_NAME = "demonstration.json", "demonstration.html"
 _ZOOM = 4  # printers smooth what they enlarge; pixels are enlarged here

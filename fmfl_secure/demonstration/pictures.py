@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
 from privacy import PrivacyPlan
-from privacy.training import PrivateTrainer
+from privacy.mechanism.training import PrivateTrainer
 
 SIDE: Final = 32  # pixels; with 8 letters the weights fill two CKKS ciphertexts to the last slot
 LETTERS: Final = "ABEGHKRS"

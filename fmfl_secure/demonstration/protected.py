@@ -19,15 +19,15 @@ from aggregation import (
     Segment,
     SumUpload,
     Upload,
-    messages,
     quantize,
-    residues,
 )
-from aggregation.collective import CollectiveKeyHolder
-from aggregation.masking import Pair
-from aggregation.messages import Opening, Sigma, SumManifest
-from aggregation.residues import Residues
-from aggregation.round import Round
+from aggregation.ckks import residues
+from aggregation.ckks.collective import CollectiveKeyHolder
+from aggregation.ckks.residues import Residues
+from aggregation.crypto.masking import Pair
+from aggregation.protocol import messages
+from aggregation.protocol.messages import Opening, Sigma, SumManifest
+from aggregation.protocol.round import Round
 from aggregation.testing import Attempt, Federation
 from fmfl_secure.demonstration.collusion import Target
 from fmfl_secure.demonstration.pictures import SIZES

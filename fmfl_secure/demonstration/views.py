@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from aggregation import messages, residues
+from aggregation.ckks import residues
+from aggregation.protocol import messages
 from fmfl_secure.demonstration.findings import Seen, View
 from fmfl_secure.demonstration.naive import NaiveRound
 from fmfl_secure.demonstration.protected import Recording, values_of

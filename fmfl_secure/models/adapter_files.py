@@ -24,7 +24,7 @@ from fmfl_secure.models.adapters import AdapterSpec, attach_adapter
 from fmfl_secure.models.architectures import Architecture, Tower
 from fmfl_secure.models.base import BaseModel
 from fmfl_secure.models.heads import head_parameters
-from fmfl_secure.settings import LOW_RANK_KINDS
+from fmfl_secure.settings.types import LOW_RANK_KINDS
 
 PEFT_CONFIG = "adapter_config.json"
 PEFT_WEIGHTS = "adapter_model.safetensors"

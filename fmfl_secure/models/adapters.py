@@ -3,7 +3,7 @@
 Only adapters whose update is a sum can be aggregated under encryption: every kind here is a set
 of tensors of a public layout, and the mean of the sites' tensors is the next adapter. One file a
 family: `low_rank`, `scaling`, `prompts`, `selective`. Kinds whose update is no weighted sum are
-refused in words (`fmfl_secure.refused_settings`).
+refused in words (`fmfl_secure.settings.refused`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fmfl_secure.errors import ModelError
 from fmfl_secure.models import low_rank, prompts, scaling, selective
 from fmfl_secure.models.architectures import Architecture, Tower, find_layers
 from fmfl_secure.models.base import BaseModel
-from fmfl_secure.settings import LOW_RANK_KINDS, AdapterKind
+from fmfl_secure.settings.types import LOW_RANK_KINDS, AdapterKind
 
 ADAPTER_KINDS: tuple[AdapterKind, ...] = get_args(AdapterKind)
 PROMPT_KINDS: frozenset[str] = frozenset({"prompt", "prefix"})

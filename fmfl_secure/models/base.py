@@ -27,7 +27,7 @@ from transformers.utils import logging as transformers_logging
 
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.half_weights import keep_half
-from fmfl_secure.settings import WeightType
+from fmfl_secure.settings.types import WeightType
 
 # SHA-256 of the published all-MiniLM-L6-v2 weights, which the package below carries unchanged.
 _MINILM_WEIGHTS = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"

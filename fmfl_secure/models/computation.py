@@ -9,7 +9,7 @@ from types import MappingProxyType
 import torch
 
 from fmfl_secure.errors import ModelError
-from fmfl_secure.settings import Device, WeightType
+from fmfl_secure.settings.types import Device, WeightType
 
 _CPU = torch.device("cpu")
 # Adapters that cannot be trained on weights in bfloat16, and why.

@@ -11,7 +11,7 @@ from fmfl_secure.models.adapters import ADAPTER_KINDS
 from fmfl_secure.models.architectures import ARCHITECTURES, REFUSED
 from fmfl_secure.models.computation import NEEDS_FLOAT32
 from fmfl_secure.models.support import TASK_MODALITIES, refusal
-from fmfl_secure.refused_settings import INFO_NCE, INFO_NCE_INSTEAD, REFUSED_SETTINGS
+from fmfl_secure.settings.refused import INFO_NCE, INFO_NCE_INSTEAD, REFUSED_SETTINGS
 
 _INTRODUCTION = """\
 # Models, adapters and tasks

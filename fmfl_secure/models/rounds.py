@@ -11,7 +11,7 @@ from torch import nn
 from fmfl_secure.models.adapters import AdapterSpec
 from fmfl_secure.models.layout import Layout
 from fmfl_secure.models.low_rank import is_trained
-from fmfl_secure.settings import LOW_RANK_KINDS
+from fmfl_secure.settings.types import LOW_RANK_KINDS
 
 HEAD = "head."  # how every task's model names the parameters of its head
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fmfl_secure.record import RunRecord
 from fmfl_secure.report import rounding
 from fmfl_secure.report.names import capital, count, who
 from fmfl_secure.report.overview import Account, Track
 from fmfl_secure.report.wording import metric
+from fmfl_secure.run.record import RunRecord
 
 
 def epsilon_alternative(record: RunRecord, drawn: Sequence[Track]) -> str:

@@ -17,16 +17,16 @@ import msgspec
 
 from aggregation import AggregationError, Identity, PublicIdentity
 from fmfl_secure import __version__
-from fmfl_secure.atomic import write_files
 from fmfl_secure.errors import RunError
-from fmfl_secure.record import RunRecord, decode_record, encode_record
+from fmfl_secure.parties.workspace import COORDINATOR, Workspace
 from fmfl_secure.report.page import render_html
+from fmfl_secure.report.results import build_record
 from fmfl_secure.report.write import HTML_NAME, JSON_NAME
-from fmfl_secure.results import build_record
-from fmfl_secure.run_end import read_end, rounds_of
-from fmfl_secure.run_store import RunStore
-from fmfl_secure.statement import verify_statement
-from fmfl_secure.workspace import COORDINATOR, Workspace
+from fmfl_secure.run.end import read_end, rounds_of
+from fmfl_secure.run.ledger_statement import verify_statement
+from fmfl_secure.run.record import RunRecord, decode_record, encode_record
+from fmfl_secure.storage.files import write_files
+from fmfl_secure.storage.run_store import RunStore
 
 FORMAT = "fmfl-secure/report-bundle/v1"
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from fmfl_secure.record import GrantRecord
 from fmfl_secure.report import rounding
+from fmfl_secure.run.record import GrantRecord
+from privacy.ledger.standing import above_limit
 from privacy.limits import as_written, largest_delta
-from privacy.standing import above_limit
 
 NOT_DECLARED = "population size not declared"
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from fmfl_secure.atomic import write_files
 from fmfl_secure.errors import RunError
-from fmfl_secure.record import RunRecord, decode_record
 from fmfl_secure.report import deltas, empirical, overview, protection, rounding, shares, wording
 from fmfl_secure.report.dpia_questions import QUESTIONS
 from fmfl_secure.report.verdict import verdict
 from fmfl_secure.report.write import JSON_NAME
+from fmfl_secure.run.record import RunRecord, decode_record
+from fmfl_secure.storage.files import write_files
 
 DPIA_NAME = "dpia.md"
 

@@ -5,9 +5,9 @@ An audit can refute a claim and never confirm one, and the words must not sugges
 
 from __future__ import annotations
 
-from fmfl_secure.audit_record import AuditRecord
-from fmfl_secure.record import RunRecord
 from fmfl_secure.report import rounding
+from fmfl_secure.run.audit_record import AuditRecord
+from fmfl_secure.run.record import RunRecord
 
 
 def figures(audit: AuditRecord) -> dict[str, str]:

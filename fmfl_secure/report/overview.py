@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fmfl_secure.record import GrantRecord, RunRecord, SiteRecord, SiteStatement
 from fmfl_secure.report import rounding
+from fmfl_secure.run.record import GrantRecord, RunRecord, SiteRecord, SiteStatement
 
 # Trajectories that agree to this are one mechanism's, apart from rounding in a sum.
 _ALIKE_PLACES = 9

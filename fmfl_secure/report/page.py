@@ -9,7 +9,6 @@ from typing import Any
 
 from markupsafe import Markup
 
-from fmfl_secure.record import RunCharge, RunRecord
 from fmfl_secure.report import (
     deltas,
     empirical,
@@ -23,6 +22,7 @@ from fmfl_secure.report import (
 from fmfl_secure.report.environment import environment
 from fmfl_secure.report.overview import Promise
 from fmfl_secure.report.verdict import Verdict, verdict
+from fmfl_secure.run.record import RunCharge, RunRecord
 
 _GROUP_SIZES = (2, 4)  # a pair, which is also one unit replaced by another; a family
 

@@ -19,9 +19,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fmfl_secure.record import RunRecord
 from fmfl_secure.report import alternatives, names, rounding
 from fmfl_secure.report.overview import Account, Track
+from fmfl_secure.run.record import RunRecord
 
 STYLE = {
     "svg.hashsalt": "fmfl-secure report",

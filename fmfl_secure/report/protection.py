@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fmfl_secure.record import RunRecord
+from fmfl_secure.run.record import RunRecord
 
 
 @dataclass(frozen=True, slots=True)

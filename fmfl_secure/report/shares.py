@@ -8,10 +8,10 @@ assumption it rests on.
 
 from __future__ import annotations
 
-from fmfl_secure.record import RunRecord, SiteStatement
 from fmfl_secure.report import rounding
 from fmfl_secure.report.names import count, who
 from fmfl_secure.report.overview import Account, accounts, insider_guarantee, statements
+from fmfl_secure.run.record import RunRecord, SiteStatement
 
 
 def in_force(record: RunRecord) -> bool:

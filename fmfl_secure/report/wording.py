@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from fmfl_secure.record import RunRecord, SiteStatement
-from fmfl_secure.refusal_codes import MEANINGS
 from fmfl_secure.report import deltas, rounding, shares
 from fmfl_secure.report.names import capital, count, listing, who
 from fmfl_secure.report.overview import (
@@ -26,6 +24,8 @@ from fmfl_secure.report.overview import (
     unverified,
 )
 from fmfl_secure.report.verdict import verdict
+from fmfl_secure.run.record import RunRecord, SiteStatement
+from fmfl_secure.run.refusal_codes import MEANINGS
 
 if TYPE_CHECKING:
     from fmfl_secure.report.overview import Account, Promise

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fmfl_secure.atomic import write_outputs
-from fmfl_secure.record import RunRecord, encode_record
 from fmfl_secure.report.page import render_html
+from fmfl_secure.run.record import RunRecord, encode_record
+from fmfl_secure.storage.files import write_outputs
 
 JSON_NAME = "report.json"
 HTML_NAME = "report.html"

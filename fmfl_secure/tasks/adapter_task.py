@@ -31,7 +31,7 @@ from fmfl_secure.models.layout import Layout
 from fmfl_secure.models.prefix import FrozenPrefix
 from fmfl_secure.models.rounds import begin_round, distinct_rounds
 from fmfl_secure.models.support import TASK_MODALITIES, require_supported
-from fmfl_secure.task_settings import TaskSection
+from fmfl_secure.settings.tasks import TaskSection
 from fmfl_secure.tasks.base import TaskData
 
 TASK_FILE = "task.json"

@@ -19,7 +19,7 @@ from fmfl_secure.models.architectures import Modality, text_positions
 from fmfl_secure.models.batches import TextBatch
 from fmfl_secure.models.language import LanguageModel
 from fmfl_secure.models.prefix import FrozenPrefix, RecordCache
-from fmfl_secure.task_settings import CausalLMSection
+from fmfl_secure.settings.tasks import CausalLMSection
 from fmfl_secure.tasks.adapter_task import AdapterTask
 from fmfl_secure.tasks.base import TaskData, one_unit_each
 from fmfl_secure.tasks.texts import (

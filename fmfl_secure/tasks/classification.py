@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fmfl_secure.task_settings import (
+from fmfl_secure.settings.tasks import (
     ImageClassificationSection,
     ImageTextClassificationSection,
     TextClassificationSection,

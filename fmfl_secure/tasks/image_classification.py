@@ -23,7 +23,7 @@ from fmfl_secure.models.architectures import Modality, feature_width
 from fmfl_secure.models.batches import ImageBatch
 from fmfl_secure.models.classifiers import ImageClassifier
 from fmfl_secure.models.prefix import FrozenPrefix, RecordCache
-from fmfl_secure.task_settings import ImageClassificationSection
+from fmfl_secure.settings.tasks import ImageClassificationSection
 from fmfl_secure.tasks.base import TaskData, one_unit_each
 from fmfl_secure.tasks.classification import ClassificationTask
 from fmfl_secure.tasks.pictures import Pictures, synthetic_images

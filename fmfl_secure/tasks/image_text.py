@@ -20,7 +20,7 @@ from fmfl_secure.models.architectures import Modality, feature_width
 from fmfl_secure.models.batches import PairBatch
 from fmfl_secure.models.prefix import FrozenPrefix
 from fmfl_secure.models.two_towers import TwoTowers
-from fmfl_secure.task_settings import ImageTextSection
+from fmfl_secure.settings.tasks import ImageTextSection
 from fmfl_secure.tasks.base import TaskData, one_unit_each
 from fmfl_secure.tasks.pairs import PairTask
 from fmfl_secure.tasks.texts import pad, padding_id

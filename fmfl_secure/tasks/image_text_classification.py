@@ -13,7 +13,7 @@ from fmfl_secure.data import OnBadRow, Records, image_field, label_field, read_r
 from fmfl_secure.models.architectures import Modality, feature_width
 from fmfl_secure.models.classifiers import PairClassifier
 from fmfl_secure.models.prefix import FrozenPrefix
-from fmfl_secure.task_settings import ImageTextClassificationSection
+from fmfl_secure.settings.tasks import ImageTextClassificationSection
 from fmfl_secure.tasks.base import TaskData, one_unit_each
 from fmfl_secure.tasks.classification import ClassificationTask
 from fmfl_secure.tasks.pairs import PairTask

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fmfl_secure.models.adapters import AdapterSpec
 from fmfl_secure.models.base import BaseModel
 from fmfl_secure.models.computation import EXACT, Computation
-from fmfl_secure.task_settings import (
+from fmfl_secure.settings.tasks import (
     CausalLMSection,
     ImageClassificationSection,
     ImageTextClassificationSection,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fmfl_secure.models.batches import PairBatch
 from fmfl_secure.models.prefix import RecordCache
-from fmfl_secure.task_settings import ImageTextClassificationSection, ImageTextSection
+from fmfl_secure.settings.tasks import ImageTextClassificationSection, ImageTextSection
 from fmfl_secure.tasks.adapter_task import AdapterTask
 from fmfl_secure.tasks.base import TaskData
 from fmfl_secure.tasks.pictures import Pictures, synthetic_images

@@ -15,7 +15,7 @@ from fmfl_secure.models.architectures import Modality, feature_width
 from fmfl_secure.models.batches import TextBatch
 from fmfl_secure.models.classifiers import TextClassifier
 from fmfl_secure.models.prefix import FrozenPrefix, RecordCache
-from fmfl_secure.task_settings import TextClassificationSection
+from fmfl_secure.settings.tasks import TextClassificationSection
 from fmfl_secure.tasks.base import TaskData, one_unit_each
 from fmfl_secure.tasks.classification import ClassificationTask
 from fmfl_secure.tasks.texts import (

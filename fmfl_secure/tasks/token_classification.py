@@ -24,7 +24,7 @@ from fmfl_secure.models.architectures import Modality, feature_width
 from fmfl_secure.models.batches import TextBatch
 from fmfl_secure.models.classifiers import TokenClassifier
 from fmfl_secure.models.prefix import FrozenPrefix, RecordCache
-from fmfl_secure.task_settings import TokenClassificationSection
+from fmfl_secure.settings.tasks import TokenClassificationSection
 from fmfl_secure.tasks.adapter_task import AdapterTask
 from fmfl_secure.tasks.base import TaskData, one_unit_each
 from fmfl_secure.tasks.entities import entity_scores

@@ -10,12 +10,11 @@ from aggregation import (
     SignatureError,
     StateError,
     UploadError,
-    messages,
-    residues,
-    suites,
 )
-from aggregation.messages import Cohort, SumManifest
-from aggregation.round import of_plan
+from aggregation.ckks import residues, suites
+from aggregation.protocol import messages
+from aggregation.protocol.messages import Cohort, SumManifest
+from aggregation.protocol.round import of_plan
 from aggregation.testing import Federation
 
 

@@ -14,15 +14,11 @@ from aggregation import (
     SignatureError,
     StateError,
     UploadError,
-    _ckks,
-    collective,
-    masking,
-    messages,
     parameter_set,
-    protocol,
-    residues,
-    sealed_box,
 )
+from aggregation.ckks import _ckks, collective, residues
+from aggregation.crypto import masking, sealed_box
+from aggregation.protocol import checks, messages
 from aggregation.testing import Federation
 from fmfl_secure.demonstration import collusion
 
@@ -292,7 +288,7 @@ def test_replayed_reordered_resigned_and_cross_run_messages(suite):
     message = messages.seal(fed.identities["aggregator"], shuffled)
     if suite == "ckks-collective":
         message = fed.decryptor.confirm(attempt.cohort, message, aggregator.sealed_secrets())
-    with pytest.raises(protocol.OpeningError):
+    with pytest.raises(checks.OpeningError):
         attempt.sites["site-0"].open(message)
     # another run, same names, same keys
     other = Federation(3, suite=suite)

@@ -17,8 +17,11 @@ import pytest
 import torch
 from torch import nn
 
-from aggregation import Quantization, Segment, masking, messages, quantize, residues
-from aggregation.messages import Opening
+from aggregation import Quantization, Segment, quantize
+from aggregation.ckks import residues
+from aggregation.crypto import masking
+from aggregation.protocol import messages
+from aggregation.protocol.messages import Opening
 from aggregation.testing import Federation
 from fmfl_secure.demonstration.collusion import integers_of
 

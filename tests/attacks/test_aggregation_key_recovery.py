@@ -3,23 +3,16 @@
 import numpy as np
 import pytest
 
-from aggregation import (
-    ReleaseError,
-    _ckks,
-    collective,
-    messages,
-    parameter_set,
-    protocol,
-    residues,
-    suites,
-)
-from aggregation._per_tensor import PublicView
-from aggregation.collective import CollectiveEncryptor, CollectiveKeyHolder
-from aggregation.round import of_plan
+from aggregation import ReleaseError, parameter_set
+from aggregation.ckks import _ckks, collective, residues, suites
+from aggregation.ckks.collective import CollectiveEncryptor, CollectiveKeyHolder
+from aggregation.protocol import checks, messages
+from aggregation.protocol.round import of_plan
 from aggregation.testing import Federation
 from fmfl_secure.demonstration import key_recovery
 from fmfl_secure.demonstration.key_recovery import is_secret
 from fmfl_secure.demonstration.naive import run_naive
+from fmfl_secure.demonstration.per_tensor_ckks import PublicView
 from fmfl_secure.demonstration.pictures import SIZES
 
 COLLECTIVE = parameter_set("ckks-collective-4096-60")
@@ -66,7 +59,7 @@ def test_li_micciancio_fails_on_released_integers(suite):
     context = _ckks.context(COLLECTIVE)
     summed = round_.unpack_chunks([total.chunks[0]])[0]
     if suite == "ckks-collective":
-        cohort = protocol.read_cohort(round_, attempt.cohort)
+        cohort = checks.read_cohort(round_, attempt.cohort)
         points = collective.public_points(cohort.transcript, 0, COLLECTIVE)
         found = key_recovery.secret_of_a_sum(message, summed[0], points, context)
     else:

@@ -4,9 +4,12 @@ without it."""
 import numpy as np
 import pytest
 
-from aggregation import AggregationError, ReleaseError, mac, messages, protocol, residues, suites
-from aggregation.collective import CollectiveEncryptor
-from aggregation.messages import SumManifest
+from aggregation import AggregationError, ReleaseError
+from aggregation.ckks import residues, suites
+from aggregation.ckks.collective import CollectiveEncryptor
+from aggregation.crypto import mac
+from aggregation.protocol import checks, messages
+from aggregation.protocol.messages import SumManifest
 from aggregation.testing import Federation
 
 SUITES = ["ckks-pk", "ckks-collective"]
@@ -270,7 +273,7 @@ def test_a_withheld_or_replaced_sigma_ends_the_attempt_unopened(trick):
     }[trick]
     listed = aggregator.opening_list()
     with pytest.raises(
-        protocol.OpeningError if trick != "swapped" and trick != "cut" else AggregationError
+        checks.OpeningError if trick != "swapped" and trick != "cut" else AggregationError
     ):
         fed.decryptor.confirm(attempt.cohort, listed, wrong)
     for site in attempt.sites.values():

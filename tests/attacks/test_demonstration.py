@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from aggregation.site_mac import SiteMac
+from aggregation.roles.site_mac import SiteMac
 from fmfl_secure.demonstration import attacks, gradient_inversion, inversions, pictures, protected
 from fmfl_secure.demonstration.naive import run_naive
 

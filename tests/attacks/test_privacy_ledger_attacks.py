@@ -19,7 +19,7 @@ from privacy import (
     PoissonSampledGaussian,
     rdp_cost,
 )
-from privacy.chain import GENESIS, canonical_json, new_record, parse_line, verify_chain
+from privacy.ledger.chain import GENESIS, canonical_json, new_record, parse_line, verify_chain
 
 SIGNER = Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)
 STRANGER = Ed25519PrivateKey.from_private_bytes(b"\x02" * 32)

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from stores import PostgresPlaces
 
 from privacy import BudgetExhausted, Ledger, LedgerError, PoissonSampledGaussian
-from privacy.accounting import fits
+from privacy.accounting.rdp import fits
 from privacy.storage import open_store
 
 SIGNER = Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)

@@ -26,16 +26,16 @@ from aggregation import (
     SiteAttempt,
 )
 from aggregation.errors import CohortError
-from aggregation.messages import Cohort, digest, seal
-from fmfl_secure.config import load_federation
-from fmfl_secure.coordinator import Coordinator, start_run
-from fmfl_secure.engines.local import LocalEngine
+from aggregation.protocol.messages import Cohort, digest, seal
 from fmfl_secure.errors import RunError
-from fmfl_secure.planning import build_task, distributed_plan, largest_layout
-from fmfl_secure.site import Site
-from fmfl_secure.workspace import Members, Workspace
+from fmfl_secure.parties.coordinator import Coordinator, start_run
+from fmfl_secure.parties.site import Site
+from fmfl_secure.parties.workspace import Members, Workspace
+from fmfl_secure.planning.plans import build_task, distributed_plan, largest_layout
+from fmfl_secure.settings.federation import load_federation
+from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import Ledger
-from privacy.accounting import (
+from privacy.accounting.rdp import (
     add_costs,
     epsilon_spent,
     filter_delta,
@@ -43,7 +43,7 @@ from privacy.accounting import (
     rdp_cost,
     zero_cost,
 )
-from privacy.distributed import DistributedPlan
+from privacy.mechanism.distributed import DistributedPlan
 
 NAMES = tuple(f"site-{n}" for n in range(1, 6))
 THREE = NAMES[:3]
@@ -196,7 +196,7 @@ def test_where_nobody_checks_the_sum_of_three_opens(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The attack, at sites that go by their own policy alone."""
-    monkeypatch.setattr("fmfl_secure.site.difference", lambda *_: None)
+    monkeypatch.setattr("fmfl_secure.parties.site.difference", lambda *_: None)
     monkeypatch.setattr(Site, "_min_cohort", 3)
     league = League(folder)
     plan = league.plan(THREE, min_cohort=3)
@@ -244,7 +244,7 @@ def test_the_fixed_cohort_is_held_to_the_accounting_whatever_the_plan_says(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A second lock behind the first: were the plan's own number believed, the cohort is not."""
-    monkeypatch.setattr("fmfl_secure.site.difference", lambda *_: None)
+    monkeypatch.setattr("fmfl_secure.parties.site.difference", lambda *_: None)
     league = League(folder)
     plan = league.plan(NAMES, min_cohort=3)
     attempts = {name: league.sites[name].admit(plan, league.adapter) for name in NAMES}
@@ -276,14 +276,16 @@ def test_the_accounting_counts_where_settings_and_policy_would_not(folder: Path)
 def test_an_engine_in_league_ends_with_nothing_charged(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fmfl_secure.engines.local.check_admission", lambda *_, **__: None)
-    monkeypatch.setattr("fmfl_secure.results.write_report", lambda *_: None)
+    monkeypatch.setattr(
+        "fmfl_secure.transports.local.engine.check_admission", lambda *_, **__: None
+    )
+    monkeypatch.setattr("fmfl_secure.report.results.write_report", lambda *_: None)
     sign = aggregation.Coordinator.plan
     monkeypatch.setattr(
         aggregation.Coordinator, "plan", lambda self, plan: sign(self, replace(plan, min_cohort=3))
     )
     monkeypatch.setattr(
-        "fmfl_secure.engines.local.open_decryptor",
+        "fmfl_secure.transports.local.engine.open_decryptor",
         lambda folder, *, members, **_: Decryptor(
             Identity.load(folder / "identity.pem", "decryptor"),
             MemoryJournal(),

@@ -30,7 +30,7 @@ def start_seeded(sums: Path, *, kill: tuple[str, Path] | None = None):
 def _record(sums: Path) -> None:
     from processes import seeded
 
-    from fmfl_secure.site import Site
+    from fmfl_secure.parties.site import Site
 
     seeded(sums)
     released = Site.released
@@ -44,7 +44,7 @@ def _record(sums: Path) -> None:
 
 
 def _kill_at(step: str, pid: Path) -> None:
-    from fmfl_secure.service.site_agent import SiteAgent
+    from fmfl_secure.runtime.agents.site import SiteAgent
 
     do = SiteAgent.do
 
@@ -61,7 +61,7 @@ def _kill_at(step: str, pid: Path) -> None:
 if __name__ == "__main__":
     import typer
 
-    from fmfl_secure.engines.flower import host
+    from fmfl_secure.transports.flower import host
 
     place, at, target = sys.argv[1:4]
     _record(Path(place))

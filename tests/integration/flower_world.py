@@ -14,8 +14,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from fmfl_secure.engines.flower.deployment import OFFLINE
-from fmfl_secure.service.ports import free_port
+from fmfl_secure.transports.flower.deployment import OFFLINE
+from fmfl_secure.transports.https.ports import free_port
 
 _BIN = Path(sys.executable).parent
 

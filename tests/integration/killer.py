@@ -17,20 +17,20 @@ from unittest import mock
 from support import Quiet
 
 import aggregation
-import fmfl_secure.engines.local
-import fmfl_secure.results
-from fmfl_secure.coordinator import Coordinator
-from fmfl_secure.custodian import Custodian
-from fmfl_secure.engines.local import LocalEngine
+import fmfl_secure.report.results
+import fmfl_secure.transports.local.engine
 from fmfl_secure.errors import KNOWN_ERRORS
-from fmfl_secure.run_store import RunStore
-from fmfl_secure.service.client import Line
-from fmfl_secure.service.intake import Intake
-from fmfl_secure.service.store import MessageStore
-from fmfl_secure.site import Site
-from fmfl_secure.updates import UpdateStore
+from fmfl_secure.parties.coordinator import Coordinator
+from fmfl_secure.parties.custodian import Custodian
+from fmfl_secure.parties.site import Site
+from fmfl_secure.runtime.inbox import Intake
+from fmfl_secure.storage.message_store import MessageStore
+from fmfl_secure.storage.run_store import RunStore
+from fmfl_secure.storage.update_store import UpdateStore
+from fmfl_secure.transports.https.client import Line
+from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import Ledger
-from privacy.training import PrivateTrainer
+from privacy.mechanism.training import PrivateTrainer
 
 REFUSED = 3  # exit code of a run that ended by an error of ours
 
@@ -89,8 +89,8 @@ def _child(federation: Path, output: Path, point: str | None, watched: Path | No
     if point is not None:
         arm(point)
     # Plots and admission gate take most of a tiny run's time and have tests of their own.
-    fmfl_secure.results.write_report = lambda *_: None
-    fmfl_secure.engines.local.check_admission = lambda *_, **__: None
+    fmfl_secure.report.results.write_report = lambda *_: None
+    fmfl_secure.transports.local.engine.check_admission = lambda *_, **__: None
     if watched is not None:
         _note_opened(watched, output.with_suffix(".opened"))
     try:

@@ -18,8 +18,8 @@ import numpy as np
 from killer import arm
 from support import Quiet
 
-from fmfl_secure.engines.local import LocalEngine
-from fmfl_secure.service.kit import Kit
+from fmfl_secure.provisioning.kit import Kit
+from fmfl_secure.transports.local.engine import LocalEngine
 
 
 def _prepare(folder: Path, name: str, point: str) -> None:
@@ -72,15 +72,15 @@ def seeded(record: Path) -> None:
 
     For tests alone: the product has no way to seed any of them.
     """
-    import aggregation.quantization
-    import privacy.keystream
-    import privacy.sampling
-    from fmfl_secure.coordinator import Coordinator
-    from fmfl_secure.site import Site
+    import aggregation.ckks.quantization
+    import privacy.mechanism.keystream
+    import privacy.mechanism.sampling
+    from fmfl_secure.parties.coordinator import Coordinator
+    from fmfl_secure.parties.site import Site
 
     stream = _Stream()
-    privacy.keystream.os = privacy.sampling.os = stream
-    aggregation.quantization.secrets = stream
+    privacy.mechanism.keystream.os = privacy.mechanism.sampling.os = stream
+    aggregation.ckks.quantization.secrets = stream
     train, apply = Site.train, Coordinator.apply
 
     def repeated(self, plan, *rest, **named):
@@ -112,14 +112,14 @@ def signing(min_cohort: int) -> None:
 
 def careless() -> None:
     """Have the decryptor hold plans to nothing of its own: it is in league with the coordinator."""
-    import fmfl_secure.decryptor
+    import fmfl_secure.parties.decryptor
 
-    fmfl_secure.decryptor.objection = lambda *_: lambda _: None
+    fmfl_secure.parties.decryptor.objection = lambda *_: lambda _: None
 
 
 def serve(kit: Path, output: Path, logs: Path, point: str = "") -> None:
     """The server's process."""
-    from fmfl_secure.service.server import Service
+    from fmfl_secure.transports.https.server import Service
 
     _prepare(logs, "server", point)
     service = Service(Kit(kit), output)
@@ -134,7 +134,7 @@ def serve(kit: Path, output: Path, logs: Path, point: str = "") -> None:
 
 def decrypt(kit: Path, logs: Path, point: str = "") -> None:
     """The decryptor's process."""
-    from fmfl_secure.service.decryptor_process import DecryptorProcess
+    from fmfl_secure.transports.https.processes.decryptor import DecryptorProcess
 
     _prepare(logs, "decryptor", point)
     process = DecryptorProcess(Kit(kit), once=True)
@@ -144,7 +144,7 @@ def decrypt(kit: Path, logs: Path, point: str = "") -> None:
 
 def hold(kit: Path, logs: Path, point: str = "") -> None:
     """A custodian's process."""
-    from fmfl_secure.service.custodian_process import CustodianProcess
+    from fmfl_secure.transports.https.processes.custodian import CustodianProcess
 
     _prepare(logs, kit.name, point)
     process = CustodianProcess(Kit(kit), once=True)
@@ -172,7 +172,7 @@ def _embedded(federation: Path, output: Path, sums: Path) -> None:
 
 def join(kit: Path, logs: Path, point: str = "") -> None:
     """A site's process."""
-    from fmfl_secure.service.site_process import SiteProcess
+    from fmfl_secure.transports.https.processes.site import SiteProcess
 
     _prepare(logs, kit.name, point)
     process = SiteProcess(Kit(kit), once=True)
@@ -189,7 +189,7 @@ class Federation:
         self.logs.mkdir(exist_ok=True)
         self.output = folder / "run"
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["processes", "fmfl_secure.service.server"])
+        self._context.set_forkserver_preload(["processes", "fmfl_secure.transports.https.server"])
         self.processes: dict[str, BaseProcess] = {}
 
     def start(self, name: str, point: str = "") -> None:

@@ -16,24 +16,24 @@ import numpy as np
 from support import settings
 
 from aggregation import Decryptor, Identity, MemoryJournal
-from fmfl_secure.config import convert_config
-from fmfl_secure.coordinator import Coordinator, start_run
-from fmfl_secure.custodian import Custodian
-from fmfl_secure.planning import build_task
-from fmfl_secure.service.board import Board
-from fmfl_secure.service.certificates import CUSTODIAN, DECRYPTOR, SITE
-from fmfl_secure.service.custodian_agent import CustodianAgent
-from fmfl_secure.service.decryptor_agent import DecryptorAgent
-from fmfl_secure.service.errors import Problem, Rejected, ServiceError
-from fmfl_secure.service.intake import Intake, Stated
-from fmfl_secure.service.line import DocumentRef, Work
-from fmfl_secure.service.run import ServerRun
-from fmfl_secure.service.settings import Time
-from fmfl_secure.service.simulate import SimulatedSite
-from fmfl_secure.service.site_agent import SiteAgent
-from fmfl_secure.service.store import MessageKey, open_store
-from fmfl_secure.service.waiting import Stopping
-from fmfl_secure.workspace import Members
+from fmfl_secure.errors import Problem, Rejected, ServiceError
+from fmfl_secure.parties.coordinator import Coordinator, start_run
+from fmfl_secure.parties.custodian import Custodian
+from fmfl_secure.parties.workspace import Members
+from fmfl_secure.planning.plans import build_task
+from fmfl_secure.provisioning.certificates import CUSTODIAN, DECRYPTOR, SITE
+from fmfl_secure.runtime.agents.custodian import CustodianAgent
+from fmfl_secure.runtime.agents.decryptor import DecryptorAgent
+from fmfl_secure.runtime.agents.simulated import SimulatedSite
+from fmfl_secure.runtime.agents.site import SiteAgent
+from fmfl_secure.runtime.inbox import Intake, Stated
+from fmfl_secure.runtime.run_driver import ServerRun
+from fmfl_secure.runtime.task_board import Board
+from fmfl_secure.runtime.transport import DocumentRef, Work
+from fmfl_secure.runtime.waiting import Stopping
+from fmfl_secure.settings.federation import convert_config
+from fmfl_secure.settings.service import Time
+from fmfl_secure.storage.message_store import MessageKey, open_store
 
 NAMES = ("site-1", "site-2", "site-3", "site-4")
 
@@ -135,7 +135,7 @@ class World:
         )  # fmt: skip
         self.folder = folder
         self.config = convert_config(
-            tomllib.loads(text), __import__("fmfl_secure.config").config.FederationConfig,
+            tomllib.loads(text), __import__("fmfl_secure.settings.federation").config.FederationConfig,
             source="test",
         )  # fmt: skip
         self.identities = {

@@ -18,16 +18,16 @@ from support import make_federation
 
 from aggregation import AggregationError, Identity, Member, PublicIdentity, RoundPlan
 from aggregation.errors import PlanError
-from aggregation.messages import seal
-from fmfl_secure.agreed_plan import EVERYBODY, HARMLESS, SITES, Agreed, AgreedAtSite
-from fmfl_secure.config import load_federation
-from fmfl_secure.coordinator import Coordinator, start_run
-from fmfl_secure.custodian import Custodian
-from fmfl_secure.decryptor import open_decryptor
+from aggregation.protocol.messages import seal
 from fmfl_secure.errors import FmflError
-from fmfl_secure.planning import build_task
-from fmfl_secure.site import Site
-from fmfl_secure.workspace import Members, Workspace, initialise
+from fmfl_secure.parties.agreed_plan import EVERYBODY, HARMLESS, SITES, Agreed, AgreedAtSite
+from fmfl_secure.parties.coordinator import Coordinator, start_run
+from fmfl_secure.parties.custodian import Custodian
+from fmfl_secure.parties.decryptor import open_decryptor
+from fmfl_secure.parties.site import Site
+from fmfl_secure.parties.workspace import Members, Workspace, initialise
+from fmfl_secure.planning.plans import build_task
+from fmfl_secure.settings.federation import load_federation
 from privacy import Ledger
 
 NAMES = tuple(f"site-{n}" for n in range(1, 6))

@@ -17,19 +17,19 @@ from typer.testing import CliRunner
 
 from fmfl_secure import cli
 from fmfl_secure.audit import audit_run, audit_settings
-from fmfl_secure.audit_record import AUDIT_NAME, decode_audit, encode_audit, load_audit
-from fmfl_secure.demo import prepare_demo
-from fmfl_secure.engines.local import LocalEngine
+from fmfl_secure.demonstration.federation import prepare_demo
 from fmfl_secure.errors import RunError
-from fmfl_secure.record import decode_record
-from fmfl_secure.results import write_results
-from fmfl_secure.run_store import RunStore
+from fmfl_secure.report.results import write_results
+from fmfl_secure.run.audit_record import AUDIT_NAME, decode_audit, encode_audit, load_audit
+from fmfl_secure.run.record import decode_record
+from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.tasks import TextClassification
+from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import AuditError, PrivacyPlan
-from privacy.audit import AuditDesign, evaluate
-from privacy.canaries import observe_canaries
-from privacy.canary_model import SyntheticRecords
-from privacy.skellam import SkellamSource
+from privacy.auditing.canaries import observe_canaries
+from privacy.auditing.canary_model import SyntheticRecords
+from privacy.auditing.statistics import AuditDesign, evaluate
+from privacy.mechanism.skellam import SkellamSource
 
 
 def invoke(*arguments: object):
@@ -64,7 +64,7 @@ def _no_data_are_read(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRe
         raise AssertionError("an audit read data or opened a ledger")
 
     monkeypatch.setattr(TextClassification, "load", refuse)
-    monkeypatch.setattr("privacy.ledger.Ledger.__init__", refuse)
+    monkeypatch.setattr("privacy.ledger.ledger.Ledger.__init__", refuse)
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +172,8 @@ def test_shares_left_out_say_stop_and_exit_with_2(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "privacy.skellam.SkellamSource.integers", lambda _, count: np.zeros(count, dtype=np.int64)
+        "privacy.mechanism.skellam.SkellamSource.integers",
+        lambda _, count: np.zeros(count, dtype=np.int64),
     )
     result = invoke(distributed(tmp_path, tiny_model, rounds=4))
     assert result.exit_code == 2
@@ -292,7 +293,9 @@ def demonstration(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("the extra minilm is not installed")
     with monkeypatch.context() as patch:
-        patch.setattr("fmfl_secure.demo.initialise", lambda *_, **__: None)  # needs no ledgers
+        patch.setattr(
+            "fmfl_secure.demonstration.federation.initialise", lambda *_, **__: None
+        )  # needs no ledgers
         federation = prepare_demo(folder, fresh=False)
     shutil.rmtree(folder / "data")
     return federation

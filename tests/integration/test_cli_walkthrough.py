@@ -11,7 +11,7 @@ import pytest
 from support import write_rows
 
 from fmfl_secure import cli
-from fmfl_secure.record import decode_record
+from fmfl_secure.run.record import decode_record
 from privacy import Ledger
 
 # What a person changes in the settings that `init` writes.
@@ -185,7 +185,7 @@ def test_an_interrupted_run_says_how_to_go_on(
 ) -> None:
     from support import make_federation
 
-    from fmfl_secure.coordinator import Coordinator
+    from fmfl_secure.parties.coordinator import Coordinator
 
     federation = make_federation(tmp_path, tiny_model, rounds=1, evaluation=False)
     output = tmp_path / "run"

@@ -16,10 +16,10 @@ from fmfl_secure.comparison import ARMS, compare, summarise
 from fmfl_secure.comparison.compare import UNTRAINED
 from fmfl_secure.comparison.rows import Comparison
 from fmfl_secure.comparison.simulate import simulate
-from fmfl_secure.config import load_federation
 from fmfl_secure.errors import ConfigError, RunError
-from fmfl_secure.planning import build_task, largest_layout, site_plan
-from privacy.distributed import DistributedPlan
+from fmfl_secure.planning.plans import build_task, largest_layout, site_plan
+from fmfl_secure.settings.federation import load_federation
+from privacy.mechanism.distributed import DistributedPlan
 
 DELTA = "delta = 1e-4"
 

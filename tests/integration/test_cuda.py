@@ -14,8 +14,8 @@ from task_cases import clipped_sum, randomise, task_on
 from fmfl_secure.models import Layout
 from fmfl_secure.models.computation import Computation
 from privacy import PrivacyPlan
-from privacy.admission import check_admission
-from privacy.training import PrivateTrainer
+from privacy.mechanism.admission import check_admission
+from privacy.mechanism.training import PrivateTrainer
 
 pytestmark = [
     pytest.mark.gpu,

@@ -12,16 +12,16 @@ import pytest
 from support import Quiet, make_federation
 
 from aggregation import Identity, ReplayError, SiteAttempt
-from fmfl_secure.config import load_federation
-from fmfl_secure.coordinator import Coordinator
-from fmfl_secure.custodian import Custodian
-from fmfl_secure.engines.local import LocalEngine
 from fmfl_secure.errors import ConfigError, RunError
+from fmfl_secure.parties.coordinator import Coordinator
+from fmfl_secure.parties.custodian import Custodian
+from fmfl_secure.parties.site import Site
+from fmfl_secure.parties.workspace import Members, Workspace, initialise
 from fmfl_secure.report import render_html
-from fmfl_secure.results import build_record
-from fmfl_secure.run_store import RunStore
-from fmfl_secure.site import Site
-from fmfl_secure.workspace import Members, Workspace, initialise
+from fmfl_secure.report.results import build_record
+from fmfl_secure.settings.federation import load_federation
+from fmfl_secure.storage.run_store import RunStore
+from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import Ledger
 
 NAMES = ("board", "patients")
@@ -30,8 +30,10 @@ NAMES = ("board", "patients")
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out most of a tiny run's time: plots and admission gate have tests of their own."""
-    monkeypatch.setattr("fmfl_secure.results.write_report", lambda *_: None)
-    monkeypatch.setattr("fmfl_secure.engines.local.check_admission", lambda *_, **__: None)
+    monkeypatch.setattr("fmfl_secure.report.results.write_report", lambda *_: None)
+    monkeypatch.setattr(
+        "fmfl_secure.transports.local.engine.check_admission", lambda *_, **__: None
+    )
 
 
 @pytest.fixture(scope="module")

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from support import Quiet, make_federation
 
-from fmfl_secure.engines.local import LocalEngine
 from fmfl_secure.errors import RunError
 from fmfl_secure.models.adapters import load_adapter_bytes
-from fmfl_secure.record import RunRecord, decode_record
-from fmfl_secure.run_store import RunStore, run_facts
-from fmfl_secure.site import Site
-from fmfl_secure.updates import UpdateStore
+from fmfl_secure.parties.site import Site
+from fmfl_secure.run.record import RunRecord, decode_record
+from fmfl_secure.storage.run_store import RunStore, run_facts
+from fmfl_secure.storage.update_store import UpdateStore
+from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import Ledger, PlanError
-from privacy.distributed import DistributedPlan, SkellamShare
-from privacy.training import ClippedSum
+from privacy.mechanism.distributed import DistributedPlan, SkellamShare
+from privacy.mechanism.training import ClippedSum
 
 PRIVACY = 'noise = "distributed"\ninsider_epsilon = 30.0\ndelta = 1e-4\n'
 
@@ -35,7 +35,9 @@ def template(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path
 @pytest.fixture
 def folder(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Four sites and three steps. The admission gate has tests of its own."""
-    monkeypatch.setattr("fmfl_secure.engines.local.check_admission", lambda *_, **__: None)
+    monkeypatch.setattr(
+        "fmfl_secure.transports.local.engine.check_admission", lambda *_, **__: None
+    )
     return Path(shutil.copytree(template, tmp_path / "federation"))
 
 
@@ -100,7 +102,8 @@ def test_without_noise_a_step_is_the_pooled_one(
 
     monkeypatch.setattr(ClippedSum, "take_sum", noted)
     monkeypatch.setattr(
-        "privacy.skellam.SkellamSource.integers", lambda _, count: np.zeros(count, dtype=np.int64)
+        "privacy.mechanism.skellam.SkellamSource.integers",
+        lambda _, count: np.zeros(count, dtype=np.int64),
     )
     edit(folder / "federation.toml", "rounds = 3", "rounds = 1")
     edit(
@@ -220,8 +223,8 @@ def test_a_cohort_below_the_plans_never_opens(
 
 
 def test_the_plan_of_every_site_yields_one_event(folder: Path) -> None:
-    from fmfl_secure.config import load_federation
-    from fmfl_secure.planning import site_plan
+    from fmfl_secure.planning.plans import site_plan
+    from fmfl_secure.settings.federation import load_federation
 
     config = load_federation(folder / "federation.toml")
     plans = [site_plan(config, site, 98) for site in config.sites]

@@ -32,7 +32,7 @@ from documented import (
 from support import write_rows
 from test_cli_walkthrough import EDITS, Shell, shell  # noqa: F401 - a fixture
 
-from fmfl_secure.service.ports import free_port
+from fmfl_secure.transports.https.ports import free_port
 
 UsageError = typer.BadParameter.__base__  # Click's own, which Typer brings with it
 README = ROOT / "README.md"

@@ -46,7 +46,7 @@ def left_out(command: Command) -> bool:
 def test_there_is_an_example_for_every_task() -> None:
     from task_cases import TASKS
 
-    from fmfl_secure.config import load_federation
+    from fmfl_secure.settings.federation import load_federation
 
     kinds = {load_federation(path).task.kind for path in EXAMPLES.glob("*/federation.toml")}
     assert kinds == set(TASKS)
@@ -130,7 +130,7 @@ def readme(name: str) -> Path:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_example_is_what_its_readme_says(name: str) -> None:
-    from fmfl_secure.config import load_federation
+    from fmfl_secure.settings.federation import load_federation
 
     config = load_federation(EXAMPLES / name / "federation.toml")
     for site in config.sites:
@@ -146,7 +146,7 @@ def test_an_example_is_what_its_readme_says(name: str) -> None:
 def test_the_policies_of_the_banks_go_on_with_a_sites_file(tmp_path: Path) -> None:
     """As the README's `cat` does, and they say what it says."""
     from fmfl_secure import Federation
-    from fmfl_secure.config import load_site
+    from fmfl_secure.settings.federation import load_site
 
     folder = copy_example("bank", tmp_path)
     Federation(folder).initialise()

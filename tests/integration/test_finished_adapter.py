@@ -16,10 +16,10 @@ from transformers import AutoModel
 from typer.testing import CliRunner
 
 from fmfl_secure.cli import app
-from fmfl_secure.engines.local import LocalEngine
 from fmfl_secure.errors import KNOWN_ERRORS
 from fmfl_secure.models.adapters import load_adapter_bytes
-from fmfl_secure.run_store import RunStore, run_facts
+from fmfl_secure.storage.run_store import RunStore, run_facts
+from fmfl_secure.transports.local.engine import LocalEngine
 
 ADAPTER = 'kind = "rolora"\nrank = 3\ntarget_modules = ["query", "value"]\nlast_layers = 1'
 
@@ -128,7 +128,7 @@ def test_export_states_what_was_spent(run: Path, tmp_path: Path) -> None:
 def test_merged_weights_open_without_peft_and_compute_the_same(
     run: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    from fmfl_secure.evaluation import open_run
+    from fmfl_secure.training.finished_run import open_run
 
     command("export", run, "--output", tmp_path / "out", "--merged")
     merged = AutoModel.from_pretrained(tmp_path / "out", use_safetensors=True).eval()

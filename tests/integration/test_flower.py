@@ -23,9 +23,9 @@ pytest.importorskip("flwr", reason="the extra `flower` is not installed; see mak
 from flower_host import start_seeded
 from flower_world import FlowerWorld
 
-from fmfl_secure.engines.flower import deployment, door
-from fmfl_secure.record import RunRecord, decode_record
-from fmfl_secure.run_store import RunStore, holds_run
+from fmfl_secure.run.record import RunRecord, decode_record
+from fmfl_secure.storage.run_store import RunStore, holds_run
+from fmfl_secure.transports.flower import deployment, host_socket
 from privacy import Ledger
 
 SITES = ("site-1", "site-2", "site-3")
@@ -56,7 +56,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path
 def _simulate(federation: Path, output: Path, sums: Path) -> None:
     import torch
 
-    from fmfl_secure.engines.flower.simulation import Simulation
+    from fmfl_secure.transports.flower.simulation import Simulation
 
     torch.set_num_threads(1)
     here = Path(__file__).parent
@@ -156,7 +156,7 @@ def test_a_superlink_releases_the_same_and_outlives_the_kill_of_a_supernode(
             world.register(name)
             start = start_seeded(short / "sums", kill=("upload", pid) if name == "site-2" else None)
             hosts.append(start(kits / name, short / f"{name}.sock"))
-            door.wait_for(short / f"{name}.sock", lambda: True)
+            host_socket.wait_for(short / f"{name}.sock", lambda: True)
             world.start_supernode(name, f'socket="{short / name}.sock"')
         pid.write_text(str(world.processes["site-2"].pid))
         world.restart_when_killed("site-2", f'socket="{short / "site-2"}.sock"')

@@ -11,17 +11,17 @@ import pytest
 from service_world import NAMES, World
 
 from aggregation import Decryptor, Identity, MemoryJournal
-from fmfl_secure.anchor_store import AnchorStore
-from fmfl_secure.engines.flower.carrier import Carrier
-from fmfl_secure.engines.flower.line import OrderLine
-from fmfl_secure.engines.flower.party import FlowerParty
-from fmfl_secure.engines.flower.wire import Answer, Failed, Order, Refused, open_frame, seal
 from fmfl_secure.errors import RunError
-from fmfl_secure.membership import MembershipFolder
-from fmfl_secure.service.decryptor_agent import DecryptorAgent
-from fmfl_secure.service.heads import KeptHeads
-from fmfl_secure.service.settings import Time
-from fmfl_secure.service.site_agent import SiteAgent
+from fmfl_secure.parties.membership import MembershipFolder
+from fmfl_secure.runtime.agents.decryptor import DecryptorAgent
+from fmfl_secure.runtime.agents.site import SiteAgent
+from fmfl_secure.runtime.anchor_registry import KeptHeads
+from fmfl_secure.settings.service import Time
+from fmfl_secure.storage.anchor_store import AnchorStore
+from fmfl_secure.transports.flower.frames import Answer, Failed, Order, Refused, open_frame, seal
+from fmfl_secure.transports.flower.order_transport import OrderLine
+from fmfl_secure.transports.flower.party import FlowerParty
+from fmfl_secure.transports.flower.server import Carrier
 
 SLOW = pytest.mark.slow
 
@@ -242,7 +242,7 @@ def test_another_version_takes_no_part(post: MemoryPost, monkeypatch: pytest.Mon
         if name == "site-4":
             with monkeypatch.context() as patch:
                 patch.setattr(
-                    "fmfl_secure.engines.flower.party.fingerprint", lambda: "0.0.9+sha256:ab"
+                    "fmfl_secure.transports.flower.party.fingerprint", lambda: "0.0.9+sha256:ab"
                 )
                 return answer()
         return answer()

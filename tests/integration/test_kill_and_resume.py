@@ -10,9 +10,9 @@ import pytest
 from killer import run_and_kill
 from support import Quiet, make_federation
 
-from fmfl_secure.engines.local import LocalEngine
-from fmfl_secure.results import build_record
-from fmfl_secure.run_store import RunStore
+from fmfl_secure.report.results import build_record
+from fmfl_secure.storage.run_store import RunStore
+from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import Ledger
 
 
@@ -63,8 +63,10 @@ CASES = [
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes most of a tiny run's time, and has tests of its own; as in the killed process."""
-    monkeypatch.setattr("fmfl_secure.results.write_report", lambda *_: None)
-    monkeypatch.setattr("fmfl_secure.engines.local.check_admission", lambda *_, **__: None)
+    monkeypatch.setattr("fmfl_secure.report.results.write_report", lambda *_: None)
+    monkeypatch.setattr(
+        "fmfl_secure.transports.local.engine.check_admission", lambda *_, **__: None
+    )
 
 
 @pytest.fixture(scope="module")

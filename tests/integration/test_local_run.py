@@ -17,23 +17,23 @@ from dp_accounting.rdp import RdpAccountant
 from support import Quiet, make_federation
 from transformers import AutoModel
 
-import fmfl_secure.site
+import fmfl_secure.parties.site
 from aggregation import AggregationError, PublicIdentity, dequantize
-from fmfl_secure.config import load_federation
-from fmfl_secure.coordinator import Coordinator
-from fmfl_secure.engines.local import LocalEngine
 from fmfl_secure.errors import ConfigError, RunError
-from fmfl_secure.evaluation import evaluate_run
-from fmfl_secure.export import export_run
 from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
-from fmfl_secure.record import decode_record
-from fmfl_secure.results import write_results
-from fmfl_secure.run_store import RunStore
-from fmfl_secure.server_step import ServerStep
-from fmfl_secure.site import Site
-from fmfl_secure.statement import verify_statement
+from fmfl_secure.parties.coordinator import Coordinator
+from fmfl_secure.parties.site import Site
+from fmfl_secure.report.export import export_run
+from fmfl_secure.report.results import write_results
+from fmfl_secure.run.ledger_statement import verify_statement
+from fmfl_secure.run.record import decode_record
+from fmfl_secure.settings.federation import load_federation
+from fmfl_secure.storage.run_store import RunStore
+from fmfl_secure.training.finished_run import evaluate_run
+from fmfl_secure.training.server_step import ServerStep
+from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import Ledger
-from privacy.accounting import RDP_UNIT
+from privacy.accounting.rdp import RDP_UNIT
 
 
 def run(federation: Path, output: Path, *, resume: bool = False):
@@ -282,7 +282,7 @@ def test_sites_weigh_in_public_powers_of_two(
     weights: list[float] = []
     updates: list[np.ndarray] = []
     totals: list[np.ndarray] = []
-    train, apply = fmfl_secure.site.train_locally, ServerStep.apply
+    train, apply = fmfl_secure.parties.site.train_locally, ServerStep.apply
 
     def training(*arguments, **named):
         weights.append(named["weight"])
@@ -298,7 +298,7 @@ def test_sites_weigh_in_public_powers_of_two(
         assert np.allclose(moved, dequantize(total, grid, 3.5), atol=1e-7)
         return after
 
-    monkeypatch.setattr("fmfl_secure.site.train_locally", training)
+    monkeypatch.setattr("fmfl_secure.parties.site.train_locally", training)
     monkeypatch.setattr(ServerStep, "apply", applying)
     record = LocalEngine(path, tmp_path / "run", resume=False, observer=Quiet()).run()
     assert record.status == "finished"

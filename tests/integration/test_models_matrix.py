@@ -17,7 +17,7 @@ from fmfl_secure.errors import ModelError
 from fmfl_secure.models.adapters import ADAPTER_KINDS, adapter_bytes
 from fmfl_secure.models.architectures import ARCHITECTURES
 from fmfl_secure.models.support import TASK_MODALITIES, refusal
-from privacy.admission import check_admission
+from privacy.mechanism.admission import check_admission
 
 EVERYTHING = [(m, a, t) for t in TASKS for m in MODEL_TYPES for a in ADAPTER_KINDS]
 WORKS = [case for case in EVERYTHING if refusal(*case) is None]

@@ -20,11 +20,11 @@ import pytest
 import torch
 from support import WORDS, Quiet, make_federation
 
-import privacy.sampling
-from fmfl_secure.engines.local import LocalEngine
-from fmfl_secure.updates import UpdateStore
+import privacy.mechanism.sampling
+from fmfl_secure.storage.update_store import UpdateStore
+from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import TrainingError
-from privacy.training import PrivateTrainer
+from privacy.mechanism.training import PrivateTrainer
 
 RANDOM = re.compile(
     r"[0-9a-f]{16,}"  # digests, signatures, run ids
@@ -74,7 +74,7 @@ def seen(folder: Path) -> Seen:
 
 def quicken(patch: pytest.MonkeyPatch) -> None:
     """The gate looks at synthetic records only, and the page at what the report holds."""
-    patch.setattr("fmfl_secure.engines.local.check_admission", lambda *_, **__: None)
+    patch.setattr("fmfl_secure.transports.local.engine.check_admission", lambda *_, **__: None)
     patch.setattr("fmfl_secure.report.write.render_html", lambda _: "")
 
 
@@ -151,7 +151,7 @@ def test_a_unit_whose_gradient_is_not_finite_changes_none_either(
 def spoil_record(monkeypatch: pytest.MonkeyPatch, record: int) -> list[int]:
     """Make the loss of one record infinite, and sample it always; lists where that was met."""
     original, met = PrivateTrainer.__init__, []
-    sample = privacy.sampling.poisson_sample
+    sample = privacy.mechanism.sampling.poisson_sample
 
     def spoiling(self, model, *, loss, collate, **settings):
         last: list[np.ndarray] = []
@@ -169,7 +169,9 @@ def spoil_record(monkeypatch: pytest.MonkeyPatch, record: int) -> list[int]:
 
     monkeypatch.setattr(PrivateTrainer, "__init__", spoiling)
     monkeypatch.setattr(
-        privacy.sampling, "poisson_sample", lambda *some: np.union1d(sample(*some), [record])
+        privacy.mechanism.sampling,
+        "poisson_sample",
+        lambda *some: np.union1d(sample(*some), [record]),
     )
     return met
 

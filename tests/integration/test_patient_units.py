@@ -12,21 +12,21 @@ import pytest
 from dp_accounting.rdp import RdpAccountant
 from support import WORDS, Quiet, make_federation
 
-import privacy.noise
-import privacy.training
-from fmfl_secure.engines.local import LocalEngine
+import privacy.mechanism.noise
+import privacy.mechanism.training
 from fmfl_secure.errors import RunError
-from fmfl_secure.record import RunRecord, decode_record
+from fmfl_secure.run.record import RunRecord, decode_record
+from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import Ledger
-from privacy.accounting import RDP_UNIT
-from privacy.training import PrivateTrainer
+from privacy.accounting.rdp import RDP_UNIT
+from privacy.mechanism.training import PrivateTrainer
 
 PATIENTS, HEAVY = 20, 500  # patients of two records at each site; records of one more at site-1
 BATCH = 8  # records in memory at once, `support.settings`
 C = 0.5
 
 
-GATE = "fmfl_secure.engines.local.check_admission"  # which has tests of its own
+GATE = "fmfl_secure.transports.local.engine.check_admission"  # which has tests of its own
 
 
 def write_site(path: Path, *, heavy: int) -> None:
@@ -108,7 +108,9 @@ def moved(
     path.write_text(text.replace("[training]", f"[training]\n{sgd}"))
     noise = np.random.default_rng(7).standard_normal(10_000)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(privacy.noise.GaussianSource, "normal", lambda _, n: noise[:n].copy())
+        patch.setattr(
+            privacy.mechanism.noise.GaussianSource, "normal", lambda _, n: noise[:n].copy()
+        )
         patch.setattr(GATE, lambda *_, **__: None)
         patch.setattr("fmfl_secure.report.write.render_html", lambda _: "")
         watch = Watch(patch)
@@ -228,7 +230,7 @@ def test_a_patient_of_ten_spellings_is_one_unit_of_the_sampler(
     sgd = 'optimizer = "sgd"\nlearning_rate = 1.0\nhead_learning_rate = 1.0'
     path.write_text(text.replace("[training]", f"[training]\n{sgd}"))
     sampled: list[int] = []
-    draw = privacy.training.sampled_units
+    draw = privacy.mechanism.training.sampled_units
 
     def sampling(units, rate, cost=None):
         sampled.append(len(units))
@@ -236,8 +238,10 @@ def test_a_patient_of_ten_spellings_is_one_unit_of_the_sampler(
 
     noise = np.random.default_rng(7).standard_normal(10_000)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(privacy.noise.GaussianSource, "normal", lambda _, n: noise[:n].copy())
-        patch.setattr(privacy.training, "sampled_units", sampling)
+        patch.setattr(
+            privacy.mechanism.noise.GaussianSource, "normal", lambda _, n: noise[:n].copy()
+        )
+        patch.setattr(privacy.mechanism.training, "sampled_units", sampling)
         patch.setattr(GATE, lambda *_, **__: None)
         watch = Watch(patch)
         record = run(path)

@@ -15,18 +15,18 @@ from typer.testing import CliRunner
 
 from fmfl_secure.cli import app
 from fmfl_secure.comparison import compare
-from fmfl_secure.config import load_federation
-from fmfl_secure.engines.local import LocalEngine
 from fmfl_secure.errors import ConfigError, ModelError
-from fmfl_secure.evaluation import evaluate_run, predict_run
-from fmfl_secure.export import export_run
-from fmfl_secure.local_training import train_locally
 from fmfl_secure.models.adapters import adapter_bytes
 from fmfl_secure.models.heads import head_bytes, set_head
 from fmfl_secure.models.layout import Layout
-from fmfl_secure.planning import build_task, privacy_plan, quantization
-from fmfl_secure.site import Site
-from fmfl_secure.updates import UpdateStore
+from fmfl_secure.parties.site import Site
+from fmfl_secure.planning.plans import build_task, privacy_plan, quantization
+from fmfl_secure.report.export import export_run
+from fmfl_secure.settings.federation import load_federation
+from fmfl_secure.storage.update_store import UpdateStore
+from fmfl_secure.training.finished_run import evaluate_run, predict_run
+from fmfl_secure.training.local_round import train_locally
+from fmfl_secure.transports.local.engine import LocalEngine
 
 SITES = ("site-1", "site-2", "site-3")
 ADAPTER = "last_layers = 1\npersonal_head = true"
@@ -40,7 +40,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path):
     began: dict[str, list[bytes]] = {name: [] for name in SITES}
     grids = []
     patch = pytest.MonkeyPatch()
-    patch.setattr("fmfl_secure.engines.local.check_admission", lambda *_, **__: None)
+    patch.setattr("fmfl_secure.transports.local.engine.check_admission", lambda *_, **__: None)
     original, current = train_locally, {}
 
     def train(*arguments, **named):
@@ -54,7 +54,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path):
         current["site"] = self.name
         return site_train(self, *arguments)
 
-    patch.setattr("fmfl_secure.site.train_locally", train)
+    patch.setattr("fmfl_secure.parties.site.train_locally", train)
     patch.setattr(Site, "train", noting)
     record = LocalEngine(federation, folder / "run", resume=False, observer=Quiet()).run()
     patch.undo()

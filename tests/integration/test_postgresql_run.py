@@ -11,12 +11,12 @@ from support import Quiet, settings, write_rows
 from typer.testing import CliRunner
 
 from fmfl_secure import cli
-from fmfl_secure.config import load_site
-from fmfl_secure.engines.local import LocalEngine
 from fmfl_secure.errors import ConfigError, RunError
-from fmfl_secure.results import build_record
-from fmfl_secure.run_store import RunStore
-from fmfl_secure.workspace import initialise
+from fmfl_secure.parties.workspace import initialise
+from fmfl_secure.report.results import build_record
+from fmfl_secure.settings.federation import load_site
+from fmfl_secure.storage.run_store import RunStore
+from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import Ledger
 
 SITES = ("site-1", "site-2", "site-3")
@@ -25,7 +25,9 @@ SITES = ("site-1", "site-2", "site-3")
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out most of a tiny run's time: the admission gate has tests of its own."""
-    monkeypatch.setattr("fmfl_secure.engines.local.check_admission", lambda *_, **__: None)
+    monkeypatch.setattr(
+        "fmfl_secure.transports.local.engine.check_admission", lambda *_, **__: None
+    )
 
 
 def url(cluster: Cluster, site: str) -> str:

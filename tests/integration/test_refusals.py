@@ -14,25 +14,27 @@ import pytest
 from support import Quiet, make_federation
 
 import aggregation
-import fmfl_secure.coordinator
+import fmfl_secure.parties.coordinator
 from aggregation import Identity, RefusedError
-from fmfl_secure.coordinator import Coordinator
 from fmfl_secure.data.errors import EmptyTextError
-from fmfl_secure.engines.local import LocalEngine
 from fmfl_secure.errors import ConfigError, ModelError, RunError
 from fmfl_secure.models.adapters import adapter_bytes
-from fmfl_secure.record import RunRecord
-from fmfl_secure.results import build_record
-from fmfl_secure.run_store import RunStore
-from fmfl_secure.site import Site
+from fmfl_secure.parties.coordinator import Coordinator
+from fmfl_secure.parties.site import Site
+from fmfl_secure.report.results import build_record
+from fmfl_secure.run.record import RunRecord
+from fmfl_secure.storage.run_store import RunStore
+from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import Budget, Ledger, PoissonSampledGaussian
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out most of a tiny run's time: plots and admission gate have tests of their own."""
-    monkeypatch.setattr("fmfl_secure.results.write_report", lambda *_: None)
-    monkeypatch.setattr("fmfl_secure.engines.local.check_admission", lambda *_, **__: None)
+    monkeypatch.setattr("fmfl_secure.report.results.write_report", lambda *_: None)
+    monkeypatch.setattr(
+        "fmfl_secure.transports.local.engine.check_admission", lambda *_, **__: None
+    )
 
 
 @pytest.fixture(scope="module")
@@ -403,7 +405,7 @@ def test_a_plan_of_another_layout_is_refused_by_the_first_tensors_name(
     federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = federation()
-    original = fmfl_secure.coordinator.quantization
+    original = fmfl_secure.parties.coordinator.quantization
 
     def other(config, layout, size):
         grid = original(config, layout, size)
@@ -411,7 +413,7 @@ def test_a_plan_of_another_layout_is_refused_by_the_first_tensors_name(
         changed = (dataclasses_replace(first, name="encoder.other"), *rest)
         return dataclasses_replace(grid, segments=changed)
 
-    monkeypatch.setattr("fmfl_secure.coordinator.quantization", other)
+    monkeypatch.setattr("fmfl_secure.parties.coordinator.quantization", other)
     outcome = refused(folder, RunError, "0 sites are left")
     for code, reason in outcome.observer.refused.values():
         assert code == "model"

@@ -10,14 +10,14 @@ from support import Quiet, make_federation
 from typer.testing import CliRunner
 
 from fmfl_secure import cli
-from fmfl_secure.coordinator import Coordinator
-from fmfl_secure.engines.local import LocalEngine
 from fmfl_secure.errors import RunError
-from fmfl_secure.record import RunRecord
-from fmfl_secure.results import build_record
-from fmfl_secure.run_store import RunStore
+from fmfl_secure.parties.coordinator import Coordinator
+from fmfl_secure.report.results import build_record
+from fmfl_secure.run.record import RunRecord
+from fmfl_secure.storage.run_store import RunStore
+from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import Ledger, read_anchors
-from privacy.accounting import add_costs
+from privacy.accounting.rdp import add_costs
 
 SITES = ("site-1", "site-2", "site-3", "site-4")
 
@@ -26,7 +26,9 @@ SITES = ("site-1", "site-2", "site-3", "site-4")
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out most of a tiny run's time: the admission gate has tests of its own."""
     monkeypatch.setattr("fmfl_secure.report.write.render_html", lambda *_: "<html></html>")
-    monkeypatch.setattr("fmfl_secure.engines.local.check_admission", lambda *_, **__: None)
+    monkeypatch.setattr(
+        "fmfl_secure.transports.local.engine.check_admission", lambda *_, **__: None
+    )
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +222,7 @@ def test_an_older_ledger_gets_nothing_back_at_the_end_of_a_run(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A refund is for rounds that never started, and that ledger does not know which did."""
-    from fmfl_secure.site import Site
+    from fmfl_secure.parties.site import Site
 
     path = place(folder)
     begin = Site.begin
@@ -259,7 +261,7 @@ def test_when_too_many_are_locked_no_data_are_read(folder: Path) -> None:
 
 def test_a_party_keeps_only_what_the_site_itself_signed(folder: Path, tmp_path: Path) -> None:
     from aggregation import Identity
-    from fmfl_secure.anchor_store import AnchorStore
+    from fmfl_secure.storage.anchor_store import AnchorStore
 
     one, two = (Identity.load(folder / f"sites/{site}/identity.pem") for site in SITES[:2])
     line = Ledger(place(folder), signer=one).anchor().line

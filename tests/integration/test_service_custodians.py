@@ -8,8 +8,8 @@ import pytest
 from service_world import NAMES, World, start_all
 
 from aggregation import SiteAttempt
-from fmfl_secure.custodian import Custodian
-from fmfl_secure.service.settings import Time
+from fmfl_secure.parties.custodian import Custodian
+from fmfl_secure.settings.service import Time
 
 BOARD, COURT = "board", "court"
 
@@ -124,7 +124,7 @@ def test_processes_with_a_custodian_end_like_the_embedded_engine(
     from processes import Federation, run_embedded
     from support import make_federation, make_kits
 
-    from fmfl_secure.record import decode_record
+    from fmfl_secure.run.record import decode_record
 
     custodians = f'custodians = ["{BOARD}"]'
     folder, beside = tmp_path / "service", tmp_path / "embedded"

@@ -14,13 +14,12 @@ from pathlib import Path
 import pytest
 from service_world import NAMES, DirectLine, World, start_all
 
-from fmfl_secure.errors import RunError, SiteFailure
-from fmfl_secure.service.board import Step
-from fmfl_secure.service.certificates import SITE
-from fmfl_secure.service.errors import Rejected
-from fmfl_secure.service.intake import CLOSED
-from fmfl_secure.service.line import Work
-from fmfl_secure.service.settings import Time
+from fmfl_secure.errors import Rejected, RunError, SiteFailure
+from fmfl_secure.provisioning.certificates import SITE
+from fmfl_secure.runtime.inbox import CLOSED
+from fmfl_secure.runtime.task_board import Step
+from fmfl_secure.runtime.transport import Work
+from fmfl_secure.settings.service import Time
 
 pytestmark = pytest.mark.slow  # processes of their own, and waiting for their time limits
 

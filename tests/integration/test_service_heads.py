@@ -9,7 +9,7 @@ import pytest
 from processes import Federation
 from support import make_kits
 
-from fmfl_secure.record import RunRecord, decode_record
+from fmfl_secure.run.record import RunRecord, decode_record
 from privacy import Ledger
 
 pytestmark = pytest.mark.slow  # two runs by processes of their own

@@ -14,7 +14,7 @@ from postgres import OWNER, PASSWORD, Cluster
 from processes import Federation
 from support import make_kits
 
-from fmfl_secure.record import decode_record
+from fmfl_secure.run.record import decode_record
 from privacy import Ledger
 
 pytestmark = pytest.mark.slow  # processes of their own, and waiting for their time limits

@@ -8,7 +8,7 @@ import pytest
 from processes import Federation
 from support import make_kits
 
-from fmfl_secure.record import decode_record
+from fmfl_secure.run.record import decode_record
 from privacy import Ledger
 
 SITES = tuple(f"site-{n}" for n in range(1, 5))

@@ -10,15 +10,15 @@ from browser import DESKTOP, NARROWEST, PHONE, browser, fits, needs_browser, pro
 from support import make_kits
 
 from aggregation import Identity
-from fmfl_secure.service.intake import Stated
-from fmfl_secure.service.kit import Kit
-from fmfl_secure.service.operations import OperationsApp, OperationsPort
-from fmfl_secure.service.server import Service
-from fmfl_secure.service.server_view import server_page
-from fmfl_secure.service.settings import Operations
-from fmfl_secure.service.site_process import SiteProcess
-from fmfl_secure.service.site_view import site_page
-from fmfl_secure.statement import describe_ledger, sign_statement
+from fmfl_secure.provisioning.kit import Kit
+from fmfl_secure.run.ledger_statement import describe_ledger, sign_statement
+from fmfl_secure.runtime.inbox import Stated
+from fmfl_secure.settings.service import Operations
+from fmfl_secure.transports.https.processes.operations import OperationsApp, OperationsPort
+from fmfl_secure.transports.https.processes.server_page import server_page
+from fmfl_secure.transports.https.processes.site import SiteProcess
+from fmfl_secure.transports.https.processes.site_page import site_page
+from fmfl_secure.transports.https.server import Service
 from privacy import Ledger, PoissonSampledGaussian
 
 EVENT = PoissonSampledGaussian(0.25, 2.0, 2)

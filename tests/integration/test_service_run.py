@@ -10,8 +10,8 @@ from processes import Federation, run_embedded
 from support import make_federation, make_kits
 
 from aggregation import PublicIdentity
-from fmfl_secure.record import RunRecord, decode_record
-from fmfl_secure.statement import verify_statement
+from fmfl_secure.run.ledger_statement import verify_statement
+from fmfl_secure.run.record import RunRecord, decode_record
 from privacy import Ledger
 
 SITES = ("site-1", "site-2", "site-3", "site-4")

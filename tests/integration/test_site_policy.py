@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from support import Quiet, make_federation
 
-from fmfl_secure.coordinator import Coordinator
-from fmfl_secure.engines.local import LocalEngine
 from fmfl_secure.errors import RunError
-from fmfl_secure.record import RunRecord, decode_record
-from fmfl_secure.site import Site
+from fmfl_secure.parties.coordinator import Coordinator
+from fmfl_secure.parties.site import Site
+from fmfl_secure.run.record import RunRecord, decode_record
+from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import Ledger
 
 
@@ -27,7 +27,9 @@ def template(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path
 @pytest.fixture
 def folder(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Four sites and two rounds. The admission gate has tests of its own."""
-    monkeypatch.setattr("fmfl_secure.engines.local.check_admission", lambda *_, **__: None)
+    monkeypatch.setattr(
+        "fmfl_secure.transports.local.engine.check_admission", lambda *_, **__: None
+    )
     return Path(shutil.copytree(template, tmp_path / "federation"))
 
 
@@ -115,7 +117,7 @@ def expire_after_the_first_round(monkeypatch: pytest.MonkeyPatch) -> None:
         times[0] = dt.datetime(2030, 6, 1, 0, 0, tzinfo=dt.UTC)
         return finish(self, *rest, **named)
 
-    monkeypatch.setattr("fmfl_secure.site._now", lambda: times[0])
+    monkeypatch.setattr("fmfl_secure.parties.site._now", lambda: times[0])
     monkeypatch.setattr(Coordinator, "finish_round", finish_and_wait)
 
 

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from support import Quiet
 
-from fmfl_secure.config import load_federation
-from fmfl_secure.engines.local import LocalEngine
-from fmfl_secure.evaluation import evaluate_run
-from fmfl_secure.record import decode_record
+from fmfl_secure.provisioning.kit import Kit, open_kit
 from fmfl_secure.report.bundle import load_bundle, verify_bundle
-from fmfl_secure.run_store import RunStore
-from fmfl_secure.service.kit import Kit, open_kit
-from fmfl_secure.service.settings import ClientSettings, ServerSettings, load_settings
-from fmfl_secure.service.tls import client_context
+from fmfl_secure.run.record import decode_record
+from fmfl_secure.settings.federation import load_federation
+from fmfl_secure.settings.service import ClientSettings, ServerSettings, load_settings
+from fmfl_secure.storage.run_store import RunStore
+from fmfl_secure.training.finished_run import evaluate_run
+from fmfl_secure.transports.https.tls import client_context
+from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import Ledger
 
 PASSPHRASE = "a passphrase for a test"  # of the sealed kit, in make.py

@@ -14,10 +14,10 @@ from killer import REFUSED, run_apart
 from support import make_federation
 
 from fmfl_secure.report.dataset import open_source, record_of, wording
-from fmfl_secure.results import build_record
-from fmfl_secure.run_store import RunStore
+from fmfl_secure.report.results import build_record
+from fmfl_secure.storage.run_store import RunStore
 from privacy import Ledger
-from privacy.export import export_json, read_export
+from privacy.ledger.export import export_json, read_export
 
 SITES = ("site-1", "site-2", "site-3")
 JOB = {"rounds": 2, "epsilon": 3.0, "privacy": "repeats = 0", "evaluation": False}

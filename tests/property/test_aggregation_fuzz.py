@@ -17,21 +17,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from aggregation import (
-    AggregationError,
-    Decryptor,
-    MemoryJournal,
-    identity,
-    mac,
-    membership,
-    messages,
-    protocol,
-    residues,
-    sealed_box,
-    sealed_key,
-    suites,
-)
-from aggregation.decryptor import _Attempt
+from aggregation import AggregationError, Decryptor, MemoryJournal
+from aggregation.ckks import residues, suites
+from aggregation.crypto import identity, mac, sealed_box, sealed_key
+from aggregation.protocol import checks, membership, messages
+from aggregation.roles.decryptor import _Attempt
 from aggregation.testing import Federation
 
 Q = 1152921504606830593
@@ -56,20 +46,20 @@ def targets():
             attempt.cohort, listed, total.manifest, total.chunks, approvals=approvals
         )
         public = fed.public
-        round_ = protocol.read_plan(attempt.plan_message, public["coordinator"])
-        cohort = protocol.read_cohort(round_, attempt.cohort)
+        round_ = checks.read_plan(attempt.plan_message, public["coordinator"])
+        cohort = checks.read_cohort(round_, attempt.cohort)
         site = attempt.sites["site-0"]
         upload = site._upload
         found += [
-            (fed, "coordinator", attempt.plan_message, reader(protocol.read_plan, public)),
+            (fed, "coordinator", attempt.plan_message, reader(checks.read_plan, public)),
             (
                 fed,
                 "decryptor",
                 attempt.announcement,
-                functools.partial(protocol.read_announcement, round_),
+                functools.partial(checks.read_announcement, round_),
             ),
-            (fed, "site-0", site.ready(), functools.partial(protocol.read_ready, round_)),
-            (fed, "coordinator", attempt.cohort, functools.partial(protocol.read_cohort, round_)),
+            (fed, "site-0", site.ready(), functools.partial(checks.read_ready, round_)),
+            (fed, "coordinator", attempt.cohort, functools.partial(checks.read_cohort, round_)),
             (
                 fed,
                 "site-0",
@@ -80,7 +70,7 @@ def targets():
                 fed,
                 "decryptor" if suite == "ckks-collective" else "aggregator",
                 listed,
-                functools.partial(protocol.read_opening_list, cohort),
+                functools.partial(checks.read_opening_list, cohort),
             ),
             (fed, "site-0", site.open(listed), attempt.aggregator.add_opening),
             (fed, "decryptor", release, site.verify),
@@ -91,7 +81,7 @@ def targets():
                     fed,
                     "site-0",
                     attempt.exchanges[0],
-                    functools.partial(protocol.read_exchange, cohort),
+                    functools.partial(checks.read_exchange, cohort),
                 ),
                 (
                     fed,
@@ -143,9 +133,9 @@ def confirm(fed, attempt, message):
 
 
 def mock(fed, attempt):
-    round_ = protocol.read_plan(attempt.plan_message, fed.public["coordinator"])
+    round_ = checks.read_plan(attempt.plan_message, fed.public["coordinator"])
     key = suites.new_key(round_.parameters)
-    key.material = protocol.read_announcement(round_, attempt.announcement)
+    key.material = checks.read_announcement(round_, attempt.announcement)
     return _Attempt(round=round_, key=key, announcement=attempt.announcement)
 
 

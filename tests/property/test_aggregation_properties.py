@@ -16,15 +16,13 @@ from aggregation import (
     Quantization,
     RoundPlan,
     Segment,
-    admission,
     dequantize,
-    messages,
     parameter_set,
-    protocol,
     quantize,
-    residues,
 )
-from aggregation.packing import Packing
+from aggregation.ckks import residues
+from aggregation.ckks.packing import Packing
+from aggregation.protocol import checks, cohort_rule, messages
 from aggregation.testing import Federation
 
 SET = parameter_set("ckks-pk-4096-60-20")
@@ -130,7 +128,7 @@ def recorded():
     site = attempt.sites["site-0"]
     upload = site.upload(attempt.cohort, attempt.integers["site-0"])
     public = fed.public
-    round_ = protocol.read_plan(attempt.plan_message, public["coordinator"])
+    round_ = checks.read_plan(attempt.plan_message, public["coordinator"])
 
     def add(message):
         fed.new_aggregator(attempt).add(message, upload.chunks)
@@ -150,10 +148,10 @@ def recorded():
         messages.unseal(message, messages.SumManifest, public["aggregator"], 1 << 20)
 
     return (
-        (attempt.plan_message, lambda m: protocol.read_plan(m, public["coordinator"])),
-        (attempt.announcement, lambda m: protocol.read_announcement(round_, m)),
-        (site.ready(), lambda m: protocol.read_ready(round_, m)),
-        (attempt.cohort, lambda m: protocol.read_cohort(round_, m)),
+        (attempt.plan_message, lambda m: checks.read_plan(m, public["coordinator"])),
+        (attempt.announcement, lambda m: checks.read_announcement(round_, m)),
+        (site.ready(), lambda m: checks.read_ready(round_, m)),
+        (attempt.cohort, lambda m: checks.read_cohort(round_, m)),
         (upload.manifest, add),
         (opening_list, site.open),
         (site.open(opening_list), add_opening),
@@ -224,4 +222,4 @@ def test_effective_cohort_is_between_one_and_the_count(weights):
     members = [
         Member(PublicIdentity(f"s{i}", i.to_bytes(32, "big")), w) for i, w in enumerate(weights)
     ]
-    assert 1 <= admission.effective_cohort(members) <= len(weights)
+    assert 1 <= cohort_rule.effective_cohort(members) <= len(weights)

@@ -17,14 +17,8 @@ from privacy import (
     pld_epsilon,
     rdp_cost,
 )
-from privacy.accounting import (
-    add_costs,
-    filter_orders,
-    fits,
-    max_repetitions,
-    zero_cost,
-)
-from privacy.events import parse_event
+from privacy.accounting.events import parse_event
+from privacy.accounting.rdp import add_costs, filter_orders, fits, max_repetitions, zero_cost
 
 FAST = settings(max_examples=60, deadline=None, derandomize=True)
 FEW = settings(max_examples=12, deadline=None, derandomize=True)

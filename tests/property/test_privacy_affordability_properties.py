@@ -17,7 +17,7 @@ from privacy import (
     affordable_runs,
     least_noise_multiplier,
 )
-from privacy.affordability import MAX_ROUNDS
+from privacy.accounting.affordability import MAX_ROUNDS
 
 SETTINGS = settings(
     max_examples=20,

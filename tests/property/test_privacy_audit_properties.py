@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from privacy.audit import AuditDesign, epsilon_lower_bound, evaluate, guess_p_value
+from privacy.auditing.statistics import AuditDesign, epsilon_lower_bound, evaluate, guess_p_value
 
 
 @st.composite

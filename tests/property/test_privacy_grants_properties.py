@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from privacy import Budget, BudgetExhausted, Ledger, PlanError, PoissonSampledGaussian
-from privacy.accounting import rdp_cost
-from privacy.chain import new_record
+from privacy.accounting.rdp import rdp_cost
+from privacy.ledger.chain import new_record
 
 SIGNER = Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)
 PUBLIC_KEY = SIGNER.public_key().public_bytes_raw()

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from privacy.plan import CLIP_TOLERANCE
-from privacy.training import ClippedSum
+from privacy.mechanism.plan import CLIP_TOLERANCE
+from privacy.mechanism.training import ClippedSum
 
 torch.set_num_threads(1)
 FAST = settings(max_examples=60, deadline=None, derandomize=True)

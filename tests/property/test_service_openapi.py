@@ -9,16 +9,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from aggregation import Identity
-from fmfl_secure.anchor_store import AnchorStore
-from fmfl_secure.service.api import build_app
-from fmfl_secure.service.board import Board
-from fmfl_secure.service.certificates import SITE, Peer
-from fmfl_secure.service.guard import PEER
-from fmfl_secure.service.heads import KeptHeads
-from fmfl_secure.service.intake import Intake
-from fmfl_secure.service.metrics import ServerMetrics
-from fmfl_secure.service.store import open_store
-from fmfl_secure.workspace import Members
+from fmfl_secure.parties.workspace import Members
+from fmfl_secure.provisioning.certificates import SITE, Peer
+from fmfl_secure.runtime.anchor_registry import KeptHeads
+from fmfl_secure.runtime.inbox import Intake
+from fmfl_secure.runtime.task_board import Board
+from fmfl_secure.storage.anchor_store import AnchorStore
+from fmfl_secure.storage.message_store import open_store
+from fmfl_secure.transports.https.app import build_app
+from fmfl_secure.transports.https.guard import PEER
+from fmfl_secure.transports.https.metrics import ServerMetrics
 
 schemathesis = pytest.importorskip("schemathesis")
 RUN = "0123456789abcdef"

@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from aggregation import ParameterError, _ckks, choose, collective, parameter_set, residues
-from aggregation.collective import CollectiveEncryptor
-from aggregation.parameters import LOG2_FAILURE_LIMIT, MAX_SIZE
+from aggregation import ParameterError, choose, parameter_set
+from aggregation.ckks import _ckks, collective, residues
+from aggregation.ckks.collective import CollectiveEncryptor
+from aggregation.ckks.parameters import LOG2_FAILURE_LIMIT, MAX_SIZE
 
 SET = parameter_set("ckks-collective-4096-60")
 Q = SET.modulus

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from aggregation import _ckks, masking, parameter_set, residues
+from aggregation import parameter_set
+from aggregation.ckks import _ckks, residues
+from aggregation.crypto import masking
 
 SET = parameter_set("ckks-pk-4096-60-20")
 

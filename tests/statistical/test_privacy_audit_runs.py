@@ -14,14 +14,14 @@ import torch
 from scipy import stats
 
 from privacy import AuditError, PrivacyPlan, pld_epsilon
-from privacy.audit import AuditDesign, design_audit, evaluate, expected_bound
-from privacy.canaries import observe_canaries
-from privacy.canary_model import SyntheticRecords
-from privacy.canary_training import with_room
-from privacy.distributed import DistributedPlan
-from privacy.events import PoissonSampledGaussian
-from privacy.skellam import SkellamSource
-from privacy.training import ClippedSum
+from privacy.accounting.events import PoissonSampledGaussian
+from privacy.auditing.canaries import observe_canaries
+from privacy.auditing.canary_model import SyntheticRecords
+from privacy.auditing.canary_training import with_room
+from privacy.auditing.statistics import AuditDesign, design_audit, evaluate, expected_bound
+from privacy.mechanism.distributed import DistributedPlan
+from privacy.mechanism.skellam import SkellamSource
+from privacy.mechanism.training import ClippedSum
 
 # A test of a share is failed with this probability if the share is what it should be.
 SIGNIFICANCE = 1e-6
@@ -192,7 +192,8 @@ def test_taking_every_unit_at_every_step_is_flagged(monkeypatch):
     rare = Audit(a_plan(sample_rate=0.05, steps=4, rounds=4))
     assert rare.bound() <= rare.epsilon
     monkeypatch.setattr(
-        "privacy.sampling.poisson_sample", lambda units, _: np.arange(units, dtype=np.int64)
+        "privacy.mechanism.sampling.poisson_sample",
+        lambda units, _: np.arange(units, dtype=np.int64),
     )
     assert rare.bound() > rare.epsilon
 

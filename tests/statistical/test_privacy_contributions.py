@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from privacy import PlanError
-from privacy.sampling import cap_contributions
+from privacy.mechanism.sampling import cap_contributions
 
 LIMIT = 5.0  # standard deviations: a right draw fails once in 1.7 million
 DRAWS, RECORDS, KEPT = 4000, 10, 4
@@ -84,7 +84,7 @@ def test_a_unit_more_takes_no_coin_of_another_s(monkeypatch):
             coins = np.random.default_rng(len(population))  # a unit's own: each has its own length
             return list(coins.choice(len(population), k, replace=False))
 
-    monkeypatch.setattr("privacy.sampling.random.SystemRandom", Coins)
+    monkeypatch.setattr("privacy.mechanism.sampling.random.SystemRandom", Coins)
     units = [unit(0, 7), unit(7, 30), unit(37, 12)]
     with_all = cap_contributions(units, 3)
     without = cap_contributions([units[0], units[2]], 3)

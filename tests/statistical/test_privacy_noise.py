@@ -14,9 +14,9 @@ import torch
 from scipy import stats
 
 from privacy import PrivacyPlan
-from privacy.noise import _CHUNK, _TERMS, GaussianSource
-from privacy.sampling import poisson_sample
-from privacy.training import ClippedSum, PrivateTrainer
+from privacy.mechanism.noise import _CHUNK, _TERMS, GaussianSource
+from privacy.mechanism.sampling import poisson_sample
+from privacy.mechanism.training import ClippedSum, PrivateTrainer
 
 SIGNIFICANCE = 1e-6
 
@@ -145,16 +145,16 @@ def test_noise_and_sampling_share_no_source(monkeypatch):
     """Each is made to repeat itself in turn; the other goes on as before."""
     fixed = types.SimpleNamespace(urandom=lambda size: b"\x5a" * size, getpid=os.getpid)
     with monkeypatch.context() as patch:
-        patch.setattr("privacy.keystream.os", fixed)
+        patch.setattr("privacy.mechanism.keystream.os", fixed)
         np.testing.assert_array_equal(GaussianSource().normal(8), GaussianSource().normal(8))
         assert not np.array_equal(poisson_sample(512, 0.5), poisson_sample(512, 0.5))
     with monkeypatch.context() as patch:
-        patch.setattr("privacy.sampling.os", fixed)
+        patch.setattr("privacy.mechanism.sampling.os", fixed)
         np.testing.assert_array_equal(poisson_sample(512, 0.5), poisson_sample(512, 0.5))
         assert not np.isin(GaussianSource().normal(8), GaussianSource().normal(8)).any()
     # Drawing a sample does not move the noise's stream, nor the other way round.
     with monkeypatch.context() as patch:
-        patch.setattr("privacy.keystream.os", fixed)
+        patch.setattr("privacy.mechanism.keystream.os", fixed)
         first, second = GaussianSource(), GaussianSource()
         poisson_sample(512, 0.5)
         np.testing.assert_array_equal(first.normal(8), second.normal(8))

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from privacy import PlanError
-from privacy.sampling import poisson_sample
+from privacy.mechanism.sampling import poisson_sample
 
 LIMIT = 5.0
 UNITS, RATE = 400_000, 0.07
@@ -112,7 +112,7 @@ def test_inclusion_rounds_the_rate_down_to_a_multiple_of_2_to_the_minus_64(monke
     rate = 0.25
     words = np.array([0, 2**62 - 1, 2**62, 2**64 - 1], dtype=np.uint64)
     fake = types.SimpleNamespace(urandom=lambda size: words.tobytes()[:size])
-    monkeypatch.setattr("privacy.sampling.os", fake)
+    monkeypatch.setattr("privacy.mechanism.sampling.os", fake)
     np.testing.assert_array_equal(poisson_sample(4, rate), [0, 1])
 
 

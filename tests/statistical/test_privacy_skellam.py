@@ -10,8 +10,8 @@ from scipy.special import ive
 from scipy.stats import chisquare
 
 from privacy.errors import PlanError, TrainingError
-from privacy.rounding import RandomizedRounding, squared_sensitivity
-from privacy.skellam import MAX_VARIANCE, SkellamSource, skellam_table, support_of
+from privacy.mechanism.rounding import RandomizedRounding, squared_sensitivity
+from privacy.mechanism.skellam import MAX_VARIANCE, SkellamSource, skellam_table, support_of
 
 ACCEPT, REJECT = 1e-6, 1e-12  # p-values: a right sampler fails once in a million runs
 

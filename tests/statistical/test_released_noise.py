@@ -16,10 +16,10 @@ from scipy import stats
 from support import make_federation
 
 from aggregation import dequantize
-from fmfl_secure.config import load_federation
-from fmfl_secure.local_training import train_locally
 from fmfl_secure.models.adapters import adapter_bytes
-from fmfl_secure.planning import build_task, privacy_plan, quantization
+from fmfl_secure.planning.plans import build_task, privacy_plan, quantization
+from fmfl_secure.settings.federation import load_federation
+from fmfl_secure.training.local_round import train_locally
 
 SIGNIFICANCE = 1e-6
 ROUNDS = 40

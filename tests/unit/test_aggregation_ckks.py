@@ -6,16 +6,9 @@ import numpy as np
 import pytest
 import tenseal.sealapi as seal
 
-from aggregation import (
-    BackendError,
-    MessageError,
-    ReleaseError,
-    _ckks,
-    _seal_streams,
-    parameter_set,
-    residues,
-)
-from aggregation.parameters import ParameterSet
+from aggregation import BackendError, MessageError, ReleaseError, parameter_set
+from aggregation.ckks import _ckks, _seal_streams, residues
+from aggregation.ckks.parameters import ParameterSet
 
 SET = parameter_set("ckks-pk-4096-60-20")
 Q = SET.modulus

@@ -8,14 +8,11 @@ from aggregation import (
     ReleaseError,
     StateError,
     UploadError,
-    _ckks,
-    collective,
-    messages,
     parameter_set,
-    protocol,
-    residues,
 )
-from aggregation.collective import CollectiveEncryptor, CollectiveKeyHolder
+from aggregation.ckks import _ckks, collective, residues
+from aggregation.ckks.collective import CollectiveEncryptor, CollectiveKeyHolder
+from aggregation.protocol import checks, messages
 from aggregation.testing import Federation
 
 SET = parameter_set("ckks-collective-4096-60")
@@ -205,7 +202,7 @@ def test_an_exchange_of_another_length_or_cohort_is_refused():
         messages.Exchange(bytes(32), bytes(1088)),
     ):
         message = messages.seal(fed.identities["site-1"], body)
-        with pytest.raises(protocol.CohortError):
+        with pytest.raises(checks.CohortError):
             attempt.sites["site-0"].upload(attempt.cohort, fed.random_integers(), [message])
 
 

@@ -13,8 +13,8 @@ from aggregation import (
     SignatureError,
     SiteAttempt,
     StateError,
-    messages,
 )
+from aggregation.protocol import messages
 from aggregation.testing import Federation
 
 HYBRID = "x25519-mlkem768"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from aggregation import ParameterError
-from aggregation.graph import ALL_PAIRS_UP_TO, MaskGraph, degree, log2_failure
+from aggregation.crypto.graph import ALL_PAIRS_UP_TO, MaskGraph, degree, log2_failure
 
 TRANSCRIPT = bytes(range(32))
 

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from aggregation import OpeningError, mac
-from aggregation.mac import PRIME, LinearMac
+from aggregation import OpeningError
+from aggregation.crypto import mac
+from aggregation.crypto.mac import PRIME, LinearMac
 
 KEY, TRANSCRIPT = b"k" * 32, bytes(range(32))
 KEYED = LinearMac(KEY, TRANSCRIPT, 4096)

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 
-from aggregation import CohortError, masking, pairwise, residues
-from aggregation.pairwise import EphemeralKey
+from aggregation import CohortError
+from aggregation.ckks import residues
+from aggregation.crypto import masking, pairwise
+from aggregation.crypto.pairwise import EphemeralKey
 
 Q = 1152921504606830593
 SMALL = 40961  # 16 bits, so three words in eight are rejected

@@ -1,7 +1,8 @@
 import msgspec
 import pytest
 
-from aggregation import Identity, MembershipList, MessageError, PlanError, SiteAttempt, membership
+from aggregation import Identity, MembershipList, MessageError, PlanError, SiteAttempt
+from aggregation.protocol import membership
 from aggregation.testing import Federation
 
 

@@ -9,9 +9,9 @@ from aggregation import (
     PlanError,
     RoundPlan,
     SignatureError,
-    messages,
 )
-from aggregation.messages import Opening, Ready
+from aggregation.protocol import messages
+from aggregation.protocol.messages import Opening, Ready
 from aggregation.testing import Federation
 
 ME = Identity.generate("me")

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from aggregation import InputError, ReleaseError, parameter_set
-from aggregation.packing import Packing
-from aggregation.parameters import Encoding
+from aggregation.ckks.packing import Packing
+from aggregation.ckks.parameters import Encoding
 
 SMALL = Packing(size=10, degree=4, encoding=Encoding(3, 4, 2, 10, -40.0))  # base 43
 

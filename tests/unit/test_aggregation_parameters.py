@@ -4,7 +4,7 @@ from fractions import Fraction
 import pytest
 
 from aggregation import ParameterError, choose, parameter_set
-from aggregation.parameters import LOG2_FAILURE_LIMIT, MAX_SIZE
+from aggregation.ckks.parameters import LOG2_FAILURE_LIMIT, MAX_SIZE
 
 SET = parameter_set("ckks-pk-4096-60-20")
 

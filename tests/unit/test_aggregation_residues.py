@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from aggregation import ParameterError, UploadError, parameter_set
-from aggregation import residues as r
+from aggregation.ckks import residues as r
 
 Q = parameter_set("ckks-pk-4096-60-20").modulus
 

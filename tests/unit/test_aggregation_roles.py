@@ -26,11 +26,11 @@ from aggregation import (
     SqliteJournal,
     StateError,
     UploadError,
-    messages,
     parameter_set,
-    suites,
 )
-from aggregation.messages import (
+from aggregation.ckks import suites
+from aggregation.protocol import messages
+from aggregation.protocol.messages import (
     Announcement,
     Cohort,
     Opening,

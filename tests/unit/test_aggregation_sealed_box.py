@@ -1,7 +1,8 @@
 import pytest
 
-from aggregation import MessageError, sealed_box
-from aggregation.sealed_box import OVERHEAD, PUBLIC_SIZE, BoxKey, seal_box
+from aggregation import MessageError
+from aggregation.crypto import sealed_box
+from aggregation.crypto.sealed_box import OVERHEAD, PUBLIC_SIZE, BoxKey, seal_box
 
 
 def test_a_box_opens_once_sealed_for_this_key_and_these_data():

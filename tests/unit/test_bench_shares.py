@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from fmfl_secure.bench import shares
-from fmfl_secure.config import load_federation
-from fmfl_secure.record import RoundRecord
+from fmfl_secure.run.record import RoundRecord
+from fmfl_secure.settings.federation import load_federation
 
 
 def a_record() -> RoundRecord:

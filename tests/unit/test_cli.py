@@ -18,10 +18,10 @@ from typer.testing import CliRunner
 from aggregation import Identity
 from fmfl_secure import __version__, cli
 from fmfl_secure.errors import ConfigError
-from fmfl_secure.workspace import initialise
+from fmfl_secure.parties.workspace import initialise
 from privacy import Ledger, PoissonSampledGaussian
-from privacy.chain import new_record
-from privacy.ledger_store import insert
+from privacy.ledger.chain import new_record
+from privacy.ledger.tables import insert
 from privacy.storage import open_store
 
 COMMANDS = [
@@ -234,7 +234,7 @@ def test_brackets_are_printed_and_not_taken_for_markup(
     def refuse(*args, **kwargs):
         raise ConfigError(f"message {text}", hint=f"hint {text}")
 
-    monkeypatch.setattr("fmfl_secure.config.load_federation", refuse)
+    monkeypatch.setattr("fmfl_secure.settings.federation.load_federation", refuse)
     code, _, errors = main("plan", tmp_path)
     assert code == 1
     assert f"error: message {text}" in errors

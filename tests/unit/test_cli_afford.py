@@ -11,14 +11,14 @@ from typer.testing import CliRunner
 
 from aggregation import Identity
 from fmfl_secure import cli
-from fmfl_secure.afford import in_words
-from fmfl_secure.config import load_federation, load_site
 from fmfl_secure.errors import ConfigError
-from fmfl_secure.planning import build_task, distributed_plan, largest_layout, privacy_plan
-from fmfl_secure.workspace import initialise
+from fmfl_secure.parties.workspace import initialise
+from fmfl_secure.planning.affordability import in_words
+from fmfl_secure.planning.plans import build_task, distributed_plan, largest_layout, privacy_plan
+from fmfl_secure.settings.federation import load_federation, load_site
 from privacy import BudgetExhausted, Dataset, Ledger, PoissonSampledGaussian, PolicyRefusal
-from privacy.distributed import DistributedPlan
-from privacy.share_runs import ShareRuns
+from privacy.mechanism.distributed import DistributedPlan
+from privacy.mechanism.share_runs import ShareRuns
 
 
 @pytest.fixture

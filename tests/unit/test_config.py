@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from fmfl_secure.config import (
+from fmfl_secure.errors import ConfigError
+from fmfl_secure.settings.federation import (
     FederationConfig,
     convert_config,
     decode_config,
@@ -21,8 +22,7 @@ from fmfl_secure.config import (
     load_federation,
     load_site,
 )
-from fmfl_secure.errors import ConfigError
-from fmfl_secure.site_settings import CustodianPolicy, SiteConfig
+from fmfl_secure.settings.site import CustodianPolicy, SiteConfig
 from privacy import SitePolicy
 
 FEDERATION: dict[str, Any] = {

@@ -9,7 +9,7 @@ import pytest
 
 from fmfl_secure.data import DEMO_CATEGORIES, read_table, read_text_dataset, write_demo_notes
 from fmfl_secure.data.errors import DataArgumentError, OutputError
-from fmfl_secure.data.synthetic import DEMO_COLUMNS
+from fmfl_secure.demonstration.notes import DEMO_COLUMNS
 
 
 @pytest.fixture(scope="module")

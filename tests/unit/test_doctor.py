@@ -10,16 +10,16 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-import fmfl_secure.doctor
+import fmfl_secure.doctor.machine
 from fmfl_secure.cli import app
-from fmfl_secure.doctor import Finding, examine
+from fmfl_secure.doctor.machine import Finding, examine
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without what takes seconds."""
     for name in ("_encrypt_and_decrypt", "_clip"):
-        monkeypatch.setattr(fmfl_secure.doctor, name, lambda: None)
+        monkeypatch.setattr(fmfl_secure.doctor.machine, name, lambda: None)
 
 
 def found(folder: Path, what: str) -> Finding:
@@ -61,8 +61,8 @@ def test_a_full_disk_and_little_memory_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = SimpleNamespace(free=2**30)
-    monkeypatch.setattr("fmfl_secure.doctor.shutil.disk_usage", lambda _: usage)
-    monkeypatch.setattr("fmfl_secure.doctor.os.sysconf", lambda _: 2**15)
+    monkeypatch.setattr("fmfl_secure.doctor.machine.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("fmfl_secure.doctor.machine.os.sysconf", lambda _: 2**15)
     assert found(tmp_path, "disk").state == "fault"
     assert found(tmp_path, "memory").state == "missing"
 
@@ -74,13 +74,13 @@ def test_a_place_whose_files_others_read_or_that_is_not_durable_is_a_fault(
     what = "private and durable files"
     assert found(tmp_path, what).state == "ok"
     with monkeypatch.context() as patch:
-        patch.setattr("fmfl_secure.doctor._mode", lambda _: 0o100644)
+        patch.setattr("fmfl_secure.doctor.machine._mode", lambda _: 0o100644)
         assert "others may read" in found(tmp_path, what).found
 
     def refuse(_: int) -> None:
         raise OSError(95, os.strerror(95))
 
-    monkeypatch.setattr("fmfl_secure.doctor.os.fsync", refuse)
+    monkeypatch.setattr("fmfl_secure.doctor.machine.os.fsync", refuse)
     assert found(tmp_path, what).state == "fault"
 
 
@@ -88,12 +88,12 @@ def test_libraries_that_compute_wrongly_are_a_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = SimpleNamespace(exact=False)
-    monkeypatch.setattr("aggregation.benchmark.compare", lambda *_, **__: wrong)
+    monkeypatch.setattr("fmfl_secure.bench.secure_aggregation.compare", lambda *_, **__: wrong)
 
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("gradients leak")
 
-    monkeypatch.setattr("privacy.admission.check_admission", broken)
+    monkeypatch.setattr("privacy.mechanism.admission.check_admission", broken)
     assert "came out wrong" in found(tmp_path, "encryption").found
     training = found(tmp_path, "private training")
     assert (training.state, training.found) == ("fault", "RuntimeError: gradients leak")

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from aggregation import Identity
 from fmfl_secure.cli import app
-from fmfl_secure.doctor import Finding
-from fmfl_secure.doctor_federation import examine_federation
+from fmfl_secure.doctor.federation import examine_federation
+from fmfl_secure.doctor.machine import Finding
 from privacy import Ledger
 
 
@@ -133,7 +133,7 @@ def test_what_cannot_be_read_is_a_finding_and_no_failure(tmp_path: Path) -> None
 def test_the_command_ends_with_1_for_a_fault_and_not_for_a_question(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fmfl_secure.doctor.examine", lambda _: iter(()))
+    monkeypatch.setattr("fmfl_secure.doctor.machine.examine", lambda _: iter(()))
     federation(tmp_path, task='unit = "patient"')
     for number in (1, 2, 3):
         patients(tmp_path / f"data/site-{number}.csv", "P7", "p7")

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aggregation import Identity
-from fmfl_secure.engines.flower.chunks import cut, join
-from fmfl_secure.engines.flower.errors import CourierRefused
-from fmfl_secure.engines.flower.extra import FlowerMissing, needs_flower_extra
-from fmfl_secure.engines.flower.line import OrderLine
-from fmfl_secure.engines.flower.package import fingerprint
-from fmfl_secure.engines.flower.party import FlowerParty
-from fmfl_secure.engines.flower.wire import (
+from fmfl_secure.errors import CourierRefused
+from fmfl_secure.runtime.task_board import Step
+from fmfl_secure.runtime.transport import Work
+from fmfl_secure.transports.flower.chunks import cut, join
+from fmfl_secure.transports.flower.extra import FlowerMissing, needs_flower_extra
+from fmfl_secure.transports.flower.fingerprint import fingerprint
+from fmfl_secure.transports.flower.frames import (
     HELLO,
     Answer,
     Failed,
@@ -30,8 +30,8 @@ from fmfl_secure.engines.flower.wire import (
     reference,
     seal,
 )
-from fmfl_secure.service.board import Step
-from fmfl_secure.service.line import Work
+from fmfl_secure.transports.flower.order_transport import OrderLine
+from fmfl_secure.transports.flower.party import FlowerParty
 
 COORDINATOR, SITE = Identity.generate("coordinator"), Identity.generate("site-1")
 SECRET = "row 17 says: alpha"
@@ -171,7 +171,7 @@ def test_a_document_is_the_one_that_was_named() -> None:
 
 
 def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fmfl_secure.engines.flower.extra.find_spec", lambda _: None)
+    monkeypatch.setattr("fmfl_secure.transports.flower.extra.find_spec", lambda _: None)
     with pytest.raises(FlowerMissing) as caught:
         needs_flower_extra()
     assert caught.value.hint == "pip install 'fmfl-secure[flower]'"

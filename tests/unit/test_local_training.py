@@ -11,15 +11,15 @@ import torch
 from support import make_federation
 from torch import nn
 
-from fmfl_secure.config import load_federation
 from fmfl_secure.errors import ModelError
-from fmfl_secure.federation_settings import TrainingSection
-from fmfl_secure.local_training import build_optimizer, pull_back, train_locally
 from fmfl_secure.models import Layout
 from fmfl_secure.models.adapters import adapter_bytes
-from fmfl_secure.plain_training import poisson_steps, train_plain
-from fmfl_secure.planning import build_task, privacy_plan, quantization
+from fmfl_secure.planning.plans import build_task, privacy_plan, quantization
+from fmfl_secure.settings.federation import load_federation
+from fmfl_secure.settings.sections import TrainingSection
 from fmfl_secure.tasks import TaskData
+from fmfl_secure.training.local_round import build_optimizer, pull_back, train_locally
+from fmfl_secure.training.non_private import poisson_steps, train_plain
 from privacy import TrainingError
 
 

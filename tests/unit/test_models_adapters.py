@@ -25,7 +25,7 @@ from fmfl_secure.models.adapters import (
     set_adapter_tensors,
 )
 from fmfl_secure.models.classifiers import TextClassifier
-from fmfl_secure.task_settings import TextClassificationSection
+from fmfl_secure.settings.tasks import TextClassificationSection
 from fmfl_secure.tasks import TextClassification
 
 KINDS = ("ffa-lora", "lora", "head")

@@ -16,12 +16,7 @@ import torch
 
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models import base, find_base_model
-from fmfl_secure.models.architectures import (
-    ARCHITECTURES,
-    REFUSED,
-    architecture_of,
-    find_layers,
-)
+from fmfl_secure.models.architectures import ARCHITECTURES, REFUSED, architecture_of, find_layers
 
 
 @pytest.fixture

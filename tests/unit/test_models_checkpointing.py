@@ -15,8 +15,8 @@ from task_cases import clipped_sum, randomise, task_on
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.checkpointing import checkpoint_layers
 from fmfl_secure.models.computation import Computation
-from privacy.admission import check_admission
 from privacy.errors import AdmissionError, TrainingError
+from privacy.mechanism.admission import check_admission
 
 Models = Callable[[str], Path]
 TWICE = Computation(checkpointing=True)

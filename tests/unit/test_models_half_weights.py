@@ -16,7 +16,7 @@ from fmfl_secure.errors import ModelError
 from fmfl_secure.models import find_base_model
 from fmfl_secure.models.adapters import adapter_tensors, set_adapter_tensors
 from fmfl_secure.models.computation import Computation
-from privacy.admission import check_admission
+from privacy.mechanism.admission import check_admission
 
 Models = Callable[[str], Path]
 HALF = Computation(dtype="bfloat16")

@@ -13,12 +13,12 @@ from task_cases import randomise, task_on
 from tiny_models import MODEL_TYPES
 from transformers import AutoModel, AutoModelForCausalLM
 
-from fmfl_secure.config import FederationConfig, convert_config
 from fmfl_secure.errors import ConfigError, ModelError
 from fmfl_secure.models.adapters import adapter_bytes, load_adapter_bytes
 from fmfl_secure.models.merge import merged_model
 from fmfl_secure.models.support import refusal
-from fmfl_secure.refused_settings import REFUSED_SETTINGS
+from fmfl_secure.settings.federation import FederationConfig, convert_config
+from fmfl_secure.settings.refused import REFUSED_SETTINGS
 
 
 def trained(model: torch.nn.Module) -> set[str]:

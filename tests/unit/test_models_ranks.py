@@ -11,12 +11,12 @@ import torch
 from task_cases import randomise, task_on
 
 from aggregation import quantize
-from fmfl_secure.config import load_federation
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.models.adapters import adapter_bytes
 from fmfl_secure.models.ranks import rank_mask, truncate
-from fmfl_secure.planning import quantization
-from fmfl_secure.server_step import ServerStep
+from fmfl_secure.planning.plans import quantization
+from fmfl_secure.settings.federation import load_federation
+from fmfl_secure.training.server_step import ServerStep
 
 
 def test_a_mask_has_the_first_rows_of_a_and_columns_of_b(tiny_model: Path) -> None:

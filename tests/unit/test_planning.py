@@ -15,13 +15,11 @@ from support import settings
 
 from aggregation import ParameterError
 from aggregation.testing import Federation
-from fmfl_secure.config import FederationConfig, convert_config
 from fmfl_secure.errors import ModelError
-from fmfl_secure.federation_settings import SiteEntry
 from fmfl_secure.models import Layout
 from fmfl_secure.models.computation import Computation, find_device
 from fmfl_secure.models.layout import TensorSlot
-from fmfl_secure.planning import (
+from fmfl_secure.planning.plans import (
     build_task,
     encryption_parameters,
     predict,
@@ -29,6 +27,8 @@ from fmfl_secure.planning import (
     quantization,
     upload_bytes,
 )
+from fmfl_secure.settings.federation import FederationConfig, convert_config
+from fmfl_secure.settings.sections import SiteEntry
 from privacy import PlanError
 
 # What is left out: signatures, names, transcript and tags of the manifest, and in the collective

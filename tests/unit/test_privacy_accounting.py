@@ -19,7 +19,7 @@ from privacy import (
     pld_epsilon,
     rdp_cost,
 )
-from privacy import accounting as acc
+from privacy.accounting import rdp as acc
 
 DELTA = 1e-5
 

@@ -1,6 +1,6 @@
 """Whole ledger histories against dp-accounting, computed apart from the records alone.
 
-Nothing of `privacy.accounting` is used on the other side: the records are read as JSON, their
+Nothing of `privacy.accounting.rdp` is used on the other side: the records are read as JSON, their
 events handed to dp-accounting's own RDP and PLD accountants, and the figures compared.
 """
 
@@ -17,7 +17,7 @@ from dp_accounting.pld import privacy_loss_distribution
 from dp_accounting.rdp import RdpAccountant, rdp_privacy_accountant
 
 from privacy import BudgetExhausted, Ledger, PoissonSampledGaussian, pld_epsilon
-from privacy.accounting import RDP_UNIT
+from privacy.accounting.rdp import RDP_UNIT
 
 DELTA = 1e-5
 ALL = range(24)

@@ -9,8 +9,8 @@ from torch.nn import functional
 from transformers import BertConfig, BertModel
 
 from privacy import AdmissionError
-from privacy.admission import check_admission
-from privacy.training import ClippedSum
+from privacy.mechanism.admission import check_admission
+from privacy.mechanism.training import ClippedSum
 
 torch.set_num_threads(1)
 

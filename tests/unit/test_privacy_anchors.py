@@ -18,8 +18,8 @@ from privacy import (
     rdp_cost,
     read_anchors,
 )
-from privacy.accounting import add_costs
-from privacy.chain import canonical_json
+from privacy.accounting.rdp import add_costs
+from privacy.ledger.chain import canonical_json
 
 SIGNER = Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)
 STRANGER = Ed25519PrivateKey.from_private_bytes(b"\x02" * 32)
@@ -357,7 +357,7 @@ def test_a_head_of_a_name_that_reads_the_same_is_kept_to(places, monkeypatch):
     held = create(places.new(), population="wards")
     train(held, "a", 2)
     anchor = held.anchor()
-    monkeypatch.setattr("privacy.ledger.plain", lambda name: name)
+    monkeypatch.setattr("privacy.ledger.ledger.plain", lambda name: name)
     again = create(places.new("again"), population="wards ")
     assert again.budget().population == "wards "
     with pytest.raises(LedgerLocked):

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from privacy import AuditError, PoissonSampledGaussian
-from privacy.audit import (
+from privacy.auditing.statistics import (
     CANARIES,
     AuditDesign,
     design_audit,

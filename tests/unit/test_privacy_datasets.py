@@ -18,9 +18,9 @@ from privacy import (
     PoissonSampledGaussian,
     PolicyRefusal,
 )
-from privacy.accounting import filter_orders
-from privacy.chain import new_record
-from privacy.datasets import parse_dataset
+from privacy.accounting.rdp import filter_orders
+from privacy.ledger.chain import new_record
+from privacy.ledger.datasets import parse_dataset
 
 SIGNER = Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)
 PUBLIC_KEY = SIGNER.public_key().public_bytes_raw()

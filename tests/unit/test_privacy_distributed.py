@@ -4,7 +4,14 @@ import math
 import numpy as np
 import pytest
 
-from privacy.accounting import (
+from privacy.accounting.events import (
+    NonPrivate,
+    PoissonSampledGaussian,
+    PoissonSampledSkellam,
+    parse_event,
+)
+from privacy.accounting.pld import pld_epsilon
+from privacy.accounting.rdp import (
     calibrate_noise_multiplier,
     epsilon_spent,
     filter_delta,
@@ -12,11 +19,9 @@ from privacy.accounting import (
     fits,
     rdp_cost,
 )
-from privacy.distributed import DistributedPlan, SkellamShare
 from privacy.errors import PlanError, TrainingError
-from privacy.events import NonPrivate, PoissonSampledGaussian, PoissonSampledSkellam, parse_event
-from privacy.figures import pld_epsilon
-from privacy.plan import CLIP_TOLERANCE
+from privacy.mechanism.distributed import DistributedPlan, SkellamShare
+from privacy.mechanism.plan import CLIP_TOLERANCE
 
 SETTINGS = {
     "unit": "record",

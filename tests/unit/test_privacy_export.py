@@ -9,8 +9,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privacy import Ledger, LedgerDamaged, PoissonSampledGaussian, epsilon_spent, rdp_cost
-from privacy.accounting import add_costs
-from privacy.export import export_csv, export_json, read_export
+from privacy.accounting.rdp import add_costs
+from privacy.ledger.export import export_csv, export_json, read_export
 
 SIGNER = Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)
 EVENT = PoissonSampledGaussian(0.1, 2.0, 4)
@@ -200,5 +200,5 @@ def test_figures_of_another_version_of_the_accountant_still_verify(ledger, monke
     def drifting(event, orders):
         return {o: math.ceil(c * (1 + 1e-7)) for o, c in rdp_cost(event, orders).items()}
 
-    monkeypatch.setattr("privacy.entries.rdp_cost", drifting)
+    monkeypatch.setattr("privacy.ledger.entries.rdp_cost", drifting)
     read_export(text)

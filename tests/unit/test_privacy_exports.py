@@ -8,9 +8,9 @@ import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import privacy
-from privacy.chain import new_record
-from privacy.noise import GaussianSource
-from privacy.training import ClippedSum, PrivateTrainer
+from privacy.ledger.chain import new_record
+from privacy.mechanism.noise import GaussianSource
+from privacy.mechanism.training import ClippedSum, PrivateTrainer
 
 
 def test_exports():
@@ -66,7 +66,9 @@ def test_exports():
 
 
 def test_the_ledger_imports_no_machine_learning_library():
-    code = "import sys, privacy.ledger; print(*sorted(m for m in sys.modules if '.' not in m))"
+    code = (
+        "import sys, privacy.ledger.ledger; print(*sorted(m for m in sys.modules if '.' not in m))"
+    )
     imported = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()

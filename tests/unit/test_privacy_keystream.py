@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
-from privacy.keystream import KeyStream
-from privacy.noise import GaussianSource
-from privacy.rounding import RandomizedRounding
-from privacy.skellam import SkellamSource
+from privacy.mechanism.keystream import KeyStream
+from privacy.mechanism.noise import GaussianSource
+from privacy.mechanism.rounding import RandomizedRounding
+from privacy.mechanism.skellam import SkellamSource
 
 LAST = 2**32 - 2  # two blocks, 16 words, before the end of a key
 
@@ -28,7 +28,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         return drawn[-1]
 
     monkeypatch.setattr(
-        "privacy.keystream.os", types.SimpleNamespace(urandom=urandom, getpid=os.getpid)
+        "privacy.mechanism.keystream.os", types.SimpleNamespace(urandom=urandom, getpid=os.getpid)
     )
     return drawn
 

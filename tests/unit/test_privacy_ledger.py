@@ -18,8 +18,8 @@ from privacy import (
     PoissonSampledGaussian,
     PrivacyPlan,
 )
-from privacy.accounting import add_costs, epsilon_spent, fits, rdp_bound, rdp_cost, zero_cost
-from privacy.chain import GENESIS
+from privacy.accounting.rdp import add_costs, epsilon_spent, fits, rdp_bound, rdp_cost, zero_cost
+from privacy.ledger.chain import GENESIS
 from privacy.storage import open_store
 
 SIGNER = Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)
@@ -320,7 +320,7 @@ def test_grants_out_of_range_are_refused(ledger, epsilon, delta):
 
 def test_a_grant_s_recorded_orders_are_trusted_and_filtered_at(ledger, place, monkeypatch):
     """Other reference workloads in another version would choose other orders: still sound."""
-    monkeypatch.setattr("privacy.ledger.filter_orders", lambda *_: (4, 9, 20))
+    monkeypatch.setattr("privacy.ledger.ledger.filter_orders", lambda *_: (4, 9, 20))
     ledger.grant(epsilon=3.0, delta=DELTA, population_size=1000)
     monkeypatch.undo()
     (status,) = Ledger(place).status()
@@ -362,8 +362,8 @@ def test_an_accountant_that_rounds_otherwise_locks_no_full_ledger(
     def drifting(event, orders):
         return {o: math.ceil(c * (1 + drift)) for o, c in rdp_cost(event, orders).items()}
 
-    monkeypatch.setattr("privacy.entries.rdp_cost", drifting)
-    monkeypatch.setattr("privacy.totals.rdp_cost", drifting)
+    monkeypatch.setattr("privacy.ledger.entries.rdp_cost", drifting)
+    monkeypatch.setattr("privacy.ledger.totals.rdp_cost", drifting)
     later = Ledger(place, signer=SIGNER)
     (status,) = later.status()
     for order, cost in recorded.items():  # the dearer of the two is what counts from now on
@@ -382,7 +382,7 @@ def test_an_accountant_that_rounds_otherwise_locks_no_full_ledger(
 def test_costs_that_are_not_the_event_s_are_refused(ledger, place, monkeypatch, drift):
     exactly_full(ledger)
     monkeypatch.setattr(
-        "privacy.entries.rdp_cost",
+        "privacy.ledger.entries.rdp_cost",
         lambda event, orders: {
             o: math.ceil(c * (1 + drift)) for o, c in rdp_cost(event, orders).items()
         },

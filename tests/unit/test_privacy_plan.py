@@ -6,7 +6,8 @@ import math
 import pytest
 
 from privacy import PlanError, PoissonSampledGaussian, PrivacyPlan
-from privacy.accounting import (
+from privacy.accounting.events import NonPrivate, parse_event
+from privacy.accounting.rdp import (
     add_costs,
     filter_orders,
     fits,
@@ -14,8 +15,7 @@ from privacy.accounting import (
     rdp_cost,
     zero_cost,
 )
-from privacy.events import NonPrivate, parse_event
-from privacy.plan import CLIP_TOLERANCE
+from privacy.mechanism.plan import CLIP_TOLERANCE
 
 GOOD = {
     "unit": "patient_id",

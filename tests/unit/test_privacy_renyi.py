@@ -9,8 +9,8 @@ import pytest
 from dp_accounting.rdp import RdpAccountant
 from scipy.special import ive
 
-from privacy.renyi import skellam_divergence, subsampled_divergence
-from privacy.rounding import squared_sensitivity
+from privacy.accounting.skellam_rdp import skellam_divergence, subsampled_divergence
+from privacy.mechanism.rounding import squared_sensitivity
 
 
 def skellam(variance, reach):

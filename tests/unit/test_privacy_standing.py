@@ -17,12 +17,12 @@ from privacy import (
     PrivacyPlan,
     pld_epsilon,
 )
-from privacy.accounting import filter_orders, rdp_cost
-from privacy.chain import new_record
-from privacy.distributed import DistributedPlan
-from privacy.export import export_json, read_export
-from privacy.ledger_store import insert
+from privacy.accounting.rdp import filter_orders, rdp_cost
+from privacy.ledger.chain import new_record
+from privacy.ledger.export import export_json, read_export
+from privacy.ledger.tables import insert
 from privacy.limits import MAX_EPSILON, add, largest_delta
+from privacy.mechanism.distributed import DistributedPlan
 from privacy.storage import open_store
 
 SIGNER = Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)

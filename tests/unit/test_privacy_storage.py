@@ -4,12 +4,7 @@ import threading
 
 import pytest
 
-from privacy import (
-    StorageDamaged,
-    StorageExists,
-    StorageMissing,
-    StorageUnavailable,
-)
+from privacy import StorageDamaged, StorageExists, StorageMissing, StorageUnavailable
 from privacy.storage import is_url, open_store, without_secrets
 from privacy.storage.urls import split_schema, with_schema, without_password
 

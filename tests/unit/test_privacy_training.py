@@ -6,9 +6,10 @@ import torch
 import torch.utils.checkpoint
 from torch import nn
 
-from privacy import PrivacyPlan, TrainingError, sampling
-from privacy.plan import CLIP_TOLERANCE
-from privacy.training import ClippedSum, PrivateTrainer
+from privacy import PrivacyPlan, TrainingError
+from privacy.mechanism import sampling
+from privacy.mechanism.plan import CLIP_TOLERANCE
+from privacy.mechanism.training import ClippedSum, PrivateTrainer
 
 torch.set_num_threads(1)
 
@@ -430,7 +431,7 @@ def test_a_round_trains_what_the_plan_charges(monkeypatch):
         samples.append((units, rate))
         return real_sample(units, rate)
 
-    monkeypatch.setattr("privacy.sampling.poisson_sample", sample)
+    monkeypatch.setattr("privacy.mechanism.sampling.poisson_sample", sample)
     real_step = ClippedSum.step
     monkeypatch.setattr(ClippedSum, "step", lambda self: (steps.append(1), real_step(self)))
     charged = plan(steps_per_round=5, sample_rate=0.3)
@@ -482,7 +483,7 @@ def test_physical_batch_size_is_checked(size):
 
 
 def test_processing_order_follows_cost_and_leaves_the_sample_alone(monkeypatch):
-    monkeypatch.setattr("privacy.sampling.poisson_sample", lambda *_: np.array([0, 1, 2]))
+    monkeypatch.setattr("privacy.mechanism.sampling.poisson_sample", lambda *_: np.array([0, 1, 2]))
     seen = []
     monkeypatch.setattr(ClippedSum, "accumulate", lambda _, units: seen.append(units))
     units = [np.array([0, 1]), np.array([2]), np.array([3])]

@@ -16,10 +16,10 @@ from privacy import (
     PlanError,
     PoissonSampledGaussian,
 )
-from privacy.accounting import FAILURE_SHARE, add_costs, filter_delta, fits, rdp_cost, zero_cost
-from privacy.chain import verify_lines
-from privacy.distributed import DistributedPlan
-from privacy.export import export_json, read_export
+from privacy.accounting.rdp import FAILURE_SHARE, add_costs, filter_delta, fits, rdp_cost, zero_cost
+from privacy.ledger.chain import verify_lines
+from privacy.ledger.export import export_json, read_export
+from privacy.mechanism.distributed import DistributedPlan
 
 SIGNER = Ed25519PrivateKey.from_private_bytes(b"\x02" * 32)
 PUBLIC_KEY = SIGNER.public_key().public_bytes_raw()

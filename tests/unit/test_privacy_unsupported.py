@@ -15,8 +15,9 @@ from torch import nn
 from torch.nn import functional
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
-from privacy import AdmissionError, admission, unsupported
-from privacy.admission import check_admission
+from privacy import AdmissionError
+from privacy.mechanism import admission, unsupported
+from privacy.mechanism.admission import check_admission
 
 torch.set_num_threads(1)
 

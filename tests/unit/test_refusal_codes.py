@@ -12,7 +12,7 @@ import pytest
 import fmfl_secure
 import privacy.policy
 from fmfl_secure.errors import KNOWN_ERRORS, SiteFailure
-from fmfl_secure.refusal_codes import GENERIC, MEANINGS, leaving_code
+from fmfl_secure.run.refusal_codes import GENERIC, MEANINGS, leaving_code
 from privacy import PolicyRefusal, SitePolicy
 
 # What these say could depend on a unit, or no site raises them: others hear `failed`.

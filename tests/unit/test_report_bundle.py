@@ -16,14 +16,8 @@ from aggregation import Identity
 from fmfl_secure import Federation, Run
 from fmfl_secure.cli import app
 from fmfl_secure.errors import RunError
-from fmfl_secure.record import decode_record, encode_record
-from fmfl_secure.report.bundle import (
-    FORMAT,
-    bundle_run,
-    load_bundle,
-    verify_bundle,
-    write_bundle,
-)
+from fmfl_secure.report.bundle import FORMAT, bundle_run, load_bundle, verify_bundle, write_bundle
+from fmfl_secure.run.record import decode_record, encode_record
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +25,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Run:
     folder = tmp_path_factory.mktemp("bundle")
     make_federation(folder, tiny_model, rounds=1, privacy="delta = 1e-4", evaluation=False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fmfl_secure.engines.local.check_admission", lambda *_, **__: None)
+        patch.setattr("fmfl_secure.transports.local.engine.check_admission", lambda *_, **__: None)
         return Federation(folder).run(folder / "run")
 
 

@@ -21,7 +21,6 @@ from test_report_records import RUN, a_site, a_statement, finished, interrupted,
 from aggregation import PublicIdentity
 from fmfl_secure import cli
 from fmfl_secure.errors import RunError
-from fmfl_secure.record import RunRecord, encode_record
 from fmfl_secure.report.dataset import (
     DatasetRecord,
     Source,
@@ -33,9 +32,10 @@ from fmfl_secure.report.dataset import (
 )
 from fmfl_secure.report.dataset.record import encode_dataset
 from fmfl_secure.report.schema import dataset_schema
+from fmfl_secure.run.record import RunRecord, encode_record
 from privacy import Dataset, DatasetCap, Ledger, PoissonSampledGaussian, SitePolicy, epsilon_spent
-from privacy.accounting import rdp_cost
-from privacy.export import export_json
+from privacy.accounting.rdp import rdp_cost
+from privacy.ledger.export import export_json
 
 SIGNER = Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)
 KEY = SIGNER.public_key().public_bytes_raw()

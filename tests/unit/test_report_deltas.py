@@ -12,17 +12,23 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from test_report_records import a_grant, finished
 
 from aggregation import AggregationError, Identity
-from fmfl_secure.model_card import model_card
-from fmfl_secure.record import GrantRecord, RunRecord, SiteStatement, decode_record, encode_record
 from fmfl_secure.report import overview
 from fmfl_secure.report.dataset import Source, record_of, render_dataset
 from fmfl_secure.report.dataset.record import encode_dataset
 from fmfl_secure.report.dpia import render_dpia
+from fmfl_secure.report.model_card import model_card
 from fmfl_secure.report.page import render_html as render
-from fmfl_secure.statement import describe_ledger, sign_statement, verify_statement
+from fmfl_secure.run.ledger_statement import describe_ledger, sign_statement, verify_statement
+from fmfl_secure.run.record import (
+    GrantRecord,
+    RunRecord,
+    SiteStatement,
+    decode_record,
+    encode_record,
+)
 from privacy import Ledger, PoissonSampledGaussian
-from privacy.chain import new_record
-from privacy.ledger_store import insert
+from privacy.ledger.chain import new_record
+from privacy.ledger.tables import insert
 from privacy.storage import open_store
 
 SIGNER = Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from fmfl_secure import cli
 from fmfl_secure.errors import RunError
-from fmfl_secure.record import encode_record
 from fmfl_secure.report import wording
 from fmfl_secure.report.dpia import open_questions, plain, render_dpia, write_dpia
 from fmfl_secure.report.dpia_questions import QUESTIONS
+from fmfl_secure.run.record import encode_record
 
 ROOT = Path(__file__).parents[2]
 ASKED = sum(len(part) for part in QUESTIONS.values())

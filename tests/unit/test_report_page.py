@@ -28,9 +28,9 @@ from test_report_records import (
     without_privacy,
 )
 
-from fmfl_secure.record import RecoveryNote, RunRecord
 from fmfl_secure.report import overview, render_html
 from fmfl_secure.report.plots import epsilon_plot
+from fmfl_secure.run.record import RecoveryNote, RunRecord
 
 
 @functools.cache

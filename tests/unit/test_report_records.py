@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from fmfl_secure.audit_record import AuditRecord
-from fmfl_secure.record import (
+from fmfl_secure.run.audit_record import AuditRecord
+from fmfl_secure.run.record import (
     FORMAT,
     Encryption,
     GrantRecord,

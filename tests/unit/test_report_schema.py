@@ -21,8 +21,8 @@ from test_report_records import (
 from typer.testing import CliRunner
 
 from fmfl_secure.cli import app
-from fmfl_secure.record import encode_record
 from fmfl_secure.report.schema import dataset_schema, report_schema, schema_text
+from fmfl_secure.run.record import encode_record
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -6,9 +6,9 @@ import pytest
 from test_report_page import text_of
 from test_report_records import a_grant, a_mechanism, a_site, a_statement, finished
 
-from fmfl_secure.record import RunRecord
 from fmfl_secure.report import verdict as meaning
 from fmfl_secure.report.names import listing, who
+from fmfl_secure.run.record import RunRecord
 
 
 def granted(epsilon: float) -> RunRecord:

@@ -10,8 +10,8 @@ from test_report_records import finished, interrupted
 
 import fmfl_secure.report
 from fmfl_secure.errors import RunError
-from fmfl_secure.record import decode_record
 from fmfl_secure.report import render_html, write_report
+from fmfl_secure.run.record import decode_record
 
 
 def test_exports() -> None:

@@ -13,7 +13,7 @@ import pytest
 from postgres import OWNER, PASSWORD, Cluster
 
 from fmfl_secure.errors import RunError
-from fmfl_secure.run_store import RunFacts, RunStore, holds_run, run_facts
+from fmfl_secure.storage.run_store import RunFacts, RunStore, holds_run, run_facts
 
 _NUMBERS = itertools.count(1)
 

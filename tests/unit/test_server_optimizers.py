@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from fmfl_secure.errors import RunError
-from fmfl_secure.server_optimizers import ServerOptimizer
+from fmfl_secure.training.server_optimizers import ServerOptimizer
 
 DIRECTIONS = np.random.default_rng(3).normal(size=(6, 5))
 

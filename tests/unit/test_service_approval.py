@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from aggregation import Identity
-from fmfl_secure.errors import KNOWN_ERRORS
-from fmfl_secure.membership import MembershipFolder, next_list
-from fmfl_secure.service.approval import decode_lists, follow_removals
-from fmfl_secure.service.errors import NotApproved, ServiceError
-from fmfl_secure.workspace import Members
+from fmfl_secure.errors import KNOWN_ERRORS, NotApproved, ServiceError
+from fmfl_secure.parties.membership import MembershipFolder, next_list
+from fmfl_secure.parties.workspace import Members
+from fmfl_secure.transports.https.membership import decode_lists, follow_removals
 
 NAMES = ("site-1", "site-2", "site-3", "site-4")
 

@@ -16,10 +16,10 @@ from aggregation import (
     Segment,
     choose,
 )
-from aggregation.graph import degree
-from fmfl_secure.service.attempt import ServerAttempt
-from fmfl_secure.service.simulate import SimulatedSite
-from fmfl_secure.workspace import Members
+from aggregation.crypto.graph import degree
+from fmfl_secure.parties.workspace import Members
+from fmfl_secure.runtime.agents.simulated import SimulatedSite
+from fmfl_secure.runtime.attempt_state import ServerAttempt
 
 DIGEST = "sha256:" + "0" * 64
 

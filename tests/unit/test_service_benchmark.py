@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fmfl_secure.config import load_federation
-from fmfl_secure.service.benchmark import federation_toml
+from fmfl_secure.bench.service import federation_toml
+from fmfl_secure.settings.federation import load_federation
 
 
 @pytest.mark.parametrize("sites", [3, 50])

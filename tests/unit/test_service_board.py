@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from fmfl_secure.service.board import Board, Step, Task
+from fmfl_secure.runtime.task_board import Board, Step, Task
 
 
 def _ask(board: Board, after: int = -1) -> tuple[int, Task]:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from fmfl_secure.service.certificates import SITE, Peer
-from fmfl_secure.service.guard import PEER, Guard, Message, Receive, Scope, Send
-from fmfl_secure.service.metrics import ServerMetrics
-from fmfl_secure.service.settings import Limits
+from fmfl_secure.provisioning.certificates import SITE, Peer
+from fmfl_secure.settings.service import Limits
+from fmfl_secure.transports.https.guard import PEER, Guard, Message, Receive, Scope, Send
+from fmfl_secure.transports.https.metrics import ServerMetrics
 
 LARGE = 1 << 17
 

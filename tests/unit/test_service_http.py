@@ -17,12 +17,9 @@ import httpx
 import pytest
 
 from aggregation import Identity
-from fmfl_secure.anchor_store import AnchorStore
-from fmfl_secure.refusal_codes import MEANINGS
-from fmfl_secure.service.access import Access
-from fmfl_secure.service.api import build_app
-from fmfl_secure.service.board import Board, Document, Step, Task
-from fmfl_secure.service.certificates import (
+from fmfl_secure.errors import Problem, Rejected, Unreachable
+from fmfl_secure.parties.workspace import Members
+from fmfl_secure.provisioning.certificates import (
     CUSTODIAN,
     DECRYPTOR,
     SERVER,
@@ -33,18 +30,21 @@ from fmfl_secure.service.certificates import (
     revocation_list,
     serial_of,
 )
-from fmfl_secure.service.client import Line
-from fmfl_secure.service.errors import Problem, Rejected, Unreachable
-from fmfl_secure.service.guard import Guard
-from fmfl_secure.service.heads import KeptHeads
-from fmfl_secure.service.intake import Intake
-from fmfl_secure.service.kit import write_private
-from fmfl_secure.service.listener import Listener, https_config
-from fmfl_secure.service.metrics import ClientMetrics, ServerMetrics, exposition
-from fmfl_secure.service.settings import Limits, Upstream
-from fmfl_secure.service.store import MessageKey, open_store
-from fmfl_secure.service.tls import Renewal, client_context, server_context
-from fmfl_secure.workspace import Members
+from fmfl_secure.provisioning.kit import write_private
+from fmfl_secure.run.refusal_codes import MEANINGS
+from fmfl_secure.runtime.anchor_registry import KeptHeads
+from fmfl_secure.runtime.inbox import Intake
+from fmfl_secure.runtime.task_board import Board, Document, Step, Task
+from fmfl_secure.settings.service import Limits, Upstream
+from fmfl_secure.storage.anchor_store import AnchorStore
+from fmfl_secure.storage.message_store import MessageKey, open_store
+from fmfl_secure.transports.https.access import Access
+from fmfl_secure.transports.https.app import build_app
+from fmfl_secure.transports.https.client import Line
+from fmfl_secure.transports.https.guard import Guard
+from fmfl_secure.transports.https.listener import Listener, https_config
+from fmfl_secure.transports.https.metrics import ClientMetrics, ServerMetrics, exposition
+from fmfl_secure.transports.https.tls import Renewal, client_context, server_context
 
 RUN = "0123456789abcdef"
 LIMITS = Limits(part_bytes=8192, header_s=0.5, body_s=0.5, requests_per_s=0.5, burst=60)

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from aggregation import Identity
-from fmfl_secure.anchor_store import AnchorStore
-from fmfl_secure.service.errors import Problem
-from fmfl_secure.service.heads import KeptHeads, Told
-from fmfl_secure.service.site_heads import SiteHeads
-from fmfl_secure.service.store import open_store
-from fmfl_secure.workspace import Members
+from fmfl_secure.errors import Problem
+from fmfl_secure.parties.workspace import Members
+from fmfl_secure.runtime.agents.anchors import SiteHeads
+from fmfl_secure.runtime.anchor_registry import KeptHeads, Told
+from fmfl_secure.storage.anchor_store import AnchorStore
+from fmfl_secure.storage.message_store import open_store
 from privacy import Anchor, Ledger, LedgerLocked
 
 NAMES = ("site-1", "site-2", "site-3")

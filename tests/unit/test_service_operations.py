@@ -8,9 +8,9 @@ import logging
 import pytest
 from starlette.testclient import TestClient
 
-from fmfl_secure.service.logs import JsonLines
-from fmfl_secure.service.metrics import ClientMetrics
-from fmfl_secure.service.operations import OperationsApp
+from fmfl_secure.transports.https.logs import JsonLines
+from fmfl_secure.transports.https.metrics import ClientMetrics
+from fmfl_secure.transports.https.processes.operations import OperationsApp
 
 TOKEN = "a-token-of-this-kit"
 VALUES = {

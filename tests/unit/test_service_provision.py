@@ -12,18 +12,17 @@ import pytest
 from support import settings
 
 from aggregation import AggregationError, Identity, PublicIdentity
-from fmfl_secure.atomic import write_files
-from fmfl_secure.config import load_custodian, load_federation, load_site
-from fmfl_secure.errors import ConfigError
-from fmfl_secure.membership import MembershipFolder, next_list
-from fmfl_secure.service.authority import issued, renew, revoke
-from fmfl_secure.service.certificates import read_peer, revoked_serials, serial_of
-from fmfl_secure.service.errors import ServiceError
-from fmfl_secure.service.kit import Kit, open_kit, seal_kit
-from fmfl_secure.service.provision import provision, remove_site, seal_kits
-from fmfl_secure.service.settings import ClientSettings, ServerSettings, load_settings
-from fmfl_secure.service.tls import client_context, server_context
-from fmfl_secure.workspace import Members
+from fmfl_secure.errors import ConfigError, ServiceError
+from fmfl_secure.parties.membership import MembershipFolder, next_list
+from fmfl_secure.parties.workspace import Members
+from fmfl_secure.provisioning.authority import issued, renew, revoke
+from fmfl_secure.provisioning.certificates import read_peer, revoked_serials, serial_of
+from fmfl_secure.provisioning.kit import Kit, open_kit, seal_kit
+from fmfl_secure.provisioning.provision import provision, remove_site, seal_kits
+from fmfl_secure.settings.federation import load_custodian, load_federation, load_site
+from fmfl_secure.settings.service import ClientSettings, ServerSettings, load_settings
+from fmfl_secure.storage.files import write_files
+from fmfl_secure.transports.https.tls import client_context, server_context
 from privacy import Ledger
 
 NAMES = ("site-1", "site-2", "site-3")
@@ -33,7 +32,7 @@ URL = "https://fl.example.org:8443"
 @pytest.fixture(autouse=True)
 def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """A passphrase's cost is the same arithmetic at any size."""
-    monkeypatch.setattr("fmfl_secure.service.kit._LOG2_N", 10)
+    monkeypatch.setattr("fmfl_secure.provisioning.kit._LOG2_N", 10)
 
 
 def write_federation(folder: Path, *, sites: int = 3) -> Path:
@@ -182,7 +181,7 @@ def test_a_sealed_kit_opens_with_its_passphrase_only_and_once(kits: Path, tmp_pa
 
 
 def test_a_kit_writes_nothing_outside_of_its_folder(tmp_path: Path) -> None:
-    from fmfl_secure.service import kit as module
+    from fmfl_secure.provisioning import kit as module
 
     folder = tmp_path / "kit"
     folder.mkdir()
@@ -281,7 +280,7 @@ def test_a_custodian_has_a_kit_of_its_own_from_the_start(kits: Path, tmp_path: P
 
 def test_a_site_without_its_data_does_not_join(kits: Path) -> None:
     """It would be charged for a round before it learned that there is nothing to read."""
-    from fmfl_secure.service.site_process import SiteProcess
+    from fmfl_secure.transports.https.processes.site import SiteProcess
 
     with pytest.raises(ConfigError, match=r"site-1/data/train\.csv does not exist") as refusal:
         SiteProcess(Kit(kits / "site-1"))

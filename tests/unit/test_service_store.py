@@ -13,10 +13,9 @@ import pytest
 from postgres import Cluster
 
 from aggregation import Identity
-from fmfl_secure.anchor_store import AnchorStore
-from fmfl_secure.errors import RunError
-from fmfl_secure.service.errors import Problem
-from fmfl_secure.service.store import (
+from fmfl_secure.errors import Problem, RunError
+from fmfl_secure.storage.anchor_store import AnchorStore
+from fmfl_secure.storage.message_store import (
     MessageKey,
     MessageStore,
     heads_location,

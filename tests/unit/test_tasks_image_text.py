@@ -12,11 +12,11 @@ from support import settings
 from task_cases import TASKS, randomise, task_on
 from tiny_models import png
 
-from fmfl_secure.config import load_federation
 from fmfl_secure.errors import ConfigError
-from fmfl_secure.task_settings import ImageTextSection
+from fmfl_secure.settings.federation import load_federation
+from fmfl_secure.settings.tasks import ImageTextSection
 from privacy import AdmissionError
-from privacy.admission import check_admission
+from privacy.mechanism.admission import check_admission
 
 CAPTIONS = ("alpha beta", "nu xi", "gamma", "rho rho rho")
 

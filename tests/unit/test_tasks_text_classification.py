@@ -14,7 +14,7 @@ from test_models_adapters import make_task, randomise
 from fmfl_secure.data import DataError
 from fmfl_secure.errors import ModelError
 from fmfl_secure.tasks import TaskData, TextClassification
-from privacy.admission import check_admission
+from privacy.mechanism.admission import check_admission
 
 
 def write_csv(path: Path, *rows: tuple[str, str]) -> Path:

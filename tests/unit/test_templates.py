@@ -9,9 +9,9 @@ import tomllib
 import msgspec
 import pytest
 
-from fmfl_secure.config import FederationConfig, convert_config
-from fmfl_secure.site_settings import CustodianConfig, SiteConfig
-from fmfl_secure.templates import custodian_toml, federation_toml, site_toml
+from fmfl_secure.settings.federation import FederationConfig, convert_config
+from fmfl_secure.settings.site import CustodianConfig, SiteConfig
+from fmfl_secure.settings.templates import custodian_toml, federation_toml, site_toml
 from privacy import SitePolicy
 
 # Where the template recommends other than what leaving the key out means.

@@ -7,7 +7,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from fmfl_secure.transcript import Transcript
+from fmfl_secure.run.transcript import Transcript
 
 
 def lines(path: Path) -> list[dict]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fmfl_secure.errors import RunError
-from fmfl_secure.updates import UpdateStore
+from fmfl_secure.storage.update_store import UpdateStore
 
 KEY = bytes(range(32))
 # Long enough to spread over several pages of the file.

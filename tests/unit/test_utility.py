@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fmfl_secure.models.adapters import adapter_bytes
-from fmfl_secure.utility import Utility
+from fmfl_secure.training.evaluator import Utility
 
 
 class _Task:

@@ -10,9 +10,9 @@ import pytest
 from support import settings
 
 from aggregation import AggregationError, Identity
-from fmfl_secure.config import load_site
 from fmfl_secure.errors import ConfigError
-from fmfl_secure.workspace import Members, Workspace, initialise
+from fmfl_secure.parties.workspace import Members, Workspace, initialise
+from fmfl_secure.settings.federation import load_site
 from privacy import Ledger, PlanError
 
 ROLES = ("coordinator", "aggregator", "decryptor")

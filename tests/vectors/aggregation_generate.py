@@ -16,21 +16,11 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from aggregation import (
-    Coordinator,
-    Identity,
-    collective,
-    graph,
-    mac,
-    masking,
-    messages,
-    pairwise,
-    parameter_set,
-    residues,
-    sealed_box,
-    suites,
-)
-from aggregation.packing import Packing
+from aggregation import Coordinator, Identity, parameter_set
+from aggregation.ckks import collective, residues, suites
+from aggregation.ckks.packing import Packing
+from aggregation.crypto import graph, mac, masking, pairwise, sealed_box
+from aggregation.protocol import messages
 from aggregation.testing import Federation
 
 PATH = Path(__file__).with_name("aggregation_vectors.json")

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from aggregation import PublicIdentity, messages
+from aggregation import PublicIdentity
+from aggregation.protocol import messages
 
 HERE = Path(__file__).parent
 VECTORS = json.loads((HERE / "aggregation_vectors.json").read_text())

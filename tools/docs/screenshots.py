@@ -27,13 +27,13 @@ from PIL import Image
 from playwright.sync_api import Error, sync_playwright
 
 from fmfl_secure import Federation
-from fmfl_secure.demo import prepare_demo
 from fmfl_secure.demonstration import demonstrate
+from fmfl_secure.demonstration.federation import prepare_demo
 from fmfl_secure.demonstration.page import write_page
+from fmfl_secure.provisioning.kit import Kit
+from fmfl_secure.provisioning.provision import provision
 from fmfl_secure.report.dataset import open_source, read_reports, record_of, write_dataset
-from fmfl_secure.service.kit import Kit
-from fmfl_secure.service.ports import free_port
-from fmfl_secure.service.provision import provision
+from fmfl_secure.transports.https.ports import free_port
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 NOTES, HOLDOUT = 200, 100

@@ -12,9 +12,7 @@ import msgspec
 
 from aggregation import PublicIdentity
 from fmfl_secure import __version__
-from fmfl_secure.config import load_site
 from fmfl_secure.errors import RunError
-from fmfl_secure.record import RunRecord, SiteRecord, decode_record
 from fmfl_secure.report.dataset.record import (
     FORMAT,
     DatasetBudget,
@@ -26,14 +24,16 @@ from fmfl_secure.report.dataset.record import (
     WithoutPrivacy,
 )
 from fmfl_secure.report.write import JSON_NAME
-from fmfl_secure.statement import grant_record
+from fmfl_secure.run.ledger_statement import grant_record
+from fmfl_secure.run.record import RunRecord, SiteRecord, decode_record
+from fmfl_secure.settings.federation import load_site
 from privacy import RELATION, Anchor, Budget, Ledger, NonPrivate, SitePolicy, pld_epsilon
-from privacy.accounting import add_costs, epsilon_spent, zero_cost
-from privacy.chain import Record
-from privacy.datasets import Dataset
-from privacy.entries import Reservation
-from privacy.events import Event, PoissonSampledSkellam
-from privacy.export import read_export
+from privacy.accounting.events import Event, PoissonSampledSkellam
+from privacy.accounting.rdp import add_costs, epsilon_spent, zero_cost
+from privacy.ledger.chain import Record
+from privacy.ledger.datasets import Dataset
+from privacy.ledger.entries import Reservation
+from privacy.ledger.export import read_export
 from privacy.storage import is_url
 
 

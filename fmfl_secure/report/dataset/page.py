@@ -8,7 +8,6 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from fmfl_secure.atomic import write_outputs
 from fmfl_secure.report import deltas, plots
 from fmfl_secure.report.dataset import wording
 from fmfl_secure.report.dataset.plots import life_plot
@@ -17,6 +16,7 @@ from fmfl_secure.report.environment import environment
 from fmfl_secure.report.overview import Account
 from fmfl_secure.report.protection import privacy_limits
 from fmfl_secure.report.verdict import Verdict, verdict
+from fmfl_secure.storage.files import write_outputs
 
 JSON_NAME, HTML_NAME = "dataset.json", "dataset.html"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from fmfl_secure.refusal_codes import MEANINGS
 from fmfl_secure.report import deltas, rounding
 from fmfl_secure.report.dataset.record import DatasetRecord, DatasetRun
 from fmfl_secure.report.names import count, listing
 from fmfl_secure.report.verdict import verdict
+from fmfl_secure.run.refusal_codes import MEANINGS
 
 
 def refused(record: DatasetRecord) -> list[DatasetRun]:

@@ -1,0 +1,1 @@
+"""Integers in CKKS ciphertexts and back: parameters, packing, residues, suites."""

@@ -1,0 +1,96 @@
+"""What a protocol suite must offer, so that the protocol need not know which one it runs.
+
+A suite turns coefficients modulo q into residues and back. Everything else (packing, masks, the
+wire, signatures, the order of steps) is the same for all suites, but for one difference: in the
+collective suite each site also hands the decryptor its masked secret. The module that knows
+TenSEAL is imported only where a key or an encryption is needed: the aggregator never loads it.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Protocol
+
+from aggregation.ckks.collective import CollectiveEncryptor, CollectiveKeyHolder
+from aggregation.ckks.parameters import COLLECTIVE, ParameterSet
+from aggregation.ckks.residues import Residues, packed_size
+from aggregation.crypto import sealed_box
+from aggregation.errors import BackendError, MessageError
+
+
+class Encryptor(Protocol):
+    """What a site holds: encrypts its chunks, each once."""
+
+    def encrypt(self, coefficients: Residues, first: int = 0) -> Residues:
+        """Encrypt chunks `first` and following, shape (n, N), modulo q, to (n, P, N)."""
+        ...
+
+
+class KeyHolder(Protocol):
+    """What the decryptor holds for one attempt."""
+
+    material: bytes  # what it announces to the sites; public
+
+    def decrypt(self, ciphertexts: Residues, first: int = 0) -> Residues:
+        """Open chunks `first` and following, shape (n, P, N), to (n, N), modulo q."""
+        ...
+
+    def destroy(self) -> None:
+        """Forget what is secret."""
+        ...
+
+
+def new_key(parameters: ParameterSet) -> KeyHolder:
+    """Draw the fresh key of one attempt."""
+    ckks = _backend()
+    if parameters.suite == COLLECTIVE:
+        return CollectiveKeyHolder(ckks, parameters)
+    holder: KeyHolder = ckks.KeyHolder(ckks.context(parameters))
+    return holder
+
+
+def encryptor(parameters: ParameterSet, material: bytes, transcript: bytes = b"") -> Encryptor:
+    """Set a site's encryption up.
+
+    Args:
+        parameters: The plan's set.
+        material: What the decryptor announced.
+        transcript: The attempt's transcript hash, which fixes a collective suite's public half.
+
+    Raises:
+        MessageError: The material is not a valid public key.
+        BackendError: The CKKS library cannot be used here.
+    """
+    ckks = _backend()
+    if parameters.suite == COLLECTIVE:
+        return CollectiveEncryptor(ckks, parameters, transcript)
+    made: Encryptor = ckks.Encryptor(ckks.context(parameters), material)
+    return made
+
+
+def check_material(parameters: ParameterSet, material: bytes) -> None:
+    """Refuse material of another length, without needing the CKKS library.
+
+    Raises:
+        MessageError: Another length.
+    """
+    expected = material_size(parameters)
+    if len(material) != expected:
+        raise MessageError(f"the announced key has {len(material)} bytes, expected {expected}")
+
+
+def material_size(parameters: ParameterSet) -> int:
+    """Bytes of the announced material."""
+    if parameters.suite == COLLECTIVE:
+        return sealed_box.PUBLIC_SIZE
+    return sum(
+        packed_size(2 * parameters.poly_modulus_degree, prime) for prime in parameters.coeff_modulus
+    )
+
+
+def _backend() -> ModuleType:
+    try:
+        from aggregation.ckks import _ckks  # noqa: PLC0415 - only roles that encrypt or decrypt need TenSEAL
+    except ImportError as error:
+        raise BackendError("TenSEAL 0.3.18 is needed to encrypt or decrypt") from error
+    return _ckks

@@ -1,0 +1,1 @@
+"""Identities, key agreement, masks and the MAC."""

@@ -1,0 +1,1 @@
+"""What all roles check alike: messages, plans, cohorts. No secrets."""

@@ -1,0 +1,234 @@
+"""What all roles check alike: a plan, a cohort, a release. No I/O and no secrets.
+
+    step  message        from          who acts on it here
+    1     plan           coordinator   everybody: `read_plan`
+    2     -              -             site, decryptor: `admit`
+    4     announcement   decryptor     coordinator and everybody after it: `read_cohort`
+    4     ready          site          coordinator: `read_ready`
+    4     cohort         coordinator   everybody: `read_cohort`
+    4     exchange       site          site, custodian: `read_exchange`
+    5     upload         site          aggregator
+    6     opening-list   aggregator    site, decryptor, custodian: `read_opening_list`
+    6     confirmation   decryptor     site, custodian: `read_opening_list`
+    6     opening        site          aggregator
+    6     approval       custodian     decryptor
+    7     sum            aggregator    decryptor
+    8     release        decryptor     site, coordinator: `read_release`
+
+A later message names the earlier ones by the transcript hash, so one of another round, run,
+attempt or cohort never fits. The cohort message needs no trust: all it carries is signed by others
+and hashed into the transcript.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from aggregation.ckks import suites
+from aggregation.crypto import sealed_box
+from aggregation.crypto.identity import PublicIdentity
+from aggregation.errors import CohortError, OpeningError, PlanError, ReleaseError
+from aggregation.protocol import messages
+from aggregation.protocol.cohort_rule import effective_cohort
+from aggregation.protocol.messages import (
+    Announcement,
+    Cohort,
+    Confirmation,
+    CustodianReady,
+    Exchange,
+    OpeningList,
+    Ready,
+    Release,
+)
+from aggregation.protocol.plan import Member, RoundPlan
+from aggregation.protocol.round import FixedCohort, Round, of_plan
+
+
+def read_plan(message: bytes, coordinator: PublicIdentity) -> Round:
+    """Verify a plan (step 1).
+
+    Raises:
+        RefusedError: It is not a plan by this coordinator.
+    """
+    plan = messages.unseal(message, RoundPlan, coordinator)
+    if plan.coordinator != coordinator:
+        raise PlanError("the plan names another coordinator than the one who signed it")
+    return of_plan(plan, message)
+
+
+def read_ready(round_: Round, message: bytes) -> tuple[Member, Ready]:
+    """Verify a ready message (step 4).
+
+    Returns:
+        The member who sent it and its body, with its single-use public keys.
+
+    Raises:
+        RefusedError: Malformed, unsigned, of another plan or by nobody invited.
+    """
+    name = messages.sender(message, Ready.CAP)
+    for member in round_.plan.members:
+        if member.identity.name == name:
+            break
+    else:
+        raise CohortError("a ready message comes from nobody the plan invites")
+    ready = messages.unseal(message, Ready, member.identity)
+    _check_ready(round_, ready, name)
+    return member, ready
+
+
+def read_custodian(round_: Round, custodian: PublicIdentity, message: bytes) -> Ready:
+    """Verify a custodian's ready message (step 4).
+
+    Raises:
+        RefusedError: Malformed, unsigned, or of another plan.
+    """
+    ready = messages.unseal(message, CustodianReady, custodian)
+    _check_ready(round_, ready, custodian.name)
+    return ready
+
+
+def _check_ready(round_: Round, ready: Ready, name: str) -> None:
+    if ready.plan != round_.digest:
+        raise CohortError(f"the ready message of {name} is of another plan")
+    if bool(ready.kem) != round_.hybrid:
+        raise CohortError(f"{name} announces other kinds of keys than the plan's")
+
+
+def read_announcement(round_: Round, message: bytes) -> bytes:
+    """Verify the decryptor's announcement (step 4) and return its material.
+
+    Raises:
+        RefusedError: Malformed, unsigned, or of another plan.
+    """
+    announcement = messages.unseal(message, Announcement, round_.plan.decryptor)
+    if announcement.plan != round_.digest:
+        raise CohortError("the announcement is of another plan")
+    suites.check_material(round_.parameters, announcement.material)
+    return announcement.material
+
+
+def read_cohort(round_: Round, message: bytes) -> FixedCohort:
+    """Verify a cohort message and every message in it (step 4).
+
+    Raises:
+        RefusedError: Malformed, unsigned, of another plan, out of order or below `min_cohort`.
+    """
+    plan = round_.plan
+    cohort = messages.unseal(message, Cohort, plan.coordinator)
+    if cohort.plan != round_.digest:
+        raise CohortError("the cohort is of another plan")
+    material = read_announcement(round_, cohort.announcement)
+    if len(cohort.readies) > len(plan.members):
+        raise CohortError("the cohort is larger than the plan")
+    entries = [read_ready(round_, ready) for ready in cohort.readies]
+    position = {m.identity.name: i for i, m in enumerate(plan.members)}
+    order = [position[member.identity.name] for member, _ in entries]
+    if any(a >= b for a, b in pairwise(order)):
+        raise CohortError("the cohort is not in the plan's order, each member once")
+    if len(cohort.custodians) != len(plan.custodians):
+        raise CohortError("the cohort does not carry every custodian's keys")
+    custodians = tuple(
+        read_custodian(round_, identity, ready)
+        for identity, ready in zip(plan.custodians, cohort.custodians, strict=True)
+    )
+    members = tuple(member for member, _ in entries)
+    readies = tuple(ready for _, ready in entries)
+    keys = [ready.key for ready in (*readies, *custodians)]
+    kems = [ready.kem for ready in (*readies, *custodians) if ready.kem]
+    if len(set(keys)) != len(keys) or len(set(kems)) != len(kems):
+        raise CohortError("two parties announce one key")
+    if effective_cohort(members) < plan.min_cohort:
+        raise CohortError(f"the cohort is below the plan's min_cohort {plan.min_cohort}")
+    transcript = messages.transcript_hash(
+        round_.message, cohort.announcement, cohort.readies, cohort.custodians
+    )
+    return FixedCohort(round_, transcript, material, members, readies, custodians)
+
+
+def read_exchange(cohort: FixedCohort, message: bytes) -> tuple[int, list[bytes]]:
+    """Verify an exchange message (step 4).
+
+    Returns:
+        The sender's position, and its ciphertexts: for the neighbours it initiates to, in cohort
+        order, then for the custodians.
+
+    Raises:
+        RefusedError: Malformed, unsigned, or of another cohort.
+    """
+    own = cohort.position(messages.sender(message, Exchange.CAP))
+    signer = cohort.members[own].identity
+    body = messages.unseal(message, Exchange, signer)
+    if body.transcript != cohort.transcript:
+        raise CohortError(f"the exchange message of {signer.name} is of another cohort")
+    size = sealed_box.KEM_CIPHERTEXT_SIZE
+    count = len(cohort.graph.initiates(own)) + len(cohort.custodians) if cohort.round.hybrid else 0
+    if len(body.ciphertexts) != count * size:
+        raise CohortError(f"the exchange message of {signer.name} has another length")
+    return own, [body.ciphertexts[i * size : (i + 1) * size] for i in range(count)]
+
+
+def read_opening_list(cohort: FixedCohort, message: bytes) -> tuple[OpeningList, bytes]:
+    """Verify what sites open for (step 6): a list, in the collective suite confirmed.
+
+    Returns:
+        The aggregator's list and its digest.
+
+    Raises:
+        RefusedError: Not by the aggregator and, where needed, the decryptor; or of another cohort.
+    """
+    round_ = cohort.round
+    if round_.collective:
+        cap = round_.cap(Confirmation)
+        message = messages.unseal(message, Confirmation, round_.plan.decryptor, cap).opening_list
+    signer, cap = round_.plan.aggregator, round_.cap(OpeningList)
+    listed = messages.unseal(message, OpeningList, signer, cap)
+    if listed.transcript != cohort.transcript:
+        raise OpeningError("the list is of another cohort")
+    if len(listed.manifests) != len(cohort.members):
+        raise OpeningError("the list does not show every upload of the cohort")
+    return listed, messages.digest(message)
+
+
+def read_release(
+    cohort: FixedCohort, message: bytes, opening_list: bytes | None = None
+) -> tuple[npt.NDArray[np.int64], bytes]:
+    """Verify a release (step 9).
+
+    Args:
+        cohort: The verified cohort.
+        message: The decryptor's release.
+        opening_list: Digest of the list this party opened for, if it did.
+
+    Returns:
+        The sum of the cohort's integers, shape (d,), int64, and the summed tags: not yet checked
+        against one another, which only a site can do.
+
+    Raises:
+        RefusedError: Not the decryptor's, not of this cohort, or out of range.
+    """
+    size = cohort.round.packing.size
+    signer = cohort.round.plan.decryptor
+    release = messages.unseal(message, Release, signer, cohort.round.cap(Release))
+    if release.transcript != cohort.transcript:
+        raise ReleaseError("the release is of another cohort")
+    if opening_list is not None and release.opening_list != opening_list:
+        raise ReleaseError("the release is of other uploads than this site opened for")
+    dtype = cohort.integer_dtype
+    if len(release.integers) != size * dtype.itemsize:
+        raise ReleaseError("the release has another number of values than the plan")
+    integers = np.frombuffer(release.integers, dtype=dtype).astype(np.int64)
+    check_range(integers, cohort)
+    return integers, release.tags
+
+
+def check_range(integers: npt.NDArray[np.int64], cohort: FixedCohort) -> None:
+    """Refuse values that no sum of this cohort has.
+
+    Raises:
+        ReleaseError: Such a value.
+    """
+    if integers.max(initial=0) > cohort.limit or integers.min(initial=0) < -cohort.limit:
+        raise ReleaseError("a value is beyond what this cohort's sum can be")

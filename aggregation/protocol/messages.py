@@ -1,0 +1,315 @@
+"""The messages of a round: versioned, size-capped, signed, and of one form only.
+
+An envelope carries the exact bytes of a body and an Ed25519 signature over the protocol version,
+the kind of message, the sender and the SHA-256 of those bytes; a signature for one kind never
+serves for another.
+Both layers are MessagePack with named fields. Unknown fields, other types and any encoding but the
+canonical one are refused, so a message has exactly one form and a digest names exactly one message.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, ClassVar, Final, TypeVar
+
+import msgspec
+
+from aggregation.ckks.parameters import MAX_SITES
+from aggregation.crypto.identity import Identity, PublicIdentity
+from aggregation.crypto.mac import BOX_SIZE, TAG_BYTES
+from aggregation.crypto.sealed_box import KEM_CIPHERTEXT_SIZE, KEM_PUBLIC_SIZE
+from aggregation.errors import AggregationError, MessageError, SignatureError
+
+VERSION: Final = 1
+_DOMAIN: Final = b"fmfl-secure/aggregation/signature/v1"
+
+MAX_CUSTODIANS: Final = 16
+DIGEST_SIZE: Final = 32  # bytes
+
+Bytes16 = Annotated[bytes, msgspec.Meta(min_length=TAG_BYTES, max_length=TAG_BYTES)]
+Bytes32 = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+
+
+class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of what an envelope carries.
+
+    A kind says how large its messages can be, in bytes: `CAP`, and for those that grow with the
+    update `PER_CHUNK` and `PER_VALUE` besides. Nothing longer is parsed.
+    """
+
+    KIND: ClassVar[str] = ""
+    CAP: ClassVar[int] = 1024
+    PER_CHUNK: ClassVar[int] = 0
+    PER_VALUE: ClassVar[int] = 0
+
+    @classmethod
+    def cap(cls, chunks: int = 0, values: int = 0) -> int:
+        """Largest message of this kind about an update of so many chunks and values, in bytes."""
+        return cls.CAP + cls.PER_CHUNK * chunks + cls.PER_VALUE * values
+
+
+class Announcement(Body, frozen=True, forbid_unknown_fields=True):
+    """The decryptor's fresh public material for one plan."""
+
+    KIND: ClassVar[str] = "announcement"
+    CAP: ClassVar[int] = 1024 * 1024
+
+    plan: Bytes32
+    material: bytes
+
+
+class Ready(Body, frozen=True, forbid_unknown_fields=True):
+    """A site's single-use keys; sent once its update is stored and charged.
+
+    Attributes:
+        plan: Digest of the plan.
+        key: X25519.
+        kem: ML-KEM-768 in a hybrid plan, else empty.
+    """
+
+    KIND: ClassVar[str] = "ready"
+    CAP: ClassVar[int] = 2048
+
+    plan: Bytes32
+    key: Bytes32
+    kem: bytes = b""
+
+    def __post_init__(self) -> None:
+        if len(self.kem) not in {0, KEM_PUBLIC_SIZE}:
+            raise MessageError("an ML-KEM key has another length")
+
+
+class CustodianReady(Ready, frozen=True, forbid_unknown_fields=True):
+    """A custodian's single-use keys for one plan; fields as `Ready`."""
+
+    KIND: ClassVar[str] = "custodian-ready"
+
+
+class Cohort(Body, frozen=True, forbid_unknown_fields=True):
+    """Who takes part: the announcement and every ready message, byte for byte."""
+
+    KIND: ClassVar[str] = "cohort"
+    CAP: ClassVar[int] = Announcement.CAP + (MAX_SITES + MAX_CUSTODIANS) * Ready.CAP
+
+    plan: Bytes32
+    announcement: bytes
+    readies: tuple[bytes, ...]
+    custodians: tuple[bytes, ...] = ()
+
+
+class Exchange(Body, frozen=True, forbid_unknown_fields=True):
+    """A site's ML-KEM ciphertexts: for the neighbours it initiates to, then for the custodians."""
+
+    KIND: ClassVar[str] = "exchange"
+    CAP: ClassVar[int] = 1024 + (MAX_SITES + MAX_CUSTODIANS) * KEM_CIPHERTEXT_SIZE
+
+    transcript: Bytes32
+    ciphertexts: bytes
+
+
+class Sigma(Body, frozen=True, forbid_unknown_fields=True):
+    """A site's masked secret in a box for the decryptor; the collective suite's last chunk."""
+
+    KIND: ClassVar[str] = "sigma"
+    CAP: ClassVar[int] = 64 * 1024
+
+    transcript: Bytes32
+    box: bytes
+
+
+class UploadManifest(Body, frozen=True, forbid_unknown_fields=True):
+    """What a site uploads.
+
+    Attributes:
+        transcript: Of the attempt.
+        chunk_digests: SHA-256 of each chunk in order.
+        commitment: H(b_i).
+        mac_boxes: From the first site of the cohort, the MAC key in a box for each other; from
+            the others as many zeros, so that all uploads are of one size.
+    """
+
+    KIND: ClassVar[str] = "upload"
+    CAP: ClassVar[int] = 1024 + BOX_SIZE * MAX_SITES
+    PER_CHUNK: ClassVar[int] = DIGEST_SIZE
+
+    transcript: Bytes32
+    chunk_digests: bytes
+    commitment: Bytes32
+    mac_boxes: bytes
+
+
+class OpeningList(Body, frozen=True, forbid_unknown_fields=True):
+    """The aggregator's statement of what lies with it.
+
+    Attributes:
+        transcript: Of the attempt.
+        manifests: SHA-256 of every manifest of the cohort.
+        first: The first of them, whole: the others find their MAC key in it.
+    """
+
+    KIND: ClassVar[str] = "opening-list"
+    CAP: ClassVar[int] = 4096 + (DIGEST_SIZE + 8) * MAX_SITES + UploadManifest.CAP
+    PER_CHUNK: ClassVar[int] = UploadManifest.PER_CHUNK
+
+    transcript: Bytes32
+    manifests: tuple[Bytes32, ...]
+    first: bytes
+
+
+class Confirmation(Body, frozen=True, forbid_unknown_fields=True):
+    """The decryptor's word that every secret of an opening list came and can be opened."""
+
+    KIND: ClassVar[str] = "confirmation"
+    CAP: ClassVar[int] = OpeningList.CAP + 512
+    PER_CHUNK: ClassVar[int] = OpeningList.PER_CHUNK
+
+    opening_list: bytes
+
+
+class Opening(Body, frozen=True, forbid_unknown_fields=True):
+    """A site's seed b_i and its masked tags, for one list and no other."""
+
+    KIND: ClassVar[str] = "opening"
+
+    transcript: Bytes32
+    opening_list: Bytes32
+    seed: Bytes32
+    tags: Bytes16
+
+
+class Approval(Body, frozen=True, forbid_unknown_fields=True):
+    """A custodian's word for one list: the sum of its streams, packed residues."""
+
+    KIND: ClassVar[str] = "approval"
+    CAP: ClassVar[int] = 64 * 1024
+
+    transcript: Bytes32
+    opening_list: Bytes32
+    streams: bytes
+
+
+class SumManifest(Body, frozen=True, forbid_unknown_fields=True):
+    """The sum the aggregator hands over: SHA-256 of each chunk in order, and the summed tags."""
+
+    KIND: ClassVar[str] = "sum"
+    PER_CHUNK: ClassVar[int] = DIGEST_SIZE
+
+    transcript: Bytes32
+    opening_list: Bytes32
+    chunk_digests: bytes
+    tags: Bytes16
+
+
+class Release(Body, frozen=True, forbid_unknown_fields=True):
+    """The released integers, little-endian, in the narrowest width the cohort's range allows."""
+
+    KIND: ClassVar[str] = "release"
+    PER_VALUE: ClassVar[int] = 8
+
+    transcript: Bytes32
+    opening_list: Bytes32
+    integers: bytes
+    tags: Bytes16
+
+
+class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    version: int
+    kind: str
+    sender: str
+    body: bytes
+    signature: Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
+
+
+B = TypeVar("B", bound=Body)
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+def seal(identity: Identity, body: Body) -> bytes:
+    """Sign a body and wrap it."""
+    raw = msgspec.msgpack.encode(body)
+    name = identity.public.name
+    signature = identity.sign(_signed(body.KIND, name, raw))
+    return msgspec.msgpack.encode(_Envelope(VERSION, body.KIND, name, raw, signature))
+
+
+def sender(message: bytes, cap: int) -> str:
+    """The name a message claims to come from; nothing about it is verified yet.
+
+    Raises:
+        MessageError: Not an envelope.
+    """
+    return _decode(message, _Envelope, cap).sender
+
+
+def unseal(message: bytes, body: type[B], signer: PublicIdentity, cap: int | None = None) -> B:
+    """Verify an envelope and read its body.
+
+    Args:
+        message: What came off the wire.
+        body: The kind of body expected here and now.
+        signer: Whose signature it must carry.
+        cap: Largest length in bytes, checked before anything is parsed; the kind's own by
+            default, which suits all that do not grow with the update.
+
+    Raises:
+        MessageError: Oversized, malformed, not canonical, or of another kind or version.
+        SignatureError: Not by `signer`.
+    """
+    cap = body.cap() if cap is None else cap
+    envelope = _decode(message, _Envelope, cap)
+    if envelope.version != VERSION:
+        raise MessageError(f"protocol version {envelope.version} is not {VERSION}")
+    if envelope.kind != body.KIND:
+        raise MessageError(f"expected a message of kind {body.KIND!r}")
+    if envelope.sender != signer.name:
+        raise SignatureError(f"a message that {signer.name} must send names another sender")
+    signer.verify(envelope.signature, _signed(body.KIND, signer.name, envelope.body))
+    return _decode(envelope.body, body, cap)
+
+
+def digest(message: bytes) -> bytes:
+    """SHA-256 of a whole message, 32 bytes."""
+    return hashlib.sha256(message).digest()
+
+
+def transcript_hash(
+    plan: bytes,
+    announcement: bytes,
+    readies: tuple[bytes, ...],
+    custodians: tuple[bytes, ...] = (),
+) -> bytes:
+    """Hash everything that fixes an attempt: the salt of every key derived in it.
+
+    Each message goes in whole, signature included, behind its length; so any two parties that were
+    told different things derive different masks and the attempt fails.
+    """
+    state = hashlib.sha256(b"fmfl-secure/aggregation/transcript/v1")
+    # The plan fixes how many custodians there are, so the list has one reading.
+    for message in (plan, announcement, *custodians, *readies):
+        state.update(len(message).to_bytes(8, "big"))
+        state.update(message)
+    return state.digest()
+
+
+def _signed(kind: str, name: str, raw: bytes) -> bytes:
+    # The body's digest stands for it: Ed25519 would read a large body twice, and slowly.
+    parts = (_DOMAIN, kind.encode(), name.encode(), hashlib.sha256(raw).digest())
+    return b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+
+
+def _decode(raw: bytes, kind: type[S], cap: int) -> S:
+    if not isinstance(raw, bytes):
+        raise MessageError("a message must be bytes")
+    if len(raw) > cap:
+        raise MessageError(f"a message has {len(raw)} bytes, more than {cap}")
+    try:
+        decoded = msgspec.msgpack.decode(raw, type=kind, strict=True)
+        canonical = msgspec.msgpack.encode(decoded)
+    except AggregationError as error:
+        # A field's own check: from outside it is a malformed message, not a wrong argument.
+        raise MessageError(f"a message does not hold together: {error}") from error
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
+        raise MessageError("a message is malformed") from error
+    if canonical != raw:
+        raise MessageError("a message is not in its canonical form")
+    return decoded

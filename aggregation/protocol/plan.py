@@ -1,0 +1,132 @@
+"""What a round is: everything that all parties must agree on before it starts."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, ClassVar, Final
+
+import msgspec
+
+from aggregation.ckks.parameters import COLLECTIVE, parameter_set
+from aggregation.ckks.quantization import Quantization
+from aggregation.crypto.identity import NAME, PublicIdentity
+from aggregation.crypto.pairwise import CLASSICAL, KEY_AGREEMENTS
+from aggregation.errors import PlanError
+from aggregation.protocol.messages import MAX_CUSTODIANS, Body
+
+_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
+_RUN: Final = re.compile(r"[0-9a-f]{8,64}", re.ASCII)
+
+Counter = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+
+
+class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A site a plan invites.
+
+    Attributes:
+        identity: Name and public key.
+        weight: Weight over the largest, in (0, 1]; public, and coarse.
+    """
+
+    identity: PublicIdentity
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        # Weights below a thousandth vanish on the grid and are a mistake more often than a wish.
+        if not 1e-3 <= self.weight <= 1.0:
+            raise PlanError(f"weight {self.weight} of {self.identity.name} is not 0.001 to 1")
+
+
+class RoundPlan(Body, frozen=True, forbid_unknown_fields=True):
+    """One attempt at a round, as the coordinator signs it.
+
+    Attributes:
+        federation: Name of the federation.
+        run: Identifier of the training run, 8 to 64 hexadecimal digits.
+        round: Number of the round, from 1.
+        attempt: Number of the attempt at this round, from 1.
+        suite: Protocol suite.
+        parameter_set: Id in the vetted table.
+        quantization: The grid of the update.
+        members: Sites invited; their order is the order of the cohort.
+        aggregator: Who adds.
+        decryptor: Who opens the sum.
+        coordinator: Who signs this plan.
+        adapter_digest: `sha256:` of the current global adapter.
+        layout_digest: `sha256:` of the names and shapes of its tensors.
+        base_model_digest: `sha256:` of the base model.
+        training_digest: `sha256:` of the public training settings.
+        min_cohort: Smallest cohort, at least 3.
+        key_agreement: How sites agree on pairwise secrets: `x25519`, or `x25519-mlkem768` with
+            an `exchange` message more.
+        custodians: Parties that must all approve before the sum opens; collective suite only.
+        membership_digest: `sha256:` of the membership list the plan was made under; may be empty.
+    """
+
+    KIND: ClassVar[str] = "plan"
+    CAP: ClassVar[int] = 4 * 1024 * 1024
+
+    federation: str
+    run: str
+    round: Counter
+    attempt: Counter
+    suite: str
+    parameter_set: str
+    quantization: Quantization
+    members: tuple[Member, ...]
+    aggregator: PublicIdentity
+    decryptor: PublicIdentity
+    coordinator: PublicIdentity
+    adapter_digest: str
+    layout_digest: str
+    base_model_digest: str
+    training_digest: str
+    min_cohort: int = 3
+    key_agreement: str = CLASSICAL
+    custodians: tuple[PublicIdentity, ...] = ()
+    membership_digest: str = ""
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.federation):
+            raise PlanError("the federation's name must be 1 to 64 letters, digits and . _ -")
+        if not _RUN.fullmatch(self.run):
+            raise PlanError("the run must be 8 to 64 hexadecimal digits")
+        for name in ("adapter", "layout", "base_model", "training"):
+            if not _DIGEST.fullmatch(getattr(self, f"{name}_digest")):
+                raise PlanError(f"{name}_digest must be 'sha256:' and 64 hexadecimal digits")
+        if self.membership_digest and not _DIGEST.fullmatch(self.membership_digest):
+            raise PlanError("membership_digest must be empty, or 'sha256:' and 64 digits")
+        if not 3 <= self.min_cohort <= len(self.members):
+            raise PlanError(
+                f"min_cohort {self.min_cohort} is not 3 to {len(self.members)}, the members invited"
+            )
+        keys = [m.identity.key for m in self.members]
+        names = [m.identity.name for m in self.members]
+        if len(set(keys)) != len(keys) or len(set(names)) != len(names):
+            raise PlanError("two members have one name or one key")
+        if self.aggregator.key == self.decryptor.key:
+            raise PlanError("the aggregator and the decryptor must be two parties")
+        self._check_custodians()
+        known: dict[str, bytes] = {}
+        parties = (self.aggregator, self.decryptor, *self.custodians)
+        for party in (*(m.identity for m in self.members), *parties):
+            if known.setdefault(party.name, party.key) != party.key:
+                raise PlanError(f"the name {party.name} stands for two keys")
+        chosen = parameter_set(self.parameter_set)
+        if chosen.suite != self.suite:
+            raise PlanError(f"{self.parameter_set} belongs to the suite {chosen.suite}")
+        chosen.encoding(len(self.members), self.quantization.bits)
+        if self.key_agreement not in KEY_AGREEMENTS:
+            raise PlanError(f"key_agreement must be one of: {', '.join(KEY_AGREEMENTS)}")
+
+    def _check_custodians(self) -> None:
+        if not self.custodians:
+            return
+        if self.suite != COLLECTIVE:
+            raise PlanError(f"custodians need the suite {COLLECTIVE}")
+        if len(self.custodians) > MAX_CUSTODIANS:
+            raise PlanError(f"{len(self.custodians)} custodians are more than {MAX_CUSTODIANS}")
+        keys = [c.key for c in self.custodians]
+        others = {self.aggregator.key, self.decryptor.key, *(m.identity.key for m in self.members)}
+        if len(set(keys)) != len(keys) or others & set(keys):
+            raise PlanError("a custodian must be a party of its own")

@@ -1,0 +1,162 @@
+"""What follows from a verified plan, and from a verified cohort. No I/O and no secrets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from aggregation.ckks import residues
+from aggregation.ckks.packing import Packing
+from aggregation.ckks.parameters import COLLECTIVE, ParameterSet, parameter_set
+from aggregation.ckks.residues import Residues
+from aggregation.crypto.graph import MaskGraph
+from aggregation.crypto.identity import PublicIdentity
+from aggregation.crypto.pairwise import HYBRID
+from aggregation.errors import CohortError
+from aggregation.protocol import messages
+from aggregation.protocol.messages import Body, Ready
+from aggregation.protocol.plan import Member, RoundPlan
+
+_BATCH: Final = 16  # chunks unpacked at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A plan whose signature was checked, and what follows from it."""
+
+    plan: RoundPlan
+    message: bytes
+    digest: bytes
+    parameters: ParameterSet
+    packing: Packing
+
+    @property
+    def collective(self) -> bool:
+        """Whether sites encrypt under secrets of their own."""
+        return self.parameters.suite == COLLECTIVE
+
+    @property
+    def hybrid(self) -> bool:
+        """Whether pairwise secrets hang on ML-KEM too."""
+        return self.plan.key_agreement == HYBRID
+
+    @property
+    def upload_items(self) -> int:
+        """Entries of a manifest: the chunks, and in the collective suite one for the secret."""
+        return self.packing.chunks + (1 if self.collective else 0)
+
+    @property
+    def polynomial_size(self) -> int:
+        """Bytes of one polynomial's residues on the wire."""
+        return residues.packed_size(self.packing.degree, self.parameters.modulus)
+
+    @property
+    def chunk_residues(self) -> int:
+        """Residues of one chunk on the wire."""
+        return self.parameters.polynomials * self.parameters.poly_modulus_degree
+
+    @property
+    def chunk_size(self) -> int:
+        """Bytes of one chunk on the wire."""
+        return residues.packed_size(self.chunk_residues, self.parameters.modulus)
+
+    def cap(self, kind: type[Body]) -> int:
+        """Largest message of a kind in this round, in bytes."""
+        return kind.cap(chunks=self.upload_items, values=self.packing.size)
+
+    def unpack_chunks(self, chunks: Sequence[bytes]) -> Residues:
+        """Validate chunks; shape (n, P, N).
+
+        Raises:
+            UploadError: Another length, or a residue that is not below q.
+        """
+        count, modulus = self.chunk_residues, self.parameters.modulus
+        result = np.empty((len(chunks), count), dtype=np.uint64)
+        for low in range(0, len(chunks), _BATCH):
+            batch = chunks[low : low + _BATCH]
+            flat = residues.unpack(b"".join(batch), len(batch) * count, modulus)
+            result[low : low + _BATCH] = flat.reshape(-1, count)
+        return result.reshape(len(chunks), self.parameters.polynomials, -1)
+
+    def round_key(self, identity: PublicIdentity) -> str:
+        """Journal key of this round, for one party."""
+        plan = self.plan
+        return f"{identity.fingerprint}/{plan.federation}/{plan.run}/{plan.round}"
+
+    def attempt_key(self, identity: PublicIdentity) -> str:
+        """Journal key of this attempt, for one party."""
+        return f"{self.round_key(identity)}/{self.plan.attempt}"
+
+
+@dataclass(frozen=True, slots=True)
+class FixedCohort:
+    """A cohort whose every signature was checked.
+
+    Attributes:
+        round: The plan's round.
+        transcript: Hash over plan, announcement and all ready messages.
+        material: The decryptor's announced public material.
+        members: Who takes part, in the plan's order.
+        readies: Their single-use public keys, in the same order.
+        custodians: Those of the plan's custodians, in the plan's order.
+    """
+
+    round: Round
+    transcript: bytes
+    material: bytes
+    members: tuple[Member, ...]
+    readies: tuple[Ready, ...]
+    custodians: tuple[Ready, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the members."""
+        return tuple(member.identity.name for member in self.members)
+
+    @property
+    def graph(self) -> MaskGraph:
+        """Who shares masks with whom."""
+        return MaskGraph.of(len(self.members), self.transcript)
+
+    def position(self, name: str) -> int:
+        """Place of a member.
+
+        Raises:
+            CohortError: Nobody of that name is in the cohort.
+        """
+        for i, member in enumerate(self.members):
+            if member.identity.name == name:
+                return i
+        raise CohortError("a message comes from outside the cohort")
+
+    def member(self, name: str) -> PublicIdentity:
+        """Identity of a member.
+
+        Raises:
+            CohortError: Nobody of that name is in the cohort.
+        """
+        return self.members[self.position(name)].identity
+
+    @property
+    def integer_dtype(self) -> np.dtype[np.signedinteger]:
+        """Narrowest little-endian integer that holds every possible sum."""
+        for code in ("<i2", "<i4"):
+            if self.limit <= np.iinfo(code).max:
+                return np.dtype(code)
+        return np.dtype("<i8")
+
+    @property
+    def limit(self) -> int:
+        """Largest absolute value of a released integer."""
+        return len(self.members) * self.round.packing.encoding.limit
+
+
+def of_plan(plan: RoundPlan, message: bytes) -> Round:
+    """Derive a round from a plan whose signature is known to be right."""
+    parameters = parameter_set(plan.parameter_set)
+    encoding = parameters.encoding(len(plan.members), plan.quantization.bits)
+    packing = Packing(plan.quantization.size, parameters.poly_modulus_degree, encoding)
+    return Round(plan, message, messages.digest(message), parameters, packing)

@@ -1,0 +1,86 @@
+"""An upload or a sum on its way: a signed manifest and the chunks it lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from aggregation.ckks import residues
+from aggregation.ckks.packing import Packing
+from aggregation.ckks.parameters import COLLECTIVE, ParameterSet
+from aggregation.crypto import sealed_box
+from aggregation.errors import UploadError
+from aggregation.protocol import messages
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A site's upload, or the aggregator's sum.
+
+    Attributes:
+        manifest: Signed message with the digest of every chunk.
+        chunks: Bit-packed residues, in order.
+    """
+
+    manifest: bytes
+    chunks: Sequence[bytes] = field(repr=False)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes on the wire."""
+        return len(self.manifest) + sum(len(chunk) for chunk in self.chunks)
+
+
+SumUpload = Upload
+
+
+def upload_size(parameters: ParameterSet, packing: Packing) -> int:
+    """Bytes of one site's chunks, sealed secret and digests; envelopes are left out."""
+    polynomial = residues.packed_size(packing.degree, parameters.modulus)
+    size = packing.chunks * (parameters.polynomials * polynomial + messages.DIGEST_SIZE)
+    if parameters.suite == COLLECTIVE:
+        size += polynomial + sealed_box.OVERHEAD + messages.DIGEST_SIZE
+    return size
+
+
+def split_digests(digests: bytes, chunks: int) -> list[bytes]:
+    """Split a manifest's digests.
+
+    Raises:
+        UploadError: Another number of chunks than the plan's.
+    """
+    size = messages.DIGEST_SIZE
+    if len(digests) != chunks * size:
+        raise UploadError(f"a manifest does not list {chunks} chunks")
+    return [digests[i : i + size] for i in range(0, len(digests), size)]
+
+
+def checked_chunks(
+    chunks: Iterable[bytes], digests: Sequence[bytes], size: int, last_cap: int | None = None
+) -> Iterator[bytes]:
+    """Yield chunks that are what a manifest lists, in order; exactly as many.
+
+    Args:
+        chunks: What came off the wire.
+        digests: What the manifest lists.
+        size: Bytes of each.
+        last_cap: Instead, the most bytes that the last may have.
+
+    Raises:
+        UploadError: A chunk that is missing, altered, out of order or too much.
+    """
+    iterator = iter(chunks)
+    for k, expected in enumerate(digests):
+        chunk = next(iterator, None)
+        if chunk is None:
+            raise UploadError(f"chunk {k} of {len(digests)} is missing")
+        message = last_cap is not None and k == len(digests) - 1
+        if not isinstance(chunk, bytes):
+            raise UploadError(f"chunk {k} is not bytes")
+        if len(chunk) > (last_cap or 0) if message else len(chunk) != size:
+            raise UploadError(f"chunk {k} is not {size} bytes")
+        if messages.digest(chunk) != expected:
+            raise UploadError(f"chunk {k} is not what the manifest lists")
+        yield chunk
+    if next(iterator, None) is not None:
+        raise UploadError(f"there are more chunks than the {len(digests)} of the manifest")

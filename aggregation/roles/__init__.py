@@ -1,0 +1,1 @@
+"""One object a role: site, coordinator, aggregator, decryptor, custodian."""

@@ -1,0 +1,206 @@
+"""A party whose one word a round opens by: what the decryptor and a custodian are alike in.
+
+Both follow one coordinator's plans and count only sites they pinned. Both draw fresh keys for an
+attempt, in memory only, and announce them once. And both give one word a (run, round), the
+decryptor its release and a custodian its approval, which is in the journal before it leaves: after
+a restart the same request gets the same bytes again, and any other is refused.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Generic, TypeVar
+
+from aggregation.crypto.identity import Identity, PublicIdentity
+from aggregation.errors import PlanError, RecordedError, ReplayError, RoleError, StateError
+from aggregation.protocol import checks, messages
+from aggregation.protocol.cohort_rule import MIN_COHORT, admit
+from aggregation.protocol.journal import Journal
+from aggregation.protocol.messages import Approval, Body, Cohort, Release
+from aggregation.protocol.plan import RoundPlan
+from aggregation.protocol.round import FixedCohort, Round
+
+
+@dataclass(slots=True, repr=False, kw_only=True)
+class Held:
+    """An attempt whose keys are held.
+
+    Attributes:
+        round: The plan's round.
+        announcement: What was announced for it.
+        cohort: The cohort, once one was verified.
+        cohort_digest: Of its message.
+    """
+
+    round: Round
+    announcement: bytes = b""
+    cohort: FixedCohort | None = None
+    cohort_digest: bytes = b""
+
+    def destroy(self) -> None:
+        """Forget what is secret."""
+
+
+A = TypeVar("A", bound=Held)
+
+
+class Gatekeeper(ABC, Generic[A]):
+    """Announces keys for attempts, and gives one word a round. Calls must come from one thread.
+
+    Attributes:
+        ANNOUNCED: Journal kind of an announcement, by attempt.
+        SPOKEN: Journal kind of the word, by round.
+        WORD: The kind of message the word is.
+        DONE: What has happened to a round once it is given.
+    """
+
+    ANNOUNCED: ClassVar[str]
+    SPOKEN: ClassVar[str]
+    WORD: ClassVar[type[Approval | Release]]
+    DONE: ClassVar[str]
+
+    def __init__(
+        self,
+        identity: Identity,
+        journal: Journal,
+        *,
+        coordinator: PublicIdentity,
+        pinned: Mapping[str, PublicIdentity],
+        min_cohort: int = MIN_COHORT,
+        objection: Callable[[RoundPlan], str | None] = lambda _: None,
+    ) -> None:
+        """Set the role up.
+
+        Args:
+            identity: This party's key pair.
+            journal: Its durable record.
+            coordinator: Whose plans it follows.
+            pinned: By name, the parties it knows: aggregator, decryptor, custodians and sites.
+            min_cohort: The fewest pinned sites whose sum it lets open.
+            objection: Says what of a plan, whose signature holds, this party did not agree to;
+                None of one that it announces keys for.
+
+        Raises:
+            RoleError: Something else than an identity was handed in.
+        """
+        if not isinstance(identity, Identity):
+            raise RoleError(f"a {type(self).__name__.lower()} signs with its own Identity")
+        self._identity = identity
+        self._journal = journal
+        self._coordinator = coordinator
+        self._pinned = dict(pinned)
+        self._min_cohort = min_cohort
+        self._objection = objection
+        self._attempts: dict[str, A] = {}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._identity.public.name!r})"
+
+    @property
+    def public(self) -> PublicIdentity:
+        """This party's identity."""
+        return self._identity.public
+
+    def has_spoken(self, plan_message: bytes) -> bool:
+        """Whether this party gave its word in a plan's round, in this process or an earlier one.
+
+        Raises:
+            RefusedError: The plan does not hold.
+            JournalError: The record cannot be read.
+        """
+        slot = self._read_plan(plan_message).round_key(self.public)
+        return self._journal.lookup(self.SPOKEN, slot) is not None
+
+    def close(self) -> None:
+        """Destroy every key; attempts under way end unopened."""
+        for attempt in self._attempts.values():
+            attempt.destroy()
+        self._attempts.clear()
+
+    @abstractmethod
+    def _read_plan(self, plan_message: bytes) -> Round:
+        """Verify a plan and that it gives this party its role."""
+
+    @abstractmethod
+    def _draw(self, round_: Round) -> tuple[A, Body]:
+        """Draw an attempt's keys; also the body that announces them."""
+
+    def _announce(self, plan_message: bytes) -> bytes:
+        round_ = self._read_plan(plan_message)
+        admit(round_.plan, round_.plan.members, self.public, self._pinned, self._min_cohort)
+        unagreed = self._objection(round_.plan)
+        if unagreed is not None:
+            raise PlanError(f"the plan's {unagreed} is not the one agreed here")
+        slot = round_.round_key(self.public)
+        current = self._attempts.get(slot)
+        if current is not None and current.round.digest == round_.digest:
+            return current.announcement
+        if self._journal.lookup(self.SPOKEN, slot) is not None:
+            raise ReplayError(f"this round was {self.DONE} already")
+        attempt, body = self._draw(round_)
+        attempt.announcement = messages.seal(self._identity, body)
+        try:
+            digest = messages.digest(attempt.announcement)
+            self._journal.record(self.ANNOUNCED, round_.attempt_key(self.public), digest)
+        except RecordedError:
+            raise ReplayError("this attempt was announced already; plan a new one") from None
+        if current is not None:
+            current.destroy()
+        self._attempts[slot] = attempt
+        return attempt.announcement
+
+    def _find(self, cohort_message: bytes) -> A | None:
+        """The attempt that a cohort is of, if its keys are held."""
+        digest = _digest(cohort_message)
+        for attempt in self._attempts.values():
+            if attempt.cohort is not None and attempt.cohort_digest == digest:
+                return attempt
+        body = messages.unseal(cohort_message, Cohort, self._coordinator)
+        for attempt in self._attempts.values():
+            if attempt.round.digest == body.plan:
+                return attempt
+        return None
+
+    def _need(self, attempt: A | None) -> A:
+        if attempt is None:
+            raise StateError("no key is held for this plan: a new attempt is needed")
+        return attempt
+
+    def _admit(self, cohort_message: bytes, held: A | Round) -> FixedCohort:
+        """Verify a cohort and decide, again, whether a sum of it protects its sites."""
+        round_ = held if isinstance(held, Round) else held.round
+        if isinstance(held, Round):
+            cohort = checks.read_cohort(round_, cohort_message)
+        else:
+            digest = _digest(cohort_message)
+            if held.cohort is None or held.cohort_digest != digest:
+                held.cohort = checks.read_cohort(round_, cohort_message)
+                held.cohort_digest = digest
+            cohort = held.cohort
+        admit(round_.plan, cohort.members, self.public, self._pinned, self._min_cohort)
+        return cohort
+
+    def _repeat(self, cohort: FixedCohort, listed: bytes) -> bytes | None:
+        """The word that was given for these uploads, if one was given for their round."""
+        stored = self._journal.lookup(self.SPOKEN, cohort.round.round_key(self.public))
+        if stored is None:
+            return None
+        body = messages.unseal(stored, self.WORD, self.public, cohort.round.cap(self.WORD))
+        if body.transcript != cohort.transcript or body.opening_list != listed:
+            raise ReplayError(f"this round was {self.DONE} already, for other uploads")
+        return stored
+
+    def _speak(self, round_: Round, body: Body) -> bytes:
+        """Sign the word and record it, before it leaves."""
+        message = messages.seal(self._identity, body)
+        try:
+            self._journal.record(self.SPOKEN, round_.round_key(self.public), message)
+        except RecordedError:
+            raise ReplayError(f"this round was {self.DONE} already") from None
+        return message
+
+
+def _digest(message: bytes) -> bytes:
+    return messages.digest(message) if isinstance(message, bytes) else b""

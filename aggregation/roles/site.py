@@ -1,0 +1,308 @@
+"""A site's side of one attempt: it alone sees its update, and opens only what everybody fixed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from aggregation.crypto.identity import Identity, PublicIdentity
+from aggregation.errors import (
+    CohortError,
+    InputError,
+    OpeningError,
+    PlanError,
+    RecordedError,
+    ReleaseError,
+    ReplayError,
+    RoleError,
+    StateError,
+)
+from aggregation.protocol import checks, messages
+from aggregation.protocol.cohort_rule import MIN_COHORT, admit
+from aggregation.protocol.journal import Journal
+from aggregation.protocol.membership import check_plan
+from aggregation.protocol.messages import Opening, Sigma, UploadManifest
+from aggregation.protocol.plan import Member, RoundPlan
+from aggregation.protocol.round import FixedCohort
+from aggregation.protocol.uploads import Upload
+from aggregation.roles.site_mac import SiteMac
+from aggregation.roles.site_secrets import SiteSecrets
+
+_READY: Final = "site/ready"
+_OPENED: Final = "site/opened"
+
+
+class SiteAttempt:
+    """Steps 2, 4, 5, 6 and 9 of one attempt at a round.
+
+    2. Construction verifies the plan and decides whether its cohort would protect this site.
+    4. `ready` draws single-use keys, records them, and announces them. Before it the caller stores
+       the quantised update and commits its privacy budget: being ready depends on the data.
+       In a hybrid plan `exchange` follows once the cohort is fixed: ML-KEM ciphertexts for
+       others. In any other it says nothing, and may be left out.
+    5. `upload` encrypts and masks the integers for a fixed cohort. Once: a second call returns the
+       same bytes, and other integers or another cohort are refused, because two uploads under one
+       set of masks would open their difference.
+    6. `open` reveals the self-mask's seed and this site's masked tags, once the aggregator's
+       signed list, in the collective suite confirmed by the decryptor, shows this very upload
+       among those of the whole cohort. It is recorded first; a round is opened once, and no later
+       attempt at it is joined.
+    9. `verify` checks the release against the summed tags. What it returns is, but for sites that
+       gave the MAC key away, the sum of what this cohort uploaded.
+
+    What this object cannot know is the caller's to check on `plan`, before `ready`: that every
+    field is what the site agreed to (federation, run, rounds, grid, digests, parameter set, key
+    agreement, who has which role), that its budget covers the round, and that integers stored for
+    one (run, round) are never offered to another.
+
+    The secrets of an attempt live in this object only. A process that dies between 4 and 6 has
+    lost them, and a new attempt is needed. Calls must come from one thread at a time.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        plan_message: bytes,
+        *,
+        coordinator: PublicIdentity,
+        pinned: Mapping[str, PublicIdentity],
+        journal: Journal,
+        min_cohort: int = MIN_COHORT,
+        custodians: Iterable[str] = (),
+        membership: bytes | None = None,
+    ) -> None:
+        """Admit a plan.
+
+        Args:
+            identity: This site's key pair.
+            plan_message: The coordinator's signed plan.
+            coordinator: Whose plans this site follows.
+            pinned: By name, the parties this site knows: aggregator, decryptor and other sites.
+            journal: This site's durable record.
+            min_cohort: The fewest pinned sites, itself included, it will be summed with.
+            custodians: Names of the custodians without whom nothing of this site's opens.
+            membership: The federation's signed membership list, if it keeps one.
+
+        Raises:
+            RefusedError: The plan does not hold, or this site takes no part in it.
+            ReplayError: This attempt was joined before, or the round was opened.
+        """
+        if not isinstance(identity, Identity):
+            raise RoleError("a site signs with its own Identity")
+        self._identity = identity
+        self._journal = journal
+        self._pinned = dict(pinned)
+        self._min_cohort = min_cohort
+        self._round = checks.read_plan(plan_message, coordinator)
+        own = identity.public
+        if all(m.identity != own for m in self.plan.members):
+            raise PlanError(f"the plan does not invite {own.name} with this key")
+        admit(self.plan, self.plan.members, own, self._pinned, min_cohort)
+        if membership is not None:
+            check_plan(self.plan, membership, coordinator)
+        missing = set(custodians) - {c.name for c in self.plan.custodians}
+        if missing:
+            raise PlanError(f"the plan leaves out a custodian: {', '.join(sorted(missing))}")
+        self._refuse_replay()
+        self._secrets = SiteSecrets(self._round, own.name)
+        self._ready: bytes | None = None
+        self._cohort: FixedCohort | None = None
+        self._cohort_digest = b""
+        self._exchange: bytes | None = None
+        self._packed: npt.NDArray[np.int64] | None = None
+        self._upload: Upload | None = None
+        self._mac: SiteMac | None = None
+        self._opening_list: bytes | None = None
+        self._opening: bytes | None = None
+
+    def __repr__(self) -> str:
+        plan = self.plan
+        name = self._identity.public.name
+        return f"SiteAttempt({name!r}, round={plan.round}, attempt={plan.attempt})"
+
+    @property
+    def plan(self) -> RoundPlan:
+        """The verified plan."""
+        return self._round.plan
+
+    @property
+    def cohort(self) -> tuple[Member, ...]:
+        """Who takes part, in the plan's order; empty before `upload`."""
+        return self._cohort.members if self._cohort is not None else ()
+
+    def ready(self) -> bytes:
+        """Announce a single-use key (step 4). A second call returns the same message.
+
+        Raises:
+            ReplayError: This attempt was joined before, or the round was opened.
+        """
+        if self._ready is None:
+            self._refuse_replay()
+            message = messages.seal(self._identity, self._secrets.draw())
+            self._record(_READY, self._round.attempt_key(self._identity.public), message)
+            self._ready = message
+        return self._ready
+
+    def exchange(self, cohort_message: bytes) -> bytes:
+        """Send key material to neighbours (step 4). A second call returns the same message.
+
+        Whoever carries it gives it to every site's `upload`; a site takes what is for it.
+
+        Raises:
+            StateError: `ready` comes first, or another cohort came before.
+            RefusedError: The cohort does not hold, or would not protect this site.
+        """
+        if self._exchange is None or messages.digest(cohort_message) != self._cohort_digest:
+            body = self._secrets.encapsulate(self._fix(cohort_message))
+            self._exchange = messages.seal(self._identity, body)
+        return self._exchange
+
+    def upload(
+        self,
+        cohort_message: bytes,
+        integers: npt.NDArray[np.int32],
+        exchanges: Iterable[bytes] = (),
+    ) -> Upload:
+        """Encrypt and mask the update for a fixed cohort (step 5).
+
+        Args:
+            cohort_message: The coordinator's cohort, with this site's ready message in it.
+            integers: The quantised update, shape (d,), int32, |v| <= 2**(bits - 1) - 1.
+            exchanges: In a hybrid plan, the cohort's exchange messages; at least those of this
+                site's neighbours.
+
+        Returns:
+            The signed manifest and its chunks; the same bytes on every call.
+
+        Raises:
+            StateError: `ready` comes first; or other integers, or another cohort than before.
+            InputError: The integers are not what the plan asks for.
+            RefusedError: The cohort does not hold, or would not protect this site.
+        """
+        if self._ready is None:
+            raise StateError("announce a key with ready() first")
+        if not isinstance(integers, np.ndarray) or integers.dtype != np.int32:
+            raise InputError("quantised integers must be a NumPy array of int32")
+        packed = self._round.packing.pack(integers)
+        if self._upload is not None:
+            if not self._is_of(cohort_message) or not self._is_uploaded(packed):
+                raise StateError(
+                    "this attempt uploaded already, for another cohort or other integers"
+                )
+            return self._upload
+        cohort = self._fix(cohort_message)
+        if self._round.hybrid:
+            self.exchange(cohort_message)
+            self._secrets.take(cohort, exchanges)
+        chunks, box = self._secrets.encrypt(cohort, packed)
+        if box is not None:
+            chunks.append(messages.seal(self._identity, Sigma(cohort.transcript, box)))
+        self._mac = SiteMac(cohort, self._identity.public.name, self._secrets.key)
+        manifest = UploadManifest(
+            transcript=cohort.transcript,
+            chunk_digests=b"".join(messages.digest(chunk) for chunk in chunks),
+            commitment=self._secrets.commitment(cohort),
+            mac_boxes=self._mac.boxes,
+        )
+        self._upload = Upload(messages.seal(self._identity, manifest), tuple(chunks))
+        self._packed = packed  # for the tags
+        self._secrets.spend_key()
+        return self._upload
+
+    def open(self, opening_list: bytes) -> bytes:
+        """Reveal the self-mask's seed (step 6). A second call returns the same message.
+
+        Args:
+            opening_list: The aggregator's list; in the collective suite the decryptor's
+                confirmation of it.
+
+        Raises:
+            StateError: Nothing was uploaded, or another list was opened.
+            OpeningError: The list does not show this site's upload and all others.
+            ReplayError: This round was opened in another attempt.
+        """
+        if self._cohort is None or self._upload is None or self._mac is None:
+            raise StateError("there is no upload to open")
+        cohort = self._cohort
+        listed, digest = checks.read_opening_list(cohort, opening_list)
+        if self._opening is not None or self._packed is None:
+            if self._opening is None or digest != self._opening_list:
+                raise StateError("this attempt opened for another list")
+            return self._opening
+        own = cohort.position(self._identity.public.name)
+        if listed.manifests[own] != messages.digest(self._upload.manifest):
+            raise OpeningError("the list does not show this site's upload")
+        self._mac.open(listed)
+        tags = self._mac.tag(self._packed, self._secrets)
+        opening = messages.seal(
+            self._identity, Opening(cohort.transcript, digest, self._secrets.seed, tags)
+        )
+        self._record(_OPENED, self._round.round_key(self._identity.public), opening)
+        self._opening_list, self._opening = digest, opening
+        self._packed = None
+        self._secrets.forget()
+        return opening
+
+    def verify(self, release: bytes) -> npt.NDArray[np.int64]:
+        """Check a release (step 9).
+
+        Returns:
+            The sum of the cohort's integers, shape (d,), int64.
+
+        Raises:
+            StateError: This site opened nothing.
+            RefusedError: It is not the release of what this site opened, or not the sum.
+        """
+        if self._cohort is None or self._opening_list is None or self._mac is None:
+            raise StateError("this site has opened nothing that could be released")
+        total, tags = checks.read_release(self._cohort, release, self._opening_list)
+        if not self._mac.matches(total, tags):
+            raise ReleaseError("the release is not the sum of what the cohort uploaded")
+        return total
+
+    def _fix(self, message: bytes) -> FixedCohort:
+        """Verify the cohort; the first that holds is the only one of this attempt."""
+        if self._ready is None:
+            raise StateError("announce a key with ready() first")
+        if self._cohort is not None:
+            if not self._is_of(message):
+                raise StateError("this attempt has another cohort")
+            return self._cohort
+        cohort = checks.read_cohort(self._round, message)
+        own = self._identity.public
+        admit(self.plan, cohort.members, own, self._pinned, self._min_cohort)
+        pairs = zip(cohort.members, cohort.readies, strict=True)
+        announced = [(r.key, r.kem) for member, r in pairs if member.identity == own]
+        if announced != [(self._secrets.key.public, self._secrets.key.kem_public)]:
+            raise CohortError("the cohort does not carry this site's ready message")
+        self._cohort, self._cohort_digest = cohort, messages.digest(message)
+        return cohort
+
+    def _is_of(self, cohort_message: bytes) -> bool:
+        """Whether this is the cohort that was fixed."""
+        return (
+            isinstance(cohort_message, bytes)
+            and messages.digest(cohort_message) == self._cohort_digest
+        )
+
+    def _is_uploaded(self, packed: npt.NDArray[np.int64]) -> bool:
+        """Whether these are the integers that were uploaded."""
+        if self._packed is not None:
+            return np.array_equal(packed, self._packed)
+        return self._mac is not None and self._mac.tagged(packed)  # opened, and forgotten here
+
+    def _refuse_replay(self) -> None:
+        own = self._identity.public
+        if self._journal.lookup(_OPENED, self._round.round_key(own)) is not None:
+            raise ReplayError("this site opened this round already")
+        if self._journal.lookup(_READY, self._round.attempt_key(own)) is not None:
+            raise ReplayError("this site joined this attempt already; ask for a new one")
+
+    def _record(self, kind: str, key: str, message: bytes) -> None:
+        try:
+            self._journal.record(kind, key, message)
+        except RecordedError:
+            raise ReplayError(f"{kind} happened already for this round or attempt") from None

@@ -1,0 +1,115 @@
+"""A site's side of the MAC: where its key comes from, its tags, and the check of a release.
+
+The first site of the cohort draws the key and seals it for each of the others, in its manifest;
+those find it through the opening list, which carries that manifest whole.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from aggregation.crypto import mac
+from aggregation.crypto.mac import LinearMac
+from aggregation.crypto.pairwise import EphemeralKey
+from aggregation.errors import OpeningError, StateError
+from aggregation.protocol import messages
+from aggregation.protocol.messages import OpeningList, UploadManifest
+from aggregation.protocol.round import FixedCohort
+from aggregation.roles.site_secrets import SiteSecrets
+
+_BATCH: Final = 16  # chunks of a sum repacked at a time
+
+
+class SiteMac:
+    """The MAC of one attempt, as one site holds it."""
+
+    def __init__(self, cohort: FixedCohort, name: str, key: EphemeralKey) -> None:
+        """Draw the MAC key, if this is the first site; else note what opens its box.
+
+        Args:
+            cohort: The verified cohort.
+            name: This site.
+            key: Its single-use keys.
+        """
+        self._cohort = cohort
+        self._name = name
+        self._own = cohort.position(name)
+        self._first = cohort.names[0]
+        self._keyed: LinearMac | None = None
+        self._tags: tuple[int, ...] = ()
+        self._shared = b""
+        if self._own:
+            self._shared = key.exchange(cohort.readies[0].key)
+            # As many zeros, so that all uploads are of one size.
+            self.boxes = bytes(mac.BOX_SIZE * (len(cohort.names) - 1))
+            return
+        kappa, transcript = mac.new_key(), cohort.transcript
+        self._key_with(kappa)
+        self.boxes = b"".join(
+            mac.seal_key(kappa, key.exchange(ready.key), transcript, self._first, other)
+            for other, ready in zip(cohort.names[1:], cohort.readies[1:], strict=True)
+        )
+
+    def __repr__(self) -> str:
+        return "SiteMac(secret)"
+
+    @property
+    def keyed(self) -> LinearMac:
+        """The MAC under this attempt's key.
+
+        Raises:
+            StateError: The key has not come yet.
+        """
+        if self._keyed is None:
+            raise StateError("the MAC key of this attempt has not come yet")
+        return self._keyed
+
+    def open(self, listed: OpeningList) -> None:
+        """Take the key from the first site's manifest.
+
+        Raises:
+            OpeningError: It is not there, or not for this site.
+            RefusedError: The manifest does not hold.
+        """
+        if self._keyed is not None:
+            return
+        cohort, first = self._cohort, self._cohort.members[0].identity
+        if messages.digest(listed.first) != listed.manifests[0]:
+            raise OpeningError("the list does not carry the first site's manifest")
+        cap = cohort.round.cap(UploadManifest)
+        boxes = messages.unseal(listed.first, UploadManifest, first, cap).mac_boxes
+        if len(boxes) != mac.BOX_SIZE * (len(cohort.members) - 1):
+            raise OpeningError("the first site sent another number of MAC keys")
+        box = boxes[(self._own - 1) * mac.BOX_SIZE : self._own * mac.BOX_SIZE]
+        kappa = mac.open_key(box, self._shared, cohort.transcript, self._first, self._name)
+        self._shared = b""
+        self._key_with(kappa)
+
+    def tag(self, packed: npt.NDArray[np.int64], hidden_by: SiteSecrets) -> bytes:
+        """Masked tags of this site's packed integers, shape (chunks, N), for the wire."""
+        self._tags = self.keyed.tag(packed)
+        pad = self.keyed.pad() if not self._own else (0,) * mac.TAGS
+        masked = np.array(mac.add_tags(self._tags, pad), dtype=np.uint64)
+        hidden_by.mask_tags(self._cohort, masked, mac.PRIME)
+        return mac.encode_tags(tuple(int(tag) for tag in masked))
+
+    def tagged(self, packed: npt.NDArray[np.int64]) -> bool:
+        """Whether these are the packed integers that were tagged."""
+        return self.keyed.tag(packed) == self._tags
+
+    def matches(self, total: npt.NDArray[np.int64], tags: bytes) -> bool:
+        """Whether released integers, shape (d,), have the summed tags."""
+        packing, expected = self._cohort.round.packing, self.keyed.pad()
+        for start in range(0, packing.chunks, _BATCH):
+            stop = min(start + _BATCH, packing.chunks)
+            tag = self.keyed.tag(packing.pack_sum(total, start, stop), start)
+            expected = mac.add_tags(expected, tag)
+        # Not secret any more, and every site refuses for itself: no constant time is needed.
+        return mac.decode_tags(tags) == expected
+
+    def _key_with(self, kappa: bytes) -> None:
+        degree = self._cohort.round.packing.degree
+        self._keyed = LinearMac(kappa, self._cohort.transcript, degree)

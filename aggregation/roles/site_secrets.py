@@ -1,0 +1,177 @@
+"""A site's secrets for one attempt, and what they hide.
+
+Single-use keys, what they give together with neighbours and custodians, and the seed of the
+self-mask. They encrypt and mask one update, once, and are of no use afterwards.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from aggregation.ckks import residues, suites
+from aggregation.ckks.collective import CollectiveEncryptor
+from aggregation.crypto import masking, pairwise, sealed_box
+from aggregation.crypto.masking import Pair, Stream
+from aggregation.crypto.pairwise import EphemeralKey
+from aggregation.errors import StateError
+from aggregation.protocol import checks, messages
+from aggregation.protocol.messages import Exchange, Ready
+from aggregation.protocol.round import FixedCohort, Round
+
+_BATCH: Final = 15  # chunks encrypted at a time; the CKKS transform takes as many in one go
+
+
+class SiteSecrets:
+    """The secrets of one site in one attempt: drawn once, used once, never copied."""
+
+    def __init__(self, round_: Round, name: str) -> None:
+        self._round = round_
+        self._name = name
+        self._seed = secrets.token_bytes(masking.SEED_SIZE)
+        self._key: EphemeralKey | None = None
+        self._kem: dict[int, tuple[bytes, bytes]] = {}
+        self._custodian_kem: list[tuple[bytes, bytes]] = []
+        self._pairs: list[Pair] = []
+
+    def __repr__(self) -> str:
+        return "SiteSecrets(secret)"
+
+    def __reduce__(self) -> str:
+        raise TypeError("the secrets of an attempt are not copied or stored")
+
+    @property
+    def key(self) -> EphemeralKey:
+        """The single-use keys.
+
+        Raises:
+            StateError: Not drawn yet, or spent.
+        """
+        if self._key is None:
+            raise StateError("the single-use key of this attempt is not drawn yet, or spent")
+        return self._key
+
+    @property
+    def seed(self) -> bytes:
+        """The self-mask's seed, 32 bytes: to be revealed at the opening."""
+        return self._seed
+
+    def draw(self) -> Ready:
+        """Draw the single-use keys; what announces them."""
+        self._key = EphemeralKey(hybrid=self._round.hybrid)
+        return Ready(self._round.digest, self._key.public, self._key.kem_public)
+
+    def encapsulate(self, cohort: FixedCohort) -> Exchange:
+        """In a hybrid plan, make the secrets this site initiates; what carries them."""
+        ciphertexts: list[bytes] = []
+        if self._round.hybrid:
+            for j in cohort.graph.initiates(cohort.position(self._name)):
+                self._kem[j] = sealed_box.encapsulate(cohort.readies[j].kem)
+                ciphertexts.append(self._kem[j][1])
+            for custodian in cohort.custodians:
+                self._custodian_kem.append(sealed_box.encapsulate(custodian.kem))
+                ciphertexts.append(self._custodian_kem[-1][1])
+        return Exchange(cohort.transcript, b"".join(ciphertexts))
+
+    def take(self, cohort: FixedCohort, exchanges: Iterable[bytes]) -> None:
+        """Take the secrets that neighbours sent to this site.
+
+        Raises:
+            RefusedError: A neighbour's message does not hold.
+        """
+        own, graph = cohort.position(self._name), cohort.graph
+        for message in exchanges:
+            claimed = cohort.position(messages.sender(message, Exchange.CAP))
+            if own not in graph.initiates(claimed):
+                continue  # nothing in it is for this site
+            sender, ciphertexts = checks.read_exchange(cohort, message)
+            ciphertext = ciphertexts[graph.initiates(sender).index(own)]
+            self._kem[sender] = (self.key.decapsulate(ciphertext), ciphertext)
+
+    def commitment(self, cohort: FixedCohort) -> bytes:
+        """H(b_i), 32 bytes."""
+        return masking.commitment(self._seed, cohort.transcript, self._name)
+
+    def encrypt(
+        self, cohort: FixedCohort, packed: npt.NDArray[np.int64]
+    ) -> tuple[list[bytes], bytes | None]:
+        """Encrypt and mask.
+
+        Args:
+            cohort: Whom with.
+            packed: Packed integers, shape (chunks, N), int64.
+
+        Returns:
+            The chunks, and in the collective suite the box with this site's masked secret.
+
+        Raises:
+            CohortError: A neighbour's key or secret is missing or not valid.
+        """
+        round_, transcript = self._round, cohort.transcript
+        modulus, packing = round_.parameters.modulus, round_.packing
+        own = cohort.position(self._name)
+        encryptor = suites.encryptor(round_.parameters, cohort.material, transcript)
+        keys = [ready.key for ready in cohort.readies]
+        kem = self._kem if round_.hybrid else None
+        self._pairs = pairwise.pairs(self.key, transcript, cohort.names, keys, own, kem)
+        # Where the secret is masked, its masks alone decide when a sum opens.
+        self_masks = () if round_.collective else (self._self_stream(cohort, masking.SELF_LABEL),)
+        masks = masking.site_masks(
+            self._pairs, transcript, masking.PAIR_LABEL, modulus, packing.degree, self_masks
+        )
+        chunks: list[bytes] = []
+        for start in range(0, packing.chunks, _BATCH):
+            scaled = packed[start : start + _BATCH] << packing.encoding.scale_bits
+            encrypted = encryptor.encrypt(residues.from_signed(scaled, modulus), start)
+            masks.apply(encrypted[:, 0], start)
+            wire, size = residues.pack(encrypted, modulus), round_.chunk_size
+            chunks += [wire[k : k + size] for k in range(0, len(wire), size)]
+        if isinstance(encryptor, CollectiveEncryptor):
+            return chunks, self._seal(cohort, encryptor)
+        return chunks, None
+
+    def mask_tags(self, cohort: FixedCohort, tags: npt.NDArray[np.uint64], prime: int) -> None:
+        """Mask tags in place, shape (n,), with what is shared with the neighbours."""
+        transcript, label = cohort.transcript, masking.PAIR_TAGS_LABEL
+        masking.site_masks(self._pairs, transcript, label, prime, len(tags)).apply(
+            tags[np.newaxis], 0
+        )
+
+    def spend_key(self) -> None:
+        """Forget the single-use keys: everything was agreed."""
+        self._key = None
+
+    def forget(self) -> None:
+        """Forget what hides the update, once the seed is revealed."""
+        self._key = None
+        self._pairs, self._kem, self._custodian_kem = [], {}, []
+
+    def _self_stream(self, cohort: FixedCohort, label: bytes) -> Stream:
+        modulus, degree = self._round.parameters.modulus, self._round.packing.degree
+        return masking.self_stream(
+            self._seed, cohort.transcript, self._name, modulus, degree, label
+        )
+
+    def _seal(self, cohort: FixedCohort, encryptor: CollectiveEncryptor) -> bytes:
+        """sigma: the secret under masks of its own, in a box for the decryptor."""
+        modulus, degree = self._round.parameters.modulus, self._round.packing.degree
+        transcript, name = cohort.transcript, self._name
+        streams = [self._self_stream(cohort, masking.SELF_SIGMA_LABEL)]
+        for i, custodian in enumerate(self._round.plan.custodians):
+            shared = self.key.exchange(cohort.custodians[i].key)
+            if self._round.hybrid:
+                kem = self._custodian_kem[i]
+                shared = pairwise.combine(shared, *kem, transcript, name, custodian.name)
+            key = masking.derive(shared, transcript, masking.CUSTODIAN_LABEL, name, custodian.name)
+            streams.append(Stream(key, modulus, degree))
+        masks = masking.site_masks(
+            self._pairs, transcript, masking.PAIR_SIGMA_LABEL, modulus, degree, streams
+        )
+        sigma = encryptor.secret()[np.newaxis]
+        masks.apply(sigma, 0)
+        content = residues.pack(sigma, modulus)
+        return sealed_box.seal_box(cohort.material, content, transcript + name.encode())

@@ -1,0 +1,92 @@
+"""Progress on a terminal: round, site, step, epsilon so far, time left."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from fmfl_secure.run.record import RoundRecord
+from fmfl_secure.settings.federation import FederationConfig
+
+
+class TerminalProgress:
+    """An engine's observer that draws one bar over all steps of all sites.
+
+    On something that is not a terminal it prints one line a round instead.
+
+    Args:
+        console: Where to.
+        config: The federation's settings, for the number of steps.
+    """
+
+    def __init__(self, console: Console, config: FederationConfig) -> None:
+        self._console = console
+        self._sites = [site.name for site in config.sites]
+        self._steps = config.privacy.steps_per_round
+        self._rounds = config.federation.rounds
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._bar = self._progress.add_task("starting", total=None)
+        self._epsilon = 0.0
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def run_started(self, run: str, *, first_round: int, rounds: int) -> None:
+        """See `Observer`."""
+        begun = "starts" if first_round == 1 else f"goes on at round {first_round}"
+        self._console.print(f"run [bold]{run}[/bold] {begun}: {rounds} rounds", highlight=False)
+        per_round = self._steps * len(self._sites)
+        self._progress.update(
+            self._bar, total=rounds * per_round, completed=(first_round - 1) * per_round
+        )
+
+    def site_refused(self, site: str, code: str, reason: str) -> None:
+        """See `Observer`."""
+        self._console.print(
+            f"[yellow]{site} takes no part[/yellow] ({code}): {escape(reason)}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def site_training(self, round_number: int, site: str, step: int, steps: int) -> None:
+        """See `Observer`."""
+        before = (round_number - 1) * self._steps * len(self._sites)
+        done = before + self._sites.index(site) * self._steps + step
+        text = f"round {round_number}/{self._rounds}  {site} {step}/{steps}"
+        if self._epsilon:
+            text += f"  epsilon {self._epsilon:.3f}"
+        self._progress.update(self._bar, completed=done, description=text)
+
+    def round_finished(self, record: RoundRecord, epsilon: dict[str, float]) -> None:
+        """See `Observer`."""
+        self._epsilon = max(epsilon.values(), default=0.0)
+        # The first metric is the one to watch; metrics.json has them all.
+        figures = "".join(f"{name} {record.metrics[name]:.4f}" for name in list(record.metrics)[:1])
+        spent = f"  epsilon {self._epsilon:.4f}" if self._epsilon else ""
+        self._console.print(
+            f"round {record.round}/{self._rounds} {record.status}: {len(record.cohort)} sites"
+            f"{spent}  {figures}",
+            highlight=False,
+        )

@@ -1,0 +1,1 @@
+"""Is this machine ready, and is a federation's folder as it should be?"""

@@ -1,0 +1,1 @@
+"""The parties of a federation, each in a folder of its own."""

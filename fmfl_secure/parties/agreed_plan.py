@@ -1,0 +1,188 @@
+"""What a party compares a signed plan with: every field, or why a field need not be.
+
+A guarantee rests on nobody else than the party that it protects, so a coordinator's signature
+says only who asks. The tables below go through `RoundPlan` field by field. `EVERYBODY` is what
+site, decryptor and custodian each hold a plan to, from their own settings and from whom they
+pinned; `SITES` is what a site alone can know, having model, adapter and run; `HARMLESS` has the
+fields that no party compares, each with its reason. A test lies about every field, and fails for
+one that is in no table.
+
+What the coordinator is left free to choose: the attempt's number, which of the settings' sites it
+invites, and their order. The cohort that it fixes later follows from the plan but for who is in
+it: that is held to `Agreed.min_cohort` by `aggregation` when it is fixed, as the invitation is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+from typing import Final, Generic, TypeVar
+
+from aggregation import Quantization, RoundPlan
+from aggregation.crypto.pairwise import HYBRID
+from fmfl_secure.parties.workspace import Members
+from fmfl_secure.settings.federation import FederationConfig
+
+KEY_AGREEMENT: Final = HYBRID  # of every run; by `x25519` alone, recorded traffic opens one day
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreed:
+    """What every party holds a plan to.
+
+    Attributes:
+        config: The federation's settings, as this party has them.
+        members: Whom it pinned.
+        min_cohort: The fewest sites it lets a sum be of: the settings', or more.
+    """
+
+    config: FederationConfig
+    members: Members
+    min_cohort: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgreedAtSite:
+    """What a site holds a plan to besides, from what it has and measured itself.
+
+    Attributes:
+        run: Id of the run that its ledger reserved for.
+        training_digest: Of its settings.
+        base_model_digest: Of its base model.
+        layout_digest: Of what its adapter trains in the plan's round.
+        adapter_digest: Of the adapter that came with the plan.
+        quantization: The grid of that round.
+        parameter_set: Id of the encryption parameters.
+        membership_digest: Of the membership list in force here; empty where there is none.
+    """
+
+    run: str
+    training_digest: str
+    base_model_digest: str
+    layout_digest: str
+    adapter_digest: str
+    quantization: Quantization
+    parameter_set: str
+    membership_digest: str
+
+
+A = TypeVar("A", Agreed, AgreedAtSite)
+
+
+@dataclass(frozen=True, slots=True)
+class Term(Generic[A]):
+    """One thing that a plan must agree with.
+
+    Attributes:
+        field: Of `RoundPlan`, with dots into its structs; what lies below it is compared too.
+        what: How a refusal names it.
+        holds: Whether a plan agrees.
+    """
+
+    field: str
+    what: str
+    holds: Callable[[RoundPlan, A], bool]
+
+
+def _members(plan: RoundPlan, agreed: Agreed) -> bool:
+    """Whether all are the settings' sites, with the keys pinned here."""
+    names = {entry.name for entry in agreed.config.sites}
+    pinned = agreed.members.sites
+    invited = [member.identity for member in plan.members]
+    return all(i.name in names and pinned.get(i.name) == i for i in invited)
+
+
+def _weights(plan: RoundPlan, agreed: Agreed) -> bool:
+    """Others than the settings' would let one site outweigh the rest."""
+    return all(m.weight == agreed.config.weight_of(m.identity.name) for m in plan.members)
+
+
+def _custodians(plan: RoundPlan, agreed: Agreed) -> bool:
+    """Exactly the settings', in their order: one more could hold up what all agreed to open."""
+    names, pinned = agreed.config.aggregation.custodians, agreed.members.custodians
+    return plan.custodians == tuple(pinned.get(name) for name in names)
+
+
+# The first that does not hold is named, so who is invited comes before their weights.
+EVERYBODY: Final[tuple[Term[Agreed], ...]] = (
+    # Its name is in the journals' keys: under another, one round would open twice.
+    Term("federation", "federation", lambda p, a: p.federation == a.config.federation.name),
+    # The ledger's reservation is for these and no more.
+    Term("round", "round", lambda p, a: p.round <= a.config.federation.rounds),
+    Term("members.identity", "sites", _members),
+    Term("members.weight", "weights", _weights),
+    # Each in its own role: pinned in another, it would be trusted with what it must not hold.
+    Term("aggregator", "aggregator", lambda p, a: p.aggregator == a.members.aggregator),
+    Term("decryptor", "decryptor", lambda p, a: p.decryptor == a.members.decryptor),
+    Term("coordinator", "coordinator", lambda p, a: p.coordinator == a.members.coordinator),
+    Term("custodians", "list of custodians", _custodians),
+    # More than agreed protects more; fewer, with distributed noise, is noise that is not there.
+    Term("min_cohort", "smallest cohort", lambda p, a: p.min_cohort >= a.min_cohort),
+    Term("suite", "encryption suite", lambda p, a: p.suite == a.config.aggregation.suite),
+    Term("key_agreement", "key agreement", lambda p, _: p.key_agreement == KEY_AGREEMENT),
+)
+
+SITES: Final[tuple[Term[AgreedAtSite], ...]] = (
+    Term("run", "run", lambda p, a: p.run == a.run),
+    Term(
+        "training_digest",
+        "training settings",
+        lambda p, a: p.training_digest == a.training_digest,
+    ),
+    Term(
+        "base_model_digest", "base model", lambda p, a: p.base_model_digest == a.base_model_digest
+    ),
+    Term("layout_digest", "adapter layout", lambda p, a: p.layout_digest == a.layout_digest),
+    Term("adapter_digest", "adapter", lambda p, a: p.adapter_digest == a.adapter_digest),
+    Term("quantization", "quantisation", lambda p, a: p.quantization == a.quantization),
+    Term("parameter_set", "parameter set", lambda p, a: p.parameter_set == a.parameter_set),
+    Term(
+        "membership_digest",
+        "membership list",
+        lambda p, a: p.membership_digest == a.membership_digest,
+    ),
+)
+
+HARMLESS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "attempt": "every attempt at a round sends the integers stored for it, at no charge, under "
+        "keys and masks of its own; a site's journal joins each once, and opens one a round",
+    }
+)
+
+
+def difference(plan: RoundPlan, agreed: Agreed, site: AgreedAtSite | None = None) -> str | None:
+    """What of a plan is not as agreed, or None.
+
+    Args:
+        plan: Whose signature holds.
+        agreed: What this party knows.
+        site: What a site knows besides.
+
+    Returns:
+        The name of the first that differs, for a refusal.
+    """
+    for term in EVERYBODY:
+        if not term.holds(plan, agreed):
+            return term.what
+    if site is not None:
+        for own in SITES:
+            if not own.holds(plan, site):
+                return own.what
+    return None
+
+
+def objection(
+    config: FederationConfig, members: Members, min_cohort: int
+) -> Callable[[RoundPlan], str | None]:
+    """What a decryptor or a custodian says of a plan: `difference`, by what it knows.
+
+    Args:
+        config: The federation's settings, as it has them.
+        members: Whom it pinned.
+        min_cohort: Its own smallest cohort; the settings' counts where it is larger.
+    """
+    least = max(min_cohort, config.federation.min_sites)
+    return partial(difference, agreed=Agreed(config=config, members=members, min_cohort=least))

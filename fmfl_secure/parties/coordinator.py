@@ -1,0 +1,318 @@
+"""The coordinator of a run: plans rounds, holds the global adapter, keeps the run's state.
+
+It learns who takes part and each released sum, and nothing else. What it hands to every site is
+signed, and a site recomputes the adapter itself from the sum that it verified.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+import aggregation
+from aggregation import Identity, Member, RoundPlan
+from aggregation.protocol.checks import read_cohort, read_plan
+from fmfl_secure.errors import RunError
+from fmfl_secure.models.adapters import adapter_bytes, adapter_digest
+from fmfl_secure.parties.agreed_plan import KEY_AGREEMENT
+from fmfl_secure.parties.workspace import AGGREGATOR, COORDINATOR, DECRYPTOR, Members
+from fmfl_secure.planning.plans import encryption_parameters, largest_layout, quantization
+from fmfl_secure.run.end import evidence, sign_end
+from fmfl_secure.run.record import RoundRecord
+from fmfl_secure.settings.federation import FederationConfig, decode_config, encode_config
+from fmfl_secure.storage.run_store import RunFacts, RunStore, run_facts
+from fmfl_secure.tasks import Task
+from fmfl_secure.training.server_step import ServerStep
+
+
+class Coordinator:
+    """Plans the rounds of one run and applies what they release.
+
+    Args:
+        identity: The coordinator's key pair.
+        members: All parties.
+        config: The federation's settings.
+        task: The task.
+        model: A model of that task to compute with.
+        store: The run's state, from `start_run`, or one that `check_resumable` lets go on.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        *,
+        members: Members,
+        config: FederationConfig,
+        task: Task,
+        model: nn.Module,
+        store: RunStore,
+    ) -> None:
+        self._identity = identity
+        self._protocol = aggregation.Coordinator(identity)
+        self._members = members
+        self._config = config
+        self._task = task
+        self._model = model
+        self._server_step = ServerStep(config)
+        self._size = largest_layout(task, model).size
+        self.store = store
+        self.run = store.require("run").decode()
+        # `sha256:` of the membership list that plans are made under; empty where there is none.
+        self.membership_digest = ""
+        self.adapter = store.last_adapter() or run_facts(store).initial_adapter
+
+    @property
+    def rounds(self) -> list[RoundRecord]:
+        """Rounds that ended, in order."""
+        return [msgspec.json.decode(r, type=RoundRecord) for r in self.store.rounds()]
+
+    def plan_attempt(self, round_number: int, sites: Sequence[str]) -> tuple[RoundPlan, bytes]:
+        """Plan a new attempt at a round and record it before anyone hears of it (step 1).
+
+        Args:
+            round_number: The round.
+            sites: Names of those invited.
+
+        Raises:
+            RunError: Fewer than `min_sites` are left.
+        """
+        if len(sites) < self._config.federation.min_sites:
+            raise RunError(
+                f"{len(sites)} sites are left for round {round_number}, fewer than min_sites = "
+                f"{self._config.federation.min_sites}"
+            )
+        if self._config.sites_by_weight(sites) < self._config.federation.min_sites:
+            raise RunError(
+                f"the {len(sites)} sites left for round {round_number} are worth fewer equal ones "
+                f"than min_sites = {self._config.federation.min_sites}"
+            )
+        attempt = self.store.attempts(round_number) + 1
+        layout = self._task.begin_round(self._model, round_number)
+        plan = RoundPlan(
+            federation=self._config.federation.name,
+            run=self.run,
+            round=round_number,
+            attempt=attempt,
+            suite=self._config.aggregation.suite,
+            parameter_set=encryption_parameters(self._config, self._size).id,
+            quantization=quantization(self._config, layout, self._size),
+            members=tuple(
+                Member(self._members.sites[name], self._config.weight_of(name)) for name in sites
+            ),
+            aggregator=self._members.aggregator,
+            decryptor=self._members.decryptor,
+            coordinator=self._members.coordinator,
+            adapter_digest=adapter_digest(self.adapter),
+            layout_digest=layout.digest,
+            base_model_digest=self._task.base.digest,
+            training_digest=self._config.digest,
+            min_cohort=self._config.federation.min_sites,
+            key_agreement=KEY_AGREEMENT,
+            custodians=tuple(
+                self._members.custodians[name] for name in self._config.aggregation.custodians
+            ),
+            membership_digest=self.membership_digest,
+        )
+        message = self._protocol.plan(plan)
+        self.store.begin_attempt(round_number, attempt, message)
+        return plan, message
+
+    def fix_cohort(
+        self,
+        plan: RoundPlan,
+        message: bytes,
+        announcement: bytes,
+        readies: Iterable[bytes],
+        custodians: Iterable[bytes] = (),
+    ) -> bytes:
+        """Fix an attempt's cohort (step 4).
+
+        Raises:
+            AggregationError: A message does not hold or too few sites are ready.
+        """
+        cohort = self._protocol.cohort(message, announcement, readies, custodians)
+        self.store.fix_cohort(plan.round, plan.attempt, cohort)
+        return cohort
+
+    def read_attempt(self, plan_message: bytes, cohort: bytes) -> tuple[RoundPlan, list[str]]:
+        """An earlier attempt's plan and the names of its cohort, verified again.
+
+        Raises:
+            AggregationError: They do not verify.
+        """
+        fixed = read_cohort(read_plan(plan_message, self._identity.public), cohort)
+        return fixed.round.plan, [member.identity.name for member in fixed.members]
+
+    def apply(
+        self,
+        plan: RoundPlan,
+        plan_message: bytes,
+        cohort: bytes,
+        release: bytes,
+        *,
+        sites: Sequence[str],
+    ) -> NDArray[np.int64]:
+        """Verify a release and move the global adapter by the mean (step 9). Not yet durable.
+
+        Returns:
+            The sum, int64, shape (d,).
+
+        Raises:
+            AggregationError: The release does not hold.
+        """
+        total = self._protocol.verify(cohort, release, plan_message)
+        layout = self._task.begin_round(self._model, plan.round)
+        self.adapter = self._server_step.apply(
+            self._model, layout, plan.quantization, self.adapter, total, sites
+        )
+        return total
+
+    def finish_round(
+        self,
+        plan: RoundPlan,
+        release: bytes,
+        *,
+        sites: Sequence[str],
+        refusals: dict[str, str],
+        metrics: dict[str, float],
+    ) -> RoundRecord:
+        """Make a released round durable, its adapter with it."""
+        record = RoundRecord(
+            round=plan.round,
+            status="released",
+            attempts=plan.attempt,
+            cohort=tuple(sites),
+            refusals=dict(refusals),
+            adapter_digest=adapter_digest(self.adapter),
+            release_digest="sha256:" + hashlib.sha256(release).hexdigest(),
+            metrics=metrics,
+            at=_now(),
+        )
+        self.store.finish_round(plan.round, msgspec.json.encode(record), self.adapter)
+        return record
+
+    def lose_round(self, round_number: int, refusals: dict[str, str]) -> RoundRecord:
+        """Record that a round was opened and no release survived: spent, and never repeated."""
+        record = RoundRecord(
+            round=round_number,
+            status="lost",
+            attempts=self.store.attempts(round_number),
+            cohort=(),
+            refusals=dict(refusals),
+            adapter_digest=adapter_digest(self.adapter),
+            release_digest="",
+            metrics={},
+            at=_now(),
+        )
+        self.store.finish_round(round_number, msgspec.json.encode(record), None)
+        return record
+
+    def end(self) -> str:
+        """Sign the end of the run: what entitles sites to take back rounds that never started.
+
+        Returns:
+            `sha256:` of the signed statement, which the run's state keeps.
+        """
+        stored = self.store.fact("end")
+        if stored is None:
+            stored = sign_end(self._identity, self.run, self.rounds)
+            self.store.set_fact("end", stored)
+        return evidence(stored)
+
+
+def start_run(
+    folder: Path,
+    *,
+    config: FederationConfig,
+    members: Members,
+    task: Task,
+    model: nn.Module,
+    origin: Path,
+    database: str | None = None,
+) -> RunStore:
+    """Make a new run's folder with its settings and what is fixed for it.
+
+    Args:
+        folder: The run's folder.
+        config: The federation's settings.
+        members: All parties.
+        task: The task.
+        model: A model of that task, whose adapter the run starts from.
+        origin: Folder that relative paths in the settings start from.
+        database: PostgreSQL URL for the run's state; None keeps it in the folder.
+
+    Raises:
+        RunError: The folder is in use, or the settings name who has no identity.
+    """
+    public = _public_facts(config, members, task, model)
+    return RunStore.create(
+        folder,
+        {
+            "run": secrets.token_hex(8).encode(),
+            "config": encode_config(config),
+            "started": _now().encode(),
+            "origin": str(origin.resolve()).encode(),
+            "public": msgspec.msgpack.encode(public),
+        },
+        database=database,
+    )
+
+
+def _public_facts(
+    config: FederationConfig, members: Members, task: Task, model: nn.Module
+) -> RunFacts:
+    sites, custodians = [entry.name for entry in config.sites], config.aggregation.custodians
+    absent = [name for name in sites if name not in members.sites]
+    absent += [name for name in custodians if name not in members.custodians]
+    if absent:
+        raise RunError(
+            f"no identity is known of {', '.join(absent)}",
+            hint="Run fmfl-secure init, or provision across machines, after a change of "
+            "federation.toml; or take it out there.",
+        )
+    layout = task.begin_round(model, 1)
+    return RunFacts(
+        base_model=task.base.name,
+        base_model_digest=task.base.digest,
+        layout_digest=layout.digest,
+        parameters=layout.size,
+        sites={name: members.sites[name].text for name in sites},
+        roles={
+            COORDINATOR: members.coordinator.fingerprint,
+            AGGREGATOR: members.aggregator.fingerprint,
+            DECRYPTOR: members.decryptor.fingerprint,
+            **{f"custodian {name}": members.custodians[name].fingerprint for name in custodians},
+        },
+        initial_adapter=adapter_bytes(model),
+    )
+
+
+def check_resumable(store: RunStore, config: FederationConfig) -> None:
+    """Require that a run which was interrupted can go on.
+
+    Args:
+        store: The run's state.
+        config: The federation's settings.
+
+    Raises:
+        RunError: It has ended, or its settings were others.
+    """
+    if decode_config(store.require("config")) != config:
+        raise RunError(
+            f"the run in {store.folder} was started with other settings",
+            hint="A run keeps its settings to the end. Start a new one to change them.",
+        )
+    if store.ended:
+        raise RunError(f"the run in {store.folder} has ended; there is nothing to resume")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,398 @@
+"""A site: trains on its own data, charges its own ledger, and lets out what may leave.
+
+What leaves, once data have been read, is the protocol's messages and nothing else. Whatever goes
+wrong with data or training is told to others as one generic code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from aggregation import Identity, RoundPlan, SiteAttempt, SqliteJournal
+from aggregation.roles.recovery import recorded_opening
+from fmfl_secure.errors import KNOWN_ERRORS, ConfigError, RunError, SiteFailure
+from fmfl_secure.models.adapters import adapter_bytes, adapter_digest
+from fmfl_secure.models.heads import head_bytes
+from fmfl_secure.parties.agreed_plan import Agreed, AgreedAtSite, difference
+from fmfl_secure.parties.membership import MembershipFolder, digest_of
+from fmfl_secure.planning.plans import (
+    encryption_parameters,
+    largest_layout,
+    quantization,
+    run_proposal,
+    site_plan,
+)
+from fmfl_secure.run.ledger_statement import describe_ledger, sign_statement
+from fmfl_secure.run.record import SiteStatement
+from fmfl_secure.settings.federation import FederationConfig, load_site
+from fmfl_secure.settings.sections import SiteEntry
+from fmfl_secure.settings.site import SiteConfig
+from fmfl_secure.storage.anchor_store import AnchorStore
+from fmfl_secure.storage.files import write_files
+from fmfl_secure.storage.update_store import UpdateStore
+from fmfl_secure.tasks import Task, TaskData
+from fmfl_secure.training.local_round import train_locally
+from fmfl_secure.training.server_step import ServerStep
+from privacy import Anchor, Ledger, LedgerLocked, check_policy, read_anchors
+from privacy.mechanism.distributed import DistributedPlan
+from privacy.names import plain
+
+LOST_HEADS = "lost-heads.jsonl"  # of the ledger
+HEADS = "heads"  # of the model, where a site keeps its own
+
+
+class Site:
+    """One site of a federation, in the folder that `init` made for it.
+
+    Order of calls in a run: `begin` once; for each round `admit`, `train` and the attempt's own
+    steps; `released` with the verified sum; `finish` once. All but `admit` may be called again
+    after an interruption.
+
+    Args:
+        folder: The site's folder.
+        run: Run id.
+        entry: What the federation's settings say of it.
+        config: Those settings.
+        task: The task, with the base model this site holds.
+        model: A model of that task, which this site may use while one of its methods runs.
+
+    Raises:
+        ConfigError: `site.toml` is wrong.
+        LedgerError: There is no ledger, or it does not verify.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        run: str,
+        entry: SiteEntry,
+        config: FederationConfig,
+        task: Task,
+        model: nn.Module,
+    ) -> None:
+        self.name = entry.name
+        self._folder = folder
+        self._config = config
+        self._task = task
+        self._model = model
+        self._server_step = ServerStep(config)
+        self._size = largest_layout(task, model).size
+        self._settings: SiteConfig = load_site(folder / "site.toml")
+        self._identity = Identity.load(folder / "identity.pem", entry.name)
+        self._held = MembershipFolder(folder)
+        self._journal = SqliteJournal(folder / "journal.sqlite")
+        self._updates = UpdateStore.open(folder)
+        self.others = AnchorStore(folder / "anchors.sqlite")  # heads of the other sites' ledgers
+        self._plan = site_plan(config, entry, self._size)
+        self._ledger: Ledger | None = None
+        if self._plan is not None or self._exhausts:
+            self._ledger = self._open_ledger()
+        self._data: TaskData | None = None
+        self._run = run
+        # The adapter this site computed from the last sum it verified; a plan for any other is
+        # refused, so that a coordinator cannot hand one site an adapter of its own making.
+        # After an interruption it is not known until the next sum.
+        self._expected_adapter: str | None = self._initial_adapter()
+
+    def __repr__(self) -> str:
+        return f"Site({self.name!r})"
+
+    @property
+    def visibility(self) -> Literal["private", "public"]:
+        """Of its data, as its own file declares."""
+        return self._settings.data.visibility
+
+    @property
+    def _exhausts(self) -> bool:
+        """Whether training without noise here ends every grant of the ledger."""
+        settings = self._settings
+        private = settings.data.visibility != "public"
+        return private and settings.policy.non_private == "exhaust"
+
+    @property
+    def _min_cohort(self) -> int:
+        """The fewest sites whose sum may have this site in it: invited, and again once fixed."""
+        least = [self._settings.policy.min_sites, self._config.federation.min_sites]
+        if isinstance(self._plan, DistributedPlan):
+            least.append(self._plan.min_cohort)  # with fewer shares of noise, more is spent
+        return max(least)
+
+    def _initial_adapter(self) -> str | None:
+        """Digest of the adapter that the settings' seed gives, if the run has not begun here."""
+        if self._ledger is None:
+            return None
+        budget = self._ledger.budget()
+        if self._run in budget.reservations or self._run in budget.non_private:
+            return None
+        return adapter_digest(adapter_bytes(self._model))
+
+    def _open_ledger(self) -> Ledger:
+        settings = self._settings.budget
+        ledger = Ledger(settings.ledger_from(self._folder), signer=self._identity)
+        budget = ledger.budget()
+        if budget.public_key != self._identity.public.key:
+            raise ConfigError(
+                f"{self.name}: the ledger was opened by another identity than this site's",
+                hint="Restore the site's own; one that was made anew has forgotten what was spent.",
+            )
+        if plain(budget.population) != plain(self._settings.budget.population):
+            raise ConfigError(
+                f"{self.name}: the ledger is of population {budget.population!r}, site.toml says "
+                f"{self._settings.budget.population!r}"
+            )
+        if budget.unit != self._config.task.unit:
+            raise ConfigError(
+                f"{self.name}: the ledger's unit is {budget.unit!r}, the federation's "
+                f"{self._config.task.unit!r}; a ledger's unit never changes"
+            )
+        if settings.anchors:
+            place = self._folder / settings.anchors
+            if not ledger.hold_to(read_anchors(place)):
+                raise ConfigError(
+                    f"{self.name}: {place} holds no anchor of this ledger",
+                    hint="fmfl-secure ledger anchor makes one, for the data-protection officer.",
+                )
+        return ledger
+
+    def hold_to(self, anchors: Iterable[str]) -> None:
+        """Check the ledger against heads that others kept of it. Before `begin`, in every run.
+
+        Heads that it lacks are written to `lost-heads.jsonl` in the site's folder, for the officer.
+
+        Raises:
+            LedgerLocked: It lacks one: it was rolled back, truncated or forked.
+            LedgerError: One is not an anchor.
+        """
+        if self._ledger is None:
+            return
+        kept = [Anchor.parse(line) for line in anchors]
+        file = self._folder / LOST_HEADS
+        try:
+            self._ledger.hold_to(kept)
+        except LedgerLocked as error:
+            lost = "".join(anchor.line + "\n" for anchor in kept if anchor.head in error.heads)
+            write_files(self._folder, {LOST_HEADS: lost.encode()})
+            hint = f"{error.hint} {self._ledger.name} --anchor {file}"
+            raise LedgerLocked(f"{self.name}: {error}", heads=error.heads, hint=hint) from error
+        file.unlink(missing_ok=True)
+
+    def anchor(self) -> str | None:
+        """The ledger's head, signed, for others to keep; None without a ledger."""
+        return None if self._ledger is None else self._ledger.anchor().line
+
+    def begin(self) -> None:
+        """Check the run against this site's policy and reserve its worst case. Reads no data.
+
+        Raises:
+            PolicyRefusal: The policy rules it out.
+            BudgetExhausted: The ledger cannot afford it.
+        """
+        config = self._config
+        proposal = run_proposal(config, self._settings, self._task.base.digest, self._size)
+        check_policy(self._settings.policy, proposal, now=_now())
+        if self._plan is not None and self._ledger is not None:
+            self._ledger.reserve(
+                run=self._run,
+                event=self._plan.round_event(),
+                rounds=self._plan.rounds + self._plan.repeats,
+                plan=config.digest,
+                purpose=config.federation.name,
+                dataset=self._settings.dataset,
+                population_size=self._plan.population,
+            )
+
+    def admit(self, plan_message: bytes, adapter: bytes) -> SiteAttempt:
+        """Decide whether to take part in one attempt at a round. Reads no data.
+
+        The policy is asked again, of what the coordinator signed and at the time it is now.
+
+        Raises:
+            PolicyRefusal: The policy rules it out, or has expired since the run began.
+            RunError: The plan is not what was agreed here (`agreed_plan`), or its adapter is not
+                the one that the last sum gives.
+            ModelError: The adapter's layout differs; names the first tensor that does.
+            AggregationError: The plan does not hold.
+        """
+        members, membership = self._held.members(), self._held.last()
+        attempt = SiteAttempt(
+            self._identity,
+            plan_message,
+            coordinator=members.coordinator,
+            pinned=members.pinned,
+            journal=self._journal,
+            min_cohort=self._min_cohort,
+            custodians=self._config.aggregation.custodians,
+            membership=membership,
+        )
+        plan = attempt.plan
+        layout = self._task.begin_round(self._model, plan.round)
+        proposal = dataclasses.replace(
+            run_proposal(self._config, self._settings, plan.base_model_digest, self._size),
+            rounds=max(plan.round, self._config.federation.rounds),
+            min_sites=plan.min_cohort,
+            suite=plan.suite,
+            parameter_set=plan.parameter_set,
+        )
+        check_policy(self._settings.policy, proposal, now=_now())
+        layout.require((s.name, s.size) for s in plan.quantization.segments)
+        unagreed = difference(
+            plan,
+            Agreed(config=self._config, members=members, min_cohort=self._min_cohort),
+            AgreedAtSite(
+                run=self._run,
+                training_digest=self._config.digest,
+                base_model_digest=self._task.base.digest,
+                layout_digest=layout.digest,
+                adapter_digest=adapter_digest(adapter),
+                quantization=quantization(self._config, layout, self._size),
+                parameter_set=encryption_parameters(self._config, self._size).id,
+                membership_digest=digest_of(membership),
+            ),
+        )
+        if unagreed is not None:
+            raise RunError(
+                f"{self.name}: the plan's {unagreed} is not the one agreed here",
+                hint="Ask whoever runs the coordinator, and compare federation.toml and the keys.",
+            )
+        if self._expected_adapter not in {None, plan.adapter_digest}:
+            raise RunError(f"{self.name}: the adapter is not the one the last sum gives")
+        return attempt
+
+    def train(
+        self, plan: RoundPlan, adapter: bytes, on_step: Callable[[int], None] | None = None
+    ) -> NDArray[np.int32]:
+        """The quantised update of a round: the stored one, or a newly trained one.
+
+        The charge is durable before data are read, and the update is stored before this returns.
+
+        Args:
+            plan: The round's plan.
+            adapter: What the round starts from.
+            on_step: Called with the number of finished steps, 0 when charge and data are there.
+
+        Returns:
+            int32, shape (d,).
+
+        Raises:
+            SiteFailure: Something failed: the ledger, the data, a step's own checks, the machine.
+                From here on what fails can depend on a unit, so others hear the same of all.
+        """
+        try:
+            return self._train(plan, adapter, on_step)
+        except KNOWN_ERRORS as error:
+            raise SiteFailure(str(error), hint=getattr(error, "hint", "")) from error
+        except Exception as error:  # not ours: its text may quote data, so only its place is told
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            raise SiteFailure(
+                f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}"
+            ) from error
+
+    def _train(
+        self, plan: RoundPlan, adapter: bytes, on_step: Callable[[int], None] | None
+    ) -> NDArray[np.int32]:
+        stored = self._updates.get(self._run, plan.round)
+        if stored is not None:
+            return stored
+        personal = self._config.adapter.personal_head
+        self._charge(plan.round)
+        data = self._read_data()
+        if on_step is not None:
+            on_step(0)
+        integers = train_locally(
+            self._model,
+            adapter,
+            data,
+            config=self._config,
+            task=self._task,
+            plan=self._plan,
+            layout=self._task.begin_round(self._model, plan.round),
+            rank=self._config.rank_of(self.name),
+            quantization=plan.quantization,
+            weight=self._config.weight_of(self.name),
+            head=self._updates.head(self._run) if personal else b"",
+            on_step=on_step,
+        )
+        head = head_bytes(self._model) if personal else b""
+        self._updates.put(self._run, plan.round, integers, head=head)
+        return integers
+
+    def _charge(self, round_number: int) -> None:
+        """Durable when it returns; only then are data read."""
+        if self._ledger is None:  # data declared public, trained on without noise
+            return
+        if self._plan is not None:
+            self._ledger.commit(run=self._run, round=round_number)
+        elif self._run not in self._ledger.budget().non_private:
+            self._ledger.record_non_private(run=self._run, reason="trained without noise")
+
+    def _read_data(self) -> TaskData:
+        if self._data is None:
+            self._data = self._task.load(
+                self._folder / self._settings.data.path,
+                unit=self._config.task.unit,
+                on_bad_row=self._config.task.on_bad_row,
+            )
+        return self._data
+
+    def released(
+        self, plan: RoundPlan, adapter: bytes, total: NDArray[np.int64], cohort: Sequence[str]
+    ) -> bytes:
+        """Take note of a verified release: what the next adapter must be, and what to forget.
+
+        Args:
+            plan: The round's plan.
+            adapter: What the round started from.
+            total: The sum, int64, shape (d,).
+            cohort: Names of the sites in it.
+
+        Returns:
+            That adapter.
+        """
+        layout = self._task.begin_round(self._model, plan.round)
+        following = self._server_step.apply(
+            self._model, layout, plan.quantization, adapter, total, cohort
+        )
+        self._expected_adapter = adapter_digest(following)
+        self._updates.forget(self._run, plan.round)
+        return following
+
+    def recorded_opening(self, plan_message: bytes) -> bytes | None:
+        """What this site opened in a plan's round and may send again after a restart, or None.
+
+        Raises:
+            AggregationError: The plan does not hold.
+        """
+        coordinator = self._held.members().coordinator
+        return recorded_opening(self._journal, self._identity.public, plan_message, coordinator)
+
+    def finish(self, evidence: str) -> None:
+        """Close the run's reservation on the coordinator's signed end of the run."""
+        if self._ledger is not None:
+            held = self._ledger.budget().reservations.get(self._run)
+            if held is not None and held.open:
+                self._ledger.refund(run=self._run, evidence=evidence)
+        head = self._updates.head(self._run)
+        if head:
+            write_files(self._folder / HEADS, {f"{self._run}.safetensors": head})
+        self._updates.forget(self._run, self._config.federation.rounds)
+
+    def statement(self) -> tuple[SiteStatement | None, str]:
+        """What this site states of its ledger, with its signature in hexadecimal."""
+        if self._ledger is None:
+            return None, ""
+        statement = describe_ledger(self._ledger, site=self.name, run=self._run)
+        return statement, sign_statement(self._identity, statement)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

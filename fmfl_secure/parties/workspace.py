@@ -1,0 +1,324 @@
+"""A federation's folder on one machine: who the parties are and where each keeps its own.
+
+    DIR/
+      federation.toml             public settings
+      members.json                public keys of all parties
+      coordinator/                identity.pem, anchors.sqlite
+      aggregator/                 identity.pem
+      decryptor/                  identity.pem, journal.sqlite
+      sites/NAME/                 site.toml, identity.pem, storage.key, members.json (pinned),
+                                  ledger.sqlite, journal.sqlite, updates.sqlite, anchors.sqlite
+      custodians/NAME/            custodian.toml, identity.pem, members.json (pinned),
+                                  journal.sqlite; only if the settings name any
+
+In the embedded engine all folders lie side by side; nothing in one refers to another's, and each
+may move to a machine of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from aggregation import Identity, PublicIdentity
+from fmfl_secure.errors import ConfigError
+from fmfl_secure.settings.federation import FederationConfig, load_federation, load_site
+from fmfl_secure.settings.site import SiteBudget
+from fmfl_secure.settings.templates import custodian_toml, site_toml
+from privacy import Ledger
+from privacy.accounting.rdp import filter_orders
+from privacy.limits import check_population_delta
+from privacy.storage import without_secrets
+
+COORDINATOR, AGGREGATOR, DECRYPTOR = "coordinator", "aggregator", "decryptor"
+DATA_PATTERN = "data/{site}.csv"
+ROLES = (COORDINATOR, AGGREGATOR, DECRYPTOR)
+
+
+class _MembersFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    coordinator: str
+    aggregator: str
+    decryptor: str
+    sites: dict[str, str]
+    custodians: dict[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """Public identities of all parties, as one party pins them.
+
+    Attributes:
+        coordinator: Who plans.
+        aggregator: Who adds.
+        decryptor: Who opens sums.
+        sites: By name.
+        custodians: By name; usually none.
+    """
+
+    coordinator: PublicIdentity
+    aggregator: PublicIdentity
+    decryptor: PublicIdentity
+    sites: dict[str, PublicIdentity]
+    custodians: dict[str, PublicIdentity] = field(default_factory=dict)
+
+    @property
+    def pinned(self) -> dict[str, PublicIdentity]:
+        """All but the coordinator, by name: what a role checks a plan against."""
+        roles = {AGGREGATOR: self.aggregator, DECRYPTOR: self.decryptor}
+        return roles | self.custodians | self.sites
+
+    def encode(self) -> bytes:
+        """The file's form."""
+        file = _MembersFile(
+            coordinator=self.coordinator.text,
+            aggregator=self.aggregator.text,
+            decryptor=self.decryptor.text,
+            sites={name: identity.text for name, identity in self.sites.items()},
+            custodians={name: identity.text for name, identity in self.custodians.items()},
+        )
+        return msgspec.json.format(msgspec.json.encode(file), indent=2) + b"\n"
+
+    @classmethod
+    def load(cls, path: Path) -> Members:
+        """Read a members file.
+
+        Raises:
+            ConfigError: It is not there or malformed.
+            AggregationError: A key is malformed.
+        """
+        try:
+            file = msgspec.json.decode(path.read_bytes(), type=_MembersFile)
+        except (OSError, msgspec.DecodeError) as error:
+            raise ConfigError(
+                f"cannot read the members in {path}: {error}", hint="fmfl-secure init writes them."
+            ) from error
+        return cls(
+            coordinator=PublicIdentity.parse(COORDINATOR, file.coordinator),
+            aggregator=PublicIdentity.parse(AGGREGATOR, file.aggregator),
+            decryptor=PublicIdentity.parse(DECRYPTOR, file.decryptor),
+            sites={name: PublicIdentity.parse(name, text) for name, text in file.sites.items()},
+            custodians={
+                name: PublicIdentity.parse(name, text) for name, text in file.custodians.items()
+            },
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Paths of a federation's folder.
+
+    Attributes:
+        folder: The folder.
+    """
+
+    folder: Path
+
+    @property
+    def federation_file(self) -> Path:
+        """Where `federation.toml` is."""
+        return self.folder / "federation.toml"
+
+    @property
+    def members_file(self) -> Path:
+        """Where the public keys are."""
+        return self.folder / "members.json"
+
+    def role(self, name: str) -> Path:
+        """Folder of the coordinator, the aggregator or the decryptor."""
+        return self.folder / name
+
+    def site(self, name: str) -> Path:
+        """Folder of a site."""
+        return self.folder / "sites" / name
+
+    def custodian(self, name: str) -> Path:
+        """Folder of a custodian."""
+        return self.folder / "custodians" / name
+
+
+def initialise(
+    folder: Path,
+    *,
+    epsilon: float | None,
+    delta: float | None,
+    delta_reason: str = "",
+    data: str = DATA_PATTERN,
+    public: bool = False,
+) -> list[str]:
+    """Create what is missing in a federation's folder: identities, site files, ledgers.
+
+    What exists is left alone, so that adding a site to `federation.toml` and running it again
+    creates that site only. A site's ledger is made together with its identity and never again:
+    a ledger that was lost must be restored or granted anew by its custodian, not recreated.
+
+    Args:
+        folder: With a `federation.toml`.
+        epsilon: First grant of each new site's ledger; None takes the settings' epsilon.
+        delta: The same for delta.
+        delta_reason: Why delta may be above 1 / (10 x a site's population), in the custodian's
+            words, which its ledger keeps; empty allows no such delta.
+        data: Path of a site's training file, from the federation's folder; `{site}` stands for
+            its name.
+        public: Declare the data of new sites public: anyone may see every row.
+
+    Returns:
+        What was created, for people to read.
+
+    Raises:
+        ConfigError: The settings are wrong, or an existing site has lost its ledger.
+        PrivacyError: A grant of this epsilon and delta is not possible, with this population of a
+            new site; nothing was made.
+    """
+    workspace = Workspace(folder)
+    config = load_federation(workspace.federation_file)
+    granted = config.privacy.epsilon if epsilon is None else epsilon
+    at_delta = config.privacy.delta if delta is None else delta
+    # Shares of distributed noise are permitted where the settings ask for them, and not otherwise.
+    shares = config.privacy.noise == "distributed"
+    insider = max(granted, config.privacy.insider_epsilon) if shares else None
+    filter_orders(granted, at_delta)
+    if not delta_reason.strip():
+        for entry in config.sites:
+            if not (workspace.site(entry.name) / "identity.pem").exists():
+                check_population_delta(
+                    at_delta,
+                    entry.population,
+                    f"{entry.name}: the grant's delta",
+                    hint="Grant at a smaller delta, or say why not: --delta-reason.",
+                )
+    created: list[str] = []
+    roles = {name: _identity(workspace.role(name), name, created) for name in ROLES}
+    sites = {}
+    for entry in config.sites:
+        site_folder = workspace.site(entry.name)
+        # The site's own file first: were it wrong, an identity would stand there with no ledger.
+        _site_file(site_folder, entry.name, config, data, created, public=public)
+        budget = load_site(site_folder / "site.toml").budget
+        is_new = not (site_folder / "identity.pem").exists()
+        ledger = budget.ledger_from(site_folder)
+        has_ledger = Ledger.exists(ledger)
+        if not is_new and not has_ledger:
+            raise ConfigError(
+                f"{entry.name} has an identity, and its ledger {without_secrets(str(ledger))} is "
+                "missing",
+                hint="Restore it from a backup: what it says was spent cannot be forgotten.",
+            )
+        identity = _identity(site_folder, entry.name, created)
+        sites[entry.name] = identity.public
+        _storage_key(site_folder)
+        # One that is there is of another data set of the same population.
+        if is_new and not has_ledger:
+            _first_grant(
+                ledger,
+                identity,
+                budget,
+                unit=config.task.unit,
+                epsilon=granted,
+                delta=at_delta,
+                insider_epsilon=insider,
+                population_size=entry.population,
+                delta_reason=delta_reason,
+                created=created,
+            )
+    members = Members(
+        coordinator=roles[COORDINATOR].public,
+        aggregator=roles[AGGREGATOR].public,
+        decryptor=roles[DECRYPTOR].public,
+        sites=sites,
+        custodians={
+            name: _custodian(workspace.custodian(name), name, config, created)
+            for name in config.aggregation.custodians
+        },
+    )
+    workspace.members_file.write_bytes(members.encode())
+    for name in sites:
+        (workspace.site(name) / "members.json").write_bytes(members.encode())
+    for name in members.custodians:
+        (workspace.custodian(name) / "members.json").write_bytes(members.encode())
+    return created
+
+
+def _identity(folder: Path, name: str, created: list[str]) -> Identity:
+    path = folder / "identity.pem"
+    if path.exists():
+        return Identity.load(path, name)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    identity = Identity.generate(name)
+    identity.save(path)
+    created.append(f"identity key of {name} ({identity.public.fingerprint[:24]}...)")
+    return identity
+
+
+def _site_file(
+    folder: Path,
+    name: str,
+    config: FederationConfig,
+    data: str,
+    created: list[str],
+    *,
+    public: bool,
+) -> None:
+    path = folder / "site.toml"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = Path(data.replace("{site}", name))
+        # From the site's folder, which is two below the federation's.
+        file = file if file.is_absolute() else Path("../..") / file
+        text = site_toml(name, config.federation.min_sites, str(file), public=public)
+        path.write_text(text, encoding="utf-8")
+        created.append(str(path))
+
+
+def _custodian(
+    folder: Path, name: str, config: FederationConfig, created: list[str]
+) -> PublicIdentity:
+    identity = _identity(folder, name, created)
+    path = folder / "custodian.toml"
+    if not path.exists():
+        path.write_text(custodian_toml(name, config.federation.min_sites), encoding="utf-8")
+        created.append(str(path))
+    return identity.public
+
+
+def _storage_key(folder: Path) -> None:
+    path = folder / "storage.key"
+    if not path.exists():
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(32))
+            os.fsync(file.fileno())
+
+
+def _first_grant(
+    location: Path | str,
+    identity: Identity,
+    budget: SiteBudget,
+    *,
+    unit: str,
+    epsilon: float,
+    delta: float,
+    insider_epsilon: float | None,
+    population_size: int,
+    delta_reason: str,
+    created: list[str],
+) -> None:
+    ledger = Ledger.create(
+        location,
+        population=budget.population,
+        unit=unit,
+        signer=identity,
+        public_key=identity.public.key,
+    )
+    ledger.grant(
+        epsilon=epsilon,
+        delta=delta,
+        purpose="first grant, made by init",
+        insider_epsilon=insider_epsilon,
+        population_size=population_size,
+        delta_reason=delta_reason,
+    )
+    created.append(f"{ledger.name}: epsilon {epsilon:g} at delta {delta:g} granted")

@@ -1,0 +1,1 @@
+"""What settings come to before any data are used: plans, predictions, what can be afforded."""

@@ -1,0 +1,1 @@
+"""From settings to the parties' kits: certificates, membership and removal."""

@@ -1,0 +1,195 @@
+"""A federation's certificate authority in its folder: what it issued, renewed and revoked.
+
+DIR/authority/      ca.pem, ca.key, issued.json, revoked.pem
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from fmfl_secure.errors import ServiceError
+from fmfl_secure.provisioning.certificates import (
+    PARTY_DAYS,
+    Issued,
+    federation_of,
+    issue,
+    new_authority,
+    revocation_list,
+    serial_of,
+)
+from fmfl_secure.provisioning.kit import Kit, write_private
+from fmfl_secure.storage.files import write_files
+
+
+class Certified(msgspec.Struct, forbid_unknown_fields=True):
+    """A certificate that the authority issued.
+
+    Attributes:
+        name: Of the party.
+        role: Its role.
+        serial: Serial number, in hexadecimal: larger than JSON's numbers.
+        hosts: Names that a server is reached by.
+        revoked: Whether it was revoked.
+    """
+
+    name: str
+    role: str
+    serial: str
+    hosts: tuple[str, ...] = ()
+    revoked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """A federation's certificate authority in its folder.
+
+    Attributes:
+        folder: `DIR/authority`.
+        federation: Name of the federation.
+    """
+
+    folder: Path
+    federation: str
+
+    @classmethod
+    def open(cls, folder: Path, federation: str, created: list[str]) -> Authority:
+        """The authority, made if there is none."""
+        authority = cls(folder, federation)
+        if not (folder / "ca.key").exists():
+            made = new_authority(federation)
+            write_private(folder / "ca.key", made.key)
+            write_files(folder, {"ca.pem": made.certificate, "issued.json": b"[]\n"})
+            created.append(f"certificate authority {folder}: keep it to yourself")
+        return authority
+
+    @property
+    def pair(self) -> Issued:
+        """Its certificate and key.
+
+        Raises:
+            ServiceError: They are not here.
+        """
+        try:
+            return Issued(
+                (self.folder / "ca.pem").read_bytes(), (self.folder / "ca.key").read_bytes()
+            )
+        except OSError as error:
+            raise ServiceError(
+                f"the authority's key is not in {self.folder}: {error.strerror}"
+            ) from error
+
+    def issued(self) -> list[Certified]:
+        """Everything it issued, in order."""
+        return msgspec.json.decode((self.folder / "issued.json").read_bytes(), type=list[Certified])
+
+    def certify(
+        self, role: str, name: str, *, hosts: tuple[str, ...] = (), days: int = PARTY_DAYS
+    ) -> Issued:
+        """Issue a certificate and note it."""
+        made = issue(
+            self.pair, federation=self.federation, role=role, name=name, hosts=hosts, days=days
+        )
+        serial = f"{serial_of(made.certificate):x}"
+        self._note([*self.issued(), Certified(name, role, serial, hosts)])
+        return made
+
+    def revoke(self, name: str, *, keep_last: bool) -> int:
+        """Revoke a party's certificates.
+
+        Args:
+            name: The party.
+            keep_last: Leave the newest one valid.
+
+        Returns:
+            How many were revoked.
+
+        Raises:
+            ServiceError: It has none that could be.
+        """
+        issued = self.issued()
+        own = [c for c in issued if c.name == name and not c.revoked]
+        chosen = own[:-1] if keep_last else own
+        if not chosen:
+            raise ServiceError(f"{name} has no certificate to revoke")
+        for certified in chosen:
+            certified.revoked = True
+        self._note(issued)
+        return len(chosen)
+
+    def revocations(self) -> bytes:
+        """The signed revocation list."""
+        return revocation_list(self.pair, [int(c.serial, 16) for c in self.issued() if c.revoked])
+
+    def _note(self, issued: list[Certified]) -> None:
+        text = msgspec.json.format(msgspec.json.encode(issued), indent=2) + b"\n"
+        write_files(self.folder, {"issued.json": text})
+
+
+def write_tls(folder: Path, authority: Authority, made: Issued) -> None:
+    """Key first: who watches the certificate finds its key beside it."""
+    files = {"ca.pem": authority.pair.certificate}
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    beside = folder / f".key.{secrets.token_hex(8)}"
+    write_private(beside, made.key)
+    beside.replace(folder / "key.pem")
+    write_files(folder, files | {"certificate.pem": made.certificate})
+
+
+def renew(output: Path, name: str, *, days: int = PARTY_DAYS) -> Path:
+    """Issue a new certificate and key to a party. The old one stays valid until it is revoked.
+
+    Returns:
+        The `tls` folder to put in place of the party's: in its kit if that is here.
+
+    Raises:
+        ServiceError: The authority never issued one to it, or is not here.
+    """
+    authority = _authority(output)
+    last = [c for c in authority.issued() if c.name == name]
+    if not last:
+        raise ServiceError(f"{name} has no certificate of this authority")
+    made = authority.certify(last[-1].role, name, hosts=last[-1].hosts, days=days)
+    kit = output / name
+    folder = kit / "tls" if kit.exists() else output / "renewed" / name / "tls"
+    write_tls(folder, authority, made)
+    return folder
+
+
+def revoke(output: Path, name: str, *, keep_last: bool = False) -> Path:
+    """Revoke a party's certificates.
+
+    Returns:
+        The new revocation list, to put in place of the server's `revoked.pem`: there already if
+        the server's kit is here.
+
+    Raises:
+        ServiceError: It has none, or the authority is not here.
+    """
+    authority = _authority(output)
+    authority.revoke(name, keep_last=keep_last)
+    signed = authority.revocations()
+    write_files(authority.folder, {"revoked.pem": signed})
+    if (output / "server").exists():
+        write_files(output / "server", {"revoked.pem": signed})
+        return Kit(output / "server").revocations
+    return authority.folder / "revoked.pem"
+
+
+def issued(output: Path) -> list[Certified]:
+    """Every certificate that a folder's authority issued.
+
+    Raises:
+        ServiceError: The authority is not here.
+    """
+    return _authority(output).issued()
+
+
+def _authority(output: Path) -> Authority:
+    folder = output / "authority"
+    if not (folder / "ca.pem").exists():
+        raise ServiceError(f"there is no authority in {output}")
+    return Authority(folder, federation_of((folder / "ca.pem").read_bytes()))

@@ -1,0 +1,165 @@
+"""A party's kit: a folder with everything that party needs, and no other party's secret.
+
+    federation.toml     the settings, the same for everyone
+    service.toml        how this party's process talks
+    members.json        public keys of all parties; membership/ holds the signed lists
+    tls/                ca.pem, certificate.pem, key.pem
+    operations.token    opens this process's health, metrics and page
+    identity.pem        a site's or the decryptor's signing key; a server has two, in
+                        coordinator/ and aggregator/
+    revoked.pem         at the server: certificates that were revoked
+
+A site's kit is its folder of `init` besides: site.toml, storage.key, ledger.sqlite.
+
+A kit travels sealed: AES-256-GCM under a key that scrypt derives from a passphrase.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+from fmfl_secure.errors import ServiceError
+from fmfl_secure.parties.membership import MembershipFolder
+
+_MAGIC: Final = b"fmfl-secure kit v1\n"
+_SALT, _NONCE = 16, 12  # bytes
+_LOG2_N: Final = 17  # 128 MiB, below a second
+_MIN_PASSPHRASE: Final = 12  # characters
+_MAX_SEALED: Final = 256 << 20  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """Paths of a kit.
+
+    Attributes:
+        folder: The kit.
+    """
+
+    folder: Path
+
+    @property
+    def federation_file(self) -> Path:
+        """The federation's settings."""
+        return self.folder / "federation.toml"
+
+    @property
+    def service_file(self) -> Path:
+        """This party's own."""
+        return self.folder / "service.toml"
+
+    @property
+    def tls(self) -> Path:
+        """Certificates and the key for TLS."""
+        return self.folder / "tls"
+
+    @property
+    def revocations(self) -> Path:
+        """At the server: the authority's revocation list."""
+        return self.folder / "revoked.pem"
+
+    @property
+    def membership(self) -> MembershipFolder:
+        """Who belongs to the federation, as this party holds it."""
+        return MembershipFolder(self.folder)
+
+    def operations_token(self) -> str:
+        """The secret that opens health, metrics and page.
+
+        Raises:
+            ServiceError: It is missing, or others may read it.
+        """
+        path = self.folder / "operations.token"
+        try:
+            if path.stat().st_mode & 0o077:
+                raise ServiceError(f"others may read {path}", hint="chmod 600 it")
+            return path.read_text(encoding="ascii").strip()
+        except OSError as error:
+            raise ServiceError(f"cannot read {path}: {error.strerror}") from error
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    path: str
+    data: bytes
+
+
+def seal_kit(folder: Path, passphrase: str) -> bytes:
+    """Seal a kit's files under a passphrase.
+
+    Raises:
+        ServiceError: The passphrase is too short.
+    """
+    if len(passphrase) < _MIN_PASSPHRASE:
+        raise ServiceError(f"a kit's passphrase needs at least {_MIN_PASSPHRASE} characters")
+    files = [
+        _File(path.relative_to(folder).as_posix(), path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    ]
+    head = _MAGIC + bytes([_LOG2_N]) + os.urandom(_SALT)
+    nonce = os.urandom(_NONCE)
+    sealed = AESGCM(_key(head, passphrase)).encrypt(nonce, msgspec.msgpack.encode(files), head)
+    return head + nonce + sealed
+
+
+def open_kit(data: bytes, passphrase: str, folder: Path) -> list[str]:
+    """Open a sealed kit into a new folder that only its owner can read.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        ServiceError: Another form, another passphrase, or the folder exists.
+    """
+    size = len(_MAGIC) + 1 + _SALT
+    head, rest = data[:size], data[size:]
+    if len(data) > _MAX_SEALED or len(rest) <= _NONCE or not head.startswith(_MAGIC):
+        raise ServiceError("this is no sealed kit")
+    if head[len(_MAGIC)] != _LOG2_N:
+        raise ServiceError("this kit was sealed at another cost than this version's")
+    try:
+        plain = AESGCM(_key(head, passphrase)).decrypt(rest[:_NONCE], rest[_NONCE:], head)
+        files = msgspec.msgpack.decode(plain, type=list[_File])
+    except InvalidTag:
+        raise ServiceError(
+            "the passphrase does not open this kit, or the kit was changed"
+        ) from None
+    except msgspec.DecodeError as error:
+        raise ServiceError("this is no sealed kit") from error
+    for file in files:
+        path = PurePosixPath(file.path)
+        if path.is_absolute() or ".." in path.parts:
+            raise ServiceError("a file of this kit would lie outside of it")
+    try:
+        folder.mkdir(parents=True, mode=0o700)
+    except FileExistsError:
+        raise ServiceError(
+            f"{folder} exists; a kit is opened once",
+            hint="A ledger that a kit brings again would have forgotten what was spent since.",
+        ) from None
+    for file in files:
+        write_private(folder / file.path, file.data)
+    return [file.path for file in files]
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a new file that only its owner can read, and its folders likewise; durable."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _key(head: bytes, passphrase: str) -> bytes:
+    kdf = Scrypt(salt=head[-_SALT:], length=32, n=1 << head[len(_MAGIC)], r=8, p=1)
+    return kdf.derive(passphrase.encode())

@@ -1,0 +1,198 @@
+"""From a run's state to what people take away: `metrics.json`, `report.json`, `report.html`.
+
+Everything is rebuilt from the run's state, and the audit's `audit.json` where there is one, so that
+a report can be made again later, and of a run that was cut off in the middle.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from aggregation import PublicIdentity
+from fmfl_secure import __version__
+from fmfl_secure.errors import RunError
+from fmfl_secure.planning.plans import encryption_parameters, site_plan, value_bits
+from fmfl_secure.report import write_report
+from fmfl_secure.run.audit_record import load_audit
+from fmfl_secure.run.record import (
+    FORMAT,
+    Encryption,
+    Mechanism,
+    RoundRecord,
+    RunRecord,
+    SiteRecord,
+    SiteStatement,
+)
+from fmfl_secure.settings.federation import FederationConfig, decode_config, encode_config
+from fmfl_secure.storage.files import write_outputs
+from fmfl_secure.storage.run_store import RunStore, run_facts
+from privacy import RELATION
+
+_LIBRARIES = (
+    "torch", "transformers", "peft", "opacus", "dp-accounting", "tenseal", "cryptography", "numpy",
+)  # fmt: skip
+
+
+_KILLED = b"the process ended without finishing"
+
+
+class _SiteNote(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    visibility: Literal["private", "public"]
+    refusal: str | None
+    statement: SiteStatement | None
+    signature: str
+
+
+def site_note(
+    name: str,
+    *,
+    visibility: Literal["private", "public"],
+    refusal: str | None,
+    statement: SiteStatement | None,
+    signature: str,
+) -> tuple[str, bytes]:
+    """What a site states, as a fact of the run's state: its name and its value."""
+    note = _SiteNote(visibility, refusal, statement, signature)
+    return f"site/{name}", msgspec.msgpack.encode(note)
+
+
+def write_results(store: RunStore) -> RunRecord:
+    """Write a run's metrics and report into its folder, from its state.
+
+    Raises:
+        RunError: Its state is damaged, or a file cannot be written.
+    """
+    folder = store.folder
+    try:
+        record = build_record(store)
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError) as error:
+        raise RunError(f"the run in {folder} is damaged: {error}") from error
+    metrics = {
+        "run": record.run,
+        "status": record.status,
+        "initial": record.initial_metrics,
+        "rounds": [{"round": r.round, "status": r.status, **r.metrics} for r in record.rounds],
+    }
+    encoded = msgspec.json.format(msgspec.json.encode(metrics), indent=2) + b"\n"
+    write_outputs(
+        folder,
+        {"metrics.json": encoded},
+        what="metrics",
+        hint="Check that the folder is writable and that there is space; the run is unharmed.",
+    )
+    write_report(record, folder)
+    return record
+
+
+def build_record(store: RunStore) -> RunRecord:
+    """The record of a run, from its state.
+
+    Raises:
+        RunError: The state is damaged.
+    """
+    config = decode_config(store.require("config"))
+    rounds = tuple(msgspec.json.decode(r, type=RoundRecord) for r in store.rounds())
+    public = run_facts(store)
+    notes = {
+        name: msgspec.msgpack.decode(note, type=_SiteNote)
+        for name, note in store.facts("site/").items()
+    }
+    # A run whose process was killed had no time to say so.
+    status = (store.fact("status") or b"interrupted").decode()
+    reason = "" if status == "finished" else (store.fact("reason") or _KILLED).decode()
+    return RunRecord(
+        format=FORMAT,
+        federation=config.federation.name,
+        run=store.require("run").decode(),
+        status=_status(status),
+        stop_reason=reason,
+        started=store.require("started").decode(),
+        updated=datetime.now(UTC).isoformat(timespec="seconds"),
+        settings=msgspec.json.decode(encode_config(config)),
+        settings_digest=config.digest,
+        base_model=public.base_model,
+        base_model_digest=public.base_model_digest,
+        layout_digest=public.layout_digest,
+        mechanism=_mechanism(config, public.parameters),
+        encryption=_encryption(
+            config, parameters=public.parameters, upload=store.fact("upload_bytes")
+        ),
+        sites=tuple(
+            SiteRecord(
+                name=entry.name,
+                population=entry.population,
+                identity=PublicIdentity.parse(entry.name, public.sites[entry.name]).fingerprint,
+                public_key=public.sites[entry.name],
+                visibility=note.visibility if note else "private",
+                rounds=tuple(r.round for r in rounds if entry.name in r.cohort),
+                refusal=note.refusal if note else None,
+                statement=note.statement if note else None,
+                statement_signature=note.signature if note else "",
+            )
+            for entry in config.sites
+            for note in [notes.get(entry.name)]
+        ),
+        rounds=rounds,
+        initial_metrics=msgspec.json.decode(store.fact("initial_metrics") or b"{}"),
+        evaluation=Path(config.evaluation.data).name,
+        identities=public.roles,
+        versions=_versions(),
+        audit=load_audit(
+            store.folder,
+            run=store.require("run").decode(),
+            settings_digest=config.digest,
+            base_model_digest=public.base_model_digest,
+        ),
+    )
+
+
+def _status(text: str) -> Literal["finished", "interrupted", "stopped"]:
+    if text == "finished":
+        return "finished"
+    return "stopped" if text == "stopped" else "interrupted"
+
+
+def _mechanism(config: FederationConfig, parameters: int) -> Mechanism:
+    privacy, shares = config.privacy, config.privacy.noise == "distributed"
+    # The same at every site: it depends on the sample rate and not on the population.
+    plan = site_plan(config, config.sites[0], parameters)
+    return Mechanism(
+        noise=privacy.noise,
+        unit=config.task.unit,
+        relation=RELATION,
+        target_epsilon=0.0 if privacy.noise == "none" else privacy.epsilon,
+        delta=privacy.delta,
+        sample_rate=privacy.sample_rate,
+        noise_multiplier=0.0 if plan is None else plan.noise_multiplier,
+        max_grad_norm=privacy.max_grad_norm,
+        steps_per_round=privacy.steps_per_round,
+        rounds=config.federation.rounds,
+        repeats=privacy.repeats,
+        colluding_sites=privacy.colluding_sites if shares else 0,
+        insider_epsilon=privacy.insider_epsilon if shares else 0.0,
+    )
+
+
+def _encryption(config: FederationConfig, *, parameters: int, upload: bytes | None) -> Encryption:
+    chosen = encryption_parameters(config, parameters)
+    return Encryption(
+        suite=chosen.suite,
+        parameter_set=chosen.id,
+        poly_modulus_degree=chosen.poly_modulus_degree,
+        coeff_mod_bit_sizes=chosen.coeff_mod_bit_sizes,
+        security_bits=chosen.security_bits,
+        bits=value_bits(config, parameters),
+        parameters=parameters,
+        upload_bytes=int(upload or b"0"),
+    )
+
+
+def _versions() -> dict[str, str]:
+    versions = {"fmfl-secure": __version__, "python": platform.python_version()}
+    return versions | {name: importlib.metadata.version(name) for name in _LIBRARIES}

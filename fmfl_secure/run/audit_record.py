@@ -1,0 +1,167 @@
+"""The record of an empirical audit, and the form of `audit.json`.
+
+Nothing in it was computed from anybody's data: an audit trains on canaries and synthetic records.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from fmfl_secure.errors import RunError
+from fmfl_secure.storage.files import write_files
+from privacy import AuditError
+from privacy.auditing.statistics import AuditDesign
+
+AUDIT_NAME = "audit.json"
+FORMAT = 1
+
+
+class AuditRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What was audited, how, and what was found.
+
+    Attributes:
+        format: Version of this form.
+        federation: Name of the federation.
+        run: Run id; empty for settings that were audited before a run.
+        settings_digest: Of the settings audited.
+        base_model_digest: Of the base model trained.
+        at: UTC time.
+        version: Of this project, whose code was audited.
+        unit: What one protected unit is.
+        rounds: Rounds trained, as planned.
+        steps: Noised steps in all rounds.
+        sample_rate: Poisson inclusion probability.
+        noise_multiplier: As planned.
+        claimed_epsilon: What is claimed of these steps at `delta`, their parameters having been
+            fixed in advance: by PLD, with distributed noise by Renyi DP. The smallest figure that
+            this project states of them.
+        charged_epsilon: What a ledger charges for them.
+        delta: At that delta.
+        canaries: Units that were in the data with probability 1/2 each.
+        spare_canaries: Those of them that lay beside the model's own layers.
+        records_per_canary: Records of each.
+        guesses_in: Guesses that a canary was in.
+        guesses_out: Guesses that one was not.
+        correct: How many of all guesses were right.
+        confidence: Of the lower bound.
+        lower_bound: On epsilon at `delta`.
+        verdict: `above-claim` refutes the claim; `below-claim` proves nothing.
+        expected_without_noise: Bound to expect had all noise been missing; by simulation, as the
+            next three.
+        expected_noise_eighth: The same with noise eight times too small.
+        expected_noise_half: The same with noise halved.
+        expected_correct: The same of a correct mechanism.
+        cpu_s: CPU time of the audit, in seconds.
+        against: Who sees what was audited: `everyone` with local noise; with distributed noise
+            the `outsiders` who see released sums, or all other `sites` together.
+        shares: How many sites' shares of distributed noise count against them; 0 with local noise.
+    """
+
+    format: int
+    federation: str
+    run: str
+    settings_digest: str
+    base_model_digest: str
+    at: str
+    version: str
+    unit: str
+    rounds: int
+    steps: int
+    sample_rate: float
+    noise_multiplier: float
+    claimed_epsilon: float
+    charged_epsilon: float
+    delta: float
+    canaries: int
+    spare_canaries: int
+    records_per_canary: int
+    guesses_in: int
+    guesses_out: int
+    correct: int
+    confidence: float
+    lower_bound: float
+    verdict: Literal["below-claim", "above-claim"]
+    expected_without_noise: float
+    expected_noise_eighth: float
+    expected_noise_half: float
+    expected_correct: float
+    cpu_s: float
+    against: Literal["everyone", "outsiders", "sites"] = "everyone"
+    shares: int = 0
+
+    @property
+    def above_claim(self) -> bool:
+        """Whether the claim is refuted, at the record's confidence."""
+        return self.verdict == "above-claim"
+
+
+def encode_audit(record: AuditRecord) -> bytes:
+    """The record as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
+
+
+def decode_audit(data: bytes) -> AuditRecord:
+    """Read `audit.json`; bound and verdict are computed again from the counts.
+
+    Raises:
+        RunError: It is not an audit's record, or its figures contradict each other.
+    """
+    try:
+        record = msgspec.json.decode(data, type=AuditRecord)
+        if record.format != FORMAT:
+            raise RunError(f"an audit's record has format {record.format}, expected {FORMAT}")
+        design = AuditDesign(
+            canaries=record.canaries,
+            guesses_in=record.guesses_in,
+            guesses_out=record.guesses_out,
+            delta=record.delta,
+            confidence=record.confidence,
+        )
+        bound = design.bound(record.correct)
+    except (msgspec.DecodeError, AuditError) as error:
+        raise RunError(f"not an audit's record: {error}") from error
+    above = record.lower_bound > record.claimed_epsilon
+    if abs(bound - record.lower_bound) > 1e-5 or above != record.above_claim:
+        raise RunError(
+            f"an audit's record says {record.lower_bound} and {record.verdict}, its own counts "
+            f"give {bound}"
+        )
+    return record
+
+
+def save_audit(folder: Path, record: AuditRecord) -> Path:
+    """Write `audit.json` into a run's folder.
+
+    Raises:
+        RunError: It cannot be written.
+    """
+    try:
+        write_files(folder, {AUDIT_NAME: encode_audit(record)})
+    except OSError as error:
+        raise RunError(f"cannot write {folder / AUDIT_NAME}: {error}") from error
+    return folder / AUDIT_NAME
+
+
+def load_audit(
+    folder: Path, *, run: str, settings_digest: str, base_model_digest: str
+) -> AuditRecord | None:
+    """The audit in a run's folder, or None.
+
+    Raises:
+        RunError: It is not an audit's record, or one of another run, settings or base model.
+    """
+    path = folder / AUDIT_NAME
+    hint = f"Make it again with fmfl-secure audit {folder}, or remove it."
+    try:
+        record = decode_audit(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, RunError) as error:
+        raise RunError(f"cannot read {path}: {error}", hint=hint) from error
+    theirs = (record.run, record.settings_digest, record.base_model_digest)
+    if theirs != (run, settings_digest, base_model_digest):
+        raise RunError(f"{path} is of another run, settings or base model", hint=hint)
+    return record

@@ -1,0 +1,105 @@
+"""What a site states of its ledger, for a report, and its signature under it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from aggregation import Identity, PublicIdentity
+from fmfl_secure.run.record import GrantRecord, RecoveryNote, RunCharge, SiteStatement
+from privacy import Ledger, pld_epsilon
+from privacy.ledger.entries import GrantStatus
+
+_DOMAIN = b"fmfl-secure/site-statement/v1\x00"
+
+
+def sign_statement(identity: Identity, statement: SiteStatement) -> str:
+    """A site's Ed25519 signature under its statement, in hexadecimal."""
+    return identity.sign(_DOMAIN + _canonical(statement)).hex()
+
+
+def verify_statement(identity: PublicIdentity, statement: SiteStatement, signature: str) -> None:
+    """Check a statement from a report against the key of the site it names.
+
+    Raises:
+        AggregationError: The signature is not the site's under this statement.
+    """
+    try:
+        raw = bytes.fromhex(signature)
+    except ValueError:
+        raw = b""
+    identity.verify(raw, _DOMAIN + _canonical(statement))
+
+
+def _canonical(statement: SiteStatement) -> bytes:
+    return msgspec.json.encode(statement, order="sorted")
+
+
+def grant_record(status: GrantStatus) -> GrantRecord:
+    """A grant and what has become of it, as reports show it."""
+    grant = status.grant
+    return GrantRecord(
+        number=grant.number,
+        epsilon=grant.epsilon,
+        delta=grant.delta,
+        purpose=grant.purpose,
+        at=grant.at,
+        epsilon_spent=status.epsilon_committed,
+        epsilon_charged=status.epsilon_charged,
+        epsilon_left=status.epsilon_left,
+        insider_epsilon=grant.insider_epsilon,
+        insider_epsilon_spent=status.insider_epsilon_committed,
+        insider_epsilon_charged=status.insider_epsilon_charged,
+        population_size=grant.population_size or msgspec.UNSET,
+        delta_reason=grant.delta_reason or msgspec.UNSET,
+        objection=status.objection or msgspec.UNSET,
+    )
+
+
+def describe_ledger(ledger: Ledger, *, site: str, run: str) -> SiteStatement:
+    """A ledger as a report shows it.
+
+    Args:
+        ledger: The ledger.
+        site: Whose.
+        run: The run that is reported on; may be empty.
+
+    Raises:
+        LedgerDamaged: It does not verify.
+    """
+    budget, head = ledger.state()
+    this_run = budget.reservations.get(run)
+    grant = this_run.grant if this_run else 1
+    own = [spend for spend in budget.history if spend.run == run]
+    earlier = [s for s in budget.history if s.grant == grant and s.run != run]
+    before = [s for s in earlier if not own or s.at <= own[0].at]
+    _, delta = budget.guarantee()
+    return SiteStatement(
+        site=site,
+        population=budget.population,
+        unit=budget.unit,
+        grants=tuple(grant_record(status) for status in budget.status()),
+        runs=tuple(
+            RunCharge(
+                run=reservation.run,
+                grant=reservation.grant,
+                purpose=reservation.purpose,
+                at=reservation.at,
+                rounds_reserved=reservation.rounds,
+                rounds_trained=tuple(number for number, _ in reservation.commits),
+                open=reservation.open,
+            )
+            for reservation in budget.reservations.values()
+        ),
+        epsilon_by_round=tuple(spend.epsilon for spend in own),
+        epsilon_before=before[-1].epsilon if before else 0.0,
+        pld_epsilon_run=pld_epsilon(budget.events(run), delta),
+        pld_epsilon_life=pld_epsilon(budget.events(), delta),
+        head_sequence=head.sequence,
+        head_digest=head.digest,
+        verified=True,
+        recoveries=tuple(
+            RecoveryNote(recovery.at, sum(charge.rounds for charge in recovery.charges))
+            for recovery in budget.recoveries
+        ),
+        population_size=budget.population_size or msgspec.UNSET,
+    )

@@ -1,0 +1,43 @@
+"""What every way of carrying the protocol shares: how it tells about its progress."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from fmfl_secure.run.record import RoundRecord
+
+
+class Observer(Protocol):
+    """Told about a run as it goes. Everything it hears may be shown to the person running it."""
+
+    def run_started(self, run: str, *, first_round: int, rounds: int) -> None:
+        """A run starts, or goes on from a round."""
+        ...
+
+    def site_refused(self, site: str, code: str, reason: str) -> None:
+        """A site takes no part; the reason is local, only the code leaves it."""
+        ...
+
+    def site_training(self, round_number: int, site: str, step: int, steps: int) -> None:
+        """A site finished a step of a round (0: it begins)."""
+        ...
+
+    def round_finished(self, record: RoundRecord, epsilon: dict[str, float]) -> None:
+        """A round ended; epsilon spent so far by site, over its ledger's life."""
+        ...
+
+
+class Silent:
+    """An observer that tells nobody; a refusal is in the run's record."""
+
+    def run_started(self, run: str, *, first_round: int, rounds: int) -> None:
+        """See `Observer`."""
+
+    def site_refused(self, site: str, code: str, reason: str) -> None:
+        """See `Observer`."""
+
+    def site_training(self, round_number: int, site: str, step: int, steps: int) -> None:
+        """See `Observer`."""
+
+    def round_finished(self, record: RoundRecord, epsilon: dict[str, float]) -> None:
+        """See `Observer`."""

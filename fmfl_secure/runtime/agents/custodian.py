@@ -1,0 +1,71 @@
+"""A custodian's process: it asks the server for work like a site, and listens to nobody."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from aggregation import ReplayError, StateError
+from fmfl_secure.errors import KNOWN_ERRORS, ServiceError
+from fmfl_secure.parties.custodian import Custodian
+from fmfl_secure.run.refusal_codes import leaving_code
+from fmfl_secure.runtime.agents.base import Agent, split
+from fmfl_secure.runtime.custodian_requests import LOST, SPENT
+from fmfl_secure.runtime.task_board import Step
+from fmfl_secure.runtime.transport import PartyLine, Work
+
+_LOG = logging.getLogger("fmfl_secure.transports.https.custodian")
+
+
+class CustodianAgent(Agent):
+    """Gives keys, and its word for one list a round.
+
+    Args:
+        custodian: Who decides.
+        line: To the server.
+        stopping: Ends the loop.
+        once: End after one run.
+    """
+
+    def __init__(
+        self, custodian: Custodian, line: PartyLine, *, stopping: threading.Event, once: bool
+    ) -> None:
+        super().__init__(line, stopping=stopping, once=once)
+        self._custodian = custodian
+        self.refusal = ""  # what this custodian's own people are told, and nobody else
+
+    def do(self, work: Work) -> None:
+        """See `Agent`."""
+        does = {Step.READY: self._ready, Step.APPROVE: self._approve}.get(work.step)
+        if does is None:
+            return
+        plan = self._fetch(work, "plan")
+        place = {"run": work.run, "round": work.round, "attempt": work.attempt}
+        try:
+            kind, message = does(work, plan)
+        except ServiceError:
+            raise
+        except (ReplayError, StateError) as error:
+            # It refuses nothing: an attempt is over, or its keys went with an earlier process.
+            _LOG.warning("%s: %s", work.step, error, extra=place)
+            self.line.fail(work, SPENT if self._custodian.has_spoken(plan) else LOST)
+        except KNOWN_ERRORS as error:
+            self.refusal = str(error)
+            _LOG.error("lets nothing open (%s): %s", work.step, error, extra=place)
+            self.line.fail(work, leaving_code(error))
+        else:
+            self.refusal = ""
+            self.line.send(work, kind, message)
+
+    def _ready(self, _: Work, plan: bytes) -> tuple[str, bytes]:
+        return "custodian-ready", self._custodian.ready(plan)
+
+    def _approve(self, work: Work, plan: bytes) -> tuple[str, bytes]:
+        exchanges = split(self._fetch(work, "exchanges"), work.sizes)
+        approval = self._custodian.approve(
+            self._fetch(work, "cohort"), self._fetch(work, "list"), exchanges, plan_message=plan
+        )
+        return "approval", approval
+
+    def _fetch(self, work: Work, name: str) -> bytes:
+        return self.line.fetch(work.documents[name])

@@ -1,0 +1,76 @@
+"""The decryptor's process: it asks the server for work like a site, and listens to nobody."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from aggregation import AggregationError, Decryptor
+from fmfl_secure.runtime.agents.base import Agent, split
+from fmfl_secure.runtime.task_board import APPROVAL, Step
+from fmfl_secure.runtime.transport import PartyLine, Work
+
+_LOG = logging.getLogger("fmfl_secure.transports.https.decryptor")
+
+
+class DecryptorAgent(Agent):
+    """Announces, confirms and releases.
+
+    Args:
+        decryptor: The protocol's role.
+        line: To the server.
+        stopping: Ends the loop.
+        once: End after one run.
+    """
+
+    def __init__(
+        self, decryptor: Decryptor, line: PartyLine, *, stopping: threading.Event, once: bool
+    ) -> None:
+        super().__init__(line, stopping=stopping, once=once)
+        self._decryptor = decryptor
+
+    def do(self, work: Work) -> None:
+        """See `Agent`."""
+        does = {
+            Step.ANNOUNCE: self._announce,
+            Step.CONFIRM: self._confirm,
+            Step.RELEASE: self._release,
+        }.get(work.step)
+        if does is None:
+            return
+        try:
+            kind, message = does(work)
+        except AggregationError as error:
+            # The reason stays here; the attempt ends, and a new one has fresh keys.
+            _LOG.warning("%s: %s", work.step, error, extra={"run": work.run, "round": work.round})
+            self.line.fail(work, error.code)
+            return
+        self.line.send(work, kind, message)
+
+    def _announce(self, work: Work) -> tuple[str, bytes]:
+        return "announcement", self._decryptor.announce(self._fetch(work, "plan"))
+
+    def _confirm(self, work: Work) -> tuple[str, bytes]:
+        secrets = split(self._fetch(work, "secrets"), work.sizes)
+        confirmation = self._decryptor.confirm(
+            self._fetch(work, "cohort"), self._fetch(work, "list"), secrets
+        )
+        return "confirmation", confirmation
+
+    def _release(self, work: Work) -> tuple[str, bytes]:
+        release = self._decryptor.release(
+            self._fetch(work, "cohort"),
+            self._fetch(work, "list"),
+            self._fetch(work, "sum"),
+            split(self._fetch(work, "chunks"), work.sizes),
+            plan_message=self._fetch(work, "plan"),
+            approvals=[
+                self.line.fetch(document)
+                for name, document in work.documents.items()
+                if name.startswith(APPROVAL)
+            ],
+        )
+        return "release", release
+
+    def _fetch(self, work: Work, name: str) -> bytes:
+        return self.line.fetch(work.documents[name])

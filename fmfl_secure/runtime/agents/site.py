@@ -1,0 +1,339 @@
+"""A site's process: it asks the server for work, decides for itself, and keeps its model loaded.
+
+What leaves is the protocol's messages, its ledger's signed statement, and generic codes. The
+secrets of an attempt live in this process only: after a restart the attempt is lost to this site,
+and what it trained is sent again in the next one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aggregation import AggregationError, ReleaseError, ReplayError, RoundPlan, SiteAttempt
+from aggregation.protocol.checks import read_cohort, read_plan
+from fmfl_secure.errors import KNOWN_ERRORS, NotApproved, Rejected, Unreachable
+from fmfl_secure.parties.workspace import Members
+from fmfl_secure.run.end import evidence, read_end
+from fmfl_secure.run.record import SiteStatement
+from fmfl_secure.run.refusal_codes import leaving_code
+from fmfl_secure.runtime.agents.anchors import LedgerOwner, SiteHeads
+from fmfl_secure.runtime.agents.base import Agent, split
+from fmfl_secure.runtime.attempt_state import REFUSED, VERIFIED
+from fmfl_secure.runtime.task_board import Step
+from fmfl_secure.runtime.transport import PartyLine, Work
+from fmfl_secure.transports.https.client import Heartbeat
+
+_LOG = logging.getLogger("fmfl_secure.transports.https.site")
+
+
+class Participant(LedgerOwner, Protocol):
+    """What takes part in one run: a `Site`, or a simulated one."""
+
+    @property
+    def visibility(self) -> Literal["private", "public"]:
+        """Of its data."""
+        ...
+
+    def begin(self) -> None:
+        """Check the run and reserve its cost."""
+        ...
+
+    def admit(self, plan_message: bytes, adapter: bytes) -> SiteAttempt:
+        """Decide about an attempt."""
+        ...
+
+    def train(
+        self, plan: RoundPlan, adapter: bytes, on_step: Callable[[int], None] | None = None
+    ) -> NDArray[np.int32]:
+        """The stored or a newly trained update."""
+        ...
+
+    def recorded_opening(self, plan_message: bytes) -> bytes | None:
+        """What was opened in the plan's round before a restart."""
+        ...
+
+    def released(
+        self, plan: RoundPlan, adapter: bytes, total: NDArray[np.int64], cohort: Sequence[str]
+    ) -> bytes:
+        """Apply a verified sum; returns the adapter that it gives."""
+        ...
+
+    def finish(self, evidence: str) -> None:
+        """Close the run."""
+        ...
+
+    def statement(self) -> tuple[SiteStatement | None, str]:
+        """The ledger's statement and its signature."""
+        ...
+
+
+@dataclass(slots=True)
+class _Live:
+    """An attempt whose secrets this process holds."""
+
+    place: tuple[str, int, int]
+    plan_message: bytes
+    attempt: SiteAttempt
+    adapter: bytes
+    integers: NDArray[np.int32]
+    cohort: bytes = b""
+
+
+class SiteAgent(Agent):
+    """Takes part in run after run.
+
+    Args:
+        open_run: Makes the participant of a run.
+        members: All parties, as this site trusts them now.
+        line: To the server.
+        open_line: Makes another line, for heartbeats while it trains.
+        stopping: Ends the loop.
+        once: End after one run.
+        approve: Called with the number of the membership list in force, before a plan is looked at.
+    """
+
+    def __init__(
+        self,
+        open_run: Callable[[str], Participant],
+        *,
+        members: Callable[[], Members],
+        line: PartyLine,
+        open_line: Callable[[], PartyLine],
+        stopping: threading.Event,
+        once: bool,
+        approve: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        super().__init__(line, stopping=stopping, once=once)
+        self._open_run = open_run
+        self._coordinator = members().coordinator  # whose end of a run counts
+        self._heads = SiteHeads(line, members)
+        self._open_line = open_line
+        self._approve = approve
+        self._run = ""
+        self._participant: Participant | None = None
+        self._begun = False
+        self._live: _Live | None = None
+        self._adapter = b""
+        self.refusal = ""  # what this site's own people are told, and nobody else
+        self.training: tuple[int, int] | None = None  # round, step
+
+    @property
+    def participant(self) -> Participant | None:
+        """What takes part in the present run."""
+        return self._participant
+
+    def do(self, work: Work) -> None:
+        """See `Agent`."""
+        does = {
+            Step.JOIN: self._join,
+            Step.READY: self._ready,
+            Step.EXCHANGE: self._exchange,
+            Step.UPLOAD: self._upload,
+            Step.OPEN: self._open,
+            Step.VERIFY: self._verify,
+            Step.END: self._end,
+        }.get(work.step)
+        if does is not None:
+            does(work)
+
+    def _opened_run(self, run: str) -> Participant:
+        if self._participant is None or self._run != run:
+            self._participant, self._run = self._open_run(run), run
+            self._begun, self._live, self._adapter = False, None, b""
+            self.refusal = ""
+        return self._participant
+
+    def _begin(self, work: Work) -> Participant | None:
+        """The participant of a run, its budget reserved; None where this site takes no part."""
+        try:
+            participant = self._opened_run(work.run)
+            if not self._begun:
+                self._heads.bring(participant, part_bytes=work.part_bytes)
+                self._heads.settle(participant)
+                participant.begin()
+                self._heads.share(participant)
+                self._begun = True
+        except (Rejected, Unreachable):
+            raise
+        except KNOWN_ERRORS as error:
+            self._refuse(work.run, error)
+            return None
+        return participant
+
+    def _refuse(self, run: str, error: Exception) -> None:
+        code = leaving_code(error)
+        self.refusal = str(error)
+        _LOG.error("takes no part (%s): %s", code, error, extra={"run": run})
+        self.line.refuse(run, code)
+
+    def _join(self, work: Work) -> None:
+        participant = self._begin(work)
+        if participant is not None:
+            self.line.join(work.run, participant.visibility)
+            self._state(work.run, participant, final=False)
+
+    def _ready(self, work: Work) -> None:
+        participant = self._begin(work)
+        if participant is None:
+            return
+        live = self._live
+        if live is None or live.place != work.place:
+            self._live = live = self._admit(work, participant)
+        if live is not None:
+            self.line.send(work, "ready", live.attempt.ready())
+
+    def _admit(self, work: Work, participant: Participant) -> _Live | None:
+        plan_message = self.line.fetch(work.documents["plan"])
+        adapter = self._fetch_adapter(work)
+        try:
+            self._approve(work.membership)
+            attempt = participant.admit(plan_message, adapter)
+            # Again, as another site may have come since this one began, and brought what it kept.
+            self._heads.settle(participant)
+            with Heartbeat(self._open_line):
+                integers = participant.train(attempt.plan, adapter, self._on_step(work.round))
+            attempt.ready()
+            self._heads.share(participant)  # with this round's charge in it
+        except (Rejected, Unreachable):
+            raise
+        except (ReplayError, NotApproved) as error:
+            # Joined before a restart, or opened: this attempt or round goes on without this site.
+            _LOG.warning("%s", error, extra={"run": work.run, "round": work.round})
+            self.line.fail(work, error.code)
+            return None
+        except KNOWN_ERRORS as error:
+            self._refuse(work.run, error)
+            return None
+        finally:
+            self.training = None
+        return _Live(work.place, plan_message, attempt, adapter, integers)
+
+    def _on_step(self, round_number: int) -> Callable[[int], None]:
+        def note(step: int) -> None:
+            self.training = (round_number, step)
+
+        note(0)
+        return note
+
+    def _fetch_adapter(self, work: Work) -> bytes:
+        document = work.documents["adapter"]
+        if hashlib.sha256(self._adapter).hexdigest() != document.sha256:
+            self._adapter = self.line.fetch(document)
+        return self._adapter
+
+    def _held(self, work: Work) -> _Live | None:
+        """The attempt under way, unless its secrets were lost with an earlier process."""
+        if self._live is not None and self._live.place == work.place:
+            return self._live
+        _LOG.warning("this attempt's secrets are lost", extra={"round": work.round})
+        self.line.fail(work, "lost")
+        return None
+
+    def _exchange(self, work: Work) -> None:
+        live = self._held(work)
+        if live is None:
+            return
+        live.cohort = self.line.fetch(work.documents["cohort"])
+        try:
+            message = live.attempt.exchange(live.cohort)
+        except AggregationError as error:
+            self._fail(work, error)
+            return
+        self.line.send(work, "exchange", message)
+
+    def _upload(self, work: Work) -> None:
+        live = self._held(work)
+        if live is None:
+            return
+        exchanges = split(self.line.fetch(work.documents["exchanges"]), work.sizes)
+        try:
+            upload = live.attempt.upload(live.cohort, live.integers, exchanges)
+        except AggregationError as error:
+            self._fail(work, error)
+            return
+        self.line.send(work, "upload", upload.manifest)
+        self.line.send(work, "chunks", b"".join(upload.chunks))
+
+    def _open(self, work: Work) -> None:
+        participant = self._begin(work)
+        live = self._live
+        if live is None or live.place != work.place:
+            # Opened before a restart, perhaps: what was recorded is sent again, and nothing else.
+            plan_message = self.line.fetch(work.documents["plan"])
+            recorded = participant.recorded_opening(plan_message) if participant else None
+            if recorded is not None:
+                self.line.send(work, "opening", recorded)
+            else:
+                self._held(work)
+            return
+        try:
+            opening = live.attempt.open(self.line.fetch(work.documents["list"]))
+        except AggregationError as error:
+            self._fail(work, error)
+            return
+        self.line.send(work, "opening", opening)
+
+    def _verify(self, work: Work) -> None:
+        live = self._held(work)
+        participant = self._participant
+        if live is None or participant is None:
+            return
+        try:
+            total = live.attempt.verify(self.line.fetch(work.documents["release"]))
+        except ReleaseError as error:
+            _LOG.error("the sum is refused: %s", error, extra={"round": work.round})
+            self.line.send(work, "verdict", REFUSED)
+            return
+        except AggregationError as error:
+            self._fail(work, error)
+            return
+        cohort = read_cohort(read_plan(live.plan_message, self._coordinator), live.cohort)
+        names = [member.identity.name for member in cohort.members]
+        self._adapter = participant.released(live.attempt.plan, live.adapter, total, names)
+        self.line.send(work, "verdict", VERIFIED)
+        self._share(work, participant)
+        self._state(work.run, participant, final=False)
+
+    def _end(self, work: Work) -> None:
+        statement = self.line.fetch(work.documents["end"])
+        try:
+            read_end(statement, coordinator=self._coordinator, run=work.run)
+            participant = self._opened_run(work.run)
+            # An older ledger gets nothing back: it does not know what was started.
+            self._heads.settle(participant)
+            participant.finish(evidence(statement))
+            self._heads.share(participant)
+        except (Rejected, Unreachable):
+            raise
+        except KNOWN_ERRORS as error:
+            self._refuse(work.run, error)
+            return
+        self._state(work.run, participant, final=True)
+
+    def _fail(self, work: Work, error: AggregationError) -> None:
+        _LOG.warning("%s: %s", work.step, error, extra={"run": work.run, "round": work.round})
+        self.line.fail(work, error.code)
+
+    def _share(self, work: Work, participant: Participant) -> None:
+        try:
+            self._heads.share(participant)
+        except (Rejected, Unreachable):
+            raise
+        except KNOWN_ERRORS as error:
+            self._refuse(work.run, error)
+
+    def _state(self, run: str, participant: Participant, *, final: bool) -> None:
+        try:
+            statement, signature = participant.statement()
+        except KNOWN_ERRORS as error:  # a ledger that was damaged since it was opened
+            self._refuse(run, error)
+            return
+        self.line.state(run, statement, signature, final=final)

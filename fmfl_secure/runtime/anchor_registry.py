@@ -1,0 +1,116 @@
+"""Heads of ledgers at the server: kept for good, returned to their sites, shared with the others.
+
+The service's `engines.heads`. A site that restored an older ledger is told the heads that it
+lacks, by the server or by any other site, whose own record of them reaches it through the server.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+import msgspec
+
+from aggregation import PublicIdentity
+from fmfl_secure.errors import Problem
+from fmfl_secure.parties.workspace import Members
+from fmfl_secure.storage.anchor_store import AnchorStore
+from fmfl_secure.storage.message_store import MessageStore
+from privacy import Anchor, LedgerError
+
+_HEAD: Final = "head"  # kind of the notes of each site's latest head; of no run in particular
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What a site is told of heads.
+
+    Attributes:
+        own: All that are kept of its own ledgers.
+        others: The latest of each other site.
+        known: Short names of all that are kept of each other site, to spare their sending; where
+            they were asked for.
+    """
+
+    own: list[str]
+    others: dict[str, str]
+    known: dict[str, list[str]]
+
+
+def short_name(line: str) -> str:
+    """A head as 16 hexadecimal digits, for finding out which ones another party has."""
+    return hashlib.sha256(line.encode()).hexdigest()[:16]
+
+
+class KeptHeads:
+    """What the coordinator keeps. Safe to use from several threads.
+
+    Args:
+        anchors: All heads that were ever given.
+        store: Which of each site's is the latest.
+        members: All parties, as of now.
+    """
+
+    def __init__(
+        self, anchors: AnchorStore, store: MessageStore, members: Callable[[], Members]
+    ) -> None:
+        self._anchors = anchors
+        self._store = store
+        self._members = members
+
+    def give(self, site: str, line: str) -> None:
+        """A site gives the head that its ledger has now; durable when this returns.
+
+        Raises:
+            Problem: 422, it is no head that this site signed.
+        """
+        identity = self._members().sites[site]
+        self._anchors.keep(_signed_by(identity, [line]))
+        self._store.note("", _HEAD, site, line.encode())
+
+    def bring(self, heads: Mapping[str, Iterable[str]]) -> None:
+        """A site brings what it kept of others' ledgers; those of strangers are passed over.
+
+        Raises:
+            Problem: 422, one is no head, or not of the site that it is said to be of.
+        """
+        sites = self._members().sites
+        found: list[tuple[PublicIdentity, str]] = []
+        for name, lines in heads.items():
+            if name in sites:
+                found += _signed_by(sites[name], lines)
+        self._anchors.keep(found)
+
+    def tell(self, site: str, *, known: bool) -> Told:
+        """What a site is told.
+
+        Args:
+            site: Which.
+            known: Whether it asks what is kept of the others as well, which takes longer.
+        """
+        sites = self._members().sites
+        latest = self._store.notes("", _HEAD)
+        others = {name: identity for name, identity in sites.items() if name != site}
+        return Told(
+            own=self._anchors.held(sites[site]),
+            others={name: latest[name].decode() for name in others if name in latest},
+            known={
+                name: [short_name(line) for line in self._anchors.held(identity)]
+                for name, identity in others.items()
+                if known
+            },
+        )
+
+
+def _signed_by(identity: PublicIdentity, lines: Iterable[str]) -> list[tuple[PublicIdentity, str]]:
+    given = []
+    for line in lines:
+        try:
+            anchor = Anchor.parse(line)
+        except LedgerError as error:
+            raise Problem(422, "refused", "a line is not the head of a ledger") from error
+        # What a database's text cannot hold is no population's name.
+        if anchor.public_key != identity.key.hex() or not anchor.population.isprintable():
+            raise Problem(422, "refused", "a head is not of the site that it is said to be of")
+        given.append((identity, line))
+    return given

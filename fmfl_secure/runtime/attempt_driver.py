@@ -1,0 +1,266 @@
+"""One attempt at a round, step by step: who is asked for what, and what is made of the answers.
+
+The steps are those of `docs/protocol.md`, and every one may be entered again: what it waits for
+may have come before a restart.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Sequence
+
+from fmfl_secure.parties.coordinator import Coordinator
+from fmfl_secure.parties.workspace import DECRYPTOR
+from fmfl_secure.run.record import RoundRecord
+from fmfl_secure.runtime.attempt_state import ServerAttempt
+from fmfl_secure.runtime.custodian_requests import Asking
+from fmfl_secure.runtime.task_board import APPROVAL, Board, Document, Step, Task
+from fmfl_secure.runtime.waiting import AttemptOver, TooFewReady, Waiting
+
+_LOG = logging.getLogger("fmfl_secure.runtime.attempt_driver")
+
+
+class Steps:
+    """Carries attempts.
+
+    Args:
+        coordinator: Plans and applies.
+        board: Where parties look for what to do.
+        waiting: Waits for them.
+        min_sites: Smallest cohort.
+        evaluate: From a round to the metrics of the adapter as it stands after it.
+    """
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        *,
+        board: Board,
+        waiting: Waiting,
+        min_sites: int,
+        evaluate: Callable[[int], dict[str, float]],
+    ) -> None:
+        self._coordinator = coordinator
+        self._board = board
+        self._waiting = waiting
+        self._asking = Asking(board, waiting)
+        self._min_sites = min_sites
+        self._evaluate = evaluate
+        self.phase = ""
+
+    def carry(self, attempt: ServerAttempt, refusals: Callable[[], dict[str, str]]) -> RoundRecord:
+        """Carry an attempt to its release and apply that.
+
+        Args:
+            attempt: The attempt, with what had come before a restart.
+            refusals: Codes by site that took no part.
+
+        Raises:
+            AttemptOver: Somebody it needs did not come.
+            RunError: A custodian refuses.
+        """
+        self._collect_ready(attempt)
+        self._exchange(attempt)
+        self._collect_uploads(attempt)
+        self._confirm(attempt)
+        self._collect_openings(attempt)
+        self._release(attempt)
+        self._verify(attempt)
+        self._enter("apply", attempt)
+        return self._apply(attempt, refusals)
+
+    def _collect_ready(self, attempt: ServerAttempt) -> None:
+        if attempt.cohort is not None:
+            return
+        self._enter("custodians", attempt)
+        self._asking.for_keys(attempt)  # before any site charges anything
+        self._enter("train", attempt)
+        adapter = self._coordinator.adapter
+        documents = {"plan": attempt.message, "adapter": adapter}
+        self._assign(attempt, attempt.invited, Step.READY, documents)
+        self._assign(attempt, [DECRYPTOR], Step.ANNOUNCE, {"plan": attempt.message})
+        self._waiting.require(
+            attempt, [DECRYPTOR], lambda: _present(attempt.announcement), "announce"
+        )
+        waited = self._waiting.limits.ready_s
+        missing = self._waiting.missing(attempt, attempt.invited, lambda: attempt.readies, waited)
+        ready = {name: attempt.readies[name] for name in attempt.invited if name in attempt.readies}
+        if len(ready) < self._min_sites:
+            raise TooFewReady(
+                f"{len(ready)} sites are ready, fewer than min_sites = {self._min_sites}; "
+                f"missing: {', '.join(missing)}"
+            )
+        if attempt.announcement is None:
+            raise AttemptOver("the decryptor did not announce")
+        cohort = self._coordinator.fix_cohort(
+            attempt.plan,
+            attempt.message,
+            attempt.announcement,
+            ready.values(),
+            [attempt.custodian_readies[name] for name in attempt.custodians],
+        )
+        attempt.fix_cohort(cohort)
+        late = set(attempt.invited) - set(attempt.sites)
+        self._board.assign(late, Task(run=self._coordinator.run))
+
+    def _exchange(self, attempt: ServerAttempt) -> None:
+        self._enter("exchange", attempt)
+        self._assign(attempt, attempt.sites, Step.EXCHANGE, {"cohort": _bytes(attempt)})
+        self._waiting.require(attempt, attempt.sites, lambda: attempt.exchanges, "exchange")
+
+    def _collect_uploads(self, attempt: ServerAttempt) -> None:
+        self._enter("upload", attempt)
+        for names, needed in attempt.exchanges_by_need():
+            exchanges = [attempt.exchanges[name] for name in needed]
+            self._hand(
+                attempt,
+                names,
+                Step.UPLOAD,
+                {"exchanges": Document(exchanges)},
+                sizes=[len(message) for message in exchanges],
+            )
+        self._waiting.require(
+            attempt,
+            attempt.sites,
+            lambda: set(attempt.sites) - set(attempt.missing_uploads),
+            "upload",
+        )
+        store = self._coordinator.store
+        if attempt.upload_bytes:
+            store.set_fact("upload_bytes", b"%d" % attempt.upload_bytes)
+
+    def _confirm(self, attempt: ServerAttempt) -> None:
+        self._enter("confirm", attempt)
+        secrets = attempt.sealed_secrets()
+        self._hand(
+            attempt,
+            [DECRYPTOR],
+            Step.CONFIRM,
+            {
+                "plan": Document([attempt.message]),
+                "cohort": Document([_bytes(attempt)]),
+                "list": Document([attempt.opening_list()]),
+                "secrets": Document(secrets),
+            },
+            sizes=[len(secret) for secret in secrets],
+        )
+        self._waiting.require(
+            attempt, [DECRYPTOR], lambda: _present(attempt.confirmation), "confirm"
+        )
+        self._asking.for_word(attempt)
+        # Recorded before any site hears of it.
+        self._coordinator.store.list_openings(
+            attempt.plan.round, attempt.plan.attempt, attempt.confirmation or b""
+        )
+
+    def _collect_openings(self, attempt: ServerAttempt) -> None:
+        self._enter("open", attempt)
+        documents = {"plan": attempt.message, "list": attempt.confirmation or b""}
+        self._assign(attempt, attempt.sites, Step.OPEN, documents)
+        self._waiting.require(
+            attempt, attempt.sites, lambda: set(attempt.sites) - set(attempt.unopened), "open"
+        )
+
+    def _release(self, attempt: ServerAttempt) -> None:
+        if attempt.release is not None:
+            return
+        self._enter("release", attempt)
+        total = attempt.total()
+        self._hand(
+            attempt,
+            [DECRYPTOR],
+            Step.RELEASE,
+            {
+                "plan": Document([attempt.message]),
+                "cohort": Document([_bytes(attempt)]),
+                "list": Document([attempt.confirmation or b""]),
+                "sum": Document([total.manifest]),
+                "chunks": Document(total.chunks),
+                **{
+                    f"{APPROVAL}{name}": Document([attempt.approvals[name]])
+                    for name in attempt.custodians
+                },
+            },
+            sizes=[len(chunk) for chunk in total.chunks],
+        )
+        # A decryptor that is away may have recorded its release: it is waited for to the end.
+        self._waiting.require(
+            attempt, [DECRYPTOR], lambda: _present(attempt.release), "release", patient=True
+        )
+
+    def _verify(self, attempt: ServerAttempt) -> None:
+        self._enter("verify", attempt)
+        self._board.assign([DECRYPTOR], Task(run=attempt.plan.run))
+        self._assign(attempt, attempt.sites, Step.VERIFY, {"release": attempt.release or b""})
+        self._waiting.missing(
+            attempt, attempt.sites, lambda: attempt.verdicts, self._waiting.limits.verify_s
+        )
+        refused = sorted(name for name, verified in attempt.verdicts.items() if not verified)
+        if refused:
+            raise AttemptOver(f"the sum does not verify at {', '.join(refused)}")
+        if not attempt.verdicts:
+            # Only sites can check the MAC: a sum that none of them has checked is not applied.
+            raise AttemptOver("no site could verify the sum")
+
+    def _apply(self, attempt: ServerAttempt, refusals: Callable[[], dict[str, str]]) -> RoundRecord:
+        plan, release = attempt.plan, attempt.release or b""
+        self._coordinator.apply(
+            plan, attempt.message, _bytes(attempt), release, sites=attempt.sites
+        )
+        metrics = self._evaluate(plan.round)
+        return self._coordinator.finish_round(
+            plan, release, sites=attempt.sites, refusals=refusals(), metrics=metrics
+        )
+
+    def _enter(self, phase: str, attempt: ServerAttempt) -> None:
+        self.phase = phase
+        _LOG.info(
+            phase,
+            extra={
+                "run": attempt.plan.run,
+                "round": attempt.plan.round,
+                "attempt": attempt.plan.attempt,
+                "phase": phase,
+                "sites": len(attempt.sites or attempt.invited),
+            },
+        )
+
+    def _assign(
+        self,
+        attempt: ServerAttempt,
+        parties: Collection[str],
+        step: Step,
+        documents: dict[str, bytes],
+    ) -> None:
+        parts = {name: Document([data]) for name, data in documents.items()}
+        self._hand(attempt, parties, step, parts)
+
+    def _hand(
+        self,
+        attempt: ServerAttempt,
+        parties: Collection[str],
+        step: Step,
+        documents: dict[str, Document],
+        *,
+        sizes: Sequence[int] = (),
+    ) -> None:
+        plan = attempt.plan
+        self._board.assign(
+            parties,
+            Task(
+                step=step,
+                run=plan.run,
+                round=plan.round,
+                attempt=plan.attempt,
+                documents=documents,
+                sizes=sizes,
+            ),
+        )
+
+
+def _present(message: bytes | None) -> tuple[str, ...]:
+    return () if message is None else (DECRYPTOR,)
+
+
+def _bytes(attempt: ServerAttempt) -> bytes:
+    return attempt.cohort_message or b""

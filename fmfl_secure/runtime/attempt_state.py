@@ -1,0 +1,353 @@
+"""One attempt at a round, as the server sees it: which messages came, and whether they hold.
+
+No I/O and no waiting. Messages go in one by one, in the order of the protocol's steps, and are
+verified before they count; the same messages again, in a new process, give the same state.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aggregation import (
+    Aggregator,
+    CohortError,
+    Identity,
+    PublicIdentity,
+    RoundPlan,
+    StateError,
+    SumUpload,
+    UploadError,
+)
+from aggregation import Coordinator as ProtocolCoordinator
+from aggregation.protocol.checks import (
+    read_announcement,
+    read_cohort,
+    read_custodian,
+    read_exchange,
+    read_opening_list,
+    read_plan,
+)
+from aggregation.protocol.messages import (
+    Announcement,
+    Approval,
+    Confirmation,
+    CustodianReady,
+    Exchange,
+    Opening,
+    Ready,
+    Release,
+    Sigma,
+    UploadManifest,
+    digest,
+    sender,
+    unseal,
+)
+from aggregation.protocol.round import FixedCohort, Round
+from fmfl_secure.parties.workspace import DECRYPTOR, Members
+
+VERIFIED, REFUSED = b"verified", b"refused"
+# Kinds of messages by who may send them.
+SITE_KINDS: Final = ("ready", "exchange", "upload", "chunks", "opening", "verdict")
+DECRYPTOR_KINDS: Final = ("announcement", "confirmation", "release")
+CUSTODIAN_KINDS: Final = ("custodian-ready", "approval")
+KINDS: Final = SITE_KINDS + DECRYPTOR_KINDS + CUSTODIAN_KINDS
+
+
+class ServerAttempt:
+    """Messages of one attempt.
+
+    Args:
+        plan_message: The signed plan.
+        coordinator: The coordinator's protocol half.
+        aggregator: The aggregator's identity.
+        members: All parties.
+    """
+
+    def __init__(
+        self,
+        plan_message: bytes,
+        *,
+        coordinator: ProtocolCoordinator,
+        aggregator: Identity,
+        members: Members,
+    ) -> None:
+        self.message = plan_message
+        self.round: Round = read_plan(plan_message, members.coordinator)
+        self.plan: RoundPlan = self.round.plan
+        self._coordinator = coordinator
+        self._identity = aggregator
+        self._members = members
+        self._lock = threading.RLock()
+        self.announcement: bytes | None = None
+        self.readies: dict[str, bytes] = {}
+        self.custodian_readies: dict[str, bytes] = {}
+        self.approvals: dict[str, bytes] = {}
+        self.cohort_message: bytes | None = None
+        self.cohort: FixedCohort | None = None
+        self.exchanges: dict[str, bytes] = {}
+        self._manifests: dict[str, bytes] = {}
+        self._aggregator: Aggregator | None = None
+        self.confirmation: bytes | None = None
+        self.release: bytes | None = None
+        self.verdicts: dict[str, bool] = {}
+        self.upload_bytes = 0
+
+    @property
+    def invited(self) -> tuple[str, ...]:
+        """Names of the sites that the plan invites."""
+        return tuple(member.identity.name for member in self.plan.members)
+
+    @property
+    def custodians(self) -> tuple[str, ...]:
+        """Names of the custodians without whose word nothing opens."""
+        return tuple(identity.name for identity in self.plan.custodians)
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Names of the sites in the cohort; empty before it is fixed."""
+        return self.cohort.names if self.cohort else ()
+
+    def exchanges_by_need(self) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+        """Whose exchange messages go to whom: each site is given those of its neighbours at least.
+
+        Returns:
+            Pairs of sites and of whom they are given messages. Where a site has most of the
+            cohort as neighbours, one pair: a document that is the same for all is made once.
+        """
+        cohort = self._fixed()
+        graph, names = cohort.graph, cohort.names
+        if 2 * graph.degree >= len(names):
+            return [(names, names)]
+        return [
+            ((name,), tuple(names[other] for other in graph.neighbours(index)))
+            for index, name in enumerate(names)
+        ]
+
+    def cap(self, kind: str) -> int:
+        """Largest message of a kind in this attempt, in bytes."""
+        items = self.round.upload_items
+        chunks = self.round.packing.chunks * self.round.chunk_size
+        return {
+            "announcement": Announcement.cap(),
+            "ready": Ready.cap(),
+            "custodian-ready": CustodianReady.cap(),
+            "approval": Approval.cap(),
+            "exchange": Exchange.cap(),
+            "upload": UploadManifest.cap(items),
+            "chunks": chunks + (Sigma.cap() if self.round.collective else 0),
+            "confirmation": Confirmation.cap(items),
+            "opening": Opening.cap(),
+            "release": Release.cap(values=self.round.packing.size),
+            "verdict": 16,
+        }[kind]
+
+    def receive(self, party: str, kind: str, parts: Iterable[bytes]) -> None:
+        """Take a whole message. The same again changes nothing.
+
+        Raises:
+            AggregationError: It does not hold, is not this party's, or comes out of order.
+        """
+        with self._lock:
+            if kind == "chunks":
+                self._take_chunks(party, parts)
+                return
+            message = b"".join(parts)
+            taker = {
+                "announcement": self._take_announcement,
+                "ready": self._take_ready,
+                "custodian-ready": self._take_custodian_ready,
+                "approval": self._take_approval,
+                "exchange": self._take_exchange,
+                "upload": self._take_manifest,
+                "confirmation": self._take_confirmation,
+                "opening": self._take_opening,
+                "release": self._take_release,
+                "verdict": self._take_verdict,
+            }[kind]
+            taker(party, message)
+
+    def _take_announcement(self, party: str, message: bytes) -> None:
+        self._require(party == DECRYPTOR, "only the decryptor announces")
+        read_announcement(self.round, message)
+        self.announcement = self._once(self.announcement, message)
+
+    def _take_ready(self, party: str, message: bytes) -> None:
+        self._require(sender(message, Ready.cap()) == party, "another site's message")
+        if self.readies.get(party) == message:
+            return
+        self._require(self.cohort is None, "the cohort is fixed")
+        self._coordinator.check_ready(self.message, message)
+        self.readies[party] = self._once(self.readies.get(party), message)
+
+    def _take_custodian_ready(self, party: str, message: bytes) -> None:
+        read_custodian(self.round, self._custodian(party), message)
+        self._require(self.cohort is None or party in self.custodian_readies, "the cohort is fixed")
+        known = self.custodian_readies.get(party)
+        self.custodian_readies[party] = self._once(known, message)
+
+    def _take_approval(self, party: str, message: bytes) -> None:
+        body = unseal(message, Approval, self._custodian(party))
+        self._require(body.transcript == self._fixed().transcript, "an approval of another cohort")
+        self._require(self.confirmation is not None, "the list is not confirmed yet")
+        self._require(
+            body.opening_list == digest(self.opening_list()), "another list than the aggregator's"
+        )
+        self.approvals[party] = self._once(self.approvals.get(party), message)
+
+    def _custodian(self, party: str) -> PublicIdentity:
+        found = {identity.name: identity for identity in self.plan.custodians}.get(party)
+        if found is None:
+            raise CohortError("the plan names no such custodian")
+        return found
+
+    def _take_exchange(self, party: str, message: bytes) -> None:
+        position, _ = read_exchange(self._fixed(), message)
+        self._require(self._fixed().names[position] == party, "another site's message")
+        self.exchanges[party] = self._once(self.exchanges.get(party), message)
+
+    def _take_manifest(self, party: str, message: bytes) -> None:
+        signer = self._fixed().member(party)
+        body = unseal(message, UploadManifest, signer, self.cap("upload"))
+        if body.transcript != self._fixed().transcript:
+            raise UploadError(f"the upload of {party} is of another cohort")
+        self._manifests[party] = self._once(self._manifests.get(party), message)
+
+    def _take_chunks(self, party: str, parts: Iterable[bytes]) -> None:
+        manifest = self._manifests.get(party)
+        if manifest is None or self._aggregator is None:
+            raise StateError("the manifest comes before the chunks")
+        sizes = [self.round.chunk_size] * self.round.packing.chunks
+        counted = _Counted(parts)
+        self._aggregator.add(manifest, _split(counted, sizes))
+        self.upload_bytes = len(manifest) + counted.size
+
+    def _take_confirmation(self, party: str, message: bytes) -> None:
+        self._require(party == DECRYPTOR, "only the decryptor confirms")
+        _, listed = read_opening_list(self._fixed(), message)
+        self._require(listed == digest(self.opening_list()), "another list than the aggregator's")
+        self.confirmation = self._once(self.confirmation, message)
+
+    def _take_opening(self, party: str, message: bytes) -> None:
+        self._require(sender(message, Opening.cap()) == party, "another site's message")
+        self._adding().add_opening(message)
+
+    def _take_release(self, party: str, message: bytes) -> None:
+        self._require(party == DECRYPTOR, "only the decryptor releases")
+        self._coordinator.verify(self._cohort_message(), message, self.message)
+        self.release = self._once(self.release, message)
+
+    def _take_verdict(self, party: str, message: bytes) -> None:
+        self._require(party in self.sites, "only a site of the cohort has a verdict")
+        self._require(self.release is not None, "nothing was released")
+        self._require(message in {VERIFIED, REFUSED}, "a verdict is one of two words")
+        self.verdicts[party] = message == VERIFIED
+
+    # What the driver does between messages.
+
+    def fix_cohort(self, cohort_message: bytes) -> None:
+        """Fix the cohort, whose signature was the coordinator's own doing."""
+        with self._lock:
+            self.cohort = read_cohort(self.round, cohort_message)
+            self.cohort_message = cohort_message
+            self._aggregator = Aggregator(
+                self._identity,
+                self.message,
+                cohort_message,
+                coordinator=self._members.coordinator,
+                pinned=self._members.pinned,
+            )
+
+    @property
+    def missing_uploads(self) -> tuple[str, ...]:
+        """Sites of the cohort whose upload is not complete."""
+        with self._lock:
+            return self._adding().missing
+
+    @property
+    def unopened(self) -> tuple[str, ...]:
+        """Sites of the cohort that have not opened."""
+        with self._lock:
+            return self._adding().unopened
+
+    def opening_list(self) -> bytes:
+        """The aggregator's list, once every upload is there."""
+        with self._lock:
+            return self._adding().opening_list()
+
+    def sealed_secrets(self) -> tuple[bytes, ...]:
+        """The sites' sealed secrets for the decryptor, in cohort order."""
+        with self._lock:
+            return self._adding().sealed_secrets()
+
+    def total(self) -> SumUpload:
+        """The signed sum, once every site opened."""
+        with self._lock:
+            return self._adding().total()
+
+    def released_sum(self) -> NDArray[np.int64]:
+        """The sum that was released."""
+        with self._lock:
+            if self.release is None:
+                raise StateError("nothing was released")
+            return self._coordinator.verify(self._cohort_message(), self.release, self.message)
+
+    def _fixed(self) -> FixedCohort:
+        if self.cohort is None:
+            raise StateError("the cohort is not fixed yet")
+        return self.cohort
+
+    def _cohort_message(self) -> bytes:
+        if self.cohort_message is None:
+            raise StateError("the cohort is not fixed yet")
+        return self.cohort_message
+
+    def _adding(self) -> Aggregator:
+        if self._aggregator is None:
+            raise StateError("the cohort is not fixed yet")
+        return self._aggregator
+
+    @staticmethod
+    def _once(known: bytes | None, message: bytes) -> bytes:
+        if known is not None and known != message:
+            raise StateError("another message of this kind came before")
+        return message
+
+    @staticmethod
+    def _require(holds: bool, text: str) -> None:
+        if not holds:
+            raise CohortError(text)
+
+
+class _Counted:
+    """Passes parts on and counts their bytes."""
+
+    def __init__(self, parts: Iterable[bytes]) -> None:
+        self._parts = parts
+        self.size = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for part in self._parts:
+            self.size += len(part)
+            yield part
+
+
+def _split(parts: Iterable[bytes], sizes: Iterable[int]) -> Iterator[bytes]:
+    """Cut a stream into pieces of these sizes, and one of whatever is left."""
+    stream, rest = iter(parts), bytearray()
+    for size in sizes:
+        while len(rest) < size:
+            part = next(stream, None)
+            if part is None:
+                break
+            rest += part
+        yield bytes(rest[:size])
+        del rest[:size]
+    for part in stream:
+        rest += part
+    if rest:
+        yield bytes(rest)

@@ -1,0 +1,204 @@
+"""What parties tell the server: checked, made durable, and only then acknowledged."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from typing import Final, Literal
+
+import msgspec
+
+from aggregation import AggregationError, PublicIdentity, RefusedError
+from fmfl_secure.errors import Problem
+from fmfl_secure.provisioning.certificates import CUSTODIAN, DECRYPTOR, SITE
+from fmfl_secure.run.ledger_statement import verify_statement
+from fmfl_secure.run.record import SiteStatement
+from fmfl_secure.run.refusal_codes import GENERIC, MEANINGS
+from fmfl_secure.runtime.attempt_state import (
+    CUSTODIAN_KINDS,
+    DECRYPTOR_KINDS,
+    KINDS,
+    SITE_KINDS,
+    ServerAttempt,
+)
+from fmfl_secure.storage.message_store import MessageKey, MessageStore, Receipt, is_intact
+
+# Notes that are kept of a run, by kind; keys are sites' names but for OVER.
+JOINED: Final = "joined"
+REFUSED: Final = "refused"
+STATED: Final = "stated"
+CLOSED: Final = "closed"
+OVER: Final = "over"  # key ROUND/ATTEMPT: why it ended without a release
+_KINDS_BY_ROLE = {SITE: SITE_KINDS, DECRYPTOR: DECRYPTOR_KINDS, CUSTODIAN: CUSTODIAN_KINDS}
+
+
+class Stated(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A site's statement of its ledger, with its signature in hexadecimal."""
+
+    statement: SiteStatement | None
+    signature: str
+
+
+class Intake:
+    """Where requests end and the driver begins. Safe to use from several threads.
+
+    Args:
+        store: What makes a word durable.
+        part_bytes: Largest part of a message.
+    """
+
+    def __init__(self, store: MessageStore, *, part_bytes: int) -> None:
+        self.store = store
+        self.changed = threading.Condition()
+        self.part_bytes = part_bytes
+        self.run = ""
+        self.attempt: ServerAttempt | None = None
+        self._taking: dict[MessageKey, threading.Lock] = {}
+        self._sites: dict[str, PublicIdentity] = {}
+
+    def open_run(self, run: str, sites: dict[str, PublicIdentity]) -> None:
+        """Take words for this run from now on."""
+        self.run, self._sites = run, dict(sites)
+
+    def open_attempt(self, attempt: ServerAttempt | None) -> None:
+        """Take messages for this attempt from now on, or for none."""
+        with self.changed:
+            self.attempt = attempt
+            self._taking = {}
+            self.changed.notify_all()
+
+    def join(self, site: str, run: str, visibility: Literal["private", "public"]) -> None:
+        """A site takes part in a run, with budget reserved.
+
+        Raises:
+            Problem: Another run.
+        """
+        self._check_run(run)
+        self.store.note(run, JOINED, site, visibility.encode())
+        self.store.drop_note(run, REFUSED, site)
+        self._tell()
+
+    def refuse(self, site: str, run: str, code: str) -> None:
+        """A site takes no part in what is left of a run.
+
+        Args:
+            site: Which.
+            run: Of the run.
+            code: Why, as one of `refusal_codes.MEANINGS`; any other word is kept as the generic
+                one, since reports show it.
+
+        Raises:
+            Problem: Another run.
+        """
+        self._check_run(run)
+        self.store.note(run, REFUSED, site, (code if code in MEANINGS else GENERIC).encode())
+        self._tell()
+
+    def fail(self, party: str, run: str, round_number: int, attempt: int, code: str) -> None:
+        """A party cannot go on with an attempt.
+
+        Raises:
+            Problem: It is not the attempt under way.
+        """
+        self._check_attempt(run, round_number, attempt)
+        self.store.note(run, failures(round_number, attempt), party, code.encode())
+        self._tell()
+
+    def state(self, site: str, run: str, stated: Stated, *, final: bool) -> None:
+        """A site states its ledger; the last time, it has closed the run.
+
+        Raises:
+            Problem: Another run, or a statement that does not verify.
+        """
+        self._check_run(run)
+        if stated.statement is not None:
+            try:
+                if stated.statement.site != site:
+                    raise Problem(422, "refused", "the statement names another site")
+                verify_statement(self._sites[site], stated.statement, stated.signature)
+            except (AggregationError, KeyError) as error:
+                raise Problem(422, "refused", "the statement does not verify") from error
+        self.store.note(run, STATED, site, msgspec.msgpack.encode(stated))
+        if final:
+            self.store.note(run, CLOSED, site, b"")
+        self._tell()
+
+    def receipt(self, role: str, key: MessageKey) -> Receipt | None:
+        """How much of a message is here.
+
+        Raises:
+            Problem: It is of no attempt under way, or of another role.
+        """
+        self._check_kind(role, key.kind)
+        self._check_attempt(key.run, key.round, key.attempt)
+        return self.store.receipt(key)
+
+    def part(
+        self, role: str, key: MessageKey, *, sha256: str, size: int, offset: int, data: bytes
+    ) -> Receipt:
+        """Take a part of a message, and the message with its last part.
+
+        Raises:
+            Problem: 403 another role's, 409 not now, 413 too large, 422 it does not hold.
+        """
+        self._check_kind(role, key.kind)
+        attempt = self._check_attempt(key.run, key.round, key.attempt)
+        if size > attempt.cap(key.kind):
+            raise Problem(413, "too-large", f"a message of this kind has {size} bytes, too many")
+        if not data or len(data) > self.part_bytes:
+            raise Problem(413, "too-large", f"a part has 1 to {self.part_bytes} bytes")
+        # A party that gave up waiting sends a part again while the first one is still looked at.
+        with self._taking.setdefault(key, threading.Lock()):
+            receipt = self.store.append(key, sha256=sha256, size=size, offset=offset, data=data)
+            if receipt.whole or receipt.received < receipt.size:
+                return receipt
+            return self._take(attempt, key, receipt)
+
+    def _take(self, attempt: ServerAttempt, key: MessageKey, receipt: Receipt) -> Receipt:
+        """Check a message all of whose bytes are here, and give it to the attempt."""
+        if not is_intact(self.store, key, receipt):
+            self.store.discard(key)
+            raise Problem(422, "digest", "the bytes do not have the digest they were sent with")
+        try:
+            attempt.receive(key.party, key.kind, self.store.read(key))
+        except RefusedError as error:
+            self.store.discard(key)
+            raise Problem(422, "refused", "the message does not hold") from error
+        except AggregationError as error:
+            self.store.discard(key)
+            raise Problem(409, "out-of-order", "this message does not come now") from error
+        accepted = self.store.accept(key)
+        self._tell()
+        return accepted
+
+    def _tell(self) -> None:
+        with self.changed:
+            self.changed.notify_all()
+
+    def _check_run(self, run: str) -> None:
+        if not self.run or run != self.run:
+            raise Problem(409, "over", "this run is not under way")
+
+    def _check_attempt(self, run: str, round_number: int, number: int) -> ServerAttempt:
+        attempt = self.attempt
+        now = (attempt.plan.run, attempt.plan.round, attempt.plan.attempt) if attempt else None
+        if attempt is None or now != (run, round_number, number):
+            raise Problem(409, "over", "this attempt is not under way")
+        return attempt
+
+    @staticmethod
+    def _check_kind(role: str, kind: str) -> None:
+        if kind not in KINDS:
+            raise Problem(404, "not-found", "there is no such kind of message")
+        if kind not in _KINDS_BY_ROLE.get(role, ()):
+            raise Problem(403, "wrong-role", "this kind of message is another role's to send")
+
+
+def failures(round_number: int, attempt: int) -> str:
+    """Kind of the notes of an attempt's failures."""
+    return f"failed/{round_number}/{attempt}"
+
+
+def digest_hex(data: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,169 @@
+"""The server's round: one attempt after the other until a sum is released, or none can be any more.
+
+An attempt that a restart cut short goes on with everything that had come.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from aggregation import AggregationError, Identity
+from aggregation import Coordinator as ProtocolCoordinator
+from fmfl_secure.errors import RunError
+from fmfl_secure.parties.coordinator import Coordinator
+from fmfl_secure.parties.workspace import DECRYPTOR, Members
+from fmfl_secure.run.record import RoundRecord
+from fmfl_secure.runtime.attempt_driver import Steps
+from fmfl_secure.runtime.attempt_state import ServerAttempt
+from fmfl_secure.runtime.inbox import OVER, Intake
+from fmfl_secure.runtime.task_board import Board, Task
+from fmfl_secure.runtime.waiting import AttemptOver, Spent, TooFewReady, Waiting
+from fmfl_secure.storage.message_store import MessageKey, MessageStore
+
+_LOG = logging.getLogger("fmfl_secure.runtime.round_driver")
+# The order in which an attempt's messages build on one another.
+_BEFORE_COHORT: Final = ("custodian-ready", "announcement", "ready")
+_ORDER: Final = (
+    *_BEFORE_COHORT, "exchange", "upload", "chunks",
+    "confirmation", "approval", "opening", "release", "verdict",
+)  # fmt: skip
+
+
+class Rounds:
+    """Carries the rounds of one run.
+
+    Args:
+        coordinator: Plans and applies.
+        identity: The coordinator's key pair.
+        aggregator: The aggregator's.
+        members: All parties.
+        intake: Where parties' messages come in.
+        board: Where parties look for what to do.
+        waiting: Waits for them.
+        min_sites: Smallest cohort.
+        evaluate: From a round to the metrics of the adapter as it stands after it.
+    """
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        *,
+        identity: Identity,
+        aggregator: Identity,
+        members: Callable[[], Members],
+        intake: Intake,
+        board: Board,
+        waiting: Waiting,
+        min_sites: int,
+        evaluate: Callable[[int], dict[str, float]],
+    ) -> None:
+        self._coordinator = coordinator
+        self._protocol = ProtocolCoordinator(identity)
+        self._aggregator = aggregator
+        self._members = members
+        self._intake = intake
+        self._messages: MessageStore = intake.store
+        self._board = board
+        self._waiting = waiting
+        self.steps = Steps(
+            coordinator,
+            board=board,
+            waiting=waiting,
+            min_sites=min_sites,
+            evaluate=evaluate,
+        )
+
+    def run_round(
+        self, number: int, invite: Callable[[], list[str]], refusals: Callable[[], dict[str, str]]
+    ) -> RoundRecord:
+        """Carry a round to its release, or to the point where it is lost.
+
+        Args:
+            number: The round.
+            invite: Waits for sites that can take part, and names them.
+            refusals: Codes by site that took no part.
+
+        Raises:
+            RunError: No attempt succeeded, and none was opened; or a custodian refuses.
+        """
+        reason, spent = "", False
+        store = self._coordinator.store
+        attempts = self._waiting.limits.attempts
+        while store.attempts(number) <= attempts:
+            try:
+                attempt = self._resume(number)
+                if attempt is None:
+                    if store.attempts(number) == attempts:
+                        break
+                    attempt = self._plan(number, invite())
+                self._intake.open_attempt(attempt)
+                record = self.steps.carry(attempt, refusals)
+            except AttemptOver as over:
+                reason = str(over)
+                _LOG.warning("attempt over: %s", reason, extra={"round": number})
+                self._close(number, reason)
+                spent = isinstance(over, Spent)
+                if spent or (isinstance(over, TooFewReady) and store.opened_attempts(number)):
+                    break
+                continue
+            self._intake.open_attempt(None)
+            self._messages.forget(self._coordinator.run, number)
+            return record
+        self._intake.open_attempt(None)
+        if spent or store.opened_attempts(number):
+            # Sites that opened this round join no further attempt at it, and custodians give their
+            # word for no other: it is spent.
+            _LOG.error("round lost: %s", reason, extra={"round": number})
+            return self._coordinator.lose_round(number, refusals())
+        raise RunError(f"round {number} did not succeed in {attempts} attempts: {reason}")
+
+    def _plan(self, number: int, sites: Sequence[str]) -> ServerAttempt:
+        _, message = self._coordinator.plan_attempt(number, sites)  # 1
+        return self._open(message)
+
+    def _open(self, message: bytes) -> ServerAttempt:
+        return ServerAttempt(
+            message,
+            coordinator=self._protocol,
+            aggregator=self._aggregator,
+            members=self._members(),
+        )
+
+    def _resume(self, number: int) -> ServerAttempt | None:
+        """The attempt that a restart cut short, with everything that had come."""
+        last = self._coordinator.store.last_attempt(number)
+        if last is None:
+            return None
+        attempt = self._open(last.plan)
+        run, place = self._coordinator.run, attempt.plan.attempt
+        if f"{number}/{place}" in self._messages.notes(run, OVER):
+            return None
+        keys = sorted(
+            self._messages.accepted(run, number, place), key=lambda key: _ORDER.index(key.kind)
+        )
+        early = [key for key in keys if key.kind in _BEFORE_COHORT]
+        for key in early:
+            self._replay(attempt, key)
+        if last.cohort is not None:
+            attempt.fix_cohort(last.cohort)
+        for key in keys[len(early) :]:
+            self._replay(attempt, key)
+        _LOG.info("attempt goes on", extra={"round": number, "attempt": place})
+        return attempt
+
+    def _replay(self, attempt: ServerAttempt, key: MessageKey) -> None:
+        try:
+            attempt.receive(key.party, key.kind, self._messages.read(key))
+        except AggregationError as error:
+            raise RunError(f"a stored {key.kind} of {key.party} does not hold: {error}") from error
+
+    def _close(self, number: int, reason: str) -> None:
+        attempt = self._intake.attempt
+        self._intake.open_attempt(None)
+        if attempt is not None:
+            place = f"{number}/{attempt.plan.attempt}"
+            self._messages.note(self._coordinator.run, OVER, place, reason.encode())
+            parties = (*attempt.invited, *attempt.custodians, DECRYPTOR)
+            self._board.assign(parties, Task(run=self._coordinator.run))

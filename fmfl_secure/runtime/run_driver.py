@@ -1,0 +1,271 @@
+"""One run at the server: who joins, round after round, and its end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from torch import nn
+
+from aggregation import Identity
+from fmfl_secure.errors import RunError
+from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
+from fmfl_secure.parties.coordinator import Coordinator
+from fmfl_secure.parties.workspace import DECRYPTOR, Members
+from fmfl_secure.report.results import site_note, write_results
+from fmfl_secure.run.record import RunRecord
+from fmfl_secure.runtime.inbox import CLOSED, JOINED, REFUSED, STATED, Intake, Stated
+from fmfl_secure.runtime.round_driver import Rounds
+from fmfl_secure.runtime.task_board import Board, Document, Step, Task
+from fmfl_secure.runtime.waiting import Stopping, Waiting
+from fmfl_secure.settings.federation import FederationConfig
+from fmfl_secure.settings.service import Time
+from fmfl_secure.tasks import Task as LearningTask
+from fmfl_secure.training.evaluator import Utility
+
+_LOG = logging.getLogger("fmfl_secure.runtime.run_driver")
+
+
+class ServerRun:
+    """Carries a run from its sites' joining to its signed end.
+
+    Args:
+        coordinator: With the run's state.
+        identity: The coordinator's key pair.
+        aggregator: The aggregator's.
+        members: All parties, as of now.
+        membership: Name of the membership list in force.
+        config: The federation's settings.
+        origin: Folder that relative paths in them start from.
+        task: What is learned.
+        model: A model of it.
+        output: The run's folder.
+        intake: Where parties' messages come in.
+        board: Where parties look for what to do.
+        limits: How long each step waits.
+    """
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        *,
+        identity: Identity,
+        aggregator: Identity,
+        members: Callable[[], Members],
+        membership: Callable[[], str],
+        config: FederationConfig,
+        origin: Path,
+        task: LearningTask,
+        model: nn.Module,
+        output: Path,
+        intake: Intake,
+        board: Board,
+        limits: Time,
+    ) -> None:
+        self._coordinator = coordinator
+        self._members = members
+        self._membership = membership
+        self._config = config
+        self._task = task
+        self._model = model
+        self._output = output
+        self._intake = intake
+        self._board = board
+        self.waiting = Waiting(intake, board, limits)
+        self._utility = Utility(config, task, model, origin)
+        self.rounds = Rounds(
+            coordinator,
+            identity=identity,
+            aggregator=aggregator,
+            members=members,
+            intake=intake,
+            board=board,
+            waiting=self.waiting,
+            min_sites=config.federation.min_sites,
+            evaluate=lambda number: self._utility.after(number, coordinator.adapter),
+        )
+        intake.open_run(coordinator.run, members().sites)
+
+    @property
+    def _helpers(self) -> tuple[str, ...]:
+        """Who must be there for a sum to open, besides sites."""
+        return (DECRYPTOR, *self._config.aggregation.custodians)
+
+    @property
+    def run(self) -> str:
+        """Run id."""
+        return self._coordinator.run
+
+    def stop(self) -> None:
+        """Ask the run to stop where it is; it goes on when the server starts again."""
+        self.waiting.stopping = True
+        with self._intake.changed:
+            self._intake.changed.notify_all()
+
+    def carry(self) -> RunRecord:
+        """Run what is left of the rounds, write adapter, metrics and report.
+
+        Raises:
+            Stopping: It was asked to stop; everything is kept.
+            FmflError, PrivacyError, AggregationError: The run cannot go on.
+        """
+        store = self._coordinator.store
+        try:
+            if store.fact("outcome") is None:
+                self._carry_rounds()
+                store.set_fact("outcome", b"")
+        except Stopping:
+            self._mark("interrupted", "the server stopped; it goes on when it is started again")
+            self._write()
+            raise
+        except RunError as error:
+            _LOG.exception("run stopped", extra={"run": self.run})
+            store.set_fact("outcome", str(error).encode())
+        return self._end()
+
+    def _carry_rounds(self) -> None:
+        store, rounds = self._coordinator.store, self._config.federation.rounds
+        done = len(self._coordinator.rounds)
+        _LOG.info("run", extra={"run": self.run, "round": done + 1})
+        self._gather()
+        if store.fact("initial_metrics") is None:
+            metrics = self._utility.before(self._coordinator.adapter)
+            store.set_fact("initial_metrics", msgspec.json.encode(metrics))
+        for number in range(done + 1, rounds + 1):
+            record = self.rounds.run_round(number, self._invite, self._refusals)
+            self._note_sites()
+            _LOG.info(record.status, extra={"run": self.run, "round": number})
+
+    # Who takes part.
+
+    def _call(self) -> None:
+        """Ask every site that has neither joined nor refused to join."""
+        joined, refused = self._joined(), self._refusals()
+        names = [n for n in self._members().sites if n not in joined and n not in refused]
+        self._board.assign(names, Task(step=Step.JOIN, run=self.run))
+
+    def _gather(self) -> None:
+        """Wait for all sites; after a while, for enough of them."""
+        self.rounds.steps.phase = "gather"
+
+        def settled() -> bool:
+            self._call()
+            return len(self._joined()) + len(self._refusals()) >= len(self._members().sites)
+
+        self.waiting.until(settled, self.waiting.limits.gather_s)
+        self._invite()
+
+    def _invite(self) -> list[str]:
+        """Sites that joined and were heard of lately, once there are enough of them.
+
+        Raises:
+            RunError: There were not enough for too long.
+        """
+        minimum = self._config.federation.min_sites
+
+        def enough() -> bool:
+            self._call()
+            helpers = all(self._is_present(name) for name in self._helpers)
+            return helpers and len(self._present()) >= minimum
+
+        everyone = len(self._members().sites)
+        self.waiting.until(
+            lambda: enough() or everyone - len(self._refusals()) < minimum,
+            self.waiting.limits.wait_for_sites_s,
+        )
+        if not enough():
+            refusals = self._refusals()
+            raise RunError(
+                f"{len(self._present())} of {everyone} sites take part, fewer than min_sites = "
+                f"{minimum}, or there is no {' or no '.join(self._helpers)}",
+                hint="; ".join(f"{name}: {code}" for name, code in refusals.items()),
+            )
+        self._coordinator.membership_digest = self._membership()
+        return self._present()
+
+    def _present(self) -> list[str]:
+        joined = self._joined()
+        sites = self._members().sites
+        return [e.name for e in self._config.sites
+                if e.name in joined and e.name in sites and self._is_present(e.name)]  # fmt: skip
+
+    def _is_present(self, party: str) -> bool:
+        return self._board.silent_s(party) <= self.waiting.limits.absent_s
+
+    def _joined(self) -> dict[str, str]:
+        refused = self._refusals()
+        notes = self._intake.store.notes(self.run, JOINED)
+        return {name: value.decode() for name, value in notes.items() if name not in refused}
+
+    def _refusals(self) -> dict[str, str]:
+        notes = self._intake.store.notes(self.run, REFUSED)
+        return {name: value.decode() for name, value in notes.items()}
+
+    # The end, and what people get to see.
+
+    def _end(self) -> RunRecord:
+        self._intake.open_attempt(None)
+        reason = self._coordinator.store.require("outcome").decode()
+        self._coordinator.end()
+        self._mark("stopped" if reason else "finished", reason)
+        return self.close()
+
+    def close(self) -> RunRecord:
+        """Give every party the end, wait for sites that joined to close, and write the results.
+
+        Raises:
+            Stopping: It was asked to stop; the results are written all the same.
+        """
+        self.rounds.steps.phase = "end"
+        store = self._coordinator.store
+        documents = {"end": Document([store.require("end")])}
+        task = Task(step=Step.END, run=self.run, documents=documents)
+        self._board.assign(self._members().sites, task)
+        self._board.assign(self._helpers, Task(step=Step.END, run=self.run))
+
+        parties = (*self._members().sites, *self._helpers)
+
+        def closed() -> bool:
+            done = self._intake.store.notes(self.run, CLOSED)
+            waiting = {name for name in self._joined() if name not in done}
+            # Nobody can be told once this process is gone, and would wait for it to come back.
+            waiting |= {name for name in parties if not self._board.was_told(name)}
+            return not any(self._is_present(name) for name in waiting)
+
+        try:
+            self.waiting.until(closed, self.waiting.limits.end_s)
+        finally:
+            record = self._write()
+        return record
+
+    def _note_sites(self) -> None:
+        joined = self._intake.store.notes(self.run, JOINED)
+        stated = self._intake.store.notes(self.run, STATED)
+        refused, notes = self._refusals(), {}
+        for entry in self._config.sites:
+            word = Stated(statement=None, signature="")
+            if entry.name in stated:
+                word = msgspec.msgpack.decode(stated[entry.name], type=Stated)
+            name, note = site_note(
+                entry.name,
+                visibility="public" if joined.get(entry.name) == b"public" else "private",
+                refusal=refused.get(entry.name),
+                statement=word.statement,
+                signature=word.signature,
+            )
+            notes[name] = note
+        self._coordinator.store.set_facts(notes)
+
+    def _mark(self, status: Literal["finished", "stopped", "interrupted"], reason: str) -> None:
+        self._coordinator.store.set_fact("status", status.encode())
+        self._coordinator.store.set_fact("reason", reason.encode())
+
+    def _write(self) -> RunRecord:
+        """Bring everything in the run's folder up to date."""
+        self._note_sites()
+        set_adapter_tensors(self._model, load_adapter_bytes(self._coordinator.adapter))
+        self._task.save_adapter(self._model, self._output / "adapter")
+        return write_results(self._coordinator.store)

@@ -1,0 +1,132 @@
+"""Coordinator and aggregator of one run put together: all of a server but the way bytes come in.
+
+HTTPS is one way (`server`), Flower another (`engines.flower`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aggregation import Identity
+from fmfl_secure.models import Layout
+from fmfl_secure.parties.coordinator import Coordinator, check_resumable, start_run
+from fmfl_secure.parties.membership import MembershipFolder, digest_of
+from fmfl_secure.parties.workspace import AGGREGATOR, COORDINATOR, Members
+from fmfl_secure.planning.plans import build_task
+from fmfl_secure.runtime.anchor_registry import KeptHeads
+from fmfl_secure.runtime.inbox import Intake
+from fmfl_secure.runtime.run_driver import ServerRun
+from fmfl_secure.runtime.task_board import Board
+from fmfl_secure.settings.federation import FederationConfig
+from fmfl_secure.settings.service import ServerSettings
+from fmfl_secure.storage.anchor_store import AnchorStore
+from fmfl_secure.storage.message_store import heads_location, open_store, run_location
+from fmfl_secure.storage.run_store import RunStore, holds_run
+from fmfl_secure.training.admission import check_admission
+
+
+class ServerSide:
+    """A run, and where its parties' messages come in.
+
+    Args:
+        folder: A server's kit, or a federation's folder: keys in `coordinator/` and `aggregator/`.
+        output: The run's folder; a run that is there goes on.
+        config: The federation's settings.
+        settings: The server's own.
+
+    Raises:
+        FmflError, PrivacyError, AggregationError: Folder, settings or run cannot be used.
+    """
+
+    def __init__(
+        self, folder: Path, output: Path, *, config: FederationConfig, settings: ServerSettings
+    ) -> None:
+        self._folder = folder
+        self.output = output
+        self.config = config
+        self.settings = settings
+        self.membership = MembershipFolder(folder)
+        self._task = build_task(config, relative_to=folder)
+        self._model = self._task.build_model(seed=config.federation.seed)
+        check_admission(config, self._task, self._model)
+        store, self.ended = self._open_run(output)
+        self.identity = self._load(COORDINATOR)
+        self.coordinator = Coordinator(
+            self.identity,
+            members=self.members(),
+            config=config,
+            task=self._task,
+            model=self._model,
+            store=store,
+        )
+        self.board = Board()
+        self.store = open_store(settings.store, relative_to=folder)
+        self.intake = Intake(self.store, part_bytes=settings.limits.part_bytes)
+        self.heads = KeptHeads(self._anchors(), self.store, self.members)
+        self.run = ServerRun(
+            self.coordinator,
+            identity=self.identity,
+            aggregator=self._load(AGGREGATOR),
+            members=self.members,
+            membership=lambda: digest_of(self.membership.last()),
+            config=config,
+            origin=folder,
+            task=self._task,
+            model=self._model,
+            output=output,
+            intake=self.intake,
+            board=self.board,
+            limits=settings.time,
+        )
+
+    @property
+    def parameters(self) -> int:
+        """Length of an update."""
+        return Layout.of(self._model).size
+
+    def members(self) -> Members:
+        """All parties, as the membership list in force has them."""
+        return self.membership.members()
+
+    def carry(self) -> None:
+        """Carry the run to its end; of one that has ended, only what its sites still have to hear.
+
+        Raises:
+            Stopping: It was asked to stop.
+            FmflError, PrivacyError, AggregationError: The run cannot go on.
+        """
+        if self.ended:
+            self.run.close()
+        else:
+            self.run.carry()
+
+    def stop(self) -> None:
+        """Stop where it is; the run goes on when its server starts again."""
+        self.run.stop()
+        self.board.close()
+
+    def _load(self, role: str) -> Identity:
+        return Identity.load(self._folder / role / "identity.pem", role)
+
+    def _anchors(self) -> AnchorStore:
+        file = self._folder / COORDINATOR / "anchors.sqlite"
+        return AnchorStore(heads_location(self.settings.store, otherwise=file))
+
+    def _open_run(self, output: Path) -> tuple[RunStore, bool]:
+        """The run's state, and whether the run has ended already."""
+        database = run_location(self.settings.store)
+        if not holds_run(output):
+            return start_run(
+                output,
+                config=self.config,
+                members=self.members(),
+                task=self._task,
+                model=self._model,
+                origin=self._folder,
+                database=database,
+            ), False
+        store = RunStore(output, database=database)
+        ended = store.ended
+        if not ended:
+            check_resumable(store, self.config)
+        return store, ended

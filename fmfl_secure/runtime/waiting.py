@@ -1,0 +1,154 @@
+"""How the server waits for parties: until they are here, gone, or late; and why it goes on without.
+
+A party that is lost ends the attempt, never the run.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection
+from typing import Final
+
+from fmfl_secure.errors import FmflError
+from fmfl_secure.runtime.attempt_state import ServerAttempt
+from fmfl_secure.runtime.inbox import REFUSED, Intake, failures
+from fmfl_secure.runtime.task_board import Board
+from fmfl_secure.settings.service import Time
+
+_LOG = logging.getLogger("fmfl_secure.runtime.waiting")
+_TICK_S: Final = 1.0  # how often silence is looked at
+_SUSPENDED_S: Final = 5.0  # a tick that much too long is no wait
+
+
+class Stopping(FmflError):
+    """This process is asked to go down; the run goes on when it starts again."""
+
+    code = "stopping"
+
+
+class AttemptOver(FmflError):
+    """An attempt ended without a release; another may follow."""
+
+    code = "attempt"
+
+
+class TooFewReady(AttemptOver):
+    """Fewer sites than `min_sites` could take part."""
+
+
+class Spent(AttemptOver):
+    """No other attempt at this round can open: a custodian gave its word for one that is over."""
+
+
+class Waiting:
+    """Waits for what parties bring about.
+
+    Args:
+        intake: Where their messages come in.
+        board: Who was heard of when.
+        limits: How long is waited.
+    """
+
+    def __init__(self, intake: Intake, board: Board, limits: Time) -> None:
+        self._intake = intake
+        self._board = board
+        self.limits = limits
+        self.stopping = False
+
+    def until(self, holds: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait for something.
+
+        Returns:
+            Whether it came about in time.
+
+        Raises:
+            Stopping: This process is asked to go down.
+        """
+        deadline = time.monotonic() + timeout_s
+        with self._intake.changed:
+            while True:
+                if self.stopping:
+                    raise Stopping("the server is going down")
+                if holds():
+                    return True
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                before = time.monotonic()
+                self._intake.changed.wait(min(left, _TICK_S))
+                lost_s = time.monotonic() - before - _TICK_S
+                if lost_s > _SUSPENDED_S:
+                    # This process was suspended: nobody could have been heard of meanwhile.
+                    _LOG.warning("suspended for %.0f s", lost_s)
+                    deadline += lost_s
+                    self._board.pardon(lost_s)
+
+    def missing(
+        self,
+        attempt: ServerAttempt,
+        parties: Collection[str],
+        here: Callable[[], Collection[str]],
+        timeout_s: float,
+        *,
+        patient: bool = False,
+    ) -> list[str]:
+        """Wait until all parties are here, or nobody is left to wait for; names who is not.
+
+        Args:
+            attempt: The attempt under way.
+            parties: Who is waited for.
+            here: Those of whom what is waited for has come.
+            timeout_s: For how long.
+            patient: Whether a party that is silent is waited for to the end.
+        """
+
+        def missing() -> list[str]:
+            present = here()
+            return [party for party in parties if party not in present]
+
+        def settled() -> bool:
+            left = missing()
+            if not left:
+                return True
+            refused = self._intake.store.notes(attempt.plan.run, REFUSED)
+            gone = refused | self.failed(attempt)
+            return all(
+                party in gone
+                or (not patient and self._board.silent_s(party) > self.limits.absent_s)
+                for party in left
+            )
+
+        self.until(settled, timeout_s)
+        return missing()
+
+    def require(
+        self,
+        attempt: ServerAttempt,
+        parties: Collection[str],
+        here: Callable[[], Collection[str]],
+        step: str,
+        *,
+        patient: bool = False,
+    ) -> None:
+        """Wait for all parties of a step that needs every one of them.
+
+        Args:
+            attempt: The attempt under way.
+            parties: Who is waited for.
+            here: Those of whom what is waited for has come.
+            step: Name of the step; `[time]` says how long it may take.
+            patient: Whether a party that is silent is waited for to the end.
+
+        Raises:
+            AttemptOver: Somebody did not come.
+        """
+        timeout_s: float = getattr(self.limits, f"{step}_s")
+        missing = self.missing(attempt, parties, here, timeout_s, patient=patient)
+        if missing:
+            raise AttemptOver(f"{', '.join(missing)} did not {step}")
+
+    def failed(self, attempt: ServerAttempt) -> dict[str, bytes]:
+        """Codes by party that cannot go on with an attempt."""
+        plan = attempt.plan
+        return self._intake.store.notes(plan.run, failures(plan.round, plan.attempt))

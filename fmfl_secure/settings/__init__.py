@@ -1,0 +1,1 @@
+"""Settings files: what they may say, read strictly, each value within its bounds."""

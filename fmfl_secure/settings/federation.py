@@ -1,0 +1,278 @@
+"""The federation's settings (`federation.toml`), a site's own (`site.toml`), a custodian's.
+
+All are read strictly: an unknown key, a wrong type or a value out of range is refused with its
+place in the file. A federation's settings are public and the same for everyone; what a site
+allows, and where its data lie, is in the site's file and never leaves it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from fmfl_secure.errors import ConfigError
+from fmfl_secure.settings.refused import INFO_NCE, INFO_NCE_INSTEAD, find_refusal
+from fmfl_secure.settings.sections import (
+    AdapterSection,
+    AggregationSection,
+    EvaluationSection,
+    FederationSection,
+    ModelSection,
+    PrivacySection,
+    SiteEntry,
+    TrainingSection,
+)
+from fmfl_secure.settings.site import CustodianConfig, SiteConfig
+from fmfl_secure.settings.tasks import ImageTextSection, TaskSection
+from fmfl_secure.settings.types import LOW_RANK_KINDS, Section
+from privacy.limits import largest_delta
+
+# What the other parties are called: a site by such a name would be pinned in their place.
+ROLE_NAMES = ("coordinator", "aggregator", "decryptor")
+
+
+SMALLEST_WEIGHT = 1 / 8  # beyond that, a small site would train and hardly be heard
+
+
+class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All of `federation.toml`; see the sections."""
+
+    federation: FederationSection
+    model: ModelSection = ModelSection()
+    task: TaskSection
+    adapter: AdapterSection = AdapterSection()
+    privacy: PrivacySection = PrivacySection()
+    training: TrainingSection = TrainingSection()
+    aggregation: AggregationSection = AggregationSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    sites: tuple[SiteEntry, ...]
+
+    def __post_init__(self) -> None:
+        names = [site.name for site in self.sites]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"site {repeated[0]} is listed twice")
+        reserved = sorted(set(names) & set(ROLE_NAMES))
+        if reserved:
+            raise ValueError(f"no site can be named {reserved[0]}: another party is")
+        self._check_custodians(names)
+        if len(names) < self.federation.min_sites:
+            raise ValueError(
+                f"{len(names)} sites are listed, fewer than min_sites = {self.federation.min_sites}"
+            )
+        if self.sites_by_weight(names) < self.federation.min_sites:
+            raise ValueError(
+                f"weighted by population, the {len(names)} sites are worth "
+                f"{self.sites_by_weight(names):.2f} equal ones, fewer than min_sites = "
+                f"{self.federation.min_sites}: a heavy site would be heard through the sum"
+            )
+        if (
+            isinstance(self.task, ImageTextSection)
+            and self.task.loss == "info-nce"
+            and self.privacy.noise != "none"
+        ):
+            raise ValueError(f"task.loss: {INFO_NCE}. Use {INFO_NCE_INSTEAD}")
+        self._check_ranks()
+        if self.adapter.personal_head:
+            self._check_personal_head()
+        largest = max(site.population for site in self.sites)
+        if self.privacy.noise != "none" and self.privacy.delta > largest_delta(largest):
+            raise ValueError(
+                f"privacy.delta is {self.privacy.delta:g}, expected at most 1 / (10 x the largest "
+                f"population) = {largest_delta(largest):.3g}"
+            )
+        if self.privacy.noise == "distributed":
+            self._check_distributed()
+        if self.evaluation.data and self.evaluation.visibility != "public":
+            raise ValueError(
+                "evaluation.data is not declared public: set evaluation.visibility = 'public' if "
+                "exact figures computed on it may be published, or leave evaluation.data empty"
+            )
+
+    def _check_distributed(self) -> None:
+        if self.privacy.steps_per_round != 1:
+            raise ValueError(
+                f"privacy.steps_per_round is {self.privacy.steps_per_round}, expected 1: with "
+                "distributed noise every step is a round"
+            )
+        if self.privacy.colluding_sites >= self.federation.min_sites:
+            raise ValueError(
+                f"privacy.colluding_sites is {self.privacy.colluding_sites}, expected fewer than "
+                f"min_sites = {self.federation.min_sites}"
+            )
+        if (self.training.server_optimizer, self.training.server_learning_rate) != ("average", 1.0):
+            raise ValueError(
+                "training.server_optimizer is for local noise: with distributed noise "
+                "training.optimizer and the learning rates are the server's"
+            )
+
+        if self.training.proximal:
+            raise ValueError(
+                "training.proximal is for local noise: with distributed noise a round is one step"
+            )
+        if self.federation.weights != "equal":
+            raise ValueError(
+                "federation.weights is for local noise: with distributed noise every unit weighs "
+                "the same, whichever site it is at"
+            )
+
+    def _check_personal_head(self) -> None:
+        if self.adapter.kind == "head":
+            raise ValueError("adapter.personal_head keeps all that adapter 'head' would upload")
+        if self.privacy.noise == "distributed":
+            raise ValueError(
+                "adapter.personal_head needs local noise: a share of noise does not protect what "
+                "a site keeps, and later updates depend on it"
+            )
+        if self.evaluation.data:
+            raise ValueError(
+                "evaluation.data is scored with the global adapter, and adapter.personal_head "
+                "leaves it without a head: evaluate each site's with --head after the run"
+            )
+
+    def _check_ranks(self) -> None:
+        for site in self.sites:
+            if not site.rank:
+                continue
+            if self.adapter.kind not in LOW_RANK_KINDS:
+                raise ValueError(f"{site.name} has a rank, and adapter {self.adapter.kind!r} none")
+            if site.rank > self.adapter.rank:
+                raise ValueError(
+                    f"{site.name} has rank {site.rank}, above adapter.rank = {self.adapter.rank}: "
+                    "updates are summed in one common layout, which smaller ranks fill with zeros"
+                )
+
+    def rank_of(self, name: str) -> int:
+        """Rank of a site's low-rank adapter."""
+        return next(s.rank for s in self.sites if s.name == name) or self.adapter.rank
+
+    def weight_of(self, name: str) -> float:
+        """A site's weight in the mean, over the largest, in (0, 1]: a public power of two.
+
+        Raises:
+            ConfigError: It is not among the sites.
+        """
+        if self.federation.weights == "equal":
+            return 1.0
+        populations = {site.name: site.population for site in self.sites}
+        if name not in populations:
+            raise ConfigError(f"{name} is not among the sites of these settings")
+        share = populations[name] / max(populations.values())
+        return max(2.0 ** math.floor(math.log2(share)), SMALLEST_WEIGHT)
+
+    def sites_by_weight(self, names: Iterable[str]) -> float:
+        """How many equal sites these are worth, (sum w)^2 / sum w^2; 0 of none."""
+        weights = [self.weight_of(name) for name in names]
+        return sum(weights) ** 2 / sum(w * w for w in weights) if weights else 0.0
+
+    def _check_custodians(self, sites: list[str]) -> None:
+        custodians = self.aggregation.custodians
+        if len(set(custodians)) != len(custodians):
+            raise ValueError("aggregation.custodians has a name twice")
+        taken = sorted(set(custodians) & {*sites, *ROLE_NAMES})
+        if taken:
+            raise ValueError(f"no custodian can be named {taken[0]}: another party is")
+        if custodians and self.aggregation.suite != "ckks-collective":
+            raise ValueError("aggregation.custodians need aggregation.suite = 'ckks-collective'")
+
+    @property
+    def digest(self) -> str:
+        """`sha256:` over the settings in canonical form."""
+        return "sha256:" + hashlib.sha256(encode_config(self)).hexdigest()
+
+
+_Config = TypeVar("_Config", FederationConfig, SiteConfig, CustodianConfig)
+
+
+def load_federation(path: Path) -> FederationConfig:
+    """Read `federation.toml`.
+
+    Raises:
+        ConfigError: It is not there, not TOML, or a setting is unknown or wrong.
+    """
+    return _load(path, FederationConfig)
+
+
+def load_site(path: Path) -> SiteConfig:
+    """Read `site.toml`.
+
+    Raises:
+        ConfigError: It is not there, not TOML, or a setting is unknown or wrong.
+    """
+    return _load(path, SiteConfig)
+
+
+def load_custodian(path: Path) -> CustodianConfig:
+    """Read `custodian.toml`.
+
+    Raises:
+        ConfigError: It is not there, not TOML, or a setting is unknown or wrong.
+    """
+    return _load(path, CustodianConfig)
+
+
+def _load(path: Path, kind: type[_Config]) -> _Config:
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path} does not exist", hint="Start with: fmfl-secure init DIR"
+        ) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
+    return convert_config(data, kind, source=str(path))
+
+
+def convert_config(data: Any, kind: type[_Config], *, source: str) -> _Config:
+    """Settings from parsed data, strictly.
+
+    Raises:
+        ConfigError: A setting is unknown, missing, of the wrong type or out of range.
+    """
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        refused = find_refusal(data)
+        if refused is not None:
+            raise ConfigError(f"{source}: {refused[0]}", hint=refused[1]) from error
+        raise ConfigError(
+            f"{source}: {error}", hint="The path after $ is where in the file it stands."
+        ) from error
+
+
+def encode_config(config: FederationConfig) -> bytes:
+    """Canonical JSON of the settings, defaults written out but for `Section.LATER`."""
+    return msgspec.json.encode(_written(config), order="sorted")
+
+
+def _written(value: object) -> object:
+    if isinstance(value, tuple):
+        return [_written(item) for item in value]
+    if not isinstance(value, Section):
+        return value
+    defaults = {field.name: field.default for field in msgspec.structs.fields(value)}
+    written: dict[str, object] = {
+        name: _written(held)
+        for name, held in msgspec.structs.asdict(value).items()
+        if name not in value.LATER or held != defaults[name]
+    }
+    struct = value.__struct_config__
+    return written if struct.tag is None else {str(struct.tag_field): struct.tag, **written}
+
+
+def decode_config(data: bytes) -> FederationConfig:
+    """Read what `encode_config` wrote.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    try:
+        return msgspec.json.decode(data, type=FederationConfig)
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"stored settings cannot be read: {error}") from error

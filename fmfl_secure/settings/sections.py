@@ -1,0 +1,194 @@
+"""The sections of `federation.toml`: public, and the same for everyone."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from fmfl_secure.settings.types import (
+    AdapterKind,
+    Device,
+    Digest,
+    Name,
+    NonEmpty,
+    Positive,
+    Section,
+    WeightType,
+)
+from fmfl_secure.training.server_optimizers import ServerOptimizerName
+from privacy.limits import MAX_POPULATION_SIZE
+
+
+class FederationSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[federation]`.
+
+    Attributes:
+        name: Name of the federation.
+        rounds: Rounds to release, at least 1.
+        min_sites: Smallest cohort whose sum may be opened, at least 3: with two, each learns
+            the other's update.
+        seed: Public seed of the adapter's initial values. Never drives sampling or noise.
+        weights: `equal`, or `population`: 1, 1/2, 1/4 or 1/8 by the declared population over the
+            largest, rounded down. Coarse and public, so that a weight tells nothing of data.
+    """
+
+    name: Name
+    rounds: Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+    min_sites: Annotated[int, msgspec.Meta(ge=3, le=1000)] = 3
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 1
+    weights: Literal["equal", "population"] = "equal"
+
+
+class ModelSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[model]`.
+
+    Attributes:
+        base: `minilm`, or the path of a Hugging Face folder.
+        digest: The digest it must have; `fmfl-secure plan` prints it. Empty accepts any here,
+            and all parties of a run still have to agree.
+        dtype: What its frozen weights are kept in: `float32`, or `bfloat16` for half the memory.
+            What is trained, and all arithmetic, is float32.
+        max_length: Tokens kept of a text.
+    """
+
+    base: NonEmpty = "minilm"
+    digest: Digest = ""
+    dtype: WeightType = "float32"
+    max_length: Annotated[int, msgspec.Meta(ge=2, le=8192)] = 128
+
+
+class AdapterSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[adapter]`; docs/models.md says which kind goes with which model and task.
+
+    Attributes:
+        kind: `ffa-lora`, `lora`, `rolora`, `ia3`, `prompt`, `prefix`, `bitfit`, `norms`, `head` or
+            `full`.
+        rank: Rank of the low-rank update: of all sites, or of those that have none of their own.
+        alpha: Scaling numerator.
+        rank_stabilised: Scale by alpha / sqrt(rank) instead of alpha / rank (rsLoRA).
+        last_layers: Adapt so many of the last layers; 0 for all. Layers below the first adapter
+            are computed once a record and kept.
+        target_modules: Names of linear layers; empty takes the architecture's own.
+        virtual_tokens: Length of a prompt or prefix.
+        personal_head: Every site keeps its own head: trained under the same clipping and noise as
+            the adapter, never uploaded, and left in the site's folder at the end.
+    """
+
+    kind: AdapterKind = "ffa-lora"
+    rank: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 8
+    alpha: Positive = 16.0
+    rank_stabilised: bool = False
+    last_layers: Annotated[int, msgspec.Meta(ge=0)] = 0
+    target_modules: tuple[NonEmpty, ...] = ()
+    virtual_tokens: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 16
+    personal_head: bool = False
+
+
+class PrivacySection(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[privacy]`.
+
+    Attributes:
+        noise: `local`: every site's update is private by itself. `distributed`: each site adds a
+            share of the noise, and the sum is private; one step a round
+            (`docs/distributed-noise.md`). `none`: baselines on data declared public.
+        epsilon: What the whole run, its repeats included, may cost each site.
+        delta: At most 1 / (10 x the largest site's population).
+        sample_rate: Probability that a unit takes part in a step.
+        steps_per_round: Optimizer steps between two uploads.
+        max_grad_norm: Clipping bound C.
+        repeats: Rounds that may be trained again after a crash, paid for in advance.
+        colluding_sites: With distributed noise, how many sites of a cohort may leave their noise
+            out, or tell it, before epsilon is lost. With 0, every site that takes part sees more
+            than epsilon allows others: it knows its own share.
+        insider_epsilon: With distributed noise, what the run may cost a site against all other
+            sites together, which know their own shares; `fmfl-secure plan` says what it needs.
+        max_records_per_unit: Most records of one unit that a private round trains on, drawn at
+            random for each unit alone; 0 takes all. A unit is clipped once either way: this
+            bounds how long one takes.
+    """
+
+    noise: Literal["local", "distributed", "none"] = "local"
+    epsilon: Positive = 8.0
+    delta: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 1e-5
+    sample_rate: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.1
+    steps_per_round: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 4
+    max_grad_norm: Positive = 1.0
+    repeats: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 1
+    colluding_sites: Annotated[int, msgspec.Meta(ge=0, le=999)] = 1
+    insider_epsilon: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0
+    max_records_per_unit: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+class TrainingSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[training]`: learning, and speed, which cannot touch privacy.
+
+    Attributes:
+        optimizer: At the site, fresh each round; with distributed noise at the server.
+        learning_rate: Of the adapter.
+        head_learning_rate: Of the head.
+        proximal: FedProx's mu: pull of a site's steps towards what the round started from; 0 for
+            none. It depends on weights alone and follows the noise, so it costs no privacy.
+        server_optimizer: What the released mean update is applied with: `average` (FedAvg),
+            `momentum` (FedAvgM), `adam` (FedAdam) or `yogi` (FedYogi). Not with distributed noise.
+        server_learning_rate: Of the server optimizer.
+        physical_batch_size: Records in memory at once.
+        cache_mib: Memory for outputs of frozen layers, per data set; 0 turns it off.
+        checkpointing: Compute the activations of adapted layers twice instead of keeping them:
+            less memory, a third more time.
+        device: `cpu`, `cuda`, or `auto`: each party's own CUDA device where it has one.
+    """
+
+    optimizer: Literal["adam", "sgd"] = "adam"
+    learning_rate: Positive = 1e-3
+    head_learning_rate: Positive = 0.1
+    proximal: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 0.0
+    server_optimizer: ServerOptimizerName = "average"
+    server_learning_rate: Positive = 1.0
+    physical_batch_size: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = 64
+    cache_mib: Annotated[int, msgspec.Meta(ge=0)] = 2048
+    checkpointing: bool = False
+    device: Device = "auto"
+
+
+class AggregationSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[aggregation]`.
+
+    Attributes:
+        suite: Public name of the encryption suite.
+        bits: Bits a value is quantised to.
+        custodians: Names of parties who must all agree before a sum opens; usually none.
+    """
+
+    suite: Literal["ckks-collective", "ckks-pk"] = "ckks-collective"
+    bits: Annotated[int, msgspec.Meta(ge=2, le=24)] = 16
+    custodians: Annotated[tuple[Name, ...], msgspec.Meta(max_length=16)] = ()
+
+
+class EvaluationSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[evaluation]`: a held-out set that utility figures are computed on.
+
+    Attributes:
+        data: File; empty evaluates nothing.
+        visibility: Must say `public`: figures from it appear in reports without noise.
+        every: Rounds from one evaluation to the next; the last round is always evaluated.
+    """
+
+    data: str = ""
+    visibility: Literal["public", "private"] = "private"
+    every: Annotated[int, msgspec.Meta(ge=1)] = 1
+
+
+class SiteEntry(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One `[[sites]]` entry: what everyone knows of a site.
+
+    Attributes:
+        name: Its name.
+        population: Declared, rounded number of units it holds. Rates and denominators use it;
+            the true count is never used and never leaves the site.
+        rank: Rank of this site's low-rank adapter, at most the adapter's; 0 for that one.
+    """
+
+    name: Name
+    population: Annotated[int, msgspec.Meta(ge=1, le=MAX_POPULATION_SIZE)]
+    rank: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0

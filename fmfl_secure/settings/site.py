@@ -1,0 +1,101 @@
+"""A site's own settings (`site.toml`) and a custodian's: they never leave either.
+
+What `[policy]` of a site may say is in `privacy.policy`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from fmfl_secure.settings.types import NonEmpty, Section
+from privacy import Dataset, DatasetCap, SitePolicy
+from privacy.storage import is_url, without_secrets
+
+
+class SiteData(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[data]` of `site.toml`.
+
+    Attributes:
+        path: The training file.
+        name: The custodian's own name for this data set. The ledger notes it with every run;
+            empty counts as any of them.
+        visibility: `private`, or `public` for data anyone may see.
+    """
+
+    path: NonEmpty
+    name: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    visibility: Literal["private", "public"] = "private"
+
+
+class SiteBudget(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[budget]` of `site.toml`.
+
+    Attributes:
+        population: The custodian's name for the people in the data; the ledger belongs to it.
+        ledger: Where the ledger is: a file, or the URL of a PostgreSQL database. Every data set
+            about the same people names the same one.
+        anchors: File or folder of the data-protection officer's anchors, which the ledger has to
+            hold before anything is reserved; empty for none.
+    """
+
+    population: NonEmpty
+    ledger: NonEmpty = "ledger.sqlite"
+    anchors: str = ""
+
+    def __repr__(self) -> str:
+        ledger = without_secrets(self.ledger)
+        return f"SiteBudget({self.population!r}, ledger={ledger!r}, anchors={self.anchors!r})"
+
+    def ledger_from(self, folder: Path) -> Path | str:
+        """Where the ledger is, seen from a site's folder. A URL may hold a password."""
+        return self.ledger if is_url(self.ledger) else folder / self.ledger
+
+
+class SiteConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All of `site.toml`; see the sections. What `[policy]` may say is in `privacy.policy`."""
+
+    data: SiteData
+    budget: SiteBudget
+    policy: SitePolicy = SitePolicy()
+
+    def __post_init__(self) -> None:
+        if self.policy.caps_datasets and not self.data.name:
+            raise ValueError(
+                "policy.max_epsilon_per_dataset needs data.name: a data set's budget goes by a "
+                "name of the custodian's own, which stays the same when the file changes"
+            )
+
+    @property
+    def dataset(self) -> Dataset | None:
+        """The data set by its custodian's name, with what it may cost by itself; None unnamed.
+
+        Raises:
+            PlanError: No order certifies so small a budget.
+        """
+        if not self.data.name:
+            return None
+        cap, policy = None, self.policy
+        if policy.caps_datasets:
+            cap = DatasetCap.of(policy.max_epsilon_per_dataset, policy.max_delta_per_dataset)
+        return Dataset(self.data.name, cap)
+
+
+class CustodianPolicy(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[policy]` of `custodian.toml`: what a custodian agrees to.
+
+    Attributes:
+        min_sites: Smallest cohort whose sum it lets open, at least 3.
+        last_round: Of any run; no later round opens. 0 sets no limit.
+    """
+
+    min_sites: Annotated[int, msgspec.Meta(ge=3)] = 3
+    last_round: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+class CustodianConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All of `custodian.toml`."""
+
+    policy: CustodianPolicy = CustodianPolicy()

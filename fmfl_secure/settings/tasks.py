@@ -1,0 +1,208 @@
+"""`[task]`: one section for each kind of task, told apart by `kind`.
+
+A key of another kind is refused like any unknown key. Whatever could be read off the data (labels,
+entities) is given here instead: private data must not decide it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, TypeAlias
+
+import msgspec
+
+from fmfl_secure.settings.types import Finite, NonEmpty, Positive, Section, UnitRule
+
+Labels = Annotated[tuple[NonEmpty, ...], msgspec.Meta(min_length=2, max_length=10_000)]
+
+
+class _Task(Section, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
+    """What every task has.
+
+    Attributes:
+        unit: `record`, or a column that identifies the person a row belongs to.
+        unit_normalisation: Which differences between ids of `unit` are of no account besides white
+            space, what cannot be seen and how a number is stored (`fmfl_secure.data.unit_ids`):
+            `case`; `punctuation`: letters and digits alone count; `zeros` that begin a number;
+            `compatibility`: full width, ligatures and the like (NFKC).
+            `exact` states that ids which differ otherwise are different people. Until it does,
+            `fmfl-secure check` asks about those that are alike.
+        on_bad_row: Skip an unusable row, or have the site drop out, which tells the others that its
+            data hold one. `fmfl-secure check` names the first either way.
+    """
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"unit_normalisation"})
+
+    unit: NonEmpty = "record"
+    unit_normalisation: tuple[UnitRule, ...] = ()
+    on_bad_row: Literal["error", "skip"] = "skip"
+
+    def __post_init__(self) -> None:
+        require_distinct("task.unit_normalisation", self.unit_normalisation)
+        if self.unit_normalisation and self.unit == "record":
+            raise ValueError(
+                "task.unit_normalisation is of a column's ids, and task.unit is 'record'"
+            )
+
+    @property
+    def kind(self) -> str:
+        """The task's name in settings."""
+        return str(self.__struct_config__.tag)
+
+
+class TextClassificationSection(
+    _Task, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="text-classification"
+):
+    """A text, one label.
+
+    Attributes:
+        text_columns: Names that the text column may have, the first one present is taken.
+        label_column: Name of the label column.
+        labels: All labels in order.
+    """
+
+    text_columns: Annotated[tuple[NonEmpty, ...], msgspec.Meta(min_length=1)]
+    label_column: NonEmpty
+    labels: Labels
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_distinct("task.labels", self.labels)
+
+
+class TokenClassificationSection(
+    _Task, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="token-classification"
+):
+    """A text taken apart into words, a tag for each: entities, de-identification.
+
+    Attributes:
+        tokens_column: Column with a list of words.
+        tags_column: Column with a list of as many tags: `O`, `B-TYPE` where an entity begins,
+            `I-TYPE` where it goes on.
+        entities: All types of entity in order.
+    """
+
+    tokens_column: NonEmpty = "tokens"
+    tags_column: NonEmpty = "tags"
+    entities: Annotated[tuple[NonEmpty, ...], msgspec.Meta(min_length=1, max_length=1000)]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_distinct("task.entities", self.entities)
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """All tags in the order of their indices."""
+        return ("O", *(f"{place}-{entity}" for entity in self.entities for place in "BI"))
+
+
+class CausalLMSection(
+    _Task, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="causal-lm"
+):
+    """A prompt and a response; the response is learned.
+
+    Attributes:
+        prompt_column: Column with the prompt.
+        response_column: Column with the response.
+        template: What the model reads before the response; `{prompt}` stands for the prompt.
+        max_new_tokens: Longest response that `fmfl-secure predict` writes.
+    """
+
+    prompt_column: NonEmpty = "prompt"
+    response_column: NonEmpty = "response"
+    template: NonEmpty = "{prompt}\n"
+    max_new_tokens: Annotated[int, msgspec.Meta(ge=1, le=8192)] = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.template.count("{prompt}") != 1:
+            raise ValueError("task.template does not hold {prompt} once")
+
+
+class ImageClassificationSection(
+    _Task, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="image-classification"
+):
+    """An image, one label: a folder with a subfolder a label, or a table of paths.
+
+    Attributes:
+        image_column: Column with the image's path, from the table's folder.
+        label_column: Column with the label.
+        labels: All labels in order.
+    """
+
+    image_column: NonEmpty = "image"
+    label_column: NonEmpty = "label"
+    labels: Labels
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_distinct("task.labels", self.labels)
+
+
+class ImageTextSection(
+    _Task, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="image-text"
+):
+    """An image and the text that describes it, for two-tower models.
+
+    Attributes:
+        image_column: Column with the image's path, from the table's folder.
+        text_column: Column with the text.
+        loss: `sigmoid`: the pair's own text attracts its image and public anchor texts repel it
+            (arXiv 2303.15343 with fixed negatives); `cosine`: the pair alone; `info-nce`: the
+            other pairs of a batch repel, which only a run without privacy can use.
+        anchors: Public texts, which `sigmoid` needs; never read off private data.
+        logit_scale: Factor on a cosine similarity; where SigLIP's training starts by default.
+        logit_bias: Added to it.
+    """
+
+    image_column: NonEmpty = "image"
+    text_column: NonEmpty = "text"
+    loss: Literal["sigmoid", "cosine", "info-nce"] = "sigmoid"
+    anchors: tuple[NonEmpty, ...] = ()
+    logit_scale: Positive = 10.0
+    logit_bias: Finite = -10.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_distinct("task.anchors", self.anchors)
+        if (self.loss == "sigmoid") != bool(self.anchors):
+            raise ValueError(
+                "task.anchors: loss 'sigmoid' needs public texts, the others take none"
+            )
+
+
+class ImageTextClassificationSection(
+    _Task, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="image-text-classification"
+):
+    """An image and a text together, one label.
+
+    Attributes:
+        image_column: Column with the image's path, from the table's folder.
+        text_column: Column with the text.
+        label_column: Column with the label.
+        labels: All labels in order.
+    """
+
+    image_column: NonEmpty = "image"
+    text_column: NonEmpty = "text"
+    label_column: NonEmpty = "label"
+    labels: Labels
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_distinct("task.labels", self.labels)
+
+
+TaskSection: TypeAlias = (
+    TextClassificationSection
+    | TokenClassificationSection
+    | CausalLMSection
+    | ImageClassificationSection
+    | ImageTextSection
+    | ImageTextClassificationSection
+)
+
+
+def require_distinct(name: str, values: tuple[str, ...]) -> None:
+    """Refuse a list that holds something twice: each value's place is its index."""
+    if len(set(values)) != len(values):
+        raise ValueError(f"{name} has a {'label' if name == 'task.labels' else 'value'} twice")

@@ -1,0 +1,321 @@
+"""The coordinator's durable state of a run.
+
+The state is what `--resume` goes on from: attempts are recorded before they start, the list that
+sites open for before they open, and a release together with the adapter it gives. It is in the
+run's folder, in `state.sqlite`, or in a schema of a PostgreSQL database that `state.url` names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from fmfl_secure.errors import RunError
+from fmfl_secure.storage.errors import storage_errors
+from fmfl_secure.storage.files import write_files
+from privacy.storage import Store, Transaction, is_url, open_store
+from privacy.storage.urls import split_schema, with_schema, without_password
+
+_FILE: Final = "state.sqlite"
+_POINTER: Final = "state.url"
+_TABLES: Final = {
+    "sqlite": (
+        "CREATE TABLE facts (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT",
+        """CREATE TABLE attempts (round INTEGER, attempt INTEGER, plan BLOB NOT NULL, cohort BLOB,
+             opening_list BLOB, PRIMARY KEY (round, attempt)) STRICT""",
+        """CREATE TABLE rounds (round INTEGER PRIMARY KEY, record TEXT NOT NULL, adapter BLOB)
+             STRICT""",
+    ),
+    "postgresql": (
+        "CREATE TABLE facts (name TEXT PRIMARY KEY, value BYTEA NOT NULL)",
+        """CREATE TABLE attempts (round BIGINT, attempt BIGINT, plan BYTEA NOT NULL, cohort BYTEA,
+             opening_list BYTEA, PRIMARY KEY (round, attempt))""",
+        "CREATE TABLE rounds (round BIGINT PRIMARY KEY, record TEXT NOT NULL, adapter BYTEA)",
+    ),
+}
+_SET_FACT: Final = (
+    "INSERT INTO facts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedAttempt:
+    """An attempt that got as far as sites opening their masks.
+
+    Attributes:
+        plan: Signed plan.
+        cohort: Signed cohort.
+        opening_list: Signed list that the sites opened for.
+    """
+
+    plan: bytes
+    cohort: bytes
+    opening_list: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BegunAttempt:
+    """An attempt as far as it got.
+
+    Attributes:
+        plan: Signed plan.
+        cohort: Signed cohort, once it was fixed.
+    """
+
+    plan: bytes
+    cohort: bytes | None
+
+
+class RunFacts(msgspec.Struct, frozen=True):
+    """What is fixed for the whole run, and public.
+
+    Attributes:
+        base_model: Name of the base model.
+        base_model_digest: Its digest.
+        layout_digest: Of the adapter's tensor layout.
+        parameters: Length of the update.
+        sites: Public key of each site, by name.
+        roles: Fingerprint of each other role's, by name.
+        initial_adapter: The adapter before the first round, as safetensors.
+    """
+
+    base_model: str
+    base_model_digest: str
+    layout_digest: str
+    parameters: int
+    sites: dict[str, str]
+    roles: dict[str, str]
+    initial_adapter: bytes
+
+
+class RunStore:
+    """State of one run. Durable when a call returns.
+
+    Args:
+        folder: The run's folder.
+        database: Where the run's state is in a database, a URL that reaches it, from the server's
+            settings: it may hold the password that the folder does not.
+
+    Raises:
+        RunError: There is no run, or it cannot be reached.
+    """
+
+    def __init__(self, folder: Path, *, database: str | None = None) -> None:
+        self.folder = folder
+        if not holds_run(folder):
+            raise RunError(f"no run in {folder}", hint="fmfl-secure run makes one.")
+        with storage_errors(f"cannot open the run in {folder}"):
+            self._tables = _state_of(folder, database)
+
+    @classmethod
+    def create(
+        cls, folder: Path, facts: Mapping[str, bytes], *, database: str | None = None
+    ) -> RunStore:
+        """Start a run. A crash leaves either no run or a whole one.
+
+        Args:
+            folder: The run's folder.
+            facts: What is known of it from the start, its id (`run`) among them.
+            database: PostgreSQL URL whose schema begins that of the run; None for the folder.
+
+        Raises:
+            RunError: The folder holds a run or other files already, or cannot be written.
+        """
+        failure = f"cannot start a run in {folder}"
+        try:
+            _require_empty(folder)
+            with storage_errors(failure):
+                if database is None:
+                    tables, pointer = open_store(folder / _FILE), None
+                else:
+                    pointer = _of_run(database, facts["run"].decode())
+                    tables = open_store(pointer)
+                with tables.create(_TABLES[tables.dialect]) as transaction:
+                    for fact in facts.items():
+                        transaction.execute(_SET_FACT, *fact)
+            if pointer is not None:
+                write_files(folder, {_POINTER: without_password(pointer).encode()})
+        except OSError as error:
+            raise RunError(f"{failure}: {error}") from error
+        return cls(folder, database=database)
+
+    def fact(self, name: str) -> bytes | None:
+        """A fact about the run, or None."""
+        with self._read() as transaction:
+            rows = transaction.execute("SELECT value FROM facts WHERE name = ?", name)
+        return bytes(rows[0][0]) if rows else None
+
+    def require(self, name: str) -> bytes:
+        """A fact that every run has.
+
+        Raises:
+            RunError: It is missing.
+        """
+        value = self.fact(name)
+        if value is None:
+            raise RunError(f"the run in {self.folder} is damaged: it holds no {name}")
+        return value
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run has finished or was stopped."""
+        return self.fact("status") in {b"finished", b"stopped"}
+
+    def set_fact(self, name: str, value: bytes) -> None:
+        """Set a fact; durable when this returns."""
+        self.set_facts({name: value})
+
+    def set_facts(self, facts: Mapping[str, bytes]) -> None:
+        """Set several facts at once, all or none; durable when this returns."""
+        with self._write() as transaction:
+            for fact in facts.items():
+                transaction.execute(_SET_FACT, *fact)
+
+    def facts(self, prefix: str) -> dict[str, bytes]:
+        """All facts whose name starts with a prefix, by the rest of the name."""
+        query = "SELECT name, value FROM facts WHERE substr(name, 1, ?) = ?"
+        with self._read() as transaction:
+            rows = transaction.execute(query, len(prefix), prefix)
+        return {name[len(prefix) :]: bytes(value) for name, value in rows}
+
+    def refuse(self, site: str, code: str) -> None:
+        """Record that a site takes no further part in the run, and its code."""
+        self.set_fact(f"refusal/{site}", code.encode())
+
+    def refusals(self) -> dict[str, str]:
+        """Code by site that takes no further part."""
+        return {site: code.decode() for site, code in self.facts("refusal/").items()}
+
+    def attempts(self, round_number: int) -> int:
+        """Attempts at a round that began."""
+        query = "SELECT count(*) FROM attempts WHERE round = ?"
+        with self._read() as transaction:
+            return int(transaction.execute(query, round_number)[0][0])
+
+    def last_attempt(self, round_number: int) -> BegunAttempt | None:
+        """The last attempt at a round that began, or None."""
+        query = "SELECT plan, cohort FROM attempts WHERE round = ? ORDER BY attempt DESC LIMIT 1"
+        with self._read() as transaction:
+            rows = transaction.execute(query, round_number)
+        return BegunAttempt(*rows[0]) if rows else None
+
+    def opened_attempts(self, round_number: int) -> list[OpenedAttempt]:
+        """Attempts at a round whose sites may have opened, the last one first."""
+        query = (
+            "SELECT plan, cohort, opening_list FROM attempts "
+            "WHERE round = ? AND cohort IS NOT NULL AND opening_list IS NOT NULL "
+            "ORDER BY attempt DESC"
+        )
+        with self._read() as transaction:
+            return [OpenedAttempt(*row) for row in transaction.execute(query, round_number)]
+
+    def begin_attempt(self, round_number: int, attempt: int, plan: bytes) -> None:
+        """Record an attempt before anyone hears of it."""
+        statement = "INSERT INTO attempts (round, attempt, plan) VALUES (?, ?, ?)"
+        with self._write() as transaction:
+            transaction.execute(statement, round_number, attempt, plan)
+
+    def fix_cohort(self, round_number: int, attempt: int, cohort: bytes) -> None:
+        """Record an attempt's cohort."""
+        statement = "UPDATE attempts SET cohort = ? WHERE round = ? AND attempt = ?"
+        with self._write() as transaction:
+            transaction.execute(statement, cohort, round_number, attempt)
+
+    def list_openings(self, round_number: int, attempt: int, opening_list: bytes) -> None:
+        """Record the list that sites will open for, before they do."""
+        statement = "UPDATE attempts SET opening_list = ? WHERE round = ? AND attempt = ?"
+        with self._write() as transaction:
+            transaction.execute(statement, opening_list, round_number, attempt)
+
+    def finish_round(self, round_number: int, record: bytes, adapter: bytes | None) -> None:
+        """Record a round's end and the adapter after it (None where it was lost), at once."""
+        statement = "INSERT INTO rounds VALUES (?, ?, ?)"
+        with self._write() as transaction:
+            transaction.execute(statement, round_number, record.decode(), adapter)
+
+    def rounds(self) -> list[bytes]:
+        """Records of finished rounds, in order."""
+        with self._read() as transaction:
+            rows = transaction.execute("SELECT record FROM rounds ORDER BY round")
+        return [row[0].encode() for row in rows]
+
+    def last_adapter(self) -> bytes | None:
+        """The adapter after the last released round, or None before the first."""
+        query = "SELECT adapter FROM rounds WHERE adapter IS NOT NULL ORDER BY round DESC LIMIT 1"
+        with self._read() as transaction:
+            rows = transaction.execute(query)
+        return bytes(rows[0][0]) if rows else None
+
+    @contextmanager
+    def _read(self) -> Iterator[Transaction]:
+        with storage_errors("cannot read the run's state"), self._tables.read() as transaction:
+            yield transaction
+
+    @contextmanager
+    def _write(self) -> Iterator[Transaction]:
+        with storage_errors("cannot write the run's state"), self._tables.write() as transaction:
+            yield transaction
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a folder is that of a run."""
+    return (folder / _FILE).is_file() or (folder / _POINTER).is_file()
+
+
+def require_folder(folder: Path, *, resume: bool) -> None:
+    """Require that a folder holds a run if one is to be resumed, and none if one is to be started.
+
+    Raises:
+        RunError: It is the other way round.
+    """
+    if resume != holds_run(folder):
+        raise RunError(
+            f"there is no run in {folder}" if resume else f"{folder} holds a run",
+            hint="Choose another --output, or --resume the run that is there.",
+        )
+
+
+def _state_of(folder: Path, database: str | None) -> Store:
+    if (folder / _FILE).is_file():
+        return open_store(folder / _FILE)
+    try:
+        kept = (folder / _POINTER).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"cannot read {folder / _POINTER}: {error}") from error
+    if not is_url(kept):
+        raise RunError(f"{folder / _POINTER} names no PostgreSQL database")
+    return open_store(kept if database is None else with_schema(database, split_schema(kept)[1]))
+
+
+def _of_run(database: str, run: str) -> str:
+    return with_schema(database, f"{split_schema(database)[1]}_{run}")
+
+
+def _require_empty(folder: Path) -> None:
+    """Make a folder that holds nothing, but for what a start that was cut off left there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rest = list(folder.glob(f"{_FILE}.*.new*"))
+    if any(file not in rest for file in folder.iterdir()):
+        raise RunError(
+            f"{folder} is not empty",
+            hint="Choose another --output, or --resume the run that is there.",
+        )
+    for file in rest:
+        file.unlink(missing_ok=True)
+
+
+def run_facts(store: RunStore) -> RunFacts:
+    """What was fixed when the run started.
+
+    Raises:
+        RunError: It is missing or damaged.
+    """
+    try:
+        return msgspec.msgpack.decode(store.require("public"), type=RunFacts)
+    except msgspec.DecodeError as error:
+        raise RunError(f"the run in {store.folder} is damaged: {error}") from error

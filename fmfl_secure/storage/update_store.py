@@ -1,0 +1,162 @@
+"""What a site keeps of its training: durable and encrypted, by run and round.
+
+Finished, quantised updates until they are released, and the site's own head where it has one.
+
+Storing an update before the site says that it is ready is what lets every later attempt at a
+round send the same integers again, under fresh keys and masks, at no further privacy cost.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from numpy.typing import NDArray
+
+from fmfl_secure.errors import RunError
+from fmfl_secure.storage.errors import make_missing, storage_errors
+from privacy.storage import Transaction, open_store
+
+_NONCE_BYTES = 12
+_FAILED: Final = "the stored updates failed"
+_TABLES: Final = {
+    "sqlite": (
+        """CREATE TABLE updates (run TEXT, round INTEGER, sealed BLOB NOT NULL,
+             PRIMARY KEY (run, round)) STRICT""",
+        """CREATE TABLE heads (run TEXT, round INTEGER, sealed BLOB NOT NULL,
+             PRIMARY KEY (run, round)) STRICT""",
+    )
+}
+
+
+class UpdateStore:
+    """Updates by run and round, AES-256-GCM under the site's storage key.
+
+    Args:
+        path: SQLite file, made if missing.
+        key: 32 bytes.
+    """
+
+    def __init__(self, path: Path, key: bytes) -> None:
+        # A file and never a database: updates are personal data until they are released.
+        self._tables = open_store(path)
+        self._cipher = AESGCM(key)
+        with storage_errors(_FAILED):
+            make_missing(self._tables, _TABLES)
+            with self._tables.read() as transaction:
+                transaction.execute("SELECT run FROM updates LIMIT 1")
+
+    @classmethod
+    def open(cls, folder: Path) -> UpdateStore:
+        """The store of a site's folder, with the key that `init` made.
+
+        Raises:
+            RunError: The key is missing, or others may read it.
+        """
+        path = folder / "storage.key"
+        try:
+            if path.stat().st_mode & 0o077:
+                raise RunError(f"others may read {path}", hint="chmod 600 it")
+            key = path.read_bytes()
+        except OSError as error:
+            raise RunError(f"cannot read {path}: {error.strerror}") from error
+        if len(key) != 32:
+            raise RunError(f"{path} does not hold a key of 32 bytes")
+        return cls(folder / "updates.sqlite", key)
+
+    def put(
+        self, run: str, round_number: int, integers: NDArray[np.int32], *, head: bytes = b""
+    ) -> None:
+        """Store an update; durable when this returns. A round's update is stored once.
+
+        Args:
+            run: Run id.
+            round_number: Round.
+            integers: int32, shape (d,).
+            head: The site's own head after it, stored in the same transaction; empty for none.
+
+        Raises:
+            RunError: One is stored for this round already, or it cannot be written.
+        """
+        sealed = self._seal(integers.astype("<i4").tobytes(), _context(run, round_number))
+        with self._write() as transaction:
+            transaction.execute("INSERT INTO updates VALUES (?, ?, ?)", run, round_number, sealed)
+            if head:
+                kept = self._seal(head, _head_context(run, round_number))
+                transaction.execute("INSERT INTO heads VALUES (?, ?, ?)", run, round_number, kept)
+
+    def get(self, run: str, round_number: int) -> NDArray[np.int32] | None:
+        """The stored update, or None.
+
+        Raises:
+            RunError: It was altered, or the key is another.
+        """
+        query = "SELECT sealed FROM updates WHERE run = ? AND round = ?"
+        rows = self._read(query, run, round_number)
+        if not rows:
+            return None
+        data = self._open(
+            bytes(rows[0][0]), _context(run, round_number), f"update of round {round_number}"
+        )
+        return np.frombuffer(data, dtype="<i4").astype(np.int32)
+
+    def head(self, run: str) -> bytes:
+        """The site's own head after the last round it trained; empty where there is none.
+
+        Raises:
+            RunError: It was altered, or the key is another.
+        """
+        query = "SELECT round, sealed FROM heads WHERE run = ? ORDER BY round DESC LIMIT 1"
+        rows = self._read(query, run)
+        if not rows:
+            return b""
+        number, sealed = rows[0]
+        return self._open(bytes(sealed), _head_context(run, number), f"head of round {number}")
+
+    def forget(self, run: str, round_number: int) -> None:
+        """Delete an update that was released or can no longer be, and heads before its own."""
+        with self._write() as transaction:
+            transaction.execute("PRAGMA secure_delete=ON")
+            transaction.execute(
+                "DELETE FROM updates WHERE run = ? AND round <= ?", run, round_number
+            )
+            transaction.execute(
+                "DELETE FROM heads WHERE run = ? AND round < ? AND round < "
+                "(SELECT max(round) FROM heads WHERE run = ?)",
+                run,
+                round_number,
+                run,
+            )
+
+    def _seal(self, data: bytes, context: bytes) -> bytes:
+        nonce = os.urandom(_NONCE_BYTES)
+        return nonce + self._cipher.encrypt(nonce, data, context)
+
+    def _open(self, sealed: bytes, context: bytes, what: str) -> bytes:
+        try:
+            return self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], context)
+        except (InvalidTag, ValueError) as error:  # the latter where the nonce is cut short
+            raise RunError(f"the stored {what} does not verify") from error
+
+    def _read(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
+        with storage_errors(_FAILED), self._tables.read() as transaction:
+            return transaction.execute(query, *parameters)
+
+    @contextmanager
+    def _write(self) -> Iterator[Transaction]:
+        with storage_errors(_FAILED), self._tables.write() as transaction:
+            yield transaction
+
+
+def _context(run: str, round_number: int) -> bytes:
+    return f"fmfl-secure/update/v1/{run}/{round_number}".encode()
+
+
+def _head_context(run: str, round_number: int) -> bytes:
+    return f"fmfl-secure/head/v1/{run}/{round_number}".encode()

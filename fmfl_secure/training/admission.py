@@ -1,0 +1,43 @@
+"""The admission gate of a run, for every layout that its rounds will train."""
+
+from __future__ import annotations
+
+from torch import nn
+
+import privacy.mechanism.admission
+from fmfl_secure.models.adapters import (
+    adapter_bytes,
+    load_adapter_bytes,
+    perturb_adapter,
+    set_adapter_tensors,
+)
+from fmfl_secure.settings.federation import FederationConfig
+from fmfl_secure.tasks import Task
+
+
+def check_admission(config: FederationConfig, task: Task, model: nn.Module) -> None:
+    """Measure that a step's sensitivity is what the plan promises. Leaves the adapter as it was.
+
+    Args:
+        config: The federation's settings; without noise there is nothing to promise.
+        task: What is learned.
+        model: A model of it.
+
+    Raises:
+        PrivacyError: Model, loss or batching has another sensitivity.
+    """
+    if config.privacy.noise == "none":
+        return
+    synthetic = task.synthetic()
+    start = adapter_bytes(model)
+    perturb_adapter(model)  # what a round leaves frozen as well
+    for round_number in task.distinct_rounds:
+        task.begin_round(model, round_number)
+        privacy.mechanism.admission.check_admission(
+            model,
+            loss=task.per_record_loss,
+            collate=synthetic.collate,
+            records=synthetic.records,
+            physical_batch_size=config.training.physical_batch_size,
+        )
+    set_adapter_tensors(model, load_adapter_bytes(start))

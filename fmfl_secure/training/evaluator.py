@@ -1,0 +1,61 @@
+"""Utility figures of a run, on the evaluation set that was declared public."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
+from fmfl_secure.settings.federation import FederationConfig
+from fmfl_secure.tasks import Task, TaskData
+
+
+class Utility:
+    """Evaluates the adapter that a run has reached. Reads the set when it is first needed.
+
+    Args:
+        config: The federation's settings; `[evaluation]` names the set.
+        task: The task that they describe.
+        model: Base model and adapter; holds the adapter that was evaluated last.
+        folder: What the set's path is relative to.
+    """
+
+    def __init__(
+        self, config: FederationConfig, task: Task, model: nn.Module, folder: Path
+    ) -> None:
+        self._config = config
+        self._task = task
+        self._model = model
+        self._folder = folder
+        self._data: TaskData | None = None
+
+    def before(self, adapter: bytes) -> dict[str, float]:
+        """Metrics before the first round; empty without an evaluation set.
+
+        Raises:
+            DataError: The set cannot be used.
+        """
+        if not self._config.evaluation.data:
+            return {}
+        if self._data is None:
+            self._data = self._task.load(
+                self._folder / self._config.evaluation.data,
+                unit="record",
+                on_bad_row=self._config.task.on_bad_row,
+            )
+        set_adapter_tensors(self._model, load_adapter_bytes(adapter))
+        return self._task.evaluate(
+            self._model, self._data, batch_size=self._config.training.physical_batch_size
+        )
+
+    def after(self, round_number: int, adapter: bytes) -> dict[str, float]:
+        """Metrics after a round: after every `evaluation.every`-th and the last, otherwise empty.
+
+        Raises:
+            DataError: The set cannot be used.
+        """
+        last = round_number == self._config.federation.rounds
+        if last or round_number % self._config.evaluation.every == 0:
+            return self.before(adapter)
+        return {}

@@ -1,0 +1,137 @@
+"""Using a finished adapter: metrics on a labelled file, and answers for an unlabelled one."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from fmfl_secure.errors import RunError
+from fmfl_secure.planning.plans import build_task
+from fmfl_secure.settings.federation import FederationConfig, decode_config
+from fmfl_secure.storage.files import write_files
+from fmfl_secure.storage.run_store import RunStore
+from fmfl_secure.tasks import Task
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRun:
+    """A run whose adapter is used.
+
+    Attributes:
+        folder: The run's folder.
+        config: The settings it ran with.
+        task: The task, with the base model found and checked.
+    """
+
+    folder: Path
+    config: FederationConfig
+    task: Task
+
+    @property
+    def adapter(self) -> Path:
+        """Folder of the adapter."""
+        return self.folder / "adapter"
+
+
+def open_run(run_folder: Path, *, base: Path | None = None) -> FinishedRun:
+    """Open a run for using its adapter, as a user would, from its files.
+
+    Args:
+        run_folder: The run.
+        base: The base model's folder; None finds it as the run's settings say.
+
+    Raises:
+        FmflError: The run or its base model is unusable.
+    """
+    store = RunStore(run_folder)
+    config = decode_config(store.require("config"))
+    if base is not None:
+        model = msgspec.structs.replace(config.model, base=str(base.resolve()))
+        config = msgspec.structs.replace(config, model=model)
+    origin = Path(store.require("origin").decode())
+    return FinishedRun(run_folder, config, build_task(config, relative_to=origin))
+
+
+def evaluate_run(
+    run_folder: Path, data: Path, *, base: Path | None = None, head: Path | None = None
+) -> dict[str, float]:
+    """Metrics of a run's adapter.
+
+    The figures are exact: computed on private data they are not private, and must stay there.
+
+    Args:
+        run_folder: The run.
+        data: Labelled data with the task's columns.
+        base: The base model's folder; None finds it as the run's settings say.
+        head: A site's own head, where the run left each site one.
+
+    Raises:
+        FmflError: Run, adapter or data are unusable.
+    """
+    run = open_run(run_folder, base=base)
+    loaded = run.task.load(data, unit="record", on_bad_row=run.config.task.on_bad_row)
+    opened = run.task.open_adapter(run.adapter, head=head)
+    batch_size = run.config.training.physical_batch_size
+    return run.task.evaluate(opened, loaded, batch_size=batch_size)
+
+
+def predict_run(
+    run_folder: Path, data: Path, *, base: Path | None = None, head: Path | None = None
+) -> list[dict[str, Any]]:
+    """Answers of a run's adapter, one for each row of a file and in its order.
+
+    Args:
+        run_folder: The run.
+        data: Data with the task's columns but for those that are predicted.
+        base: The base model's folder; None finds it as the run's settings say.
+        head: A site's own head, where the run left each site one.
+
+    Returns:
+        JSON-ready answers, numbered by row from 1.
+
+    Raises:
+        FmflError: Run, adapter or data are unusable; a bad row is named, and never left out.
+    """
+    run = open_run(run_folder, base=base)
+    inputs = run.task.load_inputs(data)
+    opened = run.task.open_adapter(run.adapter, head=head)
+    batch_size = run.config.training.physical_batch_size
+    answers = run.task.predict(opened, inputs, batch_size=batch_size)
+    return [{"row": number, **answer} for number, answer in enumerate(answers, start=1)]
+
+
+def write_answers(answers: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write answers as JSON Lines or CSV, by the file's extension.
+
+    In CSV a list, or a figure for each label, is its JSON text.
+
+    Raises:
+        RunError: Another extension, or the file cannot be written.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".jsonl":
+        data = b"".join(msgspec.json.encode(answer) + b"\n" for answer in answers)
+    elif suffix == ".csv":
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(answers[0])
+        for answer in answers:
+            writer.writerow(
+                value
+                if isinstance(value, str | int | float)
+                else msgspec.json.encode(value).decode()
+                for value in answer.values()
+            )
+        data = buffer.getvalue().encode()
+    else:
+        raise RunError(f"answers are written as .jsonl or .csv, not {suffix or 'without a suffix'}")
+    try:
+        write_files(path.parent, {path.name: data})
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}") from error

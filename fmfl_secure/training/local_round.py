@@ -1,0 +1,163 @@
+"""A site's share of a round: from the adapter that came in to the integers that may go out.
+
+    adapter -> optimizer, fresh each round -> private (or plain) steps -> difference -> quantised
+
+Nothing here decides whether training may happen, and nothing is charged: the site does both
+before it calls.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from aggregation import Quantization, quantize
+from fmfl_secure.models import Layout
+from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
+from fmfl_secure.models.heads import set_head
+from fmfl_secure.models.ranks import truncate
+from fmfl_secure.settings.federation import FederationConfig
+from fmfl_secure.settings.sections import TrainingSection
+from fmfl_secure.tasks import Task, TaskData
+from fmfl_secure.training.non_private import poisson_steps, train_plain
+from privacy import PrivacyPlan
+from privacy.mechanism.distributed import DistributedPlan
+from privacy.mechanism.distributed_training import DistributedTrainer
+from privacy.mechanism.sampling import cap_contributions
+from privacy.mechanism.training import PrivateTrainer
+
+
+def build_optimizer(model: nn.Module, training: TrainingSection) -> torch.optim.Optimizer:
+    """A fresh optimizer over what is trainable, with the head's own learning rate."""
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups[name.startswith("head.")].append(parameter)
+    rates = {True: training.head_learning_rate, False: training.learning_rate}
+    settings = [{"params": p, "lr": rates[head]} for head, p in groups.items() if p]
+    if training.optimizer == "adam":
+        return torch.optim.Adam(settings)
+    return torch.optim.SGD(settings)
+
+
+def pull_back(optimizer: torch.optim.Optimizer, strength: float) -> None:
+    """Add FedProx's proximal gradient, mu (w - w0), at every step from here on.
+
+    w0 is what the optimizer's parameters are now. The hook runs on gradients that already have
+    their noise, and adds nothing that depends on data but through w (Li et al. 2020, section 3).
+
+    Args:
+        optimizer: Whose step applies the gradients.
+        strength: mu, > 0.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    start = [parameter.detach().clone() for parameter in parameters]
+
+    def pull(*_: object) -> None:
+        for parameter, origin in zip(parameters, start, strict=True):
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter.detach() - origin, alpha=strength)
+
+    optimizer.register_step_pre_hook(pull)
+
+
+def train_locally(
+    model: nn.Module,
+    adapter: bytes,
+    data: TaskData,
+    *,
+    config: FederationConfig,
+    task: Task,
+    plan: PrivacyPlan | DistributedPlan | None,
+    layout: Layout,
+    rank: int,
+    quantization: Quantization,
+    weight: float = 1.0,
+    head: bytes = b"",
+    on_step: Callable[[int], None] | None = None,
+) -> NDArray[np.int32]:
+    """Train one round on one site's data.
+
+    Args:
+        model: A model of the task; left with the trained adapter, which must not leave the site.
+        adapter: The round's starting point, as safetensors.
+        data: The site's.
+        config: The federation's settings.
+        task: The task.
+        plan: What was charged for. None trains without privacy: for data declared public only.
+        layout: Of what the round trains.
+        rank: The site's own, of a low-rank adapter; what lies beyond stays zero.
+        quantization: The round's grid; with distributed noise the plan's own.
+        weight: The site's weight in the sum.
+        head: The site's own head to go on from; empty takes the adapter's.
+        on_step: Called with the number of finished steps; local progress only.
+
+    Returns:
+        The quantised update, or with distributed noise the gradient's share; int32, shape (d,).
+
+    Raises:
+        ModelError: The adapter is not one of this model.
+        PrivacyError: A private step failed its checks; nothing of the round may be used.
+    """
+    set_adapter_tensors(model, load_adapter_bytes(adapter))
+    if head:
+        set_head(model, head)
+    truncate(model, rank)
+    before = layout.flatten(model)
+    training = config.training
+    if config.privacy.max_records_per_unit:
+        # Drawn anew each round, so that over the rounds a unit's other records have their turn.
+        units = cap_contributions(data.units, config.privacy.max_records_per_unit)
+        data = dataclasses.replace(data, units=units)
+    if isinstance(plan, DistributedPlan):
+        parameters = dict(model.named_parameters())
+        share = DistributedTrainer(
+            model,
+            plan=plan,
+            parameters=[parameters[slot.name] for slot in layout.slots],
+            loss=task.per_record_loss,
+            collate=data.collate,
+            units=data.units,
+            physical_batch_size=training.physical_batch_size,
+            record_cost=data.record_cost,
+        ).step()
+        if on_step is not None:
+            on_step(1)
+        return share
+    optimizer = build_optimizer(model, training)
+    if training.proximal:
+        pull_back(optimizer, training.proximal)
+    # Noise falls on every value of the layout; those beyond this site's rank stay zero.
+    optimizer.register_step_post_hook(lambda *_: truncate(model, rank))
+    if plan is None:
+        steps = poisson_steps(
+            data,
+            steps=config.privacy.steps_per_round,
+            sample_rate=config.privacy.sample_rate,
+            physical_batch_size=training.physical_batch_size,
+        )
+        train_plain(
+            model,
+            steps,
+            loss=task.per_record_loss,
+            collate=data.collate,
+            optimizer=optimizer,
+            on_step=on_step,
+        )
+    else:
+        PrivateTrainer(
+            model,
+            plan=plan,
+            loss=task.per_record_loss,
+            collate=data.collate,
+            units=data.units,
+            optimizer=optimizer,
+            physical_batch_size=training.physical_batch_size,
+            record_cost=data.record_cost,
+        ).train_round(on_step)
+    return quantize(layout.flatten(model) - before, quantization, weight)

@@ -1,0 +1,122 @@
+"""From a released sum to the next adapter: what coordinator and sites both compute.
+
+Each site computes it too, from the sum it verified itself, and refuses a next plan for any other
+adapter. What a round starts from is one file of tensors: the adapter and, beside it, the memory of
+the server optimizer; one digest names both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from aggregation import Quantization, dequantize
+from fmfl_secure.models import Layout
+from fmfl_secure.models.adapters import (
+    adapter_bytes,
+    load_adapter_bytes,
+    load_moments,
+    set_adapter_tensors,
+)
+from fmfl_secure.models.ranks import rank_mask
+from fmfl_secure.settings.federation import FederationConfig
+from fmfl_secure.training.server_optimizers import ServerOptimizer
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStep:
+    """The public rule of a run that takes one adapter to the next.
+
+    Attributes:
+        config: The federation's settings.
+    """
+
+    config: FederationConfig
+
+    @property
+    def optimizer(self) -> ServerOptimizer:
+        """What the settings ask for.
+
+        With distributed noise, what is released is a gradient, and `training.optimizer` runs
+        here instead of at the sites.
+        """
+        training = self.config.training
+        if self._gradients:
+            return ServerOptimizer("adam" if training.optimizer == "adam" else "average")
+        if training.server_optimizer in {"adam", "yogi"}:
+            # Reddi et al. 2021, section 5.1: the values that served all their tasks.
+            return ServerOptimizer(training.server_optimizer, 0.9, 0.99, 1e-3)
+        return ServerOptimizer(training.server_optimizer)
+
+    @property
+    def _gradients(self) -> bool:
+        return self.config.privacy.noise == "distributed"
+
+    def apply(
+        self,
+        model: nn.Module,
+        layout: Layout,
+        quantization: Quantization,
+        adapter: bytes,
+        total: NDArray[np.int64],
+        cohort: Sequence[str],
+    ) -> bytes:
+        """The adapter after a release: the same arithmetic at the coordinator and at every site.
+
+        Args:
+            model: A model to compute with; left with the new adapter.
+            layout: Of what the round trains.
+            quantization: The round's grid.
+            adapter: What the round started from.
+            total: Released sum, int64, shape (d,).
+            cohort: Names of the sites in the sum; a value's mean is taken over those that train it.
+        """
+        set_adapter_tensors(model, load_adapter_bytes(adapter))
+        # Rounds may differ in what they train; each kind keeps moments of its own.
+        prefix = layout.digest.removeprefix("sha256:")[:16] + "."
+        moments = load_moments(adapter)
+        own = {n.removeprefix(prefix): v for n, v in moments.items() if n.startswith(prefix)}
+        step, own = self.optimizer.step(
+            self._direction(layout, quantization, total, cohort),
+            own or self.optimizer.start(layout.size),
+            self._rate(layout),
+        )
+        layout.unflatten_into(model, layout.flatten(model) + step)
+        return adapter_bytes(model, moments | {prefix + name: v for name, v in own.items()})
+
+    def _direction(
+        self,
+        layout: Layout,
+        quantization: Quantization,
+        total: NDArray[np.int64],
+        cohort: Sequence[str],
+    ) -> NDArray[np.float64]:
+        """The weighted mean update; or minus the mean gradient, over the declared populations."""
+        members = [site for site in self.config.sites if site.name in set(cohort)]
+        weights = np.zeros(layout.size)
+        for site in members:
+            weight = (
+                self.config.privacy.sample_rate * site.population
+                if self._gradients
+                else self.config.weight_of(site.name)
+            )
+            weights += weight * rank_mask(layout, self.config.rank_of(site.name))
+        # Where no site of the cohort trains a value, what was summed is zero, or noise alone.
+        trained = weights > 0.0
+        direction = dequantize(total, quantization, 1.0) / np.where(trained, weights, 1.0)
+        direction[~trained] = 0.0
+        return -direction if self._gradients else direction
+
+    def _rate(self, layout: Layout) -> float | NDArray[np.float64]:
+        training = self.config.training
+        if not self._gradients:
+            return training.server_learning_rate
+        rates = [
+            training.head_learning_rate if slot.name.startswith("head.") else training.learning_rate
+            for slot in layout.slots
+        ]
+        return np.repeat(rates, [slot.size for slot in layout.slots])

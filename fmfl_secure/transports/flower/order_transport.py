@@ -1,0 +1,125 @@
+"""A party's line to the server when orders come to it: what it says is gathered for one answer."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Literal, Self
+
+from fmfl_secure.errors import Unreachable
+from fmfl_secure.run.record import SiteStatement
+from fmfl_secure.runtime.anchor_registry import Told
+from fmfl_secure.runtime.task_board import Step
+from fmfl_secure.runtime.transport import DocumentRef, Work
+from fmfl_secure.transports.flower.frames import (
+    Failed,
+    HeadGiven,
+    HeadsBrought,
+    Joined,
+    Opened,
+    Order,
+    Refused,
+    Sent,
+    Stating,
+    Word,
+    reference,
+)
+
+
+class OrderLine:
+    """What `service.client.Line` is over HTTPS, for one order after another.
+
+    It answers out of the order, so heads and membership lists are as of when that was sent.
+    """
+
+    def __init__(self) -> None:
+        self.connected = True
+        self.words: list[Word] = []
+        self.messages: list[bytes] = []
+        self._order: Order | None = None
+        self._opened: Opened | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Nothing to close."""
+
+    def take(self, order: Order, opened: Opened) -> Work:
+        """Begin an order; what was said to an earlier one is forgotten."""
+        self._order, self._opened = order, opened
+        self.words, self.messages = [], []
+        return Work(
+            sequence=order.sequence,
+            step=Step(order.step),
+            run=order.run,
+            round=order.round,
+            attempt=order.attempt,
+            documents=order.documents,
+            sizes=order.sizes,
+            membership=order.membership,
+            part_bytes=order.part_bytes,
+        )
+
+    def work(self, after: int) -> Work:
+        """Orders are handed over instead."""
+        raise Unreachable(f"nobody asks for work here, after {after}")
+
+    def membership(self, after: int) -> list[str]:
+        """See `Line`."""
+        lists = self._order.lists if self._order else []
+        return lists[max(0, after - 1) :]  # the first is in every kit
+
+    def fetch(self, document: DocumentRef) -> bytes:
+        """See `Line`."""
+        if self._opened is None:
+            raise Unreachable("there is no order to fetch from")
+        return self._opened.fetch(document)
+
+    def send(self, work: Work, kind: str, message: bytes) -> None:  # noqa: ARG002 - as `Line`
+        """See `Line`."""
+        self.words.append(Sent(kind, reference(message)))
+        self.messages.append(message)
+
+    def join(self, run: str, visibility: Literal["private", "public"]) -> None:  # noqa: ARG002
+        """See `Line`."""
+        self.words.append(Joined(visibility))
+
+    def refuse(self, run: str, code: str) -> None:  # noqa: ARG002
+        """See `Line`."""
+        self.words.append(Refused(code))
+
+    def fail(self, work: Work, code: str) -> None:  # noqa: ARG002
+        """See `Line`."""
+        self.words.append(Failed(code))
+
+    def state(
+        self,
+        run: str,  # noqa: ARG002
+        statement: SiteStatement | None,
+        signature: str,
+        *,
+        final: bool,
+    ) -> None:
+        """See `Line`."""
+        self.words.append(Stating(statement, signature, final))
+
+    def heads(self, *, known: bool) -> Told:  # noqa: ARG002 - the order has them where they matter
+        """See `Line`."""
+        told = self._order.heads if self._order else None
+        return told or Told(own=[], others={}, known={})
+
+    def bring_heads(self, heads: dict[str, list[str]]) -> None:
+        """See `Line`."""
+        self.words.append(HeadsBrought(heads))
+
+    def give_head(self, head: str) -> None:
+        """See `Line`."""
+        self.words.append(HeadGiven(head))
+
+    def heartbeat(self) -> None:
+        """The SuperNode's own heartbeats say that this party lives."""

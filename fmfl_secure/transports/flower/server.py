@@ -1,0 +1,404 @@
+"""The server's half of the way through Flower: tasks out as orders, answers in as words.
+
+It decides nothing. The run is driven by the same code as over HTTPS: that puts tasks on a board
+and waits for what comes in. Here tasks are taken from the board and sent, one order at a time to
+each party, and what a party answers is verified and handed on.
+"""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from aggregation import PublicIdentity
+from fmfl_secure.errors import CourierRefused, Problem, RunError
+from fmfl_secure.provisioning.certificates import CUSTODIAN, DECRYPTOR, SITE
+from fmfl_secure.runtime.inbox import Stated
+from fmfl_secure.runtime.server import ServerSide
+from fmfl_secure.runtime.task_board import Document, Step, Task
+from fmfl_secure.storage.message_store import MessageKey
+from fmfl_secure.transports.flower.fingerprint import fingerprint
+from fmfl_secure.transports.flower.frames import (
+    HELLO,
+    Answer,
+    Failed,
+    HeadGiven,
+    HeadsBrought,
+    Joined,
+    Opened,
+    Order,
+    Present,
+    Refused,
+    Sent,
+    Stating,
+    Word,
+    claimed_party,
+    open_frame,
+    reference,
+    seal,
+)
+
+_LOG = logging.getLogger("fmfl_secure.transports.flower.server")
+_NODES_S: Final = 1.0  # how often nodes are looked for
+_AGAIN_S: Final = 2.0  # before an order that did not arrive is sent again
+_OVERDUE_S: Final = 900.0  # an order without an answer is sent again; done twice, it does no harm
+_ORDERS_AT_ONCE: Final = 64
+_BYTES_AT_ONCE: Final = 256 << 20
+_WITH_HEADS: Final = frozenset({Step.JOIN, Step.READY, Step.VERIFY, Step.END})
+
+
+class Post(Protocol):
+    """Flower's grid, as far as it is needed."""
+
+    def nodes(self) -> Collection[int]:
+        """Nodes that are connected."""
+        ...
+
+    def send(self, node: int, frame: bytes) -> str | None:
+        """Send a frame; returns the message's id, or None if the node is gone."""
+        ...
+
+    def replies(self, ids: Collection[str]) -> Iterable[tuple[str, bytes | None]]:
+        """Frames that came in reply to messages, by their ids; None where there is an error."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Out:
+    """An order under way."""
+
+    node: int
+    party: str  # empty for a greeting
+    number: int  # of the board's task
+    task: Task
+    digest: str
+    size: int
+    at: float  # seconds of the monotonic clock
+
+
+class Carrier:
+    """Carries one run.
+
+    Args:
+        side: The run, its board and its intake.
+        post: How frames go out and come in.
+        pause_s: Between two looks for replies.
+        after_turn: Called after each.
+    """
+
+    def __init__(
+        self,
+        side: ServerSide,
+        post: Post,
+        *,
+        pause_s: float = 0.1,
+        after_turn: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._side = side
+        self._post = post
+        self._pause_s = pause_s
+        self._after_turn = after_turn
+        self._sequence = 0
+        self._nodes: dict[str, int] = {}  # of parties that said who they are
+        self._known: set[int] = set()  # nodes that were greeted
+        self._online: set[int] = set()
+        self._looked = 0.0
+        self._out: dict[str, _Out] = {}
+        self._done: dict[str, int] = {}  # number of the last task that was answered, by party
+        self._again: dict[str, float] = {}
+        self._joined: tuple[Document | None, bytes] = (None, b"")
+        self._stopping = threading.Event()
+        self._failure: BaseException | None = None
+
+    def run(self) -> None:
+        """Carry the run to its end.
+
+        Raises:
+            Stopping: It was asked to stop; it goes on when it is started again.
+            FmflError, PrivacyError, AggregationError: The run cannot go on, or another process
+                carries it.
+        """
+        driver = threading.Thread(target=self._drive, name="run")
+        with _alone(self._side.output):
+            self._carry(driver)
+        if self._failure is not None:
+            raise self._failure
+
+    def _carry(self, driver: threading.Thread) -> None:
+        driver.start()
+        try:
+            while driver.is_alive():
+                if not self.turn():
+                    self._stopping.wait(self._pause_s)
+                self._after_turn()
+        finally:
+            if driver.is_alive():
+                self._side.stop()
+            driver.join()
+            self._side.store.close()
+
+    def stop(self) -> None:
+        """Stop where it is. Safe from any thread."""
+        self._stopping.set()
+        self._side.stop()
+
+    def _drive(self) -> None:
+        try:
+            self._side.carry()
+        except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
+            self._failure = error
+
+    def turn(self) -> bool:
+        """Send what there is to send and take what came; whether anything did."""
+        self._look()
+        sent = self._send_tasks()
+        return self._take_replies() or sent
+
+    # Who is there.
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        if now - self._looked < _NODES_S:
+            return
+        self._looked = now
+        self._online = set(self._post.nodes())
+        self._known &= self._online  # one that comes back may be somebody else
+        for party, node in list(self._nodes.items()):
+            if node in self._online:
+                self._side.board.heard(party)
+            else:
+                _LOG.warning("%s is no longer connected", party)
+                del self._nodes[party]
+                self._side.board.lost(party)
+        for message, out in list(self._out.items()):
+            if out.node not in self._online:
+                del self._out[message]
+        for node in self._online - self._known:
+            if self._room():
+                self._known.add(node)
+                self._post_order(node, self._order(HELLO), "", 0, Task(), ())
+
+    # Out.
+
+    def _send_tasks(self) -> bool:
+        sent, now = False, time.monotonic()
+        for party, role in self._parties():
+            number, task = self._side.board.task(party)
+            node = self._nodes.get(party)
+            if node is None or task.step == Step.WAIT or number == self._done.get(party):
+                continue
+            if now < self._again.get(party, 0.0) or self._is_under_way(party, number, now):
+                continue
+            if not self._room():
+                break
+            self._send(party, role, node, number, task)
+            sent = True
+        return sent
+
+    def _is_under_way(self, party: str, number: int, now: float) -> bool:
+        """Whether this very task is with the party, and not for too long to have arrived."""
+        return any(
+            out.party == party and out.number == number and now - out.at < _OVERDUE_S
+            for out in self._out.values()
+        )
+
+    def _parties(self) -> Iterator[tuple[str, str]]:
+        members = self._side.members()
+        yield DECRYPTOR, DECRYPTOR
+        for name in members.custodians:
+            yield name, CUSTODIAN
+        for name in members.sites:
+            yield name, SITE
+
+    def _send(self, party: str, role: str, node: int, number: int, task: Task) -> None:
+        documents = {name: self._bytes(document) for name, document in task.documents.items()}
+        lists = self._side.membership.lists()
+        order = self._order(
+            task.step,
+            party=party,
+            run=task.run,
+            round=task.round,
+            attempt=task.attempt,
+            documents={name: reference(data) for name, data in documents.items()},
+            sizes=list(task.sizes),
+            membership=len(lists),
+            part_bytes=self._side.intake.part_bytes,
+            heads=(
+                self._side.heads.tell(party, known=task.step == Step.JOIN)
+                if role == SITE and task.step in _WITH_HEADS
+                else None
+            ),
+            lists=[base64.b64encode(each).decode("ascii") for each in lists[1:]],
+        )
+        if not self._post_order(node, order, party, number, task, documents.values()):
+            self._lost(party, task)
+
+    def _order(self, step: str, *, party: str = "", **fields: object) -> Order:
+        self._sequence = max(self._sequence + 1, time.time_ns())
+        return Order(fingerprint(), party, self._sequence, step, **fields)  # type: ignore[arg-type]
+
+    def _bytes(self, document: Document) -> bytes:
+        """A document's bytes, joined once for all who get the same."""
+        if self._joined[0] is not document:
+            self._joined = (document, document.slice(0, document.size))
+        return self._joined[1]
+
+    def _post_order(
+        self,
+        node: int,
+        order: Order,
+        party: str,
+        number: int,
+        task: Task,
+        documents: Iterable[bytes],
+    ) -> bool:
+        frame = seal(self._side.identity, order, documents)
+        message = self._post.send(node, frame)
+        if message is None:
+            return False
+        _, opened = open_frame(frame, Order, self._side.identity.public)
+        self._out[message] = _Out(
+            node, party, number, task, opened.digest, len(frame), time.monotonic()
+        )
+        return True
+
+    def _room(self) -> bool:
+        under_way = sum(out.size for out in self._out.values())
+        return len(self._out) < _ORDERS_AT_ONCE and under_way < _BYTES_AT_ONCE
+
+    # In.
+
+    def _take_replies(self) -> bool:
+        came = False
+        for message, frame in list(self._post.replies(list(self._out)) if self._out else ()):
+            out = self._out.pop(message, None)
+            if out is None:
+                continue
+            came = True
+            try:
+                if frame is None:
+                    raise CourierRefused("no answer came")
+                if out.party:
+                    self._take(out, frame)
+                else:
+                    self._greeted(out, frame)
+            except CourierRefused as error:
+                _LOG.warning("node %s, %s: %s", out.node, out.party or "a greeting", error)
+                if out.party:
+                    self._lost(out.party, out.task)
+                else:
+                    self._known.discard(out.node)
+        return came
+
+    def _greeted(self, out: _Out, frame: bytes) -> None:
+        name = claimed_party(frame)
+        answer, _ = open_frame(frame, Answer, self._identity(name))
+        if answer.order != out.digest:
+            raise CourierRefused("an answer to another order")
+        package = next((w.package for w in answer.words if isinstance(w, Present)), "")
+        if package != fingerprint():
+            _LOG.error("%s runs %s, this is %s", name, package, fingerprint())
+            return  # it stays greeted, and out
+        self._nodes[name] = out.node
+        self._side.board.heard(name)
+        _LOG.info("%s is node %s", name, out.node)
+
+    def _take(self, out: _Out, frame: bytes) -> None:
+        answer, opened = open_frame(frame, Answer, self._identity(out.party))
+        if answer.order != out.digest or answer.party != out.party:
+            raise CourierRefused("an answer to another order")
+        self._done[out.party] = max(out.number, self._done.get(out.party, 0))
+        self._side.board.heard(out.party)
+        self._side.board.told(out.party, out.number)
+        for word in answer.words:
+            try:
+                self._hear(out, word, opened)
+            except Problem as problem:
+                _LOG.warning("%s, %s: %s", out.party, out.task.step, problem)
+                if problem.reason not in {"over", "out-of-order", "conflict"}:
+                    self._fail(out.party, out.task, "refused")
+                return
+
+    def _hear(self, out: _Out, word: Word, opened: Opened) -> None:
+        intake, party, task = self._side.intake, out.party, out.task
+        match word:
+            case Sent(kind, document):
+                self._message(out, kind, opened.fetch(document))
+            case Joined(visibility):
+                intake.join(party, task.run, visibility)
+            case Refused(code):
+                intake.refuse(party, task.run, code)
+            case Failed(code):
+                intake.fail(party, task.run, task.round, task.attempt, code)
+            case Stating(statement, signature, final):
+                intake.state(party, task.run, Stated(statement, signature), final=final)
+            case HeadGiven(head):
+                self._side.heads.give(party, head)
+            case HeadsBrought(heads):
+                self._side.heads.bring(heads)
+            case Present():
+                pass
+
+    def _message(self, out: _Out, kind: str, data: bytes) -> None:
+        task = out.task
+        key = MessageKey(task.run, task.round, task.attempt, out.party, kind)
+        document, step = reference(data), self._side.intake.part_bytes
+        for start in range(0, max(1, len(data)), step):
+            self._side.intake.part(
+                self._role(out.party),
+                key,
+                sha256=document.sha256,
+                size=document.size,
+                offset=start,
+                data=data[start : start + step],
+            )
+
+    def _lost(self, party: str, task: Task) -> None:
+        """An order, or the answer to it, did not arrive.
+
+        A site is left out of the attempt; decryptor and custodians, without whom none opens, are
+        asked again. Until its node shows itself the next attempt does not count on the party.
+        """
+        self._again[party] = time.monotonic() + _AGAIN_S
+        self._side.board.lost(party)
+        self._fail(party, task, "unavailable")
+
+    def _fail(self, party: str, task: Task, code: str) -> None:
+        if self._role(party) != SITE or not task.attempt:
+            return
+        try:
+            self._side.intake.fail(party, task.run, task.round, task.attempt, code)
+        except Problem as problem:
+            _LOG.debug("%s", problem)  # the attempt is over already
+
+    def _role(self, party: str) -> str:
+        return next(role for name, role in self._parties() if name == party)
+
+    def _identity(self, name: str) -> PublicIdentity:
+        members = self._side.members()
+        known = {DECRYPTOR: members.decryptor, **members.custodians, **members.sites}
+        if name not in known:
+            raise CourierRefused("no member of this federation")
+        return known[name]
+
+
+@contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Carry a run in one process only: a ServerApp may outlive the command that submitted it."""
+    with (output / "carrier.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunError(
+                f"another process carries the run in {output}",
+                hint="End its Flower run first: flwr list, flwr stop.",
+            ) from None
+        yield

@@ -1,0 +1,260 @@
+"""The server's HTTP interface: what sites, decryptor and custodians ask, fetch and send.
+
+Bodies of messages are the protocol's bytes as they are. Answers are JSON of the forms in
+`bodies`, and
+every refusal is a `ProblemBody`. The description is served at `/v1/openapi.json`.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import msgspec
+from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+
+from fmfl_secure import __version__
+from fmfl_secure.errors import Problem
+from fmfl_secure.run.record import SiteStatement
+from fmfl_secure.runtime.anchor_registry import KeptHeads
+from fmfl_secure.runtime.inbox import Intake, Stated
+from fmfl_secure.runtime.task_board import Board, Task
+from fmfl_secure.storage.message_store import MessageKey
+from fmfl_secure.transports.https.anchor_routes import head_routes
+from fmfl_secure.transports.https.dependencies import Party, SiteParty
+from fmfl_secure.transports.https.metrics import ServerMetrics
+from fmfl_secure.transports.https.schemas import (
+    DocumentBody,
+    MembershipBody,
+    ParticipationBody,
+    ProblemBody,
+    ReceiptBody,
+    RefusalBody,
+    StatementBody,
+    TaskBody,
+)
+
+_LOG = logging.getLogger("fmfl_secure.transports.https.app")
+
+Run = Annotated[str, Path(pattern=r"^[0-9a-f]{8,64}$")]
+Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
+Sha256 = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
+Kind = Literal[
+    "ready", "exchange", "upload", "chunks", "opening", "verdict",
+    "announcement", "confirmation", "release", "custodian-ready", "approval",
+]  # fmt: skip
+_MAX_SIZE = 1 << 40
+_MAX_WAIT_S = 60.0
+
+
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ProblemBody, "description": text}
+    for status, text in {
+        400: "malformed",
+        401: "no valid certificate",
+        403: "another role's, or shut out",
+        404: "not here",
+        408: "too slow",
+        409: "not now",
+        411: "no length",
+        413: "too large",
+        422: "does not hold",
+        429: "too often",
+        503: "going down",
+    }.items()
+}
+_BYTES = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+def build_app(
+    *,
+    intake: Intake,
+    board: Board,
+    membership: Callable[[], list[bytes]],
+    heads: KeptHeads,
+    metrics: ServerMetrics,
+) -> FastAPI:
+    """The application, to be put behind a `Guard`.
+
+    Args:
+        intake: Where messages go.
+        board: Where tasks come from.
+        membership: The federation's membership lists, from the first.
+        heads: What is kept of the sites' ledgers.
+        metrics: Counts.
+    """
+    app = FastAPI(
+        title="FMFL Secure",
+        version=__version__,
+        description="Carries secure aggregation between a server and its parties.",
+        openapi_url="/v1/openapi.json",
+        docs_url=None,  # pages that would load scripts from elsewhere
+        redoc_url=None,
+    )
+    app.add_exception_handler(Problem, _on_problem)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(Exception, _on_failure)
+    router = APIRouter(prefix="/v1", responses=_PROBLEMS)
+
+    def describe(number: int, task: Task) -> TaskBody:
+        return TaskBody(
+            sequence=number,
+            step=task.step,
+            run=task.run,
+            round=task.round,
+            attempt=task.attempt,
+            documents={
+                name: DocumentBody(sha256=d.sha256, size=d.size)
+                for name, d in task.documents.items()
+            },
+            sizes=list(task.sizes),
+            membership=len(membership()),
+            part_bytes=intake.part_bytes,
+        )
+
+    @router.get("/task")
+    async def task(
+        peer: Party,
+        after: Annotated[int, Query(ge=-1, le=2**60)] = -1,
+        wait_s: Annotated[float, Query(ge=0, le=_MAX_WAIT_S)] = 0.0,
+    ) -> TaskBody:
+        """What there is to do; with `wait_s`, once it is another than number `after`."""
+        number, found = await board.wait(peer.name, after, wait_s)
+        if board.closed:
+            raise Problem(503, "stopping", "the server is going down", retry_after_s=1)
+        return describe(number, found)
+
+    @router.get(
+        "/documents/{sha256}",
+        response_class=Response,
+        responses={200: {"content": {"application/octet-stream": {}}}},
+    )
+    async def document(
+        peer: Party, sha256: Sha256, offset: Annotated[int, Query(ge=0, le=_MAX_SIZE)] = 0
+    ) -> Response:
+        """A document of the present task, at most a part of it from `offset`."""
+        found = board.document(peer.name, sha256)
+        if found is None:
+            raise Problem(404, "not-found", "the present task has no such document")
+        data = found.slice(offset, intake.part_bytes)
+        return Response(data, media_type="application/octet-stream")
+
+    @router.get("/membership")
+    async def lists(_: Party, after: Annotated[int, Query(ge=0, le=2**31)] = 0) -> MembershipBody:
+        """Signed membership lists after number `after`."""
+        return MembershipBody(
+            lists=[base64.b64encode(message).decode() for message in membership()[after:]]
+        )
+
+    @router.put("/runs/{run}/participation", status_code=204)
+    def participate(peer: SiteParty, run: Run, body: ParticipationBody) -> None:
+        """The site takes part in the run, and has reserved what it costs."""
+        intake.join(peer.name, run, body.visibility)
+
+    @router.put("/runs/{run}/refusal", status_code=204)
+    def refuse(peer: SiteParty, run: Run, body: RefusalBody) -> None:
+        """The site takes no part in what is left of the run."""
+        intake.refuse(peer.name, run, body.code)
+
+    @router.put("/runs/{run}/statement", status_code=204)
+    def statement(peer: SiteParty, run: Run, body: StatementBody) -> None:
+        """The site states its ledger."""
+        try:
+            stated = Stated(
+                statement=None
+                if body.statement is None
+                else msgspec.convert(body.statement, SiteStatement),
+                signature=body.signature,
+            )
+        except (msgspec.ValidationError, OverflowError, RecursionError) as error:
+            raise Problem(422, "malformed", "the statement has another form") from error
+        intake.state(peer.name, run, stated, final=body.final)
+
+    @router.put("/runs/{run}/rounds/{round_number}/attempts/{attempt}/failure", status_code=204)
+    def fail(
+        peer: Party, run: Run, round_number: Number, attempt: Number, body: RefusalBody
+    ) -> None:
+        """The party cannot go on with an attempt."""
+        intake.fail(peer.name, run, round_number, attempt, body.code)
+
+    @router.get("/runs/{run}/rounds/{round_number}/attempts/{attempt}/{kind}")
+    def receipt(
+        peer: Party, run: Run, round_number: Number, attempt: Number, kind: Kind
+    ) -> ReceiptBody:
+        """How much of a message is here: where to go on with it."""
+        key = MessageKey(run, round_number, attempt, peer.name, kind)
+        found = intake.receipt(peer.role, key)
+        if found is None:
+            return ReceiptBody(received=0, whole=False)
+        return ReceiptBody(received=found.received, whole=found.whole)
+
+    @router.put("/runs/{run}/rounds/{round_number}/attempts/{attempt}/{kind}", openapi_extra=_BYTES)
+    async def send(
+        request: Request,
+        peer: Party,
+        run: Run,
+        round_number: Number,
+        attempt: Number,
+        kind: Kind,
+        sha256: Annotated[str, Query(pattern=r"^[0-9a-f]{64}$")],
+        size: Annotated[int, Query(ge=1, le=_MAX_SIZE)],
+        offset: Annotated[int, Query(ge=0, le=_MAX_SIZE)] = 0,
+    ) -> ReceiptBody:
+        """A part of a message. The same part again changes nothing."""
+        data = await request.body()
+        key = MessageKey(run, round_number, attempt, peer.name, kind)
+        found = await run_in_threadpool(
+            intake.part, peer.role, key, sha256=sha256, size=size, offset=offset, data=data
+        )
+        metrics.received.labels(kind).inc(len(data))
+        return ReceiptBody(received=found.received, whole=found.whole)
+
+    app.include_router(router)
+    app.include_router(head_routes(heads), prefix="/v1", responses=_PROBLEMS)
+    return app
+
+
+def _body(problem: Problem) -> JSONResponse:
+    headers = {"retry-after": str(problem.retry_after_s)} if problem.retry_after_s else None
+    content: dict[str, object] = {"code": problem.reason, "message": str(problem)}
+    if problem.received >= 0:
+        content["received"] = problem.received
+    return JSONResponse(content, status_code=problem.status, headers=headers)
+
+
+async def _on_problem(_: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, Problem):
+        raise error
+    return _body(error)
+
+
+async def _on_invalid(_: Request, __: Exception) -> JSONResponse:
+    # FastAPI's own answer would repeat what was sent.
+    return _body(Problem(422, "malformed", "the request does not have the form described"))
+
+
+async def _on_http(_: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, HTTPException):
+        raise error
+    names = {404: "not-found", 405: "method", 400: "malformed"}
+    text = "there is nothing here" if error.status_code == 404 else "this is not served"
+    response = _body(Problem(error.status_code, names.get(error.status_code, "refused"), text))
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _on_failure(_: Request, error: Exception) -> JSONResponse:
+    _LOG.error("request failed", exc_info=error)
+    return _body(Problem(500, "failed", "the server failed"))

@@ -1,0 +1,300 @@
+"""A party's line to the server: outbound only, patient, and never sends the same bytes for nothing.
+
+Everything may be repeated: a question, a fetch, a part of a message. So whatever breaks in between
+is tried again, with growing pauses, until the server answers or says no.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+import ssl
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Literal, Self, TypeVar
+
+import httpx
+import msgspec
+
+from fmfl_secure.errors import Rejected, ServiceError, Unreachable
+from fmfl_secure.run.record import SiteStatement
+from fmfl_secure.runtime.anchor_registry import Told
+from fmfl_secure.runtime.transport import DocumentRef, PartyLine, Work
+from fmfl_secure.settings.service import Upstream
+from fmfl_secure.transports.https.metrics import ClientMetrics
+from fmfl_secure.transports.https.tls import client_context
+
+_LOG = logging.getLogger("fmfl_secure.transports.https.client")
+_FIRST_PAUSE_S: Final = 0.1
+_HEARTBEAT_S: Final = 10.0
+_MOST_BYTES: Final = 1 << 34  # a document; the plan's own size bounds what follows
+
+
+class _Problem(msgspec.Struct, frozen=True):
+    code: str = "unknown"
+    message: str = ""
+    received: int = -1
+
+
+class _Receipt(msgspec.Struct, frozen=True):
+    received: int
+    whole: bool
+
+
+class _Lists(msgspec.Struct, frozen=True):
+    lists: list[str]
+
+
+class Line:
+    """A party's line to the server. Calls come from one thread, but for `heartbeat`.
+
+    Args:
+        upstream: Where the server is.
+        tls: Folder with `ca.pem`, `certificate.pem` and `key.pem`; read again when they change.
+        metrics: Counts.
+        stopping: Looked at while waiting.
+    """
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        tls: Path,
+        *,
+        metrics: ClientMetrics,
+        stopping: threading.Event,
+    ) -> None:
+        self._upstream = upstream
+        self._tls = tls
+        self._metrics = metrics
+        self._stopping = stopping
+        self._client: httpx.Client | None = None
+        self._certified = 0
+        self.connected = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close connections."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def work(self, after: int) -> Work:
+        """What there is to do, once it is another than number `after`; see `Work`."""
+        wait_s = self._upstream.poll_s if after >= 0 else 0.0
+        response = self._request("GET", "/v1/task", params={"after": after, "wait_s": wait_s})
+        return _decode(response, Work)
+
+    def membership(self, after: int) -> list[str]:
+        """Signed membership lists after number `after`, base64."""
+        return _decode(
+            self._request("GET", "/v1/membership", params={"after": after}), _Lists
+        ).lists
+
+    def fetch(self, document: DocumentRef) -> bytes:
+        """A document, whole, its digest checked.
+
+        Raises:
+            ServiceError: It does not have the digest or the length that was named.
+        """
+        if document.size > _MOST_BYTES:
+            raise ServiceError(f"a document of {document.size} bytes is not fetched")
+        data = bytearray()
+        while len(data) < document.size:
+            response = self._request(
+                "GET", f"/v1/documents/{document.sha256}", params={"offset": len(data)}
+            )
+            if not response.content:
+                break
+            data += response.content
+        if hashlib.sha256(data).hexdigest() != document.sha256:
+            raise ServiceError("a document does not have the digest that was named")
+        return bytes(data)
+
+    def send(self, work: Work, kind: str, message: bytes) -> None:
+        """Send a message of an attempt, in parts; go on where an earlier try broke off.
+
+        Raises:
+            Rejected: The server does not want it.
+        """
+        path = f"{_attempt_path(work)}/{kind}"
+        digest, size = hashlib.sha256(message).hexdigest(), len(message)
+        start, again = 0, False
+        if size > work.part_bytes:  # small ones are sent without asking
+            start = _decode(self._request("GET", path), _Receipt).received
+        while True:
+            # The last part again, where all bytes arrived and the answer to them was lost.
+            start = min(start, max(0, size - 1) // work.part_bytes * work.part_bytes)
+            part = message[start : start + work.part_bytes]
+            query = {"sha256": digest, "size": size, "offset": start}
+            try:
+                response = self._request("PUT", path, params=query, content=part)
+            except Rejected as rejected:
+                if rejected.reason == "gap" and rejected.received >= 0:
+                    start = rejected.received
+                    continue
+                if rejected.reason == "digest" and not again:  # forgotten: from the start
+                    start, again = 0, True
+                    continue
+                raise
+            self._metrics.sent.inc(len(part))
+            receipt = _decode(response, _Receipt)
+            if receipt.whole:
+                return
+            start = receipt.received
+
+    def join(self, run: str, visibility: Literal["private", "public"]) -> None:
+        """Say that this site takes part."""
+        self._request("PUT", f"/v1/runs/{run}/participation", json={"visibility": visibility})
+
+    def refuse(self, run: str, code: str) -> None:
+        """Say that this site takes no part, by a generic code."""
+        self._request("PUT", f"/v1/runs/{run}/refusal", json={"code": code})
+
+    def fail(self, work: Work, code: str) -> None:
+        """Say that this party cannot go on with an attempt."""
+        self._request("PUT", f"{_attempt_path(work)}/failure", json={"code": code})
+
+    def state(
+        self, run: str, statement: SiteStatement | None, signature: str, *, final: bool
+    ) -> None:
+        """State this site's ledger."""
+        body = {"statement": statement, "signature": signature, "final": final}
+        self._request("PUT", f"/v1/runs/{run}/statement", content=msgspec.json.encode(body))
+
+    def heads(self, *, known: bool) -> Told:
+        """What the server keeps of this site's ledgers, and the latest of the others'."""
+        query = {"known": "true"} if known else {}
+        return _decode(self._request("GET", "/v1/heads", params=query), Told)
+
+    def bring_heads(self, heads: dict[str, list[str]]) -> None:
+        """Bring heads that this site kept of others' ledgers, by site."""
+        self._request("PUT", "/v1/heads", json={"heads": heads})
+
+    def give_head(self, head: str) -> None:
+        """Give the head that this site's ledger has now."""
+        self._request("PUT", "/v1/head", json={"head": head})
+
+    def heartbeat(self) -> None:
+        """Ask for nothing, once, so that the server knows this party lives."""
+        try:
+            self._once("GET", "/v1/task", params={"after": -1, "wait_s": 0})
+        except (Rejected, Unreachable):
+            _LOG.debug("no heartbeat")
+
+    def _request(self, method: str, path: str, **named: Any) -> httpx.Response:
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                response = self._once(method, path, **named)
+            except Unreachable as error:
+                if self._stopping.is_set():
+                    raise
+                self._note(connected=False, why=str(error))
+                # Jittered, so that sites do not come back all at once.
+                self._stopping.wait(pause_s * random.uniform(0.5, 1.5))  # noqa: S311
+                pause_s = min(2 * pause_s, self._upstream.retry_s)
+                continue
+            self._note(connected=True)
+            return response
+
+    def _once(self, method: str, path: str, **named: Any) -> httpx.Response:
+        client = self._open()
+        if "content" in named and method == "PUT":
+            kind = "application/octet-stream" if "params" in named else "application/json"
+            named["headers"] = {"content-type": kind}
+        try:
+            response = client.request(method, path, **named)
+        except (httpx.TransportError, ssl.SSLError) as error:
+            self._metrics.requests.labels("unreachable").inc()
+            raise Unreachable(f"{self._upstream.url} does not answer: {error}") from error
+        if response.is_success:
+            self._metrics.requests.labels("served").inc()
+            return response
+        self._metrics.requests.labels("refused").inc()
+        try:
+            problem = msgspec.json.decode(response.content, type=_Problem)
+        except msgspec.DecodeError:
+            problem = _Problem()
+        if response.status_code in {408, 429} or response.status_code >= 500:
+            raise Unreachable(f"the server answered {response.status_code} ({problem.code})")
+        raise Rejected(
+            response.status_code, problem.code, problem.message, received=problem.received
+        )
+
+    def _open(self) -> httpx.Client:
+        certified = (self._tls / "certificate.pem").stat().st_mtime_ns
+        if self._client is None or certified != self._certified:
+            self.close()
+            timeout = httpx.Timeout(
+                self._upstream.timeout_s, read=self._upstream.timeout_s + self._upstream.poll_s
+            )
+            self._client = httpx.Client(
+                base_url=self._upstream.url,
+                verify=client_context(self._tls),
+                timeout=timeout,
+                trust_env=False,
+                follow_redirects=False,
+            )
+            self._certified = certified
+        return self._client
+
+    def _note(self, *, connected: bool, why: str = "") -> None:
+        if connected != self.connected:
+            text = "connected" if connected else why
+            _LOG.log(logging.INFO if connected else logging.WARNING, text)
+        self.connected = connected
+        self._metrics.connected.set(int(connected))
+
+
+class Heartbeat:
+    """While it is open, the server is told every now and then that this party lives."""
+
+    def __init__(self, open_line: Callable[[], PartyLine]) -> None:
+        self._open_line = open_line
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True, name="heartbeat")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        with self._open_line() as line:
+            while not self._done.wait(_HEARTBEAT_S):
+                line.heartbeat()
+
+
+def _attempt_path(work: Work) -> str:
+    return f"/v1/runs/{work.run}/rounds/{work.round}/attempts/{work.attempt}"
+
+
+_T = TypeVar("_T")
+
+
+def _decode(response: httpx.Response, kind: type[_T]) -> _T:
+    try:
+        return msgspec.json.decode(response.content, type=kind)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise Unreachable("the server's answer has another form than expected") from error

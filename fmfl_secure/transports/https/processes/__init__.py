@@ -1,0 +1,1 @@
+"""The processes of a federation across machines, each with its operations port."""

@@ -1,0 +1,24 @@
+"""What a custodian's live page shows: that it is there, what it does, and what it let not open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fmfl_secure.transports.https.processes.custodian import CustodianProcess
+from fmfl_secure.transports.https.processes.operations import REFRESH_S
+
+
+def custodian_page(process: CustodianProcess) -> Mapping[str, object]:
+    """A custodian's page."""
+    agent = process.agent
+    return {
+        "name": process.name,
+        "federation": process.config.federation.name,
+        "connected": agent.line.connected,
+        "url": process.settings.server.url,
+        "run": agent.work.run if agent.work else "",
+        "round": agent.work.round if agent.work else 0,
+        "phase": agent.work.step.value if agent.work else "connecting",
+        "refusal": agent.refusal,
+        "refresh_s": REFRESH_S,
+    }

@@ -1,0 +1,21 @@
+"""What the decryptor's live page shows: that it is there, and what it does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fmfl_secure.transports.https.processes.decryptor import DecryptorProcess
+from fmfl_secure.transports.https.processes.operations import REFRESH_S
+
+
+def decryptor_page(process: DecryptorProcess) -> Mapping[str, object]:
+    """The decryptor's page."""
+    agent = process.agent
+    return {
+        "federation": process.config.federation.name,
+        "connected": agent.line.connected,
+        "url": process.settings.server.url,
+        "run": agent.work.run if agent.work else "",
+        "phase": agent.work.step.value if agent.work else "connecting",
+        "refresh_s": REFRESH_S,
+    }

@@ -1,0 +1,65 @@
+"""What a site's live page shows: its own ledger and process, and nothing of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fmfl_secure.errors import KNOWN_ERRORS
+from fmfl_secure.parties.membership import MembershipFolder
+from fmfl_secure.report.deltas import note
+from fmfl_secure.run.ledger_statement import grant_record
+from fmfl_secure.settings.federation import load_site
+from fmfl_secure.transports.https.processes.operations import REFRESH_S
+from fmfl_secure.transports.https.processes.site import SiteProcess
+from privacy import Ledger
+
+
+def site_page(process: SiteProcess) -> Mapping[str, object]:
+    """A site's page, from its own files and process."""
+    agent, kit = process.agent, process.kit
+    grants, runs, trouble = [], [], agent.refusal
+    try:
+        settings = load_site(kit.folder / "site.toml")
+        budget = Ledger(settings.budget.ledger_from(kit.folder)).budget()
+        grants = [
+            {
+                "number": status.grant.number,
+                "epsilon": f"{status.grant.epsilon:g}",
+                "delta": f"{status.grant.delta:g}",
+                "spent": f"{status.epsilon_committed:.4f}",
+                "held": f"{status.epsilon_charged - status.epsilon_committed:.4f}",
+                "left": f"{status.epsilon_left:.4f}",
+                "note": note(grant_record(status)),
+            }
+            for status in budget.status()
+        ]
+        runs = [
+            {
+                "run": held.run,
+                "rounds": ", ".join(str(number) for number, _ in held.commits) or "none yet",
+                "reserved": held.rounds,
+                "state": "open" if held.open else "closed",
+            }
+            for held in budget.reservations.values()
+        ]
+    except KNOWN_ERRORS as error:
+        trouble = str(error)
+    phase = agent.work.step.value if agent.work else "connecting"
+    if agent.training is not None:
+        number, step = agent.training
+        phase = f"training: round {number}, step {step} of {process.config.privacy.steps_per_round}"
+    held_lists = MembershipFolder(kit.folder)
+    return {
+        "site": process.name,
+        "federation": process.config.federation.name,
+        "connected": agent.line.connected,
+        "url": process.settings.server.url,
+        "run": agent.work.run if agent.work else "",
+        "phase": phase,
+        "refusal": trouble,
+        "membership": len(held_lists.lists()),
+        "members": len(held_lists.members().sites),
+        "grants": grants,
+        "runs": runs,
+        "refresh_s": REFRESH_S,
+    }

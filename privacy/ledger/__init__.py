@@ -1,0 +1,1 @@
+"""A population's durable budget: records, sums, anchors and exports."""

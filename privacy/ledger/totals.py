@@ -1,0 +1,173 @@
+"""Sums over a ledger's grants, reservations and recoveries: what is charged, and what is left."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+from privacy.accounting.affordability import Allowance, Headroom
+from privacy.accounting.events import Event, NonPrivate, failure_of, repeated
+from privacy.accounting.rdp import FAILURE_SHARE, add_costs, filter_delta, rdp_cost, zero_cost
+from privacy.ledger.datasets import Dataset
+from privacy.ledger.entries import Grant, GrantStatus, Recovery, Reservation, Spend
+from privacy.ledger.standing import objections
+from privacy.limits import add
+
+
+class Totals:
+    """What was granted and charged so far, by the entries of a ledger.
+
+    Attributes:
+        population: The custodian's name for the people concerned.
+        unit: The privacy unit.
+        population_size: The largest number of units that a grant or a run has declared; None if
+            none has.
+        public_key: The site's Ed25519 key, 32 bytes.
+        grants: In order of their numbers.
+        reservations: By run.
+        recoveries: In order.
+        non_private: Runs that exhausted the ledger.
+        history: Every charge in order.
+    """
+
+    def __init__(self) -> None:
+        self.population = ""
+        self.unit = ""
+        self.population_size: int | None = None
+        self.public_key = b""
+        self.grants: list[Grant] = []
+        self.reservations: dict[str, Reservation] = {}
+        self.recoveries: list[Recovery] = []
+        self.non_private: list[str] = []
+        self.history: list[Spend] = []
+        self._digests: list[str] = []  # of every record, in order
+        self._committed: dict[int, dict[int, int | None]] = {}
+        self._insider_committed: dict[int, dict[int, int | None]] = {}
+
+    def status(self, *, population_size: int | None = None) -> list[GrantStatus]:
+        """Every grant with its committed and charged cost, and whether it stands.
+
+        Args:
+            population_size: What a run declares, if it is to be counted in.
+        """
+        charged = self.charged_grants()
+        size = self.largest_size(population_size)
+        return [
+            replace(self._sums(grant), objection=text, is_charged=grant.number in charged)
+            for grant, text in zip(self.grants, objections(self.grants, charged, size), strict=True)
+        ]
+
+    def largest_size(self, population_size: int | None) -> int | None:
+        """The larger of a population size declared now and the largest declared so far."""
+        sizes = [n for n in (population_size, self.population_size) if n is not None]
+        return max(sizes, default=None)
+
+    def charged_grants(self) -> set[int]:
+        """Numbers of the grants against which anything counts."""
+        held = (r.grant for r in self.reservations.values() if r.charged_rounds)
+        return {*held, *(c.grant for each in self.recoveries for c in each.charges)}
+
+    def headroom(
+        self,
+        dataset: Dataset | None = None,
+        *,
+        slack: float = 0.0,
+        population_size: int | None = None,
+    ) -> Headroom:
+        """What is left: of every grant and, if a data set has a cap, of that.
+
+        Args:
+            dataset: The data set that a run would name.
+            slack: Share by which its cap is exceeded; for what was admitted once, by a library
+                that may have rounded otherwise.
+            population_size: What the run declares; grants that do not stand at that have nothing.
+        """
+        grants = tuple(_allowance(s) for s in self.status(population_size=population_size))
+        if dataset is None or dataset.cap is None:
+            return Headroom(grants)
+        cap = dataset.cap
+        # What was lost and recovered may have used any data set, as may a run that named none.
+        charged, failures = self._charged_to_dataset(dataset.name, cap.orders)
+        own = Allowance(
+            charged,
+            cap.epsilon * (1.0 + slack),
+            filter_delta(cap.delta) if failures else cap.delta,
+            failures_left=Fraction(cap.delta * FAILURE_SHARE) - failures,
+            sets_apart=not failures,
+        )
+        return Headroom(grants, own)
+
+    def _charged_to_dataset(
+        self, name: str, orders: Sequence[int]
+    ) -> tuple[dict[int, int | None], Fraction]:
+        if self.non_private:
+            return dict.fromkeys(orders), Fraction(0)
+        total, failures = zero_cost(orders), Fraction(0)
+        for event, rounds in [
+            *(
+                (held.event, held.charged_rounds)
+                for held in self.reservations.values()
+                if held.dataset is None or held.dataset.is_called(name)
+            ),
+            *((c.event, c.rounds) for each in self.recoveries for c in each.charges),
+        ]:
+            total = add_costs(total, rdp_cost(event, orders), rounds)
+            failures += rounds * failure_of(event)
+        return total, failures
+
+    def _sums(self, grant: Grant, *, recorded: bool = False) -> GrantStatus:
+        charged, seen = zero_cost(grant.orders), zero_cost(grant.insider_orders)
+        failures = Fraction(0)
+        held = [(held.charge, held.charged_rounds) for held in self.reservations.values()]
+        lost = [(charge, charge.rounds) for each in self.recoveries for charge in each.charges]
+        for charge, rounds in held + lost:
+            if charge.grant == grant.number:
+                cost, inside = charge.cost, charge.insider_cost
+                charged = add_costs(charged, cost.recorded if recorded else cost.counted, rounds)
+                seen = add_costs(seen, inside.recorded if recorded else inside.counted, rounds)
+                failures += rounds * failure_of(charge.event)
+        committed = self._committed[grant.number]
+        insider_committed = self._insider_committed[grant.number]
+        if self.non_private:
+            committed = charged = dict.fromkeys(grant.orders)
+            insider_committed = seen = dict.fromkeys(grant.insider_orders)
+        return GrantStatus(grant, committed, charged, insider_committed, seen, failures)
+
+    def events(self, run: str | None = None) -> list[Event]:
+        """One event for each training begun, of one run or of all with what was recovered."""
+        events: list[Event] = [
+            reservation.event
+            for reservation in self.reservations.values()
+            if run is None or reservation.run == run
+            for _ in reservation.commits
+        ]
+        if run is None:
+            charges = (charge for recovery in self.recoveries for charge in recovery.charges)
+            events += [repeated(charge.event, charge.rounds) for charge in charges]
+        return events + [NonPrivate(r) for r in self.non_private if run is None or r == run]
+
+    def guarantee(self) -> tuple[float, float]:
+        """(epsilon, delta) of everything this ledger can ever permit: its grants added up.
+
+        A grant that a recovery charged with more than it held counts as what was charged. One
+        that does not stand, and to which nothing is charged, permits nothing and adds nothing. If
+        the deltas come to 1 or more there is no guarantee: (infinity, 1).
+        """
+        counted = [status for status in self.status() if status.counts]
+        delta = add(status.grant.delta for status in counted)
+        if self.non_private or delta >= 1.0:
+            return math.inf, 1.0
+        return add(max(s.grant.epsilon, s.epsilon_charged) for s in counted), delta
+
+
+def _allowance(status: GrantStatus) -> Allowance:
+    grant, left = status.grant, status.grant.failures - status.failures
+    if status.objection:  # nothing more fits
+        return Allowance(dict.fromkeys(grant.orders), grant.epsilon, grant.filter_delta)
+    insider = None
+    if grant.insider_epsilon is not None:
+        seen = status.insider_charged
+        insider = Allowance(seen, grant.insider_epsilon, grant.filter_delta, left)
+    return Allowance(status.charged, grant.epsilon, grant.filter_delta, left, insider)
