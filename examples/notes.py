@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tables import parts
 
-from fmfl_secure.data import write_demo_notes
+from fmfl_secure.demonstration.notes import write_demo_notes
 
 _PER_SITE, _HOLDOUT = 500, 300
 _FIRST = ["Anna", "Jonas", "Mira", "Peter", "Leila", "Ola", "Sofia", "Karim", "Ingrid", "Tomas"]

@@ -9,14 +9,14 @@ vectors, integers and frozen dataclasses between the two, and is the only one th
 import os
 from typing import TYPE_CHECKING, Any
 
+from fmfl_secure._version import __version__
+
 if TYPE_CHECKING:
     from fmfl_secure.api import Federation, Run
 
 # A base model is a local folder. Nothing here may ask a hub what a party is working on, and the
 # libraries below would, on their own account, at loading and saving.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-__version__ = "0.2.0.dev0"
 
 __all__ = ["Federation", "Run", "__version__"]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from fmfl_secure import __version__
+from fmfl_secure._version import __version__
 from fmfl_secure.errors import RunError
 from fmfl_secure.planning.audit_claim import Against, claim_of
 from fmfl_secure.planning.plans import build_task, largest_layout

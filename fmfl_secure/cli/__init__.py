@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from fmfl_secure import __version__
+from fmfl_secure._version import __version__
 from fmfl_secure.bench import app as bench_app
 from fmfl_secure.cli import afford as _afford  # noqa: F401
 from fmfl_secure.cli import (

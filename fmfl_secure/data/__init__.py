@@ -1,9 +1,9 @@
 """Local data: tables and folders into records and privacy units.
 
 `read_records` is the way in for training, field by field (`read_text_dataset` for labelled texts,
-`read_image_folder` where there is no table), `read_table` for everything else, `partition_file`
-splits one public file into a simulated federation, and `write_demo_notes` makes one up. All
-refusals are kinds of `DataError` (`fmfl_secure.data.errors`), with one code.
+`read_image_folder` where there is no table), `read_table` for everything else, and `partition_file`
+splits one public file into a simulated federation. All refusals are kinds of `DataError`
+(`fmfl_secure.data.errors`), with one code.
 """
 
 from __future__ import annotations
@@ -25,12 +25,9 @@ from fmfl_secure.data.partition import PartFile, PartitionSummary, partition_fil
 from fmfl_secure.data.readers import read_table, read_text_dataset
 from fmfl_secure.data.records import TextDataset
 from fmfl_secure.data.tagged import check_equally_many, tags_field, words_field
-from fmfl_secure.demonstration.notes import DEMO_CATEGORIES, DemoNotes, write_demo_notes
 
 __all__ = [
-    "DEMO_CATEGORIES",
     "DataError",
-    "DemoNotes",
     "Field",
     "OnBadRow",
     "PartFile",
@@ -52,5 +49,4 @@ __all__ = [
     "tags_field",
     "text_field",
     "words_field",
-    "write_demo_notes",
 ]

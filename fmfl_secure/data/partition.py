@@ -20,7 +20,6 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from fmfl_secure.data._atomic import write_files
 from fmfl_secure.data._shares import (
     distinct_values,
     set_aside,
@@ -39,6 +38,7 @@ from fmfl_secure.data.errors import (
     UnknownLabelError,
 )
 from fmfl_secure.data.fields import choose_column, open_source
+from fmfl_secure.data.output import write_files
 from fmfl_secure.data.records import grouped_units, record_units
 from fmfl_secure.data.unit_ids import unit_id
 from fmfl_secure.settings.types import UnitRule

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from fmfl_secure.data import DEMO_CATEGORIES, write_demo_notes
+from fmfl_secure.demonstration.notes import DEMO_CATEGORIES, write_demo_notes
 from fmfl_secure.errors import RunError
 from fmfl_secure.parties.workspace import initialise
 

@@ -16,8 +16,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from fmfl_secure.data._atomic import write_files
 from fmfl_secure.data.errors import DataArgumentError, OutputError
+from fmfl_secure.data.output import write_files
 from fmfl_secure.demonstration import _vocabulary as words
 
 DEMO_CATEGORIES = ("cardiology", "neurology", "oncology", "gastroenterology", "respiratory")

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from fmfl_secure import __version__
+from fmfl_secure._version import __version__
 from fmfl_secure.demonstration import attacks, inversions, pictures, protected, views
 from fmfl_secure.demonstration.findings import FORMAT, Demonstration, rows
 from fmfl_secure.demonstration.naive import run_naive

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from aggregation import AggregationError, Identity, PublicIdentity
-from fmfl_secure import __version__
+from fmfl_secure._version import __version__
 from fmfl_secure.errors import RunError
 from fmfl_secure.parties.workspace import COORDINATOR, Workspace
 from fmfl_secure.report.page import render_html

@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 
 from aggregation import PublicIdentity
-from fmfl_secure import __version__
+from fmfl_secure._version import __version__
 from fmfl_secure.errors import RunError
 from fmfl_secure.planning.plans import encryption_parameters, site_plan, value_bits
 from fmfl_secure.report import write_report

@@ -14,9 +14,9 @@ from fmfl_secure.settings.types import (
     NonEmpty,
     Positive,
     Section,
+    ServerOptimizerName,
     WeightType,
 )
-from fmfl_secure.training.server_optimizers import ServerOptimizerName
 from privacy.limits import MAX_POPULATION_SIZE
 
 

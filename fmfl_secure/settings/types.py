@@ -36,3 +36,6 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     LATER: ClassVar[frozenset[str]] = frozenset()
+
+
+ServerOptimizerName = Literal["average", "momentum", "adam", "yogi"]

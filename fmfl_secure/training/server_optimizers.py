@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fmfl_secure.errors import RunError
-
-ServerOptimizerName = Literal["average", "momentum", "adam", "yogi"]
+from fmfl_secure.settings.types import ServerOptimizerName
 
 Vector = NDArray[np.float64]
 Moments = Mapping[str, Vector]

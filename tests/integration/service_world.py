@@ -31,7 +31,7 @@ from fmfl_secure.runtime.run_driver import ServerRun
 from fmfl_secure.runtime.task_board import Board
 from fmfl_secure.runtime.transport import DocumentRef, Work
 from fmfl_secure.runtime.waiting import Stopping
-from fmfl_secure.settings.federation import convert_config
+from fmfl_secure.settings.federation import FederationConfig, convert_config
 from fmfl_secure.settings.service import Time
 from fmfl_secure.storage.message_store import MessageKey, open_store
 
@@ -135,7 +135,7 @@ class World:
         )  # fmt: skip
         self.folder = folder
         self.config = convert_config(
-            tomllib.loads(text), __import__("fmfl_secure.settings.federation").config.FederationConfig,
+            tomllib.loads(text), FederationConfig,
             source="test",
         )  # fmt: skip
         self.identities = {

@@ -7,9 +7,9 @@ import time
 import numpy as np
 import pytest
 
-from fmfl_secure.data import DEMO_CATEGORIES, read_table, read_text_dataset, write_demo_notes
+from fmfl_secure.data import read_table, read_text_dataset
 from fmfl_secure.data.errors import DataArgumentError, OutputError
-from fmfl_secure.demonstration.notes import DEMO_COLUMNS
+from fmfl_secure.demonstration.notes import DEMO_CATEGORIES, DEMO_COLUMNS, write_demo_notes
 
 
 @pytest.fixture(scope="module")

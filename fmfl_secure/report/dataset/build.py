@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from aggregation import PublicIdentity
-from fmfl_secure import __version__
+from fmfl_secure._version import __version__
 from fmfl_secure.errors import RunError
 from fmfl_secure.report.dataset.record import (
     FORMAT,

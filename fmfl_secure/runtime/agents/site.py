@@ -26,10 +26,10 @@ from fmfl_secure.run.record import SiteStatement
 from fmfl_secure.run.refusal_codes import leaving_code
 from fmfl_secure.runtime.agents.anchors import LedgerOwner, SiteHeads
 from fmfl_secure.runtime.agents.base import Agent, split
+from fmfl_secure.runtime.agents.heartbeat import Heartbeat
 from fmfl_secure.runtime.attempt_state import REFUSED, VERIFIED
 from fmfl_secure.runtime.task_board import Step
 from fmfl_secure.runtime.transport import PartyLine, Work
-from fmfl_secure.transports.https.client import Heartbeat
 
 _LOG = logging.getLogger("fmfl_secure.transports.https.site")
 

@@ -8,7 +8,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Final
 
-from fmfl_secure import __version__
+from fmfl_secure._version import __version__
 
 _PACKAGES: Final = ("aggregation", "fmfl_secure", "privacy")
 

@@ -19,7 +19,7 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from fmfl_secure import __version__
+from fmfl_secure._version import __version__
 from fmfl_secure.errors import Problem
 from fmfl_secure.run.record import SiteStatement
 from fmfl_secure.runtime.anchor_registry import KeptHeads

@@ -11,7 +11,6 @@ import logging
 import random
 import ssl
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
@@ -22,14 +21,13 @@ import msgspec
 from fmfl_secure.errors import Rejected, ServiceError, Unreachable
 from fmfl_secure.run.record import SiteStatement
 from fmfl_secure.runtime.anchor_registry import Told
-from fmfl_secure.runtime.transport import DocumentRef, PartyLine, Work
+from fmfl_secure.runtime.transport import DocumentRef, Work
 from fmfl_secure.settings.service import Upstream
 from fmfl_secure.transports.https.metrics import ClientMetrics
 from fmfl_secure.transports.https.tls import client_context
 
 _LOG = logging.getLogger("fmfl_secure.transports.https.client")
 _FIRST_PAUSE_S: Final = 0.1
-_HEARTBEAT_S: Final = 10.0
 _MOST_BYTES: Final = 1 << 34  # a document; the plan's own size bounds what follows
 
 
@@ -257,33 +255,6 @@ class Line:
             _LOG.log(logging.INFO if connected else logging.WARNING, text)
         self.connected = connected
         self._metrics.connected.set(int(connected))
-
-
-class Heartbeat:
-    """While it is open, the server is told every now and then that this party lives."""
-
-    def __init__(self, open_line: Callable[[], PartyLine]) -> None:
-        self._open_line = open_line
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True, name="heartbeat")
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _beat(self) -> None:
-        with self._open_line() as line:
-            while not self._done.wait(_HEARTBEAT_S):
-                line.heartbeat()
 
 
 def _attempt_path(work: Work) -> str:
