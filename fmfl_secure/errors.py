@@ -12,7 +12,7 @@
         NotApproved          the members changed, and this site has not approved that
       Problem                what the server answers with: status, code, a sentence
       FlowerError            Flower cannot carry the protocol here
-        CourierRefused       bytes that Flower brought are not what the other side sent
+        FrameRefused       bytes that Flower brought are not what the other side sent
 
 A problem's text names steps, sizes and roles. It never carries a value that came with a request,
 and nothing of what lies in a party's files.
@@ -136,7 +136,7 @@ class FlowerError(FmflError):
     code = "failed"
 
 
-class CourierRefused(FlowerError):
+class FrameRefused(FlowerError):
     """Bytes that Flower brought are not what the other side sent; no word of why leaves."""
 
     code = "refused"

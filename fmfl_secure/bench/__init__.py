@@ -122,7 +122,7 @@ def large(
 @app.command()
 def flower(
     sites: Annotated[int, typer.Option(help="Sites.", min=3, max=1000)] = 10,
-    rounds: Annotated[int, typer.Option(help="Rounds.", min=1)] = 3,
+    rounds: Annotated[int, typer.Option(help="RoundDriver.", min=1)] = 3,
     engine: Annotated[
         Literal["flower-sim", "local"], typer.Option(help="Flower's simulation, or calls alone.")
     ] = "flower-sim",

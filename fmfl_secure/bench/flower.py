@@ -1,4 +1,4 @@
-"""Rounds on Flower's simulation, with a tiny model or with sites that train nothing.
+"""RoundDriver on Flower's simulation, with a tiny model or with sites that train nothing.
 
 What is timed is the carrying: keys, ledgers, ciphertexts and stored messages are real, the model is
 a BERT of width 16 with random weights, and each site has forty rows of drawn words.
@@ -57,7 +57,7 @@ def measure_flower(
 
     Args:
         sites: Sites.
-        rounds: Rounds.
+        rounds: RoundDriver.
         engine: `flower-sim`, or `local` for the same work by calls alone.
         train: Whether sites train; else only the aggregation is carried, on Flower.
         workers: Processes that the sites are spread over; 0 takes one a core.

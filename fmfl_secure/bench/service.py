@@ -97,7 +97,7 @@ def measure(sites: int, rounds: int, *, base: str = "minilm") -> dict[str, Any]:
 
     Args:
         sites: Simulated sites.
-        rounds: Rounds.
+        rounds: RoundDriver.
         base: Base model whose adapter's size is taken.
 
     Returns:
@@ -251,7 +251,7 @@ def _decrypt(kit: Path, results: Queue[dict[str, Any]]) -> None:
 def _sites(kits: Path, names: list[str], results: Queue[dict[str, Any]]) -> None:
     from fmfl_secure.runtime.agents.site import SiteAgent  # noqa: PLC0415
     from fmfl_secure.settings.service import ClientSettings, load_settings  # noqa: PLC0415
-    from fmfl_secure.transports.https.client import Line  # noqa: PLC0415
+    from fmfl_secure.transports.https.client import HttpsTransport  # noqa: PLC0415
     from fmfl_secure.transports.https.metrics import ClientMetrics  # noqa: PLC0415
 
     simulated: dict[str, _TimedSite] = {}
@@ -266,12 +266,14 @@ def _sites(kits: Path, names: list[str], results: Queue[dict[str, Any]]) -> None
         )
         stopping, metrics = threading.Event(), ClientMetrics()
         upstream = load_settings(kit.service_file, ClientSettings).server
-        open_line = partial(Line, upstream, kit.tls, metrics=metrics, stopping=stopping)
+        open_transport = partial(
+            HttpsTransport, upstream, kit.tls, metrics=metrics, stopping=stopping
+        )
         agent = SiteAgent(
             lambda _, site=site: site,  # type: ignore[misc]
             members=kit.membership.members,
-            line=open_line(),
-            open_line=open_line,
+            transport=open_transport(),
+            open_transport=open_transport,
             stopping=stopping,
             once=True,
         )

@@ -229,7 +229,7 @@ def health(
 @bench_app.command("service")
 def bench_service(
     sites: Annotated[int, typer.Option(help="Simulated sites.", min=3, max=500)] = 10,
-    rounds: Annotated[int, typer.Option(help="Rounds.", min=1)] = 5,
+    rounds: Annotated[int, typer.Option(help="RoundDriver.", min=1)] = 5,
     base: Annotated[str, typer.Option(help="Base model whose adapter is summed.")] = "minilm",
     as_json: JsonFlag = False,
 ) -> None:

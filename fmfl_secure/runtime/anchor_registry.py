@@ -22,7 +22,7 @@ from privacy import Anchor, LedgerError
 _HEAD: Final = "head"  # kind of the notes of each site's latest head; of no run in particular
 
 
-class Told(msgspec.Struct, frozen=True):
+class AnchorsForSite(msgspec.Struct, frozen=True):
     """What a site is told of heads.
 
     Attributes:
@@ -42,7 +42,7 @@ def short_name(line: str) -> str:
     return hashlib.sha256(line.encode()).hexdigest()[:16]
 
 
-class KeptHeads:
+class AnchorRegistry:
     """What the coordinator keeps. Safe to use from several threads.
 
     Args:
@@ -81,7 +81,7 @@ class KeptHeads:
                 found += _signed_by(sites[name], lines)
         self._anchors.keep(found)
 
-    def tell(self, site: str, *, known: bool) -> Told:
+    def tell(self, site: str, *, known: bool) -> AnchorsForSite:
         """What a site is told.
 
         Args:
@@ -91,7 +91,7 @@ class KeptHeads:
         sites = self._members().sites
         latest = self._store.notes("", _HEAD)
         others = {name: identity for name, identity in sites.items() if name != site}
-        return Told(
+        return AnchorsForSite(
             own=self._anchors.held(sites[site]),
             others={name: latest[name].decode() for name in others if name in latest},
             known={

@@ -13,14 +13,14 @@ from fmfl_secure.parties.coordinator import Coordinator
 from fmfl_secure.parties.workspace import DECRYPTOR
 from fmfl_secure.run.record import RoundRecord
 from fmfl_secure.runtime.attempt_state import ServerAttempt
-from fmfl_secure.runtime.custodian_requests import Asking
-from fmfl_secure.runtime.task_board import APPROVAL, Board, Document, Step, Task
-from fmfl_secure.runtime.waiting import AttemptOver, TooFewReady, Waiting
+from fmfl_secure.runtime.custodian_requests import CustodianRequests
+from fmfl_secure.runtime.task_board import APPROVAL, Assignment, Document, Step, TaskBoard
+from fmfl_secure.runtime.waiting import AttemptOver, PartyWaiter, TooFewReady
 
 _LOG = logging.getLogger("fmfl_secure.runtime.attempt_driver")
 
 
-class Steps:
+class AttemptDriver:
     """Carries attempts.
 
     Args:
@@ -35,20 +35,20 @@ class Steps:
         self,
         coordinator: Coordinator,
         *,
-        board: Board,
-        waiting: Waiting,
+        board: TaskBoard,
+        waiting: PartyWaiter,
         min_sites: int,
         evaluate: Callable[[int], dict[str, float]],
     ) -> None:
         self._coordinator = coordinator
         self._board = board
         self._waiting = waiting
-        self._asking = Asking(board, waiting)
+        self._custodians = CustodianRequests(board, waiting)
         self._min_sites = min_sites
         self._evaluate = evaluate
         self.phase = ""
 
-    def carry(self, attempt: ServerAttempt, refusals: Callable[[], dict[str, str]]) -> RoundRecord:
+    def drive(self, attempt: ServerAttempt, refusals: Callable[[], dict[str, str]]) -> RoundRecord:
         """Carry an attempt to its release and apply that.
 
         Args:
@@ -73,7 +73,7 @@ class Steps:
         if attempt.cohort is not None:
             return
         self._enter("custodians", attempt)
-        self._asking.for_keys(attempt)  # before any site charges anything
+        self._custodians.collect_keys(attempt)  # before any site charges anything
         self._enter("train", attempt)
         adapter = self._coordinator.adapter
         documents = {"plan": attempt.message, "adapter": adapter}
@@ -101,7 +101,7 @@ class Steps:
         )
         attempt.fix_cohort(cohort)
         late = set(attempt.invited) - set(attempt.sites)
-        self._board.assign(late, Task(run=self._coordinator.run))
+        self._board.assign(late, Assignment(run=self._coordinator.run))
 
     def _exchange(self, attempt: ServerAttempt) -> None:
         self._enter("exchange", attempt)
@@ -147,7 +147,7 @@ class Steps:
         self._waiting.require(
             attempt, [DECRYPTOR], lambda: _present(attempt.confirmation), "confirm"
         )
-        self._asking.for_word(attempt)
+        self._custodians.collect_approvals(attempt)
         # Recorded before any site hears of it.
         self._coordinator.store.list_openings(
             attempt.plan.round, attempt.plan.attempt, attempt.confirmation or b""
@@ -190,7 +190,7 @@ class Steps:
 
     def _verify(self, attempt: ServerAttempt) -> None:
         self._enter("verify", attempt)
-        self._board.assign([DECRYPTOR], Task(run=attempt.plan.run))
+        self._board.assign([DECRYPTOR], Assignment(run=attempt.plan.run))
         self._assign(attempt, attempt.sites, Step.VERIFY, {"release": attempt.release or b""})
         self._waiting.missing(
             attempt, attempt.sites, lambda: attempt.verdicts, self._waiting.limits.verify_s
@@ -247,7 +247,7 @@ class Steps:
         plan = attempt.plan
         self._board.assign(
             parties,
-            Task(
+            Assignment(
                 step=step,
                 run=plan.run,
                 round=plan.round,

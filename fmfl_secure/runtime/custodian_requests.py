@@ -11,15 +11,15 @@ from typing import Final
 
 from fmfl_secure.errors import RunError
 from fmfl_secure.runtime.attempt_state import ServerAttempt
-from fmfl_secure.runtime.task_board import Board, Document, Step, Task
-from fmfl_secure.runtime.waiting import AttemptOver, Spent, Waiting
+from fmfl_secure.runtime.task_board import Assignment, Document, Step, TaskBoard
+from fmfl_secure.runtime.waiting import AttemptOver, PartyWaiter, RoundSpent
 
 # What a custodian says that cannot go on with an attempt, and does not refuse.
 SPENT: Final = "spent"  # it gave its word in this round, for an attempt that is over
 LOST: Final = "lost"  # its keys of this attempt, in a restart
 
 
-class Asking:
+class CustodianRequests:
     """The server's side towards custodians; does nothing where a plan names none.
 
     Args:
@@ -27,11 +27,11 @@ class Asking:
         waiting: Waits for them.
     """
 
-    def __init__(self, board: Board, waiting: Waiting) -> None:
+    def __init__(self, board: TaskBoard, waiting: PartyWaiter) -> None:
         self._board = board
         self._waiting = waiting
 
-    def for_keys(self, attempt: ServerAttempt) -> None:
+    def collect_keys(self, attempt: ServerAttempt) -> None:
         """Wait for the custodians' single-use keys (step 4).
 
         Raises:
@@ -41,7 +41,7 @@ class Asking:
         if not attempt.custodians:
             return
         plan = attempt.plan
-        task = Task(
+        task = Assignment(
             step=Step.READY,
             run=plan.run,
             round=plan.round,
@@ -51,7 +51,7 @@ class Asking:
         self._board.assign(attempt.custodians, task)
         self._require(attempt, lambda: attempt.custodian_readies, "announce")
 
-    def for_word(self, attempt: ServerAttempt) -> None:
+    def collect_approvals(self, attempt: ServerAttempt) -> None:
         """Wait for the custodians' word for the list that was confirmed (step 6).
 
         Raises:
@@ -62,7 +62,7 @@ class Asking:
             return
         plan = attempt.plan
         exchanges = [attempt.exchanges[name] for name in attempt.sites]
-        task = Task(
+        task = Assignment(
             step=Step.APPROVE,
             run=plan.run,
             round=plan.round,
@@ -91,7 +91,7 @@ class Asking:
                 if name in present or code == LOST:
                     continue
                 if code == SPENT:
-                    raise Spent(f"{name} gave its word for an attempt that is over") from over
+                    raise RoundSpent(f"{name} gave its word for an attempt that is over") from over
                 raise RunError(
                     f"the custodian {name} does not let round {attempt.plan.round} open",
                     hint="All custodians must agree before a sum opens: ask this one why.",

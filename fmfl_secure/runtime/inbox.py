@@ -32,14 +32,14 @@ OVER: Final = "over"  # key ROUND/ATTEMPT: why it ended without a release
 _KINDS_BY_ROLE = {SITE: SITE_KINDS, DECRYPTOR: DECRYPTOR_KINDS, CUSTODIAN: CUSTODIAN_KINDS}
 
 
-class Stated(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SignedStatement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A site's statement of its ledger, with its signature in hexadecimal."""
 
     statement: SiteStatement | None
     signature: str
 
 
-class Intake:
+class Inbox:
     """Where requests end and the driver begins. Safe to use from several threads.
 
     Args:
@@ -104,7 +104,7 @@ class Intake:
         self.store.note(run, failures(round_number, attempt), party, code.encode())
         self._tell()
 
-    def state(self, site: str, run: str, stated: Stated, *, final: bool) -> None:
+    def state(self, site: str, run: str, stated: SignedStatement, *, final: bool) -> None:
         """A site states its ledger; the last time, it has closed the run.
 
         Raises:

@@ -15,11 +15,11 @@ from fmfl_secure.errors import RunError
 from fmfl_secure.parties.coordinator import Coordinator
 from fmfl_secure.parties.workspace import DECRYPTOR, Members
 from fmfl_secure.run.record import RoundRecord
-from fmfl_secure.runtime.attempt_driver import Steps
+from fmfl_secure.runtime.attempt_driver import AttemptDriver
 from fmfl_secure.runtime.attempt_state import ServerAttempt
-from fmfl_secure.runtime.inbox import OVER, Intake
-from fmfl_secure.runtime.task_board import Board, Task
-from fmfl_secure.runtime.waiting import AttemptOver, Spent, TooFewReady, Waiting
+from fmfl_secure.runtime.inbox import OVER, Inbox
+from fmfl_secure.runtime.task_board import Assignment, TaskBoard
+from fmfl_secure.runtime.waiting import AttemptOver, PartyWaiter, RoundSpent, TooFewReady
 from fmfl_secure.storage.message_store import MessageKey, MessageStore
 
 _LOG = logging.getLogger("fmfl_secure.runtime.round_driver")
@@ -31,7 +31,7 @@ _ORDER: Final = (
 )  # fmt: skip
 
 
-class Rounds:
+class RoundDriver:
     """Carries the rounds of one run.
 
     Args:
@@ -39,7 +39,7 @@ class Rounds:
         identity: The coordinator's key pair.
         aggregator: The aggregator's.
         members: All parties.
-        intake: Where parties' messages come in.
+        inbox: Where parties' messages come in.
         board: Where parties look for what to do.
         waiting: Waits for them.
         min_sites: Smallest cohort.
@@ -53,9 +53,9 @@ class Rounds:
         identity: Identity,
         aggregator: Identity,
         members: Callable[[], Members],
-        intake: Intake,
-        board: Board,
-        waiting: Waiting,
+        inbox: Inbox,
+        board: TaskBoard,
+        waiting: PartyWaiter,
         min_sites: int,
         evaluate: Callable[[int], dict[str, float]],
     ) -> None:
@@ -63,11 +63,11 @@ class Rounds:
         self._protocol = ProtocolCoordinator(identity)
         self._aggregator = aggregator
         self._members = members
-        self._intake = intake
-        self._messages: MessageStore = intake.store
+        self._inbox = inbox
+        self._messages: MessageStore = inbox.store
         self._board = board
         self._waiting = waiting
-        self.steps = Steps(
+        self.attempts = AttemptDriver(
             coordinator,
             board=board,
             waiting=waiting,
@@ -98,20 +98,20 @@ class Rounds:
                     if store.attempts(number) == attempts:
                         break
                     attempt = self._plan(number, invite())
-                self._intake.open_attempt(attempt)
-                record = self.steps.carry(attempt, refusals)
+                self._inbox.open_attempt(attempt)
+                record = self.attempts.drive(attempt, refusals)
             except AttemptOver as over:
                 reason = str(over)
                 _LOG.warning("attempt over: %s", reason, extra={"round": number})
                 self._close(number, reason)
-                spent = isinstance(over, Spent)
+                spent = isinstance(over, RoundSpent)
                 if spent or (isinstance(over, TooFewReady) and store.opened_attempts(number)):
                     break
                 continue
-            self._intake.open_attempt(None)
+            self._inbox.open_attempt(None)
             self._messages.forget(self._coordinator.run, number)
             return record
-        self._intake.open_attempt(None)
+        self._inbox.open_attempt(None)
         if spent or store.opened_attempts(number):
             # Sites that opened this round join no further attempt at it, and custodians give their
             # word for no other: it is spent.
@@ -160,10 +160,10 @@ class Rounds:
             raise RunError(f"a stored {key.kind} of {key.party} does not hold: {error}") from error
 
     def _close(self, number: int, reason: str) -> None:
-        attempt = self._intake.attempt
-        self._intake.open_attempt(None)
+        attempt = self._inbox.attempt
+        self._inbox.open_attempt(None)
         if attempt is not None:
             place = f"{number}/{attempt.plan.attempt}"
             self._messages.note(self._coordinator.run, OVER, place, reason.encode())
             parties = (*attempt.invited, *attempt.custodians, DECRYPTOR)
-            self._board.assign(parties, Task(run=self._coordinator.run))
+            self._board.assign(parties, Assignment(run=self._coordinator.run))

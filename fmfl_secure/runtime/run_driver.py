@@ -17,10 +17,10 @@ from fmfl_secure.parties.coordinator import Coordinator
 from fmfl_secure.parties.workspace import DECRYPTOR, Members
 from fmfl_secure.report.results import site_note, write_results
 from fmfl_secure.run.record import RunRecord
-from fmfl_secure.runtime.inbox import CLOSED, JOINED, REFUSED, STATED, Intake, Stated
-from fmfl_secure.runtime.round_driver import Rounds
-from fmfl_secure.runtime.task_board import Board, Document, Step, Task
-from fmfl_secure.runtime.waiting import Stopping, Waiting
+from fmfl_secure.runtime.inbox import CLOSED, JOINED, REFUSED, STATED, Inbox, SignedStatement
+from fmfl_secure.runtime.round_driver import RoundDriver
+from fmfl_secure.runtime.task_board import Assignment, Document, Step, TaskBoard
+from fmfl_secure.runtime.waiting import PartyWaiter, Stopping
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.service import Time
 from fmfl_secure.tasks import Task as LearningTask
@@ -29,7 +29,7 @@ from fmfl_secure.training.evaluator import Utility
 _LOG = logging.getLogger("fmfl_secure.runtime.run_driver")
 
 
-class ServerRun:
+class RunDriver:
     """Carries a run from its sites' joining to its signed end.
 
     Args:
@@ -43,7 +43,7 @@ class ServerRun:
         task: What is learned.
         model: A model of it.
         output: The run's folder.
-        intake: Where parties' messages come in.
+        inbox: Where parties' messages come in.
         board: Where parties look for what to do.
         limits: How long each step waits.
     """
@@ -61,8 +61,8 @@ class ServerRun:
         task: LearningTask,
         model: nn.Module,
         output: Path,
-        intake: Intake,
-        board: Board,
+        inbox: Inbox,
+        board: TaskBoard,
         limits: Time,
     ) -> None:
         self._coordinator = coordinator
@@ -72,22 +72,22 @@ class ServerRun:
         self._task = task
         self._model = model
         self._output = output
-        self._intake = intake
+        self._inbox = inbox
         self._board = board
-        self.waiting = Waiting(intake, board, limits)
+        self.waiting = PartyWaiter(inbox, board, limits)
         self._utility = Utility(config, task, model, origin)
-        self.rounds = Rounds(
+        self.rounds = RoundDriver(
             coordinator,
             identity=identity,
             aggregator=aggregator,
             members=members,
-            intake=intake,
+            inbox=inbox,
             board=board,
             waiting=self.waiting,
             min_sites=config.federation.min_sites,
             evaluate=lambda number: self._utility.after(number, coordinator.adapter),
         )
-        intake.open_run(coordinator.run, members().sites)
+        inbox.open_run(coordinator.run, members().sites)
 
     @property
     def _helpers(self) -> tuple[str, ...]:
@@ -102,10 +102,10 @@ class ServerRun:
     def stop(self) -> None:
         """Ask the run to stop where it is; it goes on when the server starts again."""
         self.waiting.stopping = True
-        with self._intake.changed:
-            self._intake.changed.notify_all()
+        with self._inbox.changed:
+            self._inbox.changed.notify_all()
 
-    def carry(self) -> RunRecord:
+    def drive(self) -> RunRecord:
         """Run what is left of the rounds, write adapter, metrics and report.
 
         Raises:
@@ -115,7 +115,7 @@ class ServerRun:
         store = self._coordinator.store
         try:
             if store.fact("outcome") is None:
-                self._carry_rounds()
+                self._drive_rounds()
                 store.set_fact("outcome", b"")
         except Stopping:
             self._mark("interrupted", "the server stopped; it goes on when it is started again")
@@ -126,7 +126,7 @@ class ServerRun:
             store.set_fact("outcome", str(error).encode())
         return self._end()
 
-    def _carry_rounds(self) -> None:
+    def _drive_rounds(self) -> None:
         store, rounds = self._coordinator.store, self._config.federation.rounds
         done = len(self._coordinator.rounds)
         _LOG.info("run", extra={"run": self.run, "round": done + 1})
@@ -145,11 +145,11 @@ class ServerRun:
         """Ask every site that has neither joined nor refused to join."""
         joined, refused = self._joined(), self._refusals()
         names = [n for n in self._members().sites if n not in joined and n not in refused]
-        self._board.assign(names, Task(step=Step.JOIN, run=self.run))
+        self._board.assign(names, Assignment(step=Step.JOIN, run=self.run))
 
     def _gather(self) -> None:
         """Wait for all sites; after a while, for enough of them."""
-        self.rounds.steps.phase = "gather"
+        self.rounds.attempts.phase = "gather"
 
         def settled() -> bool:
             self._call()
@@ -197,17 +197,17 @@ class ServerRun:
 
     def _joined(self) -> dict[str, str]:
         refused = self._refusals()
-        notes = self._intake.store.notes(self.run, JOINED)
+        notes = self._inbox.store.notes(self.run, JOINED)
         return {name: value.decode() for name, value in notes.items() if name not in refused}
 
     def _refusals(self) -> dict[str, str]:
-        notes = self._intake.store.notes(self.run, REFUSED)
+        notes = self._inbox.store.notes(self.run, REFUSED)
         return {name: value.decode() for name, value in notes.items()}
 
     # The end, and what people get to see.
 
     def _end(self) -> RunRecord:
-        self._intake.open_attempt(None)
+        self._inbox.open_attempt(None)
         reason = self._coordinator.store.require("outcome").decode()
         self._coordinator.end()
         self._mark("stopped" if reason else "finished", reason)
@@ -219,17 +219,17 @@ class ServerRun:
         Raises:
             Stopping: It was asked to stop; the results are written all the same.
         """
-        self.rounds.steps.phase = "end"
+        self.rounds.attempts.phase = "end"
         store = self._coordinator.store
         documents = {"end": Document([store.require("end")])}
-        task = Task(step=Step.END, run=self.run, documents=documents)
+        task = Assignment(step=Step.END, run=self.run, documents=documents)
         self._board.assign(self._members().sites, task)
-        self._board.assign(self._helpers, Task(step=Step.END, run=self.run))
+        self._board.assign(self._helpers, Assignment(step=Step.END, run=self.run))
 
         parties = (*self._members().sites, *self._helpers)
 
         def closed() -> bool:
-            done = self._intake.store.notes(self.run, CLOSED)
+            done = self._inbox.store.notes(self.run, CLOSED)
             waiting = {name for name in self._joined() if name not in done}
             # Nobody can be told once this process is gone, and would wait for it to come back.
             waiting |= {name for name in parties if not self._board.was_told(name)}
@@ -242,13 +242,13 @@ class ServerRun:
         return record
 
     def _note_sites(self) -> None:
-        joined = self._intake.store.notes(self.run, JOINED)
-        stated = self._intake.store.notes(self.run, STATED)
+        joined = self._inbox.store.notes(self.run, JOINED)
+        stated = self._inbox.store.notes(self.run, STATED)
         refused, notes = self._refusals(), {}
         for entry in self._config.sites:
-            word = Stated(statement=None, signature="")
+            word = SignedStatement(statement=None, signature="")
             if entry.name in stated:
-                word = msgspec.msgpack.decode(stated[entry.name], type=Stated)
+                word = msgspec.msgpack.decode(stated[entry.name], type=SignedStatement)
             name, note = site_note(
                 entry.name,
                 visibility="public" if joined.get(entry.name) == b"public" else "private",

@@ -13,10 +13,10 @@ from fmfl_secure.parties.coordinator import Coordinator, check_resumable, start_
 from fmfl_secure.parties.membership import MembershipFolder, digest_of
 from fmfl_secure.parties.workspace import AGGREGATOR, COORDINATOR, Members
 from fmfl_secure.planning.plans import build_task
-from fmfl_secure.runtime.anchor_registry import KeptHeads
-from fmfl_secure.runtime.inbox import Intake
-from fmfl_secure.runtime.run_driver import ServerRun
-from fmfl_secure.runtime.task_board import Board
+from fmfl_secure.runtime.anchor_registry import AnchorRegistry
+from fmfl_secure.runtime.inbox import Inbox
+from fmfl_secure.runtime.run_driver import RunDriver
+from fmfl_secure.runtime.task_board import TaskBoard
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.service import ServerSettings
 from fmfl_secure.storage.anchor_store import AnchorStore
@@ -25,7 +25,7 @@ from fmfl_secure.storage.run_store import RunStore, holds_run
 from fmfl_secure.training.admission import check_admission
 
 
-class ServerSide:
+class RunServer:
     """A run, and where its parties' messages come in.
 
     Args:
@@ -59,11 +59,11 @@ class ServerSide:
             model=self._model,
             store=store,
         )
-        self.board = Board()
+        self.board = TaskBoard()
         self.store = open_store(settings.store, relative_to=folder)
-        self.intake = Intake(self.store, part_bytes=settings.limits.part_bytes)
-        self.heads = KeptHeads(self._anchors(), self.store, self.members)
-        self.run = ServerRun(
+        self.inbox = Inbox(self.store, part_bytes=settings.limits.part_bytes)
+        self.heads = AnchorRegistry(self._anchors(), self.store, self.members)
+        self.run = RunDriver(
             self.coordinator,
             identity=self.identity,
             aggregator=self._load(AGGREGATOR),
@@ -74,7 +74,7 @@ class ServerSide:
             task=self._task,
             model=self._model,
             output=output,
-            intake=self.intake,
+            inbox=self.inbox,
             board=self.board,
             limits=settings.time,
         )
@@ -88,7 +88,7 @@ class ServerSide:
         """All parties, as the membership list in force has them."""
         return self.membership.members()
 
-    def carry(self) -> None:
+    def drive(self) -> None:
         """Carry the run to its end; of one that has ended, only what its sites still have to hear.
 
         Raises:
@@ -98,7 +98,7 @@ class ServerSide:
         if self.ended:
             self.run.close()
         else:
-            self.run.carry()
+            self.run.drive()
 
     def stop(self) -> None:
         """Stop where it is; the run goes on when its server starts again."""

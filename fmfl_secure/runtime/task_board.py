@@ -66,7 +66,7 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class Assignment:
     """What one party is to do.
 
     Attributes:
@@ -86,12 +86,12 @@ class Task:
     sizes: Sequence[int] = ()
 
 
-class Board:
+class TaskBoard:
     """Tasks by party. Safe to use from several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._tasks: dict[str, Task] = {}
+        self._tasks: dict[str, Assignment] = {}
         # Starts anywhere, so that a party that polled another process is answered at once.
         self._sequence = secrets.randbits(40)
         self._changed: dict[str, int] = {}
@@ -106,7 +106,7 @@ class Board:
         """Whether this process is going down."""
         return self._closed
 
-    def assign(self, parties: Iterable[str], task: Task) -> None:
+    def assign(self, parties: Iterable[str], task: Assignment) -> None:
         """Give parties something to do; whoever waits for it is woken."""
         with self._lock:
             for party in parties:
@@ -123,12 +123,12 @@ class Board:
             for party in list(self._waiters):
                 self._wake(party)
 
-    def task(self, party: str) -> tuple[int, Task]:
+    def task(self, party: str) -> tuple[int, Assignment]:
         """What a party is to do, and the number of its last change."""
         with self._lock:
-            return self._changed.get(party, 0), self._tasks.get(party, Task())
+            return self._changed.get(party, 0), self._tasks.get(party, Assignment())
 
-    async def wait(self, party: str, after: int, timeout_s: float) -> tuple[int, Task]:
+    async def wait(self, party: str, after: int, timeout_s: float) -> tuple[int, Assignment]:
         """The same, once it is another than number `after`, or when time is up."""
         event, loop = asyncio.Event(), asyncio.get_running_loop()
         with self._lock:
@@ -160,7 +160,7 @@ class Board:
     def document(self, party: str, sha256: str) -> Document | None:
         """A document of the party's present task."""
         with self._lock:
-            task = self._tasks.get(party, Task())
+            task = self._tasks.get(party, Assignment())
         return next((d for d in task.documents.values() if d.sha256 == sha256), None)
 
     def heard(self, party: str) -> None:
@@ -191,11 +191,11 @@ class Board:
         with self._lock:
             return party in self._heard
 
-    def _tell(self, party: str) -> tuple[int, Task]:
+    def _tell(self, party: str) -> tuple[int, Assignment]:
         number = self._changed.get(party, 0)
         if not self._closed:  # otherwise the answer is that this process goes down
             self._told[party] = number
-        return number, self._tasks.get(party, Task())
+        return number, self._tasks.get(party, Assignment())
 
     def _wake(self, party: str) -> None:
         for loop, event in self._waiters.get(party, ()):

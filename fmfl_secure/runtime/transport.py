@@ -8,7 +8,7 @@ from typing import Literal, Protocol, Self
 import msgspec
 
 from fmfl_secure.run.record import SiteStatement
-from fmfl_secure.runtime.anchor_registry import Told
+from fmfl_secure.runtime.anchor_registry import AnchorsForSite
 from fmfl_secure.runtime.task_board import Step
 
 
@@ -38,8 +38,8 @@ class Work(msgspec.Struct, frozen=True):
         return self.run, self.round, self.attempt
 
 
-class PartyLine(Protocol):
-    """What a party needs of its line to the server, whatever carries it; as `Line` describes."""
+class ServerTransport(Protocol):
+    """How a party reaches the server, whatever carries it; as `HttpsTransport` describes."""
 
     connected: bool
 
@@ -90,7 +90,7 @@ class PartyLine(Protocol):
         """State the ledger."""
         ...
 
-    def heads(self, *, known: bool) -> Told:
+    def heads(self, *, known: bool) -> AnchorsForSite:
         """Heads of ledgers that the server keeps."""
         ...
 

@@ -12,8 +12,8 @@ from typing import Final
 
 from fmfl_secure.errors import FmflError
 from fmfl_secure.runtime.attempt_state import ServerAttempt
-from fmfl_secure.runtime.inbox import REFUSED, Intake, failures
-from fmfl_secure.runtime.task_board import Board
+from fmfl_secure.runtime.inbox import REFUSED, Inbox, failures
+from fmfl_secure.runtime.task_board import TaskBoard
 from fmfl_secure.settings.service import Time
 
 _LOG = logging.getLogger("fmfl_secure.runtime.waiting")
@@ -37,21 +37,21 @@ class TooFewReady(AttemptOver):
     """Fewer sites than `min_sites` could take part."""
 
 
-class Spent(AttemptOver):
+class RoundSpent(AttemptOver):
     """No other attempt at this round can open: a custodian gave its word for one that is over."""
 
 
-class Waiting:
+class PartyWaiter:
     """Waits for what parties bring about.
 
     Args:
-        intake: Where their messages come in.
+        inbox: Where their messages come in.
         board: Who was heard of when.
         limits: How long is waited.
     """
 
-    def __init__(self, intake: Intake, board: Board, limits: Time) -> None:
-        self._intake = intake
+    def __init__(self, inbox: Inbox, board: TaskBoard, limits: Time) -> None:
+        self._inbox = inbox
         self._board = board
         self.limits = limits
         self.stopping = False
@@ -66,7 +66,7 @@ class Waiting:
             Stopping: This process is asked to go down.
         """
         deadline = time.monotonic() + timeout_s
-        with self._intake.changed:
+        with self._inbox.changed:
             while True:
                 if self.stopping:
                     raise Stopping("the server is going down")
@@ -76,7 +76,7 @@ class Waiting:
                 if left <= 0:
                     return False
                 before = time.monotonic()
-                self._intake.changed.wait(min(left, _TICK_S))
+                self._inbox.changed.wait(min(left, _TICK_S))
                 lost_s = time.monotonic() - before - _TICK_S
                 if lost_s > _SUSPENDED_S:
                     # This process was suspended: nobody could have been heard of meanwhile.
@@ -111,7 +111,7 @@ class Waiting:
             left = missing()
             if not left:
                 return True
-            refused = self._intake.store.notes(attempt.plan.run, REFUSED)
+            refused = self._inbox.store.notes(attempt.plan.run, REFUSED)
             gone = refused | self.failed(attempt)
             return all(
                 party in gone
@@ -151,4 +151,4 @@ class Waiting:
     def failed(self, attempt: ServerAttempt) -> dict[str, bytes]:
         """Codes by party that cannot go on with an attempt."""
         plan = attempt.plan
-        return self._intake.store.notes(plan.run, failures(plan.round, plan.attempt))
+        return self._inbox.store.notes(plan.run, failures(plan.round, plan.attempt))

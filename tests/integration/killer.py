@@ -23,11 +23,11 @@ from fmfl_secure.errors import KNOWN_ERRORS
 from fmfl_secure.parties.coordinator import Coordinator
 from fmfl_secure.parties.custodian import Custodian
 from fmfl_secure.parties.site import Site
-from fmfl_secure.runtime.inbox import Intake
+from fmfl_secure.runtime.inbox import Inbox
 from fmfl_secure.storage.message_store import MessageStore
 from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.storage.update_store import UpdateStore
-from fmfl_secure.transports.https.client import Line
+from fmfl_secure.transports.https.client import HttpsTransport
 from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import Ledger
 from privacy.mechanism.training import PrivateTrainer
@@ -52,8 +52,8 @@ CALLS = {
     "keys": (Custodian, "ready"),
     "approve": (Custodian, "approve"),
     # Of the service only.
-    "join": (Intake, "join"),
-    "head": (Line, "give_head"),
+    "join": (Inbox, "join"),
+    "head": (HttpsTransport, "give_head"),
     "accept": (MessageStore, "accept"),
     "exchange": (aggregation.SiteAttempt, "exchange"),
     "confirm": (aggregation.Decryptor, "confirm"),

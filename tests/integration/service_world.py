@@ -26,9 +26,9 @@ from fmfl_secure.runtime.agents.custodian import CustodianAgent
 from fmfl_secure.runtime.agents.decryptor import DecryptorAgent
 from fmfl_secure.runtime.agents.simulated import SimulatedSite
 from fmfl_secure.runtime.agents.site import SiteAgent
-from fmfl_secure.runtime.inbox import Intake, Stated
-from fmfl_secure.runtime.run_driver import ServerRun
-from fmfl_secure.runtime.task_board import Board
+from fmfl_secure.runtime.inbox import Inbox, SignedStatement
+from fmfl_secure.runtime.run_driver import RunDriver
+from fmfl_secure.runtime.task_board import TaskBoard
 from fmfl_secure.runtime.transport import DocumentRef, Work
 from fmfl_secure.runtime.waiting import Stopping
 from fmfl_secure.settings.federation import FederationConfig, convert_config
@@ -42,7 +42,7 @@ class Died(ServiceError):
     """A process is no more."""
 
 
-class DirectLine:
+class DirectTransport:
     """What `Line` does, by calls. `broken` is asked before each, and may raise."""
 
     def __init__(self, world: World, name: str, role: str) -> None:
@@ -66,7 +66,7 @@ class DirectLine:
         documents = {n: DocumentRef(d.sha256, d.size) for n, d in task.documents.items()}
         return Work(
             number, task.step, task.run, task.round, task.attempt, documents,
-            list(task.sizes), 0, self.world.intake.part_bytes,
+            list(task.sizes), 0, self.world.inbox.part_bytes,
         )  # fmt: skip
 
     def fetch(self, document: DocumentRef) -> bytes:
@@ -83,24 +83,24 @@ class DirectLine:
             what = kind if not start else f"more {kind}"
             self._call(
                 what,
-                lambda start=start, part=part: self.world.intake.part(
+                lambda start=start, part=part: self.world.inbox.part(
                     self.role, key, sha256=digest, size=size, offset=start, data=part
                 ),
             )
 
     def join(self, run: str, visibility) -> None:
-        self._call("join", lambda: self.world.intake.join(self.name, run, visibility))
+        self._call("join", lambda: self.world.inbox.join(self.name, run, visibility))
 
     def refuse(self, run: str, code: str) -> None:
-        self._call("refuse", lambda: self.world.intake.refuse(self.name, run, code))
+        self._call("refuse", lambda: self.world.inbox.refuse(self.name, run, code))
 
     def fail(self, work: Work, code: str) -> None:
         place = (work.run, work.round, work.attempt)
-        self._call("fail", lambda: self.world.intake.fail(self.name, *place, code))
+        self._call("fail", lambda: self.world.inbox.fail(self.name, *place, code))
 
     def state(self, run: str, statement, signature: str, *, final: bool) -> None:
-        stated = Stated(statement, signature)
-        self._call("state", lambda: self.world.intake.state(self.name, run, stated, final=final))
+        stated = SignedStatement(statement, signature)
+        self._call("state", lambda: self.world.inbox.state(self.name, run, stated, final=final))
 
     def heartbeat(self) -> None:
         pass
@@ -173,13 +173,13 @@ class World:
             model=learner,
             store=store,
         )
-        self.board = Board()
+        self.board = TaskBoard()
         self.dead: set[str] = set()
         self.board.silent_s = lambda party: 1e9 if party in self.dead else 0.0  # type: ignore[method-assign]
-        self.intake = Intake(
+        self.inbox = Inbox(
             open_store("sqlite:service.sqlite", relative_to=folder), part_bytes=16 * 1024
         )
-        self.run = ServerRun(
+        self.run = RunDriver(
             self.coordinator,
             identity=self.identities["coordinator"],
             aggregator=self.identities["aggregator"],
@@ -190,7 +190,7 @@ class World:
             task=task,
             model=learner,
             output=folder / "run",
-            intake=self.intake,
+            inbox=self.inbox,
             board=self.board,
             limits=Time(**{"gather_s": 0.2, "end_s": 5.0} | limits),
         )
@@ -199,53 +199,53 @@ class World:
             n: SimulatedSite(self.identities[n], members=self.members, journal=MemoryJournal())
             for n in NAMES
         }
-        self.lines: dict[str, DirectLine] = {}
+        self.transports: dict[str, DirectTransport] = {}
         self.threads: list[threading.Thread] = []
         self.stopping = threading.Event()
         self.journal = MemoryJournal()
         self.failed: Exception | None = None
 
-    def start_site(self, name: str) -> DirectLine:
+    def start_site(self, name: str) -> DirectTransport:
         """Start a site's process: its secrets are new, its journal and updates are its own."""
         self.dead.discard(name)
-        self.lines[name] = line = DirectLine(self, name, SITE)
+        self.transports[name] = transport = DirectTransport(self, name, SITE)
         agent = SiteAgent(
             lambda _: self.sites[name],
             members=lambda: self.members,
-            line=line,  # type: ignore[arg-type]
-            open_line=lambda: line,  # type: ignore[arg-type, return-value]
+            transport=transport,  # type: ignore[arg-type]
+            open_transport=lambda: transport,  # type: ignore[arg-type, return-value]
             stopping=self.stopping,
             once=True,
         )
         self._start(name, agent.run)
-        return line
+        return transport
 
-    def start_decryptor(self) -> DirectLine:
+    def start_decryptor(self) -> DirectTransport:
         self.dead.discard("decryptor")
-        self.lines["decryptor"] = line = DirectLine(self, "decryptor", DECRYPTOR)
+        self.transports["decryptor"] = transport = DirectTransport(self, "decryptor", DECRYPTOR)
         decryptor = Decryptor(
             self.identities["decryptor"],
             self.journal,
             coordinator=self.members.coordinator,
             pinned=self.members.pinned,
         )
-        agent = DecryptorAgent(decryptor, line, stopping=self.stopping, once=True)  # type: ignore[method-assign]
+        agent = DecryptorAgent(decryptor, transport, stopping=self.stopping, once=True)  # type: ignore[method-assign]
         self._start("decryptor", agent.run)
-        return line
+        return transport
 
     def agree(self, name: str, **policy: int) -> None:
         """Write what a custodian agrees to."""
-        lines = [f"{key} = {value}" for key, value in policy.items()]
-        (self.folder / name / "custodian.toml").write_text("\n".join(["[policy]", *lines]))
+        transports = [f"{key} = {value}" for key, value in policy.items()]
+        (self.folder / name / "custodian.toml").write_text("\n".join(["[policy]", *transports]))
 
-    def start_custodian(self, name: str) -> DirectLine:
+    def start_custodian(self, name: str) -> DirectTransport:
         """Start a custodian's process: its keys are new, its journal is its own."""
         self.dead.discard(name)
-        self.lines[name] = line = DirectLine(self, name, CUSTODIAN)
+        self.transports[name] = transport = DirectTransport(self, name, CUSTODIAN)
         custodian = Custodian(self.folder / name, name, self.config)
-        agent = CustodianAgent(custodian, line, stopping=self.stopping, once=True)  # type: ignore[arg-type]
+        agent = CustodianAgent(custodian, transport, stopping=self.stopping, once=True)  # type: ignore[arg-type]
         self._start(name, agent.run)
-        return line
+        return transport
 
     def _start(self, name: str, run: Callable[[], None]) -> None:
         def body() -> None:
@@ -268,18 +268,18 @@ class World:
         def broken(what: str) -> None:
             if what == at:
                 self.dead.add(name)
-                self.lines[name].broken = _raise
+                self.transports[name].broken = _raise
                 then()
-                with self.intake.changed:
-                    self.intake.changed.notify_all()
+                with self.inbox.changed:
+                    self.inbox.changed.notify_all()
                 raise Died(name)
 
-        self.lines[name].broken = broken
+        self.transports[name].broken = broken
 
     def finish(self):
         try:
             with suppress(Stopping):
-                self.run.carry()
+                self.run.drive()
         finally:
             self.stopping.set()
             for thread in self.threads:

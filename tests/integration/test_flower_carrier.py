@@ -1,4 +1,4 @@
-"""Rounds over orders and answers, with a post that loses, repeats and forges; without Flower."""
+"""RoundDriver over orders and answers, with a post that loses, repeats and forges; without Flower."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from fmfl_secure.errors import RunError
 from fmfl_secure.parties.membership import MembershipFolder
 from fmfl_secure.runtime.agents.decryptor import DecryptorAgent
 from fmfl_secure.runtime.agents.site import SiteAgent
-from fmfl_secure.runtime.anchor_registry import KeptHeads
+from fmfl_secure.runtime.anchor_registry import AnchorRegistry
 from fmfl_secure.settings.service import Time
 from fmfl_secure.storage.anchor_store import AnchorStore
 from fmfl_secure.transports.flower.frames import Answer, Failed, Order, Refused, open_frame, seal
-from fmfl_secure.transports.flower.order_transport import OrderLine
+from fmfl_secure.transports.flower.order_transport import OrderTransport
 from fmfl_secure.transports.flower.party import FlowerParty
-from fmfl_secure.transports.flower.server import Carrier
+from fmfl_secure.transports.flower.server import FlowerServer
 
 SLOW = pytest.mark.slow
 
 
 class Side:
-    """A world as a `ServerSide`."""
+    """A world as a `RunServer`."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.identity = world.identities["coordinator"]
-        self.board, self.intake, self.store = world.board, world.intake, world.intake.store
+        self.board, self.inbox, self.store = world.board, world.inbox, world.inbox.store
         del self.board.silent_s  # who is silent, the carrier says here
         self.config = world.config
-        self.heads = KeptHeads(
+        self.heads = AnchorRegistry(
             AnchorStore(world.folder / "anchors.sqlite"), self.store, self.members
         )
         self.membership = MembershipFolder(world.folder)
@@ -46,7 +46,7 @@ class Side:
         return self.world.members
 
     def carry(self) -> None:
-        self.run.carry()
+        self.run.drive()
 
     def stop(self) -> None:
         self.run.stop()
@@ -60,7 +60,7 @@ class MemoryPost:
         self.parties: dict[int, tuple[str, FlowerParty]] = {}
         self.online: set[int] = set()
         self.waiting: dict[str, bytes | None] = {}
-        self.steps: list[tuple[str, str]] = []
+        self.attempts: list[tuple[str, str]] = []
         self.tamper: Callable[[str, Order, Callable[[], bytes]], bytes | None] = (
             lambda _name, _order, answer: answer()
         )
@@ -70,23 +70,23 @@ class MemoryPost:
 
     def start(self, name: str) -> None:
         """A process of a party: its secrets are new, its journal and updates are its own."""
-        line, stopping = OrderLine(), threading.Event()
+        transport, stopping = OrderTransport(), threading.Event()
         identity, members = self.world.identities[name], self.world.members
         if name == "decryptor":
             role = Decryptor(
                 identity, self.journal, coordinator=members.coordinator, pinned=members.pinned
             )
-            agent = DecryptorAgent(role, line, stopping=stopping, once=False)
+            agent = DecryptorAgent(role, transport, stopping=stopping, once=False)
         else:
             agent = SiteAgent(
                 lambda _: self.world.sites[name],
                 members=lambda: members,
-                line=line,
-                open_line=lambda: line,
+                transport=transport,
+                open_transport=lambda: transport,
                 stopping=stopping,
                 once=False,
             )  # fmt: skip
-        party = FlowerParty(identity, members.coordinator, agent, line)
+        party = FlowerParty(identity, members.coordinator, agent, transport)
         number = 100 + ("decryptor", *NAMES).index(name)
         self.parties[number] = (name, party)
         self.online.add(number)
@@ -99,8 +99,8 @@ class MemoryPost:
             return None
         name, party = self.parties[node]
         order, _ = open_frame(frame, Order, self.world.members.coordinator)
-        self.steps.append((name, order.step))
-        message = str(len(self.steps))
+        self.attempts.append((name, order.step))
+        message = str(len(self.attempts))
         self.waiting[message] = self.tamper(name, order, lambda: party.answer(frame))
         return message
 
@@ -114,7 +114,7 @@ def post(tmp_path: Path, tiny_model: Path) -> MemoryPost:
 
 
 def carried(post: MemoryPost):
-    Carrier(Side(post.world), post, pause_s=0.01).run()  # type: ignore[arg-type]
+    FlowerServer(Side(post.world), post, pause_s=0.01).run()  # type: ignore[arg-type]
     return post.world.coordinator.rounds
 
 
@@ -261,5 +261,5 @@ def test_a_run_is_carried_by_one_process_at_a_time(post: MemoryPost) -> None:
     with (side.output / "carrier.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(RunError, match="another process"):
-            Carrier(side, post, pause_s=0.01).run()  # type: ignore[arg-type]
+            FlowerServer(side, post, pause_s=0.01).run()  # type: ignore[arg-type]
     assert post.steps == []

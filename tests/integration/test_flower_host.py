@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fmfl_secure.errors import CourierRefused, FlowerError
+from fmfl_secure.errors import FlowerError, FrameRefused
 from fmfl_secure.transports.flower import host_socket
 from fmfl_secure.transports.flower.host import Host
 
@@ -22,7 +22,7 @@ class Echo:
 
     def answer(self, name: str, frame: bytes) -> bytes:
         if name == "stranger":
-            raise CourierRefused("there is no such party here")
+            raise FrameRefused("there is no such party here")
         if name == "broken":
             raise ZeroDivisionError("row 17")
         return name.encode() + b":" + frame

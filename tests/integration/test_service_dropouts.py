@@ -1,6 +1,6 @@
 """Sites that do not come, die or come late: the survivors finish, or the run says why not.
 
-Agents run in threads, against the server's board and intake without HTTP between. Who counts as
+Agents run in threads, against the server's board and inbox without HTTP between. Who counts as
 silent is set by the test, so that nothing hangs on time.
 """
 
@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from service_world import NAMES, DirectLine, World, start_all
+from service_world import NAMES, DirectTransport, World, start_all
 
 from fmfl_secure.errors import Rejected, RunError, SiteFailure
 from fmfl_secure.provisioning.certificates import SITE
@@ -71,7 +71,7 @@ def test_a_site_that_dies_before_it_opens_loses_the_round_and_says_so(world: Wor
     (record,) = world.finish()
     # Three sites opened, and one is too few for another sum: spent, and never repeated.
     assert record.status == "lost"
-    reasons = world.intake.store.notes(world.run.run, "over")
+    reasons = world.inbox.store.notes(world.run.run, "over")
     assert reasons["1/1"] == b"site-2 did not open"
     assert b"fewer than min_sites" in reasons["1/2"]
 
@@ -106,8 +106,8 @@ def test_a_site_that_answers_late_is_in_the_next_round(tmp_path: Path, tiny_mode
     def train_slowly(plan, *rest):
         if plan.round == 1:
             world.dead.add("site-4")
-            with world.intake.changed:
-                world.intake.changed.notify_all()
+            with world.inbox.changed:
+                world.inbox.changed.notify_all()
             assert gone_on.wait(60)
             world.dead.discard("site-4")
         return train(plan, *rest)
@@ -199,7 +199,7 @@ def test_every_word_that_a_site_may_say_is_taken(world: World) -> None:
         world.sites[name].begin = partial(_throw, error)  # type: ignore[method-assign]
     start_all(world)
     assert world.finish() == []
-    refused = world.intake.store.notes(world.run.run, "refused")
+    refused = world.inbox.store.notes(world.run.run, "refused")
     assert refused == {"site-1": b"policy.min_sites", "site-2": b"failed"}
 
 
@@ -222,13 +222,13 @@ def test_a_suspended_server_takes_nobody_for_dead(
 
     real, shift = time.monotonic, [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: real() + shift[0])
-    wait = world.intake.changed.wait
+    wait = world.inbox.changed.wait
 
     def suspended(timeout: float) -> bool:
         shift[0] += 3600.0
         return wait(0.01)
 
-    monkeypatch.setattr(world.intake.changed, "wait", suspended)
+    monkeypatch.setattr(world.inbox.changed, "wait", suspended)
     assert world.run.waiting.until(hour_later, 10.0), "the time limit was not used up either"
     assert world.board.silent_s("site-1") < 60
     assert world.board.silent_s("site-2") < 60
@@ -236,10 +236,10 @@ def test_a_suspended_server_takes_nobody_for_dead(
 
 def test_steps_have_an_order(world: World) -> None:
     """What belongs to no task under way is refused, whoever sends it."""
-    line = DirectLine(world, "site-1", SITE)
+    transport = DirectTransport(world, "site-1", SITE)
     work = Work(0, Step.OPEN, world.run.run, 1, 1, {}, [], 0, 16 * 1024)
     with pytest.raises(Rejected, match="not under way"):
-        line.send(work, "opening", b"opening")
+        transport.send(work, "opening", b"opening")
 
 
 def test_the_server_stays_until_everybody_was_told_of_the_end(world: World) -> None:
@@ -250,12 +250,12 @@ def test_the_server_stays_until_everybody_was_told_of_the_end(world: World) -> N
     def slow(what: str) -> None:
         calls.append(what)
         if what == "work" and "release" in calls and not early:
-            while len(world.intake.store.notes(world.run.run, CLOSED)) < len(NAMES):
+            while len(world.inbox.store.notes(world.run.run, CLOSED)) < len(NAMES):
                 time.sleep(0.01)
             early.append(over.wait(0.5))
 
-    world.lines["decryptor"].broken = slow
-    world.run.carry()
+    world.transports["decryptor"].broken = slow
+    world.run.drive()
     over.set()
     assert early == [False], "sites had closed, and the decryptor had not heard of the end"
     assert world.board.was_told("decryptor")

@@ -12,7 +12,7 @@ from support import make_kits
 from aggregation import Identity
 from fmfl_secure.provisioning.kit import Kit
 from fmfl_secure.run.ledger_statement import describe_ledger, sign_statement
-from fmfl_secure.runtime.inbox import Stated
+from fmfl_secure.runtime.inbox import SignedStatement
 from fmfl_secure.settings.service import Operations
 from fmfl_secure.transports.https.processes.operations import OperationsApp, OperationsPort
 from fmfl_secure.transports.https.processes.server_page import server_page
@@ -33,15 +33,15 @@ def ports(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path):
     kits = make_kits(tmp_path_factory.mktemp("page"), tiny_model, evaluation=False)
     service = Service(Kit(kits / "server"), kits.parent / "run")
     run = service.run.run
-    service.intake.join("site-1", run, "private")
-    service.intake.refuse("site-2", run, "budget")
+    service.inbox.join("site-1", run, "private")
+    service.inbox.refuse("site-2", run, "budget")
     identity = Identity.load(kits / "site-1/identity.pem", "site-1")
     ledger = Ledger(kits / "site-1/ledger.sqlite", signer=identity)
     ledger.reserve(run=run, event=EVENT, rounds=2, plan="sha256:" + 64 * "0", purpose="page")
     ledger.commit(run=run, round=1)
     statement = describe_ledger(ledger, site="site-1", run=run)
-    stated = Stated(statement, sign_statement(identity, statement))
-    service.intake.state("site-1", run, stated, final=False)
+    stated = SignedStatement(statement, sign_statement(identity, statement))
+    service.inbox.state("site-1", run, stated, final=False)
     site = SiteProcess(Kit(kits / "site-1"))
     site.agent.refusal = "<i>epsilon 8 asked</i>, 1.5 left"
     apps = [

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from aggregation import Identity
 from fmfl_secure.parties.workspace import Members
 from fmfl_secure.provisioning.certificates import SITE, Peer
-from fmfl_secure.runtime.anchor_registry import KeptHeads
-from fmfl_secure.runtime.inbox import Intake
-from fmfl_secure.runtime.task_board import Board
+from fmfl_secure.runtime.anchor_registry import AnchorRegistry
+from fmfl_secure.runtime.inbox import Inbox
+from fmfl_secure.runtime.task_board import TaskBoard
 from fmfl_secure.storage.anchor_store import AnchorStore
 from fmfl_secure.storage.message_store import open_store
 from fmfl_secure.transports.https.app import build_app
@@ -30,17 +30,17 @@ def app(tmp_path_factory: pytest.TempPathFactory):
     import datetime as dt
 
     store = open_store("sqlite:store.sqlite", relative_to=tmp_path_factory.mktemp("openapi"))
-    intake = Intake(store, part_bytes=1 << 16)
+    inbox = Inbox(store, part_bytes=1 << 16)
     sites = {"site-1": Identity.generate("site-1").public}
-    intake.open_run(RUN, sites)
+    inbox.open_run(RUN, sites)
     public = {n: Identity.generate(n).public for n in ("coordinator", "aggregator", "decryptor")}
     members = Members(**public, sites=sites)
     anchors = AnchorStore(tmp_path_factory.mktemp("heads") / "anchors.sqlite")
     inner = build_app(
-        intake=intake,
-        board=Board(),
+        inbox=inbox,
+        board=TaskBoard(),
         membership=list,
-        heads=KeptHeads(anchors, store, lambda: members),
+        heads=AnchorRegistry(anchors, store, lambda: members),
         metrics=ServerMetrics(),
     )
     far = dt.datetime(2100, 1, 1, tzinfo=dt.UTC)

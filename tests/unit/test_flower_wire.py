@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aggregation import Identity
-from fmfl_secure.errors import CourierRefused
+from fmfl_secure.errors import FrameRefused
 from fmfl_secure.runtime.task_board import Step
 from fmfl_secure.runtime.transport import Work
 from fmfl_secure.transports.flower.chunks import cut, join
@@ -30,7 +30,7 @@ from fmfl_secure.transports.flower.frames import (
     reference,
     seal,
 )
-from fmfl_secure.transports.flower.order_transport import OrderLine
+from fmfl_secure.transports.flower.order_transport import OrderTransport
 from fmfl_secure.transports.flower.party import FlowerParty
 
 COORDINATOR, SITE = Identity.generate("coordinator"), Identity.generate("site-1")
@@ -40,24 +40,24 @@ SECRET = "row 17 says: alpha"
 class Obedient:
     """Stands for an agent."""
 
-    def __init__(self, line: OrderLine) -> None:
-        self.line = line
+    def __init__(self, transport: OrderTransport) -> None:
+        self.transport = transport
         self.done: list[Work] = []
 
     def do(self, work: Work) -> None:
         self.done.append(work)
         if work.step == Step.JOIN:
-            self.line.join(work.run, "private")
+            self.transport.join(work.run, "private")
         elif work.step == Step.READY:
-            self.line.send(work, "ready", self.line.fetch(work.documents["plan"])[::-1])
+            self.transport.send(work, "ready", self.transport.fetch(work.documents["plan"])[::-1])
         else:
             raise ZeroDivisionError(SECRET)
 
 
 @pytest.fixture
 def party() -> FlowerParty:
-    line = OrderLine()
-    return FlowerParty(SITE, COORDINATOR.public, Obedient(line), line)  # type: ignore[arg-type]
+    transport = OrderTransport()
+    return FlowerParty(SITE, COORDINATOR.public, Obedient(transport), transport)  # type: ignore[arg-type]
 
 
 def order(step: str, sequence: int = 1, **fields) -> Order:
@@ -136,18 +136,18 @@ def test_nothing_of_an_exception_leaves_but_a_code(party: FlowerParty) -> None:
 def test_an_order_that_is_not_for_now_is_not_done(party: FlowerParty, change) -> None:
     assert answered(party, order("join", sequence=5, run="ab"))[0].words == [Joined("private")]
     fields = {"step": "join", "sequence": 6, "run": "cd"} | change
-    with pytest.raises(CourierRefused):
+    with pytest.raises(FrameRefused):
         answered(party, order(**fields))
     assert len(party._agent.done) == 1  # type: ignore[attr-defined]
 
 
 def test_only_the_coordinator_gives_orders(party: FlowerParty) -> None:
-    with pytest.raises(CourierRefused):
+    with pytest.raises(FrameRefused):
         party.answer(seal(SITE, order("join")))
-    with pytest.raises(CourierRefused):
+    with pytest.raises(FrameRefused):
         party.answer(b"not a frame")
     # Its signature under an answer is none under an order.
-    with pytest.raises(CourierRefused):
+    with pytest.raises(FrameRefused):
         party.answer(seal(COORDINATOR, Answer("site-1", "0" * 64, [])))
 
 
@@ -155,7 +155,7 @@ def test_a_changed_frame_does_not_open() -> None:
     frame = seal(COORDINATOR, order("join", run="ab"))
     place = frame.index(b"join")
     changed = frame[:place] + b"wait" + frame[place + 4 :]
-    with pytest.raises(CourierRefused):
+    with pytest.raises(FrameRefused):
         open_frame(changed, Order, COORDINATOR.public)
     assert open_frame(frame, Order, COORDINATOR.public)[0].step == "join"
 
@@ -166,7 +166,7 @@ def test_a_document_is_the_one_that_was_named() -> None:
     raw = msgspec.msgpack.decode(seal(COORDINATOR, head, [named]))
     raw["documents"] = {reference(named).sha256: other}
     _, opened = open_frame(msgspec.msgpack.encode(raw), Order, COORDINATOR.public)
-    with pytest.raises(CourierRefused):
+    with pytest.raises(FrameRefused):
         opened.fetch(reference(named))
 
 

@@ -32,15 +32,15 @@ from fmfl_secure.provisioning.certificates import (
 )
 from fmfl_secure.provisioning.kit import write_private
 from fmfl_secure.run.refusal_codes import MEANINGS
-from fmfl_secure.runtime.anchor_registry import KeptHeads
-from fmfl_secure.runtime.inbox import Intake
-from fmfl_secure.runtime.task_board import Board, Document, Step, Task
+from fmfl_secure.runtime.anchor_registry import AnchorRegistry
+from fmfl_secure.runtime.inbox import Inbox
+from fmfl_secure.runtime.task_board import Assignment, Document, Step, TaskBoard
 from fmfl_secure.settings.service import Limits, Upstream
 from fmfl_secure.storage.anchor_store import AnchorStore
 from fmfl_secure.storage.message_store import MessageKey, open_store
 from fmfl_secure.transports.https.access import Access
 from fmfl_secure.transports.https.app import build_app
-from fmfl_secure.transports.https.client import Line
+from fmfl_secure.transports.https.client import HttpsTransport
 from fmfl_secure.transports.https.guard import Guard
 from fmfl_secure.transports.https.listener import Listener, https_config
 from fmfl_secure.transports.https.metrics import ClientMetrics, ServerMetrics, exposition
@@ -81,8 +81,8 @@ class Running:
     port: int
     folder: Path
     authority: Issued
-    board: Board
-    intake: Intake
+    board: TaskBoard
+    inbox: Inbox
     attempt: FakeAttempt
     metrics: ServerMetrics
     context: ssl.SSLContext
@@ -117,15 +117,15 @@ def running(tmp_path: Path) -> Iterator[Running]:
     members = Members(**public, sites=sites, custodians=custodians)
     store, board, metrics = (
         open_store("sqlite:s.sqlite", relative_to=tmp_path),
-        Board(),
+        TaskBoard(),
         ServerMetrics(),
     )
-    intake = Intake(store, part_bytes=LIMITS.part_bytes)
-    intake.open_run(RUN, sites)
+    inbox = Inbox(store, part_bytes=LIMITS.part_bytes)
+    inbox.open_run(RUN, sites)
     attempt = FakeAttempt()
-    intake.open_attempt(attempt)  # type: ignore[arg-type]
-    heads = KeptHeads(AnchorStore(tmp_path / "anchors.sqlite"), store, lambda: members)
-    app = build_app(intake=intake, board=board, membership=list, heads=heads, metrics=metrics)
+    inbox.open_attempt(attempt)  # type: ignore[arg-type]
+    heads = AnchorRegistry(AnchorStore(tmp_path / "anchors.sqlite"), store, lambda: members)
+    app = build_app(inbox=inbox, board=board, membership=list, heads=heads, metrics=metrics)
     access = Access(
         "tiny",
         members=lambda: members,
@@ -142,7 +142,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
         time.sleep(0.01)
     port = listener.port
     url = f"https://localhost:{port}"
-    yield Running(url, port, tmp_path, authority, board, intake, attempt, metrics, context)
+    yield Running(url, port, tmp_path, authority, board, inbox, attempt, metrics, context)
     listener.stop()
     thread.join()
     store.close()
@@ -366,7 +366,9 @@ def test_an_upload_in_parts_goes_on_where_it_broke_off(running: Running) -> None
 
 def test_what_a_party_may_fetch_is_its_own_task(running: Running) -> None:
     document = Document([b"for site-1", b" only"])
-    running.board.assign(["site-1"], Task(step=Step.READY, run=RUN, documents={"plan": document}))
+    running.board.assign(
+        ["site-1"], Assignment(step=Step.READY, run=RUN, documents={"plan": document})
+    )
     path = f"/v1/documents/{document.sha256}"
     with running.client() as client:
         task = client.get("/v1/task").json()
@@ -382,7 +384,7 @@ def test_a_question_for_work_is_answered_when_there_is_some(running: Running) ->
         now = client.get("/v1/task").json()
         assert now["step"] == "wait"
         timer = threading.Timer(
-            0.2, lambda: running.board.assign(["site-1"], Task(step=Step.JOIN, run=RUN))
+            0.2, lambda: running.board.assign(["site-1"], Assignment(step=Step.JOIN, run=RUN))
         )
         timer.start()
         response = client.get("/v1/task", params={"after": now["sequence"], "wait_s": 30})
@@ -416,7 +418,7 @@ def test_too_many_requests_at_once_are_turned_away(running: Running) -> None:
             for answered in asyncio.as_completed(asked):
                 statuses.append((await answered).status_code)
                 if len(statuses) == 4:  # the others wait for work
-                    running.board.assign(["site-1"], Task(Step.JOIN, RUN))
+                    running.board.assign(["site-1"], Assignment(Step.JOIN, RUN))
             return statuses
 
     statuses = asyncio.run(ask())
@@ -464,9 +466,13 @@ def test_a_server_that_goes_down_says_so(running: Running) -> None:
         assert_problem(client.get("/v1/task"), 503, "stopping")
 
 
-def line_of(running: Running, folder: Path, *, stopping: threading.Event | None = None) -> Line:
+def line_of(
+    running: Running, folder: Path, *, stopping: threading.Event | None = None
+) -> HttpsTransport:
     upstream = Upstream(url=running.url, poll_s=0.5, retry_s=0.2, timeout_s=5)
-    return Line(upstream, folder, metrics=ClientMetrics(), stopping=stopping or threading.Event())
+    return HttpsTransport(
+        upstream, folder, metrics=ClientMetrics(), stopping=stopping or threading.Event()
+    )
 
 
 def test_a_party_s_line_sends_in_parts_and_goes_on_after_a_break(running: Running) -> None:
@@ -474,21 +480,23 @@ def test_a_party_s_line_sends_in_parts_and_goes_on_after_a_break(running: Runnin
     folder = running.tls(SITE, "site-1")
     running.board.assign(
         ["site-1"],
-        Task(step=Step.UPLOAD, run=RUN, round=1, attempt=1, documents={"d": Document([message])}),
+        Assignment(
+            step=Step.UPLOAD, run=RUN, round=1, attempt=1, documents={"d": Document([message])}
+        ),
     )
-    with line_of(running, folder) as line:
-        work = line.work(-1)
-        assert line.fetch(work.documents["d"]) == message, "fetched in parts, digest checked"
+    with line_of(running, folder) as transport:
+        work = transport.work(-1)
+        assert transport.fetch(work.documents["d"]) == message, "fetched in parts, digest checked"
         key = MessageKey(RUN, 1, 1, "site-1", "chunks")
         digest = hashlib.sha256(message).hexdigest()
-        running.intake.store.append(
+        running.inbox.store.append(
             key, sha256=digest, size=len(message), offset=0, data=message[: LIMITS.part_bytes]
         )
-        line.send(work, "chunks", message)
-        line.send(work, "chunks", message)  # the answer to the last part was lost
-        assert line._metrics.sent._value.get() < 2 * len(message)
+        transport.send(work, "chunks", message)
+        transport.send(work, "chunks", message)  # the answer to the last part was lost
+        assert transport._metrics.sent._value.get() < 2 * len(message)
         with pytest.raises(Rejected) as refusal:
-            line.send(work, "ready", b"!bad")
+            transport.send(work, "ready", b"!bad")
     assert refusal.value.reason == "refused"
     assert running.attempt.taken == [("site-1", "chunks", message)]
 
@@ -510,7 +518,7 @@ def test_a_part_that_comes_again_while_the_first_is_looked_at_waits_for_it(
 
     def send() -> None:
         receipts.append(
-            running.intake.part(SITE, key, sha256=digest, size=len(message), offset=0, data=message)
+            running.inbox.part(SITE, key, sha256=digest, size=len(message), offset=0, data=message)
         )
 
     senders = [threading.Thread(target=send) for _ in range(3)]
@@ -526,37 +534,37 @@ def test_a_part_that_comes_again_while_the_first_is_looked_at_waits_for_it(
 
 def test_a_message_that_the_server_forgot_is_sent_anew_once(running: Running) -> None:
     message = bytes(range(256)) * 100
-    running.board.assign(["site-1"], Task(step=Step.UPLOAD, run=RUN, round=1, attempt=1))
-    take, failures = running.intake._take, [1]
+    running.board.assign(["site-1"], Assignment(step=Step.UPLOAD, run=RUN, round=1, attempt=1))
+    take, failures = running.inbox._take, [1]
 
     def forgetful(attempt, key, receipt):
         if failures:
             failures.pop()
-            running.intake.store.discard(key)
+            running.inbox.store.discard(key)
             raise Problem(422, "digest", "gone")
         return take(attempt, key, receipt)
 
-    running.intake._take = forgetful  # type: ignore[method-assign]
-    with line_of(running, running.tls(SITE, "site-1")) as line:
-        work = line.work(-1)
-        line.send(work, "chunks", message)
+    running.inbox._take = forgetful  # type: ignore[method-assign]
+    with line_of(running, running.tls(SITE, "site-1")) as transport:
+        work = transport.work(-1)
+        transport.send(work, "chunks", message)
         assert running.attempt.taken == [("site-1", "chunks", message)]
         failures[:] = [1, 1]
         with pytest.raises(Rejected) as refusal:
-            line.send(work, "exchange", message)
+            transport.send(work, "exchange", message)
     assert refusal.value.reason == "digest", "once, and not for ever"
 
 
 def test_a_renewed_certificate_is_taken_up_by_both_ends(running: Running) -> None:
     folder = running.tls(SITE, "site-1")
-    with line_of(running, folder) as line:
-        line.work(-1)
+    with line_of(running, folder) as transport:
+        transport.work(-1)
         old = serial_of((folder / "certificate.pem").read_bytes())
         made = issue(running.authority, federation="tiny", role=SITE, name="site-1")
         for name, data in (("key.pem", made.key), ("certificate.pem", made.certificate)):
             (folder / name).write_bytes(data)
         (running.folder / "revoked.pem").write_bytes(revocation_list(running.authority, [old]))
-        line.work(-1)  # by the new one: the old is revoked
+        transport.work(-1)  # by the new one: the old is revoked
     tls = running.folder / "tls"
     renewal = Renewal(running.context, tls)
     assert not renewal.check()
@@ -578,11 +586,11 @@ def test_a_renewed_certificate_is_taken_up_by_both_ends(running: Running) -> Non
 def test_a_line_waits_for_a_server_that_is_away_until_it_is_told_to_stop(running: Running) -> None:
     stopping = threading.Event()
     running.board.close()  # answers 503 from now on
-    with line_of(running, running.tls(SITE, "site-1"), stopping=stopping) as line:
+    with line_of(running, running.tls(SITE, "site-1"), stopping=stopping) as transport:
         threading.Timer(0.5, stopping.set).start()
         with pytest.raises(Unreachable, match="503"):
-            line.work(-1)
-        assert not line.connected
+            transport.work(-1)
+        assert not transport.connected
 
 
 def test_a_site_may_say_every_word_of_the_list_and_no_other(running: Running) -> None:
@@ -590,7 +598,7 @@ def test_a_site_may_say_every_word_of_the_list_and_no_other(running: Running) ->
     with running.client() as client:
         for code in (*MEANINGS, "mrs-quimby"):
             assert client.put(path, json={"code": code}).status_code == 204, code
-            kept = running.intake.store.notes(RUN, "refused")["site-1"].decode()
+            kept = running.inbox.store.notes(RUN, "refused")["site-1"].decode()
             assert kept == (code if code in MEANINGS else "failed")
         assert_problem(client.put(path, json={"code": "Mrs Quimby"}), 422, "malformed")
 

@@ -11,8 +11,8 @@ import pytest
 from aggregation import Identity
 from fmfl_secure.errors import Problem
 from fmfl_secure.parties.workspace import Members
-from fmfl_secure.runtime.agents.anchors import SiteHeads
-from fmfl_secure.runtime.anchor_registry import KeptHeads, Told
+from fmfl_secure.runtime.agents.anchors import SiteAnchors
+from fmfl_secure.runtime.anchor_registry import AnchorRegistry, AnchorsForSite
 from fmfl_secure.storage.anchor_store import AnchorStore
 from fmfl_secure.storage.message_store import open_store
 from privacy import Anchor, Ledger, LedgerLocked
@@ -45,14 +45,14 @@ class Owner:
         Ledger(self.path, signer=self.identity).hold_to([Anchor.parse(line) for line in anchors])
 
 
-class DirectLine:
+class DirectTransport:
     """What `Line` does for heads, by calls."""
 
-    def __init__(self, kept: KeptHeads, name: str) -> None:
+    def __init__(self, kept: AnchorRegistry, name: str) -> None:
         self.kept, self.name = kept, name
         self.requests = 0
 
-    def heads(self, *, known: bool) -> Told:
+    def heads(self, *, known: bool) -> AnchorsForSite:
         return self.kept.tell(self.name, known=known)
 
     def bring_heads(self, heads: dict[str, list[str]]) -> None:
@@ -83,10 +83,10 @@ class World:
         """Another process at every party, over what is kept."""
         anchors = AnchorStore(self.folder / "server-anchors.sqlite")
         store = open_store("sqlite:service.sqlite", relative_to=self.folder)
-        self.kept = KeptHeads(anchors, store, lambda: self.members)
-        self.lines = {name: DirectLine(self.kept, name) for name in NAMES}
+        self.kept = AnchorRegistry(anchors, store, lambda: self.members)
+        self.lines = {name: DirectTransport(self.kept, name) for name in NAMES}
         self.heads = {
-            name: SiteHeads(self.lines[name], lambda: self.members)  # type: ignore[arg-type]
+            name: SiteAnchors(self.lines[name], lambda: self.members)  # type: ignore[arg-type]
             for name in NAMES
         }
 
@@ -130,7 +130,9 @@ def test_a_ledger_that_is_whole_goes_on(world: World) -> None:
         world.begin(name)
     world.owners["site-1"].charge()  # ahead of what others know is fine
     world.begin("site-1")
-    assert all(line.requests == 0 for line in world.lines.values()), "nothing the server lacked"
+    assert all(line.requests == 0 for line in world.transports.values()), (
+        "nothing the server lacked"
+    )
 
 
 def test_a_ledger_that_was_put_back_is_noticed_by_what_the_server_kept(world: World) -> None:
@@ -149,7 +151,7 @@ def test_a_server_that_forgot_learns_it_from_any_site_again(world: World) -> Non
     world.restart()
     world.begin("site-1")  # nobody else was there yet
     world.begin("site-2")
-    assert world.lines["site-2"].requests >= 1
+    assert world.transports["site-2"].requests >= 1
     with pytest.raises(LedgerLocked, match="rolled back"):
         world.heads["site-1"].settle(world.owners["site-1"])  # asked before each charge
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from fmfl_secure.parties.workspace import Members
 from fmfl_secure.runtime.anchor_registry import short_name
-from fmfl_secure.runtime.transport import PartyLine
+from fmfl_secure.runtime.transport import ServerTransport
 from fmfl_secure.storage.anchor_store import AnchorStore
 
 _JSON_BYTES = 2  # at most so many for one of a line, which is ASCII with escaped quotes
@@ -35,7 +35,7 @@ class LedgerOwner(Protocol):
         ...
 
 
-class SiteHeads:
+class SiteAnchors:
     """Carries heads between one site and the server.
 
     Args:
@@ -43,8 +43,8 @@ class SiteHeads:
         members: All parties, as this site trusts them now.
     """
 
-    def __init__(self, line: PartyLine, members: Callable[[], Members]) -> None:
-        self._line = line
+    def __init__(self, transport: ServerTransport, members: Callable[[], Members]) -> None:
+        self._transport = transport
         self._members = members
 
     def bring(self, site: LedgerOwner, *, part_bytes: int) -> None:
@@ -60,9 +60,9 @@ class SiteHeads:
         """
         if site.others is None:
             return
-        unknown = self._unknown(site.others, self._line.heads(known=True).known)
+        unknown = self._unknown(site.others, self._transport.heads(known=True).known)
         for heads in _parts(unknown, part_bytes):
-            self._line.bring_heads(heads)
+            self._transport.bring_heads(heads)
 
     def settle(self, site: LedgerOwner) -> None:
         """Hold a site to what others kept, and keep theirs. Before it charges anything.
@@ -73,7 +73,7 @@ class SiteHeads:
         """
         if site.others is None:
             return
-        told = self._line.heads(known=False)
+        told = self._transport.heads(known=False)
         self._keep(site.others, told.others)
         site.hold_to(told.own)
 
@@ -88,8 +88,8 @@ class SiteHeads:
             return
         head = site.anchor()
         if head is not None:
-            self._line.give_head(head)
-        self._keep(site.others, self._line.heads(known=False).others)
+            self._transport.give_head(head)
+        self._keep(site.others, self._transport.heads(known=False).others)
 
     def _keep(self, kept: AnchorStore, others: Mapping[str, str]) -> None:
         sites = self._members().sites

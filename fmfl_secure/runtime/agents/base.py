@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 
 from fmfl_secure.errors import Rejected, Unreachable
 from fmfl_secure.runtime.task_board import Step
-from fmfl_secure.runtime.transport import PartyLine, Work
+from fmfl_secure.runtime.transport import ServerTransport, Work
 
 _LOG = logging.getLogger("fmfl_secure.runtime.agents.base")
 # The answers that a party can go on after: the server has moved on.
@@ -19,13 +19,15 @@ class Agent(ABC):
     """Asks for work and does it, until it is told to stop.
 
     Args:
-        line: To the server.
+        transport: To the server.
         stopping: Ends the loop.
         once: End after one run.
     """
 
-    def __init__(self, line: PartyLine, *, stopping: threading.Event, once: bool) -> None:
-        self.line = line
+    def __init__(
+        self, transport: ServerTransport, *, stopping: threading.Event, once: bool
+    ) -> None:
+        self.transport = transport
         self._stopping = stopping
         self._once = once
         self.work: Work | None = None
@@ -39,7 +41,7 @@ class Agent(ABC):
         after = -1
         while not self._stopping.is_set():
             try:
-                work = self.line.work(after)
+                work = self.transport.work(after)
                 changed = work.sequence != after
                 after, self.work = work.sequence, work
                 if not changed:

@@ -12,7 +12,7 @@ from fmfl_secure.run.refusal_codes import leaving_code
 from fmfl_secure.runtime.agents.base import Agent, split
 from fmfl_secure.runtime.custodian_requests import LOST, SPENT
 from fmfl_secure.runtime.task_board import Step
-from fmfl_secure.runtime.transport import PartyLine, Work
+from fmfl_secure.runtime.transport import ServerTransport, Work
 
 _LOG = logging.getLogger("fmfl_secure.transports.https.custodian")
 
@@ -22,15 +22,20 @@ class CustodianAgent(Agent):
 
     Args:
         custodian: Who decides.
-        line: To the server.
+        transport: To the server.
         stopping: Ends the loop.
         once: End after one run.
     """
 
     def __init__(
-        self, custodian: Custodian, line: PartyLine, *, stopping: threading.Event, once: bool
+        self,
+        custodian: Custodian,
+        transport: ServerTransport,
+        *,
+        stopping: threading.Event,
+        once: bool,
     ) -> None:
-        super().__init__(line, stopping=stopping, once=once)
+        super().__init__(transport, stopping=stopping, once=once)
         self._custodian = custodian
         self.refusal = ""  # what this custodian's own people are told, and nobody else
 
@@ -48,14 +53,14 @@ class CustodianAgent(Agent):
         except (ReplayError, StateError) as error:
             # It refuses nothing: an attempt is over, or its keys went with an earlier process.
             _LOG.warning("%s: %s", work.step, error, extra=place)
-            self.line.fail(work, SPENT if self._custodian.has_spoken(plan) else LOST)
+            self.transport.fail(work, SPENT if self._custodian.has_spoken(plan) else LOST)
         except KNOWN_ERRORS as error:
             self.refusal = str(error)
             _LOG.error("lets nothing open (%s): %s", work.step, error, extra=place)
-            self.line.fail(work, leaving_code(error))
+            self.transport.fail(work, leaving_code(error))
         else:
             self.refusal = ""
-            self.line.send(work, kind, message)
+            self.transport.send(work, kind, message)
 
     def _ready(self, _: Work, plan: bytes) -> tuple[str, bytes]:
         return "custodian-ready", self._custodian.ready(plan)
@@ -68,4 +73,4 @@ class CustodianAgent(Agent):
         return "approval", approval
 
     def _fetch(self, work: Work, name: str) -> bytes:
-        return self.line.fetch(work.documents[name])
+        return self.transport.fetch(work.documents[name])

@@ -8,7 +8,7 @@ import threading
 from aggregation import AggregationError, Decryptor
 from fmfl_secure.runtime.agents.base import Agent, split
 from fmfl_secure.runtime.task_board import APPROVAL, Step
-from fmfl_secure.runtime.transport import PartyLine, Work
+from fmfl_secure.runtime.transport import ServerTransport, Work
 
 _LOG = logging.getLogger("fmfl_secure.transports.https.decryptor")
 
@@ -18,15 +18,20 @@ class DecryptorAgent(Agent):
 
     Args:
         decryptor: The protocol's role.
-        line: To the server.
+        transport: To the server.
         stopping: Ends the loop.
         once: End after one run.
     """
 
     def __init__(
-        self, decryptor: Decryptor, line: PartyLine, *, stopping: threading.Event, once: bool
+        self,
+        decryptor: Decryptor,
+        transport: ServerTransport,
+        *,
+        stopping: threading.Event,
+        once: bool,
     ) -> None:
-        super().__init__(line, stopping=stopping, once=once)
+        super().__init__(transport, stopping=stopping, once=once)
         self._decryptor = decryptor
 
     def do(self, work: Work) -> None:
@@ -43,9 +48,9 @@ class DecryptorAgent(Agent):
         except AggregationError as error:
             # The reason stays here; the attempt ends, and a new one has fresh keys.
             _LOG.warning("%s: %s", work.step, error, extra={"run": work.run, "round": work.round})
-            self.line.fail(work, error.code)
+            self.transport.fail(work, error.code)
             return
-        self.line.send(work, kind, message)
+        self.transport.send(work, kind, message)
 
     def _announce(self, work: Work) -> tuple[str, bytes]:
         return "announcement", self._decryptor.announce(self._fetch(work, "plan"))
@@ -65,7 +70,7 @@ class DecryptorAgent(Agent):
             split(self._fetch(work, "chunks"), work.sizes),
             plan_message=self._fetch(work, "plan"),
             approvals=[
-                self.line.fetch(document)
+                self.transport.fetch(document)
                 for name, document in work.documents.items()
                 if name.startswith(APPROVAL)
             ],
@@ -73,4 +78,4 @@ class DecryptorAgent(Agent):
         return "release", release
 
     def _fetch(self, work: Work, name: str) -> bytes:
-        return self.line.fetch(work.documents[name])
+        return self.transport.fetch(work.documents[name])

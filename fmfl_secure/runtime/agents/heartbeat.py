@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
-from fmfl_secure.runtime.transport import PartyLine
+from fmfl_secure.runtime.transport import ServerTransport
 
 _HEARTBEAT_S: Final = 10.0
 
@@ -15,8 +15,8 @@ _HEARTBEAT_S: Final = 10.0
 class Heartbeat:
     """While it is open, the server is told every now and then that this party lives."""
 
-    def __init__(self, open_line: Callable[[], PartyLine]) -> None:
-        self._open_line = open_line
+    def __init__(self, open_transport: Callable[[], ServerTransport]) -> None:
+        self._open_transport = open_transport
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True, name="heartbeat")
 
@@ -34,6 +34,6 @@ class Heartbeat:
         self._thread.join()
 
     def _beat(self) -> None:
-        with self._open_line() as line:
+        with self._open_transport() as transport:
             while not self._done.wait(_HEARTBEAT_S):
-                line.heartbeat()
+                transport.heartbeat()

@@ -24,12 +24,12 @@ from fmfl_secure.parties.workspace import Members
 from fmfl_secure.run.end import evidence, read_end
 from fmfl_secure.run.record import SiteStatement
 from fmfl_secure.run.refusal_codes import leaving_code
-from fmfl_secure.runtime.agents.anchors import LedgerOwner, SiteHeads
+from fmfl_secure.runtime.agents.anchors import LedgerOwner, SiteAnchors
 from fmfl_secure.runtime.agents.base import Agent, split
 from fmfl_secure.runtime.agents.heartbeat import Heartbeat
 from fmfl_secure.runtime.attempt_state import REFUSED, VERIFIED
 from fmfl_secure.runtime.task_board import Step
-from fmfl_secure.runtime.transport import PartyLine, Work
+from fmfl_secure.runtime.transport import ServerTransport, Work
 
 _LOG = logging.getLogger("fmfl_secure.transports.https.site")
 
@@ -93,8 +93,8 @@ class SiteAgent(Agent):
     Args:
         open_run: Makes the participant of a run.
         members: All parties, as this site trusts them now.
-        line: To the server.
-        open_line: Makes another line, for heartbeats while it trains.
+        transport: To the server.
+        open_transport: Makes another transport, for heartbeats while it trains.
         stopping: Ends the loop.
         once: End after one run.
         approve: Called with the number of the membership list in force, before a plan is looked at.
@@ -105,17 +105,17 @@ class SiteAgent(Agent):
         open_run: Callable[[str], Participant],
         *,
         members: Callable[[], Members],
-        line: PartyLine,
-        open_line: Callable[[], PartyLine],
+        transport: ServerTransport,
+        open_transport: Callable[[], ServerTransport],
         stopping: threading.Event,
         once: bool,
         approve: Callable[[int], None] = lambda _: None,
     ) -> None:
-        super().__init__(line, stopping=stopping, once=once)
+        super().__init__(transport, stopping=stopping, once=once)
         self._open_run = open_run
         self._coordinator = members().coordinator  # whose end of a run counts
-        self._heads = SiteHeads(line, members)
-        self._open_line = open_line
+        self._heads = SiteAnchors(transport, members)
+        self._open_transport = open_transport
         self._approve = approve
         self._run = ""
         self._participant: Participant | None = None
@@ -172,12 +172,12 @@ class SiteAgent(Agent):
         code = leaving_code(error)
         self.refusal = str(error)
         _LOG.error("takes no part (%s): %s", code, error, extra={"run": run})
-        self.line.refuse(run, code)
+        self.transport.refuse(run, code)
 
     def _join(self, work: Work) -> None:
         participant = self._begin(work)
         if participant is not None:
-            self.line.join(work.run, participant.visibility)
+            self.transport.join(work.run, participant.visibility)
             self._state(work.run, participant, final=False)
 
     def _ready(self, work: Work) -> None:
@@ -188,17 +188,17 @@ class SiteAgent(Agent):
         if live is None or live.place != work.place:
             self._live = live = self._admit(work, participant)
         if live is not None:
-            self.line.send(work, "ready", live.attempt.ready())
+            self.transport.send(work, "ready", live.attempt.ready())
 
     def _admit(self, work: Work, participant: Participant) -> _Live | None:
-        plan_message = self.line.fetch(work.documents["plan"])
+        plan_message = self.transport.fetch(work.documents["plan"])
         adapter = self._fetch_adapter(work)
         try:
             self._approve(work.membership)
             attempt = participant.admit(plan_message, adapter)
             # Again, as another site may have come since this one began, and brought what it kept.
             self._heads.settle(participant)
-            with Heartbeat(self._open_line):
+            with Heartbeat(self._open_transport):
                 integers = participant.train(attempt.plan, adapter, self._on_step(work.round))
             attempt.ready()
             self._heads.share(participant)  # with this round's charge in it
@@ -207,7 +207,7 @@ class SiteAgent(Agent):
         except (ReplayError, NotApproved) as error:
             # Joined before a restart, or opened: this attempt or round goes on without this site.
             _LOG.warning("%s", error, extra={"run": work.run, "round": work.round})
-            self.line.fail(work, error.code)
+            self.transport.fail(work, error.code)
             return None
         except KNOWN_ERRORS as error:
             self._refuse(work.run, error)
@@ -226,7 +226,7 @@ class SiteAgent(Agent):
     def _fetch_adapter(self, work: Work) -> bytes:
         document = work.documents["adapter"]
         if hashlib.sha256(self._adapter).hexdigest() != document.sha256:
-            self._adapter = self.line.fetch(document)
+            self._adapter = self.transport.fetch(document)
         return self._adapter
 
     def _held(self, work: Work) -> _Live | None:
@@ -234,52 +234,52 @@ class SiteAgent(Agent):
         if self._live is not None and self._live.place == work.place:
             return self._live
         _LOG.warning("this attempt's secrets are lost", extra={"round": work.round})
-        self.line.fail(work, "lost")
+        self.transport.fail(work, "lost")
         return None
 
     def _exchange(self, work: Work) -> None:
         live = self._held(work)
         if live is None:
             return
-        live.cohort = self.line.fetch(work.documents["cohort"])
+        live.cohort = self.transport.fetch(work.documents["cohort"])
         try:
             message = live.attempt.exchange(live.cohort)
         except AggregationError as error:
             self._fail(work, error)
             return
-        self.line.send(work, "exchange", message)
+        self.transport.send(work, "exchange", message)
 
     def _upload(self, work: Work) -> None:
         live = self._held(work)
         if live is None:
             return
-        exchanges = split(self.line.fetch(work.documents["exchanges"]), work.sizes)
+        exchanges = split(self.transport.fetch(work.documents["exchanges"]), work.sizes)
         try:
             upload = live.attempt.upload(live.cohort, live.integers, exchanges)
         except AggregationError as error:
             self._fail(work, error)
             return
-        self.line.send(work, "upload", upload.manifest)
-        self.line.send(work, "chunks", b"".join(upload.chunks))
+        self.transport.send(work, "upload", upload.manifest)
+        self.transport.send(work, "chunks", b"".join(upload.chunks))
 
     def _open(self, work: Work) -> None:
         participant = self._begin(work)
         live = self._live
         if live is None or live.place != work.place:
             # Opened before a restart, perhaps: what was recorded is sent again, and nothing else.
-            plan_message = self.line.fetch(work.documents["plan"])
+            plan_message = self.transport.fetch(work.documents["plan"])
             recorded = participant.recorded_opening(plan_message) if participant else None
             if recorded is not None:
-                self.line.send(work, "opening", recorded)
+                self.transport.send(work, "opening", recorded)
             else:
                 self._held(work)
             return
         try:
-            opening = live.attempt.open(self.line.fetch(work.documents["list"]))
+            opening = live.attempt.open(self.transport.fetch(work.documents["list"]))
         except AggregationError as error:
             self._fail(work, error)
             return
-        self.line.send(work, "opening", opening)
+        self.transport.send(work, "opening", opening)
 
     def _verify(self, work: Work) -> None:
         live = self._held(work)
@@ -287,10 +287,10 @@ class SiteAgent(Agent):
         if live is None or participant is None:
             return
         try:
-            total = live.attempt.verify(self.line.fetch(work.documents["release"]))
+            total = live.attempt.verify(self.transport.fetch(work.documents["release"]))
         except ReleaseError as error:
             _LOG.error("the sum is refused: %s", error, extra={"round": work.round})
-            self.line.send(work, "verdict", REFUSED)
+            self.transport.send(work, "verdict", REFUSED)
             return
         except AggregationError as error:
             self._fail(work, error)
@@ -298,12 +298,12 @@ class SiteAgent(Agent):
         cohort = read_cohort(read_plan(live.plan_message, self._coordinator), live.cohort)
         names = [member.identity.name for member in cohort.members]
         self._adapter = participant.released(live.attempt.plan, live.adapter, total, names)
-        self.line.send(work, "verdict", VERIFIED)
+        self.transport.send(work, "verdict", VERIFIED)
         self._share(work, participant)
         self._state(work.run, participant, final=False)
 
     def _end(self, work: Work) -> None:
-        statement = self.line.fetch(work.documents["end"])
+        statement = self.transport.fetch(work.documents["end"])
         try:
             read_end(statement, coordinator=self._coordinator, run=work.run)
             participant = self._opened_run(work.run)
@@ -320,7 +320,7 @@ class SiteAgent(Agent):
 
     def _fail(self, work: Work, error: AggregationError) -> None:
         _LOG.warning("%s: %s", work.step, error, extra={"run": work.run, "round": work.round})
-        self.line.fail(work, error.code)
+        self.transport.fail(work, error.code)
 
     def _share(self, work: Work, participant: Participant) -> None:
         try:
@@ -336,4 +336,4 @@ class SiteAgent(Agent):
         except KNOWN_ERRORS as error:  # a ledger that was damaged since it was opened
             self._refuse(run, error)
             return
-        self.line.state(run, statement, signature, final=final)
+        self.transport.state(run, statement, signature, final=final)

@@ -18,9 +18,9 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 import msgspec
 
 from aggregation import AggregationError, Identity, PublicIdentity
-from fmfl_secure.errors import CourierRefused
+from fmfl_secure.errors import FrameRefused
 from fmfl_secure.run.record import SiteStatement
-from fmfl_secure.runtime.anchor_registry import Told
+from fmfl_secure.runtime.anchor_registry import AnchorsForSite
 from fmfl_secure.runtime.transport import DocumentRef
 
 HELLO: Final = "hello"  # the step by which a node is asked who it is; all others are `board.Step`
@@ -58,7 +58,7 @@ class Order(_Strict, frozen=True, forbid_unknown_fields=True):
     sizes: list[int] = []
     membership: int = 0
     part_bytes: int = 1 << 20
-    heads: Told | None = None
+    heads: AnchorsForSite | None = None
     lists: list[str] = []
 
 
@@ -168,11 +168,11 @@ class Opened:
         """A document, its digest checked.
 
         Raises:
-            CourierRefused: It is not in the frame, or is another one.
+            FrameRefused: It is not in the frame, or is another one.
         """
         data = self._documents.get(document.sha256, b"")
         if len(data) != document.size or hashlib.sha256(data).hexdigest() != document.sha256:
-            raise CourierRefused("a document is not the one that was named")
+            raise FrameRefused("a document is not the one that was named")
         return data
 
 
@@ -180,14 +180,14 @@ def open_frame(frame: bytes, kind: type[_H], signer: PublicIdentity) -> tuple[_H
     """Verify a frame and read its head.
 
     Raises:
-        CourierRefused: It is malformed, of another kind, or not signed by `signer`.
+        FrameRefused: It is malformed, of another kind, or not signed by `signer`.
     """
     try:
         outer = msgspec.msgpack.decode(frame, type=_Frame)
         signer.verify(outer.signature, _signed(kind, outer.head))
         head = msgspec.msgpack.decode(outer.head, type=kind)
     except (msgspec.MsgspecError, ValueError, RecursionError, AggregationError) as error:
-        raise CourierRefused(f"this is no {kind.__name__.lower()} by {signer.name}") from error
+        raise FrameRefused(f"this is no {kind.__name__.lower()} by {signer.name}") from error
     return head, Opened(outer.head, outer.documents)
 
 
@@ -195,13 +195,13 @@ def claimed_party(frame: bytes) -> str:
     """Who an answer says it is from; nothing about it is verified yet.
 
     Raises:
-        CourierRefused: It is malformed.
+        FrameRefused: It is malformed.
     """
     try:
         outer = msgspec.msgpack.decode(frame, type=_Frame)
         return msgspec.msgpack.decode(outer.head, type=Answer).party
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise CourierRefused("this is no answer") from error
+        raise FrameRefused("this is no answer") from error
 
 
 def reference(data: bytes) -> DocumentRef:

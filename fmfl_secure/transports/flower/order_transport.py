@@ -1,4 +1,4 @@
-"""A party's line to the server when orders come to it: what it says is gathered for one answer."""
+"""A party's transport where orders come to it: what it says is gathered for one answer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from fmfl_secure.errors import Unreachable
 from fmfl_secure.run.record import SiteStatement
-from fmfl_secure.runtime.anchor_registry import Told
+from fmfl_secure.runtime.anchor_registry import AnchorsForSite
 from fmfl_secure.runtime.task_board import Step
 from fmfl_secure.runtime.transport import DocumentRef, Work
 from fmfl_secure.transports.flower.frames import (
@@ -25,7 +25,7 @@ from fmfl_secure.transports.flower.frames import (
 )
 
 
-class OrderLine:
+class OrderTransport:
     """What `service.client.Line` is over HTTPS, for one order after another.
 
     It answers out of the order, so heads and membership lists are as of when that was sent.
@@ -108,10 +108,10 @@ class OrderLine:
         """See `Line`."""
         self.words.append(Stating(statement, signature, final))
 
-    def heads(self, *, known: bool) -> Told:  # noqa: ARG002 - the order has them where they matter
+    def heads(self, *, known: bool) -> AnchorsForSite:  # noqa: ARG002 - the order has them where they matter
         """See `Line`."""
         told = self._order.heads if self._order else None
-        return told or Told(own=[], others={}, known={})
+        return told or AnchorsForSite(own=[], others={}, known={})
 
     def bring_heads(self, heads: dict[str, list[str]]) -> None:
         """See `Line`."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from aggregation import Identity, MemoryJournal
-from fmfl_secure.errors import ConfigError, CourierRefused
+from fmfl_secure.errors import ConfigError, FrameRefused
 from fmfl_secure.parties.custodian import Custodian
 from fmfl_secure.parties.decryptor import open_decryptor
 from fmfl_secure.parties.membership import MembershipFolder
@@ -25,7 +25,7 @@ from fmfl_secure.runtime.agents.decryptor import DecryptorAgent
 from fmfl_secure.runtime.agents.simulated import SimulatedSite
 from fmfl_secure.runtime.agents.site import Participant, SiteAgent
 from fmfl_secure.settings.federation import FederationConfig, load_federation
-from fmfl_secure.transports.flower.order_transport import OrderLine
+from fmfl_secure.transports.flower.order_transport import OrderTransport
 from fmfl_secure.transports.flower.party import FlowerParty
 from fmfl_secure.transports.https.membership import follow_removals
 
@@ -92,14 +92,14 @@ class Parties:
             frame: The order.
 
         Raises:
-            CourierRefused: There is no such party here, or it does not take the order.
+            FrameRefused: There is no such party here, or it does not take the order.
             FmflError, AggregationError: The party's folder is wrong.
         """
         if self._is_kit:
             name = name or self.names[0]
         if name not in self._open:
             if name not in self.names:
-                raise CourierRefused("there is no such party here")
+                raise FrameRefused("there is no such party here")
             self._open[name] = self._party(name)
         return self._open[name].answer(frame)
 
@@ -114,34 +114,36 @@ class Parties:
         return workspace.site(name)
 
     def _party(self, name: str) -> FlowerParty:
-        folder, line = self._folder_of(name), OrderLine()
+        folder, transport = self._folder_of(name), OrderTransport()
         identity = Identity.load(folder / "identity.pem", name)
         held = MembershipFolder(folder if self._has_members(folder) else self._folder)
         agent: Agent
         if name == DECRYPTOR:
-            agent = self._decryptor(folder, held, line)
+            agent = self._decryptor(folder, held, transport)
         elif name in self.config.aggregation.custodians:
             custodian = Custodian(folder, name, self.config)
-            agent = CustodianAgent(custodian, line, stopping=self._stopping, once=False)
+            agent = CustodianAgent(custodian, transport, stopping=self._stopping, once=False)
         else:
             agent = SiteAgent(
                 self._participants(name, folder, identity, held),
                 members=held.members,
-                line=line,
-                open_line=lambda: line,
+                transport=transport,
+                open_transport=lambda: transport,
                 stopping=self._stopping,
                 once=False,
-                approve=lambda number: follow_removals(held, number, line.membership),
+                approve=lambda number: follow_removals(held, number, transport.membership),
             )
-        return FlowerParty(identity, held.members().coordinator, agent, line)
+        return FlowerParty(identity, held.members().coordinator, agent, transport)
 
     @staticmethod
     def _has_members(folder: Path) -> bool:
         return (folder / "members.json").exists()  # the decryptor of a federation's folder has none
 
-    def _decryptor(self, folder: Path, held: MembershipFolder, line: OrderLine) -> DecryptorAgent:
+    def _decryptor(
+        self, folder: Path, held: MembershipFolder, transport: OrderTransport
+    ) -> DecryptorAgent:
         decryptor = open_decryptor(folder, config=self.config, members=held.members())
-        return DecryptorAgent(decryptor, line, stopping=self._stopping, once=False)
+        return DecryptorAgent(decryptor, transport, stopping=self._stopping, once=False)
 
     def _participants(
         self, name: str, folder: Path, identity: Identity, held: MembershipFolder

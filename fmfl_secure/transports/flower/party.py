@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from aggregation import Identity, PublicIdentity
-from fmfl_secure.errors import CourierRefused
+from fmfl_secure.errors import FrameRefused
 from fmfl_secure.run.refusal_codes import GENERIC
 from fmfl_secure.runtime.agents.base import Agent
 from fmfl_secure.runtime.task_board import Step
@@ -21,7 +21,7 @@ from fmfl_secure.transports.flower.frames import (
     open_frame,
     seal,
 )
-from fmfl_secure.transports.flower.order_transport import OrderLine
+from fmfl_secure.transports.flower.order_transport import OrderTransport
 
 _LOG = logging.getLogger("fmfl_secure.transports.flower.party")
 
@@ -36,16 +36,20 @@ class FlowerParty:
         identity: The party's key pair.
         coordinator: Whose orders it follows.
         agent: What does them.
-        line: The agent's.
+        transport: The agent's.
     """
 
     def __init__(
-        self, identity: Identity, coordinator: PublicIdentity, agent: Agent, line: OrderLine
+        self,
+        identity: Identity,
+        coordinator: PublicIdentity,
+        agent: Agent,
+        transport: OrderTransport,
     ) -> None:
         self._identity = identity
         self._coordinator = coordinator
         self._agent = agent
-        self._line = line
+        self._transport = transport
         self._newest = -1
 
     def answer(self, frame: bytes) -> bytes:
@@ -58,7 +62,7 @@ class FlowerParty:
             The answer's frame. Whatever goes wrong within the order is a code in it.
 
         Raises:
-            CourierRefused: It is not the coordinator's order to this party, or an old one.
+            FrameRefused: It is not the coordinator's order to this party, or an old one.
         """
         order, opened = open_frame(frame, Order, self._coordinator)
         name = self._identity.public.name
@@ -66,15 +70,15 @@ class FlowerParty:
             words: list[Word] = [Present(fingerprint())]
             return seal(self._identity, Answer(name, opened.digest, words))
         if order.party != name:
-            raise CourierRefused(f"an order for {order.party or 'nobody'} came to {name}")
+            raise FrameRefused(f"an order for {order.party or 'nobody'} came to {name}")
         if order.sequence < self._newest:
-            raise CourierRefused("an order that a later one replaced came again")
+            raise FrameRefused("an order that a later one replaced came again")
         if order.package != fingerprint():
-            raise CourierRefused("the coordinator runs another version of this project")
+            raise FrameRefused("the coordinator runs another version of this project")
         if order.step not in set(Step):
-            raise CourierRefused("an order for a step that there is not")
+            raise FrameRefused("an order for a step that there is not")
         self._newest = order.sequence
-        work = self._line.take(order, opened)
+        work = self._transport.take(order, opened)
         place = {"run": order.run, "round": order.round, "attempt": order.attempt}
         _LOG.info("%s: %s", name, order.step, extra=place)
         try:
@@ -83,6 +87,6 @@ class FlowerParty:
             # Its text may quote what no other party may see: a code goes, the rest stays here.
             _LOG.exception("%s: %s", name, order.step, extra=place)
             in_attempt = order.attempt > 0
-            self._line.words.append(Failed(GENERIC) if in_attempt else Refused(GENERIC))
-        words = list(self._line.words)
-        return seal(self._identity, Answer(name, opened.digest, words), self._line.messages)
+            self._transport.words.append(Failed(GENERIC) if in_attempt else Refused(GENERIC))
+        words = list(self._transport.words)
+        return seal(self._identity, Answer(name, opened.digest, words), self._transport.messages)

@@ -8,13 +8,13 @@ from typing import Final
 import msgspec
 
 from fmfl_secure.run.observer import Observer
-from fmfl_secure.runtime.inbox import REFUSED, STATED, Stated
-from fmfl_secure.runtime.server import ServerSide
+from fmfl_secure.runtime.inbox import REFUSED, STATED, SignedStatement
+from fmfl_secure.runtime.server import RunServer
 
 _EVERY_S: Final = 0.2
 
 
-class Watching:
+class ProgressWatcher:
     """Tells an observer what is new.
 
     Args:
@@ -22,7 +22,7 @@ class Watching:
         observer: Who is told.
     """
 
-    def __init__(self, side: ServerSide, observer: Observer) -> None:
+    def __init__(self, side: RunServer, observer: Observer) -> None:
         self._side = side
         self._observer = observer
         self._seen = len(side.coordinator.store.rounds())
@@ -58,7 +58,7 @@ class Watching:
     def _epsilon(self, run: str) -> dict[str, float]:
         spent = {}
         for name, raw in self._side.store.notes(run, STATED).items():
-            statement = msgspec.msgpack.decode(raw, type=Stated).statement
+            statement = msgspec.msgpack.decode(raw, type=SignedStatement).statement
             by_round = statement.epsilon_by_round if statement else ()
             spent[name] = by_round[-1] if by_round else 0.0
         return spent

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from aggregation import PublicIdentity
-from fmfl_secure.errors import CourierRefused, Problem, RunError
+from fmfl_secure.errors import FrameRefused, Problem, RunError
 from fmfl_secure.provisioning.certificates import CUSTODIAN, DECRYPTOR, SITE
-from fmfl_secure.runtime.inbox import Stated
-from fmfl_secure.runtime.server import ServerSide
-from fmfl_secure.runtime.task_board import Document, Step, Task
+from fmfl_secure.runtime.inbox import SignedStatement
+from fmfl_secure.runtime.server import RunServer
+from fmfl_secure.runtime.task_board import Assignment, Document, Step
 from fmfl_secure.storage.message_store import MessageKey
 from fmfl_secure.transports.flower.fingerprint import fingerprint
 from fmfl_secure.transports.flower.frames import (
@@ -78,17 +78,17 @@ class _Out:
     node: int
     party: str  # empty for a greeting
     number: int  # of the board's task
-    task: Task
+    task: Assignment
     digest: str
     size: int
     at: float  # seconds of the monotonic clock
 
 
-class Carrier:
+class FlowerServer:
     """Carries one run.
 
     Args:
-        side: The run, its board and its intake.
+        side: The run, its board and its inbox.
         post: How frames go out and come in.
         pause_s: Between two looks for replies.
         after_turn: Called after each.
@@ -96,7 +96,7 @@ class Carrier:
 
     def __init__(
         self,
-        side: ServerSide,
+        side: RunServer,
         post: Post,
         *,
         pause_s: float = 0.1,
@@ -152,7 +152,7 @@ class Carrier:
 
     def _drive(self) -> None:
         try:
-            self._side.carry()
+            self._side.drive()
         except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
             self._failure = error
 
@@ -184,7 +184,7 @@ class Carrier:
         for node in self._online - self._known:
             if self._room():
                 self._known.add(node)
-                self._post_order(node, self._order(HELLO), "", 0, Task(), ())
+                self._post_order(node, self._order(HELLO), "", 0, Assignment(), ())
 
     # Out.
 
@@ -218,7 +218,7 @@ class Carrier:
         for name in members.sites:
             yield name, SITE
 
-    def _send(self, party: str, role: str, node: int, number: int, task: Task) -> None:
+    def _send(self, party: str, role: str, node: int, number: int, task: Assignment) -> None:
         documents = {name: self._bytes(document) for name, document in task.documents.items()}
         lists = self._side.membership.lists()
         order = self._order(
@@ -230,7 +230,7 @@ class Carrier:
             documents={name: reference(data) for name, data in documents.items()},
             sizes=list(task.sizes),
             membership=len(lists),
-            part_bytes=self._side.intake.part_bytes,
+            part_bytes=self._side.inbox.part_bytes,
             heads=(
                 self._side.heads.tell(party, known=task.step == Step.JOIN)
                 if role == SITE and task.step in _WITH_HEADS
@@ -257,7 +257,7 @@ class Carrier:
         order: Order,
         party: str,
         number: int,
-        task: Task,
+        task: Assignment,
         documents: Iterable[bytes],
     ) -> bool:
         frame = seal(self._side.identity, order, documents)
@@ -285,12 +285,12 @@ class Carrier:
             came = True
             try:
                 if frame is None:
-                    raise CourierRefused("no answer came")
+                    raise FrameRefused("no answer came")
                 if out.party:
                     self._take(out, frame)
                 else:
                     self._greeted(out, frame)
-            except CourierRefused as error:
+            except FrameRefused as error:
                 _LOG.warning("node %s, %s: %s", out.node, out.party or "a greeting", error)
                 if out.party:
                     self._lost(out.party, out.task)
@@ -302,7 +302,7 @@ class Carrier:
         name = claimed_party(frame)
         answer, _ = open_frame(frame, Answer, self._identity(name))
         if answer.order != out.digest:
-            raise CourierRefused("an answer to another order")
+            raise FrameRefused("an answer to another order")
         package = next((w.package for w in answer.words if isinstance(w, Present)), "")
         if package != fingerprint():
             _LOG.error("%s runs %s, this is %s", name, package, fingerprint())
@@ -314,7 +314,7 @@ class Carrier:
     def _take(self, out: _Out, frame: bytes) -> None:
         answer, opened = open_frame(frame, Answer, self._identity(out.party))
         if answer.order != out.digest or answer.party != out.party:
-            raise CourierRefused("an answer to another order")
+            raise FrameRefused("an answer to another order")
         self._done[out.party] = max(out.number, self._done.get(out.party, 0))
         self._side.board.heard(out.party)
         self._side.board.told(out.party, out.number)
@@ -328,18 +328,18 @@ class Carrier:
                 return
 
     def _hear(self, out: _Out, word: Word, opened: Opened) -> None:
-        intake, party, task = self._side.intake, out.party, out.task
+        inbox, party, task = self._side.inbox, out.party, out.task
         match word:
             case Sent(kind, document):
                 self._message(out, kind, opened.fetch(document))
             case Joined(visibility):
-                intake.join(party, task.run, visibility)
+                inbox.join(party, task.run, visibility)
             case Refused(code):
-                intake.refuse(party, task.run, code)
+                inbox.refuse(party, task.run, code)
             case Failed(code):
-                intake.fail(party, task.run, task.round, task.attempt, code)
+                inbox.fail(party, task.run, task.round, task.attempt, code)
             case Stating(statement, signature, final):
-                intake.state(party, task.run, Stated(statement, signature), final=final)
+                inbox.state(party, task.run, SignedStatement(statement, signature), final=final)
             case HeadGiven(head):
                 self._side.heads.give(party, head)
             case HeadsBrought(heads):
@@ -350,9 +350,9 @@ class Carrier:
     def _message(self, out: _Out, kind: str, data: bytes) -> None:
         task = out.task
         key = MessageKey(task.run, task.round, task.attempt, out.party, kind)
-        document, step = reference(data), self._side.intake.part_bytes
+        document, step = reference(data), self._side.inbox.part_bytes
         for start in range(0, max(1, len(data)), step):
-            self._side.intake.part(
+            self._side.inbox.part(
                 self._role(out.party),
                 key,
                 sha256=document.sha256,
@@ -361,7 +361,7 @@ class Carrier:
                 data=data[start : start + step],
             )
 
-    def _lost(self, party: str, task: Task) -> None:
+    def _lost(self, party: str, task: Assignment) -> None:
         """An order, or the answer to it, did not arrive.
 
         A site is left out of the attempt; decryptor and custodians, without whom none opens, are
@@ -371,11 +371,11 @@ class Carrier:
         self._side.board.lost(party)
         self._fail(party, task, "unavailable")
 
-    def _fail(self, party: str, task: Task, code: str) -> None:
+    def _fail(self, party: str, task: Assignment, code: str) -> None:
         if self._role(party) != SITE or not task.attempt:
             return
         try:
-            self._side.intake.fail(party, task.run, task.round, task.attempt, code)
+            self._side.inbox.fail(party, task.run, task.round, task.attempt, code)
         except Problem as problem:
             _LOG.debug("%s", problem)  # the attempt is over already
 
@@ -386,7 +386,7 @@ class Carrier:
         members = self._side.members()
         known = {DECRYPTOR: members.decryptor, **members.custodians, **members.sites}
         if name not in known:
-            raise CourierRefused("no member of this federation")
+            raise FrameRefused("no member of this federation")
         return known[name]
 
 

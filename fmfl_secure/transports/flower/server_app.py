@@ -9,11 +9,11 @@ from pathlib import Path
 from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
-from fmfl_secure.runtime.server import ServerSide
+from fmfl_secure.runtime.server import RunServer
 from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.settings.service import ServerSettings, load_settings
 from fmfl_secure.transports.flower.records import pack, unpack
-from fmfl_secure.transports.flower.server import Carrier
+from fmfl_secure.transports.flower.server import FlowerServer
 
 _LOG = logging.getLogger("fmfl_secure.transports.flower.server_app")
 
@@ -57,13 +57,13 @@ def carry(grid: Grid, folder: Path, output: Path) -> None:
     Raises:
         FmflError, PrivacyError, AggregationError: The run cannot go on.
     """
-    side = ServerSide(
+    side = RunServer(
         folder,
         output,
         config=load_federation(folder / "federation.toml"),
         settings=load_settings(folder / "service.toml", ServerSettings),
     )
-    Carrier(side, GridPost(grid)).run()
+    FlowerServer(side, GridPost(grid)).run()
 
 
 def server_app(main: Callable[[Grid, Context], None]) -> ServerApp:

@@ -24,7 +24,7 @@ from fmfl_secure.parties.workspace import COORDINATOR
 from fmfl_secure.report.results import write_results
 from fmfl_secure.run.observer import Observer
 from fmfl_secure.run.record import RunRecord
-from fmfl_secure.runtime.server import ServerSide
+from fmfl_secure.runtime.server import RunServer
 from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.settings.service import ServerSettings, Time, load_settings
 from fmfl_secure.storage.run_store import require_folder
@@ -32,8 +32,8 @@ from fmfl_secure.transports.flower import host_socket
 from fmfl_secure.transports.flower.client_app import Address, client_app
 from fmfl_secure.transports.flower.deployment import OFFLINE
 from fmfl_secure.transports.flower.parties import narrowed, party_names
-from fmfl_secure.transports.flower.progress import Watching
-from fmfl_secure.transports.flower.server import Carrier
+from fmfl_secure.transports.flower.progress import ProgressWatcher
+from fmfl_secure.transports.flower.server import FlowerServer
 from fmfl_secure.transports.flower.server_app import GridPost, server_app
 
 _PAUSE_S: Final = 0.05
@@ -121,12 +121,12 @@ class Simulation:
             if file.exists()
             else ServerSettings(store=f"sqlite:{COORDINATOR}/service.sqlite", time=_PATIENT)
         )
-        self._side = ServerSide(self._folder, output, config=config, settings=settings)
+        self._side = RunServer(self._folder, output, config=config, settings=settings)
         if self._side.ended:
             raise RunError(f"the run in {output} has ended; there is nothing to resume")
         self._output = output
-        self._watching = Watching(self._side, observer)
-        self._carrier: Carrier | None = None
+        self._watching = ProgressWatcher(self._side, observer)
+        self._carrier: FlowerServer | None = None
         self._failure: BaseException | None = None
 
     def run(self) -> RunRecord:
@@ -161,7 +161,7 @@ class Simulation:
         return record
 
     def _carry(self, grid: Grid, _: Context) -> None:
-        self._carrier = Carrier(
+        self._carrier = FlowerServer(
             self._side, GridPost(grid), pause_s=_PAUSE_S, after_turn=self._watching.look
         )
         try:

@@ -6,12 +6,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from fmfl_secure.runtime.anchor_registry import KeptHeads
+from fmfl_secure.runtime.anchor_registry import AnchorRegistry
 from fmfl_secure.transports.https.dependencies import SiteParty
 from fmfl_secure.transports.https.schemas import BroughtHeadsBody, HeadBody, HeadsBody
 
 
-def head_routes(heads: KeptHeads) -> APIRouter:
+def head_routes(heads: AnchorRegistry) -> APIRouter:
     """Routes for sites.
 
     Args:

@@ -22,9 +22,9 @@ from starlette.exceptions import HTTPException
 from fmfl_secure._version import __version__
 from fmfl_secure.errors import Problem
 from fmfl_secure.run.record import SiteStatement
-from fmfl_secure.runtime.anchor_registry import KeptHeads
-from fmfl_secure.runtime.inbox import Intake, Stated
-from fmfl_secure.runtime.task_board import Board, Task
+from fmfl_secure.runtime.anchor_registry import AnchorRegistry
+from fmfl_secure.runtime.inbox import Inbox, SignedStatement
+from fmfl_secure.runtime.task_board import Assignment, TaskBoard
 from fmfl_secure.storage.message_store import MessageKey
 from fmfl_secure.transports.https.anchor_routes import head_routes
 from fmfl_secure.transports.https.dependencies import Party, SiteParty
@@ -79,16 +79,16 @@ _BYTES = {
 
 def build_app(
     *,
-    intake: Intake,
-    board: Board,
+    inbox: Inbox,
+    board: TaskBoard,
     membership: Callable[[], list[bytes]],
-    heads: KeptHeads,
+    heads: AnchorRegistry,
     metrics: ServerMetrics,
 ) -> FastAPI:
     """The application, to be put behind a `Guard`.
 
     Args:
-        intake: Where messages go.
+        inbox: Where messages go.
         board: Where tasks come from.
         membership: The federation's membership lists, from the first.
         heads: What is kept of the sites' ledgers.
@@ -108,7 +108,7 @@ def build_app(
     app.add_exception_handler(Exception, _on_failure)
     router = APIRouter(prefix="/v1", responses=_PROBLEMS)
 
-    def describe(number: int, task: Task) -> TaskBody:
+    def describe(number: int, task: Assignment) -> TaskBody:
         return TaskBody(
             sequence=number,
             step=task.step,
@@ -121,7 +121,7 @@ def build_app(
             },
             sizes=list(task.sizes),
             membership=len(membership()),
-            part_bytes=intake.part_bytes,
+            part_bytes=inbox.part_bytes,
         )
 
     @router.get("/task")
@@ -148,7 +148,7 @@ def build_app(
         found = board.document(peer.name, sha256)
         if found is None:
             raise Problem(404, "not-found", "the present task has no such document")
-        data = found.slice(offset, intake.part_bytes)
+        data = found.slice(offset, inbox.part_bytes)
         return Response(data, media_type="application/octet-stream")
 
     @router.get("/membership")
@@ -161,18 +161,18 @@ def build_app(
     @router.put("/runs/{run}/participation", status_code=204)
     def participate(peer: SiteParty, run: Run, body: ParticipationBody) -> None:
         """The site takes part in the run, and has reserved what it costs."""
-        intake.join(peer.name, run, body.visibility)
+        inbox.join(peer.name, run, body.visibility)
 
     @router.put("/runs/{run}/refusal", status_code=204)
     def refuse(peer: SiteParty, run: Run, body: RefusalBody) -> None:
         """The site takes no part in what is left of the run."""
-        intake.refuse(peer.name, run, body.code)
+        inbox.refuse(peer.name, run, body.code)
 
     @router.put("/runs/{run}/statement", status_code=204)
     def statement(peer: SiteParty, run: Run, body: StatementBody) -> None:
         """The site states its ledger."""
         try:
-            stated = Stated(
+            stated = SignedStatement(
                 statement=None
                 if body.statement is None
                 else msgspec.convert(body.statement, SiteStatement),
@@ -180,14 +180,14 @@ def build_app(
             )
         except (msgspec.ValidationError, OverflowError, RecursionError) as error:
             raise Problem(422, "malformed", "the statement has another form") from error
-        intake.state(peer.name, run, stated, final=body.final)
+        inbox.state(peer.name, run, stated, final=body.final)
 
     @router.put("/runs/{run}/rounds/{round_number}/attempts/{attempt}/failure", status_code=204)
     def fail(
         peer: Party, run: Run, round_number: Number, attempt: Number, body: RefusalBody
     ) -> None:
         """The party cannot go on with an attempt."""
-        intake.fail(peer.name, run, round_number, attempt, body.code)
+        inbox.fail(peer.name, run, round_number, attempt, body.code)
 
     @router.get("/runs/{run}/rounds/{round_number}/attempts/{attempt}/{kind}")
     def receipt(
@@ -195,7 +195,7 @@ def build_app(
     ) -> ReceiptBody:
         """How much of a message is here: where to go on with it."""
         key = MessageKey(run, round_number, attempt, peer.name, kind)
-        found = intake.receipt(peer.role, key)
+        found = inbox.receipt(peer.role, key)
         if found is None:
             return ReceiptBody(received=0, whole=False)
         return ReceiptBody(received=found.received, whole=found.whole)
@@ -216,7 +216,7 @@ def build_app(
         data = await request.body()
         key = MessageKey(run, round_number, attempt, peer.name, kind)
         found = await run_in_threadpool(
-            intake.part, peer.role, key, sha256=sha256, size=size, offset=offset, data=data
+            inbox.part, peer.role, key, sha256=sha256, size=size, offset=offset, data=data
         )
         metrics.received.labels(kind).inc(len(data))
         return ReceiptBody(received=found.received, whole=found.whole)

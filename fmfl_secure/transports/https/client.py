@@ -20,7 +20,7 @@ import msgspec
 
 from fmfl_secure.errors import Rejected, ServiceError, Unreachable
 from fmfl_secure.run.record import SiteStatement
-from fmfl_secure.runtime.anchor_registry import Told
+from fmfl_secure.runtime.anchor_registry import AnchorsForSite
 from fmfl_secure.runtime.transport import DocumentRef, Work
 from fmfl_secure.settings.service import Upstream
 from fmfl_secure.transports.https.metrics import ClientMetrics
@@ -46,7 +46,7 @@ class _Lists(msgspec.Struct, frozen=True):
     lists: list[str]
 
 
-class Line:
+class HttpsTransport:
     """A party's line to the server. Calls come from one thread, but for `heartbeat`.
 
     Args:
@@ -172,10 +172,10 @@ class Line:
         body = {"statement": statement, "signature": signature, "final": final}
         self._request("PUT", f"/v1/runs/{run}/statement", content=msgspec.json.encode(body))
 
-    def heads(self, *, known: bool) -> Told:
+    def heads(self, *, known: bool) -> AnchorsForSite:
         """What the server keeps of this site's ledgers, and the latest of the others'."""
         query = {"known": "true"} if known else {}
-        return _decode(self._request("GET", "/v1/heads", params=query), Told)
+        return _decode(self._request("GET", "/v1/heads", params=query), AnchorsForSite)
 
     def bring_heads(self, heads: dict[str, list[str]]) -> None:
         """Bring heads that this site kept of others' ledgers, by site."""

@@ -1,4 +1,4 @@
-"""Asking a process on this machine how it is, as a container's health check does."""
+"""CustodianRequests a process on this machine how it is, as a container's health check does."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from fmfl_secure.errors import NotApproved, ServiceError
 from fmfl_secure.parties.membership import MembershipFolder
 from fmfl_secure.provisioning.kit import Kit
 from fmfl_secure.settings.service import ClientSettings, load_settings
-from fmfl_secure.transports.https.client import Line
+from fmfl_secure.transports.https.client import HttpsTransport
 from fmfl_secure.transports.https.metrics import ClientMetrics
 
 _LOG = logging.getLogger("fmfl_secure.transports.https.membership")
@@ -55,8 +55,10 @@ def newer_lists(kit: Kit) -> list[bytes]:
     settings = load_settings(kit.service_file, ClientSettings)
     stopping = threading.Event()
     stopping.set()  # one try: somebody is waiting at the keyboard
-    with Line(settings.server, kit.tls, metrics=ClientMetrics(), stopping=stopping) as line:
-        return decode_lists(line.membership(len(kit.membership.lists())))
+    with HttpsTransport(
+        settings.server, kit.tls, metrics=ClientMetrics(), stopping=stopping
+    ) as transport:
+        return decode_lists(transport.membership(len(kit.membership.lists())))
 
 
 def decode_lists(lists: list[str]) -> list[bytes]:

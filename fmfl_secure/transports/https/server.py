@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from fmfl_secure.parties.workspace import Members
 from fmfl_secure.provisioning.kit import Kit
-from fmfl_secure.runtime.server import ServerSide
+from fmfl_secure.runtime.server import RunServer
 from fmfl_secure.runtime.waiting import Stopping
 from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.settings.service import ServerSettings, load_settings
@@ -43,23 +43,23 @@ class Service:
     def __init__(self, kit: Kit, output: Path) -> None:
         self._kit = kit
         self.settings = load_settings(kit.service_file, ServerSettings)
-        self._side = side = ServerSide(
+        self._side = side = RunServer(
             kit.folder,
             output,
             config=load_federation(kit.federation_file),
             settings=self.settings,
         )
         self.config, self.coordinator = side.config, side.coordinator
-        self.board, self.store, self.intake, self.run = (
+        self.board, self.store, self.inbox, self.run = (
             side.board,
             side.store,
-            side.intake,
+            side.inbox,
             side.run,
         )
         self.metrics = ServerMetrics()
         self._failure: BaseException | None = None
         self.app: FastAPI = build_app(
-            intake=self.intake,
+            inbox=self.inbox,
             board=self.board,
             membership=kit.membership.lists,
             heads=side.heads,
@@ -140,7 +140,7 @@ class Service:
 
     def _carry(self, listener: Listener) -> None:
         try:
-            self._side.carry()
+            self._side.drive()
         except Stopping:
             _LOG.info("stopped; the run goes on when the server starts again")
         except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits

@@ -1,4 +1,4 @@
-"""What decryptor and custodian are as processes: one agent, on one line to the server."""
+"""What decryptor and custodian are as processes: one agent, on one transport to the server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fmfl_secure.provisioning.kit import Kit
 from fmfl_secure.runtime.agents.base import Agent
 from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.settings.service import ClientSettings, load_settings
-from fmfl_secure.transports.https.client import Line
+from fmfl_secure.transports.https.client import HttpsTransport
 from fmfl_secure.transports.https.metrics import ClientMetrics
 
 AnAgent = TypeVar("AnAgent", bound=Agent)
@@ -32,13 +32,13 @@ class AgentProcess(Generic[AnAgent]):
         self.settings = load_settings(kit.service_file, ClientSettings)
         self.config = load_federation(kit.federation_file)
         self.metrics = ClientMetrics()
-        self._line = Line(
+        self._transport = HttpsTransport(
             self.settings.server, kit.tls, metrics=self.metrics, stopping=self.stopping
         )
 
     def run(self) -> None:
         """Work until told to stop."""
-        with self.agent.line:
+        with self.agent.transport:
             self.agent.run()
 
     def stop(self) -> None:

@@ -27,4 +27,4 @@ class CustodianProcess(AgentProcess[CustodianAgent]):
         if self.name not in self.config.aggregation.custodians:
             raise ConfigError(f"{self.name} is not among the custodians of {kit.federation_file}")
         custodian = Custodian(kit.folder, self.name, self.config)
-        self.agent = CustodianAgent(custodian, self._line, stopping=self.stopping, once=once)
+        self.agent = CustodianAgent(custodian, self._transport, stopping=self.stopping, once=once)

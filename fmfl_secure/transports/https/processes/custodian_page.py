@@ -14,7 +14,7 @@ def custodian_page(process: CustodianProcess) -> Mapping[str, object]:
     return {
         "name": process.name,
         "federation": process.config.federation.name,
-        "connected": agent.line.connected,
+        "connected": agent.transport.connected,
         "url": process.settings.server.url,
         "run": agent.work.run if agent.work else "",
         "round": agent.work.round if agent.work else 0,

@@ -23,4 +23,4 @@ class DecryptorProcess(AgentProcess[DecryptorAgent]):
         super().__init__(kit)
         members = kit.membership.members()
         decryptor = open_decryptor(kit.folder, config=self.config, members=members)
-        self.agent = DecryptorAgent(decryptor, self._line, stopping=self.stopping, once=once)
+        self.agent = DecryptorAgent(decryptor, self._transport, stopping=self.stopping, once=once)

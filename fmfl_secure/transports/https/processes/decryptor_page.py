@@ -13,7 +13,7 @@ def decryptor_page(process: DecryptorProcess) -> Mapping[str, object]:
     agent = process.agent
     return {
         "federation": process.config.federation.name,
-        "connected": agent.line.connected,
+        "connected": agent.transport.connected,
         "url": process.settings.server.url,
         "run": agent.work.run if agent.work else "",
         "phase": agent.work.step.value if agent.work else "connecting",

@@ -64,7 +64,7 @@ def run_party(
         token=kit.operations_token(),
         template=template,
         page=page,
-        ready=lambda: "" if process.agent.line.connected else "the server does not answer",
+        ready=lambda: "" if process.agent.transport.connected else "the server does not answer",
         registry=process.metrics.registry,
     )
     for number in (signal.SIGTERM, signal.SIGINT):

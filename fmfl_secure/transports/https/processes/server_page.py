@@ -9,7 +9,7 @@ import msgspec
 
 from fmfl_secure.parties.workspace import DECRYPTOR
 from fmfl_secure.run.record import SiteStatement
-from fmfl_secure.runtime.inbox import JOINED, OVER, REFUSED, STATED, Stated
+from fmfl_secure.runtime.inbox import JOINED, OVER, REFUSED, STATED, SignedStatement
 from fmfl_secure.transports.https.processes.operations import REFRESH_S
 from fmfl_secure.transports.https.server import Service
 
@@ -24,13 +24,13 @@ def server_page(service: Service) -> Mapping[str, object]:
     refused = service.store.notes(run, REFUSED)
     stated = service.store.notes(run, STATED)
     finished = service.coordinator.rounds
-    attempt = service.intake.attempt
+    attempt = service.inbox.attempt
     sites = []
     for entry in service.config.sites:
         name = entry.name
         statement = None
         if name in stated:
-            statement = msgspec.msgpack.decode(stated[name], type=Stated).statement
+            statement = msgspec.msgpack.decode(stated[name], type=SignedStatement).statement
         state = "refused" if name in refused else "joined" if name in joined else "not joined"
         if name not in service.members().sites:
             state = "removed"
@@ -57,7 +57,7 @@ def server_page(service: Service) -> Mapping[str, object]:
         "round": attempt.plan.round if attempt else len(finished),
         "rounds": service.config.federation.rounds,
         "attempt": attempt.plan.attempt if attempt else 0,
-        "phase": service.run.rounds.steps.phase,
+        "phase": service.run.rounds.attempts.phase,
         "helpers": helpers,
         "upload_bytes": f"{int(facts.fact('upload_bytes') or b'0'):,}",
         "sites": sites,

@@ -16,7 +16,7 @@ from fmfl_secure.runtime.agents.site import SiteAgent
 from fmfl_secure.settings.federation import FederationConfig, load_federation, load_site
 from fmfl_secure.settings.service import ClientSettings, load_settings
 from fmfl_secure.tasks import Task
-from fmfl_secure.transports.https.client import Line
+from fmfl_secure.transports.https.client import HttpsTransport
 from fmfl_secure.transports.https.membership import follow_removals
 from fmfl_secure.transports.https.metrics import ClientMetrics
 
@@ -62,8 +62,8 @@ class SiteProcess:
         self.agent = SiteAgent(
             self._open_run,
             members=kit.membership.members,
-            line=self._line(),
-            open_line=self._line,
+            transport=self._open_transport(),
+            open_transport=self._open_transport,
             stopping=self.stopping,
             once=once,
             approve=self._approve,
@@ -71,15 +71,15 @@ class SiteProcess:
 
     def run(self) -> None:
         """Work until told to stop."""
-        with self.agent.line:
+        with self.agent.transport:
             self.agent.run()
 
     def stop(self) -> None:
         """Stop after what is under way. Safe from a signal's handler."""
         self.stopping.set()
 
-    def _line(self) -> Line:
-        return Line(
+    def _open_transport(self) -> HttpsTransport:
+        return HttpsTransport(
             self.settings.server, self.kit.tls, metrics=self.metrics, stopping=self.stopping
         )
 
@@ -97,4 +97,4 @@ class SiteProcess:
         )
 
     def _approve(self, number: int) -> None:
-        follow_removals(self.kit.membership, number, self.agent.line.membership)
+        follow_removals(self.kit.membership, number, self.agent.transport.membership)

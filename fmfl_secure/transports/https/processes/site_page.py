@@ -52,7 +52,7 @@ def site_page(process: SiteProcess) -> Mapping[str, object]:
     return {
         "site": process.name,
         "federation": process.config.federation.name,
-        "connected": agent.line.connected,
+        "connected": agent.transport.connected,
         "url": process.settings.server.url,
         "run": agent.work.run if agent.work else "",
         "phase": phase,
