@@ -3,10 +3,10 @@
 A `PrivacyPlan` couples what is trained with what is charged. `SitePolicy` says what a site allows
 of what others plan. `Ledger` holds a population's budget and refuses what it cannot afford;
 `privacy.mechanism.training.PrivateTrainer` trains a model under the plan, after
-`privacy.mechanism.admission.check_admission` has measured that model and loss have the sensitivity the plan
-promises; `privacy.auditing.canaries` and `privacy.auditing.statistics` look for gross mistakes in both. Modules that
-import torch are imported by name; what is exported here does not, so that a ledger can be read on
-a machine without it.
+`privacy.mechanism.admission.check_admission` has measured that model and loss have the sensitivity
+the plan promises; `privacy.auditing.canaries` and `privacy.auditing.statistics` look for gross
+mistakes in both. Modules that import torch are imported by name; what is exported here does not, so
+that a ledger can be read on a machine without it.
 
     plan = PrivacyPlan.calibrated(unit="record", population=1000, ..., epsilon=3, delta=1e-5)
     ledger.reserve(run=run_id, event=plan.round_event(), rounds=plan.rounds, plan=digest)

@@ -1,9 +1,9 @@
 """`fmfl-secure bench`: what encryption and privacy cost, measured here and now.
 
 `app` is registered by the command line. With `--json` nothing but JSON goes to standard output.
-What is measured stands with the code that measures: `fmfl_secure.bench.secure_aggregation`, `rounds`, `shares`,
-`steps` and `large`. They are imported when they run, so that help needs no machine-learning
-library.
+What is measured stands with the code that measures: `fmfl_secure.bench.secure_aggregation`,
+`rounds`, `shares`, `steps` and `large`. They are imported when they run, so that help needs no
+machine-learning library.
 """
 
 from __future__ import annotations

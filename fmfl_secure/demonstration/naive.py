@@ -1,8 +1,9 @@
 """The naive pattern: one CKKS context for all sites, and a key holder who decrypts the sum.
 
-As tutorials and several platforms have it (`fmfl_secure.demonstration.per_tensor_ckks`): one long-lived symmetric
-key, which every site holds; the server adds ciphertexts; the key holder decrypts what the server
-hands over, and everybody gets the floats. Nothing is signed, masked or verified.
+As tutorials and several platforms have it (`fmfl_secure.demonstration.per_tensor_ckks`): one
+long-lived symmetric key, which every site holds; the server adds ciphertexts; the key holder
+decrypts what the server hands over, and everybody gets the floats. Nothing is signed, masked or
+verified.
 """
 
 from __future__ import annotations

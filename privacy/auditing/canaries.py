@@ -1,9 +1,9 @@
 """Canaries through the real training path: the harness of the one-run audit.
 
-What canaries are is `privacy.auditing.canary_model`'s matter, and what each mechanism does with them
-`privacy.auditing.canary_training`'s. From a canary's gradient on it goes where every gradient goes: summed
-over its unit's records, clipped, added over physical batches, noised, and handed to the optimizer.
-Inclusion in the data is by fair coins; sampling is the trainer's own.
+What canaries are is `privacy.auditing.canary_model`'s matter, and what each mechanism does with
+them `privacy.auditing.canary_training`'s. From a canary's gradient on it goes where every gradient
+goes: summed over its unit's records, clipped, added over physical batches, noised, and handed to
+the optimizer. Inclusion in the data is by fair coins; sampling is the trainer's own.
 
 The auditor sees each step's noised gradient, as the optimizer does, which is what the accountant
 assumes of everybody outside; with distributed noise each released sum. Records are synthetic, so

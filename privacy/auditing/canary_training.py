@@ -1,8 +1,8 @@
 """A round on canaries through one mechanism's real training path, and what everybody sees of it.
 
 Nothing is added behind the trainers' backs: units are sampled, clipped, summed and noised by
-`privacy.mechanism.training` and `privacy.mechanism.distributed_training`. What each step releases is shown in units
-of C, canary by canary, before it moves the model.
+`privacy.mechanism.training` and `privacy.mechanism.distributed_training`. What each step releases
+is shown in units of C, canary by canary, before it moves the model.
 """
 
 from __future__ import annotations

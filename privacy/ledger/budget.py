@@ -21,8 +21,8 @@ sets a part of its delta apart. Other grants permit noise of the site's own only
 
 Grants compose by addition: with grants (e1, d1) and (e2, d2) the ledger's guarantee is
 (e1 + e2, d1 + d2). Which of them stand, by the size of the population, is said in
-`privacy.ledger.standing`; a grant and a reservation may declare that size, and a grant may give a reason
-for its delta. The data set of a reservation is optional, too (`privacy.ledger.datasets`).
+`privacy.ledger.standing`; a grant and a reservation may declare that size, and a grant may give a
+reason for its delta. The data set of a reservation is optional, too (`privacy.ledger.datasets`).
 
 **Replay does not depend on the accountant's version.** A grant's orders are the ones it recorded:
 the filter is sound at whatever orders were fixed before data were used, delta being shared among

@@ -18,9 +18,9 @@ Storage is SQLite, or PostgreSQL by URL (`privacy.storage`). Each change is one 
 no other writer beside it, that verifies the whole chain, checks, and appends; two processes
 cannot both take the last of a budget.
 
-Against a ledger that was rolled back there are anchors (`privacy.ledger.anchors`): heads that others
-kept. A ledger that lacks one of them is locked: nothing is reserved, committed or refunded until
-the officer has recorded what to charge for the history that was lost (`recover`).
+Against a ledger that was rolled back there are anchors (`privacy.ledger.anchors`): heads that
+others kept. A ledger that lacks one of them is locked: nothing is reserved, committed or refunded
+until the officer has recorded what to charge for the history that was lost (`recover`).
 """
 
 from __future__ import annotations

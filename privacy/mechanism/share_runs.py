@@ -11,7 +11,7 @@ from privacy.mechanism.distributed import DistributedPlan
 
 @dataclass(frozen=True, slots=True)
 class ShareRuns:
-    """Runs like a plan's, of another noise and length; see `privacy.accounting.affordability.RunKind`.
+    """Runs like a plan's, of another noise and length, as a `RunKind` of `affordability`.
 
     The noise multiplier is that of the noise which counts against whoever sees released sums.
 

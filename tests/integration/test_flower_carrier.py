@@ -1,4 +1,4 @@
-"""RoundDriver over orders and answers, with a post that loses, repeats and forges; without Flower."""
+"""Rounds over orders and answers, with a post that loses, repeats and forges; without Flower."""
 
 from __future__ import annotations
 

@@ -173,7 +173,7 @@ class _Models:
 
     def site(self, name: str, folder: Path, run: str) -> Participant:
         """A site in one run."""
-        from fmfl_secure.models.adapters import (
+        from fmfl_secure.models.adapters import (  # noqa: PLC0415
             adapter_bytes,
             load_adapter_bytes,
             set_adapter_tensors,
