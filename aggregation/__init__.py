@@ -19,9 +19,11 @@ Each role is an object of its own with an identity of its own. Everything that c
 is verified, and refused with a subclass of `AggregationError`, whose `code` is all that may leave.
 """
 
+from aggregation.ckks.packing import Packing
 from aggregation.ckks.parameters import Encoding, ParameterSet, choose, parameter_set
 from aggregation.ckks.quantization import Quantization, Segment, dequantize, quantize
 from aggregation.crypto.identity import Identity, PublicIdentity
+from aggregation.crypto.pairwise import HYBRID
 from aggregation.errors import (
     AggregationError,
     BackendError,
@@ -46,14 +48,16 @@ from aggregation.errors import (
 from aggregation.protocol.journal import Journal, MemoryJournal, SqliteJournal
 from aggregation.protocol.membership import MembershipList
 from aggregation.protocol.plan import Member, RoundPlan
-from aggregation.protocol.uploads import SumUpload, Upload
+from aggregation.protocol.uploads import SumUpload, Upload, upload_size
 from aggregation.roles.aggregator import Aggregator
 from aggregation.roles.coordinator import Coordinator
 from aggregation.roles.custodian import Custodian
 from aggregation.roles.decryptor import Decryptor
+from aggregation.roles.recovery import recorded_opening
 from aggregation.roles.site import SiteAttempt
 
 __all__ = [
+    "HYBRID",
     "AggregationError",
     "Aggregator",
     "BackendError",
@@ -73,6 +77,7 @@ __all__ = [
     "MemoryJournal",
     "MessageError",
     "OpeningError",
+    "Packing",
     "ParameterError",
     "ParameterSet",
     "PlanError",
@@ -96,4 +101,6 @@ __all__ = [
     "dequantize",
     "parameter_set",
     "quantize",
+    "recorded_opening",
+    "upload_size",
 ]

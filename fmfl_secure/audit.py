@@ -27,9 +27,14 @@ from fmfl_secure.storage.run_store import RunStore, run_facts
 from fmfl_secure.tasks import Task
 from fmfl_secure.training.finished_run import open_run
 from privacy import AuditError
-from privacy.auditing.canaries import observe_canaries
-from privacy.auditing.canary_model import SyntheticRecords
-from privacy.auditing.statistics import DESIGN_FAULT, design_audit, evaluate, expected_bound
+from privacy.auditing import (
+    DESIGN_FAULT,
+    SyntheticRecords,
+    design_audit,
+    evaluate,
+    expected_bound,
+    observe_canaries,
+)
 
 # Where a unit is a person, a canary has as many records as make the classical mistake, clipping
 # record by record, as gross as the noise that every audit is designed to catch.

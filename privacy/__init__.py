@@ -20,15 +20,29 @@ learn together. This package knows nothing of encryption or aggregation.
 """
 
 from privacy.accounting.affordability import (
+    MAX_ROUNDS,
     AffordableRun,
     Headroom,
+    RunKind,
     Sampler,
     affordable_runs,
     least_noise_multiplier,
 )
-from privacy.accounting.events import Event, NonPrivate, PoissonSampledGaussian
+from privacy.accounting.events import (
+    Event,
+    NonPrivate,
+    PoissonSampledGaussian,
+    PoissonSampledSkellam,
+)
 from privacy.accounting.pld import attack_success_bound, pld_epsilon
-from privacy.accounting.rdp import epsilon_spent, rdp_cost
+from privacy.accounting.rdp import (
+    add_costs,
+    epsilon_spent,
+    filter_delta,
+    filter_orders,
+    rdp_cost,
+    zero_cost,
+)
 from privacy.errors import (
     AdmissionError,
     AuditError,
@@ -52,11 +66,27 @@ from privacy.ledger.budget import Budget
 from privacy.ledger.chain import Record
 from privacy.ledger.datasets import Dataset, DatasetCap
 from privacy.ledger.entries import Charge, Grant, GrantStatus, Recovery, Reservation, Spend
+from privacy.ledger.export import export_csv, export_json, read_export
+from privacy.ledger.heads import is_head, missing_heads
 from privacy.ledger.ledger import Ledger
+from privacy.ledger.standing import above_limit
+from privacy.limits import (
+    MAX_POPULATION_SIZE,
+    as_written,
+    check_delta,
+    check_population_delta,
+    largest_delta,
+)
+from privacy.mechanism.distributed import DistributedPlan
 from privacy.mechanism.plan import RELATION, PrivacyPlan
+from privacy.mechanism.sampling import cap_contributions
+from privacy.mechanism.share_runs import ShareRuns
+from privacy.names import plain
 from privacy.policy import RunProposal, SitePolicy, check_policy
 
 __all__ = [
+    "MAX_POPULATION_SIZE",
+    "MAX_ROUNDS",
     "RELATION",
     "AdmissionError",
     "AffordableRun",
@@ -67,6 +97,7 @@ __all__ = [
     "Charge",
     "Dataset",
     "DatasetCap",
+    "DistributedPlan",
     "Event",
     "Grant",
     "GrantStatus",
@@ -79,14 +110,17 @@ __all__ = [
     "NonPrivate",
     "PlanError",
     "PoissonSampledGaussian",
+    "PoissonSampledSkellam",
     "PolicyRefusal",
     "PrivacyError",
     "PrivacyPlan",
     "Record",
     "Recovery",
     "Reservation",
+    "RunKind",
     "RunProposal",
     "Sampler",
+    "ShareRuns",
     "SitePolicy",
     "Spend",
     "StorageDamaged",
@@ -95,12 +129,28 @@ __all__ = [
     "StorageMissing",
     "StorageUnavailable",
     "TrainingError",
+    "above_limit",
+    "add_costs",
     "affordable_runs",
+    "as_written",
     "attack_success_bound",
+    "cap_contributions",
+    "check_delta",
     "check_policy",
+    "check_population_delta",
     "epsilon_spent",
+    "export_csv",
+    "export_json",
+    "filter_delta",
+    "filter_orders",
+    "is_head",
+    "largest_delta",
     "least_noise_multiplier",
+    "missing_heads",
+    "plain",
     "pld_epsilon",
     "rdp_cost",
     "read_anchors",
+    "read_export",
+    "zero_cost",
 ]

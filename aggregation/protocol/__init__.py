@@ -1,1 +1,64 @@
-"""What all roles check alike: messages, plans, cohorts. No secrets."""
+"""The protocol's messages, and what all roles check alike: the face for those who carry them.
+
+No I/O and no secrets. `aggregation` has the roles; whoever takes their messages from one to the
+other, and wants to know early whether one holds, finds here what reads each kind.
+"""
+
+from aggregation.protocol.checks import (
+    read_announcement,
+    read_cohort,
+    read_custodian,
+    read_exchange,
+    read_opening_list,
+    read_plan,
+)
+from aggregation.protocol.membership import (
+    follow_membership,
+    membership_name,
+    read_membership,
+    sign_membership,
+)
+from aggregation.protocol.messages import (
+    Announcement,
+    Approval,
+    Confirmation,
+    CustodianReady,
+    Exchange,
+    Opening,
+    Ready,
+    Release,
+    Sigma,
+    UploadManifest,
+    digest,
+    sender,
+    unseal,
+)
+from aggregation.protocol.round import FixedCohort, Round
+
+__all__ = [
+    "Announcement",
+    "Approval",
+    "Confirmation",
+    "CustodianReady",
+    "Exchange",
+    "FixedCohort",
+    "Opening",
+    "Ready",
+    "Release",
+    "Round",
+    "Sigma",
+    "UploadManifest",
+    "digest",
+    "follow_membership",
+    "membership_name",
+    "read_announcement",
+    "read_cohort",
+    "read_custodian",
+    "read_exchange",
+    "read_membership",
+    "read_opening_list",
+    "read_plan",
+    "sender",
+    "sign_membership",
+    "unseal",
+]

@@ -48,12 +48,12 @@ class MembershipList(Body, frozen=True, forbid_unknown_fields=True):
             raise PlanError("only the first list of a federation names none before it")
 
 
-def name_of(message: bytes) -> str:
+def membership_name(message: bytes) -> str:
     """How a plan or the next list names a list: `sha256:` of the whole message."""
     return "sha256:" + messages.digest(message).hex()
 
 
-def read(message: bytes, coordinator: PublicIdentity) -> MembershipList:
+def read_membership(message: bytes, coordinator: PublicIdentity) -> MembershipList:
     """Verify a list.
 
     Raises:
@@ -62,15 +62,17 @@ def read(message: bytes, coordinator: PublicIdentity) -> MembershipList:
     return messages.unseal(message, MembershipList, coordinator)
 
 
-def follow(current: bytes, following: bytes, coordinator: PublicIdentity) -> MembershipList:
+def follow_membership(
+    current: bytes, following: bytes, coordinator: PublicIdentity
+) -> MembershipList:
     """Verify that a list is the next after the one that is held.
 
     Raises:
         PlanError: Not the next, of another federation, or it forgets a revocation.
         RefusedError: Malformed, or not the coordinator's.
     """
-    old, new = read(current, coordinator), read(following, coordinator)
-    if new.previous != name_of(current) or new.number != old.number + 1:
+    old, new = read_membership(current, coordinator), read_membership(following, coordinator)
+    if new.previous != membership_name(current) or new.number != old.number + 1:
         raise PlanError("a membership list is not the next after the one held here")
     if new.federation != old.federation:
         raise PlanError("a membership list is of another federation")
@@ -86,8 +88,8 @@ def check_plan(plan: RoundPlan, message: bytes, coordinator: PublicIdentity) -> 
     Raises:
         PlanError: It names another list, or invites somebody who is not on it or was revoked.
     """
-    held = read(message, coordinator)
-    if plan.membership_digest != name_of(message) or plan.federation != held.federation:
+    held = read_membership(message, coordinator)
+    if plan.membership_digest != membership_name(message) or plan.federation != held.federation:
         raise PlanError("the plan was made under another membership list")
     strangers = {m.identity.name for m in plan.members if m.identity not in held.members}
     if strangers:
@@ -98,12 +100,12 @@ def check_plan(plan: RoundPlan, message: bytes, coordinator: PublicIdentity) -> 
         raise PlanError(f"the plan gives a role to a revoked key: {min(revoked)}")
 
 
-def sign(identity: Identity, body: MembershipList) -> bytes:
+def sign_membership(identity: Identity, body: MembershipList) -> bytes:
     """Sign a list; what the coordinator does.
 
     Raises:
         MessageError: A field has another type or is out of range.
     """
     message = messages.seal(identity, body)
-    read(message, identity.public)  # a constructor checks no types; the wire does
+    read_membership(message, identity.public)  # a constructor checks no types; the wire does
     return message

@@ -51,8 +51,7 @@ def afford(
     from fmfl_secure.parties.workspace import Workspace
     from fmfl_secure.planning.affordability import ROUNDS, affordable, affordable_for
     from fmfl_secure.settings.federation import load_federation, load_site
-    from privacy import Sampler
-    from privacy.ledger.ledger import Ledger
+    from privacy import Ledger, Sampler
 
     lengths = _lengths(rounds) if rounds else ROUNDS
     budget = Ledger(ledger).budget()

@@ -107,8 +107,7 @@ def _show_exceptions(budget: Budget) -> None:
 
 
 def _mechanism(event: Event) -> str:
-    from privacy import NonPrivate
-    from privacy.accounting.events import PoissonSampledSkellam
+    from privacy import NonPrivate, PoissonSampledSkellam
 
     if isinstance(event, NonPrivate):
         return "a cost without bound"
@@ -138,8 +137,7 @@ def verify(
 
     Example: fmfl-secure ledger verify pilot/sites/site-1/ledger.sqlite --anchor /media/officer
     """
-    from privacy import Budget, Ledger, LedgerError, read_anchors
-    from privacy.ledger.export import read_export
+    from privacy import Budget, Ledger, LedgerError, read_anchors, read_export
     from privacy.storage import is_url, without_secrets
 
     if ledger.endswith(".json") and not is_url(ledger):
@@ -314,8 +312,7 @@ def export(
     Example: fmfl-secure ledger export pilot/sites/site-1/ledger.sqlite --output site-1.json
     """
     from fmfl_secure.storage.files import write_files
-    from privacy import Ledger, LedgerError
-    from privacy.ledger.export import export_csv, export_json
+    from privacy import Ledger, LedgerError, export_csv, export_json
 
     records = Ledger(ledger).records()
     text = export_json(records) if form == "json" else export_csv(records)

@@ -87,8 +87,7 @@ def dataset(
     """
     from fmfl_secure.report.dataset import open_source, read_reports, record_of, write_dataset
     from fmfl_secure.report.pdf import print_pdf
-    from privacy import read_anchors
-    from privacy.ledger.heads import missing_heads
+    from privacy import missing_heads, read_anchors
 
     record = record_of(
         open_source(ledger),

@@ -20,9 +20,7 @@ from fmfl_secure.errors import ConfigError, ModelError
 from fmfl_secure.planning.plans import largest_layout, site_plan
 from fmfl_secure.settings.federation import FederationConfig, load_federation
 from fmfl_secure.tasks.classification import macro_f1
-from privacy import PlanError
-from privacy.accounting.pld import pld_epsilon
-from privacy.mechanism.distributed import DistributedPlan
+from privacy import DistributedPlan, PlanError, pld_epsilon
 
 UNTRAINED = "untrained"
 """The row before all arms: the majority class, or the model before any training."""

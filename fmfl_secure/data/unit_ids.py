@@ -30,7 +30,7 @@ from typing import Literal, TypeAlias
 from fmfl_secure.data._source import UnusableValue
 from fmfl_secure.data.errors import NullUnitError
 from fmfl_secure.settings.types import UnitRule
-from privacy.names import plain
+from privacy import plain
 
 # What programs write where there is no value, in lower case, and what people do.
 _MISSING = frozenset(

@@ -161,7 +161,7 @@ def _clip() -> None:
     import torch  # noqa: PLC0415
     from torch.nn import functional  # noqa: PLC0415
 
-    from privacy.mechanism.admission import check_admission  # noqa: PLC0415
+    from privacy.training import check_admission  # noqa: PLC0415
 
     records = torch.linspace(-2.0, 2.0, 24).reshape(8, 3)
     check_admission(

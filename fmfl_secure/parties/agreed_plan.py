@@ -20,8 +20,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Final, Generic, TypeVar
 
-from aggregation import Quantization, RoundPlan
-from aggregation.crypto.pairwise import HYBRID
+from aggregation import HYBRID, Quantization, RoundPlan
 from fmfl_secure.parties.workspace import Members
 from fmfl_secure.settings.federation import FederationConfig
 

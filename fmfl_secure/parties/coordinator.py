@@ -19,7 +19,7 @@ from torch import nn
 
 import aggregation
 from aggregation import Identity, Member, RoundPlan
-from aggregation.protocol.checks import read_cohort, read_plan
+from aggregation.protocol import read_cohort, read_plan
 from fmfl_secure.errors import RunError
 from fmfl_secure.models.adapters import adapter_bytes, adapter_digest
 from fmfl_secure.parties.agreed_plan import KEY_AGREEMENT

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import aggregation
 from aggregation import Identity, SqliteJournal
-from aggregation.protocol.checks import read_plan
+from aggregation.protocol import read_plan
 from fmfl_secure.errors import RunError
 from fmfl_secure.parties.agreed_plan import objection
 from fmfl_secure.parties.workspace import Members

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from fmfl_secure.errors import RunError
 from fmfl_secure.run.record import decode_record
-from privacy import Budget, PoissonSampledGaussian, read_anchors
-from privacy.ledger.heads import is_head
+from privacy import Budget, PoissonSampledGaussian, is_head, read_anchors
 
 
 def lost_heads(budget: Budget, given: Iterable[str]) -> list[str]:

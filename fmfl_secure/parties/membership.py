@@ -12,7 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aggregation import Identity, MembershipList, PublicIdentity
-from aggregation.protocol.membership import follow, name_of, read, sign
+from aggregation.protocol import (
+    follow_membership,
+    membership_name,
+    read_membership,
+    sign_membership,
+)
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.parties.workspace import Members
 from fmfl_secure.storage.files import write_files
@@ -76,7 +81,7 @@ class MembershipFolder:
         Raises:
             ConfigError: There is one, or it is not a first list.
         """
-        body = read(message, self.members().coordinator)
+        body = read_membership(message, self.members().coordinator)
         if self.last() is not None or body.number != 1:
             raise ConfigError("this party has a membership list already, or this is not the first")
         self._write(body, message)
@@ -111,7 +116,9 @@ class MembershipFolder:
         current, coordinator = self.last(), self.members().coordinator
         if current is None:
             raise ConfigError("this party has no membership list to follow on")
-        return read(current, coordinator), follow(current, message, coordinator)
+        return read_membership(current, coordinator), follow_membership(
+            current, message, coordinator
+        )
 
     def _write(self, body: MembershipList, message: bytes) -> None:
         members = replace(self.members(), sites={m.name: m for m in body.members})
@@ -136,14 +143,16 @@ def next_list(
     """
     sites = tuple(members.sites.values())
     if current is None:
-        return sign(identity, MembershipList(federation, 1, "", sites))
-    held = read(current, identity.public)
+        return sign_membership(identity, MembershipList(federation, 1, "", sites))
+    held = read_membership(current, identity.public)
     gone = {m.fingerprint for m in held.members} - {m.fingerprint for m in sites}
     revoked = tuple(sorted(set(held.revoked) | gone))
-    following = MembershipList(federation, held.number + 1, name_of(current), sites, revoked)
-    return sign(identity, following)
+    following = MembershipList(
+        federation, held.number + 1, membership_name(current), sites, revoked
+    )
+    return sign_membership(identity, following)
 
 
 def digest_of(message: bytes | None) -> str:
     """How plans name a list; empty for none."""
-    return "" if message is None else name_of(message)
+    return "" if message is None else membership_name(message)

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from aggregation import Identity, RoundPlan, SiteAttempt, SqliteJournal
-from aggregation.roles.recovery import recorded_opening
+from aggregation import Identity, RoundPlan, SiteAttempt, SqliteJournal, recorded_opening
 from fmfl_secure.errors import KNOWN_ERRORS, ConfigError, RunError, SiteFailure
 from fmfl_secure.models.adapters import adapter_bytes, adapter_digest
 from fmfl_secure.models.heads import head_bytes
@@ -42,9 +41,7 @@ from fmfl_secure.storage.update_store import UpdateStore
 from fmfl_secure.tasks import Task, TaskData
 from fmfl_secure.training.local_round import train_locally
 from fmfl_secure.training.server_step import ServerStep
-from privacy import Anchor, Ledger, LedgerLocked, check_policy, read_anchors
-from privacy.mechanism.distributed import DistributedPlan
-from privacy.names import plain
+from privacy import Anchor, DistributedPlan, Ledger, LedgerLocked, check_policy, plain, read_anchors
 
 LOST_HEADS = "lost-heads.jsonl"  # of the ledger
 HEADS = "heads"  # of the model, where a site keeps its own

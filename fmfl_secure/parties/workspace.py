@@ -29,9 +29,7 @@ from fmfl_secure.errors import ConfigError
 from fmfl_secure.settings.federation import FederationConfig, load_federation, load_site
 from fmfl_secure.settings.site import SiteBudget
 from fmfl_secure.settings.templates import custodian_toml, site_toml
-from privacy import Ledger
-from privacy.accounting.rdp import filter_orders
-from privacy.limits import check_population_delta
+from privacy import Ledger, check_population_delta, filter_orders
 from privacy.storage import without_secrets
 
 COORDINATOR, AGGREGATOR, DECRYPTOR = "coordinator", "aggregator", "decryptor"

@@ -10,11 +10,20 @@ from fmfl_secure.errors import ConfigError
 from fmfl_secure.planning.plans import site_plan
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.site import SiteConfig
-from privacy import AffordableRun, Budget, Dataset, GrantStatus, Sampler, affordable_runs
-from privacy.accounting.affordability import MAX_ROUNDS, RunKind
-from privacy.limits import check_delta, check_population_delta
-from privacy.mechanism.distributed import DistributedPlan
-from privacy.mechanism.share_runs import ShareRuns
+from privacy import (
+    MAX_ROUNDS,
+    AffordableRun,
+    Budget,
+    Dataset,
+    DistributedPlan,
+    GrantStatus,
+    RunKind,
+    Sampler,
+    ShareRuns,
+    affordable_runs,
+    check_delta,
+    check_population_delta,
+)
 
 ROUNDS = (1, 2, 5, 10, 20, 50, 100)  # what is asked for where nothing else is
 

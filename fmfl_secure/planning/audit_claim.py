@@ -7,17 +7,20 @@ from typing import Literal
 
 from fmfl_secure.planning.plans import site_plan
 from fmfl_secure.settings.federation import FederationConfig
-from privacy import AuditError, PoissonSampledGaussian, PrivacyPlan, pld_epsilon
-from privacy.accounting.events import PoissonSampledSkellam
-from privacy.accounting.rdp import (
+from privacy import (
+    AuditError,
+    DistributedPlan,
+    PoissonSampledGaussian,
+    PoissonSampledSkellam,
+    PrivacyPlan,
     add_costs,
     epsilon_spent,
     filter_delta,
     filter_orders,
+    pld_epsilon,
     rdp_cost,
     zero_cost,
 )
-from privacy.mechanism.distributed import DistributedPlan
 
 Against = Literal["outsiders", "sites"]
 """Of distributed noise: whoever sees released sums; or all other sites together."""

@@ -9,25 +9,26 @@ from pathlib import Path
 
 from torch import nn
 
-from aggregation import ParameterSet, Quantization, Segment, choose
-from aggregation.ckks.packing import Packing
-from aggregation.protocol.uploads import upload_size
+from aggregation import Packing, ParameterSet, Quantization, Segment, choose, upload_size
 from fmfl_secure.models import AdapterSpec, Layout, find_base_model
 from fmfl_secure.models.computation import Computation, find_device
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.sections import SiteEntry
 from fmfl_secure.settings.site import SiteConfig
 from fmfl_secure.tasks import Task, make_task
-from privacy import PlanError, PrivacyPlan, RunProposal, pld_epsilon
-from privacy.accounting.rdp import (
+from privacy import (
+    DistributedPlan,
+    PlanError,
+    PrivacyPlan,
+    RunProposal,
     add_costs,
     epsilon_spent,
     filter_delta,
     filter_orders,
+    pld_epsilon,
     rdp_cost,
     zero_cost,
 )
-from privacy.mechanism.distributed import DistributedPlan
 
 
 def build_task(config: FederationConfig, *, relative_to: Path) -> Task:

@@ -8,8 +8,7 @@ import msgspec
 
 from fmfl_secure.report import rounding
 from fmfl_secure.run.record import GrantRecord
-from privacy.ledger.standing import above_limit
-from privacy.limits import as_written, largest_delta
+from privacy import above_limit, as_written, largest_delta
 
 NOT_DECLARED = "population size not declared"
 

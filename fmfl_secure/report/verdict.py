@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fmfl_secure.report import rounding
-from privacy.accounting.pld import attack_success_bound
+from privacy import attack_success_bound
 
 _ONE, _FIVE = "1\N{NO-BREAK SPACE}%", "5\N{NO-BREAK SPACE}%"
 _VOID = "no meaningful bound"

@@ -13,7 +13,7 @@ import msgspec
 from fmfl_secure.errors import RunError
 from fmfl_secure.storage.files import write_files
 from privacy import AuditError
-from privacy.auditing.statistics import AuditDesign
+from privacy.auditing import AuditDesign
 
 AUDIT_NAME = "audit.json"
 FORMAT = 1

@@ -6,8 +6,7 @@ import msgspec
 
 from aggregation import Identity, PublicIdentity
 from fmfl_secure.run.record import GrantRecord, RecoveryNote, RunCharge, SiteStatement
-from privacy import Ledger, pld_epsilon
-from privacy.ledger.entries import GrantStatus
+from privacy import GrantStatus, Ledger, pld_epsilon
 
 _DOMAIN = b"fmfl-secure/site-statement/v1\x00"
 

@@ -24,30 +24,29 @@ from aggregation import (
     UploadError,
 )
 from aggregation import Coordinator as ProtocolCoordinator
-from aggregation.protocol.checks import (
+from aggregation.protocol import (
+    Announcement,
+    Approval,
+    Confirmation,
+    CustodianReady,
+    Exchange,
+    FixedCohort,
+    Opening,
+    Ready,
+    Release,
+    Round,
+    Sigma,
+    UploadManifest,
+    digest,
     read_announcement,
     read_cohort,
     read_custodian,
     read_exchange,
     read_opening_list,
     read_plan,
-)
-from aggregation.protocol.messages import (
-    Announcement,
-    Approval,
-    Confirmation,
-    CustodianReady,
-    Exchange,
-    Opening,
-    Ready,
-    Release,
-    Sigma,
-    UploadManifest,
-    digest,
     sender,
     unseal,
 )
-from aggregation.protocol.round import FixedCohort, Round
 from fmfl_secure.parties.workspace import DECRYPTOR, Members
 
 VERIFIED, REFUSED = b"verified", b"refused"

@@ -31,7 +31,7 @@ from fmfl_secure.settings.sections import (
 from fmfl_secure.settings.site import CustodianConfig, SiteConfig
 from fmfl_secure.settings.tasks import ImageTextSection, TaskSection
 from fmfl_secure.settings.types import LOW_RANK_KINDS, Section
-from privacy.limits import largest_delta
+from privacy import largest_delta
 
 # What the other parties are called: a site by such a name would be pinned in their place.
 ROLE_NAMES = ("coordinator", "aggregator", "decryptor")

@@ -17,7 +17,7 @@ from fmfl_secure.settings.types import (
     ServerOptimizerName,
     WeightType,
 )
-from privacy.limits import MAX_POPULATION_SIZE
+from privacy import MAX_POPULATION_SIZE
 
 
 class FederationSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):

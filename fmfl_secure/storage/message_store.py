@@ -16,9 +16,8 @@ from typing import Final
 
 from fmfl_secure.errors import Problem, RunError
 from fmfl_secure.storage.errors import make_missing, storage_errors
-from privacy.storage import Store, Transaction, is_url
+from privacy.storage import Store, Transaction, is_url, split_schema, with_schema
 from privacy.storage import open_store as open_tables
-from privacy.storage.urls import split_schema, with_schema
 
 _SCHEMA: Final = "fmfl_service"  # in PostgreSQL, where the URL names none
 _TABLES: Final = {

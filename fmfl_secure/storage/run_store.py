@@ -18,8 +18,15 @@ import msgspec
 from fmfl_secure.errors import RunError
 from fmfl_secure.storage.errors import storage_errors
 from fmfl_secure.storage.files import write_files
-from privacy.storage import Store, Transaction, is_url, open_store
-from privacy.storage.urls import split_schema, with_schema, without_password
+from privacy.storage import (
+    Store,
+    Transaction,
+    is_url,
+    open_store,
+    split_schema,
+    with_schema,
+    without_password,
+)
 
 _FILE: Final = "state.sqlite"
 _POINTER: Final = "state.url"

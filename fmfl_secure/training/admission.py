@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-import privacy.mechanism.admission
+import privacy.training
 from fmfl_secure.models.adapters import (
     adapter_bytes,
     load_adapter_bytes,
@@ -33,7 +33,7 @@ def check_admission(config: FederationConfig, task: Task, model: nn.Module) -> N
     perturb_adapter(model)  # what a round leaves frozen as well
     for round_number in task.distinct_rounds:
         task.begin_round(model, round_number)
-        privacy.mechanism.admission.check_admission(
+        privacy.training.check_admission(
             model,
             loss=task.per_record_loss,
             collate=synthetic.collate,

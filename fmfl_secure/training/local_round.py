@@ -25,11 +25,8 @@ from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.sections import TrainingSection
 from fmfl_secure.tasks import Task, TaskData
 from fmfl_secure.training.non_private import poisson_steps, train_plain
-from privacy import PrivacyPlan
-from privacy.mechanism.distributed import DistributedPlan
-from privacy.mechanism.distributed_training import DistributedTrainer
-from privacy.mechanism.sampling import cap_contributions
-from privacy.mechanism.training import PrivateTrainer
+from privacy import DistributedPlan, PrivacyPlan, cap_contributions
+from privacy.training import DistributedTrainer, PrivateTrainer
 
 
 def build_optimizer(model: nn.Module, training: TrainingSection) -> torch.optim.Optimizer:

@@ -25,6 +25,19 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from privacy.storage.sqlite import SqliteStore
+from privacy.storage.urls import split_schema, with_schema, without_password
+
+__all__ = [
+    "Dialect",
+    "Store",
+    "Transaction",
+    "is_url",
+    "open_store",
+    "split_schema",
+    "with_schema",
+    "without_password",
+    "without_secrets",
+]
 
 _URL_SCHEMES = ("postgresql://", "postgres://", "postgresql+psycopg://")
 _TIMEOUT_S = 60.0

@@ -98,14 +98,14 @@ def targets():
             ]
     fed = Federation(3)
     body = membership.MembershipList("test", 1, "", tuple(fed.public[n] for n in fed.names))
-    held = membership.sign(fed.identities["coordinator"], body)
+    held = membership.sign_membership(fed.identities["coordinator"], body)
     read = functools.partial(membership_read, fed.public["coordinator"])
     found.append((fed, "coordinator", held, read))
     return found
 
 
 def membership_read(public, message):
-    membership.read(message, public)
+    membership.read_membership(message, public)
 
 
 def reader(read, public):

@@ -17,7 +17,7 @@ def sites(fed):
 
 def sign(fed, **fields):
     body = {"federation": "test", "number": 1, "previous": "", "members": sites(fed), **fields}
-    return membership.sign(fed.identities["coordinator"], MembershipList(**body))
+    return membership.sign_membership(fed.identities["coordinator"], MembershipList(**body))
 
 
 def join(fed, held, plan):
@@ -37,7 +37,7 @@ def replace(plan, **changes):
 
 def test_a_plan_under_the_list_that_is_held_is_joined(fed):
     held = sign(fed)
-    plan = replace(fed.plan(), membership_digest=membership.name_of(held))
+    plan = replace(fed.plan(), membership_digest=membership.membership_name(held))
     assert join(fed, held, plan).plan == plan
 
 
@@ -46,13 +46,13 @@ def test_a_plan_under_another_list_or_with_a_stranger_is_refused(fed):
     with pytest.raises(PlanError, match="another membership list"):
         join(fed, held, fed.plan())
     with pytest.raises(PlanError, match="no member: site-3"):
-        join(fed, held, replace(fed.plan(), membership_digest=membership.name_of(held)))
+        join(fed, held, replace(fed.plan(), membership_digest=membership.membership_name(held)))
 
 
 def test_a_revoked_key_takes_no_role(fed):
     held = sign(fed, revoked=(fed.public["aggregator"].fingerprint,))
     with pytest.raises(PlanError, match="revoked"):
-        join(fed, held, replace(fed.plan(), membership_digest=membership.name_of(held)))
+        join(fed, held, replace(fed.plan(), membership_digest=membership.membership_name(held)))
     with pytest.raises(PlanError, match="revoked key is on the list"):
         sign(fed, revoked=(fed.public["site-1"].fingerprint,))
 
@@ -63,23 +63,23 @@ def test_lists_follow_one_another_and_forget_no_revocation(fed):
     second = sign(
         fed,
         number=2,
-        previous=membership.name_of(first),
+        previous=membership.membership_name(first),
         members=sites(fed)[:3],
         revoked=(gone.fingerprint,),
     )
     coordinator = fed.public["coordinator"]
-    assert membership.follow(first, second, coordinator).revoked == (gone.fingerprint,)
-    named = membership.name_of(second)
+    assert membership.follow_membership(first, second, coordinator).revoked == (gone.fingerprint,)
+    named = membership.membership_name(second)
     forgets = sign(fed, number=3, previous=named, members=sites(fed)[:3])
     with pytest.raises(PlanError, match="forgets a revocation"):
-        membership.follow(second, forgets, coordinator)
+        membership.follow_membership(second, forgets, coordinator)
     with pytest.raises(PlanError, match="not the next"):
-        membership.follow(first, forgets, coordinator)
+        membership.follow_membership(first, forgets, coordinator)
     other = sign(
         fed, number=3, previous=named, federation="x", revoked=(gone.fingerprint,), members=()
     )
     with pytest.raises(PlanError, match="another federation"):
-        membership.follow(second, other, coordinator)
+        membership.follow_membership(second, other, coordinator)
 
 
 def test_a_list_that_does_not_hold_together(fed):

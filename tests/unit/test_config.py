@@ -556,11 +556,13 @@ def test_what_needs_several_steps_of_a_site_is_refused_with_distributed_noise(ke
 
 def test_a_setting_that_came_later_changes_the_digest_only_where_it_is_set() -> None:
     """What was reserved and signed under 0.1.0 is found under the settings' name of then."""
-    config = convert_config(FEDERATION, FederationConfig, source="test")
+    data = copy.deepcopy(FEDERATION)
+    data["task"].pop("unit_normalisation", None)
+    config = convert_config(data, FederationConfig, source="test")
     written = json.loads(encode_config(config))
     assert "unit_normalisation" not in written["task"]
     assert written["task"]["on_bad_row"] == config.task.on_bad_row, "what 0.1.0 knew is there"
-    data = changed(FEDERATION, "task.unit", "patient_id")
+    data = changed(data, "task.unit", "patient_id")
     set_ = changed(data, "task.unit_normalisation", ["case"])
     plain, ruled = (convert_config(d, FederationConfig, source="test") for d in (data, set_))
     assert ruled.digest != plain.digest

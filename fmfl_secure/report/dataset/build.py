@@ -27,13 +27,24 @@ from fmfl_secure.report.write import JSON_NAME
 from fmfl_secure.run.ledger_statement import grant_record
 from fmfl_secure.run.record import RunRecord, SiteRecord, decode_record
 from fmfl_secure.settings.federation import load_site
-from privacy import RELATION, Anchor, Budget, Ledger, NonPrivate, SitePolicy, pld_epsilon
-from privacy.accounting.events import Event, PoissonSampledSkellam
-from privacy.accounting.rdp import add_costs, epsilon_spent, zero_cost
-from privacy.ledger.chain import Record
-from privacy.ledger.datasets import Dataset
-from privacy.ledger.entries import Reservation
-from privacy.ledger.export import read_export
+from privacy import (
+    RELATION,
+    Anchor,
+    Budget,
+    Dataset,
+    Event,
+    Ledger,
+    NonPrivate,
+    PoissonSampledSkellam,
+    Record,
+    Reservation,
+    SitePolicy,
+    add_costs,
+    epsilon_spent,
+    pld_epsilon,
+    read_export,
+    zero_cost,
+)
 from privacy.storage import is_url
 
 

@@ -12,8 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from aggregation import Identity, Journal, RoundPlan, SiteAttempt
-from aggregation.roles.recovery import recorded_opening
+from aggregation import Identity, Journal, RoundPlan, SiteAttempt, recorded_opening
 from fmfl_secure.parties.workspace import Members
 from fmfl_secure.run.record import SiteStatement
 

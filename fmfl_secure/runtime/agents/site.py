@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aggregation import AggregationError, ReleaseError, ReplayError, RoundPlan, SiteAttempt
-from aggregation.protocol.checks import read_cohort, read_plan
+from aggregation.protocol import read_cohort, read_plan
 from fmfl_secure.errors import KNOWN_ERRORS, NotApproved, Rejected, Unreachable
 from fmfl_secure.parties.workspace import Members
 from fmfl_secure.run.end import evidence, read_end
