@@ -69,7 +69,7 @@ from privacy.ledger.entries import Charge, Grant, GrantStatus, Recovery, Reserva
 from privacy.ledger.export import export_csv, export_json, read_export
 from privacy.ledger.heads import is_head, missing_heads
 from privacy.ledger.ledger import Ledger
-from privacy.ledger.standing import above_limit
+from privacy.ledger.standing import above_limit, objections
 from privacy.limits import (
     MAX_POPULATION_SIZE,
     as_written,
@@ -147,6 +147,7 @@ __all__ = [
     "largest_delta",
     "least_noise_multiplier",
     "missing_heads",
+    "objections",
     "plain",
     "pld_epsilon",
     "rdp_cost",

@@ -16,7 +16,7 @@ from fmfl_secure.errors import FmflError
 from fmfl_secure.parties.workspace import Members, Workspace
 from fmfl_secure.settings.federation import FederationConfig, load_federation, load_site
 from fmfl_secure.settings.site import SiteConfig
-from privacy import Ledger, PrivacyError
+from privacy import Ledger, PrivacyError, objections
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,18 +143,20 @@ def _deltas(config: FederationConfig, site: _Site) -> Iterator[Finding]:
     except PrivacyError as error:
         yield Finding(what, "fault", str(error), error.hint)
         return
-    most = 1 / (10 * _population(config, site, budget.public_key))
-    deltas = {f"grant {grant.number}": grant.delta for grant in budget.grants}
-    if len(deltas) > 1:
-        deltas["all grants together"] = sum(deltas.values())
-    beyond = [f"delta {delta:g} of {which}" for which, delta in deltas.items() if delta > most]
+    size = max(_population(config, site, budget.public_key), budget.largest_size(None) or 1)
+    found = objections(budget.grants, budget.charged_grants(), size)
+    beyond = [
+        f"grant {grant.number} of delta {grant.delta:g}: {objection}"
+        for grant, objection in zip(budget.grants, found, strict=True)
+        if objection
+    ]
     if not beyond:
-        yield Finding(what, "ok", f"no delta above {most:g}")
+        yield Finding(what, "ok", "its grants' deltas leave a guarantee, or say in words why not")
         return
     yield Finding(
         what,
         "fault",
-        f"{', '.join(beyond)}: expected at most 1 / (10 x the declared population) = {most:g}",
+        "; ".join(beyond),
         "A delta of that size permits publishing somebody's record outright: show it to the "
         "data-protection officer before anything more is trained under it.",
     )

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from ledgers import written_grant
 from support import make_federation
 from typer.testing import CliRunner
 
@@ -13,7 +14,6 @@ from aggregation import Identity
 from fmfl_secure.cli import app
 from fmfl_secure.doctor.federation import examine_federation
 from fmfl_secure.doctor.machine import Finding
-from privacy import Ledger
 
 
 def federation(folder: Path, **more) -> Path:
@@ -83,9 +83,10 @@ def test_a_policy_below_the_plan_is_a_fault_with_noise_in_shares_alone(tmp_path:
     assert found(tmp_path / "local", "site-2: policy.min_sites") == []
 
 
-def grant(site: Path, delta: float) -> None:
+def grant(site: Path, delta: float, **more: object) -> None:
+    """A further grant as 0.1.0 wrote it, which asked nothing."""
     signer = Identity.load(site / "identity.pem", site.name)
-    Ledger(site / "ledger.sqlite", signer=signer).grant(epsilon=1.0, delta=delta)
+    written_grant(site / "ledger.sqlite", signer=signer, epsilon=1.0, delta=delta, **more)
 
 
 def test_a_delta_that_permits_publishing_somebody_is_a_fault(tmp_path: Path) -> None:
@@ -97,13 +98,18 @@ def test_a_delta_that_permits_publishing_somebody_is_a_fault(tmp_path: Path) -> 
     grant(tmp_path / "sites/site-3", 1 / 500)
     (first,) = found(tmp_path, "site-1: ledger")
     assert first.state == "fault"
-    assert "delta 0.3 of grant 2" in first.found
+    assert "grant 2 of delta 0.3" in first.found
     assert "= 0.0025" in first.found
     (second,) = found(tmp_path, "site-2: ledger")
     assert second.state == "fault"
-    assert "of all grants together" in second.found
-    assert "of grant" not in second.found
+    assert "grant 3 of delta 0.002: the deltas of the grants up to it add" in second.found
     assert [each.state for each in found(tmp_path, "site-3: ledger")] == ["ok"]
+
+
+def test_a_delta_whose_reason_is_recorded_is_none(tmp_path: Path) -> None:
+    federation(tmp_path)
+    grant(tmp_path / "sites/site-1", 0.3, delta_reason="everybody in the data published it")
+    assert [each.state for each in found(tmp_path, "site-1: ledger")] == ["ok"]
 
 
 def test_a_kit_is_checked_as_its_site_by_its_ledger_s_key(tmp_path: Path) -> None:

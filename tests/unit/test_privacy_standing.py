@@ -2,7 +2,9 @@
 
 import math
 from decimal import Decimal
+from functools import partial
 
+import ledgers
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -18,12 +20,9 @@ from privacy import (
     pld_epsilon,
 )
 from privacy.accounting.rdp import filter_orders, rdp_cost
-from privacy.ledger.chain import new_record
 from privacy.ledger.export import export_json, read_export
-from privacy.ledger.tables import insert
 from privacy.limits import MAX_EPSILON, add, largest_delta
 from privacy.mechanism.distributed import DistributedPlan
-from privacy.storage import open_store
 
 SIGNER = Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)
 PUBLIC_KEY = SIGNER.public_key().public_bytes_raw()
@@ -41,26 +40,8 @@ def ledger(place):
     return Ledger.create(place, population="p", unit="record", signer=SIGNER, public_key=PUBLIC_KEY)
 
 
-def write(place, kind, body):
-    """Append a signed record past the product, as version 0.1.0 or whoever has the key would."""
-    records = Ledger(place).records()
-    record = new_record(previous=records[-1], kind=kind, body=body, signer=SIGNER)
-    with open_store(place).write() as transaction:
-        insert(transaction, record)
-
-
-def written_grant(place, *, epsilon, delta, **more):
-    """A grant as 0.1.0 wrote it, which asked for no size; returns its number."""
-    number = len(Ledger(place).budget().grants) + 1
-    body = {
-        "grant": number,
-        "epsilon": float(epsilon).hex(),
-        "delta": float(delta).hex(),
-        "orders": [6, 7],
-        "purpose": "as 0.1.0 wrote it",
-    }
-    write(place, "grant", body | more)
-    return number
+write = partial(ledgers.write, signer=SIGNER)
+written_grant = partial(ledgers.written_grant, signer=SIGNER)
 
 
 def written_reservation(place, *, grant, run="old", rounds=1, **more):
@@ -326,7 +307,14 @@ def test_an_old_run_on_a_grant_that_does_not_stand_does_not_go_on(place, ledger)
 
 def test_an_absurd_epsilon_of_old_is_shown_and_affords_nothing(place, ledger):
     written_grant(place, epsilon=1e300, delta=1e-5)
-    written_grant(place, epsilon=2.0, delta=1e-5, insider_epsilon=(1e300).hex(), insider_orders=[4])
+    written_grant(
+        place,
+        signer=SIGNER,
+        epsilon=2.0,
+        delta=1e-5,
+        insider_epsilon=(1e300).hex(),
+        insider_orders=[4],
+    )
     budget = Ledger(place).budget()
     assert budget.guarantee() == (0.0, 0.0)
     assert [s.objection[:24] for s in budget.status()] == [
@@ -366,7 +354,9 @@ def test_a_malformed_field_is_damage(place, ledger, field):
 
 
 def test_a_blank_reason_is_none(place, ledger):
-    written_grant(place, epsilon=1.0, delta=1e-2, population_size=1000, delta_reason=" \n ")
+    written_grant(
+        place, signer=SIGNER, epsilon=1.0, delta=1e-2, population_size=1000, delta_reason=" \n "
+    )
     with pytest.raises(BudgetExhausted, match="no reason is recorded"):
         reserve(ledger)
 
