@@ -31,7 +31,7 @@ from fmfl_secure.runtime.attempt_state import REFUSED, VERIFIED
 from fmfl_secure.runtime.task_board import Step
 from fmfl_secure.runtime.transport import ServerTransport, Work
 
-_LOG = logging.getLogger("fmfl_secure.transports.https.site")
+_LOG = logging.getLogger("fmfl_secure.runtime.agents.site")
 
 
 class Participant(LedgerOwner, Protocol):
