@@ -1,4 +1,4 @@
-"""A party's way to the server over HTTPS: outbound only, patient, and never sends the same bytes for nothing.
+"""A party's way to the server: outbound only, patient, and it sends the same bytes never twice.
 
 Everything may be repeated: a question, a fetch, a part of a message. So whatever breaks in between
 is tried again, with growing pauses, until the server answers or says no.
