@@ -32,6 +32,25 @@ class Tower:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskNeeds:
+    """What a kind of task asks of an architecture and an adapter.
+
+    Attributes:
+        name: Its name in settings.
+        modalities: What it reads.
+        causal: It needs a model that sees no word that follows.
+        together: It compares what two towers make of a record, rather than reading each alone.
+        head: It has a head of its own, which a probe can train.
+    """
+
+    name: str
+    modalities: tuple[Modality, ...]
+    causal: bool = False
+    together: bool = False
+    head: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
     """How one family of models is built, as transformers' `AutoModel` builds it.
 

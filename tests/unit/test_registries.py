@@ -1,0 +1,58 @@
+"""What is chosen by name: an unknown name is refused, and nothing stands for it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import get_args
+
+import pytest
+from task_cases import task_on
+
+from fmfl_secure.errors import ConfigError, UnknownKind
+from fmfl_secure.models.adapters import ADAPTERS
+from fmfl_secure.registry import Registry
+from fmfl_secure.settings.types import AdapterKind
+from fmfl_secure.tasks import TASKS, make_task
+
+REGISTRIES = {"adapters": ADAPTERS, "tasks": TASKS}
+
+
+@pytest.mark.parametrize("registry", REGISTRIES.values(), ids=list(REGISTRIES))
+@pytest.mark.parametrize("name", ["", "unheard-of", "LORA", " lora"])
+def test_an_unknown_name_is_refused_with_those_that_are_known(registry, name: str) -> None:
+    with pytest.raises(UnknownKind) as refused:
+        registry.get(name)
+    assert repr(name) in str(refused.value)
+    assert all(known in refused.value.hint for known in registry.names)
+    assert isinstance(refused.value, ConfigError)
+    assert refused.value.code == ConfigError.code
+
+
+@pytest.mark.parametrize("registry", REGISTRIES.values(), ids=list(REGISTRIES))
+def test_a_known_name_gives_its_own_entry(registry) -> None:
+    assert [registry.get(name).name for name in registry.names] == [e.name for e in registry]
+
+
+def test_two_entries_of_one_name_are_no_registry() -> None:
+    with pytest.raises(ValueError, match="two entries are the sort 'x'"):
+        Registry("sort", [SimpleNamespace(name="x"), SimpleNamespace(name="x")])
+
+
+def test_settings_know_the_same_adapters_and_tasks() -> None:
+    assert ADAPTERS.names == get_args(AdapterKind)
+    assert {kind.name: kind.section.__struct_config__.tag for kind in TASKS} == {
+        name: name for name in TASKS.names
+    }
+
+
+def test_an_unknown_adapter_trains_nothing(tiny_models) -> None:
+    """One fell through to training the normalisation layers."""
+    task = task_on(tiny_models("bert"), "text-classification", "unheard-of")
+    with pytest.raises(UnknownKind, match="'unheard-of' is no known kind of adapter"):
+        task.build_model(seed=1)
+
+
+def test_an_unknown_task_is_not_made() -> None:
+    settings = SimpleNamespace(kind="regression")
+    with pytest.raises(UnknownKind, match="'regression' is no known kind of task"):
+        make_task(settings, base=None, adapter=None, max_length=8, cache_bytes=0)  # type: ignore[arg-type]
