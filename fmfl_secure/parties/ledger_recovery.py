@@ -42,7 +42,7 @@ def lost_runs(reports: Iterable[Path]) -> list[tuple[PoissonSampledGaussian, int
             mechanism = decode_record(path.read_bytes()).mechanism
         except OSError as error:
             raise RunError(f"cannot read the report {path}: {error}") from error
-        if mechanism.noise == "none":
+        if not mechanism.noise_mechanism.private:
             raise RunError(
                 f"{path} is of a run without privacy: its cost has no bound",
                 hint="Charge everything: --everything",

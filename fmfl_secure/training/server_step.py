@@ -54,7 +54,7 @@ class ServerStep:
 
     @property
     def _gradients(self) -> bool:
-        return self.config.privacy.noise == "distributed"
+        return self.config.privacy.noise_mechanism.in_shares
 
     def apply(
         self,
