@@ -15,10 +15,11 @@ from fmfl_secure.errors import ConfigError, UnknownKind
 from fmfl_secure.models.adapters import ADAPTERS
 from fmfl_secure.registry import Registry
 from fmfl_secure.settings.noise import NOISE, NoiseName
-from fmfl_secure.settings.types import AdapterKind
+from fmfl_secure.settings.types import AdapterKind, ServerOptimizerName
 from fmfl_secure.tasks import TASKS, make_task
+from fmfl_secure.training.server_optimizers import SERVER_OPTIMIZERS
 
-REGISTRIES = {"adapters": ADAPTERS, "tasks": TASKS, "noise": NOISE}
+REGISTRIES = {"adapters": ADAPTERS, "tasks": TASKS, "noise": NOISE, "optimizers": SERVER_OPTIMIZERS}
 PRODUCT = Path(__file__).parents[2] / "fmfl_secure"
 # Where a kind's name is compared outside its entry, and why it may be.
 COMPARED = {
@@ -55,6 +56,7 @@ def test_two_entries_of_one_name_are_no_registry() -> None:
 
 def test_settings_know_the_same_adapters_and_tasks() -> None:
     assert ADAPTERS.names == get_args(AdapterKind)
+    assert SERVER_OPTIMIZERS.names == get_args(ServerOptimizerName)
     assert NOISE.names == get_args(NoiseName)
     assert {kind.name: kind.section.__struct_config__.tag for kind in TASKS} == {
         name: name for name in TASKS.names
