@@ -130,7 +130,7 @@ def audit_run(
 
 
 def _require_noise(config: FederationConfig) -> None:
-    if config.privacy.noise == "none":
+    if not config.privacy.noise_mechanism.private:
         raise AuditError(
             "these settings train without privacy: there is no epsilon to audit",
             hint="Set privacy.noise = 'local' or 'distributed'.",

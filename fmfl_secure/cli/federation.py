@@ -157,7 +157,7 @@ def plan(federation: FederationFile) -> None:
     )
     say(f"settings    {config.digest}")
     say(f"base model  {task.base.digest}")
-    if config.privacy.noise == "none":
+    if not config.privacy.noise_mechanism.private:
         console.print("[bold red]No privacy[/bold red]: a baseline, on data declared public.")
         return
     prediction = predict(config, layout.size)
@@ -173,7 +173,7 @@ def plan(federation: FederationFile) -> None:
             f"{config.privacy.repeats} repeats",
             "epsilon by PLD": f"{prediction.pld_epsilon:.4f}, had the parameters been fixed "
             "in advance",
-            **(_shares(config, prediction) if config.privacy.noise == "distributed" else {}),
+            **(_shares(config, prediction) if config.privacy.noise_mechanism.in_shares else {}),
         },
     )
     by_round = Table("round", "epsilon", title="predicted epsilon")

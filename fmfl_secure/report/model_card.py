@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from fmfl_secure.report import wording
 from fmfl_secure.report.names import count
 from fmfl_secure.run.record import GrantRecord, RunRecord, SiteRecord
+from fmfl_secure.tasks import TASKS
 
 
 def model_card(record: RunRecord, *, merged: bool, files: Sequence[str]) -> str:
@@ -61,12 +62,12 @@ def model_card(record: RunRecord, *, merged: bool, files: Sequence[str]) -> str:
 
 
 def _privacy_tags(record: RunRecord) -> tuple[str, ...]:
-    return () if record.mechanism.noise == "none" else ("differential-privacy",)
+    return () if not record.mechanism.noise_mechanism.private else ("differential-privacy",)
 
 
 def _privacy(record: RunRecord) -> list[str]:
     mechanism = record.mechanism
-    if mechanism.noise == "none":
+    if not mechanism.noise_mechanism.private:
         return [wording.promised(record)]
     unit = f"One protected unit is {wording.unit(record)}"
     noise = f"noise multiplier {mechanism.noise_multiplier:.4f}"
@@ -118,7 +119,7 @@ def _metrics(record: RunRecord) -> list[str]:
 
 
 def _how_to_open(task: str, *, merged: bool, files: Sequence[str]) -> list[str]:
-    auto = "AutoModelForCausalLM" if task == "causal-lm" else "AutoModel"
+    auto = "AutoModelForCausalLM" if TASKS.get(task).needs.causal else "AutoModel"
     if merged:
         code = [
             f"from transformers import {auto}",

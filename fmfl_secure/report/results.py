@@ -159,14 +159,14 @@ def _status(text: str) -> Literal["finished", "interrupted", "stopped"]:
 
 
 def _mechanism(config: FederationConfig, parameters: int) -> Mechanism:
-    privacy, shares = config.privacy, config.privacy.noise == "distributed"
+    privacy, shares = config.privacy, config.privacy.noise_mechanism.in_shares
     # The same at every site: it depends on the sample rate and not on the population.
     plan = site_plan(config, config.sites[0], parameters)
     return Mechanism(
         noise=privacy.noise,
         unit=config.task.unit,
         relation=RELATION,
-        target_epsilon=0.0 if privacy.noise == "none" else privacy.epsilon,
+        target_epsilon=0.0 if not privacy.noise_mechanism.private else privacy.epsilon,
         delta=privacy.delta,
         sample_rate=privacy.sample_rate,
         noise_multiplier=0.0 if plan is None else plan.noise_multiplier,

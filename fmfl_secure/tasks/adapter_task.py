@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import nn
@@ -15,11 +15,18 @@ from torch import nn
 from fmfl_secure.data import OnBadRow, Records, pool_records
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.adapted import AdaptedModel
-from fmfl_secure.models.adapter_files import HEAD_FILE, load_encoder_adapter, load_head, save_files
-from fmfl_secure.models.adapters import PROMPT_KINDS, AdapterSpec, attach_adapter, frozen_depth
+from fmfl_secure.models.adapter_files import HEAD_FILE, load_head, save_files
+from fmfl_secure.models.adapters import (
+    AdapterSpec,
+    Place,
+    adapter_of,
+    attach_adapter,
+    frozen_depth,
+)
 from fmfl_secure.models.architectures import (
     Architecture,
     Modality,
+    TaskNeeds,
     Tower,
     find_layers,
     text_positions,
@@ -30,7 +37,7 @@ from fmfl_secure.models.computation import EXACT, Computation
 from fmfl_secure.models.layout import Layout
 from fmfl_secure.models.prefix import FrozenPrefix
 from fmfl_secure.models.rounds import begin_round, distinct_rounds
-from fmfl_secure.models.support import TASK_MODALITIES, require_supported
+from fmfl_secure.models.support import require_supported
 from fmfl_secure.settings.tasks import TaskSection
 from fmfl_secure.tasks.base import TaskData
 
@@ -44,6 +51,7 @@ class AdapterTask(ABC, Generic[Settings]):
     """A task, bound to a base model and an adapter.
 
     Attributes:
+        needs: What this kind of task asks of base model and adapter.
         base: The base model.
         adapter: Which adapter, where.
         settings: The task's own settings.
@@ -51,6 +59,8 @@ class AdapterTask(ABC, Generic[Settings]):
         cache_bytes: Memory a data set may use to keep outputs of frozen layers.
         computation: How the model is computed.
     """
+
+    needs: ClassVar[TaskNeeds]
 
     base: BaseModel
     adapter: AdapterSpec
@@ -71,7 +81,7 @@ class AdapterTask(ABC, Generic[Settings]):
         Raises:
             ModelError: It does not go with this task and adapter.
         """
-        return require_supported(self.base.model_type, self.adapter.kind, self.kind)
+        return require_supported(self.base.model_type, self.adapter.kind, self.needs)
 
     @property
     def distinct_rounds(self) -> tuple[int, ...]:
@@ -85,12 +95,12 @@ class AdapterTask(ABC, Generic[Settings]):
             ModelError: Base model, adapter and task do not go together.
         """
         architecture = self.architecture  # refuse one that is not known before loading it
-        self.computation.require_possible(self.adapter.kind)
+        adapter_of(self.adapter).require_possible(self.computation)
         self._require_positions()
         encoder = self._load_encoder()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            adapted = attach_adapter(encoder, self.base, architecture, self._towers, self.adapter)
+            adapted = attach_adapter(self._place(encoder, architecture), self.adapter)
         if self.computation.checkpointing:
             for tower in self._towers:
                 depth = frozen_depth(encoder, tower, self.adapter)
@@ -152,12 +162,33 @@ class AdapterTask(ABC, Generic[Settings]):
             if not isinstance(description, dict) or description.get(key) != value:
                 raise ModelError(f"the adapter in {folder} was made with another {key}")
         encoder = self._load_encoder()
-        adapted = load_encoder_adapter(
-            encoder, self.base, self.architecture, self._towers, self.adapter, folder
-        )
+        place = self._place(encoder, self.architecture)
+        adapted = adapter_of(self.adapter).open(place, self.adapter, folder)
         model = self._assemble(adapted, self._prefixes(encoder))
         load_head(model, head or folder / HEAD_FILE)
         return model.to(self.computation.device).eval()
+
+    @abstractmethod
+    def load_inputs(self, path: Path) -> TaskData:
+        """See `Task`."""
+
+    @abstractmethod
+    def synthetic(self) -> TaskData:
+        """See `Task`."""
+
+    @abstractmethod
+    def per_record_loss(self, model: nn.Module, batch: Any) -> torch.Tensor:
+        """See `Task`."""
+
+    @abstractmethod
+    def evaluate(self, model: nn.Module, data: TaskData, *, batch_size: int) -> dict[str, float]:
+        """See `Task`."""
+
+    @abstractmethod
+    def predict(
+        self, model: nn.Module, inputs: TaskData, *, batch_size: int
+    ) -> list[dict[str, Any]]:
+        """See `Task`."""
 
     @abstractmethod
     def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:
@@ -172,6 +203,10 @@ class AdapterTask(ABC, Generic[Settings]):
         self, adapted: nn.Module, prefixes: Mapping[Modality, FrozenPrefix]
     ) -> AdaptedModel:
         """The task's model around an adapted encoder."""
+
+    def _place(self, encoder: nn.Module, architecture: Architecture) -> Place:
+        towers = [architecture.towers[modality] for modality in self.needs.modalities]
+        return Place(encoder, self.base, architecture, towers)
 
     def _load_encoder(self) -> nn.Module:
         return self.base.load_encoder(self.computation.dtype)
@@ -199,12 +234,12 @@ class AdapterTask(ABC, Generic[Settings]):
 
     @property
     def _towers(self) -> list[Tower]:
-        return [self.architecture.towers[modality] for modality in TASK_MODALITIES[self.kind]]
+        return [self.architecture.towers[modality] for modality in self.needs.modalities]
 
     def _prefixes(self, encoder: nn.Module) -> dict[Modality, FrozenPrefix]:
         """Replaces the frozen layers of each tower, where keeping their output is allowed."""
         found: dict[Modality, FrozenPrefix] = {}
-        for modality, tower in zip(TASK_MODALITIES[self.kind], self._towers, strict=True):
+        for modality, tower in zip(self.needs.modalities, self._towers, strict=True):
             depth = frozen_depth(encoder, tower, self.adapter)
             if depth and self.cache_bytes:
                 found[modality] = FrozenPrefix(find_layers(encoder, tower), depth)
@@ -212,11 +247,11 @@ class AdapterTask(ABC, Generic[Settings]):
 
     @property
     def _virtual_tokens(self) -> int:
-        return self.adapter.virtual_tokens if self.adapter.kind in PROMPT_KINDS else 0
+        return adapter_of(self.adapter).virtual_tokens(self.adapter)
 
     def _require_positions(self) -> None:
         """A text longer than the model's positions would fail in training, once it was paid for."""
-        if "text" not in TASK_MODALITIES[self.kind]:
+        if "text" not in self.needs.modalities:
             return
         positions = text_positions(self.base.load_config())
         virtual = self._virtual_tokens

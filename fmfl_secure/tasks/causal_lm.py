@@ -15,7 +15,7 @@ from torch import nn
 from fmfl_secure.data import OnBadRow, Records, read_records, text_field
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.adapted import AdaptedModel
-from fmfl_secure.models.architectures import Modality, text_positions
+from fmfl_secure.models.architectures import Modality, TaskNeeds, text_positions
 from fmfl_secure.models.batches import TextBatch
 from fmfl_secure.models.language import LanguageModel
 from fmfl_secure.models.prefix import FrozenPrefix, RecordCache
@@ -40,6 +40,8 @@ class CausalLM(AdapterTask[CausalLMSection]):
     record is the mean over its own response: averaging over a batch's tokens would let a record's
     weight depend on the others' lengths. Where both do not fit, the prompt's beginning is cut.
     """
+
+    needs = TaskNeeds(name="causal-lm", modalities=("text",), causal=True, head=False)
 
     def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:
         settings = self.settings

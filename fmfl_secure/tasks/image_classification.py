@@ -19,7 +19,7 @@ from fmfl_secure.data import (
     read_image_folder,
     read_records,
 )
-from fmfl_secure.models.architectures import Modality, feature_width
+from fmfl_secure.models.architectures import Modality, TaskNeeds, feature_width
 from fmfl_secure.models.batches import ImageBatch
 from fmfl_secure.models.classifiers import ImageClassifier
 from fmfl_secure.models.prefix import FrozenPrefix, RecordCache
@@ -31,6 +31,8 @@ from fmfl_secure.tasks.pictures import Pictures, synthetic_images
 
 class ImageClassification(ClassificationTask[ImageClassificationSection]):
     """The task; see `AdapterTask`."""
+
+    needs = TaskNeeds(name="image-classification", modalities=("image",))
 
     _features = "first token or the tower's embedding, unit L2 norm"
 

@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from fmfl_secure.data import OnBadRow, Records, image_field, read_records, text_field
-from fmfl_secure.models.architectures import Modality, feature_width
+from fmfl_secure.models.adapters import adapter_of
+from fmfl_secure.models.architectures import Modality, TaskNeeds, feature_width
 from fmfl_secure.models.batches import PairBatch
 from fmfl_secure.models.prefix import FrozenPrefix
 from fmfl_secure.models.two_towers import TwoTowers
@@ -28,6 +29,8 @@ from fmfl_secure.tasks.texts import pad, padding_id
 
 class ImageText(PairTask[ImageTextSection]):
     """The task; see `AdapterTask`."""
+
+    needs = TaskNeeds(name="image-text", modalities=("image", "text"), together=True)
 
     def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:
         fields = [
@@ -146,7 +149,7 @@ class ImageText(PairTask[ImageTextSection]):
             adapted,
             prefixes,
             width=width,
-            probe=self.adapter.kind == "head",
+            probe=adapter_of(self.adapter).keeps_encoder,
             anchors=self._anchors(width),
         )
 

@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from fmfl_secure.data import OnBadRow, Records, image_field, label_field, read_records, text_field
-from fmfl_secure.models.architectures import Modality, feature_width
+from fmfl_secure.models.architectures import Modality, TaskNeeds, feature_width
 from fmfl_secure.models.classifiers import PairClassifier
 from fmfl_secure.models.prefix import FrozenPrefix
 from fmfl_secure.settings.tasks import ImageTextClassificationSection
@@ -23,6 +23,8 @@ class ImageTextClassification(
     ClassificationTask[ImageTextClassificationSection], PairTask[ImageTextClassificationSection]
 ):
     """The task; see `AdapterTask`."""
+
+    needs = TaskNeeds(name="image-text-classification", modalities=("image", "text"), together=True)
 
     _features = "embeddings of image and text, unit L2 norm each"
 

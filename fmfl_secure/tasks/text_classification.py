@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fmfl_secure.data import OnBadRow, Records, label_field, read_records, text_field
-from fmfl_secure.models.architectures import Modality, feature_width
+from fmfl_secure.models.architectures import Modality, TaskNeeds, feature_width
 from fmfl_secure.models.batches import TextBatch
 from fmfl_secure.models.classifiers import TextClassifier
 from fmfl_secure.models.prefix import FrozenPrefix, RecordCache
@@ -30,6 +30,8 @@ from fmfl_secure.tasks.texts import (
 
 class TextClassification(ClassificationTask[TextClassificationSection]):
     """The task; see `AdapterTask`."""
+
+    needs = TaskNeeds(name="text-classification", modalities=("text",))
 
     _features = "mean over own tokens, unit L2 norm"
 

@@ -20,7 +20,7 @@ from fmfl_secure.data import (
     words_field,
 )
 from fmfl_secure.errors import ModelError
-from fmfl_secure.models.architectures import Modality, feature_width
+from fmfl_secure.models.architectures import Modality, TaskNeeds, feature_width
 from fmfl_secure.models.batches import TextBatch
 from fmfl_secure.models.classifiers import TokenClassifier
 from fmfl_secure.models.prefix import FrozenPrefix, RecordCache
@@ -45,6 +45,8 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
     A word is judged by its first token. Words beyond `max_length` tokens are not learned from, and
     count as predicted `O`.
     """
+
+    needs = TaskNeeds(name="token-classification", modalities=("text",))
 
     def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:
         return read_records(

@@ -26,7 +26,7 @@ def check_admission(config: FederationConfig, task: Task, model: nn.Module) -> N
     Raises:
         PrivacyError: Model, loss or batching has another sensitivity.
     """
-    if config.privacy.noise == "none":
+    if not config.privacy.noise_mechanism.private:
         return
     synthetic = task.synthetic()
     start = adapter_bytes(model)
