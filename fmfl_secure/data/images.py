@@ -18,12 +18,12 @@ from PIL import Image
 from fmfl_secure.data._source import UnusableValue
 from fmfl_secure.data.errors import (
     DataArgumentError,
-    DataError,
     UnknownLabelError,
     UnreadableFileError,
     UnusableImageError,
 )
 from fmfl_secure.data.fields import RECORD_UNIT, Field, OnBadRow, Records, no_rows
+from fmfl_secure.data.left_out import Tally, label_sort
 from fmfl_secure.data.records import record_units
 
 # Everything else that Pillow can open is a larger attack surface and no photograph.
@@ -73,7 +73,12 @@ def image_field(argument: str, column: str, folder: Path) -> Field:
 
 
 def read_image_folder(
-    folder: Path, *, labels: Sequence[str] | None, unit: str, on_bad_row: OnBadRow
+    folder: Path,
+    *,
+    labels: Sequence[str] | None,
+    unit: str,
+    on_bad_row: OnBadRow,
+    aliases: Sequence[tuple[str, str]] = (),
 ) -> Records:
     """Images in one subfolder for each label, in order of subfolder and file name.
 
@@ -82,6 +87,7 @@ def read_image_folder(
         labels: Names that subfolders may have; None reads files of the folder itself, unlabelled.
         unit: Must be `record`: a folder does not say whose an image is.
         on_bad_row: What to do about an image that cannot be decoded, or a subfolder not known.
+        aliases: Other names that a subfolder may have, and the label that each means.
 
     Returns:
         Columns of image bytes and labels, or of image bytes alone.
@@ -95,11 +101,13 @@ def read_image_folder(
             hint="write a table with the columns of path, label and unit",
             path=folder,
         )
+    spelled = dict(aliases)
     images: list[bytes] = []
     found: list[str] = []
-    skipped = 0
-    for number, (file, label) in enumerate(_files(folder, labels), start=1):
-        fault: DataError | None = None
+    tally = Tally()
+    for number, (file, folder_name) in enumerate(_files(folder, labels), start=1):
+        tally.row()
+        label = spelled.get(folder_name, folder_name)
         try:
             if labels is not None and label not in labels:
                 raise UnusableValue(
@@ -107,21 +115,20 @@ def read_image_folder(
                     "the image's subfolder is not named after a label; expected one of "
                     f"{', '.join(map(repr, sorted(labels)))}",
                     "rename the subfolder, or complete the configured labels",
+                    label_sort(label, labels),
                 )
             data = _read(file)
         except UnusableValue as error:
-            fault = error.kind(error.problem, hint=error.hint, path=folder, row=number)
-        if fault is None:
+            tally.fault(error.at(folder, number))
+        else:
             images.append(data)
             found.append(label)
-        elif on_bad_row == "error":
-            raise fault
-        else:
-            skipped += 1
+    if on_bad_row == "error":
+        tally.refuse()
     if not images:
-        raise no_rows(folder, skipped=skipped)
+        raise no_rows(folder, tally.left_out())
     columns = (images,) if labels is None else (images, found)
-    return Records(columns=columns, units=record_units(len(images)), skipped=skipped)
+    return Records(columns=columns, units=record_units(len(images)), left_out=tally.left_out())
 
 
 def _files(folder: Path, labels: Sequence[str] | None) -> list[tuple[Path, str]]:

@@ -13,6 +13,7 @@ import msgspec
 from fmfl_secure.settings.types import Finite, NonEmpty, Positive, Section, UnitRule
 
 Labels = Annotated[tuple[NonEmpty, ...], msgspec.Meta(min_length=2, max_length=10_000)]
+Aliases: TypeAlias = tuple[tuple[NonEmpty, NonEmpty], ...]
 
 
 class _Task(Section, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
@@ -58,15 +59,21 @@ class TextClassificationSection(
         text_columns: Names that the text column may have, the first one present is taken.
         label_column: Name of the label column.
         labels: All labels in order.
+        label_aliases: Other spellings that a site's file may have, each in a pair
+            with the label it means.
     """
+
+    LATER: ClassVar[frozenset[str]] = _Task.LATER | {"label_aliases"}
 
     text_columns: Annotated[tuple[NonEmpty, ...], msgspec.Meta(min_length=1)]
     label_column: NonEmpty
     labels: Labels
+    label_aliases: Aliases = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_distinct("task.labels", self.labels)
+        require_aliases(self.labels, self.label_aliases)
 
 
 class TokenClassificationSection(
@@ -127,15 +134,21 @@ class ImageClassificationSection(
         image_column: Column with the image's path, from the table's folder.
         label_column: Column with the label.
         labels: All labels in order.
+        label_aliases: Other spellings that a site's file may have, each in a pair
+            with the label it means.
     """
+
+    LATER: ClassVar[frozenset[str]] = _Task.LATER | {"label_aliases"}
 
     image_column: NonEmpty = "image"
     label_column: NonEmpty = "label"
     labels: Labels
+    label_aliases: Aliases = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_distinct("task.labels", self.labels)
+        require_aliases(self.labels, self.label_aliases)
 
 
 class ImageTextSection(
@@ -180,16 +193,22 @@ class ImageTextClassificationSection(
         text_column: Column with the text.
         label_column: Column with the label.
         labels: All labels in order.
+        label_aliases: Other spellings that a site's file may have, each in a pair
+            with the label it means.
     """
+
+    LATER: ClassVar[frozenset[str]] = _Task.LATER | {"label_aliases"}
 
     image_column: NonEmpty = "image"
     text_column: NonEmpty = "text"
     label_column: NonEmpty = "label"
     labels: Labels
+    label_aliases: Aliases = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_distinct("task.labels", self.labels)
+        require_aliases(self.labels, self.label_aliases)
 
 
 TaskSection: TypeAlias = (
@@ -206,3 +225,13 @@ def require_distinct(name: str, values: tuple[str, ...]) -> None:
     """Refuse a list that holds something twice: each value's place is its index."""
     if len(set(values)) != len(values):
         raise ValueError(f"{name} has a {'label' if name == 'task.labels' else 'value'} twice")
+
+
+def require_aliases(labels: tuple[str, ...], aliases: Aliases) -> None:
+    """Refuse a spelling of no label, and one that is a label itself."""
+    require_distinct("task.label_aliases", tuple(spelling for spelling, _ in aliases))
+    for spelling, label in aliases:
+        if label not in labels:
+            raise ValueError(f"task.label_aliases: {label!r} is not among task.labels")
+        if spelling in labels:
+            raise ValueError(f"task.label_aliases: {spelling!r} is itself among task.labels")

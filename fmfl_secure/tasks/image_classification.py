@@ -15,7 +15,6 @@ from fmfl_secure.data import (
     OnBadRow,
     Records,
     image_field,
-    label_field,
     read_image_folder,
     read_records,
 )
@@ -37,10 +36,16 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
     def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:
         """A folder has a subfolder for each label, a table two columns."""
         if path.is_dir():
-            return read_image_folder(path, labels=self.labels, unit=unit, on_bad_row=on_bad_row)
+            return read_image_folder(
+                path,
+                labels=self.labels,
+                unit=unit,
+                on_bad_row=on_bad_row,
+                aliases=self.settings.label_aliases,
+            )
         fields = [
             self._image_field(path),
-            label_field("label_column", self.settings.label_column, self.labels),
+            self._label_field,
         ]
         return read_records(
             path,

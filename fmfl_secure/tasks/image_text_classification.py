@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from fmfl_secure.data import OnBadRow, Records, image_field, label_field, read_records, text_field
+from fmfl_secure.data import OnBadRow, Records, image_field, read_records, text_field
 from fmfl_secure.models.architectures import Modality, feature_width
 from fmfl_secure.models.classifiers import PairClassifier
 from fmfl_secure.models.prefix import FrozenPrefix
@@ -29,7 +29,7 @@ class ImageTextClassification(
     def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:
         fields = [
             *self._pair_fields(path),
-            label_field("label_column", self.settings.label_column, self.labels),
+            self._label_field,
         ]
         return read_records(
             path,
