@@ -74,6 +74,8 @@ class ParquetSource:
         if pa.types.is_floating(kind):
             bits = _SIGNIFICANDS[kind.bit_width]
             return lambda text: StoredText.of(text, "float", bits)
+        if pa.types.is_boolean(kind):
+            return lambda text: StoredText.of(text, "truth")
         return str
 
     def _bytes_of(self, name: str) -> list[bytes | None]:

@@ -27,11 +27,22 @@ from fmfl_secure.data.errors import (
 )
 from fmfl_secure.data.left_out import LeftOut, Tally, label_sort, pool_left_out
 from fmfl_secure.data.records import IndexArray, grouped_units, record_units
-from fmfl_secure.data.unit_ids import NearDuplicates, near_duplicates, unit_id
+from fmfl_secure.data.unit_ids import HeldAs, NearDuplicates, StoredText, near_duplicates, unit_id
 from fmfl_secure.settings.types import UnitRule
 
 RECORD_UNIT = "record"
 OnBadRow = Literal["error", "skip"]
+# What the file holds in place of a text.
+_HELD: Mapping[HeldAs, str] = MappingProxyType(
+    {
+        "number": "number",
+        "float": "number",
+        "structure": "list or object",
+        "truth": "true or false",
+    }
+)
+# What programs write of a missing text; a note may well say "none" among other words.
+_NO_TEXT = frozenset({"nan", "<na>", "null", "(null)", "none", "nat"})
 
 _PARSERS: Mapping[str, Callable[[Path, bytes], Source]] = MappingProxyType(
     {".csv": read_csv, ".tsv": read_tsv, ".jsonl": read_jsonl, ".parquet": read_parquet}
@@ -253,7 +264,21 @@ def label_field(
 
 
 def parse_text(value: str | None, column: str) -> str:
-    """A text that is not empty."""
+    """A text that is not empty, and that the file holds as one."""
+    if isinstance(value, StoredText):
+        raise UnusableValue(
+            EmptyTextError,
+            f"column {column!r} holds a {_HELD[value.held_as]} and no text",
+            "name a column of texts; render messages as one text with the model's chat template",
+            f"a {_HELD[value.held_as]} in place of a text",
+        )
+    if value is not None and value.strip().casefold() in _NO_TEXT:
+        raise UnusableValue(
+            EmptyTextError,
+            f"the text in column {column!r} is what a program writes where there is none",
+            "export such a row without a value, or remove it",
+            "nan, null or none in place of a text",
+        )
     if value is None or not value.strip():
         raise UnusableValue(
             EmptyTextError,

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from task_cases import task_on
 from tiny_models import png
 
-from fmfl_secure.data.errors import DataError, EmptyFileError, UnknownLabelError
+from fmfl_secure.data.errors import DataError, EmptyFileError, EmptyTextError, UnknownLabelError
 from fmfl_secure.data.fields import label_field, read_records, text_field
 from fmfl_secure.data.images import read_image_folder
 from fmfl_secure.data.left_out import SORTS, LeftOut, label_sort
@@ -138,3 +140,36 @@ def test_aliases_that_cannot_be_are_refused(aliases, said) -> None:
 def test_every_fault_of_a_row_has_a_name() -> None:
     assert all(issubclass(kind, DataError) and sort for kind, sort in SORTS.items())
     assert len(set(SORTS.values())) == len(SORTS)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ('[{"role": "user", "content": "pain is worse"}]', "a list or object"),
+        ('{"a": 1}', "a list or object"),
+        ("true", "a true or false"),
+        ("4.5", "a number"),
+        ("17", "a number"),
+        ('"NaN"', "nan, null or none"),
+        ('" NULL "', "nan, null or none"),
+        ('"None"', "nan, null or none"),
+    ],
+)
+def test_what_is_no_text_is_never_trained_on_as_one(tmp_path: Path, value: str, said: str) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text(
+        f'{{"text": {value}, "label": "positive"}}\n{{"text": "fine", "label": "positive"}}\n'
+    )
+    with pytest.raises(EmptyTextError):
+        read_records(path, FIELDS)
+    records = read_records(path, FIELDS, on_bad_row="skip")
+    assert records.columns[0] == ["fine"]
+    assert said in str(records.left_out)
+
+
+@pytest.mark.parametrize("values", [[1, 2], [1.5, 2.5], [True, False]])
+def test_numbers_of_parquet_are_no_texts(tmp_path: Path, values: list[object]) -> None:
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"text": values, "label": ["positive"] * 2}), path)
+    with pytest.raises(EmptyTextError):
+        read_records(path, FIELDS)
