@@ -13,6 +13,7 @@ import msgspec
 from fmfl_secure.settings.types import Finite, NonEmpty, Positive, Section, UnitRule
 
 Labels = Annotated[tuple[NonEmpty, ...], msgspec.Meta(min_length=2, max_length=10_000)]
+Window: TypeAlias = tuple[Finite, Finite] | None
 Aliases: TypeAlias = tuple[tuple[NonEmpty, NonEmpty], ...]
 
 
@@ -132,21 +133,25 @@ class ImageClassificationSection(
 
     Attributes:
         image_column: Column with the image's path, from the table's folder.
+        image_window: Which values are black and white in pictures of one deep channel, such as
+            [0, 4095] of 12 bits in 16; without one, the format's range, if it has any.
         label_column: Column with the label.
         labels: All labels in order.
         label_aliases: Other spellings that a site's file may have, each in a pair
             with the label it means.
     """
 
-    LATER: ClassVar[frozenset[str]] = _Task.LATER | {"label_aliases"}
+    LATER: ClassVar[frozenset[str]] = _Task.LATER | {"label_aliases", "image_window"}
 
     image_column: NonEmpty = "image"
+    image_window: Window = None
     label_column: NonEmpty = "label"
     labels: Labels
     label_aliases: Aliases = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_window(self.image_window)
         require_distinct("task.labels", self.labels)
         require_aliases(self.labels, self.label_aliases)
 
@@ -158,6 +163,8 @@ class ImageTextSection(
 
     Attributes:
         image_column: Column with the image's path, from the table's folder.
+        image_window: Which values are black and white in pictures of one deep channel, such as
+            [0, 4095] of 12 bits in 16; without one, the format's range, if it has any.
         text_column: Column with the text.
         loss: `sigmoid`: the pair's own text attracts its image and public anchor texts repel it
             (arXiv 2303.15343 with fixed negatives); `cosine`: the pair alone; `info-nce`: the
@@ -167,7 +174,10 @@ class ImageTextSection(
         logit_bias: Added to it.
     """
 
+    LATER: ClassVar[frozenset[str]] = _Task.LATER | {"image_window"}
+
     image_column: NonEmpty = "image"
+    image_window: Window = None
     text_column: NonEmpty = "text"
     loss: Literal["sigmoid", "cosine", "info-nce"] = "sigmoid"
     anchors: tuple[NonEmpty, ...] = ()
@@ -176,6 +186,7 @@ class ImageTextSection(
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_window(self.image_window)
         require_distinct("task.anchors", self.anchors)
         if (self.loss == "sigmoid") != bool(self.anchors):
             raise ValueError(
@@ -190,6 +201,8 @@ class ImageTextClassificationSection(
 
     Attributes:
         image_column: Column with the image's path, from the table's folder.
+        image_window: Which values are black and white in pictures of one deep channel, such as
+            [0, 4095] of 12 bits in 16; without one, the format's range, if it has any.
         text_column: Column with the text.
         label_column: Column with the label.
         labels: All labels in order.
@@ -197,9 +210,10 @@ class ImageTextClassificationSection(
             with the label it means.
     """
 
-    LATER: ClassVar[frozenset[str]] = _Task.LATER | {"label_aliases"}
+    LATER: ClassVar[frozenset[str]] = _Task.LATER | {"label_aliases", "image_window"}
 
     image_column: NonEmpty = "image"
+    image_window: Window = None
     text_column: NonEmpty = "text"
     label_column: NonEmpty = "label"
     labels: Labels
@@ -207,6 +221,7 @@ class ImageTextClassificationSection(
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_window(self.image_window)
         require_distinct("task.labels", self.labels)
         require_aliases(self.labels, self.label_aliases)
 
@@ -235,3 +250,9 @@ def require_aliases(labels: tuple[str, ...], aliases: Aliases) -> None:
             raise ValueError(f"task.label_aliases: {label!r} is not among task.labels")
         if spelling in labels:
             raise ValueError(f"task.label_aliases: {spelling!r} is itself among task.labels")
+
+
+def require_window(window: Window) -> None:
+    """Refuse a window that does not open."""
+    if window is not None and not window[0] < window[1]:
+        raise ValueError("task.image_window: black must be below white")

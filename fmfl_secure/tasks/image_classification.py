@@ -42,6 +42,7 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
                 unit=unit,
                 on_bad_row=on_bad_row,
                 aliases=self.settings.label_aliases,
+                window=self.settings.image_window,
             )
         fields = [
             self._image_field(path),
@@ -66,7 +67,13 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
             DataError: The data or a row of them are unusable.
         """
         if path.is_dir():
-            records = read_image_folder(path, labels=None, unit="record", on_bad_row="error")
+            records = read_image_folder(
+                path,
+                labels=None,
+                unit="record",
+                on_bad_row="error",
+                window=self.settings.image_window,
+            )
         else:
             records = read_records(path, [self._image_field(path)])
         images = records.columns[0]
@@ -79,7 +86,9 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
         return self._prepare(images, labels, one_unit_each(len(images)))
 
     def _image_field(self, path: Path) -> Any:
-        return image_field("image_column", self.settings.image_column, path.parent)
+        return image_field(
+            "image_column", self.settings.image_column, path.parent, self.settings.image_window
+        )
 
     def _prepare(
         self,

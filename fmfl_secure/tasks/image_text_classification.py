@@ -62,7 +62,9 @@ class ImageTextClassification(
 
     def _pair_fields(self, path: Path) -> list[Any]:
         return [
-            image_field("image_column", self.settings.image_column, path.parent),
+            image_field(
+                "image_column", self.settings.image_column, path.parent, self.settings.image_window
+            ),
             text_field("text_column", (self.settings.text_column,)),
         ]
 
