@@ -87,15 +87,21 @@ class TokenClassificationSection(
         tags_column: Column with a list of as many tags: `O`, `B-TYPE` where an entity begins,
             `I-TYPE` where it goes on.
         entities: All types of entity in order.
+        tag_names: Where files hold integers for tags: what 0, 1, 2, ... stand for. A Parquet file
+            of Hugging Face's datasets says it itself.
     """
+
+    LATER: ClassVar[frozenset[str]] = _Task.LATER | {"tag_names"}
 
     tokens_column: NonEmpty = "tokens"
     tags_column: NonEmpty = "tags"
     entities: Annotated[tuple[NonEmpty, ...], msgspec.Meta(min_length=1, max_length=1000)]
+    tag_names: tuple[NonEmpty, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_distinct("task.entities", self.entities)
+        require_distinct("task.tag_names", self.tag_names)
 
     @property
     def tags(self) -> tuple[str, ...]:
