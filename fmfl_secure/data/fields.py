@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+from fmfl_secure.data._compressed import decompress
 from fmfl_secure.data._lines import read_csv, read_jsonl, read_tsv
 from fmfl_secure.data._parquet import read_parquet
 from fmfl_secure.data._source import Row, Source, UnusableValue, read_bytes
@@ -48,6 +49,7 @@ _PARSERS: Mapping[str, Callable[[Path, bytes], Source]] = MappingProxyType(
     {".csv": read_csv, ".tsv": read_tsv, ".jsonl": read_jsonl, ".parquet": read_parquet}
 )
 SUFFIXES = tuple(_PARSERS)
+COMPRESSED = ".gz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,17 +294,27 @@ def open_source(path: Path, data: bytes | None = None) -> Source:
     """Parses a file by its extension.
 
     Args:
-        path: The file; its suffix selects the format, upper or lower case.
+        path: The file; its suffix selects the format, upper or lower case, with .gz
+            behind it or not.
         data: Its bytes, where the caller has read them already.
     """
-    parse = _PARSERS.get(path.suffix.lower())
+    parse = _PARSERS.get(table_suffix(path))
     if parse is None:
         raise UnsupportedFormatError(
-            f"the extension is {path.suffix!r}; expected one of {', '.join(SUFFIXES)}",
+            f"the extension is {path.suffix!r}; expected one of {', '.join(SUFFIXES)}, "
+            f"or one of them with {COMPRESSED} behind it",
             hint="convert the file, or give it the extension of what it is",
             path=path,
         )
-    return parse(path, read_bytes(path) if data is None else data)
+    content = read_bytes(path) if data is None else data
+    if path.suffix.lower() == COMPRESSED:
+        content = decompress(path, content)
+    return parse(path, content)
+
+
+def table_suffix(path: Path) -> str:
+    """The extension that selects a format, in lower case and without that of a compression."""
+    return Path(path.stem if path.suffix.lower() == COMPRESSED else path.name).suffix.lower()
 
 
 def choose_column(source: Source, path: Path, argument: str, names: Sequence[str]) -> str:
