@@ -208,9 +208,10 @@ def check(
 ) -> None:
     """Check a site's policy and its own data file, locally; nothing is sent, nothing is charged.
 
-    Says which rule of the policy would refuse a run, if one would. Names the first unusable row,
-    which a run would skip or, with on_bad_row = "error", pay for. Asks about people who may be in
-    it under several ids, such as P7 and p7, with examples: what it prints stays at the site.
+    Says which rule of the policy would refuse a run, if one would. Counts the rows that a run
+    would leave out or, with on_bad_row = "error", pay for, by what is wrong with them. Asks about
+    people who may be in it under several ids, such as P7 and p7, with examples: what it prints
+    stays at the site.
     Example: fmfl-secure check pilot/federation.toml site-1
     """
     from fmfl_secure.api import Federation

@@ -21,6 +21,7 @@ from fmfl_secure.data.fields import (
     text_field,
 )
 from fmfl_secure.data.images import decode_image, image_field, read_image_folder
+from fmfl_secure.data.left_out import LeftOut
 from fmfl_secure.data.partition import PartFile, PartitionSummary, partition_file
 from fmfl_secure.data.readers import read_table, read_text_dataset
 from fmfl_secure.data.records import TextDataset
@@ -29,6 +30,7 @@ from fmfl_secure.data.tagged import check_equally_many, tags_field, words_field
 __all__ = [
     "DataError",
     "Field",
+    "LeftOut",
     "OnBadRow",
     "PartFile",
     "PartitionSummary",

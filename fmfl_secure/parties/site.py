@@ -7,6 +7,7 @@ wrong with data or training is told to others as one generic code.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
@@ -45,6 +46,7 @@ from privacy import Anchor, DistributedPlan, Ledger, LedgerLocked, check_policy,
 
 LOST_HEADS = "lost-heads.jsonl"  # of the ledger
 HEADS = "heads"  # of the model, where a site keeps its own
+_LOG = logging.getLogger("fmfl_secure.parties.site")
 
 
 class Site:
@@ -339,6 +341,9 @@ class Site:
                 unit=self._config.task.unit,
                 on_bad_row=self._config.task.on_bad_row,
             )
+            if self._data.left_out.count:
+                # For this site's own people, on its own machine; no message says it.
+                _LOG.warning("%s: %s", self.name, self._data.left_out, extra={"run": self._run})
         return self._data
 
     def released(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -115,7 +115,8 @@ class AdapterTask(ABC, Generic[Settings]):
         Raises:
             DataError: The data or a row of them are unusable.
         """
-        return self._from_records(self._read(path, unit=unit, on_bad_row=on_bad_row))
+        records = self._read(path, unit=unit, on_bad_row=on_bad_row)
+        return replace(self._from_records(records), left_out=records.left_out)
 
     def load_pooled(
         self, paths: Sequence[Path], *, unit: str, on_bad_row: OnBadRow = "error"
@@ -125,9 +126,10 @@ class AdapterTask(ABC, Generic[Settings]):
         Raises:
             DataError: The data or a row of them are unusable.
         """
-        return self._from_records(
-            pool_records([self._read(path, unit=unit, on_bad_row=on_bad_row) for path in paths])
+        records = pool_records(
+            [self._read(path, unit=unit, on_bad_row=on_bad_row) for path in paths]
         )
+        return replace(self._from_records(records), left_out=records.left_out)
 
     def begin_round(self, model: nn.Module, round_number: int) -> Layout:
         """See `Task`."""

@@ -15,7 +15,6 @@ from fmfl_secure.data import (
     OnBadRow,
     Records,
     image_field,
-    label_field,
     read_image_folder,
     read_records,
 )
@@ -39,10 +38,17 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
     def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:
         """A folder has a subfolder for each label, a table two columns."""
         if path.is_dir():
-            return read_image_folder(path, labels=self.labels, unit=unit, on_bad_row=on_bad_row)
+            return read_image_folder(
+                path,
+                labels=self.labels,
+                unit=unit,
+                on_bad_row=on_bad_row,
+                aliases=self.settings.label_aliases,
+                window=self.settings.image_window,
+            )
         fields = [
             self._image_field(path),
-            label_field("label_column", self.settings.label_column, self.labels),
+            self._label_field,
         ]
         return read_records(
             path,
@@ -63,7 +69,13 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
             DataError: The data or a row of them are unusable.
         """
         if path.is_dir():
-            records = read_image_folder(path, labels=None, unit="record", on_bad_row="error")
+            records = read_image_folder(
+                path,
+                labels=None,
+                unit="record",
+                on_bad_row="error",
+                window=self.settings.image_window,
+            )
         else:
             records = read_records(path, [self._image_field(path)])
         images = records.columns[0]
@@ -76,7 +88,9 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
         return self._prepare(images, labels, one_unit_each(len(images)))
 
     def _image_field(self, path: Path) -> Any:
-        return image_field("image_column", self.settings.image_column, path.parent)
+        return image_field(
+            "image_column", self.settings.image_column, path.parent, self.settings.image_window
+        )
 
     def _prepare(
         self,

@@ -34,7 +34,9 @@ class ImageText(PairTask[ImageTextSection]):
 
     def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:
         fields = [
-            image_field("image_column", self.settings.image_column, path.parent),
+            image_field(
+                "image_column", self.settings.image_column, path.parent, self.settings.image_window
+            ),
             text_field("text_column", (self.settings.text_column,)),
         ]
         return read_records(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from fmfl_secure.data import OnBadRow, Records, image_field, label_field, read_records, text_field
+from fmfl_secure.data import OnBadRow, Records, image_field, read_records, text_field
 from fmfl_secure.models.architectures import Modality, TaskNeeds, feature_width
 from fmfl_secure.models.classifiers import PairClassifier
 from fmfl_secure.models.prefix import FrozenPrefix
@@ -31,7 +31,7 @@ class ImageTextClassification(
     def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:
         fields = [
             *self._pair_fields(path),
-            label_field("label_column", self.settings.label_column, self.labels),
+            self._label_field,
         ]
         return read_records(
             path,
@@ -64,7 +64,9 @@ class ImageTextClassification(
 
     def _pair_fields(self, path: Path) -> list[Any]:
         return [
-            image_field("image_column", self.settings.image_column, path.parent),
+            image_field(
+                "image_column", self.settings.image_column, path.parent, self.settings.image_window
+            ),
             text_field("text_column", (self.settings.text_column,)),
         ]
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fmfl_secure.data import OnBadRow, Records, label_field, read_records, text_field
+from fmfl_secure.data import OnBadRow, Records, read_records, text_field
 from fmfl_secure.models.architectures import Modality, TaskNeeds, feature_width
 from fmfl_secure.models.batches import TextBatch
 from fmfl_secure.models.classifiers import TextClassifier
@@ -38,7 +38,7 @@ class TextClassification(ClassificationTask[TextClassificationSection]):
     def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:
         fields = [
             text_field("text_columns", self.settings.text_columns),
-            label_field("label_column", self.settings.label_column, self.labels),
+            self._label_field,
         ]
         return read_records(
             path,

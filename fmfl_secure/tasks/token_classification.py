@@ -51,7 +51,12 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
     def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:
         return read_records(
             path,
-            [self._words_field, tags_field("tags_column", self.settings.tags_column, self._tags)],
+            [
+                self._words_field,
+                tags_field(
+                    "tags_column", self.settings.tags_column, self._tags, self.settings.tag_names
+                ),
+            ],
             unit=unit,
             unit_rules=self.settings.unit_normalisation,
             on_bad_row=on_bad_row,
@@ -184,6 +189,11 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
     @property
     def _words_field(self) -> Any:
         return words_field("tokens_column", self.settings.tokens_column)
+
+    @property
+    def _tags_field(self) -> Any:
+        settings = self.settings
+        return tags_field("tags_column", settings.tags_column, self._tags, settings.tag_names)
 
     def _facts(self) -> dict[str, Any]:
         return {"tags": list(self._tags), "features": "own token, unit L2 norm"}

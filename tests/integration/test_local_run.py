@@ -92,7 +92,7 @@ def test_a_run_leaves_an_adapter_that_peft_opens(finished, tiny_model: Path) -> 
 
 def test_the_adapter_on_disk_scores_as_the_run_said(finished) -> None:
     folder, record, *_ = finished
-    metrics = evaluate_run(folder / "run", folder / "data" / "holdout.csv")
+    metrics = evaluate_run(folder / "run", folder / "data" / "holdout.csv").metrics
     for name, value in record.rounds[-1].metrics.items():
         assert metrics[name] == pytest.approx(value, abs=1e-6)
 
@@ -220,7 +220,7 @@ def test_lora_and_head_adapters_run_too(tmp_path: Path, tiny_model: Path) -> Non
         federation.write_text(federation.read_text().replace("ffa-lora", kind))
         record, _ = run(federation, folder / "run")
         assert record.status == "finished"
-        metrics = evaluate_run(folder / "run", folder / "data/holdout.csv")
+        metrics = evaluate_run(folder / "run", folder / "data/holdout.csv").metrics
         assert metrics["accuracy"] == pytest.approx(record.rounds[0].metrics["accuracy"])
 
 
@@ -232,7 +232,7 @@ def test_a_run_in_half_the_memory_exports_weights_in_float32(
     federation.write_text(text.replace("[training]", "[training]\ncheckpointing = true"))
     record, _ = run(federation, tmp_path / "run")
     assert record.status == "finished"
-    metrics = evaluate_run(tmp_path / "run", tmp_path / "data/holdout.csv")
+    metrics = evaluate_run(tmp_path / "run", tmp_path / "data/holdout.csv").metrics
     assert metrics["accuracy"] == pytest.approx(record.rounds[0].metrics["accuracy"])
     export_run(tmp_path / "run", tmp_path / "merged", merged=True)
     merged = safetensors.torch.load_file(tmp_path / "merged" / "model.safetensors")
