@@ -194,8 +194,9 @@ class Site:
             PolicyRefusal: The policy rules it out.
             BudgetExhausted: The ledger cannot afford it.
         """
-        config = self._config
-        proposal = run_proposal(config, self._settings, self._task.base.digest, self._size)
+        config, base = self._config, self._task.base
+        approved = base.digest_in(self._settings.policy.base_models)
+        proposal = run_proposal(config, self._settings, approved, self._size)
         check_policy(self._settings.policy, proposal, now=_now())
         if self._plan is not None and self._ledger is not None:
             self._ledger.reserve(
@@ -233,8 +234,11 @@ class Site:
         )
         plan = attempt.plan
         layout = self._task.begin_round(self._model, plan.round)
+        base, planned = self._task.base, plan.base_model_digest
+        if planned in base.digests:  # a policy of 0.1.0 names the same model otherwise
+            planned = base.digest_in(self._settings.policy.base_models)
         proposal = dataclasses.replace(
-            run_proposal(self._config, self._settings, plan.base_model_digest, self._size),
+            run_proposal(self._config, self._settings, planned, self._size),
             rounds=max(plan.round, self._config.federation.rounds),
             min_sites=plan.min_cohort,
             suite=plan.suite,
@@ -248,7 +252,7 @@ class Site:
             AgreedAtSite(
                 run=self._run,
                 training_digest=self._config.digest,
-                base_model_digest=self._task.base.digest,
+                base_model_digests=base.digests,
                 layout_digest=layout.digest,
                 adapter_digest=adapter_digest(adapter),
                 quantization=quantization(self._config, layout, self._size),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fmfl_secure.errors import RunError
 from fmfl_secure.models.adapter_files import HEAD_FILE
-from fmfl_secure.models.base import BEHAVIOUR_FILES
+from fmfl_secure.models.base_files import behaviour_files
 from fmfl_secure.models.computation import EXACT
 from fmfl_secure.models.merge import merged_model
 from fmfl_secure.report.model_card import model_card
@@ -21,8 +21,6 @@ from fmfl_secure.tasks.adapter_task import TASK_FILE, AdapterTask
 from fmfl_secure.training.finished_run import FinishedRun, open_run
 
 _CARD = "README.md"
-# Of the base model's folder, what a merged model needs besides weights.
-_KEPT = (*BEHAVIOUR_FILES, "generation_config.json", "chat_template.jinja")
 
 
 def export_run(
@@ -89,10 +87,12 @@ def _write_merged(run: FinishedRun, output: Path, head: Path | None) -> None:
     model = merged_model(task.open_adapter(run.adapter, head=head).encoder, task.adapter)
     output.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(output, safe_serialization=True)
-    for name in _KEPT:
+    for path in behaviour_files(task.base.path):
         # The configuration too: dropout was turned off in the one that was loaded.
-        if (task.base.path / name).is_file() and not name.endswith(".index.json"):
-            shutil.copyfile(task.base.path / name, output / name)
+        below = path.relative_to(task.base.path)
+        if ".safetensors" not in path.name:
+            (output / below).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, output / below)
     for name in (HEAD_FILE, TASK_FILE):
         if (run.adapter / name).is_file():
             shutil.copyfile(run.adapter / name, output / name)

@@ -87,6 +87,7 @@ class AdapterTask(ABC, Generic[Settings]):
         architecture = self.architecture  # refuse one that is not known before loading it
         self.computation.require_possible(self.adapter.kind)
         self._require_positions()
+        self._require_assets()
         encoder = self._load_encoder()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -149,7 +150,8 @@ class AdapterTask(ABC, Generic[Settings]):
         except (OSError, ValueError) as error:
             raise ModelError(f"{folder} does not hold a finished adapter: {error}") from error
         for key, value in self._identity().items():
-            if not isinstance(description, dict) or description.get(key) != value:
+            known = self.base.digests if key == "base_model_digest" else (value,)
+            if not isinstance(description, dict) or description.get(key) not in known:
                 raise ModelError(f"the adapter in {folder} was made with another {key}")
         encoder = self._load_encoder()
         adapted = load_encoder_adapter(
@@ -213,6 +215,14 @@ class AdapterTask(ABC, Generic[Settings]):
     @property
     def _virtual_tokens(self) -> int:
         return self.adapter.virtual_tokens if self.adapter.kind in PROMPT_KINDS else 0
+
+    def _require_assets(self) -> None:
+        """What libraries would make up where it is missing, or trip over in training."""
+        modalities = TASK_MODALITIES[self.kind]
+        if "text" in modalities:
+            self.base.require_tokenizer(padded=self.architecture.fixed_length)
+        if "image" in modalities:
+            self.base.load_image_processor()
 
     def _require_positions(self) -> None:
         """A text longer than the model's positions would fail in training, once it was paid for."""
