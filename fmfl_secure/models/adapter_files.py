@@ -7,6 +7,7 @@ head.safetensors                                  what the task adds on top, if 
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from fmfl_secure.models.adapters import AdapterSpec, attach_adapter
 from fmfl_secure.models.architectures import Architecture, Tower
 from fmfl_secure.models.base import BaseModel
 from fmfl_secure.models.heads import head_parameters
+from fmfl_secure.models.provenance import hub_id
 from fmfl_secure.settings.types import LOW_RANK_KINDS
 
 PEFT_CONFIG = "adapter_config.json"
@@ -59,6 +61,8 @@ def save_files(model: AdaptedModel, spec: AdapterSpec, base: BaseModel, folder: 
         trained = {n: p for n, p in encoder.named_parameters() if p.requires_grad}
         if trained:
             _save(trained, folder / WEIGHTS_FILE)
+    if hub_id(base) and (folder / PEFT_CONFIG).is_file():
+        _name_base(folder / PEFT_CONFIG, hub_id(base))
     head = head_parameters(model)
     if head and not spec.personal_head:
         _save(head, folder / HEAD_FILE)
@@ -133,6 +137,13 @@ def set_tensors(own: dict[str, nn.Parameter], tensors: dict[str, torch.Tensor], 
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(tensors[name].reshape(parameter.shape))
+
+
+def _name_base(path: Path, name: str) -> None:
+    """Name a published base model so that PEFT finds it, where it has such a name."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    text = json.dumps(config | {"base_model_name_or_path": name}, indent=2, sort_keys=True)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def _save(tensors: dict[str, Any], path: Path) -> None:

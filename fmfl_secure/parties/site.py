@@ -50,9 +50,9 @@ HEADS = "heads"  # of the model, where a site keeps its own
 class Site:
     """One site of a federation, in the folder that `init` made for it.
 
-    Order of calls in a run: `begin` once; for each round `admit`, `train` and the attempt's own
-    steps; `released` with the verified sum; `finish` once. All but `admit` may be called again
-    after an interruption.
+    Order of calls in a run: `check` where others are asked before anything is reserved; `begin`
+    once; for each round `admit`, `train` and the attempt's own steps; `released` with the verified
+    sum; `finish` once. All but `admit` may be called again after an interruption.
 
     Args:
         folder: The site's folder.
@@ -108,6 +108,10 @@ class Site:
     def visibility(self) -> Literal["private", "public"]:
         """Of its data, as its own file declares."""
         return self._settings.data.visibility
+
+    @property
+    def _data_path(self) -> Path:
+        return self._folder / self._settings.data.path
 
     @property
     def _exhausts(self) -> bool:
@@ -187,17 +191,31 @@ class Site:
         """The ledger's head, signed, for others to keep; None without a ledger."""
         return None if self._ledger is None else self._ledger.anchor().line
 
-    def begin(self) -> None:
-        """Check the run against this site's policy and reserve its worst case. Reads no data.
+    def check(self) -> None:
+        """Check what can be known before anything is reserved: the policy, and that data are there.
+
+        Reads no record: of the data, that they exist, their form, and their header or schema.
 
         Raises:
-            PolicyRefusal: The policy rules it out.
-            BudgetExhausted: The ledger cannot afford it.
+            PolicyRefusal: The policy rules the run out.
+            DataError: The data are not there, or are not what the settings say.
         """
         config, base = self._config, self._task.base
         approved = base.digest_in(self._settings.policy.base_models)
         proposal = run_proposal(config, self._settings, approved, self._size)
         check_policy(self._settings.policy, proposal, now=_now())
+        self._task.check_source(self._data_path, unit=config.task.unit)
+
+    def begin(self) -> None:
+        """Check the run, and reserve its worst case. Reads no record.
+
+        Raises:
+            PolicyRefusal: The policy rules it out.
+            DataError: The data are not there, or are not what the settings say.
+            BudgetExhausted: The ledger cannot afford it.
+        """
+        self.check()
+        config = self._config
         if self._plan is not None and self._ledger is not None:
             self._ledger.reserve(
                 run=self._run,
@@ -339,7 +357,7 @@ class Site:
     def _read_data(self) -> TaskData:
         if self._data is None:
             self._data = self._task.load(
-                self._folder / self._settings.data.path,
+                self._data_path,
                 unit=self._config.task.unit,
                 on_bad_row=self._config.task.on_bad_row,
             )

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import nn
 
-from fmfl_secure.data import OnBadRow, Records, pool_records
+from fmfl_secure.data import Field, OnBadRow, Records, check_header, pool_records, read_records
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.adapted import AdaptedModel
 from fmfl_secure.models.adapter_files import HEAD_FILE, load_encoder_adapter, load_head, save_files
@@ -29,6 +29,7 @@ from fmfl_secure.models.checkpointing import checkpoint_layers
 from fmfl_secure.models.computation import EXACT, Computation
 from fmfl_secure.models.layout import Layout
 from fmfl_secure.models.prefix import FrozenPrefix
+from fmfl_secure.models.provenance import hub_id, licence
 from fmfl_secure.models.rounds import begin_round, distinct_rounds
 from fmfl_secure.models.support import TASK_MODALITIES, require_supported
 from fmfl_secure.settings.tasks import TaskSection
@@ -63,6 +64,11 @@ class AdapterTask(ABC, Generic[Settings]):
     def kind(self) -> str:
         """Its name in settings."""
         return self.settings.kind
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The labels or tags that a head decides between, in order; empty without a head."""
+        return ()
 
     @property
     def architecture(self) -> Architecture:
@@ -161,9 +167,32 @@ class AdapterTask(ABC, Generic[Settings]):
         load_head(model, head or folder / HEAD_FILE)
         return model.to(self.computation.device).eval()
 
+    def check_source(self, path: Path, *, unit: str) -> None:
+        """See `Task`.
+
+        Raises:
+            DataError: The file is not there, is of no known form, or lacks a column.
+        """
+        check_header(path, self._fields(path), unit=unit)
+
+    @staticmethod
+    def _agree(values: Sequence[Any]) -> None:
+        """Refuse a row whose values do not go together."""
+
     @abstractmethod
+    def _fields(self, path: Path) -> list[Field]:
+        """What is read of every row of a table, in the order that `_from_records` takes."""
+
     def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:
         """The records of a file or folder, with the columns that `_from_records` takes."""
+        return read_records(
+            path,
+            self._fields(path),
+            unit=unit,
+            unit_rules=self.settings.unit_normalisation,
+            on_bad_row=on_bad_row,
+            check=self._agree,
+        )
 
     @abstractmethod
     def _from_records(self, records: Records) -> TaskData:
@@ -195,8 +224,11 @@ class AdapterTask(ABC, Generic[Settings]):
         return {
             "format": 2,
             "base_model": self.base.name,
+            "base_model_id": hub_id(self.base),
+            "base_model_license": licence(self.base.path),
             **self._identity(),
             "max_length": self.max_length,
+            "padding": "max_length" if self.architecture.fixed_length else False,
         }
 
     @property

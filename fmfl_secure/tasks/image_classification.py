@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fmfl_secure.data import (
+    Field,
     OnBadRow,
     Records,
+    check_image_folder,
     image_field,
     label_field,
     read_image_folder,
@@ -38,17 +40,24 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
         """A folder has a subfolder for each label, a table two columns."""
         if path.is_dir():
             return read_image_folder(path, labels=self.labels, unit=unit, on_bad_row=on_bad_row)
-        fields = [
+        return super()._read(path, unit=unit, on_bad_row=on_bad_row)
+
+    def _fields(self, path: Path) -> list[Field]:
+        return [
             self._image_field(path),
             label_field("label_column", self.settings.label_column, self.labels),
         ]
-        return read_records(
-            path,
-            fields,
-            unit=unit,
-            unit_rules=self.settings.unit_normalisation,
-            on_bad_row=on_bad_row,
-        )
+
+    def check_source(self, path: Path, *, unit: str) -> None:
+        """See `Task`.
+
+        Raises:
+            DataError: The data are not there, or lack a column or every label's subfolder.
+        """
+        if path.is_dir():
+            check_image_folder(path, self.labels)
+        else:
+            super().check_source(path, unit=unit)
 
     def _from_records(self, records: Records) -> TaskData:
         images, labels = records.columns
