@@ -136,7 +136,8 @@ class Federation:
         settings = load_site(folder / "site.toml")
         task = build_task(self.config, relative_to=self.folder)
         size = largest_layout(task, task.build_model(seed=self.config.federation.seed)).size
-        proposal = run_proposal(self.config, settings, task.base.digest, size)
+        approved = task.base.digest_in(settings.policy.base_models)
+        proposal = run_proposal(self.config, settings, approved, size)
         check_policy(settings.policy, proposal, now=datetime.now(UTC))
         data = folder / settings.data.path
         task.load(data, unit=self.config.task.unit, on_bad_row="error")

@@ -20,6 +20,7 @@ from fmfl_secure.data.fields import (
     read_records,
     text_field,
 )
+from fmfl_secure.data.headers import check_header, check_image_folder
 from fmfl_secure.data.images import decode_image, image_field, read_image_folder
 from fmfl_secure.data.left_out import LeftOut
 from fmfl_secure.data.partition import PartFile, PartitionSummary, partition_file
@@ -38,6 +39,8 @@ __all__ = [
     "TextDataset",
     "UnitCheck",
     "check_equally_many",
+    "check_header",
+    "check_image_folder",
     "check_units",
     "decode_image",
     "image_field",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from fmfl_secure.models.adapted import AdaptedModel
 from fmfl_secure.models.adapters import AdapterSpec, adapter_of
 from fmfl_secure.models.adapters.files import HEAD_FILE, read_tensors, save_tensors, set_tensors
+from fmfl_secure.models.adapters.peft_files import PEFT_CONFIG
 from fmfl_secure.models.base import BaseModel
 from fmfl_secure.models.heads import head_parameters
+from fmfl_secure.models.provenance import hub_id
 
 __all__ = ["HEAD_FILE", "load_head", "save_files"]
 
@@ -23,6 +26,8 @@ def save_files(model: AdaptedModel, spec: AdapterSpec, base: BaseModel, folder: 
         folder: Where; must exist.
     """
     adapter_of(spec).save(model.encoder, base, folder)
+    if hub_id(base) and (folder / PEFT_CONFIG).is_file():
+        _name_base(folder / PEFT_CONFIG, hub_id(base))
     head = head_parameters(model)
     if head and not spec.personal_head:
         save_tensors(dict(head), folder / HEAD_FILE)
@@ -37,3 +42,10 @@ def load_head(model: AdaptedModel, path: Path) -> None:
     head = head_parameters(model)
     if head:
         set_tensors(head, read_tensors(path), path)
+
+
+def _name_base(path: Path, name: str) -> None:
+    """Name a published base model so that PEFT finds it, where it has such a name."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    text = json.dumps(config | {"base_model_name_or_path": name}, indent=2, sort_keys=True)
+    path.write_text(text + "\n", encoding="utf-8")

@@ -19,6 +19,7 @@ from fmfl_secure._version import __version__
 from fmfl_secure.errors import RunError
 from fmfl_secure.planning.plans import encryption_parameters, site_plan, value_bits
 from fmfl_secure.report import write_report
+from fmfl_secure.report.model_card import TASK_FILE, write_card
 from fmfl_secure.run.audit_record import load_audit
 from fmfl_secure.run.record import (
     FORMAT,
@@ -87,6 +88,8 @@ def write_results(store: RunStore) -> RunRecord:
         hint="Check that the folder is writable and that there is space; the run is unharmed.",
     )
     write_report(record, folder)
+    if (folder / "adapter" / TASK_FILE).is_file():
+        write_card(record, folder / "adapter")
     return record
 
 

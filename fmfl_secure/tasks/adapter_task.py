@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import nn
 
-from fmfl_secure.data import OnBadRow, Records, pool_records
+from fmfl_secure.data import Field, OnBadRow, Records, check_header, pool_records, read_records
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.adapted import AdaptedModel
 from fmfl_secure.models.adapter_files import HEAD_FILE, load_head, save_files
@@ -36,6 +36,7 @@ from fmfl_secure.models.checkpointing import checkpoint_layers
 from fmfl_secure.models.computation import EXACT, Computation
 from fmfl_secure.models.layout import Layout
 from fmfl_secure.models.prefix import FrozenPrefix
+from fmfl_secure.models.provenance import hub_id, licence
 from fmfl_secure.models.rounds import begin_round, distinct_rounds
 from fmfl_secure.models.support import require_supported
 from fmfl_secure.settings.tasks import TaskSection
@@ -75,6 +76,11 @@ class AdapterTask(ABC, Generic[Settings]):
         return self.settings.kind
 
     @property
+    def answers(self) -> tuple[str, ...]:
+        """The labels or tags that a head decides between, in order; empty without a head."""
+        return ()
+
+    @property
     def architecture(self) -> Architecture:
         """How the base model is built.
 
@@ -97,6 +103,7 @@ class AdapterTask(ABC, Generic[Settings]):
         architecture = self.architecture  # refuse one that is not known before loading it
         adapter_of(self.adapter).require_possible(self.computation)
         self._require_positions()
+        self._require_assets()
         encoder = self._load_encoder()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -161,7 +168,8 @@ class AdapterTask(ABC, Generic[Settings]):
         except (OSError, ValueError) as error:
             raise ModelError(f"{folder} does not hold a finished adapter: {error}") from error
         for key, value in self._identity().items():
-            if not isinstance(description, dict) or description.get(key) != value:
+            known = self.base.digests if key == "base_model_digest" else (value,)
+            if not isinstance(description, dict) or description.get(key) not in known:
                 raise ModelError(f"the adapter in {folder} was made with another {key}")
         encoder = self._load_encoder()
         place = self._place(encoder, self.architecture)
@@ -169,6 +177,18 @@ class AdapterTask(ABC, Generic[Settings]):
         model = self._assemble(adapted, self._prefixes(encoder))
         load_head(model, head or folder / HEAD_FILE)
         return model.to(self.computation.device).eval()
+
+    def check_source(self, path: Path, *, unit: str) -> None:
+        """See `Task`.
+
+        Raises:
+            DataError: The file is not there, is of no known form, or lacks a column.
+        """
+        check_header(path, self._fields(path), unit=unit)
+
+    @staticmethod
+    def _agree(values: Sequence[Any]) -> None:
+        """Refuse a row whose values do not go together."""
 
     @abstractmethod
     def load_inputs(self, path: Path) -> TaskData:
@@ -193,8 +213,19 @@ class AdapterTask(ABC, Generic[Settings]):
         """See `Task`."""
 
     @abstractmethod
+    def _fields(self, path: Path) -> list[Field]:
+        """What is read of every row of a table, in the order that `_from_records` takes."""
+
     def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:
         """The records of a file or folder, with the columns that `_from_records` takes."""
+        return read_records(
+            path,
+            self._fields(path),
+            unit=unit,
+            unit_rules=self.settings.unit_normalisation,
+            on_bad_row=on_bad_row,
+            check=self._agree,
+        )
 
     @abstractmethod
     def _from_records(self, records: Records) -> TaskData:
@@ -230,8 +261,11 @@ class AdapterTask(ABC, Generic[Settings]):
         return {
             "format": 2,
             "base_model": self.base.name,
+            "base_model_id": hub_id(self.base),
+            "base_model_license": licence(self.base.path),
             **self._identity(),
             "max_length": self.max_length,
+            "padding": "max_length" if self.architecture.fixed_length else False,
         }
 
     @property
@@ -250,6 +284,14 @@ class AdapterTask(ABC, Generic[Settings]):
     @property
     def _virtual_tokens(self) -> int:
         return adapter_of(self.adapter).virtual_tokens(self.adapter)
+
+    def _require_assets(self) -> None:
+        """What libraries would make up where it is missing, or trip over in training."""
+        modalities = self.needs.modalities
+        if "text" in modalities:
+            self.base.require_tokenizer(padded=self.architecture.fixed_length)
+        if "image" in modalities:
+            self.base.load_image_processor()
 
     def _require_positions(self) -> None:
         """A text longer than the model's positions would fail in training, once it was paid for."""

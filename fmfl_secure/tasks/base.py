@@ -84,6 +84,10 @@ class Task(Protocol):
         """Make trainable what a round trains; returns the layout of what it uploads."""
         ...
 
+    def check_source(self, path: Path, *, unit: str) -> None:
+        """Require of local data what can be known without reading a record."""
+        ...
+
     def load(
         self, path: Path, *, unit: str, on_bad_row: Literal["error", "skip"] = "error"
     ) -> TaskData:

@@ -34,6 +34,11 @@ class ClassificationTask(AdapterTask[Settings]):
         """All labels in order."""
         return self.settings.labels
 
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """See `AdapterTask`."""
+        return self.labels
+
     def per_record_loss(self, model: nn.Module, batch: Any) -> torch.Tensor:
         """Cross-entropy of each record, shape (b,)."""
         return nn.functional.cross_entropy(model(batch), batch.labels, reduction="none")

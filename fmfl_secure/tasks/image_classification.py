@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fmfl_secure.data import (
+    Field,
     OnBadRow,
     Records,
+    check_image_folder,
     image_field,
     read_image_folder,
     read_records,
@@ -46,17 +48,24 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
                 aliases=self.settings.label_aliases,
                 window=self.settings.image_window,
             )
-        fields = [
+        return super()._read(path, unit=unit, on_bad_row=on_bad_row)
+
+    def _fields(self, path: Path) -> list[Field]:
+        return [
             self._image_field(path),
             self._label_field,
         ]
-        return read_records(
-            path,
-            fields,
-            unit=unit,
-            unit_rules=self.settings.unit_normalisation,
-            on_bad_row=on_bad_row,
-        )
+
+    def check_source(self, path: Path, *, unit: str) -> None:
+        """See `Task`.
+
+        Raises:
+            DataError: The data are not there, or lack a column or every label's subfolder.
+        """
+        if path.is_dir():
+            check_image_folder(path, self.labels)
+        else:
+            super().check_source(path, unit=unit)
 
     def _from_records(self, records: Records) -> TaskData:
         images, labels = records.columns

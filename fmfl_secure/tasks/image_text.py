@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fmfl_secure.data import OnBadRow, Records, image_field, read_records, text_field
+from fmfl_secure.data import Field, Records, image_field, text_field
 from fmfl_secure.models.adapters import adapter_of
 from fmfl_secure.models.architectures import Modality, TaskNeeds, feature_width
 from fmfl_secure.models.batches import PairBatch
@@ -32,20 +32,13 @@ class ImageText(PairTask[ImageTextSection]):
 
     needs = TaskNeeds(name="image-text", modalities=("image", "text"), together=True)
 
-    def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:
-        fields = [
+    def _fields(self, path: Path) -> list[Field]:
+        return [
             image_field(
                 "image_column", self.settings.image_column, path.parent, self.settings.image_window
             ),
             text_field("text_column", (self.settings.text_column,)),
         ]
-        return read_records(
-            path,
-            fields,
-            unit=unit,
-            unit_rules=self.settings.unit_normalisation,
-            on_bad_row=on_bad_row,
-        )
 
     def _from_records(self, records: Records) -> TaskData:
         images, texts = records.columns

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from fmfl_secure.data import OnBadRow, Records, image_field, read_records, text_field
+from fmfl_secure.data import Field, Records, image_field, read_records, text_field
 from fmfl_secure.models.architectures import Modality, TaskNeeds, feature_width
 from fmfl_secure.models.classifiers import PairClassifier
 from fmfl_secure.models.prefix import FrozenPrefix
@@ -28,18 +28,11 @@ class ImageTextClassification(
 
     _features = "embeddings of image and text, unit L2 norm each"
 
-    def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:
-        fields = [
+    def _fields(self, path: Path) -> list[Field]:
+        return [
             *self._pair_fields(path),
             self._label_field,
         ]
-        return read_records(
-            path,
-            fields,
-            unit=unit,
-            unit_rules=self.settings.unit_normalisation,
-            on_bad_row=on_bad_row,
-        )
 
     def _from_records(self, records: Records) -> TaskData:
         images, texts, labels = records.columns

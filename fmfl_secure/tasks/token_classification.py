@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fmfl_secure.data import (
-    OnBadRow,
+    Field,
     Records,
     check_equally_many,
     read_records,
@@ -48,20 +48,17 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
 
     needs = TaskNeeds(name="token-classification", modalities=("text",))
 
-    def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:
-        return read_records(
-            path,
-            [
-                self._words_field,
-                tags_field(
-                    "tags_column", self.settings.tags_column, self._tags, self.settings.tag_names
-                ),
-            ],
-            unit=unit,
-            unit_rules=self.settings.unit_normalisation,
-            on_bad_row=on_bad_row,
-            check=check_equally_many,
-        )
+    @staticmethod
+    def _agree(values: Sequence[Any]) -> None:
+        check_equally_many(values)
+
+    def _fields(self, path: Path) -> list[Field]:  # noqa: ARG002
+        return [
+            self._words_field,
+            tags_field(
+                "tags_column", self.settings.tags_column, self._tags, self.settings.tag_names
+            ),
+        ]
 
     def _from_records(self, records: Records) -> TaskData:
         words, tags = records.columns
@@ -181,6 +178,11 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
                 hint="Save a tokenizer.json beside the model, with save_pretrained of a fast one.",
             )
         return tokenizer
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """See `AdapterTask`."""
+        return self._tags
 
     @property
     def _tags(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import Quiet, make_federation
+from support import Quiet, leave_no_records, make_federation
 
 from aggregation import Identity
 from fmfl_secure.errors import RunError
@@ -139,7 +139,7 @@ def test_a_grant_without_a_figure_for_other_sites_refuses(
         folder, tiny_model, sites=3, rounds=3, steps=1, privacy="delta = 1e-4\n", evaluation=False
     )
     edit(folder / "federation.toml", "delta = 1e-4\n", PRIVACY)
-    (folder / "data/site-1.csv").unlink()  # were it read, that would be what is complained about
+    leave_no_records(folder / "data/site-1.csv")
     with pytest.raises(RunError, match="no data was read"):
         run(folder)
     record = decode_record((folder / "run/report.json").read_bytes())

@@ -171,8 +171,13 @@ class LocalEngine:
         self._each(lambda site: self._heads.return_to(site, self._sites.values()))
 
     def _begin_sites(self) -> None:
+        self._each(Site.check)  # all of them, before any reserves
+        self._require_enough()
         self._each(Site.begin)
         self._exchange_heads()
+        self._require_enough()
+
+    def _require_enough(self) -> None:
         participating = self._participating()
         if len(participating) < self._config.federation.min_sites:
             raise RunError(
@@ -230,11 +235,21 @@ class LocalEngine:
             attempt.custodians = self._custodians.ready(plan, message)  # 4
         except ReplayError:
             return None
+        admitted: dict[str, SiteAttempt] = {}
         for name in invited:
             self._saw(f"site {name}", "plan", message, plan)
+            try:
+                admitted[name] = self._sites[name].admit(message, self._coordinator.adapter)  # 2
+            except ReplayError:
+                opened.add(name)
+            except KNOWN_ERRORS as error:
+                self._refuse(name, error)
+        for position, (name, site_attempt) in enumerate(admitted.items()):
+            possible = len(attempt.readies) + len(admitted) - position
+            if possible < self._config.federation.min_sites:
+                break  # no sum can come of this attempt: the sites left are not charged for it
             site = self._sites[name]
             try:
-                site_attempt = site.admit(message, self._coordinator.adapter)  # 2
                 attempt.updates[name] = site.train(  # 3
                     site_attempt.plan, self._coordinator.adapter, self._on_step(round_number, name)
                 )
