@@ -15,7 +15,7 @@ from fmfl_secure.run.record import RoundRecord
 from fmfl_secure.runtime.attempt_state import ServerAttempt
 from fmfl_secure.runtime.custodian_requests import CustodianRequests
 from fmfl_secure.runtime.task_board import APPROVAL, Assignment, Document, Step, TaskBoard
-from fmfl_secure.runtime.waiting import AttemptOver, PartyWaiter, TooFewReady
+from fmfl_secure.runtime.waiting import AttemptOver, TooFewReady, Waiter
 
 _LOG = logging.getLogger("fmfl_secure.runtime.attempt_driver")
 
@@ -36,7 +36,7 @@ class AttemptDriver:
         coordinator: Coordinator,
         *,
         board: TaskBoard,
-        waiting: PartyWaiter,
+        waiting: Waiter,
         min_sites: int,
         evaluate: Callable[[int], dict[str, float]],
     ) -> None:

@@ -16,13 +16,13 @@ from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.parties.coordinator import Coordinator
 from fmfl_secure.parties.workspace import DECRYPTOR, Members
 from fmfl_secure.report.results import site_note, write_results
+from fmfl_secure.run.observer import Observer
 from fmfl_secure.run.record import RunRecord
 from fmfl_secure.runtime.inbox import CLOSED, JOINED, REFUSED, STATED, Inbox, SignedStatement
 from fmfl_secure.runtime.round_driver import RoundDriver
 from fmfl_secure.runtime.task_board import Assignment, Document, Step, TaskBoard
-from fmfl_secure.runtime.waiting import PartyWaiter, Stopping
+from fmfl_secure.runtime.waiting import Stopping, Waiter
 from fmfl_secure.settings.federation import FederationConfig
-from fmfl_secure.settings.service import Time
 from fmfl_secure.tasks import Task as LearningTask
 from fmfl_secure.training.evaluator import Utility
 
@@ -45,7 +45,8 @@ class RunDriver:
         output: The run's folder.
         inbox: Where parties' messages come in.
         board: Where parties look for what to do.
-        limits: How long each step waits.
+        waiting: Waits for them.
+        observer: Told of the run's progress; of refusals and training by who sees them.
     """
 
     def __init__(
@@ -63,7 +64,8 @@ class RunDriver:
         output: Path,
         inbox: Inbox,
         board: TaskBoard,
-        limits: Time,
+        waiting: Waiter,
+        observer: Observer,
     ) -> None:
         self._coordinator = coordinator
         self._members = members
@@ -74,7 +76,9 @@ class RunDriver:
         self._output = output
         self._inbox = inbox
         self._board = board
-        self.waiting = PartyWaiter(inbox, board, limits)
+        self.waiting = waiting
+        self._observer = observer
+        self.stopped: RunError | None = None  # what ended it early, with what to do about it
         self._utility = Utility(config, task, model, origin)
         self.rounds = RoundDriver(
             coordinator,
@@ -101,9 +105,7 @@ class RunDriver:
 
     def stop(self) -> None:
         """Ask the run to stop where it is; it goes on when the server starts again."""
-        self.waiting.stopping = True
-        with self._inbox.changed:
-            self._inbox.changed.notify_all()
+        self.waiting.stop()
 
     def drive(self) -> RunRecord:
         """Run what is left of the rounds, write adapter, metrics and report.
@@ -118,25 +120,31 @@ class RunDriver:
                 self._drive_rounds()
                 store.set_fact("outcome", b"")
         except Stopping:
-            self._mark("interrupted", "the server stopped; it goes on when it is started again")
-            self._write()
+            self.interrupt("the server stopped; it goes on when it is started again")
             raise
         except RunError as error:
             _LOG.exception("run stopped", extra={"run": self.run})
             store.set_fact("outcome", str(error).encode())
+            self.stopped = error
         return self._end()
+
+    def interrupt(self, reason: str) -> None:
+        """Write what there is of a run that goes on another time, and why it does not now."""
+        self._mark("interrupted", reason)
+        self._write()
 
     def _drive_rounds(self) -> None:
         store, rounds = self._coordinator.store, self._config.federation.rounds
         done = len(self._coordinator.rounds)
         _LOG.info("run", extra={"run": self.run, "round": done + 1})
+        self._observer.run_started(self.run, first_round=done + 1, rounds=rounds)
         self._gather()
         if store.fact("initial_metrics") is None:
             metrics = self._utility.before(self._coordinator.adapter)
             store.set_fact("initial_metrics", msgspec.json.encode(metrics))
         for number in range(done + 1, rounds + 1):
             record = self.rounds.run_round(number, self._invite, self._refusals)
-            self._note_sites()
+            self._observer.round_finished(record, self._note_sites())
             _LOG.info(record.status, extra={"run": self.run, "round": number})
 
     # Who takes part.
@@ -177,14 +185,27 @@ class RunDriver:
             self.waiting.limits.wait_for_sites_s,
         )
         if not enough():
-            refusals = self._refusals()
-            raise RunError(
-                f"{len(self._present())} of {everyone} sites take part, fewer than min_sites = "
-                f"{minimum}, or there is no {' or no '.join(self._helpers)}",
-                hint="; ".join(f"{name}: {code}" for name, code in refusals.items()),
-            )
+            raise self._too_few()
         self._coordinator.membership_digest = self._membership()
         return self._present()
+
+    def _too_few(self) -> RunError:
+        minimum, refusals = self._config.federation.min_sites, self._refusals()
+        present, everyone = len(self._present()), len(self._members().sites)
+        number = len(self._coordinator.rounds) + 1
+        if everyone - len(refusals) >= minimum:
+            text = (
+                f"{present} of {everyone} sites take part, fewer than min_sites = {minimum}, "
+                f"or there is no {' or no '.join(self._helpers)}"
+            )
+        elif number == 1 and not self._coordinator.store.attempts(number):
+            text = (
+                f"{present} of {everyone} sites take part, fewer than min_sites = {minimum}; "
+                "no data was read"
+            )
+        else:
+            text = f"{present} sites are left for round {number}, fewer than min_sites = {minimum}"
+        return RunError(text, hint="; ".join(f"{name}: {code}" for name, code in refusals.items()))
 
     def _present(self) -> list[str]:
         joined = self._joined()
@@ -193,7 +214,7 @@ class RunDriver:
                 if e.name in joined and e.name in sites and self._is_present(e.name)]  # fmt: skip
 
     def _is_present(self, party: str) -> bool:
-        return self._board.silent_s(party) <= self.waiting.limits.absent_s
+        return self.waiting.is_present(party)
 
     def _joined(self) -> dict[str, str]:
         refused = self._refusals()
@@ -241,10 +262,11 @@ class RunDriver:
             record = self._write()
         return record
 
-    def _note_sites(self) -> None:
+    def _note_sites(self) -> dict[str, float]:
+        """Keep what sites stated; returns the epsilon spent so far of those that take part."""
         joined = self._inbox.store.notes(self.run, JOINED)
         stated = self._inbox.store.notes(self.run, STATED)
-        refused, notes = self._refusals(), {}
+        refused, notes, spent = self._refusals(), {}, {}
         for entry in self._config.sites:
             word = SignedStatement(statement=None, signature="")
             if entry.name in stated:
@@ -257,7 +279,11 @@ class RunDriver:
                 signature=word.signature,
             )
             notes[name] = note
+            if entry.name in joined and entry.name not in refused:
+                by_round = word.statement.epsilon_by_round if word.statement else ()
+                spent[entry.name] = by_round[-1] if by_round else 0.0
         self._coordinator.store.set_facts(notes)
+        return spent
 
     def _mark(self, status: Literal["finished", "stopped", "interrupted"], reason: str) -> None:
         self._coordinator.store.set_fact("status", status.encode())

@@ -5,7 +5,10 @@ HTTPS is one way (`server`), Flower another (`engines.flower`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+
+from torch import nn
 
 from aggregation import Identity
 from fmfl_secure.models import Layout
@@ -13,15 +16,18 @@ from fmfl_secure.parties.coordinator import Coordinator, check_resumable, start_
 from fmfl_secure.parties.membership import MembershipFolder, digest_of
 from fmfl_secure.parties.workspace import AGGREGATOR, COORDINATOR, Members
 from fmfl_secure.planning.plans import build_task
+from fmfl_secure.run.observer import Observer, Silent
 from fmfl_secure.runtime.anchor_registry import AnchorRegistry
 from fmfl_secure.runtime.inbox import Inbox
 from fmfl_secure.runtime.run_driver import RunDriver
 from fmfl_secure.runtime.task_board import TaskBoard
+from fmfl_secure.runtime.waiting import PartyWaiter, Waiter
 from fmfl_secure.settings.federation import FederationConfig
-from fmfl_secure.settings.service import ServerSettings
+from fmfl_secure.settings.service import ServerSettings, Time
 from fmfl_secure.storage.anchor_store import AnchorStore
-from fmfl_secure.storage.message_store import heads_location, open_store, run_location
+from fmfl_secure.storage.message_store import Messages, heads_location, open_store, run_location
 from fmfl_secure.storage.run_store import RunStore, holds_run
+from fmfl_secure.tasks import Task
 from fmfl_secure.training.admission import check_admission
 
 
@@ -33,22 +39,33 @@ class RunServer:
         output: The run's folder; a run that is there goes on.
         config: The federation's settings.
         settings: The server's own.
+        learner: The task and a model of it, where the caller shares its own.
+        messages: Where messages under way are kept, if not where the settings say.
+        waiter: Makes what waits for parties, if they are not waited for by the clock.
+        observer: Told of the run's progress.
 
     Raises:
         FmflError, PrivacyError, AggregationError: Folder, settings or run cannot be used.
     """
 
     def __init__(
-        self, folder: Path, output: Path, *, config: FederationConfig, settings: ServerSettings
+        self,
+        folder: Path,
+        output: Path,
+        *,
+        config: FederationConfig,
+        settings: ServerSettings,
+        learner: tuple[Task, nn.Module] | None = None,
+        messages: Messages | None = None,
+        waiter: Callable[[Inbox, TaskBoard, Time], Waiter] = PartyWaiter,
+        observer: Observer | None = None,
     ) -> None:
         self._folder = folder
         self.output = output
         self.config = config
         self.settings = settings
         self.membership = MembershipFolder(folder)
-        self._task = build_task(config, relative_to=folder)
-        self._model = self._task.build_model(seed=config.federation.seed)
-        check_admission(config, self._task, self._model)
+        self._task, self._model = learner or self._build(config)
         store, self.ended = self._open_run(output)
         self.identity = self._load(COORDINATOR)
         self.coordinator = Coordinator(
@@ -60,7 +77,7 @@ class RunServer:
             store=store,
         )
         self.board = TaskBoard()
-        self.store = open_store(settings.store, relative_to=folder)
+        self.store = messages or open_store(settings.store, relative_to=folder)
         self.inbox = Inbox(self.store, part_bytes=settings.limits.part_bytes)
         self.heads = AnchorRegistry(self._anchors(), self.store, self.members)
         self.run = RunDriver(
@@ -76,7 +93,8 @@ class RunServer:
             output=output,
             inbox=self.inbox,
             board=self.board,
-            limits=settings.time,
+            waiting=waiter(self.inbox, self.board, settings.time),
+            observer=observer or Silent(),
         )
 
     @property
@@ -104,6 +122,12 @@ class RunServer:
         """Stop where it is; the run goes on when its server starts again."""
         self.run.stop()
         self.board.close()
+
+    def _build(self, config: FederationConfig) -> tuple[Task, nn.Module]:
+        task = build_task(config, relative_to=self._folder)
+        model = task.build_model(seed=config.federation.seed)
+        check_admission(config, task, model)
+        return task, model
 
     def _load(self, role: str) -> Identity:
         return Identity.load(self._folder / role / "identity.pem", role)

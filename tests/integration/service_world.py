@@ -22,6 +22,7 @@ from fmfl_secure.parties.custodian import Custodian
 from fmfl_secure.parties.workspace import Members
 from fmfl_secure.planning.plans import build_task
 from fmfl_secure.provisioning.certificates import CUSTODIAN, DECRYPTOR, SITE
+from fmfl_secure.run.observer import Silent
 from fmfl_secure.runtime.agents.custodian import CustodianAgent
 from fmfl_secure.runtime.agents.decryptor import DecryptorAgent
 from fmfl_secure.runtime.agents.simulated import SimulatedSite
@@ -30,7 +31,7 @@ from fmfl_secure.runtime.inbox import Inbox, SignedStatement
 from fmfl_secure.runtime.run_driver import RunDriver
 from fmfl_secure.runtime.task_board import TaskBoard
 from fmfl_secure.runtime.transport import DocumentRef, Work
-from fmfl_secure.runtime.waiting import Stopping
+from fmfl_secure.runtime.waiting import PartyWaiter, Stopping
 from fmfl_secure.settings.federation import FederationConfig, convert_config
 from fmfl_secure.settings.service import Time
 from fmfl_secure.storage.message_store import MessageKey, open_store
@@ -192,7 +193,10 @@ class World:
             output=folder / "run",
             inbox=self.inbox,
             board=self.board,
-            limits=Time(**{"gather_s": 0.2, "end_s": 5.0} | limits),
+            waiting=PartyWaiter(
+                self.inbox, self.board, Time(**{"gather_s": 0.2, "end_s": 5.0} | limits)
+            ),
+            observer=Silent(),
         )
         self.run._write = lambda: None  # type: ignore[method-assign] # reports: another test's
         self.sites = {

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -94,9 +95,11 @@ class SiteAgent(Agent):
         open_run: Makes the participant of a run.
         members: All parties, as this site trusts them now.
         transport: To the server.
-        open_transport: Makes another transport, for heartbeats while it trains.
+        open_transport: Makes another transport, for heartbeats while it trains; None where the
+            server does not count on any.
         stopping: Ends the loop.
         once: End after one run.
+        on_step: Called with round and finished steps while it trains.
         approve: Called with the number of the membership list in force, before a plan is looked at.
     """
 
@@ -106,10 +109,11 @@ class SiteAgent(Agent):
         *,
         members: Callable[[], Members],
         transport: ServerTransport,
-        open_transport: Callable[[], ServerTransport],
+        open_transport: Callable[[], ServerTransport] | None,
         stopping: threading.Event,
         once: bool,
         approve: Callable[[int], None] = lambda _: None,
+        on_step: Callable[[int, int], None] = lambda *_: None,
     ) -> None:
         super().__init__(transport, stopping=stopping, once=once)
         self._open_run = open_run
@@ -117,6 +121,7 @@ class SiteAgent(Agent):
         self._heads = SiteAnchors(transport, members)
         self._open_transport = open_transport
         self._approve = approve
+        self._trained = on_step
         self._run = ""
         self._participant: Participant | None = None
         self._begun = False
@@ -198,7 +203,7 @@ class SiteAgent(Agent):
             attempt = participant.admit(plan_message, adapter)
             # Again, as another site may have come since this one began, and brought what it kept.
             self._heads.settle(participant)
-            with Heartbeat(self._open_transport):
+            with self._heartbeat():
                 integers = participant.train(attempt.plan, adapter, self._on_step(work.round))
             attempt.ready()
             self._heads.share(participant)  # with this round's charge in it
@@ -219,9 +224,13 @@ class SiteAgent(Agent):
     def _on_step(self, round_number: int) -> Callable[[int], None]:
         def note(step: int) -> None:
             self.training = (round_number, step)
+            self._trained(round_number, step)
 
         note(0)
         return note
+
+    def _heartbeat(self) -> AbstractContextManager[object]:
+        return nullcontext() if self._open_transport is None else Heartbeat(self._open_transport)
 
     def _fetch_adapter(self, work: Work) -> bytes:
         document = work.documents["adapter"]
