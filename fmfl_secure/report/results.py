@@ -62,6 +62,14 @@ def site_note(
     return f"site/{name}", msgspec.msgpack.encode(note)
 
 
+def noted_visibility(store: RunStore) -> dict[str, Literal["private", "public"]]:
+    """What sites declared of their data, as far as they were noted."""
+    return {
+        name: msgspec.msgpack.decode(note, type=_SiteNote).visibility
+        for name, note in store.facts("site/").items()
+    }
+
+
 def write_results(store: RunStore) -> RunRecord:
     """Write a run's metrics and report into its folder, from its state.
 

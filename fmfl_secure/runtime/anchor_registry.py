@@ -1,7 +1,7 @@
 """Heads of ledgers at the server: kept for good, returned to their sites, shared with the others.
 
-The service's `engines.heads`. A site that restored an older ledger is told the heads that it
-lacks, by the server or by any other site, whose own record of them reaches it through the server.
+A site that restored an older ledger is told the heads that it lacks, by the server or by any other
+site, whose own record of them reaches it through the server.
 """
 
 from __future__ import annotations

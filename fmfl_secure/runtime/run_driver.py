@@ -15,7 +15,7 @@ from fmfl_secure.errors import RunError
 from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.parties.coordinator import Coordinator
 from fmfl_secure.parties.workspace import DECRYPTOR, Members
-from fmfl_secure.report.results import site_note, write_results
+from fmfl_secure.report.results import noted_visibility, site_note, write_results
 from fmfl_secure.run.observer import Observer
 from fmfl_secure.run.record import RunRecord
 from fmfl_secure.runtime.inbox import CLOSED, JOINED, REFUSED, STATED, Inbox, SignedStatement
@@ -229,9 +229,7 @@ class RunDriver:
 
     def _end(self) -> RunRecord:
         self._inbox.open_attempt(None)
-        reason = self._coordinator.store.require("outcome").decode()
         self._coordinator.end()
-        self._mark("stopped" if reason else "finished", reason)
         return self.close()
 
     def close(self) -> RunRecord:
@@ -259,6 +257,9 @@ class RunDriver:
         try:
             self.waiting.until(closed, self.waiting.limits.end_s)
         finally:
+            # Not before: a run that was killed while its sites closed it has not ended yet.
+            reason = store.require("outcome").decode()
+            self._mark("stopped" if reason else "finished", reason)
             record = self._write()
         return record
 
@@ -267,13 +268,16 @@ class RunDriver:
         joined = self._inbox.store.notes(self.run, JOINED)
         stated = self._inbox.store.notes(self.run, STATED)
         refused, notes, spent = self._refusals(), {}, {}
+        visibility = noted_visibility(self._coordinator.store)  # of before a restart
+        for name, declared in joined.items():
+            visibility[name] = "public" if declared == b"public" else "private"
         for entry in self._config.sites:
             word = SignedStatement(statement=None, signature="")
             if entry.name in stated:
                 word = msgspec.msgpack.decode(stated[entry.name], type=SignedStatement)
             name, note = site_note(
                 entry.name,
-                visibility="public" if joined.get(entry.name) == b"public" else "private",
+                visibility=visibility.get(entry.name, "private"),
                 refusal=refused.get(entry.name),
                 statement=word.statement,
                 signature=word.signature,

@@ -33,6 +33,7 @@ class Agent(ABC):
         self._after = -1  # number of the last assignment that was looked at
         self._ended = False
         self.work: Work | None = None
+        self.refusal = ""  # what this party's own people are told, and nobody else
 
     def run(self) -> None:
         """Work until told to stop, or with `once` until a run ended.

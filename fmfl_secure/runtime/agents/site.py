@@ -127,7 +127,6 @@ class SiteAgent(Agent):
         self._begun = False
         self._live: _Live | None = None
         self._adapter = b""
-        self.refusal = ""  # what this site's own people are told, and nobody else
         self.training: tuple[int, int] | None = None  # round, step
 
     @property
@@ -155,6 +154,26 @@ class SiteAgent(Agent):
             self._begun, self._live, self._adapter = False, None, b""
             self.refusal = ""
         return self._participant
+
+    def bring_heads(self, run: str, *, part_bytes: int) -> None:
+        """Open a run here and bring what is kept of others' ledgers, before anybody begins it.
+
+        A site does so itself when it begins. Where all parties start together, each can do it
+        first, so that nobody begins before everybody's memory was asked.
+
+        Args:
+            run: The run.
+            part_bytes: Largest body of a request.
+
+        Raises:
+            Rejected: The server takes none.
+        """
+        try:
+            self._heads.bring(self._opened_run(run), part_bytes=part_bytes)
+        except (Rejected, Unreachable):
+            raise
+        except KNOWN_ERRORS as error:
+            self._refuse(run, error)
 
     def _begin(self, work: Work) -> Participant | None:
         """The participant of a run, its budget reserved; None where this site takes no part."""
