@@ -27,8 +27,9 @@ from fmfl_secure.parties.workspace import AGGREGATOR, COORDINATOR, DECRYPTOR, Me
 from fmfl_secure.planning.plans import encryption_parameters, largest_layout, quantization
 from fmfl_secure.run.end import evidence, sign_end
 from fmfl_secure.run.record import RoundRecord
-from fmfl_secure.settings.federation import FederationConfig, decode_config, encode_config
-from fmfl_secure.storage.run_store import RunFacts, RunStore, run_facts
+from fmfl_secure.settings.federation import FederationConfig
+from fmfl_secure.storage.run_state import RunFacts, RunState
+from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.tasks import Task
 from fmfl_secure.training.server_step import ServerStep
 
@@ -64,10 +65,10 @@ class Coordinator:
         self._server_step = ServerStep(config)
         self._size = largest_layout(task, model).size
         self.store = store
-        self.run = store.require("run").decode()
+        self.run = store.state.run
         # `sha256:` of the membership list that plans are made under; empty where there is none.
         self.membership_digest = ""
-        self.adapter = store.last_adapter() or run_facts(store).initial_adapter
+        self.adapter = store.last_adapter() or store.public().initial_adapter
 
     @property
     def rounds(self) -> list[RoundRecord]:
@@ -221,11 +222,16 @@ class Coordinator:
         Returns:
             `sha256:` of the signed statement, which the run's state keeps.
         """
-        stored = self.store.fact("end")
-        if stored is None:
-            stored = sign_end(self._identity, self.run, self.rounds)
-            self.store.set_fact("end", stored)
-        return evidence(stored)
+        return evidence(self.signed_end())
+
+    def signed_end(self) -> bytes:
+        """The signed end of the run: the one that is kept, or a new one that now is."""
+        kept = self.store.state.end
+        if kept is not None:
+            return kept
+        end = sign_end(self._identity, self.run, self.rounds)
+        self.store.move(lambda state: state.signed(end))
+        return end
 
 
 def start_run(
@@ -252,16 +258,10 @@ def start_run(
     Raises:
         RunError: The folder is in use, or the settings name who has no identity.
     """
-    public = _public_facts(config, members, task, model)
     return RunStore.create(
         folder,
-        {
-            "run": secrets.token_hex(8).encode(),
-            "config": encode_config(config),
-            "started": _now().encode(),
-            "origin": str(origin.resolve()).encode(),
-            "public": msgspec.msgpack.encode(public),
-        },
+        RunState(run=secrets.token_hex(8), config=config, started=_now(), origin=origin.resolve()),
+        _public_facts(config, members, task, model),
         database=database,
     )
 
@@ -305,12 +305,13 @@ def check_resumable(store: RunStore, config: FederationConfig) -> None:
     Raises:
         RunError: It has ended, or its settings were others.
     """
-    if decode_config(store.require("config")) != config:
+    state = store.state
+    if state.config != config:
         raise RunError(
             f"the run in {store.folder} was started with other settings",
             hint="A run keeps its settings to the end. Start a new one to change them.",
         )
-    if store.ended:
+    if state.ended:
         raise RunError(f"the run in {store.folder} has ended; there is nothing to resume")
 
 

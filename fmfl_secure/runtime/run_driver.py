@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 from torch import nn
@@ -23,6 +22,7 @@ from fmfl_secure.runtime.task_board import Assignment, Document, Step, TaskBoard
 from fmfl_secure.runtime.waiting import PartyWaiter, Stopping
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.service import Time
+from fmfl_secure.storage.run_state import RunState, Status
 from fmfl_secure.tasks import Task as LearningTask
 from fmfl_secure.training.evaluator import Utility
 
@@ -114,16 +114,17 @@ class RunDriver:
         """
         store = self._coordinator.store
         try:
-            if store.fact("outcome") is None:
+            if store.state.outcome is None:
                 self._drive_rounds()
-                store.set_fact("outcome", b"")
+                store.move(RunState.rounds_over)
         except Stopping:
             self._mark("interrupted", "the server stopped; it goes on when it is started again")
             self._write()
             raise
         except RunError as error:
             _LOG.exception("run stopped", extra={"run": self.run})
-            store.set_fact("outcome", str(error).encode())
+            reason = str(error)
+            store.move(lambda state: state.rounds_over(reason))
         return self._end()
 
     def _drive_rounds(self) -> None:
@@ -131,9 +132,9 @@ class RunDriver:
         done = len(self._coordinator.rounds)
         _LOG.info("run", extra={"run": self.run, "round": done + 1})
         self._gather()
-        if store.fact("initial_metrics") is None:
+        if store.state.initial_metrics is None:
             metrics = self._utility.before(self._coordinator.adapter)
-            store.set_fact("initial_metrics", msgspec.json.encode(metrics))
+            store.move(lambda state: state.measured(metrics))
         for number in range(done + 1, rounds + 1):
             record = self.rounds.run_round(number, self._invite, self._refusals)
             self._note_sites()
@@ -208,7 +209,7 @@ class RunDriver:
 
     def _end(self) -> RunRecord:
         self._inbox.open_attempt(None)
-        reason = self._coordinator.store.require("outcome").decode()
+        reason = self._coordinator.store.state.outcome or ""
         self._coordinator.end()
         self._mark("stopped" if reason else "finished", reason)
         return self.close()
@@ -220,8 +221,7 @@ class RunDriver:
             Stopping: It was asked to stop; the results are written all the same.
         """
         self.rounds.attempts.phase = "end"
-        store = self._coordinator.store
-        documents = {"end": Document([store.require("end")])}
+        documents = {"end": Document([self._coordinator.signed_end()])}
         task = Assignment(step=Step.END, run=self.run, documents=documents)
         self._board.assign(self._members().sites, task)
         self._board.assign(self._helpers, Assignment(step=Step.END, run=self.run))
@@ -257,11 +257,10 @@ class RunDriver:
                 signature=word.signature,
             )
             notes[name] = note
-        self._coordinator.store.set_facts(notes)
+        self._coordinator.store.move(lambda state: state.noted(notes))
 
-    def _mark(self, status: Literal["finished", "stopped", "interrupted"], reason: str) -> None:
-        self._coordinator.store.set_fact("status", status.encode())
-        self._coordinator.store.set_fact("reason", reason.encode())
+    def _mark(self, status: Status, reason: str) -> None:
+        self._coordinator.store.move(lambda state: state.marked(status, reason))
 
     def _write(self) -> RunRecord:
         """Bring everything in the run's folder up to date."""

@@ -126,7 +126,7 @@ class RunServer:
                 database=database,
             ), False
         store = RunStore(output, database=database)
-        ended = store.ended
+        ended = store.state.ended
         if not ended:
             check_resumable(store, self.config)
         return store, ended

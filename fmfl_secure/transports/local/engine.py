@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
@@ -32,6 +30,7 @@ from fmfl_secure.run.refusal_codes import leaving_code
 from fmfl_secure.run.transcript import Transcript
 from fmfl_secure.settings.federation import FederationConfig, load_federation
 from fmfl_secure.storage.anchor_store import AnchorStore
+from fmfl_secure.storage.run_state import RunState, Status
 from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.tasks import Task
 from fmfl_secure.training.admission import check_admission
@@ -106,7 +105,7 @@ class LocalEngine:
             self._workspace, self._config, saw=self._saw, observer=observer
         )
         self._sites: dict[str, Site] = {}
-        self._refusals: dict[str, str] = store.refusals()  # of before an interruption
+        self._refusals: dict[str, str] = dict(store.state.refusals)  # of before an interruption
         self._utility = Utility(self._config, self._task, self._model, federation.parent)
 
     @property
@@ -130,11 +129,12 @@ class LocalEngine:
         """
         try:
             self._open_sites()
-            if self.store.fact("outcome") is None:  # else only the last bookkeeping is missing
+            if self.store.state.outcome is None:  # else only the last bookkeeping is missing
                 self._run_rounds()
-                self.store.set_fact("outcome", b"")
+                self.store.move(RunState.rounds_over)
         except RunError as error:
-            self.store.set_fact("outcome", str(error).encode())
+            reason = str(error)
+            self.store.move(lambda state: state.rounds_over(reason))
             self._end()
             raise
         except BaseException:
@@ -147,9 +147,9 @@ class LocalEngine:
         done = len(coordinator.rounds)
         self._observer.run_started(coordinator.run, first_round=done + 1, rounds=rounds)
         self._begin_sites()
-        if self.store.fact("initial_metrics") is None:
+        if self.store.state.initial_metrics is None:
             metrics = self._utility.before(coordinator.adapter)
-            self.store.set_fact("initial_metrics", msgspec.json.encode(metrics))
+            self.store.move(lambda state: state.measured(metrics))
         for round_number in range(done + 1, rounds + 1):
             self._run_round(round_number)
 
@@ -201,7 +201,7 @@ class LocalEngine:
     def _refuse(self, name: str, error: Exception) -> None:
         code = leaving_code(error)
         self._refusals[name] = code
-        self.store.refuse(name, code)
+        self.store.move(lambda state: state.refused(name, code))
         self._observer.site_refused(name, code, str(error))
 
     # A round, step by step (docs/protocol.md).
@@ -278,7 +278,7 @@ class LocalEngine:
             self._saw("aggregator", "upload", upload.manifest, plan, sender=name, upload_bytes=size)
             aggregator.add(upload.manifest, upload.chunks)
             largest = max(largest, size)
-        self.store.set_fact("upload_bytes", b"%d" % largest)
+        self.store.move(lambda state: state.uploaded(largest))
         opening_list = self._decryptor.confirm(  # 6
             cohort, aggregator.opening_list(), aggregator.sealed_secrets()
         )
@@ -373,12 +373,12 @@ class LocalEngine:
             if site is not None and entry.name not in self._refusals:
                 by_round = statement.epsilon_by_round if statement else ()
                 spent[entry.name] = by_round[-1] if by_round else 0.0
-        self.store.set_facts(notes)
+        self.store.move(lambda state: state.noted(notes))
         return spent
 
     def _end(self) -> RunRecord:
         """Close the run: sites take back what never started, on the coordinator's signed word."""
-        reason = self.store.require("outcome").decode()  # why it stopped; empty if it did not
+        reason = self.store.state.outcome or ""  # why it stopped; empty if it did not
         evidence = self._coordinator.end()
         for name, site in self._sites.items():
             try:
@@ -388,13 +388,10 @@ class LocalEngine:
         self._exchange_heads()
         return self._write("stopped" if reason else "finished", reason)
 
-    def _write(
-        self, status: Literal["finished", "stopped", "interrupted"], reason: str
-    ) -> RunRecord:
+    def _write(self, status: Status, reason: str) -> RunRecord:
         """Bring everything in the run's folder up to date."""
         self._note_sites()
-        self.store.set_fact("status", status.encode())
-        self.store.set_fact("reason", reason.encode())
+        self.store.move(lambda state: state.marked(status, reason))
         set_adapter_tensors(self._model, load_adapter_bytes(self._coordinator.adapter))
         self._task.save_adapter(self._model, self._output / "adapter")
         return write_results(self.store)
