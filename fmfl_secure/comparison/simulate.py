@@ -67,7 +67,7 @@ def simulate(
                 weight=config.weight_of(entry.name),
             )
         cohort = [entry.name for entry in parties]
-        adapter = server.apply(model, layout, grid, adapter, total, cohort)
+        adapter = server.apply(layout, grid, adapter, total, cohort)
         if on_round is not None:
             on_round(round_number)
     set_adapter_tensors(model, load_adapter_bytes(adapter))

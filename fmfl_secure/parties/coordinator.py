@@ -21,7 +21,7 @@ import aggregation
 from aggregation import Identity, Member, RoundPlan
 from aggregation.protocol import read_cohort, read_plan
 from fmfl_secure.errors import RunError
-from fmfl_secure.models.adapters import adapter_bytes, adapter_digest
+from fmfl_secure.models.adapters import adapter_bytes
 from fmfl_secure.parties.agreed_plan import KEY_AGREEMENT
 from fmfl_secure.parties.workspace import AGGREGATOR, COORDINATOR, DECRYPTOR, Members
 from fmfl_secure.planning.plans import encryption_parameters, largest_layout, quantization
@@ -32,6 +32,7 @@ from fmfl_secure.storage.run_state import RunFacts, RunState
 from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.tasks import Task
 from fmfl_secure.training.server_step import ServerStep
+from fmfl_secure.vectors.adapter import adapter_digest
 
 
 class Coordinator:
@@ -172,7 +173,7 @@ class Coordinator:
         total = self._protocol.verify(cohort, release, plan_message)
         layout = self._task.begin_round(self._model, plan.round)
         self.adapter = self._server_step.apply(
-            self._model, layout, plan.quantization, self.adapter, total, sites
+            layout, plan.quantization, self.adapter, total, sites
         )
         return total
 

@@ -19,7 +19,7 @@ from torch import nn
 
 from aggregation import Identity, RoundPlan, SiteAttempt, SqliteJournal, recorded_opening
 from fmfl_secure.errors import KNOWN_ERRORS, ConfigError, RunError, SiteFailure
-from fmfl_secure.models.adapters import adapter_bytes, adapter_digest
+from fmfl_secure.models.adapters import adapter_bytes
 from fmfl_secure.models.heads import head_bytes
 from fmfl_secure.parties.agreed_plan import Agreed, AgreedAtSite, difference
 from fmfl_secure.parties.membership import MembershipFolder, digest_of
@@ -41,6 +41,7 @@ from fmfl_secure.storage.update_store import UpdateStore
 from fmfl_secure.tasks import Task, TaskData
 from fmfl_secure.training.local_round import train_locally
 from fmfl_secure.training.server_step import ServerStep
+from fmfl_secure.vectors.adapter import adapter_digest
 from privacy import Anchor, DistributedPlan, Ledger, LedgerLocked, check_policy, plain, read_anchors
 
 LOST_HEADS = "lost-heads.jsonl"  # of the ledger
@@ -356,9 +357,7 @@ class Site:
             That adapter.
         """
         layout = self._task.begin_round(self._model, plan.round)
-        following = self._server_step.apply(
-            self._model, layout, plan.quantization, adapter, total, cohort
-        )
+        following = self._server_step.apply(layout, plan.quantization, adapter, total, cohort)
         self._expected_adapter = adapter_digest(following)
         self._updates.forget(self._run, plan.round)
         return following

@@ -18,7 +18,6 @@ from aggregation.testing import Federation
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models import Layout
 from fmfl_secure.models.computation import Computation, find_device
-from fmfl_secure.models.layout import TensorSlot
 from fmfl_secure.planning.plans import (
     build_task,
     encryption_parameters,
@@ -29,6 +28,7 @@ from fmfl_secure.planning.plans import (
 )
 from fmfl_secure.settings.federation import FederationConfig, convert_config
 from fmfl_secure.settings.sections import SiteEntry
+from fmfl_secure.vectors.layout import TensorSlot
 from privacy import PlanError
 
 # What is left out: signatures, names, transcript and tags of the manifest, and in the collective
