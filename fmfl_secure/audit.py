@@ -18,7 +18,7 @@ from torch import nn
 from fmfl_secure._version import __version__
 from fmfl_secure.errors import RunError
 from fmfl_secure.planning.audit_claim import Against, claim_of
-from fmfl_secure.planning.plans import build_task, largest_layout
+from fmfl_secure.planning.task import build_task, largest_layout
 from fmfl_secure.report.results import write_results
 from fmfl_secure.run.audit_record import FORMAT, AuditRecord, save_audit
 from fmfl_secure.settings.federation import FederationConfig, load_federation

@@ -129,14 +129,8 @@ def plan(federation: FederationFile) -> None:
 
     Example: fmfl-secure plan pilot/federation.toml
     """
-    from fmfl_secure.planning.plans import (
-        build_task,
-        encryption_parameters,
-        largest_layout,
-        predict,
-        upload_bytes,
-        value_bits,
-    )
+    from fmfl_secure.planning.plans import encryption_parameters, predict, upload_bytes, value_bits
+    from fmfl_secure.planning.task import build_task, largest_layout
     from fmfl_secure.settings.federation import load_federation
 
     config = load_federation(federation)

@@ -15,24 +15,22 @@ from pathlib import Path
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 import aggregation
 from aggregation import Identity, Member, RoundPlan
 from aggregation.protocol import read_cohort, read_plan
 from fmfl_secure.errors import RunError
-from fmfl_secure.models.adapters import adapter_bytes
 from fmfl_secure.parties.agreed_plan import KEY_AGREEMENT
 from fmfl_secure.parties.workspace import AGGREGATOR, COORDINATOR, DECRYPTOR, Members
-from fmfl_secure.planning.plans import encryption_parameters, largest_layout, quantization
+from fmfl_secure.planning.plans import encryption_parameters, quantization
 from fmfl_secure.run.end import evidence, sign_end
 from fmfl_secure.run.record import RoundRecord
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.storage.run_state import RunFacts, RunState
 from fmfl_secure.storage.run_store import RunStore
-from fmfl_secure.tasks import Task
 from fmfl_secure.training.server_step import ServerStep
 from fmfl_secure.vectors.adapter import adapter_digest
+from fmfl_secure.vectors.start import RunStart
 
 
 class Coordinator:
@@ -42,8 +40,7 @@ class Coordinator:
         identity: The coordinator's key pair.
         members: All parties.
         config: The federation's settings.
-        task: The task.
-        model: A model of that task to compute with.
+        start: What the run starts from.
         store: The run's state, from `start_run`, or one that `check_resumable` lets go on.
     """
 
@@ -53,18 +50,15 @@ class Coordinator:
         *,
         members: Members,
         config: FederationConfig,
-        task: Task,
-        model: nn.Module,
+        start: RunStart,
         store: RunStore,
     ) -> None:
         self._identity = identity
         self._protocol = aggregation.Coordinator(identity)
         self._members = members
         self._config = config
-        self._task = task
-        self._model = model
+        self._start = start
         self._server_step = ServerStep(config)
-        self._size = largest_layout(task, model).size
         self.store = store
         self.run = store.state.run
         # `sha256:` of the membership list that plans are made under; empty where there is none.
@@ -97,15 +91,15 @@ class Coordinator:
                 f"than min_sites = {self._config.federation.min_sites}"
             )
         attempt = self.store.attempts(round_number) + 1
-        layout = self._task.begin_round(self._model, round_number)
+        layout = self._start.layout(round_number)
         plan = RoundPlan(
             federation=self._config.federation.name,
             run=self.run,
             round=round_number,
             attempt=attempt,
             suite=self._config.aggregation.suite,
-            parameter_set=encryption_parameters(self._config, self._size).id,
-            quantization=quantization(self._config, layout, self._size),
+            parameter_set=encryption_parameters(self._config, self._start.size).id,
+            quantization=quantization(self._config, layout, self._start.size),
             members=tuple(
                 Member(self._members.sites[name], self._config.weight_of(name)) for name in sites
             ),
@@ -114,7 +108,7 @@ class Coordinator:
             coordinator=self._members.coordinator,
             adapter_digest=adapter_digest(self.adapter),
             layout_digest=layout.digest,
-            base_model_digest=self._task.base.digest,
+            base_model_digest=self._start.base_model_digest,
             training_digest=self._config.digest,
             min_cohort=self._config.federation.min_sites,
             key_agreement=KEY_AGREEMENT,
@@ -171,7 +165,7 @@ class Coordinator:
             AggregationError: The release does not hold.
         """
         total = self._protocol.verify(cohort, release, plan_message)
-        layout = self._task.begin_round(self._model, plan.round)
+        layout = self._start.layout(plan.round)
         self.adapter = self._server_step.apply(
             layout, plan.quantization, self.adapter, total, sites
         )
@@ -240,8 +234,7 @@ def start_run(
     *,
     config: FederationConfig,
     members: Members,
-    task: Task,
-    model: nn.Module,
+    start: RunStart,
     origin: Path,
     database: str | None = None,
 ) -> RunStore:
@@ -251,8 +244,7 @@ def start_run(
         folder: The run's folder.
         config: The federation's settings.
         members: All parties.
-        task: The task.
-        model: A model of that task, whose adapter the run starts from.
+        start: What the run starts from.
         origin: Folder that relative paths in the settings start from.
         database: PostgreSQL URL for the run's state; None keeps it in the folder.
 
@@ -262,14 +254,12 @@ def start_run(
     return RunStore.create(
         folder,
         RunState(run=secrets.token_hex(8), config=config, started=_now(), origin=origin.resolve()),
-        _public_facts(config, members, task, model),
+        _public_facts(config, members, start),
         database=database,
     )
 
 
-def _public_facts(
-    config: FederationConfig, members: Members, task: Task, model: nn.Module
-) -> RunFacts:
+def _public_facts(config: FederationConfig, members: Members, start: RunStart) -> RunFacts:
     sites, custodians = [entry.name for entry in config.sites], config.aggregation.custodians
     absent = [name for name in sites if name not in members.sites]
     absent += [name for name in custodians if name not in members.custodians]
@@ -279,10 +269,10 @@ def _public_facts(
             hint="Run fmfl-secure init, or provision across machines, after a change of "
             "federation.toml; or take it out there.",
         )
-    layout = task.begin_round(model, 1)
+    layout = start.layout(1)
     return RunFacts(
-        base_model=task.base.name,
-        base_model_digest=task.base.digest,
+        base_model=start.base_model,
+        base_model_digest=start.base_model_digest,
         layout_digest=layout.digest,
         parameters=layout.size,
         sites={name: members.sites[name].text for name in sites},
@@ -292,7 +282,7 @@ def _public_facts(
             DECRYPTOR: members.decryptor.fingerprint,
             **{f"custodian {name}": members.custodians[name].fingerprint for name in custodians},
         },
-        initial_adapter=adapter_bytes(model),
+        initial_adapter=start.adapter,
     )
 
 

@@ -23,13 +23,8 @@ from fmfl_secure.models.adapters import adapter_bytes
 from fmfl_secure.models.heads import head_bytes
 from fmfl_secure.parties.agreed_plan import Agreed, AgreedAtSite, difference
 from fmfl_secure.parties.membership import MembershipFolder, digest_of
-from fmfl_secure.planning.plans import (
-    encryption_parameters,
-    largest_layout,
-    quantization,
-    run_proposal,
-    site_plan,
-)
+from fmfl_secure.planning.plans import encryption_parameters, quantization, run_proposal, site_plan
+from fmfl_secure.planning.task import largest_layout
 from fmfl_secure.run.ledger_statement import describe_ledger, sign_statement
 from fmfl_secure.run.record import SiteStatement
 from fmfl_secure.settings.federation import FederationConfig, load_site

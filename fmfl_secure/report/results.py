@@ -19,7 +19,7 @@ from fmfl_secure._version import __version__
 from fmfl_secure.errors import RunError
 from fmfl_secure.planning.plans import encryption_parameters, site_plan, value_bits
 from fmfl_secure.report import write_report
-from fmfl_secure.run.audit_record import load_audit
+from fmfl_secure.run.audit_check import load_audit
 from fmfl_secure.run.record import (
     FORMAT,
     Encryption,

@@ -8,11 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from aggregation import Identity
-from fmfl_secure.models import Layout
 from fmfl_secure.parties.coordinator import Coordinator, check_resumable, start_run
 from fmfl_secure.parties.membership import MembershipFolder, digest_of
 from fmfl_secure.parties.workspace import AGGREGATOR, COORDINATOR, Members
-from fmfl_secure.planning.plans import build_task
+from fmfl_secure.planning.task import build_task, start_of
 from fmfl_secure.runtime.anchor_registry import AnchorRegistry
 from fmfl_secure.runtime.inbox import Inbox
 from fmfl_secure.runtime.run_driver import RunDriver
@@ -49,14 +48,14 @@ class RunServer:
         self._task = build_task(config, relative_to=folder)
         self._model = self._task.build_model(seed=config.federation.seed)
         check_admission(config, self._task, self._model)
+        self._start = start_of(config, self._task, self._model)
         store, self.ended = self._open_run(output)
         self.identity = self._load(COORDINATOR)
         self.coordinator = Coordinator(
             self.identity,
             members=self.members(),
             config=config,
-            task=self._task,
-            model=self._model,
+            start=self._start,
             store=store,
         )
         self.board = TaskBoard()
@@ -82,7 +81,7 @@ class RunServer:
     @property
     def parameters(self) -> int:
         """Length of an update."""
-        return Layout.of(self._model).size
+        return self._start.layout(1).size
 
     def members(self) -> Members:
         """All parties, as the membership list in force has them."""
@@ -120,8 +119,7 @@ class RunServer:
                 output,
                 config=self.config,
                 members=self.members(),
-                task=self._task,
-                model=self._model,
+                start=self._start,
                 origin=self._folder,
                 database=database,
             ), False

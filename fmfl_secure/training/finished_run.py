@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from fmfl_secure.errors import RunError
-from fmfl_secure.planning.plans import build_task
+from fmfl_secure.planning.task import build_task
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.storage.files import write_files
 from fmfl_secure.storage.run_store import RunStore

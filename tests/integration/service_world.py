@@ -20,7 +20,7 @@ from fmfl_secure.errors import Problem, Rejected, ServiceError
 from fmfl_secure.parties.coordinator import Coordinator, start_run
 from fmfl_secure.parties.custodian import Custodian
 from fmfl_secure.parties.workspace import Members
-from fmfl_secure.planning.plans import build_task
+from fmfl_secure.planning.task import build_task, start_of
 from fmfl_secure.provisioning.certificates import CUSTODIAN, DECRYPTOR, SITE
 from fmfl_secure.runtime.agents.custodian import CustodianAgent
 from fmfl_secure.runtime.agents.decryptor import DecryptorAgent
@@ -157,20 +157,19 @@ class World:
             self.agree(name, min_sites=3)
         task = build_task(self.config, relative_to=folder)
         learner = task.build_model(seed=1)
+        start = start_of(self.config, task, learner)
         store = start_run(
             folder / "run",
             config=self.config,
             members=self.members,
-            task=task,
-            model=learner,
+            start=start,
             origin=folder,
         )
         self.coordinator = Coordinator(
             self.identities["coordinator"],
             members=self.members,
             config=self.config,
-            task=task,
-            model=learner,
+            start=start,
             store=store,
         )
         self.board = TaskBoard()

@@ -22,7 +22,7 @@ from fmfl_secure.parties.coordinator import Coordinator, check_resumable, start_
 from fmfl_secure.parties.decryptor import open_decryptor
 from fmfl_secure.parties.site import Site
 from fmfl_secure.parties.workspace import AGGREGATOR, COORDINATOR, DECRYPTOR, Members, Workspace
-from fmfl_secure.planning.plans import build_task
+from fmfl_secure.planning.task import build_task, start_of
 from fmfl_secure.report.results import site_note, write_results
 from fmfl_secure.run.observer import Observer
 from fmfl_secure.run.record import RoundRecord, RunRecord
@@ -75,6 +75,7 @@ class LocalEngine:
         self._model: nn.Module = self._task.build_model(seed=self._config.federation.seed)
         self._members = members = Members.load(self._workspace.members_file)
         check_admission(self._config, self._task, self._model)
+        start = start_of(self._config, self._task, self._model)
         if resume:
             store = RunStore(output)
             check_resumable(store, self._config)
@@ -83,16 +84,14 @@ class LocalEngine:
                 output,
                 config=self._config,
                 members=members,
-                task=self._task,
-                model=self._model,
+                start=start,
                 origin=federation.parent,
             )
         self._coordinator = Coordinator(
             self._identity(COORDINATOR),
             members=members,
             config=self._config,
-            task=self._task,
-            model=self._model,
+            start=start,
             store=store,
         )
         self._decryptor = open_decryptor(
