@@ -34,6 +34,7 @@ from fmfl_secure.storage.anchor_store import AnchorStore
 from fmfl_secure.storage.files import write_files
 from fmfl_secure.storage.update_store import UpdateStore
 from fmfl_secure.tasks import Task, TaskData
+from fmfl_secure.training.admission import check_admission
 from fmfl_secure.training.local_round import train_locally
 from fmfl_secure.training.server_step import ServerStep
 from fmfl_secure.vectors.adapter import adapter_digest
@@ -187,12 +188,14 @@ class Site:
         """Check the run against this site's policy and reserve its worst case. Reads no data.
 
         Raises:
+            AdmissionError: The model, its loss or its batching couples records.
             PolicyRefusal: The policy rules it out.
             BudgetExhausted: The ledger cannot afford it.
         """
         config = self._config
         proposal = run_proposal(config, self._settings, self._task.base.digest, self._size)
         check_policy(self._settings.policy, proposal, now=_now())
+        check_admission(config, self._task, self._model)
         if self._plan is not None and self._ledger is not None:
             self._ledger.reserve(
                 run=self._run,

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
-from torch import nn
 
 from aggregation import Identity
 from fmfl_secure.errors import RunError
-from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.parties.coordinator import Coordinator
 from fmfl_secure.parties.workspace import DECRYPTOR, Members
 from fmfl_secure.report.results import site_note, write_results
@@ -23,10 +22,20 @@ from fmfl_secure.runtime.waiting import PartyWaiter, Stopping
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.service import Time
 from fmfl_secure.storage.run_state import RunState, Status
-from fmfl_secure.tasks import Task as LearningTask
-from fmfl_secure.training.evaluator import Utility
 
 _LOG = logging.getLogger("fmfl_secure.runtime.run_driver")
+
+
+class Evaluator(Protocol):
+    """Measures the adapter on data that were declared public; needs the base model."""
+
+    def before(self, adapter: bytes) -> dict[str, float]:
+        """Metrics before the first round."""
+        ...
+
+    def after(self, round_number: int, adapter: bytes) -> dict[str, float]:
+        """Metrics after a round; empty where that one is not evaluated."""
+        ...
 
 
 class RunDriver:
@@ -39,13 +48,12 @@ class RunDriver:
         members: All parties, as of now.
         membership: Name of the membership list in force.
         config: The federation's settings.
-        origin: Folder that relative paths in them start from.
-        task: What is learned.
-        model: A model of it.
         output: The run's folder.
         inbox: Where parties' messages come in.
         board: Where parties look for what to do.
         limits: How long each step waits.
+        save_adapter: Writes an adapter's files into a folder.
+        evaluator: Where there is none, the run's metrics stay empty.
     """
 
     def __init__(
@@ -57,25 +65,23 @@ class RunDriver:
         members: Callable[[], Members],
         membership: Callable[[], str],
         config: FederationConfig,
-        origin: Path,
-        task: LearningTask,
-        model: nn.Module,
         output: Path,
         inbox: Inbox,
         board: TaskBoard,
         limits: Time,
+        save_adapter: Callable[[bytes, Path], None],
+        evaluator: Evaluator | None = None,
     ) -> None:
         self._coordinator = coordinator
         self._members = members
         self._membership = membership
         self._config = config
-        self._task = task
-        self._model = model
         self._output = output
         self._inbox = inbox
         self._board = board
         self.waiting = PartyWaiter(inbox, board, limits)
-        self._utility = Utility(config, task, model, origin)
+        self._save_adapter = save_adapter
+        self._evaluator = evaluator
         self.rounds = RoundDriver(
             coordinator,
             identity=identity,
@@ -85,7 +91,7 @@ class RunDriver:
             board=board,
             waiting=self.waiting,
             min_sites=config.federation.min_sites,
-            evaluate=lambda number: self._utility.after(number, coordinator.adapter),
+            evaluate=self._evaluate,
         )
         inbox.open_run(coordinator.run, members().sites)
 
@@ -127,13 +133,19 @@ class RunDriver:
             store.move(lambda state: state.rounds_over(reason))
         return self._end()
 
+    def _evaluate(self, round_number: int) -> dict[str, float]:
+        if self._evaluator is None:
+            return {}
+        return self._evaluator.after(round_number, self._coordinator.adapter)
+
     def _drive_rounds(self) -> None:
         store, rounds = self._coordinator.store, self._config.federation.rounds
         done = len(self._coordinator.rounds)
         _LOG.info("run", extra={"run": self.run, "round": done + 1})
         self._gather()
         if store.state.initial_metrics is None:
-            metrics = self._utility.before(self._coordinator.adapter)
+            evaluator = self._evaluator
+            metrics = evaluator.before(self._coordinator.adapter) if evaluator else {}
             store.move(lambda state: state.measured(metrics))
         for number in range(done + 1, rounds + 1):
             record = self.rounds.run_round(number, self._invite, self._refusals)
@@ -265,6 +277,5 @@ class RunDriver:
     def _write(self) -> RunRecord:
         """Bring everything in the run's folder up to date."""
         self._note_sites()
-        set_adapter_tensors(self._model, load_adapter_bytes(self._coordinator.adapter))
-        self._task.save_adapter(self._model, self._output / "adapter")
+        self._save_adapter(self._coordinator.adapter, self._output / "adapter")
         return write_results(self._coordinator.store)

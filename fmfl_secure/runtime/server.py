@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from aggregation import Identity
+from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.parties.coordinator import Coordinator, check_resumable, start_run
 from fmfl_secure.parties.membership import MembershipFolder, digest_of
 from fmfl_secure.parties.workspace import AGGREGATOR, COORDINATOR, Members
@@ -21,7 +22,7 @@ from fmfl_secure.settings.service import ServerSettings
 from fmfl_secure.storage.anchor_store import AnchorStore
 from fmfl_secure.storage.message_store import heads_location, open_store, run_location
 from fmfl_secure.storage.run_store import RunStore, holds_run
-from fmfl_secure.training.admission import check_admission
+from fmfl_secure.training.evaluator import Utility
 
 
 class RunServer:
@@ -47,7 +48,6 @@ class RunServer:
         self.membership = MembershipFolder(folder)
         self._task = build_task(config, relative_to=folder)
         self._model = self._task.build_model(seed=config.federation.seed)
-        check_admission(config, self._task, self._model)
         self._start = start_of(config, self._task, self._model)
         store, self.ended = self._open_run(output)
         self.identity = self._load(COORDINATOR)
@@ -69,13 +69,12 @@ class RunServer:
             members=self.members,
             membership=lambda: digest_of(self.membership.last()),
             config=config,
-            origin=folder,
-            task=self._task,
-            model=self._model,
             output=output,
             inbox=self.inbox,
             board=self.board,
             limits=settings.time,
+            save_adapter=self._save_adapter,
+            evaluator=Utility(config, self._task, self._model, folder),
         )
 
     @property
@@ -103,6 +102,10 @@ class RunServer:
         """Stop where it is; the run goes on when its server starts again."""
         self.run.stop()
         self.board.close()
+
+    def _save_adapter(self, adapter: bytes, folder: Path) -> None:
+        set_adapter_tensors(self._model, load_adapter_bytes(adapter))
+        self._task.save_adapter(self._model, folder)
 
     def _load(self, role: str) -> Identity:
         return Identity.load(self._folder / role / "identity.pem", role)

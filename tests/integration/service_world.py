@@ -185,13 +185,11 @@ class World:
             members=lambda: self.members,
             membership=lambda: "",
             config=self.config,
-            origin=folder,
-            task=task,
-            model=learner,
             output=folder / "run",
             inbox=self.inbox,
             board=self.board,
             limits=Time(**{"gather_s": 0.2, "end_s": 5.0} | limits),
+            save_adapter=lambda _, __: None,
         )
         self.run._write = lambda: None  # type: ignore[method-assign] # reports: another test's
         self.sites = {

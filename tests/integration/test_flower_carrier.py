@@ -45,7 +45,7 @@ class Side:
     def members(self):
         return self.world.members
 
-    def carry(self) -> None:
+    def drive(self) -> None:
         self.run.drive()
 
     def stop(self) -> None:
@@ -60,7 +60,7 @@ class MemoryPost:
         self.parties: dict[int, tuple[str, FlowerParty]] = {}
         self.online: set[int] = set()
         self.waiting: dict[str, bytes | None] = {}
-        self.attempts: list[tuple[str, str]] = []
+        self.steps: list[tuple[str, str]] = []
         self.tamper: Callable[[str, Order, Callable[[], bytes]], bytes | None] = (
             lambda _name, _order, answer: answer()
         )
@@ -99,8 +99,8 @@ class MemoryPost:
             return None
         name, party = self.parties[node]
         order, _ = open_frame(frame, Order, self.world.members.coordinator)
-        self.attempts.append((name, order.step))
-        message = str(len(self.attempts))
+        self.steps.append((name, order.step))
+        message = str(len(self.steps))
         self.waiting[message] = self.tamper(name, order, lambda: party.answer(frame))
         return message
 
