@@ -8,15 +8,12 @@ refused in words (`fmfl_secure.settings.refused`).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-import numpy as np
 import safetensors.torch
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from fmfl_secure.errors import ModelError
@@ -24,10 +21,10 @@ from fmfl_secure.models import low_rank, prompts, scaling, selective
 from fmfl_secure.models.architectures import Architecture, Tower, find_layers
 from fmfl_secure.models.base import BaseModel
 from fmfl_secure.settings.types import LOW_RANK_KINDS, AdapterKind
+from fmfl_secure.vectors.adapter import MOMENTS
 
 ADAPTER_KINDS: tuple[AdapterKind, ...] = get_args(AdapterKind)
 PROMPT_KINDS: frozenset[str] = frozenset({"prompt", "prefix"})
-_MOMENTS = "server-optimizer."  # no parameter's name has a hyphen
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,51 +152,20 @@ def perturb_adapter(model: nn.Module) -> None:
             tensor.add_(noise.to(tensor.device, tensor.dtype))
 
 
-def adapter_bytes(
-    model: nn.Module, moments: Mapping[str, NDArray[np.float64]] | None = None
-) -> bytes:
-    """The adapter as safetensors, equal for equal values.
-
-    Args:
-        model: Whose adapter.
-        moments: Memory of a server optimizer, kept beside it.
-    """
+def adapter_bytes(model: nn.Module) -> bytes:
+    """A model's adapter as safetensors, equal for equal values."""
     tensors = {n: t.contiguous().cpu() for n, t in sorted(adapter_tensors(model).items())}
-    for name, vector in sorted((moments or {}).items()):
-        tensors[_MOMENTS + name] = torch.from_numpy(vector)
     return bytes(safetensors.torch.save(tensors))
 
 
 def load_adapter_bytes(data: bytes) -> dict[str, torch.Tensor]:
-    """Read the adapter that `adapter_bytes` wrote.
+    """Read an adapter's tensors; what the server optimizer keeps beside them is left out.
 
     Raises:
         ModelError: It is not safetensors.
     """
-    return {n: t for n, t in _load(data).items() if not n.startswith(_MOMENTS)}
-
-
-def load_moments(data: bytes) -> dict[str, NDArray[np.float64]]:
-    """Read the server optimizer's memory that `adapter_bytes` wrote beside an adapter.
-
-    Raises:
-        ModelError: It is not safetensors.
-    """
-    return {
-        n.removeprefix(_MOMENTS): t.double().numpy()
-        for n, t in _load(data).items()
-        if n.startswith(_MOMENTS)
-    }
-
-
-def _load(data: bytes) -> dict[str, torch.Tensor]:
     try:
         tensors: dict[str, torch.Tensor] = safetensors.torch.load(data)
     except (safetensors.SafetensorError, ValueError) as error:
         raise ModelError(f"not an adapter in safetensors form: {error}") from error
-    return tensors
-
-
-def adapter_digest(data: bytes) -> str:
-    """`sha256:` of an adapter's bytes."""
-    return "sha256:" + hashlib.sha256(data).hexdigest()
+    return {n: t for n, t in tensors.items() if not n.startswith(MOMENTS)}

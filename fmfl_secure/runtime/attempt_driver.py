@@ -127,7 +127,7 @@ class AttemptDriver:
         )
         store = self._coordinator.store
         if attempt.upload_bytes:
-            store.set_fact("upload_bytes", b"%d" % attempt.upload_bytes)
+            store.move(lambda state: state.uploaded(attempt.upload_bytes))
 
     def _confirm(self, attempt: ServerAttempt) -> None:
         self._enter("confirm", attempt)

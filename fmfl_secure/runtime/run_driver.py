@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Protocol
 
 import msgspec
-from torch import nn
 
 from aggregation import Identity
 from fmfl_secure.errors import RunError
-from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.parties.coordinator import Coordinator
 from fmfl_secure.parties.workspace import DECRYPTOR, Members
 from fmfl_secure.report.results import noted_visibility, site_note, write_results
@@ -23,10 +21,21 @@ from fmfl_secure.runtime.round_driver import RoundDriver
 from fmfl_secure.runtime.task_board import Assignment, Document, Step, TaskBoard
 from fmfl_secure.runtime.waiting import Stopping, Waiter
 from fmfl_secure.settings.federation import FederationConfig
-from fmfl_secure.tasks import Task as LearningTask
-from fmfl_secure.training.evaluator import Utility
+from fmfl_secure.storage.run_state import RunState, Status
 
 _LOG = logging.getLogger("fmfl_secure.runtime.run_driver")
+
+
+class Evaluator(Protocol):
+    """Measures the adapter on data that were declared public; needs the base model."""
+
+    def before(self, adapter: bytes) -> dict[str, float]:
+        """Metrics before the first round."""
+        ...
+
+    def after(self, round_number: int, adapter: bytes) -> dict[str, float]:
+        """Metrics after a round; empty where that one is not evaluated."""
+        ...
 
 
 class RunDriver:
@@ -39,14 +48,13 @@ class RunDriver:
         members: All parties, as of now.
         membership: Name of the membership list in force.
         config: The federation's settings.
-        origin: Folder that relative paths in them start from.
-        task: What is learned.
-        model: A model of it.
         output: The run's folder.
         inbox: Where parties' messages come in.
         board: Where parties look for what to do.
         waiting: Waits for them.
         observer: Told of the run's progress; of refusals and training by who sees them.
+        save_adapter: Writes an adapter's files into a folder.
+        evaluator: Where there is none, the run's metrics stay empty.
     """
 
     def __init__(
@@ -58,28 +66,26 @@ class RunDriver:
         members: Callable[[], Members],
         membership: Callable[[], str],
         config: FederationConfig,
-        origin: Path,
-        task: LearningTask,
-        model: nn.Module,
         output: Path,
         inbox: Inbox,
         board: TaskBoard,
         waiting: Waiter,
         observer: Observer,
+        save_adapter: Callable[[bytes, Path], None],
+        evaluator: Evaluator | None = None,
     ) -> None:
         self._coordinator = coordinator
         self._members = members
         self._membership = membership
         self._config = config
-        self._task = task
-        self._model = model
         self._output = output
         self._inbox = inbox
         self._board = board
         self.waiting = waiting
         self._observer = observer
         self.stopped: RunError | None = None  # what ended it early, with what to do about it
-        self._utility = Utility(config, task, model, origin)
+        self._save_adapter = save_adapter
+        self._evaluator = evaluator
         self.rounds = RoundDriver(
             coordinator,
             identity=identity,
@@ -89,7 +95,7 @@ class RunDriver:
             board=board,
             waiting=self.waiting,
             min_sites=config.federation.min_sites,
-            evaluate=lambda number: self._utility.after(number, coordinator.adapter),
+            evaluate=self._evaluate,
         )
         inbox.open_run(coordinator.run, members().sites)
 
@@ -116,15 +122,16 @@ class RunDriver:
         """
         store = self._coordinator.store
         try:
-            if store.fact("outcome") is None:
+            if store.state.outcome is None:
                 self._drive_rounds()
-                store.set_fact("outcome", b"")
+                store.move(RunState.rounds_over)
         except Stopping:
             self.interrupt("the server stopped; it goes on when it is started again")
             raise
         except RunError as error:
             _LOG.exception("run stopped", extra={"run": self.run})
-            store.set_fact("outcome", str(error).encode())
+            reason = str(error)
+            store.move(lambda state: state.rounds_over(reason))
             self.stopped = error
         return self._end()
 
@@ -133,15 +140,21 @@ class RunDriver:
         self._mark("interrupted", reason)
         self._write()
 
+    def _evaluate(self, round_number: int) -> dict[str, float]:
+        if self._evaluator is None:
+            return {}
+        return self._evaluator.after(round_number, self._coordinator.adapter)
+
     def _drive_rounds(self) -> None:
         store, rounds = self._coordinator.store, self._config.federation.rounds
         done = len(self._coordinator.rounds)
         _LOG.info("run", extra={"run": self.run, "round": done + 1})
         self._observer.run_started(self.run, first_round=done + 1, rounds=rounds)
         self._gather()
-        if store.fact("initial_metrics") is None:
-            metrics = self._utility.before(self._coordinator.adapter)
-            store.set_fact("initial_metrics", msgspec.json.encode(metrics))
+        if store.state.initial_metrics is None:
+            evaluator = self._evaluator
+            metrics = evaluator.before(self._coordinator.adapter) if evaluator else {}
+            store.move(lambda state: state.measured(metrics))
         for number in range(done + 1, rounds + 1):
             record = self.rounds.run_round(number, self._invite, self._refusals)
             self._observer.round_finished(record, self._note_sites())
@@ -239,8 +252,7 @@ class RunDriver:
             Stopping: It was asked to stop; the results are written all the same.
         """
         self.rounds.attempts.phase = "end"
-        store = self._coordinator.store
-        documents = {"end": Document([store.require("end")])}
+        documents = {"end": Document([self._coordinator.signed_end()])}
         task = Assignment(step=Step.END, run=self.run, documents=documents)
         self._board.assign(self._members().sites, task)
         self._board.assign(self._helpers, Assignment(step=Step.END, run=self.run))
@@ -258,7 +270,7 @@ class RunDriver:
             self.waiting.until(closed, self.waiting.limits.end_s)
         finally:
             # Not before: a run that was killed while its sites closed it has not ended yet.
-            reason = store.require("outcome").decode()
+            reason = self._coordinator.store.state.outcome or ""
             self._mark("stopped" if reason else "finished", reason)
             record = self._write()
         return record
@@ -286,16 +298,14 @@ class RunDriver:
             if entry.name in joined and entry.name not in refused:
                 by_round = word.statement.epsilon_by_round if word.statement else ()
                 spent[entry.name] = by_round[-1] if by_round else 0.0
-        self._coordinator.store.set_facts(notes)
+        self._coordinator.store.move(lambda state: state.noted(notes))
         return spent
 
-    def _mark(self, status: Literal["finished", "stopped", "interrupted"], reason: str) -> None:
-        self._coordinator.store.set_fact("status", status.encode())
-        self._coordinator.store.set_fact("reason", reason.encode())
+    def _mark(self, status: Status, reason: str) -> None:
+        self._coordinator.store.move(lambda state: state.marked(status, reason))
 
     def _write(self) -> RunRecord:
         """Bring everything in the run's folder up to date."""
         self._note_sites()
-        set_adapter_tensors(self._model, load_adapter_bytes(self._coordinator.adapter))
-        self._task.save_adapter(self._model, self._output / "adapter")
+        self._save_adapter(self._coordinator.adapter, self._output / "adapter")
         return write_results(self._coordinator.store)

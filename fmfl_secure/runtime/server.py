@@ -11,11 +11,11 @@ from pathlib import Path
 from torch import nn
 
 from aggregation import Identity
-from fmfl_secure.models import Layout
+from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.parties.coordinator import Coordinator, check_resumable, start_run
 from fmfl_secure.parties.membership import MembershipFolder, digest_of
 from fmfl_secure.parties.workspace import AGGREGATOR, COORDINATOR, Members
-from fmfl_secure.planning.plans import build_task
+from fmfl_secure.planning.task import build_task, start_of
 from fmfl_secure.run.observer import Observer, Silent
 from fmfl_secure.runtime.anchor_registry import AnchorRegistry
 from fmfl_secure.runtime.inbox import Inbox
@@ -28,7 +28,7 @@ from fmfl_secure.storage.anchor_store import AnchorStore
 from fmfl_secure.storage.message_store import Messages, heads_location, open_store, run_location
 from fmfl_secure.storage.run_store import RunStore, holds_run
 from fmfl_secure.tasks import Task
-from fmfl_secure.training.admission import check_admission
+from fmfl_secure.training.evaluator import Utility
 
 
 class RunServer:
@@ -66,14 +66,14 @@ class RunServer:
         self.settings = settings
         self.membership = MembershipFolder(folder)
         self._task, self._model = learner or self._build(config)
+        self._start = start_of(config, self._task, self._model)
         store, self.ended = self._open_run(output)
         self.identity = self._load(COORDINATOR)
         self.coordinator = Coordinator(
             self.identity,
             members=self.members(),
             config=config,
-            task=self._task,
-            model=self._model,
+            start=self._start,
             store=store,
         )
         self.board = TaskBoard()
@@ -87,20 +87,19 @@ class RunServer:
             members=self.members,
             membership=lambda: digest_of(self.membership.last()),
             config=config,
-            origin=folder,
-            task=self._task,
-            model=self._model,
             output=output,
             inbox=self.inbox,
             board=self.board,
             waiting=waiter(self.inbox, self.board, settings.time),
             observer=observer or Silent(),
+            save_adapter=self._save_adapter,
+            evaluator=Utility(config, self._task, self._model, folder),
         )
 
     @property
     def parameters(self) -> int:
         """Length of an update."""
-        return Layout.of(self._model).size
+        return self._start.layout(1).size
 
     def members(self) -> Members:
         """All parties, as the membership list in force has them."""
@@ -126,8 +125,11 @@ class RunServer:
     def _build(self, config: FederationConfig) -> tuple[Task, nn.Module]:
         task = build_task(config, relative_to=self._folder)
         model = task.build_model(seed=config.federation.seed)
-        check_admission(config, task, model)
         return task, model
+
+    def _save_adapter(self, adapter: bytes, folder: Path) -> None:
+        set_adapter_tensors(self._model, load_adapter_bytes(adapter))
+        self._task.save_adapter(self._model, folder)
 
     def _load(self, role: str) -> Identity:
         return Identity.load(self._folder / role / "identity.pem", role)
@@ -144,13 +146,12 @@ class RunServer:
                 output,
                 config=self.config,
                 members=self.members(),
-                task=self._task,
-                model=self._model,
+                start=self._start,
                 origin=self._folder,
                 database=database,
             ), False
         store = RunStore(output, database=database)
-        ended = store.ended
+        ended = store.state.ended
         if not ended:
             check_resumable(store, self.config)
         return store, ended

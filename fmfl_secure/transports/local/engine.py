@@ -19,7 +19,7 @@ from fmfl_secure.parties.decryptor import open_decryptor
 from fmfl_secure.parties.membership import MembershipFolder
 from fmfl_secure.parties.site import Site
 from fmfl_secure.parties.workspace import DECRYPTOR, Workspace
-from fmfl_secure.planning.plans import build_task
+from fmfl_secure.planning.task import build_task
 from fmfl_secure.provisioning import certificates
 from fmfl_secure.run.observer import Observer
 from fmfl_secure.run.record import RunRecord
@@ -35,7 +35,7 @@ from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.settings.sections import SiteEntry
 from fmfl_secure.settings.service import ServerSettings
 from fmfl_secure.storage.message_memory import MemoryMessageStore
-from fmfl_secure.storage.run_store import RunStore, require_folder, run_facts
+from fmfl_secure.storage.run_store import RunStore, require_folder
 from fmfl_secure.training.admission import check_admission
 from fmfl_secure.transports.local.pump import Pump
 from fmfl_secure.transports.local.transport import DirectTransport
@@ -119,7 +119,7 @@ class LocalEngine:
         return record
 
     def _recall_refusals(self) -> None:
-        for name, code in self.store.refusals().items():
+        for name, code in self.store.state.refusals.items():
             self._refusals[name] = code
             self._server.store.note(self._server.run.run, REFUSED, name, code.encode())
             self._observer.site_refused(name, code, "refused before the interruption")
@@ -166,7 +166,7 @@ class LocalEngine:
         if run != self._server.run.run:
             raise RunError(f"{entry.name}: the plan's run is not the one agreed here")
         # A site that has not begun looks once at the adapter that the settings' seed gives.
-        initial = run_facts(self.store).initial_adapter
+        initial = self.store.public().initial_adapter
         set_adapter_tensors(self._model, load_adapter_bytes(initial))
         return Site(
             self._workspace.site(entry.name),
@@ -183,7 +183,7 @@ class LocalEngine:
         if self._refusals.get(name) == code:
             return  # it says so again at the end of the run
         self._refusals[name] = code
-        self.store.refuse(name, code)
+        self.store.move(lambda state: state.refused(name, code))
         self._observer.site_refused(name, code, self._agents[name].refusal)
 
     def _note_failure(self, name: str, code: str) -> None:
