@@ -35,7 +35,7 @@ from fmfl_secure.run.record import RunRecord
 from fmfl_secure.settings.federation import FederationConfig, load_federation, load_site
 from fmfl_secure.settings.templates import federation_toml
 from fmfl_secure.storage.run_store import RunStore
-from fmfl_secure.training.finished_run import evaluate_run, predict_run
+from fmfl_secure.training.finished_run import MAX_LEFT_OUT, evaluate_run, predict_run
 from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import Ledger, check_policy
 
@@ -137,7 +137,8 @@ class Federation:
         settings = load_site(folder / "site.toml")
         task = build_task(self.config, relative_to=self.folder)
         size = largest_layout(task, task.build_model(seed=self.config.federation.seed)).size
-        proposal = run_proposal(self.config, settings, task.base.digest, size)
+        approved = task.base.digest_in(settings.policy.base_models)
+        proposal = run_proposal(self.config, settings, approved, size)
         check_policy(settings.policy, proposal, now=datetime.now(UTC))
         data = folder / settings.data.path
         task.load(data, unit=self.config.task.unit, on_bad_row="error")
@@ -239,14 +240,29 @@ class Run:
         write_results(self._store)
         return self.folder / "report.html"
 
-    def evaluate(self, data: Path | str, *, head: Path | str | None = None) -> dict[str, float]:
+    def evaluate(
+        self,
+        data: Path | str,
+        *,
+        head: Path | str | None = None,
+        max_left_out: float = MAX_LEFT_OUT,
+    ) -> dict[str, float]:
         """Metrics on labelled data. Exact: on private data they are not private.
 
         Args:
             data: A file, or a folder of images by label.
             head: A site's own head, where the run left each site one.
+            max_left_out: Largest share of rows that may be left out as unusable.
+
+        Raises:
+            DataError: More rows than that are unusable.
         """
-        return evaluate_run(self.folder, Path(data), head=None if head is None else Path(head))
+        return evaluate_run(
+            self.folder,
+            Path(data),
+            head=None if head is None else Path(head),
+            max_left_out=max_left_out,
+        ).metrics
 
     def predict(self, data: Path | str, *, head: Path | str | None = None) -> list[dict[str, Any]]:
         """An answer for each row, in order.

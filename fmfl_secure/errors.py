@@ -2,6 +2,7 @@
 
     FmflError
       ConfigError            the federation's or a site's settings
+        UnknownKind          a name that no adapter, task, mechanism or the like has
       DataError              local data (fmfl_secure.data.errors has the kinds)
       ModelError             base model, adapter or layout
       RunError               a run cannot start, go on, or be read back
@@ -48,6 +49,10 @@ class ConfigError(FmflError):
     """A setting is unknown, missing, malformed, or contradicts another."""
 
     code = "configuration"
+
+
+class UnknownKind(ConfigError):
+    """A name that no entry of a registry has; the hint lists those that there are."""
 
 
 class ModelError(FmflError):

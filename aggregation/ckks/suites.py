@@ -69,14 +69,17 @@ def encryptor(parameters: ParameterSet, material: bytes, transcript: bytes = b""
 
 
 def check_material(parameters: ParameterSet, material: bytes) -> None:
-    """Refuse material of another length, without needing the CKKS library.
+    """Refuse material of another length, or that nobody can seal for; needs no CKKS library.
 
     Raises:
-        MessageError: Another length.
+        MessageError: Another length, or in the collective suite keys that are none.
     """
     expected = material_size(parameters)
     if len(material) != expected:
         raise MessageError(f"the announced key has {len(material)} bytes, expected {expected}")
+    if parameters.suite == COLLECTIVE:
+        size = sealed_box.X25519_SIZE
+        sealed_box.check_public(material[:size], material[size:])
 
 
 def material_size(parameters: ParameterSet) -> int:

@@ -33,6 +33,30 @@ _LABEL: Final = b"fmfl-secure/aggregation/v1/box"
 _NONCE: Final = bytes(12)
 
 
+def check_public(key: bytes, kem: bytes = b"") -> None:
+    """Refuse public keys with which nobody can agree, while it is known whose they are.
+
+    Args:
+        key: X25519, 32 bytes.
+        kem: ML-KEM-768, 1,184 bytes; may be empty.
+
+    Raises:
+        MessageError: The X25519 key has another length or is of low order, or the ML-KEM key does
+            not decode (FIPS 203, 7.2).
+    """
+    # Of low order with one private key is of low order with all: X25519 clears the cofactor.
+    agree(X25519PrivateKey.from_private_bytes(bytes(X25519_SIZE)), key)
+    if kem:
+        _decode(kem)
+
+
+def _decode(public: bytes) -> MLKEM768PublicKey:
+    try:
+        return MLKEM768PublicKey.from_public_bytes(public)
+    except ValueError:
+        raise MessageError("an ML-KEM key is not valid") from None
+
+
 class KemKey:
     """A single-use ML-KEM-768 key pair."""
 
@@ -70,10 +94,7 @@ def encapsulate(public: bytes) -> tuple[bytes, bytes]:
     Raises:
         MessageError: Not a valid key.
     """
-    try:
-        return MLKEM768PublicKey.from_public_bytes(public).encapsulate()
-    except ValueError:
-        raise MessageError("an ML-KEM key is not valid") from None
+    return _decode(public).encapsulate()
 
 
 def agree(key: X25519PrivateKey, other: bytes) -> bytes:

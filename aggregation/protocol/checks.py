@@ -30,7 +30,7 @@ import numpy.typing as npt
 from aggregation.ckks import suites
 from aggregation.crypto import sealed_box
 from aggregation.crypto.identity import PublicIdentity
-from aggregation.errors import CohortError, OpeningError, PlanError, ReleaseError
+from aggregation.errors import CohortError, MessageError, OpeningError, PlanError, ReleaseError
 from aggregation.protocol import messages
 from aggregation.protocol.cohort_rule import effective_cohort
 from aggregation.protocol.messages import (
@@ -95,6 +95,10 @@ def _check_ready(round_: Round, ready: Ready, name: str) -> None:
         raise CohortError(f"the ready message of {name} is of another plan")
     if bool(ready.kem) != round_.hybrid:
         raise CohortError(f"{name} announces other kinds of keys than the plan's")
+    try:
+        sealed_box.check_public(ready.key, ready.kem)
+    except MessageError as error:
+        raise CohortError(f"{name} announces a key that nobody can use: {error}") from error
 
 
 def read_announcement(round_: Round, message: bytes) -> bytes:

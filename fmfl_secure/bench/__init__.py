@@ -62,7 +62,9 @@ def whole_round(
 
     Example: fmfl-secure bench round --mode distributed --json
     """
-    if mode == "distributed":
+    from fmfl_secure.settings.noise import NOISE  # noqa: PLC0415 - loads cryptography
+
+    if NOISE.get(mode).in_shares:
         from fmfl_secure.bench.shares import measure_shares  # noqa: PLC0415 - loads PyTorch
 
         _show(measure_shares(repeats), as_json=as_json)

@@ -85,7 +85,7 @@ def afford(
 
 def _parameters(config: FederationConfig, federation: Path) -> int:
     """Trained parameters, which distributed noise depends on; else 1, without loading a model."""
-    if config.privacy.noise != "distributed":
+    if not config.privacy.noise_mechanism.in_shares:
         return 1
     from fmfl_secure.planning.task import build_task, largest_layout
 

@@ -154,7 +154,7 @@ def plan(federation: FederationFile) -> None:
     )
     say(f"settings    {config.digest}")
     say(f"base model  {task.base.digest}")
-    if config.privacy.noise == "none":
+    if not config.privacy.noise_mechanism.private:
         console.print("[bold red]No privacy[/bold red]: a baseline, on data declared public.")
         return
     prediction = predict(config, layout.size)
@@ -170,7 +170,7 @@ def plan(federation: FederationFile) -> None:
             f"{config.privacy.repeats} repeats",
             "epsilon by PLD": f"{prediction.pld_epsilon:.4f}, had the parameters been fixed "
             "in advance",
-            **(_shares(config, prediction) if config.privacy.noise == "distributed" else {}),
+            **(_shares(config, prediction) if config.privacy.noise_mechanism.in_shares else {}),
         },
     )
     by_round = Table("round", "epsilon", title="predicted epsilon")
@@ -205,9 +205,10 @@ def check(
 ) -> None:
     """Check a site's policy and its own data file, locally; nothing is sent, nothing is charged.
 
-    Says which rule of the policy would refuse a run, if one would. Names the first unusable row,
-    which a run would skip or, with on_bad_row = "error", pay for. Asks about people who may be in
-    it under several ids, such as P7 and p7, with examples: what it prints stays at the site.
+    Says which rule of the policy would refuse a run, if one would. Counts the rows that a run
+    would leave out or, with on_bad_row = "error", pay for, by what is wrong with them. Asks about
+    people who may be in it under several ids, such as P7 and p7, with examples: what it prints
+    stays at the site.
     Example: fmfl-secure check pilot/federation.toml site-1
     """
     from fmfl_secure.api import Federation

@@ -28,16 +28,24 @@ def evaluate(
     data: Annotated[Path, typer.Option(help="Labelled file. The figures are exact: not private.")],
     base: BaseModel = None,
     head: OwnHead = None,
+    max_left_out: Annotated[
+        float,
+        typer.Option(help="Largest share of rows that may be left out as unusable.", min=0, max=1),
+    ] = 0.05,
 ) -> None:
     """Evaluate a run's adapter on a file, or on a folder of images.
 
+    Says how many records the figures are of, and which rows were left out.
     Example: fmfl-secure evaluate pilot/run-1 --data pilot/data/holdout.csv
     """
     from fmfl_secure.training.finished_run import evaluate_run
 
-    metrics = evaluate_run(run_folder, data, base=base, head=head)
-    for name, value in metrics.items():
+    done = evaluate_run(run_folder, data, base=base, head=head, max_left_out=max_left_out)
+    for name, value in done.metrics.items():
         say(f"{name:<9} {value:.4f}")
+    say(f"n         {done.records}")
+    if done.left_out.count:
+        say(f"left out: {done.left_out}")
 
 
 @app.command()

@@ -19,6 +19,7 @@ from typing import Literal
 import msgspec
 
 from fmfl_secure.settings.federation import FederationConfig
+from fmfl_secure.settings.noise import DISTRIBUTED, LOCAL, NONE, NoiseMechanism
 from fmfl_secure.settings.sections import SiteEntry, TrainingSection
 
 Parties = Literal["together", "alone", "pooled"]
@@ -40,14 +41,14 @@ class Arm:
     """
 
     title: str
-    noise: Literal["local", "distributed", "none"]
+    noise: NoiseMechanism
     parties: Parties = "together"
     probe: bool = False
 
     @property
     def private(self) -> bool:
         """Whether it has a privacy target."""
-        return self.noise != "none"
+        return self.noise.private
 
     def settings(
         self, config: FederationConfig, *, steps_per_round: int, epsilon: float, seed: int
@@ -65,13 +66,13 @@ class Arm:
         """
         privacy, federation = config.privacy, config.federation
         steps = federation.rounds * privacy.steps_per_round
-        at_once = {"distributed": 1}.get(self.noise, steps_per_round)
+        at_once = 1 if self.noise.in_shares else steps_per_round
         if self.parties == "pooled":
             at_once = steps
         rounds = max(1, round(steps / at_once))
         replace = msgspec.structs.replace
         one = self.parties == "pooled"
-        plain = one or self.noise == "distributed"
+        plain = one or self.noise.in_shares
         return replace(
             config,
             federation=replace(
@@ -84,11 +85,11 @@ class Arm:
             adapter=replace(config.adapter, kind="head") if self.probe else config.adapter,
             privacy=replace(
                 privacy,
-                noise=self.noise,
+                noise=self.noise.name,
                 epsilon=epsilon,
                 steps_per_round=at_once,
                 repeats=0,
-                insider_epsilon=_UNLIMITED if self.noise == "distributed" else 0.0,
+                insider_epsilon=_UNLIMITED if self.noise.in_shares else 0.0,
             ),
             training=_one_step_or_party(config.training) if plain else config.training,
             sites=_pooled(config) if one else config.sites,
@@ -109,13 +110,13 @@ def _pooled(config: FederationConfig) -> tuple[SiteEntry, ...]:
 
 ARMS = MappingProxyType(
     {
-        "probe": Arm("probe, not private", "none", probe=True),
-        "probe-private": Arm("probe, private (local noise)", "local", probe=True),
-        "alone": Arm("each site alone, private", "local", parties="alone"),
-        "federated": Arm("federated, not private", "none"),
-        "local": Arm("federated, private: local noise", "local"),
-        "distributed": Arm("federated, private: distributed noise", "distributed"),
-        "pooled": Arm("pooled, private", "local", parties="pooled"),
+        "probe": Arm("probe, not private", NONE, probe=True),
+        "probe-private": Arm("probe, private (local noise)", LOCAL, probe=True),
+        "alone": Arm("each site alone, private", LOCAL, parties="alone"),
+        "federated": Arm("federated, not private", NONE),
+        "local": Arm("federated, private: local noise", LOCAL),
+        "distributed": Arm("federated, private: distributed noise", DISTRIBUTED),
+        "pooled": Arm("pooled, private", LOCAL, parties="pooled"),
     }
 )
 """By the name that `--only` takes, in the order of the table. Before them comes the majority

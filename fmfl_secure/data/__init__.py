@@ -20,7 +20,9 @@ from fmfl_secure.data.fields import (
     read_records,
     text_field,
 )
+from fmfl_secure.data.headers import check_header, check_image_folder
 from fmfl_secure.data.images import decode_image, image_field, read_image_folder
+from fmfl_secure.data.left_out import LeftOut
 from fmfl_secure.data.partition import PartFile, PartitionSummary, partition_file
 from fmfl_secure.data.readers import read_table, read_text_dataset
 from fmfl_secure.data.records import TextDataset
@@ -29,6 +31,7 @@ from fmfl_secure.data.tagged import check_equally_many, tags_field, words_field
 __all__ = [
     "DataError",
     "Field",
+    "LeftOut",
     "OnBadRow",
     "PartFile",
     "PartitionSummary",
@@ -36,6 +39,8 @@ __all__ = [
     "TextDataset",
     "UnitCheck",
     "check_equally_many",
+    "check_header",
+    "check_image_folder",
     "check_units",
     "decode_image",
     "image_field",

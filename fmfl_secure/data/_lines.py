@@ -229,7 +229,7 @@ def _json_value(raw: bytes) -> str | None:
         return None
     text = raw.decode()
     if raw in {b"true", b"false"}:
-        return text
+        return StoredText.of(text, "truth")
     if raw.startswith((b"{", b"[")):
         return StoredText.of(text, "structure")
     return StoredText.of(text, "float" if set(raw) & set(b".eE") else "number")

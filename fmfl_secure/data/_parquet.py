@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from fmfl_secure.data._parquet_lists import is_list, list_cells
 from fmfl_secure.data._source import Row, not_utf8, require_distinct
 from fmfl_secure.data.errors import MalformedRowError, UnreadableFileError
 from fmfl_secure.data.unit_ids import StoredText
@@ -69,11 +70,15 @@ class ParquetSource:
         kind = self._table.column(name).type
         if pa.types.is_dictionary(kind):
             kind = kind.value_type
+        if is_list(kind):
+            return lambda text: StoredText.of(text, "structure")
         if pa.types.is_integer(kind) or pa.types.is_decimal(kind):
             return lambda text: StoredText.of(text, "number")
         if pa.types.is_floating(kind):
             bits = _SIGNIFICANDS[kind.bit_width]
             return lambda text: StoredText.of(text, "float", bits)
+        if pa.types.is_boolean(kind):
+            return lambda text: StoredText.of(text, "truth")
         return str
 
     def _bytes_of(self, name: str) -> list[bytes | None]:
@@ -82,6 +87,8 @@ class ParquetSource:
         if pa.types.is_dictionary(column.type):
             column = pc.cast(column, column.type.value_type)
         kind = column.type
+        if is_list(kind):
+            return list_cells(self._table, name)
         try:
             if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
                 if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
@@ -89,7 +96,8 @@ class ParquetSource:
                 column = pc.cast(column, pa.large_binary())
         except pa.ArrowException:
             raise MalformedRowError(
-                f"column {name!r} has the type {kind}; expected text, numbers or booleans",
+                f"column {name!r} has the type {kind}; expected text, numbers, booleans, or "
+                "lists of texts or integers",
                 hint="name another column, or store this one as text",
                 path=self._path,
             ) from None

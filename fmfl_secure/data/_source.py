@@ -47,13 +47,21 @@ class UnusableValue(Exception):
         kind: What to raise of it.
         problem: What is wrong.
         hint: What to do.
+        sort: What it is called where faults are counted; empty for what its kind is called.
     """
 
-    def __init__(self, kind: type[DataError], problem: str, hint: str) -> None:
+    def __init__(self, kind: type[DataError], problem: str, hint: str, sort: str = "") -> None:
         super().__init__(problem)
         self.kind = kind
         self.problem = problem
         self.hint = hint
+        self.sort = sort
+
+    def at(self, path: Path, row: int, line: int | None = None) -> DataError:
+        """What to raise, now that the place is known."""
+        return self.kind(
+            self.problem, hint=self.hint, path=path, row=row, line=line, sort=self.sort
+        )
 
 
 class Source(Protocol):

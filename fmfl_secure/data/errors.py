@@ -38,6 +38,7 @@ class DataError(FmflError):
         path: File concerned, where there is one.
         row: Number of the data row, from 1, the header and blank lines not counted.
         line: Line of the file on which that row begins, from 1, where it can be known.
+        sort: What a row's fault is called where faults are counted; empty for what its type says.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class DataError(FmflError):
         path: Path | None = None,
         row: int | None = None,
         line: int | None = None,
+        sort: str = "",
     ) -> None:
         place = "" if path is None else str(path)
         if row is not None:
@@ -58,6 +60,7 @@ class DataError(FmflError):
         self.path = path
         self.row = row
         self.line = line
+        self.sort = sort
 
 
 class DataArgumentError(DataError):

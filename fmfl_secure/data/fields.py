@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+from fmfl_secure.data._compressed import decompress
 from fmfl_secure.data._lines import read_csv, read_jsonl, read_tsv
 from fmfl_secure.data._parquet import read_parquet
 from fmfl_secure.data._source import Row, Source, UnusableValue, read_bytes
@@ -25,17 +26,30 @@ from fmfl_secure.data.errors import (
     UnknownLabelError,
     UnsupportedFormatError,
 )
+from fmfl_secure.data.left_out import LeftOut, Tally, label_sort, pool_left_out
 from fmfl_secure.data.records import IndexArray, grouped_units, record_units
-from fmfl_secure.data.unit_ids import NearDuplicates, near_duplicates, unit_id
+from fmfl_secure.data.unit_ids import HeldAs, NearDuplicates, StoredText, near_duplicates, unit_id
 from fmfl_secure.settings.types import UnitRule
 
 RECORD_UNIT = "record"
 OnBadRow = Literal["error", "skip"]
+# What the file holds in place of a text.
+_HELD: Mapping[HeldAs, str] = MappingProxyType(
+    {
+        "number": "number",
+        "float": "number",
+        "structure": "list or object",
+        "truth": "true or false",
+    }
+)
+# What programs write of a missing text; a note may well say "none" among other words.
+_NO_TEXT = frozenset({"nan", "<na>", "null", "(null)", "none", "nat"})
 
 _PARSERS: Mapping[str, Callable[[Path, bytes], Source]] = MappingProxyType(
     {".csv": read_csv, ".tsv": read_tsv, ".jsonl": read_jsonl, ".parquet": read_parquet}
 )
 SUFFIXES = tuple(_PARSERS)
+COMPRESSED = ".gz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +75,12 @@ class Records:
     Attributes:
         columns: For each field, one parsed value a record.
         units: One int64 array of record indices per privacy unit.
-        skipped: Rows left out under `on_bad_row="skip"`. Stays at the site.
+        left_out: Rows left out under `on_bad_row="skip"`. Stays at the site.
     """
 
     columns: tuple[list[Any], ...]
     units: tuple[IndexArray, ...]
-    skipped: int
+    left_out: LeftOut
 
     def __len__(self) -> int:
         return sum(len(unit) for unit in self.units)
@@ -87,10 +101,10 @@ def read_records(
     """Reads fields of every row of a table and groups the rows into privacy units.
 
     A bad row has a value that its field refuses, a unit that names nobody (`unit_ids`), bytes that
-    are not UTF-8, or not the header's columns. With `on_bad_row="error"` the first one is refused,
-    which makes failing depend on a unit; private training takes "skip", where a bad row costs
-    itself and nothing else. Broken quoting in a CSV file is an error either way, as the rows after
-    it cannot be trusted.
+    are not UTF-8, or not the header's columns. With `on_bad_row="error"` the first one is refused
+    once all have been read, so that the refusal counts the others too; that makes failing depend on
+    a unit, so private training takes "skip", where a bad row costs itself and nothing else. Broken
+    quoting in a CSV file is an error either way, as the rows after it cannot be trusted.
 
     Args:
         path: A .csv, .tsv, .jsonl or .parquet file.
@@ -115,24 +129,25 @@ def read_records(
         names.append(choose_column(source, path, "unit", (unit,)))
         parsers.append(lambda value, column: unit_id(value, unit_rules, column=column))
     columns: tuple[list[Any], ...] = tuple([] for _ in names)
-    skipped = 0
+    tally = Tally()
     for row in source.rows(names):
+        tally.row()
         try:
             values = _read_row(row, names, parsers, check, path)
-        except DataError:
-            if on_bad_row == "error":
-                raise
-            skipped += 1
+        except DataError as error:
+            tally.fault(error)
             continue
         for column, value in zip(columns, values, strict=True):
             column.append(value)
+    if on_bad_row == "error":
+        tally.refuse()
     if not columns[0]:
-        raise no_rows(path, skipped=skipped)
+        raise no_rows(path, tally.left_out())
     count = len(columns[0])
     return Records(
         columns=columns[: len(fields)],
         units=record_units(count) if unit == RECORD_UNIT else grouped_units(columns[-1]),
-        skipped=skipped,
+        left_out=tally.left_out(),
     )
 
 
@@ -192,16 +207,18 @@ def pool_records(parts: Sequence[Records]) -> Records:
     return Records(
         columns=tuple([value for values in column for value in values] for column in columns),
         units=tuple(units),
-        skipped=sum(part.skipped for part in parts),
+        left_out=pool_left_out([part.left_out for part in parts]),
     )
 
 
-def no_rows(path: Path, *, skipped: int) -> EmptyFileError:
+def no_rows(path: Path, left_out: LeftOut) -> EmptyFileError:
     """The refusal of data that hold no usable row."""
     return EmptyFileError(
-        "every row had to be skipped" if skipped else "the file has a header and no rows",
-        hint='read it once with on_bad_row = "error" to see what is wrong with the first row'
-        if skipped
+        f"every row had to be skipped: {left_out}"
+        if left_out.count
+        else "the file has a header and no rows",
+        hint="mend the rows, or the settings that they do not go with"
+        if left_out.count
         else "check that the export was complete",
         path=path,
     )
@@ -212,27 +229,58 @@ def text_field(argument: str, names: tuple[str, ...]) -> Field:
     return Field(argument, names, parse_text)
 
 
-def label_field(argument: str, column: str, labels: Sequence[str] | None) -> Field:
-    """A label as a string, exactly one of those given; any for None."""
+def label_field(
+    argument: str,
+    column: str,
+    labels: Sequence[str] | None,
+    aliases: Sequence[tuple[str, str]] = (),
+) -> Field:
+    """A label as a string, exactly one of those given; any for None.
+
+    Args:
+        argument: The setting that names the column.
+        column: The column.
+        labels: All labels there may be.
+        aliases: Other spellings that a file may have, and the label that each means.
+    """
     known = None if labels is None else frozenset(labels)
+    spelled = dict(aliases)
 
     def parse(value: str | None, column: str) -> str:
+        value = spelled.get(value, value) if value else value
         if value and (known is None or value in known):
             return value
         expected = "a label" if known is None else f"one of {', '.join(map(repr, sorted(known)))}"
+        sort = label_sort(value, known) if value and known else "no label"
         raise UnusableValue(
             UnknownLabelError,
             f"the label in column {column!r} is {'not known' if value else 'missing'}; "
             f"expected {expected}, exactly as written here",
             "check the row for shifted columns, spaces and case; complete the configured "
-            'labels, or set on_bad_row = "skip"',
+            "labels, say in task.label_aliases which spelling means which label, or set "
+            'on_bad_row = "skip"',
+            sort,
         )
 
     return Field(argument, (column,), parse)
 
 
 def parse_text(value: str | None, column: str) -> str:
-    """A text that is not empty."""
+    """A text that is not empty, and that the file holds as one."""
+    if isinstance(value, StoredText):
+        raise UnusableValue(
+            EmptyTextError,
+            f"column {column!r} holds a {_HELD[value.held_as]} and no text",
+            "name a column of texts; render messages as one text with the model's chat template",
+            f"a {_HELD[value.held_as]} in place of a text",
+        )
+    if value is not None and value.strip().casefold() in _NO_TEXT:
+        raise UnusableValue(
+            EmptyTextError,
+            f"the text in column {column!r} is what a program writes where there is none",
+            "export such a row without a value, or remove it",
+            "nan, null or none in place of a text",
+        )
     if value is None or not value.strip():
         raise UnusableValue(
             EmptyTextError,
@@ -246,17 +294,27 @@ def open_source(path: Path, data: bytes | None = None) -> Source:
     """Parses a file by its extension.
 
     Args:
-        path: The file; its suffix selects the format, upper or lower case.
+        path: The file; its suffix selects the format, upper or lower case, with .gz
+            behind it or not.
         data: Its bytes, where the caller has read them already.
     """
-    parse = _PARSERS.get(path.suffix.lower())
+    parse = _PARSERS.get(table_suffix(path))
     if parse is None:
         raise UnsupportedFormatError(
-            f"the extension is {path.suffix!r}; expected one of {', '.join(SUFFIXES)}",
+            f"the extension is {path.suffix!r}; expected one of {', '.join(SUFFIXES)}, "
+            f"or one of them with {COMPRESSED} behind it",
             hint="convert the file, or give it the extension of what it is",
             path=path,
         )
-    return parse(path, read_bytes(path) if data is None else data)
+    content = read_bytes(path) if data is None else data
+    if path.suffix.lower() == COMPRESSED:
+        content = decompress(path, content)
+    return parse(path, content)
+
+
+def table_suffix(path: Path) -> str:
+    """The extension that selects a format, in lower case and without that of a compression."""
+    return Path(path.stem if path.suffix.lower() == COMPRESSED else path.name).suffix.lower()
 
 
 def choose_column(source: Source, path: Path, argument: str, names: Sequence[str]) -> str:
@@ -293,4 +351,4 @@ def _read_row(
     else:
         return values
     # Raised out here: what went before would be told along with it.
-    raise fault.kind(fault.problem, hint=fault.hint, path=path, row=row.number, line=row.line)
+    raise fault.at(path, row.number, row.line)

@@ -37,7 +37,7 @@ from fmfl_secure.data.errors import (
     PartitionError,
     UnknownLabelError,
 )
-from fmfl_secure.data.fields import choose_column, open_source
+from fmfl_secure.data.fields import choose_column, open_source, table_suffix
 from fmfl_secure.data.output import write_files
 from fmfl_secure.data.records import grouped_units, record_units
 from fmfl_secure.data.unit_ids import unit_id
@@ -176,7 +176,7 @@ def partition_file(
             values = distinct_values(kept, sites, by, columns["by"])
             shares = share_by_value(rest, values, by, columns["by"])
 
-    suffix = path.suffix.lower()
+    suffix = table_suffix(path)  # of a compressed table the parts are not
     stems = {f"site-{number}": share for number, share in enumerate(shares, start=1)}
     stems |= {stem: part for stem, part in (("holdout", held_out), ("tune", tuning)) if part}
     contents: dict[str, bytes] = {}

@@ -95,7 +95,7 @@ def read_text_dataset(
         labels=np.array([index_of[value] for value in label_values], dtype=np.int64),
         units=records.units,
         label_names=label_names,
-        skipped=records.skipped,
+        skipped=records.left_out.count,
     )
 
 

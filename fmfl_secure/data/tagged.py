@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -11,7 +11,9 @@ from fmfl_secure.data._source import UnusableValue
 from fmfl_secure.data.errors import UnknownLabelError, UnusableTagsError
 from fmfl_secure.data.fields import Field
 
+_T = TypeVar("_T")
 _LIST = msgspec.json.Decoder(list[str])
+_TAGS = msgspec.json.Decoder(list[str | int])
 _HINT = 'write lists of strings, such as {"tokens": ["Anna", "fell"], "tags": ["B-NAME", "O"]}'
 
 
@@ -19,7 +21,7 @@ def words_field(argument: str, column: str) -> Field:
     """A list of words that are not empty, as a JSON list of strings."""
 
     def parse(value: str | None, column: str) -> list[str]:
-        words = _strings(value, column)
+        words = _decoded(value, column, _LIST)
         if not words or not all(word.strip() for word in words):
             raise UnusableValue(
                 UnusableTagsError, f"a word in column {column!r} is empty, or there is none", _HINT
@@ -29,20 +31,38 @@ def words_field(argument: str, column: str) -> Field:
     return Field(argument, (column,), parse)
 
 
-def tags_field(argument: str, column: str, tags: Sequence[str]) -> Field:
-    """A list of tags, each as its index among those given."""
+def tags_field(argument: str, column: str, tags: Sequence[str], names: Sequence[str] = ()) -> Field:
+    """A list of tags, each as its index among those given.
+
+    Args:
+        argument: The setting that names the column.
+        column: The column.
+        tags: All tags in the order of their indices.
+        names: What integers in the file stand for, by their value; none where it holds names.
+    """
     index_of = {tag: index for index, tag in enumerate(tags)}
 
     def parse(value: str | None, column: str) -> list[int]:
-        found = _strings(value, column)
+        found = [
+            names[tag] if isinstance(tag, int) and 0 <= tag < len(names) else tag
+            for tag in _decoded(value, column, _TAGS)
+        ]
+        if any(isinstance(tag, int) for tag in found):
+            raise UnusableValue(
+                UnknownLabelError,
+                f"a tag in column {column!r} is an integer without a name",
+                "say in task.tag_names what 0, 1, 2, ... stand for",
+                "integers for tags, without a name (see task.tag_names)",
+            )
         if not all(tag in index_of for tag in found):
             raise UnusableValue(
                 UnknownLabelError,
                 f"a tag in column {column!r} is not known; expected one of "
                 f"{', '.join(map(repr, tags))}",
                 'complete the configured entities, or set on_bad_row = "skip"',
+                "tag that is not configured",
             )
-        return [index_of[tag] for tag in found]
+        return [index_of[str(tag)] for tag in found]
 
     return Field(argument, (column,), parse)
 
@@ -54,10 +74,10 @@ def check_equally_many(values: Sequence[Any]) -> None:
         raise UnusableValue(UnusableTagsError, "there are not as many tags as words", _HINT)
 
 
-def _strings(value: str | None, column: str) -> list[str]:
-    found: list[str] | None = None
+def _decoded(value: str | None, column: str, decoder: msgspec.json.Decoder[list[_T]]) -> list[_T]:
+    found: list[_T] | None = None
     try:
-        found = _LIST.decode(str(value or ""))
+        found = decoder.decode(str(value or ""))
     except (msgspec.DecodeError, RecursionError):
         found = None
     if found is None:

@@ -46,23 +46,24 @@ _DOUBLE = 53  # bits of a double's significand
 _INNER_ZEROS = re.compile(r"(?<![0-9])(?<![0-9][.,])0+(?=[0-9])")
 _Kind: TypeAlias = Literal["case", "punctuation", "zeros", "compatibility", "other"]
 
+HeldAs: TypeAlias = Literal["number", "float", "structure", "truth"]
+
 
 class StoredText(str):
     """The text of a cell that the file does not hold as a string.
 
     Attributes:
-        held_as: `number`, an integer or decimal, exact; `float`; or `structure`, a list or object.
+        held_as: `number`, an integer or decimal, exact; `float`; `structure`, a list or
+            object; or `truth`, true or false.
         bits: Of a float's significand: whole numbers from 2^bits on stand for several.
     """
 
-    held_as: Literal["number", "float", "structure"]
+    held_as: HeldAs
     bits: int
     __slots__ = ("bits", "held_as")
 
     @classmethod
-    def of(
-        cls, text: str, held_as: Literal["number", "float", "structure"], bits: int = _DOUBLE
-    ) -> StoredText:
+    def of(cls, text: str, held_as: HeldAs, bits: int = _DOUBLE) -> StoredText:
         """The text with what it is held as."""
         stored = cls(text)
         stored.held_as, stored.bits = held_as, bits
@@ -246,6 +247,8 @@ def _stored(value: str, column: str) -> str:
             "name a column whose values are texts or whole numbers",
         )
     text = str(value)
+    if value.held_as == "truth":
+        return text
     if value.held_as == "number":
         return _decimal(text)
     number = float(text)

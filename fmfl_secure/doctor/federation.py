@@ -114,7 +114,7 @@ def _unit_ids(config: FederationConfig, site: _Site) -> Iterator[Finding]:
 
 def _cohort(config: FederationConfig, site: _Site) -> Iterator[Finding]:
     """With noise in shares, a smaller cohort than the plan's has less noise than was charged."""
-    if config.privacy.noise != "distributed":
+    if not config.privacy.noise_mechanism.in_shares:
         return
     allowed, planned = site.settings.policy.min_sites, config.federation.min_sites
     what = f"{site.name}: policy.min_sites"

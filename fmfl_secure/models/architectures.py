@@ -6,7 +6,7 @@ since nobody has measured whether its per-record gradients are exact.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
@@ -32,6 +32,38 @@ class Tower:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskNeeds:
+    """What a kind of task asks of an architecture and an adapter.
+
+    Attributes:
+        name: Its name in settings.
+        modalities: What it reads.
+        causal: It needs a model that sees no word that follows.
+        together: It compares what two towers make of a record, rather than reading each alone.
+        head: It has a head of its own, which a probe can train.
+    """
+
+    name: str
+    modalities: tuple[Modality, ...]
+    causal: bool = False
+    together: bool = False
+    head: bool = True
+
+
+def _hidden_width(config: Any, modality: Modality) -> int:  # noqa: ARG001, one for all it reads
+    return int(config.hidden_size)
+
+
+def _projected_width(config: Any, modality: Modality) -> int:  # noqa: ARG001, one for both towers
+    return int(config.projection_dim)
+
+
+def _width_of_either(config: Any, modality: Modality) -> int:
+    text, image = config.text_config, config.vision_config
+    return int(text.projection_size if modality == "text" else image.hidden_size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
     """How one family of models is built, as transformers' `AutoModel` builds it.
 
@@ -46,6 +78,8 @@ class Architecture:
             LayerNorm without a bias.
         prefixes: Its attention takes keys and values computed elsewhere, as prefix tuning needs.
         fixed_length: Texts are padded to its whole length, as it reads the last position.
+        positions_after_padding: Its positions begin after the padding index.
+        width: Width of the features that one tower gives for a record, from its configuration.
         frozen: Parts of the names of parameters that no adapter trains: they are not used here, or
             are shared by all records of a batch in one row, which per-record gradients do not see.
     """
@@ -59,6 +93,8 @@ class Architecture:
     norms: bool = True
     prefixes: bool = False
     fixed_length: bool = False
+    positions_after_padding: bool = False
+    width: Callable[[Any, Modality], int] = _hidden_width
     frozen: tuple[str, ...] = field(default=("position", "pooler"))
 
 
@@ -100,12 +136,13 @@ _CLIP = Architecture(
     scaled_outputs=("self_attn.k_proj", "self_attn.v_proj"),
     scaled_inputs=("mlp.fc2",),
     frozen=("position", "class_embedding", "vision_model.head", "logit_"),
+    width=_projected_width,
 )
 
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
     {
         "bert": _BERT,
-        "roberta": _BERT,
+        "roberta": replace(_BERT, positions_after_padding=True),
         "distilbert": Architecture(
             towers=_text("transformer.layer"),
             target_modules=("q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"),
@@ -136,7 +173,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
         "vit": _VIT,
         "deit": _VIT,
         "clip": _CLIP,
-        "siglip": replace(_CLIP, fixed_length=True),
+        "siglip": replace(_CLIP, fixed_length=True, width=_width_of_either),
     }
 )
 
@@ -202,8 +239,8 @@ def text_positions(config: Any) -> int | None:
     positions = getattr(own, "max_position_embeddings", None)
     if not isinstance(positions, int):
         return None
-    # RoBERTa's positions begin after the padding index.
-    return positions - (int(own.pad_token_id) + 1 if own.model_type == "roberta" else 0)
+    after_padding = architecture_of(config.model_type).positions_after_padding
+    return positions - (int(own.pad_token_id) + 1 if after_padding else 0)
 
 
 def feature_width(config: Any, modality: Modality) -> int:
@@ -213,12 +250,7 @@ def feature_width(config: Any, modality: Modality) -> int:
         config: Its configuration as transformers reads it.
         modality: Which tower.
     """
-    if config.model_type == "clip":
-        return int(config.projection_dim)
-    if config.model_type == "siglip":
-        text, image = config.text_config, config.vision_config
-        return int(text.projection_size if modality == "text" else image.hidden_size)
-    return int(config.hidden_size)
+    return architecture_of(config.model_type).width(config, modality)
 
 
 def bare_model(model: nn.Module) -> nn.Module:

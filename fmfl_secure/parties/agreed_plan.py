@@ -49,7 +49,8 @@ class AgreedAtSite:
     Attributes:
         run: Id of the run that its ledger reserved for.
         training_digest: Of its settings.
-        base_model_digest: Of its base model.
+        base_model_digests: Of its base model, by this version's rule and by 0.1.0's, under which a
+            run may have begun.
         layout_digest: Of what its adapter trains in the plan's round.
         adapter_digest: Of the adapter that came with the plan.
         quantization: The grid of that round.
@@ -59,7 +60,7 @@ class AgreedAtSite:
 
     run: str
     training_digest: str
-    base_model_digest: str
+    base_model_digests: tuple[str, ...]
     layout_digest: str
     adapter_digest: str
     quantization: Quantization
@@ -131,7 +132,7 @@ SITES: Final[tuple[Term[AgreedAtSite], ...]] = (
         lambda p, a: p.training_digest == a.training_digest,
     ),
     Term(
-        "base_model_digest", "base model", lambda p, a: p.base_model_digest == a.base_model_digest
+        "base_model_digest", "base model", lambda p, a: p.base_model_digest in a.base_model_digests
     ),
     Term("layout_digest", "adapter layout", lambda p, a: p.layout_digest == a.layout_digest),
     Term("adapter_digest", "adapter", lambda p, a: p.adapter_digest == a.adapter_digest),

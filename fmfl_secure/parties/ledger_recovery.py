@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
+
 from fmfl_secure.errors import RunError
-from fmfl_secure.run.record import decode_record
-from privacy import Budget, PoissonSampledGaussian, is_head, read_anchors
+from fmfl_secure.planning.plans import site_plan
+from fmfl_secure.run.record import RunRecord, decode_record
+from fmfl_secure.settings.federation import decode_config
+from privacy import Budget, Event, is_head, read_anchors
 
 
 def lost_heads(budget: Budget, given: Iterable[str]) -> list[str]:
@@ -30,8 +34,11 @@ def lost_heads(budget: Budget, given: Iterable[str]) -> list[str]:
     return sorted(head for head in heads if not budget.holds(head))
 
 
-def lost_runs(reports: Iterable[Path]) -> list[tuple[PoissonSampledGaussian, int]]:
+def lost_runs(reports: Iterable[Path]) -> list[tuple[Event, int]]:
     """What runs cost at most, by their reports: the round's event, and rounds with repeats.
+
+    Shares of distributed noise are charged as what they were: as a local mechanism with the sum's
+    noise they would leave out what the other sites together learn, and how noise can fail.
 
     Raises:
         RunError: A report cannot be read, or is of a run without privacy.
@@ -39,16 +46,22 @@ def lost_runs(reports: Iterable[Path]) -> list[tuple[PoissonSampledGaussian, int
     found = []
     for path in reports:
         try:
-            mechanism = decode_record(path.read_bytes()).mechanism
+            record = decode_record(path.read_bytes())
         except OSError as error:
             raise RunError(f"cannot read the report {path}: {error}") from error
-        if mechanism.noise == "none":
+        mechanism, event = record.mechanism, _event_of(record)
+        if event is None:
             raise RunError(
                 f"{path} is of a run without privacy: its cost has no bound",
                 hint="Charge everything: --everything",
             )
-        event = PoissonSampledGaussian(
-            mechanism.sample_rate, mechanism.noise_multiplier, mechanism.steps_per_round
-        )
         found.append((event, mechanism.rounds + mechanism.repeats))
     return found
+
+
+def _event_of(record: RunRecord) -> Event | None:
+    """What a round did, from the settings that the report holds; None without privacy."""
+    config = decode_config(msgspec.json.encode(record.settings))
+    # The same at every site: no population is in it.
+    plan = site_plan(config, config.sites[0], record.encryption.parameters)
+    return None if plan is None else plan.round_event()

@@ -7,6 +7,7 @@ wrong with data or training is told to others as one generic code.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
@@ -42,14 +43,15 @@ from privacy import Anchor, DistributedPlan, Ledger, LedgerLocked, check_policy,
 
 LOST_HEADS = "lost-heads.jsonl"  # of the ledger
 HEADS = "heads"  # of the model, where a site keeps its own
+_LOG = logging.getLogger("fmfl_secure.parties.site")
 
 
 class Site:
     """One site of a federation, in the folder that `init` made for it.
 
-    Order of calls in a run: `begin` once; for each round `admit`, `train` and the attempt's own
-    steps; `released` with the verified sum; `finish` once. All but `admit` may be called again
-    after an interruption.
+    Order of calls in a run: `check` where others are asked before anything is reserved; `begin`
+    once; for each round `admit`, `train` and the attempt's own steps; `released` with the verified
+    sum; `finish` once. All but `admit` may be called again after an interruption.
 
     Args:
         folder: The site's folder.
@@ -105,6 +107,10 @@ class Site:
     def visibility(self) -> Literal["private", "public"]:
         """Of its data, as its own file declares."""
         return self._settings.data.visibility
+
+    @property
+    def _data_path(self) -> Path:
+        return self._folder / self._settings.data.path
 
     @property
     def _exhausts(self) -> bool:
@@ -184,17 +190,32 @@ class Site:
         """The ledger's head, signed, for others to keep; None without a ledger."""
         return None if self._ledger is None else self._ledger.anchor().line
 
+    def check(self) -> None:
+        """Check what can be known before anything is reserved: the policy, and that data are there.
+
+        Reads no record: of the data, that they exist, their form, and their header or schema.
+
+        Raises:
+            PolicyRefusal: The policy rules the run out.
+            DataError: The data are not there, or are not what the settings say.
+        """
+        config, base = self._config, self._task.base
+        approved = base.digest_in(self._settings.policy.base_models)
+        proposal = run_proposal(config, self._settings, approved, self._size)
+        check_policy(self._settings.policy, proposal, now=_now())
+        self._task.check_source(self._data_path, unit=config.task.unit)
+
     def begin(self) -> None:
-        """Check the run against this site's policy and reserve its worst case. Reads no data.
+        """Check the run, and reserve its worst case. Reads no record.
 
         Raises:
             AdmissionError: The model, its loss or its batching couples records.
             PolicyRefusal: The policy rules it out.
+            DataError: The data are not there, or are not what the settings say.
             BudgetExhausted: The ledger cannot afford it.
         """
+        self.check()
         config = self._config
-        proposal = run_proposal(config, self._settings, self._task.base.digest, self._size)
-        check_policy(self._settings.policy, proposal, now=_now())
         check_admission(config, self._task, self._model)
         if self._plan is not None and self._ledger is not None:
             self._ledger.reserve(
@@ -232,8 +253,11 @@ class Site:
         )
         plan = attempt.plan
         layout = self._task.begin_round(self._model, plan.round)
+        base, planned = self._task.base, plan.base_model_digest
+        if planned in base.digests:  # a policy of 0.1.0 names the same model otherwise
+            planned = base.digest_in(self._settings.policy.base_models)
         proposal = dataclasses.replace(
-            run_proposal(self._config, self._settings, plan.base_model_digest, self._size),
+            run_proposal(self._config, self._settings, planned, self._size),
             rounds=max(plan.round, self._config.federation.rounds),
             min_sites=plan.min_cohort,
             suite=plan.suite,
@@ -247,7 +271,7 @@ class Site:
             AgreedAtSite(
                 run=self._run,
                 training_digest=self._config.digest,
-                base_model_digest=self._task.base.digest,
+                base_model_digests=base.digests,
                 layout_digest=layout.digest,
                 adapter_digest=adapter_digest(adapter),
                 quantization=quantization(self._config, layout, self._size),
@@ -334,10 +358,13 @@ class Site:
     def _read_data(self) -> TaskData:
         if self._data is None:
             self._data = self._task.load(
-                self._folder / self._settings.data.path,
+                self._data_path,
                 unit=self._config.task.unit,
                 on_bad_row=self._config.task.on_bad_row,
             )
+            if self._data.left_out.count:
+                # For this site's own people, on its own machine; no message says it.
+                _LOG.warning("%s: %s", self.name, self._data.left_out, extra={"run": self._run})
         return self._data
 
     def released(

@@ -176,7 +176,7 @@ def initialise(
     granted = config.privacy.epsilon if epsilon is None else epsilon
     at_delta = config.privacy.delta if delta is None else delta
     # Shares of distributed noise are permitted where the settings ask for them, and not otherwise.
-    shares = config.privacy.noise == "distributed"
+    shares = config.privacy.noise_mechanism.in_shares
     insider = max(granted, config.privacy.insider_epsilon) if shares else None
     filter_orders(granted, at_delta)
     if not delta_reason.strip():

@@ -92,9 +92,9 @@ def site_plan(
     Raises:
         PlanError: The settings cannot be met.
     """
-    if config.privacy.noise == "none":
+    if not config.privacy.noise_mechanism.private:
         return None
-    if config.privacy.noise == "distributed":
+    if config.privacy.noise_mechanism.in_shares:
         return distributed_plan(config, site, size)
     return privacy_plan(config, site)
 
@@ -108,7 +108,7 @@ def value_bits(config: FederationConfig, size: int) -> int:
         config: The settings.
         size: Trained parameters of the round that trains most, d.
     """
-    if config.privacy.noise != "distributed":
+    if not config.privacy.noise_mechanism.in_shares:
         return config.aggregation.bits
     return distributed_plan(config, config.sites[0], size).bits
 
@@ -127,8 +127,8 @@ def run_proposal(
     Raises:
         ParameterError: No encryption parameter set fits the settings.
     """
-    epsilon, shares = config.privacy.epsilon, config.privacy.noise == "distributed"
-    if config.privacy.noise == "none":
+    epsilon, shares = config.privacy.epsilon, config.privacy.noise_mechanism.in_shares
+    if not config.privacy.noise_mechanism.private:
         epsilon = 0.0 if site.data.visibility == "public" else math.inf
     return RunProposal(
         task=config.task.kind,
@@ -159,7 +159,7 @@ def quantization(config: FederationConfig, layout: FlatLayout, size: int) -> Qua
         size: Trained parameters of the round that trains most.
     """
     training, privacy = config.training, config.privacy
-    if privacy.noise == "distributed":
+    if privacy.noise_mechanism.in_shares:
         plan = distributed_plan(config, config.sites[0], size)
         limit = (1 << (plan.bits - 1)) - 1
         return Quantization(
@@ -267,7 +267,7 @@ def predict(config: FederationConfig, size: int) -> Prediction:
     plan = plans[0]
     if plan is None:
         raise PlanError("a run without privacy has no privacy cost to predict")
-    delta = filter_delta(privacy.delta) if privacy.noise == "distributed" else privacy.delta
+    delta = filter_delta(privacy.delta) if privacy.noise_mechanism.in_shares else privacy.delta
     orders = filter_orders(privacy.epsilon, privacy.delta)
     cost = rdp_cost(plan.round_event(), orders)
     total = zero_cost(orders)

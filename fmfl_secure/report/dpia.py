@@ -115,7 +115,7 @@ def _ask(part: str) -> str:
 
 
 def _facts(record: RunRecord) -> dict[str, object]:
-    private = record.mechanism.noise != "none"
+    private = record.mechanism.noise_mechanism.private
     word, text = wording.status(record)
     statements = list(overview.statements(record))
     return {
@@ -175,7 +175,7 @@ def _noise(record: RunRecord) -> str:
     mechanism = record.mechanism
     where = (
         "Skellam noise in shares, of all sites in a sum together"
-        if mechanism.noise == "distributed"
+        if mechanism.noise_mechanism.in_shares
         else "Gaussian noise, added at each site before anything leaves it"
     )
     return (
@@ -186,7 +186,7 @@ def _noise(record: RunRecord) -> str:
 
 
 def _trust(record: RunRecord) -> str:
-    if record.mechanism.noise == "distributed":
+    if record.mechanism.noise_mechanism.in_shares:
         return shares.trust(record)
     return "the site's own installed code; the bound holds against everybody else together"
 

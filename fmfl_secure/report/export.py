@@ -7,22 +7,21 @@ and from nowhere else.
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from fmfl_secure.errors import RunError
 from fmfl_secure.models.adapter_files import HEAD_FILE
-from fmfl_secure.models.base import BEHAVIOUR_FILES
+from fmfl_secure.models.base_files import behaviour_files
 from fmfl_secure.models.computation import EXACT
+from fmfl_secure.models.invented_heads import invented_heads
 from fmfl_secure.models.merge import merged_model
-from fmfl_secure.report.model_card import model_card
+from fmfl_secure.report.model_card import write_card
 from fmfl_secure.run.record import RunRecord, decode_record
 from fmfl_secure.tasks.adapter_task import TASK_FILE, AdapterTask
 from fmfl_secure.training.finished_run import FinishedRun, open_run
-
-_CARD = "README.md"
-# Of the base model's folder, what a merged model needs besides weights.
-_KEPT = (*BEHAVIOUR_FILES, "generation_config.json", "chat_template.jinja")
 
 
 def export_run(
@@ -61,9 +60,7 @@ def export_run(
         shutil.copytree(run.adapter, output, dirs_exist_ok=True)
     if head is not None:
         shutil.copyfile(head, output / HEAD_FILE)
-    files = sorted(path.name for path in output.iterdir())
-    card = model_card(record, merged=merged, files=files)
-    (output / _CARD).write_text(card, encoding="utf-8")
+    write_card(record, output, merged=merged)
     return output
 
 
@@ -88,11 +85,29 @@ def _write_merged(run: FinishedRun, output: Path, head: Path | None) -> None:
     task = dataclasses.replace(task, cache_bytes=0, computation=EXACT)
     model = merged_model(task.open_adapter(run.adapter, head=head).encoder, task.adapter)
     output.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(output, safe_serialization=True)
-    for name in _KEPT:
+    weights = model.state_dict() | invented_heads(model, task.kind)
+    model.save_pretrained(output, state_dict=weights, safe_serialization=True)
+    for path in behaviour_files(task.base.path):
         # The configuration too: dropout was turned off in the one that was loaded.
-        if (task.base.path / name).is_file() and not name.endswith(".index.json"):
-            shutil.copyfile(task.base.path / name, output / name)
+        below = path.relative_to(task.base.path)
+        if ".safetensors" not in path.name:
+            (output / below).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, output / below)
+    _describe(output / "config.json", task)
     for name in (HEAD_FILE, TASK_FILE):
         if (run.adapter / name).is_file():
             shutil.copyfile(run.adapter / name, output / name)
+
+
+def _describe(path: Path, task: AdapterTask[Any]) -> None:
+    """Say in a merged model's configuration what its weights are kept in, and its labels."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config.pop("torch_dtype", None)  # as earlier versions of transformers wrote it
+    config["dtype"] = "float32"
+    labels = task.answers
+    if labels:
+        # pipeline would fall back on this class, and fail at the first answer and not before.
+        config.pop("architectures", None)
+        config["id2label"] = {str(index): label for index, label in enumerate(labels)}
+        config["label2id"] = {label: index for index, label in enumerate(labels)}
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

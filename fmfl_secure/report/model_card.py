@@ -3,29 +3,46 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
+from fmfl_secure.errors import RunError
 from fmfl_secure.report import wording
 from fmfl_secure.report.names import count
+from fmfl_secure.report.opening import how_to_open
 from fmfl_secure.run.record import GrantRecord, RunRecord, SiteRecord
 
+CARD = "README.md"
+TASK_FILE = "task.json"
+_UNKNOWN_LICENCE = "its folder does not say; ask whoever published it before handing this on"
 
-def model_card(record: RunRecord, *, merged: bool, files: Sequence[str]) -> str:
+
+def model_card(
+    record: RunRecord,
+    *,
+    merged: bool,
+    files: Sequence[str],
+    made: Mapping[str, Any] = MappingProxyType({}),
+) -> str:
     """Markdown with the front matter that model hubs read.
 
     Args:
         record: The run's record.
         merged: Whole weights were written in place of the adapter.
         files: Names of the files beside the card.
+        made: What `task.json` beside the adapter says of it.
     """
     settings = record.settings
     task, adapter = settings["task"]["kind"], settings["adapter"]["kind"]
     library = "transformers" if merged or "adapter_config.json" not in files else "peft"
     what = "The base model with the adapter merged" if merged else f"A {adapter} adapter"
     sites = count(len(record.sites), "site")
+    name = made.get("base_model_id") or record.base_model
     lines = [
         "---",
-        f"base_model: {json.dumps(record.base_model)}",
+        *_published(made),
         f"library_name: {library}",
         "tags:",
         *(f"- {tag}" for tag in (task, adapter, *_privacy_tags(record), "federated-learning")),
@@ -33,7 +50,7 @@ def model_card(record: RunRecord, *, merged: bool, files: Sequence[str]) -> str:
         "",
         f"# {record.federation}: {task}",
         "",
-        f"{what}, trained by {sites} together with FMFL Secure on `{record.base_model}`.",
+        f"{what}, trained by {sites} together with FMFL Secure on `{name}`.",
         "",
         "## Privacy",
         "",
@@ -43,7 +60,8 @@ def model_card(record: RunRecord, *, merged: bool, files: Sequence[str]) -> str:
         "",
         f"- Run `{record.run}`, {record.status}: {wording.status(record)[1]}",
         f"- Settings `{record.settings_digest}`",
-        f"- Base model `{record.base_model_digest}`",
+        f"- Base model `{name}`, `{record.base_model_digest}`",
+        f"- Licence of the base model: {made.get('base_model_license') or _UNKNOWN_LICENCE}",
         (
             f"- Aggregation: {record.encryption.parameter_set}, sums only, at least "
             f"{record.encryption.security_bits} bits of security"
@@ -54,19 +72,43 @@ def model_card(record: RunRecord, *, merged: bool, files: Sequence[str]) -> str:
         "",
         *(f"- `{name}`" for name in files),
         "",
-        *_how_to_open(task, merged=merged, files=files),
+        *how_to_open(
+            task, merged=merged, files=files, embeds="embedding" in made.get("features", "")
+        ),
         "",
     ]
     return "\n".join(lines)
 
 
+def write_card(record: RunRecord, folder: Path, *, merged: bool = False) -> None:
+    """Write the card of a finished adapter or model beside its files.
+
+    Raises:
+        RunError: It cannot be written, or `task.json` there is damaged.
+    """
+    try:
+        made = json.loads((folder / TASK_FILE).read_text(encoding="utf-8"))
+        files = sorted(path.name for path in folder.iterdir() if path.name != CARD)
+        card = model_card(record, merged=merged, files=files, made=made)
+        (folder / CARD).write_text(card, encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot write the card in {folder}: {error}") from error
+
+
+def _published(made: Mapping[str, Any]) -> list[str]:
+    """What hubs look up: a name that is no published model's would fail their check."""
+    name, licence = made.get("base_model_id"), made.get("base_model_license")
+    lines = [f"base_model: {json.dumps(name)}"] if name else []
+    return [*lines, f"license: {json.dumps(licence)}"] if licence else lines
+
+
 def _privacy_tags(record: RunRecord) -> tuple[str, ...]:
-    return () if record.mechanism.noise == "none" else ("differential-privacy",)
+    return () if not record.mechanism.noise_mechanism.private else ("differential-privacy",)
 
 
 def _privacy(record: RunRecord) -> list[str]:
     mechanism = record.mechanism
-    if mechanism.noise == "none":
+    if not mechanism.noise_mechanism.private:
         return [wording.promised(record)]
     unit = f"One protected unit is {wording.unit(record)}"
     noise = f"noise multiplier {mechanism.noise_multiplier:.4f}"
@@ -115,34 +157,3 @@ def _metrics(record: RunRecord) -> list[str]:
         f"{name} {wording.metric(value)}" for name, value in record.rounds[-1].metrics.items()
     )
     return [f"- On data declared public (`{record.evaluation}`), after the last round: {figures}"]
-
-
-def _how_to_open(task: str, *, merged: bool, files: Sequence[str]) -> list[str]:
-    auto = "AutoModelForCausalLM" if task == "causal-lm" else "AutoModel"
-    if merged:
-        code = [
-            f"from transformers import {auto}",
-            "",
-            f"model = {auto}.from_pretrained(folder)",
-        ]
-    elif "adapter_config.json" in files:
-        code = [
-            "from peft import PeftModel",
-            f"from transformers import {auto}",
-            "",
-            f"model = PeftModel.from_pretrained({auto}.from_pretrained(base), folder)",
-        ]
-    else:
-        return ["Open it with `fmfl-secure predict` and the run it is from."]
-    head = "head.safetensors" in files
-    return [
-        "## How to open it",
-        "",
-        "```python",
-        *code,
-        "```",
-        *(
-            ["", "`head.safetensors` is the linear head on top; `task.json` says what it reads."]
-            * head
-        ),
-    ]

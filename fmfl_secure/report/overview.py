@@ -175,7 +175,7 @@ def promises(record: RunRecord) -> list[Promise]:
                 by_ledger.setdefault(second, []).append(site.name)
     mechanism = record.mechanism
     found = [Promise(mechanism.target_epsilon, mechanism.delta, ())]
-    if mechanism.noise == "distributed":
+    if mechanism.noise_mechanism.in_shares:
         found.append(Promise(mechanism.insider_epsilon, mechanism.delta, (), insiders=True))
     for whole, by in ((False, by_grant), (True, by_ledger)):
         found.extend(

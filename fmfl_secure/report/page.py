@@ -68,7 +68,7 @@ def render_html(record: RunRecord) -> str:
     Returns:
         A complete HTML document.
     """
-    private = record.mechanism.noise != "none"
+    private = record.mechanism.noise_mechanism.private
     promises = overview.promises(record) if private else []
     tracks = overview.tracks(record) if private else []
     accounts = overview.accounts(record)
@@ -92,7 +92,7 @@ def render_html(record: RunRecord) -> str:
             ),
             accounts=accounts,
             insider_accounts=shares.charged(record),
-            distributed=record.mechanism.noise == "distributed",
+            distributed=record.mechanism.noise_mechanism.in_shares,
             assumption=shares.assumption(record),
             trust=shares.trust(record),
             tracks=tracks,

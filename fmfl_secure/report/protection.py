@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fmfl_secure.run.record import RunRecord
+from fmfl_secure.settings.noise import DISTRIBUTED, LOCAL, NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +40,12 @@ _SEVERAL_RECORDS = Limit(
     "family of k, at k times epsilon.",
 )
 _FLOATING_POINT = {
-    "local": Limit(
+    LOCAL: Limit(
         "Floating-point arithmetic.",
         "The proof speaks of real numbers. The noise is drawn with 53 bits from the operating "
         "system's generator, and a gap between the proof and computer arithmetic remains.",
     ),
-    "distributed": Limit(
+    DISTRIBUTED: Limit(
         "Floating-point arithmetic.",
         "Gradients are computed and clipped in floating point, within a tolerance that the "
         "figures allow for. From rounding on everything is whole numbers, and what the drawn noise "
@@ -102,34 +103,34 @@ _LIMITS_OF_THE_PROTOCOL = (
     ),
 )
 _COLLUSION = {
-    "local": Limit(
+    LOCAL: Limit(
         "Colluding sites.",
         "K - 1 of K sites together learn the last one's update from any sum. Its own noise remains "
         "its protection, and the smallest cohort it accepts.",
     ),
-    "distributed": Limit(
+    DISTRIBUTED: Limit(
         "More colluding sites than assumed.",
         "Epsilon counts on the noise of other sites. If more of them than the plan assumes leave "
         "their noise out or tell it, epsilon no longer holds, and nothing detects it. The figure "
         "against all other sites together still does: K - 1 of K sites learn the last one's "
         "gradient from any sum, with its own share of noise in it, which alone protects little.",
     ),
-    "none": Limit(
+    NONE: Limit(
         "Colluding sites.",
         "K - 1 of K sites together learn the last one's update from any sum. Without noise nothing "
         "remains to protect it.",
     ),
 }
 _OWN = {
-    "local": "its own noised update",
-    "distributed": "its own gradient with its share of noise",
-    "none": "its own exact update",
+    LOCAL: "its own noised update",
+    DISTRIBUTED: "its own gradient with its share of noise",
+    NONE: "its own exact update",
 }
 
 
 def roles(record: RunRecord) -> tuple[Role, ...]:
     """Who held, saw and could not see what."""
-    noised = _OWN[record.mechanism.noise]
+    noised = _OWN[record.mechanism.noise_mechanism]
     custodians = record.settings.get("aggregation", {}).get("custodians", ())
     custodian = Role(
         "Custodians" if len(custodians) > 1 else "Custodian",
@@ -175,8 +176,8 @@ def privacy_limits(unit: str) -> tuple[Limit, ...]:
 
 def limits(record: RunRecord) -> list[Limit]:
     """What is not protected, each with a name."""
-    noise = record.mechanism.noise
+    noise = record.mechanism.noise_mechanism
     found: tuple[Limit, ...] = _LIMITS_WITHOUT_PRIVACY
-    if noise != "none":
+    if noise.private:
         found = (*privacy_limits(record.mechanism.unit), _FLOATING_POINT[noise])
     return [*found, *_LIMITS_OF_THE_PROTOCOL, _COLLUSION[noise]]

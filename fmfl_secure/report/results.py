@@ -19,6 +19,7 @@ from fmfl_secure._version import __version__
 from fmfl_secure.errors import RunError
 from fmfl_secure.planning.plans import encryption_parameters, site_plan, value_bits
 from fmfl_secure.report import write_report
+from fmfl_secure.report.model_card import TASK_FILE, write_card
 from fmfl_secure.run.audit_check import load_audit
 from fmfl_secure.run.record import (
     FORMAT,
@@ -95,6 +96,8 @@ def write_results(store: RunStore) -> RunRecord:
         hint="Check that the folder is writable and that there is space; the run is unharmed.",
     )
     write_report(record, folder)
+    if (folder / "adapter" / TASK_FILE).is_file():
+        write_card(record, folder / "adapter")
     return record
 
 
@@ -159,14 +162,14 @@ def build_record(store: RunStore) -> RunRecord:
 
 
 def _mechanism(config: FederationConfig, parameters: int) -> Mechanism:
-    privacy, shares = config.privacy, config.privacy.noise == "distributed"
+    privacy, shares = config.privacy, config.privacy.noise_mechanism.in_shares
     # The same at every site: it depends on the sample rate and not on the population.
     plan = site_plan(config, config.sites[0], parameters)
     return Mechanism(
         noise=privacy.noise,
         unit=config.task.unit,
         relation=RELATION,
-        target_epsilon=0.0 if privacy.noise == "none" else privacy.epsilon,
+        target_epsilon=0.0 if not privacy.noise_mechanism.private else privacy.epsilon,
         delta=privacy.delta,
         sample_rate=privacy.sample_rate,
         noise_multiplier=0.0 if plan is None else plan.noise_multiplier,

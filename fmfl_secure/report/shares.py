@@ -16,12 +16,12 @@ from fmfl_secure.run.record import RunRecord, SiteStatement
 
 def in_force(record: RunRecord) -> bool:
     """Whether a second figure has to be stated: this run has one, or a ledger permits shares."""
-    return record.mechanism.noise == "distributed" or bool(_permitted(record))
+    return record.mechanism.noise_mechanism.in_shares or bool(_permitted(record))
 
 
 def assumption(record: RunRecord) -> str:
     """What the first figure rests on, as a condition."""
-    if record.mechanism.noise != "distributed":
+    if not record.mechanism.noise_mechanism.in_shares:
         return "as long as no more sites collude than the runs with shares of noise assumed"
     assumed = record.mechanism.colluding_sites
     if not assumed:
@@ -57,7 +57,7 @@ def promised(record: RunRecord) -> str:
 
 def planned(record: RunRecord) -> str:
     """What this run may cost of the second figure; continues a sentence."""
-    if record.mechanism.noise != "distributed":
+    if not record.mechanism.noise_mechanism.in_shares:
         return ""
     return (
         ", and against all other sites together at most epsilon "

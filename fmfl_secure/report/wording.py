@@ -90,7 +90,7 @@ def status(record: RunRecord) -> tuple[str, str]:
         reason = reason or "no reason was recorded"
         return "Stopped early", f"{done}. Reason: {reason}.{lost_text}"
     done += f". Reason: {reason}" if reason else ""
-    if record.mechanism.noise == "none":
+    if not record.mechanism.noise_mechanism.private:
         on = "To go on, start the same run again with unchanged settings."
     else:
         on = (
@@ -106,7 +106,7 @@ def status(record: RunRecord) -> tuple[str, str]:
 
 def promised(record: RunRecord) -> str:
     """What was promised, to whom."""
-    if record.mechanism.noise == "none":
+    if not record.mechanism.noise_mechanism.private:
         return (
             "Nothing. This run trained without noise and has no privacy guarantee at all. Such a "
             "run is for data declared public only."
@@ -145,7 +145,7 @@ def promised(record: RunRecord) -> str:
 
 def meaning_in_short(record: RunRecord) -> list[str]:
     """What the weakest guarantee means, and this run alone where it says more; empty without."""
-    if record.mechanism.noise == "none":
+    if not record.mechanism.noise_mechanism.private:
         return []
     found = [guarantee(statement) for _, statement in statements(record) if _granted(statement)]
     if not found:
@@ -163,7 +163,7 @@ def meaning_in_short(record: RunRecord) -> list[str]:
 
 def spent(record: RunRecord) -> str:
     """What was spent, by the worst site and the best."""
-    if record.mechanism.noise == "none":
+    if not record.mechanism.noise_mechanism.private:
         return "No figure can be given: without noise there is no epsilon."
     found = tracks(record)
     silent = [
@@ -215,7 +215,7 @@ def left(record: RunRecord) -> str:
     if not found:
         return (
             "No budget was kept for this run."
-            if record.mechanism.noise == "none"
+            if not record.mechanism.noise_mechanism.private
             else "No ledger was stated."
         )
     worst = found[0]
@@ -245,9 +245,9 @@ def visibility(record: RunRecord) -> str:
     opened += "round was opened, and everyone in the federation sees that sum and the adapter. "
     opened += "No single site's update could be opened, not even by the holder of the key, unless "
     opened += "all other sites work together."
-    if record.mechanism.noise == "none":
+    if not record.mechanism.noise_mechanism.private:
         return opened + " What the sum itself reveals is not limited by anything."
-    if record.mechanism.noise == "distributed":
+    if record.mechanism.noise_mechanism.in_shares:
         return f"{opened} {shares.visibility(record)}"
     return (
         opened + " What the sum and the adapter reveal is limited by the noise each site added, "
@@ -258,7 +258,7 @@ def visibility(record: RunRecord) -> str:
 def warnings(record: RunRecord) -> list[str]:
     """What a reader must not miss, worst first."""
     found = []
-    if record.mechanism.noise == "none":
+    if not record.mechanism.noise_mechanism.private:
         found.append(
             "No privacy guarantee at all. This run trained without noise; encryption hides single "
             "updates on their way, but nothing limits what the trained adapter reveals of the "
@@ -277,7 +277,7 @@ def warnings(record: RunRecord) -> list[str]:
             "reordered. Do not rely on the figures of "
             f"{'that site' if len(broken) == 1 else 'those sites'} until the cause is known."
         )
-    if record.mechanism.noise != "none":
+    if record.mechanism.noise_mechanism.private:
         over = [one.label for one in accounts(record) if not _within(one)]
         if over:
             found.append(

@@ -14,6 +14,7 @@ import msgspec
 
 from fmfl_secure.errors import RunError
 from fmfl_secure.run.audit_record import AuditRecord
+from fmfl_secure.settings.noise import NOISE, NoiseMechanism, NoiseName
 
 FORMAT = 1
 
@@ -40,7 +41,7 @@ class Mechanism(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             together; else 0.
     """
 
-    noise: Literal["local", "distributed", "none"]
+    noise: NoiseName
     unit: str
     relation: str
     target_epsilon: float
@@ -53,6 +54,11 @@ class Mechanism(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     repeats: int
     colluding_sites: int = 0
     insider_epsilon: float = 0.0
+
+    @property
+    def noise_mechanism(self) -> NoiseMechanism:
+        """What `noise` names."""
+        return NOISE.get(self.noise)
 
 
 class Encryption(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

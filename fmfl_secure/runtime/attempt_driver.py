@@ -83,7 +83,9 @@ class AttemptDriver:
             attempt, [DECRYPTOR], lambda: _present(attempt.announcement), "announce"
         )
         waited = self._waiting.limits.ready_s
-        missing = self._waiting.missing(attempt, attempt.invited, lambda: attempt.readies, waited)
+        missing = self._waiting.missing(
+            attempt, attempt.invited, lambda: attempt.readies, waited, needed=self._min_sites
+        )
         ready = {name: attempt.readies[name] for name in attempt.invited if name in attempt.readies}
         if len(ready) < self._min_sites:
             raise TooFewReady(

@@ -1,6 +1,6 @@
 """Coordinator and aggregator of one run put together: all of a server but the way bytes come in.
 
-HTTPS is one way (`server`), Flower another (`engines.flower`).
+HTTPS is one way (`transports.https`), Flower another (`transports.flower`).
 """
 
 from __future__ import annotations

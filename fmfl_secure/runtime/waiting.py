@@ -82,6 +82,7 @@ class Waiter(ABC):
         timeout_s: float,
         *,
         patient: bool = False,
+        needed: int = 0,
     ) -> list[str]:
         """Wait until all parties are here, or nobody is left to wait for; names who is not.
 
@@ -91,6 +92,7 @@ class Waiter(ABC):
             here: Those of whom what is waited for has come.
             timeout_s: For how long.
             patient: Whether a party that is silent is waited for to the end.
+            needed: How many must come for it to be of any use: once fewer can, nobody is waited for.
         """
 
         def missing() -> list[str]:
@@ -103,6 +105,8 @@ class Waiter(ABC):
                 return True
             refused = self._inbox.store.notes(attempt.plan.run, REFUSED)
             gone = refused | self.failed(attempt)
+            if sum(party not in gone for party in parties) < needed:
+                return True
             return all(
                 party in gone or (not patient and not self.is_present(party)) for party in left
             )

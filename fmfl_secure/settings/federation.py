@@ -75,19 +75,19 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
         if (
             isinstance(self.task, ImageTextSection)
             and self.task.loss == "info-nce"
-            and self.privacy.noise != "none"
+            and self.privacy.noise_mechanism.private
         ):
             raise ValueError(f"task.loss: {INFO_NCE}. Use {INFO_NCE_INSTEAD}")
         self._check_ranks()
         if self.adapter.personal_head:
             self._check_personal_head()
         largest = max(site.population for site in self.sites)
-        if self.privacy.noise != "none" and self.privacy.delta > largest_delta(largest):
+        if self.privacy.noise_mechanism.private and self.privacy.delta > largest_delta(largest):
             raise ValueError(
                 f"privacy.delta is {self.privacy.delta:g}, expected at most 1 / (10 x the largest "
                 f"population) = {largest_delta(largest):.3g}"
             )
-        if self.privacy.noise == "distributed":
+        if self.privacy.noise_mechanism.in_shares:
             self._check_distributed()
         if self.evaluation.data and self.evaluation.visibility != "public":
             raise ValueError(
@@ -125,7 +125,7 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
     def _check_personal_head(self) -> None:
         if self.adapter.kind == "head":
             raise ValueError("adapter.personal_head keeps all that adapter 'head' would upload")
-        if self.privacy.noise == "distributed":
+        if self.privacy.noise_mechanism.in_shares:
             raise ValueError(
                 "adapter.personal_head needs local noise: a share of noise does not protect what "
                 "a site keeps, and later updates depend on it"

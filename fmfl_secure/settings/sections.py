@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from fmfl_secure.settings.noise import NOISE, NoiseMechanism, NoiseName
 from fmfl_secure.settings.types import (
     AdapterKind,
     Device,
@@ -108,7 +109,7 @@ class PrivacySection(Section, frozen=True, forbid_unknown_fields=True, kw_only=T
             bounds how long one takes.
     """
 
-    noise: Literal["local", "distributed", "none"] = "local"
+    noise: NoiseName = "local"
     epsilon: Positive = 8.0
     delta: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 1e-5
     sample_rate: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.1
@@ -118,6 +119,11 @@ class PrivacySection(Section, frozen=True, forbid_unknown_fields=True, kw_only=T
     colluding_sites: Annotated[int, msgspec.Meta(ge=0, le=999)] = 1
     insider_epsilon: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0
     max_records_per_unit: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+    @property
+    def noise_mechanism(self) -> NoiseMechanism:
+        """What `noise` names."""
+        return NOISE.get(self.noise)
 
 
 class TrainingSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -13,6 +13,8 @@ import msgspec
 from fmfl_secure.settings.types import Finite, NonEmpty, Positive, Section, UnitRule
 
 Labels = Annotated[tuple[NonEmpty, ...], msgspec.Meta(min_length=2, max_length=10_000)]
+Window: TypeAlias = tuple[Finite, Finite] | None
+Aliases: TypeAlias = tuple[tuple[NonEmpty, NonEmpty], ...]
 
 
 class _Task(Section, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
@@ -58,15 +60,21 @@ class TextClassificationSection(
         text_columns: Names that the text column may have, the first one present is taken.
         label_column: Name of the label column.
         labels: All labels in order.
+        label_aliases: Other spellings that a site's file may have, each in a pair
+            with the label it means.
     """
+
+    LATER: ClassVar[frozenset[str]] = _Task.LATER | {"label_aliases"}
 
     text_columns: Annotated[tuple[NonEmpty, ...], msgspec.Meta(min_length=1)]
     label_column: NonEmpty
     labels: Labels
+    label_aliases: Aliases = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_distinct("task.labels", self.labels)
+        require_aliases(self.labels, self.label_aliases)
 
 
 class TokenClassificationSection(
@@ -79,15 +87,21 @@ class TokenClassificationSection(
         tags_column: Column with a list of as many tags: `O`, `B-TYPE` where an entity begins,
             `I-TYPE` where it goes on.
         entities: All types of entity in order.
+        tag_names: Where files hold integers for tags: what 0, 1, 2, ... stand for. A Parquet file
+            of Hugging Face's datasets says it itself.
     """
+
+    LATER: ClassVar[frozenset[str]] = _Task.LATER | {"tag_names"}
 
     tokens_column: NonEmpty = "tokens"
     tags_column: NonEmpty = "tags"
     entities: Annotated[tuple[NonEmpty, ...], msgspec.Meta(min_length=1, max_length=1000)]
+    tag_names: tuple[NonEmpty, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_distinct("task.entities", self.entities)
+        require_distinct("task.tag_names", self.tag_names)
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -125,17 +139,27 @@ class ImageClassificationSection(
 
     Attributes:
         image_column: Column with the image's path, from the table's folder.
+        image_window: Which values are black and white in pictures of one deep channel, such as
+            [0, 4095] of 12 bits in 16; without one, the format's range, if it has any.
         label_column: Column with the label.
         labels: All labels in order.
+        label_aliases: Other spellings that a site's file may have, each in a pair
+            with the label it means.
     """
 
+    LATER: ClassVar[frozenset[str]] = _Task.LATER | {"label_aliases", "image_window"}
+
     image_column: NonEmpty = "image"
+    image_window: Window = None
     label_column: NonEmpty = "label"
     labels: Labels
+    label_aliases: Aliases = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_window(self.image_window)
         require_distinct("task.labels", self.labels)
+        require_aliases(self.labels, self.label_aliases)
 
 
 class ImageTextSection(
@@ -145,6 +169,8 @@ class ImageTextSection(
 
     Attributes:
         image_column: Column with the image's path, from the table's folder.
+        image_window: Which values are black and white in pictures of one deep channel, such as
+            [0, 4095] of 12 bits in 16; without one, the format's range, if it has any.
         text_column: Column with the text.
         loss: `sigmoid`: the pair's own text attracts its image and public anchor texts repel it
             (arXiv 2303.15343 with fixed negatives); `cosine`: the pair alone; `info-nce`: the
@@ -154,7 +180,10 @@ class ImageTextSection(
         logit_bias: Added to it.
     """
 
+    LATER: ClassVar[frozenset[str]] = _Task.LATER | {"image_window"}
+
     image_column: NonEmpty = "image"
+    image_window: Window = None
     text_column: NonEmpty = "text"
     loss: Literal["sigmoid", "cosine", "info-nce"] = "sigmoid"
     anchors: tuple[NonEmpty, ...] = ()
@@ -163,6 +192,7 @@ class ImageTextSection(
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_window(self.image_window)
         require_distinct("task.anchors", self.anchors)
         if (self.loss == "sigmoid") != bool(self.anchors):
             raise ValueError(
@@ -177,19 +207,29 @@ class ImageTextClassificationSection(
 
     Attributes:
         image_column: Column with the image's path, from the table's folder.
+        image_window: Which values are black and white in pictures of one deep channel, such as
+            [0, 4095] of 12 bits in 16; without one, the format's range, if it has any.
         text_column: Column with the text.
         label_column: Column with the label.
         labels: All labels in order.
+        label_aliases: Other spellings that a site's file may have, each in a pair
+            with the label it means.
     """
 
+    LATER: ClassVar[frozenset[str]] = _Task.LATER | {"label_aliases", "image_window"}
+
     image_column: NonEmpty = "image"
+    image_window: Window = None
     text_column: NonEmpty = "text"
     label_column: NonEmpty = "label"
     labels: Labels
+    label_aliases: Aliases = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_window(self.image_window)
         require_distinct("task.labels", self.labels)
+        require_aliases(self.labels, self.label_aliases)
 
 
 TaskSection: TypeAlias = (
@@ -206,3 +246,19 @@ def require_distinct(name: str, values: tuple[str, ...]) -> None:
     """Refuse a list that holds something twice: each value's place is its index."""
     if len(set(values)) != len(values):
         raise ValueError(f"{name} has a {'label' if name == 'task.labels' else 'value'} twice")
+
+
+def require_aliases(labels: tuple[str, ...], aliases: Aliases) -> None:
+    """Refuse a spelling of no label, and one that is a label itself."""
+    require_distinct("task.label_aliases", tuple(spelling for spelling, _ in aliases))
+    for spelling, label in aliases:
+        if label not in labels:
+            raise ValueError(f"task.label_aliases: {label!r} is not among task.labels")
+        if spelling in labels:
+            raise ValueError(f"task.label_aliases: {spelling!r} is itself among task.labels")
+
+
+def require_window(window: Window) -> None:
+    """Refuse a window that does not open."""
+    if window is not None and not window[0] < window[1]:
+        raise ValueError("task.image_window: black must be below white")

@@ -95,6 +95,7 @@ labels = ["negative", "positive"]  # all of them, in order; never read off priva
 unit = "record"          # or the column that identifies a person, such as "patient_id"
 unit_normalisation = []  # what makes no other person of an id in such a column: "case",
                          # "punctuation", "zeros", "compatibility"; "exact": all else does
+label_aliases = []       # [["Positive", "positive"], ...]: other spellings in files
 on_bad_row = "skip"      # or "error": the site drops out, and others learn that a row was bad
 
 [adapter]

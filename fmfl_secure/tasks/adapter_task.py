@@ -5,21 +5,28 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import nn
 
-from fmfl_secure.data import OnBadRow, Records, pool_records
+from fmfl_secure.data import Field, OnBadRow, Records, check_header, pool_records, read_records
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.adapted import AdaptedModel
-from fmfl_secure.models.adapter_files import HEAD_FILE, load_encoder_adapter, load_head, save_files
-from fmfl_secure.models.adapters import PROMPT_KINDS, AdapterSpec, attach_adapter, frozen_depth
+from fmfl_secure.models.adapter_files import HEAD_FILE, load_head, save_files
+from fmfl_secure.models.adapters import (
+    AdapterSpec,
+    Place,
+    adapter_of,
+    attach_adapter,
+    frozen_depth,
+)
 from fmfl_secure.models.architectures import (
     Architecture,
     Modality,
+    TaskNeeds,
     Tower,
     find_layers,
     text_positions,
@@ -29,8 +36,9 @@ from fmfl_secure.models.checkpointing import checkpoint_layers
 from fmfl_secure.models.computation import EXACT, Computation
 from fmfl_secure.models.layout import Layout
 from fmfl_secure.models.prefix import FrozenPrefix
+from fmfl_secure.models.provenance import hub_id, licence
 from fmfl_secure.models.rounds import begin_round, distinct_rounds
-from fmfl_secure.models.support import TASK_MODALITIES, require_supported
+from fmfl_secure.models.support import require_supported
 from fmfl_secure.settings.tasks import TaskSection
 from fmfl_secure.tasks.base import TaskData
 
@@ -44,6 +52,7 @@ class AdapterTask(ABC, Generic[Settings]):
     """A task, bound to a base model and an adapter.
 
     Attributes:
+        needs: What this kind of task asks of base model and adapter.
         base: The base model.
         adapter: Which adapter, where.
         settings: The task's own settings.
@@ -51,6 +60,8 @@ class AdapterTask(ABC, Generic[Settings]):
         cache_bytes: Memory a data set may use to keep outputs of frozen layers.
         computation: How the model is computed.
     """
+
+    needs: ClassVar[TaskNeeds]
 
     base: BaseModel
     adapter: AdapterSpec
@@ -65,13 +76,18 @@ class AdapterTask(ABC, Generic[Settings]):
         return self.settings.kind
 
     @property
+    def answers(self) -> tuple[str, ...]:
+        """The labels or tags that a head decides between, in order; empty without a head."""
+        return ()
+
+    @property
     def architecture(self) -> Architecture:
         """How the base model is built.
 
         Raises:
             ModelError: It does not go with this task and adapter.
         """
-        return require_supported(self.base.model_type, self.adapter.kind, self.kind)
+        return require_supported(self.base.model_type, self.adapter.kind, self.needs)
 
     @property
     def distinct_rounds(self) -> tuple[int, ...]:
@@ -85,12 +101,13 @@ class AdapterTask(ABC, Generic[Settings]):
             ModelError: Base model, adapter and task do not go together.
         """
         architecture = self.architecture  # refuse one that is not known before loading it
-        self.computation.require_possible(self.adapter.kind)
+        adapter_of(self.adapter).require_possible(self.computation)
         self._require_positions()
+        self._require_assets()
         encoder = self._load_encoder()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            adapted = attach_adapter(encoder, self.base, architecture, self._towers, self.adapter)
+            adapted = attach_adapter(self._place(encoder, architecture), self.adapter)
         if self.computation.checkpointing:
             for tower in self._towers:
                 depth = frozen_depth(encoder, tower, self.adapter)
@@ -105,7 +122,8 @@ class AdapterTask(ABC, Generic[Settings]):
         Raises:
             DataError: The data or a row of them are unusable.
         """
-        return self._from_records(self._read(path, unit=unit, on_bad_row=on_bad_row))
+        records = self._read(path, unit=unit, on_bad_row=on_bad_row)
+        return replace(self._from_records(records), left_out=records.left_out)
 
     def load_pooled(
         self, paths: Sequence[Path], *, unit: str, on_bad_row: OnBadRow = "error"
@@ -115,9 +133,10 @@ class AdapterTask(ABC, Generic[Settings]):
         Raises:
             DataError: The data or a row of them are unusable.
         """
-        return self._from_records(
-            pool_records([self._read(path, unit=unit, on_bad_row=on_bad_row) for path in paths])
+        records = pool_records(
+            [self._read(path, unit=unit, on_bad_row=on_bad_row) for path in paths]
         )
+        return replace(self._from_records(records), left_out=records.left_out)
 
     def begin_round(self, model: nn.Module, round_number: int) -> Layout:
         """See `Task`."""
@@ -149,19 +168,64 @@ class AdapterTask(ABC, Generic[Settings]):
         except (OSError, ValueError) as error:
             raise ModelError(f"{folder} does not hold a finished adapter: {error}") from error
         for key, value in self._identity().items():
-            if not isinstance(description, dict) or description.get(key) != value:
+            known = self.base.digests if key == "base_model_digest" else (value,)
+            if not isinstance(description, dict) or description.get(key) not in known:
                 raise ModelError(f"the adapter in {folder} was made with another {key}")
         encoder = self._load_encoder()
-        adapted = load_encoder_adapter(
-            encoder, self.base, self.architecture, self._towers, self.adapter, folder
-        )
+        place = self._place(encoder, self.architecture)
+        adapted = adapter_of(self.adapter).open(place, self.adapter, folder)
         model = self._assemble(adapted, self._prefixes(encoder))
         load_head(model, head or folder / HEAD_FILE)
         return model.to(self.computation.device).eval()
 
+    def check_source(self, path: Path, *, unit: str) -> None:
+        """See `Task`.
+
+        Raises:
+            DataError: The file is not there, is of no known form, or lacks a column.
+        """
+        check_header(path, self._fields(path), unit=unit)
+
+    @staticmethod
+    def _agree(values: Sequence[Any]) -> None:
+        """Refuse a row whose values do not go together."""
+
     @abstractmethod
+    def load_inputs(self, path: Path) -> TaskData:
+        """See `Task`."""
+
+    @abstractmethod
+    def synthetic(self) -> TaskData:
+        """See `Task`."""
+
+    @abstractmethod
+    def per_record_loss(self, model: nn.Module, batch: Any) -> torch.Tensor:
+        """See `Task`."""
+
+    @abstractmethod
+    def evaluate(self, model: nn.Module, data: TaskData, *, batch_size: int) -> dict[str, float]:
+        """See `Task`."""
+
+    @abstractmethod
+    def predict(
+        self, model: nn.Module, inputs: TaskData, *, batch_size: int
+    ) -> list[dict[str, Any]]:
+        """See `Task`."""
+
+    @abstractmethod
+    def _fields(self, path: Path) -> list[Field]:
+        """What is read of every row of a table, in the order that `_from_records` takes."""
+
     def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:
         """The records of a file or folder, with the columns that `_from_records` takes."""
+        return read_records(
+            path,
+            self._fields(path),
+            unit=unit,
+            unit_rules=self.settings.unit_normalisation,
+            on_bad_row=on_bad_row,
+            check=self._agree,
+        )
 
     @abstractmethod
     def _from_records(self, records: Records) -> TaskData:
@@ -172,6 +236,10 @@ class AdapterTask(ABC, Generic[Settings]):
         self, adapted: nn.Module, prefixes: Mapping[Modality, FrozenPrefix]
     ) -> AdaptedModel:
         """The task's model around an adapted encoder."""
+
+    def _place(self, encoder: nn.Module, architecture: Architecture) -> Place:
+        towers = [architecture.towers[modality] for modality in self.needs.modalities]
+        return Place(encoder, self.base, architecture, towers)
 
     def _load_encoder(self) -> nn.Module:
         return self.base.load_encoder(self.computation.dtype)
@@ -193,18 +261,21 @@ class AdapterTask(ABC, Generic[Settings]):
         return {
             "format": 2,
             "base_model": self.base.name,
+            "base_model_id": hub_id(self.base),
+            "base_model_license": licence(self.base.path),
             **self._identity(),
             "max_length": self.max_length,
+            "padding": "max_length" if self.architecture.fixed_length else False,
         }
 
     @property
     def _towers(self) -> list[Tower]:
-        return [self.architecture.towers[modality] for modality in TASK_MODALITIES[self.kind]]
+        return [self.architecture.towers[modality] for modality in self.needs.modalities]
 
     def _prefixes(self, encoder: nn.Module) -> dict[Modality, FrozenPrefix]:
         """Replaces the frozen layers of each tower, where keeping their output is allowed."""
         found: dict[Modality, FrozenPrefix] = {}
-        for modality, tower in zip(TASK_MODALITIES[self.kind], self._towers, strict=True):
+        for modality, tower in zip(self.needs.modalities, self._towers, strict=True):
             depth = frozen_depth(encoder, tower, self.adapter)
             if depth and self.cache_bytes:
                 found[modality] = FrozenPrefix(find_layers(encoder, tower), depth)
@@ -212,11 +283,19 @@ class AdapterTask(ABC, Generic[Settings]):
 
     @property
     def _virtual_tokens(self) -> int:
-        return self.adapter.virtual_tokens if self.adapter.kind in PROMPT_KINDS else 0
+        return adapter_of(self.adapter).virtual_tokens(self.adapter)
+
+    def _require_assets(self) -> None:
+        """What libraries would make up where it is missing, or trip over in training."""
+        modalities = self.needs.modalities
+        if "text" in modalities:
+            self.base.require_tokenizer(padded=self.architecture.fixed_length)
+        if "image" in modalities:
+            self.base.load_image_processor()
 
     def _require_positions(self) -> None:
         """A text longer than the model's positions would fail in training, once it was paid for."""
-        if "text" not in TASK_MODALITIES[self.kind]:
+        if "text" not in self.needs.modalities:
             return
         positions = text_positions(self.base.load_config())
         virtual = self._virtual_tokens

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from fmfl_secure.data import LeftOut
 from fmfl_secure.models.base import BaseModel
 from fmfl_secure.models.layout import Layout
 
@@ -32,6 +33,7 @@ class TaskData:
         words: For each record, the token that answers for each of its words, -1 where none does;
             empty where a task does not answer word by word.
         tags: Each record's tags by word, where the task has them.
+        left_out: Rows of the data that are not among the records. Local only.
     """
 
     collate: Callable[[NDArray[np.int64]], Any]
@@ -40,6 +42,7 @@ class TaskData:
     labels: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     words: Sequence[NDArray[np.int64]] = ()
     tags: Sequence[Sequence[int]] = ()
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     @property
     def records(self) -> int:
@@ -79,6 +82,10 @@ class Task(Protocol):
 
     def begin_round(self, model: nn.Module, round_number: int) -> Layout:
         """Make trainable what a round trains; returns the layout of what it uploads."""
+        ...
+
+    def check_source(self, path: Path, *, unit: str) -> None:
+        """Require of local data what can be known without reading a record."""
         ...
 
     def load(

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fmfl_secure.data import OnBadRow, Records, read_records, text_field
+from fmfl_secure.data import Field, Records, read_records, text_field
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.adapted import AdaptedModel
-from fmfl_secure.models.architectures import Modality, text_positions
+from fmfl_secure.models.architectures import Modality, TaskNeeds, text_positions
 from fmfl_secure.models.batches import TextBatch
 from fmfl_secure.models.language import LanguageModel
 from fmfl_secure.models.prefix import FrozenPrefix, RecordCache
@@ -41,19 +41,13 @@ class CausalLM(AdapterTask[CausalLMSection]):
     weight depend on the others' lengths. Where both do not fit, the prompt's beginning is cut.
     """
 
-    def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:
-        settings = self.settings
-        fields = [
-            text_field("prompt_column", (settings.prompt_column,)),
-            text_field("response_column", (settings.response_column,)),
+    needs = TaskNeeds(name="causal-lm", modalities=("text",), causal=True, head=False)
+
+    def _fields(self, path: Path) -> list[Field]:  # noqa: ARG002
+        return [
+            text_field("prompt_column", (self.settings.prompt_column,)),
+            text_field("response_column", (self.settings.response_column,)),
         ]
-        return read_records(
-            path,
-            fields,
-            unit=unit,
-            unit_rules=self.settings.unit_normalisation,
-            on_bad_row=on_bad_row,
-        )
 
     def _from_records(self, records: Records) -> TaskData:
         prompts, responses = records.columns

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from fmfl_secure.data import Field, label_field
 from fmfl_secure.settings.tasks import (
     ImageClassificationSection,
     ImageTextClassificationSection,
@@ -32,6 +33,11 @@ class ClassificationTask(AdapterTask[Settings]):
     def labels(self) -> tuple[str, ...]:
         """All labels in order."""
         return self.settings.labels
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """See `AdapterTask`."""
+        return self.labels
 
     def per_record_loss(self, model: nn.Module, batch: Any) -> torch.Tensor:
         """Cross-entropy of each record, shape (b,)."""
@@ -63,6 +69,13 @@ class ClassificationTask(AdapterTask[Settings]):
 
     def _facts(self) -> dict[str, Any]:
         return {"labels": list(self.labels), "features": self._features}
+
+    @property
+    def _label_field(self) -> Field:
+        settings = self.settings
+        return label_field(
+            "label_column", settings.label_column, self.labels, settings.label_aliases
+        )
 
     def _indices(self, labels: list[str]) -> NDArray[np.int64]:
         index_of = {name: index for index, name in enumerate(self.labels)}

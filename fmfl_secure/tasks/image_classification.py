@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fmfl_secure.data import (
+    Field,
     OnBadRow,
     Records,
+    check_image_folder,
     image_field,
-    label_field,
     read_image_folder,
     read_records,
 )
-from fmfl_secure.models.architectures import Modality, feature_width
+from fmfl_secure.models.architectures import Modality, TaskNeeds, feature_width
 from fmfl_secure.models.batches import ImageBatch
 from fmfl_secure.models.classifiers import ImageClassifier
 from fmfl_secure.models.prefix import FrozenPrefix, RecordCache
@@ -32,23 +33,39 @@ from fmfl_secure.tasks.pictures import Pictures, synthetic_images
 class ImageClassification(ClassificationTask[ImageClassificationSection]):
     """The task; see `AdapterTask`."""
 
+    needs = TaskNeeds(name="image-classification", modalities=("image",))
+
     _features = "first token or the tower's embedding, unit L2 norm"
 
     def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:
         """A folder has a subfolder for each label, a table two columns."""
         if path.is_dir():
-            return read_image_folder(path, labels=self.labels, unit=unit, on_bad_row=on_bad_row)
-        fields = [
+            return read_image_folder(
+                path,
+                labels=self.labels,
+                unit=unit,
+                on_bad_row=on_bad_row,
+                aliases=self.settings.label_aliases,
+                window=self.settings.image_window,
+            )
+        return super()._read(path, unit=unit, on_bad_row=on_bad_row)
+
+    def _fields(self, path: Path) -> list[Field]:
+        return [
             self._image_field(path),
-            label_field("label_column", self.settings.label_column, self.labels),
+            self._label_field,
         ]
-        return read_records(
-            path,
-            fields,
-            unit=unit,
-            unit_rules=self.settings.unit_normalisation,
-            on_bad_row=on_bad_row,
-        )
+
+    def check_source(self, path: Path, *, unit: str) -> None:
+        """See `Task`.
+
+        Raises:
+            DataError: The data are not there, or lack a column or every label's subfolder.
+        """
+        if path.is_dir():
+            check_image_folder(path, self.labels)
+        else:
+            super().check_source(path, unit=unit)
 
     def _from_records(self, records: Records) -> TaskData:
         images, labels = records.columns
@@ -61,7 +78,13 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
             DataError: The data or a row of them are unusable.
         """
         if path.is_dir():
-            records = read_image_folder(path, labels=None, unit="record", on_bad_row="error")
+            records = read_image_folder(
+                path,
+                labels=None,
+                unit="record",
+                on_bad_row="error",
+                window=self.settings.image_window,
+            )
         else:
             records = read_records(path, [self._image_field(path)])
         images = records.columns[0]
@@ -74,7 +97,9 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
         return self._prepare(images, labels, one_unit_each(len(images)))
 
     def _image_field(self, path: Path) -> Any:
-        return image_field("image_column", self.settings.image_column, path.parent)
+        return image_field(
+            "image_column", self.settings.image_column, path.parent, self.settings.image_window
+        )
 
     def _prepare(
         self,

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from fmfl_secure.data import OnBadRow, Records, image_field, read_records, text_field
-from fmfl_secure.models.architectures import Modality, feature_width
+from fmfl_secure.data import Field, Records, image_field, text_field
+from fmfl_secure.models.adapters import adapter_of
+from fmfl_secure.models.architectures import Modality, TaskNeeds, feature_width
 from fmfl_secure.models.batches import PairBatch
 from fmfl_secure.models.prefix import FrozenPrefix
 from fmfl_secure.models.two_towers import TwoTowers
@@ -29,18 +30,15 @@ from fmfl_secure.tasks.texts import pad, padding_id
 class ImageText(PairTask[ImageTextSection]):
     """The task; see `AdapterTask`."""
 
-    def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:
-        fields = [
-            image_field("image_column", self.settings.image_column, path.parent),
+    needs = TaskNeeds(name="image-text", modalities=("image", "text"), together=True)
+
+    def _fields(self, path: Path) -> list[Field]:
+        return [
+            image_field(
+                "image_column", self.settings.image_column, path.parent, self.settings.image_window
+            ),
             text_field("text_column", (self.settings.text_column,)),
         ]
-        return read_records(
-            path,
-            fields,
-            unit=unit,
-            unit_rules=self.settings.unit_normalisation,
-            on_bad_row=on_bad_row,
-        )
 
     def _from_records(self, records: Records) -> TaskData:
         images, texts = records.columns
@@ -146,7 +144,7 @@ class ImageText(PairTask[ImageTextSection]):
             adapted,
             prefixes,
             width=width,
-            probe=self.adapter.kind == "head",
+            probe=adapter_of(self.adapter).keeps_encoder,
             anchors=self._anchors(width),
         )
 

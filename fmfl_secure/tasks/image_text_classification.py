@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from fmfl_secure.data import OnBadRow, Records, image_field, label_field, read_records, text_field
-from fmfl_secure.models.architectures import Modality, feature_width
+from fmfl_secure.data import Field, Records, image_field, read_records, text_field
+from fmfl_secure.models.architectures import Modality, TaskNeeds, feature_width
 from fmfl_secure.models.classifiers import PairClassifier
 from fmfl_secure.models.prefix import FrozenPrefix
 from fmfl_secure.settings.tasks import ImageTextClassificationSection
@@ -24,20 +24,15 @@ class ImageTextClassification(
 ):
     """The task; see `AdapterTask`."""
 
+    needs = TaskNeeds(name="image-text-classification", modalities=("image", "text"), together=True)
+
     _features = "embeddings of image and text, unit L2 norm each"
 
-    def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:
-        fields = [
+    def _fields(self, path: Path) -> list[Field]:
+        return [
             *self._pair_fields(path),
-            label_field("label_column", self.settings.label_column, self.labels),
+            self._label_field,
         ]
-        return read_records(
-            path,
-            fields,
-            unit=unit,
-            unit_rules=self.settings.unit_normalisation,
-            on_bad_row=on_bad_row,
-        )
 
     def _from_records(self, records: Records) -> TaskData:
         images, texts, labels = records.columns
@@ -62,7 +57,9 @@ class ImageTextClassification(
 
     def _pair_fields(self, path: Path) -> list[Any]:
         return [
-            image_field("image_column", self.settings.image_column, path.parent),
+            image_field(
+                "image_column", self.settings.image_column, path.parent, self.settings.image_window
+            ),
             text_field("text_column", (self.settings.text_column,)),
         ]
 

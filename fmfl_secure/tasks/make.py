@@ -1,10 +1,15 @@
-"""From settings to the task they describe."""
+"""All kinds of task, one entry each, and the one that settings describe."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, Final
+
 from fmfl_secure.models.adapters import AdapterSpec
+from fmfl_secure.models.architectures import TaskNeeds
 from fmfl_secure.models.base import BaseModel
 from fmfl_secure.models.computation import EXACT, Computation
+from fmfl_secure.registry import Registry
 from fmfl_secure.settings.tasks import (
     CausalLMSection,
     ImageClassificationSection,
@@ -14,6 +19,7 @@ from fmfl_secure.settings.tasks import (
     TextClassificationSection,
     TokenClassificationSection,
 )
+from fmfl_secure.tasks.adapter_task import AdapterTask
 from fmfl_secure.tasks.base import Task
 from fmfl_secure.tasks.causal_lm import CausalLM
 from fmfl_secure.tasks.image_classification import ImageClassification
@@ -21,6 +27,42 @@ from fmfl_secure.tasks.image_text import ImageText
 from fmfl_secure.tasks.image_text_classification import ImageTextClassification
 from fmfl_secure.tasks.text_classification import TextClassification
 from fmfl_secure.tasks.token_classification import TokenClassification
+
+
+@dataclass(frozen=True, slots=True)
+class TaskKind:
+    """One kind of task.
+
+    Attributes:
+        section: What settings say of it.
+        task: What it does.
+    """
+
+    section: type[TaskSection]
+    task: type[AdapterTask[Any]]
+
+    @property
+    def name(self) -> str:
+        """Its name in settings."""
+        return self.needs.name
+
+    @property
+    def needs(self) -> TaskNeeds:
+        """What it asks of base model and adapter."""
+        return self.task.needs
+
+
+TASKS: Final[Registry[TaskKind]] = Registry(
+    "kind of task",
+    (
+        TaskKind(TextClassificationSection, TextClassification),
+        TaskKind(TokenClassificationSection, TokenClassification),
+        TaskKind(CausalLMSection, CausalLM),
+        TaskKind(ImageClassificationSection, ImageClassification),
+        TaskKind(ImageTextSection, ImageText),
+        TaskKind(ImageTextClassificationSection, ImageTextClassification),
+    ),
+)
 
 
 def make_task(
@@ -41,23 +83,9 @@ def make_task(
         max_length: Tokens kept of a text.
         cache_bytes: Memory a data set may use to keep outputs of frozen layers.
         computation: How the model is computed.
+
+    Raises:
+        UnknownKind: There is no such kind of task.
     """
-    match settings:
-        case TextClassificationSection():
-            return TextClassification(base, adapter, settings, max_length, cache_bytes, computation)
-        case TokenClassificationSection():
-            return TokenClassification(
-                base, adapter, settings, max_length, cache_bytes, computation
-            )
-        case CausalLMSection():
-            return CausalLM(base, adapter, settings, max_length, cache_bytes, computation)
-        case ImageClassificationSection():
-            return ImageClassification(
-                base, adapter, settings, max_length, cache_bytes, computation
-            )
-        case ImageTextSection():
-            return ImageText(base, adapter, settings, max_length, cache_bytes, computation)
-        case ImageTextClassificationSection():
-            return ImageTextClassification(
-                base, adapter, settings, max_length, cache_bytes, computation
-            )
+    kind = TASKS.get(settings.kind).task
+    return kind(base, adapter, settings, max_length, cache_bytes, computation)

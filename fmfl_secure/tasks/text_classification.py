@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fmfl_secure.data import OnBadRow, Records, label_field, read_records, text_field
-from fmfl_secure.models.architectures import Modality, feature_width
+from fmfl_secure.data import Field, Records, read_records, text_field
+from fmfl_secure.models.architectures import Modality, TaskNeeds, feature_width
 from fmfl_secure.models.batches import TextBatch
 from fmfl_secure.models.classifiers import TextClassifier
 from fmfl_secure.models.prefix import FrozenPrefix, RecordCache
@@ -31,20 +31,15 @@ from fmfl_secure.tasks.texts import (
 class TextClassification(ClassificationTask[TextClassificationSection]):
     """The task; see `AdapterTask`."""
 
+    needs = TaskNeeds(name="text-classification", modalities=("text",))
+
     _features = "mean over own tokens, unit L2 norm"
 
-    def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:
-        fields = [
+    def _fields(self, path: Path) -> list[Field]:  # noqa: ARG002
+        return [
             text_field("text_columns", self.settings.text_columns),
-            label_field("label_column", self.settings.label_column, self.labels),
+            self._label_field,
         ]
-        return read_records(
-            path,
-            fields,
-            unit=unit,
-            unit_rules=self.settings.unit_normalisation,
-            on_bad_row=on_bad_row,
-        )
 
     def _from_records(self, records: Records) -> TaskData:
         texts, labels = records.columns

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fmfl_secure.data import (
-    OnBadRow,
+    Field,
     Records,
     check_equally_many,
     read_records,
@@ -20,7 +20,7 @@ from fmfl_secure.data import (
     words_field,
 )
 from fmfl_secure.errors import ModelError
-from fmfl_secure.models.architectures import Modality, feature_width
+from fmfl_secure.models.architectures import Modality, TaskNeeds, feature_width
 from fmfl_secure.models.batches import TextBatch
 from fmfl_secure.models.classifiers import TokenClassifier
 from fmfl_secure.models.prefix import FrozenPrefix, RecordCache
@@ -46,15 +46,19 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
     count as predicted `O`.
     """
 
-    def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:
-        return read_records(
-            path,
-            [self._words_field, tags_field("tags_column", self.settings.tags_column, self._tags)],
-            unit=unit,
-            unit_rules=self.settings.unit_normalisation,
-            on_bad_row=on_bad_row,
-            check=check_equally_many,
-        )
+    needs = TaskNeeds(name="token-classification", modalities=("text",))
+
+    @staticmethod
+    def _agree(values: Sequence[Any]) -> None:
+        check_equally_many(values)
+
+    def _fields(self, path: Path) -> list[Field]:  # noqa: ARG002
+        return [
+            self._words_field,
+            tags_field(
+                "tags_column", self.settings.tags_column, self._tags, self.settings.tag_names
+            ),
+        ]
 
     def _from_records(self, records: Records) -> TaskData:
         words, tags = records.columns
@@ -176,12 +180,22 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
         return tokenizer
 
     @property
+    def answers(self) -> tuple[str, ...]:
+        """See `AdapterTask`."""
+        return self._tags
+
+    @property
     def _tags(self) -> tuple[str, ...]:
         return self.settings.tags
 
     @property
     def _words_field(self) -> Any:
         return words_field("tokens_column", self.settings.tokens_column)
+
+    @property
+    def _tags_field(self) -> Any:
+        settings = self.settings
+        return tags_field("tags_column", settings.tags_column, self._tags, settings.tag_names)
 
     def _facts(self) -> dict[str, Any]:
         return {"tags": list(self._tags), "features": "own token, unit L2 norm"}

@@ -34,7 +34,7 @@ def check_admission(config: FederationConfig, task: Task, model: nn.Module) -> N
     Raises:
         PrivacyError: Model, loss or batching has another sensitivity.
     """
-    if config.privacy.noise == "none" or _PASSED.get(model) == config.digest:
+    if not config.privacy.noise_mechanism.private or _PASSED.get(model) == config.digest:
         return
     synthetic = task.synthetic()
     start = adapter_bytes(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from torch import nn
@@ -9,6 +10,8 @@ from torch import nn
 from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.tasks import Task, TaskData
+
+_LOG = logging.getLogger("fmfl_secure.training.evaluator")
 
 
 class Utility:
@@ -44,6 +47,8 @@ class Utility:
                 unit="record",
                 on_bad_row=self._config.task.on_bad_row,
             )
+            if self._data.left_out.count:
+                _LOG.warning("evaluation.data: %s", self._data.left_out)
         set_adapter_tensors(self._model, load_adapter_bytes(adapter))
         return self._task.evaluate(
             self._model, self._data, batch_size=self._config.training.physical_batch_size

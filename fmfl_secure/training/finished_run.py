@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from fmfl_secure.data import DataError, LeftOut
 from fmfl_secure.errors import RunError
 from fmfl_secure.planning.task import build_task
 from fmfl_secure.settings.federation import FederationConfig
@@ -57,9 +58,33 @@ def open_run(run_folder: Path, *, base: Path | None = None) -> FinishedRun:
     return FinishedRun(run_folder, config, build_task(config, relative_to=state.origin))
 
 
+# Largest share of rows without which figures still stand for a file.
+MAX_LEFT_OUT = 0.05
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Evaluation:
+    """Exact figures of an adapter: computed on private data they are not private.
+
+    Attributes:
+        metrics: The task's metrics.
+        records: How many records they are of.
+        left_out: The rows that are not among them.
+    """
+
+    metrics: dict[str, float]
+    records: int
+    left_out: LeftOut
+
+
 def evaluate_run(
-    run_folder: Path, data: Path, *, base: Path | None = None, head: Path | None = None
-) -> dict[str, float]:
+    run_folder: Path,
+    data: Path,
+    *,
+    base: Path | None = None,
+    head: Path | None = None,
+    max_left_out: float = MAX_LEFT_OUT,
+) -> Evaluation:
     """Metrics of a run's adapter.
 
     The figures are exact: computed on private data they are not private, and must stay there.
@@ -69,15 +94,24 @@ def evaluate_run(
         data: Labelled data with the task's columns.
         base: The base model's folder; None finds it as the run's settings say.
         head: A site's own head, where the run left each site one.
+        max_left_out: Largest share of rows that may be left out as unusable.
 
     Raises:
-        FmflError: Run, adapter or data are unusable.
+        FmflError: Run, adapter or data are unusable, or too many rows of them.
     """
     run = open_run(run_folder, base=base)
     loaded = run.task.load(data, unit="record", on_bad_row=run.config.task.on_bad_row)
+    if loaded.left_out.share > max_left_out:
+        raise DataError(
+            f"figures would be of {loaded.records} records: {loaded.left_out}",
+            hint="mend the rows or the settings; or allow so large a share to be left out with "
+            f"--max-left-out, which is {max_left_out:g}",
+            path=data,
+        )
     opened = run.task.open_adapter(run.adapter, head=head)
     batch_size = run.config.training.physical_batch_size
-    return run.task.evaluate(opened, loaded, batch_size=batch_size)
+    metrics = run.task.evaluate(opened, loaded, batch_size=batch_size)
+    return Evaluation(metrics, loaded.records, loaded.left_out)
 
 
 def predict_run(

@@ -8,13 +8,16 @@ released sums and costs no privacy. FedAvg, FedAvgM, FedAdam and FedYogi are tho
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fmfl_secure.errors import RunError
+from fmfl_secure.registry import Registry
 from fmfl_secure.settings.types import ServerOptimizerName
 
 Vector = NDArray[np.float64]
@@ -22,12 +25,104 @@ Moments = Mapping[str, Vector]
 """An optimizer's memory by name; every vector has shape (d,), and `steps` has shape (1,)."""
 
 _FIRST, _SECOND, _STEPS = "first_moment", "second_moment", "steps"
-_NEEDS = {
-    "average": frozenset[str](),
-    "momentum": frozenset({_FIRST}),
-    "adam": frozenset({_FIRST, _SECOND, _STEPS}),
-    "yogi": frozenset({_FIRST, _SECOND, _STEPS}),
-}
+
+
+class Rule(ABC):
+    """How a direction becomes a step.
+
+    Attributes:
+        name: Its name in settings.
+        memory: Names of the moments that it keeps.
+        decays: Its first and second decay and its stabiliser, where settings name the rule.
+    """
+
+    name: ClassVar[ServerOptimizerName]
+    memory: ClassVar[frozenset[str]] = frozenset()
+    decays: ClassVar[tuple[float, float, float]] = (0.9, 0.999, 1e-8)
+
+    @abstractmethod
+    def step(
+        self, decays: ServerOptimizer, direction: Vector, moments: Moments, rate: float | Vector
+    ) -> tuple[Vector, dict[str, Vector]]:
+        """The step, shape (d,), and the moments after it, which were checked to be its own."""
+
+
+class Average(Rule):
+    """FedAvg."""
+
+    name = "average"
+
+    def step(
+        self,
+        decays: ServerOptimizer,  # noqa: ARG002
+        direction: Vector,
+        moments: Moments,  # noqa: ARG002
+        rate: float | Vector,
+    ) -> tuple[Vector, dict[str, Vector]]:
+        """See `Rule`."""
+        return rate * direction, {}
+
+
+class Momentum(Rule):
+    """FedAvgM."""
+
+    name = "momentum"
+    memory = frozenset({_FIRST})
+
+    def step(
+        self, decays: ServerOptimizer, direction: Vector, moments: Moments, rate: float | Vector
+    ) -> tuple[Vector, dict[str, Vector]]:
+        """See `Rule`."""
+        first = decays.first_decay * moments[_FIRST] + direction
+        return rate * first, {_FIRST: first}
+
+
+class Adaptive(Rule):
+    """What FedAdam and FedYogi share: a first moment over the root of a second."""
+
+    memory = frozenset({_FIRST, _SECOND, _STEPS})
+    decays = (0.9, 0.99, 1e-3)  # Reddi et al. 2021, section 5.1: served all their tasks
+
+    @abstractmethod
+    def second(self, decay: float, before: Vector, squared: Vector) -> Vector:
+        """The second moment after squared directions."""
+
+    def step(
+        self, decays: ServerOptimizer, direction: Vector, moments: Moments, rate: float | Vector
+    ) -> tuple[Vector, dict[str, Vector]]:
+        """See `Rule`."""
+        steps = moments[_STEPS] + 1.0
+        first = decays.first_decay * moments[_FIRST] + (1.0 - decays.first_decay) * direction
+        second = self.second(decays.second_decay, moments[_SECOND], direction * direction)
+        first_hat = first / (1.0 - decays.first_decay ** steps[0])
+        second_hat = second / (1.0 - decays.second_decay ** steps[0])
+        step = rate * first_hat / (np.sqrt(second_hat) + decays.stabiliser)
+        return step, {_FIRST: first, _SECOND: second, _STEPS: steps}
+
+
+class Adam(Adaptive):
+    """FedAdam: the second moment decays."""
+
+    name = "adam"
+
+    def second(self, decay: float, before: Vector, squared: Vector) -> Vector:
+        """See `Adaptive`."""
+        return decay * before + (1.0 - decay) * squared
+
+
+class Yogi(Adaptive):
+    """FedYogi: the second moment moves by what is new in it, whatever its size."""
+
+    name = "yogi"
+
+    def second(self, decay: float, before: Vector, squared: Vector) -> Vector:
+        """See `Adaptive`."""
+        return before - (1.0 - decay) * squared * np.sign(before - squared)
+
+
+SERVER_OPTIMIZERS: Final[Registry[Rule]] = Registry(
+    "server optimizer", (Average(), Momentum(), Adam(), Yogi())
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +142,20 @@ class ServerOptimizer:
     second_decay: float = 0.999
     stabiliser: float = 1e-8
 
+    @classmethod
+    def named(cls, name: ServerOptimizerName) -> ServerOptimizer:
+        """The one that settings name, with what its rule has for the rest.
+
+        Raises:
+            UnknownKind: There is no such rule.
+        """
+        return cls(name, *SERVER_OPTIMIZERS.get(name).decays)
+
     def start(self, size: int) -> dict[str, Vector]:
         """Moments before the first step, for vectors of shape (size,)."""
         return {
             name: np.zeros(1 if name == _STEPS else size, dtype=np.float64)
-            for name in sorted(_NEEDS[self.name])
+            for name in sorted(SERVER_OPTIMIZERS.get(self.name).memory)
         }
 
     def step(
@@ -67,25 +171,10 @@ class ServerOptimizer:
         Raises:
             RunError: The moments are not this optimizer's, or not of this size.
         """
-        if moments.keys() != _NEEDS[self.name] or any(
+        rule = SERVER_OPTIMIZERS.get(self.name)
+        if moments.keys() != rule.memory or any(
             vector.shape != ((1,) if name == _STEPS else direction.shape)
             for name, vector in moments.items()
         ):
             raise RunError(f"the server optimizer's state is not one of {self.name}'s")
-        if self.name == "average":
-            return rate * direction, {}
-        if self.name == "momentum":
-            first = self.first_decay * moments[_FIRST] + direction
-            return rate * first, {_FIRST: first}
-        steps = moments[_STEPS] + 1.0
-        first = self.first_decay * moments[_FIRST] + (1.0 - self.first_decay) * direction
-        squared = direction * direction
-        second = moments[_SECOND]
-        if self.name == "adam":
-            second = self.second_decay * second + (1.0 - self.second_decay) * squared
-        else:
-            second = second - (1.0 - self.second_decay) * squared * np.sign(second - squared)
-        first_hat = first / (1.0 - self.first_decay ** steps[0])
-        second_hat = second / (1.0 - self.second_decay ** steps[0])
-        step = rate * first_hat / (np.sqrt(second_hat) + self.stabiliser)
-        return step, {_FIRST: first, _SECOND: second, _STEPS: steps}
+        return rule.step(self, direction, moments, rate)

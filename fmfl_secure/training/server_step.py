@@ -41,14 +41,11 @@ class ServerStep:
         training = self.config.training
         if self._gradients:
             return ServerOptimizer("adam" if training.optimizer == "adam" else "average")
-        if training.server_optimizer in {"adam", "yogi"}:
-            # Reddi et al. 2021, section 5.1: the values that served all their tasks.
-            return ServerOptimizer(training.server_optimizer, 0.9, 0.99, 1e-3)
-        return ServerOptimizer(training.server_optimizer)
+        return ServerOptimizer.named(training.server_optimizer)
 
     @property
     def _gradients(self) -> bool:
-        return self.config.privacy.noise == "distributed"
+        return self.config.privacy.noise_mechanism.in_shares
 
     def apply(
         self,

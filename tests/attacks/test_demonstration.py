@@ -45,7 +45,7 @@ def world(private, plan, *, custodians=0):
 @pytest.fixture(scope="module")
 def rounds(plain, private, plan):
     federation = world(private, plan)
-    return attacks.RoundDriver(
+    return attacks.Rounds(
         victim=VICTIM,
         naive=run_naive(plain),
         naive_update=plain[VICTIM],
@@ -110,7 +110,7 @@ def test_a_sum_that_no_site_checked_would_be_taken(rounds, private, plan, monkey
     monkeypatch.setattr(SiteMac, "matches", lambda *_: True)
     altered = protected.run_round(world(private, plan), 1, private, protected.adding(1000))
     assert altered.refusals == {}
-    unchecked = attacks.RoundDriver(
+    unchecked = attacks.Rounds(
         rounds.victim, rounds.naive, rounds.naive_update, rounds.here, rounds.passed, altered, 1000
     )
     attack = {each.id: each for each in attacks.run_attacks(unchecked)}["altered-sum"]

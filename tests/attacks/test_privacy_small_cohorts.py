@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from msgspec.structs import replace
-from support import Quiet, make_federation
+from support import Quiet, leave_no_records, make_federation
 
 import aggregation
 from aggregation import (
@@ -295,7 +295,7 @@ def test_an_engine_in_league_ends_with_nothing_charged(
             pinned=members.pinned,
         ),
     )
-    shutil.rmtree(folder / "data")  # were they read, that would be what is complained about
+    leave_no_records(folder / "data")  # were they read, that would be what is complained about
     observer = Quiet()
     engine = LocalEngine(
         folder / "federation.toml", folder / "run", resume=False, observer=observer

@@ -15,7 +15,7 @@ import numpy as np
 
 
 def start_seeded(sums: Path, *, kill: tuple[str, Path] | None = None):
-    """What `engines.flower.door.start` does, for such a host."""
+    """What `transports.flower.host_socket.start` does, for such a host."""
 
     def start(folder: Path, path: Path, *options: str) -> subprocess.Popen[bytes]:
         arguments = [str(sums), *(map(str, kill) if kill else ("", "")), str(folder), str(path)]

@@ -85,9 +85,8 @@ class World:
         """As a site would, of the honest plan."""
         honest = self.honest
         common = Agreed(config=self.config, members=self.members, min_cohort=4)
-        return common, AgreedAtSite(
-            **{name: getattr(honest, name) for name in AgreedAtSite.__slots__}
-        )
+        own = {name: getattr(honest, name, None) for name in AgreedAtSite.__slots__}
+        return common, AgreedAtSite(**own | {"base_model_digests": (honest.base_model_digest,)})
 
     def site_admits(self, plan: RoundPlan) -> None:
         self.site.admit(seal(self.identity, plan), self.adapter)

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import Quiet, make_federation
+from support import Quiet, leave_no_records, make_federation
 
+from aggregation import Identity
 from fmfl_secure.errors import RunError
 from fmfl_secure.models.adapters import load_adapter_bytes
+from fmfl_secure.parties.ledger_recovery import lost_runs
 from fmfl_secure.parties.site import Site
 from fmfl_secure.run.record import RunRecord, decode_record
 from fmfl_secure.storage.run_store import RunStore
@@ -125,7 +127,8 @@ def test_without_noise_a_step_is_the_pooled_one(
     step = 1.0 / (5 * np.sqrt(len(gradient))) / (0.25 * 4 * 40)  # a rounding step of the mean
     difference = np.concatenate(moved) / np.concatenate(rates) + gradient
     assert np.abs(difference).max() < 4 * 1.01 * step  # four sites round by less than one each
-    assert np.abs(gradient).max() > 40 * step  # and the gradient is far above that
+    # And the gradient, which depends on who was sampled, is well above that.
+    assert np.abs(gradient).max() > 12 * step
 
 
 def test_a_grant_without_a_figure_for_other_sites_refuses(
@@ -136,7 +139,7 @@ def test_a_grant_without_a_figure_for_other_sites_refuses(
         folder, tiny_model, sites=3, rounds=3, steps=1, privacy="delta = 1e-4\n", evaluation=False
     )
     edit(folder / "federation.toml", "delta = 1e-4\n", PRIVACY)
-    (folder / "data/site-1.csv").unlink()  # were it read, that would be what is complained about
+    leave_no_records(folder / "data/site-1.csv")
     with pytest.raises(RunError, match="no data was read"):
         run(folder)
     record = decode_record((folder / "run/report.json").read_bytes())
@@ -230,3 +233,22 @@ def test_the_plan_of_every_site_yields_one_event(folder: Path) -> None:
     plans = [site_plan(config, site, 98) for site in config.sites]
     assert all(isinstance(plan, DistributedPlan) for plan in plans)
     assert len({plan.round_event() for plan in plans if plan}) == 1
+
+
+def test_a_lost_run_is_charged_as_the_shares_that_it_was(folder: Path) -> None:
+    """Not as local noise as large as the sum's, which leaves out what the other sites learn."""
+    run(folder)
+    (event, times) = lost_runs([folder / "run/report.json"])[0]
+    ledger = folder / "sites/site-1/ledger.sqlite"
+    (held,) = Ledger(ledger).budget().reservations.values()
+    assert (event, times) == (held.event, held.rounds)
+    signer = Identity.load(folder / "sites/site-1/identity.pem", "site-1")
+    (before,) = Ledger(ledger).status()
+    lost = Ledger(ledger, signer=signer).recover(
+        ["99:" + 64 * "0"], reason="the disk failed", losses=[(1, event, times)]
+    )
+    (after,) = Ledger(ledger).status()
+    assert lost.charges[0].insider_cost == held.charge.insider_cost
+    assert after.failures > before.failures
+    for order, charged in after.insider_charged.items():
+        assert charged > before.insider_charged[order]

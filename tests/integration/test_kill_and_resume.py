@@ -23,7 +23,7 @@ class Case:
     Attributes:
         point: See `killer.py`.
         trained_again: Sites whose training of a round is lost and charged a second time.
-        lost: RoundDriver that were opened and never released.
+        lost: Rounds that were opened and never released.
     """
 
     point: str

@@ -95,7 +95,7 @@ def test_the_adapter_is_used_with_a_site_s_head_and_not_without(finished, tmp_pa
     run, data = folder / "run", folder / "data" / "holdout.csv"
     with pytest.raises(ModelError, match="every site kept its own"):
         evaluate_run(run, data)
-    metrics = {site: evaluate_run(run, data, head=kept(folder, site)) for site in SITES}
+    metrics = {site: evaluate_run(run, data, head=kept(folder, site)).metrics for site in SITES}
     assert len({m["loss"] for m in metrics.values()}) == 3
     answers = predict_run(run, data, head=kept(folder, "site-1"))
     assert len(answers) == 30

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support import Quiet, make_federation
+from support import Quiet, leave_no_records, make_federation
 from typer.testing import CliRunner
 
 from fmfl_secure import cli
@@ -252,7 +252,7 @@ def test_when_too_many_are_locked_no_data_are_read(folder: Path) -> None:
     for path in paths:
         put_back(path)
     for number in (1, 2, 3, 4):
-        (folder / f"data/site-{number}.csv").unlink()
+        leave_no_records(folder / f"data/site-{number}.csv")
     with pytest.raises(RunError, match="no data was read") as refusal:
         run(folder, 2)
     assert refusal.value.hint == "site-1: ledger-locked; site-2: ledger-locked"

@@ -50,7 +50,7 @@ def test_a_run_s_folder_still_tells_of_it(old: Path) -> None:
     assert store.state.ended
     assert store.state.run == record.run
     assert [json.loads(line)["round"] for line in store.rounds()] == [1, 2]
-    metrics = evaluate_run(run, old / "federation/data/holdout.csv")
+    metrics = evaluate_run(run, old / "federation/data/holdout.csv").metrics
     assert metrics["accuracy"] == pytest.approx(record.rounds[-1].metrics["accuracy"])
 
 

@@ -154,7 +154,9 @@ def test_forked_processes_draw_different_randomness(context):
     code = """
 import os, hashlib
 import numpy as np
-from aggregation import _ckks, pairwise, parameter_set, quantize, Quantization, Segment
+from aggregation import parameter_set, quantize, Quantization, Segment
+from aggregation.ckks import _ckks
+from aggregation.crypto import pairwise
 context = _ckks.context(parameter_set("ckks-pk-4096-60-20"))
 encryptor = _ckks.Encryptor(context, _ckks.KeyHolder(context).material)
 grid = Quantization(bits=8, segments=(Segment(name="a", size=999, range=1.0),))

@@ -250,7 +250,7 @@ def test_column_named_twice(tmp_path):
 
 
 def test_parquet_column_that_is_no_text(tmp_path):
-    pq.write_table(pa.table({"text": [[1], [2]], "label": ["a", "b"]}), tmp_path / "x.parquet")
+    pq.write_table(pa.table({"text": [[1.5], [2.5]], "label": ["a", "b"]}), tmp_path / "x.parquet")
     with pytest.raises(MalformedRowError, match=r"column 'text' has the type list<"):
         read(tmp_path / "x.parquet")
 

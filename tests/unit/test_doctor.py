@@ -92,7 +92,7 @@ def test_libraries_that_compute_wrongly_are_a_fault(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("gradients leak")
 
-    monkeypatch.setattr("privacy.mechanism.admission.check_admission", broken)
+    monkeypatch.setattr("privacy.training.check_admission", broken)
     assert "came out wrong" in found(tmp_path, "encryption").found
     training = found(tmp_path, "private training")
     assert (training.state, training.found) == ("fault", "RuntimeError: gradients leak")

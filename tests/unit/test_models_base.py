@@ -55,6 +55,59 @@ def test_the_digest_is_of_what_the_model_does(tiny_model: Path, copy: Path, name
     assert find_base_model(str(copy)).digest != before
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "processor_config.json",
+        "generation_config.json",
+        "tokenizer.model",
+        "spiece.model",
+        "chat_template.jinja",
+        "additional_chat_templates/tool.jinja",
+        "a_file_of_next_year.json",
+    ],
+)
+def test_a_file_that_transformers_may_read_counts_and_0_1_0_s_digest_is_known(
+    copy: Path, name: str
+) -> None:
+    before = find_base_model(str(copy))
+    (copy / name).parent.mkdir(exist_ok=True)
+    (copy / name).write_text("{}")
+    after = find_base_model(str(copy))
+    assert after.digest != before.digest
+    assert after.digest_of_0_1_0 == before.digest_of_0_1_0 == before.digest
+    # What a run or a policy of 0.1.0 pinned is still this model.
+    assert find_base_model(str(copy), digest=before.digest).digest == after.digest
+    assert after.digest_in((before.digest,)) == before.digest
+    assert after.digest_in(None) == after.digest_in(("sha256:0",)) == after.digest
+
+
+@pytest.mark.parametrize(
+    "name", ["LICENSE", "README.txt", ".gitattributes", ".DS_Store", "Thumbs.db", "model.onnx",
+             "pytorch_model.bin", "modeling.py", ".cache/huggingface/x.json", "chart.png"],
+)  # fmt: skip
+def test_a_file_that_nothing_opens_does_not_count(copy: Path, name: str) -> None:
+    before = find_base_model(str(copy)).digest
+    (copy / name).parent.mkdir(parents=True, exist_ok=True)
+    (copy / name).write_bytes(b"x")
+    assert find_base_model(str(copy)).digest == before
+
+
+def test_a_git_lfs_pointer_is_named(copy: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 90868376\n"
+    (copy / "model.safetensors").write_text(pointer)
+    with pytest.raises(ModelError, match=r"model\.safetensors is a Git LFS pointer") as refusal:
+        find_base_model(str(copy))
+    assert "git lfs pull" in refusal.value.hint
+
+
+def test_an_adapter_given_as_a_base_is_named(copy: Path) -> None:
+    (copy / "config.json").unlink()
+    (copy / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"holds an adapter .*not a base model"):
+        find_base_model(str(copy))
+
+
 def test_the_digest_covers_every_file_of_weights_and_the_index(copy: Path) -> None:
     digests = {find_base_model(str(copy)).digest}
     weights = copy / "model.safetensors"
@@ -146,8 +199,30 @@ def test_a_pooler_may_be_missing(copy: Path) -> None:
 
 def test_damaged_weights_are_a_typed_error(copy: Path) -> None:
     (copy / "model.safetensors").write_bytes(b"junk" * 50)
-    with pytest.raises(ModelError, match="cannot load the base model"):
+    with pytest.raises(ModelError, match=r"cannot load .* weights in .*model\.safetensors"):
         find_base_model(str(copy)).load_encoder()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hidden_dropout_prob": None},
+        {"hidden_size": "wide"},
+        {"num_attention_heads": 0},
+        {"num_attention_heads": 3},
+        {"hidden_act": "no such function"},
+        {"model_type": None},
+        {"vocab_size": -1},
+        {"layer_norm_eps": "small"},
+    ],
+)
+def test_a_configuration_that_a_library_rejects_is_a_typed_error(
+    copy: Path, changes: dict[str, Any]
+) -> None:
+    edit_config(copy, **changes)
+    found = find_base_model(str(copy))
+    with pytest.raises(ModelError, match=r"config\.json|cannot load the base model in"):
+        found.load_encoder()
 
 
 def test_weights_of_another_shape_are_a_typed_error(copy: Path) -> None:
@@ -215,8 +290,12 @@ def test_the_built_in_model_is_the_published_one(minilm: Path) -> None:
     found = find_base_model("minilm")
     assert found.name == "minilm"
     assert found.model_type == "bert"
-    # Any change of the package, or of what is digested, must be noticed here: it ends runs.
+    # Any change of the package, or of what is digested, must be noticed here.
     assert found.digest == (
+        "sha256:9cf8ce8fba6ff86a0dc9fe957dcc2e8f80b7388bbc797e4dc4fa7dca0647be91"
+    )
+    # Runs that began under 0.1.0, its pins and its policies call it so.
+    assert found.digest_of_0_1_0 == (
         "sha256:08160d52c713bb7828f661d19ec55be7db23475e3b6c1c1c6013e38922a47810"
     )
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from fmfl_secure.models.document import models_document
+from fmfl_secure.tasks.document import models_document
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_page_is_the_one_that_the_tables_give() -> None:
     page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
-    assert page == models_document(), "python -m fmfl_secure.models.document > docs/models.md"
+    assert page == models_document(), "python -m fmfl_secure.tasks.document > docs/models.md"
 
 
 def test_the_tests_that_the_page_names_exist() -> None:

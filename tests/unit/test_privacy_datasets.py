@@ -48,7 +48,7 @@ def reserve(ledger, run, dataset, rounds, event=EVENT):
 
 
 def most(ledger, dataset):
-    """RoundDriver that the data set's own cap still covers."""
+    """Rounds that the data set's own cap still covers."""
     return ledger.budget().headroom(dataset).dataset.rounds(EVENT)
 
 

@@ -388,7 +388,7 @@ def test_nothing_is_accumulated_outside_the_context():
         path(linear(), rows(2)).accumulate([np.array([0])])
 
 
-# RoundDriver.
+# Rounds.
 
 
 def plan(**changes):

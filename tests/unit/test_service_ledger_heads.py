@@ -84,9 +84,9 @@ class World:
         anchors = AnchorStore(self.folder / "server-anchors.sqlite")
         store = open_store("sqlite:service.sqlite", relative_to=self.folder)
         self.kept = AnchorRegistry(anchors, store, lambda: self.members)
-        self.lines = {name: DirectTransport(self.kept, name) for name in NAMES}
+        self.transports = {name: DirectTransport(self.kept, name) for name in NAMES}
         self.heads = {
-            name: SiteAnchors(self.lines[name], lambda: self.members)  # type: ignore[arg-type]
+            name: SiteAnchors(self.transports[name], lambda: self.members)  # type: ignore[arg-type]
             for name in NAMES
         }
 
@@ -130,7 +130,7 @@ def test_a_ledger_that_is_whole_goes_on(world: World) -> None:
         world.begin(name)
     world.owners["site-1"].charge()  # ahead of what others know is fine
     world.begin("site-1")
-    assert all(line.requests == 0 for line in world.transports.values()), (
+    assert all(each.requests == 0 for each in world.transports.values()), (
         "nothing the server lacked"
     )
 

@@ -181,10 +181,10 @@ def test_a_text_of_no_tokens_at_all_is_a_record_like_others(
         def __call__(self, texts, **_):
             return {"input_ids": [[] if t == "" else [5, 6] for t in texts]}
 
+    model = task.build_model(seed=1)
     monkeypatch.setattr(type(task.base), "load_tokenizer", lambda _: Bare())
     units = [np.array([0]), np.array([1])]
     data = task._prepare(["", "x"], np.array([0, 1]), units)
-    model = task.build_model(seed=1)
     randomise(model)
     for records in ([0], [0, 1], [0]):
         losses = task.per_record_loss(model, data.collate(np.array(records)))

@@ -8,8 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from fmfl_secure.data import LeftOut
 from fmfl_secure.models.adapters import adapter_bytes
 from fmfl_secure.training.evaluator import Utility
+
+DATA = SimpleNamespace(left_out=LeftOut())
 
 
 class _Task:
@@ -21,10 +24,10 @@ class _Task:
     def load(self, path, *, unit, on_bad_row):
         assert (unit, on_bad_row) == ("record", "skip")
         self.loads.append(str(path))
-        return "data"
+        return DATA
 
     def evaluate(self, model, data, *, batch_size):
-        assert (data, batch_size) == ("data", 8)
+        assert (data, batch_size) == (DATA, 8)
         return {"value": model.weight.item()}
 
 

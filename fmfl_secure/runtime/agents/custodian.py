@@ -14,7 +14,7 @@ from fmfl_secure.runtime.custodian_requests import LOST, SPENT
 from fmfl_secure.runtime.task_board import Step
 from fmfl_secure.runtime.transport import ServerTransport, Work
 
-_LOG = logging.getLogger("fmfl_secure.transports.https.custodian")
+_LOG = logging.getLogger("fmfl_secure.runtime.agents.custodian")
 
 
 class CustodianAgent(Agent):

@@ -10,7 +10,7 @@ from fmfl_secure.runtime.agents.base import Agent, split
 from fmfl_secure.runtime.task_board import APPROVAL, Step
 from fmfl_secure.runtime.transport import ServerTransport, Work
 
-_LOG = logging.getLogger("fmfl_secure.transports.https.decryptor")
+_LOG = logging.getLogger("fmfl_secure.runtime.agents.decryptor")
 
 
 class DecryptorAgent(Agent):

@@ -32,7 +32,7 @@ from fmfl_secure.runtime.attempt_state import REFUSED, VERIFIED
 from fmfl_secure.runtime.task_board import Step
 from fmfl_secure.runtime.transport import ServerTransport, Work
 
-_LOG = logging.getLogger("fmfl_secure.transports.https.site")
+_LOG = logging.getLogger("fmfl_secure.runtime.agents.site")
 
 
 class Participant(LedgerOwner, Protocol):
@@ -41,6 +41,10 @@ class Participant(LedgerOwner, Protocol):
     @property
     def visibility(self) -> Literal["private", "public"]:
         """Of its data."""
+        ...
+
+    def check(self) -> None:
+        """Check what can be known before anything is reserved."""
         ...
 
     def begin(self) -> None:
@@ -155,8 +159,8 @@ class SiteAgent(Agent):
             self.refusal = ""
         return self._participant
 
-    def bring_heads(self, run: str, *, part_bytes: int) -> None:
-        """Open a run here and bring what is kept of others' ledgers, before anybody begins it.
+    def prepare(self, run: str, *, part_bytes: int) -> None:
+        """Open a run here, check it, and bring what is kept of others' ledgers; before any site begins.
 
         A site does so itself when it begins. Where all parties start together, each can do it
         first, so that nobody begins before everybody's memory was asked.
@@ -169,7 +173,9 @@ class SiteAgent(Agent):
             Rejected: The server takes none.
         """
         try:
-            self._heads.bring(self._opened_run(run), part_bytes=part_bytes)
+            participant = self._opened_run(run)
+            participant.check()
+            self._heads.bring(participant, part_bytes=part_bytes)
         except (Rejected, Unreachable):
             raise
         except KNOWN_ERRORS as error:

@@ -1,4 +1,4 @@
-"""The ClientApp: a courier to a party's process. Loads little more than the way there."""
+"""The ClientApp: it carries frames to a party's process, and loads little more than that."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Address = tuple[Path, str, Path | None]
 
 
 def client_app(address: Callable[[Context], Address]) -> ClientApp:
-    """A courier.
+    """A ClientApp that carries frames.
 
     Args:
         address: Where a node's party is.
@@ -44,7 +44,7 @@ def client_app(address: Callable[[Context], Address]) -> ClientApp:
 
 
 def node_address(context: Context) -> Address:
-    """A SuperNode's party, from its node configuration: `kit`, or `socket` of a running door.
+    """A SuperNode's party, from its node configuration: `kit`, or `socket` of a running host.
 
     Raises:
         KeyError: It names neither.

@@ -23,7 +23,9 @@ from fmfl_secure.run.record import SiteStatement
 from fmfl_secure.runtime.anchor_registry import AnchorsForSite
 from fmfl_secure.runtime.transport import DocumentRef
 
-HELLO: Final = "hello"  # the step by which a node is asked who it is; all others are `board.Step`
+HELLO: Final = (
+    "hello"  # the step by which a node is asked who it is; all others are `task_board.Step`
+)
 _DOMAIN: Final = b"fmfl-secure/engines/flower/v1/"
 
 Code = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z_.-]{0,47}$")]

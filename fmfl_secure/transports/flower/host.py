@@ -2,8 +2,8 @@
 
 Flower starts a process for every message to a SuperNode, and its simulation hands a message to
 whichever Ray actor is idle; the secrets of an attempt must outlive both, in one memory and nowhere
-else. So a ClientApp is a courier, and the party lives here. It may belong to another user of the
-machine than the SuperNode: then code that the SuperLink sends cannot read its keys or data.
+else. So a ClientApp only carries frames, and the party lives here. It may belong to another user
+of the machine than the SuperNode: then code that the SuperLink sends cannot read its keys or data.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The way to a host's socket. Loads in a moment, as Flower starts a courier for every message.
+"""The way to a host's socket. Loads in a moment, as Flower starts a ClientApp for every message.
 
 So errors are the interpreter's own here: this project's bring half of it with them.
 """
@@ -66,7 +66,7 @@ def ensure(kit: Path, path: Path) -> None:
         return
     with (kit / "flower.log").open("ab") as log:
         process = start(kit, path, log=log.fileno())
-    # Another courier may have started one in the meantime: then ours ends, and that one answers.
+    # Another ClientApp may have started one in the meantime: then ours ends, and that one answers.
     wait_for(path, lambda: process.poll() in {None, 1})
 
 

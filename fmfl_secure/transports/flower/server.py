@@ -1,8 +1,8 @@
-"""The server's half of the way through Flower: tasks out as orders, answers in as words.
+"""The server's half of the way through Flower: assignments out as orders, answers in.
 
-It decides nothing. The run is driven by the same code as over HTTPS: that puts tasks on a board
-and waits for what comes in. Here tasks are taken from the board and sent, one order at a time to
-each party, and what a party answers is verified and handed on.
+It decides nothing. The run is driven by the same code as over HTTPS: that puts assignments on the
+task board and waits for what comes in. Here they are taken from the board and sent, one order at a
+time to each party, and what a party answers is verified and handed on.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class _Out:
 
     node: int
     party: str  # empty for a greeting
-    number: int  # of the board's task
+    number: int  # of the assignment
     task: Assignment
     digest: str
     size: int

@@ -19,7 +19,7 @@ _LOG = logging.getLogger("fmfl_secure.transports.flower.server_app")
 
 
 class GridPost:
-    """Flower's grid as a `carrier.Post`.
+    """Flower's grid as a `server.Post`.
 
     Args:
         grid: The ServerApp's.

@@ -1,4 +1,4 @@
-"""A party's line to the server: outbound only, patient, and never sends the same bytes for nothing.
+"""A party's way to the server: outbound only, patient, and it sends the same bytes never twice.
 
 Everything may be repeated: a question, a fetch, a part of a message. So whatever breaks in between
 is tried again, with growing pauses, until the server answers or says no.
@@ -47,7 +47,7 @@ class _Lists(msgspec.Struct, frozen=True):
 
 
 class HttpsTransport:
-    """A party's line to the server. Calls come from one thread, but for `heartbeat`.
+    """A party's way to the server. Calls come from one thread, but for `heartbeat`.
 
     Args:
         upstream: Where the server is.

@@ -1,7 +1,7 @@
 """Structured logs: one JSON object a line, with run and round where there is one.
 
 Messages are this project's own sentences. What came from outside, and what was computed from data,
-is not in them.
+is not in them, but for how many rows a site had to leave out, which it says in its own log alone.
 """
 
 from __future__ import annotations

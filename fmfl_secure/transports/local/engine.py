@@ -106,7 +106,7 @@ class LocalEngine:
             self._recall_refusals()
             for agent in self._agents.values():
                 if isinstance(agent, SiteAgent):
-                    agent.bring_heads(driver.run, part_bytes=part_bytes)
+                    agent.prepare(driver.run, part_bytes=part_bytes)
             record = driver.drive()
         except BaseException:
             driver.interrupt("interrupted; --resume goes on from the last released round")

@@ -1,23 +1,23 @@
 """`docs/models.md`, made from the tables that the code itself decides by.
 
-python -m fmfl_secure.models.document > docs/models.md
+python -m fmfl_secure.tasks.document > docs/models.md
 """
 
 from __future__ import annotations
 
 import sys
 
-from fmfl_secure.models.adapters import ADAPTER_KINDS
+from fmfl_secure.models.adapters import ADAPTERS
 from fmfl_secure.models.architectures import ARCHITECTURES, REFUSED
-from fmfl_secure.models.computation import NEEDS_FLOAT32
-from fmfl_secure.models.support import TASK_MODALITIES, refusal
+from fmfl_secure.models.support import refusal
 from fmfl_secure.settings.refused import INFO_NCE, INFO_NCE_INSTEAD, REFUSED_SETTINGS
+from fmfl_secure.tasks.make import TASKS, TaskKind
 
 _INTRODUCTION = """\
 # Models, adapters and tasks
 
 Which architecture, adapter and task go together. The tables are made from the ones that the code
-decides by (`python -m fmfl_secure.models.document`), and a test keeps this page equal to them.
+decides by (`python -m fmfl_secure.tasks.document`), and a test keeps this page equal to them.
 
 **yes** is `tests/integration/test_models_matrix.py::test_works[MODEL-ADAPTER-TASK]`: on a small
 model of that architecture the admission gate passes with random adapters (the batched sum of
@@ -35,17 +35,9 @@ _ADAPTERS = """\
 
 | `adapter.kind` | what is trained and uploaded |
 | --- | --- |
-| `lora` | A and B of a low-rank update of linear layers |
-| `ffa-lora` | B; A stays at a public random value: exact averages, half the upload |
-| `rolora` | B in odd rounds, A in even ones: exact averages, half the upload, both learned |
-| `ia3` | a factor for each activation of keys, values and feed-forward layers |
-| `prompt` | embeddings of virtual tokens before every text |
-| `prefix` | keys and values of virtual tokens in every layer |
-| `bitfit` | biases |
-| `norms` | normalisation layers |
-| `head` | a probe on the frozen encoder |
-| `full` | everything but what is listed below |
+"""
 
+_OF_ADAPTERS = """
 `full` leaves position embeddings, class tokens and the projections of two towers as they are, and
 word embeddings that are the output layer as well.
 
@@ -124,12 +116,17 @@ couple records are found there.
 
 def models_document() -> str:
     """The page, as Markdown."""
-    parts = [_INTRODUCTION, _ADAPTERS, _BIGGER]
+    adapters = "".join(f"| `{kind.name}` | {kind.trains} |\n" for kind in ADAPTERS)
+    parts = [_INTRODUCTION, _ADAPTERS + adapters + _OF_ADAPTERS, _BIGGER]
     parts.append('| not with `model.dtype = "bfloat16"` | why |\n| --- | --- |')
-    parts.append("\n".join(f"| `{name}` | {why} |" for name, why in NEEDS_FLOAT32.items()) + "\n")
+    parts.append(
+        "".join(
+            f"| `{kind.name}` | {kind.needs_float32} |\n" for kind in ADAPTERS if kind.needs_float32
+        )
+    )
     parts.append("## What works\n")
     reasons: dict[tuple[str, str], int] = {}
-    parts += [_task_table(task, reasons) for task in TASK_MODALITIES]
+    parts += [_task_table(task, reasons) for task in TASKS]
     parts.append("### Reasons\n")
     parts.append(
         "\n".join(
@@ -157,16 +154,16 @@ def models_document() -> str:
     return "\n".join(parts) + "\n"
 
 
-def _task_table(task: str, reasons: dict[tuple[str, str], int]) -> str:
+def _task_table(task: TaskKind, reasons: dict[tuple[str, str], int]) -> str:
     lines = [
-        f"### {task}\n",
-        f"| | {' | '.join(ADAPTER_KINDS)} |",
-        f"| --- |{' --- |' * len(ADAPTER_KINDS)}",
+        f"### {task.name}\n",
+        f"| | {' | '.join(ADAPTERS.names)} |",
+        f"| --- |{' --- |' * len(ADAPTERS.names)}",
     ]
     for model_type in ARCHITECTURES:
         cells = []
-        for adapter in ADAPTER_KINDS:
-            found = refusal(model_type, adapter, task)
+        for adapter in ADAPTERS.names:
+            found = refusal(model_type, adapter, task.needs)
             if found is None:
                 cells.append("yes")
             else:

@@ -1,20 +1,27 @@
-"""Virtual tokens in front of every text: prompt tuning and prefix tuning.
+"""Prompt tuning: learned embeddings of virtual tokens in front of every text.
 
-`prompt` learns embeddings (Lester et al. 2021, arXiv 2104.08691), `prefix` keys and values for
-every layer (Li and Liang 2021, arXiv 2101.00190). PEFT looks its prompt up once for a whole
-batch, where no gradient of one record can be told from another's; here it is looked up once a
-record. Files are PEFT's in both cases.
+Lester et al. 2021, arXiv 2104.08691. PEFT looks its prompt up once for a whole batch, where no
+gradient of one record can be told from another's; here it is looked up once a record. Files are
+PEFT's.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import peft
 import torch
 from torch import nn
 
-from fmfl_secure.models.low_rank import peft_task, peft_warnings_silenced
+from fmfl_secure.models.adapters.base import AdapterSpec, Place, Refusal
+from fmfl_secure.models.adapters.files import read_tensors, set_tensors
+from fmfl_secure.models.adapters.peft_files import PEFT_WEIGHTS, peft_task, save_as_peft
+from fmfl_secure.models.adapters.virtual_tokens import VirtualTokens
+from fmfl_secure.models.architectures import Architecture, TaskNeeds
+from fmfl_secure.models.base import BaseModel
+
+_PEFT_TENSOR = "prompt_embeddings"
 
 
 class SoftPrompt(nn.Module):
@@ -66,22 +73,33 @@ class SoftPrompt(nn.Module):
         return embeddings, torch.cat([ones, attention_mask], dim=1)
 
 
-def attach_prompt(encoder: nn.Module, tokens: int) -> nn.Module:
-    """Prompt tuning."""
-    return SoftPrompt(encoder, tokens)
+class Prompt(VirtualTokens):
+    """The adapter."""
 
+    name = "prompt"
+    trains = "embeddings of virtual tokens before every text"
 
-def attach_prefix(encoder: nn.Module, tokens: int, *, base_name: str) -> nn.Module:
-    """Prefix tuning, by PEFT."""
-    config = peft.PrefixTuningConfig(num_virtual_tokens=tokens, task_type=peft_task(encoder))
-    with peft_warnings_silenced():
-        adapted: nn.Module = peft.get_peft_model(encoder, config)
-    config.base_model_name_or_path = base_name
-    return adapted
+    def refusal(self, architecture: Architecture, task: TaskNeeds) -> Refusal | None:  # noqa: ARG002
+        """See `Adapter`."""
+        return self.text_refusal(architecture)
 
+    def attach(self, place: Place, spec: AdapterSpec) -> nn.Module:
+        """See `Adapter`."""
+        return SoftPrompt(place.encoder, spec.virtual_tokens)
 
-def prompt_config(tokens: int, encoder: nn.Module, *, base_name: str) -> Any:
-    """PEFT's description of a prompt of this length."""
-    return peft.PromptTuningConfig(
-        num_virtual_tokens=tokens, task_type=peft_task(encoder), base_model_name_or_path=base_name
-    )
+    def save(self, encoder: Any, base: BaseModel, folder: Path) -> None:
+        """See `Adapter`."""
+        config = peft.PromptTuningConfig(
+            num_virtual_tokens=encoder.prompt.num_embeddings,
+            task_type=peft_task(encoder.encoder),
+            base_model_name_or_path=base.name,
+        )
+        save_as_peft(config, {_PEFT_TENSOR: encoder.prompt.weight}, folder)
+
+    def open(self, place: Place, spec: AdapterSpec, folder: Path) -> nn.Module:
+        """See `Adapter`."""
+        adapted = SoftPrompt(place.encoder, spec.virtual_tokens)
+        path = folder / PEFT_WEIGHTS
+        own = dict(adapted.prompt.named_parameters())
+        set_tensors({_PEFT_TENSOR: own["weight"]}, read_tensors(path), path)
+        return adapted

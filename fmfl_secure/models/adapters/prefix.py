@@ -1,0 +1,53 @@
+"""Prefix tuning: learned keys and values of virtual tokens in every layer, through PEFT.
+
+Li and Liang 2021, arXiv 2101.00190.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import peft
+from torch import nn
+
+from fmfl_secure.models.adapters.base import AdapterSpec, Place, Refusal
+from fmfl_secure.models.adapters.peft_files import (
+    adapt_with_peft,
+    open_peft_model,
+    peft_task,
+    save_peft_model,
+)
+from fmfl_secure.models.adapters.virtual_tokens import VirtualTokens
+from fmfl_secure.models.architectures import Architecture, TaskNeeds
+from fmfl_secure.models.base import BaseModel
+
+
+class Prefix(VirtualTokens):
+    """The adapter."""
+
+    name = "prefix"
+    trains = "keys and values of virtual tokens in every layer"
+    needs_float32 = "PEFT rounds the keys and values it learns to the type of the base model"
+    needs_activations = "its keys and values come from outside the layers that are computed again"
+
+    def refusal(self, architecture: Architecture, task: TaskNeeds) -> Refusal | None:  # noqa: ARG002
+        """See `Adapter`."""
+        found = self.text_refusal(architecture)
+        if found is None and not architecture.prefixes:
+            return "its attention takes no keys from elsewhere", "prompt"
+        return found
+
+    def attach(self, place: Place, spec: AdapterSpec) -> nn.Module:
+        """See `Adapter`."""
+        config = peft.PrefixTuningConfig(
+            num_virtual_tokens=spec.virtual_tokens, task_type=peft_task(place.encoder)
+        )
+        return adapt_with_peft(place.encoder, config, base_name=place.base.name)
+
+    def save(self, encoder: nn.Module, base: BaseModel, folder: Path) -> None:  # noqa: ARG002
+        """See `Adapter`."""
+        save_peft_model(encoder, folder)
+
+    def open(self, place: Place, spec: AdapterSpec, folder: Path) -> nn.Module:  # noqa: ARG002
+        """See `Adapter`."""
+        return open_peft_model(place.encoder, folder)

@@ -1,0 +1,48 @@
+"""All kinds of adapter: one entry each, and what others ask of the one that settings name."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from torch import nn
+
+from fmfl_secure.models.adapters.base import Adapter, AdapterSpec, Place
+from fmfl_secure.models.adapters.head import Head
+from fmfl_secure.models.adapters.ia3 import Ia3
+from fmfl_secure.models.adapters.low_rank import FfaLora, Lora, RoLora
+from fmfl_secure.models.adapters.prefix import Prefix
+from fmfl_secure.models.adapters.prompt import Prompt
+from fmfl_secure.models.adapters.selective import BitFit, Full, Norms
+from fmfl_secure.models.architectures import Tower, find_layers
+from fmfl_secure.registry import Registry
+
+ADAPTERS: Final[Registry[Adapter]] = Registry(
+    "kind of adapter",
+    (
+        FfaLora(), Lora(), RoLora(), Ia3(), Prompt(), Prefix(), BitFit(), Norms(), Head(), Full(),
+    ),
+)  # fmt: skip
+
+
+def adapter_of(spec: AdapterSpec) -> Adapter:
+    """The kind of adapter that is asked for.
+
+    Raises:
+        UnknownKind: There is none of this name.
+    """
+    return ADAPTERS.get(spec.kind)
+
+
+def attach_adapter(place: Place, spec: AdapterSpec) -> nn.Module:
+    """Put the adapter on a frozen encoder; see `Adapter.attach`.
+
+    Raises:
+        ModelError: No layer of the names that should carry it.
+        UnknownKind: There is no such kind of adapter.
+    """
+    return adapter_of(spec).attach(place, spec)
+
+
+def frozen_depth(encoder: nn.Module, tower: Tower, spec: AdapterSpec) -> int:
+    """How many of a tower's first layers compute the same for a record at every step."""
+    return adapter_of(spec).frozen_depth(len(find_layers(encoder, tower)), spec)

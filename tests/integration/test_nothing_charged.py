@@ -1,0 +1,145 @@
+"""No site is charged, nor reserves, for what could be known before a record is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from support import Quiet, make_federation
+
+from fmfl_secure.data import DataError, label_field, text_field
+from fmfl_secure.data.headers import check_header, check_image_folder
+from fmfl_secure.errors import RunError
+from fmfl_secure.transports.local.engine import LocalEngine
+from privacy import Ledger
+
+SITES = ("site-1", "site-2", "site-3")
+
+
+def commits(folder: Path) -> dict[str, int]:
+    """Charged rounds of each site."""
+    found = {}
+    for site in SITES:
+        held = Ledger(folder / "sites" / site / "ledger.sqlite").budget().reservations.values()
+        found[site] = sum(len(reservation.commits) for reservation in held)
+    return found
+
+
+def reservations(folder: Path) -> int:
+    return sum(
+        len(Ledger(folder / "sites" / site / "ledger.sqlite").budget().reservations)
+        for site in SITES
+    )
+
+
+def run(file: Path) -> tuple[Quiet, str]:
+    """What a run that has to stop says, to its observer and as its error."""
+    observer = Quiet()
+    engine = LocalEngine(file, file.parent / "run", resume=False, observer=observer)
+    with pytest.raises(RunError) as refusal:
+        engine.run()
+    return observer, str(refusal.value)
+
+
+def spoil(path: Path, fault: str) -> None:
+    match fault:
+        case "no file":
+            path.unlink()
+        case "no column":
+            path.write_text(path.read_text().replace("text,label", "text,lable", 1))
+        case "empty":
+            path.write_bytes(b"")
+        case "a folder":
+            path.unlink()
+            path.mkdir()
+        case "UTF-16":
+            path.write_bytes(path.read_text().encode("utf-16"))
+
+
+@pytest.mark.parametrize("fault", ["no file", "no column", "empty", "a folder", "UTF-16"])
+def test_a_site_without_usable_data_is_out_before_anybody_reserves(
+    tiny_model: Path, tmp_path: Path, fault: str
+) -> None:
+    file = make_federation(tmp_path, tiny_model)
+    spoil(tmp_path / "data/site-3.csv", fault)  # the last: the others were asked before it
+    observer, error = run(file)
+    assert "2 of 3 sites take part" in error
+    assert observer.refused["site-3"][0] == "failed", "others hear the generic word"
+    assert reservations(tmp_path) == 0
+    assert observer.trained == []
+
+
+def test_the_others_go_on_where_they_are_enough(tiny_model: Path, tmp_path: Path) -> None:
+    file = make_federation(tmp_path, tiny_model, sites=4, rounds=1)
+    spoil(tmp_path / "data/site-1.csv", "no file")
+    LocalEngine(file, tmp_path / "run", resume=False, observer=Quiet()).run()
+    assert commits(tmp_path) == {"site-1": 0, "site-2": 1, "site-3": 1}
+
+
+def test_once_too_few_are_left_no_further_site_trains(tiny_model: Path, tmp_path: Path) -> None:
+    file = make_federation(tmp_path, tiny_model, task='on_bad_row = "error"')
+    data = tmp_path / "data/site-1.csv"
+    data.write_text(data.read_text().replace(",yes", ",Positive"))  # known from records alone
+    observer, error = run(file)
+    assert "fewer than min_sites = 3" in error
+    assert observer.refused["site-1"][0] == "failed"
+    assert commits(tmp_path) == {"site-1": 1, "site-2": 0, "site-3": 0}
+
+
+FIELDS = (text_field("text_columns", ("text",)), label_field("label_column", "label", ("a", "b")))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", b'"te\nxt",text,label\n'),
+        ("a.csv", b"\xef\xbb\xbftext,label\r\nx,unknown\r\n"),
+        ("a.tsv", b"text\tlabel\n\xff\xff\tc\n"),
+        ("a.jsonl", b'{"other": 1}\n'),
+    ],
+)
+def test_records_are_not_looked_at(tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    check_header(path, FIELDS)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.csv", b"text,labels\nx,a\n", "there is no column 'label'"),
+        ("a.csv", b"text,label,text\n", "must be distinct"),
+        ("a.xlsx", b"PK", "the extension is '.xlsx'"),
+        ("a.jsonl", b"", "the file is empty"),
+        ("a.parquet", b"PAR1", "not readable as Parquet"),
+    ],
+)
+def test_a_header_that_does_not_fit_is_refused(
+    tmp_path: Path, name: str, content: bytes, expected: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=expected):
+        check_header(path, FIELDS)
+
+
+def test_a_type_of_the_schema_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": [["a"]], "label": ["a"], "who": ["x"]}), path)
+    with pytest.raises(DataError, match="column 'text' has the type list"):
+        check_header(path, FIELDS)
+    pq.write_table(pa.table({"text": ["a"], "label": [1]}), path)
+    check_header(path, FIELDS)
+    with pytest.raises(DataError, match="there is no column 'who'"):
+        check_header(path, FIELDS, unit="who")
+
+
+def test_a_folder_without_a_label_s_subfolder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "dark").mkdir()
+    check_image_folder(tmp_path, ("dark", "bright"))
+    with pytest.raises(DataError, match="no subfolder named after a label"):
+        check_image_folder(tmp_path, ("clear", "nodule"))
+    with pytest.raises(DataError, match="the file cannot be read"):
+        check_image_folder(tmp_path / "nowhere", ("dark",))
