@@ -92,7 +92,7 @@ class Waiter(ABC):
             here: Those of whom what is waited for has come.
             timeout_s: For how long.
             patient: Whether a party that is silent is waited for to the end.
-            needed: How many must come for it to be of any use: once fewer can, nobody is waited for.
+            needed: How many must come for it to be of use; once fewer can, the wait is over.
         """
 
         def missing() -> list[str]:

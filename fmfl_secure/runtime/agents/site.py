@@ -160,7 +160,7 @@ class SiteAgent(Agent):
         return self._participant
 
     def prepare(self, run: str, *, part_bytes: int) -> None:
-        """Open a run here, check it, and bring what is kept of others' ledgers; before any site begins.
+        """Open a run here, check it, and bring what is kept of others' ledgers, before any begins.
 
         A site does so itself when it begins. Where all parties start together, each can do it
         first, so that nobody begins before everybody's memory was asked.
