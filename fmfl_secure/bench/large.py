@@ -21,7 +21,10 @@ import numpy as np
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from transformers import LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from fmfl_secure.bench._memory import peak_mib
 from fmfl_secure.bench._paired import one_thread
@@ -88,6 +91,18 @@ def measure_large(
     return {"dtype": dtype, "checkpointing": checkpointing, **written, **measured}
 
 
+def _write_tokenizer(size: int, folder: Path) -> None:
+    """A word for every row of the embeddings; a base model without a tokenizer is refused."""
+    words = {"[UNK]": 0, "[PAD]": 1} | {f"w{number}": number for number in range(2, size)}
+    tokenizer = Tokenizer(WordLevel(words, unk_token="[UNK]"))  # noqa: S106 - a word, no secret
+    tokenizer.pre_tokenizer = Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="[UNK]",  # noqa: S106
+        pad_token="[PAD]",  # noqa: S106
+    ).save_pretrained(folder)
+
+
 def write_llama(config: LlamaConfig, folder: Path, *, shard_bytes: int = 1 << 29) -> dict[str, Any]:
     """Random weights in several bfloat16 files, of which one at a time is in memory.
 
@@ -103,6 +118,7 @@ def write_llama(config: LlamaConfig, folder: Path, *, shard_bytes: int = 1 << 29
         state = LlamaForCausalLM(config).state_dict()
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(folder)
+    _write_tokenizer(config.vocab_size, folder)
     places: dict[str, str] = {}
     shard: dict[str, torch.Tensor] = {}
     size, total = 0, 0

@@ -59,6 +59,10 @@ class ParquetSource:
         """Returns the file's table, its types unchanged."""
         return self._table
 
+    def holds_lists(self, name: str) -> bool:
+        """Whether the cells of a column are lists, by the schema."""
+        return is_list(self._table.column(name).type)
+
     def select(self, indices: Sequence[int]) -> bytes:
         """Returns a Parquet file of the same schema with only these rows."""
         sink = pa.BufferOutputStream()

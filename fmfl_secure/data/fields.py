@@ -61,11 +61,13 @@ class Field:
         names: Names the column may have, the first one present is read.
         parse: A value, None for null, and its column's name to what the record holds. Raises
             `UnusableValue`.
+        lists: Whether a cell may be a list.
     """
 
     argument: str
     names: tuple[str, ...]
     parse: Callable[[str | None, str], Any]
+    lists: bool = False
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)

@@ -7,6 +7,8 @@ keys there are is known from its records alone.
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -15,8 +17,15 @@ import pyarrow.parquet as pq
 
 from fmfl_secure.data._parquet import ParquetSource
 from fmfl_secure.data._source import Source
-from fmfl_secure.data.errors import EmptyFileError, UnreadableFileError
-from fmfl_secure.data.fields import RECORD_UNIT, Field, choose_column, open_source
+from fmfl_secure.data.errors import EmptyFileError, MalformedRowError, UnreadableFileError
+from fmfl_secure.data.fields import (
+    COMPRESSED,
+    RECORD_UNIT,
+    Field,
+    choose_column,
+    open_source,
+    table_suffix,
+)
 
 _LONGEST_HEADER = 1 << 20  # bytes
 
@@ -36,6 +45,13 @@ def check_header(path: Path, fields: Sequence[Field], *, unit: str = RECORD_UNIT
     if source is None:
         return
     names = [choose_column(source, path, field.argument, field.names) for field in fields]
+    for field, name in zip(fields, names, strict=True):
+        if isinstance(source, ParquetSource) and source.holds_lists(name) and not field.lists:
+            raise MalformedRowError(
+                f"column {name!r} has the type list; expected one value in each row",
+                hint="name another column, or store one text, number or boolean in each row",
+                path=path,
+            )
     if unit != RECORD_UNIT:
         names.append(choose_column(source, path, "unit", (unit,)))
     for _ in source.rows(names):  # there are none; a column's type is refused all the same
@@ -61,16 +77,23 @@ def check_image_folder(folder: Path, labels: Sequence[str]) -> None:
 
 
 def _open_header(path: Path) -> Source | None:
+    suffix, compressed = table_suffix(path), path.suffix.lower() == COMPRESSED
+    opened = gzip.open if compressed else open
     try:
-        with path.open("rb") as file:
+        with opened(path, "rb") as file:
             first = _first_row(file.readline(_LONGEST_HEADER), file)
+    except (EOFError, zlib.error):
+        raise UnreadableFileError(
+            "the file is not readable as gzip",
+            hint="check that it is complete, and that its extension is the right one",
+            path=path,
+        ) from None
     except OSError as error:
         raise _unreadable(path, error) from None
-    suffix = path.suffix.lower()
     if suffix == ".parquet":
-        return _open_schema(path)
+        return None if compressed else _open_schema(path)
     if suffix != ".jsonl":
-        return open_source(path, first)
+        return open_source(path.with_name(path.stem) if compressed else path, first)
     if not first:
         raise EmptyFileError(
             "the file is empty; expected one JSON object per line",

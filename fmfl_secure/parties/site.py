@@ -203,7 +203,21 @@ class Site:
         approved = base.digest_in(self._settings.policy.base_models)
         proposal = run_proposal(config, self._settings, approved, self._size)
         check_policy(self._settings.policy, proposal, now=_now())
+        self._require_affordable()
         self._task.check_source(self._data_path, unit=config.task.unit)
+
+    def _require_affordable(self) -> None:
+        """Refuse what the ledger would refuse, before a file of data is so much as opened."""
+        if self._plan is None or self._ledger is None:
+            return
+        budget = self._ledger.budget()
+        if self._run not in budget.reservations:
+            budget.require_affordable(
+                self._plan.round_event(),
+                self._plan.rounds + self._plan.repeats,
+                dataset=self._settings.dataset,
+                population_size=self._plan.population,
+            )
 
     def begin(self) -> None:
         """Check the run, and reserve its worst case. Reads no record.

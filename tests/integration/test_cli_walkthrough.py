@@ -126,7 +126,7 @@ def test_from_one_table_to_a_rebuilt_report(
 
     assert shell("evaluate", output, "--data", pilot / "data/holdout.csv").code == 0
     assert shell.lines()["accuracy"] == accuracy
-    assert list(shell.lines()) == ["accuracy", "macro_f1", "loss"]
+    assert list(shell.lines()) == ["accuracy", "macro_f1", "loss", "n"]
 
     stored = (output / "report.json").read_bytes()
     (output / "report.html").unlink()

@@ -20,6 +20,7 @@ from fmfl_secure.errors import ConfigError, RunError
 from fmfl_secure.planning.plans import site_plan
 from fmfl_secure.planning.task import build_task, largest_layout
 from fmfl_secure.settings.federation import load_federation
+from fmfl_secure.settings.noise import NONE
 from privacy.mechanism.distributed import DistributedPlan
 
 DELTA = "delta = 1e-4"
@@ -177,7 +178,7 @@ def test_without_noise_and_sampling_pooled_and_federated_agree_and_as_the_engine
     paths = [federation.parent / f"data/site-{n}.csv" for n in (1, 2, 3)]
     sites = {f"site-{n}": task.load(paths[n - 1], unit="record") for n in (1, 2, 3)}
     together = simulate(plain, task, sites)
-    pooled_settings = dataclasses.replace(ARMS["pooled"], noise="none").settings(
+    pooled_settings = dataclasses.replace(ARMS["pooled"], noise=NONE).settings(
         plain, steps_per_round=1, epsilon=1.0, seed=plain.federation.seed
     )
     pooled_settings = replace(
