@@ -163,8 +163,10 @@ class RunDriver:
     # Who takes part.
 
     def _call(self) -> None:
-        """Ask every site that has neither joined nor refused to join."""
+        """Ask every site that has neither joined nor refused to join, if enough of them can."""
         joined, refused = self._joined(), self._refusals()
+        if len(self._members().sites) - len(refused) < self._config.federation.min_sites:
+            return  # whoever were asked would reserve for nothing
         names = [n for n in self._members().sites if n not in joined and n not in refused]
         self._board.assign(names, Assignment(step=Step.JOIN, run=self.run))
 
@@ -212,8 +214,9 @@ class RunDriver:
                 f"or there is no {' or no '.join(self._helpers)}"
             )
         elif number == 1 and not self._coordinator.store.attempts(number):
+            able = everyone - len(refusals)
             text = (
-                f"{present} of {everyone} sites take part, fewer than min_sites = {minimum}; "
+                f"{able} of {everyone} sites take part, fewer than min_sites = {minimum}; "
                 "no data was read"
             )
         else:

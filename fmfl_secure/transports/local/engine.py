@@ -78,12 +78,13 @@ class LocalEngine:
         if self._server.ended:
             raise RunError(f"the run in {output} has ended; there is nothing to resume")
         self._transcript = Transcript(output / "transcript.jsonl")
-        # The order of their turns: what one site refuses does not wait for the others' keys.
+        # The order of their turns. The decryptor's comes first: whether enough sites can still be
+        # ready is then asked after each of them, and no further one trains in vain.
+        self._agents[DECRYPTOR] = self._decryptor()
         for entry in self._config.sites:
             self._agents[entry.name] = self._site(entry)
         for name in self._config.aggregation.custodians:
             self._agents[name] = self._custodian(name)
-        self._agents[DECRYPTOR] = self._decryptor()
 
     @property
     def store(self) -> RunStore:
