@@ -25,7 +25,8 @@ from fmfl_secure.comparison import compare as compare_arms
 from fmfl_secure.data import UnitCheck, check_units
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.parties.workspace import DATA_PATTERN, Workspace, initialise
-from fmfl_secure.planning.plans import Prediction, build_task, largest_layout, predict, run_proposal
+from fmfl_secure.planning.plans import Prediction, predict, run_proposal
+from fmfl_secure.planning.task import build_task, largest_layout
 from fmfl_secure.report.export import export_run
 from fmfl_secure.report.results import build_record, write_results
 from fmfl_secure.run.audit_record import AuditRecord

@@ -19,12 +19,12 @@ from torch import nn
 from fmfl_secure._version import __version__
 from fmfl_secure.errors import RunError
 from fmfl_secure.planning.audit_claim import Against, claim_of
-from fmfl_secure.planning.plans import build_task, largest_layout
+from fmfl_secure.planning.task import build_task, largest_layout
 from fmfl_secure.report.results import write_results
 from fmfl_secure.run.audit_record import FORMAT, AuditRecord, save_audit
-from fmfl_secure.settings.federation import FederationConfig, decode_config, load_federation
+from fmfl_secure.settings.federation import FederationConfig, load_federation
 from fmfl_secure.settings.sections import TrainingSection
-from fmfl_secure.storage.run_store import RunStore, run_facts
+from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.tasks import Task
 from fmfl_secure.training.finished_run import open_run
 from privacy import AuditError
@@ -106,20 +106,20 @@ def audit_run(
         AuditError: There is no private claim, or it is too large to be refuted.
     """
     store = RunStore(folder)
-    config = decode_config(store.require("config"))
+    state = store.state
+    config = state.config
     _require_noise(config)
     task = open_run(folder, base=base).task
-    used = run_facts(store).base_model_digest
+    used = store.public().base_model_digest
     if used not in task.base.digests:
         raise RunError(
             f"the base model's digest is {task.base.digest}, the run's was {used}",
             hint="Name the folder of the model that the run used with --base.",
         )
-    run = store.require("run").decode()
     record = _audit(
         config,
         task,
-        run=run,
+        run=state.run,
         confidence=confidence,
         canaries=canaries,
         against=against,

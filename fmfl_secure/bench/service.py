@@ -233,7 +233,7 @@ def _serve(kit: Path, output: Path, results: Queue[dict[str, Any]]) -> None:
             "released": sum(record.status == "released" for record in records),
             "attempts": sum(record.attempts for record in records),
             "parameters": service.parameters,
-            "upload_bytes": int(service.coordinator.store.fact("upload_bytes") or b"0"),
+            "upload_bytes": service.coordinator.store.state.upload_bytes,
         }
     )
 

@@ -87,7 +87,7 @@ def _parameters(config: FederationConfig, federation: Path) -> int:
     """Trained parameters, which distributed noise depends on; else 1, without loading a model."""
     if not config.privacy.noise_mechanism.in_shares:
         return 1
-    from fmfl_secure.planning.plans import build_task, largest_layout
+    from fmfl_secure.planning.task import build_task, largest_layout
 
     task = build_task(config, relative_to=federation.parent)
     return largest_layout(task, task.build_model(seed=config.federation.seed)).size

@@ -129,20 +129,17 @@ def plan(federation: FederationFile) -> None:
 
     Example: fmfl-secure plan pilot/federation.toml
     """
-    from fmfl_secure.planning.plans import (
-        build_task,
-        encryption_parameters,
-        largest_layout,
-        predict,
-        upload_bytes,
-        value_bits,
-    )
+    from fmfl_secure.planning.plans import encryption_parameters, predict, upload_bytes, value_bits
+    from fmfl_secure.planning.task import build_task, largest_layout
     from fmfl_secure.settings.federation import load_federation
+    from fmfl_secure.training.admission import check_admission
 
     config = load_federation(federation)
     task = build_task(config, relative_to=federation.parent)
     # Where rounds differ in what they train, the largest upload is shown.
-    layout = largest_layout(task, task.build_model(seed=config.federation.seed))
+    model = task.build_model(seed=config.federation.seed)
+    check_admission(config, task, model)  # as every site will
+    layout = largest_layout(task, model)
     parameters = encryption_parameters(config, layout.size)
     size = upload_bytes(config, layout.size)
     facts(

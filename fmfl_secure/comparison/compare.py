@@ -17,7 +17,8 @@ from fmfl_secure.comparison.rows import FORMAT, Comparison, Row, go_on, keep
 from fmfl_secure.comparison.simulate import simulate
 from fmfl_secure.comparison.sources import Sources
 from fmfl_secure.errors import ConfigError, ModelError
-from fmfl_secure.planning.plans import largest_layout, site_plan
+from fmfl_secure.planning.plans import site_plan
+from fmfl_secure.planning.task import largest_layout
 from fmfl_secure.settings.federation import FederationConfig, load_federation
 from fmfl_secure.tasks.classification import macro_f1
 from privacy import DistributedPlan, PlanError, pld_epsilon

@@ -12,7 +12,8 @@ import numpy as np
 from torch import nn
 
 from fmfl_secure.models.adapters import adapter_bytes, load_adapter_bytes, set_adapter_tensors
-from fmfl_secure.planning.plans import largest_layout, quantization, site_plan
+from fmfl_secure.planning.plans import quantization, site_plan
+from fmfl_secure.planning.task import largest_layout
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.tasks import Task, TaskData
 from fmfl_secure.training.local_round import train_locally
@@ -67,7 +68,7 @@ def simulate(
                 weight=config.weight_of(entry.name),
             )
         cohort = [entry.name for entry in parties]
-        adapter = server.apply(model, layout, grid, adapter, total, cohort)
+        adapter = server.apply(layout, grid, adapter, total, cohort)
         if on_round is not None:
             on_round(round_number)
     set_adapter_tensors(model, load_adapter_bytes(adapter))

@@ -8,7 +8,7 @@ from pathlib import Path
 from fmfl_secure.comparison.arms import POOLED, Arm
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.parties.workspace import Workspace
-from fmfl_secure.planning.plans import build_task
+from fmfl_secure.planning.task import build_task
 from fmfl_secure.settings.federation import FederationConfig, load_site
 from fmfl_secure.tasks import Task, TaskData
 

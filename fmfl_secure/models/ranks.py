@@ -9,12 +9,8 @@ at every site.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
-
-from fmfl_secure.models.layout import Layout
 
 
 @torch.no_grad()
@@ -28,16 +24,3 @@ def truncate(model: nn.Module, rank: int) -> None:
             parameter[rank:] = 0.0
         elif "lora_B" in name:
             parameter[:, rank:] = 0.0
-
-
-def rank_mask(layout: Layout, rank: int) -> NDArray[np.float64]:
-    """1 for each value that a site of this rank trains, 0 for the others; shape (size,)."""
-    parts = []
-    for slot in layout.slots:
-        mask = np.ones(slot.shape)
-        if "lora_A" in slot.name:
-            mask[rank:] = 0.0
-        elif "lora_B" in slot.name:
-            mask[:, rank:] = 0.0
-        parts.append(mask.reshape(-1))
-    return np.concatenate(parts)

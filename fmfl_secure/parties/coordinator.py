@@ -15,22 +15,22 @@ from pathlib import Path
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 import aggregation
 from aggregation import Identity, Member, RoundPlan
 from aggregation.protocol import read_cohort, read_plan
 from fmfl_secure.errors import RunError
-from fmfl_secure.models.adapters import adapter_bytes, adapter_digest
 from fmfl_secure.parties.agreed_plan import KEY_AGREEMENT
 from fmfl_secure.parties.workspace import AGGREGATOR, COORDINATOR, DECRYPTOR, Members
-from fmfl_secure.planning.plans import encryption_parameters, largest_layout, quantization
+from fmfl_secure.planning.plans import encryption_parameters, quantization
 from fmfl_secure.run.end import evidence, sign_end
 from fmfl_secure.run.record import RoundRecord
-from fmfl_secure.settings.federation import FederationConfig, decode_config, encode_config
-from fmfl_secure.storage.run_store import RunFacts, RunStore, run_facts
-from fmfl_secure.tasks import Task
+from fmfl_secure.settings.federation import FederationConfig
+from fmfl_secure.storage.run_state import RunFacts, RunState
+from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.training.server_step import ServerStep
+from fmfl_secure.vectors.adapter import adapter_digest
+from fmfl_secure.vectors.start import RunStart
 
 
 class Coordinator:
@@ -40,8 +40,7 @@ class Coordinator:
         identity: The coordinator's key pair.
         members: All parties.
         config: The federation's settings.
-        task: The task.
-        model: A model of that task to compute with.
+        start: What the run starts from.
         store: The run's state, from `start_run`, or one that `check_resumable` lets go on.
     """
 
@@ -51,23 +50,20 @@ class Coordinator:
         *,
         members: Members,
         config: FederationConfig,
-        task: Task,
-        model: nn.Module,
+        start: RunStart,
         store: RunStore,
     ) -> None:
         self._identity = identity
         self._protocol = aggregation.Coordinator(identity)
         self._members = members
         self._config = config
-        self._task = task
-        self._model = model
+        self._start = start
         self._server_step = ServerStep(config)
-        self._size = largest_layout(task, model).size
         self.store = store
-        self.run = store.require("run").decode()
+        self.run = store.state.run
         # `sha256:` of the membership list that plans are made under; empty where there is none.
         self.membership_digest = ""
-        self.adapter = store.last_adapter() or run_facts(store).initial_adapter
+        self.adapter = store.last_adapter() or store.public().initial_adapter
 
     @property
     def rounds(self) -> list[RoundRecord]:
@@ -95,15 +91,15 @@ class Coordinator:
                 f"than min_sites = {self._config.federation.min_sites}"
             )
         attempt = self.store.attempts(round_number) + 1
-        layout = self._task.begin_round(self._model, round_number)
+        layout = self._start.layout(round_number)
         plan = RoundPlan(
             federation=self._config.federation.name,
             run=self.run,
             round=round_number,
             attempt=attempt,
             suite=self._config.aggregation.suite,
-            parameter_set=encryption_parameters(self._config, self._size).id,
-            quantization=quantization(self._config, layout, self._size),
+            parameter_set=encryption_parameters(self._config, self._start.size).id,
+            quantization=quantization(self._config, layout, self._start.size),
             members=tuple(
                 Member(self._members.sites[name], self._config.weight_of(name)) for name in sites
             ),
@@ -112,7 +108,7 @@ class Coordinator:
             coordinator=self._members.coordinator,
             adapter_digest=adapter_digest(self.adapter),
             layout_digest=layout.digest,
-            base_model_digest=self._task.base.digest,
+            base_model_digest=self._start.base_model_digest,
             training_digest=self._config.digest,
             min_cohort=self._config.federation.min_sites,
             key_agreement=KEY_AGREEMENT,
@@ -169,9 +165,9 @@ class Coordinator:
             AggregationError: The release does not hold.
         """
         total = self._protocol.verify(cohort, release, plan_message)
-        layout = self._task.begin_round(self._model, plan.round)
+        layout = self._start.layout(plan.round)
         self.adapter = self._server_step.apply(
-            self._model, layout, plan.quantization, self.adapter, total, sites
+            layout, plan.quantization, self.adapter, total, sites
         )
         return total
 
@@ -221,11 +217,16 @@ class Coordinator:
         Returns:
             `sha256:` of the signed statement, which the run's state keeps.
         """
-        stored = self.store.fact("end")
-        if stored is None:
-            stored = sign_end(self._identity, self.run, self.rounds)
-            self.store.set_fact("end", stored)
-        return evidence(stored)
+        return evidence(self.signed_end())
+
+    def signed_end(self) -> bytes:
+        """The signed end of the run: the one that is kept, or a new one that now is."""
+        kept = self.store.state.end
+        if kept is not None:
+            return kept
+        end = sign_end(self._identity, self.run, self.rounds)
+        self.store.move(lambda state: state.signed(end))
+        return end
 
 
 def start_run(
@@ -233,8 +234,7 @@ def start_run(
     *,
     config: FederationConfig,
     members: Members,
-    task: Task,
-    model: nn.Module,
+    start: RunStart,
     origin: Path,
     database: str | None = None,
 ) -> RunStore:
@@ -244,31 +244,22 @@ def start_run(
         folder: The run's folder.
         config: The federation's settings.
         members: All parties.
-        task: The task.
-        model: A model of that task, whose adapter the run starts from.
+        start: What the run starts from.
         origin: Folder that relative paths in the settings start from.
         database: PostgreSQL URL for the run's state; None keeps it in the folder.
 
     Raises:
         RunError: The folder is in use, or the settings name who has no identity.
     """
-    public = _public_facts(config, members, task, model)
     return RunStore.create(
         folder,
-        {
-            "run": secrets.token_hex(8).encode(),
-            "config": encode_config(config),
-            "started": _now().encode(),
-            "origin": str(origin.resolve()).encode(),
-            "public": msgspec.msgpack.encode(public),
-        },
+        RunState(run=secrets.token_hex(8), config=config, started=_now(), origin=origin.resolve()),
+        _public_facts(config, members, start),
         database=database,
     )
 
 
-def _public_facts(
-    config: FederationConfig, members: Members, task: Task, model: nn.Module
-) -> RunFacts:
+def _public_facts(config: FederationConfig, members: Members, start: RunStart) -> RunFacts:
     sites, custodians = [entry.name for entry in config.sites], config.aggregation.custodians
     absent = [name for name in sites if name not in members.sites]
     absent += [name for name in custodians if name not in members.custodians]
@@ -278,10 +269,10 @@ def _public_facts(
             hint="Run fmfl-secure init, or provision across machines, after a change of "
             "federation.toml; or take it out there.",
         )
-    layout = task.begin_round(model, 1)
+    layout = start.layout(1)
     return RunFacts(
-        base_model=task.base.name,
-        base_model_digest=task.base.digest,
+        base_model=start.base_model,
+        base_model_digest=start.base_model_digest,
         layout_digest=layout.digest,
         parameters=layout.size,
         sites={name: members.sites[name].text for name in sites},
@@ -291,7 +282,7 @@ def _public_facts(
             DECRYPTOR: members.decryptor.fingerprint,
             **{f"custodian {name}": members.custodians[name].fingerprint for name in custodians},
         },
-        initial_adapter=adapter_bytes(model),
+        initial_adapter=start.adapter,
     )
 
 
@@ -305,12 +296,13 @@ def check_resumable(store: RunStore, config: FederationConfig) -> None:
     Raises:
         RunError: It has ended, or its settings were others.
     """
-    if decode_config(store.require("config")) != config:
+    state = store.state
+    if state.config != config:
         raise RunError(
             f"the run in {store.folder} was started with other settings",
             hint="A run keeps its settings to the end. Start a new one to change them.",
         )
-    if store.ended:
+    if state.ended:
         raise RunError(f"the run in {store.folder} has ended; there is nothing to resume")
 
 

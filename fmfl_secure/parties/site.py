@@ -20,17 +20,12 @@ from torch import nn
 
 from aggregation import Identity, RoundPlan, SiteAttempt, SqliteJournal, recorded_opening
 from fmfl_secure.errors import KNOWN_ERRORS, ConfigError, RunError, SiteFailure
-from fmfl_secure.models.adapters import adapter_bytes, adapter_digest
+from fmfl_secure.models.adapters import adapter_bytes
 from fmfl_secure.models.heads import head_bytes
 from fmfl_secure.parties.agreed_plan import Agreed, AgreedAtSite, difference
 from fmfl_secure.parties.membership import MembershipFolder, digest_of
-from fmfl_secure.planning.plans import (
-    encryption_parameters,
-    largest_layout,
-    quantization,
-    run_proposal,
-    site_plan,
-)
+from fmfl_secure.planning.plans import encryption_parameters, quantization, run_proposal, site_plan
+from fmfl_secure.planning.task import largest_layout
 from fmfl_secure.run.ledger_statement import describe_ledger, sign_statement
 from fmfl_secure.run.record import SiteStatement
 from fmfl_secure.settings.federation import FederationConfig, load_site
@@ -40,8 +35,10 @@ from fmfl_secure.storage.anchor_store import AnchorStore
 from fmfl_secure.storage.files import write_files
 from fmfl_secure.storage.update_store import UpdateStore
 from fmfl_secure.tasks import Task, TaskData
+from fmfl_secure.training.admission import check_admission
 from fmfl_secure.training.local_round import train_locally
 from fmfl_secure.training.server_step import ServerStep
+from fmfl_secure.vectors.adapter import adapter_digest
 from privacy import Anchor, DistributedPlan, Ledger, LedgerLocked, check_policy, plain, read_anchors
 
 LOST_HEADS = "lost-heads.jsonl"  # of the ledger
@@ -226,12 +223,14 @@ class Site:
         """Check the run, and reserve its worst case. Reads no record.
 
         Raises:
+            AdmissionError: The model, its loss or its batching couples records.
             PolicyRefusal: The policy rules it out.
             DataError: The data are not there, or are not what the settings say.
             BudgetExhausted: The ledger cannot afford it.
         """
         self.check()
         config = self._config
+        check_admission(config, self._task, self._model)
         if self._plan is not None and self._ledger is not None:
             self._ledger.reserve(
                 run=self._run,
@@ -397,9 +396,7 @@ class Site:
             That adapter.
         """
         layout = self._task.begin_round(self._model, plan.round)
-        following = self._server_step.apply(
-            self._model, layout, plan.quantization, adapter, total, cohort
-        )
+        following = self._server_step.apply(layout, plan.quantization, adapter, total, cohort)
         self._expected_adapter = adapter_digest(following)
         self._updates.forget(self._run, plan.round)
         return following

@@ -5,17 +5,12 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from pathlib import Path
-
-from torch import nn
 
 from aggregation import Packing, ParameterSet, Quantization, Segment, choose, upload_size
-from fmfl_secure.models import AdapterSpec, Layout, find_base_model
-from fmfl_secure.models.computation import Computation, find_device
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.sections import SiteEntry
 from fmfl_secure.settings.site import SiteConfig
-from fmfl_secure.tasks import Task, make_task
+from fmfl_secure.vectors.layout import FlatLayout
 from privacy import (
     DistributedPlan,
     PlanError,
@@ -29,43 +24,6 @@ from privacy import (
     rdp_cost,
     zero_cost,
 )
-
-
-def build_task(config: FederationConfig, *, relative_to: Path) -> Task:
-    """The task that the settings describe, with its base model found and checked.
-
-    Raises:
-        ModelError: The base model is missing, unsafe, or another than pinned.
-    """
-    base = find_base_model(config.model.base, digest=config.model.digest, relative_to=relative_to)
-    adapter = AdapterSpec(
-        kind=config.adapter.kind,
-        rank=config.adapter.rank,
-        alpha=config.adapter.alpha,
-        last_layers=config.adapter.last_layers,
-        target_modules=config.adapter.target_modules,
-        rank_stabilised=config.adapter.rank_stabilised,
-        virtual_tokens=config.adapter.virtual_tokens,
-        personal_head=config.adapter.personal_head,
-    )
-    return make_task(
-        config.task,
-        base=base,
-        adapter=adapter,
-        max_length=config.model.max_length,
-        cache_bytes=config.training.cache_mib << 20,
-        computation=Computation(
-            dtype=config.model.dtype,
-            checkpointing=config.training.checkpointing,
-            device=find_device(config.training.device),
-        ),
-    )
-
-
-def largest_layout(task: Task, model: nn.Module) -> Layout:
-    """The layout of the round that trains most, where rounds differ; leaves the model at one."""
-    layouts = (task.begin_round(model, number) for number in task.distinct_rounds)
-    return max(layouts, key=lambda layout: layout.size)
 
 
 def privacy_plan(config: FederationConfig, site: SiteEntry) -> PrivacyPlan:
@@ -187,7 +145,7 @@ def run_proposal(
     )
 
 
-def quantization(config: FederationConfig, layout: Layout, size: int) -> Quantization:
+def quantization(config: FederationConfig, layout: FlatLayout, size: int) -> Quantization:
     """The public grid of an update.
 
     A tensor's range is what its optimizer can move it in a round: an Adam step moves a value by

@@ -147,9 +147,10 @@ def bundle_run(run_folder: Path, output: Path, *, identity: Path | None = None) 
         AggregationError: The key file is not one.
     """
     store = RunStore(run_folder)
-    own = Workspace(Path(store.require("origin").decode())).role(COORDINATOR) / "identity.pem"
+    state = store.state
+    own = Workspace(state.origin).role(COORDINATOR) / "identity.pem"
     coordinator = Identity.load(identity or own, COORDINATOR)
-    data = write_bundle(build_record(store), store.fact("end") or b"", coordinator)
+    data = write_bundle(build_record(store), state.end or b"", coordinator)
     try:
         write_files(output.parent, {output.name: data})
     except OSError as error:

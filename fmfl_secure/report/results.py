@@ -20,7 +20,7 @@ from fmfl_secure.errors import RunError
 from fmfl_secure.planning.plans import encryption_parameters, site_plan, value_bits
 from fmfl_secure.report import write_report
 from fmfl_secure.report.model_card import TASK_FILE, write_card
-from fmfl_secure.run.audit_record import load_audit
+from fmfl_secure.run.audit_check import load_audit
 from fmfl_secure.run.record import (
     FORMAT,
     Encryption,
@@ -30,9 +30,9 @@ from fmfl_secure.run.record import (
     SiteRecord,
     SiteStatement,
 )
-from fmfl_secure.settings.federation import FederationConfig, decode_config, encode_config
+from fmfl_secure.settings.federation import FederationConfig, encode_config
 from fmfl_secure.storage.files import write_outputs
-from fmfl_secure.storage.run_store import RunStore, run_facts
+from fmfl_secure.storage.run_store import RunStore
 from privacy import RELATION
 
 _LIBRARIES = (
@@ -40,7 +40,7 @@ _LIBRARIES = (
 )  # fmt: skip
 
 
-_KILLED = b"the process ended without finishing"
+_KILLED = "the process ended without finishing"
 
 
 class _SiteNote(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -58,9 +58,17 @@ def site_note(
     statement: SiteStatement | None,
     signature: str,
 ) -> tuple[str, bytes]:
-    """What a site states, as a fact of the run's state: its name and its value."""
+    """The site, and what it states as the run's state keeps it."""
     note = _SiteNote(visibility, refusal, statement, signature)
-    return f"site/{name}", msgspec.msgpack.encode(note)
+    return name, msgspec.msgpack.encode(note)
+
+
+def noted_visibility(store: RunStore) -> dict[str, Literal["private", "public"]]:
+    """What sites declared of their data, as far as they were noted."""
+    return {
+        name: msgspec.msgpack.decode(note, type=_SiteNote).visibility
+        for name, note in store.state.sites.items()
+    }
 
 
 def write_results(store: RunStore) -> RunRecord:
@@ -99,23 +107,23 @@ def build_record(store: RunStore) -> RunRecord:
     Raises:
         RunError: The state is damaged.
     """
-    config = decode_config(store.require("config"))
+    state = store.state
+    config = state.config
     rounds = tuple(msgspec.json.decode(r, type=RoundRecord) for r in store.rounds())
-    public = run_facts(store)
+    public = store.public()
     notes = {
-        name: msgspec.msgpack.decode(note, type=_SiteNote)
-        for name, note in store.facts("site/").items()
+        name: msgspec.msgpack.decode(note, type=_SiteNote) for name, note in state.sites.items()
     }
     # A run whose process was killed had no time to say so.
-    status = (store.fact("status") or b"interrupted").decode()
-    reason = "" if status == "finished" else (store.fact("reason") or _KILLED).decode()
+    status = state.status or "interrupted"
+    reason = "" if status == "finished" else state.reason or _KILLED
     return RunRecord(
         format=FORMAT,
         federation=config.federation.name,
-        run=store.require("run").decode(),
-        status=_status(status),
+        run=state.run,
+        status=status,
         stop_reason=reason,
-        started=store.require("started").decode(),
+        started=state.started,
         updated=datetime.now(UTC).isoformat(timespec="seconds"),
         settings=msgspec.json.decode(encode_config(config)),
         settings_digest=config.digest,
@@ -123,9 +131,7 @@ def build_record(store: RunStore) -> RunRecord:
         base_model_digest=public.base_model_digest,
         layout_digest=public.layout_digest,
         mechanism=_mechanism(config, public.parameters),
-        encryption=_encryption(
-            config, parameters=public.parameters, upload=store.fact("upload_bytes")
-        ),
+        encryption=_encryption(config, parameters=public.parameters, upload=state.upload_bytes),
         sites=tuple(
             SiteRecord(
                 name=entry.name,
@@ -142,23 +148,17 @@ def build_record(store: RunStore) -> RunRecord:
             for note in [notes.get(entry.name)]
         ),
         rounds=rounds,
-        initial_metrics=msgspec.json.decode(store.fact("initial_metrics") or b"{}"),
+        initial_metrics=state.initial_metrics or {},
         evaluation=Path(config.evaluation.data).name,
         identities=public.roles,
         versions=_versions(),
         audit=load_audit(
             store.folder,
-            run=store.require("run").decode(),
+            run=state.run,
             settings_digest=config.digest,
             base_model_digest=public.base_model_digest,
         ),
     )
-
-
-def _status(text: str) -> Literal["finished", "interrupted", "stopped"]:
-    if text == "finished":
-        return "finished"
-    return "stopped" if text == "stopped" else "interrupted"
 
 
 def _mechanism(config: FederationConfig, parameters: int) -> Mechanism:
@@ -182,7 +182,7 @@ def _mechanism(config: FederationConfig, parameters: int) -> Mechanism:
     )
 
 
-def _encryption(config: FederationConfig, *, parameters: int, upload: bytes | None) -> Encryption:
+def _encryption(config: FederationConfig, *, parameters: int, upload: int) -> Encryption:
     chosen = encryption_parameters(config, parameters)
     return Encryption(
         suite=chosen.suite,
@@ -192,7 +192,7 @@ def _encryption(config: FederationConfig, *, parameters: int, upload: bytes | No
         security_bits=chosen.security_bits,
         bits=value_bits(config, parameters),
         parameters=parameters,
-        upload_bytes=int(upload or b"0"),
+        upload_bytes=upload,
     )
 
 

@@ -12,8 +12,6 @@ import msgspec
 
 from fmfl_secure.errors import RunError
 from fmfl_secure.storage.files import write_files
-from privacy import AuditError
-from privacy.auditing import AuditDesign
 
 AUDIT_NAME = "audit.json"
 FORMAT = 1
@@ -103,35 +101,6 @@ def encode_audit(record: AuditRecord) -> bytes:
     return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
 
 
-def decode_audit(data: bytes) -> AuditRecord:
-    """Read `audit.json`; bound and verdict are computed again from the counts.
-
-    Raises:
-        RunError: It is not an audit's record, or its figures contradict each other.
-    """
-    try:
-        record = msgspec.json.decode(data, type=AuditRecord)
-        if record.format != FORMAT:
-            raise RunError(f"an audit's record has format {record.format}, expected {FORMAT}")
-        design = AuditDesign(
-            canaries=record.canaries,
-            guesses_in=record.guesses_in,
-            guesses_out=record.guesses_out,
-            delta=record.delta,
-            confidence=record.confidence,
-        )
-        bound = design.bound(record.correct)
-    except (msgspec.DecodeError, AuditError) as error:
-        raise RunError(f"not an audit's record: {error}") from error
-    above = record.lower_bound > record.claimed_epsilon
-    if abs(bound - record.lower_bound) > 1e-5 or above != record.above_claim:
-        raise RunError(
-            f"an audit's record says {record.lower_bound} and {record.verdict}, its own counts "
-            f"give {bound}"
-        )
-    return record
-
-
 def save_audit(folder: Path, record: AuditRecord) -> Path:
     """Write `audit.json` into a run's folder.
 
@@ -143,25 +112,3 @@ def save_audit(folder: Path, record: AuditRecord) -> Path:
     except OSError as error:
         raise RunError(f"cannot write {folder / AUDIT_NAME}: {error}") from error
     return folder / AUDIT_NAME
-
-
-def load_audit(
-    folder: Path, *, run: str, settings_digest: str, base_model_digest: str
-) -> AuditRecord | None:
-    """The audit in a run's folder, or None.
-
-    Raises:
-        RunError: It is not an audit's record, or one of another run, settings or base model.
-    """
-    path = folder / AUDIT_NAME
-    hint = f"Make it again with fmfl-secure audit {folder}, or remove it."
-    try:
-        record = decode_audit(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, RunError) as error:
-        raise RunError(f"cannot read {path}: {error}", hint=hint) from error
-    theirs = (record.run, record.settings_digest, record.base_model_digest)
-    if theirs != (run, settings_digest, base_model_digest):
-        raise RunError(f"{path} is of another run, settings or base model", hint=hint)
-    return record

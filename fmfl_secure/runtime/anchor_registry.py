@@ -1,7 +1,7 @@
 """Heads of ledgers at the server: kept for good, returned to their sites, shared with the others.
 
-A site that restored an older ledger is told the heads that it
-lacks, by the server or by any other site, whose own record of them reaches it through the server.
+A site that restored an older ledger is told the heads that it lacks, by the server or by any other
+site, whose own record of them reaches it through the server.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from aggregation import PublicIdentity
 from fmfl_secure.errors import Problem
 from fmfl_secure.parties.workspace import Members
 from fmfl_secure.storage.anchor_store import AnchorStore
-from fmfl_secure.storage.message_store import MessageStore
+from fmfl_secure.storage.message_store import Messages
 from privacy import Anchor, LedgerError
 
 _HEAD: Final = "head"  # kind of the notes of each site's latest head; of no run in particular
@@ -52,7 +52,7 @@ class AnchorRegistry:
     """
 
     def __init__(
-        self, anchors: AnchorStore, store: MessageStore, members: Callable[[], Members]
+        self, anchors: AnchorStore, store: Messages, members: Callable[[], Members]
     ) -> None:
         self._anchors = anchors
         self._store = store

@@ -15,7 +15,7 @@ from fmfl_secure.run.record import RoundRecord
 from fmfl_secure.runtime.attempt_state import ServerAttempt
 from fmfl_secure.runtime.custodian_requests import CustodianRequests
 from fmfl_secure.runtime.task_board import APPROVAL, Assignment, Document, Step, TaskBoard
-from fmfl_secure.runtime.waiting import AttemptOver, PartyWaiter, TooFewReady
+from fmfl_secure.runtime.waiting import AttemptOver, TooFewReady, Waiter
 
 _LOG = logging.getLogger("fmfl_secure.runtime.attempt_driver")
 
@@ -36,7 +36,7 @@ class AttemptDriver:
         coordinator: Coordinator,
         *,
         board: TaskBoard,
-        waiting: PartyWaiter,
+        waiting: Waiter,
         min_sites: int,
         evaluate: Callable[[int], dict[str, float]],
     ) -> None:
@@ -83,7 +83,9 @@ class AttemptDriver:
             attempt, [DECRYPTOR], lambda: _present(attempt.announcement), "announce"
         )
         waited = self._waiting.limits.ready_s
-        missing = self._waiting.missing(attempt, attempt.invited, lambda: attempt.readies, waited)
+        missing = self._waiting.missing(
+            attempt, attempt.invited, lambda: attempt.readies, waited, needed=self._min_sites
+        )
         ready = {name: attempt.readies[name] for name in attempt.invited if name in attempt.readies}
         if len(ready) < self._min_sites:
             raise TooFewReady(
@@ -127,7 +129,7 @@ class AttemptDriver:
         )
         store = self._coordinator.store
         if attempt.upload_bytes:
-            store.set_fact("upload_bytes", b"%d" % attempt.upload_bytes)
+            store.move(lambda state: state.uploaded(attempt.upload_bytes))
 
     def _confirm(self, attempt: ServerAttempt) -> None:
         self._enter("confirm", attempt)

@@ -12,7 +12,7 @@ from typing import Final
 from fmfl_secure.errors import RunError
 from fmfl_secure.runtime.attempt_state import ServerAttempt
 from fmfl_secure.runtime.task_board import Assignment, Document, Step, TaskBoard
-from fmfl_secure.runtime.waiting import AttemptOver, PartyWaiter, RoundSpent
+from fmfl_secure.runtime.waiting import AttemptOver, RoundSpent, Waiter
 
 # What a custodian says that cannot go on with an attempt, and does not refuse.
 SPENT: Final = "spent"  # it gave its word in this round, for an attempt that is over
@@ -27,7 +27,7 @@ class CustodianRequests:
         waiting: Waits for them.
     """
 
-    def __init__(self, board: TaskBoard, waiting: PartyWaiter) -> None:
+    def __init__(self, board: TaskBoard, waiting: Waiter) -> None:
         self._board = board
         self._waiting = waiting
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Iterable
 from typing import Final, Literal
 
 import msgspec
@@ -21,7 +22,7 @@ from fmfl_secure.runtime.attempt_state import (
     SITE_KINDS,
     ServerAttempt,
 )
-from fmfl_secure.storage.message_store import MessageKey, MessageStore, Receipt, is_intact
+from fmfl_secure.storage.message_store import MessageKey, Messages, Receipt, is_intact
 
 # Notes that are kept of a run, by kind; keys are sites' names but for OVER.
 JOINED: Final = "joined"
@@ -47,7 +48,7 @@ class Inbox:
         part_bytes: Largest part of a message.
     """
 
-    def __init__(self, store: MessageStore, *, part_bytes: int) -> None:
+    def __init__(self, store: Messages, *, part_bytes: int) -> None:
         self.store = store
         self.changed = threading.Condition()
         self.part_bytes = part_bytes
@@ -143,8 +144,7 @@ class Inbox:
         """
         self._check_kind(role, key.kind)
         attempt = self._check_attempt(key.run, key.round, key.attempt)
-        if size > attempt.cap(key.kind):
-            raise Problem(413, "too-large", f"a message of this kind has {size} bytes, too many")
+        self._check_size(attempt, key.kind, size)
         if not data or len(data) > self.part_bytes:
             raise Problem(413, "too-large", f"a part has 1 to {self.part_bytes} bytes")
         # A party that gave up waiting sends a part again while the first one is still looked at.
@@ -154,22 +154,40 @@ class Inbox:
                 return receipt
             return self._take(attempt, key, receipt)
 
+    def deliver(self, role: str, key: MessageKey, message: bytes) -> None:
+        """Take a whole message by reference: of a party in this process. No copy is kept.
+
+        Raises:
+            Problem: As `part`.
+        """
+        self._check_kind(role, key.kind)
+        attempt = self._check_attempt(key.run, key.round, key.attempt)
+        self._check_size(attempt, key.kind, len(message))
+        self._receive(attempt, key, [message])
+        self._tell()
+
     def _take(self, attempt: ServerAttempt, key: MessageKey, receipt: Receipt) -> Receipt:
         """Check a message all of whose bytes are here, and give it to the attempt."""
         if not is_intact(self.store, key, receipt):
             self.store.discard(key)
             raise Problem(422, "digest", "the bytes do not have the digest they were sent with")
         try:
-            attempt.receive(key.party, key.kind, self.store.read(key))
-        except RefusedError as error:
+            self._receive(attempt, key, self.store.read(key))
+        except Problem:
             self.store.discard(key)
-            raise Problem(422, "refused", "the message does not hold") from error
-        except AggregationError as error:
-            self.store.discard(key)
-            raise Problem(409, "out-of-order", "this message does not come now") from error
+            raise
         accepted = self.store.accept(key)
         self._tell()
         return accepted
+
+    @staticmethod
+    def _receive(attempt: ServerAttempt, key: MessageKey, parts: Iterable[bytes]) -> None:
+        try:
+            attempt.receive(key.party, key.kind, parts)
+        except RefusedError as error:
+            raise Problem(422, "refused", "the message does not hold") from error
+        except AggregationError as error:
+            raise Problem(409, "out-of-order", "this message does not come now") from error
 
     def _tell(self) -> None:
         with self.changed:
@@ -185,6 +203,11 @@ class Inbox:
         if attempt is None or now != (run, round_number, number):
             raise Problem(409, "over", "this attempt is not under way")
         return attempt
+
+    @staticmethod
+    def _check_size(attempt: ServerAttempt, kind: str, size: int) -> None:
+        if size > attempt.cap(kind):
+            raise Problem(413, "too-large", f"a message of this kind has {size} bytes, too many")
 
     @staticmethod
     def _check_kind(role: str, kind: str) -> None:

@@ -19,8 +19,8 @@ from fmfl_secure.runtime.attempt_driver import AttemptDriver
 from fmfl_secure.runtime.attempt_state import ServerAttempt
 from fmfl_secure.runtime.inbox import OVER, Inbox
 from fmfl_secure.runtime.task_board import Assignment, TaskBoard
-from fmfl_secure.runtime.waiting import AttemptOver, PartyWaiter, RoundSpent, TooFewReady
-from fmfl_secure.storage.message_store import MessageKey, MessageStore
+from fmfl_secure.runtime.waiting import AttemptOver, RoundSpent, TooFewReady, Waiter
+from fmfl_secure.storage.message_store import MessageKey, Messages
 
 _LOG = logging.getLogger("fmfl_secure.runtime.round_driver")
 # The order in which an attempt's messages build on one another.
@@ -55,7 +55,7 @@ class RoundDriver:
         members: Callable[[], Members],
         inbox: Inbox,
         board: TaskBoard,
-        waiting: PartyWaiter,
+        waiting: Waiter,
         min_sites: int,
         evaluate: Callable[[int], dict[str, float]],
     ) -> None:
@@ -64,7 +64,7 @@ class RoundDriver:
         self._aggregator = aggregator
         self._members = members
         self._inbox = inbox
-        self._messages: MessageStore = inbox.store
+        self._messages: Messages = inbox.store
         self._board = board
         self._waiting = waiting
         self.attempts = AttemptDriver(

@@ -5,28 +5,37 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Protocol
 
 import msgspec
-from torch import nn
 
 from aggregation import Identity
 from fmfl_secure.errors import RunError
-from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.parties.coordinator import Coordinator
 from fmfl_secure.parties.workspace import DECRYPTOR, Members
-from fmfl_secure.report.results import site_note, write_results
+from fmfl_secure.report.results import noted_visibility, site_note, write_results
+from fmfl_secure.run.observer import Observer
 from fmfl_secure.run.record import RunRecord
 from fmfl_secure.runtime.inbox import CLOSED, JOINED, REFUSED, STATED, Inbox, SignedStatement
 from fmfl_secure.runtime.round_driver import RoundDriver
 from fmfl_secure.runtime.task_board import Assignment, Document, Step, TaskBoard
-from fmfl_secure.runtime.waiting import PartyWaiter, Stopping
+from fmfl_secure.runtime.waiting import Stopping, Waiter
 from fmfl_secure.settings.federation import FederationConfig
-from fmfl_secure.settings.service import Time
-from fmfl_secure.tasks import Task as LearningTask
-from fmfl_secure.training.evaluator import Utility
+from fmfl_secure.storage.run_state import RunState, Status
 
 _LOG = logging.getLogger("fmfl_secure.runtime.run_driver")
+
+
+class Evaluator(Protocol):
+    """Measures the adapter on data that were declared public; needs the base model."""
+
+    def before(self, adapter: bytes) -> dict[str, float]:
+        """Metrics before the first round."""
+        ...
+
+    def after(self, round_number: int, adapter: bytes) -> dict[str, float]:
+        """Metrics after a round; empty where that one is not evaluated."""
+        ...
 
 
 class RunDriver:
@@ -39,13 +48,13 @@ class RunDriver:
         members: All parties, as of now.
         membership: Name of the membership list in force.
         config: The federation's settings.
-        origin: Folder that relative paths in them start from.
-        task: What is learned.
-        model: A model of it.
         output: The run's folder.
         inbox: Where parties' messages come in.
         board: Where parties look for what to do.
-        limits: How long each step waits.
+        waiting: Waits for them.
+        observer: Told of the run's progress; of refusals and training by who sees them.
+        save_adapter: Writes an adapter's files into a folder.
+        evaluator: Where there is none, the run's metrics stay empty.
     """
 
     def __init__(
@@ -57,25 +66,26 @@ class RunDriver:
         members: Callable[[], Members],
         membership: Callable[[], str],
         config: FederationConfig,
-        origin: Path,
-        task: LearningTask,
-        model: nn.Module,
         output: Path,
         inbox: Inbox,
         board: TaskBoard,
-        limits: Time,
+        waiting: Waiter,
+        observer: Observer,
+        save_adapter: Callable[[bytes, Path], None],
+        evaluator: Evaluator | None = None,
     ) -> None:
         self._coordinator = coordinator
         self._members = members
         self._membership = membership
         self._config = config
-        self._task = task
-        self._model = model
         self._output = output
         self._inbox = inbox
         self._board = board
-        self.waiting = PartyWaiter(inbox, board, limits)
-        self._utility = Utility(config, task, model, origin)
+        self.waiting = waiting
+        self._observer = observer
+        self.stopped: RunError | None = None  # what ended it early, with what to do about it
+        self._save_adapter = save_adapter
+        self._evaluator = evaluator
         self.rounds = RoundDriver(
             coordinator,
             identity=identity,
@@ -85,7 +95,7 @@ class RunDriver:
             board=board,
             waiting=self.waiting,
             min_sites=config.federation.min_sites,
-            evaluate=lambda number: self._utility.after(number, coordinator.adapter),
+            evaluate=self._evaluate,
         )
         inbox.open_run(coordinator.run, members().sites)
 
@@ -101,9 +111,7 @@ class RunDriver:
 
     def stop(self) -> None:
         """Ask the run to stop where it is; it goes on when the server starts again."""
-        self.waiting.stopping = True
-        with self._inbox.changed:
-            self._inbox.changed.notify_all()
+        self.waiting.stop()
 
     def drive(self) -> RunRecord:
         """Run what is left of the rounds, write adapter, metrics and report.
@@ -114,36 +122,51 @@ class RunDriver:
         """
         store = self._coordinator.store
         try:
-            if store.fact("outcome") is None:
+            if store.state.outcome is None:
                 self._drive_rounds()
-                store.set_fact("outcome", b"")
+                store.move(RunState.rounds_over)
         except Stopping:
-            self._mark("interrupted", "the server stopped; it goes on when it is started again")
-            self._write()
+            self.interrupt("the server stopped; it goes on when it is started again")
             raise
         except RunError as error:
             _LOG.exception("run stopped", extra={"run": self.run})
-            store.set_fact("outcome", str(error).encode())
+            reason = str(error)
+            store.move(lambda state: state.rounds_over(reason))
+            self.stopped = error
         return self._end()
+
+    def interrupt(self, reason: str) -> None:
+        """Write what there is of a run that goes on another time, and why it does not now."""
+        self._mark("interrupted", reason)
+        self._write()
+
+    def _evaluate(self, round_number: int) -> dict[str, float]:
+        if self._evaluator is None:
+            return {}
+        return self._evaluator.after(round_number, self._coordinator.adapter)
 
     def _drive_rounds(self) -> None:
         store, rounds = self._coordinator.store, self._config.federation.rounds
         done = len(self._coordinator.rounds)
         _LOG.info("run", extra={"run": self.run, "round": done + 1})
+        self._observer.run_started(self.run, first_round=done + 1, rounds=rounds)
         self._gather()
-        if store.fact("initial_metrics") is None:
-            metrics = self._utility.before(self._coordinator.adapter)
-            store.set_fact("initial_metrics", msgspec.json.encode(metrics))
+        if store.state.initial_metrics is None:
+            evaluator = self._evaluator
+            metrics = evaluator.before(self._coordinator.adapter) if evaluator else {}
+            store.move(lambda state: state.measured(metrics))
         for number in range(done + 1, rounds + 1):
             record = self.rounds.run_round(number, self._invite, self._refusals)
-            self._note_sites()
+            self._observer.round_finished(record, self._note_sites())
             _LOG.info(record.status, extra={"run": self.run, "round": number})
 
     # Who takes part.
 
     def _call(self) -> None:
-        """Ask every site that has neither joined nor refused to join."""
+        """Ask every site that has neither joined nor refused to join, if enough of them can."""
         joined, refused = self._joined(), self._refusals()
+        if len(self._members().sites) - len(refused) < self._config.federation.min_sites:
+            return  # whoever were asked would reserve for nothing
         names = [n for n in self._members().sites if n not in joined and n not in refused]
         self._board.assign(names, Assignment(step=Step.JOIN, run=self.run))
 
@@ -177,14 +200,28 @@ class RunDriver:
             self.waiting.limits.wait_for_sites_s,
         )
         if not enough():
-            refusals = self._refusals()
-            raise RunError(
-                f"{len(self._present())} of {everyone} sites take part, fewer than min_sites = "
-                f"{minimum}, or there is no {' or no '.join(self._helpers)}",
-                hint="; ".join(f"{name}: {code}" for name, code in refusals.items()),
-            )
+            raise self._too_few()
         self._coordinator.membership_digest = self._membership()
         return self._present()
+
+    def _too_few(self) -> RunError:
+        minimum, refusals = self._config.federation.min_sites, self._refusals()
+        present, everyone = len(self._present()), len(self._members().sites)
+        number = len(self._coordinator.rounds) + 1
+        if everyone - len(refusals) >= minimum:
+            text = (
+                f"{present} of {everyone} sites take part, fewer than min_sites = {minimum}, "
+                f"or there is no {' or no '.join(self._helpers)}"
+            )
+        elif number == 1 and not self._coordinator.store.attempts(number):
+            able = everyone - len(refusals)
+            text = (
+                f"{able} of {everyone} sites take part, fewer than min_sites = {minimum}; "
+                "no data was read"
+            )
+        else:
+            text = f"{present} sites are left for round {number}, fewer than min_sites = {minimum}"
+        return RunError(text, hint="; ".join(f"{name}: {code}" for name, code in refusals.items()))
 
     def _present(self) -> list[str]:
         joined = self._joined()
@@ -193,7 +230,7 @@ class RunDriver:
                 if e.name in joined and e.name in sites and self._is_present(e.name)]  # fmt: skip
 
     def _is_present(self, party: str) -> bool:
-        return self._board.silent_s(party) <= self.waiting.limits.absent_s
+        return self.waiting.is_present(party)
 
     def _joined(self) -> dict[str, str]:
         refused = self._refusals()
@@ -208,9 +245,7 @@ class RunDriver:
 
     def _end(self) -> RunRecord:
         self._inbox.open_attempt(None)
-        reason = self._coordinator.store.require("outcome").decode()
         self._coordinator.end()
-        self._mark("stopped" if reason else "finished", reason)
         return self.close()
 
     def close(self) -> RunRecord:
@@ -220,8 +255,7 @@ class RunDriver:
             Stopping: It was asked to stop; the results are written all the same.
         """
         self.rounds.attempts.phase = "end"
-        store = self._coordinator.store
-        documents = {"end": Document([store.require("end")])}
+        documents = {"end": Document([self._coordinator.signed_end()])}
         task = Assignment(step=Step.END, run=self.run, documents=documents)
         self._board.assign(self._members().sites, task)
         self._board.assign(self._helpers, Assignment(step=Step.END, run=self.run))
@@ -238,34 +272,43 @@ class RunDriver:
         try:
             self.waiting.until(closed, self.waiting.limits.end_s)
         finally:
+            # Not before: a run that was killed while its sites closed it has not ended yet.
+            reason = self._coordinator.store.state.outcome or ""
+            self._mark("stopped" if reason else "finished", reason)
             record = self._write()
         return record
 
-    def _note_sites(self) -> None:
+    def _note_sites(self) -> dict[str, float]:
+        """Keep what sites stated; returns the epsilon spent so far of those that take part."""
         joined = self._inbox.store.notes(self.run, JOINED)
         stated = self._inbox.store.notes(self.run, STATED)
-        refused, notes = self._refusals(), {}
+        refused, notes, spent = self._refusals(), {}, {}
+        visibility = noted_visibility(self._coordinator.store)  # of before a restart
+        for name, declared in joined.items():
+            visibility[name] = "public" if declared == b"public" else "private"
         for entry in self._config.sites:
             word = SignedStatement(statement=None, signature="")
             if entry.name in stated:
                 word = msgspec.msgpack.decode(stated[entry.name], type=SignedStatement)
             name, note = site_note(
                 entry.name,
-                visibility="public" if joined.get(entry.name) == b"public" else "private",
+                visibility=visibility.get(entry.name, "private"),
                 refusal=refused.get(entry.name),
                 statement=word.statement,
                 signature=word.signature,
             )
             notes[name] = note
-        self._coordinator.store.set_facts(notes)
+            if entry.name in joined and entry.name not in refused:
+                by_round = word.statement.epsilon_by_round if word.statement else ()
+                spent[entry.name] = by_round[-1] if by_round else 0.0
+        self._coordinator.store.move(lambda state: state.noted(notes))
+        return spent
 
-    def _mark(self, status: Literal["finished", "stopped", "interrupted"], reason: str) -> None:
-        self._coordinator.store.set_fact("status", status.encode())
-        self._coordinator.store.set_fact("reason", reason.encode())
+    def _mark(self, status: Status, reason: str) -> None:
+        self._coordinator.store.move(lambda state: state.marked(status, reason))
 
     def _write(self) -> RunRecord:
         """Bring everything in the run's folder up to date."""
         self._note_sites()
-        set_adapter_tensors(self._model, load_adapter_bytes(self._coordinator.adapter))
-        self._task.save_adapter(self._model, self._output / "adapter")
+        self._save_adapter(self._coordinator.adapter, self._output / "adapter")
         return write_results(self._coordinator.store)

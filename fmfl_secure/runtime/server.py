@@ -5,24 +5,30 @@ HTTPS is one way (`transports.https`), Flower another (`transports.flower`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+from torch import nn
+
 from aggregation import Identity
-from fmfl_secure.models import Layout
+from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.parties.coordinator import Coordinator, check_resumable, start_run
 from fmfl_secure.parties.membership import MembershipFolder, digest_of
 from fmfl_secure.parties.workspace import AGGREGATOR, COORDINATOR, Members
-from fmfl_secure.planning.plans import build_task
+from fmfl_secure.planning.task import build_task, start_of
+from fmfl_secure.run.observer import Observer, Silent
 from fmfl_secure.runtime.anchor_registry import AnchorRegistry
 from fmfl_secure.runtime.inbox import Inbox
 from fmfl_secure.runtime.run_driver import RunDriver
 from fmfl_secure.runtime.task_board import TaskBoard
+from fmfl_secure.runtime.waiting import PartyWaiter, Waiter
 from fmfl_secure.settings.federation import FederationConfig
-from fmfl_secure.settings.service import ServerSettings
+from fmfl_secure.settings.service import ServerSettings, Time
 from fmfl_secure.storage.anchor_store import AnchorStore
-from fmfl_secure.storage.message_store import heads_location, open_store, run_location
+from fmfl_secure.storage.message_store import Messages, heads_location, open_store, run_location
 from fmfl_secure.storage.run_store import RunStore, holds_run
-from fmfl_secure.training.admission import check_admission
+from fmfl_secure.tasks import Task
+from fmfl_secure.training.evaluator import Utility
 
 
 class RunServer:
@@ -33,34 +39,45 @@ class RunServer:
         output: The run's folder; a run that is there goes on.
         config: The federation's settings.
         settings: The server's own.
+        learner: The task and a model of it, where the caller shares its own.
+        messages: Where messages under way are kept, if not where the settings say.
+        waiter: Makes what waits for parties, if they are not waited for by the clock.
+        observer: Told of the run's progress.
 
     Raises:
         FmflError, PrivacyError, AggregationError: Folder, settings or run cannot be used.
     """
 
     def __init__(
-        self, folder: Path, output: Path, *, config: FederationConfig, settings: ServerSettings
+        self,
+        folder: Path,
+        output: Path,
+        *,
+        config: FederationConfig,
+        settings: ServerSettings,
+        learner: tuple[Task, nn.Module] | None = None,
+        messages: Messages | None = None,
+        waiter: Callable[[Inbox, TaskBoard, Time], Waiter] = PartyWaiter,
+        observer: Observer | None = None,
     ) -> None:
         self._folder = folder
         self.output = output
         self.config = config
         self.settings = settings
         self.membership = MembershipFolder(folder)
-        self._task = build_task(config, relative_to=folder)
-        self._model = self._task.build_model(seed=config.federation.seed)
-        check_admission(config, self._task, self._model)
+        self._task, self._model = learner or self._build(config)
+        self._start = start_of(config, self._task, self._model)
         store, self.ended = self._open_run(output)
         self.identity = self._load(COORDINATOR)
         self.coordinator = Coordinator(
             self.identity,
             members=self.members(),
             config=config,
-            task=self._task,
-            model=self._model,
+            start=self._start,
             store=store,
         )
         self.board = TaskBoard()
-        self.store = open_store(settings.store, relative_to=folder)
+        self.store = messages or open_store(settings.store, relative_to=folder)
         self.inbox = Inbox(self.store, part_bytes=settings.limits.part_bytes)
         self.heads = AnchorRegistry(self._anchors(), self.store, self.members)
         self.run = RunDriver(
@@ -70,19 +87,19 @@ class RunServer:
             members=self.members,
             membership=lambda: digest_of(self.membership.last()),
             config=config,
-            origin=folder,
-            task=self._task,
-            model=self._model,
             output=output,
             inbox=self.inbox,
             board=self.board,
-            limits=settings.time,
+            waiting=waiter(self.inbox, self.board, settings.time),
+            observer=observer or Silent(),
+            save_adapter=self._save_adapter,
+            evaluator=Utility(config, self._task, self._model, folder),
         )
 
     @property
     def parameters(self) -> int:
         """Length of an update."""
-        return Layout.of(self._model).size
+        return self._start.layout(1).size
 
     def members(self) -> Members:
         """All parties, as the membership list in force has them."""
@@ -105,6 +122,15 @@ class RunServer:
         self.run.stop()
         self.board.close()
 
+    def _build(self, config: FederationConfig) -> tuple[Task, nn.Module]:
+        task = build_task(config, relative_to=self._folder)
+        model = task.build_model(seed=config.federation.seed)
+        return task, model
+
+    def _save_adapter(self, adapter: bytes, folder: Path) -> None:
+        set_adapter_tensors(self._model, load_adapter_bytes(adapter))
+        self._task.save_adapter(self._model, folder)
+
     def _load(self, role: str) -> Identity:
         return Identity.load(self._folder / role / "identity.pem", role)
 
@@ -120,13 +146,12 @@ class RunServer:
                 output,
                 config=self.config,
                 members=self.members(),
-                task=self._task,
-                model=self._model,
+                start=self._start,
                 origin=self._folder,
                 database=database,
             ), False
         store = RunStore(output, database=database)
-        ended = store.ended
+        ended = store.state.ended
         if not ended:
             check_resumable(store, self.config)
         return store, ended

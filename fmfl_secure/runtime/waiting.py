@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from typing import Final
 
@@ -41,21 +42,20 @@ class RoundSpent(AttemptOver):
     """No other attempt at this round can open: a custodian gave its word for one that is over."""
 
 
-class PartyWaiter:
-    """Waits for what parties bring about.
+class Waiter(ABC):
+    """How a run's driver waits: the port behind which is either time, or nothing but work.
 
     Args:
-        inbox: Where their messages come in.
-        board: Who was heard of when.
-        limits: How long is waited.
+        inbox: Where parties' messages come in.
+        limits: How long each step waits.
     """
 
-    def __init__(self, inbox: Inbox, board: TaskBoard, limits: Time) -> None:
+    def __init__(self, inbox: Inbox, limits: Time) -> None:
         self._inbox = inbox
-        self._board = board
         self.limits = limits
         self.stopping = False
 
+    @abstractmethod
     def until(self, holds: Callable[[], bool], timeout_s: float) -> bool:
         """Wait for something.
 
@@ -65,24 +65,14 @@ class PartyWaiter:
         Raises:
             Stopping: This process is asked to go down.
         """
-        deadline = time.monotonic() + timeout_s
-        with self._inbox.changed:
-            while True:
-                if self.stopping:
-                    raise Stopping("the server is going down")
-                if holds():
-                    return True
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    return False
-                before = time.monotonic()
-                self._inbox.changed.wait(min(left, _TICK_S))
-                lost_s = time.monotonic() - before - _TICK_S
-                if lost_s > _SUSPENDED_S:
-                    # This process was suspended: nobody could have been heard of meanwhile.
-                    _LOG.warning("suspended for %.0f s", lost_s)
-                    deadline += lost_s
-                    self._board.pardon(lost_s)
+
+    @abstractmethod
+    def is_present(self, party: str) -> bool:
+        """Whether a party was heard of lately enough to be waited for."""
+
+    def stop(self) -> None:
+        """End whatever is waited for."""
+        self.stopping = True
 
     def missing(
         self,
@@ -92,6 +82,7 @@ class PartyWaiter:
         timeout_s: float,
         *,
         patient: bool = False,
+        needed: int = 0,
     ) -> list[str]:
         """Wait until all parties are here, or nobody is left to wait for; names who is not.
 
@@ -101,6 +92,7 @@ class PartyWaiter:
             here: Those of whom what is waited for has come.
             timeout_s: For how long.
             patient: Whether a party that is silent is waited for to the end.
+            needed: How many must come for it to be of use; once fewer can, the wait is over.
         """
 
         def missing() -> list[str]:
@@ -113,10 +105,10 @@ class PartyWaiter:
                 return True
             refused = self._inbox.store.notes(attempt.plan.run, REFUSED)
             gone = refused | self.failed(attempt)
+            if sum(party not in gone for party in parties) < needed:
+                return True
             return all(
-                party in gone
-                or (not patient and self._board.silent_s(party) > self.limits.absent_s)
-                for party in left
+                party in gone or (not patient and not self.is_present(party)) for party in left
             )
 
         self.until(settled, timeout_s)
@@ -152,3 +144,48 @@ class PartyWaiter:
         """Codes by party that cannot go on with an attempt."""
         plan = attempt.plan
         return self._inbox.store.notes(plan.run, failures(plan.round, plan.attempt))
+
+
+class PartyWaiter(Waiter):
+    """Waits for parties elsewhere: for their requests, by the clock.
+
+    Args:
+        inbox: Where their messages come in.
+        board: Who was heard of when.
+        limits: How long is waited.
+    """
+
+    def __init__(self, inbox: Inbox, board: TaskBoard, limits: Time) -> None:
+        super().__init__(inbox, limits)
+        self._board = board
+
+    def until(self, holds: Callable[[], bool], timeout_s: float) -> bool:
+        """See `Waiter`."""
+        deadline = time.monotonic() + timeout_s
+        with self._inbox.changed:
+            while True:
+                if self.stopping:
+                    raise Stopping("the server is going down")
+                if holds():
+                    return True
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                before = time.monotonic()
+                self._inbox.changed.wait(min(left, _TICK_S))
+                lost_s = time.monotonic() - before - _TICK_S
+                if lost_s > _SUSPENDED_S:
+                    # This process was suspended: nobody could have been heard of meanwhile.
+                    _LOG.warning("suspended for %.0f s", lost_s)
+                    deadline += lost_s
+                    self._board.pardon(lost_s)
+
+    def is_present(self, party: str) -> bool:
+        """See `Waiter`."""
+        return self._board.silent_s(party) <= self.limits.absent_s
+
+    def stop(self) -> None:
+        """See `Waiter`."""
+        super().stop()
+        with self._inbox.changed:
+            self._inbox.changed.notify_all()

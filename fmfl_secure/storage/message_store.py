@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from fmfl_secure.errors import Problem, RunError
 from fmfl_secure.storage.errors import make_missing, storage_errors
@@ -89,6 +89,60 @@ class Receipt:
     whole: bool
 
 
+class Messages(Protocol):
+    """What a run's inbox keeps messages and notes in: durably (`MessageStore`), or in memory."""
+
+    def receipt(self, key: MessageKey) -> Receipt | None:
+        """How much of a message is here; None if nothing was declared."""
+        ...
+
+    def append(
+        self, key: MessageKey, *, sha256: str, size: int, offset: int, data: bytes
+    ) -> Receipt:
+        """Add a part; see `following_receipt` for what is refused."""
+        ...
+
+    def discard(self, key: MessageKey) -> None:
+        """Forget a message that was not accepted."""
+        ...
+
+    def accept(self, key: MessageKey) -> Receipt:
+        """Mark a message as whole, once its digest and content were checked."""
+        ...
+
+    def read(self, key: MessageKey) -> Iterator[bytes]:
+        """The bytes of a message, part by part; nothing if it is not here."""
+        ...
+
+    def accepted(self, run: str, round_number: int, attempt: int) -> list[MessageKey]:
+        """Every accepted message of an attempt, in the order they were begun."""
+        ...
+
+    def forget(self, run: str, round_number: int) -> None:
+        """Delete all messages of rounds up to this one."""
+        ...
+
+    def note(self, run: str, kind: str, key: str, value: bytes) -> None:
+        """Keep a party's word, or the server's own, in place of an earlier one."""
+        ...
+
+    def notes(self, run: str, kind: str) -> dict[str, bytes]:
+        """What was noted, by key."""
+        ...
+
+    def drop_note(self, run: str, kind: str, key: str) -> None:
+        """Delete a note."""
+        ...
+
+    def healthy(self) -> bool:
+        """Whether it can be written to."""
+        ...
+
+    def close(self) -> None:
+        """Release files and connections."""
+        ...
+
+
 class MessageStore:
     """Messages and notes. Durable when a call returns; safe to use from several threads.
 
@@ -124,9 +178,11 @@ class MessageStore:
         """
         with self._write() as transaction:
             found = _find(transaction, key)
-            if found is not None and (found[1].sha256, found[1].size) != (sha256, size):
-                if found[1].whole:
-                    raise Problem(409, "conflict", "another message of this kind was accepted")
+            known = None if found is None else found[1]
+            before, after = following_receipt(
+                known, sha256=sha256, size=size, offset=offset, length=len(data)
+            )
+            if found is not None and before is not known:
                 _delete(transaction, found[0])
                 found = None
             if found is None:
@@ -137,19 +193,14 @@ class MessageStore:
                     sha256,
                     size,
                 )
-                found = number, Receipt(sha256, size, 0, whole=False)
-            number, receipt = found
-            end = offset + len(data)
-            if receipt.whole or end <= receipt.received:
-                return receipt
-            if offset != receipt.received:
-                text = "this part does not follow on what is here"
-                raise Problem(409, "gap", text, received=receipt.received)
-            if end > size:
-                raise Problem(409, "conflict", "more bytes than the message was declared with")
-            transaction.execute("INSERT INTO parts VALUES (?, ?, ?)", number, offset, data)
-            transaction.execute("UPDATE messages SET received = ? WHERE id = ?", end, number)
-            return Receipt(sha256, size, end, whole=False)
+            else:
+                number = found[0]
+            if after is not before:
+                transaction.execute("INSERT INTO parts VALUES (?, ?, ?)", number, offset, data)
+                transaction.execute(
+                    "UPDATE messages SET received = ? WHERE id = ?", after.received, number
+                )
+            return after
 
     def discard(self, key: MessageKey) -> None:
         """Forget a message that was not accepted."""
@@ -255,7 +306,42 @@ class MessageStore:
             yield transaction
 
 
-def is_intact(store: MessageStore, key: MessageKey, receipt: Receipt) -> bool:
+def following_receipt(
+    known: Receipt | None, *, sha256: str, size: int, offset: int, length: int
+) -> tuple[Receipt, Receipt]:
+    """What is here before and after a part is added; the same where it is here already.
+
+    Another digest or size than before starts an unfinished message anew.
+
+    Args:
+        known: How much of the message is here; None for nothing.
+        sha256: Digest that is declared.
+        size: Bytes that are declared.
+        offset: Where the part starts.
+        length: Its bytes.
+
+    Raises:
+        Problem: 409 for a gap, for another message after a whole one, or for too many bytes.
+    """
+    before = known
+    if before is not None and (before.sha256, before.size) != (sha256, size):
+        if before.whole:
+            raise Problem(409, "conflict", "another message of this kind was accepted")
+        before = None
+    if before is None:
+        before = Receipt(sha256, size, 0, whole=False)
+    end = offset + length
+    if before.whole or end <= before.received:
+        return before, before
+    if offset != before.received:
+        text = "this part does not follow on what is here"
+        raise Problem(409, "gap", text, received=before.received)
+    if end > size:
+        raise Problem(409, "conflict", "more bytes than the message was declared with")
+    return before, Receipt(sha256, size, end, whole=False)
+
+
+def is_intact(store: Messages, key: MessageKey, receipt: Receipt) -> bool:
     """Whether all bytes are here and have the digest that was declared."""
     if receipt.received != receipt.size:
         return False

@@ -7,17 +7,24 @@ run's folder, in `state.sqlite`, or in a schema of a PostgreSQL database that `s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from fmfl_secure.errors import RunError
 from fmfl_secure.storage.errors import storage_errors
 from fmfl_secure.storage.files import write_files
+from fmfl_secure.storage.run_state import (
+    PUBLIC,
+    RunFacts,
+    RunState,
+    decode_public,
+    decode_state,
+    encode_public,
+    encode_state,
+)
 from privacy.storage import (
     Store,
     Transaction,
@@ -78,28 +85,6 @@ class BegunAttempt:
     cohort: bytes | None
 
 
-class RunFacts(msgspec.Struct, frozen=True):
-    """What is fixed for the whole run, and public.
-
-    Attributes:
-        base_model: Name of the base model.
-        base_model_digest: Its digest.
-        layout_digest: Of the adapter's tensor layout.
-        parameters: Length of the update.
-        sites: Public key of each site, by name.
-        roles: Fingerprint of each other role's, by name.
-        initial_adapter: The adapter before the first round, as safetensors.
-    """
-
-    base_model: str
-    base_model_digest: str
-    layout_digest: str
-    parameters: int
-    sites: dict[str, str]
-    roles: dict[str, str]
-    initial_adapter: bytes
-
-
 class RunStore:
     """State of one run. Durable when a call returns.
 
@@ -121,13 +106,14 @@ class RunStore:
 
     @classmethod
     def create(
-        cls, folder: Path, facts: Mapping[str, bytes], *, database: str | None = None
+        cls, folder: Path, state: RunState, public: RunFacts, *, database: str | None = None
     ) -> RunStore:
         """Start a run. A crash leaves either no run or a whole one.
 
         Args:
             folder: The run's folder.
-            facts: What is known of it from the start, its id (`run`) among them.
+            state: Where it starts.
+            public: What is fixed for it.
             database: PostgreSQL URL whose schema begins that of the run; None for the folder.
 
         Raises:
@@ -140,63 +126,72 @@ class RunStore:
                 if database is None:
                     tables, pointer = open_store(folder / _FILE), None
                 else:
-                    pointer = _of_run(database, facts["run"].decode())
+                    pointer = _of_run(database, state.run)
                     tables = open_store(pointer)
                 with tables.create(_TABLES[tables.dialect]) as transaction:
-                    for fact in facts.items():
+                    for fact in encode_state(state).items():
                         transaction.execute(_SET_FACT, *fact)
+                    transaction.execute(_SET_FACT, PUBLIC, encode_public(public))
             if pointer is not None:
                 write_files(folder, {_POINTER: without_password(pointer).encode()})
         except OSError as error:
             raise RunError(f"{failure}: {error}") from error
         return cls(folder, database=database)
 
-    def fact(self, name: str) -> bytes | None:
-        """A fact about the run, or None."""
-        with self._read() as transaction:
-            rows = transaction.execute("SELECT value FROM facts WHERE name = ?", name)
-        return bytes(rows[0][0]) if rows else None
-
-    def require(self, name: str) -> bytes:
-        """A fact that every run has.
+    @property
+    def state(self) -> RunState:
+        """Where the run stands.
 
         Raises:
-            RunError: It is missing.
+            RunError: Its state is damaged.
         """
-        value = self.fact(name)
-        if value is None:
-            raise RunError(f"the run in {self.folder} is damaged: it holds no {name}")
-        return value
-
-    @property
-    def ended(self) -> bool:
-        """Whether the run has finished or was stopped."""
-        return self.fact("status") in {b"finished", b"stopped"}
-
-    def set_fact(self, name: str, value: bytes) -> None:
-        """Set a fact; durable when this returns."""
-        self.set_facts({name: value})
-
-    def set_facts(self, facts: Mapping[str, bytes]) -> None:
-        """Set several facts at once, all or none; durable when this returns."""
-        with self._write() as transaction:
-            for fact in facts.items():
-                transaction.execute(_SET_FACT, *fact)
-
-    def facts(self, prefix: str) -> dict[str, bytes]:
-        """All facts whose name starts with a prefix, by the rest of the name."""
-        query = "SELECT name, value FROM facts WHERE substr(name, 1, ?) = ?"
         with self._read() as transaction:
-            rows = transaction.execute(query, len(prefix), prefix)
-        return {name[len(prefix) :]: bytes(value) for name, value in rows}
+            return self._state(transaction)
 
-    def refuse(self, site: str, code: str) -> None:
-        """Record that a site takes no further part in the run, and its code."""
-        self.set_fact(f"refusal/{site}", code.encode())
+    def public(self) -> RunFacts:
+        """What was fixed when the run started.
 
-    def refusals(self) -> dict[str, str]:
-        """Code by site that takes no further part."""
-        return {site: code.decode() for site, code in self.facts("refusal/").items()}
+        Raises:
+            RunError: It is missing or damaged.
+        """
+        with self._read() as transaction:
+            rows = transaction.execute("SELECT value FROM facts WHERE name = ?", PUBLIC)
+        if not rows:
+            raise self._damaged("it holds no public facts")
+        try:
+            return decode_public(bytes(rows[0][0]))
+        except RunError as error:
+            raise self._damaged(error) from error
+
+    def move(self, transition: Callable[[RunState], RunState]) -> RunState:
+        """Go from the state that is kept to the one after it; durable when this returns.
+
+        Args:
+            transition: What happened: the state after it, from the one before.
+
+        Returns:
+            The state after it.
+        """
+        with self._write() as transaction:
+            before = self._state(transaction)
+            after = transition(before)
+            kept = encode_state(before)
+            for name, value in encode_state(after).items():
+                if kept.get(name) != value:
+                    transaction.execute(_SET_FACT, name, value)
+        return after
+
+    def _state(self, transaction: Transaction) -> RunState:
+        # Public facts hold an adapter, which is too much to read at every step.
+        query = "SELECT name, value FROM facts WHERE name <> ?"
+        facts = {name: bytes(value) for name, value in transaction.execute(query, PUBLIC)}
+        try:
+            return decode_state(facts)
+        except RunError as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, why: object) -> RunError:
+        return RunError(f"the run in {self.folder} is damaged: {why}")
 
     def attempts(self, round_number: int) -> int:
         """Attempts at a round that began."""
@@ -314,15 +309,3 @@ def _require_empty(folder: Path) -> None:
         )
     for file in rest:
         file.unlink(missing_ok=True)
-
-
-def run_facts(store: RunStore) -> RunFacts:
-    """What was fixed when the run started.
-
-    Raises:
-        RunError: It is missing or damaged.
-    """
-    try:
-        return msgspec.msgpack.decode(store.require("public"), type=RunFacts)
-    except msgspec.DecodeError as error:
-        raise RunError(f"the run in {store.folder} is damaged: {error}") from error

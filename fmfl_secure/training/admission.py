@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Final
+from weakref import WeakKeyDictionary
+
 from torch import nn
 
 import privacy.training
@@ -14,9 +17,14 @@ from fmfl_secure.models.adapters import (
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.tasks import Task
 
+# Settings that each model was measured with: the sites of one process may share a model.
+_PASSED: Final[WeakKeyDictionary[nn.Module, str]] = WeakKeyDictionary()
+
 
 def check_admission(config: FederationConfig, task: Task, model: nn.Module) -> None:
     """Measure that a step's sensitivity is what the plan promises. Leaves the adapter as it was.
+
+    A model is measured once for the same settings.
 
     Args:
         config: The federation's settings; without noise there is nothing to promise.
@@ -26,7 +34,7 @@ def check_admission(config: FederationConfig, task: Task, model: nn.Module) -> N
     Raises:
         PrivacyError: Model, loss or batching has another sensitivity.
     """
-    if not config.privacy.noise_mechanism.private:
+    if not config.privacy.noise_mechanism.private or _PASSED.get(model) == config.digest:
         return
     synthetic = task.synthetic()
     start = adapter_bytes(model)
@@ -41,3 +49,5 @@ def check_admission(config: FederationConfig, task: Task, model: nn.Module) -> N
             physical_batch_size=config.training.physical_batch_size,
         )
     set_adapter_tensors(model, load_adapter_bytes(start))
+    task.begin_round(model, 1)
+    _PASSED[model] = config.digest

@@ -13,8 +13,8 @@ import msgspec
 
 from fmfl_secure.data import DataError, LeftOut
 from fmfl_secure.errors import RunError
-from fmfl_secure.planning.plans import build_task
-from fmfl_secure.settings.federation import FederationConfig, decode_config
+from fmfl_secure.planning.task import build_task
+from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.storage.files import write_files
 from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.tasks import Task
@@ -50,13 +50,12 @@ def open_run(run_folder: Path, *, base: Path | None = None) -> FinishedRun:
     Raises:
         FmflError: The run or its base model is unusable.
     """
-    store = RunStore(run_folder)
-    config = decode_config(store.require("config"))
+    state = RunStore(run_folder).state
+    config = state.config
     if base is not None:
         model = msgspec.structs.replace(config.model, base=str(base.resolve()))
         config = msgspec.structs.replace(config, model=model)
-    origin = Path(store.require("origin").decode())
-    return FinishedRun(run_folder, config, build_task(config, relative_to=origin))
+    return FinishedRun(run_folder, config, build_task(config, relative_to=state.origin))
 
 
 # Largest share of rows without which figures still stand for a file.

@@ -12,19 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from aggregation import Quantization, dequantize
-from fmfl_secure.models import Layout
-from fmfl_secure.models.adapters import (
-    adapter_bytes,
-    load_adapter_bytes,
-    load_moments,
-    set_adapter_tensors,
-)
-from fmfl_secure.models.ranks import rank_mask
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.training.server_optimizers import ServerOptimizer
+from fmfl_secure.vectors.adapter import Adapter
+from fmfl_secure.vectors.layout import FlatLayout
+from fmfl_secure.vectors.ranks import rank_mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +49,7 @@ class ServerStep:
 
     def apply(
         self,
-        model: nn.Module,
-        layout: Layout,
+        layout: FlatLayout,
         quantization: Quantization,
         adapter: bytes,
         total: NDArray[np.int64],
@@ -65,29 +58,31 @@ class ServerStep:
         """The adapter after a release: the same arithmetic at the coordinator and at every site.
 
         Args:
-            model: A model to compute with; left with the new adapter.
             layout: Of what the round trains.
             quantization: The round's grid.
             adapter: What the round started from.
             total: Released sum, int64, shape (d,).
             cohort: Names of the sites in the sum; a value's mean is taken over those that train it.
+
+        Raises:
+            ModelError: The adapter is not one of this layout, or would not be finite.
         """
-        set_adapter_tensors(model, load_adapter_bytes(adapter))
+        before = Adapter.read(adapter)
         # Rounds may differ in what they train; each kind keeps moments of its own.
         prefix = layout.digest.removeprefix("sha256:")[:16] + "."
-        moments = load_moments(adapter)
+        moments = before.moments
         own = {n.removeprefix(prefix): v for n, v in moments.items() if n.startswith(prefix)}
         step, own = self.optimizer.step(
             self._direction(layout, quantization, total, cohort),
             own or self.optimizer.start(layout.size),
             self._rate(layout),
         )
-        layout.unflatten_into(model, layout.flatten(model) + step)
-        return adapter_bytes(model, moments | {prefix + name: v for name, v in own.items()})
+        kept = {**moments, **{prefix + name: vector for name, vector in own.items()}}
+        return before.replaced(layout, before.flatten(layout) + step, kept).encode()
 
     def _direction(
         self,
-        layout: Layout,
+        layout: FlatLayout,
         quantization: Quantization,
         total: NDArray[np.int64],
         cohort: Sequence[str],
@@ -108,7 +103,7 @@ class ServerStep:
         direction[~trained] = 0.0
         return -direction if self._gradients else direction
 
-    def _rate(self, layout: Layout) -> float | NDArray[np.float64]:
+    def _rate(self, layout: FlatLayout) -> float | NDArray[np.float64]:
         training = self.config.training
         if not self._gradients:
             return training.server_learning_rate

@@ -31,7 +31,8 @@ from fmfl_secure.errors import RunError
 from fmfl_secure.parties.coordinator import Coordinator, start_run
 from fmfl_secure.parties.site import Site
 from fmfl_secure.parties.workspace import Members, Workspace
-from fmfl_secure.planning.plans import build_task, distributed_plan, largest_layout
+from fmfl_secure.planning.plans import distributed_plan
+from fmfl_secure.planning.task import build_task, largest_layout, start_of
 from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import Ledger
@@ -99,11 +100,12 @@ class League:
         }
         task = build_task(self.config, relative_to=folder)
         model = task.build_model(seed=self.config.federation.seed)
+        start = start_of(self.config, task, model)
         coordinator = Coordinator(
             self.identities["coordinator"],
-            members=self.members, config=self.config, task=task, model=model,
+            members=self.members, config=self.config, start=start,
             store=start_run(
-                folder / "run", config=self.config, members=self.members, task=task, model=model,
+                folder / "run", config=self.config, members=self.members, start=start,
                 origin=folder,
             ),
         )  # fmt: skip

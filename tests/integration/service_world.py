@@ -20,8 +20,9 @@ from fmfl_secure.errors import Problem, Rejected, ServiceError
 from fmfl_secure.parties.coordinator import Coordinator, start_run
 from fmfl_secure.parties.custodian import Custodian
 from fmfl_secure.parties.workspace import Members
-from fmfl_secure.planning.plans import build_task
+from fmfl_secure.planning.task import build_task, start_of
 from fmfl_secure.provisioning.certificates import CUSTODIAN, DECRYPTOR, SITE
+from fmfl_secure.run.observer import Silent
 from fmfl_secure.runtime.agents.custodian import CustodianAgent
 from fmfl_secure.runtime.agents.decryptor import DecryptorAgent
 from fmfl_secure.runtime.agents.simulated import SimulatedSite
@@ -30,7 +31,7 @@ from fmfl_secure.runtime.inbox import Inbox, SignedStatement
 from fmfl_secure.runtime.run_driver import RunDriver
 from fmfl_secure.runtime.task_board import TaskBoard
 from fmfl_secure.runtime.transport import DocumentRef, Work
-from fmfl_secure.runtime.waiting import Stopping
+from fmfl_secure.runtime.waiting import PartyWaiter, Stopping
 from fmfl_secure.settings.federation import FederationConfig, convert_config
 from fmfl_secure.settings.service import Time
 from fmfl_secure.storage.message_store import MessageKey, open_store
@@ -157,20 +158,19 @@ class World:
             self.agree(name, min_sites=3)
         task = build_task(self.config, relative_to=folder)
         learner = task.build_model(seed=1)
+        start = start_of(self.config, task, learner)
         store = start_run(
             folder / "run",
             config=self.config,
             members=self.members,
-            task=task,
-            model=learner,
+            start=start,
             origin=folder,
         )
         self.coordinator = Coordinator(
             self.identities["coordinator"],
             members=self.members,
             config=self.config,
-            task=task,
-            model=learner,
+            start=start,
             store=store,
         )
         self.board = TaskBoard()
@@ -186,13 +186,14 @@ class World:
             members=lambda: self.members,
             membership=lambda: "",
             config=self.config,
-            origin=folder,
-            task=task,
-            model=learner,
             output=folder / "run",
             inbox=self.inbox,
             board=self.board,
-            limits=Time(**{"gather_s": 0.2, "end_s": 5.0} | limits),
+            waiting=PartyWaiter(
+                self.inbox, self.board, Time(**{"gather_s": 0.2, "end_s": 5.0} | limits)
+            ),
+            observer=Silent(),
+            save_adapter=lambda _, __: None,
         )
         self.run._write = lambda: None  # type: ignore[method-assign] # reports: another test's
         self.sites = {

@@ -26,7 +26,7 @@ from fmfl_secure.parties.custodian import Custodian
 from fmfl_secure.parties.decryptor import open_decryptor
 from fmfl_secure.parties.site import Site
 from fmfl_secure.parties.workspace import Members, Workspace, initialise
-from fmfl_secure.planning.plans import build_task
+from fmfl_secure.planning.task import build_task, start_of
 from fmfl_secure.settings.federation import load_federation
 from privacy import Ledger
 
@@ -54,19 +54,18 @@ class World:
         self.members = Members.load(folder / "members.json")
         self.task = build_task(self.config, relative_to=folder)
         self.model = self.task.build_model(seed=self.config.federation.seed)
+        start = start_of(self.config, self.task, self.model)
         self.identity = Identity.load(folder / "coordinator/identity.pem", "coordinator")
         coordinator = Coordinator(
             self.identity,
             members=self.members,
             config=self.config,
-            task=self.task,
-            model=self.model,
+            start=start,
             store=start_run(
                 folder / "run",
                 config=self.config,
                 members=self.members,
-                task=self.task,
-                model=self.model,
+                start=start,
                 origin=folder,
             ),
         )

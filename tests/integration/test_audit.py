@@ -20,7 +20,8 @@ from fmfl_secure.audit import audit_run, audit_settings
 from fmfl_secure.demonstration.federation import prepare_demo
 from fmfl_secure.errors import RunError
 from fmfl_secure.report.results import write_results
-from fmfl_secure.run.audit_record import AUDIT_NAME, decode_audit, encode_audit, load_audit
+from fmfl_secure.run.audit_check import decode_audit, load_audit
+from fmfl_secure.run.audit_record import AUDIT_NAME, encode_audit
 from fmfl_secure.run.record import decode_record
 from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.tasks import TextClassification

@@ -17,7 +17,8 @@ from fmfl_secure.comparison.compare import UNTRAINED
 from fmfl_secure.comparison.rows import Comparison
 from fmfl_secure.comparison.simulate import simulate
 from fmfl_secure.errors import ConfigError, RunError
-from fmfl_secure.planning.plans import build_task, largest_layout, site_plan
+from fmfl_secure.planning.plans import site_plan
+from fmfl_secure.planning.task import build_task, largest_layout
 from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.settings.noise import NONE
 from privacy.mechanism.distributed import DistributedPlan

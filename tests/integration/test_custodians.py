@@ -144,7 +144,7 @@ def test_a_custodian_with_a_larger_cohort_in_mind_refuses_from_the_start(folder:
     with pytest.raises(RunError, match="board does not let round 1 open"):
         run(folder)
     assert [committed(folder, n) for n in (1, 2, 3)] == [0, 0, 0]
-    assert {line["role"] for line in seen(folder)} == {"custodian board"}
+    assert not any(line["role"].startswith("site") for line in seen(folder))
 
 
 def test_a_word_withheld_after_the_uploads_opens_nothing(folder: Path, monkeypatch) -> None:
@@ -152,7 +152,7 @@ def test_a_word_withheld_after_the_uploads_opens_nothing(folder: Path, monkeypat
     opened: list[str] = []
     monkeypatch.setattr(SiteAttempt, "open", lambda self, _: opened.append(repr(self)))
 
-    def withhold(self, cohort, opening_list, exchanges):
+    def withhold(self, *messages, **named):
         raise RunError("not today")
 
     monkeypatch.setattr(Custodian, "approve", withhold)
@@ -170,8 +170,8 @@ def test_a_round_approved_before_a_crash_is_lost_and_the_next_one_opens(
     approve = Custodian.approve
     asked: list[str] = []
 
-    def dies_after_its_word(self, *messages):
-        approve(self, *messages)
+    def dies_after_its_word(self, *messages, **named):
+        approve(self, *messages, **named)
         asked.append(self.name)
         raise KeyboardInterrupt
 
@@ -205,13 +205,12 @@ def test_a_plan_that_leaves_a_custodian_out_is_refused_by_every_site(
             self._config = config
 
     monkeypatch.setattr(Coordinator, "plan_attempt", without)
+    # In league with it: of itself the other custodian would refuse, too.
+    monkeypatch.setattr("fmfl_secure.parties.custodian.objection", lambda *_: lambda _: None)
     observer = Quiet()
     engine = LocalEngine(
         folder / "federation.toml", folder / "run", resume=False, observer=observer
     )
-    engine._custodians._custodians.pop()  # nor does the coordinator tell it
-    (board,) = engine._custodians._custodians
-    board._protocol._objection = lambda _: None  # in league: of itself it would refuse, too
     with pytest.raises(RunError):
         engine.run()
     said = {name: reason for name, (_, reason) in observer.refused.items()}

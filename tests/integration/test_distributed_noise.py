@@ -15,7 +15,7 @@ from fmfl_secure.models.adapters import load_adapter_bytes
 from fmfl_secure.parties.ledger_recovery import lost_runs
 from fmfl_secure.parties.site import Site
 from fmfl_secure.run.record import RunRecord, decode_record
-from fmfl_secure.storage.run_store import RunStore, run_facts
+from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.storage.update_store import UpdateStore
 from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import Ledger, PlanError
@@ -64,7 +64,7 @@ def adapters(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]
     assert last is not None
     return tuple(
         {name: tensor.double().numpy() for name, tensor in load_adapter_bytes(data).items()}
-        for data in (run_facts(store).initial_adapter, last)
+        for data in (store.public().initial_adapter, last)
     )  # type: ignore[return-value]
 
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from fmfl_secure.cli import app
 from fmfl_secure.errors import KNOWN_ERRORS
 from fmfl_secure.models.adapters import load_adapter_bytes
-from fmfl_secure.storage.run_store import RunStore, run_facts
+from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.transports.local.engine import LocalEngine
 
 ADAPTER = 'kind = "rolora"\nrank = 3\ntarget_modules = ["query", "value"]\nlast_layers = 1'
@@ -50,7 +50,7 @@ def test_each_half_moves_in_its_round_and_only_within_the_ranks(run: Path) -> No
     import sqlite3
 
     store = RunStore(run)
-    start = load_adapter_bytes(run_facts(store).initial_adapter)
+    start = load_adapter_bytes(store.public().initial_adapter)
     with sqlite3.connect(run / "state.sqlite") as connection:
         rows = connection.execute("SELECT adapter FROM rounds ORDER BY round").fetchall()
     first, second = (load_adapter_bytes(bytes(row[0])) for row in rows)

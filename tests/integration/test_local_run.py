@@ -20,7 +20,6 @@ from transformers import AutoModel
 import fmfl_secure.parties.site
 from aggregation import AggregationError, PublicIdentity, dequantize
 from fmfl_secure.errors import ConfigError, RunError
-from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.parties.coordinator import Coordinator
 from fmfl_secure.parties.site import Site
 from fmfl_secure.report.export import export_run
@@ -32,6 +31,7 @@ from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.training.finished_run import evaluate_run
 from fmfl_secure.training.server_step import ServerStep
 from fmfl_secure.transports.local.engine import LocalEngine
+from fmfl_secure.vectors.adapter import Adapter
 from privacy import Ledger
 from privacy.accounting.rdp import RDP_UNIT
 
@@ -289,12 +289,10 @@ def test_sites_weigh_in_public_powers_of_two(
         updates.append(train(*arguments, **named))
         return updates[-1]
 
-    def applying(self, model, layout, grid, adapter, total, cohort):
+    def applying(self, layout, grid, adapter, total, cohort):
         totals.append(total)
-        set_adapter_tensors(model, load_adapter_bytes(adapter))
-        before = layout.flatten(model)
-        after = apply(self, model, layout, grid, adapter, total, cohort)
-        moved = layout.flatten(model) - before
+        after = apply(self, layout, grid, adapter, total, cohort)
+        moved = Adapter.read(after).flatten(layout) - Adapter.read(adapter).flatten(layout)
         assert np.allclose(moved, dequantize(total, grid, 3.5), atol=1e-7)
         return after
 

@@ -48,8 +48,8 @@ def test_a_custodian_that_refuses_is_asked_before_any_site_trains(
     world.agree(COURT, min_sites=5)
     start_all(world)
     assert world.finish() == []
-    reason = world.coordinator.store.fact("reason") or b""
-    assert b"court does not let round 1 open" in reason
+    reason = world.coordinator.store.state.reason or ""
+    assert "court does not let round 1 open" in reason
     assert opened == []
     assert all(site.updates == {} for site in world.sites.values()), "nobody trained"
 
@@ -66,7 +66,7 @@ def test_a_word_withheld_after_the_uploads_opens_nothing(
     monkeypatch.setattr(Custodian, "approve", withhold)
     start_all(world)
     assert world.finish() == []
-    assert b"does not let round 1 open" in (world.coordinator.store.fact("reason") or b"")
+    assert "does not let round 1 open" in (world.coordinator.store.state.reason or "")
     assert opened == []
     assert all(site.updates for site in world.sites.values()), "everyone had uploaded"
 
@@ -113,7 +113,7 @@ def test_without_a_custodian_the_run_ends_with_the_reason(tmp_path: Path, tiny_m
     for name in NAMES:
         world.start_site(name)
     assert world.finish() == []
-    assert b"no board" in (world.coordinator.store.fact("reason") or b"")
+    assert "no board" in (world.coordinator.store.state.reason or "")
 
 
 @pytest.mark.slow  # processes of their own

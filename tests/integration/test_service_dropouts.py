@@ -135,8 +135,8 @@ def test_too_few_sites_end_the_run_with_the_reason(tmp_path: Path, tiny_model: P
     start_all(world, *NAMES[:2])
     assert world.finish() == []
     store = world.coordinator.store
-    assert store.fact("status") == b"stopped"
-    assert b"fewer than min_sites = 3" in (store.fact("reason") or b"")
+    assert store.state.status == "stopped"
+    assert "fewer than min_sites = 3" in (store.state.reason or "")
 
 
 def test_without_a_decryptor_the_run_ends_with_the_reason(tmp_path: Path, tiny_model: Path) -> None:
@@ -145,7 +145,7 @@ def test_without_a_decryptor_the_run_ends_with_the_reason(tmp_path: Path, tiny_m
     for name in NAMES:
         world.start_site(name)
     assert world.finish() == []
-    assert b"no decryptor" in (world.coordinator.store.fact("reason") or b"")
+    assert "no decryptor" in (world.coordinator.store.state.reason or "")
 
 
 def test_a_decryptor_that_lost_its_keys_costs_an_attempt(world: World) -> None:

@@ -14,7 +14,7 @@ from fmfl_secure.parties.coordinator import Coordinator
 from fmfl_secure.parties.site import Site
 from fmfl_secure.run.record import RunRecord, decode_record
 from fmfl_secure.transports.local.engine import LocalEngine
-from privacy import Ledger
+from privacy import AdmissionError, Ledger
 
 
 @pytest.fixture(scope="module")
@@ -279,3 +279,20 @@ def test_or_they_are_and_every_grant_of_the_ledger_is_exhausted(folder: Path) ->
     with pytest.raises(RunError, match="no data was read") as stop:
         run(folder, "run-2")
     assert stop.value.hint.count("budget") == 4
+
+
+def test_a_site_whose_admission_gate_fails_refuses_before_it_reserves(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = iter(range(4))
+
+    def gate(*_: object) -> None:
+        if next(calls) == 0:  # site-1 begins first
+            raise AdmissionError("a record moves the sum by 2 C")
+
+    monkeypatch.setattr("fmfl_secure.parties.site.check_admission", gate)
+    record, _ = run(folder)
+    refusals = {site.name: site.refusal for site in record.sites}
+    assert refusals == {"site-1": "admission", **dict.fromkeys(("site-2", "site-3", "site-4"))}
+    assert ledger(folder, "site-1").budget().reservations == {}
+    assert list(ledger(folder, "site-2").budget().reservations) == [record.run]

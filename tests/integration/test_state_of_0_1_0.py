@@ -47,8 +47,8 @@ def test_a_run_s_folder_still_tells_of_it(old: Path) -> None:
     run = old / "federation/finished"
     record = decode_record((run / "report.json").read_bytes())
     store = RunStore(run)
-    assert store.ended
-    assert store.require("run").decode() == record.run
+    assert store.state.ended
+    assert store.state.run == record.run
     assert [json.loads(line)["round"] for line in store.rounds()] == [1, 2]
     metrics = evaluate_run(run, old / "federation/data/holdout.csv").metrics
     assert metrics["accuracy"] == pytest.approx(record.rounds[-1].metrics["accuracy"])

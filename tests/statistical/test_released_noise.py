@@ -17,7 +17,8 @@ from support import make_federation
 
 from aggregation import dequantize
 from fmfl_secure.models.adapters import adapter_bytes
-from fmfl_secure.planning.plans import build_task, privacy_plan, quantization
+from fmfl_secure.planning.plans import privacy_plan, quantization
+from fmfl_secure.planning.task import build_task
 from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.training.local_round import train_locally
 

@@ -18,7 +18,6 @@ from fmfl_secure.errors import ModelError
 from fmfl_secure.models import AdapterSpec, Layout, find_base_model
 from fmfl_secure.models.adapters import (
     adapter_bytes,
-    adapter_digest,
     adapter_tensors,
     frozen_depth,
     load_adapter_bytes,
@@ -27,6 +26,7 @@ from fmfl_secure.models.adapters import (
 from fmfl_secure.models.classifiers import TextClassifier
 from fmfl_secure.settings.tasks import TextClassificationSection
 from fmfl_secure.tasks import TextClassification
+from fmfl_secure.vectors.adapter import adapter_digest
 
 KINDS = ("ffa-lora", "lora", "head")
 

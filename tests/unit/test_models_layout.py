@@ -13,7 +13,7 @@ from torch import nn
 
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models import Layout
-from fmfl_secure.models.layout import TensorSlot
+from fmfl_secure.vectors.layout import TensorSlot
 
 
 def model(shapes: dict[str, tuple[int, ...]], *, frozen: tuple[str, ...] = ()) -> nn.Module:

@@ -12,11 +12,12 @@ from task_cases import randomise, task_on
 
 from aggregation import quantize
 from fmfl_secure.errors import ConfigError
-from fmfl_secure.models.adapters import adapter_bytes
-from fmfl_secure.models.ranks import rank_mask, truncate
+from fmfl_secure.models.adapters import adapter_bytes, load_adapter_bytes, set_adapter_tensors
+from fmfl_secure.models.ranks import truncate
 from fmfl_secure.planning.plans import quantization
 from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.training.server_step import ServerStep
+from fmfl_secure.vectors.ranks import rank_mask
 
 
 def test_a_mask_has_the_first_rows_of_a_and_columns_of_b(tiny_model: Path) -> None:
@@ -77,7 +78,8 @@ def test_a_mean_is_over_the_sites_that_train_a_value(tiny_model: Path, tmp_path:
     before = layout.flatten(model)
     start = adapter_bytes(model)
     cohort = [site.name for site in sites]
-    ServerStep(config).apply(model, layout, grid, start, total, cohort)
+    following = ServerStep(config).apply(layout, grid, start, total, cohort)
+    set_adapter_tensors(model, load_adapter_bytes(following))
     moved = layout.flatten(model) - before
     counts = np.sum([rank_mask(layout, rank) for rank in ranks], axis=0)
     assert set(counts) == {1.0, 2.0, 3.0}

@@ -18,17 +18,17 @@ from aggregation.testing import Federation
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models import Layout
 from fmfl_secure.models.computation import Computation, find_device
-from fmfl_secure.models.layout import TensorSlot
 from fmfl_secure.planning.plans import (
-    build_task,
     encryption_parameters,
     predict,
     privacy_plan,
     quantization,
     upload_bytes,
 )
+from fmfl_secure.planning.task import build_task
 from fmfl_secure.settings.federation import FederationConfig, convert_config
 from fmfl_secure.settings.sections import SiteEntry
+from fmfl_secure.vectors.layout import TensorSlot
 from privacy import PlanError
 
 # What is left out: signatures, names, transcript and tags of the manifest, and in the collective

@@ -17,7 +17,7 @@ from privacy import PolicyRefusal, SitePolicy
 
 # What these say could depend on a unit, or no site raises them: others hear `failed`.
 NEVER_TOLD = {
-    *("privacy", "policy", "admission", "training", "audit"),
+    *("privacy", "policy", "training", "audit"),
     *("storage", "storage-missing", "storage-exists", "storage-unavailable", "storage-damaged"),
     # The server's and its clients' own; answered over HTTP as problems, never as a site's refusal.
     *("service", "membership", "stopping", "attempt"),

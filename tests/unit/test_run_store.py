@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
+import tomllib
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
@@ -11,9 +13,12 @@ from urllib.parse import quote
 import msgspec
 import pytest
 from postgres import OWNER, PASSWORD, Cluster
+from support import settings
 
 from fmfl_secure.errors import RunError
-from fmfl_secure.storage.run_store import RunFacts, RunStore, holds_run, run_facts
+from fmfl_secure.settings.federation import FederationConfig, convert_config, encode_config
+from fmfl_secure.storage.run_state import RunFacts, RunState
+from fmfl_secure.storage.run_store import RunStore, holds_run
 
 _NUMBERS = itertools.count(1)
 
@@ -27,35 +32,136 @@ def database(request: pytest.FixtureRequest) -> str | None:
     return cluster.url(f"state_{next(_NUMBERS)}")
 
 
+CONFIG = convert_config(
+    tomllib.loads(settings(Path("model"))), FederationConfig, source="federation.toml"
+)
+PUBLIC = RunFacts("m", "sha256:a", "sha256:b", 5, {"s": "f"}, {"c": "g"}, b"adapter")
+
+
+def a_state(run: str = "abcd") -> RunState:
+    return RunState(run=run, config=CONFIG, started="2026-01-01T00:00:00", origin=Path("/here"))
+
+
+def create(folder: Path, run: str = "abcd", *, database: str | None = None) -> RunStore:
+    return RunStore.create(folder, a_state(run), PUBLIC, database=database)
+
+
+def set_fact(store: RunStore, name: str, value: bytes) -> None:
+    with closing(sqlite3.connect(store.folder / "state.sqlite", isolation_level=None)) as file:
+        file.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+
 @pytest.fixture
 def store(tmp_path: Path, database: str | None) -> RunStore:
-    facts = {"run": b"abcd", "config": b"{}"}
-    return RunStore.create(tmp_path / "run", facts, database=database)
+    return create(tmp_path / "run", database=database)
 
 
 @pytest.fixture
 def in_file(tmp_path: Path) -> RunStore:
-    return RunStore.create(tmp_path / "run", {"run": b"abcd", "config": b"{}"})
+    return create(tmp_path / "run")
 
 
-def test_facts_are_kept_and_replaced(store: RunStore, database: str | None) -> None:
-    assert store.fact("run") == b"abcd"
-    assert store.fact("status") is None
-    store.set_fact("status", b"finished")
-    store.set_fact("status", b"stopped")
-    store.set_fact("empty", b"")
-    again = RunStore(store.folder, database=database)
-    assert again.require("status") == b"stopped"
-    assert again.fact("empty") == b""
-    with pytest.raises(RunError, match="damaged: it holds no public"):
-        again.require("public")
+TRANSITIONS: list[tuple[Callable[[RunState], RunState], dict[str, object]]] = [
+    (lambda s: s.measured({"accuracy": 0.5}), {"initial_metrics": {"accuracy": 0.5}}),
+    (lambda s: s.measured({}), {"initial_metrics": {}}),
+    (lambda s: s.uploaded(123_456), {"upload_bytes": 123_456}),
+    (lambda s: s.refused("a b/%", "failed"), {"refusals": {"a b/%": "failed"}}),
+    (lambda s: s.noted({"site_1": b"\x80\xff"}), {"sites": {"site_1": b"\x80\xff"}}),
+    (lambda s: s.rounds_over(), {"outcome": ""}),
+    (lambda s: s.rounds_over("zu wenige: é"), {"outcome": "zu wenige: é"}),
+    (lambda s: s.signed(b"end"), {"end": b"end"}),
+    (lambda s: s.marked("stopped", "why"), {"status": "stopped", "reason": "why"}),
+    (lambda s: s.marked("finished"), {"status": "finished", "reason": ""}),
+]
 
 
-def test_facts_by_prefix_take_the_prefix_literally(store: RunStore) -> None:
-    for name in ("site/a", "site/b%", "site_c", "siteXd", "side/e"):
-        store.set_fact(name, name.encode())
-    assert store.facts("site/") == {"a": b"site/a", "b%": b"site/b%"}
-    assert store.facts("nothing/") == {}
+@pytest.mark.parametrize(("transition", "changed"), TRANSITIONS)
+def test_a_transition_is_kept_and_changes_nothing_else(
+    store: RunStore, database: str | None, transition, changed
+) -> None:
+    assert store.state == a_state()
+    after = msgspec.structs.replace(a_state(), **changed)
+    assert store.move(transition) == after
+    assert RunStore(store.folder, database=database).state == after
+    assert store.public() == PUBLIC
+
+
+def test_transitions_follow_each_other(store: RunStore) -> None:
+    for site, code in (("b", "failed"), ("a", "policy.rounds"), ("b", "ledger-damaged")):
+        store.move(lambda state, site=site, code=code: state.refused(site, code))
+    store.move(lambda state: state.noted({"a": b"1", "b": b"2"}))
+    store.move(lambda state: state.noted({"a": b"3"}))
+    assert store.state.refusals == {"a": "policy.rounds", "b": "ledger-damaged"}
+    assert store.state.sites == {"a": b"3", "b": b"2"}
+
+
+def test_only_finished_and_stopped_runs_have_ended() -> None:
+    ended = {s: a_state().marked(s).ended for s in ("finished", "stopped", "interrupted")}
+    assert ended == {"finished": True, "stopped": True, "interrupted": False}
+    assert not a_state().ended
+
+
+def test_a_transition_is_kept_as_a_whole_or_not_at_all(in_file: RunStore) -> None:
+    before = in_file.state
+    with closing(sqlite3.connect(in_file.folder / "state.sqlite", isolation_level=None)) as file:
+        file.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON facts WHEN new.name = 'reason' "
+            "BEGIN SELECT RAISE(ABORT, 'the disk is full'); END"
+        )
+    with pytest.raises(RunError):
+        in_file.move(lambda state: state.marked("stopped", "why"))
+    assert in_file.state == before
+
+
+def test_facts_on_disk_have_their_names_and_bytes(in_file: RunStore) -> None:
+    for transition, _ in TRANSITIONS:
+        in_file.move(transition)
+    with closing(sqlite3.connect(in_file.folder / "state.sqlite")) as file:
+        facts = dict(file.execute("SELECT name, value FROM facts"))
+    assert facts.pop("config") == encode_config(CONFIG)
+    assert facts == {
+        "run": b"abcd",
+        "started": b"2026-01-01T00:00:00",
+        "origin": b"/here",
+        "public": msgspec.msgpack.encode(PUBLIC),
+        "initial_metrics": b"{}",
+        "upload_bytes": b"123456",
+        "outcome": "zu wenige: é".encode(),
+        "status": b"finished",
+        "reason": b"",
+        "end": b"end",
+        "refusal/a b/%": b"failed",
+        "site/site_1": b"\x80\xff",
+    }
+
+
+@pytest.mark.parametrize("name", ["run", "config", "started", "origin"])
+def test_a_state_without_what_every_run_has_is_damaged(in_file: RunStore, name: str) -> None:
+    with closing(sqlite3.connect(in_file.folder / "state.sqlite", isolation_level=None)) as file:
+        file.execute("DELETE FROM facts WHERE name = ?", (name,))
+    with pytest.raises(RunError, match=f"damaged: it holds no {name}"):
+        _ = in_file.state
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("run", b"\xff"), ("status", b"happy"), ("initial_metrics", b"["), ("upload_bytes", b"x")],
+)
+def test_a_fact_of_another_form_is_damage(in_file: RunStore, name: str, value: bytes) -> None:
+    set_fact(in_file, name, value)
+    with pytest.raises(RunError, match="damaged"):
+        _ = in_file.state
+
+
+def test_public_facts_that_are_damaged_or_gone_are_refused(in_file: RunStore) -> None:
+    for damage in (b"", b"\xc1", b"\x80"):
+        set_fact(in_file, "public", damage)
+        with pytest.raises(RunError, match="damaged"):
+            in_file.public()
+    with closing(sqlite3.connect(in_file.folder / "state.sqlite", isolation_level=None)) as file:
+        file.execute("DELETE FROM facts WHERE name = 'public'")
+    with pytest.raises(RunError, match="damaged: it holds no public facts"):
+        in_file.public()
 
 
 def test_attempts_are_counted_by_round(store: RunStore) -> None:
@@ -101,18 +207,18 @@ def test_a_round_and_its_adapter_are_recorded_once_and_together(store: RunStore)
 
 def test_a_folder_in_use_is_refused(store: RunStore, database: str | None, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is not empty") as refusal:
-        RunStore.create(store.folder, {"run": b"b"}, database=database)
+        create(store.folder, "b", database=database)
     assert "--resume" in refusal.value.hint
-    assert store.require("run") == b"abcd"
+    assert store.state.run == "abcd"
     other = tmp_path / "documents"
     other.mkdir()
     (other / "thesis.txt").write_text("years of work")
     with pytest.raises(RunError, match="is not empty"):
-        RunStore.create(other, {})
+        create(other)
     assert [p.name for p in other.iterdir()] == ["thesis.txt"]
     empty = tmp_path / "empty"
     empty.mkdir()
-    RunStore.create(empty, {})
+    create(empty)
 
 
 def test_a_start_that_was_cut_off_leaves_no_run_and_can_be_repeated(tmp_path: Path) -> None:
@@ -122,7 +228,7 @@ def test_a_start_that_was_cut_off_leaves_no_run_and_can_be_repeated(tmp_path: Pa
         (folder / f"state.sqlite.0123456789abcdef.new{rest}").write_bytes(b"half a file")
     with pytest.raises(RunError, match="no run in"):
         RunStore(folder)
-    assert RunStore.create(folder, {"run": b"1"}).require("run") == b"1"
+    assert create(folder, "1").state.run == "1"
     assert [p.name for p in folder.iterdir()] == ["state.sqlite"]
 
 
@@ -132,16 +238,15 @@ def test_where_there_is_no_run_or_none_can_be_made(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("x")
     with pytest.raises(RunError, match="cannot start a run"):
-        RunStore.create(file, {})
+        create(file)
     with pytest.raises(RunError, match="cannot start a run"):
-        RunStore.create(file / "below", {})
+        create(file / "below")
 
 
 CALLS = [
-    lambda s: s.fact("run"),
-    lambda s: s.require("run"),
-    lambda s: s.set_fact("a", b""),
-    lambda s: s.facts(""),
+    lambda s: s.state,
+    lambda s: s.public(),
+    lambda s: s.move(RunState.rounds_over),
     lambda s: s.attempts(1),
     lambda s: s.opened_attempts(1),
     lambda s: s.begin_attempt(1, 1, b""),
@@ -174,14 +279,13 @@ def test_each_run_has_a_schema_of_its_own_and_its_folder_says_where(
 ) -> None:
     database = postgres.url(f"state_{next(_NUMBERS)}", user=OWNER)
     for run in ("aa", "bb"):
-        facts = {"run": run.encode(), "started": run.encode() * 2}
-        RunStore.create(tmp_path / run, facts, database=database)
+        create(tmp_path / run, run, database=database)
     for run in ("aa", "bb"):
         assert [file.name for file in (tmp_path / run).iterdir()] == ["state.url"]
         assert (tmp_path / run / "state.url").read_text().endswith(f"_{run}")
         assert holds_run(tmp_path / run)
         again = RunStore(tmp_path / run, database=database)
-        assert again.require("started") == run.encode() * 2
+        assert again.state.run == run
 
 
 def test_a_runs_folder_never_holds_the_databases_password(
@@ -190,13 +294,13 @@ def test_a_runs_folder_never_holds_the_databases_password(
     database = postgres.url(f"state_{next(_NUMBERS)}", user=OWNER)
     secrets = (PASSWORD, quote(PASSWORD, safe=""))
     assert secrets[1] in database
-    store = RunStore.create(tmp_path / "run", {"run": b"aa"}, database=database)
+    store = create(tmp_path / "run", "aa", database=database)
     assert not any(secret in (tmp_path / "run/state.url").read_text() for secret in secrets)
     with pytest.raises(RunError, match="password") as refusal:
-        RunStore(tmp_path / "run").require("run")
+        _ = RunStore(tmp_path / "run").state
     assert not any(secret in str(refusal.value) for secret in secrets)
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
-    assert RunStore(tmp_path / "run").require("run") == b"aa"
+    assert RunStore(tmp_path / "run").state.run == "aa"
     assert not any(secret in repr(vars(store)) for secret in secrets)
 
 
@@ -204,13 +308,13 @@ def test_a_state_that_is_gone_or_named_wrongly_is_a_typed_error(
     tmp_path: Path, postgres: Cluster
 ) -> None:
     database = postgres.url(f"state_{next(_NUMBERS)}")
-    store = RunStore.create(tmp_path / "run", {"run": b"aa"}, database=database)
+    store = create(tmp_path / "run", "aa", database=database)
     pointer = tmp_path / "run/state.url"
     url = pointer.read_text()
     with postgres.connect() as connection:
         connection.execute(f"DROP SCHEMA {url.rpartition('=')[2]} CASCADE")
     with pytest.raises(RunError, match="nothing is at postgresql://"):
-        store.fact("run")
+        _ = store.state
     pointer.write_text("state.sqlite")
     with pytest.raises(RunError, match="names no PostgreSQL database"):
         RunStore(tmp_path / "run")
@@ -218,36 +322,5 @@ def test_a_state_that_is_gone_or_named_wrongly_is_a_typed_error(
     with pytest.raises(RunError, match="cannot read"):
         RunStore(tmp_path / "run")
     with pytest.raises(RunError, match="cannot start a run"):
-        RunStore.create(tmp_path / "no", {"run": b"aa"}, database="postgresql://a:b@c@d")
+        create(tmp_path / "no", "aa", database="postgresql://a:b@c@d")
     assert not holds_run(tmp_path / "no")
-
-
-def test_public_facts_are_read_back_or_refused(store: RunStore) -> None:
-    facts = RunFacts("m", "sha256:a", "sha256:b", 5, {"s": "f"}, {"c": "g"}, b"adapter")
-    store.set_fact("public", msgspec.msgpack.encode(facts))
-    assert run_facts(store) == facts
-    for damage in (b"", b"\xc1", b"\x80"):
-        store.set_fact("public", damage)
-        with pytest.raises(RunError, match="damaged"):
-            run_facts(store)
-
-
-def test_several_facts_are_set_together_or_not_at_all(store: RunStore) -> None:
-    store.set_facts({"x/a": b"1", "x/b": b"2"})
-    assert store.facts("x/") == {"a": b"1", "b": b"2"}
-    with pytest.raises(RunError):
-        store.set_facts({"x/a": b"3", "x/c": None})  # type: ignore[dict-item]
-    assert store.facts("x/") == {"a": b"1", "b": b"2"}
-    store.set_facts({})
-
-
-def test_refusals_are_kept(tmp_path: Path) -> None:
-    store = RunStore.create(tmp_path / "run", {"run": b"r"})
-    assert store.refusals() == {}
-    store.refuse("site-2", "failed")
-    store.refuse("site-1", "policy.rounds")
-    store.refuse("site-2", "ledger-damaged")
-    assert RunStore(tmp_path / "run").refusals() == {
-        "site-1": "policy.rounds",
-        "site-2": "ledger-damaged",
-    }

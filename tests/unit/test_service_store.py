@@ -1,4 +1,4 @@
-"""The contract of a `MessageStore`, for every kind of storage there is."""
+"""The contract of `Messages`, for every kind of storage there is, and for memory."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from postgres import Cluster
 from aggregation import Identity
 from fmfl_secure.errors import Problem, RunError
 from fmfl_secure.storage.anchor_store import AnchorStore
+from fmfl_secure.storage.message_memory import MemoryMessageStore
 from fmfl_secure.storage.message_store import (
     MessageKey,
-    MessageStore,
+    Messages,
     heads_location,
     is_intact,
     open_store,
@@ -26,23 +27,29 @@ from privacy import Ledger
 
 _NUMBERS = itertools.count(1)
 KEY = MessageKey("0123456789abcdef", 1, 1, "site-1", "chunks")
-Reopen = Callable[[], MessageStore]
+Reopen = Callable[[], Messages]
+MEMORY = "memory"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", MEMORY])
 def url(request: pytest.FixtureRequest) -> str:
     if request.param == "sqlite":
         return "sqlite:store.sqlite"
+    if request.param == MEMORY:
+        return MEMORY
     cluster: Cluster = request.getfixturevalue("postgres")
     return cluster.url(f"service_{next(_NUMBERS)}")
 
 
 @pytest.fixture
 def reopen(url: str, tmp_path: Path):
-    """Opens the same storage again and again, as restarts do."""
-    opened: list[MessageStore] = []
+    """Opens the same storage again and again, as restarts do; that in memory outlives none."""
+    opened: list[Messages] = []
 
-    def again() -> MessageStore:
+    def again() -> Messages:
+        if url == MEMORY:
+            opened[:] = opened or [MemoryMessageStore()]
+            return opened[0]
         opened.append(open_store(url, relative_to=tmp_path))
         return opened[-1]
 
@@ -51,7 +58,7 @@ def reopen(url: str, tmp_path: Path):
         store.close()
 
 
-def put(store: MessageStore, key: MessageKey, message: bytes, *, part: int = 4):
+def put(store: Messages, key: MessageKey, message: bytes, *, part: int = 4):
     digest = hashlib.sha256(message).hexdigest()
     receipt = None
     for start in range(0, len(message), part):
@@ -157,7 +164,9 @@ def test_notes_are_replaced_dropped_and_kept(reopen: Reopen) -> None:
     assert again.healthy()
 
 
-def test_threads_that_race_for_one_message_store_it_once(reopen: Reopen) -> None:
+def test_threads_that_race_for_one_message_store_it_once(url: str, reopen: Reopen) -> None:
+    if url == MEMORY:
+        pytest.skip("one thread drives a run in memory")
     store = reopen()
     message = bytes(range(256)) * 16
     failures: list[Exception] = []

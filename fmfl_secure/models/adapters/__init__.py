@@ -4,10 +4,8 @@ from fmfl_secure.models.adapters.base import Adapter, AdapterSpec, Place
 from fmfl_secure.models.adapters.registry import ADAPTERS, adapter_of, attach_adapter, frozen_depth
 from fmfl_secure.models.adapters.tensors import (
     adapter_bytes,
-    adapter_digest,
     adapter_tensors,
     load_adapter_bytes,
-    load_moments,
     perturb_adapter,
     set_adapter_tensors,
 )
@@ -18,13 +16,11 @@ __all__ = [
     "AdapterSpec",
     "Place",
     "adapter_bytes",
-    "adapter_digest",
     "adapter_of",
     "adapter_tensors",
     "attach_adapter",
     "frozen_depth",
     "load_adapter_bytes",
-    "load_moments",
     "perturb_adapter",
     "set_adapter_tensors",
 ]

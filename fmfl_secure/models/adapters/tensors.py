@@ -1,19 +1,15 @@
-"""An adapter's tensors: its values in a model, as bytes, and their digest."""
+"""An adapter's tensors: its values in a model, and as bytes."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 
-import numpy as np
 import safetensors.torch
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from fmfl_secure.errors import ModelError
-
-_MOMENTS = "server-optimizer."  # no parameter's name has a hyphen
+from fmfl_secure.vectors.adapter import MOMENTS
 
 
 def adapter_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -55,51 +51,20 @@ def perturb_adapter(model: nn.Module) -> None:
             tensor.add_(noise.to(tensor.device, tensor.dtype))
 
 
-def adapter_bytes(
-    model: nn.Module, moments: Mapping[str, NDArray[np.float64]] | None = None
-) -> bytes:
-    """The adapter as safetensors, equal for equal values.
-
-    Args:
-        model: Whose adapter.
-        moments: Memory of a server optimizer, kept beside it.
-    """
+def adapter_bytes(model: nn.Module) -> bytes:
+    """A model's adapter as safetensors, equal for equal values."""
     tensors = {n: t.contiguous().cpu() for n, t in sorted(adapter_tensors(model).items())}
-    for name, vector in sorted((moments or {}).items()):
-        tensors[_MOMENTS + name] = torch.from_numpy(vector)
     return bytes(safetensors.torch.save(tensors))
 
 
 def load_adapter_bytes(data: bytes) -> dict[str, torch.Tensor]:
-    """Read the adapter that `adapter_bytes` wrote.
+    """Read an adapter's tensors; what the server optimizer keeps beside them is left out.
 
     Raises:
         ModelError: It is not safetensors.
     """
-    return {n: t for n, t in _load(data).items() if not n.startswith(_MOMENTS)}
-
-
-def load_moments(data: bytes) -> dict[str, NDArray[np.float64]]:
-    """Read the server optimizer's memory that `adapter_bytes` wrote beside an adapter.
-
-    Raises:
-        ModelError: It is not safetensors.
-    """
-    return {
-        n.removeprefix(_MOMENTS): t.double().numpy()
-        for n, t in _load(data).items()
-        if n.startswith(_MOMENTS)
-    }
-
-
-def _load(data: bytes) -> dict[str, torch.Tensor]:
     try:
         tensors: dict[str, torch.Tensor] = safetensors.torch.load(data)
     except (safetensors.SafetensorError, ValueError) as error:
         raise ModelError(f"not an adapter in safetensors form: {error}") from error
-    return tensors
-
-
-def adapter_digest(data: bytes) -> str:
-    """`sha256:` of an adapter's bytes."""
-    return "sha256:" + hashlib.sha256(data).hexdigest()
+    return {n: t for n, t in tensors.items() if not n.startswith(MOMENTS)}

@@ -30,7 +30,10 @@ class Agent(ABC):
         self.transport = transport
         self._stopping = stopping
         self._once = once
+        self._after = -1  # number of the last assignment that was looked at
+        self._ended = False
         self.work: Work | None = None
+        self.refusal = ""  # what this party's own people are told, and nobody else
 
     def run(self) -> None:
         """Work until told to stop, or with `once` until a run ended.
@@ -38,28 +41,40 @@ class Agent(ABC):
         Raises:
             Rejected: The server shuts this party out.
         """
-        after = -1
         while not self._stopping.is_set():
             try:
-                work = self.transport.work(after)
-                changed = work.sequence != after
-                after, self.work = work.sequence, work
-                if not changed:
-                    continue
-                place = {"run": work.run, "round": work.round, "attempt": work.attempt}
-                _LOG.info(work.step, extra=place)
-                self.do(work)
-            except Rejected as rejected:
-                if rejected.reason not in _MOVED_ON:
-                    raise
-                _LOG.warning("the server has moved on: %s", rejected)
+                self.step()
             except Unreachable:
                 if not self._stopping.is_set():
                     raise
                 return  # told to stop while the server did not answer
-            else:
-                if work.step == Step.END and self._once:
-                    return
+            if self._ended and self._once:
+                return
+
+    def step(self) -> bool:
+        """Ask for work once, and do what is new.
+
+        Returns:
+            Whether there was anything new.
+
+        Raises:
+            Rejected: The server shuts this party out.
+            Unreachable: It went away for good.
+        """
+        work = self.transport.work(self._after)
+        if work.sequence == self._after:
+            return False
+        self._after, self.work = work.sequence, work
+        _LOG.info(work.step, extra={"run": work.run, "round": work.round, "attempt": work.attempt})
+        try:
+            self.do(work)
+        except Rejected as rejected:
+            if rejected.reason not in _MOVED_ON:
+                raise
+            _LOG.warning("the server has moved on: %s", rejected)
+        else:
+            self._ended = work.step == Step.END
+        return True
 
     @abstractmethod
     def do(self, work: Work) -> None:

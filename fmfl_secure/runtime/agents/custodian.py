@@ -37,7 +37,6 @@ class CustodianAgent(Agent):
     ) -> None:
         super().__init__(transport, stopping=stopping, once=once)
         self._custodian = custodian
-        self.refusal = ""  # what this custodian's own people are told, and nobody else
 
     def do(self, work: Work) -> None:
         """See `Agent`."""

@@ -48,8 +48,10 @@ class DecryptorAgent(Agent):
         except AggregationError as error:
             # The reason stays here; the attempt ends, and a new one has fresh keys.
             _LOG.warning("%s: %s", work.step, error, extra={"run": work.run, "round": work.round})
+            self.refusal = str(error)
             self.transport.fail(work, error.code)
             return
+        self.refusal = ""
         self.transport.send(work, kind, message)
 
     def _announce(self, work: Work) -> tuple[str, bytes]:

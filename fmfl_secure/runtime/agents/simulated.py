@@ -57,6 +57,9 @@ class SimulatedSite:
     def anchor(self) -> None:
         """There is no ledger."""
 
+    def check(self) -> None:
+        """There are no data to look for."""
+
     def begin(self) -> None:
         """Nothing to reserve."""
 

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -40,6 +41,10 @@ class Participant(LedgerOwner, Protocol):
     @property
     def visibility(self) -> Literal["private", "public"]:
         """Of its data."""
+        ...
+
+    def check(self) -> None:
+        """Check what can be known before anything is reserved."""
         ...
 
     def begin(self) -> None:
@@ -94,9 +99,11 @@ class SiteAgent(Agent):
         open_run: Makes the participant of a run.
         members: All parties, as this site trusts them now.
         transport: To the server.
-        open_transport: Makes another transport, for heartbeats while it trains.
+        open_transport: Makes another transport, for heartbeats while it trains; None where the
+            server does not count on any.
         stopping: Ends the loop.
         once: End after one run.
+        on_step: Called with round and finished steps while it trains.
         approve: Called with the number of the membership list in force, before a plan is looked at.
     """
 
@@ -106,10 +113,11 @@ class SiteAgent(Agent):
         *,
         members: Callable[[], Members],
         transport: ServerTransport,
-        open_transport: Callable[[], ServerTransport],
+        open_transport: Callable[[], ServerTransport] | None,
         stopping: threading.Event,
         once: bool,
         approve: Callable[[int], None] = lambda _: None,
+        on_step: Callable[[int, int], None] = lambda *_: None,
     ) -> None:
         super().__init__(transport, stopping=stopping, once=once)
         self._open_run = open_run
@@ -117,12 +125,12 @@ class SiteAgent(Agent):
         self._heads = SiteAnchors(transport, members)
         self._open_transport = open_transport
         self._approve = approve
+        self._trained = on_step
         self._run = ""
         self._participant: Participant | None = None
         self._begun = False
         self._live: _Live | None = None
         self._adapter = b""
-        self.refusal = ""  # what this site's own people are told, and nobody else
         self.training: tuple[int, int] | None = None  # round, step
 
     @property
@@ -150,6 +158,28 @@ class SiteAgent(Agent):
             self._begun, self._live, self._adapter = False, None, b""
             self.refusal = ""
         return self._participant
+
+    def prepare(self, run: str, *, part_bytes: int) -> None:
+        """Open a run here, check it, and bring what is kept of others' ledgers, before any begins.
+
+        A site does so itself when it begins. Where all parties start together, each can do it
+        first, so that nobody begins before everybody's memory was asked.
+
+        Args:
+            run: The run.
+            part_bytes: Largest body of a request.
+
+        Raises:
+            Rejected: The server takes none.
+        """
+        try:
+            participant = self._opened_run(run)
+            participant.check()
+            self._heads.bring(participant, part_bytes=part_bytes)
+        except (Rejected, Unreachable):
+            raise
+        except KNOWN_ERRORS as error:
+            self._refuse(run, error)
 
     def _begin(self, work: Work) -> Participant | None:
         """The participant of a run, its budget reserved; None where this site takes no part."""
@@ -198,7 +228,7 @@ class SiteAgent(Agent):
             attempt = participant.admit(plan_message, adapter)
             # Again, as another site may have come since this one began, and brought what it kept.
             self._heads.settle(participant)
-            with Heartbeat(self._open_transport):
+            with self._heartbeat():
                 integers = participant.train(attempt.plan, adapter, self._on_step(work.round))
             attempt.ready()
             self._heads.share(participant)  # with this round's charge in it
@@ -219,9 +249,13 @@ class SiteAgent(Agent):
     def _on_step(self, round_number: int) -> Callable[[int], None]:
         def note(step: int) -> None:
             self.training = (round_number, step)
+            self._trained(round_number, step)
 
         note(0)
         return note
+
+    def _heartbeat(self) -> AbstractContextManager[object]:
+        return nullcontext() if self._open_transport is None else Heartbeat(self._open_transport)
 
     def _fetch_adapter(self, work: Work) -> bytes:
         document = work.documents["adapter"]

@@ -84,7 +84,7 @@ def _wait(number: str, output: Path, connection: str) -> None:
     while True:
         time.sleep(_TICK_S)
         store = RunStore(output) if holds_run(output) else None
-        if store is not None and store.ended:
+        if store is not None and store.state.ended:
             break
         if time.monotonic() < asked + _ASK_S:
             continue

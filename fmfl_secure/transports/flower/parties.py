@@ -179,7 +179,7 @@ class _Models:
             set_adapter_tensors,
         )
         from fmfl_secure.parties.site import Site  # noqa: PLC0415
-        from fmfl_secure.planning.plans import build_task  # noqa: PLC0415
+        from fmfl_secure.planning.task import build_task  # noqa: PLC0415
         from fmfl_secure.transports.https.processes.site import require_data  # noqa: PLC0415
 
         entry = next((e for e in self._config.sites if e.name == name), None)

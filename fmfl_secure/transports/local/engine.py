@@ -1,57 +1,44 @@
 """The embedded engine: all parties on one machine, as separate objects with separate keys.
 
-It carries the protocol's bytes between them, in the order of `docs/protocol.md`, and decides
-nothing that a party has to decide. Sites train one after the other and share the base model's
-memory; each has its own folder, keys, ledger and journal.
+The run is driven as a server drives it (`runtime`); only the ways between are shorter. Parties
+take turns in one thread, messages pass by reference and are not kept, and sites share the base
+model's memory; each party has its own folder, keys, ledger and journal. A site's secrets end with
+the process: an attempt that was cut short is over, and a release that no site can verify any more
+is not applied, so a round that had been opened is lost, as it is at a server.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import threading
 from pathlib import Path
-from typing import Literal
 
-import msgspec
-import numpy as np
-from numpy.typing import NDArray
-from torch import nn
-
-from aggregation import AggregationError, Aggregator, Identity, ReplayError, RoundPlan, SiteAttempt
-from fmfl_secure.errors import KNOWN_ERRORS, RunError
+from fmfl_secure.errors import RunError
 from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
-from fmfl_secure.parties.coordinator import Coordinator, check_resumable, start_run
+from fmfl_secure.parties.custodian import Custodian
 from fmfl_secure.parties.decryptor import open_decryptor
+from fmfl_secure.parties.membership import MembershipFolder
 from fmfl_secure.parties.site import Site
-from fmfl_secure.parties.workspace import AGGREGATOR, COORDINATOR, DECRYPTOR, Members, Workspace
-from fmfl_secure.planning.plans import build_task
-from fmfl_secure.report.results import site_note, write_results
+from fmfl_secure.parties.workspace import DECRYPTOR, Workspace
+from fmfl_secure.planning.task import build_task
+from fmfl_secure.provisioning import certificates
 from fmfl_secure.run.observer import Observer
-from fmfl_secure.run.record import RoundRecord, RunRecord
-from fmfl_secure.run.refusal_codes import leaving_code
+from fmfl_secure.run.record import RunRecord
 from fmfl_secure.run.transcript import Transcript
-from fmfl_secure.settings.federation import FederationConfig, load_federation
-from fmfl_secure.storage.anchor_store import AnchorStore
-from fmfl_secure.storage.run_store import RunStore
-from fmfl_secure.tasks import Task
+from fmfl_secure.runtime.agents.base import Agent
+from fmfl_secure.runtime.agents.custodian import CustodianAgent
+from fmfl_secure.runtime.agents.decryptor import DecryptorAgent
+from fmfl_secure.runtime.agents.site import SiteAgent
+from fmfl_secure.runtime.custodian_requests import LOST, SPENT
+from fmfl_secure.runtime.inbox import REFUSED
+from fmfl_secure.runtime.server import RunServer
+from fmfl_secure.settings.federation import load_federation
+from fmfl_secure.settings.sections import SiteEntry
+from fmfl_secure.settings.service import ServerSettings
+from fmfl_secure.storage.message_memory import MemoryMessageStore
+from fmfl_secure.storage.run_store import RunStore, require_folder
 from fmfl_secure.training.admission import check_admission
-from fmfl_secure.training.evaluator import Utility
-from fmfl_secure.transports.local.custodians import Custodians
-from fmfl_secure.transports.local.ledger_heads import HeadExchange
-
-_MAX_ATTEMPTS = 5
-
-
-@dataclass(slots=True)
-class _Attempt:
-    """One attempt at a round under way."""
-
-    plan: RoundPlan
-    message: bytes
-    sites: dict[str, SiteAttempt] = field(default_factory=dict)
-    updates: dict[str, NDArray[np.int32]] = field(default_factory=dict)
-    readies: dict[str, bytes] = field(default_factory=dict)
-    custodians: list[bytes] = field(default_factory=list)
+from fmfl_secure.transports.local.pump import Pump
+from fmfl_secure.transports.local.transport import DirectTransport
 
 
 class LocalEngine:
@@ -68,54 +55,41 @@ class LocalEngine:
     """
 
     def __init__(self, federation: Path, output: Path, *, resume: bool, observer: Observer) -> None:
-        self._config: FederationConfig = load_federation(federation)
+        self._config = load_federation(federation)
         self._workspace = Workspace(federation.parent)
         self._observer = observer
-        self._output = output
-        self._task: Task = build_task(self._config, relative_to=federation.parent)
-        self._model: nn.Module = self._task.build_model(seed=self._config.federation.seed)
-        self._members = members = Members.load(self._workspace.members_file)
+        self._task = build_task(self._config, relative_to=federation.parent)
+        self._model = self._task.build_model(seed=self._config.federation.seed)
         check_admission(self._config, self._task, self._model)
-        if resume:
-            store = RunStore(output)
-            check_resumable(store, self._config)
-        else:
-            store = start_run(
-                output,
-                config=self._config,
-                members=members,
-                task=self._task,
-                model=self._model,
-                origin=federation.parent,
-            )
-        self._coordinator = Coordinator(
-            self._identity(COORDINATOR),
-            members=members,
+        require_folder(output, resume=resume)
+        self._agents: dict[str, Agent] = {}
+        self._refusals: dict[str, str] = {}
+        self._failure = ""  # why somebody did not go on with the last attempt that failed
+        self._server = RunServer(
+            federation.parent,
+            output,
             config=self._config,
-            task=self._task,
-            model=self._model,
-            store=store,
+            settings=ServerSettings(),
+            learner=(self._task, self._model),
+            messages=MemoryMessageStore(),
+            waiter=lambda inbox, _, limits: Pump(inbox, limits, self._agents),
+            observer=observer,
         )
-        self._decryptor = open_decryptor(
-            self._workspace.role(DECRYPTOR), config=self._config, members=members
-        )
-        kept = AnchorStore(self._workspace.role(COORDINATOR) / "anchors.sqlite")
-        self._heads = HeadExchange(kept, members)
+        if self._server.ended:
+            raise RunError(f"the run in {output} has ended; there is nothing to resume")
         self._transcript = Transcript(output / "transcript.jsonl")
-        self._custodians = Custodians(
-            self._workspace, self._config, saw=self._saw, observer=observer
-        )
-        self._sites: dict[str, Site] = {}
-        self._refusals: dict[str, str] = store.refusals()  # of before an interruption
-        self._utility = Utility(self._config, self._task, self._model, federation.parent)
+        # The order of their turns. The decryptor's comes first: whether enough sites can still be
+        # ready is then asked after each of them, and no further one trains in vain.
+        self._agents[DECRYPTOR] = self._decryptor()
+        for entry in self._config.sites:
+            self._agents[entry.name] = self._site(entry)
+        for name in self._config.aggregation.custodians:
+            self._agents[name] = self._custodian(name)
 
     @property
     def store(self) -> RunStore:
         """The run's state."""
-        return self._coordinator.store
-
-    def _identity(self, role: str) -> Identity:
-        return Identity.load(self._workspace.role(role) / "identity.pem", role)
+        return self._server.coordinator.store
 
     def run(self) -> RunRecord:
         """Run what is left of the rounds, write adapter, metrics and report.
@@ -128,288 +102,93 @@ class LocalEngine:
         Raises:
             FmflError, PrivacyError, AggregationError: The run cannot go on.
         """
+        driver, part_bytes = self._server.run, self._server.inbox.part_bytes
         try:
-            self._open_sites()
-            if self.store.fact("outcome") is None:  # else only the last bookkeeping is missing
-                self._run_rounds()
-                self.store.set_fact("outcome", b"")
-        except RunError as error:
-            self.store.set_fact("outcome", str(error).encode())
-            self._end()
-            raise
+            self._recall_refusals()
+            for agent in self._agents.values():
+                if isinstance(agent, SiteAgent):
+                    agent.prepare(driver.run, part_bytes=part_bytes)
+            record = driver.drive()
         except BaseException:
-            self._write("interrupted", "interrupted; --resume goes on from the last released round")
+            driver.interrupt("interrupted; --resume goes on from the last released round")
             raise
-        return self._end()
+        finally:
+            self._transcript.sync()
+        if driver.stopped is not None:
+            driver.stopped.hint = driver.stopped.hint or self._failure
+            raise driver.stopped
+        return record
 
-    def _run_rounds(self) -> None:
-        coordinator, rounds = self._coordinator, self._config.federation.rounds
-        done = len(coordinator.rounds)
-        self._observer.run_started(coordinator.run, first_round=done + 1, rounds=rounds)
-        self._begin_sites()
-        if self.store.fact("initial_metrics") is None:
-            metrics = self._utility.before(coordinator.adapter)
-            self.store.set_fact("initial_metrics", msgspec.json.encode(metrics))
-        for round_number in range(done + 1, rounds + 1):
-            self._run_round(round_number)
-
-    def _open_sites(self) -> None:
-        for name, code in self._refusals.items():
+    def _recall_refusals(self) -> None:
+        for name, code in self.store.state.refusals.items():
+            self._refusals[name] = code
+            self._server.store.note(self._server.run.run, REFUSED, name, code.encode())
             self._observer.site_refused(name, code, "refused before the interruption")
-        for entry in self._config.sites:
-            try:
-                self._sites[entry.name] = Site(
-                    self._workspace.site(entry.name),
-                    run=self._coordinator.run,
-                    entry=entry,
-                    config=self._config,
-                    task=self._task,
-                    model=self._model,
-                )
-            except KNOWN_ERRORS as error:
-                self._refuse(entry.name, error)
-        self._each(lambda site: self._heads.return_to(site, self._sites.values()))
 
-    def _begin_sites(self) -> None:
-        self._each(Site.check)  # all of them, before any reserves
-        self._require_enough()
-        self._each(Site.begin)
-        self._exchange_heads()
-        self._require_enough()
+    # The parties.
 
-    def _require_enough(self) -> None:
-        participating = self._participating()
-        if len(participating) < self._config.federation.min_sites:
-            raise RunError(
-                f"{len(participating)} of {len(self._config.sites)} sites take part, fewer than "
-                f"min_sites = {self._config.federation.min_sites}; no data was read",
-                hint="; ".join(f"{name}: {code}" for name, code in self._refusals.items()),
-            )
-
-    def _exchange_heads(self) -> None:
-        """Every party keeps the head that each ledger has now."""
-        self._each(self._heads.take)
-        self._heads.keep()
-        self._each(self._heads.share_with)
-
-    def _each(self, call: Callable[[Site], object]) -> None:
-        """Call something for every site that takes part; one that fails there is out."""
-        for name in self._participating():
-            try:
-                call(self._sites[name])
-            except KNOWN_ERRORS as error:
-                self._refuse(name, error)
-
-    def _participating(self) -> list[str]:
-        return [name for name in self._sites if name not in self._refusals]
-
-    def _refuse(self, name: str, error: Exception) -> None:
-        code = leaving_code(error)
-        self._refusals[name] = code
-        self.store.refuse(name, code)
-        self._observer.site_refused(name, code, str(error))
-
-    # A round, step by step (docs/protocol.md).
-
-    def _run_round(self, round_number: int) -> None:
-        if self._recover_release(round_number):
-            return
-        for _ in range(_MAX_ATTEMPTS):
-            invited = self._participating()
-            opened: set[str] = set()
-            attempt = self._ready(round_number, invited, opened)
-            if attempt is None or len(invited) - len(opened) < self._config.federation.min_sites:
-                # Sites that opened this round join no further attempt at it, nor do custodians
-                # that let it open: it is spent.
-                self._finish(self._coordinator.lose_round(round_number, self._refusals))
-                return
-            if len(attempt.readies) >= self._config.federation.min_sites:
-                self._sum_and_release(attempt)
-                return
-        raise RunError(f"round {round_number} did not succeed in {_MAX_ATTEMPTS} attempts")
-
-    def _ready(self, round_number: int, invited: list[str], opened: set[str]) -> _Attempt | None:
-        plan, message = self._coordinator.plan_attempt(round_number, invited)  # 1
-        attempt = _Attempt(plan, message)
-        try:
-            attempt.custodians = self._custodians.ready(plan, message)  # 4
-        except ReplayError:
-            return None
-        admitted: dict[str, SiteAttempt] = {}
-        for name in invited:
-            self._saw(f"site {name}", "plan", message, plan)
-            try:
-                admitted[name] = self._sites[name].admit(message, self._coordinator.adapter)  # 2
-            except ReplayError:
-                opened.add(name)
-            except KNOWN_ERRORS as error:
-                self._refuse(name, error)
-        for position, (name, site_attempt) in enumerate(admitted.items()):
-            possible = len(attempt.readies) + len(admitted) - position
-            if possible < self._config.federation.min_sites:
-                break  # no sum can come of this attempt: the sites left are not charged for it
-            site = self._sites[name]
-            try:
-                attempt.updates[name] = site.train(  # 3
-                    site_attempt.plan, self._coordinator.adapter, self._on_step(round_number, name)
-                )
-                ready = site_attempt.ready()  # 4
-                head = self._heads.take(site)  # with this round's charge in it
-                if head is not None:
-                    self._saw("coordinator", "anchor", head.encode(), plan, sender=name)
-                attempt.readies[name], attempt.sites[name] = ready, site_attempt
-            except ReplayError:
-                opened.add(name)
-            except KNOWN_ERRORS as error:
-                self._refuse(name, error)
-        self._heads.keep()
-        return attempt
-
-    def _sum_and_release(self, attempt: _Attempt) -> None:
-        plan, message = attempt.plan, attempt.message
-        self._saw("decryptor", "plan", message, plan)
-        announcement = self._decryptor.announce(message)  # 4
-        self._saw("coordinator", "announcement", announcement, plan)
-        for name, ready in attempt.readies.items():
-            self._saw("coordinator", "ready", ready, plan, sender=name)
-        cohort = self._coordinator.fix_cohort(
-            plan, message, announcement, attempt.readies.values(), attempt.custodians
+    def _transport(self, name: str, role: str) -> DirectTransport:
+        return DirectTransport(
+            self._server,
+            name,
+            role,
+            saw=self._transcript.saw,
+            refused=self._note_refusal,
+            failed=self._note_failure,
         )
-        aggregator = Aggregator(
-            self._identity(AGGREGATOR),
-            message,
-            cohort,
-            coordinator=self._members.coordinator,
-            pinned=self._members.pinned,
-        )
-        exchanges = []
-        for name, site_attempt in attempt.sites.items():
-            self._saw(f"site {name}", "cohort", cohort, plan)
-            exchanges.append(site_attempt.exchange(cohort))
-        largest = 0
-        for name, site_attempt in attempt.sites.items():
-            upload = site_attempt.upload(cohort, attempt.updates[name], exchanges)  # 5
-            size = upload.size_bytes
-            self._saw("aggregator", "upload", upload.manifest, plan, sender=name, upload_bytes=size)
-            aggregator.add(upload.manifest, upload.chunks)
-            largest = max(largest, size)
-        self.store.set_fact("upload_bytes", b"%d" % largest)
-        opening_list = self._decryptor.confirm(  # 6
-            cohort, aggregator.opening_list(), aggregator.sealed_secrets()
-        )
-        approvals = self._custodians.approve(plan, cohort, opening_list, exchanges)
-        self.store.list_openings(plan.round, plan.attempt, opening_list)
-        for name, site_attempt in attempt.sites.items():
-            self._saw(f"site {name}", "opening-list", opening_list, plan)
-            opening = site_attempt.open(opening_list)
-            self._saw("aggregator", "opening", opening, plan, sender=name)
-            aggregator.add_opening(opening)
-        total = aggregator.total()  # 7
-        self._saw("decryptor", "sum", total.manifest, plan)
-        release = self._decryptor.release(  # 8
-            cohort, opening_list, total.manifest, total.chunks, approvals=approvals
-        )
-        verified = {}
-        for name, site_attempt in attempt.sites.items():
-            self._saw(f"site {name}", "release", release, plan)
-            verified[name] = site_attempt.verify(release)  # 9
-        self._apply(plan, message, cohort, release, list(attempt.sites), verified)
 
-    def _apply(
-        self,
-        plan: RoundPlan,
-        message: bytes,
-        cohort: bytes,
-        release: bytes,
-        sites: list[str],
-        verified: dict[str, NDArray[np.int64]],
-    ) -> None:
-        before = self._coordinator.adapter
-        self._saw("coordinator", "release", release, plan)
-        total = self._coordinator.apply(plan, message, cohort, release, sites=sites)
-        metrics = self._utility.after(plan.round, self._coordinator.adapter)
-        record = self._coordinator.finish_round(
-            plan, release, sites=sites, refusals=self._refusals, metrics=metrics
+    def _decryptor(self) -> DecryptorAgent:
+        role = open_decryptor(
+            self._workspace.role(DECRYPTOR), config=self._config, members=self._server.members()
         )
-        for name in sites:
-            self._sites[name].released(plan, before, verified.get(name, total), sites)
-        self._finish(record)
+        transport = self._transport(DECRYPTOR, certificates.DECRYPTOR)
+        return DecryptorAgent(role, transport, stopping=threading.Event(), once=False)
 
-    def _recover_release(self, round_number: int) -> bool:
-        """Finish a round whose release the decryptor recorded before an interruption."""
-        for opened in self.store.opened_attempts(round_number):
-            try:
-                release = self._decryptor.release(
-                    opened.cohort, opened.opening_list, b"", (), plan_message=opened.plan
-                )
-            except AggregationError:
-                continue  # nothing was released: that attempt is over
-            plan, sites = self._coordinator.read_attempt(opened.plan, opened.cohort)
-            self._apply(plan, opened.plan, opened.cohort, release, sites, {})
-            return True
-        return False
+    def _custodian(self, name: str) -> CustodianAgent:
+        custodian = Custodian(self._workspace.custodian(name), name, self._config)
+        transport = self._transport(name, certificates.CUSTODIAN)
+        return CustodianAgent(custodian, transport, stopping=threading.Event(), once=False)
+
+    def _site(self, entry: SiteEntry) -> SiteAgent:
+        steps = self._config.privacy.steps_per_round
+        return SiteAgent(
+            lambda run: self._open_site(entry, run),
+            members=MembershipFolder(self._workspace.site(entry.name)).members,
+            transport=self._transport(entry.name, certificates.SITE),
+            open_transport=None,
+            stopping=threading.Event(),
+            once=False,
+            on_step=lambda number, step: self._observer.site_training(
+                number, entry.name, step, steps
+            ),
+        )
+
+    def _open_site(self, entry: SiteEntry, run: str) -> Site:
+        if run != self._server.run.run:
+            raise RunError(f"{entry.name}: the plan's run is not the one agreed here")
+        # A site that has not begun looks once at the adapter that the settings' seed gives.
+        initial = self.store.public().initial_adapter
+        set_adapter_tensors(self._model, load_adapter_bytes(initial))
+        return Site(
+            self._workspace.site(entry.name),
+            run=run,
+            entry=entry,
+            config=self._config,
+            task=self._task,
+            model=self._model,
+        )
 
     # What the person running it gets to see.
 
-    def _on_step(self, round_number: int, name: str) -> Callable[[int], None]:
-        steps = self._config.privacy.steps_per_round
-        self._observer.site_training(round_number, name, 0, steps)
-        return lambda step: self._observer.site_training(round_number, name, step, steps)
+    def _note_refusal(self, name: str, code: str) -> None:
+        if self._refusals.get(name) == code:
+            return  # it says so again at the end of the run
+        self._refusals[name] = code
+        self.store.move(lambda state: state.refused(name, code))
+        self._observer.site_refused(name, code, self._agents[name].refusal)
 
-    def _saw(self, role: str, kind: str, message: bytes, plan: RoundPlan, **more: object) -> None:
-        self._transcript.saw(
-            role, kind, message, round_number=plan.round, attempt=plan.attempt, **more
-        )
-
-    def _finish(self, record: RoundRecord) -> None:
-        self._exchange_heads()
-        self._transcript.sync()
-        self._observer.round_finished(record, self._note_sites())
-
-    def _note_sites(self) -> dict[str, float]:
-        """Keep every site's statement; returns the epsilon spent so far of those taking part."""
-        spent, notes = {}, {}
-        for entry in self._config.sites:
-            site = self._sites.get(entry.name)
-            statement, signature = None, ""
-            if site is not None:
-                try:
-                    statement, signature = site.statement()
-                except KNOWN_ERRORS as error:  # a ledger that was damaged since it was opened
-                    self._refuse(entry.name, error)
-            name, note = site_note(
-                entry.name,
-                visibility="private" if site is None else site.visibility,
-                refusal=self._refusals.get(entry.name),
-                statement=statement,
-                signature=signature,
-            )
-            notes[name] = note
-            if site is not None and entry.name not in self._refusals:
-                by_round = statement.epsilon_by_round if statement else ()
-                spent[entry.name] = by_round[-1] if by_round else 0.0
-        self.store.set_facts(notes)
-        return spent
-
-    def _end(self) -> RunRecord:
-        """Close the run: sites take back what never started, on the coordinator's signed word."""
-        reason = self.store.require("outcome").decode()  # why it stopped; empty if it did not
-        evidence = self._coordinator.end()
-        for name, site in self._sites.items():
-            try:
-                site.finish(evidence)
-            except KNOWN_ERRORS as error:
-                self._refuse(name, error)
-        self._exchange_heads()
-        return self._write("stopped" if reason else "finished", reason)
-
-    def _write(
-        self, status: Literal["finished", "stopped", "interrupted"], reason: str
-    ) -> RunRecord:
-        """Bring everything in the run's folder up to date."""
-        self._note_sites()
-        self.store.set_fact("status", status.encode())
-        self.store.set_fact("reason", reason.encode())
-        set_adapter_tensors(self._model, load_adapter_bytes(self._coordinator.adapter))
-        self._task.save_adapter(self._model, self._output / "adapter")
-        return write_results(self.store)
+    def _note_failure(self, name: str, code: str) -> None:
+        reason = self._agents[name].refusal or code
+        self._failure = f"{name}: {reason}"
+        if name in self._config.aggregation.custodians and code not in {SPENT, LOST}:
+            self._observer.site_refused(f"custodian {name}", code, reason)

@@ -19,7 +19,7 @@ _NONE: Final = "-"
 def server_page(service: Service) -> Mapping[str, object]:
     """The coordinator's page."""
     run, board = service.run.run, service.board
-    facts = service.coordinator.store
+    kept = service.coordinator.store.state
     joined = service.store.notes(run, JOINED)
     refused = service.store.notes(run, REFUSED)
     stated = service.store.notes(run, STATED)
@@ -52,14 +52,14 @@ def server_page(service: Service) -> Mapping[str, object]:
     return {
         "federation": service.config.federation.name,
         "run": run,
-        "status": (facts.fact("status") or b"running").decode(),
-        "reason": (facts.fact("reason") or b"").decode(),
+        "status": kept.status or "running",
+        "reason": kept.reason or "",
         "round": attempt.plan.round if attempt else len(finished),
         "rounds": service.config.federation.rounds,
         "attempt": attempt.plan.attempt if attempt else 0,
         "phase": service.run.rounds.attempts.phase,
         "helpers": helpers,
-        "upload_bytes": f"{int(facts.fact('upload_bytes') or b'0'):,}",
+        "upload_bytes": f"{kept.upload_bytes:,}",
         "sites": sites,
         "finished": [
             {

@@ -10,7 +10,7 @@ from torch import nn
 from aggregation import Identity
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.parties.site import Site
-from fmfl_secure.planning.plans import build_task
+from fmfl_secure.planning.task import build_task
 from fmfl_secure.provisioning.kit import Kit
 from fmfl_secure.runtime.agents.site import SiteAgent
 from fmfl_secure.settings.federation import FederationConfig, load_federation, load_site

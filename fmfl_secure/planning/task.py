@@ -1,0 +1,75 @@
+"""The task that settings describe, on its base model, and what a run of it starts from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from fmfl_secure.models import AdapterSpec, Layout, find_base_model
+from fmfl_secure.models.adapters import adapter_bytes
+from fmfl_secure.models.computation import Computation, find_device
+from fmfl_secure.settings.federation import FederationConfig
+from fmfl_secure.tasks import Task, make_task
+from fmfl_secure.vectors.layout import FlatLayout
+from fmfl_secure.vectors.start import RunStart
+
+
+def build_task(config: FederationConfig, *, relative_to: Path) -> Task:
+    """The task that the settings describe, with its base model found and checked.
+
+    Raises:
+        ModelError: The base model is missing, unsafe, or another than pinned.
+    """
+    base = find_base_model(config.model.base, digest=config.model.digest, relative_to=relative_to)
+    adapter = AdapterSpec(
+        kind=config.adapter.kind,
+        rank=config.adapter.rank,
+        alpha=config.adapter.alpha,
+        last_layers=config.adapter.last_layers,
+        target_modules=config.adapter.target_modules,
+        rank_stabilised=config.adapter.rank_stabilised,
+        virtual_tokens=config.adapter.virtual_tokens,
+        personal_head=config.adapter.personal_head,
+    )
+    return make_task(
+        config.task,
+        base=base,
+        adapter=adapter,
+        max_length=config.model.max_length,
+        cache_bytes=config.training.cache_mib << 20,
+        computation=Computation(
+            dtype=config.model.dtype,
+            checkpointing=config.training.checkpointing,
+            device=find_device(config.training.device),
+        ),
+    )
+
+
+def largest_layout(task: Task, model: nn.Module) -> Layout:
+    """The layout of the round that trains most, where rounds differ; leaves the model at one."""
+    layouts = (task.begin_round(model, number) for number in task.distinct_rounds)
+    return max(layouts, key=lambda layout: layout.size)
+
+
+def start_of(config: FederationConfig, task: Task, model: nn.Module) -> RunStart:
+    """What a run starts from.
+
+    Args:
+        config: The federation's settings.
+        task: The task that they describe.
+        model: A fresh model of it, from the settings' seed; left at the first round.
+
+    Raises:
+        ModelError: Nothing would be trained.
+    """
+    adapter = adapter_bytes(model)
+    layouts = tuple(FlatLayout(task.begin_round(model, n).slots) for n in task.distinct_rounds)
+    task.begin_round(model, 1)
+    return RunStart(
+        settings_digest=config.digest,
+        base_model=task.base.name,
+        base_model_digest=task.base.digest,
+        layouts=layouts,
+        adapter=adapter,
+    )

@@ -1,0 +1,91 @@
+"""Messages and notes in memory: for a run whose parties are all in this process, and end with it.
+
+What such a run goes on from is its state (`run_store`) and each party's own journal. An attempt
+does not outlive the process, since the sites' secrets do not, so its messages need not either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fmfl_secure.errors import RunError
+from fmfl_secure.storage.message_store import MessageKey, Receipt, following_receipt
+
+
+class MemoryMessageStore:
+    """A `Messages` that is gone with its process."""
+
+    def __init__(self) -> None:
+        self._receipts: dict[MessageKey, Receipt] = {}
+        self._parts: dict[MessageKey, list[bytes]] = {}
+        self._notes: dict[tuple[str, str], dict[str, bytes]] = {}
+
+    def receipt(self, key: MessageKey) -> Receipt | None:
+        """See `Messages`."""
+        return self._receipts.get(key)
+
+    def append(
+        self, key: MessageKey, *, sha256: str, size: int, offset: int, data: bytes
+    ) -> Receipt:
+        """See `Messages`."""
+        known = self._receipts.get(key)
+        before, after = following_receipt(
+            known, sha256=sha256, size=size, offset=offset, length=len(data)
+        )
+        if before is not known:  # it starts anew
+            self._parts[key] = []
+        if after is not before:
+            self._parts[key].append(data)
+        self._receipts[key] = after
+        return after
+
+    def discard(self, key: MessageKey) -> None:
+        """See `Messages`."""
+        receipt = self._receipts.get(key)
+        if receipt is not None and not receipt.whole:
+            del self._receipts[key], self._parts[key]
+
+    def accept(self, key: MessageKey) -> Receipt:
+        """See `Messages`."""
+        known = self._receipts.get(key)
+        if known is None:
+            raise RunError("a message vanished from the store before it was accepted")
+        self._receipts[key] = Receipt(known.sha256, known.size, known.received, whole=True)
+        return self._receipts[key]
+
+    def read(self, key: MessageKey) -> Iterator[bytes]:
+        """See `Messages`."""
+        yield from self._parts.get(key, ())
+
+    def accepted(self, run: str, round_number: int, attempt: int) -> list[MessageKey]:
+        """See `Messages`."""
+        place = (run, round_number, attempt)
+        return [
+            key
+            for key, receipt in self._receipts.items()
+            if receipt.whole and (key.run, key.round, key.attempt) == place
+        ]
+
+    def forget(self, run: str, round_number: int) -> None:
+        """See `Messages`."""
+        for key in [k for k in self._receipts if k.run == run and k.round <= round_number]:
+            del self._receipts[key], self._parts[key]
+
+    def note(self, run: str, kind: str, key: str, value: bytes) -> None:
+        """See `Messages`."""
+        self._notes.setdefault((run, kind), {})[key] = value
+
+    def notes(self, run: str, kind: str) -> dict[str, bytes]:
+        """See `Messages`."""
+        return dict(sorted(self._notes.get((run, kind), {}).items()))
+
+    def drop_note(self, run: str, kind: str, key: str) -> None:
+        """See `Messages`."""
+        self._notes.get((run, kind), {}).pop(key, None)
+
+    def healthy(self) -> bool:
+        """See `Messages`."""
+        return True
+
+    def close(self) -> None:
+        """See `Messages`."""
