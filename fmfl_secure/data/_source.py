@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import pyarrow as pa
 
@@ -21,6 +21,10 @@ UTF8_HINT = (
     "convert the file, for example: iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW "
     "(a spreadsheet's 'CSV UTF-8' export does the same)"
 )
+
+
+# What the cells of a column hold, by the file's header: `any` where that says nothing.
+CellKind: TypeAlias = Literal["any", "value", "list"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -80,6 +84,9 @@ class Source(Protocol):
 
     def rows(self, names: Sequence[str]) -> Iterator[Row]:
         """Yields every row in file order with the values of the columns `names`."""
+
+    def kind_of(self, name: str) -> CellKind:
+        """What the cells of a column hold, by the header or schema alone."""
 
     def table(self) -> pa.Table:
         """Returns the whole file; raises the first fault there is."""

@@ -72,7 +72,7 @@ class UnreadableFileError(DataError):
 
 
 class UnsupportedFormatError(DataError):
-    """The extension is not one of .csv, .tsv, .jsonl, .parquet."""
+    """The data are of no form that is read here (`fmfl_secure.data.formats`)."""
 
 
 class EmptyFileError(DataError):

@@ -13,10 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from fmfl_secure.data._compressed import decompress
-from fmfl_secure.data._lines import read_csv, read_jsonl, read_tsv
-from fmfl_secure.data._parquet import read_parquet
-from fmfl_secure.data._source import Row, Source, UnusableValue, read_bytes
+from fmfl_secure.data._source import CellKind, Row, Source, UnusableValue
 from fmfl_secure.data.errors import (
     DataArgumentError,
     DataError,
@@ -24,8 +21,8 @@ from fmfl_secure.data.errors import (
     EmptyTextError,
     MissingColumnError,
     UnknownLabelError,
-    UnsupportedFormatError,
 )
+from fmfl_secure.data.formats.registry import open_source
 from fmfl_secure.data.left_out import LeftOut, Tally, label_sort, pool_left_out
 from fmfl_secure.data.records import IndexArray, grouped_units, record_units
 from fmfl_secure.data.unit_ids import HeldAs, NearDuplicates, StoredText, near_duplicates, unit_id
@@ -45,12 +42,6 @@ _HELD: Mapping[HeldAs, str] = MappingProxyType(
 # What programs write of a missing text; a note may well say "none" among other words.
 _NO_TEXT = frozenset({"nan", "<na>", "null", "(null)", "none", "nat"})
 
-_PARSERS: Mapping[str, Callable[[Path, bytes], Source]] = MappingProxyType(
-    {".csv": read_csv, ".tsv": read_tsv, ".jsonl": read_jsonl, ".parquet": read_parquet}
-)
-SUFFIXES = tuple(_PARSERS)
-COMPRESSED = ".gz"
-
 
 @dataclass(frozen=True, slots=True)
 class Field:
@@ -61,13 +52,13 @@ class Field:
         names: Names the column may have, the first one present is read.
         parse: A value, None for null, and its column's name to what the record holds. Raises
             `UnusableValue`.
-        lists: Whether a cell may be a list.
+        takes: What the column's cells may hold, where the file's header says it.
     """
 
     argument: str
     names: tuple[str, ...]
     parse: Callable[[str | None, str], Any]
-    lists: bool = False
+    takes: tuple[CellKind, ...] = ("value",)
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -109,7 +100,7 @@ def read_records(
     quoting in a CSV file is an error either way, as the rows after it cannot be trusted.
 
     Args:
-        path: A .csv, .tsv, .jsonl or .parquet file.
+        path: A table of any form in `FORMATS`.
         fields: What to read.
         unit: "record" for each row its own unit, or the column whose value names the unit.
         unit_rules: Which differences between units' ids are of no account besides.
@@ -290,33 +281,6 @@ def parse_text(value: str | None, column: str) -> str:
             'remove the row, or set on_bad_row = "skip"',
         )
     return value
-
-
-def open_source(path: Path, data: bytes | None = None) -> Source:
-    """Parses a file by its extension.
-
-    Args:
-        path: The file; its suffix selects the format, upper or lower case, with .gz
-            behind it or not.
-        data: Its bytes, where the caller has read them already.
-    """
-    parse = _PARSERS.get(table_suffix(path))
-    if parse is None:
-        raise UnsupportedFormatError(
-            f"the extension is {path.suffix!r}; expected one of {', '.join(SUFFIXES)}, "
-            f"or one of them with {COMPRESSED} behind it",
-            hint="convert the file, or give it the extension of what it is",
-            path=path,
-        )
-    content = read_bytes(path) if data is None else data
-    if path.suffix.lower() == COMPRESSED:
-        content = decompress(path, content)
-    return parse(path, content)
-
-
-def table_suffix(path: Path) -> str:
-    """The extension that selects a format, in lower case and without that of a compression."""
-    return Path(path.stem if path.suffix.lower() == COMPRESSED else path.name).suffix.lower()
 
 
 def choose_column(source: Source, path: Path, argument: str, names: Sequence[str]) -> str:

@@ -37,7 +37,9 @@ from fmfl_secure.data.errors import (
     PartitionError,
     UnknownLabelError,
 )
-from fmfl_secure.data.fields import choose_column, open_source, table_suffix
+from fmfl_secure.data.fields import choose_column
+from fmfl_secure.data.formats.base import table_suffix
+from fmfl_secure.data.formats.registry import format_of, open_source, suffixes
 from fmfl_secure.data.output import write_files
 from fmfl_secure.data.records import grouped_units, record_units
 from fmfl_secure.data.unit_ids import unit_id
@@ -45,7 +47,9 @@ from fmfl_secure.settings.types import UnitRule
 
 MANIFEST = "partition.json"
 
-_PART_NAME = re.compile(r"(?:site-[0-9]+|holdout|tune)\.(?:csv|tsv|jsonl|parquet)")
+_PART_NAME = re.compile(
+    rf"(?:site-[0-9]+|holdout|tune)(?:{'|'.join(map(re.escape, suffixes(splits=True)))})"
+)
 
 _MISSING = MappingProxyType(
     {"label_column": UnknownLabelError, "unit_column": NullUnitError, "by": PartitionError}
@@ -116,7 +120,7 @@ def partition_file(
     of numpy, which the manifest names).
 
     Args:
-        path: A .csv, .tsv, .jsonl or .parquet file.
+        path: A table of a form that can be split.
         sites: Number of sites, at least 1. Each gets at least one row.
         out: Directory for the parts and `partition.json`.
         by: "iid": at random, sizes as equal as the units allow. "dirichlet:ALPHA": labels skewed,
@@ -144,6 +148,7 @@ def partition_file(
         raise DataArgumentError(f"by is {by!r} and label_column is not given; expected a column")
     present = _refuse_collisions(path, out, overwrite=overwrite)
 
+    _require_splittable(path)
     data = read_bytes(path)
     source = open_source(path, data)
     columns = _read_columns(
@@ -265,6 +270,16 @@ def _check_arguments(sites: int, holdout: float, tune: float, limit: int | None,
         raise DataArgumentError(f"limit is {limit}; expected at least 1 row")
     if seed < 0:
         raise DataArgumentError(f"seed is {seed}; expected 0 or more")
+
+
+def _require_splittable(path: Path) -> None:
+    kind = format_of(path)
+    if not kind.splits:
+        raise PartitionError(
+            f"{kind.name} is not split here",
+            hint=f"write it as one of {', '.join(suffixes(splits=True))}",
+            path=path,
+        )
 
 
 def _refuse_collisions(path: Path, out: Path, *, overwrite: bool) -> list[Path]:

@@ -13,16 +13,16 @@ from fmfl_secure.data.fields import (
     RECORD_UNIT,
     OnBadRow,
     label_field,
-    open_source,
     read_records,
     text_field,
 )
+from fmfl_secure.data.formats.registry import open_source
 from fmfl_secure.data.records import TextDataset
 from fmfl_secure.settings.types import UnitRule
 
 
 def read_table(path: Path) -> pa.Table:
-    """Reads a .csv, .tsv, .jsonl or .parquet file whole; the extension alone decides.
+    """Reads a table of any form in `FORMATS` whole; its name alone decides which.
 
     Columns of the text formats are all strings, as written: no type is inferred, an empty CSV
     or TSV field is the empty string, and a JSON value that is not a string is its JSON text.
@@ -62,7 +62,7 @@ def read_text_dataset(
     way, as the rows after it cannot be trusted.
 
     Args:
-        path: A .csv, .tsv, .jsonl or .parquet file (see `read_table`).
+        path: A table (see `read_table`).
         text_column: Column with the text, or several names of which the first one that is there
             is used: splits of one corpus disagree about it. The columns of a .jsonl file are
             all keys found in it, so name one column there when training privately.

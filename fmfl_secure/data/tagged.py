@@ -28,7 +28,7 @@ def words_field(argument: str, column: str) -> Field:
             )
         return words
 
-    return Field(argument, (column,), parse, lists=True)
+    return Field(argument, (column,), parse, takes=("list",))
 
 
 def tags_field(argument: str, column: str, tags: Sequence[str], names: Sequence[str] = ()) -> Field:
@@ -64,7 +64,7 @@ def tags_field(argument: str, column: str, tags: Sequence[str], names: Sequence[
             )
         return [index_of[str(tag)] for tag in found]
 
-    return Field(argument, (column,), parse, lists=True)
+    return Field(argument, (column,), parse, takes=("list",))
 
 
 def check_equally_many(values: Sequence[Any]) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from fmfl_secure.data import partition_file, read_table
-from fmfl_secure.data._compressed import decompress
 from fmfl_secure.data.errors import UnreadableFileError, UnsupportedFormatError
+from fmfl_secure.data.formats._compressed import decompress
 
 TABLES = {
     "x.csv": b"text,label\nfine,a\nworse,b\n",

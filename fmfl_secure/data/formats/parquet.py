@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from fmfl_secure.data._parquet_lists import is_list, list_cells
-from fmfl_secure.data._source import Row, not_utf8, require_distinct
+from fmfl_secure.data._source import CellKind, Row, not_utf8, require_distinct
 from fmfl_secure.data.errors import MalformedRowError, UnreadableFileError
+from fmfl_secure.data.formats._parquet_lists import is_list, list_cells
+from fmfl_secure.data.formats.base import Format, compressed
 from fmfl_secure.data.unit_ids import StoredText
 
 # Bits of a float's significand, by its width.
@@ -59,9 +61,9 @@ class ParquetSource:
         """Returns the file's table, its types unchanged."""
         return self._table
 
-    def holds_lists(self, name: str) -> bool:
-        """Whether the cells of a column are lists, by the schema."""
-        return is_list(self._table.column(name).type)
+    def kind_of(self, name: str) -> CellKind:
+        """What the cells of a column hold, by the schema."""
+        return "list" if is_list(self._table.column(name).type) else "value"
 
     def select(self, indices: Sequence[int]) -> bytes:
         """Returns a Parquet file of the same schema with only these rows."""
@@ -109,16 +111,50 @@ class ParquetSource:
         return values
 
 
-def read_parquet(path: Path, data: bytes) -> ParquetSource:
-    """Reads a Parquet file from its bytes."""
-    try:
-        # Not `read_table(path)`: that reads further columns out of directory names (hive=1/...).
-        with pq.ParquetFile(pa.BufferReader(data)) as file:
-            table = file.read()
-    except (pa.ArrowException, OSError):
-        raise UnreadableFileError(
-            "the file is not readable as Parquet",
-            hint="check that the file is complete and that its extension is the right one",
-            path=path,
-        ) from None
-    return ParquetSource(path, table)
+class Parquet(Format):
+    """Apache Parquet."""
+
+    name: ClassVar[str] = "Parquet"
+    suffixes: ClassVar[tuple[str, ...]] = (".parquet",)
+    compressible: ClassVar[bool] = True
+    splits: ClassVar[bool] = True
+    known_by: ClassVar[str] = "`PAR1` at its beginning"
+    columns_from: ClassVar[str] = "the schema"
+    refuses: ClassVar[tuple[str, ...]] = (
+        "columns of other types than text, numbers, booleans, and lists of texts or integers",
+    )
+
+    def begins(self, head: bytes) -> bool:
+        """See `Format`."""
+        return head.startswith(b"PAR1")
+
+    def header(self, path: Path) -> ParquetSource | None:
+        """See `Format`; a compressed file has its schema at the end, behind the records."""
+        head = self.head(path)
+        if compressed(path):
+            return None
+        self.require_own(path, head)
+        try:
+            schema = pq.read_schema(path)
+        except (pa.ArrowException, OSError):
+            raise _not_parquet(path) from None
+        return ParquetSource(path, schema.empty_table())
+
+    def read(self, path: Path, data: bytes | None = None) -> ParquetSource:
+        """See `Format`."""
+        content = self.content(path, data)
+        try:
+            # Not `read_table(path)`: that reads columns out of directory names (hive=1/...).
+            with pq.ParquetFile(pa.BufferReader(content)) as file:
+                table = file.read()
+        except (pa.ArrowException, OSError):
+            raise _not_parquet(path) from None
+        return ParquetSource(path, table)
+
+
+def _not_parquet(path: Path) -> UnreadableFileError:
+    return UnreadableFileError(
+        "the file is not readable as Parquet",
+        hint="check that the file is complete and that its extension is the right one",
+        path=path,
+    )
