@@ -14,7 +14,7 @@ from fmfl_secure.cli._console import console, say
 
 if TYPE_CHECKING:
     from aggregation import Identity
-    from privacy import Budget, Event
+    from privacy import Budget, Event, Reservation
 
 app = typer.Typer(
     help="A population's privacy budget.", no_args_is_help=True, rich_markup_mode=None
@@ -70,10 +70,16 @@ def show(ledger: LedgerPlace) -> None:
             escape(held.purpose),
             str(len(held.commits)),
             str(held.rounds),
-            "open" if held.open else "closed",
+            _state(held),
         )
     console.print(runs)
     _show_exceptions(budget)
+
+
+def _state(held: Reservation) -> str:
+    if held.open:
+        return f"open until {held.expires[:10]}" if held.expires else "open"
+    return escape(f"closed: {held.released}") if held.released else "closed"
 
 
 def _show_standing(budget: Budget) -> None:
@@ -294,6 +300,41 @@ def recover(
     say(f"settled {len(done.heads)} lost heads; charged:")
     for charge in done.charges:
         say(f"  grant {charge.grant}: {charge.rounds} x {_mechanism(charge.event)}")
+    for status in opened.status():
+        say(f"grant {status.grant.number}: {status.epsilon_left:.4f} of epsilon is left")
+
+
+@app.command("release")
+def release(
+    ledger: LedgerPlace,
+    run: Annotated[str, typer.Option(help="Id of the run, as ledger show has it.")],
+    reason: Annotated[str, typer.Option(help="Why, for whoever reads the ledger.")],
+    anchor: Annotated[
+        list[Path],
+        typer.Option(
+            help="File or folder of anchors that others kept of this ledger; may be repeated."
+        ),
+    ],
+    identity: SiteKey = None,
+) -> None:
+    """Close a run's reservation, without asking its coordinator, and for good.
+
+    What was begun stays charged; only rounds that never began come back. The run can never begin
+    another one here, so it goes on without this site.
+
+    Example: fmfl-secure ledger release pilot/sites/site-1/ledger.sqlite --run 6a1f0c --reason
+    'nobody here knows this run' --anchor /media/officer/site-1.jsonl
+    """
+    from privacy import Ledger, read_anchors
+
+    opened = Ledger(ledger, signer=_load_identity(ledger, identity))
+    kept = [each for path in anchor for each in read_anchors(path)]
+    end = opened.head()[0]
+    back = opened.release(run=run, reason=reason, anchors=kept)
+    held = opened.budget().reservations[run]
+    latest = max(a.sequence for a in kept if opened.budget().own_heads([a]))
+    say(f"run {run} is closed here: {len(held.commits)} trainings stay charged, {back} come back")
+    say(f"the latest anchor was of record {latest} of {end}: nobody vouches for what came after it")
     for status in opened.status():
         say(f"grant {status.grant.number}: {status.epsilon_left:.4f} of epsilon is left")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -23,6 +23,7 @@ from fmfl_secure.errors import RunError
 from fmfl_secure.parties.agreed_plan import KEY_AGREEMENT
 from fmfl_secure.parties.workspace import AGGREGATOR, COORDINATOR, DECRYPTOR, Members
 from fmfl_secure.planning.plans import encryption_parameters, quantization
+from fmfl_secure.run.call import sign_call
 from fmfl_secure.run.end import evidence, sign_end
 from fmfl_secure.run.record import RoundRecord
 from fmfl_secure.settings.federation import FederationConfig
@@ -63,6 +64,7 @@ class Coordinator:
         self.run = store.state.run
         # `sha256:` of the membership list that plans are made under; empty where there is none.
         self.membership_digest = ""
+        self._called: tuple[datetime, bytes] | None = None
         self.adapter = store.last_adapter() or store.public().initial_adapter
 
     @property
@@ -210,6 +212,13 @@ class Coordinator:
         )
         self.store.finish_round(round_number, msgspec.json.encode(record), None)
         return record
+
+    def call(self) -> bytes:
+        """The signed call to this run, without which no site reserves; a new one every day."""
+        now = datetime.now(UTC)
+        if self._called is None or now >= self._called[0] + timedelta(days=1):
+            self._called = now, sign_call(self._identity, self.run, self._config, now=now)
+        return self._called[1]
 
     def end(self) -> str:
         """Sign the end of the run: what entitles sites to take back rounds that never started.

@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +26,8 @@ from fmfl_secure.parties.agreed_plan import Agreed, AgreedAtSite, difference
 from fmfl_secure.parties.membership import MembershipFolder, digest_of
 from fmfl_secure.planning.plans import encryption_parameters, quantization, run_proposal, site_plan
 from fmfl_secure.planning.task import largest_layout
+from fmfl_secure.run.call import require_call
+from fmfl_secure.run.end import evidence
 from fmfl_secure.run.ledger_statement import describe_ledger, sign_statement
 from fmfl_secure.run.record import SiteStatement
 from fmfl_secure.settings.federation import FederationConfig, load_site
@@ -210,7 +212,7 @@ class Site:
         """Refuse what the ledger would refuse, before a file of data is so much as opened."""
         if self._plan is None or self._ledger is None:
             return
-        budget = self._ledger.budget()
+        budget = self._ledger.budget().without_expired(_now())
         if self._run not in budget.reservations:
             budget.require_affordable(
                 self._plan.round_event(),
@@ -219,10 +221,15 @@ class Site:
                 population_size=self._plan.population,
             )
 
-    def begin(self) -> None:
+    def begin(self, call: bytes | None) -> None:
         """Check the run, and reserve its worst case. Reads no record.
 
+        Args:
+            call: The coordinator's signed call; a run that holds a reservation already needs none.
+
         Raises:
+            RunError: The call is not to this run, this federation and its settings.
+            AggregationError: It is not the coordinator's.
             AdmissionError: The model, its loss or its batching couples records.
             PolicyRefusal: The policy rules it out.
             DataError: The data are not there, or are not what the settings say.
@@ -232,6 +239,8 @@ class Site:
         config = self._config
         check_admission(config, self._task, self._model)
         if self._plan is not None and self._ledger is not None:
+            if self._run not in self._ledger.budget().reservations:
+                self._require_call(call)
             self._ledger.reserve(
                 run=self._run,
                 event=self._plan.round_event(),
@@ -240,7 +249,18 @@ class Site:
                 purpose=config.federation.name,
                 dataset=self._settings.dataset,
                 population_size=self._plan.population,
+                call="" if call is None else evidence(call),
+                lasts=timedelta(days=self._settings.budget.reservation_days),
             )
+
+    def _require_call(self, call: bytes | None) -> None:
+        require_call(
+            call,
+            coordinator=self._held.members().coordinator,
+            run=self._run,
+            config=self._config,
+            now=_now(),
+        )
 
     def admit(self, plan_message: bytes, adapter: bytes) -> SiteAttempt:
         """Decide whether to take part in one attempt at a round. Reads no data.

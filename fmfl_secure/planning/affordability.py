@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -137,6 +138,7 @@ def affordable(
         PlanError: The sampler, the noise or delta is out of range; delta is at most
             1 / (10 x the largest population size declared).
     """
+    budget = budget.without_expired(datetime.now(UTC))
     if not budget.grants:
         raise ConfigError(
             "nothing was granted in this ledger", hint="fmfl-secure ledger grant permits a budget."
@@ -223,7 +225,9 @@ def affordable_for(
         dataset=dataset,
         population_size=plan.population,
     )
-    headroom = budget.headroom(dataset, population_size=plan.population)
+    headroom = budget.without_expired(datetime.now(UTC)).headroom(
+        dataset, population_size=plan.population
+    )
     event = plan.round_event()
     planned = Planned(
         config.privacy.epsilon,

@@ -83,6 +83,7 @@ class RunDriver:
         self._board = board
         self.waiting = waiting
         self._observer = observer
+        self._called: Document | None = None
         self.stopped: RunError | None = None  # what ended it early, with what to do about it
         self._save_adapter = save_adapter
         self._evaluator = evaluator
@@ -168,7 +169,11 @@ class RunDriver:
         if len(self._members().sites) - len(refused) < self._config.federation.min_sites:
             return  # whoever were asked would reserve for nothing
         names = [n for n in self._members().sites if n not in joined and n not in refused]
-        self._board.assign(names, Assignment(step=Step.JOIN, run=self.run))
+        call = Document([self._coordinator.call()])
+        if self._called is None or self._called.sha256 != call.sha256:
+            self._called = call  # the same one while it holds: whoever was asked is not asked anew
+        task = Assignment(step=Step.JOIN, run=self.run, documents={"call": self._called})
+        self._board.assign(names, task)
 
     def _gather(self) -> None:
         """Wait for all sites; after a while, for enough of them."""

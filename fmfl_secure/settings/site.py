@@ -39,15 +39,18 @@ class SiteBudget(Section, frozen=True, forbid_unknown_fields=True, kw_only=True)
             about the same people names the same one.
         anchors: File or folder of the data-protection officer's anchors, which the ledger has to
             hold before anything is reserved; empty for none.
+        reservation_days: For how long a run's budget is held. A training that has not begun by
+            then never will, and what it would have cost comes back.
     """
 
     population: NonEmpty
     ledger: NonEmpty = "ledger.sqlite"
     anchors: str = ""
+    reservation_days: Annotated[int, msgspec.Meta(ge=1, le=3650)] = 30
 
     def __repr__(self) -> str:
         ledger = without_secrets(self.ledger)
-        return f"SiteBudget({self.population!r}, ledger={ledger!r}, anchors={self.anchors!r})"
+        return f"SiteBudget({self.population!r}, ledger={ledger!r}, anchors={self.anchors!r}, ...)"
 
     def ledger_from(self, folder: Path) -> Path | str:
         """Where the ledger is, seen from a site's folder. A URL may hold a password."""

@@ -29,6 +29,7 @@ visibility = {visibility}           # "public" only if anyone may see every row
 population = "{name}"
 ledger = "ledger.sqlite"         # or "postgresql://USER@HOST/DATABASE?schema=NAME"
 # anchors = "/media/officer"     # the data-protection officer's anchors, kept outside the backup
+# reservation_days = 30          # a run holds its budget so long; what has not begun comes back
 
 # What this site allows. A run that asks for more is refused before data are read; others hear a
 # code such as policy.rounds and nothing else. What is left out is not limited.

@@ -11,6 +11,8 @@ gives back the rounds that never started. While it is open, all of it counts as 
 | `reserve` | run, grant, event, rounds, cost, plan | charges rounds x cost to a grant |
 | `commit` | run, round | one training of a round begins; consumes a reserved round |
 | `refund` | run, rounds, evidence | closes the reservation, gives back unstarted rounds |
+| `release` | run, rounds, reason | the same, by the ledger's owner |
+| `expire` | run, rounds | the same, once its time is over |
 | `recover` | heads, charges, reason | charges what a lost history spent; settles its heads |
 | `non-private` | run, reason | infinite cost: exhausts every grant |
 
@@ -34,17 +36,18 @@ whichever is more; a recorded cost that is not the event's at all is refused.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from datetime import datetime
+from typing import Any, Final
 
-from privacy.accounting.affordability import Headroom, largest_run
-from privacy.accounting.events import Event, NonPrivate, failure_of
+from privacy.accounting.events import failure_of
 from privacy.accounting.rdp import add_costs, epsilon_spent, fits, zero_cost
-from privacy.errors import BudgetExhausted, LedgerDamaged, LedgerError, PlanError, PolicyRefusal
+from privacy.errors import LedgerDamaged, LedgerError, PlanError, PolicyRefusal
+from privacy.ledger.admissions import Admissions
 from privacy.ledger.anchors import Anchor
 from privacy.ledger.chain import Record
-from privacy.ledger.datasets import Dataset, parse_dataset
+from privacy.ledger.datasets import parse_dataset
 from privacy.ledger.entries import (
     COST_TOLERANCE,
     Charge,
@@ -53,22 +56,18 @@ from privacy.ledger.entries import (
     Reservation,
     Spend,
     declared_size,
+    text,
     whole,
 )
 from privacy.ledger.heads import missing_heads, parse_head
-from privacy.ledger.standing import objections
-from privacy.ledger.totals import Totals
-from privacy.limits import check_population_delta
+from privacy.ledger.times import read_time
 from privacy.mechanism.plan import RELATION
 from privacy.names import plain
 
-_MEND = (
-    "Have the custodian grant anew, at a delta that keeps the sum within 1 / (10 x the declared "
-    "size), or with a reason: fmfl-secure ledger grant --delta-reason."
-)
+EXPIRED = "expired"  # `Reservation.released` of one that nobody closed in its time
 
 
-class Budget(Totals):
+class Budget(Admissions):
     """The state that a chain's records add up to, and what it lets happen next."""
 
     @classmethod
@@ -139,40 +138,28 @@ class Budget(Totals):
     # Each step below both checks a record that is about to be written and replays a stored one.
 
     def _apply(self, record: Record) -> None:
-        body = dict(record.body)
         if (record.sequence == 1) != (record.kind == "open"):
             raise LedgerDamaged("the first record, and only it, opens the ledger")
-        if record.kind == "open":
-            if body["relation"] != RELATION:
-                raise LedgerDamaged(f"unknown neighbouring relation {body['relation']!r}")
-            self.population, self.unit = str(body["population"]), str(body["unit"])
-            self.public_key = bytes.fromhex(body["public_key"])
-        elif record.kind == "grant":
-            grant = Grant.parse(body, record.at)
-            if grant.number != len(self.grants) + 1:
-                raise LedgerDamaged(f"grant {grant.number} is out of order")
-            self.grants.append(grant)
-            self.population_size = self.largest_size(grant.population_size)
-            self._committed[grant.number] = zero_cost(grant.orders)
-            self._insider_committed[grant.number] = zero_cost(grant.insider_orders)
-        elif record.kind == "reserve":
-            self._reserve(body, record.at)
-        elif record.kind == "commit":
-            reservation = self.require_commit(str(body["run"]))
-            self._commit(reservation, whole(body["round"]), record.at)
-        elif record.kind == "refund":
-            reservation = self.require_open(str(body["run"]))
-            if whole(body["rounds"]) != reservation.remaining_rounds:
-                raise LedgerDamaged("a refund gives back other than the unstarted rounds")
-            reservation.open, reservation.evidence = False, str(body["evidence"])
-        elif record.kind == "recover":
-            self._recover(body, record.at)
-        elif record.kind == "non-private":
-            self.non_private.append(str(body["run"]))
-        else:
+        if record.kind not in _EFFECTS:
             raise LedgerDamaged(f"record kind {record.kind!r} is unknown, so its cost is unknown")
+        _EFFECTS[record.kind](self, dict(record.body), record)
 
-    def _reserve(self, body: dict[str, Any], at: str) -> None:
+    def _open(self, body: dict[str, Any], _: Record) -> None:
+        if body["relation"] != RELATION:
+            raise LedgerDamaged(f"unknown neighbouring relation {body['relation']!r}")
+        self.population, self.unit = str(body["population"]), str(body["unit"])
+        self.public_key = bytes.fromhex(body["public_key"])
+
+    def _grant(self, body: dict[str, Any], record: Record) -> None:
+        grant = Grant.parse(body, record.at)
+        if grant.number != len(self.grants) + 1:
+            raise LedgerDamaged(f"grant {grant.number} is out of order")
+        self.grants.append(grant)
+        self.population_size = self.largest_size(grant.population_size)
+        self._committed[grant.number] = zero_cost(grant.orders)
+        self._insider_committed[grant.number] = zero_cost(grant.insider_orders)
+
+    def _reserve(self, body: dict[str, Any], record: Record) -> None:
         charge, run = Charge.parse(body, self.grants), str(body["run"])
         if run in self.reservations:
             raise LedgerDamaged(f"run {run} reserves twice")
@@ -201,15 +188,35 @@ class Budget(Totals):
             charge=charge,
             plan=str(body["plan"]),
             purpose=str(body["purpose"]),
-            at=at,
+            at=record.at,
             dataset=dataset,
             population_size=size,
+            expires=_expiry(body),
+            call=text(body.get("call", "")),
         )
         self.population_size = self.largest_size(size)
 
-    def _commit(self, reservation: Reservation, round_number: int, at: str) -> None:
-        reservation.commits.append((round_number, at))
-        self._spend(reservation.charge, 1, run=reservation.run, round_number=round_number, at=at)
+    def _commit(self, body: dict[str, Any], record: Record) -> None:
+        held = self.require_commit(str(body["run"]), _time_of(record))
+        number = whole(body["round"])
+        held.commits.append((number, record.at))
+        self._spend(held.charge, 1, run=held.run, round_number=number, at=record.at)
+
+    def _close(self, body: dict[str, Any], record: Record) -> None:
+        held = self.require_open(str(body["run"]))
+        if whole(body["rounds"]) != held.remaining_rounds:
+            raise LedgerDamaged(f"a {record.kind} gives back other than the unstarted rounds")
+        if record.kind == "refund":
+            held.evidence = str(body["evidence"])
+        elif record.kind == "release":
+            held.released = text(body["reason"]).strip()
+            if not held.released:
+                raise LedgerDamaged("a release gives no reason")
+        elif held.has_expired(_time_of(record)):
+            held.released = EXPIRED
+        else:
+            raise LedgerDamaged(f"run {held.run} is closed as expired before its time")
+        held.open = False
 
     def _spend(self, charge: Charge, times: int, *, run: str, round_number: int, at: str) -> None:
         number = charge.grant
@@ -219,7 +226,7 @@ class Budget(Totals):
         epsilon = epsilon_spent(after, self.grants[number - 1].filter_delta)
         self.history.append(Spend(run, round_number, number, epsilon, at))
 
-    def _recover(self, body: dict[str, Any], at: str) -> None:
+    def _recover(self, body: dict[str, Any], record: Record) -> None:
         heads, charges = body["heads"], body["charges"]
         if not (isinstance(heads, list) and heads and isinstance(charges, list)):
             raise LedgerDamaged("a recovery names no heads, or its charges are not a list")
@@ -230,11 +237,14 @@ class Budget(Totals):
             heads=tuple(heads),
             charges=tuple(Charge.parse(charge, self.grants) for charge in charges),
             reason=str(body["reason"]),
-            at=at,
+            at=record.at,
         )
         for charge in recovery.charges:
-            self._spend(charge, charge.rounds, run="", round_number=0, at=at)
+            self._spend(charge, charge.rounds, run="", round_number=0, at=record.at)
         self.recoveries.append(recovery)
+
+    def _exhaust(self, body: dict[str, Any], _: Record) -> None:
+        self.non_private.append(str(body["run"]))
 
     # Heads that others kept.
 
@@ -279,155 +289,26 @@ class Budget(Totals):
         self.require_heads(heads)
         return len(heads)
 
-    # What a run may do.
 
-    def require_open(self, run: str) -> Reservation:
-        """The open reservation of a run.
-
-        Raises:
-            LedgerError: There is none.
-        """
-        reservation = self.reservations.get(run)
-        if reservation is None or not reservation.open:
-            raise LedgerError(
-                f"run {run} has no open reservation",
-                hint="A run reserves its whole budget before it reads data.",
-            )
-        return reservation
-
-    def require_commit(self, run: str) -> Reservation:
-        """The reservation, if one more training may begin under it.
-
-        Raises:
-            LedgerError: No open reservation, or nothing of it is left.
-        """
-        reservation = self.require_open(run)
-        if self.non_private:
-            raise LedgerError("a non-private use exhausted this ledger")
-        if reservation.remaining_rounds < 1:
-            raise BudgetExhausted(
-                f"run {reservation.run} reserved {reservation.rounds} rounds, repeats included, "
-                "and has begun them all",
-                asked_rounds=1,
-                affordable_rounds=0,
-                hint="Too many rounds were lost to crashes; raise privacy.repeats for a new run.",
-            )
-        return reservation
-
-    def require_grantable(self, grant: Grant) -> None:
-        """Check that a grant would stand, which is about to be made.
-
-        Raises:
-            PlanError: The size of the population was never declared; or the deltas, this one
-                added, are above 1 / (10 x the largest size declared) and the grant gives no reason
-                for that, or are 1 or more.
-        """
-        size = self.largest_size(grant.population_size)
-        if size is None:
-            raise PlanError(
-                "a grant needs the declared size of its population, which bounds its delta",
-                hint="--population-size: the rounded number of units, as federation.toml has it.",
-            )
-        objection = objections([*self.grants, grant], self.charged_grants(), size)[-1]
-        if objection:
-            raise PlanError(
-                f"grant {grant.number} of epsilon {grant.epsilon:g} at delta {grant.delta:g} is "
-                f"refused: {objection}",
-                hint=(
-                    "Grant at a smaller delta, or say in words why so much is acceptable: "
-                    "--delta-reason. The reason stands in the ledger and in every report."
-                ),
-            )
-
-    def require_affordable(
-        self,
-        event: Event,
-        rounds: int,
-        *,
-        dataset: Dataset | None = None,
-        population_size: int | None = None,
-    ) -> int:
-        """The number of the first grant that still covers so many of this event.
-
-        Args:
-            event: What one round does.
-            rounds: How many.
-            dataset: The data set; its cap, if it has one, has to cover it too.
-            population_size: Units that the run declares.
-
-        Raises:
-            BudgetExhausted: No grant does; or none that does stands.
-            PolicyRefusal: The data set's cap does not.
-            PlanError: The data set's cap is at a delta above 1 / (10 x the declared size).
-        """
-        size = self.largest_size(population_size)
-        if size is not None and dataset is not None and dataset.cap is not None:
-            check_population_delta(dataset.cap.delta, size, "the data set's max_delta_per_dataset")
-        headroom = self.headroom(dataset, population_size=population_size)
-        covering = [n for n, a in enumerate(headroom.grants, start=1) if a.admits(event, rounds)]
-        if not covering:
-            raise self._exhausted(event, rounds, headroom, population_size)
-        self._require_dataset(dataset, event, rounds, headroom)
-        return covering[0]
-
-    def require_standing(self, held: Reservation, population_size: int | None) -> None:
-        """Check that the grant of a reservation stands that was held before anybody asked.
-
-        Raises:
-            BudgetExhausted: It does not.
-        """
-        status = self.status(population_size=population_size)[held.grant - 1]
-        if held.population_size is None and status.objection:
-            raise BudgetExhausted(
-                f"run {held.run} holds rounds of grant {held.grant}, which affords nothing: "
-                f"{status.objection}",
-                asked_rounds=held.remaining_rounds,
-                affordable_rounds=0,
-                hint=_MEND,
-            )
-
-    def require_still_capped(self, held: Reservation, dataset: Dataset | None) -> None:
-        """Check a reservation that is held against its data set's cap as it is now.
-
-        Raises:
-            PolicyRefusal: The cap was lowered below what is charged.
-        """
-        self._require_dataset(dataset, held.event, 0, self.headroom(dataset))
-
-    def _require_dataset(
-        self, dataset: Dataset | None, event: Event, rounds: int, headroom: Headroom
-    ) -> None:
-        own, cap = headroom.dataset, None if dataset is None else dataset.cap
-        if dataset is None or cap is None or own is None or own.admits(event, rounds):
-            return
-        raise PolicyRefusal(
-            "epsilon_per_dataset",
-            f"data set {dataset.name!r} may cost epsilon {cap.epsilon:g} at delta {cap.delta:g}, "
-            f"and runs on it hold {own.epsilon_spent:.4f}: "
-            + (f"{_count(rounds)} more would go beyond" if rounds else "that is above it already"),
-            hint=largest_run(event, rounds, headroom) if rounds else "Raise the data set's cap.",
-        )
-
-    def _exhausted(
-        self, event: Event, rounds: int, headroom: Headroom, population_size: int | None
-    ) -> BudgetExhausted:
-        statuses = self.status(population_size=population_size)
-        left = "; ".join(
-            f"grant {s.grant.number} affords nothing: {s.objection}"
-            if s.objection
-            else f"grant {s.grant.number}: {s.epsilon_charged:.4f} of epsilon {s.grant.epsilon:g} "
-            f"at delta {s.grant.delta:g} is spent or reserved"
-            for s in statuses
-        )
-        objected = any(s.objection for s in statuses)
-        asked = "a non-private use" if isinstance(event, NonPrivate) else _count(rounds)
-        return BudgetExhausted(
-            f"population {self.population!r} cannot afford {asked} ({left or 'nothing granted'})",
-            asked_rounds=rounds,
-            affordable_rounds=headroom.rounds(event),
-            hint=_MEND if objected else largest_run(event, rounds, headroom),
-        )
+def _time_of(record: Record) -> datetime:
+    return datetime.fromisoformat(record.at)
 
 
-def _count(rounds: int) -> str:
-    return "1 round" if rounds == 1 else f"{rounds} rounds"
+def _expiry(body: dict[str, Any]) -> str:
+    expires = text(body.get("expires", ""))
+    if expires:
+        read_time(expires)
+    return expires
+
+
+_EFFECTS: Final[Mapping[str, Callable[[Budget, dict[str, Any], Record], None]]] = {
+    "open": Budget._open,
+    "grant": Budget._grant,
+    "reserve": Budget._reserve,
+    "commit": Budget._commit,
+    "refund": Budget._close,
+    "release": Budget._close,
+    "expire": Budget._close,
+    "recover": Budget._recover,
+    "non-private": Budget._exhaust,
+}

@@ -14,13 +14,13 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from privacy.errors import LedgerDamaged
+from privacy.ledger.times import time_after, written_time
 
 _DOMAIN = b"fmfl-secure/ledger/v1\x00"
 GENESIS = "0" * 64
@@ -46,7 +46,8 @@ class Record:
     Attributes:
         sequence: 1 for the first record, then one more each.
         kind: What the body is.
-        at: UTC time of writing, ISO 8601. Informative; order is the sequence.
+        at: UTC time of writing, ISO 8601; not before that of the record before, whatever the clock
+            says. Order is the sequence.
         body: JSON data.
         salt: 64 hex digits.
         previous: Digest of the record before, or 64 zeros.
@@ -84,7 +85,7 @@ def new_record(
     """The next record of a chain, signed."""
     sequence = 1 if previous is None else previous.sequence + 1
     head = GENESIS if previous is None else previous.digest
-    at = datetime.now(UTC).isoformat(timespec="seconds")
+    at = written_time(time_after(None if previous is None else previous.at))
     salt = os.urandom(_SALT_BYTES).hex()
     digest = _digest(sequence, kind, at, body, salt, head)
     signature = signer.sign(_DOMAIN + bytes.fromhex(digest)).hex()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
@@ -22,6 +23,7 @@ from privacy.accounting.rdp import (
 )
 from privacy.errors import LedgerDamaged
 from privacy.ledger.datasets import Dataset
+from privacy.ledger.times import read_time
 from privacy.limits import check_delta, check_epsilon, check_population_size
 
 # A library update may move a recomputed cost by rounding; more means the record was forged.
@@ -102,7 +104,7 @@ class Grant:
             ),
             insider_orders=tuple(whole(order) for order in body.get("insider_orders", ())),
             population_size=declared_size(body),
-            delta_reason=_text(body.get("delta_reason", "")).strip(),
+            delta_reason=text(body.get("delta_reason", "")).strip(),
         )
         # Only what makes no sense at all is damage; whether it affords anything: `standing`.
         check_epsilon(grant.epsilon, most=math.inf)
@@ -133,7 +135,12 @@ def declared_size(body: dict[str, Any]) -> int | None:
     return size
 
 
-def _text(value: object) -> str:
+def text(value: object) -> str:
+    """A text, and nothing that merely prints as one.
+
+    Raises:
+        LedgerDamaged: It is something else.
+    """
     if not isinstance(value, str):
         raise LedgerDamaged(f"{value!r} is not a text")
     return value
@@ -258,8 +265,13 @@ class Reservation:
         at: UTC time of the record.
         commits: Round number and UTC time of each training begun, in order.
         dataset: The data set it named; None if it named none.
+        population_size: Declared, rounded number of units; None in records of 0.1.0.
+        expires: UTC time from which nothing is committed against it; empty in records of versions
+            whose reservations never expired.
+        call: Digest of the coordinator's signed call to the run; empty where there was none.
         open: Whether it may still be committed against.
         evidence: What closed it: digest of the coordinator's signed end of the run.
+        released: Why its owner closed it, or that it expired; empty for any other end.
     """
 
     run: str
@@ -269,9 +281,12 @@ class Reservation:
     at: str
     dataset: Dataset | None = None
     population_size: int | None = None
+    expires: str = ""
+    call: str = ""
     commits: list[tuple[int, str]] = field(default_factory=list)
     open: bool = True
     evidence: str = ""
+    released: str = ""
 
     @property
     def grant(self) -> int:
@@ -287,6 +302,10 @@ class Reservation:
     def rounds(self) -> int:
         """Trainings reserved, repeats included."""
         return self.charge.rounds
+
+    def has_expired(self, now: datetime) -> bool:
+        """Whether it is open, and its time is over."""
+        return self.open and bool(self.expires) and now >= read_time(self.expires)
 
     @property
     def charged_rounds(self) -> int:

@@ -136,7 +136,8 @@ def _grant(status: GrantStatus) -> dict[str, Any]:
 
 
 def _run(held: Reservation) -> dict[str, Any]:
-    return {
+    told = {"expires": held.expires, "call": held.call, "released": held.released}
+    return {name: value for name, value in told.items() if value} | {
         "run": held.run,
         "at": held.at,
         "purpose": held.purpose,

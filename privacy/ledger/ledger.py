@@ -9,10 +9,15 @@ Life of a run, as records (see `privacy.ledger.budget` for their effect):
     reserve    the run's worst case, before any data are read; refused if it does not fit
     commit     before *each* training of a round reads data: the charge itself
     refund     at the end, on the coordinator's signed word: rounds that never started come back
+    release    or by the owner, whom no coordinator has to be asked for
+    expire     or by time, when another run reserves
 
 A commit stands before the data are read, so there is no moment at which a crash could have used
 data that no record shows. A training that was lost after its commit stays charged; training it
 again is another commit, against the repeats that were reserved.
+
+However a reservation is closed, what was begun under it stays charged, and its run id is spent:
+nothing is ever reserved or committed for it again.
 
 Storage is SQLite, or PostgreSQL by URL (`privacy.storage`). Each change is one transaction, with
 no other writer beside it, that verifies the whole chain, checks, and appends; two processes
@@ -25,8 +30,8 @@ until the officer has recorded what to charge for the history that was lost (`re
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 from privacy.accounting.events import Event, NonPrivate
@@ -34,17 +39,20 @@ from privacy.accounting.rdp import filter_orders
 from privacy.errors import LedgerDamaged, LedgerError, PlanError
 from privacy.ledger.anchors import Anchor
 from privacy.ledger.budget import Budget
-from privacy.ledger.chain import Record, Signer, new_record, verify_chain, verify_lines
+from privacy.ledger.chain import Signer, new_record, verify_chain
 from privacy.ledger.datasets import Dataset
-from privacy.ledger.entries import Charge, Grant, GrantStatus, Recovery, Reservation
-from privacy.ledger.tables import TABLES, insert, ledger_errors, open_ledger_store, read_lines
+from privacy.ledger.entries import Charge, Grant, Recovery, Reservation
+from privacy.ledger.tables import TABLES, insert, ledger_errors, open_ledger_store
+from privacy.ledger.times import written_time
+from privacy.ledger.verified import VerifiedLedger
 from privacy.limits import check_epsilon, check_population_size
 from privacy.mechanism.plan import RELATION
 from privacy.names import plain
-from privacy.storage import Transaction
+
+RESERVED_FOR = timedelta(days=30)  # unless whoever reserves says otherwise
 
 
-class Ledger:
+class Ledger(VerifiedLedger):
     """One population's ledger.
 
     Args:
@@ -56,36 +64,6 @@ class Ledger:
         LedgerUnavailable: It cannot be reached.
         LedgerDamaged: It is not a ledger, or does not verify.
     """
-
-    def __init__(self, location: Path | str, *, signer: Signer | None = None) -> None:
-        self._store = open_ledger_store(location)
-        self._signer = signer
-        self._heads: set[str] = set()  # that must be in it for anything to be charged
-        # Of the last reading: lines, what they say, and the state they lead to. A ledger is read
-        # whole for each charge; what is there byte for byte as before is not verified again.
-        self._lines: list[str] = []
-        self._records: list[Record] = []
-        self._state: Budget | None = None
-        self.budget()  # refuse a damaged ledger at once
-
-    def __repr__(self) -> str:
-        return f"Ledger({self.name!r})"
-
-    @property
-    def name(self) -> str:
-        """What to call it in messages: its path, or its URL without secrets."""
-        return self._store.name
-
-    @staticmethod
-    def exists(location: Path | str) -> bool:
-        """Whether there is a ledger, sound or not.
-
-        Raises:
-            LedgerUnavailable: It cannot be known.
-        """
-        store = open_ledger_store(location)
-        with ledger_errors(store):
-            return store.exists()
 
     @classmethod
     def create(
@@ -201,6 +179,8 @@ class Ledger:
         purpose: str = "",
         dataset: Dataset | None = None,
         population_size: int | None = None,
+        call: str = "",
+        lasts: timedelta = RESERVED_FOR,
     ) -> Reservation:
         """Hold the worst case of a run, before any data are read.
 
@@ -217,6 +197,9 @@ class Ledger:
                 every data set that has one.
             population_size: Declared number of units that the run is planned for. One that is
                 larger than any declared so far counts from now on, for this run and all others.
+            call: Digest of the coordinator's signed call to the run.
+            lasts: For how long it is held, at least a second. What has not begun by then never
+                will, and comes back when another run reserves.
 
         Raises:
             BudgetExhausted: No grant covers it, or none that stands; says what would fit.
@@ -229,23 +212,30 @@ class Ledger:
             raise LedgerError(f"rounds is {rounds}, expected a whole number, at least 1")
         if population_size is not None:
             check_population_size(population_size)
+        if lasts < timedelta(seconds=1):
+            raise LedgerError(f"a reservation lasts {lasts}, expected at least a second")
         with self._transaction(locks=True) as (budget, append):
             held = budget.reservations.get(run)
             if held is not None:
-                if (held.event, held.rounds, held.plan) != (event, rounds, plan) or not held.open:
-                    raise LedgerError(f"run {run} has reserved before, on other terms or is closed")
+                budget.require_open(run, append.now)
+                if (held.event, held.rounds, held.plan) != (event, rounds, plan):
+                    raise LedgerError(f"run {run} has reserved before, on other terms")
                 if held.dataset and not held.dataset.is_called(dataset.name if dataset else ""):
                     raise LedgerError(f"run {run} has reserved before, for another data set")
                 budget.require_still_capped(held, dataset)
                 budget.require_standing(held, population_size)
                 return held
-            number = budget.require_affordable(
+            for over in budget.expired(append.now):
+                append("expire", {"run": over.run, "rounds": over.remaining_rounds})
+            number = budget.without_expired(append.now).require_affordable(
                 event, rounds, dataset=dataset, population_size=population_size
             )
             charge = Charge.of(event, rounds, budget.grants[number - 1])
             named = {} if dataset is None else {"dataset": dataset.canonical()}
             sized = {} if population_size is None else {"population_size": population_size}
-            terms = {"run": run, "plan": plan, "purpose": purpose, **named, **sized}
+            called = {"call": call} if call else {}
+            terms = {"run": run, "plan": plan, "purpose": purpose, **named, **sized, **called}
+            terms["expires"] = written_time(append.now + lasts)
             append("reserve", {**terms, **charge.body()})
         return self.budget().reservations[run]
 
@@ -253,11 +243,11 @@ class Ledger:
         """Charge one training of a round. Durable when this returns; only then read data.
 
         Raises:
-            LedgerError: No open reservation, or nothing of it is left.
+            LedgerError: No open reservation, it has expired, or nothing of it is left.
             LedgerLocked: It lacks a head that somebody kept.
         """
         with self._transaction(locks=True) as (budget, append):
-            budget.require_commit(run)
+            budget.require_commit(run, append.now)
             append("commit", {"run": run, "round": round})
 
     def refund(self, *, run: str, evidence: str) -> int:
@@ -277,6 +267,39 @@ class Ledger:
         with self._transaction(locks=True) as (budget, append):
             rounds = budget.require_open(run).remaining_rounds
             append("refund", {"run": run, "rounds": rounds, "evidence": evidence})
+        return rounds
+
+    def release(self, *, run: str, reason: str, anchors: Iterable[Anchor]) -> int:
+        """Close a run's reservation as its owner, whatever the coordinator says, and for good.
+
+        Everything begun under it stays charged. Under the write lock, so that a training either
+        stands in the ledger already, and is not given back, or is refused from here on.
+
+        Args:
+            run: Run id.
+            reason: Why, in the owner's words.
+            anchors: Heads that others kept. A ledger that was put back has forgotten trainings,
+                and would give back what they cost: at least one must be of this ledger.
+
+        Returns:
+            How many rounds came back.
+
+        Raises:
+            LedgerError: No open reservation, no reason, or no anchor is of this ledger.
+            LedgerLocked: It lacks a head that somebody kept.
+        """
+        if not reason.strip():
+            raise LedgerError("a release needs a reason")
+        kept = list(anchors)
+        with self._transaction(locks=True) as (budget, append):
+            if not budget.require_anchors(kept):
+                raise LedgerError(
+                    "none of the anchors is of this ledger",
+                    hint="Use the data-protection officer's, or heads that other parties kept: "
+                    "without one nobody knows whether trainings are missing here.",
+                )
+            rounds = budget.require_open(run).remaining_rounds
+            append("release", {"run": run, "rounds": rounds, "reason": reason.strip()})
         return rounds
 
     def record_non_private(self, *, run: str, reason: str) -> None:
@@ -322,143 +345,3 @@ class Ledger:
                 charges.append(Charge.of(event, rounds, budget.grants[number - 1]).body())
             append("recover", {"heads": lost, "charges": charges, "reason": reason})
         return self.budget().recoveries[-1]
-
-    def budget(self) -> Budget:
-        """The verified state.
-
-        Raises:
-            LedgerDamaged: The chain, a signature or the arithmetic does not verify.
-        """
-        return self.state()[0]
-
-    def state(self) -> tuple[Budget, Record]:
-        """The verified state, and the last record that led to it.
-
-        Raises:
-            LedgerDamaged: The chain, a signature or the arithmetic does not verify.
-        """
-        records = self.records()
-        return self._add_up(records), records[-1]
-
-    def _verified(self, transaction: Transaction) -> list[Record]:
-        lines, known = read_lines(transaction), len(self._lines)
-        if known and lines[:known] == self._lines:
-            key = bytes.fromhex(self._records[0].body["public_key"])
-            more = verify_chain(lines[known:], key, after=self._records[-1])
-            records = [*self._records, *more]
-        else:
-            records = verify_lines(lines)
-        self._lines, self._records = lines, records
-        return records
-
-    def _add_up(self, records: Sequence[Record]) -> Budget:
-        """The state that verified records lead to."""
-        state = self._state
-        if state is not None and state.follows(records):
-            state = state.continued(records[state.sequence :])
-        else:
-            state = Budget.replay(records)
-        self._state = state
-        return state
-
-    def status(self) -> list[GrantStatus]:
-        """Every grant with what has become of it."""
-        return self.budget().status()
-
-    def records(self) -> list[Record]:
-        """All records, verified.
-
-        Raises:
-            LedgerUnavailable: They cannot be reached.
-            LedgerDamaged: One does not verify.
-        """
-        with ledger_errors(self._store), self._store.read() as transaction:
-            return list(self._verified(transaction))
-
-    def head(self) -> tuple[int, str]:
-        """Sequence and digest of the last record: what others keep as an anchor."""
-        last = self.records()[-1]
-        return last.sequence, last.digest
-
-    def anchor(self) -> Anchor:
-        """The head, signed, for others to keep."""
-        signer = self._require_signer()
-        budget, last = self.state()
-        return Anchor.sign(
-            population=budget.population,
-            public_key=budget.public_key,
-            sequence=last.sequence,
-            digest=last.digest,
-            signer=signer,
-        )
-
-    def require_anchor(self, head: str) -> None:
-        """Check that a head seen earlier is still in the chain.
-
-        Args:
-            head: `SEQUENCE:DIGEST`, as `head` gave it and someone else kept it.
-
-        Raises:
-            LedgerError: The head is malformed.
-            LedgerLocked: The ledger was truncated, rolled back or forked since.
-        """
-        self.budget().require_heads([head])
-
-    def hold_to(self, anchors: Iterable[Anchor]) -> int:
-        """Charge nothing from now on unless the ledger holds all these heads.
-
-        Anchors of other populations and of other sites' ledgers are passed over.
-
-        Returns:
-            How many are this ledger's.
-
-        Raises:
-            LedgerLocked: It lacks one.
-        """
-        budget = self.budget()
-        heads = budget.own_heads(anchors)
-        self._heads.update(heads)
-        budget.require_heads(heads)
-        return len(heads)
-
-    @contextmanager
-    def _transaction(self, *, locks: bool = False) -> Iterator[tuple[Budget, _Append]]:
-        signer = self._require_signer()
-        with ledger_errors(self._store), self._store.write() as transaction:
-            records = self._verified(transaction)
-            budget = self._add_up(records)
-            if locks:
-                budget.require_heads(sorted(self._heads))
-            append = _Append(transaction, records[-1], signer)
-            yield budget, append
-            if append.record is not None:
-                self._require_readable(transaction)
-        if append.record is not None:  # and kept: whatever comes next must find it there
-            self._heads.add(append.record.head)
-
-    def _require_readable(self, transaction: Transaction) -> None:
-        """What was just appended must verify as when it is read back, signature included."""
-        try:
-            self._add_up(self._verified(transaction))
-        except LedgerDamaged as error:
-            raise LedgerError(
-                f"the ledger is unchanged: what was to be added would not verify: {error}",
-                hint="Check that the signer is the identity that the ledger was created with.",
-            ) from error
-
-    def _require_signer(self) -> Signer:
-        if self._signer is None:
-            raise LedgerError("this ledger is open for reading only")
-        return self._signer
-
-
-class _Append:
-    """Appends one record inside a transaction."""
-
-    def __init__(self, transaction: Transaction, last: Record, signer: Signer) -> None:
-        self._transaction, self._last, self._signer = transaction, last, signer
-        self.record: Record | None = None
-
-    def __call__(self, kind: str, body: dict[str, object]) -> None:
-        self.record = new_record(previous=self._last, kind=kind, body=body, signer=self._signer)
-        insert(self._transaction, self.record)

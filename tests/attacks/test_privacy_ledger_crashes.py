@@ -43,8 +43,10 @@ def racer(name, jobs, outcomes, start):
                 ledger.reserve(run=f"run-{name}", event=EVENT, rounds=1 + name % 2, plan="p")
             elif action == "same run":
                 ledger.reserve(run="shared", event=EVENT, rounds=3, plan="p")
-            elif action == "commit":
+            elif action == "commit" or (action == "commit or release" and name % 2):
                 ledger.commit(run="shared", round=name)
+            elif action == "commit or release":
+                ledger.release(run="shared", reason=str(name), anchors=[ledger.anchor()])
             elif action == "refund":
                 ledger.refund(run="shared", evidence=str(name))
             elif (
@@ -133,6 +135,25 @@ def race_for_everything(race, place):
 def test_racing_processes_never_overspend(race, places):
     for number in range(3):  # five races each
         race_for_everything(race, places.new(str(number)))
+
+
+def test_a_release_races_commits(race, places):
+    """Each training stands before the release, and was not given back, or was refused."""
+    for number in range(3):
+        place = places.new(str(number))
+        ledger = create(place)
+        ledger.grant(epsilon=3.0, delta=1e-5, population_size=1000)
+        ledger.reserve(run="shared", event=EVENT, rounds=6, plan="p")
+        outcomes = race(place, "commit or release")
+        assert set(outcomes.values()) == {"done", "refused"}
+        records = ledger.records()
+        kinds = [record.kind for record in records[3:]]
+        begun = kinds.count("commit")
+        assert kinds == ["commit"] * begun + ["release"]
+        assert records[-1].body["rounds"] == 6 - begun
+        assert begun == sum(outcomes[name] == "done" for name in outcomes if name % 2)
+        held = ledger.budget().reservations["shared"]
+        assert (held.open, held.charged_rounds) == (False, begun)
 
 
 @pytest.mark.slow
@@ -246,6 +267,7 @@ ACTIONS = {
     "reserve": lambda ledger: ledger.reserve(run="new", event=EVENT, rounds=2, plan="p"),
     "commit": lambda ledger: ledger.commit(run="old", round=2),
     "refund": lambda ledger: ledger.refund(run="old", evidence="e"),
+    "release": lambda ledger: ledger.release(run="old", reason="r", anchors=[ledger.anchor()]),
     "recover": lambda ledger: ledger.recover([HEAD], reason="r", losses=[(1, EVENT, 1)]),
     "non-private": lambda ledger: ledger.record_non_private(run="x", reason="y"),
 }
@@ -289,7 +311,7 @@ def kill_at_each_statement(places, kind, when):
     assert seen == {0, 1}
 
 
-CHARGES = ("reserve", "commit", "refund")
+CHARGES = ("reserve", "commit", "release")
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

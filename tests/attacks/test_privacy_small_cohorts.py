@@ -126,7 +126,7 @@ class League:
             for entry in self.config.sites
         }  # fmt: skip
         for site in self.sites.values():
-            site.begin()
+            site.begin(coordinator.call())
 
     def sign(self, plan: RoundPlan) -> bytes:
         return seal(self.identities["coordinator"], plan)

@@ -15,10 +15,13 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
+from invented import inventing
 from killer import arm
 from support import Quiet
 
 from fmfl_secure.provisioning.kit import Kit
+from fmfl_secure.runtime.run_driver import RunDriver
+from fmfl_secure.runtime.task_board import Step
 from fmfl_secure.transports.local.engine import LocalEngine
 
 
@@ -37,14 +40,15 @@ def _prepare(folder: Path, name: str, point: str) -> None:
         format="%(asctime)s %(name)s %(message)s %(threadName)s",
     )
     logging.captureWarnings(True)
-    if point.startswith("seeded:"):
-        seeded(Path(point.removeprefix("seeded:")))
-    elif point.startswith("signs:"):
-        signing(int(point.removeprefix("signs:")))
-    elif point == "careless":
-        careless()
-    elif point:
-        arm(point)
+    for each in filter(None, point.split("+")):
+        if each.startswith("seeded:"):
+            seeded(Path(each.removeprefix("seeded:")))
+        elif each.startswith("signs:"):
+            signing(int(each.removeprefix("signs:")))
+        elif each in _LIARS:
+            _LIARS[each]()
+        else:
+            arm(each)
 
 
 class _Stream:
@@ -115,6 +119,21 @@ def careless() -> None:
     import fmfl_secure.parties.decryptor
 
     fmfl_secure.parties.decryptor.objection = lambda *_: lambda _: None
+
+
+def invents() -> None:
+    """Have the server name a run that nobody called, to be joined and then to be trained in."""
+    RunDriver._call = inventing([Step.JOIN, Step.READY])
+
+
+def credulous() -> None:
+    """Have a site reserve for whatever run it hears of, as 0.1.0's did."""
+    import fmfl_secure.parties.site
+
+    fmfl_secure.parties.site.require_call = lambda *_, **__: None
+
+
+_LIARS = {"careless": careless, "invents": invents, "credulous": credulous}
 
 
 def serve(kit: Path, output: Path, logs: Path, point: str = "") -> None:

@@ -227,8 +227,8 @@ def test_an_older_ledger_gets_nothing_back_at_the_end_of_a_run(
     path = place(folder)
     begin = Site.begin
 
-    def begin_and_back_up(self) -> None:
-        begin(self)
+    def begin_and_back_up(self, call) -> None:
+        begin(self, call)
         if self.name == "site-1":
             back_up(folder)
 

@@ -161,7 +161,7 @@ def test_a_decryptor_that_lost_its_keys_costs_an_attempt(world: World) -> None:
 def test_a_site_that_refuses_is_named_and_gone_on_without(world: World) -> None:
     from privacy.errors import BudgetExhausted
 
-    def begin() -> None:
+    def begin(_: object) -> None:
         raise BudgetExhausted("epsilon 8 asked, 1.5 left", asked_rounds=2, affordable_rounds=0)
 
     world.sites["site-3"].begin = begin  # type: ignore[method-assign]
@@ -203,7 +203,7 @@ def test_every_word_that_a_site_may_say_is_taken(world: World) -> None:
     assert refused == {"site-1": b"policy.min_sites", "site-2": b"failed"}
 
 
-def _throw(error: Exception) -> None:
+def _throw(error: Exception, *_: object) -> None:
     raise error
 
 

@@ -47,6 +47,7 @@ COMMANDS = [
     ("ledger", "grant"),
     ("ledger", "anchor"),
     ("ledger", "recover"),
+    ("ledger", "release"),
     ("ledger", "export"),
     ("ledger", "afford"),
     ("demo", "federation"),
@@ -421,6 +422,27 @@ def test_a_stranger_cannot_grant(main, ledger: Path) -> None:
     grant = ("--epsilon", 1, "--delta", "1e-5", "--purpose", "x", "--identity", other)
     assert main("ledger", "grant", ledger, *grant)[0] == 1
     assert len(Ledger(ledger).budget().grants) == 1
+
+
+def test_an_owner_closes_a_run_and_is_told_what_that_means(
+    main, ledger: Path, tmp_path: Path
+) -> None:
+    opened = Ledger(ledger, signer=Identity.load(ledger.with_name("identity.pem")))
+    opened.reserve(run="a", event=PoissonSampledGaussian(0.1, 2.0, 4), rounds=3, plan="p")
+    opened.commit(run="a", round=1)
+    assert "open until" in main("ledger", "show", ledger)[1]
+    officer = tmp_path / "officer"
+    release = ("ledger", "release", ledger, "--run", "a", "--reason", "unknown [1]")
+    assert main(*release)[0] == 2, "without heads that others kept"
+    assert main(*release, "--anchor", officer)[0] == 1
+    assert main("ledger", "anchor", ledger, "--output", officer)[0] == 0
+    code, output, _ = main(*release, "--anchor", officer)
+    assert code == 0
+    assert "1 trainings stay charged, 2 come back" in output
+    assert "the latest anchor was of record 4 of 4" in output
+    assert Ledger(ledger).budget().reservations["a"].released == "unknown [1]"
+    assert "closed:" in main("ledger", "show", ledger)[1]
+    assert "is closed (unknown [1])" in main(*release, "--anchor", officer)[2]
 
 
 @pytest.fixture

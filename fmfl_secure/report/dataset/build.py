@@ -200,6 +200,7 @@ def _run(
         open=held.open,
         closed_by=held.evidence,
         outcome=None if report is None else _outcome(*report),
+        released=held.released,
     )
 
 

@@ -74,8 +74,10 @@ class DatasetRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             grant's delta.
         pld_epsilon: The same of those that began by PLD, had the parameters been fixed in advance.
         open: Whether it still holds budget.
-        closed_by: Digest of the coordinator's signed end of the run; empty while open.
+        closed_by: Digest of the coordinator's signed end of the run; empty while open, and where
+            something else closed it.
         outcome: What its report says, if it was at hand.
+        released: Why the ledger's owner closed it, or that it expired.
     """
 
     run: str
@@ -95,6 +97,7 @@ class DatasetRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     open: bool
     closed_by: str
     outcome: Outcome | None = None
+    released: str = ""
 
 
 class Loss(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -171,6 +171,8 @@ def state(run: DatasetRun) -> str:
     if run.open:
         ended = "stopped" if outcome and outcome.status == "stopped" else "not ended"
         return f"{ended}: holds {count(run.rounds_reserved - len(run.trained), 'training')}"
+    if run.released:
+        return f"closed at the site: {run.released}"
     if run.grant == 0:
         return "not charged here"
     if outcome is not None:

@@ -60,7 +60,7 @@ class SimulatedSite:
     def check(self) -> None:
         """There are no data to look for."""
 
-    def begin(self) -> None:
+    def begin(self, call: bytes | None) -> None:
         """Nothing to reserve."""
 
     def admit(self, plan_message: bytes, adapter: bytes) -> SiteAttempt:  # noqa: ARG002

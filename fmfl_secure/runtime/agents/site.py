@@ -47,8 +47,8 @@ class Participant(LedgerOwner, Protocol):
         """Check what can be known before anything is reserved."""
         ...
 
-    def begin(self) -> None:
-        """Check the run and reserve its cost."""
+    def begin(self, call: bytes | None) -> None:
+        """Check the run and reserve its cost, on the coordinator's signed call."""
         ...
 
     def admit(self, plan_message: bytes, adapter: bytes) -> SiteAttempt:
@@ -188,7 +188,8 @@ class SiteAgent(Agent):
             if not self._begun:
                 self._heads.bring(participant, part_bytes=work.part_bytes)
                 self._heads.settle(participant)
-                participant.begin()
+                call = work.documents.get("call")
+                participant.begin(None if call is None else self.transport.fetch(call))
                 self._heads.share(participant)
                 self._begun = True
         except (Rejected, Unreachable):

@@ -1,0 +1,203 @@
+"""What a ledger's state lets happen next: which grants, which runs, which trainings."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from datetime import datetime
+from typing import Self
+
+from privacy.accounting.affordability import Headroom, largest_run
+from privacy.accounting.events import Event, NonPrivate
+from privacy.errors import BudgetExhausted, LedgerError, PlanError, PolicyRefusal
+from privacy.ledger.datasets import Dataset
+from privacy.ledger.entries import Grant, Reservation
+from privacy.ledger.standing import objections
+from privacy.ledger.totals import Totals
+from privacy.limits import check_population_delta
+
+_MEND = (
+    "Have the custodian grant anew, at a delta that keeps the sum within 1 / (10 x the declared "
+    "size), or with a reason: fmfl-secure ledger grant --delta-reason."
+)
+
+
+class Admissions(Totals):
+    """Totals, and what they admit."""
+
+    # What a run may do.
+
+    def expired(self, now: datetime) -> list[Reservation]:
+        """Open reservations whose time is over."""
+        return [held for held in self.reservations.values() if held.has_expired(now)]
+
+    def without_expired(self, now: datetime) -> Self:
+        """The state once those are closed, as they are when the next run reserves."""
+        after = copy.copy(self)
+        after.reservations = {
+            run: replace(held, open=False) if held.has_expired(now) else held
+            for run, held in self.reservations.items()
+        }
+        return after
+
+    def require_open(self, run: str, now: datetime | None = None) -> Reservation:
+        """The open reservation of a run.
+
+        Args:
+            run: Run id.
+            now: A time at which it must not have expired.
+
+        Raises:
+            LedgerError: There is none.
+        """
+        held = self.reservations.get(run)
+        if held is None:
+            raise LedgerError(
+                f"run {run} has no open reservation",
+                hint="A run reserves its whole budget before it reads data.",
+            )
+        if not held.open or (now is not None and held.has_expired(now)):
+            ended = f"expired at {held.expires}" if held.open else "is closed"
+            why = f" ({held.released})" if held.released else ""
+            raise LedgerError(
+                f"run {run} has no open reservation: the one that it had {ended}{why}",
+                hint="A run reserves once. Start a new one.",
+            )
+        return held
+
+    def require_commit(self, run: str, now: datetime) -> Reservation:
+        """The reservation, if one more training may begin under it.
+
+        Raises:
+            LedgerError: No open reservation, it has expired, or nothing of it is left.
+        """
+        reservation = self.require_open(run, now)
+        if self.non_private:
+            raise LedgerError("a non-private use exhausted this ledger")
+        if reservation.remaining_rounds < 1:
+            raise BudgetExhausted(
+                f"run {reservation.run} reserved {reservation.rounds} rounds, repeats included, "
+                "and has begun them all",
+                asked_rounds=1,
+                affordable_rounds=0,
+                hint="Too many rounds were lost to crashes; raise privacy.repeats for a new run.",
+            )
+        return reservation
+
+    def require_grantable(self, grant: Grant) -> None:
+        """Check that a grant would stand, which is about to be made.
+
+        Raises:
+            PlanError: The size of the population was never declared; or the deltas, this one
+                added, are above 1 / (10 x the largest size declared) and the grant gives no reason
+                for that, or are 1 or more.
+        """
+        size = self.largest_size(grant.population_size)
+        if size is None:
+            raise PlanError(
+                "a grant needs the declared size of its population, which bounds its delta",
+                hint="--population-size: the rounded number of units, as federation.toml has it.",
+            )
+        objection = objections([*self.grants, grant], self.charged_grants(), size)[-1]
+        if objection:
+            raise PlanError(
+                f"grant {grant.number} of epsilon {grant.epsilon:g} at delta {grant.delta:g} is "
+                f"refused: {objection}",
+                hint=(
+                    "Grant at a smaller delta, or say in words why so much is acceptable: "
+                    "--delta-reason. The reason stands in the ledger and in every report."
+                ),
+            )
+
+    def require_affordable(
+        self,
+        event: Event,
+        rounds: int,
+        *,
+        dataset: Dataset | None = None,
+        population_size: int | None = None,
+    ) -> int:
+        """The number of the first grant that still covers so many of this event.
+
+        Args:
+            event: What one round does.
+            rounds: How many.
+            dataset: The data set; its cap, if it has one, has to cover it too.
+            population_size: Units that the run declares.
+
+        Raises:
+            BudgetExhausted: No grant does; or none that does stands.
+            PolicyRefusal: The data set's cap does not.
+            PlanError: The data set's cap is at a delta above 1 / (10 x the declared size).
+        """
+        size = self.largest_size(population_size)
+        if size is not None and dataset is not None and dataset.cap is not None:
+            check_population_delta(dataset.cap.delta, size, "the data set's max_delta_per_dataset")
+        headroom = self.headroom(dataset, population_size=population_size)
+        covering = [n for n, a in enumerate(headroom.grants, start=1) if a.admits(event, rounds)]
+        if not covering:
+            raise self._exhausted(event, rounds, headroom, population_size)
+        self._require_dataset(dataset, event, rounds, headroom)
+        return covering[0]
+
+    def require_standing(self, held: Reservation, population_size: int | None) -> None:
+        """Check that the grant of a reservation stands that was held before anybody asked.
+
+        Raises:
+            BudgetExhausted: It does not.
+        """
+        status = self.status(population_size=population_size)[held.grant - 1]
+        if held.population_size is None and status.objection:
+            raise BudgetExhausted(
+                f"run {held.run} holds rounds of grant {held.grant}, which affords nothing: "
+                f"{status.objection}",
+                asked_rounds=held.remaining_rounds,
+                affordable_rounds=0,
+                hint=_MEND,
+            )
+
+    def require_still_capped(self, held: Reservation, dataset: Dataset | None) -> None:
+        """Check a reservation that is held against its data set's cap as it is now.
+
+        Raises:
+            PolicyRefusal: The cap was lowered below what is charged.
+        """
+        self._require_dataset(dataset, held.event, 0, self.headroom(dataset))
+
+    def _require_dataset(
+        self, dataset: Dataset | None, event: Event, rounds: int, headroom: Headroom
+    ) -> None:
+        own, cap = headroom.dataset, None if dataset is None else dataset.cap
+        if dataset is None or cap is None or own is None or own.admits(event, rounds):
+            return
+        raise PolicyRefusal(
+            "epsilon_per_dataset",
+            f"data set {dataset.name!r} may cost epsilon {cap.epsilon:g} at delta {cap.delta:g}, "
+            f"and runs on it hold {own.epsilon_spent:.4f}: "
+            + (f"{_count(rounds)} more would go beyond" if rounds else "that is above it already"),
+            hint=largest_run(event, rounds, headroom) if rounds else "Raise the data set's cap.",
+        )
+
+    def _exhausted(
+        self, event: Event, rounds: int, headroom: Headroom, population_size: int | None
+    ) -> BudgetExhausted:
+        statuses = self.status(population_size=population_size)
+        left = "; ".join(
+            f"grant {s.grant.number} affords nothing: {s.objection}"
+            if s.objection
+            else f"grant {s.grant.number}: {s.epsilon_charged:.4f} of epsilon {s.grant.epsilon:g} "
+            f"at delta {s.grant.delta:g} is spent or reserved"
+            for s in statuses
+        )
+        objected = any(s.objection for s in statuses)
+        asked = "a non-private use" if isinstance(event, NonPrivate) else _count(rounds)
+        return BudgetExhausted(
+            f"population {self.population!r} cannot afford {asked} ({left or 'nothing granted'})",
+            asked_rounds=rounds,
+            affordable_rounds=headroom.rounds(event),
+            hint=_MEND if objected else largest_run(event, rounds, headroom),
+        )
+
+
+def _count(rounds: int) -> str:
+    return "1 round" if rounds == 1 else f"{rounds} rounds"

@@ -1,0 +1,212 @@
+"""A ledger as it is read and written: verified whole, appended to under the store's write lock.
+
+What may be appended is said in `privacy.ledger.ledger`; what records add up to, in
+`privacy.ledger.budget`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from privacy.errors import LedgerDamaged, LedgerError
+from privacy.ledger.anchors import Anchor
+from privacy.ledger.budget import Budget
+from privacy.ledger.chain import Record, Signer, new_record, verify_chain, verify_lines
+from privacy.ledger.entries import GrantStatus
+from privacy.ledger.tables import insert, ledger_errors, open_ledger_store, read_lines
+from privacy.ledger.times import time_after
+from privacy.storage import Transaction
+
+
+class VerifiedLedger:
+    """A ledger that is read whole, verified, and appended to in one transaction.
+
+    Args:
+        location: The SQLite file, or the URL of a PostgreSQL database.
+        signer: The site's identity; None opens for reading only.
+
+    Raises:
+        LedgerError: There is no ledger there.
+        LedgerUnavailable: It cannot be reached.
+        LedgerDamaged: It is not a ledger, or does not verify.
+    """
+
+    def __init__(self, location: Path | str, *, signer: Signer | None = None) -> None:
+        self._store = open_ledger_store(location)
+        self._signer = signer
+        self._heads: set[str] = set()  # that must be in it for anything to be charged
+        # Of the last reading: lines, what they say, and the state they lead to. A ledger is read
+        # whole for each charge; what is there byte for byte as before is not verified again.
+        self._lines: list[str] = []
+        self._records: list[Record] = []
+        self._state: Budget | None = None
+        self.budget()  # refuse a damaged ledger at once
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages: its path, or its URL without secrets."""
+        return self._store.name
+
+    @staticmethod
+    def exists(location: Path | str) -> bool:
+        """Whether there is a ledger, sound or not.
+
+        Raises:
+            LedgerUnavailable: It cannot be known.
+        """
+        store = open_ledger_store(location)
+        with ledger_errors(store):
+            return store.exists()
+
+    def budget(self) -> Budget:
+        """The verified state.
+
+        Raises:
+            LedgerDamaged: The chain, a signature or the arithmetic does not verify.
+        """
+        return self.state()[0]
+
+    def state(self) -> tuple[Budget, Record]:
+        """The verified state, and the last record that led to it.
+
+        Raises:
+            LedgerDamaged: The chain, a signature or the arithmetic does not verify.
+        """
+        records = self.records()
+        return self._add_up(records), records[-1]
+
+    def _verified(self, transaction: Transaction) -> list[Record]:
+        lines, known = read_lines(transaction), len(self._lines)
+        if known and lines[:known] == self._lines:
+            key = bytes.fromhex(self._records[0].body["public_key"])
+            more = verify_chain(lines[known:], key, after=self._records[-1])
+            records = [*self._records, *more]
+        else:
+            records = verify_lines(lines)
+        self._lines, self._records = lines, records
+        return records
+
+    def _add_up(self, records: Sequence[Record]) -> Budget:
+        """The state that verified records lead to."""
+        state = self._state
+        if state is not None and state.follows(records):
+            state = state.continued(records[state.sequence :])
+        else:
+            state = Budget.replay(records)
+        self._state = state
+        return state
+
+    def status(self) -> list[GrantStatus]:
+        """Every grant with what has become of it."""
+        return self.budget().status()
+
+    def records(self) -> list[Record]:
+        """All records, verified.
+
+        Raises:
+            LedgerUnavailable: They cannot be reached.
+            LedgerDamaged: One does not verify.
+        """
+        with ledger_errors(self._store), self._store.read() as transaction:
+            return list(self._verified(transaction))
+
+    def head(self) -> tuple[int, str]:
+        """Sequence and digest of the last record: what others keep as an anchor."""
+        last = self.records()[-1]
+        return last.sequence, last.digest
+
+    def anchor(self) -> Anchor:
+        """The head, signed, for others to keep."""
+        signer = self._require_signer()
+        budget, last = self.state()
+        return Anchor.sign(
+            population=budget.population,
+            public_key=budget.public_key,
+            sequence=last.sequence,
+            digest=last.digest,
+            signer=signer,
+        )
+
+    def require_anchor(self, head: str) -> None:
+        """Check that a head seen earlier is still in the chain.
+
+        Args:
+            head: `SEQUENCE:DIGEST`, as `head` gave it and someone else kept it.
+
+        Raises:
+            LedgerError: The head is malformed.
+            LedgerLocked: The ledger was truncated, rolled back or forked since.
+        """
+        self.budget().require_heads([head])
+
+    def hold_to(self, anchors: Iterable[Anchor]) -> int:
+        """Charge nothing from now on unless the ledger holds all these heads.
+
+        Anchors of other populations and of other sites' ledgers are passed over.
+
+        Returns:
+            How many are this ledger's.
+
+        Raises:
+            LedgerLocked: It lacks one.
+        """
+        budget = self.budget()
+        heads = budget.own_heads(anchors)
+        self._heads.update(heads)
+        budget.require_heads(heads)
+        return len(heads)
+
+    @contextmanager
+    def _transaction(self, *, locks: bool = False) -> Iterator[tuple[Budget, Append]]:
+        signer = self._require_signer()
+        with ledger_errors(self._store), self._store.write() as transaction:
+            records = self._verified(transaction)
+            budget = self._add_up(records)
+            if locks:
+                budget.require_heads(sorted(self._heads))
+            append = Append(transaction, records[-1], signer)
+            yield budget, append
+            if append.record is not None:
+                self._require_readable(transaction)
+        if append.record is not None:  # and kept: whatever comes next must find it there
+            self._heads.add(append.record.head)
+
+    def _require_readable(self, transaction: Transaction) -> None:
+        """What was just appended must verify as when it is read back, signature included."""
+        try:
+            self._add_up(self._verified(transaction))
+        except LedgerDamaged as error:
+            raise LedgerError(
+                f"the ledger is unchanged: what was to be added would not verify: {error}",
+                hint="Check that the signer is the identity that the ledger was created with.",
+            ) from error
+
+    def _require_signer(self) -> Signer:
+        if self._signer is None:
+            raise LedgerError("this ledger is open for reading only")
+        return self._signer
+
+
+class Append:
+    """Appends records inside a transaction.
+
+    Attributes:
+        now: The time of the transaction, not before the last record's.
+        record: The last one appended; None before.
+    """
+
+    def __init__(self, transaction: Transaction, last: Record, signer: Signer) -> None:
+        self._transaction, self._last, self._signer = transaction, last, signer
+        self.now = time_after(last.at)
+        self.record: Record | None = None
+
+    def __call__(self, kind: str, body: dict[str, object]) -> None:
+        """Append one."""
+        self.record = new_record(previous=self._last, kind=kind, body=body, signer=self._signer)
+        insert(self._transaction, self.record)
+        self._last = self.record
