@@ -13,8 +13,6 @@ from fmfl_secure.data.fields import (
     Field,
     OnBadRow,
     Records,
-    UnitCheck,
-    check_units,
     label_field,
     pool_records,
     read_records,
@@ -27,6 +25,7 @@ from fmfl_secure.data.partition import PartFile, PartitionSummary, partition_fil
 from fmfl_secure.data.readers import read_table, read_text_dataset
 from fmfl_secure.data.records import TextDataset
 from fmfl_secure.data.tagged import check_equally_many, tags_field, words_field
+from fmfl_secure.data.unit_check import UnitCheck, check_units
 
 __all__ = [
     "DataError",

@@ -6,7 +6,6 @@ happens with a bad row, is the same for every kind of data.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from fmfl_secure.data.errors import (
 from fmfl_secure.data.formats.registry import open_source
 from fmfl_secure.data.left_out import LeftOut, Tally, label_sort, pool_left_out
 from fmfl_secure.data.records import IndexArray, grouped_units, record_units
-from fmfl_secure.data.unit_ids import HeldAs, NearDuplicates, StoredText, near_duplicates, unit_id
+from fmfl_secure.data.unit_ids import HeldAs, StoredText, unit_id
 from fmfl_secure.settings.types import UnitRule
 
 RECORD_UNIT = "record"
@@ -142,47 +141,6 @@ def read_records(
         units=record_units(count) if unit == RECORD_UNIT else grouped_units(columns[-1]),
         left_out=tally.left_out(),
     )
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class UnitCheck:
-    """How a table names its units. Private: has no useful repr.
-
-    Attributes:
-        spellings: Distinct values of the unit column that name somebody.
-        ids: Distinct ids among them: what is taken for one person each.
-        near_duplicates: Which of those might be one person all the same.
-    """
-
-    spellings: int = 0
-    ids: int = 0
-    near_duplicates: tuple[NearDuplicates, ...] = ()
-
-    def __repr__(self) -> str:
-        return "UnitCheck(<private>)"
-
-
-def check_units(path: Path, unit: str, unit_rules: Collection[UnitRule] = ()) -> UnitCheck:
-    """Looks for people under several ids. For the site alone.
-
-    Args:
-        path: A table, or a folder, whose records are units of their own.
-        unit: "record", of which nothing can be asked, or the column that names the unit.
-        unit_rules: What the settings say of ids. Bad rows are passed over.
-
-    Raises:
-        DataError: The file cannot be read or lacks the column.
-    """
-    if unit == RECORD_UNIT or path.is_dir():
-        return UnitCheck()
-    source = open_source(path)
-    spellings: dict[str, str] = {}
-    for row in source.rows([choose_column(source, path, "unit", (unit,))]):
-        if row.fault is None and row.values[0] is not None:
-            with contextlib.suppress(UnusableValue):
-                spellings[row.values[0]] = unit_id(row.values[0], unit_rules)
-    ids = set(spellings.values())
-    return UnitCheck(len(spellings), len(ids), near_duplicates(ids, unit_rules))
 
 
 def pool_records(parts: Sequence[Records]) -> Records:

@@ -13,6 +13,7 @@ from fmfl_secure.data.errors import MalformedRowError, UnreadableFileError
 from fmfl_secure.data.fields import RECORD_UNIT, Field, choose_column
 from fmfl_secure.data.formats.base import unreadable
 from fmfl_secure.data.formats.registry import open_header
+from fmfl_secure.data.images import require_folder_unit
 
 
 def check_header(path: Path, fields: Sequence[Field], *, unit: str = RECORD_UNIT) -> None:
@@ -45,12 +46,14 @@ def check_header(path: Path, fields: Sequence[Field], *, unit: str = RECORD_UNIT
         pass
 
 
-def check_image_folder(folder: Path, labels: Sequence[str]) -> None:
+def check_image_folder(folder: Path, labels: Sequence[str], *, unit: str = RECORD_UNIT) -> None:
     """Require that a folder can be listed and has a subfolder named after a label.
 
     Raises:
         UnreadableFileError: It cannot, or has none.
+        DataArgumentError: It cannot say whose a picture is.
     """
+    require_folder_unit(folder, unit)
     try:
         names = {place.name for place in folder.iterdir() if place.is_dir()}
     except OSError as error:

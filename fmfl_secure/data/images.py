@@ -6,125 +6,115 @@ accident in training, and is kept as the bytes it came in.
 
 from __future__ import annotations
 
+import contextlib
 import io
-import struct
-import warnings
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import TypeAlias
+from typing import Any
 
-from PIL import Image, ImageOps
+import numpy as np
+from PIL import Image
 
 from fmfl_secure.data._source import UnusableValue
-from fmfl_secure.data.depth import RANGES, WITHOUT_RANGE, to_grey
-from fmfl_secure.data.errors import (
-    DataArgumentError,
-    UnknownLabelError,
-    UnreadableFileError,
-    UnusableImageError,
-)
+from fmfl_secure.data.errors import DataArgumentError, NullUnitError, UnknownLabelError
 from fmfl_secure.data.fields import RECORD_UNIT, Field, OnBadRow, Records, no_rows
+from fmfl_secure.data.formats.base import unreadable
+from fmfl_secure.data.formats.foreign import left_by_a_system
 from fmfl_secure.data.left_out import Tally, label_sort
-from fmfl_secure.data.records import record_units
-
-# Everything else that Pillow can open is a larger attack surface and no photograph.
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-_MAX_PIXELS = 64_000_000  # 256 MB decoded
-_MAX_DEEP_PIXELS = 16_000_000  # 128 MB as numbers
-_MAX_BYTES = 1 << 28
-Window: TypeAlias = tuple[float, float] | None
-_FAILURES = (
-    OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error,
-    Image.DecompressionBombError, Image.DecompressionBombWarning,
-)  # fmt: skip
-_HINT = (
-    "PNG, JPEG, WebP, BMP, TIFF and GIF are read; replace or remove the image, "
-    'or set on_bad_row = "skip"'
-)
+from fmfl_secure.data.pictures.base import MAX_BYTES, unusable
+from fmfl_secure.data.pictures.depth import Window
+from fmfl_secure.data.pictures.dicom import PERSON, Dicom, installed, person_of
+from fmfl_secure.data.pictures.registry import decode, form_of
+from fmfl_secure.data.records import grouped_units, record_units
+from fmfl_secure.data.unit_ids import unit_id
+from fmfl_secure.settings.types import UnitRule
 
 
-# What an EXIF orientation asks for, so that the picture stands upright.
-_UPRIGHT: Mapping[int, Image.Transpose] = MappingProxyType(
-    {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_270,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_90,
-    }
-)
+@dataclass(frozen=True, slots=True, repr=False)
+class PictureFacts:
+    """What was read of a picture. Private: has no useful repr.
+
+    Attributes:
+        form: Its entry in `PICTURES`.
+        mode: How the file holds it.
+        size: Width and height in pixels, upright.
+        least: The least value that the file holds.
+        greatest: The greatest.
+    """
+
+    form: str
+    mode: str
+    size: tuple[int, int]
+    least: float
+    greatest: float
+
+    def __repr__(self) -> str:
+        return "PictureFacts(<private>)"
 
 
-def decode_image(data: bytes, window: Window = None) -> Image.Image:
-    """An image file's bytes as RGB of 8 bits, upright.
+class EncodedPicture(bytes):
+    """A picture file of 8 bits that decodes: the site's own, or what it was turned into.
+
+    Attributes:
+        facts: What the site's own was.
+        person: Whose it is, where it says so.
+    """
+
+    facts: PictureFacts
+    person: str | None
+
+
+def decode_image(data: bytes, window: Window | None = None) -> Image.Image:
+    """A picture file's bytes as RGB of 8 bits, upright.
 
     Args:
-        data: The file. What is transparent is laid on white; more than 8 bits of grey are scaled
-            by the range of the format or by the window.
-        window: What becomes black and white in pictures of one deep channel.
+        data: The file. What is transparent is laid on white; more than 8 bits are scaled by the
+            range of the format or by the window.
+        window: What becomes black and white in pictures of more than 8 bits.
 
     Raises:
-        UnusableValue: They are no image that is read here, or one that is too large, holds several
-            pictures, or has no range.
+        UnusableValue: They are no picture that is read here, or one that is too large, holds
+            several, or has no range.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        try:
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
-                return _decoded(opened, window)
-        except _FAILURES:
-            pass
-    raise UnusableValue(UnusableImageError, "the image cannot be decoded", _HINT)
+    return decode(data, window).image
 
 
-def _decoded(opened: Image.Image, window: Window) -> Image.Image:
-    deep = opened.mode in RANGES or opened.mode in WITHOUT_RANGE
-    if opened.width * opened.height > (_MAX_DEEP_PIXELS if deep else _MAX_PIXELS):
-        raise UnusableValue(
-            UnusableImageError, "the image has too many pixels", _HINT, "image of too many pixels"
-        )
-    # A telephone's MPO is a photograph with previews behind it; in other files, which is meant?
-    if opened.format != "MPO" and getattr(opened, "is_animated", False):
-        raise UnusableValue(
-            UnusableImageError,
-            "the file holds several pictures",
-            "write one picture a file; a stack or an animation is none",
-            "file of several pictures",
-        )
-    opened.load()
-    image: Image.Image = opened
-    if deep:
-        grey = to_grey(opened, window)
-        if grey is None:
-            raise UnusableValue(
-                UnusableImageError,
-                f"an image of mode {opened.mode} does not say what is black and white in it, or "
-                "holds what is no number",
-                "say it in task.image_window, such as [0.0, 1.0], or export 8 or 16 bits",
-                "image without a range (see task.image_window)",
-            )
-        # Pillow turns this around for 8 bits, and not for more.
-        white_is_zero = opened.format == "TIFF" and getattr(opened, "tag_v2", {}).get(262) == 0
-        image = ImageOps.invert(grey) if white_is_zero else grey
-    elif opened.has_transparency_data:
-        own = opened.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", own.size, "white"), own)
-    turn = _UPRIGHT.get(opened.getexif().get(0x0112, 1))
-    return (image if turn is None else image.transpose(turn)).convert("RGB")
+def read_picture(data: bytes, window: Window | None = None) -> EncodedPicture:
+    """A picture that decodes without a window: its own bytes, or those of what it became.
+
+    Nothing of a DICOM header is in what is returned, but for whose it is.
+
+    Args:
+        data: The file.
+        window: See `decode_image`.
+
+    Raises:
+        UnusableValue: See `decode_image`.
+    """
+    form = form_of(data)
+    decoded = form.decode(data, window)
+    image = decoded.image
+    if decoded.stored is None:
+        own = data
+        values = np.asarray(image)
+        stored = float(values.min()), float(values.max())
+    else:
+        sink = io.BytesIO()
+        image.save(sink, format="PNG")
+        own, stored = sink.getvalue(), decoded.stored
+    picture = EncodedPicture(own)
+    picture.facts = PictureFacts(form.name, decoded.mode, image.size, *stored)
+    picture.person = decoded.person
+    return picture
 
 
-def image_field(argument: str, column: str, folder: Path, window: Window = None) -> Field:
+def image_field(argument: str, column: str, folder: Path, window: Window | None = None) -> Field:
     """An image's path from a folder, read as the bytes of an image that decodes."""
 
-    def parse(value: str | None, column: str) -> bytes:
+    def parse(value: str | None, column: str) -> EncodedPicture:
         if not value:
-            raise UnusableValue(
-                UnusableImageError, f"the path in column {column!r} is missing", _HINT
-            )
+            raise unusable(f"the path in column {column!r} is missing")
         return _read(folder / value, window)
 
     return Field(argument, (column,), parse)
@@ -137,16 +127,18 @@ def read_image_folder(
     unit: str,
     on_bad_row: OnBadRow,
     aliases: Sequence[tuple[str, str]] = (),
-    window: Window = None,
+    unit_rules: Collection[UnitRule] = (),
+    window: Window | None = None,
 ) -> Records:
     """Images in one subfolder for each label, in order of subfolder and file name.
 
     Args:
         folder: Holds the subfolders; a file beside them is ignored.
         labels: Names that subfolders may have; None reads files of the folder itself, unlabelled.
-        unit: Must be `record`: a folder does not say whose an image is.
+        unit: `record`; or `PatientID` where the pictures are DICOM, whose headers say it.
         on_bad_row: What to do about an image that cannot be decoded, or a subfolder not known.
         aliases: Other names that a subfolder may have, and the label that each means.
+        unit_rules: Which differences between patients' ids are of no account besides.
         window: See `decode_image`.
 
     Returns:
@@ -155,17 +147,15 @@ def read_image_folder(
     Raises:
         DataError: One of its kinds.
     """
-    if unit != RECORD_UNIT:
-        raise DataArgumentError(
-            f"the privacy unit is {unit!r} and the data are a folder, which does not name it",
-            hint="write a table with the columns of path, label and unit",
-            path=folder,
-        )
+    require_folder_unit(folder, unit)
     spelled = dict(aliases)
-    images: list[bytes] = []
+    images: list[EncodedPicture] = []
     found: list[str] = []
+    people: list[str] = []
     tally = Tally()
-    for number, (file, folder_name) in enumerate(_files(folder, labels), start=1):
+    for number, (file, folder_name) in enumerate(
+        _files(folder, tally, by_label=labels is not None), start=1
+    ):
         tally.row()
         label = spelled.get(folder_name, folder_name)
         try:
@@ -177,49 +167,102 @@ def read_image_folder(
                     "rename the subfolder, or complete the configured labels",
                     label_sort(label, labels),
                 )
-            data = _read(file, window)
+            picture = _read(file, window)
+            person = "" if unit == RECORD_UNIT else _person(picture.person, unit_rules)
         except UnusableValue as error:
             tally.fault(error.at(folder, number))
         else:
-            images.append(data)
+            images.append(picture)
             found.append(label)
+            people.append(person)
     if on_bad_row == "error":
         tally.refuse()
     if not images:
         raise no_rows(folder, tally.left_out())
-    columns = (images,) if labels is None else (images, found)
-    return Records(columns=columns, units=record_units(len(images)), left_out=tally.left_out())
+    columns: tuple[list[Any], ...] = (images,) if labels is None else (images, found)
+    units = record_units(len(images)) if unit == RECORD_UNIT else grouped_units(people)
+    return Records(columns=columns, units=units, left_out=tally.left_out())
 
 
-def _files(folder: Path, labels: Sequence[str] | None) -> list[tuple[Path, str]]:
-    try:
-        if labels is None:
-            return [(file, "") for file in sorted(folder.iterdir()) if file.is_file()]
-        return [
-            (file, place.name)
-            for place in sorted(folder.iterdir())
-            if place.is_dir()
-            for file in sorted(place.iterdir())
-        ]
-    except OSError as error:
-        raise UnreadableFileError(
-            f"the folder cannot be read: {error.strerror or type(error).__name__}",
-            hint="check the path and that the account running this may read the folder",
+def require_folder_unit(folder: Path, unit: str) -> None:
+    """Refuse a unit that a folder of pictures cannot name; looks at no picture.
+
+    Raises:
+        DataArgumentError: It is another column, or DICOM is not read here.
+    """
+    if unit == RECORD_UNIT or (unit == PERSON and installed()):
+        return
+    if unit == PERSON:
+        raise DataArgumentError(
+            f"the privacy unit is {PERSON!r} of DICOM files, and the extra dicom is not installed",
+            hint="pip install 'fmfl-secure[dicom]'",
             path=folder,
-        ) from None
+        )
+    raise DataArgumentError(
+        f"the privacy unit is {unit!r} and the data are a folder, which does not name it",
+        hint="write a table with the columns of path, label and unit; of DICOM files, "
+        f"{PERSON!r} is read from each",
+        path=folder,
+    )
 
 
-def _read(file: Path, window: Window) -> bytes:
-    """The bytes of a picture that decodes without a window: its own, or of what it became."""
+def people_of(folder: Path) -> Iterator[str]:
+    """Whose each DICOM picture in a folder's subfolders is, as its header spells it."""
+    for file, _ in _files(folder, Tally(), by_label=True):
+        with contextlib.suppress(UnusableValue):
+            data = _bytes_of(file)
+            person = person_of(data) if isinstance(form_of(data), Dicom) else None
+            if person is not None:
+                yield person
+
+
+def _person(person: str | None, unit_rules: Collection[UnitRule]) -> str:
+    if person is None:
+        raise UnusableValue(
+            NullUnitError,
+            f"the picture does not say whose it is: no DICOM file with a {PERSON}",
+            "every picture must say whose it is, or the budget cannot protect that person; write "
+            "a table with the columns of path, label and unit",
+        )
+    return unit_id(person, unit_rules, column=PERSON)
+
+
+def _files(folder: Path, tally: Tally, *, by_label: bool) -> list[tuple[Path, str]]:
+    """Files and the names of their subfolders, without what systems leave in folders."""
     try:
-        data = file.read_bytes() if file.stat().st_size <= _MAX_BYTES else None
+        found = (
+            [
+                (file, place.name)
+                for place in sorted(folder.iterdir())
+                if place.is_dir()
+                for file in sorted(place.iterdir())
+            ]
+            if by_label
+            else [(file, "") for file in sorted(folder.iterdir()) if file.is_file()]
+        )
+    except OSError as error:
+        raise unreadable(folder, error) from None
+    records = []
+    for file, name in found:
+        left = left_by_a_system(file.name)
+        if left:
+            tally.beside(left)
+        else:
+            records.append((file, name))
+    return records
+
+
+def _bytes_of(file: Path) -> bytes:
+    data = None
+    try:
+        if file.stat().st_size <= MAX_BYTES:
+            data = file.read_bytes()
     except (OSError, ValueError):
         data = None
     if data is None:
-        raise UnusableValue(UnusableImageError, "the image cannot be read", _HINT)
-    image = decode_image(data, window)
-    if window is None:
-        return data
-    sink = io.BytesIO()
-    image.save(sink, format="PNG")
-    return sink.getvalue()
+        raise unusable("the image cannot be read")
+    return data
+
+
+def _read(file: Path, window: Window | None) -> EncodedPicture:
+    return read_picture(_bytes_of(file), window)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -46,10 +47,12 @@ class LeftOut:
     Attributes:
         read: Rows of the data, usable or not.
         rows: For each sort of fault, the numbers of its rows from 1, ascending.
+        beside: Files that are no rows, such as a `.DS_Store`: how many by what they are.
     """
 
     read: int = 0
     rows: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    beside: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -63,9 +66,21 @@ class LeftOut:
 
     def __str__(self) -> str:
         """The counts by sort with a few row numbers, in one line and without a value of any row."""
-        return f"{self.count} of {self.read} rows cannot be used: " + "; ".join(
-            f"{len(rows)} with {sort} ({_examples(rows)})"
-            for sort, rows in sorted(self.rows.items(), key=lambda item: -len(item[1]))
+        told = f"{self.count} of {self.read} rows cannot be used"
+        if self.count:
+            told += ": " + "; ".join(
+                f"{len(rows)} with {sort} ({_examples(rows)})"
+                for sort, rows in sorted(self.rows.items(), key=lambda item: -len(item[1]))
+            )
+        return f"{told}. {self.passed_over}" if self.beside else told
+
+    @property
+    def passed_over(self) -> str:
+        """Files that are no rows, in a sentence; empty where there are none."""
+        if not self.beside:
+            return ""
+        return "Passed over as no rows: " + "; ".join(
+            f"{count} times {what}" for what, count in sorted(self.beside.items())
         )
 
     def __repr__(self) -> str:
@@ -78,6 +93,7 @@ class Tally:
     def __init__(self) -> None:
         self._read = 0
         self._rows: dict[str, list[int]] = {}
+        self._beside: Counter[str] = Counter()
         self.first: DataError | None = None
 
     def row(self) -> None:
@@ -89,9 +105,14 @@ class Tally:
         self.first = self.first or error
         self._rows.setdefault(error.sort or SORTS[type(error)], []).append(self._read)
 
+    def beside(self, what: str) -> None:
+        """A file that is no row."""
+        self._beside[what] += 1
+
     def left_out(self) -> LeftOut:
         """What was counted so far."""
-        return LeftOut(self._read, {sort: tuple(rows) for sort, rows in self._rows.items()})
+        rows = {sort: tuple(rows) for sort, rows in self._rows.items()}
+        return LeftOut(self._read, rows, dict(self._beside))
 
     def refuse(self) -> None:
         """Raise the first fault, which then tells of all the others.
@@ -113,7 +134,8 @@ def pool_left_out(parts: Collection[LeftOut]) -> LeftOut:
     for part in parts:
         for sort, own in part.rows.items():
             rows[sort] = rows.get(sort, ()) + own
-    return LeftOut(sum(part.read for part in parts), rows)
+    beside = sum((Counter(part.beside) for part in parts), Counter[str]())
+    return LeftOut(sum(part.read for part in parts), rows, dict(beside))
 
 
 def label_sort(value: str, labels: Collection[str]) -> str:

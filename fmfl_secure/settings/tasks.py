@@ -21,7 +21,8 @@ class _Task(Section, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_
     """What every task has.
 
     Attributes:
-        unit: `record`, or a column that identifies the person a row belongs to.
+        unit: `record`, or a column that identifies the person a row belongs to; `PatientID` in a
+            folder of DICOM files.
         unit_normalisation: Which differences between ids of `unit` are of no account besides white
             space, what cannot be seen and how a number is stored (`fmfl_secure.data.unit_ids`):
             `case`; `punctuation`: letters and digits alone count; `zeros` that begin a number;
@@ -139,8 +140,9 @@ class ImageClassificationSection(
 
     Attributes:
         image_column: Column with the image's path, from the table's folder.
-        image_window: Which values are black and white in pictures of one deep channel, such as
-            [0, 4095] of 12 bits in 16; without one, the format's range, if it has any.
+        image_window: Which values are black and white in pictures of more than 8 bits, such as
+            [0, 4095] of 12 bits in 16, or [-160, 240] Hounsfield of CT; without one, the range
+            that the file's format or header says, if it says any.
         label_column: Column with the label.
         labels: All labels in order.
         label_aliases: Other spellings that a site's file may have, each in a pair
@@ -169,8 +171,9 @@ class ImageTextSection(
 
     Attributes:
         image_column: Column with the image's path, from the table's folder.
-        image_window: Which values are black and white in pictures of one deep channel, such as
-            [0, 4095] of 12 bits in 16; without one, the format's range, if it has any.
+        image_window: Which values are black and white in pictures of more than 8 bits, such as
+            [0, 4095] of 12 bits in 16, or [-160, 240] Hounsfield of CT; without one, the range
+            that the file's format or header says, if it says any.
         text_column: Column with the text.
         loss: `sigmoid`: the pair's own text attracts its image and public anchor texts repel it
             (arXiv 2303.15343 with fixed negatives); `cosine`: the pair alone; `info-nce`: the
@@ -207,8 +210,9 @@ class ImageTextClassificationSection(
 
     Attributes:
         image_column: Column with the image's path, from the table's folder.
-        image_window: Which values are black and white in pictures of one deep channel, such as
-            [0, 4095] of 12 bits in 16; without one, the format's range, if it has any.
+        image_window: Which values are black and white in pictures of more than 8 bits, such as
+            [0, 4095] of 12 bits in 16, or [-160, 240] Hounsfield of CT; without one, the range
+            that the file's format or header says, if it says any.
         text_column: Column with the text.
         label_column: Column with the label.
         labels: All labels in order.

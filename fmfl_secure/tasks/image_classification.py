@@ -46,6 +46,7 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
                 unit=unit,
                 on_bad_row=on_bad_row,
                 aliases=self.settings.label_aliases,
+                unit_rules=self.settings.unit_normalisation,
                 window=self.settings.image_window,
             )
         return super()._read(path, unit=unit, on_bad_row=on_bad_row)
@@ -63,7 +64,7 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
             DataError: The data are not there, or lack a column or every label's subfolder.
         """
         if path.is_dir():
-            check_image_folder(path, self.labels)
+            check_image_folder(path, self.labels, unit=unit)
         else:
             super().check_source(path, unit=unit)
 

@@ -132,6 +132,21 @@ FOREIGN: Final[tuple[Foreign, ...]] = (
 )
 
 
+def left_by_a_system(name: str) -> str:
+    """What a file of this name is that nobody put there; empty for any other.
+
+    By its name, which says it for certain: it is no record, and is passed over with a word.
+    """
+    if name.startswith("._"):
+        return "._*, which macOS leaves on other systems' disks"
+    return {
+        ".ds_store": ".DS_Store, which macOS leaves in folders",
+        "thumbs.db": "Thumbs.db, which Windows leaves among pictures",
+        "ehthumbs.db": "ehthumbs.db, which Windows leaves among pictures",
+        "desktop.ini": "desktop.ini, which Windows leaves in folders",
+    }.get(name.lower(), "")
+
+
 def refuse_foreign(path: Path, head: bytes) -> None:
     """Refuse a file that begins as one of these.
 

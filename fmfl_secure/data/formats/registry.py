@@ -31,6 +31,11 @@ def suffixes(*, splits: bool = False) -> tuple[str, ...]:
     )
 
 
+def claimed(path: Path) -> bool:
+    """Whether data are of a form here, by their name: a folder of pictures is not."""
+    return any(kind.claims(path) for kind in FORMATS)
+
+
 def format_of(path: Path) -> Format:
     """The form that data are of, by their name; nothing is guessed from their content.
 
