@@ -22,6 +22,7 @@ from fmfl_secure.cli import (
     dpia,
     federation,
     flower,
+    keys,
     ledger,
     members,
     model,
@@ -45,6 +46,7 @@ app.add_typer(compare.app)
 app.add_typer(dpia.app)
 app.add_typer(service.app)
 app.add_typer(members.app)
+app.add_typer(keys.app)
 app.add_typer(flower.app, name="flower")
 app.add_typer(ledger.app, name="ledger")  # with `afford`, which adds itself to it
 app.add_typer(demo.app, name="demo")

@@ -61,7 +61,9 @@ def list_certificates(folder: Kits) -> None:
 
 @certificates.command()
 def renew(folder: Kits, name: Party) -> None:
-    """Issue a new certificate and key to a party; running processes take them up by themselves.
+    """Issue a new certificate and key to a party of a simulation; taken up without a restart.
+
+    A party that drew its own keys asks for it: fmfl-secure request FOLDER --renew.
 
     Example: fmfl-secure certificates renew pilot/kits site-1
     """
@@ -126,6 +128,8 @@ def approve(kit: KitFolder) -> None:
 
     held = Kit(kit).membership
     pending = newer_lists(Kit(kit))
+    if held.last() is None and pending:
+        pending = pending[held.adopt(pending) :]
     if not pending:
         say("there is no newer list")
     for message in pending:

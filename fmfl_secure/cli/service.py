@@ -26,6 +26,7 @@ def _be(
     from fmfl_secure.provisioning.kit import Kit
     from fmfl_secure.transports.https.processes.run_party import run_party
 
+    _say_simulation(kit)
     run_party(
         process,
         Kit(kit),
@@ -33,6 +34,13 @@ def _be(
         page=page,
         started=lambda port: _say_page(kit, port),
     )
+
+
+def _say_simulation(kit: Path) -> None:
+    from fmfl_secure.provisioning.simulated import WARNING, is_simulation
+
+    if is_simulation(kit):
+        say(f"A SIMULATION: {WARNING}")
 
 
 def _say_page(kit: Path, port: int) -> None:
@@ -45,9 +53,20 @@ def _say_page(kit: Path, port: int) -> None:
 @app.command()
 def provision(
     federation: Annotated[Path, typer.Argument(help="Path of federation.toml.")],
-    output: Annotated[Path, typer.Option(help="Folder for the authority and the kits.")],
+    output: Annotated[Path, typer.Option(help="Folder for the authority and the answers or kits.")],
+    requests: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with the parties' requests: no key is drawn here but the "
+            "authority's. Without it this is a simulation."
+        ),
+    ] = None,
+    replace: Annotated[
+        list[str] | None,
+        typer.Option(help="With --requests: a site whose old key is lost; may be repeated."),
+    ] = None,
     server: Annotated[
-        str, typer.Option(help="Where parties reach the server.")
+        str, typer.Option(help="Where parties reach the server; with --requests, the server says.")
     ] = "https://localhost:8443",
     seal: Annotated[
         bool, typer.Option("--seal", help="Seal each kit under a passphrase of its own.")
@@ -64,13 +83,18 @@ def provision(
         str, typer.Option(help="A site's training file from its kit; {site} is its name.")
     ] = "data/train.csv",
 ) -> None:
-    """Make a private certificate authority and a kit for every party.
+    """Answer parties' requests with certificates and the list of parties; no key leaves its owner.
 
+    Without --requests every party's keys are drawn here, for simulations: a kit each.
     What exists is left alone.
-    Example: fmfl-secure provision pilot/federation.toml --output pilot/kits
+    Example: fmfl-secure provision federation.toml --requests requests --output answers
     """
+    if requests is not None:
+        _answer(federation, requests, output, replace or [], sealed=seal)
+        return
     from fmfl_secure.provisioning.provision import provision as make
     from fmfl_secure.provisioning.provision import seal_kits
+    from fmfl_secure.provisioning.simulated import WARNING
 
     made = make(
         federation,
@@ -83,6 +107,7 @@ def provision(
     )
     for line in made:
         say(f"made {line}")
+    say(f"A SIMULATION: {WARNING}")
     if seal:
         from fmfl_secure.provisioning.kit import write_private
 
@@ -96,6 +121,19 @@ def provision(
             told.unlink(missing_ok=True)
             write_private(told, passphrase.encode() + b"\n")
         say(f"passphrases are in {output / 'passphrases'}: tell each party its own, another way")
+
+
+def _answer(
+    federation: Path, requests: Path, output: Path, replace: list[str], *, sealed: bool
+) -> None:
+    from fmfl_secure.errors import ConfigError
+    from fmfl_secure.provisioning.certify import certify_requests
+
+    if sealed:
+        raise ConfigError("--seal is for kits with keys; an answer to a request has no secret")
+    for line in certify_requests(federation, requests, output, replace=replace):
+        say(line)
+    say("send each party its answer: fmfl-secure accept FOLDER ANSWER puts it beside its keys")
 
 
 @app.command()
@@ -136,6 +174,7 @@ def serve(
     from fmfl_secure.transports.https.processes.server_page import server_page
     from fmfl_secure.transports.https.server import Service
 
+    _say_simulation(kit)
     logs.configure("server")
     service = Service(Kit(kit), output)
     operations = OperationsApp(

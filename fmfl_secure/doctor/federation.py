@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fmfl_secure.data import DataError, UnitCheck, check_units
+from fmfl_secure.doctor.keys import examine_keys
 from fmfl_secure.doctor.machine import Finding
 from fmfl_secure.errors import FmflError
 from fmfl_secure.parties.workspace import Members, Workspace
@@ -48,6 +49,7 @@ def examine_federation(folder: Path) -> Iterator[Finding]:
     except FmflError as error:
         yield Finding("federation.toml", "fault", str(error), error.hint)
         return
+    yield from examine_keys(folder)
     places = {entry.name: Workspace(folder).site(entry.name) for entry in config.sites}
     for name, place in {**places, "this site": folder}.items():
         if (place / "site.toml").exists():

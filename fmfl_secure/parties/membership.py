@@ -3,11 +3,13 @@
     members.json              public keys of all parties, as this party trusts them
     membership/00001.list     the coordinator's signed lists that this party approved, in order
 
-A folder without lists knows `members.json` alone, as in the embedded engine.
+A folder without lists knows `members.json` alone, as in the embedded engine, and at a party that
+drew its own keys until it first meets the server.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -85,6 +87,44 @@ class MembershipFolder:
         if self.last() is not None or body.number != 1:
             raise ConfigError("this party has a membership list already, or this is not the first")
         self._write(body, message)
+
+    def adopt(self, lists: Sequence[bytes]) -> int:
+        """Keep the lists up to the one that has whom this party pinned; it has none yet.
+
+        They change nothing in whom the party trusts, so that nobody has to approve them. Lists
+        after that one go the usual way.
+
+        Args:
+            lists: From the first on, as far as there are any.
+
+        Returns:
+            How many were kept.
+
+        Raises:
+            ConfigError: There is a list here, or none of these has the sites that are pinned.
+            AggregationError: One does not follow, or is not the coordinator's.
+        """
+        members = self.members()
+        if self.last() is not None:
+            raise ConfigError("this party has a membership list already")
+        kept = 0
+        for number, message in enumerate(lists, 1):
+            if number == 1:
+                body = read_membership(message, members.coordinator)
+            else:
+                body = follow_membership(lists[number - 2], message, members.coordinator)
+            if body.number != number:
+                raise ConfigError("the coordinator's lists of members do not begin with the first")
+            if {member.name: member for member in body.members} == members.sites:
+                kept = number
+        if not kept:
+            raise ConfigError(
+                "no list of the coordinator's has the sites that this party pinned",
+                hint="Compare fingerprints with the others: fmfl-secure ceremony show KIT.",
+            )
+        named = {f"{number:05}.list": each for number, each in enumerate(lists[:kept], 1)}
+        write_files(self._folder / "membership", named)
+        return kept
 
     def change(self, message: bytes) -> Change:
         """What a next list would change; nothing is written.

@@ -89,10 +89,27 @@ class Members:
             AggregationError: A key is malformed.
         """
         try:
-            file = msgspec.json.decode(path.read_bytes(), type=_MembersFile)
-        except (OSError, msgspec.DecodeError) as error:
+            data = path.read_bytes()
+        except OSError as error:
             raise ConfigError(
                 f"cannot read the members in {path}: {error}", hint="fmfl-secure init writes them."
+            ) from error
+        return cls.decode(data, source=str(path))
+
+    @classmethod
+    def decode(cls, data: bytes, *, source: str) -> Members:
+        """Read a members file's content.
+
+        Raises:
+            ConfigError: It is malformed.
+            AggregationError: A key is malformed.
+        """
+        try:
+            file = msgspec.json.decode(data, type=_MembersFile)
+        except msgspec.DecodeError as error:
+            raise ConfigError(
+                f"cannot read the members in {source}: {error}",
+                hint="fmfl-secure init writes them.",
             ) from error
         return cls(
             coordinator=PublicIdentity.parse(COORDINATOR, file.coordinator),

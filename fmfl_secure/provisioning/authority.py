@@ -1,6 +1,7 @@
 """A federation's certificate authority in its folder: what it issued, renewed and revoked.
 
-DIR/authority/      ca.pem, ca.key, issued.json, revoked.pem
+DIR/authority/      ca.pem, ca.key, issued.json, revoked.pem; with requests/ and certificates/
+                    where parties drew their own keys
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from fmfl_secure.errors import ServiceError
 from fmfl_secure.provisioning.certificates import (
     PARTY_DAYS,
     Issued,
+    certify_key,
     federation_of,
     issue,
     new_authority,
@@ -93,8 +96,23 @@ class Authority:
         made = issue(
             self.pair, federation=self.federation, role=role, name=name, hosts=hosts, days=days
         )
-        serial = f"{serial_of(made.certificate):x}"
-        self._note([*self.issued(), Certified(name, role, serial, hosts)])
+        self._note_issued(made.certificate, role, name, hosts)
+        return made
+
+    def certify_key(
+        self,
+        key: ec.EllipticCurvePublicKey,
+        role: str,
+        name: str,
+        *,
+        hosts: tuple[str, ...] = (),
+        days: int = PARTY_DAYS,
+    ) -> bytes:
+        """Issue a certificate for a key that its owner drew, and note it; PEM."""
+        made = certify_key(
+            self.pair, key, federation=self.federation, role=role, name=name, hosts=hosts, days=days
+        )
+        self._note_issued(made, role, name, hosts)
         return made
 
     def revoke(self, name: str, *, keep_last: bool) -> int:
@@ -124,9 +142,25 @@ class Authority:
         """The signed revocation list."""
         return revocation_list(self.pair, [int(c.serial, 16) for c in self.issued() if c.revoked])
 
+    def _note_issued(
+        self, certificate: bytes, role: str, name: str, hosts: tuple[str, ...]
+    ) -> None:
+        serial = f"{serial_of(certificate):x}"
+        self._note([*self.issued(), Certified(name, role, serial, hosts)])
+
     def _note(self, issued: list[Certified]) -> None:
         text = msgspec.json.format(msgspec.json.encode(issued), indent=2) + b"\n"
         write_files(self.folder, {"issued.json": text})
+
+
+def answers_requests(output: Path) -> bool:
+    """Whether the parties of a folder's authority drew their own keys."""
+    return (output / "authority" / "requests").exists()
+
+
+def keys_were_drawn(output: Path) -> bool:
+    """Whether the parties' keys of a folder were drawn where it was provisioned."""
+    return (output / "authority" / "ca.key").exists() and not answers_requests(output)
 
 
 def write_tls(folder: Path, authority: Authority, made: Issued) -> None:
@@ -152,6 +186,12 @@ def renew(output: Path, name: str, *, days: int = PARTY_DAYS) -> Path:
     last = [c for c in authority.issued() if c.name == name]
     if not last:
         raise ServiceError(f"{name} has no certificate of this authority")
+    if answers_requests(output):
+        raise ServiceError(
+            f"{name} draws its own keys",
+            hint="At the party: fmfl-secure request FOLDER --renew. Then here: "
+            "fmfl-secure provision federation.toml --requests DIR.",
+        )
     made = authority.certify(last[-1].role, name, hosts=last[-1].hosts, days=days)
     kit = output / name
     folder = kit / "tls" if kit.exists() else output / "renewed" / name / "tls"

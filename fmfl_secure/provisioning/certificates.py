@@ -83,7 +83,7 @@ def new_authority(federation: str) -> Issued:
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
-    return Issued(_pem(certificate), _key_pem(key))
+    return Issued(_pem(certificate), key_pem(key))
 
 
 def issue(
@@ -95,7 +95,7 @@ def issue(
     hosts: Iterable[str] = (),
     days: int = PARTY_DAYS,
 ) -> Issued:
-    """Draw a key for a party and certify it.
+    """Draw a key for a party and certify it: for simulations, and for 0.1.0's way.
 
     Args:
         authority: The authority.
@@ -108,38 +108,86 @@ def issue(
     Raises:
         ServiceError: There is no such role.
     """
+    key = new_key()
+    certificate = certify_key(
+        authority, key.public_key(), federation=federation, role=role, name=name, hosts=hosts,
+        days=days,
+    )  # fmt: skip
+    return Issued(certificate, key_pem(key))
+
+
+def new_key() -> ec.EllipticCurvePrivateKey:
+    """Draw a key for TLS."""
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def certify_key(
+    authority: Issued,
+    key: ec.EllipticCurvePublicKey,
+    *,
+    federation: str,
+    role: str,
+    name: str,
+    hosts: Iterable[str] = (),
+    days: int = PARTY_DAYS,
+) -> bytes:
+    """Certify a party's key that it drew itself; PEM.
+
+    Args:
+        authority: The authority.
+        key: The party's public key for TLS.
+        federation: Name of the federation.
+        role: One of `ROLES`.
+        name: Name of the party.
+        hosts: Names and addresses that a server is reached by.
+        days: How long it is valid.
+
+    Raises:
+        ServiceError: There is no such role.
+    """
     if role not in ROLES:
         raise ServiceError(f"{role!r} is no role that is certified: {', '.join(ROLES)}")
     issuer = x509.load_pem_x509_certificate(authority.certificate)
-    signer = serialization.load_pem_private_key(authority.key, password=None)
-    if not isinstance(signer, ec.EllipticCurvePrivateKey):
-        raise ServiceError("the authority's key is of another kind than ECDSA")
-    key = ec.generate_private_key(ec.SECP256R1())
+    signer = signing_key(authority)
     serves = ExtendedKeyUsageOID.SERVER_AUTH if role == SERVER else ExtendedKeyUsageOID.CLIENT_AUTH
-    names: list[x509.GeneralName] = [
-        x509.UniformResourceIdentifier(f"{_SCHEME}://{federation}/{role}/{name}")
-    ]
-    names += [_host(host) for host in hosts]
     certificate = (
-        _builder(_name(f"{name} ({role})"), issuer.subject, key.public_key(), days)
+        _builder(_name(f"{name} ({role})"), issuer.subject, key, days)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([serves]), critical=False)
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(alternative_names(federation, role, name, hosts), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
         )
         .sign(signer, hashes.SHA256())
     )
-    return Issued(_pem(certificate), _key_pem(key))
+    return _pem(certificate)
+
+
+def signing_key(authority: Issued) -> ec.EllipticCurvePrivateKey:
+    """The authority's private key.
+
+    Raises:
+        ServiceError: It is of another kind.
+    """
+    signer = serialization.load_pem_private_key(authority.key, password=None)
+    if not isinstance(signer, ec.EllipticCurvePrivateKey):
+        raise ServiceError("the authority's key is of another kind than ECDSA")
+    return signer
+
+
+def alternative_names(
+    federation: str, role: str, name: str, hosts: Iterable[str] = ()
+) -> x509.SubjectAlternativeName:
+    """Who a certificate is of, and the names that a server is reached by."""
+    uri = x509.UniformResourceIdentifier(f"{_SCHEME}://{federation}/{role}/{name}")
+    return x509.SubjectAlternativeName([uri, *map(_host, hosts)])
 
 
 def revocation_list(authority: Issued, serials: Iterable[int]) -> bytes:
     """Sign a certificate revocation list (PEM) of these serial numbers."""
     issuer = x509.load_pem_x509_certificate(authority.certificate)
-    signer = serialization.load_pem_private_key(authority.key, password=None)
-    if not isinstance(signer, ec.EllipticCurvePrivateKey):
-        raise ServiceError("the authority's key is of another kind than ECDSA")
+    signer = signing_key(authority)
     now = dt.datetime.now(dt.UTC)
     builder = (
         x509.CertificateRevocationListBuilder()
@@ -256,7 +304,8 @@ def _pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
-def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """A key as PKCS #8 PEM, not encrypted; a secret."""
     return key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,

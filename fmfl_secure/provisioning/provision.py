@@ -1,4 +1,7 @@
-"""From a federation's settings to one kit a party, and to one site fewer.
+"""From a federation's settings to one kit a party, and to one site fewer: for simulations.
+
+Whoever runs this has every party's keys. Between parties that do not trust each other each draws
+its own (`own_keys.py`), and `certify.py` answers.
 
     DIR/authority/      ca.pem, ca.key, issued.json: whoever provisions keeps it, offline
     DIR/server/         a kit each; see kit.py
@@ -24,10 +27,11 @@ from aggregation import Identity
 from fmfl_secure.errors import ConfigError, ServiceError
 from fmfl_secure.parties.membership import MembershipFolder, next_list
 from fmfl_secure.parties.workspace import AGGREGATOR, COORDINATOR, Members, Workspace, initialise
-from fmfl_secure.provisioning.authority import Authority, write_tls
+from fmfl_secure.provisioning.authority import Authority, answers_requests, write_tls
 from fmfl_secure.provisioning.certificates import CUSTODIAN, DECRYPTOR, SERVER, SITE
 from fmfl_secure.provisioning.kit import Kit, seal_kit, write_private
 from fmfl_secure.provisioning.service_toml import client_toml, server_toml
+from fmfl_secure.provisioning.simulated import MARK, WARNING
 from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.settings.templates import site_toml
 from fmfl_secure.storage.files import write_files
@@ -65,6 +69,11 @@ def provision(
         PrivacyError: A grant of this epsilon and delta is not possible; nothing was made.
     """
     config = load_federation(federation)
+    if answers_requests(output):
+        raise ServiceError(
+            f"parties of {output} draw their own keys",
+            hint="Give their requests: --requests DIR. No key is drawn for one of them here.",
+        )
     created: list[str] = []
     custodians = config.aggregation.custodians
     taken = {*custodians, *(e.name for e in config.sites)} & {"authority", SERVER}
@@ -134,6 +143,7 @@ def _fill_kit(kit: Path, role: str, name: str, workspace: Workspace, *, url: str
     shutil.copy(workspace.members_file, kit / "members.json")
     text = server_toml(urlsplit(url).port or 443) if role == SERVER else client_toml(url)
     write_private(kit / "service.toml", text.encode())
+    write_private(kit / MARK, f"{WARNING}\n".encode())
     write_private(kit / "operations.token", secrets.token_urlsafe(32).encode() + b"\n")
     kit.chmod(0o700)
 

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from fmfl_secure.report import (
     deltas,
     empirical,
+    key_owners,
     names,
     overview,
     plots,
@@ -109,6 +110,7 @@ def render_html(record: RunRecord) -> str:
             check_sentences=empirical.sentences(record.audit) if record.audit else [],
             roles=protection.roles(record),
             limits=protection.limits(record),
+            key_owners=key_owners.sentences(record),
             unit=wording.unit(record),
             refusals=wording.refusals(record),
             max_bars=plots.MAX_BARS,

@@ -21,6 +21,7 @@ from fmfl_secure.planning.plans import encryption_parameters, site_plan, value_b
 from fmfl_secure.report import write_report
 from fmfl_secure.report.model_card import TASK_FILE, write_card
 from fmfl_secure.run.audit_check import load_audit
+from fmfl_secure.run.keys_record import load_keys
 from fmfl_secure.run.record import (
     FORMAT,
     Encryption,
@@ -158,6 +159,7 @@ def build_record(store: RunStore) -> RunRecord:
             settings_digest=config.digest,
             base_model_digest=public.base_model_digest,
         ),
+        keys=load_keys(store.folder),
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from fmfl_secure.report import deltas, rounding, shares
+from fmfl_secure.report import deltas, key_owners, rounding, shares
 from fmfl_secure.report.names import capital, count, listing, who
 from fmfl_secure.report.overview import (
     accounts,
@@ -300,6 +300,7 @@ def warnings(record: RunRecord) -> list[str]:
             for site, statement in statements(record)
             if statement.unit != record.mechanism.unit
         )
+    found += key_owners.warnings(record)
     owners: dict[str, list[str]] = {}
     for role, identity in record.identities.items():
         owners.setdefault(identity, []).append(role)

@@ -14,6 +14,7 @@ import msgspec
 
 from fmfl_secure.errors import RunError
 from fmfl_secure.run.audit_record import AuditRecord
+from fmfl_secure.run.keys_record import KeysRecord
 from fmfl_secure.settings.noise import NOISE, NoiseMechanism, NoiseName
 
 FORMAT = 1
@@ -279,6 +280,7 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         identities: Fingerprints of coordinator, aggregator, decryptor and custodians.
         versions: Of this project and the libraries it rests on.
         audit: The empirical audit of these settings, if one was made.
+        keys: Who drew the parties' keys, and who compared them; absent in records of 0.1.0.
     """
 
     format: int
@@ -302,6 +304,7 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     identities: dict[str, str]
     versions: dict[str, str]
     audit: AuditRecord | None = None
+    keys: KeysRecord | msgspec.UnsetType = msgspec.UNSET
 
 
 # Epsilons without a bound are infinite here and null in JSON, which knows no infinity.

@@ -16,6 +16,8 @@ from fmfl_secure.parties.coordinator import Coordinator, check_resumable, start_
 from fmfl_secure.parties.membership import MembershipFolder, digest_of
 from fmfl_secure.parties.workspace import AGGREGATOR, COORDINATOR, Members
 from fmfl_secure.planning.task import build_task, start_of
+from fmfl_secure.provisioning.ceremony import keys_record, require_comparison
+from fmfl_secure.run.keys_record import save_keys
 from fmfl_secure.run.observer import Observer, Silent
 from fmfl_secure.runtime.anchor_registry import AnchorRegistry
 from fmfl_secure.runtime.inbox import Inbox
@@ -60,6 +62,7 @@ class RunServer:
         waiter: Callable[[Inbox, TaskBoard, Time], Waiter] = PartyWaiter,
         observer: Observer | None = None,
     ) -> None:
+        require_comparison(folder)
         self._folder = folder
         self.output = output
         self.config = config
@@ -68,6 +71,7 @@ class RunServer:
         self._task, self._model = learner or self._build(config)
         self._start = start_of(config, self._task, self._model)
         store, self.ended = self._open_run(output)
+        save_keys(output, keys_record(folder))
         self.identity = self._load(COORDINATOR)
         self.coordinator = Coordinator(
             self.identity,

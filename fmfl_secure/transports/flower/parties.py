@@ -19,6 +19,7 @@ from fmfl_secure.parties.custodian import Custodian
 from fmfl_secure.parties.decryptor import open_decryptor
 from fmfl_secure.parties.membership import MembershipFolder
 from fmfl_secure.parties.workspace import DECRYPTOR, Workspace
+from fmfl_secure.provisioning.ceremony import require_comparison
 from fmfl_secure.runtime.agents.base import Agent
 from fmfl_secure.runtime.agents.custodian import CustodianAgent
 from fmfl_secure.runtime.agents.decryptor import DecryptorAgent
@@ -115,6 +116,8 @@ class Parties:
 
     def _party(self, name: str) -> FlowerParty:
         folder, transport = self._folder_of(name), OrderTransport()
+        if self._is_kit:
+            require_comparison(folder)
         identity = Identity.load(folder / "identity.pem", name)
         held = MembershipFolder(folder if self._has_members(folder) else self._folder)
         agent: Agent

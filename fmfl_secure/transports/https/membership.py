@@ -21,6 +21,8 @@ _LOG = logging.getLogger("fmfl_secure.transports.https.membership")
 def follow_removals(held: MembershipFolder, number: int, fetch: Callable[[int], list[str]]) -> None:
     """Take over lists that only remove, up to one; any other waits for this site's people.
 
+    A party that has none yet, since it drew its own keys, takes those that come to whom it pinned.
+
     Args:
         held: The site's own.
         number: Of the server's last list.
@@ -29,8 +31,11 @@ def follow_removals(held: MembershipFolder, number: int, fetch: Callable[[int], 
     Raises:
         NotApproved: A list brings somebody new, or a new key.
         ServiceError: What the server sends is malformed.
+        ConfigError: This party has no list, and the server's come to others than it pinned.
         AggregationError: A list does not follow on the one held here.
     """
+    if held.last() is None and number:
+        held.adopt(decode_lists(fetch(0)))
     while len(held.lists()) < number:
         missing = decode_lists(fetch(len(held.lists())))
         if not missing:

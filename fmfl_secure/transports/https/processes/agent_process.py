@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Generic, TypeVar
 
+from fmfl_secure.provisioning.ceremony import require_comparison
 from fmfl_secure.provisioning.kit import Kit
 from fmfl_secure.runtime.agents.base import Agent
 from fmfl_secure.settings.federation import load_federation
@@ -28,6 +29,7 @@ class AgentProcess(Generic[AnAgent]):
     agent: AnAgent
 
     def __init__(self, kit: Kit) -> None:
+        require_comparison(kit.folder)
         self.stopping = threading.Event()
         self.settings = load_settings(kit.service_file, ClientSettings)
         self.config = load_federation(kit.federation_file)

@@ -11,6 +11,7 @@ from aggregation import Identity
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.parties.site import Site
 from fmfl_secure.planning.task import build_task
+from fmfl_secure.provisioning.ceremony import require_comparison
 from fmfl_secure.provisioning.kit import Kit
 from fmfl_secure.runtime.agents.site import SiteAgent
 from fmfl_secure.settings.federation import FederationConfig, load_federation, load_site
@@ -48,6 +49,7 @@ class SiteProcess:
     """
 
     def __init__(self, kit: Kit, *, once: bool = False) -> None:
+        require_comparison(kit.folder)
         self.stopping = threading.Event()
         self.kit = kit
         self.settings = load_settings(kit.service_file, ClientSettings)

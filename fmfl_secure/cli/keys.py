@@ -1,0 +1,148 @@
+"""The commands by which parties draw their own keys: request, accept, ceremony."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from fmfl_secure.cli._console import say
+from fmfl_secure.cli.members import KitFolder
+
+app = typer.Typer()
+ceremony = typer.Typer(
+    help="Compare fingerprints with the other parties, by voice.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(ceremony, name="ceremony")
+
+
+@app.command()
+def request(
+    folder: Annotated[Path, typer.Argument(help="The party's folder; its kit to be.")],
+    federation: Annotated[
+        Path | None, typer.Option(help="Path of federation.toml; for new keys.")
+    ] = None,
+    role: Annotated[
+        Literal["server", "site", "decryptor", "custodian"], typer.Option(help="The party's.")
+    ] = "site",
+    name: Annotated[str, typer.Option(help="A site's or a custodian's, as in the settings.")] = "",
+    url: Annotated[str, typer.Option(help="Where a server is reached, https://HOST:PORT.")] = "",
+    data: Annotated[
+        str, typer.Option(help="A site's training file, from its folder.")
+    ] = "data/train.csv",
+    renew: Annotated[
+        bool, typer.Option("--renew", help="A new key for TLS, for a folder that has one.")
+    ] = False,
+    new_identity: Annotated[
+        bool, typer.Option("--new-identity", help="With --renew: a site's new identity too.")
+    ] = False,
+) -> None:
+    """Draw this party's keys here, and sign a request for what goes beside them.
+
+    Nothing in the request is secret; the keys never leave the folder.
+    Example: fmfl-secure request site-1 --federation federation.toml --name site-1
+    """
+    from fmfl_secure.errors import ConfigError
+    from fmfl_secure.provisioning.fingerprints import groups
+    from fmfl_secure.provisioning.own_keys import renew_keys, request_keys
+
+    if renew:
+        asked = renew_keys(folder, new_identity=new_identity)
+    elif federation is None or new_identity:
+        raise ConfigError("new keys need --federation; --new-identity needs --renew")
+    else:
+        asked = request_keys(folder, federation, role=role, name=name, url=url, data=data)
+    for party, identity in asked.read.request.public.items():
+        say(f"{party}: {groups(identity.fingerprint)}")
+    say(f"send {asked.path} to whoever provisions; nothing else in {folder} leaves this machine")
+
+
+@app.command()
+def accept(
+    folder: Annotated[Path, typer.Argument(help="The party's folder.")],
+    answer: Annotated[Path, typer.Argument(help="The answer to its request.")],
+) -> None:
+    """Put the answer to a request beside this party's keys, once it matches them.
+
+    Example: fmfl-secure accept site-1 site-1.answer
+    """
+    from fmfl_secure.provisioning.fingerprints import groups
+    from fmfl_secure.provisioning.put_answer import check_answer, put_answer
+
+    checked = check_answer(folder, answer.read_bytes(), source=str(answer))
+    if checked.new_settings:
+        say("the settings are others than those that this party has: read them before a run")
+        typer.confirm("take these settings?", abort=True)
+    for name in checked.added:
+        say(f"a member with a new key: {name}")
+        say(f"  {groups(checked.members.sites[name].fingerprint)}")
+    if checked.added:
+        typer.confirm("trust these members?", abort=True)
+    for line in put_answer(checked):
+        say(line)
+    say(f"next, with all parties on the telephone: fmfl-secure ceremony show {folder}")
+
+
+@ceremony.command()
+def show(kit: KitFolder) -> None:
+    """Show whom this party trusts: one fingerprint of all, then each, and who has signed.
+
+    One party reads the first aloud; all others type it into `ceremony sign`.
+    Example: fmfl-secure ceremony show site-1
+    """
+    from fmfl_secure.provisioning.ceremony import standing
+    from fmfl_secure.provisioning.fingerprints import groups
+
+    found = standing(kit)
+    say(f"federation {found.view.federation}, {len(found.view.parties)} keys and the authority:")
+    say(f"  {groups(found.view.fingerprint)}")
+    say("each by itself, to find the one that differs:")
+    say(f"  {'(authority)':<16} {groups(found.view.authority)}")
+    for name, fingerprint in found.view.parties.items():
+        say(f"  {name:<16} {groups(fingerprint)}")
+    for name, one in found.compared.items():
+        drew = "its own keys" if one.drew_own_keys else "KEYS THAT WERE DRAWN FOR IT"
+        say(f"{name} signed on {one.at[:10]}, with {drew}; {one.heard_from} read to it")
+    if found.missing:
+        say(f"not signed yet, as far as this party has it: {', '.join(found.missing)}")
+
+
+@ceremony.command()
+def sign(
+    kit: KitFolder,
+    heard_from: Annotated[
+        str, typer.Option(help="Which party read the fingerprint aloud; a server is coordinator.")
+    ],
+    heard: Annotated[
+        str, typer.Option(help="What was read; asked for otherwise.", show_default=False)
+    ] = "",
+) -> None:
+    """Type the fingerprint that another party reads aloud; sign that it is this party's too.
+
+    Example: fmfl-secure ceremony sign site-1 --heard-from site-2
+    """
+    from fmfl_secure.provisioning.ceremony import sign_comparison
+
+    typed = heard or typer.prompt("the 16 groups that are read")
+    path = sign_comparison(kit, heard_from=heard_from, heard=typed)
+    say(f"the same: send {path} to the other parties")
+
+
+@ceremony.command("collect")
+def collect_records(
+    kit: KitFolder,
+    records: Annotated[list[Path], typer.Argument(help="What other parties signed.")],
+) -> None:
+    """Verify what other parties signed, and keep it; refused if they saw other keys.
+
+    Example: fmfl-secure ceremony collect site-1 site-2-0a1b2c3d4e5f6789.json
+    """
+    from fmfl_secure.provisioning.ceremony import collect, standing
+
+    for path in records:
+        say(f"{collect(kit, path.read_bytes(), source=str(path))} has the same keys")
+    missing = standing(kit).missing
+    say(f"still missing: {', '.join(missing)}" if missing else "all parties have signed")
