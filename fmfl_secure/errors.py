@@ -5,6 +5,7 @@
         UnknownKind          a name that no adapter, task, mechanism or the like has
       DataError              local data (fmfl_secure.data.errors has the kinds)
       ModelError             base model, adapter or layout
+        StartError           a server's start file: missing, damaged, or for other settings
       RunError               a run cannot start, go on, or be read back
       SiteFailure            a site failed after it may have read data; always the same code
       ServiceError           a party's own process cannot start or go on
@@ -59,6 +60,10 @@ class ModelError(FmflError):
     """A base model, an adapter or a parameter layout is not what it should be."""
 
     code = "model"
+
+
+class StartError(ModelError):
+    """What a server starts a run from is missing, damaged, or made for other settings."""
 
 
 class RunError(FmflError):

@@ -164,6 +164,7 @@ class Quiet:
 
 def make_kits(folder: Path, model: Path, *, sites: int = 3, time: str = "", **more) -> Path:
     """Kits with data for real processes on loopback; returns the folder of the kits."""
+    from fmfl_secure.planning.task import make_start_file
     from fmfl_secure.provisioning.provision import provision
     from fmfl_secure.transports.https.ports import free_port
 
@@ -173,6 +174,7 @@ def make_kits(folder: Path, model: Path, *, sites: int = 3, time: str = "", **mo
     port = free_port()
     kits = folder / "kits"
     provision(federation, kits, url=f"https://localhost:{port}")
+    make_start_file(federation, kits / "server/start.safetensors")
     for number in range(1, sites + 1):
         write_rows(kits / f"site-{number}/data/train.csv", 40, seed=number)
     write_rows(kits / "server/data/holdout.csv", 30, seed=99)

@@ -41,6 +41,7 @@ from fmfl_secure.provisioning.kit import Kit
 from fmfl_secure.provisioning.provision import provision
 from fmfl_secure.runtime.agents.simulated import SimulatedSite
 from fmfl_secure.transports.https.ports import free_port
+from fmfl_secure.vectors.start_file import START_FILE
 
 _WORKERS = 2  # processes that the sites are spread over
 _JOIN_S = 3600.0
@@ -107,6 +108,9 @@ def measure(sites: int, rounds: int, *, base: str = "minilm") -> dict[str, Any]:
         RunError: A process failed, or a round was not released.
     """
     context = multiprocessing.get_context("spawn")
+    # Not above: the processes that are measured import this module, and need no PyTorch.
+    from fmfl_secure.planning.task import make_start_file  # noqa: PLC0415
+
     with tempfile.TemporaryDirectory(prefix="fmfl-load-") as name:
         folder = Path(name)
         path = folder / "federation.toml"
@@ -114,6 +118,7 @@ def measure(sites: int, rounds: int, *, base: str = "minilm") -> dict[str, Any]:
         port = free_port()
         kits = folder / "kits"
         provision(path, kits, url=f"https://localhost:{port}")
+        make_start_file(path, kits / "server" / START_FILE)
         _configure(kits, port, sites)
         results: Queue[dict[str, Any]] = context.Queue()
         names = [f"site-{number}" for number in range(1, sites + 1)]
@@ -214,11 +219,8 @@ def _peak_mib() -> int:
 
 
 def _serve(kit: Path, output: Path, results: Queue[dict[str, Any]]) -> None:
-    import torch  # noqa: PLC0415 - each process loads what it needs and no more
-
     from fmfl_secure.transports.https.server import Service  # noqa: PLC0415
 
-    torch.set_num_threads(1)
     service = Service(Kit(kit), output)
     idle, before = _peak_mib(), time.process_time()
     service.serve()

@@ -198,6 +198,30 @@ def _shares(config: FederationConfig, prediction: Prediction) -> dict[str, str]:
     }
 
 
+@app.command("start-file")
+def start_file(
+    federation: FederationFile,
+    output: Annotated[
+        Path | None, typer.Option(help="File to write; default: start.safetensors beside it.")
+    ] = None,
+) -> None:
+    """Write what a server starts a run from. A server has no base model: make it where one is.
+
+    It is public, holds no weights of the base model, and belongs into the server's kit.
+    Example: fmfl-secure start-file pilot/federation.toml --output kits/server/start.safetensors
+    """
+    from fmfl_secure.planning.task import make_start_file
+    from fmfl_secure.vectors.start_file import START_FILE
+
+    path = output or federation.parent / START_FILE
+    start = make_start_file(federation, path)
+    licence = start.base_model_license or "its folder does not say"
+    say(f"base model  {start.base_model}, {start.base_model_digest}")
+    say(f"licence     {licence}")
+    say(f"settings    {start.settings_digest}")
+    say(f"wrote       {path}, {path.stat().st_size:,} bytes")
+
+
 @app.command()
 def check(
     federation: FederationFile,

@@ -25,7 +25,16 @@ OwnHead = Annotated[
 @app.command()
 def evaluate(
     run_folder: RunFolder,
-    data: Annotated[Path, typer.Option(help="Labelled file. The figures are exact: not private.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Labelled file. The figures are exact: not private.")
+    ] = None,
+    rounds: Annotated[
+        str,
+        typer.Option(
+            help="Rounds whose figures, on the set that the settings declare public, go into the "
+            "report: numbers such as 0,5,10, or due for those that the settings ask for."
+        ),
+    ] = "",
     base: BaseModel = None,
     head: OwnHead = None,
     max_left_out: Annotated[
@@ -35,9 +44,19 @@ def evaluate(
 ) -> None:
     """Evaluate a run's adapter on a file, or on a folder of images.
 
-    Says how many records the figures are of, and which rows were left out.
+    Says how many records the figures are of, and which rows were left out. With --rounds: the
+    learning curve of a run whose server had no base model, kept in its metrics and report.
     Example: fmfl-secure evaluate pilot/run-1 --data pilot/data/holdout.csv
     """
+    from fmfl_secure.errors import ConfigError
+
+    if rounds:
+        if head is not None:
+            raise ConfigError("--head is a site's own, and no part of a run's learning curve")
+        _fill_curve(run_folder, rounds, data, base)
+        return
+    if data is None:
+        raise ConfigError("--data names a file to evaluate on, or --rounds the run's own figures")
     from fmfl_secure.training.finished_run import evaluate_run
 
     done = evaluate_run(run_folder, data, base=base, head=head, max_left_out=max_left_out)
@@ -46,6 +65,23 @@ def evaluate(
     say(f"n         {done.records}")
     if done.left_out.count:
         say(f"left out: {done.left_out}")
+
+
+def _fill_curve(run_folder: Path, rounds: str, data: Path | None, base: Path | None) -> None:
+    from fmfl_secure.errors import ConfigError
+    from fmfl_secure.report.learning_curve import fill_curve
+
+    try:
+        chosen = None if rounds == "due" else [int(number) for number in rounds.split(",")]
+    except ValueError:
+        raise ConfigError(
+            f"--rounds is {rounds!r}, expected due or numbers such as 0,5,10"
+        ) from None
+    found = fill_curve(run_folder, rounds=chosen, data=data, base=base)
+    for number, metrics in found.items():
+        figures = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        say(f"round {number:<4} {figures}")
+    say(f"report   {run_folder / 'report.html'}")
 
 
 @app.command()

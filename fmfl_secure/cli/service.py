@@ -86,7 +86,7 @@ def provision(
     """Answer parties' requests with certificates and the list of parties; no key leaves its owner.
 
     Without --requests every party's keys are drawn here, for simulations: a kit each.
-    What exists is left alone.
+    What exists is left alone, but for the server's start file when the settings have changed.
     Example: fmfl-secure provision federation.toml --requests requests --output answers
     """
     if requests is not None:
@@ -108,6 +108,7 @@ def provision(
     for line in made:
         say(f"made {line}")
     say(f"A SIMULATION: {WARNING}")
+    _provide_start(federation, output / "server")
     if seal:
         from fmfl_secure.provisioning.kit import write_private
 
@@ -134,6 +135,26 @@ def _answer(
     for line in certify_requests(federation, requests, output, replace=replace):
         say(line)
     say("send each party its answer: fmfl-secure accept FOLDER ANSWER puts it beside its keys")
+    _provide_start(federation, output)
+
+
+def _provide_start(federation: Path, folder: Path) -> None:
+    """What a server starts from, where the base model is at hand; else who has to make it."""
+    from fmfl_secure.errors import KNOWN_ERRORS
+    from fmfl_secure.settings.federation import load_federation
+    from fmfl_secure.vectors.start_file import START_FILE, is_for
+
+    path = folder / START_FILE
+    if not folder.is_dir() or is_for(path, load_federation(federation)):
+        return
+    from fmfl_secure.planning.task import make_start_file
+
+    try:
+        make_start_file(federation, path)
+        say(f"made {path}")
+    except KNOWN_ERRORS as error:
+        say(f"no {path}: {error}")
+        say(f"whoever has the base model: fmfl-secure start-file {federation} --output {path}")
 
 
 @app.command()
@@ -188,6 +209,11 @@ def serve(
         _say_page(kit, port.port)
         service.serve(started=lambda https: say(f"serving on port {https}"))
     say(f"report   {output / 'report.html'}")
+    if service.config.evaluation.data:
+        say(
+            "figures  not here, without the base model; where it is: "
+            f"fmfl-secure evaluate {output} --rounds due"
+        )
 
 
 @app.command()

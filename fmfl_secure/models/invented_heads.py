@@ -13,12 +13,7 @@ from typing import Any
 import torch
 import transformers
 
-# What people would open an exported model with, by task.
-OWN_CLASSES = {
-    "text-classification": "AutoModelForSequenceClassification",
-    "token-classification": "AutoModelForTokenClassification",
-    "image-classification": "AutoModelForImageClassification",
-}
+from fmfl_secure.settings.own_classes import OWN_CLASSES
 
 
 def invented_heads(model: Any, task: str) -> dict[str, torch.Tensor]:

@@ -17,12 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import aggregation
-from aggregation import Identity, Member, RoundPlan
+from aggregation import Identity, Member, RoundPlan, choose
 from aggregation.protocol import read_cohort, read_plan
 from fmfl_secure.errors import RunError
 from fmfl_secure.parties.agreed_plan import KEY_AGREEMENT
 from fmfl_secure.parties.workspace import AGGREGATOR, COORDINATOR, DECRYPTOR, Members
-from fmfl_secure.planning.plans import encryption_parameters, quantization
 from fmfl_secure.run.call import sign_call
 from fmfl_secure.run.end import evidence, sign_end
 from fmfl_secure.run.record import RoundRecord
@@ -93,15 +92,17 @@ class Coordinator:
                 f"than min_sites = {self._config.federation.min_sites}"
             )
         attempt = self.store.attempts(round_number) + 1
-        layout = self._start.layout(round_number)
+        layout, grid = self._start.layout(round_number), self._start.grid(round_number)
         plan = RoundPlan(
             federation=self._config.federation.name,
             run=self.run,
             round=round_number,
             attempt=attempt,
             suite=self._config.aggregation.suite,
-            parameter_set=encryption_parameters(self._config, self._start.size).id,
-            quantization=quantization(self._config, layout, self._start.size),
+            parameter_set=choose(
+                len(self._config.sites), grid.bits, suite=self._config.aggregation.suite
+            ).id,
+            quantization=grid,
             members=tuple(
                 Member(self._members.sites[name], self._config.weight_of(name)) for name in sites
             ),
@@ -295,15 +296,16 @@ def _public_facts(config: FederationConfig, members: Members, start: RunStart) -
     )
 
 
-def check_resumable(store: RunStore, config: FederationConfig) -> None:
+def check_resumable(store: RunStore, config: FederationConfig, start: RunStart) -> None:
     """Require that a run which was interrupted can go on.
 
     Args:
         store: The run's state.
         config: The federation's settings.
+        start: What it would start from, were it new.
 
     Raises:
-        RunError: It has ended, or its settings were others.
+        RunError: It has ended, or its settings or its adapter were others.
     """
     state = store.state
     if state.config != config:
@@ -313,6 +315,11 @@ def check_resumable(store: RunStore, config: FederationConfig) -> None:
         )
     if state.ended:
         raise RunError(f"the run in {store.folder} has ended; there is nothing to resume")
+    if store.public().layout_digest != start.layout(1).digest:
+        raise RunError(
+            f"the run in {store.folder} was started with another adapter",
+            hint="Bring the base model, or the start file, that it was started with.",
+        )
 
 
 def _now() -> str:

@@ -9,10 +9,14 @@ from torch import nn
 from fmfl_secure.models import AdapterSpec, Layout, find_base_model
 from fmfl_secure.models.adapters import adapter_bytes
 from fmfl_secure.models.computation import Computation, find_device
-from fmfl_secure.settings.federation import FederationConfig
+from fmfl_secure.models.provenance import licence
+from fmfl_secure.planning.adapter_template import adapter_files
+from fmfl_secure.planning.plans import quantization
+from fmfl_secure.settings.federation import FederationConfig, load_federation
 from fmfl_secure.tasks import Task, make_task
 from fmfl_secure.vectors.layout import FlatLayout
 from fmfl_secure.vectors.start import RunStart
+from fmfl_secure.vectors.start_file import write_start
 
 
 def build_task(config: FederationConfig, *, relative_to: Path) -> Task:
@@ -62,14 +66,39 @@ def start_of(config: FederationConfig, task: Task, model: nn.Module) -> RunStart
 
     Raises:
         ModelError: Nothing would be trained.
+        PlanError: The settings cannot be met.
     """
     adapter = adapter_bytes(model)
     layouts = tuple(FlatLayout(task.begin_round(model, n).slots) for n in task.distinct_rounds)
     task.begin_round(model, 1)
+    size = max(layout.size for layout in layouts)
     return RunStart(
         settings_digest=config.digest,
         base_model=task.base.name,
         base_model_digest=task.base.digest,
+        base_model_license=licence(task.base.path),
         layouts=layouts,
+        grids=tuple(quantization(config, layout, size) for layout in layouts),
         adapter=adapter,
+        files=adapter_files(task, model),
     )
+
+
+def make_start_file(federation: Path, output: Path) -> RunStart:
+    """Write what a run by these settings starts from, for a server that has no base model.
+
+    Args:
+        federation: Path of `federation.toml`; a base model's relative path starts from its folder.
+        output: File to write.
+
+    Returns:
+        What was written.
+
+    Raises:
+        FmflError, PrivacyError: Settings or base model cannot be used, or the file not written.
+    """
+    config = load_federation(federation)
+    task = build_task(config, relative_to=federation.parent)
+    start = start_of(config, task, task.build_model(seed=config.federation.seed))
+    write_start(start, output)
+    return start

@@ -8,6 +8,7 @@
     identity.pem        a site's or the decryptor's signing key; a server has two, in
                         coordinator/ and aggregator/
     revoked.pem         at the server: certificates that were revoked
+    start.safetensors   at the server: what a run starts from, made where the base model is
 
 A site's kit is its folder of `init` besides: site.toml, storage.key, ledger.sqlite.
 
@@ -95,7 +96,7 @@ def seal_kit(folder: Path, passphrase: str) -> bytes:
     """Seal a kit's files under a passphrase.
 
     Raises:
-        ServiceError: The passphrase is too short.
+        ServiceError: The passphrase is too short, or the kit too large.
     """
     if len(passphrase) < _MIN_PASSPHRASE:
         raise ServiceError(f"a kit's passphrase needs at least {_MIN_PASSPHRASE} characters")
@@ -107,6 +108,12 @@ def seal_kit(folder: Path, passphrase: str) -> bytes:
     head = _MAGIC + bytes([_LOG2_N]) + os.urandom(_SALT)
     nonce = os.urandom(_NONCE)
     sealed = AESGCM(_key(head, passphrase)).encrypt(nonce, msgspec.msgpack.encode(files), head)
+    if len(head) + len(nonce) + len(sealed) > _MAX_SEALED:
+        raise ServiceError(
+            f"the kit in {folder} is larger than the {_MAX_SEALED} bytes that are opened",
+            hint="Take the largest file out, a server's start.safetensors, and send it beside: it "
+            "is public.",
+        )
     return head + nonce + sealed
 
 

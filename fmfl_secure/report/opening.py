@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fmfl_secure.models.invented_heads import OWN_CLASSES
+from fmfl_secure.settings.own_classes import OWN_CLASSES
 
 _REFUSES = (
     "`pipeline` does not open it: the head reads features at unit norm, which the architecture's "

@@ -10,7 +10,6 @@ import importlib.metadata
 import platform
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
@@ -29,8 +28,8 @@ from fmfl_secure.run.record import (
     RoundRecord,
     RunRecord,
     SiteRecord,
-    SiteStatement,
 )
+from fmfl_secure.run.site_notes import read_site_note
 from fmfl_secure.settings.federation import FederationConfig, encode_config
 from fmfl_secure.storage.files import write_outputs
 from fmfl_secure.storage.run_store import RunStore
@@ -42,34 +41,6 @@ _LIBRARIES = (
 
 
 _KILLED = "the process ended without finishing"
-
-
-class _SiteNote(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    visibility: Literal["private", "public"]
-    refusal: str | None
-    statement: SiteStatement | None
-    signature: str
-
-
-def site_note(
-    name: str,
-    *,
-    visibility: Literal["private", "public"],
-    refusal: str | None,
-    statement: SiteStatement | None,
-    signature: str,
-) -> tuple[str, bytes]:
-    """The site, and what it states as the run's state keeps it."""
-    note = _SiteNote(visibility, refusal, statement, signature)
-    return name, msgspec.msgpack.encode(note)
-
-
-def noted_visibility(store: RunStore) -> dict[str, Literal["private", "public"]]:
-    """What sites declared of their data, as far as they were noted."""
-    return {
-        name: msgspec.msgpack.decode(note, type=_SiteNote).visibility
-        for name, note in store.state.sites.items()
-    }
 
 
 def write_results(store: RunStore) -> RunRecord:
@@ -112,9 +83,7 @@ def build_record(store: RunStore) -> RunRecord:
     config = state.config
     rounds = tuple(msgspec.json.decode(r, type=RoundRecord) for r in store.rounds())
     public = store.public()
-    notes = {
-        name: msgspec.msgpack.decode(note, type=_SiteNote) for name, note in state.sites.items()
-    }
+    notes = {name: read_site_note(note) for name, note in state.sites.items()}
     # A run whose process was killed had no time to say so.
     status = state.status or "interrupted"
     reason = "" if status == "finished" else state.reason or _KILLED

@@ -1,7 +1,6 @@
 """Reading an audit's record back, with its bound computed again from its counts.
 
-Apart from the record itself, because the statistics load SciPy and PyTorch: whoever only passes
-reports on, as a server does, needs neither.
+Apart from the record itself: whoever only passes reports on needs no statistics.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import msgspec
 from fmfl_secure.errors import RunError
 from fmfl_secure.run.audit_record import AUDIT_NAME, FORMAT, AuditRecord
 from privacy import AuditError
-from privacy.auditing import AuditDesign
 
 
 def decode_audit(data: bytes) -> AuditRecord:
@@ -22,6 +20,9 @@ def decode_audit(data: bytes) -> AuditRecord:
     Raises:
         RunError: It is not an audit's record, or its figures contradict each other.
     """
+    # It brings SciPy and PyTorch, and few runs have an audit that needs them.
+    from privacy.auditing import AuditDesign  # noqa: PLC0415
+
     try:
         record = msgspec.json.decode(data, type=AuditRecord)
         if record.format != FORMAT:

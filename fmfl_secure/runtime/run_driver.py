@@ -13,15 +13,16 @@ from aggregation import Identity
 from fmfl_secure.errors import RunError
 from fmfl_secure.parties.coordinator import Coordinator
 from fmfl_secure.parties.workspace import DECRYPTOR, Members
-from fmfl_secure.report.results import noted_visibility, site_note, write_results
 from fmfl_secure.run.observer import Observer
 from fmfl_secure.run.record import RunRecord
+from fmfl_secure.run.site_notes import noted_visibility, site_note
 from fmfl_secure.runtime.inbox import CLOSED, JOINED, REFUSED, STATED, Inbox, SignedStatement
 from fmfl_secure.runtime.round_driver import RoundDriver
 from fmfl_secure.runtime.task_board import Assignment, Document, Step, TaskBoard
 from fmfl_secure.runtime.waiting import Stopping, Waiter
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.storage.run_state import RunState, Status
+from fmfl_secure.storage.run_store import RunStore
 
 _LOG = logging.getLogger("fmfl_secure.runtime.run_driver")
 
@@ -54,6 +55,7 @@ class RunDriver:
         waiting: Waits for them.
         observer: Told of the run's progress; of refusals and training by who sees them.
         save_adapter: Writes an adapter's files into a folder.
+        write_results: Writes metrics and report from the run's state.
         evaluator: Where there is none, the run's metrics stay empty.
     """
 
@@ -72,6 +74,7 @@ class RunDriver:
         waiting: Waiter,
         observer: Observer,
         save_adapter: Callable[[bytes, Path], None],
+        write_results: Callable[[RunStore], RunRecord],
         evaluator: Evaluator | None = None,
     ) -> None:
         self._coordinator = coordinator
@@ -86,6 +89,7 @@ class RunDriver:
         self._called: Document | None = None
         self.stopped: RunError | None = None  # what ended it early, with what to do about it
         self._save_adapter = save_adapter
+        self._write_results = write_results
         self._evaluator = evaluator
         self.rounds = RoundDriver(
             coordinator,
@@ -150,6 +154,10 @@ class RunDriver:
         store, rounds = self._coordinator.store, self._config.federation.rounds
         done = len(self._coordinator.rounds)
         _LOG.info("run", extra={"run": self.run, "round": done + 1})
+        if self._evaluator is None and self._config.evaluation.data:
+            _LOG.warning(
+                "this server has no base model: fmfl-secure evaluate adds the run's figures"
+            )
         self._observer.run_started(self.run, first_round=done + 1, rounds=rounds)
         self._gather()
         if store.state.initial_metrics is None:
@@ -316,4 +324,4 @@ class RunDriver:
         """Bring everything in the run's folder up to date."""
         self._note_sites()
         self._save_adapter(self._coordinator.adapter, self._output / "adapter")
-        return write_results(self._coordinator.store)
+        return self._write_results(self._coordinator.store)

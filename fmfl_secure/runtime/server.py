@@ -1,36 +1,39 @@
 """Coordinator and aggregator of one run put together: all of a server but the way bytes come in.
 
-HTTPS is one way (`transports.https`), Flower another (`transports.flower`).
+HTTPS is one way (`transports.https`), Flower another (`transports.flower`). It computes on vectors
+of a known layout and has neither base model nor PyTorch; what it has to know of them comes as a
+`RunStart`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from torch import nn
-
 from aggregation import Identity
-from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.parties.coordinator import Coordinator, check_resumable, start_run
 from fmfl_secure.parties.membership import MembershipFolder, digest_of
 from fmfl_secure.parties.workspace import AGGREGATOR, COORDINATOR, Members
-from fmfl_secure.planning.task import build_task, start_of
 from fmfl_secure.provisioning.ceremony import keys_record, require_comparison
 from fmfl_secure.run.keys_record import save_keys
 from fmfl_secure.run.observer import Observer, Silent
+from fmfl_secure.run.record import RunRecord
 from fmfl_secure.runtime.anchor_registry import AnchorRegistry
 from fmfl_secure.runtime.inbox import Inbox
-from fmfl_secure.runtime.run_driver import RunDriver
+from fmfl_secure.runtime.results_apart import write_results_apart
+from fmfl_secure.runtime.run_driver import Evaluator, RunDriver
+from fmfl_secure.runtime.start import open_start
 from fmfl_secure.runtime.task_board import TaskBoard
 from fmfl_secure.runtime.waiting import PartyWaiter, Waiter
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.service import ServerSettings, Time
 from fmfl_secure.storage.anchor_store import AnchorStore
+from fmfl_secure.storage.files import write_outputs
 from fmfl_secure.storage.message_store import Messages, heads_location, open_store, run_location
 from fmfl_secure.storage.run_store import RunStore, holds_run
-from fmfl_secure.tasks import Task
-from fmfl_secure.training.evaluator import Utility
+from fmfl_secure.vectors.adapter import Adapter
+from fmfl_secure.vectors.start import RunStart
 
 
 class RunServer:
@@ -41,7 +44,9 @@ class RunServer:
         output: The run's folder; a run that is there goes on.
         config: The federation's settings.
         settings: The server's own.
-        learner: The task and a model of it, where the caller shares its own.
+        start: What the run starts from, if not what the kit's file says.
+        write_results: Writes metrics and report from the run's state, if not in another process.
+        evaluator: Measures adapters during the run, where there is a model to do it with.
         messages: Where messages under way are kept, if not where the settings say.
         waiter: Makes what waits for parties, if they are not waited for by the clock.
         observer: Told of the run's progress.
@@ -57,7 +62,9 @@ class RunServer:
         *,
         config: FederationConfig,
         settings: ServerSettings,
-        learner: tuple[Task, nn.Module] | None = None,
+        start: RunStart | None = None,
+        write_results: Callable[[RunStore], RunRecord] | None = None,
+        evaluator: Evaluator | None = None,
         messages: Messages | None = None,
         waiter: Callable[[Inbox, TaskBoard, Time], Waiter] = PartyWaiter,
         observer: Observer | None = None,
@@ -68,8 +75,7 @@ class RunServer:
         self.config = config
         self.settings = settings
         self.membership = MembershipFolder(folder)
-        self._task, self._model = learner or self._build(config)
-        self._start = start_of(config, self._task, self._model)
+        self._start = start or open_start(folder, config)
         store, self.ended = self._open_run(output)
         save_keys(output, keys_record(folder))
         self.identity = self._load(COORDINATOR)
@@ -97,7 +103,9 @@ class RunServer:
             waiting=waiter(self.inbox, self.board, settings.time),
             observer=observer or Silent(),
             save_adapter=self._save_adapter,
-            evaluator=Utility(config, self._task, self._model, folder),
+            write_results=write_results
+            or partial(write_results_apart, database=run_location(settings.store)),
+            evaluator=evaluator,
         )
 
     @property
@@ -126,14 +134,13 @@ class RunServer:
         self.run.stop()
         self.board.close()
 
-    def _build(self, config: FederationConfig) -> tuple[Task, nn.Module]:
-        task = build_task(config, relative_to=self._folder)
-        model = task.build_model(seed=config.federation.seed)
-        return task, model
-
     def _save_adapter(self, adapter: bytes, folder: Path) -> None:
-        set_adapter_tensors(self._model, load_adapter_bytes(adapter))
-        self._task.save_adapter(self._model, folder)
+        write_outputs(
+            folder,
+            self._start.files.render(Adapter.read(adapter)),
+            what="the adapter",
+            hint="Check that the folder is writable and that there is space; the run is unharmed.",
+        )
 
     def _load(self, role: str) -> Identity:
         return Identity.load(self._folder / role / "identity.pem", role)
@@ -157,5 +164,5 @@ class RunServer:
         store = RunStore(output, database=database)
         ended = store.state.ended
         if not ended:
-            check_resumable(store, self.config)
+            check_resumable(store, self.config, self._start)
         return store, ended

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from fmfl_secure.errors import RunError
 from fmfl_secure.storage.errors import storage_errors
 from fmfl_secure.storage.files import write_files
@@ -252,6 +254,36 @@ class RunStore:
         with self._read() as transaction:
             rows = transaction.execute(query)
         return bytes(rows[0][0]) if rows else None
+
+    def adapter_after(self, round_number: int) -> bytes:
+        """The adapter after a round, or before the first for 0.
+
+        Raises:
+            RunError: The round has none.
+        """
+        if round_number == 0:
+            return self.public().initial_adapter
+        query = "SELECT adapter FROM rounds WHERE round = ? AND adapter IS NOT NULL"
+        with self._read() as transaction:
+            rows = transaction.execute(query, round_number)
+        if not rows:
+            raise RunError(f"round {round_number} has no adapter in {self.folder}")
+        return bytes(rows[0][0])
+
+    def evaluated(self, round_number: int, metrics: dict[str, float]) -> None:
+        """Keep the metrics of a round that ended, or of before the first for 0.
+
+        Nothing else of its record changes: what the coordinator signs of a round has no metrics.
+        """
+        if round_number == 0:
+            self.move(lambda state: state.measured(metrics))
+            return
+        query = "SELECT record FROM rounds WHERE round = ?"
+        with self._write() as transaction:
+            ((record,),) = transaction.execute(query, round_number)
+            after = msgspec.json.decode(record) | {"metrics": metrics}
+            statement = "UPDATE rounds SET record = ? WHERE round = ?"
+            transaction.execute(statement, msgspec.json.encode(after).decode(), round_number)
 
     @contextmanager
     def _read(self) -> Iterator[Transaction]:

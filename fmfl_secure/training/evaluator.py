@@ -39,8 +39,22 @@ class Utility:
         Raises:
             DataError: The set cannot be used.
         """
-        if not self._config.evaluation.data:
-            return {}
+        return self.measure(adapter) if self._config.evaluation.data else {}
+
+    def after(self, round_number: int, adapter: bytes) -> dict[str, float]:
+        """Metrics after a round that is evaluated, otherwise empty.
+
+        Raises:
+            DataError: The set cannot be used.
+        """
+        return self.before(adapter) if is_due(self._config, round_number) else {}
+
+    def measure(self, adapter: bytes) -> dict[str, float]:
+        """Metrics of an adapter.
+
+        Raises:
+            DataError: The set cannot be used.
+        """
         if self._data is None:
             self._data = self._task.load(
                 self._folder / self._config.evaluation.data,
@@ -54,13 +68,8 @@ class Utility:
             self._model, self._data, batch_size=self._config.training.physical_batch_size
         )
 
-    def after(self, round_number: int, adapter: bytes) -> dict[str, float]:
-        """Metrics after a round: after every `evaluation.every`-th and the last, otherwise empty.
 
-        Raises:
-            DataError: The set cannot be used.
-        """
-        last = round_number == self._config.federation.rounds
-        if last or round_number % self._config.evaluation.every == 0:
-            return self.before(adapter)
-        return {}
+def is_due(config: FederationConfig, round_number: int) -> bool:
+    """Whether the settings ask for figures of a round: every so many, the last, and 0."""
+    last = round_number == config.federation.rounds
+    return last or round_number % config.evaluation.every == 0

@@ -60,8 +60,8 @@ class Adapter:
         tensors |= {MOMENTS + n: v for n, v in sorted(self.moments.items())}
         return bytes(safetensors.numpy.save(tensors))
 
-    def flatten(self, layout: FlatLayout) -> NDArray[np.float64]:
-        """The tensors of a layout as one float64 vector of shape (size,).
+    def require(self, layout: FlatLayout) -> None:
+        """Check that the tensors of a layout are there.
 
         Raises:
             ModelError: Names the first that is missing or of another shape.
@@ -72,6 +72,14 @@ class Adapter:
                     f"adapter tensor {slot.name} does not match this model",
                     hint="Base model and adapter settings must be those it was made with.",
                 )
+
+    def flatten(self, layout: FlatLayout) -> NDArray[np.float64]:
+        """The tensors of a layout as one float64 vector of shape (size,).
+
+        Raises:
+            ModelError: See `require`.
+        """
+        self.require(layout)
         parts = [self.tensors[s.name].astype(np.float64).reshape(-1) for s in layout.slots]
         return np.concatenate(parts)
 

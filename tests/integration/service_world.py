@@ -22,6 +22,7 @@ from fmfl_secure.parties.custodian import Custodian
 from fmfl_secure.parties.workspace import Members
 from fmfl_secure.planning.task import build_task, start_of
 from fmfl_secure.provisioning.certificates import CUSTODIAN, DECRYPTOR, SITE
+from fmfl_secure.report.results import write_results
 from fmfl_secure.run.observer import Silent
 from fmfl_secure.runtime.agents.custodian import CustodianAgent
 from fmfl_secure.runtime.agents.decryptor import DecryptorAgent
@@ -194,6 +195,7 @@ class World:
             ),
             observer=Silent(),
             save_adapter=lambda _, __: None,
+            write_results=write_results,
         )
         self.run._write = lambda: None  # type: ignore[method-assign] # reports: another test's
         self.sites = {

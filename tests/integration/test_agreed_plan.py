@@ -6,12 +6,14 @@ custodian of a federation.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
+import numpy as np
 import pytest
 from msgspec.structs import replace
 from support import make_federation
@@ -28,6 +30,10 @@ from fmfl_secure.parties.site import Site
 from fmfl_secure.parties.workspace import Members, Workspace, initialise
 from fmfl_secure.planning.task import build_task, start_of
 from fmfl_secure.settings.federation import load_federation
+from fmfl_secure.vectors.adapter import Adapter
+from fmfl_secure.vectors.layout import FlatLayout, TensorSlot
+from fmfl_secure.vectors.start import RunStart
+from fmfl_secure.vectors.start_file import write_start
 from privacy import Ledger
 
 NAMES = tuple(f"site-{n}" for n in range(1, 6))
@@ -54,7 +60,7 @@ class World:
         self.members = Members.load(folder / "members.json")
         self.task = build_task(self.config, relative_to=folder)
         self.model = self.task.build_model(seed=self.config.federation.seed)
-        start = start_of(self.config, self.task, self.model)
+        self.start = start = start_of(self.config, self.task, self.model)
         self.identity = Identity.load(folder / "coordinator/identity.pem", "coordinator")
         coordinator = Coordinator(
             self.identity,
@@ -293,3 +299,83 @@ def test_what_is_left_to_the_coordinator_is_taken_by_all(world: World) -> None:
         world.site_admits(plan)
         world.decryptor_announces(plan)
         world.custodian_readies(plan)
+
+
+# A start file that lies: a server believes it, having no model; the sites do not.
+
+
+def slots(start: RunStart, change: Callable[[TensorSlot], TensorSlot]) -> RunStart:
+    (layout,) = start.layouts
+    first, *rest = layout.slots
+    return dataclasses.replace(start, layouts=(FlatLayout((change(first), *rest)),))
+
+
+def other_values(start: RunStart) -> RunStart:
+    adapter = Adapter.read(start.adapter)
+    tensors = {n: t + np.float32(0.5) for n, t in adapter.tensors.items()}
+    return dataclasses.replace(start, adapter=Adapter(tensors, {}).encode())
+
+
+def coarser(start: RunStart) -> RunStart:
+    (grid,) = start.grids
+    first, *rest = grid.segments
+    return dataclasses.replace(
+        start, grids=(replace(grid, segments=(replace(first, range=first.range * 2), *rest)),)
+    )
+
+
+LYING_STARTS: dict[str, tuple[str, Callable[[RunStart], RunStart]]] = {
+    "base_model_digest": ("base model", lambda s: dataclasses.replace(s, base_model_digest=OTHER)),
+    "layouts": (
+        "adapter layout",
+        lambda s: slots(s, lambda slot: TensorSlot(slot.name, (slot.size,))),
+    ),
+    "grids": ("quantisation", coarser),
+    "adapter": ("adapter", other_values),
+}
+NOT_OF_A_PLAN = {
+    "settings_digest": "a server compares it with its settings' before it starts: see "
+    "test_start_file.py; plans carry that of the settings themselves",
+    "base_model": "a name to read; what it names is told by the digest",
+    "base_model_license": "a word for people, in the adapter's card",
+    "files": "what a server writes into its own folder when the run is over: names are checked "
+    "when it is read, and whoever opens an adapter compares the base model's digest",
+}
+
+
+def test_every_field_of_a_start_is_lied_about_or_of_no_plan() -> None:
+    fields = {field.name for field in dataclasses.fields(RunStart)}
+    assert fields == {*LYING_STARTS, *NOT_OF_A_PLAN}
+    assert not {*LYING_STARTS} & {*NOT_OF_A_PLAN}
+
+
+@pytest.mark.parametrize("field", LYING_STARTS)
+def test_a_site_refuses_the_plan_of_a_server_whose_start_file_lies(
+    world: World, tmp_path: Path, field: str
+) -> None:
+    what, lie = LYING_STARTS[field]
+    start = lie(world.start)
+    path = tmp_path / "start.safetensors"
+    write_start(start, path)
+    coordinator = Coordinator(
+        world.identity,
+        members=world.members,
+        config=world.config,
+        start=start,
+        store=start_run(
+            tmp_path / "run",
+            config=world.config,
+            members=world.members,
+            start=start,
+            origin=tmp_path,
+        ),
+    )
+    coordinator.run = world.run  # so that nothing but the lie is in the way
+    plan, message = coordinator.plan_attempt(1, NAMES)
+    assert plan != world.honest
+    ledger = Ledger(world.workspace.site("site-1") / "ledger.sqlite")
+    before = ledger.head()
+    with pytest.raises((FmflError, AggregationError), match=what):
+        world.site.admit(message, coordinator.adapter)
+    assert ledger.head() == before
+    world.site_admits(world.honest)

@@ -17,7 +17,9 @@ from fmfl_secure.errors import ModelError
 from fmfl_secure.models.adapters import ADAPTERS, adapter_bytes
 from fmfl_secure.models.architectures import ARCHITECTURES
 from fmfl_secure.models.support import refusal
+from fmfl_secure.planning.adapter_template import adapter_files
 from fmfl_secure.tasks import TASKS as KINDS_OF_TASK
+from fmfl_secure.vectors.adapter import Adapter
 from privacy.mechanism.admission import check_admission
 
 
@@ -68,6 +70,7 @@ def test_works(tiny_models, tmp_path: Path, model_type: str, adapter: str, kind:
     task = task_on(tiny_models(model_type), kind, adapter)
     model = task.build_model(seed=1)
     data = task.synthetic()
+    files = adapter_files(task, model)
     for round_number in task.distinct_rounds:
         task.begin_round(model, round_number)
         check_admission(
@@ -79,6 +82,8 @@ def test_works(tiny_models, tmp_path: Path, model_type: str, adapter: str, kind:
         )
         randomise(model, seed=round_number)
     task.save_adapter(model, tmp_path / "adapter")
+    saved = {path.name: path.read_bytes() for path in (tmp_path / "adapter").iterdir()}
+    assert files.render(Adapter.read(adapter_bytes(model))) == saved, "as a server writes them"
     opened = task.open_adapter(tmp_path / "adapter")
     # Classification heads give a prediction; everything gives a loss.
     everyone = np.arange(data.records)

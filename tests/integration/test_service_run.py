@@ -10,6 +10,7 @@ from processes import Federation, run_embedded
 from support import make_federation, make_kits
 
 from aggregation import PublicIdentity
+from fmfl_secure.report.learning_curve import fill_curve
 from fmfl_secure.run.ledger_statement import verify_statement
 from fmfl_secure.run.record import RunRecord, decode_record
 from privacy import Ledger
@@ -53,7 +54,17 @@ def test_processes_release_the_same_integers_as_the_embedded_engine(finished) ->
     ours, theirs = record_of(folder), record_of(beside)
     assert [r.adapter_digest for r in ours.rounds] == [r.adapter_digest for r in theirs.rounds]
     assert [r.cohort for r in ours.rounds] == [SITES, SITES]
-    assert ours.rounds[-1].metrics == theirs.rounds[-1].metrics
+
+
+def test_figures_come_afterwards_and_are_those_of_the_embedded_engine(finished) -> None:
+    folder, beside = finished
+    during = record_of(folder)
+    assert [r.metrics for r in during.rounds] == [{}, {}], "a server has no model"
+    fill_curve(folder / "run")
+    ours, theirs = record_of(folder), record_of(beside)
+    assert ours.initial_metrics == theirs.initial_metrics
+    assert [r.metrics for r in ours.rounds] == [r.metrics for r in theirs.rounds]
+    assert all(r.metrics for r in ours.rounds)
 
 
 def test_the_report_is_that_of_the_embedded_engine(finished) -> None:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
 import pytest
 from support import Quiet
 
+from fmfl_secure.planning.task import make_start_file
 from fmfl_secure.provisioning.kit import Kit, open_kit
 from fmfl_secure.report.bundle import load_bundle, verify_bundle
 from fmfl_secure.run.record import decode_record
+from fmfl_secure.runtime.server import RunServer
 from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.settings.service import ClientSettings, ServerSettings, load_settings
 from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.training.finished_run import evaluate_run
 from fmfl_secure.transports.https.tls import client_context
 from fmfl_secure.transports.local.engine import LocalEngine
+from fmfl_secure.vectors.start_file import START_FILE
 from privacy import Ledger
 
 PASSPHRASE = "a passphrase for a test"  # of the sealed kit, in make.py
@@ -72,6 +76,26 @@ def test_a_signed_report_holds(old: Path) -> None:
     checked = verify_bundle(load_bundle(old / "finished.report"))
     assert checked.ended
     assert checked.record.status == "finished"
+
+
+def test_a_server_s_kit_serves_once_it_has_its_start_file(old: Path) -> None:
+    kit = old / "kits/kits/server"
+    shutil.copytree(old / "federation/model", kit / "model")
+    config = load_federation(kit / "federation.toml")
+    make_start_file(kit / "federation.toml", kit / START_FILE)  # as `serve` does by itself
+    server = RunServer(kit, old / "run", config=config, settings=ServerSettings())
+    assert not server.ended
+    assert server.coordinator.store.public().sites.keys() == set(SITES)
+
+
+def test_a_server_goes_on_with_an_interrupted_run(old: Path) -> None:
+    folder, file = old / "federation", old / "federation/federation.toml"
+    make_start_file(file, folder / START_FILE)
+    server = RunServer(
+        folder, folder / "interrupted", config=load_federation(file), settings=ServerSettings()
+    )
+    assert not server.ended
+    assert [r.round for r in server.coordinator.rounds] == [1]
 
 
 def test_a_party_s_folder_and_its_sealed_kit_open(old: Path) -> None:

@@ -59,6 +59,7 @@ COMMANDS = [
     ("bench", "service"),
     ("bench", "flower"),
     ("flower", "host"),
+    ("start-file",),
     ("provision",),
     ("unseal",),
     ("request",),

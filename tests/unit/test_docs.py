@@ -28,7 +28,7 @@ HEADING = re.compile(r"^#{1,6} +(.*?) *#*$", re.MULTILINE)
 PLACES = "tests|fmfl_secure|privacy|aggregation|docs|benchmarks|examples|deploy|tools"
 NAMED = re.compile(rf"`((?:{PLACES})/[\w./*-]*)(?:::(\w+)(?:\[[^\]]*\])?)?`")
 DOTTED = re.compile(r"`((?:fmfl_secure|privacy|aggregation)(?:\.\w+)+)(?:\([^`]*\))?`")
-COMMAND = re.compile(r"fmfl-secure ([a-z]+(?: [a-z]+)?)")
+COMMAND = re.compile(r"fmfl-secure ([a-z][a-z-]*(?: [a-z]+)?)")
 
 
 def identify(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 import tomllib
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("torch", "transformers", "peft", "opacus", "scipy")
+HEAVY = ("torch", "transformers", "peft", "opacus", "scipy", "matplotlib")
 
 
 def without_models() -> list[str]:
@@ -36,7 +37,10 @@ def loaded_by(modules: list[str]) -> list[str]:
 
 
 def test_a_fresh_process_of_those_parties_loads_none_of_it() -> None:
-    assert loaded_by(without_models()) == []
+    found = without_models()
+    if importlib.util.find_spec("flwr") is None:  # the Flower tests' environment has it
+        found.remove("fmfl_secure.transports.flower.server_app")
+    assert loaded_by(found) == []
 
 
 @pytest.mark.parametrize("module", ["fmfl_secure.parties.site"])

@@ -21,6 +21,7 @@ from flwr.simulation import run_simulation
 
 from fmfl_secure.errors import FlowerError, RunError
 from fmfl_secure.parties.workspace import COORDINATOR
+from fmfl_secure.planning.task import build_task, start_of
 from fmfl_secure.report.results import write_results
 from fmfl_secure.run.observer import Observer
 from fmfl_secure.run.record import RunRecord
@@ -28,6 +29,7 @@ from fmfl_secure.runtime.server import RunServer
 from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.settings.service import ServerSettings, Time, load_settings
 from fmfl_secure.storage.run_store import require_folder
+from fmfl_secure.training.evaluator import Utility
 from fmfl_secure.transports.flower import host_socket
 from fmfl_secure.transports.flower.client_app import Address, client_app
 from fmfl_secure.transports.flower.deployment import OFFLINE
@@ -121,7 +123,18 @@ class Simulation:
             if file.exists()
             else ServerSettings(store=f"sqlite:{COORDINATOR}/service.sqlite", time=_PATIENT)
         )
-        self._side = RunServer(self._folder, output, config=config, settings=settings)
+        # On this machine the base model is at hand, and so are figures while the run goes on.
+        task = build_task(config, relative_to=self._folder)
+        model = task.build_model(seed=config.federation.seed)
+        self._side = RunServer(
+            self._folder,
+            output,
+            config=config,
+            settings=settings,
+            start=start_of(config, task, model),
+            write_results=write_results,
+            evaluator=Utility(config, task, model, self._folder),
+        )
         if self._side.ended:
             raise RunError(f"the run in {output} has ended; there is nothing to resume")
         self._output = output

@@ -19,8 +19,9 @@ from fmfl_secure.parties.decryptor import open_decryptor
 from fmfl_secure.parties.membership import MembershipFolder
 from fmfl_secure.parties.site import Site
 from fmfl_secure.parties.workspace import DECRYPTOR, Workspace
-from fmfl_secure.planning.task import build_task
+from fmfl_secure.planning.task import build_task, start_of
 from fmfl_secure.provisioning import certificates
+from fmfl_secure.report.results import write_results
 from fmfl_secure.run.observer import Observer
 from fmfl_secure.run.record import RunRecord
 from fmfl_secure.run.transcript import Transcript
@@ -37,6 +38,7 @@ from fmfl_secure.settings.service import ServerSettings
 from fmfl_secure.storage.message_memory import MemoryMessageStore
 from fmfl_secure.storage.run_store import RunStore, require_folder
 from fmfl_secure.training.admission import check_admission
+from fmfl_secure.training.evaluator import Utility
 from fmfl_secure.transports.local.pump import Pump
 from fmfl_secure.transports.local.transport import DirectTransport
 
@@ -70,7 +72,9 @@ class LocalEngine:
             output,
             config=self._config,
             settings=ServerSettings(),
-            learner=(self._task, self._model),
+            start=start_of(self._config, self._task, self._model),
+            write_results=write_results,
+            evaluator=Utility(self._config, self._task, self._model, federation.parent),
             messages=MemoryMessageStore(),
             waiter=lambda inbox, _, limits: Pump(inbox, limits, self._agents),
             observer=observer,

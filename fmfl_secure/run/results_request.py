@@ -1,0 +1,31 @@
+"""What a server and the process that writes a run's results for it say to each other."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is asked of the process.
+
+    Attributes:
+        folder: The run's.
+        database: URL of the run's state where it is in a database, with what the folder lacks.
+    """
+
+    folder: str
+    database: str | None
+
+
+class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What it answers.
+
+    Attributes:
+        record: The run's record, encoded; empty where it failed.
+        error: What went wrong.
+        hint: What to do.
+    """
+
+    record: bytes = b""
+    error: str = ""
+    hint: str = ""

@@ -1,0 +1,56 @@
+"""A server's metrics and report, written by a process that ends when they are.
+
+They take plots and the accountants' libraries, a hundred MiB and more that a server would keep for
+days for the sake of its last second.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Final
+
+import msgspec
+
+from fmfl_secure.errors import RunError
+from fmfl_secure.run.record import RunRecord, decode_record
+from fmfl_secure.run.results_request import Outcome, Request
+from fmfl_secure.storage.run_store import RunStore
+
+CHILD: Final = "fmfl_secure.report.child"
+_WRITE_S: Final = 900.0
+
+
+def write_results_apart(store: RunStore, *, database: str | None) -> RunRecord:
+    """Write a run's metrics and report into its folder, from its state, in a process of its own.
+
+    Args:
+        store: The run's state.
+        database: URL of the run's state where it is in a database.
+
+    Raises:
+        RunError: The state is damaged, a file cannot be written, or the process failed.
+    """
+    request = msgspec.json.encode(Request(str(store.folder.resolve()), database))
+    again = f"Make them with: fmfl-secure report show {store.folder}"
+    try:
+        done = subprocess.run(  # noqa: S603 - this interpreter, on this package
+            [sys.executable, "-m", CHILD],
+            input=request,
+            capture_output=True,
+            timeout=_WRITE_S,
+            check=False,
+        )
+        outcome = msgspec.json.decode(done.stdout, type=Outcome)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise RunError(f"metrics and report cannot be written: {error}", hint=again) from error
+    except msgspec.DecodeError:
+        last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise RunError(
+            f"metrics and report cannot be written: their process ended with "
+            f"{done.returncode}: {last}",
+            hint=again,
+        ) from None
+    if outcome.error:
+        raise RunError(outcome.error, hint=outcome.hint or again)
+    return decode_record(outcome.record)

@@ -1,0 +1,15 @@
+"""What people, and `pipeline`, would open a model of a task with: classes of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+OWN_CLASSES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "text-classification": "AutoModelForSequenceClassification",
+        "token-classification": "AutoModelForTokenClassification",
+        "image-classification": "AutoModelForImageClassification",
+    }
+)
