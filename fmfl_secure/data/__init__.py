@@ -18,6 +18,7 @@ from fmfl_secure.data.fields import (
     read_records,
     text_field,
 )
+from fmfl_secure.data.formats.registry import claimed
 from fmfl_secure.data.headers import check_header, check_image_folder
 from fmfl_secure.data.images import decode_image, image_field, read_image_folder
 from fmfl_secure.data.left_out import LeftOut
@@ -41,6 +42,7 @@ __all__ = [
     "check_header",
     "check_image_folder",
     "check_units",
+    "claimed",
     "decode_image",
     "image_field",
     "label_field",

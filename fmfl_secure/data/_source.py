@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
@@ -23,8 +23,9 @@ UTF8_HINT = (
 )
 
 
-# What the cells of a column hold, by the file's header: `any` where that says nothing.
-CellKind: TypeAlias = Literal["any", "value", "list"]
+# What the cells of a column hold, by the file's header: `any` where that says nothing, `volume`
+# what no field takes.
+CellKind: TypeAlias = Literal["any", "value", "list", "bytes", "picture", "volume"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -82,8 +83,14 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def rows(self, names: Sequence[str]) -> Iterator[Row]:
-        """Yields every row in file order with the values of the columns `names`."""
+    def rows(self, names: Sequence[str], *, as_bytes: Collection[str] = ()) -> Iterator[Row]:
+        """Yields every row in file order with the values of columns.
+
+        Args:
+            names: The columns.
+            as_bytes: Those of them whose bytes are files, where the form has bytes: pictures, and
+                no texts.
+        """
 
     def kind_of(self, name: str) -> CellKind:
         """What the cells of a column hold, by the header or schema alone."""

@@ -24,7 +24,8 @@ from fmfl_secure.data.errors import (
 from fmfl_secure.data.formats.registry import open_source
 from fmfl_secure.data.left_out import LeftOut, Tally, label_sort, pool_left_out
 from fmfl_secure.data.records import IndexArray, grouped_units, record_units
-from fmfl_secure.data.unit_ids import HeldAs, StoredText, unit_id
+from fmfl_secure.data.stored import HeldAs, StoredText
+from fmfl_secure.data.unit_ids import unit_id
 from fmfl_secure.settings.types import UnitRule
 
 RECORD_UNIT = "record"
@@ -36,6 +37,7 @@ _HELD: Mapping[HeldAs, str] = MappingProxyType(
         "float": "number",
         "structure": "list or object",
         "truth": "true or false",
+        "picture": "picture",
     }
 )
 # What programs write of a missing text; a note may well say "none" among other words.
@@ -122,7 +124,8 @@ def read_records(
         parsers.append(lambda value, column: unit_id(value, unit_rules, column=column))
     columns: tuple[list[Any], ...] = tuple([] for _ in names)
     tally = Tally()
-    for row in source.rows(names):
+    pictures = [n for n, field in zip(names, fields, strict=False) if "picture" in field.takes]
+    for row in source.rows(names, as_bytes=pictures):
         tally.row()
         try:
             values = _read_row(row, names, parsers, check, path)
@@ -177,7 +180,7 @@ def no_rows(path: Path, left_out: LeftOut) -> EmptyFileError:
 
 def text_field(argument: str, names: tuple[str, ...]) -> Field:
     """A text that is not empty, as it stands in the file."""
-    return Field(argument, names, parse_text)
+    return Field(argument, names, parse_text, takes=("value", "bytes"))
 
 
 def label_field(
@@ -198,6 +201,7 @@ def label_field(
     spelled = dict(aliases)
 
     def parse(value: str | None, column: str) -> str:
+        value = _label_of(value, known, column)
         value = spelled.get(value, value) if value else value
         if value and (known is None or value in known):
             return value
@@ -214,6 +218,22 @@ def label_field(
         )
 
     return Field(argument, (column,), parse)
+
+
+def _label_of(value: str | None, known: Collection[str] | None, column: str) -> str | None:
+    """A label as the settings have it, where the file holds a number that its schema names."""
+    named = value.named if isinstance(value, StoredText) else ""
+    if not named or known is None or named == value or named not in known:
+        return value
+    if value in known:
+        raise UnusableValue(
+            UnknownLabelError,
+            f"a number in column {column!r} is a configured label, and so is the name that the "
+            "file's schema has for it, which is another",
+            "configure the names or the numbers as labels, and not both",
+            "number that is a label and stands for another",
+        )
+    return named
 
 
 def parse_text(value: str | None, column: str) -> str:

@@ -35,8 +35,8 @@ def check_header(path: Path, fields: Sequence[Field], *, unit: str = RECORD_UNIT
         kind = source.kind_of(name)
         if kind not in {"any", *field.takes}:
             raise MalformedRowError(
-                f"column {name!r} holds a {kind} in each row; "
-                f"expected a {' or a '.join(field.takes)}",
+                f"column {name!r} has the type {kind}; "
+                f"expected {' or '.join(field.takes)} in each row",
                 hint=f"name another column as {field.argument}",
                 path=path,
             )

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from fmfl_secure.data._source import UnusableValue
@@ -22,13 +24,19 @@ from fmfl_secure.data.fields import RECORD_UNIT, Field, OnBadRow, Records, no_ro
 from fmfl_secure.data.formats.base import unreadable
 from fmfl_secure.data.formats.foreign import left_by_a_system
 from fmfl_secure.data.left_out import Tally, label_sort
-from fmfl_secure.data.pictures.base import MAX_BYTES, unusable
-from fmfl_secure.data.pictures.depth import Window
+from fmfl_secure.data.pictures.base import MAX_BYTES, Decoded, require_size, shaded, unusable
+from fmfl_secure.data.pictures.depth import SIXTEEN_BITS, Window, on_white
 from fmfl_secure.data.pictures.dicom import PERSON, Dicom, installed, person_of
 from fmfl_secure.data.pictures.registry import decode, form_of
 from fmfl_secure.data.records import grouped_units, record_units
+from fmfl_secure.data.stored import StoredPicture
 from fmfl_secure.data.unit_ids import unit_id
 from fmfl_secure.settings.types import UnitRule
+
+# Of numbers, what is black and white by their type.
+_SPANS: Mapping[str, Window] = MappingProxyType(
+    {"uint8": (0.0, 255.0), "uint16": SIXTEEN_BITS, "bool": (0.0, 1.0)}
+)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -63,6 +71,14 @@ class EncodedPicture(bytes):
 
     facts: PictureFacts
     person: str | None
+
+    @classmethod
+    def of(cls, own: bytes, form: str, decoded: Decoded, stored: Window) -> EncodedPicture:
+        """A file's bytes with what is known of them."""
+        picture = cls(own)
+        picture.facts = PictureFacts(form, decoded.mode, decoded.image.size, *stored)
+        picture.person = decoded.person
+        return picture
 
 
 def decode_image(data: bytes, window: Window | None = None) -> Image.Image:
@@ -100,24 +116,55 @@ def read_picture(data: bytes, window: Window | None = None) -> EncodedPicture:
         values = np.asarray(image)
         stored = float(values.min()), float(values.max())
     else:
-        sink = io.BytesIO()
-        image.save(sink, format="PNG")
-        own, stored = sink.getvalue(), decoded.stored
-    picture = EncodedPicture(own)
-    picture.facts = PictureFacts(form.name, decoded.mode, image.size, *stored)
-    picture.person = decoded.person
-    return picture
+        own, stored = _png(image), decoded.stored
+    return EncodedPicture.of(own, form.name, decoded, stored)
+
+
+def read_pixels(values: NDArray[Any], window: Window | None = None) -> EncodedPicture:
+    """A picture of numbers, as arrays have it; scaled as files are.
+
+    Args:
+        values: Shape (h, w) or (h, w, channels) of 1, 3 or 4: grey, RGB, RGB with its opacity.
+        window: What becomes black and white, where they are no uint8.
+
+    Raises:
+        UnusableValue: They are no picture, or do not say what is white.
+    """
+    values = values[..., None] if values.ndim == 2 else values
+    if values.ndim != 3 or values.shape[2] not in {1, 3, 4}:
+        raise unusable("the numbers have no shape of a picture")
+    require_size(values.shape[1], values.shape[0], deep=values.dtype != np.uint8)
+    span = _SPANS.get(values.dtype.name)
+    bounds = span if values.dtype == np.uint8 else window or span
+    shades = shaded(values[..., :3], bounds, f"the type {values.dtype.name}")
+    if values.shape[2] == 4:
+        shades = on_white(shades, shaded(values[..., 3], span, f"the type {values.dtype.name}"))
+    image = Image.fromarray(shades if shades.shape[2] > 1 else shades[..., 0]).convert("RGB")
+    decoded = Decoded(image, f"{values.dtype.name}, {values.shape[2]} channels")
+    stored = float(values.min()), float(values.max())
+    return EncodedPicture.of(_png(image), "numbers", decoded, stored)
+
+
+def _png(image: Image.Image) -> bytes:
+    sink = io.BytesIO()
+    image.save(sink, format="PNG")
+    return sink.getvalue()
 
 
 def image_field(argument: str, column: str, folder: Path, window: Window | None = None) -> Field:
-    """An image's path from a folder, read as the bytes of an image that decodes."""
+    """An image that the table holds, or its path from a folder: as bytes that decode."""
 
     def parse(value: str | None, column: str) -> EncodedPicture:
+        content = value.content if isinstance(value, StoredPicture) else None
+        if isinstance(content, bytes):
+            return read_picture(content, window)
+        if content is not None:
+            return read_pixels(content, window)
         if not value:
-            raise unusable(f"the path in column {column!r} is missing")
+            raise unusable(f"the picture or its path in column {column!r} is missing")
         return _read(folder / value, window)
 
-    return Field(argument, (column,), parse)
+    return Field(argument, (column,), parse, takes=("value", "bytes", "picture"))
 
 
 def read_image_folder(

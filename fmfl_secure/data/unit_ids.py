@@ -29,6 +29,7 @@ from typing import Literal, TypeAlias
 
 from fmfl_secure.data._source import UnusableValue
 from fmfl_secure.data.errors import NullUnitError
+from fmfl_secure.data.stored import DOUBLE, StoredText
 from fmfl_secure.settings.types import UnitRule
 from privacy import plain
 
@@ -41,33 +42,9 @@ _MISSING = frozenset(
 _WHOLE = re.compile(r"([+-]?[0-9]+)\.0+")
 # 1.23457E+11: what a spreadsheet leaves of a long number. Without point and sign, 7e5 is an id.
 _ROUNDED = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+[eE][+-]?|[eE]\+)[0-9]+")
-_DOUBLE = 53  # bits of a double's significand
 # Before digits and behind a separator, but for those of a fraction.
 _INNER_ZEROS = re.compile(r"(?<![0-9])(?<![0-9][.,])0+(?=[0-9])")
 _Kind: TypeAlias = Literal["case", "punctuation", "zeros", "compatibility", "other"]
-
-HeldAs: TypeAlias = Literal["number", "float", "structure", "truth"]
-
-
-class StoredText(str):
-    """The text of a cell that the file does not hold as a string.
-
-    Attributes:
-        held_as: `number`, an integer or decimal, exact; `float`; `structure`, a list or
-            object; or `truth`, true or false.
-        bits: Of a float's significand: whole numbers from 2^bits on stand for several.
-    """
-
-    held_as: HeldAs
-    bits: int
-    __slots__ = ("bits", "held_as")
-
-    @classmethod
-    def of(cls, text: str, held_as: HeldAs, bits: int = _DOUBLE) -> StoredText:
-        """The text with what it is held as."""
-        stored = cls(text)
-        stored.held_as, stored.bits = held_as, bits
-        return stored
 
 
 def unit_id(value: str | None, rules: Collection[UnitRule] = (), *, column: str = "unit") -> str:
@@ -240,10 +217,10 @@ def _stored(value: str, column: str) -> str:
     """A cell's text, where the file says that it is a number: by its value."""
     if not isinstance(value, StoredText):
         return value
-    if value.held_as == "structure":
+    if value.held_as in {"structure", "picture"}:
         raise UnusableValue(
             NullUnitError,
-            f"the privacy unit in column {column!r} is a list or an object",
+            f"the privacy unit in column {column!r} is a list or an object, or a picture",
             "name a column whose values are texts or whole numbers",
         )
     text = str(value)
@@ -278,7 +255,7 @@ def _reads_back(text: str, number: float) -> bool:
 def _lost_digits(text: str) -> bool:
     """Whether a text is what a float or a spreadsheet wrote of a number too long for it."""
     whole = _WHOLE.fullmatch(text)
-    return bool(_ROUNDED.fullmatch(text) or (whole and _beyond(whole[1], _DOUBLE)))
+    return bool(_ROUNDED.fullmatch(text) or (whole and _beyond(whole[1], DOUBLE)))
 
 
 def _beyond(number: str | float, bits: int) -> bool:

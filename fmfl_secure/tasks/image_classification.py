@@ -16,6 +16,7 @@ from fmfl_secure.data import (
     OnBadRow,
     Records,
     check_image_folder,
+    claimed,
     image_field,
     read_image_folder,
     read_records,
@@ -39,7 +40,7 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
 
     def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:
         """A folder has a subfolder for each label, a table two columns."""
-        if path.is_dir():
+        if _is_picture_folder(path):
             return read_image_folder(
                 path,
                 labels=self.labels,
@@ -63,7 +64,7 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
         Raises:
             DataError: The data are not there, or lack a column or every label's subfolder.
         """
-        if path.is_dir():
+        if _is_picture_folder(path):
             check_image_folder(path, self.labels, unit=unit)
         else:
             super().check_source(path, unit=unit)
@@ -78,7 +79,7 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
         Raises:
             DataError: The data or a row of them are unusable.
         """
-        if path.is_dir():
+        if _is_picture_folder(path):
             records = read_image_folder(
                 path,
                 labels=None,
@@ -132,3 +133,8 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
             classes=len(self.labels),
             features="embedding" if "text" in self.architecture.towers else "first-token",
         )
+
+
+def _is_picture_folder(path: Path) -> bool:
+    """Whether data are pictures in subfolders, and not a folder that is a table."""
+    return path.is_dir() and not claimed(path)

@@ -10,7 +10,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fmfl_secure.data._source import UnusableValue
-from fmfl_secure.data.unit_ids import StoredText, near_duplicates, unit_id
+from fmfl_secure.data.stored import StoredText
+from fmfl_secure.data.unit_ids import near_duplicates, unit_id
 from privacy.names import plain
 
 RULES = ("compatibility", "case", "punctuation", "zeros")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import zipfile
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 
 from fmfl_secure.data import DataError, label_field, read_records, read_table, text_field
 from fmfl_secure.data.errors import DataEncodingError, UnreadableFileError, UnsupportedFormatError
-from fmfl_secure.data.formats import FORMATS, format_of
+from fmfl_secure.data.formats import FORMATS, TextFormat, format_of
 from fmfl_secure.data.formats.base import table_suffix
 from fmfl_secure.data.formats.foreign import FOREIGN, recognise
 from fmfl_secure.data.headers import check_header
@@ -29,14 +30,44 @@ def _parquet() -> bytes:
     return sink.getvalue().to_pybytes()
 
 
+def _npz() -> bytes:
+    sink = io.BytesIO()
+    texts, labels = zip(*ROWS, strict=True)
+    np.savez(sink, text=np.array(texts), label=np.array(labels))
+    return sink.getvalue()
+
+
+def save_to_disk(folder: Path, table: pa.Table, features: dict | None = None) -> Path:
+    """As Hugging Face's datasets write a data set, in two files."""
+    folder.mkdir()
+    names = [f"data-{number:05}-of-00002.arrow" for number in range(2)]
+    half = table.num_rows // 2
+    for name, part in zip(names, (table.slice(0, half), table.slice(half)), strict=True):
+        with pa.ipc.new_stream(folder / name, table.schema) as writer:
+            writer.write_table(part)
+    state = {
+        "_data_files": [{"filename": name} for name in names],
+        "_fingerprint": "0",
+        "_format_columns": None,
+        "_format_type": None,
+        "_split": "train",
+    }
+    (folder / "state.json").write_text(json.dumps(state))
+    (folder / "dataset_info.json").write_text(json.dumps({"features": features or {}}))
+    return folder
+
+
 # The same rows in every form. An entry without a line here fails.
 SAMPLES = {
     "CSV": b'text,label\nfever,a\n"pain, and more",b\n',
     "TSV": b"text\tlabel\nfever\ta\npain, and more\tb\n",
     "JSON Lines": b'{"text":"fever","label":"a"}\n{"text":"pain, and more","label":"b"}\n',
     "Parquet": _parquet(),
+    "NPZ": _npz(),
+    "a folder of Hugging Face's datasets": None,
 }
-TEXTS = [kind.name for kind in FORMATS if not kind.begins(SAMPLES[kind.name])]
+TEXTS = [kind.name for kind in FORMATS if isinstance(kind, TextFormat)]
+BINARY = ["Parquet", "NPZ"]
 
 
 def _zip(*names: str) -> bytes:
@@ -89,7 +120,9 @@ NONE_OF_THEM = {
 
 
 def of_form(folder: Path, name: str, content: bytes | None = None) -> Path:
-    """A file that claims to be of a form."""
+    """Data that claim to be of a form."""
+    if not FORMATS.get(name).suffixes:
+        return save_to_disk(folder / "set", pq.read_table(pa.BufferReader(_parquet())))
     place = folder / f"x{FORMATS.get(name).suffixes[0]}"
     place.write_bytes(SAMPLES[name] if content is None else content)
     return place
@@ -101,7 +134,9 @@ def test_every_form_reads_the_same_rows(tmp_path: Path, name: str) -> None:
     assert format_of(place) is FORMATS.get(name)
     check_header(place, FIELDS)
     assert list(zip(*read_records(place, FIELDS).columns, strict=True)) == ROWS
-    assert read_table(place).column_names == ["text", "label"]
+    table = read_table(place)
+    assert table.column_names == ["text", "label"]
+    assert table.num_rows == len(ROWS)
 
 
 @pytest.mark.parametrize("name", FORMATS.names)
@@ -137,11 +172,13 @@ def test_a_file_that_is_something_else_is_told_what_it_is(
 
 
 @pytest.mark.parametrize("what", NONE_OF_THEM)
-def test_parquet_by_name_alone_is_told_what_it_is(tmp_path: Path, what: str) -> None:
+@pytest.mark.parametrize("name", BINARY)
+def test_a_binary_form_by_name_alone_is_told_what_it_is(
+    tmp_path: Path, name: str, what: str
+) -> None:
     content, expected = NONE_OF_THEM[what]
-    place = of_form(tmp_path, "Parquet", content)
-    if what == "Parquet":
-        assert read_table(place).num_rows == len(ROWS)
+    place = of_form(tmp_path, name, content)
+    if what.casefold() == name.casefold():
         return
     for ask in (check_header, read_records):
         with pytest.raises((UnreadableFileError, DataEncodingError), match=expected):

@@ -16,7 +16,8 @@ import pytest
 from fmfl_secure.data import DataError, check_units, partition_file, read_table, read_text_dataset
 from fmfl_secure.data._source import UnusableValue
 from fmfl_secure.data.errors import NullUnitError
-from fmfl_secure.data.unit_ids import StoredText, near_duplicates, unit_id
+from fmfl_secure.data.stored import StoredText
+from fmfl_secure.data.unit_ids import near_duplicates, unit_id
 
 NBSP, ZERO_WIDTH, SOFT_HYPHEN, BOM = "\N{NO-BREAK SPACE}", "\u200b", "\N{SOFT HYPHEN}", "\ufeff"
 COMPOSED, TAKEN_APART = "Ren\N{LATIN SMALL LETTER E WITH ACUTE}e", "Rene\N{COMBINING ACUTE ACCENT}e"

@@ -9,7 +9,7 @@ would also cut at U+2028 and friends, which texts contain). A blank line is not 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import pyarrow as pa
 
@@ -49,7 +49,7 @@ class LineSource:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def rows(self, names: Sequence[str]) -> Iterator[Row]:
+    def rows(self, names: Sequence[str], *, as_bytes: Collection[str] = ()) -> Iterator[Row]:  # noqa: ARG002
         """Yields every row in file order with the values of the columns `names`."""
         places = [self._columns.index(name) for name in names]
         for row in self._rows:

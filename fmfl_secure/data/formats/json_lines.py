@@ -11,7 +11,7 @@ from fmfl_secure.data._source import Row, not_utf8
 from fmfl_secure.data.errors import DataEncodingError, EmptyFileError, MalformedRowError
 from fmfl_secure.data.formats._lines import BOM, LineSource
 from fmfl_secure.data.formats.base import TextFormat
-from fmfl_secure.data.unit_ids import StoredText
+from fmfl_secure.data.stored import StoredText
 
 
 class JsonLines(TextFormat):

@@ -9,14 +9,17 @@ from fmfl_secure.data._source import Source
 from fmfl_secure.data.errors import UnsupportedFormatError
 from fmfl_secure.data.formats.base import COMPRESSED, Format, opened
 from fmfl_secure.data.formats.comma_separated import CommaSeparated
+from fmfl_secure.data.formats.dataset_folder import DatasetFolder
 from fmfl_secure.data.formats.foreign import HEAD_BYTES, recognise
 from fmfl_secure.data.formats.json_lines import JsonLines
+from fmfl_secure.data.formats.npz import Npz
 from fmfl_secure.data.formats.parquet import Parquet
 from fmfl_secure.data.formats.tab_separated import TabSeparated
 from fmfl_secure.registry import Registry
 
 FORMATS: Final[Registry[Format]] = Registry(
-    "form of data", (CommaSeparated(), TabSeparated(), JsonLines(), Parquet())
+    "form of data",
+    (CommaSeparated(), TabSeparated(), JsonLines(), Parquet(), Npz(), DatasetFolder()),
 )
 
 

@@ -1,4 +1,4 @@
-"""Parquet's columns of lists as JSON texts, as JSON Lines has them.
+"""Arrow's columns of lists as JSON texts, as JSON Lines has them.
 
 Hugging Face's datasets write tags as integers and their names into the file's schema; then each
 integer reads as its name.
@@ -40,7 +40,7 @@ def list_cells(table: pa.Table, name: str) -> list[bytes | None]:
     """
     column = table.column(name)
     if pa.types.is_integer(column.type.value_type):
-        names = _names_of(table.schema, name)
+        names = names_of(table.schema, name)
         return [
             None if cell is None else msgspec.json.encode([_named(item, names) for item in cell])
             for cell in column.to_pylist()
@@ -61,7 +61,7 @@ def _named(item: int | None, names: list[str]) -> _Item:
     return names[item] if item is not None and 0 <= item < len(names) else item
 
 
-def _names_of(schema: pa.Schema, column: str) -> list[str]:
+def names_of(schema: pa.Schema, column: str) -> list[str]:
     """The names in the metadata that Hugging Face's datasets write; empty where there are none."""
     try:
         written: Any = msgspec.json.decode((schema.metadata or {}).get(b"huggingface", b"{}"))

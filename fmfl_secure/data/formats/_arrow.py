@@ -1,0 +1,158 @@
+"""Tables of Arrow as rows of strings and pictures: what Parquet and folders of datasets share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from fmfl_secure.data._source import CellKind, Row, not_utf8, require_distinct
+from fmfl_secure.data.errors import MalformedRowError
+from fmfl_secure.data.formats._arrow_lists import is_list, list_cells, names_of
+from fmfl_secure.data.stored import StoredPicture, StoredText
+
+# Bits of a float's significand, by its width.
+_SIGNIFICANDS: Mapping[int, int] = MappingProxyType({16: 11, 32: 24, 64: 53})
+
+
+class ArrowSource:
+    """A table read whole (see `Source`)."""
+
+    def __init__(self, path: Path, table: pa.Table) -> None:
+        """Takes a table that was read from `path`."""
+        self._path = path
+        self._table = table
+        self._columns = require_distinct(table.column_names, path)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Column names, distinct, in file order."""
+        return self._columns
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def rows(self, names: Sequence[str], *, as_bytes: Collection[str] = ()) -> Iterator[Row]:
+        """Yields every row in file order with the values of the columns `names`.
+
+        Numbers, booleans and dates become their usual text: 1 is "1", and so is 1.0.
+        """
+        readers = [
+            self._pictures(name)
+            if self.kind_of(name) == "picture"
+            or (name in as_bytes and self.kind_of(name) == "bytes")
+            else self._texts(name)
+            for name in names
+        ]
+        for number in range(1, len(self) + 1):
+            try:
+                values = tuple(read(number - 1) for read in readers)
+            except UnicodeDecodeError:
+                yield Row(number, None, (), not_utf8(self._path, row=number))
+            else:
+                yield Row(number, None, values)
+
+    def table(self) -> pa.Table:
+        """Returns the file's table, its types unchanged."""
+        return self._table
+
+    def kind_of(self, name: str) -> CellKind:
+        """What the cells of a column hold, by the schema."""
+        kind = self._table.column(name).type
+        if is_list(kind):
+            return "list"
+        if _is_picture(kind):
+            return "picture"
+        return "bytes" if _is_binary(kind) else "value"
+
+    def select(self, indices: Sequence[int]) -> bytes:
+        """Returns a Parquet file of the same schema with only these rows."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(self._table.take(pa.array(indices, pa.int64())), sink)
+        return bytes(sink.getvalue().to_pybytes())
+
+    def _texts(self, name: str) -> Callable[[int], str | None]:
+        cells, text = self._bytes_of(name), self._text_of(name)
+
+        def read(row: int) -> str | None:
+            cell = cells[row]
+            return None if cell is None else text(cell.decode())
+
+        return read
+
+    def _pictures(self, name: str) -> Callable[[int], str | None]:
+        cells = self._table.column(name).to_pylist()
+
+        def read(row: int) -> str | None:
+            cell = cells[row]
+            if isinstance(cell, dict):
+                return StoredPicture.of_file(cell["bytes"], cell["path"])
+            return None if cell is None else StoredPicture.of_file(cell)
+
+        return read
+
+    def _text_of(self, name: str) -> Callable[[str], str]:
+        """What a cell's text becomes: itself, or the text of a number."""
+        kind = self._table.column(name).type
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        if is_list(kind):
+            return lambda text: StoredText.of(text, "structure")
+        if pa.types.is_integer(kind):
+            names = names_of(self._table.schema, name)
+            return lambda text: StoredText.of(text, "number", named=_name(text, names))
+        if pa.types.is_decimal(kind):
+            return lambda text: StoredText.of(text, "number")
+        if pa.types.is_floating(kind):
+            bits = _SIGNIFICANDS[kind.bit_width]
+            return lambda text: StoredText.of(text, "float", bits)
+        if pa.types.is_boolean(kind):
+            return lambda text: StoredText.of(text, "truth")
+        return str
+
+    def _bytes_of(self, name: str) -> list[bytes | None]:
+        """The column as UTF-8 bytes: strings in Parquet are not checked when they are read."""
+        column = self._table.column(name)
+        if pa.types.is_dictionary(column.type):
+            column = pc.cast(column, column.type.value_type)
+        kind = column.type
+        if is_list(kind):
+            return list_cells(self._table, name)
+        try:
+            if not _is_binary(kind):
+                if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+                    column = pc.cast(column, pa.large_string())
+                column = pc.cast(column, pa.large_binary())
+        except pa.ArrowException:
+            raise MalformedRowError(
+                f"column {name!r} has the type {kind}; expected text, numbers, booleans, "
+                "pictures, or lists of texts or integers",
+                hint="name another column, or store this one as text",
+                path=self._path,
+            ) from None
+        values: list[bytes | None] = column.to_pylist()
+        return values
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _is_picture(kind: pa.DataType) -> bool:
+    """Whether a column holds files, as Hugging Face's datasets do: {bytes, path}."""
+    if not pa.types.is_struct(kind) or {field.name for field in kind} != {"bytes", "path"}:
+        return False
+    path = kind.field("path").type
+    return _is_binary(kind.field("bytes").type) and bool(
+        pa.types.is_string(path) or pa.types.is_large_string(path)
+    )
+
+
+def _name(text: str, names: Sequence[str]) -> str:
+    """What an integer stands for; empty where nothing says."""
+    index = int(text)
+    return names[index] if 0 <= index < len(names) else ""

@@ -1,0 +1,86 @@
+"""How much a file may unpack to: nothing here takes memory that its owner did not bring."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from fmfl_secure.data.errors import UnreadableFileError
+
+MAX_BYTES = 1 << 31  # whatever a file's own size
+_TIMES = 16  # of a file's size, where that is more
+_WIDEST = 8  # bytes of a number
+
+
+def require_bounded(path: Path, unpacked: int, packed: int, *, max_bytes: int = MAX_BYTES) -> None:
+    """Refuse a file that unpacks to more than may be.
+
+    Args:
+        path: The file, for the refusal.
+        unpacked: Bytes that it says it holds.
+        packed: Bytes that it has.
+        max_bytes: What is allowed whatever it has.
+
+    Raises:
+        UnreadableFileError: More than `max_bytes`, and more than 16 times what it has.
+    """
+    if unpacked > max(max_bytes, _TIMES * packed):
+        raise UnreadableFileError(
+            f"the file unpacks to more than {max(max_bytes, _TIMES * packed)} bytes",
+            hint="check what it is; if all of it is meant, write it as several smaller files",
+            path=path,
+        )
+
+
+def require_bounded_parquet(path: Path, content: pa.Buffer, *, max_bytes: int = MAX_BYTES) -> None:
+    """Refuse a Parquet file that unpacks to more than may be, before it is unpacked.
+
+    By what its metadata say of every chunk, and by the lengths of texts that stand in it once and
+    are repeated by number: those are counted and not written out.
+
+    Raises:
+        UnreadableFileError: It is larger.
+        pa.ArrowException: It is no Parquet file.
+    """
+    with pq.ParquetFile(pa.BufferReader(content)) as file:
+        chunks = [
+            file.metadata.row_group(group).column(column)
+            for group in range(file.metadata.num_row_groups)
+            for column in range(file.metadata.num_columns)
+        ]
+    declared = sum(c.total_uncompressed_size + _WIDEST * c.num_values for c in chunks)
+    require_bounded(path, declared, content.size, max_bytes=max_bytes)
+    repeated = {
+        chunk.path_in_schema
+        for chunk in chunks
+        if chunk.physical_type == "BYTE_ARRAY" and any("DICTIONARY" in e for e in chunk.encodings)
+    }
+    # No text can be longer than its chunk: most files are known to be small by that.
+    longest = sum(
+        c.total_uncompressed_size * c.num_values for c in chunks if c.path_in_schema in repeated
+    )
+    if declared + longest <= max_bytes:
+        return
+    written_out = declared
+    with pq.ParquetFile(pa.BufferReader(content), read_dictionary=sorted(repeated)) as file:
+        for group in range(file.metadata.num_row_groups):
+            table = file.read_row_group(group)
+            written_out += sum(_repeated(part) for c in table.columns for part in c.chunks)
+            require_bounded(path, written_out, content.size, max_bytes=max_bytes)
+
+
+def _repeated(values: Any) -> int:
+    """Bytes of texts that are held by number, once they are written out."""
+    kind = values.type
+    if pa.types.is_dictionary(kind):
+        lengths = pc.cast(pc.binary_length(values.dictionary), pa.int64())
+        return int(pc.sum(lengths.take(values.indices)).as_py() or 0)
+    if pa.types.is_struct(kind):
+        return sum(_repeated(part) for part in values.flatten())
+    if pa.types.is_nested(kind):
+        return _repeated(values.flatten()) if hasattr(values, "flatten") else 0
+    return 0

@@ -1,0 +1,137 @@
+"""A folder that Hugging Face's datasets wrote with `save_to_disk`: read with pyarrow alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar
+
+import msgspec
+import pyarrow as pa
+
+from fmfl_secure.data.errors import DataError, UnreadableFileError
+from fmfl_secure.data.formats._arrow import ArrowSource
+from fmfl_secure.data.formats.base import Format, unreadable
+
+_STATE, _SPLITS, _INFO = "state.json", "dataset_dict.json", "dataset_info.json"
+_LARGEST_JSON = 1 << 26  # bytes
+
+
+class DatasetFolder(Format):
+    """Arrow files beside `state.json` and `dataset_info.json`."""
+
+    name: ClassVar[str] = "a folder of Hugging Face's datasets"
+    known_by: ClassVar[str] = f"`{_STATE}`, `{_SPLITS}` or `{_INFO}` in it"
+    columns_from: ClassVar[str] = "the schema of its Arrow files"
+    refuses: ClassVar[tuple[str, ...]] = (
+        "a folder of several splits: name one, such as `DATA/train`",
+        f"a cache of the library, without `{_STATE}`: write it with `save_to_disk`",
+        "a data set with a selection of rows beside it, as versions before 1.2 wrote it",
+    )
+
+    def claims(self, path: Path) -> bool:
+        """See `Format`."""
+        return any((path / name).is_file() for name in (_STATE, _SPLITS, _INFO))
+
+    def header(self, path: Path) -> ArrowSource:
+        """See `Format`."""
+        with _opened(path, _files(path)[0]) as reader:
+            return ArrowSource(path, _named(path, reader.schema.empty_table()))
+
+    def read(self, path: Path, data: bytes | None = None) -> ArrowSource:
+        """See `Format`; `data` is of a file, and this is a folder."""
+        del data
+        parts = []
+        for name in _files(path):
+            with _opened(path, name) as reader:
+                parts.append(reader.read_all())
+                # Arrow trusts a file's offsets, and would follow wrong ones out of its memory.
+                parts[-1].validate(full=True)
+        try:
+            table = pa.concat_tables(parts)
+        except pa.ArrowException:
+            raise UnreadableFileError(
+                "the folder's Arrow files have different columns",
+                hint="write the data set once more with save_to_disk",
+                path=path,
+            ) from None
+        return ArrowSource(path, _named(path, table))
+
+
+def _files(path: Path) -> list[str]:
+    """The names of its Arrow files, in order."""
+    splits = _json(path / _SPLITS)
+    if splits is not None:
+        given = splits.get("splits")
+        known = [s for s in given if isinstance(s, str)] if isinstance(given, list) else []
+        raise UnreadableFileError(
+            f"the folder holds the splits {', '.join(map(repr, known)) or 'none'}; expected one",
+            hint=f"name one of them: {path.name}/{known[0] if known else 'SPLIT'}",
+            path=path,
+        )
+    state = _json(path / _STATE)
+    if state is None:
+        raise UnreadableFileError(
+            f"the folder has a {_INFO} and no {_STATE}: a cache of the datasets library",
+            hint="write it with save_to_disk, or as .parquet with to_parquet",
+            path=path,
+        )
+    if any(state.get(key) for key in ("_indices_data_files", "_indices_files")):
+        raise UnreadableFileError(
+            "the data set is a selection of rows of what lies in the folder",
+            hint="write it with flatten_indices().save_to_disk(...)",
+            path=path,
+        )
+    held = state.get("_data_files")
+    entries = held if isinstance(held, list) else []
+    found = [entry.get("filename") for entry in entries if isinstance(entry, dict)]
+    names = [name for name in found if isinstance(name, str) and PurePosixPath(name).name == name]
+    if not names or len(names) < len(entries):
+        raise UnreadableFileError(
+            f"{_STATE} names no Arrow files of the folder", hint="write it once more", path=path
+        )
+    return names
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    """An object; None where there is no such file."""
+    if not path.is_file():
+        return None
+    try:
+        if path.stat().st_size <= _LARGEST_JSON:
+            return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        pass
+    raise UnreadableFileError(
+        "the file is no JSON object", hint="write the data set once more", path=path
+    )
+
+
+@contextmanager
+def _opened(folder: Path, name: str) -> Iterator[Any]:
+    """A reader of an Arrow stream."""
+    try:
+        with pa.OSFile(str(folder / name)) as file, pa.ipc.open_stream(file) as reader:
+            yield reader
+    except (pa.ArrowException, OSError):
+        raise _not_arrow(folder / name) from None
+
+
+def _not_arrow(path: Path) -> DataError:
+    return UnreadableFileError(
+        "the file is not readable as a stream of Arrow",
+        hint="check that it is there and complete",
+        path=path,
+    )
+
+
+def _named(path: Path, table: pa.Table) -> pa.Table:
+    """The table, with what the folder says that integers stand for where the files do not."""
+    if b"huggingface" in (table.schema.metadata or {}):
+        return table
+    info = _json(path / _INFO) or {}
+    features = msgspec.json.encode({"info": {"features": info.get("features")}})
+    return table.replace_schema_metadata({b"huggingface": features})
