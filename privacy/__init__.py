@@ -82,11 +82,12 @@ from privacy.mechanism.plan import RELATION, PrivacyPlan
 from privacy.mechanism.sampling import cap_contributions
 from privacy.mechanism.share_runs import ShareRuns
 from privacy.names import plain
-from privacy.policy import RunProposal, SitePolicy, check_policy
+from privacy.policy import MIN_SHARE, RunProposal, SitePolicy, check_policy, share_of
 
 __all__ = [
     "MAX_POPULATION_SIZE",
     "MAX_ROUNDS",
+    "MIN_SHARE",
     "RELATION",
     "AdmissionError",
     "AffordableRun",
@@ -153,5 +154,6 @@ __all__ = [
     "rdp_cost",
     "read_anchors",
     "read_export",
+    "share_of",
     "zero_cost",
 ]

@@ -10,6 +10,7 @@ so the code may be told to others.
 | --- | --- |
 | `policy.expired` | the policy's last day is over |
 | `policy.min_sites` | it opens sums of fewer sites |
+| `policy.min_share` | it opens sums of a smaller share of all sites |
 | `policy.base_model` | its base model is not on the list |
 | `policy.task` | its task is not on the list |
 | `policy.adapter` | its adapter is not on the list |
@@ -31,16 +32,20 @@ from __future__ import annotations
 import datetime as dt
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from fractions import Fraction
+from typing import Annotated, Final, Literal
 
 import msgspec
 
 from privacy.errors import PolicyRefusal
 from privacy.limits import MAX_EPSILON
 
+MIN_SHARE: Final = 0.6667  # two thirds of all sites, where nobody says otherwise
+
 # To leave a rule out is to have no limit: one that is written down is a number that limits.
 _Epsilon = Annotated[float, msgspec.Meta(gt=0, le=MAX_EPSILON)]
 _Delta = Annotated[float, msgspec.Meta(gt=0, lt=1)]
+_Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 _Word = Annotated[str, msgspec.Meta(min_length=1)]
 _Digest = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]
 # A list that is there names what is allowed; an empty one could be read as all or as nothing.
@@ -49,10 +54,12 @@ _Digests = Annotated[tuple[_Digest, ...], msgspec.Meta(min_length=1)]
 
 
 class SitePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A site's rules. A rule that is left out allows everything, but for the first two.
+    """A site's rules. A rule that is left out allows everything, but for the first three.
 
     Attributes:
         min_sites: Smallest cohort whose sum may be opened with this site in it, at least 3.
+        min_share: The same as a share of all sites that this site pinned: who picks a cohort
+            could else fill it with the fewest, all colluding but one.
         non_private: What becomes of a run that adds no noise, on data that are not public:
             `refuse`, or `exhaust`, which lets it train and ends every grant of the ledger.
         expires: Last day, UTC, on which anything is admitted.
@@ -74,6 +81,7 @@ class SitePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """
 
     min_sites: Annotated[int, msgspec.Meta(ge=3)] = 3
+    min_share: _Share = MIN_SHARE
     non_private: Literal["refuse", "exhaust"] = "refuse"
     expires: dt.date | None = None
     base_models: _Digests | None = None
@@ -120,7 +128,9 @@ class RunProposal:
         adapter: Kind of adapter.
         base_model: `sha256:` digest of the base model, as the site measured it.
         rounds: Rounds planned.
-        min_sites: Smallest cohort whose sum may be opened.
+        min_sites: Smallest cohort whose sum may be opened, as far as weights count.
+        smallest_cohort: The same counted by sites, with the settings' share of all of them.
+        sites: How many sites there are.
         suite: Encryption suite.
         parameter_set: Id of the encryption parameter set.
         epsilon: What the run may cost a unit here, repeats included: infinite where private data
@@ -137,12 +147,23 @@ class RunProposal:
     base_model: str
     rounds: int
     min_sites: int
+    smallest_cohort: int
+    sites: int
     suite: str
     parameter_set: str
     epsilon: float
     delta: float
     insider_epsilon: float
     colluding_sites: int | None = None
+
+
+def share_of(sites: int, share: float) -> int:
+    """How many of so many sites are a share of them, rounded up.
+
+    The share is taken for the nearest fraction with a denominator of at most 1000, so that 0.6667
+    is two thirds.
+    """
+    return math.ceil(Fraction(share).limit_denominator(1000) * sites)
 
 
 def check_policy(policy: SitePolicy, proposal: RunProposal, *, now: dt.datetime) -> None:
@@ -164,6 +185,12 @@ def check_policy(policy: SitePolicy, proposal: RunProposal, *, now: dt.datetime)
             hint="Whoever is responsible for the data sets a new day in [policy] expires.",
         )
     _at_least("min_sites", "sites whose sum may be opened", proposal.min_sites, policy.min_sites)
+    _at_least(
+        "min_share",
+        f"of {proposal.sites} sites whose sum may be opened",
+        proposal.smallest_cohort,
+        share_of(proposal.sites, policy.min_share),
+    )
     _listed("base_model", "base model", proposal.base_model, policy.base_models)
     _listed("task", "task", proposal.task, policy.tasks)
     _listed("adapter", "adapter", proposal.adapter, policy.adapters)

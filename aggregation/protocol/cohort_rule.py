@@ -27,6 +27,7 @@ def admit(
     own: PublicIdentity,
     pinned: Mapping[str, PublicIdentity],
     min_cohort: int,
+    floor: int = 0,
 ) -> None:
     """Decide whether a cohort protects this party (step 2, and again once it is fixed).
 
@@ -37,7 +38,9 @@ def admit(
         members: Those invited, or those of the fixed cohort.
         own: This party.
         pinned: Identities this party trusts to be who they are, by name.
-        min_cohort: This party's own smallest cohort, at least 3.
+        min_cohort: This party's own smallest cohort, at least 3, as many equal sites.
+        floor: The same, counting sites whatever they weigh: its share of all that it pinned. Who
+            picks a cohort could else pick the fewest, colluding but for one.
 
     Raises:
         PlanError: A pinned name with another key, a role nobody pinned, or too few members.
@@ -63,4 +66,9 @@ def admit(
         raise PlanError(
             f"{len(counted)} pinned sites, worth {float(effective_cohort(counted)):.2f} equal "
             f"ones by weight, are fewer than min_cohort {min_cohort}"
+        )
+    if len(counted) < floor:
+        raise PlanError(
+            f"{len(counted)} pinned sites are fewer than the {floor} that this party's share of "
+            "all sites comes to"
         )

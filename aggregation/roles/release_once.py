@@ -9,7 +9,7 @@ a restart the same request gets the same bytes again, and any other is refused.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
@@ -19,7 +19,7 @@ from aggregation.protocol import checks, messages
 from aggregation.protocol.cohort_rule import MIN_COHORT, admit
 from aggregation.protocol.journal import Journal
 from aggregation.protocol.messages import Approval, Body, Cohort, Release
-from aggregation.protocol.plan import RoundPlan
+from aggregation.protocol.plan import Member, RoundPlan
 from aggregation.protocol.round import FixedCohort, Round
 
 
@@ -69,6 +69,7 @@ class Gatekeeper(ABC, Generic[A]):
         coordinator: PublicIdentity,
         pinned: Mapping[str, PublicIdentity],
         min_cohort: int = MIN_COHORT,
+        floor: int = 0,
         objection: Callable[[RoundPlan], str | None] = lambda _: None,
     ) -> None:
         """Set the role up.
@@ -78,7 +79,8 @@ class Gatekeeper(ABC, Generic[A]):
             journal: Its durable record.
             coordinator: Whose plans it follows.
             pinned: By name, the parties it knows: aggregator, decryptor, custodians and sites.
-            min_cohort: The fewest pinned sites whose sum it lets open.
+            min_cohort: The fewest pinned sites whose sum it lets open, by weight.
+            floor: The fewest by count; what the caller's share of all its pinned sites comes to.
             objection: Says what of a plan, whose signature holds, this party did not agree to;
                 None of one that it announces keys for.
 
@@ -91,7 +93,7 @@ class Gatekeeper(ABC, Generic[A]):
         self._journal = journal
         self._coordinator = coordinator
         self._pinned = dict(pinned)
-        self._min_cohort = min_cohort
+        self._min_cohort, self._floor = min_cohort, floor
         self._objection = objection
         self._attempts: dict[str, A] = {}
 
@@ -129,7 +131,7 @@ class Gatekeeper(ABC, Generic[A]):
 
     def _announce(self, plan_message: bytes) -> bytes:
         round_ = self._read_plan(plan_message)
-        admit(round_.plan, round_.plan.members, self.public, self._pinned, self._min_cohort)
+        self._require_enough(round_, round_.plan.members)
         unagreed = self._objection(round_.plan)
         if unagreed is not None:
             raise PlanError(f"the plan's {unagreed} is not the one agreed here")
@@ -179,8 +181,12 @@ class Gatekeeper(ABC, Generic[A]):
                 held.cohort = checks.read_cohort(round_, cohort_message)
                 held.cohort_digest = digest
             cohort = held.cohort
-        admit(round_.plan, cohort.members, self.public, self._pinned, self._min_cohort)
+        self._require_enough(round_, cohort.members)
         return cohort
+
+    def _require_enough(self, round_: Round, members: Iterable[Member]) -> None:
+        own, pinned = self.public, self._pinned
+        admit(round_.plan, members, own, pinned, self._min_cohort, self._floor)
 
     def _repeat(self, cohort: FixedCohort, listed: bytes) -> bytes | None:
         """The word that was given for these uploads, if one was given for their round."""

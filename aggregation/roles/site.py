@@ -71,6 +71,7 @@ class SiteAttempt:
         pinned: Mapping[str, PublicIdentity],
         journal: Journal,
         min_cohort: int = MIN_COHORT,
+        floor: int = 0,
         custodians: Iterable[str] = (),
         membership: bytes | None = None,
     ) -> None:
@@ -82,7 +83,8 @@ class SiteAttempt:
             coordinator: Whose plans this site follows.
             pinned: By name, the parties this site knows: aggregator, decryptor and other sites.
             journal: This site's durable record.
-            min_cohort: The fewest pinned sites, itself included, it will be summed with.
+            min_cohort: The fewest pinned sites, itself included, it will be summed with, by weight.
+            floor: The fewest by count; what the caller's share of all its pinned sites comes to.
             custodians: Names of the custodians without whom nothing of this site's opens.
             membership: The federation's signed membership list, if it keeps one.
 
@@ -95,12 +97,12 @@ class SiteAttempt:
         self._identity = identity
         self._journal = journal
         self._pinned = dict(pinned)
-        self._min_cohort = min_cohort
+        self._min_cohort, self._floor = min_cohort, floor
         self._round = checks.read_plan(plan_message, coordinator)
         own = identity.public
         if all(m.identity != own for m in self.plan.members):
             raise PlanError(f"the plan does not invite {own.name} with this key")
-        admit(self.plan, self.plan.members, own, self._pinned, min_cohort)
+        admit(self.plan, self.plan.members, own, self._pinned, min_cohort, floor)
         if membership is not None:
             check_plan(self.plan, membership, coordinator)
         missing = set(custodians) - {c.name for c in self.plan.custodians}
@@ -273,7 +275,7 @@ class SiteAttempt:
             return self._cohort
         cohort = checks.read_cohort(self._round, message)
         own = self._identity.public
-        admit(self.plan, cohort.members, own, self._pinned, self._min_cohort)
+        admit(self.plan, cohort.members, own, self._pinned, self._min_cohort, self._floor)
         pairs = zip(cohort.members, cohort.readies, strict=True)
         announced = [(r.key, r.kem) for member, r in pairs if member.identity == own]
         if announced != [(self._secrets.key.public, self._secrets.key.kem_public)]:

@@ -152,6 +152,8 @@ def plan(federation: FederationFile) -> None:
             "upload": f"{size:,} bytes a site and round, {size / layout.size:.2f} a parameter",
         },
     )
+    for line in config.cohorts_in_words():
+        say(f"cohorts     {line}")
     say(f"settings    {config.digest}")
     say(f"base model  {task.base.digest}")
     if not config.privacy.noise_mechanism.private:
@@ -241,6 +243,8 @@ def check(
     pilot = Federation(federation)
     data = pilot.check(site)
     say("the site's policy allows the run")
+    for line in pilot.config.cohorts_in_words():
+        say(line)
     say(f"{data} is usable")
     for question in questions(site, pilot.check_units(site)):
         say(f"question: {question.found}")

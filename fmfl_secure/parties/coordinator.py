@@ -79,12 +79,13 @@ class Coordinator:
             sites: Names of those invited.
 
         Raises:
-            RunError: Fewer than `min_sites` are left.
+            RunError: Fewer than the settings' smallest cohort are left.
         """
-        if len(sites) < self._config.federation.min_sites:
+        known = len(self._members.sites)
+        if len(sites) < self._config.smallest_cohort(known):
             raise RunError(
-                f"{len(sites)} sites are left for round {round_number}, fewer than min_sites = "
-                f"{self._config.federation.min_sites}"
+                f"{len(sites)} sites are left for round {round_number}, fewer than "
+                f"{self._config.smallest_cohort_in_words(known)}"
             )
         if self._config.sites_by_weight(sites) < self._config.federation.min_sites:
             raise RunError(

@@ -38,6 +38,7 @@ class Custodian:
             coordinator=members.coordinator,
             pinned=members.pinned,
             min_cohort=max(self._policy.min_sites, config.federation.min_sites),
+            floor=config.floor(len(members.sites), self._policy.min_share),
             objection=objection(config, members, self._policy.min_sites),
         )
 

@@ -28,5 +28,6 @@ def open_decryptor(folder: Path, *, config: FederationConfig, members: Members) 
         coordinator=members.coordinator,
         pinned=members.pinned,
         min_cohort=least,
+        floor=config.floor(len(members.sites)),
         objection=objection(config, members, least),
     )

@@ -282,6 +282,7 @@ class Site:
             pinned=members.pinned,
             journal=self._journal,
             min_cohort=self._min_cohort,
+            floor=self._config.floor(len(members.sites), self._settings.policy.min_share),
             custodians=self._config.aggregation.custodians,
             membership=membership,
         )

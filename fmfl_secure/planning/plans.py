@@ -136,6 +136,8 @@ def run_proposal(
         base_model=base_model,
         rounds=config.federation.rounds,
         min_sites=config.federation.min_sites,
+        smallest_cohort=config.smallest_cohort(),
+        sites=len(config.sites),
         suite=config.aggregation.suite,
         parameter_set=encryption_parameters(config, size).id,
         epsilon=epsilon,

@@ -29,6 +29,7 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "ledger-unavailable": "its ledger cannot be reached",
         "policy.expired": "its policy has expired",
         "policy.min_sites": "its policy asks for larger cohorts",
+        "policy.min_share": "its policy asks for cohorts of more of the sites",
         "policy.base_model": "its policy does not allow the base model",
         "policy.task": "its policy does not allow the task",
         "policy.adapter": "its policy does not allow the kind of adapter",

@@ -27,7 +27,7 @@ class AttemptDriver:
         coordinator: Plans and applies.
         board: Where parties look for what to do.
         waiting: Waits for them.
-        min_sites: Smallest cohort.
+        smallest_cohort: The fewest sites whose sum is opened.
         evaluate: From a round to the metrics of the adapter as it stands after it.
     """
 
@@ -37,14 +37,14 @@ class AttemptDriver:
         *,
         board: TaskBoard,
         waiting: Waiter,
-        min_sites: int,
+        smallest_cohort: int,
         evaluate: Callable[[int], dict[str, float]],
     ) -> None:
         self._coordinator = coordinator
         self._board = board
         self._waiting = waiting
         self._custodians = CustodianRequests(board, waiting)
-        self._min_sites = min_sites
+        self._smallest_cohort = smallest_cohort
         self._evaluate = evaluate
         self.phase = ""
 
@@ -84,12 +84,12 @@ class AttemptDriver:
         )
         waited = self._waiting.limits.ready_s
         missing = self._waiting.missing(
-            attempt, attempt.invited, lambda: attempt.readies, waited, needed=self._min_sites
+            attempt, attempt.invited, lambda: attempt.readies, waited, needed=self._smallest_cohort
         )
         ready = {name: attempt.readies[name] for name in attempt.invited if name in attempt.readies}
-        if len(ready) < self._min_sites:
+        if len(ready) < self._smallest_cohort:
             raise TooFewReady(
-                f"{len(ready)} sites are ready, fewer than min_sites = {self._min_sites}; "
+                f"{len(ready)} sites are ready, fewer than the {self._smallest_cohort} it takes; "
                 f"missing: {', '.join(missing)}"
             )
         if attempt.announcement is None:

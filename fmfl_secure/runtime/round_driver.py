@@ -42,7 +42,7 @@ class RoundDriver:
         inbox: Where parties' messages come in.
         board: Where parties look for what to do.
         waiting: Waits for them.
-        min_sites: Smallest cohort.
+        smallest_cohort: The fewest sites whose sum is opened.
         evaluate: From a round to the metrics of the adapter as it stands after it.
     """
 
@@ -56,7 +56,7 @@ class RoundDriver:
         inbox: Inbox,
         board: TaskBoard,
         waiting: Waiter,
-        min_sites: int,
+        smallest_cohort: int,
         evaluate: Callable[[int], dict[str, float]],
     ) -> None:
         self._coordinator = coordinator
@@ -71,7 +71,7 @@ class RoundDriver:
             coordinator,
             board=board,
             waiting=waiting,
-            min_sites=min_sites,
+            smallest_cohort=smallest_cohort,
             evaluate=evaluate,
         )
 

@@ -99,7 +99,7 @@ class RunDriver:
             inbox=inbox,
             board=board,
             waiting=self.waiting,
-            min_sites=config.federation.min_sites,
+            smallest_cohort=config.smallest_cohort(len(members().sites)),
             evaluate=self._evaluate,
         )
         inbox.open_run(coordinator.run, members().sites)
@@ -108,6 +108,10 @@ class RunDriver:
     def _helpers(self) -> tuple[str, ...]:
         """Who must be there for a sum to open, besides sites."""
         return (DECRYPTOR, *self._config.aggregation.custodians)
+
+    @property
+    def _least(self) -> int:
+        return self._config.smallest_cohort(len(self._members().sites))
 
     @property
     def run(self) -> str:
@@ -174,7 +178,7 @@ class RunDriver:
     def _call(self) -> None:
         """Ask every site that has neither joined nor refused to join, if enough of them can."""
         joined, refused = self._joined(), self._refusals()
-        if len(self._members().sites) - len(refused) < self._config.federation.min_sites:
+        if len(self._members().sites) - len(refused) < self._least:
             return  # whoever were asked would reserve for nothing
         names = [n for n in self._members().sites if n not in joined and n not in refused]
         call = Document([self._coordinator.call()])
@@ -200,7 +204,7 @@ class RunDriver:
         Raises:
             RunError: There were not enough for too long.
         """
-        minimum = self._config.federation.min_sites
+        minimum = self._least
 
         def enough() -> bool:
             self._call()
@@ -218,22 +222,20 @@ class RunDriver:
         return self._present()
 
     def _too_few(self) -> RunError:
-        minimum, refusals = self._config.federation.min_sites, self._refusals()
+        minimum, refusals = self._least, self._refusals()
+        needed = self._config.smallest_cohort_in_words(len(self._members().sites))
         present, everyone = len(self._present()), len(self._members().sites)
         number = len(self._coordinator.rounds) + 1
         if everyone - len(refusals) >= minimum:
             text = (
-                f"{present} of {everyone} sites take part, fewer than min_sites = {minimum}, "
+                f"{present} of {everyone} sites take part, fewer than {needed}, "
                 f"or there is no {' or no '.join(self._helpers)}"
             )
         elif number == 1 and not self._coordinator.store.attempts(number):
             able = everyone - len(refusals)
-            text = (
-                f"{able} of {everyone} sites take part, fewer than min_sites = {minimum}; "
-                "no data was read"
-            )
+            text = f"{able} of {everyone} sites take part, fewer than {needed}; no data was read"
         else:
-            text = f"{present} sites are left for round {number}, fewer than min_sites = {minimum}"
+            text = f"{present} sites are left for round {number}, fewer than {needed}"
         return RunError(text, hint="; ".join(f"{name}: {code}" for name, code in refusals.items()))
 
     def _present(self) -> list[str]:

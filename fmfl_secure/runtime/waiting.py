@@ -35,7 +35,7 @@ class AttemptOver(FmflError):
 
 
 class TooFewReady(AttemptOver):
-    """Fewer sites than `min_sites` could take part."""
+    """Fewer sites than the smallest cohort could take part."""
 
 
 class RoundSpent(AttemptOver):

@@ -31,7 +31,7 @@ from fmfl_secure.settings.sections import (
 from fmfl_secure.settings.site import CustodianConfig, SiteConfig
 from fmfl_secure.settings.tasks import ImageTextSection, TaskSection
 from fmfl_secure.settings.types import LOW_RANK_KINDS, Section
-from privacy import largest_delta
+from privacy import largest_delta, share_of
 
 # What the other parties are called: a site by such a name would be pinned in their place.
 ROLE_NAMES = ("coordinator", "aggregator", "decryptor")
@@ -165,6 +165,50 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
             raise ConfigError(f"{name} is not among the sites of these settings")
         share = populations[name] / max(populations.values())
         return max(2.0 ** math.floor(math.log2(share)), SMALLEST_WEIGHT)
+
+    def floor(self, pinned: int, min_share: float = 0.0) -> int:
+        """The fewest sites, counted, that a party lets a sum be of: by these settings, and its own.
+
+        Args:
+            pinned: How many sites it knows, if more than are listed here. Those that a
+                membership list struck off still count until the settings name them no more.
+            min_share: Its policy's.
+        """
+        everyone = max(len(self.sites), pinned)
+        return max(self.smallest_cohort(pinned), share_of(everyone, min_share))
+
+    def smallest_cohort(self, pinned: int = 0) -> int:
+        """The fewest sites, counted, whose sum these settings let open.
+
+        Args:
+            pinned: How many sites a party knows, if more than are listed here.
+        """
+        everyone = max(len(self.sites), pinned)
+        return max(self.federation.min_sites, share_of(everyone, self.federation.min_share))
+
+    def smallest_cohort_in_words(self, pinned: int = 0) -> str:
+        """Which setting decides that number."""
+        least, everyone = self.smallest_cohort(pinned), max(len(self.sites), pinned)
+        if least == self.federation.min_sites:
+            return f"min_sites = {least}"
+        return f"{least} of {everyone}, by min_share = {self.federation.min_share:.4g}"
+
+    def cohorts_in_words(self) -> list[str]:
+        """How small a cohort may be, what that protects from, and what a run does with fewer."""
+        everyone, stated = len(self.sites), self.federation.min_sites
+        least = self.smallest_cohort()
+        first = (
+            f"a sum is opened of {least} of {everyone} sites at least: one of them is read from "
+            f"it only if all {least - 1} others put together what they know"
+        )
+        told = [first]
+        if least > stated:
+            told.append(
+                f"min_sites = {stated} is below the share of all sites that min_share = "
+                f"{self.federation.min_share:.4g} asks for: a run waits for {least}, and with "
+                "fewer it stops. To let fewer do, lower min_share here and in every site's policy"
+            )
+        return told
 
     def sites_by_weight(self, names: Iterable[str]) -> float:
         """How many equal sites these are worth, (sum w)^2 / sum w^2; 0 of none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
@@ -18,7 +18,7 @@ from fmfl_secure.settings.types import (
     ServerOptimizerName,
     WeightType,
 )
-from privacy import MAX_POPULATION_SIZE
+from privacy import MAX_POPULATION_SIZE, MIN_SHARE
 
 
 class FederationSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -29,14 +29,19 @@ class FederationSection(Section, frozen=True, forbid_unknown_fields=True, kw_onl
         rounds: Rounds to release, at least 1.
         min_sites: Smallest cohort whose sum may be opened, at least 3: with two, each learns
             the other's update.
+        min_share: Smallest cohort as a share of all sites, so that nobody who picks cohorts can
+            fill one with the fewest. The larger of the two holds; 0 leaves `min_sites` alone.
         seed: Public seed of the adapter's initial values. Never drives sampling or noise.
         weights: `equal`, or `population`: 1, 1/2, 1/4 or 1/8 by the declared population over the
             largest, rounded down. Coarse and public, so that a weight tells nothing of data.
     """
 
+    LATER: ClassVar[frozenset[str]] = frozenset({"min_share"})
+
     name: Name
     rounds: Annotated[int, msgspec.Meta(ge=1, le=10_000)]
     min_sites: Annotated[int, msgspec.Meta(ge=3, le=1000)] = 3
+    min_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = MIN_SHARE
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 1
     weights: Literal["equal", "population"] = "equal"
 

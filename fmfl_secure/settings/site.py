@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from fmfl_secure.settings.types import NonEmpty, Section
-from privacy import Dataset, DatasetCap, SitePolicy
+from privacy import MIN_SHARE, Dataset, DatasetCap, SitePolicy
 from privacy.storage import is_url, without_secrets
 
 
@@ -91,10 +91,12 @@ class CustodianPolicy(Section, frozen=True, forbid_unknown_fields=True, kw_only=
 
     Attributes:
         min_sites: Smallest cohort whose sum it lets open, at least 3.
+        min_share: The same as a share of all sites that it pinned.
         last_round: Of any run; no later round opens. 0 sets no limit.
     """
 
     min_sites: Annotated[int, msgspec.Meta(ge=3)] = 3
+    min_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = MIN_SHARE
     last_round: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 

@@ -35,6 +35,7 @@ ledger = "ledger.sqlite"         # or "postgresql://USER@HOST/DATABASE?schema=NA
 # code such as policy.rounds and nothing else. What is left out is not limited.
 [policy]
 min_sites = {min_sites}                    # smallest cohort this site is summed with, at least 3
+# min_share = 0.75                 # and what share of all sites; two thirds where this is out
 non_private = "refuse"           # runs without noise on private data; "exhaust": end the ledger
 # expires = 2027-12-31             # last day, UTC, on which anything is admitted
 # max_rounds = 50                  # most rounds a run may plan
@@ -64,6 +65,7 @@ def custodian_toml(name: str, min_sites: int) -> str:
 
 [policy]
 min_sites = {min_sites}     # smallest cohort whose sum it lets open, at least 3
+# min_share = 0.75  # and what share of all sites; two thirds where this is out
 # last_round = 10   # let no round after this one open
 """
 
@@ -80,6 +82,7 @@ def federation_toml(name: str, sites: int) -> str:
 name = "{name}"
 rounds = 10              # sums released
 min_sites = 3            # smallest cohort whose sum may be opened
+min_share = 0.6667       # and what share of all sites it has to be; the larger of the two holds
 seed = 1                 # of the adapter's initial values; never of sampling or noise
 weights = "equal"        # or "population": 1, 1/2, 1/4 or 1/8, by the declared populations
 

@@ -73,7 +73,7 @@ def test_a_site_that_dies_before_it_opens_loses_the_round_and_says_so(world: Wor
     assert record.status == "lost"
     reasons = world.inbox.store.notes(world.run.run, "over")
     assert reasons["1/1"] == b"site-2 did not open"
-    assert b"fewer than min_sites" in reasons["1/2"]
+    assert b"fewer than the 3 it takes" in reasons["1/2"]
 
 
 def test_a_site_that_dies_after_it_opened_costs_nothing(world: World) -> None:

@@ -16,6 +16,7 @@ from privacy.mechanism.training import ClippedSum, PrivateTrainer
 def test_exports():
     assert privacy.__all__ == [
         "MAX_POPULATION_SIZE",
+        "MIN_SHARE",
         "MAX_ROUNDS",
         "RELATION",
         "AdmissionError",
@@ -83,6 +84,7 @@ def test_exports():
         "rdp_cost",
         "read_anchors",
         "read_export",
+        "share_of",
         "zero_cost",
     ]
     assert all(hasattr(privacy, name) for name in privacy.__all__)

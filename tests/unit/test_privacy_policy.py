@@ -18,6 +18,8 @@ PROPOSAL = RunProposal(
     base_model=DIGEST,
     rounds=10,
     min_sites=3,
+    smallest_cohort=7,
+    sites=10,
     suite="ckks-collective",
     parameter_set="ckks-collective-4096-60",
     epsilon=3.0,
@@ -30,6 +32,7 @@ PROPOSAL = RunProposal(
 RULES = {
     "expired": ({"expires": "2026-06-30"}, {"expires": "2026-06-29"}, "2026-06-29, it is 2026-06"),
     "min_sites": ({"min_sites": 3}, {"min_sites": 4}, "at least 4"),
+    "min_share": ({"min_share": 0.7}, {"min_share": 0.701}, "7 of 10 sites .* at least 8"),
     "base_model": ({"base_models": [OTHER, DIGEST]}, {"base_models": [OTHER]}, DIGEST),
     "task": (
         {"tasks": ["text-classification"]},
