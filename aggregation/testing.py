@@ -16,7 +16,7 @@ from aggregation.ckks.parameters import choose
 from aggregation.ckks.quantization import Quantization, Segment
 from aggregation.crypto.identity import Identity, PublicIdentity
 from aggregation.protocol.journal import Journal, MemoryJournal
-from aggregation.protocol.plan import Member, RoundPlan
+from aggregation.protocol.plan import Member, RoundPlan, mask_graph
 from aggregation.roles.aggregator import Aggregator
 from aggregation.roles.coordinator import Coordinator
 from aggregation.roles.custodian import Custodian
@@ -119,6 +119,7 @@ class Federation:
             training_digest=_DIGEST,
             key_agreement=self.key_agreement,
             custodians=tuple(public[name] for name in self.custodian_names),
+            mask_graph=mask_graph(len(invited)),
         )
 
     def site(self, name: str, plan_message: bytes) -> SiteAttempt:

@@ -17,7 +17,7 @@ from pathlib import Path
 from aggregation import Identity
 from aggregation.ckks.collective import public_points
 from aggregation.ckks.parameters import parameter_set
-from aggregation.crypto.graph import degree
+from aggregation.crypto.graph import mean_neighbours
 from aggregation.crypto.masking import Stream
 from fmfl_secure.bench import footprint, machine, secure_aggregation
 
@@ -65,7 +65,7 @@ def main(path: Path, *, quick: bool) -> None:
             "suite": suite,
             "sites": sites,
             "bits": bits,
-            "neighbours": degree(sites),
+            "neighbours": mean_neighbours(sites),
             "bytes_per_parameter": footprint.density(1_000_000, sites, bits, suite),
         }
         for suite in ("ckks-collective", "ckks-pk")

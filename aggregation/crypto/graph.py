@@ -1,121 +1,123 @@
-"""Who shares a mask with whom: all pairs in a small cohort, a k-regular graph in a large one.
+"""Who shares a mask with whom: all pairs, or in a very large cohort whom each chooses.
 
 Masks cancel for any graph. What the graph decides is how many sites must collude to see more than
 the sum over all honest sites: if the honest sites form one connected piece, whoever knows every
 other site's secrets still sees those of the honest ones only summed (Bell et al., CCS 2020,
-eprint 2020/704, Lemma 3.1). All pairs are connected whoever colludes. With a thousand sites they
-cost a thousand streams each; there the sites stand on a ring, in an order drawn from the
-transcript, and share masks with the k / 2 next on either side (their Harary graph).
+eprint 2020/704, Lemma 3.1). All pairs are connected whoever colludes, and cost a stream for each
+other site; up to `ALL_PAIRS_UP_TO` sites that is what is done.
 
-Bound. Two honest sites that follow one another on the ring are neighbours unless k / 2 or more
-colluding ones stand between them. One such gap leaves a path, so to fall into pieces the honest
-sites need two. Two disjoint runs of k / 2 places, all colluding, have probability at most
+Above, nothing that anybody can try again decides who is whose neighbour. Once the cohort is fixed,
+and with it every site's keys, each site draws k others from its own operating system's randomness
+and names them in its signed `exchange` message; it shares masks with those, and with all who name
+it. (0.1.0 drew one ring for all from a hash of the `ready` messages, from 33 sites on: whoever
+sent the last of them could try again until a victim stood among colluders.) A message that is kept
+from its reader leaves a mask on one side only, which hides more and not less: no sum opens then.
 
-    C(n, 2) C(n - k, c - k) / C(n, c)
+Bound. Honest sites fall into pieces only if some set S of s of them, at most half, names nobody
+among the other honest ones, and none of those names one of S. With n sites, c of them colluding
+since before the cohort was fixed, and h = n - c, the chance is at most
 
-for c colluding sites of n, in places they did not choose; none if c < k. The order comes from a
-hash that the coordinator and the last site to announce its key can try again: a factor of 2^40
-is set aside for that. Nobody drops out between masking and opening in this protocol (the attempt
-ends instead), so no further honest site is lost.
+    sum of  C(h, s) [C(c + s - 1, k) / C(n - 1, k)]^s [C(n - s - 1, k) / C(n - 1, k)]^(h - s)
+
+What colluders name only adds neighbours. They can end an attempt whose graph they do not like and
+have another made: a site joins at most `MAX_ATTEMPTS` at a round, and k allows for as many.
+Nobody drops out between masking and opening (the attempt ends instead).
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+import secrets
 from functools import lru_cache
 from typing import Final
 
 from aggregation.errors import ParameterError
 
-ALL_PAIRS_UP_TO: Final = 32  # sites
+ALL_PAIRS_UP_TO: Final = 128  # sites
 COLLUDING_SHARE: Final = 0.5  # of a larger cohort, together with aggregator and decryptor
-LOG2_GRINDING: Final = 40  # transcripts an adversary may try
-LOG2_FAILURE_LIMIT: Final = -40
+MAX_ATTEMPTS: Final = 1024  # at a round that sites choose neighbours in
+LOG2_FAILURE_LIMIT: Final = -40.0  # for a round, all its attempts together
+
+# The rule above, in plans of more sites than 0.1.0 took all pairs of: there it means another thing.
+CHOSEN: Final = "chosen-neighbours"
+SAME_AS_0_1_0_UP_TO: Final = 32  # sites
 
 _DOMAIN: Final = b"fmfl-secure/aggregation/v1/graph"
 
 
-def log2_failure(sites: int, degree: int, colluding: int) -> float:
-    """Bound log2 of the probability that the honest sites fall into pieces.
+def log2_failure(sites: int, choices: int, colluding: int) -> float:
+    """Bound log2 of the probability that the honest sites fall into pieces in one attempt.
 
     Args:
         sites: Size n of the cohort.
-        degree: Even number k of neighbours of each, or n - 1 for all pairs.
-        colluding: Sites c that pool what they know; their places are not theirs to choose.
+        choices: How many others each site names, k.
+        colluding: Sites c that pool what they know.
 
     Returns:
         At most 0; -inf where it cannot happen.
 
     Raises:
-        ParameterError: A degree no such graph has, or more colluding sites than there are.
+        ParameterError: More choices or colluding sites than there are.
     """
     if not 0 <= colluding <= sites:
         raise ParameterError(f"{colluding} colluding sites of {sites} are not possible")
-    if degree == sites - 1:
+    if not 1 <= choices < sites:
+        raise ParameterError(f"{choices} choices are not 1 to {sites - 1}")
+    honest = sites - colluding
+    alone = _log2_choose(sites - 1, choices)
+    terms = []
+    for inside in range(1, honest // 2 + 1):
+        outside = honest - inside
+        terms.append(
+            _log2_choose(honest, inside)
+            + inside * (_log2_choose(colluding + inside - 1, choices) - alone)
+            + outside * (_log2_choose(colluding + outside - 1, choices) - alone)
+        )
+    largest = max(terms, default=-math.inf)
+    if largest == -math.inf:
         return -math.inf
-    if degree % 2 or not 2 <= degree < sites:
-        raise ParameterError(f"degree {degree} is not an even number from 2 to {sites - 1}")
-    if colluding < degree:
-        return -math.inf
-    runs = _log2_choose(sites, 2)
-    placed = _log2_choose(sites - degree, colluding - degree) - _log2_choose(sites, colluding)
-    return min(0.0, runs + placed)
+    return min(0.0, largest + math.log2(sum(2.0 ** (term - largest) for term in terms)))
 
 
 @lru_cache(maxsize=64)
-def degree(sites: int) -> int:
-    """Neighbours of each site: all others, or the fewest that meet the bound.
+def choices(sites: int) -> int:
+    """How many others each site of a cohort names: the fewest that meet the bound.
 
     With `COLLUDING_SHARE` of the sites colluding, the honest ones stay connected but with
-    probability 2**-40, even for an adversary that tries 2**40 transcripts.
+    probability 2**-40 a round.
     """
-    if sites <= ALL_PAIRS_UP_TO:
-        return sites - 1
+    limit = LOG2_FAILURE_LIMIT - math.log2(MAX_ATTEMPTS)
     colluding = int(sites * COLLUDING_SHARE)
-    for even in range(2, sites - 1, 2):
-        if log2_failure(sites, even, colluding) <= LOG2_FAILURE_LIMIT - LOG2_GRINDING:
-            return even
+    for number in range(1, sites - 1):
+        if log2_failure(sites, number, colluding) <= limit:
+            return number
     return sites - 1
 
 
-@dataclass(frozen=True, slots=True)
-class MaskGraph:
-    """The graph of one attempt.
+def choose(sites: int, own: int) -> tuple[int, ...]:
+    """Draw a site's choices from the operating system's randomness: positions, in order."""
+    others = [index for index in range(sites) if index != own]
+    return tuple(sorted(secrets.SystemRandom().sample(others, choices(sites))))
 
-    Attributes:
-        ring: Positions in the cohort, in the order of the ring.
-        degree: Neighbours of each.
-    """
 
-    ring: tuple[int, ...]
-    degree: int
+def mean_neighbours(sites: int) -> int:
+    """How many neighbours a site has: all others, or on average as many as name or are named."""
+    if sites <= ALL_PAIRS_UP_TO:
+        return sites - 1
+    named = choices(sites)
+    return round(2 * named - named * named / (sites - 1))
 
-    @classmethod
-    def of(cls, sites: int, transcript: bytes) -> MaskGraph:
-        """The graph that everybody derives from a transcript."""
-        return cls(_ring(sites, transcript), degree(sites))
 
-    def initiates(self, index: int) -> tuple[int, ...]:
-        """Neighbours that `index` sends key material to: half of each site's pairs."""
-        sites = len(self.ring)
-        own = self.ring.index(index)
-        after = [self.ring[(own + step) % sites] for step in range(1, self.degree // 2 + 1)]
-        # All pairs of an even cohort: half of the sites reach across the ring.
-        if self.degree % 2 and own < sites // 2:
-            after.append(self.ring[own + sites // 2])
-        return tuple(sorted(after))
-
-    def neighbours(self, index: int) -> tuple[int, ...]:
-        """Sites that `index` shares masks with, in cohort order."""
-        sites = len(self.ring)
-        own = self.ring.index(index)
-        if self.degree == sites - 1:
-            return tuple(j for j in range(sites) if j != index)
-        steps = range(1, self.degree // 2 + 1)
-        near = {self.ring[(own + sign * step) % sites] for step in steps for sign in (1, -1)}
-        return tuple(sorted(near))
+def initiates(sites: int, index: int, transcript: bytes) -> tuple[int, ...]:
+    """Of all pairs, those that a site sends key material for: about half, in an order for all."""
+    ring = _ring(sites, transcript)
+    own = ring.index(index)
+    after = [ring[(own + step) % sites] for step in range(1, (sites - 1) // 2 + 1)]
+    # In an even cohort half of the sites reach across the ring.
+    if sites % 2 == 0 and own < sites // 2:
+        after.append(ring[own + sites // 2])
+    return tuple(sorted(after))
 
 
 @lru_cache(maxsize=16)
@@ -127,4 +129,6 @@ def _ring(sites: int, transcript: bytes) -> tuple[int, ...]:
 
 
 def _log2_choose(n: int, k: int) -> float:
+    if k > n:
+        return -math.inf
     return (math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)) / math.log(2)

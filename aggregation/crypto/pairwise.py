@@ -1,7 +1,7 @@
 """What two sites of a cohort share, and how they come to it.
 
 A site announces a single-use X25519 key with its `ready` message, and in a hybrid plan an
-ML-KEM-768 key beside it. X25519 needs nothing more. For ML-KEM one of each pair, fixed by the mask
+ML-KEM-768 key beside it. X25519 needs nothing more. For ML-KEM one of each pair, by the mask
 graph, encapsulates to the other once the cohort is known: that is the `exchange` message, and the
 pair's secret then hangs on both.
 """
@@ -9,13 +9,12 @@ pair's secret then hangs on both.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from aggregation.crypto import masking, sealed_box
-from aggregation.crypto.graph import MaskGraph
 from aggregation.crypto.masking import Pair
 from aggregation.errors import CohortError, MessageError
 
@@ -83,6 +82,7 @@ def pairs(
     names: Sequence[str],
     keys: Sequence[bytes],
     own: int,
+    neighbours: Iterable[int],
     kem: Mapping[int, tuple[bytes, bytes]] | None = None,
 ) -> list[Pair]:
     """What a site shares with each of its neighbours.
@@ -93,13 +93,14 @@ def pairs(
         names: All sites in cohort order.
         keys: Their X25519 keys, in the same order.
         own: This site's position.
+        neighbours: Positions of those it shares masks with.
         kem: In a hybrid plan, by neighbour's position, the ML-KEM secret and its ciphertext.
 
     Raises:
         CohortError: A key of low order, or no ML-KEM secret with a neighbour.
     """
     result = []
-    for j in MaskGraph.of(len(names), transcript).neighbours(own):
+    for j in neighbours:
         first, second = (names[own], names[j]) if own < j else (names[j], names[own])
         secret = key.exchange(keys[j])
         if kem is not None:

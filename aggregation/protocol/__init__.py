@@ -33,6 +33,7 @@ from aggregation.protocol.messages import (
     sender,
     unseal,
 )
+from aggregation.protocol.plan import mask_graph
 from aggregation.protocol.round import FixedCohort, Round
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "UploadManifest",
     "digest",
     "follow_membership",
+    "mask_graph",
     "membership_name",
     "read_announcement",
     "read_cohort",

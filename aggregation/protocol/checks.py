@@ -22,13 +22,16 @@ and hashed into the transcript.
 
 from __future__ import annotations
 
+import struct
+from dataclasses import dataclass
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from aggregation.ckks import suites
-from aggregation.crypto import sealed_box
+from aggregation.crypto import graph, sealed_box
 from aggregation.crypto.identity import PublicIdentity
 from aggregation.errors import CohortError, MessageError, OpeningError, PlanError, ReleaseError
 from aggregation.protocol import messages
@@ -152,12 +155,25 @@ def read_cohort(round_: Round, message: bytes) -> FixedCohort:
     return FixedCohort(round_, transcript, material, members, readies, custodians)
 
 
-def read_exchange(cohort: FixedCohort, message: bytes) -> tuple[int, list[bytes]]:
-    """Verify an exchange message (step 4).
+@dataclass(frozen=True, slots=True)
+class Exchanged:
+    """A verified exchange message.
 
-    Returns:
-        The sender's position, and its ciphertexts: for the neighbours it initiates to, in cohort
-        order, then for the custodians.
+    Attributes:
+        sender: Its sender's position.
+        initiates: Positions of the neighbours that it is for.
+        ciphertexts: In a hybrid plan one for each of them, else none.
+        custodians: In a hybrid plan one for each custodian.
+    """
+
+    sender: int
+    initiates: tuple[int, ...]
+    ciphertexts: tuple[bytes, ...]
+    custodians: tuple[bytes, ...]
+
+
+def read_exchange(cohort: FixedCohort, message: bytes) -> Exchanged:
+    """Verify an exchange message (step 4).
 
     Raises:
         RefusedError: Malformed, unsigned, or of another cohort.
@@ -167,11 +183,27 @@ def read_exchange(cohort: FixedCohort, message: bytes) -> tuple[int, list[bytes]
     body = messages.unseal(message, Exchange, signer)
     if body.transcript != cohort.transcript:
         raise CohortError(f"the exchange message of {signer.name} is of another cohort")
+    initiates = _read_chosen(cohort, own, body)
     size = sealed_box.KEM_CIPHERTEXT_SIZE
-    count = len(cohort.graph.initiates(own)) + len(cohort.custodians) if cohort.round.hybrid else 0
+    count = len(initiates) + len(cohort.custodians) if cohort.round.hybrid else 0
     if len(body.ciphertexts) != count * size:
         raise CohortError(f"the exchange message of {signer.name} has another length")
-    return own, [body.ciphertexts[i * size : (i + 1) * size] for i in range(count)]
+    parts = tuple(body.ciphertexts[i * size : (i + 1) * size] for i in range(count))
+    return Exchanged(own, initiates, parts[: len(initiates)], parts[len(initiates) :])
+
+
+def _read_chosen(cohort: FixedCohort, own: int, body: Exchange) -> tuple[int, ...]:
+    name, sites = cohort.names[own], len(cohort.members)
+    if not cohort.chooses:
+        if body.chosen is not msgspec.UNSET:
+            raise CohortError(f"{name} chooses neighbours where all sites are")
+        return cohort.initiates(own)
+    if body.chosen is msgspec.UNSET or len(body.chosen) != 2 * graph.choices(sites):
+        raise CohortError(f"{name} chooses another number of neighbours than it must")
+    chosen = struct.unpack(f">{len(body.chosen) // 2}H", body.chosen)
+    if chosen[-1] >= sites or own in chosen or any(a >= b for a, b in pairwise(chosen)):
+        raise CohortError(f"{name} chooses neighbours that are none")
+    return chosen
 
 
 def read_opening_list(cohort: FixedCohort, message: bytes) -> tuple[OpeningList, bytes]:

@@ -98,13 +98,21 @@ class Cohort(Body, frozen=True, forbid_unknown_fields=True):
 
 
 class Exchange(Body, frozen=True, forbid_unknown_fields=True):
-    """A site's ML-KEM ciphertexts: for the neighbours it initiates to, then for the custodians."""
+    """Whom a site shares masks with, and its ML-KEM ciphertexts for them.
+
+    Attributes:
+        transcript: Of the attempt.
+        ciphertexts: For the neighbours it initiates to, in cohort order, then for the custodians.
+        chosen: In a cohort above `graph.ALL_PAIRS_UP_TO`, those neighbours: their positions, in
+            order, two bytes each, big endian.
+    """
 
     KIND: ClassVar[str] = "exchange"
-    CAP: ClassVar[int] = 1024 + (MAX_SITES + MAX_CUSTODIANS) * KEM_CIPHERTEXT_SIZE
+    CAP: ClassVar[int] = 1024 + (MAX_SITES + MAX_CUSTODIANS) * (KEM_CIPHERTEXT_SIZE + 2)
 
     transcript: Bytes32
     ciphertexts: bytes
+    chosen: bytes | msgspec.UnsetType = msgspec.UNSET
 
 
 class Sigma(Body, frozen=True, forbid_unknown_fields=True):

@@ -9,6 +9,7 @@ import msgspec
 
 from aggregation.ckks.parameters import COLLECTIVE, parameter_set
 from aggregation.ckks.quantization import Quantization
+from aggregation.crypto.graph import CHOSEN, MAX_ATTEMPTS, SAME_AS_0_1_0_UP_TO
 from aggregation.crypto.identity import NAME, PublicIdentity
 from aggregation.crypto.pairwise import CLASSICAL, KEY_AGREEMENTS
 from aggregation.errors import PlanError
@@ -18,6 +19,11 @@ _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _RUN: Final = re.compile(r"[0-9a-f]{8,64}", re.ASCII)
 
 Counter = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+
+
+def mask_graph(sites: int) -> str | msgspec.UnsetType:
+    """What `RoundPlan.mask_graph` is in a plan that invites so many sites."""
+    return CHOSEN if sites > SAME_AS_0_1_0_UP_TO else msgspec.UNSET
 
 
 class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -61,6 +67,8 @@ class RoundPlan(Body, frozen=True, forbid_unknown_fields=True):
             an `exchange` message more.
         custodians: Parties that must all approve before the sum opens; collective suite only.
         membership_digest: `sha256:` of the membership list the plan was made under; may be empty.
+        mask_graph: Who shares masks with whom, as `graph.CHOSEN`, where more sites are invited than
+            0.1.0 took all pairs of; elsewhere not there, and the plan is what it was for 0.1.0.
     """
 
     KIND: ClassVar[str] = "plan"
@@ -85,6 +93,7 @@ class RoundPlan(Body, frozen=True, forbid_unknown_fields=True):
     key_agreement: str = CLASSICAL
     custodians: tuple[PublicIdentity, ...] = ()
     membership_digest: str = ""
+    mask_graph: str | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.federation):
@@ -118,6 +127,20 @@ class RoundPlan(Body, frozen=True, forbid_unknown_fields=True):
         chosen.encoding(len(self.members), self.quantization.bits)
         if self.key_agreement not in KEY_AGREEMENTS:
             raise PlanError(f"key_agreement must be one of: {', '.join(KEY_AGREEMENTS)}")
+        self._check_graph()
+
+    def _check_graph(self) -> None:
+        expected = mask_graph(len(self.members))
+        if self.mask_graph == expected:
+            if expected == CHOSEN and self.attempt > MAX_ATTEMPTS:
+                raise PlanError(f"attempt {self.attempt} at one round is beyond {MAX_ATTEMPTS}")
+            return
+        if expected == CHOSEN:
+            raise PlanError(
+                f"a plan of {len(self.members)} sites needs mask_graph {CHOSEN!r}: neighbours as "
+                "0.1.0 drew them can be arranged by whoever sends the last key"
+            )
+        raise PlanError(f"mask_graph has no place in a plan of {len(self.members)} sites")
 
     def _check_custodians(self) -> None:
         if not self.custodians:

@@ -12,7 +12,7 @@ from aggregation.ckks import residues
 from aggregation.ckks.packing import Packing
 from aggregation.ckks.parameters import COLLECTIVE, ParameterSet, parameter_set
 from aggregation.ckks.residues import Residues
-from aggregation.crypto.graph import MaskGraph
+from aggregation.crypto import graph
 from aggregation.crypto.identity import PublicIdentity
 from aggregation.crypto.pairwise import HYBRID
 from aggregation.errors import CohortError
@@ -117,9 +117,18 @@ class FixedCohort:
         return tuple(member.identity.name for member in self.members)
 
     @property
-    def graph(self) -> MaskGraph:
-        """Who shares masks with whom."""
-        return MaskGraph.of(len(self.members), self.transcript)
+    def chooses(self) -> bool:
+        """Whether each site chooses its neighbours; in any other cohort they are all pairs."""
+        return len(self.members) > graph.ALL_PAIRS_UP_TO
+
+    @property
+    def exchanges(self) -> bool:
+        """Whether anything is masked without `exchange` messages."""
+        return self.round.hybrid or self.chooses
+
+    def initiates(self, index: int) -> tuple[int, ...]:
+        """Of all pairs, those of a position that it sends key material for."""
+        return graph.initiates(len(self.members), index, self.transcript)
 
     def position(self, name: str) -> int:
         """Place of a member.

@@ -115,8 +115,8 @@ class Custodian(Gatekeeper[_Attempt]):
         ciphertexts: dict[int, bytes] = {}
         if cohort.round.hybrid:
             for message in exchanges:
-                sender, sent = checks.read_exchange(cohort, message)
-                ciphertexts[sender] = sent[len(sent) - len(cohort.custodians) + position]
+                sent = checks.read_exchange(cohort, message)
+                ciphertexts[sent.sender] = sent.custodians[position]
             if len(ciphertexts) != len(cohort.members):
                 raise CohortError("an exchange message is missing")
         streams = []

@@ -41,8 +41,8 @@ class SiteAttempt:
     2. Construction verifies the plan and decides whether its cohort would protect this site.
     4. `ready` draws single-use keys, records them, and announces them. Before it the caller stores
        the quantised update and commits its privacy budget: being ready depends on the data.
-       In a hybrid plan `exchange` follows once the cohort is fixed: ML-KEM ciphertexts for
-       others. In any other it says nothing, and may be left out.
+       In a hybrid plan, or with so many sites that each chooses its neighbours, `exchange`
+       follows once the cohort is fixed. In any other it says nothing, and may be left out.
     5. `upload` encrypts and masks the integers for a fixed cohort. Once: a second call returns the
        same bytes, and other integers or another cohort are refused, because two uploads under one
        set of masks would open their difference.
@@ -173,8 +173,8 @@ class SiteAttempt:
         Args:
             cohort_message: The coordinator's cohort, with this site's ready message in it.
             integers: The quantised update, shape (d,), int32, |v| <= 2**(bits - 1) - 1.
-            exchanges: In a hybrid plan, the cohort's exchange messages; at least those of this
-                site's neighbours.
+            exchanges: In a hybrid plan, or where sites choose neighbours, the cohort's exchange
+                messages; at least those that are for this site.
 
         Returns:
             The signed manifest and its chunks; the same bytes on every call.
@@ -196,7 +196,7 @@ class SiteAttempt:
                 )
             return self._upload
         cohort = self._fix(cohort_message)
-        if self._round.hybrid:
+        if cohort.exchanges:
             self.exchange(cohort_message)
             self._secrets.take(cohort, exchanges)
         chunks, box = self._secrets.encrypt(cohort, packed)

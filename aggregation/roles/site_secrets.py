@@ -7,15 +7,17 @@ self-mask. They encrypt and mask one update, once, and are of no use afterwards.
 from __future__ import annotations
 
 import secrets
+import struct
 from collections.abc import Iterable
 from typing import Final
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from aggregation.ckks import residues, suites
 from aggregation.ckks.collective import CollectiveEncryptor
-from aggregation.crypto import masking, pairwise, sealed_box
+from aggregation.crypto import graph, masking, pairwise, sealed_box
 from aggregation.crypto.masking import Pair, Stream
 from aggregation.crypto.pairwise import EphemeralKey
 from aggregation.errors import StateError
@@ -37,6 +39,9 @@ class SiteSecrets:
         self._kem: dict[int, tuple[bytes, bytes]] = {}
         self._custodian_kem: list[tuple[bytes, bytes]] = []
         self._pairs: list[Pair] = []
+        # Those this site chose, and those who chose it, where sites choose.
+        self._chosen: tuple[int, ...] = ()
+        self._chosen_by: set[int] = set()
 
     def __repr__(self) -> str:
         return "SiteSecrets(secret)"
@@ -66,16 +71,22 @@ class SiteSecrets:
         return Ready(self._round.digest, self._key.public, self._key.kem_public)
 
     def encapsulate(self, cohort: FixedCohort) -> Exchange:
-        """In a hybrid plan, make the secrets this site initiates; what carries them."""
+        """Choose neighbours, and in a hybrid plan make the secrets this site initiates."""
+        own, sites = cohort.position(self._name), len(cohort.members)
+        chosen: bytes | msgspec.UnsetType = msgspec.UNSET
+        if cohort.chooses:
+            # Drawn once everybody's keys are fixed, by this site alone: nobody can place it.
+            self._chosen = graph.choose(sites, own)
+            chosen = struct.pack(f">{len(self._chosen)}H", *self._chosen)
         ciphertexts: list[bytes] = []
         if self._round.hybrid:
-            for j in cohort.graph.initiates(cohort.position(self._name)):
+            for j in self._chosen or cohort.initiates(own):
                 self._kem[j] = sealed_box.encapsulate(cohort.readies[j].kem)
                 ciphertexts.append(self._kem[j][1])
             for custodian in cohort.custodians:
                 self._custodian_kem.append(sealed_box.encapsulate(custodian.kem))
                 ciphertexts.append(self._custodian_kem[-1][1])
-        return Exchange(cohort.transcript, b"".join(ciphertexts))
+        return Exchange(cohort.transcript, b"".join(ciphertexts), chosen)
 
     def take(self, cohort: FixedCohort, exchanges: Iterable[bytes]) -> None:
         """Take the secrets that neighbours sent to this site.
@@ -83,14 +94,25 @@ class SiteSecrets:
         Raises:
             RefusedError: A neighbour's message does not hold.
         """
-        own, graph = cohort.position(self._name), cohort.graph
+        own = cohort.position(self._name)
         for message in exchanges:
             claimed = cohort.position(messages.sender(message, Exchange.CAP))
-            if own not in graph.initiates(claimed):
+            if not cohort.chooses and own not in cohort.initiates(claimed):
                 continue  # nothing in it is for this site
-            sender, ciphertexts = checks.read_exchange(cohort, message)
-            ciphertext = ciphertexts[graph.initiates(sender).index(own)]
-            self._kem[sender] = (self.key.decapsulate(ciphertext), ciphertext)
+            sent = checks.read_exchange(cohort, message)
+            if own not in sent.initiates or sent.sender == own:
+                continue
+            self._chosen_by.add(sent.sender)
+            if self._round.hybrid and not (sent.sender in self._chosen and own < sent.sender):
+                # Where two chose each other, the earlier's counts.
+                ciphertext = sent.ciphertexts[sent.initiates.index(own)]
+                self._kem[sent.sender] = (self.key.decapsulate(ciphertext), ciphertext)
+
+    def _neighbours(self, cohort: FixedCohort) -> list[int]:
+        if cohort.chooses:
+            return sorted({*self._chosen, *self._chosen_by})
+        own = cohort.position(self._name)
+        return [index for index in range(len(cohort.members)) if index != own]
 
     def commitment(self, cohort: FixedCohort) -> bytes:
         """H(b_i), 32 bytes."""
@@ -117,7 +139,8 @@ class SiteSecrets:
         encryptor = suites.encryptor(round_.parameters, cohort.material, transcript)
         keys = [ready.key for ready in cohort.readies]
         kem = self._kem if round_.hybrid else None
-        self._pairs = pairwise.pairs(self.key, transcript, cohort.names, keys, own, kem)
+        near = self._neighbours(cohort)
+        self._pairs = pairwise.pairs(self.key, transcript, cohort.names, keys, own, near, kem)
         # Where the secret is masked, its masks alone decide when a sum opens.
         self_masks = () if round_.collective else (self._self_stream(cohort, masking.SELF_LABEL),)
         masks = masking.site_masks(

@@ -34,7 +34,7 @@ from aggregation import (
 )
 from aggregation import Coordinator as ProtocolCoordinator
 from aggregation.protocol.checks import read_plan
-from aggregation.protocol.plan import Member
+from aggregation.protocol.plan import Member, mask_graph
 from fmfl_secure.errors import RunError
 from fmfl_secure.parties.membership import MembershipFolder
 from fmfl_secure.provisioning.kit import Kit
@@ -323,6 +323,7 @@ def _in_process(
         fields = {f: getattr(over_https, f) for f in over_https.__struct_fields__}
         fields |= {"round": number, "attempt": 1, "run": "00" * 8, "membership_digest": ""}
         fields["members"] = tuple(Member(members.sites[name]) for name in names)
+        fields["mask_graph"] = mask_graph(len(names))
         seconds.append(_one_round(RoundPlan(**fields), coordinator, aggregator, decryptor, sites))
     return seconds
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 import aggregation
 from aggregation import Identity, Member, RoundPlan, choose
-from aggregation.protocol import read_cohort, read_plan
+from aggregation.protocol import mask_graph, read_cohort, read_plan
 from fmfl_secure.errors import RunError
 from fmfl_secure.parties.agreed_plan import KEY_AGREEMENT
 from fmfl_secure.parties.workspace import AGGREGATOR, COORDINATOR, DECRYPTOR, Members
@@ -120,6 +120,7 @@ class Coordinator:
                 self._members.custodians[name] for name in self._config.aggregation.custodians
             ),
             membership_digest=self.membership_digest,
+            mask_graph=mask_graph(len(sites)),
         )
         message = self._protocol.plan(plan)
         self.store.begin_attempt(round_number, attempt, message)

@@ -112,20 +112,22 @@ class ServerAttempt:
         return self.cohort.names if self.cohort else ()
 
     def exchanges_by_need(self) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
-        """Whose exchange messages go to whom: each site is given those of its neighbours at least.
+        """Whose exchange messages go to whom: each site is given those that are for it at least.
 
         Returns:
-            Pairs of sites and of whom they are given messages. Where a site has most of the
-            cohort as neighbours, one pair: a document that is the same for all is made once.
+            Pairs of sites and of whom they are given messages. Where all sites are neighbours,
+            one pair: a document that is the same for all is made once.
         """
         cohort = self._fixed()
-        graph, names = cohort.graph, cohort.names
-        if 2 * graph.degree >= len(names):
+        names = cohort.names
+        if not cohort.chooses:
             return [(names, names)]
-        return [
-            ((name,), tuple(names[other] for other in graph.neighbours(index)))
-            for index, name in enumerate(names)
-        ]
+        read = [read_exchange(cohort, self.exchanges[name]) for name in names]
+        chosen_by: dict[int, list[str]] = {index: [] for index in range(len(names))}
+        for sent in read:
+            for other in sent.initiates:
+                chosen_by[other].append(names[sent.sender])
+        return [((name,), tuple(chosen_by[index])) for index, name in enumerate(names)]
 
     def cap(self, kind: str) -> int:
         """Largest message of a kind in this attempt, in bytes."""
@@ -205,8 +207,8 @@ class ServerAttempt:
         return found
 
     def _take_exchange(self, party: str, message: bytes) -> None:
-        position, _ = read_exchange(self._fixed(), message)
-        self._require(self._fixed().names[position] == party, "another site's message")
+        sent = read_exchange(self._fixed(), message)
+        self._require(self._fixed().names[sent.sender] == party, "another site's message")
         self.exchanges[party] = self._once(self.exchanges.get(party), message)
 
     def _take_manifest(self, party: str, message: bytes) -> None:

@@ -180,9 +180,7 @@ def test_a_hybrid_upload_needs_its_neighbours_exchanges():
     fed = Federation(4, suite="ckks-collective", key_agreement=HYBRID)
     attempt = fed.start()
     needed = [
-        n
-        for i, n in enumerate(fed.names)
-        if 0 in attempt.sites["site-0"]._cohort.graph.initiates(i)
+        n for i, n in enumerate(fed.names) if 0 in attempt.sites["site-0"]._cohort.initiates(i)
     ]
     site, integers = attempt.sites["site-0"], fed.random_integers()
     assert needed
