@@ -16,8 +16,8 @@ from privacy.mechanism.training import ClippedSum, PrivateTrainer
 def test_exports():
     assert privacy.__all__ == [
         "MAX_POPULATION_SIZE",
-        "MIN_SHARE",
         "MAX_ROUNDS",
+        "MIN_SHARE",
         "RELATION",
         "AdmissionError",
         "AffordableRun",
