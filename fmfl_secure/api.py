@@ -26,7 +26,7 @@ from fmfl_secure.data import UnitCheck, check_units
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.parties.workspace import DATA_PATTERN, Workspace, initialise
 from fmfl_secure.planning.plans import Prediction, predict, run_proposal
-from fmfl_secure.planning.task import build_task, largest_layout
+from fmfl_secure.planning.task import allow_extensions, build_task, largest_layout
 from fmfl_secure.report.export import export_run
 from fmfl_secure.report.results import build_record, write_results
 from fmfl_secure.run.audit_record import AuditRecord
@@ -135,6 +135,7 @@ class Federation:
         """
         folder = self._site(site)
         settings = load_site(folder / "site.toml")
+        allow_extensions(self.config, settings)
         task = build_task(self.config, relative_to=self.folder)
         size = largest_layout(task, task.build_model(seed=self.config.federation.seed)).size
         approved = task.base.digest_in(settings.policy.base_models)

@@ -27,6 +27,7 @@ from fmfl_secure.settings.sections import TrainingSection
 from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.tasks import Task
 from fmfl_secure.training.finished_run import open_run
+from fmfl_secure.training.local_round import step_optimizer
 from privacy import AuditError
 from privacy.auditing import (
     DESIGN_FAULT,
@@ -217,5 +218,4 @@ def _audit(
 def _optimizer(parameters: list[nn.Parameter], training: TrainingSection) -> torch.optim.Optimizer:
     # It moves weights by what the auditor has already seen, so any would do; canaries lie in
     # the head and elsewhere, and one rate for all keeps the weights in range.
-    kind = torch.optim.Adam if training.optimizer == "adam" else torch.optim.SGD
-    return kind(parameters, lr=training.learning_rate)
+    return step_optimizer(training)(parameters, lr=training.learning_rate)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
 
-from fmfl_secure.errors import UnknownKind
+from fmfl_secure.errors import ConfigError, UnknownKind
+from fmfl_secure.extensions import is_extension
 
 
 class Named(Protocol):
@@ -24,14 +25,21 @@ class Registry(Generic[Entry]):
 
     Args:
         what: What is chosen, as a refusal names it: `kind of adapter`.
-        entries: All there are.
+        entries: All that are this project's own.
+        outside: Finds an entry of another package by its name; None where there can be none.
 
     Raises:
         ValueError: Two have the same name.
     """
 
-    def __init__(self, what: str, entries: Iterable[Entry]) -> None:
+    def __init__(
+        self,
+        what: str,
+        entries: Iterable[Entry],
+        outside: Callable[[str], Entry] | None = None,
+    ) -> None:
         self._what = what
+        self._outside = outside
         self._entries: dict[str, Entry] = {}
         for entry in entries:
             if entry.name in self._entries:
@@ -43,15 +51,24 @@ class Registry(Generic[Entry]):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All names, in order."""
+        """All names of this project's own, in order."""
         return tuple(self._entries)
 
     def get(self, name: str) -> Entry:
-        """The entry of this name.
+        """The entry of this name; another package's is imported when it is asked for.
 
         Raises:
             UnknownKind: There is none; lists those that there are.
+            ConfigError: Another package's cannot be imported, or goes by another name.
         """
+        if self._outside is not None and is_extension(name):
+            entry = self._outside(name)
+            if entry.name != name:
+                raise ConfigError(
+                    f"the {self._what} {name!r} calls itself {entry.name!r}",
+                    hint="What settings, policies and reports name has to be what trains.",
+                )
+            return entry
         try:
             return self._entries[name]
         except KeyError:

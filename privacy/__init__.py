@@ -82,7 +82,14 @@ from privacy.mechanism.plan import RELATION, PrivacyPlan
 from privacy.mechanism.sampling import cap_contributions
 from privacy.mechanism.share_runs import ShareRuns
 from privacy.names import plain
-from privacy.policy import MIN_SHARE, RunProposal, SitePolicy, check_policy, share_of
+from privacy.policy import (
+    MIN_SHARE,
+    RunProposal,
+    SitePolicy,
+    check_extensions,
+    check_policy,
+    share_of,
+)
 
 __all__ = [
     "MAX_POPULATION_SIZE",
@@ -137,6 +144,7 @@ __all__ = [
     "attack_success_bound",
     "cap_contributions",
     "check_delta",
+    "check_extensions",
     "check_policy",
     "check_population_delta",
     "epsilon_spent",

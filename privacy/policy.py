@@ -14,6 +14,7 @@ so the code may be told to others.
 | `policy.base_model` | its base model is not on the list |
 | `policy.task` | its task is not on the list |
 | `policy.adapter` | its adapter is not on the list |
+| `policy.extension` | it names code of another package that is not on the list |
 | `policy.rounds` | it plans too many rounds |
 | `policy.suite` | its encryption suite is not on the list |
 | `policy.parameter_set` | its encryption parameter set is not on the list |
@@ -62,6 +63,7 @@ class SitePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             could else fill it with the fewest, all colluding but one.
         non_private: What becomes of a run that adds no noise, on data that are not public:
             `refuse`, or `exhaust`, which lets it train and ends every grant of the ledger.
+        extensions: Code of other packages that may run here, by name; none unless it is listed.
         expires: Last day, UTC, on which anything is admitted.
         base_models: Digests of the base models allowed.
         tasks: Kinds of task allowed.
@@ -83,6 +85,7 @@ class SitePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     min_sites: Annotated[int, msgspec.Meta(ge=3)] = 3
     min_share: _Share = MIN_SHARE
     non_private: Literal["refuse", "exhaust"] = "refuse"
+    extensions: tuple[_Word, ...] = ()
     expires: dt.date | None = None
     base_models: _Digests | None = None
     tasks: _Words | None = None
@@ -140,6 +143,7 @@ class RunProposal:
             where the noise is the site's own.
         colluding_sites: How many sites it assumes to give their noise away; None where the noise
             is the site's own.
+        extensions: What of other packages' code would run here, by name.
     """
 
     task: str
@@ -155,6 +159,7 @@ class RunProposal:
     delta: float
     insider_epsilon: float
     colluding_sites: int | None = None
+    extensions: tuple[str, ...] = ()
 
 
 def share_of(sites: int, share: float) -> int:
@@ -194,6 +199,7 @@ def check_policy(policy: SitePolicy, proposal: RunProposal, *, now: dt.datetime)
     _listed("base_model", "base model", proposal.base_model, policy.base_models)
     _listed("task", "task", proposal.task, policy.tasks)
     _listed("adapter", "adapter", proposal.adapter, policy.adapters)
+    check_extensions(policy, proposal.extensions)
     _at_most("rounds", "rounds", proposal.rounds, policy.max_rounds)
     _listed("suite", "encryption suite", proposal.suite, policy.suites)
     _listed("parameter_set", "parameter set", proposal.parameter_set, policy.parameter_sets)
@@ -218,6 +224,26 @@ def check_policy(policy: SitePolicy, proposal: RunProposal, *, now: dt.datetime)
             proposal.colluding_sites,
             policy.min_colluding_sites,
         )
+
+
+def check_extensions(policy: SitePolicy, names: tuple[str, ...]) -> None:
+    """Return if a policy allows these to run. To be asked before they are imported, too.
+
+    Args:
+        policy: The site's own.
+        names: Of other packages' code.
+
+    Raises:
+        PolicyRefusal: Names the first that it does not.
+    """
+    for name in names:
+        if name not in policy.extensions:
+            raise PolicyRefusal(
+                "extension",
+                f"{name} is code of another package, and this site's policy names "
+                f"{', '.join(policy.extensions) or 'none'}",
+                hint=_hint("extension"),
+            )
 
 
 def _at_least(rule: str, what: str, asked: int, least: int) -> None:

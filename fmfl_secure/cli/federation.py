@@ -147,6 +147,7 @@ def plan(federation: FederationFile) -> None:
         {
             "base model": task.base.name,
             "adapter": f"{config.adapter.kind}, {layout.size:,} trained parameters",
+            **_other_code(config),
             "encryption": f"{parameters.id}, {value_bits(config, layout.size)}-bit values, at "
             f"least {parameters.security_bits} bits of security",
             "upload": f"{size:,} bytes a site and round, {size / layout.size:.2f} a parameter",
@@ -188,6 +189,16 @@ def plan(federation: FederationFile) -> None:
             f"{site.noise_stddev_of_mean:.5f} x C",
         )
     console.print(by_site)
+
+
+def _other_code(config: FederationConfig) -> dict[str, str]:
+    """What is said of other packages' code, where the settings name any."""
+    from fmfl_secure.extensions import installed_version, package_of
+
+    if not config.extensions:
+        return {}
+    found = [f"{n} ({package_of(n)} {installed_version(n)})" for n in config.extensions]
+    return {"other code": f"{', '.join(found)}; runs where a site's [policy] extensions name it"}
 
 
 def _shares(config: FederationConfig, prediction: Prediction) -> dict[str, str]:

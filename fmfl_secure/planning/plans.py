@@ -144,6 +144,7 @@ def run_proposal(
         delta=config.privacy.delta,
         insider_epsilon=config.privacy.insider_epsilon if shares else epsilon,
         colluding_sites=config.privacy.colluding_sites if shares else None,
+        extensions=config.extensions,
     )
 
 

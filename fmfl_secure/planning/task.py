@@ -13,16 +13,32 @@ from fmfl_secure.models.provenance import licence
 from fmfl_secure.planning.adapter_template import adapter_files
 from fmfl_secure.planning.plans import quantization
 from fmfl_secure.settings.federation import FederationConfig, load_federation
+from fmfl_secure.settings.site import SiteConfig
 from fmfl_secure.tasks import Task, make_task
 from fmfl_secure.vectors.layout import FlatLayout
 from fmfl_secure.vectors.start import RunStart
 from fmfl_secure.vectors.start_file import write_start
+from privacy import check_extensions
+
+
+def allow_extensions(config: FederationConfig, site: SiteConfig) -> None:
+    """Return if a site's policy lets the other packages' code of these settings run.
+
+    To be asked before `build_task`, which imports it.
+
+    Raises:
+        PolicyRefusal: It does not.
+    """
+    check_extensions(site.policy, config.extensions)
 
 
 def build_task(config: FederationConfig, *, relative_to: Path) -> Task:
     """The task that the settings describe, with its base model found and checked.
 
+    Imports other packages' code where the settings name it.
+
     Raises:
+        ConfigError: That code is not installed here, or does not go with the settings.
         ModelError: The base model is missing, unsafe, or another than pinned.
     """
     base = find_base_model(config.model.base, digest=config.model.digest, relative_to=relative_to)

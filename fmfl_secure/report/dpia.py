@@ -122,7 +122,7 @@ def _facts(record: RunRecord) -> dict[str, object]:
         "private": private,
         "alarms": [*empirical.warnings(record), *wording.warnings(record)],
         "state": f"{word}. {text}",
-        "task": record.settings.get("task", {}).get("kind", "not stated"),
+        "task": record.task or "not stated",
         "unit": wording.unit(record),
         "purposes": _purposes(record),
         "steps": record.mechanism.steps_per_round * record.mechanism.rounds,

@@ -35,7 +35,7 @@ def model_card(
         made: What `task.json` beside the adapter says of it.
     """
     settings = record.settings
-    task, adapter = settings["task"]["kind"], settings["adapter"]["kind"]
+    task, adapter = record.task, settings["adapter"]["kind"]
     library = "transformers" if merged or "adapter_config.json" not in files else "peft"
     what = "The base model with the adapter merged" if merged else f"A {adapter} adapter"
     sites = count(len(record.sites), "site")
@@ -73,7 +73,11 @@ def model_card(
         *(f"- `{name}`" for name in files),
         "",
         *how_to_open(
-            task, merged=merged, files=files, embeds="embedding" in made.get("features", "")
+            task,
+            adapter,
+            merged=merged,
+            files=files,
+            embeds="embedding" in made.get("features", ""),
         ),
         "",
     ]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fmfl_secure.errors import UnknownKind
+from fmfl_secure.extensions import is_extension, package_of
 from fmfl_secure.settings.own_classes import OWN_CLASSES
 
 _REFUSES = (
@@ -26,15 +28,21 @@ _READS_TEXT = {
 _READS_IMAGES = {"image-classification", "image-text", "image-text-classification"}
 
 
-def how_to_open(task: str, *, merged: bool, files: Sequence[str], embeds: bool) -> list[str]:
+def how_to_open(
+    task: str, adapter: str, *, merged: bool, files: Sequence[str], embeds: bool
+) -> list[str]:
     """A section of Markdown with the code.
 
     Args:
         task: Name of the task.
+        adapter: Kind of adapter.
         merged: The folder has whole weights.
         files: Names of the files in the folder.
         embeds: Images are read by a two-tower model's embedding, and not by a first token.
     """
+    others = [name for name in (task, adapter) if is_extension(name)]
+    if others:
+        return ["## How to open it", "", _with_packages(others)]
     answers = _answers(task, embeds=embeds) if _has_answer(task, files) else []
     given = ["`folder` is this one" if merged else "`folder` is this one, `base` the base model's"]
     given += ["`text` a text"] * (task in _READS_TEXT)
@@ -53,6 +61,15 @@ def how_to_open(task: str, *, merged: bool, files: Sequence[str], embeds: bool) 
         "```",
         *_note(task, merged=merged),
     ]
+
+
+def _with_packages(names: Sequence[str]) -> str:
+    packages = dict.fromkeys(package_of(name) for name in names)
+    return (
+        f"What is trained here is the code of another package: {', '.join(names)}. With "
+        f"{' and '.join(packages)} installed beside FMFL Secure, `fmfl-secure predict` on the run "
+        "opens it; no lines of ours can."
+    )
 
 
 def _has_answer(task: str, files: Sequence[str]) -> bool:
@@ -150,7 +167,7 @@ def _answers(task: str, *, embeds: bool) -> list[str]:
                 f"    two = {_NORMALIZE}({_TEXT_UNIT}, dim=-1)",
                 "answer = float((one * two).sum())",
             ]
-        case _:
+        case "causal-lm":
             return [
                 'prompt = task["template"].replace("{prompt}", text)',
                 'ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]',
@@ -164,6 +181,8 @@ def _answers(task: str, *, embeds: bool) -> list[str]:
                 ")[0, ids.shape[1] :]",
                 "answer = tokenizer.decode(new, skip_special_tokens=True).strip()",
             ]
+        case _:
+            raise UnknownKind(f"{task!r} is no known kind of task", hint="Its card has no code.")
 
 
 def _note(task: str, *, merged: bool) -> list[str]:

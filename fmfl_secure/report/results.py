@@ -16,6 +16,7 @@ import msgspec
 from aggregation import PublicIdentity
 from fmfl_secure._version import __version__
 from fmfl_secure.errors import RunError
+from fmfl_secure.extensions import installed_version, package_of
 from fmfl_secure.planning.plans import encryption_parameters, site_plan, value_bits
 from fmfl_secure.report import write_report
 from fmfl_secure.report.model_card import TASK_FILE, write_card
@@ -121,7 +122,7 @@ def build_record(store: RunStore) -> RunRecord:
         initial_metrics=state.initial_metrics or {},
         evaluation=Path(config.evaluation.data).name,
         identities=public.roles,
-        versions=_versions(),
+        versions=_versions(config),
         audit=load_audit(
             store.folder,
             run=state.run,
@@ -167,6 +168,9 @@ def _encryption(config: FederationConfig, *, parameters: int, upload: int) -> En
     )
 
 
-def _versions() -> dict[str, str]:
+def _versions(config: FederationConfig) -> dict[str, str]:
     versions = {"fmfl-secure": __version__, "python": platform.python_version()}
+    # A server need not have what sites train with.
+    for name in config.extensions:
+        versions[package_of(name)] = installed_version(name) or "not installed at the server"
     return versions | {name: importlib.metadata.version(name) for name in _LIBRARIES}

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from fmfl_secure.extensions import package_of
 from fmfl_secure.report import deltas, key_owners, rounding, shares
 from fmfl_secure.report.names import capital, count, listing, who
 from fmfl_secure.report.overview import (
@@ -301,6 +302,15 @@ def warnings(record: RunRecord) -> list[str]:
             if statement.unit != record.mechanism.unit
         )
     found += key_owners.warnings(record)
+    if record.extensions:
+        named = [
+            f"{n} ({record.versions.get(package_of(n), 'not stated')})" for n in record.extensions
+        ]
+        found.append(
+            f"Code of other packages trained: {listing(named)}. It passed the admission gate and "
+            "its data were charged as everybody's, but it saw them, and nobody here has read it: "
+            "every site that took part allows it by name in its policy."
+        )
     owners: dict[str, list[str]] = {}
     for role, identity in record.identities.items():
         owners.setdefault(identity, []).append(role)

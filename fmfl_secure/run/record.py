@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from fmfl_secure.errors import RunError
+from fmfl_secure.extensions import is_extension
 from fmfl_secure.run.audit_record import AuditRecord
 from fmfl_secure.run.keys_record import KeysRecord
 from fmfl_secure.settings.noise import NOISE, NoiseMechanism, NoiseName
@@ -305,6 +306,18 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     versions: dict[str, str]
     audit: AuditRecord | None = None
     keys: KeysRecord | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def task(self) -> str:
+        """Kind of task, another package's by its name; empty where the settings do not say."""
+        section = self.settings.get("task", {})
+        return str(section.get("name", section.get("kind", "")))
+
+    @property
+    def extensions(self) -> tuple[str, ...]:
+        """What of other packages' code took part, by name."""
+        kinds = (str(self.settings.get("adapter", {}).get("kind", "")), self.task)
+        return tuple(kind for kind in kinds if is_extension(kind))
 
 
 # Epsilons without a bound are infinite here and null in JSON, which knows no infinity.

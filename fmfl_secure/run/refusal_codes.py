@@ -33,6 +33,7 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "policy.base_model": "its policy does not allow the base model",
         "policy.task": "its policy does not allow the task",
         "policy.adapter": "its policy does not allow the kind of adapter",
+        "policy.extension": "its policy does not allow the other package's code",
         "policy.rounds": "its policy allows fewer rounds",
         "policy.suite": "its policy does not allow the encryption suite",
         "policy.parameter_set": "its policy does not allow the encryption parameters",

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from fmfl_secure.errors import ConfigError
+from fmfl_secure.extensions import is_extension
 from fmfl_secure.settings.refused import INFO_NCE, INFO_NCE_INSTEAD, find_refusal
 from fmfl_secure.settings.sections import (
     AdapterSection,
@@ -147,6 +148,11 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
                     f"{site.name} has rank {site.rank}, above adapter.rank = {self.adapter.rank}: "
                     "updates are summed in one common layout, which smaller ranks fill with zeros"
                 )
+
+    @property
+    def extensions(self) -> tuple[str, ...]:
+        """What these settings name of other packages' code, in order."""
+        return tuple(n for n in (self.adapter.kind, self.task.kind) if is_extension(n))
 
     def rank_of(self, name: str) -> int:
         """Rank of a site's low-rank adapter."""

@@ -8,11 +8,12 @@ import msgspec
 
 from fmfl_secure.settings.noise import NOISE, NoiseMechanism, NoiseName
 from fmfl_secure.settings.types import (
-    AdapterKind,
+    AnyAdapterKind,
     Device,
     Digest,
     Name,
     NonEmpty,
+    OptimizerName,
     Positive,
     Section,
     ServerOptimizerName,
@@ -69,7 +70,7 @@ class AdapterSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     Attributes:
         kind: `ffa-lora`, `lora`, `rolora`, `ia3`, `prompt`, `prefix`, `bitfit`, `norms`, `head` or
-            `full`.
+            `full`; or another package's, `PACKAGE:NAME` (`fmfl_secure.extensions`).
         rank: Rank of the low-rank update: of all sites, or of those that have none of their own.
         alpha: Scaling numerator.
         rank_stabilised: Scale by alpha / sqrt(rank) instead of alpha / rank (rsLoRA).
@@ -81,7 +82,7 @@ class AdapterSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=T
             the adapter, never uploaded, and left in the site's folder at the end.
     """
 
-    kind: AdapterKind = "ffa-lora"
+    kind: AnyAdapterKind = "ffa-lora"
     rank: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 8
     alpha: Positive = 16.0
     rank_stabilised: bool = False
@@ -150,7 +151,7 @@ class TrainingSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=
         device: `cpu`, `cuda`, or `auto`: each party's own CUDA device where it has one.
     """
 
-    optimizer: Literal["adam", "sgd"] = "adam"
+    optimizer: OptimizerName = "adam"
     learning_rate: Positive = 1e-3
     head_learning_rate: Positive = 0.1
     proximal: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 0.0

@@ -6,10 +6,12 @@ entities) is given here instead: private data must not decide it.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 import msgspec
 
+from fmfl_secure.errors import ConfigError
+from fmfl_secure.extensions import ExtensionName
 from fmfl_secure.settings.types import Finite, NonEmpty, Positive, Section, UnitRule
 
 Labels = Annotated[tuple[NonEmpty, ...], msgspec.Meta(min_length=2, max_length=10_000)]
@@ -17,7 +19,7 @@ Window: TypeAlias = tuple[Finite, Finite] | None
 Aliases: TypeAlias = tuple[tuple[NonEmpty, NonEmpty], ...]
 
 
-class _Task(Section, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
+class TaskBase(Section, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
     """What every task has.
 
     Attributes:
@@ -53,7 +55,7 @@ class _Task(Section, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_
 
 
 class TextClassificationSection(
-    _Task, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="text-classification"
+    TaskBase, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="text-classification"
 ):
     """A text, one label.
 
@@ -65,7 +67,7 @@ class TextClassificationSection(
             with the label it means.
     """
 
-    LATER: ClassVar[frozenset[str]] = _Task.LATER | {"label_aliases"}
+    LATER: ClassVar[frozenset[str]] = TaskBase.LATER | {"label_aliases"}
 
     text_columns: Annotated[tuple[NonEmpty, ...], msgspec.Meta(min_length=1)]
     label_column: NonEmpty
@@ -79,7 +81,7 @@ class TextClassificationSection(
 
 
 class TokenClassificationSection(
-    _Task, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="token-classification"
+    TaskBase, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="token-classification"
 ):
     """A text taken apart into words, a tag for each: entities, de-identification.
 
@@ -92,7 +94,7 @@ class TokenClassificationSection(
             of Hugging Face's datasets says it itself.
     """
 
-    LATER: ClassVar[frozenset[str]] = _Task.LATER | {"tag_names"}
+    LATER: ClassVar[frozenset[str]] = TaskBase.LATER | {"tag_names"}
 
     tokens_column: NonEmpty = "tokens"
     tags_column: NonEmpty = "tags"
@@ -111,7 +113,7 @@ class TokenClassificationSection(
 
 
 class CausalLMSection(
-    _Task, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="causal-lm"
+    TaskBase, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="causal-lm"
 ):
     """A prompt and a response; the response is learned.
 
@@ -134,7 +136,7 @@ class CausalLMSection(
 
 
 class ImageClassificationSection(
-    _Task, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="image-classification"
+    TaskBase, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="image-classification"
 ):
     """An image, one label: a folder with a subfolder a label, or a table of paths.
 
@@ -149,7 +151,7 @@ class ImageClassificationSection(
             with the label it means.
     """
 
-    LATER: ClassVar[frozenset[str]] = _Task.LATER | {"label_aliases", "image_window"}
+    LATER: ClassVar[frozenset[str]] = TaskBase.LATER | {"label_aliases", "image_window"}
 
     image_column: NonEmpty = "image"
     image_window: Window = None
@@ -165,7 +167,7 @@ class ImageClassificationSection(
 
 
 class ImageTextSection(
-    _Task, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="image-text"
+    TaskBase, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="image-text"
 ):
     """An image and the text that describes it, for two-tower models.
 
@@ -183,7 +185,7 @@ class ImageTextSection(
         logit_bias: Added to it.
     """
 
-    LATER: ClassVar[frozenset[str]] = _Task.LATER | {"image_window"}
+    LATER: ClassVar[frozenset[str]] = TaskBase.LATER | {"image_window"}
 
     image_column: NonEmpty = "image"
     image_window: Window = None
@@ -204,7 +206,7 @@ class ImageTextSection(
 
 
 class ImageTextClassificationSection(
-    _Task, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="image-text-classification"
+    TaskBase, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="image-text-classification"
 ):
     """An image and a text together, one label.
 
@@ -220,7 +222,7 @@ class ImageTextClassificationSection(
             with the label it means.
     """
 
-    LATER: ClassVar[frozenset[str]] = _Task.LATER | {"label_aliases", "image_window"}
+    LATER: ClassVar[frozenset[str]] = TaskBase.LATER | {"label_aliases", "image_window"}
 
     image_column: NonEmpty = "image"
     image_window: Window = None
@@ -236,6 +238,50 @@ class ImageTextClassificationSection(
         require_aliases(self.labels, self.label_aliases)
 
 
+_Section = TypeVar("_Section", bound=TaskBase)
+
+
+class ExtensionSection(
+    TaskBase, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="extension"
+):
+    """Another package's task (`fmfl_secure.extensions`).
+
+    Parties that have no model need not have the package: they compare what is written here.
+
+    Attributes:
+        name: `PACKAGE:NAME`; it is the task's kind wherever a kind is named.
+        options: What the package's own section has besides `unit` and its like.
+    """
+
+    name: ExtensionName
+    options: dict[str, Any] = msgspec.field(default_factory=dict)
+
+    def __hash__(self) -> int:
+        return hash(msgspec.json.encode(self, order="sorted"))
+
+    @property
+    def kind(self) -> str:
+        """The task's name."""
+        return self.name
+
+    def read(self, section: type[_Section]) -> _Section:
+        """The package's own section.
+
+        Raises:
+            ConfigError: An option is unknown, missing or wrong.
+        """
+        shared = {name: getattr(self, name) for name in TaskBase.__struct_fields__}
+        try:
+            unknown = sorted(
+                set(self.options) - {*section.__struct_fields__} | {*shared} & {*self.options}
+            )
+            if unknown:
+                raise ConfigError(f"task.options has {unknown[0]!r}, which {self.name!r} does not")
+            return msgspec.convert({**self.options, **shared}, section)
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"task.options of {self.name!r}: {error}") from error
+
+
 TaskSection: TypeAlias = (
     TextClassificationSection
     | TokenClassificationSection
@@ -243,6 +289,7 @@ TaskSection: TypeAlias = (
     | ImageClassificationSection
     | ImageTextSection
     | ImageTextClassificationSection
+    | ExtensionSection
 )
 
 

@@ -48,6 +48,7 @@ non_private = "refuse"           # runs without noise on private data; "exhaust"
 # base_models = ["sha256:..."]     # by digest, which fmfl-secure plan prints
 # tasks = ["text-classification"]  # kinds of task
 # adapters = ["ffa-lora", "lora"]  # kinds of adapter
+# extensions = ["acme-kinds:shift"]  # other packages' code that may run here; none otherwise
 # suites = ["ckks-collective"]     # encryption suites
 # parameter_sets = ["ckks-collective-4096-60"]  # encryption parameters, which plan prints
 """

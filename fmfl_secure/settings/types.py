@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 import msgspec
 
+from fmfl_secure.extensions import PACKAGE_AND_NAME
+
 AdapterKind = Literal[
     "ffa-lora", "lora", "rolora", "ia3", "prompt", "prefix", "bitfit", "norms", "head", "full"
+]
+# The same, or another package's.
+AnyAdapterKind = Annotated[
+    str, msgspec.Meta(pattern=rf"^({'|'.join(get_args(AdapterKind))}|{PACKAGE_AND_NAME})\Z")
 ]
 # What of a unit's id may be of no account (`fmfl_secure.data.unit_ids`).
 UnitRule = Literal["case", "punctuation", "zeros", "compatibility", "exact"]
@@ -38,4 +44,5 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     LATER: ClassVar[frozenset[str]] = frozenset()
 
 
+OptimizerName = Literal["adam", "sgd"]
 ServerOptimizerName = Literal["average", "momentum", "adam", "yogi"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
+from fmfl_secure.extensions import TASKS_GROUP, load_extension
 from fmfl_secure.models.adapters import AdapterSpec
 from fmfl_secure.models.architectures import TaskNeeds
 from fmfl_secure.models.base import BaseModel
@@ -12,6 +13,7 @@ from fmfl_secure.models.computation import EXACT, Computation
 from fmfl_secure.registry import Registry
 from fmfl_secure.settings.tasks import (
     CausalLMSection,
+    ExtensionSection,
     ImageClassificationSection,
     ImageTextClassificationSection,
     ImageTextSection,
@@ -34,7 +36,8 @@ class TaskKind:
     """One kind of task.
 
     Attributes:
-        section: What settings say of it.
+        section: What settings say of it. Another package's is a subclass of one of those here,
+            whose tag is its name.
         task: What it does.
     """
 
@@ -62,6 +65,7 @@ TASKS: Final[Registry[TaskKind]] = Registry(
         TaskKind(ImageTextSection, ImageText),
         TaskKind(ImageTextClassificationSection, ImageTextClassification),
     ),
+    outside=lambda name: load_extension(TASKS_GROUP, name, TaskKind),
 )
 
 
@@ -86,6 +90,9 @@ def make_task(
 
     Raises:
         UnknownKind: There is no such kind of task.
+        ConfigError: Another package's does not have these options.
     """
-    kind = TASKS.get(settings.kind).task
-    return kind(base, adapter, settings, max_length, cache_bytes, computation)
+    kind = TASKS.get(settings.kind)
+    if isinstance(settings, ExtensionSection):
+        settings = settings.read(kind.section)
+    return kind.task(base, adapter, settings, max_length, cache_bytes, computation)

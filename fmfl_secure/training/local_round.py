@@ -25,6 +25,7 @@ from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.sections import TrainingSection
 from fmfl_secure.tasks import Task, TaskData
 from fmfl_secure.training.non_private import poisson_steps, train_plain
+from fmfl_secure.training.server_optimizers import STEP_OPTIMIZERS
 from privacy import DistributedPlan, PrivacyPlan, cap_contributions
 from privacy.training import DistributedTrainer, PrivateTrainer
 
@@ -37,9 +38,19 @@ def build_optimizer(model: nn.Module, training: TrainingSection) -> torch.optim.
             groups[name.startswith("head.")].append(parameter)
     rates = {True: training.head_learning_rate, False: training.learning_rate}
     settings = [{"params": p, "lr": rates[head]} for head, p in groups.items() if p]
-    if training.optimizer == "adam":
-        return torch.optim.Adam(settings)
-    return torch.optim.SGD(settings)
+    return step_optimizer(training)(settings, lr=training.learning_rate)
+
+
+def step_optimizer(training: TrainingSection) -> type[torch.optim.Adam | torch.optim.SGD]:
+    """The class that settings name.
+
+    Raises:
+        UnknownKind: There is no such optimizer.
+    """
+    found: type[torch.optim.Adam | torch.optim.SGD] = getattr(
+        torch.optim, STEP_OPTIMIZERS.get(training.optimizer).torch_name
+    )
+    return found
 
 
 def pull_back(optimizer: torch.optim.Optimizer, strength: float) -> None:

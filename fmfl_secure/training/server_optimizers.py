@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fmfl_secure.errors import RunError
 from fmfl_secure.registry import Registry
-from fmfl_secure.settings.types import ServerOptimizerName
+from fmfl_secure.settings.types import OptimizerName, ServerOptimizerName
 
 Vector = NDArray[np.float64]
 Moments = Mapping[str, Vector]
@@ -178,3 +178,27 @@ class ServerOptimizer:
         ):
             raise RunError(f"the server optimizer's state is not one of {self.name}'s")
         return rule.step(self, direction, moments, rate)
+
+
+@dataclass(frozen=True, slots=True)
+class StepOptimizer:
+    """What takes a step by a gradient: at a site, or where a gradient is released, at the server.
+
+    Attributes:
+        name: Its name in settings.
+        torch_name: Of PyTorch's class, which sites step with.
+        at_server: The same rule on released gradients.
+    """
+
+    name: OptimizerName
+    torch_name: str
+    at_server: ServerOptimizer
+
+
+STEP_OPTIMIZERS: Final[Registry[StepOptimizer]] = Registry(
+    "optimizer",
+    (
+        StepOptimizer("adam", "Adam", ServerOptimizer("adam")),
+        StepOptimizer("sgd", "SGD", ServerOptimizer("average")),
+    ),
+)

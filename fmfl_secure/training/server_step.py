@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from aggregation import Quantization, dequantize
 from fmfl_secure.settings.federation import FederationConfig
-from fmfl_secure.training.server_optimizers import ServerOptimizer
+from fmfl_secure.training.server_optimizers import STEP_OPTIMIZERS, ServerOptimizer
 from fmfl_secure.vectors.adapter import Adapter
 from fmfl_secure.vectors.layout import FlatLayout
 from fmfl_secure.vectors.ranks import rank_mask
@@ -40,7 +40,7 @@ class ServerStep:
         """
         training = self.config.training
         if self._gradients:
-            return ServerOptimizer("adam" if training.optimizer == "adam" else "average")
+            return STEP_OPTIMIZERS.get(training.optimizer).at_server
         return ServerOptimizer.named(training.server_optimizer)
 
     @property

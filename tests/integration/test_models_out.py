@@ -83,7 +83,9 @@ def test_the_card_s_lines_answer_as_predict_does(
     task.save_adapter(model, folder)
     (expected,) = task.predict(task.open_adapter(folder), inputs_of(task, tmp_path), batch_size=1)
     files = [path.name for path in folder.iterdir()]
-    code = printed(how_to_open(kind, merged=False, files=files, embeds=model_type == "clip"))
+    code = printed(
+        how_to_open(kind, "lora", merged=False, files=files, embeds=model_type == "clip")
+    )
     assert len(code.splitlines()) < 32
     given = {"folder": str(folder), "base": str(base), "text": TEXT}
     given["picture"] = str(tmp_path / "picture.png")

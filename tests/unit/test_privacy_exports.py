@@ -67,6 +67,7 @@ def test_exports():
         "attack_success_bound",
         "cap_contributions",
         "check_delta",
+        "check_extensions",
         "check_policy",
         "check_population_delta",
         "epsilon_spent",

@@ -40,6 +40,11 @@ RULES = {
         "task text-classification is not among .*: causal-lm",
     ),
     "adapter": ({"adapters": ["lora", "ffa-lora"]}, {"adapters": ["lora"]}, "adapter ffa-lora"),
+    "extension": (
+        {"extensions": ["acme-kinds:turn", "acme-kinds:shift"]},
+        {"extensions": ["acme-kinds:turn"]},
+        "acme-kinds:shift is code of another package, and this site's policy names acme-kinds:turn",
+    ),
     "rounds": ({"max_rounds": 10}, {"max_rounds": 9}, "10 rounds, above this site's limit of 9"),
     "suite": ({"suites": ["ckks-collective"]}, {"suites": ["ckks-pk"]}, "suite ckks-collective"),
     "parameter_set": (
@@ -77,9 +82,12 @@ def read(settings):
 @pytest.mark.parametrize("rule", RULES)
 def test_each_rule_allows_its_limit_and_refuses_what_is_beyond(rule):
     allowing, refusing, message = RULES[rule]
-    check_policy(read(allowing), PROPOSAL, now=NOON)
+    proposal = PROPOSAL
+    if rule == "extension":
+        proposal = dataclasses.replace(PROPOSAL, extensions=("acme-kinds:shift",))
+    check_policy(read(allowing), proposal, now=NOON)
     with pytest.raises(PolicyRefusal, match=message) as refusal:
-        check_policy(read(refusing), PROPOSAL, now=NOON)
+        check_policy(read(refusing), proposal, now=NOON)
     assert refusal.value.rule == rule
     assert refusal.value.code == f"policy.{rule}"
     assert refusal.value.hint

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args
 
+import msgspec
 import pytest
 from task_cases import task_on
 
@@ -15,11 +16,19 @@ from fmfl_secure.errors import ConfigError, UnknownKind
 from fmfl_secure.models.adapters import ADAPTERS
 from fmfl_secure.registry import Registry
 from fmfl_secure.settings.noise import NOISE, NoiseName
-from fmfl_secure.settings.types import AdapterKind, ServerOptimizerName
+from fmfl_secure.settings.sections import TrainingSection
+from fmfl_secure.settings.types import AdapterKind, OptimizerName, ServerOptimizerName
 from fmfl_secure.tasks import TASKS, make_task
-from fmfl_secure.training.server_optimizers import SERVER_OPTIMIZERS
+from fmfl_secure.training.local_round import step_optimizer
+from fmfl_secure.training.server_optimizers import SERVER_OPTIMIZERS, STEP_OPTIMIZERS
 
-REGISTRIES = {"adapters": ADAPTERS, "tasks": TASKS, "noise": NOISE, "optimizers": SERVER_OPTIMIZERS}
+REGISTRIES = {
+    "adapters": ADAPTERS,
+    "tasks": TASKS,
+    "noise": NOISE,
+    "optimizers": STEP_OPTIMIZERS,
+    "server-optimizers": SERVER_OPTIMIZERS,
+}
 PRODUCT = Path(__file__).parents[2] / "fmfl_secure"
 # Where a kind's name is compared outside its entry, and why it may be.
 COMPARED = {
@@ -59,6 +68,7 @@ def test_two_entries_of_one_name_are_no_registry() -> None:
 def test_settings_know_the_same_adapters_and_tasks() -> None:
     assert ADAPTERS.names == get_args(AdapterKind)
     assert SERVER_OPTIMIZERS.names == get_args(ServerOptimizerName)
+    assert STEP_OPTIMIZERS.names == get_args(OptimizerName)
     assert NOISE.names == get_args(NoiseName)
     assert {kind.name: kind.section.__struct_config__.tag for kind in TASKS} == {
         name: name for name in TASKS.names
@@ -70,6 +80,13 @@ def test_an_unknown_adapter_trains_nothing(tiny_models) -> None:
     task = task_on(tiny_models("bert"), "text-classification", "unheard-of")
     with pytest.raises(UnknownKind, match="'unheard-of' is no known kind of adapter"):
         task.build_model(seed=1)
+
+
+def test_an_unknown_optimizer_takes_no_step() -> None:
+    """One fell through to SGD."""
+    unknown = msgspec.structs.replace(TrainingSection(), optimizer="lion")  # type: ignore[arg-type]
+    with pytest.raises(UnknownKind, match="'lion' is no known optimizer"):
+        step_optimizer(unknown)
 
 
 def test_an_unknown_task_is_not_made() -> None:

@@ -6,6 +6,7 @@ from typing import Final
 
 from torch import nn
 
+from fmfl_secure.extensions import ADAPTERS_GROUP, load_extension
 from fmfl_secure.models.adapters.base import Adapter, AdapterSpec, Place
 from fmfl_secure.models.adapters.head import Head
 from fmfl_secure.models.adapters.ia3 import Ia3
@@ -21,6 +22,7 @@ ADAPTERS: Final[Registry[Adapter]] = Registry(
     (
         FfaLora(), Lora(), RoLora(), Ia3(), Prompt(), Prefix(), BitFit(), Norms(), Head(), Full(),
     ),
+    outside=lambda name: load_extension(ADAPTERS_GROUP, name, Adapter),  # type: ignore[type-abstract]
 )  # fmt: skip
 
 

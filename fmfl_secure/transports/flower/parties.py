@@ -182,13 +182,15 @@ class _Models:
             set_adapter_tensors,
         )
         from fmfl_secure.parties.site import Site  # noqa: PLC0415
-        from fmfl_secure.planning.task import build_task  # noqa: PLC0415
+        from fmfl_secure.planning.task import allow_extensions, build_task  # noqa: PLC0415
+        from fmfl_secure.settings.federation import load_site  # noqa: PLC0415
         from fmfl_secure.transports.https.processes.site import require_data  # noqa: PLC0415
 
         entry = next((e for e in self._config.sites if e.name == name), None)
         if entry is None:
             raise ConfigError(f"{name} is not among the sites of federation.toml")
         require_data(folder)
+        allow_extensions(self._config, load_site(folder / "site.toml"))
         if self._learning is None:
             task = build_task(self._config, relative_to=self._folder)
             model = task.build_model(seed=self._config.federation.seed)

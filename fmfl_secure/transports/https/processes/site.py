@@ -10,7 +10,7 @@ from torch import nn
 from aggregation import Identity
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.parties.site import Site
-from fmfl_secure.planning.task import build_task
+from fmfl_secure.planning.task import allow_extensions, build_task
 from fmfl_secure.provisioning.ceremony import require_comparison
 from fmfl_secure.provisioning.kit import Kit
 from fmfl_secure.runtime.agents.site import SiteAgent
@@ -58,6 +58,7 @@ class SiteProcess:
         if all(entry.name != self.name for entry in self.config.sites):
             raise ConfigError(f"{self.name} is not among the sites of {kit.federation_file}")
         require_data(kit.folder)
+        allow_extensions(self.config, load_site(kit.folder / "site.toml"))
         self._task: Task = build_task(self.config, relative_to=kit.folder)
         self._model: nn.Module | None = None
         self.metrics = ClientMetrics()
