@@ -11,9 +11,14 @@ import numpy as np
 from support import WORDS
 
 MODEL_TYPES = (
-    "bert", "roberta", "distilbert", "modernbert", "gpt2", "llama", "mistral", "qwen2", "qwen3",
-    "vit", "deit", "clip", "siglip",
+    "bert", "roberta", "distilbert", "modernbert", "electra", "xlm-roberta", "camembert", "mpnet",
+    "deberta-v2",
+    "gpt2", "llama", "mistral", "qwen2", "qwen3", "smollm3", "granite", "olmo2", "ministral",
+    "ministral3", "gemma2", "gemma3_text", "phi3",
+    "vit", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit", "clip", "siglip",
 )  # fmt: skip
+DECODERS = frozenset(MODEL_TYPES[MODEL_TYPES.index("gpt2") : MODEL_TYPES.index("vit")])
+IMAGE_ENCODERS = frozenset({"vit", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit"})
 IMAGE_SIZE = 16
 POSITIONS = 64
 
@@ -25,10 +30,10 @@ def write_tiny(folder: Path, model_type: str, *, seed: int = 3) -> Path:
 
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = 0
-    if model_type not in {"vit", "deit"}:
-        byte_level = model_type in {"gpt2", "llama", "mistral", "qwen2", "qwen3"}
-        vocabulary = write_byte_tokenizer(folder) if byte_level else write_word_tokenizer(folder)
-    if model_type in {"vit", "deit", "clip", "siglip"}:
+    causal = model_type in DECODERS
+    if model_type not in IMAGE_ENCODERS:
+        vocabulary = write_byte_tokenizer(folder) if causal else write_word_tokenizer(folder)
+    if model_type in IMAGE_ENCODERS | {"clip", "siglip"}:
         (folder / "preprocessor_config.json").write_text(
             json.dumps(
                 {
@@ -41,7 +46,6 @@ def write_tiny(folder: Path, model_type: str, *, seed: int = 3) -> Path:
             )
         )
     config = tiny_config(model_type, vocabulary)
-    causal = model_type in {"gpt2", "llama", "mistral", "qwen2", "qwen3"}
     kind = transformers.AutoModelForCausalLM if causal else transformers.AutoModel
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -68,10 +72,19 @@ def tiny_config(model_type: str, vocabulary: int) -> Any:
     text = {**sizes, "vocab_size": vocabulary, "max_position_embeddings": POSITIONS}
     image = {**sizes, "image_size": IMAGE_SIZE, "patch_size": 8}
     special = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+    end = {"pad_token_id": None, "bos_token_id": None, "eos_token_id": 256}
     match model_type:
         case "bert":
             settings = text
-        case "roberta":
+        case "electra":
+            settings = {**text, "embedding_size": 16}
+        case "deberta-v2":  # as version 3 is published
+            settings = {
+                **text, "relative_attention": True, "pos_att_type": ["p2c", "c2p"],
+                "share_att_key": True, "norm_rel_ebd": "layer_norm", "position_buckets": 8,
+                "position_biased_input": False, "type_vocab_size": 0,
+            }  # fmt: skip
+        case "roberta" | "xlm-roberta" | "camembert" | "mpnet":
             settings = {**text, **special, "max_position_embeddings": POSITIONS + 1}
         case "distilbert":
             settings = {
@@ -85,13 +98,26 @@ def tiny_config(model_type: str, vocabulary: int) -> Any:
                 "vocab_size": vocabulary, "n_embd": 32, "n_layer": 2, "n_head": 2,
                 "n_positions": POSITIONS, "bos_token_id": 256, "eos_token_id": 256,
             }  # fmt: skip
-        case "llama":
-            settings = text
-        case "mistral" | "qwen2":
-            settings = {**text, "num_key_value_heads": 1}
-        case "qwen3":
-            settings = {**text, "num_key_value_heads": 1, "head_dim": 16}
-        case "vit" | "deit":
+        case "llama" | "granite" | "olmo2":
+            settings = {**text, **end}
+        case "mistral" | "qwen2" | "phi3":
+            settings = {**text, **end, "num_key_value_heads": 1}
+        case "ministral" | "gemma2" | "gemma3_text":
+            settings = {
+                **text, **end, "num_key_value_heads": 1, "head_dim": 16, "sliding_window": 8,
+            }  # fmt: skip
+        case "ministral3":
+            settings = {
+                **text, **end, "num_key_value_heads": 1, "head_dim": 16, "rope_parameters": {
+                    "rope_type": "default", "rope_theta": 10_000.0, "llama_4_scaling_beta": 0.1,
+                    "original_max_position_embeddings": POSITIONS,
+                },
+            }  # fmt: skip
+        case "smollm3" | "qwen3":
+            settings = {**text, **end, "num_key_value_heads": 1, "head_dim": 16}
+        case "dinov2" | "dinov2_with_registers":
+            settings = {**image, "mlp_ratio": 2}
+        case "vit" | "deit" | "dinov3_vit":
             settings = image
         case "clip":
             settings = {

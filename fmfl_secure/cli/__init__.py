@@ -16,6 +16,7 @@ from fmfl_secure.bench import app as bench_app
 from fmfl_secure.cli import afford as _afford  # noqa: F401
 from fmfl_secure.cli import (
     audit,
+    base_models,
     compare,
     demo,
     doctor,
@@ -40,6 +41,7 @@ app = typer.Typer(
 app.add_typer(federation.app)
 app.add_typer(doctor.app)
 app.add_typer(model.app)
+app.add_typer(base_models.app, name="model")
 app.add_typer(report.app, name="report")
 app.add_typer(audit.app)
 app.add_typer(compare.app)

@@ -109,6 +109,7 @@ _BERT = Architecture(
     scaled_inputs=("output.dense",),
     prefixes=True,
 )
+_ROBERTA = replace(_BERT, positions_after_padding=True)
 _LLAMA = Architecture(
     towers=_text("layers"),
     target_modules=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
@@ -125,6 +126,14 @@ _VIT = Architecture(
     scaled_inputs=("mlp.fc2",),
     frozen=("position", "pooler", "cls_token", "mask_token", "distillation_token"),
 )
+_DINO = replace(
+    _VIT,
+    target_modules=(*_VIT.target_modules, "weights_in", "weights_out"),  # those of the giant
+    towers=MappingProxyType({"image": Tower("", "encoder.layer")}),
+    frozen=(*_VIT.frozen, "register_tokens", "layer_scale"),
+)
+# Its windows make a cache that takes no keys and values computed elsewhere.
+_GEMMA = replace(_LLAMA, prefixes=False)
 _CLIP = Architecture(
     towers=MappingProxyType(
         {
@@ -142,7 +151,27 @@ _CLIP = Architecture(
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
     {
         "bert": _BERT,
-        "roberta": replace(_BERT, positions_after_padding=True),
+        "electra": _BERT,
+        "roberta": _ROBERTA,
+        "xlm-roberta": _ROBERTA,
+        "camembert": _ROBERTA,
+        "mpnet": replace(
+            _BERT,
+            target_modules=("q", "k", "v", "o", "dense"),
+            scaled_outputs=("attention.attn.k", "attention.attn.v"),
+            prefixes=False,
+            positions_after_padding=True,
+            frozen=(*_BERT.frozen, "relative_attention_bias"),
+        ),
+        # Queries' and keys' matrices are applied to positions too, which have no records: only
+        # what is applied to records alone is trained.
+        "deberta-v2": replace(
+            _BERT,
+            target_modules=("value_proj", "dense"),
+            scaled_outputs=("attention.self.value_proj",),
+            prefixes=False,
+            frozen=(*_BERT.frozen, "rel_embeddings", "query_proj", "key_proj", "encoder.LayerNorm"),
+        ),
         "distilbert": Architecture(
             towers=_text("transformer.layer"),
             target_modules=("q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"),
@@ -170,8 +199,36 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
         "mistral": _LLAMA,
         "qwen2": replace(_LLAMA, biases=True),  # of queries, keys and values
         "qwen3": _LLAMA,
+        "smollm3": _LLAMA,
+        "granite": _LLAMA,
+        "olmo2": _LLAMA,
+        "ministral": _GEMMA,
+        "ministral3": _LLAMA,
+        "gemma2": _GEMMA,
+        "gemma3_text": _GEMMA,
+        "phi3": replace(
+            _LLAMA,
+            target_modules=("qkv_proj", "o_proj", "gate_up_proj", "down_proj"),
+            scaled_outputs=("self_attn.qkv_proj",),
+        ),
         "vit": _VIT,
         "deit": _VIT,
+        "dinov2": _DINO,
+        "dinov2_with_registers": _DINO,
+        "dinov3_vit": replace(
+            _DINO,
+            towers=MappingProxyType({"image": Tower("", "layer")}),
+            target_modules=(
+                "q_proj",
+                "k_proj",
+                "v_proj",
+                "o_proj",
+                "gate_proj",
+                "up_proj",
+                "down_proj",
+            ),
+            scaled_inputs=("mlp.down_proj",),
+        ),
         "clip": _CLIP,
         "siglip": replace(_CLIP, fixed_length=True, width=_width_of_either),
     }
@@ -183,6 +240,10 @@ _ROUTING = (
     "depend on the whole batch"
 )
 _WINDOWS = "it folds windows of an image into the batch, so that its rows are no longer records"
+_PATCHES = (
+    "it cuts every image into patches of a size of its own, which the tasks here do not pass on"
+)
+_PICTURES = "its language model comes with a tower for images, which the tasks here do not use"
 _ENCODER_DECODER = "the tasks here are for encoders and for decoders, not for both in one"
 # model_type in transformers: why not, and what to use.
 REFUSED: Mapping[str, tuple[str, str]] = MappingProxyType(
@@ -200,6 +261,8 @@ REFUSED: Mapping[str, tuple[str, str]] = MappingProxyType(
         "qwen3_moe": (_ROUTING, "qwen3"),
         "deepseek_v3": (_ROUTING, "llama or qwen3"),
         "gpt_oss": (_ROUTING, "llama or qwen3"),
+        "siglip2": (_PATCHES, "SigLIP 2 at a fixed resolution, whose model type is siglip"),
+        "gemma3": (_PICTURES, "gemma3_text, such as the models of 270 million and 1 billion"),
         "t5": (_ENCODER_DECODER, "gpt2, llama or qwen2"),
         "mt5": (_ENCODER_DECODER, "gpt2, llama or qwen2"),
         "bart": (_ENCODER_DECODER, "gpt2, llama or qwen2"),

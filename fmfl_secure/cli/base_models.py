@@ -1,0 +1,38 @@
+"""The commands on base models: import."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fmfl_secure.cli._console import say
+
+app = typer.Typer(help="Base models: make a folder that every party can pin.")
+
+
+@app.callback()
+def options() -> None:
+    """Base models: make a folder that every party can pin."""
+
+
+@app.command("import")
+def import_(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="smollm2, dinov2-small, a .gguf file, or a folder with pickled weights."
+        ),
+    ],
+    output: Annotated[Path, typer.Option(help="Folder to make.")],
+) -> None:
+    """Write a model as a Hugging Face folder of safetensors, with where it came from.
+
+    Nothing of the source is run. Example: fmfl-secure model import smollm2 --output smollm2
+    """
+    from fmfl_secure.models.importing import import_model
+
+    model = import_model(source, output)
+    say(f"wrote {output}: {model.model_type}, {model.digest}")
+    say(f"use it with base = {str(output)!r} in [model]; README.md says where it came from")
