@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ def write_tiny(folder: Path, model_type: str, *, seed: int = 3) -> Path:
     vocabulary = 0
     causal = model_type in DECODERS
     if model_type not in IMAGE_ENCODERS:
-        vocabulary = write_byte_tokenizer(folder) if causal else write_word_tokenizer(folder)
+        # MPNet pads with 1, whatever its configuration says.
+        word = ["[UNK]", "[PAD]"] if model_type == "mpnet" else ["[PAD]", "[UNK]"]
+        vocabulary = write_byte_tokenizer(folder) if causal else write_word_tokenizer(folder, word)
     if model_type in IMAGE_ENCODERS | {"clip", "siglip"}:
         (folder / "preprocessor_config.json").write_text(
             json.dumps(
@@ -85,7 +88,8 @@ def tiny_config(model_type: str, vocabulary: int) -> Any:
                 "position_biased_input": False, "type_vocab_size": 0,
             }  # fmt: skip
         case "roberta" | "xlm-roberta" | "camembert" | "mpnet":
-            settings = {**text, **special, "max_position_embeddings": POSITIONS + 1}
+            settings = {**text, **special, "max_position_embeddings": POSITIONS + 2}
+            settings["pad_token_id"] = 1 if model_type == "mpnet" else 0
         case "distilbert":
             settings = {
                 "vocab_size": vocabulary, "dim": 32, "n_layers": 2, "n_heads": 2,
@@ -135,12 +139,12 @@ def tiny_config(model_type: str, vocabulary: int) -> Any:
     return transformers.AutoConfig.for_model(model_type, **settings)
 
 
-def write_word_tokenizer(folder: Path) -> int:
+def write_word_tokenizer(folder: Path, first: Sequence[str] = ("[PAD]", "[UNK]")) -> int:
     """Whole words and single letters; returns the size of the vocabulary."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    special = [*first, "[CLS]", "[SEP]"]
     letters = [p + c for p in ("", "##") for c in "abcdefghijklmnopqrstuvwxyz0123456789."]
     vocabulary = {w: i for i, w in enumerate([*special, *WORDS, *letters])}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))

@@ -13,6 +13,7 @@ import peft
 import torch
 from torch import nn
 
+from fmfl_secure.models.adapters.prompt import SoftPrompt
 from fmfl_secure.models.architectures import Modality
 from fmfl_secure.models.batches import ImageBatch, TextBatch
 from fmfl_secure.models.prefix import FrozenPrefix
@@ -99,7 +100,7 @@ class AdaptedModel(nn.Module):
 
 def transformers_model(encoder: nn.Module) -> nn.Module:
     """The model of transformers inside an adapted encoder."""
-    if isinstance(encoder, peft.PeftModel):
+    if isinstance(encoder, peft.PeftModel | SoftPrompt):
         inner: nn.Module = encoder.get_base_model()
         return inner
     return encoder

@@ -132,8 +132,9 @@ _DINO = replace(
     towers=MappingProxyType({"image": Tower("", "encoder.layer")}),
     frozen=(*_VIT.frozen, "register_tokens", "layer_scale"),
 )
-# Its windows make a cache that takes no keys and values computed elsewhere.
-_GEMMA = replace(_LLAMA, prefixes=False)
+# Its windows make a cache that takes no keys and values computed elsewhere, and it scales its word
+# embeddings by a buffer, for which Opacus has no per-record gradients.
+_GEMMA = replace(_LLAMA, prefixes=False, frozen=(*_LLAMA.frozen, "embed_tokens"))
 _CLIP = Architecture(
     towers=MappingProxyType(
         {
@@ -202,7 +203,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
         "smollm3": _LLAMA,
         "granite": _LLAMA,
         "olmo2": _LLAMA,
-        "ministral": _GEMMA,
+        "ministral": replace(_LLAMA, prefixes=False),  # for its windows, as above
         "ministral3": _LLAMA,
         "gemma2": _GEMMA,
         "gemma3_text": _GEMMA,

@@ -5,18 +5,39 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import nn
 
-from fmfl_secure.models.adapted import AdaptedModel
+from fmfl_secure.models.adapted import AdaptedModel, transformers_model
 from fmfl_secure.models.batches import TextBatch
 
 
 class LanguageModel(AdaptedModel):
     """Decoder with its own output layer; nothing is added on top."""
 
-    def forward(self, batch: TextBatch, *, last_positions: int) -> torch.Tensor:
-        """Logits of the last positions, shape (b, last_positions, words)."""
-        output = self.read_text(batch, logits_to_keep=last_positions)
-        logits: torch.Tensor = output.logits[:, -last_positions:]
+    def forward(self, batch: TextBatch, *, positions: torch.Tensor) -> torch.Tensor:
+        """Logits at some positions alone, shape (b, n, words).
+
+        The output layer, as wide as the vocabulary, costs more than a layer: it runs where a loss
+        is and nowhere else.
+
+        Args:
+            batch: The texts.
+            positions: int64, shape (b, n): of each text, those whose logits are wanted.
+        """
+        model: Any = transformers_model(self.encoder)
+        words: nn.Module = model.get_output_embeddings()
+
+        def chosen(_: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+            (hidden,) = inputs
+            virtual = hidden.shape[1] - batch.input_ids.shape[1]  # tokens that an adapter prepends
+            index = (positions.to(hidden.device) + virtual).unsqueeze(-1)
+            return (hidden.gather(1, index.expand(-1, -1, hidden.shape[-1])),)
+
+        hook = words.register_forward_pre_hook(chosen)
+        try:
+            logits: torch.Tensor = self.read_text(batch).logits
+        finally:
+            hook.remove()
         return logits
 
     @torch.no_grad()

@@ -45,6 +45,10 @@ class RecordCache:
             self._room_bytes -= size_bytes
 
 
+class _AllRecorded(Exception):  # noqa: N818, no error: how a forward ends early
+    """The prefix has run, and nothing above it is wanted."""
+
+
 class FrozenPrefix:
     """Replaces the first layers of a list by ones that can record and replay their output.
 
@@ -56,6 +60,7 @@ class FrozenPrefix:
     def __init__(self, layers: nn.ModuleList, depth: int) -> None:
         self._replayed: torch.Tensor | None = None
         self._recorded: torch.Tensor | None = None
+        self._alone = False
         for index in range(depth):
             layers[index] = _PrefixLayer(layers[index], self, last=index == depth - 1)
 
@@ -81,8 +86,7 @@ class FrozenPrefix:
         missing = [row for row, key in enumerate(keys) if key not in cache]
         computed: dict[int, torch.Tensor] = {}
         if missing:
-            with torch.no_grad():
-                forward(missing)
+            self._run_alone(forward, missing)
             # Main memory is where a cache has room; the whole batch goes back at once.
             computed = dict(zip(missing, self.take_recorded().cpu(), strict=True))
         rows = [computed[row] if row in computed else cache[key] for row, key in enumerate(keys)]
@@ -95,6 +99,17 @@ class FrozenPrefix:
             return forward(range(len(keys)))
         finally:
             self._replayed = None
+
+    def _run_alone(self, forward: Callable[[Sequence[int]], Output], rows: Sequence[int]) -> None:
+        """Run the prefix on these rows, and no layer above it."""
+        self._alone = True
+        try:
+            with torch.no_grad():
+                forward(rows)
+        except _AllRecorded:
+            pass
+        finally:
+            self._alone = False
 
     def take_recorded(self) -> torch.Tensor:
         """Output of the prefix at the last forward that computed it, shape (b, tokens, width)."""
@@ -111,6 +126,9 @@ class _PrefixLayer(nn.Module):
         self.inner = inner
         self._prefix = prefix
         self._last = last
+        # Layers of some architectures give attention weights besides, which nobody asks for here:
+        # how many things a layer gives, 0 for its output alone, None before it has run.
+        self._given: int | None = None
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -120,9 +138,21 @@ class _PrefixLayer(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         prefix = self._prefix
-        if prefix._replayed is not None:
-            return prefix._replayed.to(hidden_states.device) if self._last else hidden_states
+        if prefix._replayed is not None and self._given is not None:
+            if self._last:
+                hidden_states = prefix._replayed.to(hidden_states.device)
+            return self._as_given(hidden_states)
         output = self.inner(hidden_states, *args, **kwargs)
+        self._given = len(output) if isinstance(output, tuple) else 0
+        if prefix._replayed is not None:
+            return self.forward(hidden_states)
         if self._last:
-            prefix._recorded = output
+            prefix._recorded = output[0] if self._given else output
+            if prefix._alone:
+                raise _AllRecorded
         return output
+
+    def _as_given(self, hidden_states: torch.Tensor) -> Any:
+        if not self._given:
+            return hidden_states
+        return (hidden_states, *[None] * (self._given - 1))

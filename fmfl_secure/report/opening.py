@@ -169,10 +169,8 @@ def _answers(task: str, *, embeds: bool) -> list[str]:
             ]
         case "causal-lm":
             return [
-                'prompt = task["template"].replace("{prompt}", text)',
+                'prompt = task["beginning"] + task["template"].replace("{prompt}", text)',
                 'ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]',
-                "if tokenizer.bos_token_id is not None:",
-                "    ids = [tokenizer.bos_token_id, *ids]",
                 "ids = torch.tensor([ids])",
                 "end = tokenizer.eos_token_id",
                 "new = model.generate(",

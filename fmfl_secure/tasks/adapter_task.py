@@ -165,11 +165,14 @@ class AdapterTask(ABC, Generic[Settings]):
             )
         try:
             description = json.loads((folder / TASK_FILE).read_text(encoding="utf-8"))
+            if not isinstance(description, dict):
+                raise ValueError("it is no object")
         except (OSError, ValueError) as error:
             raise ModelError(f"{folder} does not hold a finished adapter: {error}") from error
+        description = {**self._facts_of_0_1_0(), **description}
         for key, value in self._identity().items():
             known = self.base.digests if key == "base_model_digest" else (value,)
-            if not isinstance(description, dict) or description.get(key) not in known:
+            if description.get(key) not in known:
                 raise ModelError(f"the adapter in {folder} was made with another {key}")
         encoder = self._load_encoder()
         place = self._place(encoder, self.architecture)
@@ -255,6 +258,10 @@ class AdapterTask(ABC, Generic[Settings]):
 
     def _facts(self) -> dict[str, Any]:
         """What of the task an adapter is useless without, JSON-ready."""
+        return {}
+
+    def _facts_of_0_1_0(self) -> dict[str, Any]:
+        """Facts that version 0.1.0 did not write, as they were."""
         return {}
 
     def _description(self) -> dict[str, Any]:

@@ -34,6 +34,7 @@ class TaskData:
             empty where a task does not answer word by word.
         tags: Each record's tags by word, where the task has them.
         left_out: Rows of the data that are not among the records. Local only.
+        shortened: Records whose text is longer than the model reads, and was cut. Local only.
     """
 
     collate: Callable[[NDArray[np.int64]], Any]
@@ -43,6 +44,7 @@ class TaskData:
     words: Sequence[NDArray[np.int64]] = ()
     tags: Sequence[Sequence[int]] = ()
     left_out: LeftOut = field(default_factory=LeftOut)
+    shortened: int = 0
 
     @property
     def records(self) -> int:

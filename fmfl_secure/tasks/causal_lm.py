@@ -22,6 +22,7 @@ from fmfl_secure.models.prefix import FrozenPrefix, RecordCache
 from fmfl_secure.settings.tasks import CausalLMSection
 from fmfl_secure.tasks.adapter_task import AdapterTask
 from fmfl_secure.tasks.base import TaskData, one_unit_each
+from fmfl_secure.tasks.prompts import PromptWriter, beginning
 from fmfl_secure.tasks.texts import (
     IGNORED,
     lengths_of,
@@ -38,7 +39,8 @@ class CausalLM(AdapterTask[CausalLMSection]):
 
     A record is the filled template, the response, and the token that ends a text. The loss of a
     record is the mean over its own response: averaging over a batch's tokens would let a record's
-    weight depend on the others' lengths. Where both do not fit, the prompt's beginning is cut.
+    weight depend on the others' lengths. Where both do not fit, each is sure of half the room that
+    the template leaves; a prompt is cut at its end, a response too, which then has no end token.
     """
 
     needs = TaskNeeds(name="causal-lm", modalities=("text",), causal=True, head=False)
@@ -76,21 +78,31 @@ class CausalLM(AdapterTask[CausalLMSection]):
         return losses.sum(dim=1) / tokens
 
     def evaluate(self, model: nn.Module, data: TaskData, *, batch_size: int) -> dict[str, float]:
-        """Accuracy of the next token, perplexity over all responses' tokens, and mean loss."""
+        """Share of responses that are predicted whole, accuracy of the next token, and losses.
+
+        The token that ends a response counts for the first, which is what greedy decoding gets
+        right, and for the losses; it is no token of the response for the second.
+        """
         model.eval()
-        nll, hits, tokens, loss = 0.0, 0, 0, 0.0
+        end = self.base.load_tokenizer().eos_token_id
+        nll, tokens, hits, own_tokens, whole, loss = 0.0, 0, 0, 0, 0, 0.0
         with torch.no_grad():
             for records in data.by_cost(batch_size):
                 batch = data.collate(records)
                 logits, labels = _response_logits(model, batch)
-                own = labels != IGNORED
-                losses = nn.functional.cross_entropy(logits[own], labels[own], reduction="none")
+                here = labels != IGNORED
+                losses = _cross_entropy(logits, labels)
+                right = (logits.argmax(dim=-1) == labels) & here
+                own = here & (labels != (IGNORED if end is None else end))
                 nll += float(losses.sum())
-                hits += int((logits[own].argmax(dim=-1) == labels[own]).sum())
-                tokens += int(own.sum())
-                loss += float(self.per_record_loss(model, batch).sum())
+                tokens += int(here.sum())
+                hits += int((right & own).sum())
+                own_tokens += int(own.sum())
+                whole += int((right == here).all(dim=1).sum())
+                loss += float((losses.sum(dim=1) / here.sum(dim=1)).sum())
         return {
-            "token_accuracy": hits / tokens,
+            "token_accuracy": hits / max(1, own_tokens),
+            "exact_match": whole / data.records,
             "perplexity": math.exp(min(nll / tokens, 700.0)),  # e^710 is infinite
             "loss": loss / data.records,
         }
@@ -128,22 +140,18 @@ class CausalLM(AdapterTask[CausalLMSection]):
         units: Sequence[NDArray[np.int64]],
     ) -> TaskData:
         tokenizer = self.base.load_tokenizer()
+        written = PromptWriter(tokenizer, self.settings.template, self.max_length)
         rows: list[torch.Tensor] = []
         labels: list[torch.Tensor] = []
+        shortened = 0
         for index, prompt in enumerate(prompts):
-            before = self._encode(tokenizer, self.settings.template.replace("{prompt}", prompt))
-            if tokenizer.bos_token_id is not None:
-                before = [tokenizer.bos_token_id, *before]
-            after: list[int] = []
-            room = self.max_length - 1  # one token at least is read, and one predicted
+            row = written(prompt, None if responses is None else responses[index])
+            before, after = row.before or [padding_id(tokenizer)], row.after
             if responses is not None:
-                after = self._encode(tokenizer, responses[index])
-                if tokenizer.eos_token_id is not None:
-                    after = [*after[: room - 1], tokenizer.eos_token_id]
-                after = after[:room] or [padding_id(tokenizer)]
-            before = before[-(room + 1 - max(1, len(after))) :] or [padding_id(tokenizer)]
+                after = after or [padding_id(tokenizer)]
             rows.append(torch.tensor([*before, *after], dtype=torch.int64))
             labels.append(torch.tensor([*[IGNORED] * len(before), *after], dtype=torch.int64))
+            shortened += row.cut
         padding, cache = padding_id(tokenizer), RecordCache(self.cache_bytes)
 
         def collate(records: NDArray[np.int64]) -> TextBatch:
@@ -156,7 +164,9 @@ class CausalLM(AdapterTask[CausalLMSection]):
                 cache=cache,
             ).to(self.computation.device)
 
-        return TaskData(collate=collate, units=units, record_cost=lengths_of(rows))
+        return TaskData(
+            collate=collate, units=units, record_cost=lengths_of(rows), shortened=shortened
+        )
 
     def _room_after(self, prompt_tokens: int) -> int:
         """How long a response to a prompt of so many tokens may get, at least one token."""
@@ -165,16 +175,21 @@ class CausalLM(AdapterTask[CausalLMSection]):
             return wanted
         return max(1, min(wanted, positions - self._virtual_tokens - prompt_tokens))
 
-    @staticmethod
-    def _encode(tokenizer: Any, text: str) -> list[int]:
-        ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
-
     def _load_encoder(self) -> nn.Module:
         return self.base.load_language_model(self.computation.dtype)
 
     def _facts(self) -> dict[str, Any]:
-        return {"template": self.settings.template}
+        return {
+            "template": self.settings.template,
+            "beginning": beginning(self.base.load_tokenizer(), self.settings.template),
+        }
+
+    def _facts_of_0_1_0(self) -> dict[str, Any]:
+        return {"beginning": self.base.load_tokenizer().bos_token or ""}
+
+    def _require_assets(self) -> None:
+        super()._require_assets()
+        PromptWriter(self.base.load_tokenizer(), self.settings.template, self.max_length)
 
     def _assemble(
         self, adapted: nn.Module, prefixes: Mapping[Modality, FrozenPrefix]
@@ -183,19 +198,28 @@ class CausalLM(AdapterTask[CausalLMSection]):
 
 
 def _response_logits(model: nn.Module, batch: TextBatch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits and the tokens that they predict, from the first response of the batch on.
+    """Logits of all responses' tokens and the tokens themselves, shapes (b, n, words) and (b, n).
 
-    Positions before it are of prompts alone, and cost an output layer each for nothing.
+    Shorter responses than the longest are filled up with `IGNORED`.
     """
-    first = int((batch.labels != IGNORED).to(torch.int64).argmax(dim=1).min())
-    kept = batch.labels.shape[1] - first + 1
-    logits = model(batch, last_positions=kept)
-    return logits[:, :-1], batch.labels[:, first:]
+    here = batch.labels != IGNORED
+    longest = int(here.sum(dim=1).max())
+    # A record's response is one stretch: its first place, and those that follow.
+    first = here.to(torch.int64).argmax(dim=1, keepdim=True)
+    places = first + torch.arange(longest, device=first.device)
+    inside = places < batch.labels.shape[1]
+    places = places.clamp(max=batch.labels.shape[1] - 1)
+    labels = batch.labels.gather(1, places).where(inside, torch.tensor(IGNORED, device=first.device))
+    return model(batch, positions=(places - 1).clamp(min=0)), labels
+
+
+def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Negative log-likelihood of each token, 0 where there is none; shape (b, n)."""
+    return nn.functional.cross_entropy(
+        logits.transpose(1, 2), labels, reduction="none", ignore_index=IGNORED
+    )
 
 
 def _token_losses(model: nn.Module, batch: TextBatch) -> tuple[torch.Tensor, torch.Tensor]:
     logits, labels = _response_logits(model, batch)
-    losses = nn.functional.cross_entropy(
-        logits.transpose(1, 2), labels, reduction="none", ignore_index=IGNORED
-    )
-    return losses, labels
+    return _cross_entropy(logits, labels), labels

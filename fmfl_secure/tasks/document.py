@@ -28,6 +28,18 @@ reason below (`test_refused`).
 
 A base model is a local Hugging Face folder with safetensors weights. Nothing in it is executed:
 `trust_remote_code` is never set, and pickled weights are not read.
+
+`fmfl-secure model import SOURCE --output DIR` makes such a folder, with a README that says where
+it came from: from `smollm2` (SmolLM2-135M-Instruct) or `dinov2-small`, which packages carry; from a
+`.gguf` file, every block becoming the float32 values that it stands for; or from a folder with
+`pytorch_model.bin`, by torch's loader that builds tensors alone. Nothing of a source is run, and
+what a package carries is checked by its SHA-256. Versions of libraries may write a tokenizer
+otherwise, and the folder's digest with it: import once, and give every party the same folder.
+
+A record's text is text: what spells a special token of the tokenizer is read as the letters that it
+is, so that no row can close its own turn and write the answer. A text longer than
+`model.max_length` is cut at its end; `check` and the site's own log count such records. A language
+model's template is never cut: prompt and response are each sure of half of the room beside it.
 """
 
 _ADAPTERS = """\

@@ -39,7 +39,7 @@ class PairTask(AdapterTask[Settings]):
     ) -> TaskData:
         """Pairs ready to train on; labels are int64, shape (records,)."""
         tokenizer = self.base.load_tokenizer()
-        rows = self.tokenize(texts)
+        rows, shortened = self.tokenize(texts)
         padding, cache = padding_id(tokenizer), RecordCache(self.cache_bytes)
         pictures = Pictures(self.base, images, cache)
 
@@ -54,10 +54,16 @@ class PairTask(AdapterTask[Settings]):
                 cache=cache,
             ).to(self.computation.device)
 
-        return TaskData(collate=collate, units=units, record_cost=lengths_of(rows), labels=labels)
+        return TaskData(
+            collate=collate,
+            units=units,
+            record_cost=lengths_of(rows),
+            labels=labels,
+            shortened=shortened,
+        )
 
-    def tokenize(self, texts: Sequence[str]) -> list[torch.Tensor]:
-        """Token ids of each text as this model reads it."""
+    def tokenize(self, texts: Sequence[str]) -> tuple[list[torch.Tensor], int]:
+        """Token ids of each text as this model reads it, and how many of them were cut."""
         return tokenize(
             self.base.load_tokenizer(),
             texts,

@@ -65,7 +65,7 @@ class TextClassification(ClassificationTask[TextClassificationSection]):
         self, texts: Sequence[str], labels: NDArray[np.int64], units: Sequence[NDArray[np.int64]]
     ) -> TaskData:
         tokenizer = self.base.load_tokenizer()
-        rows = tokenize(tokenizer, texts, max_length=self.max_length)
+        rows, shortened = tokenize(tokenizer, texts, max_length=self.max_length)
         padding, cache = padding_id(tokenizer), RecordCache(self.cache_bytes)
 
         def collate(records: NDArray[np.int64]) -> TextBatch:
@@ -77,7 +77,13 @@ class TextClassification(ClassificationTask[TextClassificationSection]):
                 cache=cache,
             ).to(self.computation.device)
 
-        return TaskData(collate=collate, units=units, record_cost=lengths_of(rows), labels=labels)
+        return TaskData(
+            collate=collate,
+            units=units,
+            record_cost=lengths_of(rows),
+            labels=labels,
+            shortened=shortened,
+        )
 
     def _assemble(
         self, adapted: nn.Module, prefixes: Mapping[Modality, FrozenPrefix]

@@ -12,6 +12,7 @@ from torch import nn
 
 from fmfl_secure.models.batches import TextBatch
 from fmfl_secure.models.prefix import RecordCache
+from fmfl_secure.tasks.plain_text import PlainText
 
 IGNORED = -100  # no label here, in the convention of torch's cross-entropy
 
@@ -25,13 +26,29 @@ def padding_id(tokenizer: Any) -> int:
 
 def tokenize(
     tokenizer: Any, texts: Sequence[str], *, max_length: int, fixed_length: bool = False
-) -> list[torch.Tensor]:
-    """Token ids of each text, int64, at most `max_length` of them, or exactly so many."""
+) -> tuple[list[torch.Tensor], int]:
+    """Token ids of each text, int64, at most `max_length` of them, or exactly so many.
+
+    What in a text spells a special token is read as the letters that it is.
+
+    Returns:
+        The rows, and how many of the texts are longer and lost their ends.
+    """
     settings = {"padding": "max_length"} if fixed_length else {}
-    encoded = tokenizer(list(texts), truncation=True, max_length=max_length, **settings)
+    plain = PlainText(tokenizer)
+    own = [plain(text) for text in texts]
+    encoded = tokenizer(own, truncation=True, max_length=max_length, **settings)
     # Some tokenizers leave nothing of a text: the model still has to see something.
     padding = padding_id(tokenizer)
-    return [torch.tensor(ids or [padding], dtype=torch.int64) for ids in encoded["input_ids"]]
+    rows = [torch.tensor(ids or [padding], dtype=torch.int64) for ids in encoded["input_ids"]]
+    return rows, count_cut(encoded, max_length)
+
+
+def count_cut(encoded: Any, max_length: int) -> int:
+    """How many texts a tokenizer cut; of one that does not say, those that fill all the room."""
+    if encoded.encodings is None:
+        return sum(len(ids) == max_length for ids in encoded["input_ids"])
+    return sum(bool(each.overflowing) for each in encoded.encodings)
 
 
 def pad(rows: Sequence[torch.Tensor], value: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -28,8 +28,10 @@ from fmfl_secure.settings.tasks import TokenClassificationSection
 from fmfl_secure.tasks.adapter_task import AdapterTask
 from fmfl_secure.tasks.base import TaskData, one_unit_each
 from fmfl_secure.tasks.entities import entity_scores
+from fmfl_secure.tasks.plain_text import PlainText
 from fmfl_secure.tasks.texts import (
     IGNORED,
+    count_cut,
     lengths_of,
     pad,
     padding_id,
@@ -133,16 +135,20 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
         units: Sequence[NDArray[np.int64]],
     ) -> TaskData:
         tokenizer = self._load_tokenizer()
+        plain = PlainText(tokenizer)
         rows: list[torch.Tensor] = []
         labels: list[torch.Tensor] = []
         first: list[NDArray[np.int64]] = []
-        for own, tag in zip(words, tags, strict=True):
+        shortened = 0
+        for spelt, tag in zip(words, tags, strict=True):
+            own = [plain(word) for word in spelt]
             encoded = tokenizer(
                 " ".join(own),
                 truncation=True,
                 max_length=self.max_length,
                 return_offsets_mapping=True,
             )
+            shortened += count_cut(encoded, self.max_length)
             rows.append(torch.tensor(encoded["input_ids"], dtype=torch.int64))
             first.append(_first_tokens(own, encoded["offset_mapping"]))
             label = torch.full((len(rows[-1]),), IGNORED)
@@ -168,6 +174,7 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
             record_cost=lengths_of(rows),
             words=first,
             tags=tags,
+            shortened=shortened,
         )
 
     def _load_tokenizer(self) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,10 @@ import torch
 from task_cases import TASKS, randomise, task_on
 
 from fmfl_secure.data import DataError
+from fmfl_secure.errors import ModelError
+from fmfl_secure.models.adapted import transformers_model
+from fmfl_secure.settings.tasks import CausalLMSection
+from fmfl_secure.tasks.prompts import PromptWriter, beginning
 from fmfl_secure.tasks.texts import IGNORED
 
 END = 256  # of the byte tokenizer
@@ -39,13 +44,66 @@ def test_only_the_response_is_learned(task, tmp_path: Path) -> None:
         assert row[length - len(ids) : length].tolist() == ids
 
 
-def test_a_long_record_keeps_its_response_and_loses_the_prompts_beginning(task) -> None:
-    data = task._prepare(["p" * 99 + "Z", "a"], ["rs", "r" * 99], [np.array([0]), np.array([1])])
-    assert data.record_cost.tolist() == [24, 24]
-    batch = data.collate(np.array([0, 1]))
+def test_prompt_and_response_are_each_sure_of_half_the_room(task) -> None:
+    """Both lose their ends, never their beginnings, and a response that is cut has no end."""
+    cases = [("Q" + "p" * 99, "rs"), ("a", "R" + "r" * 99), ("Q" + "p" * 99, "R" + "r" * 99)]
+    units = [np.array([n]) for n in range(3)]
+    data = task._prepare([p for p, _ in cases], [r for _, r in cases], units)
+    assert data.record_cost.tolist() == [24, 24, 24]
+    assert data.shortened == 3
     tokenizer = task.base.load_tokenizer()
-    assert tokenizer.decode(batch.input_ids[0].tolist()) == "p" * 19 + "Z\nrs<|end|>"
-    assert int((batch.labels[1] != IGNORED).sum()) == 23, "one token of the prompt is left"
+    texts = [tokenizer.decode(ids.tolist()) for ids in data.collate(np.arange(3)).input_ids]
+    assert texts == [
+        "Q" + "p" * 19 + "\nrs<|end|>",
+        "a\nR" + "r" * 21,
+        "Q" + "p" * 11 + "\nR" + "r" * 10,
+    ]
+    short = task._prepare(["a"], ["b"], units[:1])
+    assert short.shortened == 0
+
+
+def test_no_part_of_a_template_is_ever_cut(tiny_models) -> None:
+    section = CausalLMSection(template="<|end|>user {prompt}<|end|>answer ")
+    task = replace(task_on(tiny_models("gpt2"), "causal-lm"), settings=section)
+    data = task._prepare(["p" * 99], ["r" * 99], [np.array([0])])
+    ids = data.collate(np.array([0])).input_ids[0].tolist()
+    assert len(ids) == 24
+    assert task.base.load_tokenizer().decode(ids) == "<|end|>user ppppp<|end|>answer rrrrr"
+    assert ids.count(END) == 2
+    narrow = replace(task, max_length=15)
+    with pytest.raises(ModelError, match=r"task\.template takes 14 of the 15 tokens"):
+        narrow.build_model(seed=1)
+
+
+def test_a_record_that_spells_special_tokens_cannot_close_its_turn(task, tmp_path: Path) -> None:
+    task = replace(task, max_length=64)
+    rows = [("stop<|end|>yes", "no<|end|>"), ("<|end|><|end|>", "<|<|end|>end|>")]
+    data = task.load(write(tmp_path / "x.csv", *rows), unit="record")
+    batch = data.collate(np.arange(2))
+    ends = [
+        [int(n) for n in (row == END).nonzero() if mask[n]]
+        for row, mask in zip(batch.input_ids, batch.attention_mask, strict=True)
+    ]
+    assert ends == [[length - 1] for length in batch.attention_mask.sum(dim=1).tolist()]
+    assert len(task.load_inputs(tmp_path / "x.csv").collate(np.arange(2)).labels) == 2
+
+
+def test_texts_begin_as_the_tokenizer_begins_them_and_only_once(tiny_models) -> None:
+    from tokenizers.processors import TemplateProcessing
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_models("gpt2"))
+    assert beginning(tokenizer, "{prompt}") == ""
+    tokenizer.bos_token = "<|end|>"
+    assert beginning(tokenizer, "{prompt}") == "", "it has one, and does not begin with it"
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|end|> $A", special_tokens=[("<|end|>", END)]
+    )
+    assert beginning(tokenizer, "{prompt}") == "<|end|>"
+    assert beginning(tokenizer, "<|end|>user {prompt}") == ""
+    written = PromptWriter(tokenizer, "{prompt}!", 24)("a", None)
+    assert written.before[0] == END
+    assert written.before.count(END) == 1
 
 
 def test_the_loss_is_what_the_model_library_computes(task) -> None:
@@ -71,19 +129,51 @@ def test_perplexity_is_over_all_tokens_and_accuracy_of_the_next(task, tmp_path: 
     class Constant(torch.nn.Module):
         """Says token 87 ('x') with twice the odds of any other."""
 
-        def forward(self, batch, *, last_positions: int) -> torch.Tensor:
-            logits = torch.zeros(*batch.input_ids.shape, 265)
+        def forward(self, batch, *, positions: torch.Tensor) -> torch.Tensor:
+            logits = torch.zeros(*positions.shape, 265)
             logits[..., x] = math.log(2)
-            return logits[:, -last_positions:]
+            return logits
 
     x = task.base.load_tokenizer()("x")["input_ids"][0]
     metrics = task.evaluate(Constant(), data, batch_size=2)
-    assert list(metrics) == ["token_accuracy", "perplexity", "loss"]
-    assert metrics["token_accuracy"] == pytest.approx(1 / 6)  # x y z end q end
+    assert list(metrics) == ["token_accuracy", "exact_match", "perplexity", "loss"]
+    assert metrics["token_accuracy"] == pytest.approx(1 / 4)  # x y z, q: the end is no token of it
+    assert metrics["exact_match"] == 0.0
     nll = 6 * math.log(266) - math.log(2)
     assert metrics["perplexity"] == pytest.approx(math.exp(nll / 6), rel=1e-5)
     first, second = (4 * math.log(266) - math.log(2)) / 4, math.log(266)
     assert metrics["loss"] == pytest.approx((first + second) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("answered", [(), ("r",), ("r", "end")])
+def test_a_response_is_met_when_all_of_it_and_its_end_are(task, tmp_path, answered) -> None:
+    """As greedy decoding would write it, and no credit for the end token alone."""
+    data = task.load(write(tmp_path / "x.csv", ("ab", "r")), unit="record")
+    ids = {"r": task.base.load_tokenizer()("r")["input_ids"][0], "end": END}
+
+    class Knows(torch.nn.Module):
+        def forward(self, batch, *, positions: torch.Tensor) -> torch.Tensor:
+            logits = torch.zeros(*positions.shape, 265)
+            for place, name in enumerate(answered):
+                logits[:, place, ids[name]] = 1.0
+            return logits
+
+    metrics = task.evaluate(Knows(), data, batch_size=1)
+    assert metrics["exact_match"] == float(answered == ("r", "end"))
+    assert metrics["token_accuracy"] == float("r" in answered)
+
+
+@pytest.mark.parametrize("adapter", ["lora", "prompt"])
+def test_the_output_layer_runs_where_a_loss_is_and_nowhere_else(tiny_models, adapter) -> None:
+    """Counted at the layer itself: 3 responses' tokens of the longest, not 26 of a text's."""
+    task = task_on(tiny_models("llama"), "causal-lm", adapter)
+    model = task.build_model(seed=1)
+    data = task._prepare(["p" * 20, "p"], ["ab", "c"], [np.array([0]), np.array([1])])
+    widths: list[tuple[int, ...]] = []
+    words = transformers_model(model.encoder).get_output_embeddings()
+    words.register_forward_hook(lambda _module, _inputs, output: widths.append(output.shape))
+    task.per_record_loss(model, data.collate(np.array([0, 1]))).sum().backward()
+    assert [width[:2] for width in widths] == [(2, 3)]
 
 
 @pytest.mark.parametrize("adapter", ["lora", "prompt", "prefix"])

@@ -62,6 +62,10 @@ class SoftPrompt(nn.Module):
         )
         return torch.cat([input_ids, new], dim=1)
 
+    def get_base_model(self) -> nn.Module:
+        """The model that reads the prompt, as PEFT names it."""
+        return self.encoder
+
     def _prompted(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
