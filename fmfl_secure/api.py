@@ -15,6 +15,7 @@ where there is one a `hint`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,21 @@ from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.training.finished_run import MAX_LEFT_OUT, evaluate_run, predict_run
 from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import Ledger, check_policy
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedData:
+    """A site's own data, looked at by the site. The counts are of private data.
+
+    Attributes:
+        path: The file or folder, all of whose rows are usable.
+        records: How many.
+        shortened: How many of them are longer than the model reads, and would be cut.
+    """
+
+    path: Path
+    records: int
+    shortened: int
 
 
 class Federation:
@@ -122,11 +138,11 @@ class Federation:
         model = task.build_model(seed=self.config.federation.seed)
         return predict(self.config, largest_layout(task, model).size)
 
-    def check(self, site: str) -> Path:
+    def check(self, site: str) -> CheckedData:
         """Check a site's policy and its own data, locally; nothing is charged.
 
         Returns:
-            The site's data, which are usable.
+            What the site's data are, which are usable. Counts in it must stay at the site.
 
         Raises:
             ConfigError: There is no such site.
@@ -142,8 +158,8 @@ class Federation:
         proposal = run_proposal(self.config, settings, approved, size)
         check_policy(settings.policy, proposal, now=datetime.now(UTC))
         data = folder / settings.data.path
-        task.load(data, unit=self.config.task.unit, on_bad_row="error")
-        return data
+        loaded = task.load(data, unit=self.config.task.unit, on_bad_row="error")
+        return CheckedData(path=data, records=loaded.records, shortened=loaded.shortened)
 
     def check_units(self, site: str) -> UnitCheck:
         """Look for people under several ids in a site's data, locally; nothing is charged.

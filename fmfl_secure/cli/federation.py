@@ -252,11 +252,16 @@ def check(
     from fmfl_secure.doctor.federation import questions
 
     pilot = Federation(federation)
-    data = pilot.check(site)
+    checked = pilot.check(site)
     say("the site's policy allows the run")
     for line in pilot.config.cohorts_in_words():
         say(line)
-    say(f"{data} is usable")
+    say(f"{checked.path} is usable")
+    if checked.shortened:
+        say(
+            f"{checked.shortened} of {checked.records} records are longer than model.max_length = "
+            f"{pilot.config.model.max_length} tokens; a run reads their beginnings alone"
+        )
     for question in questions(site, pilot.check_units(site)):
         say(f"question: {question.found}")
         say(f"          {question.advice}")

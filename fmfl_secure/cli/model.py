@@ -65,6 +65,8 @@ def evaluate(
     say(f"n         {done.records}")
     if done.left_out.count:
         say(f"left out: {done.left_out}")
+    if done.shortened:
+        say(f"{done.shortened} of them are longer than model.max_length, and were cut")
 
 
 def _fill_curve(run_folder: Path, rounds: str, data: Path | None, base: Path | None) -> None:

@@ -248,7 +248,7 @@ def find_base_model(name: str, *, digest: str = "", relative_to: Path | None = N
 
 
 def _is_dropout(key: str) -> bool:
-    # The last three are GPT-2's, of whole layers in vision models, and of whole layers in text ones.
+    # GPT-2's, and those of whole layers in models of images and of text.
     return "dropout" in key or key.endswith(("_pdrop", "drop_path_rate", "layerdrop"))
 
 

@@ -45,7 +45,7 @@ class RecordCache:
             self._room_bytes -= size_bytes
 
 
-class _AllRecorded(Exception):  # noqa: N818, no error: how a forward ends early
+class _AllRecorded(Exception):
     """The prefix has run, and nothing above it is wanted."""
 
 

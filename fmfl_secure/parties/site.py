@@ -400,6 +400,14 @@ class Site:
             if self._data.left_out.count:
                 # For this site's own people, on its own machine; no message says it.
                 _LOG.warning("%s: %s", self.name, self._data.left_out, extra={"run": self._run})
+            if self._data.shortened:
+                _LOG.warning(
+                    "%s: %d of %d records are longer than model.max_length, and were cut",
+                    self.name,
+                    self._data.shortened,
+                    self._data.records,
+                    extra={"run": self._run},
+                )
         return self._data
 
     def released(

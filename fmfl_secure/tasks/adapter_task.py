@@ -165,10 +165,10 @@ class AdapterTask(ABC, Generic[Settings]):
             )
         try:
             description = json.loads((folder / TASK_FILE).read_text(encoding="utf-8"))
-            if not isinstance(description, dict):
-                raise ValueError("it is no object")
         except (OSError, ValueError) as error:
             raise ModelError(f"{folder} does not hold a finished adapter: {error}") from error
+        if not isinstance(description, dict):
+            raise ModelError(f"{folder} does not hold a finished adapter: {TASK_FILE} is no object")
         description = {**self._facts_of_0_1_0(), **description}
         for key, value in self._identity().items():
             known = self.base.digests if key == "base_model_digest" else (value,)

@@ -209,7 +209,9 @@ def _response_logits(model: nn.Module, batch: TextBatch) -> tuple[torch.Tensor, 
     places = first + torch.arange(longest, device=first.device)
     inside = places < batch.labels.shape[1]
     places = places.clamp(max=batch.labels.shape[1] - 1)
-    labels = batch.labels.gather(1, places).where(inside, torch.tensor(IGNORED, device=first.device))
+    labels = batch.labels.gather(1, places).where(
+        inside, torch.tensor(IGNORED, device=first.device)
+    )
     return model(batch, positions=(places - 1).clamp(min=0)), labels
 
 

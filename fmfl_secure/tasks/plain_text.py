@@ -18,7 +18,7 @@ class PlainText:
     """
 
     def __init__(self, tokenizer: Any) -> None:
-        added = tokenizer.added_tokens_decoder.values()
+        added = getattr(tokenizer, "added_tokens_decoder", {}).values()
         special = {str(token) for token in added if token.special}
         special |= {str(token) for token in tokenizer.all_special_tokens}
         # One of a single character is in every text that has the character, and means nothing else.

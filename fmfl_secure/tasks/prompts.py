@@ -1,4 +1,4 @@
-"""A prompt in its template and a response as token ids, cut so that neither pushes out the other."""
+"""A prompt in its template and a response as token ids, where neither pushes out the other."""
 
 from __future__ import annotations
 

@@ -70,11 +70,13 @@ class Evaluation:
         metrics: The task's metrics.
         records: How many records they are of.
         left_out: The rows that are not among them.
+        shortened: Records whose text is longer than the model reads, and was cut.
     """
 
     metrics: dict[str, float]
     records: int
     left_out: LeftOut
+    shortened: int = 0
 
 
 def evaluate_run(
@@ -111,7 +113,7 @@ def evaluate_run(
     opened = run.task.open_adapter(run.adapter, head=head)
     batch_size = run.config.training.physical_batch_size
     metrics = run.task.evaluate(opened, loaded, batch_size=batch_size)
-    return Evaluation(metrics, loaded.records, loaded.left_out)
+    return Evaluation(metrics, loaded.records, loaded.left_out, loaded.shortened)
 
 
 def predict_run(

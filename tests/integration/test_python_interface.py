@@ -48,7 +48,7 @@ def test_a_run_from_settings_to_answers(pilot: Federation, finished: Run, tmp_pa
 
 
 def test_a_site_checks_for_itself(pilot: Federation) -> None:
-    assert pilot.check("site-2").resolve() == (pilot.folder / "data/site-2.csv").resolve()
+    assert pilot.check("site-2").path.resolve() == (pilot.folder / "data/site-2.csv").resolve()
     with pytest.raises(ConfigError, match="site-9 is not among the sites"):
         pilot.check("site-9")
     file = pilot.folder / "sites/site-3/site.toml"

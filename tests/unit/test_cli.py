@@ -34,6 +34,7 @@ COMMANDS = [
     ("evaluate",),
     ("predict",),
     ("export",),
+    ("model", "import"),
     ("report", "show"),
     ("report", "dataset"),
     ("report", "bundle"),

@@ -21,7 +21,7 @@ def word_pieces(folder):
     return AutoTokenizer.from_pretrained(folder)
 
 
-def unigram(folder):  # noqa: ARG001, a vocabulary in which `</s>` is a piece as any other
+def unigram(folder):
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
     pieces += [(letter, -5.0) for letter in "\u2581</s>abcdefghijklmnopqrtuvwxyz"]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2, byte_fallback=False))

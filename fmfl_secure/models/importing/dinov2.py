@@ -77,6 +77,6 @@ def _positions(found: Mapping[str, torch.Tensor]) -> torch.Tensor:
         (t for name, t in found.items() if name.startswith("onnx::") and _is_positions(t)),
         key=lambda tensor: tensor.shape[1],
     )
-    if len(parts) != 2:  # noqa: PLR2004, the two named above
+    if len(parts) != 2:
         raise ModelError("the ONNX file does not hold DINOv2's position embeddings")
     return torch.cat(parts, dim=1)

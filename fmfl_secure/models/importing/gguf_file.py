@@ -1,4 +1,4 @@
-"""GGUF files, as llama.cpp has them: weights dequantised by transformers, tokenizer and template."""
+"""GGUF files of llama.cpp: weights dequantised by transformers, tokenizer and template."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ def read_gguf(path: Path) -> tuple[Parts, Origin]:
 
 def _described(path: Path) -> dict[str, str]:
     """The words that a GGUF file says about itself."""
-    from gguf import GGUFReader, GGUFValueType  # type: ignore[import-not-found, unused-ignore]
+    # Of an extra, and looked for above.
+    from gguf import GGUFReader, GGUFValueType  # noqa: PLC0415
 
     with reading("the model", path):
         fields = GGUFReader(str(path)).fields

@@ -32,7 +32,7 @@ def read_onnx(path: Path) -> dict[str, torch.Tensor]:
             "ONNX files are read with the package onnx, which is not installed",
             hint="pip install 'fmfl-secure[onnx]'",
         )
-    import onnx
+    import onnx  # noqa: PLC0415, of an extra
 
     with reading("the model", path):
         # Without external data: a file must not make the reader open others.

@@ -1,4 +1,4 @@
-"""Published models that an index of Python packages carries: pinned, read as data, never imported."""
+"""Published models that Python packages carry: pinned, read as data, never imported."""
 
 from __future__ import annotations
 
