@@ -159,7 +159,7 @@ def test_from_one_table_to_a_rebuilt_report(
     assert head == f"{statement.head_sequence}:{statement.head_digest}"
 
     assert shell("run", federation, "--output", output).code == 1
-    assert "is not empty" in shell.err
+    assert "holds a run" in shell.err
     assert "--resume" in shell.err
     assert shell("run", federation, "--output", output, "--resume").code == 1
     assert "has ended; there is nothing to resume" in shell.err

@@ -10,6 +10,7 @@ import pytest
 import torch
 from support import write_rows
 from test_models_adapters import make_task, randomise
+from transformers import BatchEncoding
 
 from fmfl_secure.data import DataError
 from fmfl_secure.errors import ModelError
@@ -176,10 +177,11 @@ def test_a_text_of_no_tokens_at_all_is_a_record_like_others(
     tokenizer = task.base.load_tokenizer()
 
     class Bare:
+        all_special_tokens = ()
         pad_token_id = tokenizer.pad_token_id
 
         def __call__(self, texts, **_):
-            return {"input_ids": [[] if t == "" else [5, 6] for t in texts]}
+            return BatchEncoding({"input_ids": [[] if t == "" else [5, 6] for t in texts]})
 
     model = task.build_model(seed=1)
     monkeypatch.setattr(type(task.base), "load_tokenizer", lambda _: Bare())
