@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from fmfl_secure.cli._console import console, say
 
 if TYPE_CHECKING:
-    from aggregation import Identity
+    from aggregation import Identity, PublicIdentity
     from privacy import Budget, Event, Reservation
 
 app = typer.Typer(
@@ -56,6 +56,7 @@ def show(ledger: LedgerPlace) -> None:
     console.print(grants)
     _show_standing(budget)
     _show_insiders(budget)
+    _show_signers(budget)
     run_id = Column("run", no_wrap=True)
     named = any(held.dataset for held in budget.reservations.values())
     whose = ["data set"] if named else []
@@ -89,6 +90,10 @@ def _show_standing(budget: Budget) -> None:
             say(f"grant {grant.number}, why its delta: {grant.delta_reason}")
         if status.objection:
             say(f"grant {grant.number} affords nothing: {status.objection}")
+        if grant.lowered_from:
+            say(f"grant {grant.number} was lowered from {grant.lowered_from:g} after trainings")
+        if grant.closed:
+            say(f"grant {grant.number} is closed: {grant.closed}")
 
 
 def _show_insiders(budget: Budget) -> None:
@@ -100,6 +105,14 @@ def _show_insiders(budget: Budget) -> None:
                 f"{status.grant.insider_epsilon:g} against all other sites together, {spent:.4f} "
                 f"are spent and {charged:.4f} held"
             )
+
+
+def _show_signers(budget: Budget) -> None:
+    for each in budget.signers:
+        if each.name:
+            may = "grants and charges" if each.custodian else "charges"
+            word = "no more" if each.dismissed else "too"
+            say(f"{each.name} ({each.key[:16]}...) {may} here {word}")
 
 
 def _show_exceptions(budget: Budget) -> None:
@@ -208,6 +221,105 @@ def grant(
     seen = "" if insider_epsilon is None else f"; against all other sites {insider_epsilon:g}"
     say(f"grant {granted.number}: epsilon {epsilon:g} at delta {delta:g}{seen}")
     _show_standing(opened.budget())
+
+
+@app.command("lower")
+def lower(
+    ledger: LedgerPlace,
+    grant: Annotated[int, typer.Option(help="Number of the grant.", min=1)],
+    epsilon: Annotated[float, typer.Option(help="What it permits from now on.")],
+    reason: Annotated[str, typer.Option(help="Why, for whoever reads the ledger.")],
+    insider_epsilon: Annotated[
+        float | None, typer.Option(help="The same against all other sites together.")
+    ] = None,
+    identity: SiteKey = None,
+) -> None:
+    """Permit less of a grant, and never less than is charged to it.
+
+    Example: fmfl-secure ledger lower pilot/sites/site-1/ledger.sqlite --grant 1 --epsilon 2
+    --reason 'the study became smaller'
+    """
+    from privacy import Ledger
+
+    opened = Ledger(ledger, signer=_load_identity(ledger, identity))
+    lowered = opened.lower(grant, epsilon=epsilon, insider_epsilon=insider_epsilon, reason=reason)
+    status = opened.status()[grant - 1]
+    say(f"grant {grant}: epsilon {lowered.epsilon:g}, {status.epsilon_left:.4f} of it is left")
+    if lowered.lowered_from:
+        say(
+            f"the ledger's guarantee still counts {lowered.lowered_from:g}: trainings were charged "
+            "to it before"
+        )
+
+
+@app.command("close")
+def close(
+    ledger: LedgerPlace,
+    grant: Annotated[int, typer.Option(help="Number of the grant.", min=1)],
+    reason: Annotated[str, typer.Option(help="Why, for whoever reads the ledger.")],
+    identity: SiteKey = None,
+) -> None:
+    """Let nothing more be reserved of a grant. What is reserved already goes on.
+
+    Example: fmfl-secure ledger close pilot/sites/site-1/ledger.sqlite --grant 1
+    --reason 'the study is over'
+    """
+    from privacy import Ledger
+
+    opened = Ledger(ledger, signer=_load_identity(ledger, identity))
+    opened.close_grant(grant, reason=reason)
+    status = opened.status()[grant - 1]
+    say(f"grant {grant} is closed; {status.epsilon_charged:.4f} of it stay spent or reserved")
+
+
+@app.command("admit")
+def admit(
+    ledger: LedgerPlace,
+    key: Annotated[
+        str, typer.Argument(help="The identity: its identity.pem, or its public key (ed25519:...).")
+    ],
+    name: Annotated[str, typer.Option(help="Your own name for it.")],
+    custodian: Annotated[
+        bool, typer.Option("--custodian", help="It may grant, admit and dismiss as well.")
+    ] = False,
+    identity: SiteKey = None,
+) -> None:
+    """Let another identity charge this ledger: a site of another federation over the same people.
+
+    Example: fmfl-secure ledger admit pilot/sites/site-1/ledger.sqlite
+    second/sites/site-1/identity.pem --name 'second federation'
+    """
+    from privacy import Ledger
+
+    opened = Ledger(ledger, signer=_load_identity(ledger, identity))
+    admitted = _public_key(key)
+    opened.admit(admitted.key, name=name, custodian=custodian)
+    say(f"{name} may sign in this ledger: {admitted.fingerprint}")
+
+
+@app.command("dismiss")
+def dismiss(
+    ledger: LedgerPlace,
+    key: Annotated[
+        str, typer.Argument(help="The identity: its identity.pem, or its public key (ed25519:...).")
+    ],
+    reason: Annotated[str, typer.Option(help="Why, for whoever reads the ledger.")],
+    identity: SiteKey = None,
+) -> None:
+    """Let an identity charge this ledger no more. What it charged stays.
+
+    Example: fmfl-secure ledger dismiss pilot/sites/site-1/ledger.sqlite
+    second/sites/site-1/identity.pem --reason 'the federation is over'
+    """
+    from privacy import Ledger
+
+    opened = Ledger(ledger, signer=_load_identity(ledger, identity))
+    dismissed = _public_key(key)
+    opened.dismiss(dismissed.key, reason=reason)
+    say(f"{dismissed.fingerprint} signs in this ledger no more")
+    held = [r for r in opened.budget().reservations.values() if r.open]
+    for reservation in (r for r in held if r.signer == dismissed.key.hex()):
+        say(f"run {reservation.run} still holds budget: fmfl-secure ledger release closes it")
 
 
 @app.command("anchor")
@@ -365,6 +477,14 @@ def export(
     except OSError as error:
         raise LedgerError(f"cannot write {output}: {error}") from error
     say(f"{output}: {len(records)} records")
+
+
+def _public_key(given: str) -> PublicIdentity:
+    from aggregation import Identity, PublicIdentity
+
+    if Path(given).is_file():
+        return Identity.load(Path(given)).public
+    return PublicIdentity.parse("admitted", given)
 
 
 def _load_identity(ledger: str, identity: Path | None) -> Identity:

@@ -142,10 +142,13 @@ class Site:
         settings = self._settings.budget
         ledger = Ledger(settings.ledger_from(self._folder), signer=self._identity)
         budget = ledger.budget()
-        if budget.public_key != self._identity.public.key:
+        if budget.signers.name_of(self._identity.public.key) is None:
             raise ConfigError(
-                f"{self.name}: the ledger was opened by another identity than this site's",
-                hint="Restore the site's own; one that was made anew has forgotten what was spent.",
+                f"{self.name}: the ledger was opened by another identity than this site's, and "
+                "does not admit this one",
+                hint="If it is lost, restore the site's own: one that was made anew has forgotten "
+                "what was spent. If the same people are in another federation, let the ledger's "
+                "custodian admit this site too: fmfl-secure ledger admit.",
             )
         if plain(budget.population) != plain(self._settings.budget.population):
             raise ConfigError(
@@ -454,7 +457,9 @@ class Site:
         """What this site states of its ledger, with its signature in hexadecimal."""
         if self._ledger is None:
             return None, ""
-        statement = describe_ledger(self._ledger, site=self.name, run=self._run)
+        statement = describe_ledger(
+            self._ledger, site=self.name, run=self._run, identity=self._identity.public
+        )
         return statement, sign_statement(self._identity, statement)
 
 

@@ -24,6 +24,12 @@ def note(grant: GrantRecord) -> str:
     """What is to be said of one grant beside its figures; empty if nothing is."""
     parts = [f"Why its delta: {grant.delta_reason}"] if grant.delta_reason else []
     parts += [f"Affords nothing: {grant.objection}"] if grant.objection else []
+    if grant.lowered_from:
+        parts.append(
+            f"Lowered from {rounding.typed(grant.lowered_from)} after trainings were charged to "
+            "it, which the guarantee still counts"
+        )
+    parts += [f"Closed: {grant.closed}"] if grant.closed else []
     return ". ".join(parts)
 
 

@@ -195,7 +195,7 @@ def guarantee(statement: SiteStatement) -> tuple[float, float]:
     delta = rounding.add(grant.delta for grant in counted)
     if delta >= 1.0:
         return math.inf, 1.0
-    return rounding.add(grant.epsilon for grant in counted), delta
+    return rounding.add(grant.pledged for grant in counted), delta
 
 
 def insider_guarantee(statement: SiteStatement) -> float:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from aggregation import Identity, PublicIdentity
 from fmfl_secure.run.record import GrantRecord, RecoveryNote, RunCharge, SiteStatement
 from privacy import GrantStatus, Ledger, pld_epsilon
 
+ELSEWHERE: Final = "of another federation"  # instead of the id of its run
 _DOMAIN = b"fmfl-secure/site-statement/v1\x00"
 
 
@@ -51,21 +54,30 @@ def grant_record(status: GrantStatus) -> GrantRecord:
         population_size=grant.population_size or msgspec.UNSET,
         delta_reason=grant.delta_reason or msgspec.UNSET,
         objection=status.objection or msgspec.UNSET,
+        lowered_from=grant.lowered_from or msgspec.UNSET,
+        closed=grant.closed or msgspec.UNSET,
     )
 
 
-def describe_ledger(ledger: Ledger, *, site: str, run: str) -> SiteStatement:
+def describe_ledger(
+    ledger: Ledger, *, site: str, run: str, identity: PublicIdentity | None = None
+) -> SiteStatement:
     """A ledger as a report shows it.
+
+    Where several federations charge one ledger, each report has the figures of all runs, and of
+    another federation's neither id nor purpose: who else uses the data is not this one's to tell.
 
     Args:
         ledger: The ledger.
         site: Whose.
         run: The run that is reported on; may be empty.
+        identity: With which the site signs there; None where it opened the ledger.
 
     Raises:
         LedgerDamaged: It does not verify.
     """
     budget, head = ledger.state()
+    own_name = budget.signers.name_of(identity.key if identity else budget.public_key)
     this_run = budget.reservations.get(run)
     grant = this_run.grant if this_run else 1
     own = [spend for spend in budget.history if spend.run == run]
@@ -79,9 +91,9 @@ def describe_ledger(ledger: Ledger, *, site: str, run: str) -> SiteStatement:
         grants=tuple(grant_record(status) for status in budget.status()),
         runs=tuple(
             RunCharge(
-                run=reservation.run,
+                run=reservation.run if reservation.signer == own_name else ELSEWHERE,
                 grant=reservation.grant,
-                purpose=reservation.purpose,
+                purpose=reservation.purpose if reservation.signer == own_name else "",
                 at=reservation.at,
                 rounds_reserved=reservation.rounds,
                 rounds_trained=tuple(number for number, _ in reservation.commits),

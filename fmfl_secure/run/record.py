@@ -107,6 +107,8 @@ class GrantRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         delta_reason: Why delta, with that of earlier grants, may be above 1 / (10 x that number),
             in the custodian's words.
         objection: Why the grant affords nothing any more; absent where it stands.
+        lowered_from: What epsilon was, where it was lowered after trainings were charged.
+        closed: Why the custodian closed it; absent where it is open.
     """
 
     number: int
@@ -124,11 +126,18 @@ class GrantRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     population_size: int | msgspec.UnsetType = msgspec.UNSET
     delta_reason: str | msgspec.UnsetType = msgspec.UNSET
     objection: str | msgspec.UnsetType = msgspec.UNSET
+    lowered_from: float | msgspec.UnsetType = msgspec.UNSET
+    closed: str | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def counts(self) -> bool:
         """Whether it is part of what the ledger guarantees: it stands, or something is charged."""
-        return not self.objection or self.epsilon_charged > 0.0
+        return not (self.objection or self.closed) or self.epsilon_charged > 0.0
+
+    @property
+    def pledged(self) -> float:
+        """The epsilon that a guarantee counts it with; see `privacy.Grant.pledged`."""
+        return self.lowered_from or self.epsilon
 
 
 class RunCharge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -9,12 +9,13 @@ from typing import Self
 
 from privacy.accounting.affordability import Headroom, largest_run
 from privacy.accounting.events import Event, NonPrivate
+from privacy.accounting.rdp import fits
 from privacy.errors import BudgetExhausted, LedgerError, PlanError, PolicyRefusal
 from privacy.ledger.datasets import Dataset
 from privacy.ledger.entries import Grant, Reservation
 from privacy.ledger.standing import objections
 from privacy.ledger.totals import Totals
-from privacy.limits import check_population_delta
+from privacy.limits import check_epsilon, check_population_delta
 
 _MEND = (
     "Have the custodian grant anew, at a delta that keeps the sum within 1 / (10 x the declared "
@@ -26,6 +27,91 @@ class Admissions(Totals):
     """Totals, and what they admit."""
 
     # What a run may do.
+
+    def require_grant(self, number: int) -> Grant:
+        """An open grant by its number.
+
+        Raises:
+            LedgerError: There is none, or it is closed.
+        """
+        if not 1 <= number <= len(self.grants):
+            raise LedgerError(f"grant {number} does not exist")
+        grant = self.grants[number - 1]
+        if grant.closed:
+            raise LedgerError(f"grant {number} is closed: {grant.closed}")
+        return grant
+
+    def lowered(
+        self,
+        number: int,
+        epsilon: float,
+        insider_epsilon: float | None = None,
+        *,
+        orders: tuple[int, ...] = (),
+        insider_orders: tuple[int, ...] = (),
+        recorded: bool = False,
+    ) -> Grant:
+        """A grant as it is once it permits less. Its delta stays.
+
+        Args:
+            number: Of the grant.
+            epsilon: From now on; at most what it is.
+            insider_epsilon: The same against all other sites, while nothing is charged; None leaves
+                it.
+            orders: Renyi orders to filter it at from now on, where nothing is charged to it; once
+                something is, they stay, and so does what they cannot tell apart.
+            insider_orders: The same of what other sites learn.
+            recorded: Judge by the costs that were recorded, as for what was lowered once.
+
+        Raises:
+            PlanError: More than it permits now.
+            LedgerError: There is no such grant, or more is charged to it.
+        """
+        grant = self.require_grant(number)
+        insider = grant.insider_epsilon if insider_epsilon is None else insider_epsilon
+        check_epsilon(epsilon)
+        if epsilon > grant.epsilon or (grant.insider_epsilon is None) != (insider is None):
+            raise PlanError(f"grant {number} permits {grant.epsilon:g}, and can only be lowered")
+        if insider is not None and not epsilon <= insider <= (grant.insider_epsilon or 0.0):
+            raise PlanError(
+                f"insider_epsilon is {insider:g}, expected {epsilon:g} to {grant.insider_epsilon}"
+            )
+        if number not in self.charged_grants() and not self.non_private:
+            return replace(
+                grant,
+                epsilon=epsilon,
+                insider_epsilon=insider,
+                orders=orders or grant.orders,
+                insider_orders=insider_orders or grant.insider_orders,
+            )
+        if orders or insider_orders or insider != grant.insider_epsilon:
+            raise LedgerError(f"grant {number} is charged, so its orders and insider_epsilon stay")
+        sums = self._sums(grant, recorded=recorded)
+        margin = {"margin": 0.0} if recorded else {}
+        holds = fits(sums.charged, epsilon, grant.filter_delta, **margin)
+        if not holds:
+            raise LedgerError(
+                f"grant {number} cannot be lowered to {epsilon:g}: by its own orders "
+                f"{sums.epsilon_charged:.4f} of it is spent or reserved",
+                hint="Close it instead, so that nothing more is reserved of it, and grant what is "
+                "still to be used anew.",
+            )
+        before = grant.lowered_from or (grant.epsilon if self.has_commits(number) else None)
+        return replace(grant, epsilon=epsilon, insider_epsilon=insider, lowered_from=before)
+
+    def has_commits(self, grant: int) -> bool:
+        """Whether trainings or a lost history are charged to a grant, and not only reserved."""
+        return any(spend.grant == grant for spend in self.history)
+
+    def require_own(self, held: Reservation, signer: str) -> None:
+        """Check that an identity may charge or close a run: who reserved it, or a custodian.
+
+        Raises:
+            LedgerError: It may not.
+        """
+        found = self.signers.named(signer)
+        if found is None or not (signer == held.signer or found.custodian):
+            raise LedgerError(f"run {held.run} was reserved by another identity of this ledger")
 
     def expired(self, now: datetime) -> list[Reservation]:
         """Open reservations whose time is over."""
@@ -185,6 +271,8 @@ class Admissions(Totals):
         left = "; ".join(
             f"grant {s.grant.number} affords nothing: {s.objection}"
             if s.objection
+            else f"grant {s.grant.number} is closed"
+            if s.grant.closed
             else f"grant {s.grant.number}: {s.epsilon_charged:.4f} of epsilon {s.grant.epsilon:g} "
             f"at delta {s.grant.delta:g} is spent or reserved"
             for s in statuses

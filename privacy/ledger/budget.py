@@ -7,7 +7,10 @@ gives back the rounds that never started. While it is open, all of it counts as 
 | record | body | effect |
 | --- | --- | --- |
 | `open` | population, unit, relation, public_key | first record; fixed for the ledger's life |
+| `admit`, `dismiss` | key, name; key, reason | who may sign from now on |
 | `grant` | grant, epsilon, delta, orders, purpose | adds a budget with a filter of its own |
+| `lower` | grant, epsilon, reason | permits less of it from now on, never less than is charged |
+| `close` | grant, reason | nothing more is reserved of it |
 | `reserve` | run, grant, event, rounds, cost, plan | charges rounds x cost to a grant |
 | `commit` | run, round | one training of a round begins; consumes a reserved round |
 | `refund` | run, rounds, evidence | closes the reservation, gives back unstarted rounds |
@@ -56,10 +59,12 @@ from privacy.ledger.entries import (
     Reservation,
     Spend,
     declared_size,
+    read_orders,
     text,
     whole,
 )
 from privacy.ledger.heads import missing_heads, parse_head
+from privacy.ledger.signers import OPENER, Signers
 from privacy.ledger.times import read_time
 from privacy.mechanism.plan import RELATION
 from privacy.names import plain
@@ -93,6 +98,7 @@ class Budget(Admissions):
             setattr(after, name, list(getattr(self, name)))
         after._committed = dict(self._committed)
         after._insider_committed = dict(self._insider_committed)
+        after.signers = self.signers.copy()
         after.reservations = {
             run: replace(held, commits=list(held.commits))
             for run, held in self.reservations.items()
@@ -149,6 +155,7 @@ class Budget(Admissions):
             raise LedgerDamaged(f"unknown neighbouring relation {body['relation']!r}")
         self.population, self.unit = str(body["population"]), str(body["unit"])
         self.public_key = bytes.fromhex(body["public_key"])
+        self.signers = Signers(self.public_key)
 
     def _grant(self, body: dict[str, Any], record: Record) -> None:
         grant = Grant.parse(body, record.at)
@@ -159,13 +166,35 @@ class Budget(Admissions):
         self._committed[grant.number] = zero_cost(grant.orders)
         self._insider_committed[grant.number] = zero_cost(grant.insider_orders)
 
+    def _lower(self, body: dict[str, Any], _: Record) -> None:
+        insider = body.get("insider_epsilon")
+        changed = self.lowered(
+            whole(body["grant"]),
+            float.fromhex(body["epsilon"]),
+            None if insider is None else float.fromhex(insider),
+            orders=read_orders(body.get("orders", ())),
+            insider_orders=read_orders(body.get("insider_orders", ())),
+            recorded=True,
+        )
+        if changed.orders != self.grants[changed.number - 1].orders:
+            self._committed[changed.number] = zero_cost(changed.orders)
+            self._insider_committed[changed.number] = zero_cost(changed.insider_orders)
+        self.grants[changed.number - 1] = changed
+
+    def _close_grant(self, body: dict[str, Any], _: Record) -> None:
+        grant = self.require_grant(whole(body["grant"]))
+        reason = text(body["reason"]).strip()
+        if not reason:
+            raise LedgerDamaged("a grant is closed for no reason")
+        self.grants[grant.number - 1] = replace(grant, closed=reason)
+
     def _reserve(self, body: dict[str, Any], record: Record) -> None:
         charge, run = Charge.parse(body, self.grants), str(body["run"])
         if run in self.reservations:
             raise LedgerDamaged(f"run {run} reserves twice")
         # Judged by the costs recorded so far, without today's margins: what was admitted once
         # stays admitted when a library's rounding moves.
-        grant = self.grants[charge.grant - 1]
+        grant = self.require_grant(charge.grant)
         held = self._sums(grant, recorded=True)
         asked = add_costs(held.charged, charge.cost.recorded, charge.rounds)
         fitting = fits(asked, grant.epsilon, grant.filter_delta, margin=0.0)
@@ -193,11 +222,13 @@ class Budget(Admissions):
             population_size=size,
             expires=_expiry(body),
             call=text(body.get("call", "")),
+            signer=signer_of(record),
         )
         self.population_size = self.largest_size(size)
 
     def _commit(self, body: dict[str, Any], record: Record) -> None:
         held = self.require_commit(str(body["run"]), _time_of(record))
+        self.require_own(held, signer_of(record))
         number = whole(body["round"])
         held.commits.append((number, record.at))
         self._spend(held.charge, 1, run=held.run, round_number=number, at=record.at)
@@ -206,6 +237,8 @@ class Budget(Admissions):
         held = self.require_open(str(body["run"]))
         if whole(body["rounds"]) != held.remaining_rounds:
             raise LedgerDamaged(f"a {record.kind} gives back other than the unstarted rounds")
+        if record.kind != "expire":  # which anybody may note
+            self.require_own(held, signer_of(record))
         if record.kind == "refund":
             held.evidence = str(body["evidence"])
         elif record.kind == "release":
@@ -246,6 +279,9 @@ class Budget(Admissions):
     def _exhaust(self, body: dict[str, Any], _: Record) -> None:
         self.non_private.append(str(body["run"]))
 
+    def _change_signers(self, _: dict[str, Any], record: Record) -> None:
+        self.signers.apply(record)
+
     # Heads that others kept.
 
     def holds(self, head: str) -> bool:
@@ -272,9 +308,13 @@ class Budget(Admissions):
         raise missing_heads(lacking, of=len(heads), end=len(self._digests))
 
     def own_heads(self, anchors: Iterable[Anchor]) -> list[str]:
-        """Heads of the anchors that are of this population and signed by this site."""
-        mine = (plain(self.population), self.public_key.hex())
-        return [a.head for a in anchors if (plain(a.population), a.public_key) == mine]
+        """Heads of the anchors that are of this population and signed by who signs here."""
+        return [
+            anchor.head
+            for anchor in anchors
+            if plain(anchor.population) == plain(self.population)
+            and self.signers.vouches(anchor.public_key, anchor.sequence)
+        ]
 
     def require_anchors(self, anchors: Iterable[Anchor]) -> int:
         """Check that the ledger holds the heads of all anchors that are its own.
@@ -290,6 +330,11 @@ class Budget(Admissions):
         return len(heads)
 
 
+def signer_of(record: Record) -> str:
+    """How a record names who signed it."""
+    return text(record.body.get("signer", OPENER))
+
+
 def _time_of(record: Record) -> datetime:
     return datetime.fromisoformat(record.at)
 
@@ -303,7 +348,11 @@ def _expiry(body: dict[str, Any]) -> str:
 
 _EFFECTS: Final[Mapping[str, Callable[[Budget, dict[str, Any], Record], None]]] = {
     "open": Budget._open,
+    "admit": Budget._change_signers,
+    "dismiss": Budget._change_signers,
     "grant": Budget._grant,
+    "lower": Budget._lower,
+    "close": Budget._close_grant,
     "reserve": Budget._reserve,
     "commit": Budget._commit,
     "refund": Budget._close,

@@ -2,8 +2,9 @@
 
 A record is one line of canonical JSON. Its digest covers its sequence number, the digest of the
 record before it, a random salt (so that a digest shown to others reveals nothing about the
-body), time, kind and body; the site's identity signs the digest. Editing, deleting or reordering
-breaks the chain. Cutting the end off does not, which is why others keep heads they have seen.
+body), time, kind and body; an identity that the ledger admits (`privacy.ledger.signers`) signs the
+digest. Editing, deleting or reordering breaks the chain. Cutting the end off does not, which is why
+others keep heads they have seen.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from typing import Any, Protocol
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from privacy.errors import LedgerDamaged
+from privacy.errors import LedgerDamaged, LedgerError
+from privacy.ledger.signers import Signers
 from privacy.ledger.times import time_after, written_time
 
 _DOMAIN = b"fmfl-secure/ledger/v1\x00"
+PROBE = b"fmfl-secure/ledger-signer/v1\x00"  # signed to find out which key signs; says nothing
 GENESIS = "0" * 64
 _SALT_BYTES = 32
 _MAX_RECORD_BYTES = 1 << 20
@@ -120,19 +123,21 @@ def parse_line(line: str) -> Record:
 
 
 def verify_chain(
-    lines: Iterable[str], public_key: bytes, *, after: Record | None = None
+    lines: Iterable[str], signers: bytes | Signers, *, after: Record | None = None
 ) -> Iterator[Record]:
     """Parse and verify records in order, yielding each once it is known to be sound.
 
     Args:
         lines: Stored lines, first to last.
-        public_key: The site's 32-byte Ed25519 key.
+        signers: The 32-byte Ed25519 key that opened the ledger; with `after`, who may sign by
+            then. It is brought up to date with each record.
         after: The verified record that the first line follows; None at the start of a chain.
 
     Raises:
         LedgerDamaged: Names the first record that does not verify.
     """
-    key = Ed25519PublicKey.from_public_bytes(public_key)
+    if isinstance(signers, bytes):
+        signers = Signers(signers)
     sequence, previous = (0, GENESIS) if after is None else (after.sequence, after.digest)
     for line in lines:
         where = f"record {sequence + 1}"
@@ -149,12 +154,32 @@ def verify_chain(
         )
         if record.digest != expected:
             raise LedgerDamaged(f"{where} was altered: its digest does not match its content")
+        if not is_signed_by(record, signers.key_for(record)):
+            whose = (
+                "the identity that it names" if "signer" in record.body else "this site's identity"
+            )
+            raise LedgerDamaged(f"{where} is not signed by {whose}")
         try:
-            key.verify(bytes.fromhex(record.signature), _DOMAIN + bytes.fromhex(record.digest))
-        except InvalidSignature as error:
-            raise LedgerDamaged(f"{where} is not signed by this site's identity") from error
+            signers.apply(record)
+        except (LedgerError, KeyError) as error:
+            raise LedgerDamaged(f"{where} ({record.kind}) does not hold: {error}") from error
         sequence, previous = record.sequence, record.digest
         yield record
+
+
+def is_signed_by(record: Record, public_key: bytes) -> bool:
+    """Whether a record carries a key's signature."""
+    message = _DOMAIN + bytes.fromhex(record.digest)
+    return verifies(public_key, bytes.fromhex(record.signature), message)
+
+
+def verifies(public_key: bytes, signature: bytes, message: bytes) -> bool:
+    """Whether an Ed25519 signature is a key's under a message."""
+    try:
+        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
+    except InvalidSignature:
+        return False
+    return True
 
 
 def verify_lines(lines: Sequence[str]) -> list[Record]:

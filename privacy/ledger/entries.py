@@ -7,6 +7,7 @@ raises, and `Budget.replay` makes that `LedgerDamaged`.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from fractions import Fraction
@@ -48,6 +49,8 @@ class Grant:
             an earlier grant of the ledger says it.
         delta_reason: Why delta, added to that of earlier grants, may be above
             1 / (10 population_size), in the granting person's words; empty where none was given.
+        lowered_from: What epsilon was, where it was lowered after trainings were charged.
+        closed: Why nothing more may be reserved of it; empty while that is not so.
     """
 
     number: int
@@ -60,6 +63,18 @@ class Grant:
     insider_orders: tuple[int, ...] = ()
     population_size: int | None = None
     delta_reason: str = ""
+    lowered_from: float | None = None
+    closed: str = ""
+
+    @property
+    def pledged(self) -> float:
+        """The epsilon that a guarantee counts it with.
+
+        One that was lowered after trainings were charged to it keeps what it was: whoever lowered
+        it may have done so for what these trainings released, and then only the larger amount was
+        fixed beforehand.
+        """
+        return self.epsilon if self.lowered_from is None else self.lowered_from
 
     @property
     def filter_delta(self) -> float:
@@ -144,6 +159,18 @@ def text(value: object) -> str:
     if not isinstance(value, str):
         raise LedgerDamaged(f"{value!r} is not a text")
     return value
+
+
+def read_orders(given: Iterable[object]) -> tuple[int, ...]:
+    """Orders as a record has them, or none.
+
+    Raises:
+        LedgerDamaged, TypeError: They are not ascending whole numbers of the filter's range.
+    """
+    orders = tuple(whole(order) for order in given)
+    if orders:
+        _check_orders(orders)
+    return orders
 
 
 def _check_orders(orders: tuple[int, ...]) -> None:
@@ -269,6 +296,7 @@ class Reservation:
         expires: UTC time from which nothing is committed against it; empty in records of versions
             whose reservations never expired.
         call: Digest of the coordinator's signed call to the run; empty where there was none.
+        signer: Which identity reserved, as `privacy.ledger.signers` names it.
         open: Whether it may still be committed against.
         evidence: What closed it: digest of the coordinator's signed end of the run.
         released: Why its owner closed it, or that it expired; empty for any other end.
@@ -283,6 +311,7 @@ class Reservation:
     population_size: int | None = None
     expires: str = ""
     call: str = ""
+    signer: str = ""
     commits: list[tuple[int, str]] = field(default_factory=list)
     open: bool = True
     evidence: str = ""
@@ -382,7 +411,12 @@ class GrantStatus:
     @property
     def counts(self) -> bool:
         """Whether it is part of what the ledger guarantees: it stands, or something is charged."""
-        return self.is_charged or not self.objection
+        return self.is_charged or self.is_open
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything may still be reserved of it, if enough is left."""
+        return not (self.objection or self.grant.closed)
 
     @property
     def epsilon_committed(self) -> float:
@@ -411,7 +445,7 @@ class GrantStatus:
     @property
     def epsilon_left(self) -> float:
         """Granted less charged epsilon, at least 0. Informative: the filter works on costs."""
-        if self.objection:
+        if not self.is_open:
             return 0.0
         return max(0.0, self.grant.epsilon - self.epsilon_charged)
 

@@ -90,11 +90,23 @@ def _document(records: Sequence[Record]) -> dict[str, Any]:
         "head": records[-1].head,
         "guarantee": {"epsilon": _finite(epsilon), "delta": delta},
         **({} if budget.population_size is None else {"population_size": budget.population_size}),
+        **_signers(budget),
         "grants": [_grant(status) for status in budget.status()],
         "runs": [_run(held) for held in budget.reservations.values()],
         "charges": list(_charges(budget, records)),
         "records": [json.loads(record.to_line()) for record in records],
     }
+
+
+def _signers(budget: Budget) -> dict[str, Any]:
+    """Who signs besides the opener; nothing where nobody does."""
+    others = [
+        {"key": each.key, "name": each.name, "custodian": each.custodian,
+         "dismissed": each.dismissed}
+        for each in budget.signers
+        if each.name or each.dismissed is not None
+    ]  # fmt: skip
+    return {"signers": others} if others else {}
 
 
 def _grant(status: GrantStatus) -> dict[str, Any]:
@@ -111,6 +123,8 @@ def _grant(status: GrantStatus) -> dict[str, Any]:
     told = {
         "population_size": grant.population_size,
         "delta_reason": grant.delta_reason,
+        "lowered_from": grant.lowered_from,
+        "closed": grant.closed,
         "affords_nothing": bool(status.objection),  # the words for why may change
     }
     extra |= {name: value for name, value in told.items() if value}
@@ -136,7 +150,12 @@ def _grant(status: GrantStatus) -> dict[str, Any]:
 
 
 def _run(held: Reservation) -> dict[str, Any]:
-    told = {"expires": held.expires, "call": held.call, "released": held.released}
+    told = {
+        "expires": held.expires,
+        "call": held.call,
+        "signer": held.signer,
+        "released": held.released,
+    }
     return {name: value for name, value in told.items() if value} | {
         "run": held.run,
         "at": held.at,
@@ -239,7 +258,8 @@ def _difference(said: Any, is_so: Any, where: str = "$") -> str | None:
         close = math.isclose(said, is_so, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
         return None if close else where
     elif type(said) is int and type(is_so) is int and _COST.search(where):
-        return None if abs(said - is_so) <= _TOLERANCE * max(said, is_so) + 1 else where
+        most = max(abs(said), abs(is_so))  # a bound at an order of no use is below 0
+        return None if abs(said - is_so) <= _TOLERANCE * most + 1 else where
     else:
         return None if type(said) is type(is_so) and said == is_so else where
     found = (_difference(a, b, place) for place, a, b in pairs)

@@ -152,7 +152,7 @@ class Ledger(VerifiedLedger):
                     "other sites see all that everyone sees"
                 )
             insider_orders = filter_orders(insider_epsilon, delta)
-        with self._transaction() as (budget, append):
+        with self._transaction("grant") as (budget, append):
             grant = Grant(
                 number=len(budget.grants) + 1,
                 epsilon=epsilon,
@@ -168,6 +168,76 @@ class Ledger(VerifiedLedger):
             budget.require_grantable(grant)
             append("grant", grant.body())
         return self.budget().grants[grant.number - 1]
+
+    def lower(
+        self,
+        grant: int,
+        *,
+        epsilon: float,
+        reason: str,
+        insider_epsilon: float | None = None,
+    ) -> Grant:
+        """Permit less of a grant from now on, and never less than is charged to it.
+
+        Raises:
+            PlanError: More than it permits now.
+            LedgerError: There is no such open grant, more is charged to it, or no reason is given.
+        """
+        if not reason.strip():
+            raise LedgerError("to lower a grant needs a reason")
+        with self._transaction("lower") as (budget, append):
+            changed = budget.lowered(grant, epsilon, insider_epsilon)
+            body: dict[str, object] = {"grant": grant, "epsilon": float(epsilon).hex()}
+            insider = changed.insider_epsilon
+            if insider is not None:
+                body["insider_epsilon"] = float(insider).hex()
+            if grant not in budget.charged_grants():
+                body["orders"] = list(filter_orders(epsilon, changed.filter_delta))
+                if insider is not None:
+                    body["insider_orders"] = list(filter_orders(insider, changed.filter_delta))
+            append("lower", {**body, "reason": reason.strip()})
+        return self.budget().grants[grant - 1]
+
+    def close_grant(self, grant: int, *, reason: str) -> Grant:
+        """Let nothing more be reserved of a grant. What is reserved already goes on.
+
+        Raises:
+            LedgerError: There is no such open grant, or no reason is given.
+        """
+        if not reason.strip():
+            raise LedgerError("to close a grant needs a reason")
+        with self._transaction("close") as (budget, append):
+            budget.require_grant(grant)
+            append("close", {"grant": grant, "reason": reason.strip()})
+        return self.budget().grants[grant - 1]
+
+    def admit(self, public_key: bytes, *, name: str, custodian: bool = False) -> None:
+        """Let another identity sign in this ledger: of the same people's site elsewhere.
+
+        Args:
+            public_key: Its 32-byte Ed25519 key.
+            name: The custodian's name for it.
+            custodian: Whether it may grant, admit and dismiss as well.
+
+        Raises:
+            LedgerError: It may sign already, or has no name; or this identity is no custodian.
+        """
+        body = {"key": public_key.hex(), "name": name.strip(), **_flag(custodian)}
+        with self._transaction("admit") as (budget, append):
+            budget.signers.copy().admit(body["key"], body["name"], custodian)
+            append("admit", body)
+
+    def dismiss(self, public_key: bytes, *, reason: str) -> None:
+        """Let an identity sign no more. What it charged stays, and what it reserved stays held.
+
+        Raises:
+            LedgerError: It does not sign here, is the last custodian, or no reason is given.
+        """
+        if not reason.strip():
+            raise LedgerError("a dismissal needs a reason")
+        with self._transaction("dismiss") as (budget, append):
+            budget.signers.copy().dismiss(public_key.hex(), budget.sequence + 1)
+            append("dismiss", {"key": public_key.hex(), "reason": reason.strip()})
 
     def reserve(
         self,
@@ -214,10 +284,11 @@ class Ledger(VerifiedLedger):
             check_population_size(population_size)
         if lasts < timedelta(seconds=1):
             raise LedgerError(f"a reservation lasts {lasts}, expected at least a second")
-        with self._transaction(locks=True) as (budget, append):
+        with self._transaction("reserve", locks=True) as (budget, append):
             held = budget.reservations.get(run)
             if held is not None:
                 budget.require_open(run, append.now)
+                budget.require_own(held, append.signer)
                 if (held.event, held.rounds, held.plan) != (event, rounds, plan):
                     raise LedgerError(f"run {run} has reserved before, on other terms")
                 if held.dataset and not held.dataset.is_called(dataset.name if dataset else ""):
@@ -246,8 +317,9 @@ class Ledger(VerifiedLedger):
             LedgerError: No open reservation, it has expired, or nothing of it is left.
             LedgerLocked: It lacks a head that somebody kept.
         """
-        with self._transaction(locks=True) as (budget, append):
-            budget.require_commit(run, append.now)
+        with self._transaction("commit", locks=True) as (budget, append):
+            held = budget.require_commit(run, append.now)
+            budget.require_own(held, append.signer)
             append("commit", {"run": run, "round": round})
 
     def refund(self, *, run: str, evidence: str) -> int:
@@ -264,8 +336,10 @@ class Ledger(VerifiedLedger):
             LedgerError: No open reservation.
             LedgerLocked: It lacks a head that somebody kept.
         """
-        with self._transaction(locks=True) as (budget, append):
-            rounds = budget.require_open(run).remaining_rounds
+        with self._transaction("refund", locks=True) as (budget, append):
+            held = budget.require_open(run)
+            budget.require_own(held, append.signer)
+            rounds = held.remaining_rounds
             append("refund", {"run": run, "rounds": rounds, "evidence": evidence})
         return rounds
 
@@ -291,20 +365,22 @@ class Ledger(VerifiedLedger):
         if not reason.strip():
             raise LedgerError("a release needs a reason")
         kept = list(anchors)
-        with self._transaction(locks=True) as (budget, append):
+        with self._transaction("release", locks=True) as (budget, append):
             if not budget.require_anchors(kept):
                 raise LedgerError(
                     "none of the anchors is of this ledger",
                     hint="Use the data-protection officer's, or heads that other parties kept: "
                     "without one nobody knows whether trainings are missing here.",
                 )
-            rounds = budget.require_open(run).remaining_rounds
+            held = budget.require_open(run)
+            budget.require_own(held, append.signer)
+            rounds = held.remaining_rounds
             append("release", {"run": run, "rounds": rounds, "reason": reason.strip()})
         return rounds
 
     def record_non_private(self, *, run: str, reason: str) -> None:
         """Record that data not declared public were used without privacy: ends every grant."""
-        with self._transaction() as (_, append):
+        with self._transaction("non-private") as (_, append):
             append("non-private", {"run": run, "reason": reason})
 
     def recover(
@@ -331,7 +407,7 @@ class Ledger(VerifiedLedger):
         lost = sorted(set(heads))
         if not (lost and reason.strip()):
             raise LedgerError("a recovery needs the heads that were lost, and a reason")
-        with self._transaction() as (budget, append):
+        with self._transaction("recover") as (budget, append):
             for head in lost:
                 if budget.holds(head):
                     raise LedgerError(f"{head} is in the ledger: nothing was lost there")
@@ -345,3 +421,7 @@ class Ledger(VerifiedLedger):
                 charges.append(Charge.of(event, rounds, budget.grants[number - 1]).body())
             append("recover", {"heads": lost, "charges": charges, "reason": reason})
         return self.budget().recoveries[-1]
+
+
+def _flag(custodian: bool) -> dict[str, bool]:
+    return {"custodian": True} if custodian else {}

@@ -39,6 +39,9 @@ def objections(
     counted = Fraction(0)
     unexplained = ""
     for grant in grants:
+        if grant.closed and grant.number not in charged:
+            found.append("")  # nothing was released under it, and nothing ever will be
+            continue
         total = counted + as_written(grant.delta)
         objection = _objection(grant, total, population_size)
         if not objection or grant.number in charged:

@@ -12,6 +12,7 @@ from privacy.accounting.events import Event, NonPrivate, failure_of, repeated
 from privacy.accounting.rdp import FAILURE_SHARE, add_costs, filter_delta, rdp_cost, zero_cost
 from privacy.ledger.datasets import Dataset
 from privacy.ledger.entries import Grant, GrantStatus, Recovery, Reservation, Spend
+from privacy.ledger.signers import Signers
 from privacy.ledger.standing import objections
 from privacy.limits import add
 
@@ -24,7 +25,8 @@ class Totals:
         unit: The privacy unit.
         population_size: The largest number of units that a grant or a run has declared; None if
             none has.
-        public_key: The site's Ed25519 key, 32 bytes.
+        public_key: The Ed25519 key that opened the ledger, 32 bytes.
+        signers: Who may sign.
         grants: In order of their numbers.
         reservations: By run.
         recoveries: In order.
@@ -37,6 +39,7 @@ class Totals:
         self.unit = ""
         self.population_size: int | None = None
         self.public_key = b""
+        self.signers = Signers(b"")
         self.grants: list[Grant] = []
         self.reservations: dict[str, Reservation] = {}
         self.recoveries: list[Recovery] = []
@@ -159,12 +162,12 @@ class Totals:
         delta = add(status.grant.delta for status in counted)
         if self.non_private or delta >= 1.0:
             return math.inf, 1.0
-        return add(max(s.grant.epsilon, s.epsilon_charged) for s in counted), delta
+        return add(max(s.grant.pledged, s.epsilon_charged) for s in counted), delta
 
 
 def _allowance(status: GrantStatus) -> Allowance:
     grant, left = status.grant, status.grant.failures - status.failures
-    if status.objection:  # nothing more fits
+    if not status.is_open:  # nothing more fits
         return Allowance(dict.fromkeys(grant.orders), grant.epsilon, grant.filter_delta)
     insider = None
     if grant.insider_epsilon is not None:

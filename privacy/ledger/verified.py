@@ -13,8 +13,17 @@ from pathlib import Path
 from privacy.errors import LedgerDamaged, LedgerError
 from privacy.ledger.anchors import Anchor
 from privacy.ledger.budget import Budget
-from privacy.ledger.chain import Record, Signer, new_record, verify_chain, verify_lines
+from privacy.ledger.chain import (
+    PROBE,
+    Record,
+    Signer,
+    new_record,
+    verifies,
+    verify_chain,
+    verify_lines,
+)
 from privacy.ledger.entries import GrantStatus
+from privacy.ledger.signers import Signers
 from privacy.ledger.tables import insert, ledger_errors, open_ledger_store, read_lines
 from privacy.ledger.times import time_after
 from privacy.storage import Transaction
@@ -36,6 +45,7 @@ class VerifiedLedger:
     def __init__(self, location: Path | str, *, signer: Signer | None = None) -> None:
         self._store = open_ledger_store(location)
         self._signer = signer
+        self._key: bytes | None = None  # of the signer, once it is known to sign here
         self._heads: set[str] = set()  # that must be in it for anything to be charged
         # Of the last reading: lines, what they say, and the state they lead to. A ledger is read
         # whole for each charge; what is there byte for byte as before is not verified again.
@@ -83,8 +93,8 @@ class VerifiedLedger:
     def _verified(self, transaction: Transaction) -> list[Record]:
         lines, known = read_lines(transaction), len(self._lines)
         if known and lines[:known] == self._lines:
-            key = bytes.fromhex(self._records[0].body["public_key"])
-            more = verify_chain(lines[known:], key, after=self._records[-1])
+            signers = Signers.of(self._records)
+            more = verify_chain(lines[known:], signers, after=self._records[-1])
             records = [*self._records, *more]
         else:
             records = verify_lines(lines)
@@ -126,7 +136,7 @@ class VerifiedLedger:
         budget, last = self.state()
         return Anchor.sign(
             population=budget.population,
-            public_key=budget.public_key,
+            public_key=self._own_key(budget),
             sequence=last.sequence,
             digest=last.digest,
             signer=signer,
@@ -162,14 +172,16 @@ class VerifiedLedger:
         return len(heads)
 
     @contextmanager
-    def _transaction(self, *, locks: bool = False) -> Iterator[tuple[Budget, Append]]:
+    def _transaction(self, kind: str, *, locks: bool = False) -> Iterator[tuple[Budget, Append]]:
         signer = self._require_signer()
         with ledger_errors(self._store), self._store.write() as transaction:
             records = self._verified(transaction)
             budget = self._add_up(records)
             if locks:
                 budget.require_heads(sorted(self._heads))
-            append = Append(transaction, records[-1], signer)
+            name = budget.signers.name_of(self._own_key(budget)) or ""
+            budget.signers.require(name, kind)
+            append = Append(transaction, records[-1], signer, name)
             yield budget, append
             if append.record is not None:
                 self._require_readable(transaction)
@@ -183,8 +195,17 @@ class VerifiedLedger:
         except LedgerDamaged as error:
             raise LedgerError(
                 f"the ledger is unchanged: what was to be added would not verify: {error}",
-                hint="Check that the signer is the identity that the ledger was created with.",
+                hint="Check that the signer is the identity that the ledger was created with, or "
+                "one that its custodian admitted.",
             ) from error
+
+    def _own_key(self, budget: Budget) -> bytes:
+        """The public key of whoever signs, as far as this ledger knows it; else its opener's."""
+        if self._key is None:
+            signature = self._require_signer().sign(PROBE)
+            known = (bytes.fromhex(each.key) for each in budget.signers)
+            self._key = next((key for key in known if verifies(key, signature, PROBE)), None)
+        return self._key or budget.public_key
 
     def _require_signer(self) -> Signer:
         if self._signer is None:
@@ -196,17 +217,21 @@ class Append:
     """Appends records inside a transaction.
 
     Attributes:
+        signer: How records name who signs.
         now: The time of the transaction, not before the last record's.
         record: The last one appended; None before.
     """
 
-    def __init__(self, transaction: Transaction, last: Record, signer: Signer) -> None:
+    def __init__(self, transaction: Transaction, last: Record, signer: Signer, name: str) -> None:
         self._transaction, self._last, self._signer = transaction, last, signer
+        self.signer = name
         self.now = time_after(last.at)
         self.record: Record | None = None
 
     def __call__(self, kind: str, body: dict[str, object]) -> None:
         """Append one."""
+        if self.signer:
+            body = {**body, "signer": self.signer}
         self.record = new_record(previous=self._last, kind=kind, body=body, signer=self._signer)
         insert(self._transaction, self.record)
         self._last = self.record

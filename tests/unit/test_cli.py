@@ -49,6 +49,10 @@ COMMANDS = [
     ("ledger", "anchor"),
     ("ledger", "recover"),
     ("ledger", "release"),
+    ("ledger", "lower"),
+    ("ledger", "close"),
+    ("ledger", "admit"),
+    ("ledger", "dismiss"),
     ("ledger", "export"),
     ("ledger", "afford"),
     ("demo", "federation"),
@@ -429,6 +433,43 @@ def test_a_stranger_cannot_grant(main, ledger: Path) -> None:
     grant = ("--epsilon", 1, "--delta", "1e-5", "--purpose", "x", "--identity", other)
     assert main("ledger", "grant", ledger, *grant)[0] == 1
     assert len(Ledger(ledger).budget().grants) == 1
+
+
+def test_a_grant_is_lowered_and_closed(main, ledger: Path) -> None:
+    lower = ("ledger", "lower", ledger, "--grant", 1, "--reason", "smaller")
+    code, output, _ = main(*lower, "--epsilon", 2)
+    assert code == 0
+    assert "grant 1: epsilon 2, 2.0000 of it is left" in output
+    assert "can only be lowered" in main(*lower, "--epsilon", 5)[2]
+    opened = Ledger(ledger, signer=Identity.load(ledger.with_name("identity.pem")))
+    opened.reserve(run="a", event=PoissonSampledGaussian(0.1, 5.0, 2), rounds=1, plan="p")
+    opened.commit(run="a", round=1)
+    code, output, _ = main(*lower, "--epsilon", 1.9)
+    assert (code, "the ledger's guarantee still counts 2" in output) == (0, True)
+    code, output, _ = main("ledger", "close", ledger, "--grant", 1, "--reason", "over [1]")
+    assert (code, "grant 1 is closed" in output) == (0, True)
+    output = main("ledger", "show", ledger)[1]
+    assert "grant 1 is closed: over [1]" in output
+    assert "grant 1 was lowered from 2 after trainings" in output
+
+
+def test_another_identity_is_admitted_and_dismissed(main, ledger: Path) -> None:
+    other = ledger.parents[1] / "site-2/identity.pem"
+    admit = ("ledger", "admit", ledger, "--name", "second federation")
+    code, output, _ = main(*admit, other)
+    public = Identity.load(other).public
+    assert (code, public.fingerprint in output) == (0, True)
+    assert "may sign in this ledger already" in main(*admit, public.text)[2]
+    assert "second federation" in main("ledger", "show", ledger)[1]
+    opened = Ledger(ledger, signer=Identity.load(other))
+    opened.reserve(run="a", event=PoissonSampledGaussian(0.1, 5.0, 2), rounds=1, plan="p")
+    stranger = ("ledger", "admit", ledger, "ed25519:AAAA", "--name", "no key")
+    assert main(*stranger)[0] == 1
+    dismiss = ("ledger", "dismiss", ledger, public.text, "--reason", "over")
+    code, output, _ = main(*dismiss)
+    assert (code, "run a still holds budget" in output) == (0, True)
+    assert main(*dismiss)[0] == 1
+    assert main("ledger", "verify", ledger)[0] == 0
 
 
 def test_an_owner_closes_a_run_and_is_told_what_that_means(
