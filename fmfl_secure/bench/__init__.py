@@ -2,8 +2,8 @@
 
 `app` is registered by the command line. With `--json` nothing but JSON goes to standard output.
 What is measured stands with the code that measures: `fmfl_secure.bench.secure_aggregation`,
-`rounds`, `shares`, `steps` and `large`. They are imported when they run, so that help needs no
-machine-learning library.
+`rounds`, `shares`, `steps`, `large` and `startup`. They are imported when they run, so that help
+needs no machine-learning library.
 """
 
 from __future__ import annotations
@@ -150,6 +150,20 @@ def flower(
         raise ConfigError("--no-train is for --engine flower-sim")
     result = measure_flower(sites, rounds, engine=engine, train=train, workers=workers)
     _show(result, as_json=as_json)
+
+
+@app.command()
+def startup(
+    repeats: Annotated[int, typer.Option(help="Starts of each; medians are shown.", min=1)] = 3,
+    as_json: JsonFlag = False,
+) -> None:
+    """CPU time and memory to start server and decryptor, whatever the base model; short commands.
+
+    Example: fmfl-secure bench startup --json
+    """
+    from fmfl_secure.bench.startup import measure_startup  # noqa: PLC0415 - loads CKKS
+
+    _show(measure_startup(repeats), as_json=as_json)
 
 
 def machine() -> dict[str, object]:

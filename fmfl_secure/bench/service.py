@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import queue
-import resource
 import statistics
 import tempfile
 import threading
@@ -35,6 +34,7 @@ from aggregation import (
 from aggregation import Coordinator as ProtocolCoordinator
 from aggregation.protocol.checks import read_plan
 from aggregation.protocol.plan import Member, mask_graph
+from fmfl_secure.bench._memory import peak_mib
 from fmfl_secure.errors import RunError
 from fmfl_secure.parties.membership import MembershipFolder
 from fmfl_secure.provisioning.kit import Kit
@@ -214,22 +214,18 @@ def _configure(kits: Path, port: int, sites: int) -> None:
             (kit / "service.toml").write_text(text, encoding="utf-8")
 
 
-def _peak_mib() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-
-
 def _serve(kit: Path, output: Path, results: Queue[dict[str, Any]]) -> None:
     from fmfl_secure.transports.https.server import Service  # noqa: PLC0415
 
     service = Service(Kit(kit), output)
-    idle, before = _peak_mib(), time.process_time()
+    idle, before = round(peak_mib()), time.process_time()
     service.serve()
     cpu_s = time.process_time() - before
     records = service.coordinator.rounds
     results.put(
         {
             "kind": "server",
-            "peak_mib": _peak_mib(),
+            "peak_mib": round(peak_mib()),
             "idle_mib": idle,
             "cpu_s": cpu_s,
             "released": sum(record.status == "released" for record in records),
@@ -247,7 +243,7 @@ def _decrypt(kit: Path, results: Queue[dict[str, Any]]) -> None:
     before = time.process_time()
     process.run()
     cpu_s = time.process_time() - before
-    results.put({"kind": "decryptor", "peak_mib": _peak_mib(), "cpu_s": cpu_s})
+    results.put({"kind": "decryptor", "peak_mib": round(peak_mib()), "cpu_s": cpu_s})
 
 
 def _sites(kits: Path, names: list[str], results: Queue[dict[str, Any]]) -> None:
@@ -291,7 +287,7 @@ def _sites(kits: Path, names: list[str], results: Queue[dict[str, Any]]) -> None
             "names": names,
             "begun": first.begun,
             "plan": first.plans[0],
-            "peak_mib": _peak_mib(),
+            "peak_mib": round(peak_mib()),
             "cpu_s": time.process_time() - min(site.cpu_s for site in simulated.values()),
         }
     )

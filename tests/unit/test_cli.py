@@ -61,6 +61,7 @@ COMMANDS = [
     ("bench", "round"),
     ("bench", "training"),
     ("bench", "large"),
+    ("bench", "startup"),
     ("bench", "service"),
     ("bench", "flower"),
     ("flower", "host"),
