@@ -26,7 +26,9 @@ def test_a_compressed_table_reads_as_the_table(tmp_path: Path, name: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "data", [b"text,label\n", gzip.compress(TABLES["x.csv"])[:-9], b"\x1f\x8b\x08" + b"\xff" * 40]
+    "data",
+    [b"text,label\n", gzip.compress(TABLES["x.csv"])[:-9], b"\x1f\x8b\x08" + b"\xff" * 40],
+    ids=["plain", "cut", "garbage"],  # the bytes hold the time they were made at
 )
 def test_what_is_no_gzip_is_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "x.csv.gz"
