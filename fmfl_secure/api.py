@@ -23,7 +23,7 @@ from typing import Any
 from fmfl_secure.audit import audit_run, audit_settings
 from fmfl_secure.comparison import Comparison
 from fmfl_secure.comparison import compare as compare_arms
-from fmfl_secure.data import UnitCheck, check_units
+from fmfl_secure.data import PictureCheck, UnitCheck, check_units
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.parties.workspace import DATA_PATTERN, Workspace, initialise
 from fmfl_secure.planning.plans import Prediction, predict, run_proposal
@@ -36,6 +36,7 @@ from fmfl_secure.run.record import RunRecord
 from fmfl_secure.settings.federation import FederationConfig, load_federation, load_site
 from fmfl_secure.settings.templates import federation_toml
 from fmfl_secure.storage.run_store import RunStore
+from fmfl_secure.tasks import TASKS
 from fmfl_secure.training.finished_run import MAX_LEFT_OUT, evaluate_run, predict_run
 from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import Ledger, check_policy
@@ -160,6 +161,25 @@ class Federation:
         data = folder / settings.data.path
         loaded = task.load(data, unit=self.config.task.unit, on_bad_row="error")
         return CheckedData(path=data, records=loaded.records, shortened=loaded.shortened)
+
+    def check_pictures(self, site: str) -> PictureCheck | None:
+        """Look at what is read of a site's pictures, locally; nothing is charged.
+
+        Returns:
+            Counts by form, mode and size, which must stay at the site; None for a task without
+            pictures.
+
+        Raises:
+            ConfigError: There is no such site.
+            DataError: Its data are unusable.
+        """
+        folder = self._site(site)
+        settings = load_site(folder / "site.toml")
+        allow_extensions(self.config, settings)
+        task = build_task(self.config, relative_to=self.folder)
+        if "image" not in TASKS.get(task.kind).needs.modalities:
+            return None
+        return task.check_pictures(folder / settings.data.path, unit=self.config.task.unit)
 
     def check_units(self, site: str) -> UnitCheck:
         """Look for people under several ids in a site's data, locally; nothing is charged.

@@ -239,17 +239,23 @@ def start_file(
 def check(
     federation: FederationFile,
     site: Annotated[str, typer.Argument(help="Name of the site whose data to check.")],
+    contact_sheet: Annotated[
+        Path | None,
+        typer.Option(help="PNG to write pictures to, small, as a model is given them."),
+    ] = None,
 ) -> None:
     """Check a site's policy and its own data file, locally; nothing is sent, nothing is charged.
 
     Says which rule of the policy would refuse a run, if one would. Counts the rows that a run
     would leave out or, with on_bad_row = "error", pay for, by what is wrong with them. Asks about
-    people who may be in it under several ids, such as P7 and p7, with examples: what it prints
-    stays at the site.
+    people who may be in it under several ids, such as P7 and p7, with examples. Of pictures it says
+    what was read: by form, mode, size and range. What it prints, and the contact sheet, which only
+    you can read, stays at the site.
     Example: fmfl-secure check pilot/federation.toml site-1
     """
     from fmfl_secure.api import Federation
     from fmfl_secure.doctor.federation import questions
+    from fmfl_secure.errors import ConfigError
 
     pilot = Federation(federation)
     checked = pilot.check(site)
@@ -262,6 +268,15 @@ def check(
             f"{checked.shortened} of {checked.records} records are longer than model.max_length = "
             f"{pilot.config.model.max_length} tokens; a run reads their beginnings alone"
         )
+    pictures = pilot.check_pictures(site)
+    if pictures is not None:
+        for line in str(pictures).splitlines():
+            say(f"pictures: {line}")
+        if contact_sheet is not None:
+            pictures.write_contact_sheet(contact_sheet)
+            say(f"wrote {contact_sheet.resolve()}, which shows pictures of the site's data")
+    elif contact_sheet is not None:
+        raise ConfigError("--contact-sheet is of pictures, and the task has none")
     for question in questions(site, pilot.check_units(site)):
         say(f"question: {question.found}")
         say(f"          {question.advice}")

@@ -23,6 +23,7 @@ from fmfl_secure.data.headers import check_header, check_image_folder
 from fmfl_secure.data.images import decode_image, image_field, read_image_folder
 from fmfl_secure.data.left_out import LeftOut
 from fmfl_secure.data.partition import PartFile, PartitionSummary, partition_file
+from fmfl_secure.data.picture_check import PictureCheck, check_pictures
 from fmfl_secure.data.readers import read_table, read_text_dataset
 from fmfl_secure.data.records import TextDataset
 from fmfl_secure.data.tagged import check_equally_many, tags_field, words_field
@@ -35,12 +36,14 @@ __all__ = [
     "OnBadRow",
     "PartFile",
     "PartitionSummary",
+    "PictureCheck",
     "Records",
     "TextDataset",
     "UnitCheck",
     "check_equally_many",
     "check_header",
     "check_image_folder",
+    "check_pictures",
     "check_units",
     "claimed",
     "decode_image",

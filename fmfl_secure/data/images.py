@@ -49,6 +49,7 @@ class PictureFacts:
         size: Width and height in pixels, upright.
         least: The least value that the file holds.
         greatest: The greatest.
+        flat: Whether it is of one colour once it is read.
     """
 
     form: str
@@ -56,6 +57,7 @@ class PictureFacts:
     size: tuple[int, int]
     least: float
     greatest: float
+    flat: bool
 
     def __repr__(self) -> str:
         return "PictureFacts(<private>)"
@@ -76,7 +78,9 @@ class EncodedPicture(bytes):
     def of(cls, own: bytes, form: str, decoded: Decoded, stored: Window) -> EncodedPicture:
         """A file's bytes with what is known of them."""
         picture = cls(own)
-        picture.facts = PictureFacts(form, decoded.mode, decoded.image.size, *stored)
+        image = decoded.image
+        flat = bool((np.ptp(np.asarray(image), axis=(0, 1)) == 0).all())
+        picture.facts = PictureFacts(form, decoded.mode, image.size, *stored, flat)
         picture.person = decoded.person
         return picture
 

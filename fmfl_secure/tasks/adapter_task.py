@@ -12,7 +12,16 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import nn
 
-from fmfl_secure.data import Field, OnBadRow, Records, check_header, pool_records, read_records
+from fmfl_secure.data import (
+    Field,
+    OnBadRow,
+    PictureCheck,
+    Records,
+    check_header,
+    check_pictures,
+    pool_records,
+    read_records,
+)
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.adapted import AdaptedModel
 from fmfl_secure.models.adapter_files import HEAD_FILE, load_head, save_files
@@ -188,6 +197,14 @@ class AdapterTask(ABC, Generic[Settings]):
             DataError: The file is not there, is of no known form, or lacks a column.
         """
         check_header(path, self._fields(path), unit=unit)
+
+    def check_pictures(self, path: Path, *, unit: str) -> PictureCheck:
+        """See `Task`.
+
+        Raises:
+            DataError: The data are unusable.
+        """
+        return check_pictures(self._read(path, unit=unit, on_bad_row="skip"))
 
     @staticmethod
     def _agree(values: Sequence[Any]) -> None:

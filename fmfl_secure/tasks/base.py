@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fmfl_secure.data import LeftOut
+from fmfl_secure.data import LeftOut, PictureCheck
 from fmfl_secure.models.base import BaseModel
 from fmfl_secure.models.layout import Layout
 
@@ -88,6 +88,10 @@ class Task(Protocol):
 
     def check_source(self, path: Path, *, unit: str) -> None:
         """Require of local data what can be known without reading a record."""
+        ...
+
+    def check_pictures(self, path: Path, *, unit: str) -> PictureCheck:
+        """What is read of local pictures, unusable ones left out; of none where there are none."""
         ...
 
     def load(
