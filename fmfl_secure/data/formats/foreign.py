@@ -5,9 +5,11 @@ Each is known by how it begins. None of these beginnings is one of a table in UT
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from fmfl_secure.data.errors import DataEncodingError, DataError, UnreadableFileError
@@ -132,19 +134,26 @@ FOREIGN: Final[tuple[Foreign, ...]] = (
 )
 
 
+SYSTEM_FILES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        ".DS_Store": "which macOS leaves in folders",
+        "._*": "which macOS leaves on other systems' disks",
+        "Thumbs.db": "which Windows leaves among pictures",
+        "ehthumbs.db": "which Windows leaves among pictures",
+        "desktop.ini": "which Windows leaves in folders",
+    }
+)
+
+
 def left_by_a_system(name: str) -> str:
     """What a file of this name is that nobody put there; empty for any other.
 
     By its name, which says it for certain: it is no record, and is passed over with a word.
     """
-    if name.startswith("._"):
-        return "._*, which macOS leaves on other systems' disks"
-    return {
-        ".ds_store": ".DS_Store, which macOS leaves in folders",
-        "thumbs.db": "Thumbs.db, which Windows leaves among pictures",
-        "ehthumbs.db": "ehthumbs.db, which Windows leaves among pictures",
-        "desktop.ini": "desktop.ini, which Windows leaves in folders",
-    }.get(name.lower(), "")
+    for pattern, what in SYSTEM_FILES.items():
+        if fnmatchcase(name.lower(), pattern.lower()):
+            return f"{pattern}, {what}"
+    return ""
 
 
 def refuse_foreign(path: Path, head: bytes) -> None:

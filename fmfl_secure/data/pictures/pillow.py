@@ -35,6 +35,12 @@ _UPRIGHT: Mapping[int, Image.Transpose] = MappingProxyType(
         8: Image.Transpose.ROTATE_90,
     }
 )
+# What holds of every form that Pillow decodes, for the documents.
+RULES: tuple[tuple[str, str], ...] = (
+    ("with an EXIF orientation", "turned upright"),
+    ("with transparent pixels", "laid on white"),
+    ("of several frames or pages", "refused: one picture a file"),
+)
 _DEEP_MODES = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I", "F"})
 
 
