@@ -16,6 +16,7 @@ from torch import nn
 from fmfl_secure.models.adapters.prompt import SoftPrompt
 from fmfl_secure.models.architectures import Modality
 from fmfl_secure.models.batches import ImageBatch, TextBatch
+from fmfl_secure.models.features import Features
 from fmfl_secure.models.prefix import FrozenPrefix
 
 
@@ -25,11 +26,18 @@ class AdaptedModel(nn.Module):
     Args:
         encoder: The base model with or without an adapter.
         prefixes: Frozen layers whose output is kept, by tower; empty for none.
+        features: What a head reads of last hidden states; None where it reads none of them.
     """
 
-    def __init__(self, encoder: nn.Module, prefixes: Mapping[Modality, FrozenPrefix]) -> None:
+    def __init__(
+        self,
+        encoder: nn.Module,
+        prefixes: Mapping[Modality, FrozenPrefix],
+        features: Features | None = None,
+    ) -> None:
         super().__init__()
         self.encoder = encoder
+        self.features = features
         self._prefixes = dict(prefixes)
 
     def read_text(self, batch: TextBatch, **settings: Any) -> Any:
@@ -45,21 +53,13 @@ class AdaptedModel(nn.Module):
 
         return self._run("text", forward, batch, _own_tokens(batch))
 
-    def text_features(self, batch: TextBatch) -> torch.Tensor:
-        """The mean of the last hidden states over own tokens, at unit norm, shape (b, width)."""
-        hidden = self.read_text(batch).last_hidden_state
-        mask = batch.attention_mask.unsqueeze(-1).to(hidden.dtype)
-        mean = (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1.0)
-        return nn.functional.normalize(mean, dim=1)
-
-    def image_features(self, batch: ImageBatch) -> torch.Tensor:
-        """The first token's last hidden state, at unit norm, shape (b, width)."""
+    def read_images(self, batch: ImageBatch) -> Any:
+        """What an image encoder gives for a batch."""
 
         def forward(rows: Sequence[int]) -> Any:
             return self.encoder(pixel_values=batch.pixel_values[list(rows)])
 
-        hidden = self._run("image", forward, batch, None).last_hidden_state
-        return nn.functional.normalize(hidden[:, 0], dim=1)
+        return self._run("image", forward, batch, None)
 
     def text_embeddings(self, batch: TextBatch) -> torch.Tensor:
         """What two-tower models compare with images, at unit norm, shape (b, width)."""
@@ -106,11 +106,11 @@ def transformers_model(encoder: nn.Module) -> nn.Module:
     return encoder
 
 
-def zero_head(width: int, classes: int) -> nn.Linear:
+def zero_head(width: int, classes: int, *, bias: bool = True) -> nn.Linear:
     """A linear head that starts at zero: the adapter alone decides where training begins."""
-    head = nn.Linear(width, classes)
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
+    head = nn.Linear(width, classes, bias=bias)
+    for parameter in head.parameters():
+        nn.init.zeros_(parameter)
     return head
 
 

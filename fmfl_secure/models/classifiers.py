@@ -1,14 +1,8 @@
-"""Encoders with a linear classification head.
-
-Features are at unit L2 norm. That bounds what one record's gradient in the head can be, which
-suits clipping, and measured far better under DP than a fresh head on raw states. The head starts
-at zero.
-"""
+"""Encoders with a linear classification head, which starts at zero."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 from torch import nn
@@ -16,100 +10,65 @@ from torch import nn
 from fmfl_secure.models.adapted import AdaptedModel, zero_head
 from fmfl_secure.models.architectures import Modality
 from fmfl_secure.models.batches import ImageBatch, PairBatch, TextBatch
+from fmfl_secure.models.features import Features
 from fmfl_secure.models.prefix import FrozenPrefix
 
 
-class TextClassifier(AdaptedModel):
-    """Mean of own tokens' states to logits.
+class LinearClassifier(AdaptedModel):
+    """A linear head on an adapted encoder.
 
     Args:
         encoder: With or without an adapter.
         prefixes: Frozen layers whose output is kept.
-        width: Of the features.
-        classes: Number of labels, >= 2.
+        features: What the head reads of last hidden states; None for two-tower embeddings.
+        width: Of the features; of both embeddings together for pairs.
+        classes: Number of labels or tags, >= 2.
+        bias: Whether the head has one.
     """
 
     def __init__(
         self,
         encoder: nn.Module,
         prefixes: Mapping[Modality, FrozenPrefix],
+        features: Features | None,
         *,
         width: int,
         classes: int,
+        bias: bool = True,
     ) -> None:
-        super().__init__(encoder, prefixes)
-        self.head = zero_head(width, classes)
+        super().__init__(encoder, prefixes, features)
+        self.head = zero_head(width, classes, bias=bias)
+
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
+        """What the head makes of features, shape (b, [tokens,] classes)."""
+        found: torch.Tensor = self.head(features)
+        return found
+
+
+class TextClassifier(LinearClassifier):
+    """Features of a text, or of every token."""
 
     def forward(self, batch: TextBatch) -> torch.Tensor:
-        """Logits, shape (b, classes)."""
-        logits: torch.Tensor = self.head(self.text_features(batch))
-        return logits
+        """Logits, shape (b, classes), or (b, tokens, classes) of every token."""
+        if self.features is None:
+            raise TypeError("a classifier of texts reads hidden states")
+        return self.logits(self.features(self.read_text(batch).last_hidden_state, batch))
 
 
-class TokenClassifier(TextClassifier):
-    """Every token's state to logits."""
-
-    def forward(self, batch: TextBatch) -> torch.Tensor:
-        """Logits, shape (b, tokens, classes)."""
-        hidden = self.read_text(batch).last_hidden_state
-        logits: torch.Tensor = self.head(nn.functional.normalize(hidden, dim=-1))
-        return logits
-
-
-class ImageClassifier(AdaptedModel):
-    """An image's features to logits.
-
-    Args:
-        encoder: With or without an adapter.
-        prefixes: Frozen layers whose output is kept.
-        width: Of the features.
-        classes: Number of labels, >= 2.
-        features: `first-token` of a vision transformer, or a two-tower model's `embedding`.
-    """
-
-    def __init__(
-        self,
-        encoder: nn.Module,
-        prefixes: Mapping[Modality, FrozenPrefix],
-        *,
-        width: int,
-        classes: int,
-        features: Literal["first-token", "embedding"],
-    ) -> None:
-        super().__init__(encoder, prefixes)
-        self.head = zero_head(width, classes)
-        self._embeds = features == "embedding"
+class ImageClassifier(LinearClassifier):
+    """Features of an image: of its states, or a two-tower model's embedding."""
 
     def forward(self, batch: ImageBatch) -> torch.Tensor:
         """Logits, shape (b, classes)."""
-        features = self.image_embeddings(batch) if self._embeds else self.image_features(batch)
-        logits: torch.Tensor = self.head(features)
-        return logits
+        if self.features is None:
+            return self.logits(self.image_embeddings(batch))
+        return self.logits(self.features(self.read_images(batch).last_hidden_state, batch))
 
 
-class PairClassifier(AdaptedModel):
-    """The embeddings of an image and of its text, side by side, to logits.
-
-    Args:
-        encoder: With or without an adapter.
-        prefixes: Frozen layers whose output is kept.
-        width: Of both embeddings together.
-        classes: Number of labels, >= 2.
-    """
-
-    def __init__(
-        self,
-        encoder: nn.Module,
-        prefixes: Mapping[Modality, FrozenPrefix],
-        *,
-        width: int,
-        classes: int,
-    ) -> None:
-        super().__init__(encoder, prefixes)
-        self.head = zero_head(width, classes)
+class PairClassifier(LinearClassifier):
+    """The embeddings of an image and of its text, side by side."""
 
     def forward(self, batch: PairBatch) -> torch.Tensor:
         """Logits, shape (b, classes)."""
         both = torch.cat([self.image_embeddings(batch), self.text_embeddings(batch)], dim=1)
-        logits: torch.Tensor = self.head(both)
-        return logits
+        return self.logits(both)

@@ -21,11 +21,14 @@ class Computation:
             gradients are float32 either way.
         checkpointing: Compute the activations of adapted layers twice instead of keeping them.
         device: Where model and batches are; see `find_device`.
+        rounded: Frozen weights have the values that bfloat16 keeps, in float32: what a model that
+            was trained in bfloat16 is merged into.
     """
 
     dtype: WeightType = "float32"
     checkpointing: bool = False
     device: torch.device = _CPU
+    rounded: bool = False
 
 
 EXACT = Computation()

@@ -41,6 +41,13 @@ def keep_half(model: nn.Module) -> None:
             module.__class__ = half
 
 
+@torch.no_grad()
+def round_to_half(model: nn.Module) -> None:
+    """Give every weight the value that `keep_half` would, in float32; in place."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16).float()
+
+
 class _HalfLinear(nn.Linear):
     def forward(self, activations: torch.Tensor) -> torch.Tensor:
         product = _product(activations, self.weight)

@@ -1,6 +1,6 @@
 """Heads that transformers would draw at random, so that an exported model refuses them.
 
-The heads here read features at unit norm, which no architecture's own class does. Opened as
+A head that reads features at unit norm is none that an architecture's own class has. Opened as
 `AutoModelForSequenceClassification`, by `pipeline` for one, an exported model would get a random
 head and answer with confidence. So an empty tensor stands where that head's weights would: the
 class then refuses the file, and `AutoModel`, which has no such head, ignores it.

@@ -6,22 +6,16 @@ and from nowhere else.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 from fmfl_secure.errors import RunError
 from fmfl_secure.models.adapter_files import HEAD_FILE
-from fmfl_secure.models.base_files import behaviour_files
-from fmfl_secure.models.computation import EXACT
-from fmfl_secure.models.invented_heads import invented_heads
-from fmfl_secure.models.merge import merged_model
+from fmfl_secure.report.merged import write_merged
 from fmfl_secure.report.model_card import write_card
 from fmfl_secure.run.record import RunRecord, decode_record
-from fmfl_secure.tasks.adapter_task import TASK_FILE, AdapterTask
-from fmfl_secure.training.finished_run import FinishedRun, open_run
+from fmfl_secure.tasks.adapter_task import AdapterTask
+from fmfl_secure.training.finished_run import open_run
 
 
 def export_run(
@@ -52,15 +46,20 @@ def export_run(
     run = open_run(run_folder, base=base)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise RunError(f"{output} is not empty", hint="Choose another --output.")
+    task = run.task
+    if not isinstance(task, AdapterTask):
+        raise RunError(f"{task.kind} has no adapter to hand on")
     if merged:
-        _write_merged(run, output, head)
+        write_merged(run, task, output, head)
     else:
         # Opened first: what is handed on is known to work.
-        run.task.open_adapter(run.adapter, head=head)
+        task.open_adapter(run.adapter, head=head)
         shutil.copytree(run.adapter, output, dirs_exist_ok=True)
-    if head is not None:
-        shutil.copyfile(head, output / HEAD_FILE)
-    write_card(record, output, merged=merged)
+        if head is not None:
+            shutil.copyfile(head, output / HEAD_FILE)
+    two_towers = len(task.architecture.towers) > 1
+    own = merged and task.own_head is not None
+    write_card(record, output, merged=merged, own_class=own, two_towers=two_towers)
     return output
 
 
@@ -74,40 +73,3 @@ def _read_record(run_folder: Path) -> RunRecord:
             hint=f"fmfl-secure report {run_folder}",
         ) from error
     return decode_record(data)
-
-
-def _write_merged(run: FinishedRun, output: Path, head: Path | None) -> None:
-    task = run.task
-    if not isinstance(task, AdapterTask):
-        raise RunError(f"{task.kind} has no weights to merge")
-    # Without a cache no layer is replaced, and every weight has the name that transformers gives.
-    # In float32: most of an update is smaller than what bfloat16 rounds off a weight.
-    task = dataclasses.replace(task, cache_bytes=0, computation=EXACT)
-    model = merged_model(task.open_adapter(run.adapter, head=head).encoder, task.adapter)
-    output.mkdir(parents=True, exist_ok=True)
-    weights = model.state_dict() | invented_heads(model, task.kind)
-    model.save_pretrained(output, state_dict=weights, safe_serialization=True)
-    for path in behaviour_files(task.base.path):
-        # The configuration too: dropout was turned off in the one that was loaded.
-        below = path.relative_to(task.base.path)
-        if ".safetensors" not in path.name:
-            (output / below).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, output / below)
-    _describe(output / "config.json", task)
-    for name in (HEAD_FILE, TASK_FILE):
-        if (run.adapter / name).is_file():
-            shutil.copyfile(run.adapter / name, output / name)
-
-
-def _describe(path: Path, task: AdapterTask[Any]) -> None:
-    """Say in a merged model's configuration what its weights are kept in, and its labels."""
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config.pop("torch_dtype", None)  # as earlier versions of transformers wrote it
-    config["dtype"] = "float32"
-    labels = task.answers
-    if labels:
-        # pipeline would fall back on this class, and fail at the first answer and not before.
-        config.pop("architectures", None)
-        config["id2label"] = {str(index): label for index, label in enumerate(labels)}
-        config["label2id"] = {label: index for index, label in enumerate(labels)}
-    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -11,7 +11,7 @@ from typing import Any
 from fmfl_secure.errors import RunError
 from fmfl_secure.report import wording
 from fmfl_secure.report.names import count
-from fmfl_secure.report.opening import how_to_open
+from fmfl_secure.report.opening import Exported, how_to_open
 from fmfl_secure.run.record import GrantRecord, RunRecord, SiteRecord
 
 CARD = "README.md"
@@ -25,6 +25,7 @@ def model_card(
     merged: bool,
     files: Sequence[str],
     made: Mapping[str, Any] = MappingProxyType({}),
+    own_class: bool = False,
 ) -> str:
     """Markdown with the front matter that model hubs read.
 
@@ -33,6 +34,7 @@ def model_card(
         merged: Whole weights were written in place of the adapter.
         files: Names of the files beside the card.
         made: What `task.json` beside the adapter says of it.
+        own_class: The weights are those of the architecture's own class, with the head.
     """
     settings = record.settings
     task, adapter = record.task, settings["adapter"]["kind"]
@@ -44,6 +46,7 @@ def model_card(
         "---",
         *_published(made),
         f"library_name: {library}",
+        *([f"pipeline_tag: {task}"] if own_class else []),
         "tags:",
         *(f"- {tag}" for tag in (task, adapter, *_privacy_tags(record), "federated-learning")),
         "---",
@@ -73,27 +76,46 @@ def model_card(
         *(f"- `{name}`" for name in files),
         "",
         *how_to_open(
-            task,
-            adapter,
-            merged=merged,
-            files=files,
-            embeds="embedding" in made.get("features", ""),
+            Exported(
+                task=task,
+                adapter=adapter,
+                made=made,
+                settings=settings["task"],
+                files=files,
+                merged=merged,
+                own_class=own_class,
+            )
         ),
         "",
     ]
     return "\n".join(lines)
 
 
-def write_card(record: RunRecord, folder: Path, *, merged: bool = False) -> None:
+def write_card(
+    record: RunRecord,
+    folder: Path,
+    *,
+    merged: bool = False,
+    own_class: bool = False,
+    two_towers: bool = False,
+) -> None:
     """Write the card of a finished adapter or model beside its files.
+
+    Args:
+        record: The run's record.
+        folder: The files' folder.
+        merged: See `model_card`.
+        own_class: See `model_card`.
+        two_towers: Of the base model, where `task.json` is of a version that did not write it.
 
     Raises:
         RunError: It cannot be written, or `task.json` there is damaged.
     """
     try:
         made = json.loads((folder / TASK_FILE).read_text(encoding="utf-8"))
+        made.setdefault("two_towers", two_towers)
         files = sorted(path.name for path in folder.iterdir() if path.name != CARD)
-        card = model_card(record, merged=merged, files=files, made=made)
+        card = model_card(record, merged=merged, files=files, made=made, own_class=own_class)
         (folder / CARD).write_text(card, encoding="utf-8")
     except (OSError, ValueError) as error:
         raise RunError(f"cannot write the card in {folder}: {error}") from error

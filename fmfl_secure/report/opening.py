@@ -1,23 +1,26 @@
 """The lines of a model card that open a model and answer with it, by transformers and PEFT alone.
 
-They are what a run's own `predict` does for one record: features at unit norm, then a linear
-head. A test runs them as they are printed, in a process without this package.
+They are what a run's own `predict` does for one record. A test runs them as they are printed, in a
+process in which this package cannot be imported.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from fmfl_secure.errors import UnknownKind
 from fmfl_secure.extensions import is_extension, package_of
+from fmfl_secure.report.opening_own_class import own_class_lines
 from fmfl_secure.settings.own_classes import OWN_CLASSES
 
 _REFUSES = (
     "`pipeline` does not open it: the head reads features at unit norm, which the architecture's "
     "own class cannot do, and transformers would draw a head at random. The file holds an empty "
-    "tensor in that head's place, so that it refuses instead."
+    "tensor in that head's place, so that it refuses instead. A run with `task.head = "
+    '"architecture"` trains a head that the class can hold.'
 )
-_AUTO = {"causal-lm": "AutoModelForCausalLM"}
 _READS_TEXT = {
     "text-classification",
     "token-classification",
@@ -28,38 +31,85 @@ _READS_TEXT = {
 _READS_IMAGES = {"image-classification", "image-text", "image-text-classification"}
 
 
-def how_to_open(
-    task: str, adapter: str, *, merged: bool, files: Sequence[str], embeds: bool
-) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What a folder holds, as far as its opening depends on it.
+
+    Attributes:
+        task: Name of the task.
+        adapter: Kind of adapter.
+        made: What `task.json` says of the adapter.
+        settings: The task's section of the settings.
+        files: Names of the files in the folder.
+        merged: It has whole weights.
+        own_class: They are those of the architecture's own class, with the head.
+    """
+
+    task: str
+    adapter: str
+    made: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    files: Sequence[str]
+    merged: bool = False
+    own_class: bool = False
+
+    @property
+    def place(self) -> str:
+        """Where the base model's files are: the variable of the code."""
+        return "folder" if self.merged else "base"
+
+    @property
+    def peft(self) -> bool:
+        """PEFT opens its adapter."""
+        return not self.merged and "adapter_config.json" in self.files
+
+    @property
+    def plain(self) -> bool:
+        """Weights of the base model are beside it."""
+        return not self.merged and "weights.safetensors" in self.files
+
+    @property
+    def embeds(self) -> bool:
+        """An image is read by the embedding that a two-tower model gives it."""
+        return bool(self.made.get("two_towers"))
+
+    @property
+    def answers(self) -> bool:
+        """The lines go on to an answer, and do not end with the opened model."""
+        if "head.safetensors" in self.files:
+            return self.task != "image-text"  # of a probe, whose heads are two
+        return self.task in {"causal-lm", "image-text"}
+
+
+def how_to_open(exported: Exported) -> list[str]:
     """A section of Markdown with the code.
 
     Args:
-        task: Name of the task.
-        adapter: Kind of adapter.
-        merged: The folder has whole weights.
-        files: Names of the files in the folder.
-        embeds: Images are read by a two-tower model's embedding, and not by a first token.
+        exported: What is to be opened.
     """
-    others = [name for name in (task, adapter) if is_extension(name)]
+    others = [name for name in (exported.task, exported.adapter) if is_extension(name)]
     if others:
         return ["## How to open it", "", _with_packages(others)]
-    answers = _answers(task, embeds=embeds) if _has_answer(task, files) else []
-    given = ["`folder` is this one" if merged else "`folder` is this one, `base` the base model's"]
-    given += ["`text` a text"] * (task in _READS_TEXT)
-    given += ["`picture` an image's file"] * (task in _READS_IMAGES)
-    lines = [*_imports(task, merged=merged, files=files, head=bool(answers)), ""]
-    lines += _model(task, merged=merged, files=files)
-    if answers:
-        lines += [*_inputs(task, "folder" if merged else "base"), *answers]
+    given = ["`folder` is this one"]
+    given += ["`base` the base model's"] * (not exported.merged)
+    given += ["`text` a text"] * (exported.task in _READS_TEXT)
+    given += ["`picture` an image's file"] * (exported.task in _READS_IMAGES)
+    if exported.own_class or (exported.merged and exported.task == "causal-lm"):
+        lines, note = own_class_lines(exported.task)
+    else:
+        lines, note = _lines(exported), ""
+        if exported.merged and exported.task in OWN_CLASSES:
+            note = _REFUSES
+    code = [*_imports(lines), "", *lines]
     return [
         "## How to open it",
         "",
         f"{', '.join(given)}.",
         "",
         "```python",
-        *lines,
+        *code,
         "```",
-        *_note(task, merged=merged),
+        *(["", note] if note else []),
     ]
 
 
@@ -72,50 +122,58 @@ def _with_packages(names: Sequence[str]) -> str:
     )
 
 
-def _has_answer(task: str, files: Sequence[str]) -> bool:
-    if "head.safetensors" in files:
-        return task != "image-text"  # of a probe, whose heads are two
-    return task in {"causal-lm", "image-text"}
+_IMPORTS = {
+    "json.": "import json",
+    "Path(": "from pathlib import Path",
+    "torch.": "import torch",
+    "PeftModel.": "from peft import PeftModel",
+    "Image.": "from PIL import Image",
+    "load_file(": "from safetensors.torch import load_file",
+}
+_OF_TRANSFORMERS = (
+    "AutoImageProcessor", "AutoModel", "AutoModelForCausalLM", "AutoTokenizer", "pipeline",
+)  # fmt: skip
 
 
-def _imports(task: str, *, merged: bool, files: Sequence[str], head: bool) -> list[str]:
-    auto = [_AUTO.get(task, "AutoModel")]
-    auto += ["AutoTokenizer"] * (head and task in _READS_TEXT)
-    auto += ["AutoImageProcessor"] * (head and task in _READS_IMAGES)
-    peft = not merged and "adapter_config.json" in files
-    plain = not merged and "weights.safetensors" in files
-    return [
-        *["import json", "from pathlib import Path", ""],
-        *["import torch"],
-        *["from peft import PeftModel"] * peft,
-        *["from PIL import Image"] * (head and task in _READS_IMAGES),
-        *["from safetensors.torch import load_file"] * (plain or "head.safetensors" in files),
-        f"from transformers import {', '.join(sorted(auto))}",
-    ]
+def _imports(lines: Sequence[str]) -> list[str]:
+    """What the lines use, in the order that people write it in."""
+    text = "\n".join(lines)
+    found = [line for use, line in _IMPORTS.items() if use in text]
+    standard = [line for line in found if line.split()[1] in {"json", "pathlib"}]
+    names = [name for name in _OF_TRANSFORMERS if f"{name}." in text or f"{name}(" in text]
+    rest = [line for line in found if line not in standard]
+    rest.append(f"from transformers import {', '.join(names)}")
+    return [*standard, *([""] if standard else []), *rest]
 
 
-def _model(task: str, *, merged: bool, files: Sequence[str]) -> list[str]:
-    auto, place = _AUTO.get(task, "AutoModel"), "folder" if merged else "base"
-    lines = [f"model = {auto}.from_pretrained({place}, dtype=torch.float32)"]
-    if not merged and "adapter_config.json" in files:
+def _lines(exported: Exported) -> list[str]:
+    task = exported.task
+    auto = "AutoModelForCausalLM" if task == "causal-lm" else "AutoModel"
+    lines = [f"model = {auto}.from_pretrained({exported.place}, dtype=torch.float32)"]
+    if exported.peft:
         lines.append("model = PeftModel.from_pretrained(model, folder)")
-    elif not merged and "weights.safetensors" in files:
+    elif exported.plain:
         trained = 'load_file(f"{folder}/weights.safetensors")'
         lines.append(f"model.load_state_dict({trained}, strict=False)")
     lines.append("model.eval()")
-    return [*lines, 'task = json.loads(Path(folder, "task.json").read_text(encoding="utf-8"))']
+    if exported.answers:
+        lines += [_TASK_FILE, *_inputs(exported), *_answers(exported)]
+    return lines
 
 
-def _inputs(task: str, place: str) -> list[str]:
+_TASK_FILE = 'task = json.loads(Path(folder, "task.json").read_text(encoding="utf-8"))'
+
+
+def _inputs(exported: Exported) -> list[str]:
+    task, place = exported.task, exported.place
     lines = []
     if task in _READS_TEXT:
         lines.append(f"tokenizer = AutoTokenizer.from_pretrained({place})")
     if task in _READS_TEXT and task != "causal-lm":
-        padding = ', padding="max_length"' if task.startswith("image-") else ""
         lines.append(
             'kept = {"truncation": True, "max_length": task["max_length"], "return_tensors": "pt"}'
         )
-        if padding:
+        if task.startswith("image-"):
             lines.append('kept["padding"] = task.get("padding", False)')
         lines.append('ids = tokenizer(text, **kept)["input_ids"]')
     if task in _READS_IMAGES:
@@ -128,62 +186,81 @@ def _inputs(task: str, place: str) -> list[str]:
 
 
 _HEAD = 'head = load_file(f"{folder}/head.safetensors")'
-_LOGITS = '    logits = unit @ head["weight"].T + head["bias"]'
+_LOGITS = '    logits = unit @ head["weight"].T + head.get("bias", 0)'
 _TEXT_UNIT = (
     "model.get_text_features(input_ids=ids, attention_mask=torch.ones_like(ids)).pooler_output"
 )
 _IMAGE_UNIT = "model.get_image_features(pixel_values=pixels).pooler_output"
 _NORMALIZE = "torch.nn.functional.normalize"
+_LAST = "(ids[0] != (-1 if tokenizer.pad_token_id is None else tokenizer.pad_token_id))"
+# What `task.json` says of features: the lines that compute them of `states`, or of `pixels`.
+_UNIT: Mapping[str, tuple[str, ...]] = {
+    "mean over own tokens, unit L2 norm": (f"    unit = {_NORMALIZE}(states.mean(1), dim=-1)",),
+    "own token, unit L2 norm": (f"    unit = {_NORMALIZE}(states, dim=-1)",),
+    "mean over own tokens, centred, unit L2 norm": (
+        "    mean = states.mean(1)",
+        f"    unit = {_NORMALIZE}(mean - mean.mean(-1, keepdim=True), dim=-1)",
+    ),
+    "own token, centred, unit L2 norm": (
+        f"    unit = {_NORMALIZE}(states - states.mean(-1, keepdim=True), dim=-1)",
+    ),
+    "last token over feature_scale": (
+        f'    unit = states[:, {_LAST}.nonzero().max()] / task["feature_scale"]',
+    ),
+    "own token over feature_scale": ('    unit = states / task["feature_scale"]',),
+    "first token or the tower's embedding, unit L2 norm": (
+        f"    unit = {_NORMALIZE}(model(pixel_values=pixels).last_hidden_state[:, 0], dim=-1)",
+    ),
+    "first token over feature_scale": (
+        '    unit = model(pixel_values=pixels).last_hidden_state[:, 0] / task["feature_scale"]',
+    ),
+    "embeddings of image and text, unit L2 norm each": (
+        f"    one = {_NORMALIZE}({_IMAGE_UNIT}, dim=-1)",
+        f"    two = {_NORMALIZE}({_TEXT_UNIT}, dim=-1)",
+        "    unit = torch.cat([one, two], dim=1)",
+    ),
+}
+_LABELS = 'answer = dict(zip(task["labels"], logits.softmax(-1)[0].tolist()))'
+_ENDINGS: Mapping[str, tuple[str, ...]] = {
+    "text-classification": (_LABELS,),
+    "image-classification": (_LABELS,),
+    "image-text-classification": (_LABELS,),
+    "token-classification": (
+        'tags = [task["tags"][i] for i in logits[0].argmax(-1)]',
+        "answer = list(zip(tokenizer.convert_ids_to_tokens(ids[0]), tags))",
+    ),
+}
 
 
-def _answers(task: str, *, embeds: bool) -> list[str]:
+def _answers(exported: Exported) -> list[str]:
+    task = exported.task
+    if task == "image-text":
+        return [
+            "with torch.no_grad():",
+            f"    one = {_NORMALIZE}({_IMAGE_UNIT}, dim=-1)",
+            f"    two = {_NORMALIZE}({_TEXT_UNIT}, dim=-1)",
+            "answer = float((one * two).sum())",
+        ]
+    if task == "causal-lm":
+        return [
+            'prompt = task["beginning"] + task["template"].replace("{prompt}", text)',
+            'ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]',
+            "ids = torch.tensor([ids])",
+            "end = tokenizer.eos_token_id",
+            "new = model.generate(",
+            "    input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False,",
+            f"    max_new_tokens={exported.settings['max_new_tokens']},",
+            "    eos_token_id=end, pad_token_id=end,",
+            ")[0, ids.shape[1] :]",
+            "answer = tokenizer.decode(new, skip_special_tokens=True).strip()",
+        ]
+    if task not in _ENDINGS:
+        raise UnknownKind(f"{task!r} is no known kind of task", hint="Its card has no code.")
+    if exported.embeds and task == "image-classification":
+        unit = [f"    unit = {_NORMALIZE}({_IMAGE_UNIT}, dim=-1)"]
+    else:
+        unit = list(_UNIT[exported.made["features"]])
     states = "    states = model(input_ids=ids, attention_mask=torch.ones_like(ids))"
-    own = f"{states}.last_hidden_state[:, -ids.shape[1] :]"
-    labels = 'answer = dict(zip(task["labels"], logits.softmax(-1)[0].tolist()))'
-    match task:
-        case "text-classification":
-            unit = f"    unit = {_NORMALIZE}(states.mean(1), dim=-1)"
-            return [_HEAD, "with torch.no_grad():", own, unit, _LOGITS, labels]
-        case "token-classification":
-            unit = f"    unit = {_NORMALIZE}(states, dim=-1)"
-            tags = 'tags = [task["tags"][i] for i in logits[0].argmax(-1)]'
-            answer = "answer = list(zip(tokenizer.convert_ids_to_tokens(ids[0]), tags))"
-            return [_HEAD, "with torch.no_grad():", own, unit, _LOGITS, tags, answer]
-        case "image-classification":
-            first = "model(pixel_values=pixels).last_hidden_state[:, 0]"
-            unit = f"    unit = {_NORMALIZE}({_IMAGE_UNIT if embeds else first}, dim=-1)"
-            return [_HEAD, "with torch.no_grad():", unit, _LOGITS, labels]
-        case "image-text-classification":
-            both = [
-                f"    one = {_NORMALIZE}({_IMAGE_UNIT}, dim=-1)",
-                f"    two = {_NORMALIZE}({_TEXT_UNIT}, dim=-1)",
-                "    unit = torch.cat([one, two], dim=1)",
-            ]
-            return [_HEAD, "with torch.no_grad():", *both, _LOGITS, labels]
-        case "image-text":
-            return [
-                "with torch.no_grad():",
-                f"    one = {_NORMALIZE}({_IMAGE_UNIT}, dim=-1)",
-                f"    two = {_NORMALIZE}({_TEXT_UNIT}, dim=-1)",
-                "answer = float((one * two).sum())",
-            ]
-        case "causal-lm":
-            return [
-                'prompt = task["beginning"] + task["template"].replace("{prompt}", text)',
-                'ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]',
-                "ids = torch.tensor([ids])",
-                "end = tokenizer.eos_token_id",
-                "new = model.generate(",
-                "    input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False,",
-                "    max_new_tokens=128, eos_token_id=end, pad_token_id=end,",
-                ")[0, ids.shape[1] :]",
-                "answer = tokenizer.decode(new, skip_special_tokens=True).strip()",
-            ]
-        case _:
-            raise UnknownKind(f"{task!r} is no known kind of task", hint="Its card has no code.")
-
-
-def _note(task: str, *, merged: bool) -> list[str]:
-    if not merged or task not in OWN_CLASSES:
-        return []
-    return ["", _REFUSES]
+    # Virtual tokens come before a text's own.
+    own = [f"{states}.last_hidden_state[:, -ids.shape[1] :]"] if not _READS_IMAGES & {task} else []
+    return [_HEAD, "with torch.no_grad():", *own, *unit, _LOGITS, *_ENDINGS[task]]

@@ -53,9 +53,33 @@ class TaskBase(Section, frozen=True, forbid_unknown_fields=True, kw_only=True, t
         """The task's name in settings."""
         return str(self.__struct_config__.tag)
 
+    @property
+    def fits_own_class(self) -> bool:
+        """A head is trained that the architecture's own class in transformers can hold."""
+        return False
+
+
+class _Headed(TaskBase, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What tasks have whose head a class of transformers can hold.
+
+    Attributes:
+        head: `architecture`: on features that the architecture's own class computes, so that an
+            export opens with it and with `pipeline`. `unit-norm`: on features at unit norm; the
+            card of an export has the lines that open it. docs/models.md says which is which.
+    """
+
+    LATER: ClassVar[frozenset[str]] = TaskBase.LATER | {"head"}
+
+    head: Literal["unit-norm", "architecture"] = "unit-norm"
+
+    @property
+    def fits_own_class(self) -> bool:
+        """See `TaskBase`."""
+        return self.head == "architecture"
+
 
 class TextClassificationSection(
-    TaskBase, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="text-classification"
+    _Headed, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="text-classification"
 ):
     """A text, one label.
 
@@ -67,7 +91,7 @@ class TextClassificationSection(
             with the label it means.
     """
 
-    LATER: ClassVar[frozenset[str]] = TaskBase.LATER | {"label_aliases"}
+    LATER: ClassVar[frozenset[str]] = _Headed.LATER | {"label_aliases"}
 
     text_columns: Annotated[tuple[NonEmpty, ...], msgspec.Meta(min_length=1)]
     label_column: NonEmpty
@@ -81,7 +105,7 @@ class TextClassificationSection(
 
 
 class TokenClassificationSection(
-    TaskBase, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="token-classification"
+    _Headed, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="token-classification"
 ):
     """A text taken apart into words, a tag for each: entities, de-identification.
 
@@ -94,7 +118,7 @@ class TokenClassificationSection(
             of Hugging Face's datasets says it itself.
     """
 
-    LATER: ClassVar[frozenset[str]] = TaskBase.LATER | {"tag_names"}
+    LATER: ClassVar[frozenset[str]] = _Headed.LATER | {"tag_names"}
 
     tokens_column: NonEmpty = "tokens"
     tags_column: NonEmpty = "tags"
@@ -136,7 +160,7 @@ class CausalLMSection(
 
 
 class ImageClassificationSection(
-    TaskBase, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="image-classification"
+    _Headed, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="image-classification"
 ):
     """An image, one label: a folder with a subfolder a label, or a table of paths.
 
@@ -151,7 +175,7 @@ class ImageClassificationSection(
             with the label it means.
     """
 
-    LATER: ClassVar[frozenset[str]] = TaskBase.LATER | {"label_aliases", "image_window"}
+    LATER: ClassVar[frozenset[str]] = _Headed.LATER | {"label_aliases", "image_window"}
 
     image_column: NonEmpty = "image"
     image_window: Window = None

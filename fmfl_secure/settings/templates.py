@@ -97,6 +97,8 @@ kind = "text-classification"
 text_columns = ["text"]  # the first one that a file has
 label_column = "label"
 labels = ["negative", "positive"]  # all of them, in order; never read off private data
+head = "architecture"    # an export opens as transformers' own class, by pipeline too;
+                         # "unit-norm": by lines on its card. As accurate: docs/models.md
 unit = "record"          # or the column that identifies a person, such as "patient_id"
 unit_normalisation = []  # what makes no other person of an id in such a column: "case",
                          # "punctuation", "zeros", "compatibility"; "exact": all else does

@@ -43,11 +43,15 @@ from fmfl_secure.models.architectures import (
 from fmfl_secure.models.base import BaseModel
 from fmfl_secure.models.checkpointing import checkpoint_layers
 from fmfl_secure.models.computation import EXACT, Computation
+from fmfl_secure.models.features import Features
+from fmfl_secure.models.half_weights import round_to_half
 from fmfl_secure.models.layout import Layout
+from fmfl_secure.models.own_heads import OwnHead, own_head
 from fmfl_secure.models.prefix import FrozenPrefix
 from fmfl_secure.models.provenance import hub_id, licence
 from fmfl_secure.models.rounds import begin_round, distinct_rounds
 from fmfl_secure.models.support import require_supported
+from fmfl_secure.settings.own_classes import OWN_CLASSES
 from fmfl_secure.settings.tasks import TaskSection
 from fmfl_secure.tasks.base import TaskData
 
@@ -62,6 +66,9 @@ class AdapterTask(ABC, Generic[Settings]):
 
     Attributes:
         needs: What this kind of task asks of base model and adapter.
+        answers_for: What its head answers for, as `own_heads` lists classes by it; empty for what
+            no class of transformers does.
+        problem_type: What transformers calls its way of answering; empty where it has no word.
         base: The base model.
         adapter: Which adapter, where.
         settings: The task's own settings.
@@ -71,6 +78,8 @@ class AdapterTask(ABC, Generic[Settings]):
     """
 
     needs: ClassVar[TaskNeeds]
+    answers_for: ClassVar[str] = ""
+    problem_type: ClassVar[str] = ""
 
     base: BaseModel
     adapter: AdapterSpec
@@ -88,6 +97,35 @@ class AdapterTask(ABC, Generic[Settings]):
     def answers(self) -> tuple[str, ...]:
         """The labels or tags that a head decides between, in order; empty without a head."""
         return ()
+
+    @property
+    def own_head(self) -> OwnHead | None:
+        """How the architecture's own class holds the head, where settings ask for one that it can.
+
+        Raises:
+            ModelError: They do, and it has no such class.
+        """
+        if not self.settings.fits_own_class:
+            return None
+        if self.kind not in OWN_CLASSES:
+            raise ModelError(
+                f"task.head = 'architecture' is not for {self.kind!r}: how it answers is its own",
+                hint="Use task.head = 'unit-norm'.",
+            )
+        return own_head(self.base.model_type, self.answers_for)
+
+    @property
+    def _head_has_bias(self) -> bool:
+        own = self.own_head
+        return own is None or own.bias
+
+    @property
+    def padding(self) -> int | None:
+        """The token that fills texts up; None without texts or such a token."""
+        if "text" not in self.needs.modalities:
+            return None
+        found = self.base.load_tokenizer().pad_token_id
+        return None if found is None else int(found)
 
     @property
     def architecture(self) -> Architecture:
@@ -113,7 +151,8 @@ class AdapterTask(ABC, Generic[Settings]):
         adapter_of(self.adapter).require_possible(self.computation)
         self._require_positions()
         self._require_assets()
-        encoder = self._load_encoder()
+        encoder = self._load_rounded()
+        features = self._features(encoder)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             adapted = attach_adapter(self._place(encoder, architecture), self.adapter)
@@ -121,7 +160,7 @@ class AdapterTask(ABC, Generic[Settings]):
             for tower in self._towers:
                 depth = frozen_depth(encoder, tower, self.adapter)
                 checkpoint_layers(encoder, find_layers(encoder, tower)[depth:])
-        model = self._assemble(adapted, self._prefixes(encoder))
+        model = self._assemble(adapted, self._prefixes(encoder), features)
         self.begin_round(model, 1)
         return model.to(self.computation.device)
 
@@ -157,7 +196,7 @@ class AdapterTask(ABC, Generic[Settings]):
             raise ModelError("save_adapter got a model of another task")
         folder.mkdir(parents=True, exist_ok=True)
         save_files(model, self.adapter, self.base, folder)
-        text = json.dumps(self._description(), indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(self._description(model), indent=2, ensure_ascii=False) + "\n"
         (folder / TASK_FILE).write_text(text, encoding="utf-8")
 
     def open_adapter(self, folder: Path, *, head: Path | None = None) -> AdaptedModel:
@@ -183,10 +222,11 @@ class AdapterTask(ABC, Generic[Settings]):
             known = self.base.digests if key == "base_model_digest" else (value,)
             if description.get(key) not in known:
                 raise ModelError(f"the adapter in {folder} was made with another {key}")
-        encoder = self._load_encoder()
+        encoder = self._load_rounded()
+        features = self._features(encoder)
         place = self._place(encoder, self.architecture)
         adapted = adapter_of(self.adapter).open(place, self.adapter, folder)
-        model = self._assemble(adapted, self._prefixes(encoder))
+        model = self._assemble(adapted, self._prefixes(encoder), features)
         load_head(model, head or folder / HEAD_FILE)
         return model.to(self.computation.device).eval()
 
@@ -253,9 +293,17 @@ class AdapterTask(ABC, Generic[Settings]):
 
     @abstractmethod
     def _assemble(
-        self, adapted: nn.Module, prefixes: Mapping[Modality, FrozenPrefix]
+        self,
+        adapted: nn.Module,
+        prefixes: Mapping[Modality, FrozenPrefix],
+        features: Features | None,
     ) -> AdaptedModel:
         """The task's model around an adapted encoder."""
+
+    def _features(self, encoder: nn.Module) -> Features | None:
+        """What a head reads of last hidden states, known before an adapter changes the encoder."""
+        own = self.own_head
+        return None if own is None else own.features(encoder, self.padding)
 
     def _place(self, encoder: nn.Module, architecture: Architecture) -> Place:
         towers = [architecture.towers[modality] for modality in self.needs.modalities]
@@ -263,6 +311,12 @@ class AdapterTask(ABC, Generic[Settings]):
 
     def _load_encoder(self) -> nn.Module:
         return self.base.load_encoder(self.computation.dtype)
+
+    def _load_rounded(self) -> nn.Module:
+        encoder = self._load_encoder()
+        if self.computation.rounded:
+            round_to_half(encoder)
+        return encoder
 
     def _identity(self) -> dict[str, Any]:
         """What an adapter must have been made with to be used here."""
@@ -281,15 +335,18 @@ class AdapterTask(ABC, Generic[Settings]):
         """Facts that version 0.1.0 did not write, as they were."""
         return {}
 
-    def _description(self) -> dict[str, Any]:
+    def _description(self, model: AdaptedModel) -> dict[str, Any]:
+        scale = 1.0 if model.features is None else model.features.scale
         return {
             "format": 2,
             "base_model": self.base.name,
             "base_model_id": hub_id(self.base),
             "base_model_license": licence(self.base.path),
+            "two_towers": len(self.architecture.towers) > 1,
             **self._identity(),
             "max_length": self.max_length,
             "padding": "max_length" if self.architecture.fixed_length else False,
+            **({"feature_scale": scale} if scale != 1.0 else {}),
         }
 
     @property

@@ -17,6 +17,7 @@ from fmfl_secure.errors import ModelError
 from fmfl_secure.models.adapted import AdaptedModel
 from fmfl_secure.models.architectures import Modality, TaskNeeds, text_positions
 from fmfl_secure.models.batches import TextBatch
+from fmfl_secure.models.features import Features
 from fmfl_secure.models.language import LanguageModel
 from fmfl_secure.models.prefix import FrozenPrefix, RecordCache
 from fmfl_secure.settings.tasks import CausalLMSection
@@ -192,7 +193,10 @@ class CausalLM(AdapterTask[CausalLMSection]):
         PromptWriter(self.base.load_tokenizer(), self.settings.template, self.max_length)
 
     def _assemble(
-        self, adapted: nn.Module, prefixes: Mapping[Modality, FrozenPrefix]
+        self,
+        adapted: nn.Module,
+        prefixes: Mapping[Modality, FrozenPrefix],
+        features: Features | None,  # noqa: ARG002
     ) -> AdaptedModel:
         return LanguageModel(adapted, prefixes)
 

@@ -27,7 +27,7 @@ Settings = TypeVar(
 class ClassificationTask(AdapterTask[Settings]):
     """Base of the tasks with one label a record."""
 
-    _features: ClassVar[str]  # what the head reads, in words
+    _reads: ClassVar[str]  # what the head reads, in words
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -68,7 +68,11 @@ class ClassificationTask(AdapterTask[Settings]):
         ]
 
     def _facts(self) -> dict[str, Any]:
-        return {"labels": list(self.labels), "features": self._features}
+        own = self.own_head
+        return {
+            "labels": list(self.labels),
+            "features": self._reads if own is None else own.said,
+        }
 
     @property
     def _label_field(self) -> Field:

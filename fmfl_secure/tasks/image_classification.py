@@ -24,6 +24,7 @@ from fmfl_secure.data import (
 from fmfl_secure.models.architectures import Modality, TaskNeeds, feature_width
 from fmfl_secure.models.batches import ImageBatch
 from fmfl_secure.models.classifiers import ImageClassifier
+from fmfl_secure.models.features import AtUnitNorm, Features
 from fmfl_secure.models.prefix import FrozenPrefix, RecordCache
 from fmfl_secure.settings.tasks import ImageClassificationSection
 from fmfl_secure.tasks.base import TaskData, one_unit_each
@@ -35,8 +36,9 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
     """The task; see `AdapterTask`."""
 
     needs = TaskNeeds(name="image-classification", modalities=("image",))
+    answers_for = "image"
 
-    _features = "first token or the tower's embedding, unit L2 norm"
+    _reads = "first token or the tower's embedding, unit L2 norm"
 
     def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:
         """A folder has a subfolder for each label, a table two columns."""
@@ -123,15 +125,23 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
         cost = np.ones(len(images), dtype=np.int64)
         return TaskData(collate=collate, units=units, record_cost=cost, labels=labels)
 
+    def _features(self, encoder: nn.Module) -> Features | None:
+        if "text" in self.architecture.towers and self.own_head is None:
+            return None  # a two-tower model's embedding
+        return super()._features(encoder) or AtUnitNorm("first")
+
     def _assemble(
-        self, adapted: nn.Module, prefixes: Mapping[Modality, FrozenPrefix]
+        self,
+        adapted: nn.Module,
+        prefixes: Mapping[Modality, FrozenPrefix],
+        features: Features | None,
     ) -> ImageClassifier:
         return ImageClassifier(
             adapted,
             prefixes,
+            features,
             width=feature_width(self.base.load_config(), "image"),
             classes=len(self.labels),
-            features="embedding" if "text" in self.architecture.towers else "first-token",
         )
 
 

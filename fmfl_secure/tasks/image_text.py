@@ -19,6 +19,7 @@ from fmfl_secure.data import Field, Records, image_field, text_field
 from fmfl_secure.models.adapters import adapter_of
 from fmfl_secure.models.architectures import Modality, TaskNeeds, feature_width
 from fmfl_secure.models.batches import PairBatch
+from fmfl_secure.models.features import Features
 from fmfl_secure.models.prefix import FrozenPrefix
 from fmfl_secure.models.two_towers import TwoTowers
 from fmfl_secure.settings.tasks import ImageTextSection
@@ -138,7 +139,12 @@ class ImageText(PairTask[ImageTextSection]):
     def _facts(self) -> dict[str, Any]:
         return {"loss": self.settings.loss}
 
-    def _assemble(self, adapted: nn.Module, prefixes: Mapping[Modality, FrozenPrefix]) -> TwoTowers:
+    def _assemble(
+        self,
+        adapted: nn.Module,
+        prefixes: Mapping[Modality, FrozenPrefix],
+        features: Features | None,  # noqa: ARG002
+    ) -> TwoTowers:
         width = feature_width(self.base.load_config(), "image")
         return TwoTowers(
             adapted,

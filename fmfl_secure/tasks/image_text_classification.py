@@ -12,6 +12,7 @@ from torch import nn
 from fmfl_secure.data import Field, Records, image_field, read_records, text_field
 from fmfl_secure.models.architectures import Modality, TaskNeeds, feature_width
 from fmfl_secure.models.classifiers import PairClassifier
+from fmfl_secure.models.features import Features
 from fmfl_secure.models.prefix import FrozenPrefix
 from fmfl_secure.settings.tasks import ImageTextClassificationSection
 from fmfl_secure.tasks.base import TaskData, one_unit_each
@@ -26,7 +27,7 @@ class ImageTextClassification(
 
     needs = TaskNeeds(name="image-text-classification", modalities=("image", "text"), together=True)
 
-    _features = "embeddings of image and text, unit L2 norm each"
+    _reads = "embeddings of image and text, unit L2 norm each"
 
     def _fields(self, path: Path) -> list[Field]:
         return [
@@ -64,8 +65,11 @@ class ImageTextClassification(
         ]
 
     def _assemble(
-        self, adapted: nn.Module, prefixes: Mapping[Modality, FrozenPrefix]
+        self,
+        adapted: nn.Module,
+        prefixes: Mapping[Modality, FrozenPrefix],
+        features: Features | None,
     ) -> PairClassifier:
         config = self.base.load_config()
         width = feature_width(config, "image") + feature_width(config, "text")
-        return PairClassifier(adapted, prefixes, width=width, classes=len(self.labels))
+        return PairClassifier(adapted, prefixes, features, width=width, classes=len(self.labels))

@@ -14,6 +14,7 @@ from fmfl_secure.data import Field, Records, read_records, text_field
 from fmfl_secure.models.architectures import Modality, TaskNeeds, feature_width
 from fmfl_secure.models.batches import TextBatch
 from fmfl_secure.models.classifiers import TextClassifier
+from fmfl_secure.models.features import AtUnitNorm, Features
 from fmfl_secure.models.prefix import FrozenPrefix, RecordCache
 from fmfl_secure.settings.tasks import TextClassificationSection
 from fmfl_secure.tasks.base import TaskData, one_unit_each
@@ -32,8 +33,10 @@ class TextClassification(ClassificationTask[TextClassificationSection]):
     """The task; see `AdapterTask`."""
 
     needs = TaskNeeds(name="text-classification", modalities=("text",))
+    answers_for = "text"
 
-    _features = "mean over own tokens, unit L2 norm"
+    problem_type = "single_label_classification"
+    _reads = "mean over own tokens, unit L2 norm"
 
     def _fields(self, path: Path) -> list[Field]:  # noqa: ARG002
         return [
@@ -85,8 +88,21 @@ class TextClassification(ClassificationTask[TextClassificationSection]):
             shortened=shortened,
         )
 
+    def _features(self, encoder: nn.Module) -> Features:
+        return super()._features(encoder) or AtUnitNorm("mean")
+
     def _assemble(
-        self, adapted: nn.Module, prefixes: Mapping[Modality, FrozenPrefix]
+        self,
+        adapted: nn.Module,
+        prefixes: Mapping[Modality, FrozenPrefix],
+        features: Features | None,
     ) -> TextClassifier:
         width = feature_width(self.base.load_config(), "text")
-        return TextClassifier(adapted, prefixes, width=width, classes=len(self.labels))
+        return TextClassifier(
+            adapted,
+            prefixes,
+            features,
+            width=width,
+            classes=len(self.labels),
+            bias=self._head_has_bias,
+        )

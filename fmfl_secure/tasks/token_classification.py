@@ -22,7 +22,8 @@ from fmfl_secure.data import (
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.architectures import Modality, TaskNeeds, feature_width
 from fmfl_secure.models.batches import TextBatch
-from fmfl_secure.models.classifiers import TokenClassifier
+from fmfl_secure.models.classifiers import TextClassifier
+from fmfl_secure.models.features import AtUnitNorm, Features
 from fmfl_secure.models.prefix import FrozenPrefix, RecordCache
 from fmfl_secure.settings.tasks import TokenClassificationSection
 from fmfl_secure.tasks.adapter_task import AdapterTask
@@ -49,6 +50,7 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
     """
 
     needs = TaskNeeds(name="token-classification", modalities=("text",))
+    answers_for = "tokens"
 
     @staticmethod
     def _agree(values: Sequence[Any]) -> None:
@@ -205,13 +207,30 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
         return tags_field("tags_column", settings.tags_column, self._tags, settings.tag_names)
 
     def _facts(self) -> dict[str, Any]:
-        return {"tags": list(self._tags), "features": "own token, unit L2 norm"}
+        own = self.own_head
+        return {
+            "tags": list(self._tags),
+            "features": "own token, unit L2 norm" if own is None else own.said,
+        }
+
+    def _features(self, encoder: nn.Module) -> Features:
+        return super()._features(encoder) or AtUnitNorm("every")
 
     def _assemble(
-        self, adapted: nn.Module, prefixes: Mapping[Modality, FrozenPrefix]
-    ) -> TokenClassifier:
+        self,
+        adapted: nn.Module,
+        prefixes: Mapping[Modality, FrozenPrefix],
+        features: Features | None,
+    ) -> TextClassifier:
         width = feature_width(self.base.load_config(), "text")
-        return TokenClassifier(adapted, prefixes, width=width, classes=len(self._tags))
+        return TextClassifier(
+            adapted,
+            prefixes,
+            features,
+            width=width,
+            classes=len(self._tags),
+            bias=self._head_has_bias,
+        )
 
 
 def _first_tokens(words: Sequence[str], spans: Sequence[tuple[int, int]]) -> NDArray[np.int64]:

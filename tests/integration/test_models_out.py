@@ -7,17 +7,27 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
 import torch
+import transformers
 from support import Quiet, make_federation
-from task_cases import randomise, task_on
+from task_cases import TASKS, randomise, task_on
 from tiny_models import png
 
+from fmfl_secure.errors import ModelError
 from fmfl_secure.models.adapter_files import HEAD_FILE
+from fmfl_secure.models.computation import Computation
+from fmfl_secure.models.own_heads import OWN_HEADS
+from fmfl_secure.models.own_heads.added_layer import AddedLayer
 from fmfl_secure.report.export import export_run
-from fmfl_secure.report.opening import how_to_open
+from fmfl_secure.report.merged import write_merged
+from fmfl_secure.report.opening import Exported, how_to_open
+from fmfl_secure.settings.own_classes import OWN_CLASSES
 from fmfl_secure.training.finished_run import predict_run
 from fmfl_secure.transports.local.engine import LocalEngine
 
@@ -32,13 +42,55 @@ TASKS_OF = {
     "siglip": ("image-text-classification", "image-text"),
 }
 KINDS = ("lora", "ia3", "bitfit", "head", "prompt")
+TASK_FOR = {
+    "text": "text-classification",
+    "tokens": "token-classification",
+    "image": "image-classification",
+}
+HELD = [(model, what) for model, own in OWN_HEADS.items() for what in own]
+DEFAULT = {"bert", "distilbert", "modernbert", "vit"}
+# Importing this package fails in the process that runs what a card prints.
+ALONE = """
+import json, sys
+sys.modules["fmfl_secure"] = None
+try:
+    import fmfl_secure
+except ImportError:
+    pass
+else:
+    raise SystemExit("this package can be imported")
+answers = []
+for given, code in json.loads(sys.stdin.read()):
+    exec(code, given)
+    answers.append(given["answer"])
+print(json.dumps(answers))
+"""
 
 
 def printed(lines: list[str]) -> str:
     code = re.search(r"```python\n(.*?)```", "\n".join(lines), re.DOTALL)
     assert code is not None
     assert "fmfl" not in code[1]
+    assert len(code[1].splitlines()) < 30
     return code[1]
+
+
+def alone(*work: tuple[dict[str, str], str]) -> list[Any]:
+    """What the lines answer, each with what it is given, in a process without this package."""
+    result = subprocess.run(
+        [sys.executable, "-I", "-c", ALONE],
+        check=False,
+        capture_output=True,
+        input=json.dumps(work),
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    answers: list[Any] = json.loads(result.stdout.splitlines()[-1])
+    return answers
+
+
+def section(kind: str, head: str = "unit-norm") -> Any:
+    return TASKS[kind] if head == "unit-norm" else msgspec.structs.replace(TASKS[kind], head=head)
 
 
 def inputs_of(task: Any, folder: Path) -> Any:
@@ -57,48 +109,171 @@ def inputs_of(task: Any, folder: Path) -> Any:
     return task.load_inputs(path)
 
 
+def exported(task: Any, folder: Path, **more: Any) -> Exported:
+    made = json.loads((folder / "task.json").read_text())
+    files = [path.name for path in folder.iterdir()]
+    settings = msgspec.to_builtins(task.settings)
+    kinds = {"task": task.kind, "adapter": task.adapter.kind}
+    return Exported(**kinds, made=made, settings=settings, files=files, **more)
+
+
+def assert_same(task: Any, answer: Any, expected: dict[str, Any]) -> None:
+    if "probabilities" in expected:
+        assert answer == pytest.approx(expected["probabilities"], abs=1e-5)
+    elif task.kind == "image-text":
+        assert answer == pytest.approx(expected["similarity"], abs=1e-5)
+    elif task.kind == "causal-lm":
+        assert answer == expected["response"]
+    else:
+        tags = [tag for token, tag in answer if token not in {"[CLS]", "[SEP]"}]
+        assert tags == expected["tags"]  # a token is a word here
+
+
 @pytest.mark.parametrize(
-    ("model_type", "kind", "adapter"),
+    ("model_type", "kind", "adapter", "head"),
     [
         pytest.param(
-            model_type, kind, adapter, marks=[pytest.mark.slow] * (adapter in {"ia3", "bitfit"})
+            *(model_type, kind, adapter, head),
+            id=f"{model_type}-{kind}-{adapter}-{head}",
+            marks=[pytest.mark.slow] * (adapter in {"ia3", "bitfit"}),
         )
         for model_type, kinds in TASKS_OF.items()
         for kind in kinds
         for adapter in KINDS
+        for head in ("unit-norm", "architecture")
         if not (adapter == "prompt" and (model_type not in {"bert", "llama", "gpt2"}))
         if not (adapter == "bitfit" and model_type in {"modernbert", "llama"})
         if not (adapter == "head" and kind in {"causal-lm", "image-text"})
+        if head == "unit-norm"
+        or (
+            adapter == "lora" and kind in {TASK_FOR[what] for what in OWN_HEADS.get(model_type, ())}
+        )
     ],
 )
 @pytest.mark.filterwarnings("ignore:Position ids are not supported:UserWarning")  # PEFT, of itself
 def test_the_card_s_lines_answer_as_predict_does(
-    tiny_models, tmp_path: Path, model_type: str, kind: str, adapter: str
+    tiny_models, tmp_path: Path, model_type: str, kind: str, adapter: str, head: str
 ) -> None:
     base = tiny_models(model_type)
-    task = task_on(base, kind, adapter)
+    task = task_on(base, section(kind, head), adapter)
     model = task.build_model(seed=0)
     randomise(model)
     folder = tmp_path / "adapter"
     task.save_adapter(model, folder)
     (expected,) = task.predict(task.open_adapter(folder), inputs_of(task, tmp_path), batch_size=1)
-    files = [path.name for path in folder.iterdir()]
-    code = printed(
-        how_to_open(kind, "lora", merged=False, files=files, embeds=model_type == "clip")
-    )
-    assert len(code.splitlines()) < 32
+    code = printed(how_to_open(exported(task, folder)))
     given = {"folder": str(folder), "base": str(base), "text": TEXT}
     given["picture"] = str(tmp_path / "picture.png")
-    exec(code.replace("max_new_tokens=128", "max_new_tokens=5"), given)
-    answer = given["answer"]
-    if "probabilities" in expected:
-        assert answer == pytest.approx(expected["probabilities"], abs=1e-5)
-    elif kind == "image-text":
-        assert answer == pytest.approx(expected["similarity"], abs=1e-5)
-    elif kind == "causal-lm":
-        assert answer == expected["response"]
-    else:
-        assert [tag for _, tag in answer][1:-1] == expected["tags"]  # a token is a word here
+    exec(code, given)
+    assert_same(task, given["answer"], expected)
+
+
+def merged(task: Any, folder: Path) -> tuple[Any, Path]:
+    """A trained model opened as the run would, and its merged export."""
+    model = task.build_model(seed=0)
+    randomise(model)
+    task.save_adapter(model, folder / "adapter")
+    run = SimpleNamespace(adapter=folder / "adapter")
+    write_merged(run, task, folder / "out", None)
+    return task.open_adapter(folder / "adapter"), folder / "out"
+
+
+@pytest.mark.parametrize(
+    ("model_type", "answers_for"),
+    [
+        pytest.param(model, what, marks=[pytest.mark.slow] * (model not in DEFAULT))
+        for model, what in HELD
+    ],
+)
+def test_the_architecture_s_own_class_gives_the_run_s_answers(
+    tiny_models, tmp_path: Path, model_type: str, answers_for: str
+) -> None:
+    """Alone and in a padded batch, from one word to far more than are kept."""
+    task = task_on(tiny_models(model_type), section(TASK_FOR[answers_for], "architecture"))
+    model, folder = merged(task, tmp_path)
+    auto = getattr(transformers, OWN_CLASSES[TASK_FOR[answers_for]])
+    own, report = auto.from_pretrained(folder, output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    assert [own.config.id2label[i] for i in range(len(task.answers))] == list(task.answers)
+    assert {p.dtype for p in own.parameters()} == {torch.float32}
+    data = task.synthetic()
+    together = getattr(own.config, "pad_token_id", None) is not None or answers_for != "text"
+    batches = [np.array([i]) for i in range(data.records)]
+    batches += [np.arange(data.records)] * together
+    for records in batches:
+        batch = data.collate(records)
+        given = {"pixel_values": batch.pixel_values} if answers_for == "image" else {
+            "input_ids": batch.input_ids, "attention_mask": batch.attention_mask,
+        }  # fmt: skip
+        with torch.no_grad():
+            expected, logits = model(batch), own.eval()(**given).logits
+        read = torch.ones(expected.shape[:-1], dtype=torch.bool)
+        if answers_for == "tokens":
+            read = batch.attention_mask == 1
+        assert torch.allclose(logits[read], expected[read], atol=1e-5), records
+
+
+def test_a_class_that_is_built_otherwise_is_refused(
+    tiny_models, tmp_path: Path, monkeypatch
+) -> None:
+    """As another version of transformers may build it: never written with a head left random."""
+    task = task_on(tiny_models("bert"), section("text-classification", "architecture"))
+    monkeypatch.setattr(AddedLayer, "tensors", lambda *_: ({}, {}))
+    with pytest.raises(ModelError, match="is built otherwise than expected"):
+        merged(task, tmp_path)
+
+
+def test_an_architecture_whose_class_holds_no_such_head_is_refused(tiny_models) -> None:
+    settings = section("image-classification", "architecture")
+    with pytest.raises(ModelError, match="not possible on 'clip'") as refused:
+        task_on(tiny_models("clip"), settings).build_model(seed=0)
+    assert "unit-norm" in refused.value.hint
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_was_trained_in_half_is_merged_into_what_it_was_trained_on(
+    tiny_models, tmp_path: Path, dtype: str
+) -> None:
+    settings = section("text-classification", "architecture")
+    task = task_on(tiny_models("bert"), settings, computation=Computation(dtype=dtype))
+    model, folder = merged(task, tmp_path)
+    own = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+    batch = task.synthetic().collate(np.arange(8))
+    with torch.no_grad():
+        given = own(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+        assert torch.allclose(given.logits, model(batch), atol=1e-5)
+
+
+def test_every_export_answers_as_the_run_in_a_process_without_this_package(
+    tiny_models, tmp_path: Path
+) -> None:
+    """By what people use: `pipeline`, on the folder alone."""
+    cases = [
+        ("bert", "text-classification"), ("bert", "token-classification"),
+        ("vit", "image-classification"), ("gpt2", "causal-lm"),
+        ("llama", "causal-lm"), ("llama", "text-classification"),
+    ]  # fmt: skip
+    work, wanted = [], []
+    for number, (model_type, kind) in enumerate(cases):
+        place = tmp_path / str(number)
+        place.mkdir()
+        template = (
+            {"template": "Say {{ it }}: '{prompt}'\n\u20ac\\n"} if kind == "causal-lm" else {}
+        )
+        settings = section(kind) if kind == "causal-lm" else section(kind, "architecture")
+        settings = msgspec.structs.replace(settings, **template)
+        task = task_on(tiny_models(model_type), settings, max_length=60)
+        model, folder = merged(task, place)
+        (expected,) = task.predict(model, inputs_of(task, place), batch_size=1)
+        own = kind != "causal-lm"
+        code = printed(how_to_open(exported(task, folder, merged=True, own_class=own)))
+        assert "pipeline(" in code
+        given = {"folder": str(folder), "text": TEXT, "picture": str(place / "picture.png")}
+        work.append((given, code))
+        wanted.append((task, expected))
+    for answer, (task, expected) in zip(alone(*work), wanted, strict=True):
+        assert_same(task, answer, expected)
 
 
 @pytest.fixture(scope="module")
@@ -109,29 +284,57 @@ def run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-@pytest.mark.parametrize("merged", [False, True])
-def test_the_card_of_a_run_opens_it_in_a_process_without_this_package(
-    run: Path, tiny_model: Path, tmp_path: Path, merged: bool
+@pytest.fixture(scope="module")
+def own_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("own")
+    path = make_federation(folder, tiny_model, rounds=1, task='head = "architecture"')
+    LocalEngine(path, folder / "run", resume=False, observer=Quiet()).run()
+    return folder / "run"
+
+
+def test_the_cards_of_runs_open_them_in_a_process_without_this_package(
+    run: Path, own_run: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    out = export_run(run, tmp_path / "out", merged=merged)
     data = tmp_path / "new.csv"
     data.write_text(f"text\n{TEXT}\n")
-    (expected,) = predict_run(run, data)
-    card = (out / "README.md").read_text()
-    given = f"folder, base, text = {str(out)!r}, {str(tiny_model)!r}, {TEXT!r}\n"
-    result = subprocess.run(
-        [sys.executable, "-I", "-c", given + printed([card]) + "print(json.dumps(answer))"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    answer = json.loads(result.stdout.splitlines()[-1])
-    assert answer == pytest.approx(expected["probabilities"], abs=1e-5)
+    work, wanted = [], []
+    for own, place in ((False, run), (True, own_run)):
+        (expected,) = predict_run(place, data)
+        for whole in (False, True):
+            out = export_run(place, tmp_path / f"{own}-{whole}", merged=whole)
+            card = (out / "README.md").read_text()
+            assert ("pipeline(" in card.split("## How to open it")[1]) == (own and whole)
+            given = {"folder": str(out), "base": str(tiny_model), "text": TEXT}
+            work.append((given, printed([card])))
+            wanted.append(expected["probabilities"])
+    for answer, expected in zip(alone(*work), wanted, strict=True):
+        assert answer == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_run_on_the_class_s_own_head_opens_as_what_people_use(
+    own_run: Path, tmp_path: Path
+) -> None:
+    out = export_run(own_run, tmp_path / "out", merged=True)
+    data = tmp_path / "new.csv"
+    data.write_text(f"text\n{TEXT}\n{' '.join([TEXT] * 20)}\n")  # more than the run's 16 tokens
+    classify = transformers.pipeline("text-classification", model=str(out), truncation=True)
+    for text, expected in zip(
+        (TEXT, " ".join([TEXT] * 20)), predict_run(own_run, data), strict=True
+    ):
+        (answer,) = classify(text)
+        assert answer["label"] == expected["label"]
+        assert answer["score"] == pytest.approx(
+            expected["probabilities"][answer["label"]], abs=1e-5
+        )
+    config = json.loads((out / "config.json").read_text())
+    assert config["architectures"] == ["BertForSequenceClassification"]
+    assert config["problem_type"] == "single_label_classification"
+    assert not (out / HEAD_FILE).exists(), "one head, not two"
+    front = (out / "README.md").read_text().split("---")[1]
+    assert "library_name: transformers\npipeline_tag: text-classification\n" in front
 
 
 def test_a_merged_classifier_is_never_opened_with_a_random_head(run: Path, tmp_path: Path) -> None:
-    import transformers
-
     out = export_run(run, tmp_path / "out", merged=True)
     config = json.loads((out / "config.json").read_text())
     assert config["id2label"] == {"0": "no", "1": "yes"}

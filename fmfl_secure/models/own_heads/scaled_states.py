@@ -1,0 +1,44 @@
+"""Heads on states of models that end in a norm: vision transformers and decoders.
+
+Their classes put a linear head on the first token, the last or every one. After a norm, a state's
+length hardly differs between records: dividing by what it is about leaves nearly unit norm, and is
+a matter of the head's weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from fmfl_secure.models.architectures import bare_model
+from fmfl_secure.models.features import Features, Scaled, Token
+from fmfl_secure.models.own_heads.base import LinearHead, OwnHead, Tensors, linear
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaledStates(OwnHead):
+    """The head of one class.
+
+    Attributes:
+        of: Which tokens it reads.
+        norm: Path in the bare model of the norm that it ends in.
+    """
+
+    of: Token
+    norm: str = "norm"
+
+    def features(self, encoder: nn.Module, padding: int | None) -> Features:
+        """See `OwnHead`."""
+        norm = bare_model(encoder).get_submodule(self.norm)
+        squares = sum(float(p.detach().double().square().sum()) for p in norm.parameters())
+        return Scaled(self.of, squares**0.5, padding)
+
+    def configured(self, config: Any, padding: int | None) -> dict[str, Any]:  # noqa: ARG002
+        """See `OwnHead`: a last token is the last that is none of padding."""
+        return {"pad_token_id": padding} if self.of == "last" else {}
+
+    def tensors(self, bare: Tensors, head: LinearHead) -> tuple[Tensors, Tensors]:  # noqa: ARG002
+        """See `OwnHead`."""
+        return {}, linear(self.classifier, head.weight / head.features.scale, head.bias)

@@ -1,0 +1,65 @@
+"""The lines that open an export as the architecture's own class: by `pipeline` of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_LETTERS = (
+    "What spells a special token, such as `[SEP]`, the run read as the letters that it is; this "
+    "does not."
+)
+_TEXTS = (
+    "`truncation=True` cuts a longer text where the run did. Open it in float32, as the files are: "
+    f"in float16 some weights are out of range. {_LETTERS}"
+)
+_TOKENS = (
+    'The run answers for a word by its first token, as `aggregation_strategy="first"` does. '
+    f"{_LETTERS}"
+)
+_CHAT = (
+    "The chat template is the run's own: the last message is the prompt, and is not cut where the "
+    f"run cut one that was too long for it. {_LETTERS}"
+)
+_IMAGES = "`backend` is the library that pictures were resized with; another one rounds otherwise."
+_OWN: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "text-classification": (
+        (
+            'classify = pipeline("text-classification", folder, truncation=True)',
+            'answer = {one["label"]: one["score"] for one in classify(text, top_k=None)}',
+        ),
+        _TEXTS,
+    ),
+    "token-classification": (
+        (
+            'tag = pipeline("token-classification", folder, ignore_labels=[])',
+            'answer = [(one["word"], one["entity"]) for one in tag(text)]',
+        ),
+        _TOKENS,
+    ),
+    "image-classification": (
+        (
+            'processor = AutoImageProcessor.from_pretrained(folder, backend="pil")',
+            'classify = pipeline("image-classification", folder, image_processor=processor)',
+            'answer = {one["label"]: one["score"] for one in classify(picture, top_k=10_000)}',
+        ),
+        _IMAGES,
+    ),
+    "causal-lm": (
+        (
+            'write = pipeline("text-generation", folder)',
+            'asked = [{"role": "user", "content": text}]',
+            'answer = write(asked, return_full_text=False)[0]["generated_text"].strip()',
+        ),
+        _CHAT,
+    ),
+}
+
+
+def own_class_lines(task: str) -> tuple[list[str], str]:
+    """The code, and what is to be said below it.
+
+    Args:
+        task: Name of the task.
+    """
+    lines, note = _OWN[task]
+    return list(lines), note
