@@ -37,6 +37,7 @@ from fmfl_secure.settings.federation import FederationConfig, load_federation, l
 from fmfl_secure.settings.templates import federation_toml
 from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.tasks import TASKS
+from fmfl_secure.training.constant_work import declared_by
 from fmfl_secure.training.finished_run import MAX_LEFT_OUT, evaluate_run, predict_run
 from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import Ledger, check_policy
@@ -50,11 +51,13 @@ class CheckedData:
         path: The file or folder, all of whose rows are usable.
         records: How many.
         shortened: How many of them are longer than the model reads, and would be cut.
+        beyond: In which ways they are more than constant work is made for, in sentences.
     """
 
     path: Path
     records: int
     shortened: int
+    beyond: tuple[str, ...] = ()
 
 
 class Federation:
@@ -160,7 +163,14 @@ class Federation:
         check_policy(settings.policy, proposal, now=datetime.now(UTC))
         data = folder / settings.data.path
         loaded = task.load(data, unit=self.config.task.unit, on_bad_row="error")
-        return CheckedData(path=data, records=loaded.records, shortened=loaded.shortened)
+        entry = next(each for each in self.config.sites if each.name == site)
+        declared = declared_by(self.config, entry) if self.config.constant_work else None
+        return CheckedData(
+            path=data,
+            records=loaded.records,
+            shortened=loaded.shortened,
+            beyond=tuple(declared.exceeded_by(loaded)) if declared else (),
+        )
 
     def check_pictures(self, site: str) -> PictureCheck | None:
         """Look at what is read of a site's pictures, locally; nothing is charged.

@@ -77,6 +77,7 @@ from privacy.limits import (
     check_population_delta,
     largest_delta,
 )
+from privacy.mechanism.constant_work import DUMMY, ConstantWork, StepWork, declare_work
 from privacy.mechanism.distributed import DistributedPlan
 from privacy.mechanism.plan import RELATION, PrivacyPlan
 from privacy.mechanism.sampling import cap_contributions
@@ -92,6 +93,7 @@ from privacy.policy import (
 )
 
 __all__ = [
+    "DUMMY",
     "MAX_POPULATION_SIZE",
     "MAX_ROUNDS",
     "MIN_SHARE",
@@ -103,6 +105,7 @@ __all__ = [
     "Budget",
     "BudgetExhausted",
     "Charge",
+    "ConstantWork",
     "Dataset",
     "DatasetCap",
     "DistributedPlan",
@@ -131,6 +134,7 @@ __all__ = [
     "ShareRuns",
     "SitePolicy",
     "Spend",
+    "StepWork",
     "StorageDamaged",
     "StorageError",
     "StorageExists",
@@ -147,6 +151,7 @@ __all__ = [
     "check_extensions",
     "check_policy",
     "check_population_delta",
+    "declare_work",
     "epsilon_spent",
     "export_csv",
     "export_json",

@@ -2,6 +2,7 @@
 
 from privacy.mechanism.admission import check_admission
 from privacy.mechanism.distributed_training import DistributedTrainer
+from privacy.mechanism.step_time import measure_step
 from privacy.mechanism.training import PrivateTrainer
 
-__all__ = ["DistributedTrainer", "PrivateTrainer", "check_admission"]
+__all__ = ["DistributedTrainer", "PrivateTrainer", "check_admission", "measure_step"]

@@ -29,13 +29,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from fmfl_secure.bench._memory import peak_mib
 from fmfl_secure.bench._paired import one_thread
 from fmfl_secure.models import AdapterSpec, find_base_model
-from fmfl_secure.models.batches import TextBatch
+from fmfl_secure.models.batches import IGNORED, TextBatch
 from fmfl_secure.models.computation import Computation
 from fmfl_secure.models.prefix import RecordCache
 from fmfl_secure.settings.tasks import CausalLMSection
 from fmfl_secure.tasks.base import one_unit_each
 from fmfl_secure.tasks.causal_lm import CausalLM
-from fmfl_secure.tasks.texts import IGNORED
 from privacy import PrivacyPlan
 from privacy.mechanism.training import PrivateTrainer
 

@@ -174,6 +174,7 @@ def plan(federation: FederationFile) -> None:
             "epsilon by PLD": f"{prediction.pld_epsilon:.4f}, had the parameters been fixed "
             "in advance",
             **(_shares(config, prediction) if config.privacy.noise_mechanism.in_shares else {}),
+            **_round_times(config),
         },
     )
     by_round = Table("round", "epsilon", title="predicted epsilon")
@@ -199,6 +200,31 @@ def _other_code(config: FederationConfig) -> dict[str, str]:
         return {}
     found = [f"{n} ({package_of(n)} {installed_version(n)})" for n in config.extensions]
     return {"other code": f"{', '.join(found)}; runs where a site's [policy] extensions name it"}
+
+
+def _round_times(config: FederationConfig) -> dict[str, str]:
+    """What is said of how long rounds take, where a person may have many records."""
+    from fmfl_secure.planning.work import describe_work
+
+    if config.task.unit == "record":
+        return {}
+    most = config.privacy.max_records_per_unit
+    capped = f"at most {most}, drawn at random" if most else "ALL: a person's work has no end"
+    if not config.constant_work:
+        return {
+            "records a person": capped,
+            "round times": "NOT CONSTANT: they tell of people with many records, and of the "
+            "rounds they were in. privacy.constant_time = true, as init writes it, ends that",
+        }
+    return {
+        "records a person": capped,
+        "round times": "constant but for a chance of 2^-40 a run, within what sites declare",
+        **{
+            f"work at {site.name}": describe_work(config, site)
+            + ("" if site.records else f" (declares no records: {most} of each person)")
+            for site in config.sites
+        },
+    }
 
 
 def _shares(config: FederationConfig, prediction: Prediction) -> dict[str, str]:
@@ -268,6 +294,8 @@ def check(
             f"{checked.shortened} of {checked.records} records are longer than model.max_length = "
             f"{pilot.config.model.max_length} tokens; a run reads their beginnings alone"
         )
+    for complaint in checked.beyond:
+        say(f"more than declared: {complaint}")
     pictures = pilot.check_pictures(site)
     if pictures is not None:
         for line in str(pictures).splitlines():

@@ -50,6 +50,7 @@ def examine_federation(folder: Path) -> Iterator[Finding]:
         yield Finding("federation.toml", "fault", str(error), error.hint)
         return
     yield from examine_keys(folder)
+    yield from _round_times(config)
     places = {entry.name: Workspace(folder).site(entry.name) for entry in config.sites}
     for name, place in {**places, "this site": folder}.items():
         if (place / "site.toml").exists():
@@ -85,6 +86,19 @@ def questions(site: str, found: UnitCheck) -> Iterator[Finding]:
             f"are these {near.ids} ids {people}? They differ in {merges} alone: {examples}",
             f'{mend}; if they are different people, ["exact"] says so. Until then each id is '
             "trained on as one more person.",
+        )
+
+
+def _round_times(config: FederationConfig) -> Iterator[Finding]:
+    """Settings of 0.1.0 do not say, and mean what they meant: a round takes what it takes."""
+    if config.task.unit != "record" and config.privacy.constant_time is None:
+        yield Finding(
+            "round times",
+            "question",
+            "not constant: whoever sees when a site answers can tell the rounds of a person with "
+            "many records, which epsilon does not count",
+            "For new runs, privacy.constant_time = true and privacy.max_records_per_unit = 8 in "
+            "federation.toml; or false, to say that it is meant.",
         )
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Self
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self, TypeVar
 
 import torch
+from torch import nn
 
 from fmfl_secure.models.prefix import RecordCache
+
+IGNORED = -100  # no label here, in the convention of torch's cross-entropy
 
 
 @dataclass(kw_only=True)
@@ -40,10 +44,14 @@ class TextBatch(Batch):
     Attributes:
         input_ids: int64, shape (b, tokens).
         attention_mask: int64, shape (b, tokens); 1 on a record's own tokens, which come first.
+        padding: Token that fills a row up.
+        evenly: Compute every position of every row, so that the work tells nothing of them.
     """
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
+    padding: int = 0
+    evenly: bool = False
 
 
 @dataclass(kw_only=True)
@@ -60,3 +68,30 @@ class ImageBatch(Batch):
 @dataclass(kw_only=True)
 class PairBatch(TextBatch, ImageBatch):
     """An image and a text each."""
+
+
+AnyBatch = TypeVar("AnyBatch", bound=Batch)
+
+
+def join_evenly(parts: Sequence[AnyBatch], length: int) -> AnyBatch:
+    """Batches of one kind as one, every row of which is padded to the same length.
+
+    Args:
+        parts: At least one; each has the fields of the same task.
+        length: In tokens, at least that of the longest row.
+    """
+    first = parts[0]
+    joined: dict[str, Any] = {"records": [record for part in parts for record in part.records]}
+    for own in fields(first):
+        if isinstance(getattr(first, own.name), torch.Tensor):
+            fill = {"labels": IGNORED, "input_ids": getattr(first, "padding", 0)}.get(own.name, 0)
+            rows = [
+                nn.functional.pad(value, (0, length - value.shape[1]), value=fill)
+                if value.dim() == 2
+                else value
+                for value in (getattr(part, own.name) for part in parts)
+            ]
+            joined[own.name] = torch.cat(rows)
+    if isinstance(first, TextBatch):
+        joined["evenly"] = True
+    return replace(first, **joined)

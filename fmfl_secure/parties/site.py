@@ -10,6 +10,7 @@ import dataclasses
 import logging
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
@@ -38,6 +39,7 @@ from fmfl_secure.storage.files import write_files
 from fmfl_secure.storage.update_store import UpdateStore
 from fmfl_secure.tasks import Task, TaskData
 from fmfl_secure.training.admission import check_admission
+from fmfl_secure.training.constant_work import even_rounds
 from fmfl_secure.training.local_round import train_locally
 from fmfl_secure.training.server_step import ServerStep
 from fmfl_secure.vectors.adapter import adapter_digest
@@ -97,6 +99,7 @@ class Site:
             self._ledger = self._open_ledger()
         self._data: TaskData | None = None
         self._run = run
+        self._even = even_rounds(config, entry, task, least_s=self._settings.time.round_s)
         # The adapter this site computed from the last sum it verified; a plan for any other is
         # refused, so that a coordinator cannot hand one site an adapter of its own making.
         # After an interruption it is not known until the next sum.
@@ -346,7 +349,8 @@ class Site:
                 From here on what fails can depend on a unit, so others hear the same of all.
         """
         try:
-            return self._train(plan, adapter, on_step)
+            with self._even.paced() if self._even else nullcontext():
+                return self._train(plan, adapter, on_step)
         except KNOWN_ERRORS as error:
             raise SiteFailure(str(error), hint=getattr(error, "hint", "")) from error
         except Exception as error:  # not ours: its text may quote data, so only its place is told
@@ -362,6 +366,9 @@ class Site:
         if stored is not None:
             return stored
         personal = self._config.adapter.personal_head
+        layout = self._task.begin_round(self._model, plan.round)
+        if self._even is not None:
+            self._even.prepare(self._model)
         self._charge(plan.round)
         data = self._read_data()
         if on_step is not None:
@@ -373,11 +380,12 @@ class Site:
             config=self._config,
             task=self._task,
             plan=self._plan,
-            layout=self._task.begin_round(self._model, plan.round),
+            layout=layout,
             rank=self._config.rank_of(self.name),
             quantization=plan.quantization,
             weight=self._config.weight_of(self.name),
             head=self._updates.head(self._run) if personal else b"",
+            work=self._even.work_on(data) if self._even else None,
             on_step=on_step,
         )
         head = head_bytes(self._model) if personal else b""

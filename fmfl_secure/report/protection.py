@@ -70,6 +70,18 @@ _LIMITS_OF_PRIVACY = (
         "chain heads of this page.",
     ),
 )
+_ROUND_TIMES = Limit(
+    "Round times.",
+    "privacy.constant_time was off: a step takes as long as the records of the people in it. "
+    "Whoever sees when a site answers can tell the rounds of somebody with many records, and "
+    "that they are in the data at all. Epsilon does not count this.",
+)
+_EVEN_ROUND_TIMES = Limit(
+    "What constant work does not hide.",
+    "Every step computed a declared number of rows and tokens, and a site answered at times fixed "
+    "before its data were read. Caches, power, memory and a process that dies are not covered, nor "
+    "how long a picture takes to decode; nor a site with more or longer records than it declared.",
+)
 _LIMITS_WITHOUT_PRIVACY = (
     Limit(
         "The data.",
@@ -180,4 +192,7 @@ def limits(record: RunRecord) -> list[Limit]:
     found: tuple[Limit, ...] = _LIMITS_WITHOUT_PRIVACY
     if noise.private:
         found = (*privacy_limits(record.mechanism.unit), _FLOATING_POINT[noise])
+        if record.mechanism.unit != "record":
+            even = record.settings.get("privacy", {}).get("constant_time")
+            found += (_EVEN_ROUND_TIMES if even else _ROUND_TIMES,)
     return [*found, *_LIMITS_OF_THE_PROTOCOL, _COLLUSION[noise]]

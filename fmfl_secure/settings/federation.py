@@ -90,6 +90,8 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
             )
         if self.privacy.noise_mechanism.in_shares:
             self._check_distributed()
+        if self.constant_work:
+            self._check_constant_work()
         if self.evaluation.data and self.evaluation.visibility != "public":
             raise ValueError(
                 "evaluation.data is not declared public: set evaluation.visibility = 'public' if "
@@ -122,6 +124,35 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
                 "federation.weights is for local noise: with distributed noise every unit weighs "
                 "the same, whichever site it is at"
             )
+
+    @property
+    def constant_work(self) -> bool:
+        """Whether a round's work and time must not tell who was sampled."""
+        private = self.privacy.noise_mechanism.private
+        return private and bool(self.privacy.constant_time) and self.task.unit != "record"
+
+    def _check_constant_work(self) -> None:
+        most = self.privacy.max_records_per_unit
+        if not most:
+            raise ValueError(
+                f"privacy.max_records_per_unit is 0 and the unit is {self.task.unit!r}: a person's "
+                "records need an end for work to be constant. 8 is a good start; or set "
+                "privacy.constant_time = false, and round times tell of people with many records"
+            )
+        if self.training.physical_batch_size < 2:
+            raise ValueError("training.physical_batch_size is 1, expected 2 with constant_time")
+        lengths = [tokens for tokens, _ in self.privacy.length_shares]
+        if lengths != sorted(set(lengths)) or any(n >= self.model.max_length for n in lengths):
+            raise ValueError(
+                f"privacy.length_shares has lengths {lengths}, expected ascending ones below "
+                f"model.max_length = {self.model.max_length}"
+            )
+        for site in self.sites:
+            if site.records > most * site.population:
+                raise ValueError(
+                    f"{site.name} declares {site.records} records, more than "
+                    f"max_records_per_unit = {most} of each of its {site.population} units"
+                )
 
     def _check_personal_head(self) -> None:
         if self.adapter.kind == "head":

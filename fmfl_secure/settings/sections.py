@@ -65,6 +65,9 @@ class ModelSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     max_length: Annotated[int, msgspec.Meta(ge=2, le=8192)] = 128
 
 
+LengthShare = tuple[Annotated[int, msgspec.Meta(ge=1)], Annotated[float, msgspec.Meta(ge=0, le=1)]]
+
+
 class AdapterSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[adapter]`; docs/models.md says which kind goes with which model and task.
 
@@ -113,7 +116,16 @@ class PrivacySection(Section, frozen=True, forbid_unknown_fields=True, kw_only=T
         max_records_per_unit: Most records of one unit that a private round trains on, drawn at
             random for each unit alone; 0 takes all. A unit is clipped once either way: this
             bounds how long one takes.
+        constant_time: Where the unit is a column, every step computes a declared number of rows and
+            tokens, whoever was sampled, and a round answers at times fixed before data are read.
+            Needs `max_records_per_unit`. What `init` writes; settings that do not say, as those of
+            0.1.0, mean what they meant: neither.
+        length_shares: With it, pairs of tokens and a share: at most so large a share of a site's
+            records belong to units with a record longer than that. Shorter ones are then padded
+            to that length only.
     """
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"constant_time", "length_shares"})
 
     noise: NoiseName = "local"
     epsilon: Positive = 8.0
@@ -125,6 +137,8 @@ class PrivacySection(Section, frozen=True, forbid_unknown_fields=True, kw_only=T
     colluding_sites: Annotated[int, msgspec.Meta(ge=0, le=999)] = 1
     insider_epsilon: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0
     max_records_per_unit: Annotated[int, msgspec.Meta(ge=0)] = 0
+    constant_time: bool | None = None
+    length_shares: tuple[LengthShare, ...] = ()
 
     @property
     def noise_mechanism(self) -> NoiseMechanism:
@@ -199,8 +213,14 @@ class SiteEntry(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
         population: Declared, rounded number of units it holds. Rates and denominators use it;
             the true count is never used and never leaves the site.
         rank: Rank of this site's low-rank adapter, at most the adapter's; 0 for that one.
+        records: Declared, rounded number of records of all its units, at most
+            `max_records_per_unit` of each: what constant work is made for. 0 for so many of every
+            unit.
     """
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"records"})
 
     name: Name
     population: Annotated[int, msgspec.Meta(ge=1, le=MAX_POPULATION_SIZE)]
     rank: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0
+    records: Annotated[int, msgspec.Meta(ge=0, le=MAX_POPULATION_SIZE)] = 0

@@ -57,12 +57,25 @@ class SiteBudget(Section, frozen=True, forbid_unknown_fields=True, kw_only=True)
         return self.ledger if is_url(self.ledger) else folder / self.ledger
 
 
+class SiteTime(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[time]` of `site.toml`.
+
+    Attributes:
+        round_s: Shortest time from a round's begin to this site's answer, with
+            `privacy.constant_time`: longer than reading the data takes. Where training takes
+            longer, a multiple.
+    """
+
+    round_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 0.0
+
+
 class SiteConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """All of `site.toml`; see the sections. What `[policy]` may say is in `privacy.policy`."""
 
     data: SiteData
     budget: SiteBudget
     policy: SitePolicy = SitePolicy()
+    time: SiteTime = SiteTime()
 
     def __post_init__(self) -> None:
         if self.policy.caps_datasets and not self.data.name:

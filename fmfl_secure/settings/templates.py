@@ -31,6 +31,10 @@ ledger = "ledger.sqlite"         # or "postgresql://USER@HOST/DATABASE?schema=NA
 # anchors = "/media/officer"     # the data-protection officer's anchors, kept outside the backup
 # reservation_days = 30          # a run holds its budget so long; what has not begun comes back
 
+[time]
+round_s = 0                      # with constant_time, seconds from a round's begin to the answer:
+                                 # choose them longer than reading the data takes
+
 # What this site allows. A run that asks for more is refused before data are read; others hear a
 # code such as policy.rounds and nothing else. What is left out is not limited.
 [policy]
@@ -126,7 +130,9 @@ max_grad_norm = 1.0
 repeats = 1              # rounds that may be trained again after a crash, paid in advance
 colluding_sites = 1      # "distributed": so many may give their noise away before epsilon is lost
 insider_epsilon = 0.0    # "distributed": what all other sites together may learn; plan says it
-max_records_per_unit = 0 # a person's records a round trains on, drawn at random; 0 for all
+max_records_per_unit = 8 # a person's records a round trains on, drawn at random; 0 for all
+constant_time = true     # where the unit is a column: a round's work and time do not tell who is in
+length_shares = []       # [[64, 0.2]]: a fifth at most of the records need more than 64 tokens
 
 [training]
 optimizer = "adam"

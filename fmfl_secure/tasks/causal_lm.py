@@ -16,7 +16,7 @@ from fmfl_secure.data import Field, Records, read_records, text_field
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.adapted import AdaptedModel
 from fmfl_secure.models.architectures import Modality, TaskNeeds, text_positions
-from fmfl_secure.models.batches import TextBatch
+from fmfl_secure.models.batches import IGNORED, TextBatch
 from fmfl_secure.models.features import Features
 from fmfl_secure.models.language import LanguageModel
 from fmfl_secure.models.prefix import FrozenPrefix, RecordCache
@@ -25,7 +25,6 @@ from fmfl_secure.tasks.adapter_task import AdapterTask
 from fmfl_secure.tasks.base import TaskData, one_unit_each
 from fmfl_secure.tasks.prompts import PromptWriter, beginning
 from fmfl_secure.tasks.texts import (
-    IGNORED,
     lengths_of,
     pad,
     padding_id,
@@ -207,7 +206,8 @@ def _response_logits(model: nn.Module, batch: TextBatch) -> tuple[torch.Tensor, 
     Shorter responses than the longest are filled up with `IGNORED`.
     """
     here = batch.labels != IGNORED
-    longest = int(here.sum(dim=1).max())
+    # Of a batch whose work tells nothing, as long as a response can be.
+    longest = batch.labels.shape[1] - 1 if batch.evenly else int(here.sum(dim=1).max())
     # A record's response is one stretch: its first place, and those that follow.
     first = here.to(torch.int64).argmax(dim=1, keepdim=True)
     places = first + torch.arange(longest, device=first.device)

@@ -52,6 +52,7 @@ class PairTask(AdapterTask[Settings]):
                 labels=torch.from_numpy(labels[records]),
                 records=records.tolist(),
                 cache=cache,
+                padding=padding,
             ).to(self.computation.device)
 
         return TaskData(

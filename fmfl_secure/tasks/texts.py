@@ -14,8 +14,6 @@ from fmfl_secure.models.batches import TextBatch
 from fmfl_secure.models.prefix import RecordCache
 from fmfl_secure.tasks.plain_text import PlainText
 
-IGNORED = -100  # no label here, in the convention of torch's cross-entropy
-
 _WORDS = ("the", "patient", "reports", "pain", "zxqv", "1234567", "æøå", ".")
 
 
@@ -75,6 +73,7 @@ def text_batch(
         labels=labels,
         records=records.tolist(),
         cache=cache,
+        padding=padding,
     )
 
 

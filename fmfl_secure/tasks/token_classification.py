@@ -21,7 +21,7 @@ from fmfl_secure.data import (
 )
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.architectures import Modality, TaskNeeds, feature_width
-from fmfl_secure.models.batches import TextBatch
+from fmfl_secure.models.batches import IGNORED, TextBatch
 from fmfl_secure.models.classifiers import TextClassifier
 from fmfl_secure.models.features import AtUnitNorm, Features
 from fmfl_secure.models.prefix import FrozenPrefix, RecordCache
@@ -31,7 +31,6 @@ from fmfl_secure.tasks.base import TaskData, one_unit_each
 from fmfl_secure.tasks.entities import entity_scores
 from fmfl_secure.tasks.plain_text import PlainText
 from fmfl_secure.tasks.texts import (
-    IGNORED,
     count_cut,
     lengths_of,
     pad,

@@ -26,7 +26,7 @@ from fmfl_secure.settings.sections import TrainingSection
 from fmfl_secure.tasks import Task, TaskData
 from fmfl_secure.training.non_private import poisson_steps, train_plain
 from fmfl_secure.training.server_optimizers import STEP_OPTIMIZERS
-from privacy import DistributedPlan, PrivacyPlan, cap_contributions
+from privacy import ConstantWork, DistributedPlan, PrivacyPlan, cap_contributions
 from privacy.training import DistributedTrainer, PrivateTrainer
 
 
@@ -87,6 +87,7 @@ def train_locally(
     quantization: Quantization,
     weight: float = 1.0,
     head: bytes = b"",
+    work: ConstantWork | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> NDArray[np.int32]:
     """Train one round on one site's data.
@@ -103,6 +104,7 @@ def train_locally(
         quantization: The round's grid; with distributed noise the plan's own.
         weight: The site's weight in the sum.
         head: The site's own head to go on from; empty takes the adapter's.
+        work: What every step computes, whoever is sampled; None computes what was sampled.
         on_step: Called with the number of finished steps; local progress only.
 
     Returns:
@@ -133,6 +135,7 @@ def train_locally(
             units=data.units,
             physical_batch_size=training.physical_batch_size,
             record_cost=data.record_cost,
+            work=work,
         ).step()
         if on_step is not None:
             on_step(1)
@@ -167,5 +170,6 @@ def train_locally(
             optimizer=optimizer,
             physical_batch_size=training.physical_batch_size,
             record_cost=data.record_cost,
+            work=work,
         ).train_round(on_step)
     return quantize(layout.flatten(model) - before, quantization, weight)

@@ -17,9 +17,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from privacy.errors import TrainingError
+from privacy.mechanism.constant_work import ConstantWork
 from privacy.mechanism.distributed import DistributedPlan, SkellamShare
-from privacy.mechanism.sampling import sampled_units
-from privacy.mechanism.training import ClippedSum, Collate, PerRecordLoss
+from privacy.mechanism.training import (
+    ClippedSum,
+    Collate,
+    PerRecordLoss,
+    accumulate_sample,
+)
 
 
 class DistributedTrainer:
@@ -34,6 +39,7 @@ class DistributedTrainer:
         units: Record indices of each unit at this site.
         physical_batch_size: Records in memory at once. Cannot touch privacy.
         record_cost: Optional, shape (records,): relative cost of a record (its length).
+        work: What every step computes, whoever is sampled; None computes what was sampled.
 
     Raises:
         TrainingError: The parameters are not those that require gradients, or more than the
@@ -51,6 +57,7 @@ class DistributedTrainer:
         units: Sequence[NDArray[np.int64]],
         physical_batch_size: int,
         record_cost: NDArray[np.int64] | None = None,
+        work: ConstantWork | None = None,
     ) -> None:
         size = sum(parameter.numel() for parameter in parameters)
         if size > plan.dimension:
@@ -61,6 +68,7 @@ class DistributedTrainer:
         self._plan = plan
         self._units = units
         self._record_cost = record_cost
+        self._work = work
         self._share = SkellamShare(plan)
         self._clipped_sum = ClippedSum(
             model,
@@ -85,8 +93,12 @@ class DistributedTrainer:
         """
         buffers = {name: b.clone() for name, b in self._model.named_buffers()}
         with self._clipped_sum as clipped_sum:
-            clipped_sum.accumulate(
-                sampled_units(self._units, self._plan.sample_rate, self._record_cost)
+            accumulate_sample(
+                clipped_sum,
+                self._units,
+                self._plan.sample_rate,
+                cost=self._record_cost,
+                work=self._work,
             )
             total = clipped_sum.take_sum().cpu().numpy()
         for name, buffer in self._model.named_buffers():

@@ -12,6 +12,7 @@ describe.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import Any, Self
 
 import numpy as np
@@ -21,10 +22,12 @@ from opacus.optimizers import DPOptimizer
 from torch import nn
 
 from privacy.errors import TrainingError
+from privacy.mechanism.constant_work import ConstantWork
 from privacy.mechanism.noise import GaussianSource
 from privacy.mechanism.plan import CLIP_TOLERANCE, PrivacyPlan
 from privacy.mechanism.record_gradients import RecordGradients
 from privacy.mechanism.sampling import sampled_units
+from privacy.mechanism.slots import hand_on, sum_by_owner, sum_in_slots
 
 Collate = Callable[[NDArray[np.int64]], Any]
 """Record indices, shape (b,), to a batch that the loss understands."""
@@ -117,8 +120,9 @@ class ClippedSum:
         clipped_units = 0
         for start in range(0, len(records), self._physical_batch_size):
             stop = min(start + self._physical_batch_size, len(records))
-            gradients = self._per_record_gradients(records[start:stop])
-            gradients = _sum_by_owner(gradients, owners[start:stop])
+            batch = self._collate(records[start:stop])
+            gradients = self._per_record_gradients(batch, stop - start)
+            gradients = sum_by_owner(gradients, owners[start:stop])
             if unfinished is not None:  # the first unit began in an earlier physical batch
                 for gradient, begun in zip(gradients, unfinished, strict=True):
                     gradient[0] += begun
@@ -129,6 +133,38 @@ class ClippedSum:
             if len(gradients[0]):
                 self._clip_and_add(gradients)
                 clipped_units += len(gradients[0])
+        if clipped_units != len(units):
+            raise TrainingError("not every sampled unit was clipped once; is one without records?")
+
+    def accumulate_evenly(
+        self, units: Sequence[NDArray[np.int64]], cost: NDArray[np.int64], work: ConstantWork
+    ) -> None:
+        """Add the clipped gradients of these units, in the same operations whoever they are.
+
+        Every pass has the same shapes and is clipped like one of as many units as it has rows;
+        rows that nobody has are zero. See `privacy.mechanism.constant_work`.
+
+        Args:
+            units: Record indices of each unit.
+            cost: int64, shape (records,): length of each record.
+            work: What to compute.
+
+        Raises:
+            TrainingError: As `accumulate`.
+            PlanError: A record is longer than declared.
+        """
+        passes, over = work.step.arrange(units, cost)
+        if over:
+            work.over(over)
+        unfinished = [torch.zeros_like(parameter) for parameter in self._parameters]
+        clipped_units = 0
+        for one, following in zip_longest(passes, passes[1:]):
+            batch = work.collate(one.records, one.length)
+            gradients = self._per_record_gradients(batch, len(one.records))
+            gradients = sum_in_slots(gradients, one.owners)
+            unfinished, ended = hand_on(gradients, unfinished, one.owners, following)
+            self._clip_and_add(gradients, at_most=ended, evenly=True)
+            clipped_units += ended
         if clipped_units != len(units):
             raise TrainingError("not every sampled unit was clipped once; is one without records?")
 
@@ -158,9 +194,9 @@ class ClippedSum:
             parameter.summed_grad = None
         return torch.cat(parts)
 
-    def _per_record_gradients(self, records: NDArray[np.int64]) -> list[torch.Tensor]:
-        losses = self._loss(self._model, self._collate(records))
-        if losses.shape != (len(records),):
+    def _per_record_gradients(self, batch: Any, rows: int) -> list[torch.Tensor]:
+        losses = self._loss(self._model, batch)
+        if losses.shape != (rows,):
             raise TrainingError(
                 f"the loss is a tensor of {losses.dim()} dimensions that does not hold one value "
                 "a record, not reduced"
@@ -171,7 +207,7 @@ class ClippedSum:
         gradients = []
         for parameter in self._parameters:
             gradient = parameter.grad_sample
-            if not isinstance(gradient, torch.Tensor) or len(gradient) != len(records):
+            if not isinstance(gradient, torch.Tensor) or len(gradient) != rows:
                 raise TrainingError("a trainable parameter has no gradient for every record")
             if gradient.dtype is not torch.float32:
                 raise TrainingError(f"a gradient has dtype {gradient.dtype}, expected float32")
@@ -180,13 +216,17 @@ class ClippedSum:
             parameter.grad = None
         return gradients
 
-    def _clip_and_add(self, gradients: list[torch.Tensor]) -> None:
+    def _clip_and_add(
+        self, gradients: list[torch.Tensor], *, at_most: int | None = None, evenly: bool = False
+    ) -> None:
+        units = len(gradients[0]) if at_most is None else at_most
+        self._optimizer.evenly = evenly
         before = [parameter.summed_grad for parameter in self._parameters]
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.summed_grad, parameter.grad_sample = None, gradient
         self._optimizer.clip_and_accumulate()
         squared = float(torch.stack([p.summed_grad.square().sum() for p in self._parameters]).sum())
-        bound = len(gradients[0]) * self._max_grad_norm * (1.0 + CLIP_TOLERANCE)
+        bound = units * self._max_grad_norm * (1.0 + CLIP_TOLERANCE)
         if not squared <= bound**2:  # also refuses NaN
             raise TrainingError("a clipped sum exceeds the norm that its rows can have")
         for parameter, old in zip(self._parameters, before, strict=True):
@@ -210,6 +250,8 @@ class PrivateTrainer:
         physical_batch_size: Records in memory at once. Cannot touch privacy.
         record_cost: Optional, shape (records,): relative cost of a record (its length). Units
             are processed in the order of it, so that records padded together are alike.
+        work: What every step computes, whoever is sampled; needs `record_cost`. None computes what
+            was sampled, and no more.
     """
 
     def __init__(
@@ -223,6 +265,7 @@ class PrivateTrainer:
         optimizer: torch.optim.Optimizer,
         physical_batch_size: int,
         record_cost: NDArray[np.int64] | None = None,
+        work: ConstantWork | None = None,
     ) -> None:
         if physical_batch_size < 1:
             raise TrainingError(f"physical_batch_size is {physical_batch_size}, expected >= 1")
@@ -230,6 +273,7 @@ class PrivateTrainer:
         self._plan = plan
         self._units = units
         self._record_cost = record_cost
+        self._work = work
         self._clipped_sum = ClippedSum(
             model,
             loss=loss,
@@ -260,8 +304,12 @@ class PrivateTrainer:
         }
         with self._clipped_sum as clipped_sum:
             for step in range(1, self._plan.steps_per_round + 1):
-                clipped_sum.accumulate(
-                    sampled_units(self._units, self._plan.sample_rate, self._record_cost)
+                accumulate_sample(
+                    clipped_sum,
+                    self._units,
+                    self._plan.sample_rate,
+                    cost=self._record_cost,
+                    work=self._work,
                 )
                 clipped_sum.step()
                 if on_step is not None:
@@ -274,12 +322,35 @@ class PrivateTrainer:
                 raise TrainingError(f"parameter {name} did not move in a round: it is not trained")
 
 
+def accumulate_sample(
+    clipped_sum: ClippedSum,
+    units: Sequence[NDArray[np.int64]],
+    sample_rate: float,
+    *,
+    cost: NDArray[np.int64] | None,
+    work: ConstantWork | None,
+) -> None:
+    """Draw a step's units and add their clipped gradients.
+
+    Raises:
+        TrainingError: The work is to be constant and records have no cost.
+    """
+    sampled = sampled_units(units, sample_rate, cost)
+    if work is None:
+        clipped_sum.accumulate(sampled)
+    elif cost is None:
+        raise TrainingError("constant work needs the length of each record")
+    else:
+        clipped_sum.accumulate_evenly(sampled, cost, work)
+
+
 class _SecureNoiseOptimizer(DPOptimizer):  # type: ignore[misc]
     """Opacus's optimizer with clipping in float64 and with this project's noise."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, **settings: Any) -> None:
         super().__init__(optimizer, loss_reduction="mean", **settings)
         self._source = GaussianSource()
+        self.evenly = False  # the same operations, whatever the rows are
 
     @property
     def accumulated_iterations(self) -> int:
@@ -300,11 +371,12 @@ class _SecureNoiseOptimizer(DPOptimizer):  # type: ignore[misc]
         norms = [torch.linalg.vector_norm(row, dim=1, dtype=torch.float64) for row in rows]
         norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
         finite = norm.isfinite()
-        everyone = bool(finite.all())
         # A row that is not finite becomes zero *before* the sum, where it would reach all others.
-        factors = (self.max_grad_norm / norm.clamp(min=self.max_grad_norm))[finite]
+        everyone = not self.evenly and bool(finite.all())
+        factors = self.max_grad_norm / norm.clamp(min=self.max_grad_norm)
+        factors = factors.where(finite, torch.zeros_like(factors))
         for parameter, row in zip(self.params, rows, strict=True):
-            kept = row.double() if everyone else row[finite].double()
+            kept = row.double() if everyone else row.double().where(finite.unsqueeze(1), 0.0)
             added = (factors @ kept).view_as(parameter)
             summed = parameter.summed_grad
             parameter.summed_grad = added if summed is None else summed + added
@@ -317,15 +389,3 @@ class _SecureNoiseOptimizer(DPOptimizer):  # type: ignore[misc]
         for parameter, part in zip(self.params, torch.split(noise, sizes), strict=True):
             noised = part.view_as(parameter).to(parameter.device) + parameter.summed_grad
             parameter.grad = noised.to(parameter.dtype)
-
-
-def _sum_by_owner(gradients: list[torch.Tensor], owners: NDArray[np.int64]) -> list[torch.Tensor]:
-    """Rows of the same owner added up; owners are ascending. Shape (b, ...) to (owners, ...)."""
-    _, local = np.unique(owners, return_inverse=True)
-    count = int(local[-1]) + 1
-    if count == len(owners):  # every record is its own unit
-        return gradients
-    index = torch.from_numpy(local)
-    return [
-        g.new_zeros((count, *g.shape[1:])).index_add_(0, index.to(g.device), g) for g in gradients
-    ]

@@ -15,6 +15,7 @@ from privacy.mechanism.training import ClippedSum, PrivateTrainer
 
 def test_exports():
     assert privacy.__all__ == [
+        "DUMMY",
         "MAX_POPULATION_SIZE",
         "MAX_ROUNDS",
         "MIN_SHARE",
@@ -26,6 +27,7 @@ def test_exports():
         "Budget",
         "BudgetExhausted",
         "Charge",
+        "ConstantWork",
         "Dataset",
         "DatasetCap",
         "DistributedPlan",
@@ -54,6 +56,7 @@ def test_exports():
         "ShareRuns",
         "SitePolicy",
         "Spend",
+        "StepWork",
         "StorageDamaged",
         "StorageError",
         "StorageExists",
@@ -70,6 +73,7 @@ def test_exports():
         "check_extensions",
         "check_policy",
         "check_population_delta",
+        "declare_work",
         "epsilon_spent",
         "export_csv",
         "export_json",

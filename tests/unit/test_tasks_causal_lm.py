@@ -14,9 +14,9 @@ from task_cases import TASKS, randomise, task_on
 from fmfl_secure.data import DataError
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.adapted import transformers_model
+from fmfl_secure.models.batches import IGNORED
 from fmfl_secure.settings.tasks import CausalLMSection
 from fmfl_secure.tasks.prompts import PromptWriter, beginning
-from fmfl_secure.tasks.texts import IGNORED
 
 END = 256  # of the byte tokenizer
 

@@ -12,8 +12,8 @@ import torch
 from task_cases import randomise, task_on
 
 from fmfl_secure.data import DataError
+from fmfl_secure.models.batches import IGNORED
 from fmfl_secure.tasks.entities import entity_scores, find_entities
-from fmfl_secure.tasks.texts import IGNORED
 
 GOOD = [
     {"tokens": ["alpha", "beta", "zeta"], "tags": ["B-NAME", "I-NAME", "O"]},

@@ -19,6 +19,8 @@ RECOMMENDED = {
     "adapter.last_layers": 1,
     "adapter.target_modules": ("query", "value"),
     "privacy.sample_rate": 0.2,
+    "privacy.max_records_per_unit": 8,
+    "privacy.constant_time": True,
 }
 # Left out of the template: for when the model is chosen, and for tuning.
 LEFT_OUT = {"model.digest", "training.cache_mib"}

@@ -1,0 +1,175 @@
+"""A round whose work does not tell who was sampled, and whose time does not tell its work.
+
+What is computed is declared (`privacy.StepWork`); dummies are a made-up record. A round answers at
+the end of a period that was measured on dummies, before data were read, or at its next multiple.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from fmfl_secure.errors import ConfigError
+from fmfl_secure.models.batches import Batch, join_evenly
+from fmfl_secure.planning.work import declared_records, step_work
+from fmfl_secure.settings.federation import FederationConfig
+from fmfl_secure.settings.sections import SiteEntry
+from fmfl_secure.tasks import Task, TaskData
+from privacy import DUMMY, ConstantWork, StepWork
+from privacy.training import measure_step
+
+_LOG = logging.getLogger("fmfl_secure.training.constant_work")
+# A period is so many times what a round of dummies took: machines have other things to do.
+_ROOM = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What settings say of a site's data, that constant work is made for.
+
+    Attributes:
+        records: Of all units, at most `most` of each.
+        most: Records of one unit.
+        shares: (tokens, share): so large a share of them belong to units with a longer record.
+    """
+
+    records: int
+    most: int
+    shares: tuple[tuple[int, float], ...]
+
+    def exceeded_by(self, data: TaskData) -> list[str]:
+        """In which ways data are more than was declared. For the site's own people alone."""
+        sizes = np.array([min(len(unit), self.most) for unit in data.units], dtype=np.int64)
+        longest = np.array([data.record_cost[unit].max(initial=0) for unit in data.units])
+        found = []
+        if sizes.sum() > self.records:
+            found.append(
+                f"{sizes.sum()} records, at most {self.most} a person, are more than the "
+                f"{self.records} declared: declare more, or rounds take longer for some people"
+            )
+        for tokens, share in self.shares:
+            long = int(sizes[longest > tokens].sum())
+            if long > share * self.records:
+                found.append(
+                    f"{long} records belong to people with one of more than {tokens} tokens, and "
+                    f"a share of {share:g} was declared: declare a larger one"
+                )
+        return found
+
+
+def declared_by(config: FederationConfig, entry: SiteEntry) -> Declared:
+    """What the settings say of a site's data."""
+    privacy = config.privacy
+    most = privacy.max_records_per_unit
+    return Declared(declared_records(config, entry), most, privacy.length_shares)
+
+
+@dataclass(slots=True)
+class EvenRounds:
+    """A site's rounds, each of the same work, answered at times fixed before data are read.
+
+    Attributes:
+        site: Whose, for its own log.
+        task: The task, which makes up the dummies.
+        step: What every step computes.
+        steps: Of a round.
+        least_s: Shortest period, in seconds.
+        declared: What the work is made for.
+        clock: Seconds, from anywhere.
+        sleep: Waits so many seconds.
+        period_s: Of this run; 0 until it is measured.
+    """
+
+    site: str
+    task: Task
+    step: StepWork
+    steps: int
+    least_s: float
+    declared: Declared
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    period_s: float = 0.0
+
+    def prepare(self, model: nn.Module) -> None:
+        """Fix the period, the first time, by how long a round of dummies takes. Reads no data."""
+        if self.period_s:
+            return
+        made_up = self.task.synthetic()
+        took_s = self.steps * measure_step(
+            model,
+            parameters=[p for p in model.parameters() if p.requires_grad],
+            loss=self.task.per_record_loss,
+            collate=made_up.collate,
+            work=ConstantWork(self.step, padded_collate(made_up, made_up), lambda _: None),
+        )
+        self.period_s = max(self.least_s, _ROOM * took_s)
+
+    def work_on(self, data: TaskData) -> ConstantWork:
+        """Constant work on the site's data, before a cap on a unit's records."""
+        for complaint in self.declared.exceeded_by(data):
+            _LOG.warning("%s: %s", self.site, complaint)
+        return ConstantWork(self.step, padded_collate(data, self.task.synthetic()), self._over)
+
+    @contextmanager
+    def paced(self) -> Iterator[None]:
+        """What is done inside, a failure too, ends at the end of a period, or of a later one."""
+        began_s = self.clock()
+        try:
+            yield
+        finally:
+            if self.period_s:  # else nothing was read
+                took_s = self.clock() - began_s
+                periods = max(1, math.ceil(took_s / self.period_s))
+                self.sleep(max(0.0, periods * self.period_s - took_s))
+
+    def _over(self, rows: int) -> None:
+        # For the site's own people: this step took longer, and whoever watches saw that.
+        _LOG.warning(
+            "%s: %d rows did not fit the declared work; declare more records, or longer ones",
+            self.site,
+            rows,
+        )
+
+
+def even_rounds(
+    config: FederationConfig, entry: SiteEntry, task: Task, *, least_s: float
+) -> EvenRounds | None:
+    """A site's even rounds; None where the settings do not ask for them.
+
+    Raises:
+        ConfigError: The task, of another package, cannot do it.
+        PlanError: The work that settings declare is out of range.
+    """
+    if not config.constant_work:
+        return None
+    if not isinstance(task.synthetic().collate(np.zeros(1, dtype=np.int64)), Batch):
+        raise ConfigError(
+            f"the task {task.kind!r} has batches that cannot be filled up with dummies",
+            hint="privacy.constant_time = false; round times then tell of people with many records",
+        )
+    work = step_work(config, entry)
+    declared = declared_by(config, entry)
+    return EvenRounds(entry.name, task, work, config.privacy.steps_per_round, least_s, declared)
+
+
+def padded_collate(data: TaskData, made_up: TaskData) -> Callable[[NDArray[np.int64], int], Batch]:
+    """Batches of records and, in the place of dummies, of a made-up one; all rows equally long."""
+
+    def collate(records: NDArray[np.int64], length: int) -> Batch:
+        own = records[records != DUMMY]
+        dummies = np.zeros(len(records) - len(own), dtype=np.int64)
+        parts = [data.collate(own)] if len(own) else []
+        if len(dummies):
+            parts.append(made_up.collate(dummies))
+        batch: Batch = join_evenly(parts, length)
+        return batch
+
+    return collate
