@@ -1,4 +1,4 @@
-"""Heads at unit norm in BERT, RoBERTa and DistilBERT: one more layer computes the norm.
+"""Heads at unit norm in BERT and its kin: one more layer computes the norm.
 
 Their classes put a linear head on a text's first token, or on every token, and no norm between. But
 each of their layers ends in layer normalisation: centring and unit norm, times the root of the
@@ -10,7 +10,8 @@ its norms are one. For a head on every token the attention is zero too, and the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,7 +21,9 @@ from fmfl_secure.models.features import AtUnitNorm, Features
 from fmfl_secure.models.own_heads.base import LinearHead, OwnHead, Tensors, linear
 
 _LOUD = 2.0**24  # beside it, a state is no more than a rounding
-_QUIET = 2.0**-12  # tanh(x) is x, but for x^2 / 3 of it: 2e-8 here
+# Of an activation between: a factor so small that it is linear there, and its slope. tanh(x) is x
+# but for x^2 / 3 of it, GELU(x) is x / 2 but for 0.8 x of it.
+_LINEAR = {"tanh": (2.0**-12, 1.0), "gelu": (2.0**-22, 0.5), "linear": (1.0, 1.0)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +36,10 @@ class AddedLayer(OwnHead):
         mean: The head reads the mean over a text's own tokens; else every token.
         value: Path in a layer of what attention takes the mean of.
         output: Path in a layer of what attention gives.
-        squashed: Path in the bare model (with a dot before it) or in the class of a square layer
-            before the classifier, with tanh; empty without one.
-        rectified: The same with a ReLU.
+        square: Path in the bare model (with a dot before it) or in the class of a square layer
+            before the classifier; empty without one.
+        activation: What follows that layer: `tanh`, `gelu`, `relu` or `linear`.
+        said_of_class: What the class's configuration says besides.
     """
 
     layers: str = "encoder.layer"
@@ -43,8 +47,9 @@ class AddedLayer(OwnHead):
     mean: bool
     value: str = "attention.self.value"
     output: str = "attention.output.dense"
-    squashed: str = ""
-    rectified: str = ""
+    square: str = ""
+    activation: str = "tanh"
+    said_of_class: Mapping[str, Any] = field(default_factory=dict)
 
     def features(self, encoder: nn.Module, padding: int | None) -> Features:  # noqa: ARG002
         """See `OwnHead`."""
@@ -52,7 +57,7 @@ class AddedLayer(OwnHead):
 
     def configured(self, config: Any, padding: int | None) -> dict[str, Any]:  # noqa: ARG002
         """See `OwnHead`: the layer counts."""
-        return {self.count: config.num_hidden_layers + 1}
+        return {self.count: config.num_hidden_layers + 1, **self.said_of_class}
 
     def tensors(self, bare: Tensors, head: LinearHead) -> tuple[Tensors, Tensors]:
         """See `OwnHead`."""
@@ -61,15 +66,16 @@ class AddedLayer(OwnHead):
         more = self._layer(bare)
         outside: Tensors = {}
         weight, bias = head.weight @ unit, head.bias
-        if self.squashed:
-            square = linear(self.squashed.removeprefix("."), unit * _QUIET, torch.zeros(width))
-            (more if self.squashed.startswith(".") else outside).update(square)
-            weight = head.weight / _QUIET
-        elif self.rectified and bias is not None:
+        if self.square and self.activation == "relu" and bias is not None:
             # No component of a vector at unit norm is below -1.
-            outside.update(linear(self.rectified, unit, torch.ones(width)))
+            outside.update(linear(self.square, unit, torch.ones(width)))
             weight = head.weight
             bias = bias - weight.double().sum(dim=1).float()
+        elif self.square:
+            quiet, slope = _LINEAR[self.activation]
+            layer = linear(self.square.removeprefix("."), unit * quiet, torch.zeros(width))
+            (more if self.square.startswith(".") else outside).update(layer)
+            weight = head.weight / (quiet * slope)
         return more, {**outside, **linear(self.classifier, weight, bias)}
 
     def _layer(self, bare: Tensors) -> Tensors:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from fmfl_secure.models.architectures import bare_model
@@ -24,15 +25,20 @@ class ScaledStates(OwnHead):
     Attributes:
         of: Which tokens it reads.
         norm: Path in the bare model of the norm that it ends in.
+        above_one: The norm's weights are kept as what they are above one.
+        beside: The classifier reads as many features besides, which this head leaves out.
     """
 
     of: Token
     norm: str = "norm"
+    above_one: bool = False
+    beside: bool = False
 
     def features(self, encoder: nn.Module, padding: int | None) -> Features:
         """See `OwnHead`."""
         norm = bare_model(encoder).get_submodule(self.norm)
-        squares = sum(float(p.detach().double().square().sum()) for p in norm.parameters())
+        own = [p.detach().double() + self.above_one for p in norm.parameters()]
+        squares = sum(float(parameter.square().sum()) for parameter in own)
         return Scaled(self.of, squares**0.5, padding)
 
     def configured(self, config: Any, padding: int | None) -> dict[str, Any]:  # noqa: ARG002
@@ -41,4 +47,7 @@ class ScaledStates(OwnHead):
 
     def tensors(self, bare: Tensors, head: LinearHead) -> tuple[Tensors, Tensors]:  # noqa: ARG002
         """See `OwnHead`."""
-        return {}, linear(self.classifier, head.weight / head.features.scale, head.bias)
+        weight = head.weight / head.features.scale
+        if self.beside:
+            weight = torch.cat([weight, torch.zeros_like(weight)], dim=1)
+        return {}, linear(self.classifier, weight, head.bias)
