@@ -13,8 +13,16 @@ from pictures_written import encode
 from PIL import Image
 from test_data_formats import save_to_disk
 
-from fmfl_secure.data import decode_image, image_field, label_field, read_records, text_field
+from fmfl_secure.data import (
+    decode_image,
+    image_field,
+    label_field,
+    read_records,
+    read_table,
+    text_field,
+)
 from fmfl_secure.data.errors import (
+    DataEncodingError,
     DataError,
     MalformedRowError,
     UnknownLabelError,
@@ -294,3 +302,15 @@ def test_an_array_of_objects_is_never_opened(tmp_path: Path) -> None:
         with pytest.raises(UnreadableFileError, match="is of objects"):
             ask(tmp_path / "x.npz", fields(tmp_path, ("0", "1"), "images", "labels"))
     assert not Path("/tmp/a-pickle-was-opened").exists()
+
+
+@pytest.mark.parametrize("point", [0x110000, 0xD800, 0xFFFFFFFF])
+def test_a_number_that_is_no_character_costs_its_own_row(tmp_path: Path, point: int) -> None:
+    """NumPy would make a text of it, on which Python itself fails."""
+    texts = np.array(["fever", "pain"])
+    texts.view(np.uint32)[2] = point
+    np.savez(tmp_path / "x.npz", text=texts)
+    fields = [text_field("text_columns", ("text",))]
+    assert read_records(tmp_path / "x.npz", fields, on_bad_row="skip").columns[0] == ["pain"]
+    with pytest.raises(DataEncodingError):
+        read_table(tmp_path / "x.npz")

@@ -15,6 +15,8 @@ from fmfl_secure.data.errors import MalformedRowError
 from fmfl_secure.data.formats._arrow_lists import is_list, list_cells, names_of
 from fmfl_secure.data.stored import StoredPicture, StoredText
 
+# What pyarrow raises on a file that is not what it should be; a name that is not UTF-8 among it.
+ARROW_FAILURES = (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError)
 # Bits of a float's significand, by its width.
 _SIGNIFICANDS: Mapping[int, int] = MappingProxyType({16: 11, 32: 24, 64: 53})
 

@@ -69,5 +69,12 @@ def names_of(schema: pa.Schema, column: str) -> list[str]:
         # [{...}] and {"feature": {...}}: both have been written for a list.
         inner = feature[0] if isinstance(feature, list) else feature.get("feature", feature)
         return msgspec.convert(inner["names"], list[str])
-    except (msgspec.MsgspecError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+    except (
+        msgspec.MsgspecError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ):
         return []

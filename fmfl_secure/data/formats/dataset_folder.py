@@ -11,7 +11,7 @@ import msgspec
 import pyarrow as pa
 
 from fmfl_secure.data.errors import DataError, UnreadableFileError
-from fmfl_secure.data.formats._arrow import ArrowSource
+from fmfl_secure.data.formats._arrow import ARROW_FAILURES, ArrowSource
 from fmfl_secure.data.formats.base import Format, unreadable
 
 _STATE, _SPLITS, _INFO = "state.json", "dataset_dict.json", "dataset_info.json"
@@ -116,7 +116,7 @@ def _opened(folder: Path, name: str) -> Iterator[Any]:
     try:
         with pa.OSFile(str(folder / name)) as file, pa.ipc.open_stream(file) as reader:
             yield reader
-    except (pa.ArrowException, OSError):
+    except ARROW_FAILURES:
         raise _not_arrow(folder / name) from None
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import lzma
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -30,8 +32,10 @@ from fmfl_secure.data.stored import StoredPicture, StoredText
 _SUFFIX, _ARRAY = ".npz", ".npy"
 _LONGEST_HEADER = 10_000  # bytes, NumPy's own bound
 _MOST_ARRAYS = 10_000
-_FAILURES = (zipfile.BadZipFile, ValueError, EOFError, RuntimeError, zlib.error, LookupError,
-             OverflowError, TypeError, SyntaxError, MemoryError)  # fmt: skip
+_FAILURES = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, tokenize.TokenError, ValueError, EOFError,
+    RuntimeError, LookupError, OverflowError, TypeError, SyntaxError, MemoryError,
+)  # fmt: skip
 _CHANNELS = frozenset({1, 3, 4})
 _Reader: TypeAlias = Callable[[int], str | None]
 
@@ -151,12 +155,22 @@ class NpzSource:
     def table(self) -> pa.Table:
         """See `Source`; pictures are lists of numbers there."""
         self._length(self.columns)
-        return pa.table({name: pa.array(self._load(name).tolist()) for name in self.columns})
+        return pa.table({name: self._column(name) for name in self.columns})
 
     def select(self, indices: Sequence[int]) -> bytes:
         """See `Source`; not of this form."""
         del indices
         raise DataArgumentError("NPZ is not split here", path=self._path)
+
+    def _column(self, name: str) -> pa.Array:
+        values = self._load(name)
+        if values.dtype.kind not in "SU":
+            return pa.array(values.tolist())
+        read = self._reader(name)
+        try:
+            return pa.array([read(row) for row in range(self._length(self.columns))], pa.string())
+        except UnicodeDecodeError:
+            raise not_utf8(self._path) from None
 
     def _length(self, names: Sequence[str]) -> int:
         lengths = {name: self._arrays[name].shape[0] for name in names}
@@ -204,7 +218,9 @@ def _scalars(values: np.ndarray[Any, np.dtype[Any]]) -> _Reader:
         return lambda row: StoredText.of(repr(float(values[row])), "float", bits)
     if kind == "S":
         return lambda row: bytes(values[row]).decode()
-    return lambda row: str(values[row])
+    # Not `str(...)`: NumPy makes texts of numbers that are no characters, and Python crashes there.
+    points = values.astype(values.dtype.newbyteorder("<"))
+    return lambda row: points[row : row + 1].tobytes().decode("utf-32-le").rstrip("\0")
 
 
 def _arrays(path: Path) -> dict[str, _Array]:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fmfl_secure.data.errors import UnreadableFileError
-from fmfl_secure.data.formats._arrow import ArrowSource
+from fmfl_secure.data.formats._arrow import ARROW_FAILURES, ArrowSource
 from fmfl_secure.data.formats._bounds import require_bounded_parquet
 from fmfl_secure.data.formats.base import Format, compressed
 
@@ -40,7 +40,7 @@ class Parquet(Format):
         self.require_own(path, head)
         try:
             schema = pq.read_schema(path)
-        except (pa.ArrowException, OSError):
+        except ARROW_FAILURES:
             raise _not_parquet(path) from None
         return ArrowSource(path, schema.empty_table())
 
@@ -52,7 +52,7 @@ class Parquet(Format):
             # Not `read_table(path)`: that reads columns out of directory names (hive=1/...).
             with pq.ParquetFile(pa.BufferReader(content)) as file:
                 table = file.read()
-        except (pa.ArrowException, OSError):
+        except ARROW_FAILURES:
             raise _not_parquet(path) from None
         return ArrowSource(path, table)
 
