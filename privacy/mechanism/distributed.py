@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privacy.accounting.events import PoissonSampledSkellam
-from privacy.accounting.rdp import filter_delta, filter_orders, fits, rdp_cost
+from privacy.accounting.rdp import filter_orders
 from privacy.errors import PlanError, TrainingError
 from privacy.limits import check_delta, check_epsilon, check_population_delta, check_population_size
 from privacy.mechanism.plan import CLIP_TOLERANCE
 from privacy.mechanism.rounding import RandomizedRounding, squared_sensitivity
+from privacy.mechanism.share_budget import MAX_EPSILON, fits_alone, insider_epsilon
 from privacy.mechanism.skellam import MAX_VARIANCE, SkellamSource, support_of
 
 # One unit's vector, clipped to C, is this many rounding steps times sqrt(d) long: rounding then
@@ -30,9 +31,8 @@ _CLAMP_NORMS = 16.0
 # The share of delta that rounding may fail with in a run; it enters through sqrt(ln(1 / .)).
 _ROUNDING_DELTA_SHARE = 2.0**-16
 # (1 + e^epsilon) times what the samplers' tables leave out of a step: at most 2^24 coordinates of
-# 2^10 shares, each 2^-160 + 2^-170, at epsilon up to `_MAX_EPSILON`.
+# 2^10 shares, each 2^-160 + 2^-170, at epsilon up to `MAX_EPSILON`.
 _SAMPLER_FAILURE = 2.0**-60
-_MAX_EPSILON = 40.0
 _MAX_DIMENSION = 1 << 24
 _MAX_SITES = 1 << 10
 
@@ -126,8 +126,8 @@ class DistributedPlan:
         """
         check_epsilon(epsilon)
         check_delta(delta)
-        if epsilon > _MAX_EPSILON:
-            raise PlanError(f"epsilon is {epsilon}, expected at most {_MAX_EPSILON:g} here")
+        if epsilon > MAX_EPSILON:
+            raise PlanError(f"epsilon is {epsilon}, expected at most {MAX_EPSILON:g} here")
 
         def plan(share_variance: int) -> DistributedPlan:
             return cls(
@@ -148,7 +148,7 @@ class DistributedPlan:
 
         def passes(share_variance: int) -> bool:
             event = plan(share_variance).round_event()
-            return _fits_alone(event, rounds + repeats, orders, epsilon, delta)
+            return fits_alone(event, rounds + repeats, orders, epsilon, delta)
 
         low, high = 0, 1
         while not passes(high):
@@ -206,23 +206,12 @@ class DistributedPlan:
         Raises:
             PlanError: It is above 40, where the samplers' own error is not accounted.
         """
-        event, times = self.round_event().seen_by_sites(), self.rounds + self.repeats
-        low, high = 0, round(_MAX_EPSILON * 10)
-
-        def passes(tenths: int) -> bool:
-            epsilon = tenths / 10
-            orders = filter_orders(epsilon, self.delta)
-            return _fits_alone(event, times, orders, epsilon, self.delta)
-
-        if not passes(high):
-            raise PlanError(
-                f"all other sites together would learn more than epsilon {_MAX_EPSILON:g}",
-                hint="Plan with fewer steps, more colluding_sites, or a smaller epsilon.",
-            )
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if passes(middle) else (middle, high)
-        return high / 10
+        return insider_epsilon(
+            self.round_event(),
+            self.rounds + self.repeats,
+            self.delta,
+            hint="Plan with fewer steps, more colluding_sites, or a smaller epsilon.",
+        )
 
     def round_event(self) -> PoissonSampledSkellam:
         """What one step does, for ledger and accountants."""
@@ -238,15 +227,6 @@ class DistributedPlan:
             failure_probability=self.rounding_failure + _SAMPLER_FAILURE,
             steps=1,
         )
-
-
-def _fits_alone(
-    event: PoissonSampledSkellam, times: int, orders: tuple[int, ...], epsilon: float, delta: float
-) -> bool:
-    """Whether so many steps fit a fresh grant that permits shares."""
-    cost = rdp_cost(event, orders)
-    total = {order: None if c is None else c * times for order, c in cost.items()}
-    return fits(total, epsilon, filter_delta(delta))
 
 
 class SkellamShare:
