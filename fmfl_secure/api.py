@@ -110,15 +110,17 @@ class Federation:
         delta_reason: str = "",
         data: str = DATA_PATTERN,
         public: bool = False,
+        simulated: bool = False,
     ) -> list[str]:
         """Make what is missing: identity keys, site files, ledgers. What exists is left alone.
 
         Args:
-            epsilon: First grant of each new ledger; None takes the settings' own.
+            epsilon: Proposed as first grant of each new ledger; None proposes the settings' own.
             delta: The same for delta.
             delta_reason: Why delta may be above 1 / (10 x a site's population); ledgers keep it.
             data: A site's training file from the folder, `{site}` being its name.
             public: Declare new sites' data public.
+            simulated: All sites are yours: grant in their place what is proposed, and say so.
 
         Returns:
             What was made, for people to read.
@@ -130,6 +132,7 @@ class Federation:
             delta_reason=delta_reason,
             data=data,
             public=public,
+            simulated=simulated,
         )
 
     def predict(self) -> Prediction:

@@ -130,7 +130,7 @@ def make_federation(
     write_rows(folder / "data" / "holdout.csv", 30, seed=99)
     path = folder / "federation.toml"
     path.write_text(settings(model, sites=sites, **more), encoding="utf-8")
-    initialise(folder, epsilon=grant, delta=None)
+    initialise(folder, epsilon=grant, delta=None, simulated=True)
     return path
 
 

@@ -148,7 +148,7 @@ physical_batch_size = 8
     if train:
         for number in range(1, sites + 1):
             _write_rows(folder / "data" / f"site-{number}.csv", seed=number)
-        initialise(folder, epsilon=None, delta=None)
+        initialise(folder, epsilon=None, delta=None, simulated=True)
     else:
         _write_keys(Workspace(folder), [f"site-{n}" for n in range(1, sites + 1)])
     return path

@@ -126,7 +126,7 @@ def _prepare(folder: Path, **choices: int) -> Path:
         settings += f'[[sites]]\nname = "site-{number}"\npopulation = {_RECORDS}\n'
     federation = folder / "federation.toml"
     federation.write_text(settings, encoding="utf-8")
-    initialise(folder, epsilon=None, delta=None)
+    initialise(folder, epsilon=None, delta=None, simulated=True)
     return federation
 
 

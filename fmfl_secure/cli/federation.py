@@ -26,12 +26,12 @@ def init(
     folder: Annotated[Path, typer.Argument(help="The federation's folder; made if missing.")],
     sites: Annotated[int, typer.Option(help="Sites in a new federation.toml.", min=3)] = 4,
     epsilon: Annotated[
-        float | None, typer.Option(help="First grant of each new ledger; default: the settings'.")
+        float | None, typer.Option(help="Propose it as first grant; default: the settings'.")
     ] = None,
     delta: Annotated[float | None, typer.Option(help="The same for delta.")] = None,
     delta_reason: Annotated[
         str,
-        typer.Option(help="Why delta may be above 1 / (10 x population); every ledger keeps it."),
+        typer.Option(help="Why delta may be above 1 / (10 x population); proposed with it."),
     ] = "",
     data: Annotated[
         str, typer.Option(help="A site's training file from the folder; {site} is its name.")
@@ -40,10 +40,16 @@ def init(
         bool,
         typer.Option("--public", help="Declare new sites' data public: anyone may see every row."),
     ] = False,
+    simulated: Annotated[
+        bool,
+        typer.Option("--simulated", help="All sites are yours: grant in their place, and say so."),
+    ] = False,
 ) -> None:
     """Write a commented federation.toml, and each party's identity key, site file and ledger.
 
-    What exists is left alone. Example: fmfl-secure init pilot --sites 4
+    What exists is left alone. Nothing is granted: that is each site's own (ledger grant), or, of a
+    simulation, --simulated does it once federation.toml was edited.
+    Example: fmfl-secure init pilot --sites 4
     """
     from fmfl_secure.parties.workspace import Workspace, initialise
     from fmfl_secure.settings.templates import federation_toml
@@ -61,9 +67,13 @@ def init(
         delta_reason=delta_reason,
         data=data,
         public=public,
+        simulated=simulated,
     )
     for line in made:
         say(f"made {line}")
+    if made and not simulated:
+        say(f"nothing is granted: fmfl-secure ledger grant {folder}/sites/SITE shows each site")
+        say("what is proposed, and what it means; --accept grants it")
 
 
 @app.command()

@@ -14,7 +14,7 @@ from fmfl_secure.cli._console import console, say
 
 if TYPE_CHECKING:
     from aggregation import Identity, PublicIdentity
-    from privacy import Budget, Event, Reservation
+    from privacy import Budget, Event, Grant, Reservation
 
 app = typer.Typer(
     help="A population's privacy budget.", no_args_is_help=True, rich_markup_mode=None
@@ -179,10 +179,21 @@ def verify(
 
 @app.command("grant")
 def grant(
-    ledger: LedgerPlace,
-    epsilon: Annotated[float, typer.Option(help="What is permitted on top of earlier grants.")],
-    delta: Annotated[float, typer.Option(help="At this delta.")],
-    purpose: Annotated[str, typer.Option(help="What for.")],
+    ledger: Annotated[
+        str,
+        typer.Argument(
+            metavar="LEDGER",
+            help="A ledger's file or its PostgreSQL URL; for what is proposed, a site's folder.",
+        ),
+    ],
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Grant what is proposed, as the site's custodian.")
+    ] = False,
+    epsilon: Annotated[
+        float | None, typer.Option(help="Permit so much on top of earlier grants.")
+    ] = None,
+    delta: Annotated[float | None, typer.Option(help="At this delta.")] = None,
+    purpose: Annotated[str | None, typer.Option(help="What for.")] = None,
     insider_epsilon: Annotated[
         float | None,
         typer.Option(
@@ -201,13 +212,34 @@ def grant(
     ] = "",
     identity: SiteKey = None,
 ) -> None:
-    """Permit more: the custodian's decision. Grants add up, in epsilon and in delta.
+    """Permit a budget, or more of it: the custodian's decision. Grants add up, in both numbers.
 
-    Example: fmfl-secure ledger grant pilot/sites/site-1/ledger.sqlite --epsilon 2 --delta 1e-5
-    --purpose 'follow-up study'
+    The first grant is proposed by the settings: alone, this shows the amount and what it means for
+    one person, and --accept grants it. More is granted by --epsilon, --delta and --purpose.
+
+    Example: fmfl-secure ledger grant pilot/sites/site-1 --accept
     """
-    from privacy import Ledger
+    from privacy import Ledger, LedgerError
 
+    if epsilon is None or delta is None or purpose is None:
+        others = (
+            epsilon,
+            delta,
+            purpose,
+            insider_epsilon,
+            population_size,
+            delta_reason or None,
+            identity,
+        )
+        if any(each is not None for each in others):
+            raise LedgerError(
+                "say what to grant by --epsilon, --delta and --purpose together",
+                hint="Without any of them the site's first grant is what its settings propose.",
+            )
+        _show_proposal(ledger, accept=accept)
+        return
+    if accept:
+        raise LedgerError("--accept grants what is proposed, and takes no figures")
     signer = _load_identity(ledger, identity)
     opened = Ledger(ledger, signer=signer)
     granted = opened.grant(
@@ -218,9 +250,39 @@ def grant(
         population_size=population_size,
         delta_reason=delta_reason,
     )
-    seen = "" if insider_epsilon is None else f"; against all other sites {insider_epsilon:g}"
-    say(f"grant {granted.number}: epsilon {epsilon:g} at delta {delta:g}{seen}")
+    _say_grant(granted)
     _show_standing(opened.budget())
+
+
+def _say_grant(granted: Grant) -> None:
+    insider = granted.insider_epsilon
+    seen = "" if insider is None else f"; against all other sites {insider:g}"
+    say(f"grant {granted.number}: epsilon {granted.epsilon:g} at delta {granted.delta:g}{seen}")
+
+
+def _show_proposal(place: str, *, accept: bool) -> None:
+    """Say what a site's first grant would be and what it means; make it, if that is accepted."""
+    from fmfl_secure.parties import first_grant
+    from fmfl_secure.report.verdict import verdict
+    from privacy.storage import is_url
+
+    folder = Path(place)
+    if is_url(place) or not folder.is_dir():
+        folder = Path() if is_url(place) else folder.parent
+    given = first_grant.proposed(folder)
+    say(f"proposed to {given.site}, for its ledger of population {given.population!r}:")
+    say(f"  epsilon {given.epsilon:g} at delta {given.delta:g}, over the ledger's whole life")
+    say(f"  {given.population_size:,} units are declared, a unit being one {given.unit!r}")
+    say(f"  {verdict(given.epsilon, given.delta).sentence}")
+    if given.insider_epsilon is not None:
+        say(f"  all other sites together may learn more: epsilon {given.insider_epsilon:g}")
+        say(f"  {verdict(given.insider_epsilon, given.delta).sentence}")
+    if given.delta_reason:
+        say(f"  why its delta: {given.delta_reason}")
+    if not accept:
+        say("nothing is granted yet: --accept grants this; --epsilon and so on, another amount")
+        return
+    _say_grant(first_grant.accept(folder, given))
 
 
 @app.command("lower")

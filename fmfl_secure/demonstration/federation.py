@@ -104,5 +104,5 @@ def prepare_demo(
         settings += f'\n[[sites]]\nname = "{name}"\npopulation = {notes_per_site}\n'
     federation = folder / "federation.toml"
     federation.write_text(settings, encoding="utf-8")
-    initialise(folder, epsilon=None, delta=None)
+    initialise(folder, epsilon=None, delta=None, simulated=True)
     return federation

@@ -159,6 +159,10 @@ def _deltas(config: FederationConfig, site: _Site) -> Iterator[Finding]:
     except PrivacyError as error:
         yield Finding(what, "fault", str(error), error.hint)
         return
+    if not budget.grants:
+        advice = f"fmfl-secure ledger grant {site.folder} shows what is proposed."
+        yield Finding(what, "missing", "nothing is granted yet", advice)
+        return
     size = max(_population(config, site, budget.public_key), budget.largest_size(None) or 1)
     found = objections(budget.grants, budget.charged_grants(), size)
     beyond = [

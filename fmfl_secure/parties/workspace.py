@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,8 +27,8 @@ import msgspec
 
 from aggregation import Identity, PublicIdentity
 from fmfl_secure.errors import ConfigError
+from fmfl_secure.parties.proposals import SIMULATED, Proposal, is_template, offer
 from fmfl_secure.settings.federation import FederationConfig, load_federation, load_site
-from fmfl_secure.settings.site import SiteBudget
 from fmfl_secure.settings.templates import custodian_toml, site_toml
 from privacy import Ledger, check_population_delta, filter_orders
 from privacy.storage import without_secrets
@@ -163,22 +164,26 @@ def initialise(
     delta_reason: str = "",
     data: str = DATA_PATTERN,
     public: bool = False,
+    simulated: bool = False,
 ) -> list[str]:
     """Create what is missing in a federation's folder: identities, site files, ledgers.
 
     What exists is left alone, so that adding a site to `federation.toml` and running it again
     creates that site only. A site's ledger is made together with its identity and never again:
     a ledger that was lost must be restored or granted anew by its custodian, not recreated.
+    Nothing is granted in it: that is its site's to do (`first_grant`).
 
     Args:
         folder: With a `federation.toml`.
-        epsilon: First grant of each new site's ledger; None takes the settings' epsilon.
+        epsilon: Proposed as first grant of each new site's ledger; None proposes the settings'.
         delta: The same for delta.
         delta_reason: Why delta may be above 1 / (10 x a site's population), in the custodian's
             words, which its ledger keeps; empty allows no such delta.
         data: Path of a site's training file, from the federation's folder; `{site}` stands for
             its name.
         public: Declare the data of new sites public: anyone may see every row.
+        simulated: All sites are one person's: grant in their place what is proposed, and say so,
+            unless the settings are still as `init` wrote them.
 
     Returns:
         What was created, for people to read.
@@ -190,12 +195,9 @@ def initialise(
     """
     workspace = Workspace(folder)
     config = load_federation(workspace.federation_file)
-    granted = config.privacy.epsilon if epsilon is None else epsilon
+    proposal = Proposal(epsilon, delta, delta_reason.strip())
     at_delta = config.privacy.delta if delta is None else delta
-    # Shares of distributed noise are permitted where the settings ask for them, and not otherwise.
-    shares = config.privacy.noise_mechanism.in_shares
-    insider = max(granted, config.privacy.insider_epsilon) if shares else None
-    filter_orders(granted, at_delta)
+    filter_orders(config.privacy.epsilon if epsilon is None else epsilon, at_delta)
     if not delta_reason.strip():
         for entry in config.sites:
             if not (workspace.site(entry.name) / "identity.pem").exists():
@@ -227,17 +229,19 @@ def initialise(
         _storage_key(site_folder)
         # One that is there is of another data set of the same population.
         if is_new and not has_ledger:
-            _first_grant(
+            made = Ledger.create(
                 ledger,
-                identity,
-                budget,
+                population=budget.population,
                 unit=config.task.unit,
-                epsilon=granted,
-                delta=at_delta,
-                insider_epsilon=insider,
-                population_size=entry.population,
-                delta_reason=delta_reason,
-                created=created,
+                signer=identity,
+                public_key=identity.public.key,
+            )
+            proposal.keep(site_folder)
+            created.append(f"{made.name}, in which nothing is granted")
+        elif is_new and Ledger(ledger).budget().signers.name_of(identity.public.key) is None:
+            created.append(
+                f"no ledger for {entry.name}, since {without_secrets(str(ledger))} is there; its "
+                f"custodian lets {entry.name} in: fmfl-secure ledger admit"
             )
     members = Members(
         coordinator=roles[COORDINATOR].public,
@@ -254,7 +258,7 @@ def initialise(
         (workspace.site(name) / "members.json").write_bytes(members.encode())
     for name in members.custodians:
         (workspace.custodian(name) / "members.json").write_bytes(members.encode())
-    return created
+    return created + (grant_simulated(workspace, sites) if simulated else [])
 
 
 def _identity(folder: Path, name: str, created: list[str]) -> Identity:
@@ -308,32 +312,31 @@ def _storage_key(folder: Path) -> None:
             os.fsync(file.fileno())
 
 
-def _first_grant(
-    location: Path | str,
-    identity: Identity,
-    budget: SiteBudget,
-    *,
-    unit: str,
-    epsilon: float,
-    delta: float,
-    insider_epsilon: float | None,
-    population_size: int,
-    delta_reason: str,
-    created: list[str],
-) -> None:
-    ledger = Ledger.create(
-        location,
-        population=budget.population,
-        unit=unit,
-        signer=identity,
-        public_key=identity.public.key,
-    )
-    ledger.grant(
-        epsilon=epsilon,
-        delta=delta,
-        purpose="first grant, made by init",
-        insider_epsilon=insider_epsilon,
-        population_size=population_size,
-        delta_reason=delta_reason,
-    )
-    created.append(f"{ledger.name}: epsilon {epsilon:g} at delta {delta:g} granted")
+def grant_simulated(workspace: Workspace, sites: Iterable[str]) -> list[str]:
+    """Make the first grants of simulated sites, where their ledgers are their own and have none.
+
+    Returns:
+        What was granted in whose place, or why not, for people to read.
+
+    Raises:
+        PlanError: It cannot be granted to so many.
+    """
+    config, notes = load_federation(workspace.federation_file), []
+    for name in sites:
+        folder = workspace.site(name)
+        identity = Identity.load(folder / "identity.pem", name)
+        budget = load_site(folder / "site.toml").budget
+        ledger = Ledger(budget.ledger_from(folder), signer=identity)
+        state = ledger.budget()
+        if state.grants or state.public_key != identity.public.key:
+            continue
+        if is_template(workspace.federation_file):
+            notes.append(f"no grant for {name}: federation.toml is as init wrote it")
+            continue
+        given = offer(config, name, budget, Proposal.of(folder))
+        given.grant(ledger, purpose=SIMULATED)
+        notes.append(
+            f"a first grant in the place of {name}, epsilon {given.epsilon:g} at delta "
+            f"{given.delta:g}: A SIMULATION, since a site grants for itself"
+        )
+    return notes

@@ -26,7 +26,14 @@ from urllib.parse import urlsplit
 from aggregation import Identity
 from fmfl_secure.errors import ConfigError, ServiceError
 from fmfl_secure.parties.membership import MembershipFolder, next_list
-from fmfl_secure.parties.workspace import AGGREGATOR, COORDINATOR, Members, Workspace, initialise
+from fmfl_secure.parties.workspace import (
+    AGGREGATOR,
+    COORDINATOR,
+    Members,
+    Workspace,
+    grant_simulated,
+    initialise,
+)
 from fmfl_secure.provisioning.authority import Authority, answers_requests, write_tls
 from fmfl_secure.provisioning.certificates import CUSTODIAN, DECRYPTOR, SERVER, SITE
 from fmfl_secure.provisioning.kit import Kit, seal_kit, write_private
@@ -55,7 +62,8 @@ def provision(
         federation: Path of `federation.toml`.
         output: Folder for the authority and the kits.
         url: Where sites and decryptor reach the server.
-        epsilon: First grant of each new site's ledger; None takes the settings' epsilon.
+        epsilon: First grant of each new site's ledger, made in its place; None takes the
+            settings' epsilon. While these are as `init` wrote them, nothing is granted.
         delta: The same for delta.
         delta_reason: Why delta may be above 1 / (10 x a site's population); the ledgers keep it.
         data: Path of a site's training file from its kit; `{site}` stands for its name.
@@ -107,6 +115,7 @@ def provision(
         text = site_toml(name, config.federation.min_sites, data.replace("{site}", name))
         write_private(workspace.site(name) / "site.toml", text.encode())
     initialise(workspace.folder, epsilon=epsilon, delta=delta, delta_reason=delta_reason)
+    granted = grant_simulated(workspace, missing)
     parties = [(SITE, name) for name in missing]
     if SERVER not in certified:
         parties += [(DECRYPTOR, DECRYPTOR), *((CUSTODIAN, name) for name in custodians)]
@@ -122,6 +131,7 @@ def provision(
         (building / name).rename(output / name)
         created.append(f"{role} kit {output / name}")
     shutil.rmtree(building)
+    created += granted
     if SERVER in certified:
         shutil.copy(federation, output / SERVER / "federation.toml")
         created.append("a new list of members: bring federation.toml to every older kit as well")

@@ -28,6 +28,15 @@ class Admissions(Totals):
 
     # What a run may do.
 
+    def require_ungranted(self) -> None:
+        """Check that nothing was ever granted or charged.
+
+        Raises:
+            LedgerError: Something was.
+        """
+        if self.grants or self.non_private:
+            raise LedgerError("population and unit stay, from a ledger's first grant on")
+
     def require_grant(self, number: int) -> Grant:
         """An open grant by its number.
 
@@ -283,8 +292,17 @@ class Admissions(Totals):
             f"population {self.population!r} cannot afford {asked} ({left or 'nothing granted'})",
             asked_rounds=rounds,
             affordable_rounds=headroom.rounds(event),
-            hint=_MEND if objected else largest_run(event, rounds, headroom),
+            hint=_hint_of(event, rounds, headroom, objected=objected),
         )
+
+
+def _hint_of(event: Event, rounds: int, headroom: Headroom, *, objected: bool) -> str:
+    if not headroom.grants:
+        return (
+            "The site's custodian grants first: fmfl-secure ledger grant SITE shows what is "
+            "proposed and what it means, --accept grants it."
+        )
+    return _MEND if objected else largest_run(event, rounds, headroom)
 
 
 def _count(rounds: int) -> str:

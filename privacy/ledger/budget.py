@@ -7,6 +7,7 @@ gives back the rounds that never started. While it is open, all of it counts as 
 | record | body | effect |
 | --- | --- | --- |
 | `open` | population, unit, relation, public_key | first record; fixed for the ledger's life |
+| `settle` | population, unit | whose ledger it is, while nothing was granted |
 | `admit`, `dismiss` | key, name; key, reason | who may sign from now on |
 | `grant` | grant, epsilon, delta, orders, purpose | adds a budget with a filter of its own |
 | `lower` | grant, epsilon, reason | permits less of it from now on, never less than is charged |
@@ -156,6 +157,10 @@ class Budget(Admissions):
         self.population, self.unit = str(body["population"]), str(body["unit"])
         self.public_key = bytes.fromhex(body["public_key"])
         self.signers = Signers(self.public_key)
+
+    def _settle(self, body: dict[str, Any], _: Record) -> None:
+        self.require_ungranted()
+        self.population, self.unit = text(body["population"]), text(body["unit"])
 
     def _grant(self, body: dict[str, Any], record: Record) -> None:
         grant = Grant.parse(body, record.at)
@@ -350,6 +355,7 @@ _EFFECTS: Final[Mapping[str, Callable[[Budget, dict[str, Any], Record], None]]] 
     "open": Budget._open,
     "admit": Budget._change_signers,
     "dismiss": Budget._change_signers,
+    "settle": Budget._settle,
     "grant": Budget._grant,
     "lower": Budget._lower,
     "close": Budget._close_grant,

@@ -75,7 +75,7 @@ class Ledger(VerifiedLedger):
         signer: Signer,
         public_key: bytes,
     ) -> Ledger:
-        """Start a ledger for a population; its unit and relation are fixed from now on.
+        """Start a ledger for a population; its unit and relation are fixed from its first grant on.
 
         Args:
             location: Where; nothing may be there.
@@ -88,12 +88,7 @@ class Ledger(VerifiedLedger):
             LedgerError: Something is there already, or the name holds what cannot be seen.
             LedgerUnavailable: It cannot be written, or would not survive a crash.
         """
-        if population != plain(population) or not population:
-            raise LedgerError(
-                f"the population's name is {population!r}: empty, or with white space or other "
-                "characters that nobody sees",
-                hint="Two populations whose names look alike are two ledgers for the same people.",
-            )
+        _check_population(population)
         body = {
             "population": population,
             "unit": unit,
@@ -119,6 +114,7 @@ class Ledger(VerifiedLedger):
         insider_epsilon: float | None = None,
         population_size: int | None = None,
         delta_reason: str = "",
+        first: bool = False,
     ) -> Grant:
         """Permit (epsilon, delta) to this population, on top of earlier grants.
 
@@ -135,8 +131,10 @@ class Ledger(VerifiedLedger):
                 earlier grant or a run has declared it.
             delta_reason: Why the sum of deltas may be above 1 / (10 n), in the custodian's words,
                 for whoever reads the ledger or a report. It is below 1 all the same.
+            first: Refuse where the ledger has a grant already.
 
         Raises:
+            LedgerError: It has one, and this was to be the first.
             PlanError: epsilon, delta, insider_epsilon or population_size is out of range; no
                 population size was ever declared; or the sum of deltas is too large.
         """
@@ -153,6 +151,12 @@ class Ledger(VerifiedLedger):
                 )
             insider_orders = filter_orders(insider_epsilon, delta)
         with self._transaction("grant") as (budget, append):
+            if first and budget.grants:
+                raise LedgerError(
+                    f"the first grant of population {budget.population!r} was made on "
+                    f"{budget.grants[0].at[:10]}",
+                    hint="More is granted by figures: --epsilon, --delta and --purpose.",
+                )
             grant = Grant(
                 number=len(budget.grants) + 1,
                 epsilon=epsilon,
@@ -168,6 +172,19 @@ class Ledger(VerifiedLedger):
             budget.require_grantable(grant)
             append("grant", grant.body())
         return self.budget().grants[grant.number - 1]
+
+    def settle(self, *, population: str, unit: str) -> None:
+        """Say whose ledger it is, in place of what was said when it was opened.
+
+        Only while nothing was ever granted: from then on population and unit stay.
+
+        Raises:
+            LedgerError: Something was granted, or the name holds what cannot be seen.
+        """
+        _check_population(population)
+        with self._transaction("settle") as (budget, append):
+            budget.require_ungranted()
+            append("settle", {"population": population, "unit": unit})
 
     def lower(
         self,
@@ -421,6 +438,15 @@ class Ledger(VerifiedLedger):
                 charges.append(Charge.of(event, rounds, budget.grants[number - 1]).body())
             append("recover", {"heads": lost, "charges": charges, "reason": reason})
         return self.budget().recoveries[-1]
+
+
+def _check_population(name: str) -> None:
+    if name != plain(name) or not name:
+        raise LedgerError(
+            f"the population's name is {name!r}: empty, or with white space or other characters "
+            "that nobody sees",
+            hint="Two populations whose names look alike are two ledgers for the same people.",
+        )
 
 
 def _flag(custodian: bool) -> dict[str, bool]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 OPENER: Final = ""  # how a record that the opener signed names it
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
 _CUSTODIANS_ALONE: Final = frozenset(
-    {"open", "grant", "lower", "close", "recover", "admit", "dismiss"}
+    {"open", "settle", "grant", "lower", "close", "recover", "admit", "dismiss"}
 )
 
 

@@ -20,10 +20,7 @@ def test_parties_that_drew_their_own_keys_release_a_round(tmp_path: Path, tiny_m
     owners = whole_ceremony(tmp_path, tiny_model, url=f"https://localhost:{port}")
     for number, name in enumerate(SITES, 1):
         write_rows(owners.at(name) / "data/train.csv", 40, seed=number)
-        typed(
-            "ledger", "grant", owners.at(name) / "ledger.sqlite", "--epsilon", "8", "--delta",
-            "1e-5", "--purpose", "a first study", "--population-size", "40",
-        )  # fmt: skip
+        typed("ledger", "grant", owners.at(name), "--accept")
     clients = ["decryptor", "board", *SITES]
     (owners.at("server") / "service.toml").write_text(
         f'[listen]\naddress = "127.0.0.1"\nport = {port}\n[operations]\nport = 0\n'

@@ -49,7 +49,7 @@ class World:
             folder, model, sites=5, rounds=2, federation="min_sites = 4", evaluation=False
         )
         federation.write_text(federation.read_text() + '\n[aggregation]\ncustodians = ["board"]\n')
-        initialise(folder, epsilon=None, delta=None)
+        initialise(folder, epsilon=None, delta=None, simulated=True)
         for name in NAMES:  # whose own rule would let three do
             file = folder / f"sites/{name}/site.toml"
             text = file.read_text()

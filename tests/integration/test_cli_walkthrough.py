@@ -87,6 +87,8 @@ def test_from_one_table_to_a_rebuilt_report(
         text = text.replace(before, after)
     federation.write_text(text)
 
+    for name in ("site-1", "site-2", "site-3"):
+        assert shell("ledger", "grant", pilot / "sites" / name, "--accept").code == 0
     assert shell("plan", federation).code == 0
     planned = shell.lines()
     assert planned["settings"].startswith("sha256:")

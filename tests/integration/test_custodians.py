@@ -42,7 +42,7 @@ def template(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path
     federation = make_federation(folder, tiny_model, rounds=2, evaluation=False)
     settings = federation.read_text()
     federation.write_text(f'{settings}\n[aggregation]\ncustodians = ["board", "patients"]\n')
-    initialise(folder, epsilon=None, delta=None)
+    initialise(folder, epsilon=None, delta=None, simulated=True)
     return folder
 
 
@@ -239,7 +239,7 @@ def test_a_custodian_added_later_needs_init(folder: Path) -> None:
     federation.write_text(federation.read_text().replace('"patients"', '"patients", "court"'))
     with pytest.raises(RunError, match="no identity is known of court"):
         run(folder)
-    created = initialise(folder, epsilon=None, delta=None)
+    created = initialise(folder, epsilon=None, delta=None, simulated=True)
     assert any("court" in line for line in created)
     assert (folder / "custodians/court/identity.pem").stat().st_mode & 0o077 == 0
     agree(folder, "court", min_sites=2)

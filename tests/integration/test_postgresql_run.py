@@ -50,7 +50,7 @@ def federation(
             f'[data]\npath = "../../data/{site}.csv"\n'
             f'[budget]\npopulation = "{site}"\nledger = "{url(postgres, site)}"\n'
         )
-    said = initialise(folder, epsilon=8.0, delta=None)
+    said = initialise(folder, epsilon=8.0, delta=None, simulated=True)
     assert not any(PASSWORD in line for line in said)
     assert sum("?schema=run_site_" in line for line in said) == 3
     return path
@@ -86,13 +86,13 @@ def test_init_again_leaves_them_alone_and_misses_a_lost_one(
 ) -> None:
     folder = federation.parent
     head = Ledger(url(postgres, "site-2")).head()
-    assert initialise(folder, epsilon=None, delta=None) == []
+    assert initialise(folder, epsilon=None, delta=None, simulated=True) == []
     assert Ledger(url(postgres, "site-2")).head() == head
     with postgres.connect() as connection:
         connection.execute("ALTER SCHEMA run_site_2 RENAME TO aside")
     try:
         with pytest.raises(ConfigError, match="is missing") as refusal:
-            initialise(folder, epsilon=None, delta=None)
+            initialise(folder, epsilon=None, delta=None, simulated=True)
         assert PASSWORD not in str(refusal.value)
         assert "postgresql://***" in str(refusal.value)
         observer = Quiet()

@@ -283,18 +283,18 @@ def test_init_makes_an_allowed_name_of_any_folders(tmp_path: Path, folder: str, 
     assert f'name = "{name}"' in (tmp_path / folder / "federation.toml").read_text()
 
 
-def test_init_grants_what_is_asked_and_refuses_too_few_sites(tmp_path: Path) -> None:
+def test_init_grants_nothing_and_refuses_too_few_sites(tmp_path: Path) -> None:
     assert invoke("init", tmp_path / "a", "--sites", 2).exit_code == 2
     assert not (tmp_path / "a").exists()
-    invoke("init", tmp_path / "b", "--sites", 3, "--epsilon", 2.5, "--delta", 1e-7)
-    (status,) = Ledger(tmp_path / "b/sites/site-1/ledger.sqlite").status()
-    assert (status.grant.epsilon, status.grant.delta) == (2.5, 1e-7)
+    made = invoke("init", tmp_path / "b", "--sites", 3, "--epsilon", 2.5, "--delta", 1e-7)
+    assert "nothing is granted" in made.output
+    assert Ledger(tmp_path / "b/sites/site-1/ledger.sqlite").status() == []
 
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Path:
     (tmp_path / "federation.toml").write_text(settings(Path("none")))
-    initialise(tmp_path, epsilon=None, delta=None)
+    initialise(tmp_path, epsilon=None, delta=None, simulated=True)
     return tmp_path / "sites/site-1/ledger.sqlite"
 
 
@@ -303,7 +303,7 @@ def damage(path: Path, sequence: int) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("DROP TRIGGER records_are_not_edited")
         connection.execute(
-            "UPDATE records SET line = replace(line, 'made by init', 'made by Init') "
+            "UPDATE records SET line = replace(line, 'made for the', 'made For the') "
             "WHERE sequence = ?",
             (sequence,),
         )
@@ -410,12 +410,16 @@ def test_an_old_ledger_says_that_no_size_was_declared(main, tmp_path: Path) -> N
     assert "1,000 units declared" in main("ledger", "show", place)[1]
 
 
-def test_init_declares_every_site_s_population_and_takes_a_reason(main, tmp_path: Path) -> None:
+def test_init_takes_a_reason_that_the_first_grant_declares(main, tmp_path: Path) -> None:
     folder = tmp_path / "pilot"
     assert main("init", folder, "--sites", 3, "--delta", 0.5)[0] == 1
     assert not (folder / "sites").exists()
     asked = ("--delta", 0.5, "--delta-reason", "made-up rows")
     assert main("init", folder, "--sites", 3, *asked)[0] == 0
+    file = folder / "federation.toml"
+    file.write_text(file.read_text().replace("rounds = 10", "rounds = 9"))
+    code, output, _ = main("ledger", "grant", folder / "sites/site-2", "--accept")
+    assert (code, "why its delta: made-up rows" in output) == (0, True)
     budget = Ledger(folder / "sites/site-2/ledger.sqlite").budget()
     (granted,) = budget.grants
     assert (granted.population_size, granted.delta_reason) == (500, "made-up rows")

@@ -25,7 +25,7 @@ from privacy.mechanism.share_runs import ShareRuns
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "federation.toml").write_text(settings(Path("none")))
-    initialise(tmp_path, epsilon=8.0, delta=1e-5)
+    initialise(tmp_path, epsilon=8.0, delta=1e-5, simulated=True)
     return tmp_path
 
 
@@ -194,7 +194,7 @@ def shares(tmp_path: Path, tiny_model: Path) -> Path:
     (tmp_path / "federation.toml").write_text(
         settings(tiny_model, sites=4, rounds=3, steps=1, epsilon=2.0, privacy=privacy)
     )
-    initialise(tmp_path, epsilon=None, delta=None)
+    initialise(tmp_path, epsilon=None, delta=None, simulated=True)
     (tmp_path / "sites/site-1/ledger.sqlite").unlink()
     signer = Identity.load(tmp_path / "sites/site-1/identity.pem")
     Ledger.create(

@@ -11,7 +11,7 @@ from support import settings
 
 from aggregation import AggregationError, Identity
 from fmfl_secure.errors import ConfigError
-from fmfl_secure.parties.workspace import Members, Workspace, initialise
+from fmfl_secure.parties.workspace import Members, Workspace, grant_simulated, initialise
 from fmfl_secure.settings.federation import load_site
 from privacy import Ledger, PlanError
 
@@ -134,13 +134,15 @@ def test_a_site_added_later_is_made_alone(folder: Path) -> None:
         "federation.toml", "members.json", *(f"sites/site-{n}/members.json" for n in (1, 2, 3))
     }  # fmt: skip
     assert "site-4" in Members.load(folder / "sites/site-1/members.json").sites
+    grant_simulated(Workspace(folder), ["site-4"])
     (status,) = Ledger(folder / "sites/site-4/ledger.sqlite").status()
     assert (status.grant.epsilon, status.grant.delta) == (2.0, 1e-6)
+    assert Ledger(folder / "sites/site-1/ledger.sqlite").status() == []
 
 
 def test_the_first_grant_is_the_settings_or_what_is_asked_for(folder: Path, tmp_path: Path) -> None:
     write_settings(folder, sites=3, epsilon=3.0)
-    initialise(folder, epsilon=None, delta=None)
+    initialise(folder, epsilon=None, delta=None, simulated=True)
     ledger = Ledger(folder / "sites/site-2/ledger.sqlite")
     (status,) = ledger.status()
     assert (status.grant.epsilon, status.grant.delta) == (3.0, 1e-5)
@@ -149,7 +151,7 @@ def test_the_first_grant_is_the_settings_or_what_is_asked_for(folder: Path, tmp_
     other = tmp_path / "other"
     other.mkdir()
     write_settings(other, sites=3)
-    initialise(other, epsilon=5.5, delta=1e-7)
+    initialise(other, epsilon=5.5, delta=1e-7, simulated=True)
     (status,) = Ledger(other / "sites/site-1/ledger.sqlite").status()
     assert (status.grant.epsilon, status.grant.delta) == (5.5, 1e-7)
 
@@ -157,7 +159,7 @@ def test_the_first_grant_is_the_settings_or_what_is_asked_for(folder: Path, tmp_
 def test_a_ledger_knows_its_site_s_declared_population(folder: Path) -> None:
     path = folder / "federation.toml"
     path.write_text(path.read_text().replace("population = 40", "population = 700", 1))
-    initialise(folder, epsilon=None, delta=None)
+    initialise(folder, epsilon=None, delta=None, simulated=True)
     sizes = [
         Ledger(folder / f"sites/site-{n}/ledger.sqlite").budget().population_size for n in (1, 2)
     ]
@@ -228,7 +230,8 @@ def test_a_ledger_shared_by_two_sites_data_is_granted_once(folder: Path) -> None
         (site / "site.toml").write_text(
             f'[data]\npath = "{name}.csv"\n[budget]\npopulation = "p"\nledger = "../p.sqlite"\n'
         )
-    initialise(folder, epsilon=None, delta=None)
+    said = initialise(folder, epsilon=None, delta=None, simulated=True)
+    assert any("ledger admit" in line and "site-2" in line for line in said)
     assert len(Ledger(folder / "sites/p.sqlite").budget().grants) == 1
 
 
