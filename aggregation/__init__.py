@@ -46,6 +46,11 @@ from aggregation.errors import (
     UploadError,
 )
 from aggregation.protocol.journal import Journal, MemoryJournal, SqliteJournal
+from aggregation.protocol.journal_heads import hold_to as hold_journal_to
+from aggregation.protocol.journal_heads import is_journal_head
+from aggregation.protocol.journal_heads import read_head as read_journal_head
+from aggregation.protocol.journal_heads import sign_head as sign_journal_head
+from aggregation.protocol.journal_recovery import recover_journal
 from aggregation.protocol.membership import MembershipList
 from aggregation.protocol.plan import Member, RoundPlan
 from aggregation.protocol.uploads import SumUpload, Upload, upload_size
@@ -99,8 +104,13 @@ __all__ = [
     "UploadError",
     "choose",
     "dequantize",
+    "hold_journal_to",
+    "is_journal_head",
     "parameter_set",
     "quantize",
+    "read_journal_head",
     "recorded_opening",
+    "recover_journal",
+    "sign_journal_head",
     "upload_size",
 ]

@@ -24,7 +24,8 @@ class League:
     no smallest cohort of its own, no journal worth the name and no settings.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, run: str = "") -> None:
+        """Begin a run, or come again to one that the sites have begun."""
         workspace = Workspace(folder)
         self.config = load_federation(folder / "federation.toml")
         self.members = Members.load(folder / "members.json")
@@ -39,13 +40,15 @@ class League:
             self.identities["coordinator"],
             members=self.members, config=self.config, start=start,
             store=start_run(
-                folder / "run", config=self.config, members=self.members, start=start,
+                folder / f"run{run}", config=self.config, members=self.members, start=start,
                 origin=folder,
             ),
         )  # fmt: skip
         self.size = largest_layout(task, model).size
         self.adapter = coordinator.adapter
-        self.honest, _ = coordinator.plan_attempt(1, list(self.members.sites))
+        plan, _ = coordinator.plan_attempt(1, list(self.members.sites))
+        self.run = run or coordinator.run
+        self.honest = replace(plan, run=self.run)
         self.decryptor = Decryptor(
             self.identities["decryptor"],
             MemoryJournal(),
@@ -55,19 +58,21 @@ class League:
         self.sites = {
             entry.name: Site(
                 workspace.site(entry.name),
-                run=coordinator.run, entry=entry, config=self.config, task=task, model=model,
+                run=self.run, entry=entry, config=self.config, task=task, model=model,
             )
             for entry in self.config.sites
         }  # fmt: skip
-        for site in self.sites.values():
+        for site in self.sites.values() if not run else ():
             site.begin(coordinator.call())
 
     def sign(self, plan: RoundPlan) -> bytes:
         return seal(self.identities["coordinator"], plan)
 
-    def plan(self, names: Sequence[str], *, min_cohort: int) -> bytes:
+    def plan(self, names: Sequence[str], *, min_cohort: int = 3, attempt: int = 1) -> bytes:
         invited = tuple(m for m in self.honest.members if m.identity.name in names)
-        return self.sign(replace(self.honest, members=invited, min_cohort=min_cohort))
+        return self.sign(
+            replace(self.honest, members=invited, min_cohort=min_cohort, attempt=attempt)
+        )
 
     def cohort(self, plan: bytes, attempts: dict[str, SiteAttempt]) -> bytes:
         """A cohort of whomever they like, whatever the plan says of its size."""

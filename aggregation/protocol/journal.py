@@ -3,14 +3,23 @@
 A site records the keys it announced and the round it opened; the decryptor records what it
 released. The rules "one opening per round" and "one release per round" are this record, so an
 entry must be on the disk before the message it stands for leaves the party.
+
+A party that has forgotten what it opened opens it again. So a journal is a chain, like a ledger:
+each entry's digest hangs on the one before, the last of them is the journal's head, and others who
+kept a head of it notice one that was put back (`journal_heads`).
 """
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
+import secrets
 import sqlite3
 import threading
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -24,7 +33,20 @@ CREATE TABLE IF NOT EXISTS entries (
     PRIMARY KEY (kind, key)
 ) STRICT, WITHOUT ROWID
 """
+# Its first row is of no entry: its key is the journal's id, its digest holds what was adopted.
+_CHAIN: Final = """
+CREATE TABLE chain (
+    sequence INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL,
+    key TEXT NOT NULL,
+    digest BLOB NOT NULL
+) STRICT
+"""
+_BEGUN: Final = "journal/begun"
+FEDERATION: Final = "run/federation"  # key FINGERPRINT/RUN: the one federation that it is of
+_DOMAIN: Final = b"fmfl-secure/aggregation/journal/v1"
 _BUSY_TIMEOUT_S: Final = 30.0
+_LOG = logging.getLogger("aggregation.protocol.journal")
 
 
 class Journal(Protocol):
@@ -46,6 +68,21 @@ class Journal(Protocol):
             JournalError: It cannot be read.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The last entry of a journal.
+
+    Attributes:
+        journal: Id of the journal, 32 hexadecimal digits, drawn when it was made.
+        sequence: How many entries there are, the chain's beginning included.
+        digest: Of the last one, 64 hexadecimal digits; all before hang on it.
+    """
+
+    journal: str
+    sequence: int
+    digest: str
 
 
 class MemoryJournal:
@@ -73,28 +110,69 @@ class SqliteJournal:
     Every call opens its own connection, so one object may be used from several threads, and
     several processes may share the file. The directory must be on a local disk: WAL does not work
     over a network file system.
+
+    It is made once. Beside it lies `NAME.made`, with its id, so that one that was lost is missed
+    and not begun anew. A journal of 0.1.0 has no chain: it is taken over as it is, once, and said.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Open a file, or create it readable by its owner only.
 
         Raises:
-            JournalError: It cannot be opened, or is no journal.
+            JournalError: It cannot be opened, is no journal, was changed, or is missing where one
+                was.
         """
         self._path = Path(path)
+        self._mark = self._path.with_name(f"{self._path.name}.made")
         try:
+            is_new = not self._path.exists()
+            if is_new and self._mark.exists():
+                raise JournalError(
+                    f"the journal {self._path} is missing, and there was one: put it back. Where "
+                    "it is lost, fmfl-secure journal recover makes another that opens nothing old"
+                )
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
             with closing(self._connect()) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
-                connection.execute(_SCHEMA)
+                with _transaction(connection):
+                    connection.execute(_SCHEMA)
+                    if not _has_chain(connection):
+                        self._begin(connection, is_new=is_new)
+                    head = _verified(connection, self._path)
+            self._make_mark(head.journal)
         except (OSError, sqlite3.Error) as error:
             raise JournalError(f"cannot open the journal {self._path}: {error}") from error
+
+    @property
+    def head(self) -> Head:
+        """Its last entry.
+
+        Raises:
+            JournalError: It cannot be read.
+        """
+        with self._reading() as connection:
+            (journal,) = connection.execute("SELECT key FROM chain WHERE sequence = 1").fetchone()
+            sequence, digest = _last(connection)
+        return Head(journal, sequence, digest.hex())
+
+    def holds(self, head: Head) -> bool:
+        """Whether an entry of this journal has that head.
+
+        Raises:
+            JournalError: It cannot be read.
+        """
+        query = "SELECT digest FROM chain WHERE sequence = ?"
+        with self._reading() as connection:
+            (journal,) = connection.execute("SELECT key FROM chain WHERE sequence = 1").fetchone()
+            row = connection.execute(query, (head.sequence,)).fetchone()
+        return journal == head.journal and row is not None and row[0].hex() == head.digest
 
     def record(self, kind: str, key: str, value: bytes) -> None:
         """Write an entry; see `Journal`."""
         try:
-            with closing(self._connect()) as connection:
+            with closing(self._connect()) as connection, _transaction(connection):
                 connection.execute("INSERT INTO entries VALUES (?, ?, ?)", (kind, key, value))
+                _extend(connection, kind, key, value)
         except sqlite3.IntegrityError:
             raise RecordedError(f"{kind} is recorded already for {key}") from None
         except (sqlite3.Error, OverflowError) as error:
@@ -103,15 +181,135 @@ class SqliteJournal:
     def lookup(self, kind: str, key: str) -> bytes | None:
         """Read an entry; see `Journal`."""
         query = "SELECT value FROM entries WHERE kind = ? AND key = ?"
-        try:
-            with closing(self._connect()) as connection:
-                row = connection.execute(query, (kind, key)).fetchone()
-        except sqlite3.Error as error:
-            raise JournalError(f"cannot read the journal {self._path}: {error}") from error
+        with self._reading() as connection:
+            row = connection.execute(query, (kind, key)).fetchone()
         return None if row is None else bytes(row[0])
 
+    def _begin(self, connection: sqlite3.Connection, *, is_new: bool) -> None:
+        if self._mark.exists():
+            raise JournalError(f"the journal {self._path} has lost its chain: put it back")
+        entries = connection.execute("SELECT kind, key, value FROM entries").fetchall()
+        connection.execute(_CHAIN)
+        identifier = secrets.token_hex(16)
+        first = (1, _BEGUN, identifier, _beginning(identifier, entries))
+        connection.execute("INSERT INTO chain VALUES (?, ?, ?, ?)", first)
+        for key, federation in sorted(_federations(entries).items()):
+            value = federation.encode()
+            connection.execute("INSERT INTO entries VALUES (?, ?, ?)", (FEDERATION, key, value))
+            _extend(connection, FEDERATION, key, value)
+        if entries and not is_new:
+            _LOG.warning("took over the journal %s of 0.1.0: %d entries", self._path, len(entries))
+
+    def _make_mark(self, identifier: str) -> None:
+        if self._mark.exists():
+            if self._mark.read_text("ascii").strip() != identifier:
+                raise JournalError(f"{self._path} is another journal than the one made here")
+            return
+        written = self._mark.with_name(f"{self._mark.name}.{os.getpid()}-{secrets.token_hex(4)}")
+        descriptor = os.open(written, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(f"{identifier}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        written.replace(self._mark)
+
     def _connect(self) -> sqlite3.Connection:
-        # isolation_level None: every statement is its own transaction, durable when it returns.
+        # isolation_level None: transactions are written out, durable when they are committed.
         connection = sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
         connection.execute("PRAGMA synchronous=FULL")
         return connection
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with closing(self._connect()) as connection:
+                yield connection
+        except sqlite3.Error as error:
+            raise JournalError(f"cannot read the journal {self._path}: {error}") from error
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _has_chain(connection: sqlite3.Connection) -> bool:
+    query = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'chain'"
+    return connection.execute(query).fetchone() is not None
+
+
+def _last(connection: sqlite3.Connection) -> tuple[int, bytes]:
+    query = "SELECT sequence, digest FROM chain ORDER BY sequence DESC LIMIT 1"
+    sequence, digest = connection.execute(query).fetchone()
+    return int(sequence), bytes(digest)
+
+
+def _extend(connection: sqlite3.Connection, kind: str, key: str, value: bytes) -> None:
+    sequence, before = _last(connection)
+    row = (sequence + 1, kind, key, _following(before, kind, key, value))
+    connection.execute("INSERT INTO chain VALUES (?, ?, ?, ?)", row)
+
+
+def _following(before: bytes, kind: str, key: str, value: bytes) -> bytes:
+    return _hash(before, kind.encode(), key.encode(), hashlib.sha256(value).digest())
+
+
+def _beginning(identifier: str, adopted: Iterable[tuple[str, str, bytes]]) -> bytes:
+    parts = [identifier.encode()]
+    for kind, key, value in sorted(adopted):
+        parts += [kind.encode(), key.encode(), hashlib.sha256(value).digest()]
+    return _hash(*parts)
+
+
+def _hash(*parts: bytes) -> bytes:
+    state = hashlib.sha256(_DOMAIN)
+    for part in parts:
+        state.update(len(part).to_bytes(8, "big") + part)
+    return state.digest()
+
+
+def _verified(connection: sqlite3.Connection, path: Path) -> Head:
+    """Follow the chain from its beginning; its head."""
+    entries = {
+        (kind, key): bytes(value)
+        for kind, key, value in connection.execute("SELECT kind, key, value FROM entries")
+    }
+    rows = connection.execute("SELECT sequence, kind, key, digest FROM chain ORDER BY sequence")
+    chained = [(int(s), kind, key, bytes(digest)) for s, kind, key, digest in rows]
+    wrong = JournalError(f"the journal {path} does not verify: it was changed. Put it back")
+    if not chained or [row[0] for row in chained] != list(range(1, len(chained) + 1)):
+        raise wrong
+    _, begun, identifier, digest = chained[0]
+    after = {(kind, key) for _, kind, key, _ in chained[1:]}
+    adopted = [(kind, key, value) for (kind, key), value in entries.items()
+               if (kind, key) not in after]  # fmt: skip
+    if begun != _BEGUN or digest != _beginning(identifier, adopted):
+        raise wrong
+    for _, kind, key, following in chained[1:]:
+        if (kind, key) not in entries:
+            raise wrong
+        digest = _following(digest, kind, key, entries[kind, key])
+        if digest != following:
+            raise wrong
+    return Head(identifier, len(chained), digest.hex())
+
+
+def _federations(entries: Iterable[tuple[str, str, bytes]]) -> dict[str, str]:
+    """Of keys as 0.1.0 wrote them, FINGERPRINT/FEDERATION/RUN/...: the federation of each run.
+
+    A run that was of two is of none: nothing more of it opens.
+    """
+    found: dict[str, str] = {}
+    for _, key, _ in entries:
+        parts = key.split("/")
+        if len(parts) >= 4:
+            fingerprint, federation, run = parts[:3]
+            if found.setdefault(f"{fingerprint}/{run}", federation) != federation:
+                found[f"{fingerprint}/{run}"] = ""
+    return found

@@ -18,8 +18,10 @@ from aggregation.errors import PlanError, RecordedError, ReplayError, RoleError,
 from aggregation.protocol import checks, messages
 from aggregation.protocol.cohort_rule import MIN_COHORT, admit
 from aggregation.protocol.journal import Journal
+from aggregation.protocol.journal_heads import hold_to, sign_head
 from aggregation.protocol.messages import Approval, Body, Cohort, Release
 from aggregation.protocol.plan import Member, RoundPlan
+from aggregation.protocol.replay import pin_federation
 from aggregation.protocol.round import FixedCohort, Round
 
 
@@ -115,6 +117,23 @@ class Gatekeeper(ABC, Generic[A]):
         slot = self._read_plan(plan_message).round_key(self.public)
         return self._journal.lookup(self.SPOKEN, slot) is not None
 
+    def journal_head(self) -> str | None:
+        """The head of its journal, signed, for others to keep; None of one in memory alone.
+
+        Raises:
+            JournalError: It cannot be read.
+        """
+        return sign_head(self._journal, self._identity)
+
+    def hold_journal(self, heads: Iterable[str]) -> None:
+        """Hold its journal to heads that others kept of it, before it gives a word.
+
+        Raises:
+            JournalError: It lacks one: it was put back, or begun anew.
+            MessageError: One is no head.
+        """
+        hold_to(self._journal, self.public, heads)
+
     def close(self) -> None:
         """Destroy every key; attempts under way end unopened."""
         for attempt in self._attempts.values():
@@ -141,6 +160,7 @@ class Gatekeeper(ABC, Generic[A]):
             return current.announcement
         if self._journal.lookup(self.SPOKEN, slot) is not None:
             raise ReplayError(f"this round was {self.DONE} already")
+        pin_federation(self._journal, self.public, round_.plan)
         attempt, body = self._draw(round_)
         attempt.announcement = messages.seal(self._identity, body)
         try:

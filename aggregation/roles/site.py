@@ -26,6 +26,7 @@ from aggregation.protocol.journal import Journal
 from aggregation.protocol.membership import check_plan
 from aggregation.protocol.messages import Opening, Sigma, UploadManifest
 from aggregation.protocol.plan import Member, RoundPlan
+from aggregation.protocol.replay import check_federation, pin_federation
 from aggregation.protocol.round import FixedCohort
 from aggregation.protocol.uploads import Upload
 from aggregation.roles.site_mac import SiteMac
@@ -143,6 +144,7 @@ class SiteAttempt:
         """
         if self._ready is None:
             self._refuse_replay()
+            pin_federation(self._journal, self._identity.public, self.plan)
             message = messages.seal(self._identity, self._secrets.draw())
             self._record(_READY, self._round.attempt_key(self._identity.public), message)
             self._ready = message
@@ -298,6 +300,7 @@ class SiteAttempt:
 
     def _refuse_replay(self) -> None:
         own = self._identity.public
+        check_federation(self._journal, own, self.plan)
         if self._journal.lookup(_OPENED, self._round.round_key(own)) is not None:
             raise ReplayError("this site opened this round already")
         if self._journal.lookup(_READY, self._round.attempt_key(own)) is not None:

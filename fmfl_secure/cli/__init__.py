@@ -23,6 +23,7 @@ from fmfl_secure.cli import (
     dpia,
     federation,
     flower,
+    journal,
     keys,
     ledger,
     members,
@@ -51,6 +52,7 @@ app.add_typer(members.app)
 app.add_typer(keys.app)
 app.add_typer(flower.app, name="flower")
 app.add_typer(ledger.app, name="ledger")  # with `afford`, which adds itself to it
+app.add_typer(journal.app, name="journal")
 app.add_typer(demo.app, name="demo")
 app.add_typer(bench_app, name="bench")
 

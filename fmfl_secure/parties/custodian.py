@@ -83,6 +83,18 @@ class Custodian:
         """
         return self._protocol.approve(cohort, opening_list, exchanges, plan_message=plan_message)
 
+    def journal_head(self) -> str | None:
+        """The head of its journal, signed, for others to keep."""
+        return self._protocol.journal_head()
+
+    def hold_journal(self, heads: Iterable[str]) -> None:
+        """Hold its journal to heads that others kept of it.
+
+        Raises:
+            JournalError: It lacks one.
+        """
+        self._protocol.hold_journal(heads)
+
     def has_spoken(self, plan_message: bytes) -> bool:
         """Whether it gave its word in a plan's round: no other attempt at that round can open."""
         return self._protocol.has_spoken(plan_message)

@@ -19,7 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from aggregation import Identity, RoundPlan, SiteAttempt, SqliteJournal, recorded_opening
+from aggregation import (
+    Identity,
+    RoundPlan,
+    SiteAttempt,
+    SqliteJournal,
+    hold_journal_to,
+    recorded_opening,
+    sign_journal_head,
+)
 from fmfl_secure.errors import KNOWN_ERRORS, ConfigError, RunError, SiteFailure
 from fmfl_secure.models.adapters import adapter_bytes
 from fmfl_secure.models.heads import head_bytes
@@ -197,6 +205,18 @@ class Site:
     def anchor(self) -> str | None:
         """The ledger's head, signed, for others to keep; None without a ledger."""
         return None if self._ledger is None else self._ledger.anchor().line
+
+    def journal_head(self) -> str | None:
+        """The head of its journal, signed, for others to keep."""
+        return sign_journal_head(self._journal, self._identity)
+
+    def hold_journal(self, heads: Iterable[str]) -> None:
+        """Hold its journal to heads that others kept of it. Before it opens anything.
+
+        Raises:
+            JournalError: It lacks one: it was put back, or begun anew.
+        """
+        hold_journal_to(self._journal, self._identity.public, heads)
 
     def check(self) -> None:
         """Check what can be known before anything is reserved: the policy, and that data are there.

@@ -1,4 +1,4 @@
-"""Heads of ledgers at the server: kept for good, returned to their sites, shared with the others.
+"""Heads of ledgers and journals at the server: kept for good, returned, shared with the sites.
 
 A site that restored an older ledger is told the heads that it lacks, by the server or by any other
 site, whose own record of them reaches it through the server.
@@ -12,9 +12,9 @@ from typing import Final
 
 import msgspec
 
-from aggregation import PublicIdentity
-from fmfl_secure.errors import Problem
-from fmfl_secure.parties.workspace import Members
+from aggregation import AggregationError, PublicIdentity, is_journal_head
+from fmfl_secure.errors import Problem, RunError
+from fmfl_secure.parties.workspace import DECRYPTOR, Members
 from fmfl_secure.storage.anchor_store import AnchorStore
 from fmfl_secure.storage.message_store import Messages
 from privacy import Anchor, LedgerError
@@ -30,11 +30,20 @@ class AnchorsForSite(msgspec.Struct, frozen=True):
         others: The latest of each other site.
         known: Short names of all that are kept of each other site, to spare their sending; where
             they were asked for.
+        journals: The latest heads that are kept of its own journals.
+        other_journals: The same of each other party.
     """
 
     own: list[str]
     others: dict[str, str]
     known: dict[str, list[str]]
+    journals: list[str] = []
+    other_journals: dict[str, list[str]] = {}
+
+
+def parties_with_journals(members: Members) -> dict[str, PublicIdentity]:
+    """Those that keep a journal: sites, the decryptor, custodians."""
+    return {DECRYPTOR: members.decryptor, **members.custodians, **members.sites}
 
 
 def short_name(line: str) -> str:
@@ -59,12 +68,17 @@ class AnchorRegistry:
         self._members = members
 
     def give(self, site: str, line: str) -> None:
-        """A site gives the head that its ledger has now; durable when this returns.
+        """A party gives the head that its ledger or journal has now; durable when this returns.
 
         Raises:
-            Problem: 422, it is no head that this site signed.
+            Problem: 422, it is no head that this party signed.
         """
-        identity = self._members().sites[site]
+        if is_journal_head(line):
+            self._keep_journals({site: [line]})
+            return
+        identity = self._members().sites.get(site)
+        if identity is None:
+            raise Problem(422, "refused", "a party that is no site has no ledger")
         self._anchors.keep(_signed_by(identity, [line]))
         self._store.note("", _HEAD, site, line.encode())
 
@@ -76,19 +90,35 @@ class AnchorRegistry:
         """
         sites = self._members().sites
         found: list[tuple[PublicIdentity, str]] = []
+        journals: dict[str, list[str]] = {}
         for name, lines in heads.items():
+            journals[name] = [line for line in lines if is_journal_head(line)]
             if name in sites:
-                found += _signed_by(sites[name], lines)
+                found += _signed_by(sites[name], (n for n in lines if not is_journal_head(n)))
+        self._keep_journals(journals)
         self._anchors.keep(found)
 
+    def _keep_journals(self, heads: Mapping[str, Iterable[str]]) -> None:
+        parties = parties_with_journals(self._members())
+        given = [(parties[name], line) for name in heads if name in parties for line in heads[name]]
+        try:
+            self._anchors.keep_journals(given)
+        except AggregationError as error:
+            raise Problem(422, "refused", "a line is not the head of a journal") from error
+        except RunError as error:
+            raise Problem(422, "refused", "a head is not of the party that gives it") from error
+
     def tell(self, site: str, *, known: bool) -> AnchorsForSite:
-        """What a site is told.
+        """What a party is told; who is no site, of its own journal alone.
 
         Args:
             site: Which.
             known: Whether it asks what is kept of the others as well, which takes longer.
         """
-        sites = self._members().sites
+        parties, sites = parties_with_journals(self._members()), self._members().sites
+        if site not in sites:
+            journals = self._anchors.journals(parties[site])
+            return AnchorsForSite(own=[], others={}, known={}, journals=journals)
         latest = self._store.notes("", _HEAD)
         others = {name: identity for name, identity in sites.items() if name != site}
         return AnchorsForSite(
@@ -98,6 +128,12 @@ class AnchorRegistry:
                 name: [short_name(line) for line in self._anchors.held(identity)]
                 for name, identity in others.items()
                 if known
+            },
+            journals=self._anchors.journals(sites[site]),
+            other_journals={
+                name: self._anchors.journals(identity)
+                for name, identity in parties.items()
+                if name != site
             },
         )
 

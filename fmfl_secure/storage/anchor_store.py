@@ -1,4 +1,4 @@
-"""What one party keeps of the others' ledgers: the heads that it saw, for as long as it lives.
+"""What one party keeps of the others: heads of their ledgers and journals, for as long as it lives.
 
 A site gives its ledger's head, signed, to the coordinator and to the other sites whenever it has
 charged something. Before it reserves in a later run it asks for all of them again: a ledger that
@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from aggregation import PublicIdentity
+from aggregation import PublicIdentity, read_journal_head
 from fmfl_secure.errors import RunError
 from fmfl_secure.storage.errors import make_missing, storage_errors
 from privacy import Anchor
-from privacy.storage import open_store
+from privacy.storage import is_url, open_store, split_schema, with_schema
 
 _TABLES = {
     "sqlite": (
@@ -28,6 +28,23 @@ _TABLES = {
              PRIMARY KEY (public_key, population, sequence, digest))""",
     ),
 }
+# Of journals; in a store of their own, since one of 0.1.0 has the table above alone.
+_JOURNALS = {
+    "sqlite": (
+        """CREATE TABLE journal_heads (public_key TEXT NOT NULL, journal TEXT NOT NULL,
+             sequence INTEGER NOT NULL, line TEXT NOT NULL PRIMARY KEY) STRICT""",
+    ),
+    "postgresql": (
+        """CREATE TABLE journal_heads (public_key TEXT NOT NULL, journal TEXT NOT NULL,
+             sequence BIGINT NOT NULL, line TEXT NOT NULL PRIMARY KEY)""",
+    ),
+}
+_KEEP_JOURNAL = "INSERT INTO journal_heads VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
+# One that lacks an earlier head of its own chain lacks the latest too; forks are all kept.
+_LATEST = """SELECT line FROM journal_heads AS h WHERE public_key = ? AND sequence =
+               (SELECT MAX(sequence) FROM journal_heads
+                WHERE public_key = h.public_key AND journal = h.journal)
+             ORDER BY line"""
 _KEEP = "INSERT INTO anchors VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _HELD = "SELECT line FROM anchors WHERE public_key = ? ORDER BY population, sequence, digest"
 
@@ -41,6 +58,12 @@ class AnchorStore:
 
     def __init__(self, location: Path | str) -> None:
         self._store = open_store(location, schema="fmfl_anchors")
+        if isinstance(location, str) and is_url(location):
+            named = split_schema(location)[1] or "fmfl_anchors"
+            beside: Path | str = with_schema(location, f"{named}_journals")
+        else:
+            beside = Path(location).with_name(f"journal-{Path(location).name}")
+        self._journals = open_store(beside, schema="fmfl_journal_heads")
 
     def keep(self, given: Iterable[tuple[PublicIdentity, str]]) -> None:
         """Keep anchors, each given by the site that signed it; durable when this returns.
@@ -63,6 +86,40 @@ class AnchorStore:
                 for a in anchors:
                     row = (a.public_key, a.population, a.sequence, a.digest, a.line)
                     transaction.execute(_KEEP, *row)
+
+    def keep_journals(self, given: Iterable[tuple[PublicIdentity, str]]) -> None:
+        """Keep heads of journals, each given by the party that signed it; durable on return.
+
+        Raises:
+            AggregationError: One is no head.
+            RunError: It is not signed by who gave it, or cannot be written.
+        """
+        heads = []
+        for giver, line in given:
+            head = read_journal_head(line)
+            if head.public_key != giver.key.hex():
+                raise RunError(f"{giver.name} gave a journal's head that another identity signed")
+            heads.append(head)
+        if not heads:
+            return
+        with storage_errors("cannot keep journal heads"):
+            make_missing(self._journals, _JOURNALS)
+            with self._journals.write() as transaction:
+                for h in heads:
+                    row = (h.public_key, h.head.journal, h.head.sequence, h.line)
+                    transaction.execute(_KEEP_JOURNAL, *row)
+
+    def journals(self, of: PublicIdentity) -> list[str]:
+        """The latest head of each journal of a party, and any that others saw in its place.
+
+        Raises:
+            RunError: They cannot be read.
+        """
+        with storage_errors("cannot read the journal heads kept"):
+            if not self._journals.exists():
+                return []
+            with self._journals.read() as transaction:
+                return [row[0] for row in transaction.execute(_LATEST, of.key.hex())]
 
     def held(self, of: PublicIdentity) -> list[str]:
         """All anchors kept of a site's ledgers.

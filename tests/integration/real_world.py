@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from service_world import NAMES, DirectTransport, World
+from service_world import DirectTransport, World
 from support import make_federation
 
 from fmfl_secure.parties.custodian import Custodian
@@ -26,21 +26,6 @@ from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.settings.service import ServerSettings, Time
 from fmfl_secure.storage.message_store import open_store
 
-__all__ = ["NAMES", "RealTransport", "RealWorld"]
-
-
-class RealTransport(DirectTransport):
-    """With what real sites ask and tell of ledgers besides."""
-
-    def heads(self, *, known: bool):
-        return self._call("heads", lambda: self.world.server.heads.tell(self.name, known=known))
-
-    def bring_heads(self, heads) -> None:
-        self._call("bring", lambda: self.world.server.heads.bring(heads))
-
-    def give_head(self, head: str) -> None:
-        self._call("head", lambda: self.world.server.heads.give(self.name, head))
-
 
 class RealWorld(World):
     """A server in a thread and the parties of a folder in others.
@@ -59,7 +44,7 @@ class RealWorld(World):
         if not self.folder.exists():
             make_federation(
                 self.folder, model, sites=sites,
-                **{"rounds": 1, "steps": 1, "evaluation": False} | settings,
+                **{"rounds": 1, "steps": 1, "evaluation": False, "grant": 50.0} | settings,
             )  # fmt: skip
         self.workspace = Workspace(self.folder)
         self.config = load_federation(self.folder / "federation.toml")
@@ -73,6 +58,7 @@ class RealWorld(World):
             observer=Silent(),
         )  # fmt: skip
         self.members = self.server.members()
+        self.heads = self.server.heads
         self.board, self.inbox, self.run = self.server.board, self.server.inbox, self.server.run
         self.board.silent_s = lambda party: 1e9 if party in self.dead else 0.0  # type: ignore[method-assign]
         self.coordinator = self.server.coordinator
@@ -132,9 +118,9 @@ class RealWorld(World):
         for name in self.names:
             self.start_site(name)
 
-    def _transport(self, name: str, role: str) -> RealTransport:
+    def _transport(self, name: str, role: str) -> DirectTransport:
         self.dead.discard(name)
-        self.transports[name] = transport = RealTransport(self, name, role)
+        self.transports[name] = transport = DirectTransport(self, name, role)
         return transport
 
     def _begin(self, name: str, agent: Agent) -> DirectTransport:

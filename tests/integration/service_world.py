@@ -28,6 +28,7 @@ from fmfl_secure.runtime.agents.custodian import CustodianAgent
 from fmfl_secure.runtime.agents.decryptor import DecryptorAgent
 from fmfl_secure.runtime.agents.simulated import SimulatedSite
 from fmfl_secure.runtime.agents.site import SiteAgent
+from fmfl_secure.runtime.anchor_registry import AnchorRegistry
 from fmfl_secure.runtime.inbox import Inbox, SignedStatement
 from fmfl_secure.runtime.run_driver import RunDriver
 from fmfl_secure.runtime.task_board import TaskBoard
@@ -35,6 +36,7 @@ from fmfl_secure.runtime.transport import DocumentRef, Work
 from fmfl_secure.runtime.waiting import PartyWaiter, Stopping
 from fmfl_secure.settings.federation import FederationConfig, convert_config
 from fmfl_secure.settings.service import Time
+from fmfl_secure.storage.anchor_store import AnchorStore
 from fmfl_secure.storage.message_store import MessageKey, open_store
 
 NAMES = ("site-1", "site-2", "site-3", "site-4")
@@ -103,6 +105,15 @@ class DirectTransport:
     def state(self, run: str, statement, signature: str, *, final: bool) -> None:
         stated = SignedStatement(statement, signature)
         self._call("state", lambda: self.world.inbox.state(self.name, run, stated, final=final))
+
+    def heads(self, *, known: bool):
+        return self._call("heads", lambda: self.world.heads.tell(self.name, known=known))
+
+    def bring_heads(self, heads) -> None:
+        self._call("bring", lambda: self.world.heads.bring(heads))
+
+    def give_head(self, head: str) -> None:
+        self._call("head", lambda: self.world.heads.give(self.name, head))
 
     def heartbeat(self) -> None:
         pass
@@ -179,6 +190,9 @@ class World:
         self.board.silent_s = lambda party: 1e9 if party in self.dead else 0.0  # type: ignore[method-assign]
         self.inbox = Inbox(
             open_store("sqlite:service.sqlite", relative_to=folder), part_bytes=16 * 1024
+        )
+        self.heads = AnchorRegistry(
+            AnchorStore(folder / "anchors.sqlite"), self.inbox.store, lambda: self.members
         )
         self.run = RunDriver(
             self.coordinator,

@@ -279,7 +279,7 @@ def test_sites_drop_out_one_by_one_until_the_cohort_is_too_small(
     federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = federation(5, **{"rounds = 1": "rounds = 6"})
-    leaves = {"site-5": 2, "site-2": 3, "site-1": 4}
+    leaves = {"site-5": 2, "site-2": 3}
     original = Site.train
 
     def train(self, plan, *rest):
@@ -288,28 +288,28 @@ def test_sites_drop_out_one_by_one_until_the_cohort_is_too_small(
         return original(self, plan, *rest)
 
     monkeypatch.setattr(Site, "train", train)
-    outcome = refused(folder, RunError, "2 sites are left for round 4, fewer than min_sites = 3")
+    outcome = refused(
+        folder, RunError, "3 sites are left for round 3, fewer than 4 of 5, by min_share"
+    )
     record = outcome.record
     assert record.status == "stopped"
-    assert "2 sites are left" in record.stop_reason
+    assert "3 sites are left" in record.stop_reason
     assert [r.cohort for r in record.rounds] == [
         ("site-1", "site-2", "site-3", "site-4", "site-5"),
         ("site-1", "site-2", "site-3", "site-4"),
-        ("site-1", "site-3", "site-4"),
     ]
     assert [r.refusals for r in record.rounds] == [
         {},
         {"site-5": "failed"},
-        {"site-5": "failed", "site-2": "failed"},
     ]
     assert {s.name: s.refusal for s in record.sites if s.refusal} == dict.fromkeys(leaves, "failed")
     assert not anything_open(folder), "what never started comes back, also where a site left"
-    # When site 1 failed in round 4, sites 3 and 4 were too few, and were not charged for it.
+    # When site 2 failed in round 3, the others were too few, and 3 and 4 were not charged for it.
     assert trained(folder) == {
         "site-1": [1, 2, 3],
         "site-2": [1, 2],
-        "site-3": [1, 2, 3],
-        "site-4": [1, 2, 3],
+        "site-3": [1, 2],
+        "site-4": [1, 2],
         "site-5": [1],
     }
     with pytest.raises(RunError, match="has ended"):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ from msgspec.structs import replace
 from real_world import RealWorld
 
 import aggregation
+from aggregation import SqliteJournal
 from fmfl_secure.settings.federation import FederationConfig
 
 
@@ -48,3 +52,63 @@ def test_by_the_rule_of_0_1_0_it_opens(
     world.start_all()
     (record,) = world.finish()
     assert record.cohort == world.names[:3]
+
+
+def put_back(folder: Path, backup: Path) -> None:
+    for file in folder.glob("journal.sqlite*"):
+        if not file.name.endswith(".made"):
+            file.unlink()
+    shutil.copy(backup, folder / "journal.sqlite")
+
+
+def backed_up(journal: Path, to: Path) -> Path:
+    SqliteJournal(journal)  # made, if it was not
+    with closing(sqlite3.connect(journal)) as source, closing(sqlite3.connect(to)) as copy:
+        source.backup(copy)
+    return to
+
+
+@pytest.mark.parametrize("forgetful", [False, True], ids=["the server", "another site"])
+def test_a_site_whose_journal_was_put_back_opens_nothing(
+    tmp_path: Path, tiny_model: Path, forgetful: bool
+) -> None:
+    """Whoever else remembers what it opened: the server, or any other site."""
+    world = RealWorld(tmp_path, tiny_model)
+    site = world.workspace.site("site-1")
+    backup = backed_up(site / "journal.sqlite", tmp_path / "backup")
+    world.start_all()
+    (record,) = world.finish()
+    assert record.cohort == world.names
+    put_back(site, backup)
+    if forgetful:
+        for file in world.workspace.role("coordinator").glob("*anchors.sqlite*"):
+            file.unlink()
+    again = RealWorld(tmp_path, tiny_model, output="again")
+    again.start_decryptor()
+    for name in again.names[1:]:
+        again.start_site(name)
+    with again.inbox.changed:
+        again.inbox.changed.wait_for(lambda: len(again.run._joined()) == 3 or again.failed, 30)
+    again.start_site("site-1")
+    (record,) = again.finish()
+    assert record.cohort == again.names[1:]
+    assert "the journal of site-1 lacks entry" in again.agents["site-1"].refusal
+
+
+@pytest.mark.parametrize("party", ["decryptor", "board"])
+def test_a_decryptor_or_custodian_whose_journal_was_put_back_gives_no_word(
+    tmp_path: Path, tiny_model: Path, party: str
+) -> None:
+    world = RealWorld(tmp_path, tiny_model, aggregation='custodians = ["board"]')
+    folder = world.workspace.role(party)
+    if party == "board":
+        folder = world.workspace.custodian(party)
+    backup = backed_up(folder / "journal.sqlite", tmp_path / "backup")
+    world.start_all()
+    (record,) = world.finish()
+    assert record.status == "released"
+    put_back(folder, backup)
+    again = RealWorld(tmp_path, tiny_model, output="again")
+    again.start_all()
+    assert again.finish() == []
+    assert f"the journal of {party} lacks entry" in again.agents[party].refusal

@@ -66,3 +66,108 @@ def test_a_lost_file_is_an_error_not_an_empty_journal(tmp_path):
     path.unlink()
     with pytest.raises(JournalError):
         journal.lookup("kind", "key")
+
+
+def make_0_1_0(path, entries):
+    """A journal as 0.1.0 made it: entries, and no chain."""
+    connection = sqlite3.connect(path)
+    connection.execute(
+        "CREATE TABLE entries (kind TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, "
+        "PRIMARY KEY (kind, key)) STRICT, WITHOUT ROWID"
+    )
+    connection.executemany("INSERT INTO entries VALUES (?, ?, ?)", entries)
+    connection.commit()
+    connection.close()
+
+
+def change(path, statement, *values):
+    connection = sqlite3.connect(path)
+    connection.execute(statement, values)
+    connection.commit()
+    connection.close()
+
+
+def test_one_that_is_missing_where_one_was_is_refused_and_not_begun_anew(tmp_path):
+    path = tmp_path / "j.db"
+    SqliteJournal(path).record("kind", "key", b"value")
+    for file in tmp_path.glob("j.db*"):
+        if not file.name.endswith(".made"):
+            file.unlink()
+    with pytest.raises(JournalError, match="is missing, and there was one"):
+        SqliteJournal(path)
+    assert not path.exists()
+
+
+def test_another_one_in_its_place_is_refused(tmp_path):
+    path, other = tmp_path / "j.db", tmp_path / "other" / "j.db"
+    other.parent.mkdir()
+    SqliteJournal(path)
+    SqliteJournal(other)
+    for file in tmp_path.glob("j.db-*"):
+        file.unlink()
+    path.write_bytes(other.read_bytes())
+    with pytest.raises(JournalError, match="another journal than the one made here"):
+        SqliteJournal(path)
+
+
+@pytest.mark.parametrize(
+    ("statement", "values"),
+    [
+        ("DELETE FROM entries WHERE key = ?", ("b",)),
+        ("UPDATE entries SET value = ? WHERE key = 'b'", (b"x",)),
+        ("UPDATE entries SET key = ? WHERE key = 'b'", ("c",)),
+        ("INSERT INTO entries VALUES ('kind', ?, x'00')", ("z",)),
+        ("DELETE FROM chain WHERE key = ?", ("b",)),
+        ("DELETE FROM chain WHERE sequence = ?", (1,)),
+        ("UPDATE chain SET sequence = 9 WHERE key = ?", ("c2",)),
+    ],
+    ids=["entry gone", "value", "key", "entry more", "chain cut", "no beginning", "gap"],
+)
+def test_a_change_is_noticed_when_it_is_opened(tmp_path, statement, values):
+    path = tmp_path / "j.db"
+    journal = SqliteJournal(path)
+    for key in ("a", "b", "c2"):
+        journal.record("kind", key, key.encode())
+    change(path, statement, *values)
+    with pytest.raises(JournalError, match="does not verify"):
+        SqliteJournal(path)
+
+
+def test_every_entry_moves_the_head_and_the_journal_holds_its_earlier_ones(tmp_path):
+    journal = SqliteJournal(tmp_path / "j.db")
+    heads = [journal.head]
+    for key in "abc":
+        journal.record("kind", key, b"value")
+        heads.append(journal.head)
+    assert [head.sequence for head in heads] == [1, 2, 3, 4]
+    assert all(journal.holds(head) for head in heads)
+    assert SqliteJournal(tmp_path / "j.db").head == heads[-1]
+    other = SqliteJournal(tmp_path / "o.db")
+    assert not any(other.holds(head) for head in heads)
+
+
+def test_one_of_0_1_0_is_taken_over_once_and_said(tmp_path, caplog):
+    path = tmp_path / "j.db"
+    opened = ("site/opened", "sha256:ab/tiny/00112233/1", b"opening")
+    make_0_1_0(path, [opened, ("site/ready", "sha256:ab/tiny/00112233/1/1", b"ready")])
+    journal = SqliteJournal(path)
+    assert "took over the journal" in caplog.text
+    assert "2 entries" in caplog.text
+    assert journal.lookup(*opened[:2]) == b"opening"
+    assert journal.lookup("run/federation", "sha256:ab/00112233") == b"tiny"
+    head = journal.head
+    caplog.clear()
+    assert SqliteJournal(path).head == head
+    assert caplog.text == ""
+    change(path, "DELETE FROM entries WHERE kind = 'site/opened'")
+    with pytest.raises(JournalError, match="does not verify"):
+        SqliteJournal(path)
+
+
+def test_a_new_one_is_not_passed_off_as_one_of_0_1_0(tmp_path):
+    path = tmp_path / "j.db"
+    SqliteJournal(path).record("site/opened", "sha256:ab/tiny/00112233/1", b"opening")
+    change(path, "DROP TABLE chain")
+    change(path, "DELETE FROM entries")
+    with pytest.raises(JournalError, match="has lost its chain"):
+        SqliteJournal(path)

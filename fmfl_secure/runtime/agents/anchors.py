@@ -1,4 +1,4 @@
-"""Heads of ledgers at a site: its own is held to what others kept, and it keeps the others'.
+"""Heads of ledgers and journals: a party's own are held to what others kept; a site keeps theirs.
 
 Before a site charges anything it asks the server, and brings what it kept itself: so a server that
 lost its record learns it again from the sites, and a site that was put back from a backup learns
@@ -7,18 +7,56 @@ of it from whichever party remembers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from fmfl_secure.parties.workspace import Members
-from fmfl_secure.runtime.anchor_registry import short_name
+from fmfl_secure.runtime.anchor_registry import (
+    AnchorsForSite,
+    parties_with_journals,
+    short_name,
+)
 from fmfl_secure.runtime.transport import ServerTransport
 from fmfl_secure.storage.anchor_store import AnchorStore
 
 _JSON_BYTES = 2  # at most so many for one of a line, which is ASCII with escaped quotes
 
 
-class LedgerOwner(Protocol):
+class JournalOwner(Protocol):
+    """A party as far as its journal's heads go."""
+
+    def journal_head(self) -> str | None:
+        """Its journal's head, signed; None of one in memory alone."""
+        ...
+
+    def hold_journal(self, heads: Iterable[str]) -> None:
+        """Check its journal against what others kept."""
+        ...
+
+
+def check_journal(party: JournalOwner, transport: ServerTransport) -> None:
+    """Hold a party's journal to what others kept, before a word that it must not give twice.
+
+    Raises:
+        AggregationError: It lacks a head that somebody has seen.
+    """
+    if party.journal_head() is not None:
+        party.hold_journal(transport.heads(known=False).journals)
+
+
+def share_journal(party: JournalOwner, transport: ServerTransport) -> None:
+    """Give the server the head of a party's journal, before the word leaves that it holds.
+
+    Raises:
+        AggregationError: The journal cannot be read.
+        Rejected: The server does not take it.
+    """
+    head = party.journal_head()
+    if head is not None:
+        transport.give_head(head)
+
+
+class LedgerOwner(JournalOwner, Protocol):
     """A site as far as heads go."""
 
     @property
@@ -60,7 +98,7 @@ class SiteAnchors:
         """
         if site.others is None:
             return
-        unknown = self._unknown(site.others, self._transport.heads(known=True).known)
+        unknown = self._unknown(site.others, self._transport.heads(known=True))
         for heads in _parts(unknown, part_bytes):
             self._transport.bring_heads(heads)
 
@@ -69,13 +107,15 @@ class SiteAnchors:
 
         Raises:
             LedgerLocked: Its ledger lacks a head that somebody has seen.
+            JournalError: Its journal does.
             LedgerError, RunError: What the server says is no head, or cannot be kept.
         """
         if site.others is None:
             return
         told = self._transport.heads(known=False)
-        self._keep(site.others, told.others)
+        self._keep(site.others, told)
         site.hold_to(told.own)
+        site.hold_journal(told.journals)
 
     def share(self, site: LedgerOwner) -> None:
         """Give the server the head that a site's ledger has now, and keep the others' latest.
@@ -89,20 +129,31 @@ class SiteAnchors:
         head = site.anchor()
         if head is not None:
             self._transport.give_head(head)
-        self._keep(site.others, self._transport.heads(known=False).others)
+        self._keep(site.others, self._transport.heads(known=False))
 
-    def _keep(self, kept: AnchorStore, others: Mapping[str, str]) -> None:
-        sites = self._members().sites
-        kept.keep((sites[name], line) for name, line in others.items() if name in sites)
+    def _keep(self, kept: AnchorStore, told: AnchorsForSite) -> None:
+        members = self._members()
+        sites, parties = members.sites, parties_with_journals(members)
+        kept.keep((sites[name], line) for name, line in told.others.items() if name in sites)
+        kept.keep_journals(
+            (parties[name], line)
+            for name, lines in told.other_journals.items()
+            if name in parties
+            for line in lines
+        )
 
-    def _unknown(
-        self, kept: AnchorStore, known: Mapping[str, Iterable[str]]
-    ) -> Iterator[tuple[str, str]]:
-        for name, identity in self._members().sites.items():
-            if name in known:
-                there = set(known[name])
+    def _unknown(self, kept: AnchorStore, told: AnchorsForSite) -> Iterator[tuple[str, str]]:
+        members = self._members()
+        for name, identity in members.sites.items():
+            if name in told.known:
+                there = set(told.known[name])
                 for line in kept.held(identity):
                     if short_name(line) not in there:
+                        yield name, line
+        for name, identity in parties_with_journals(members).items():
+            if name in told.other_journals:
+                for line in kept.journals(identity):
+                    if line not in told.other_journals[name]:
                         yield name, line
 
 

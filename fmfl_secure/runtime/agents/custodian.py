@@ -9,6 +9,7 @@ from aggregation import ReplayError, StateError
 from fmfl_secure.errors import KNOWN_ERRORS, ServiceError
 from fmfl_secure.parties.custodian import Custodian
 from fmfl_secure.run.refusal_codes import leaving_code
+from fmfl_secure.runtime.agents.anchors import check_journal, share_journal
 from fmfl_secure.runtime.agents.base import Agent, split
 from fmfl_secure.runtime.custodian_requests import LOST, SPENT
 from fmfl_secure.runtime.task_board import Step
@@ -62,13 +63,16 @@ class CustodianAgent(Agent):
             self.transport.send(work, kind, message)
 
     def _ready(self, _: Work, plan: bytes) -> tuple[str, bytes]:
+        check_journal(self._custodian, self.transport)
         return "custodian-ready", self._custodian.ready(plan)
 
     def _approve(self, work: Work, plan: bytes) -> tuple[str, bytes]:
         exchanges = split(self._fetch(work, "exchanges"), work.sizes)
+        check_journal(self._custodian, self.transport)
         approval = self._custodian.approve(
             self._fetch(work, "cohort"), self._fetch(work, "list"), exchanges, plan_message=plan
         )
+        share_journal(self._custodian, self.transport)
         return "approval", approval
 
     def _fetch(self, work: Work, name: str) -> bytes:

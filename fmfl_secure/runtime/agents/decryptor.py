@@ -6,6 +6,7 @@ import logging
 import threading
 
 from aggregation import AggregationError, Decryptor
+from fmfl_secure.runtime.agents.anchors import check_journal, share_journal
 from fmfl_secure.runtime.agents.base import Agent, split
 from fmfl_secure.runtime.task_board import APPROVAL, Step
 from fmfl_secure.runtime.transport import ServerTransport, Work
@@ -55,6 +56,7 @@ class DecryptorAgent(Agent):
         self.transport.send(work, kind, message)
 
     def _announce(self, work: Work) -> tuple[str, bytes]:
+        check_journal(self._decryptor, self.transport)
         return "announcement", self._decryptor.announce(self._fetch(work, "plan"))
 
     def _confirm(self, work: Work) -> tuple[str, bytes]:
@@ -65,6 +67,7 @@ class DecryptorAgent(Agent):
         return "confirmation", confirmation
 
     def _release(self, work: Work) -> tuple[str, bytes]:
+        check_journal(self._decryptor, self.transport)
         release = self._decryptor.release(
             self._fetch(work, "cohort"),
             self._fetch(work, "list"),
@@ -77,6 +80,7 @@ class DecryptorAgent(Agent):
                 if name.startswith(APPROVAL)
             ],
         )
+        share_journal(self._decryptor, self.transport)
         return "release", release
 
     def _fetch(self, work: Work, name: str) -> bytes:

@@ -57,6 +57,12 @@ class SimulatedSite:
     def anchor(self) -> None:
         """There is no ledger."""
 
+    def journal_head(self) -> None:
+        """Nobody keeps a head of it."""
+
+    def hold_journal(self, heads: Iterable[str]) -> None:
+        """There is nothing to hold."""
+
     def check(self) -> None:
         """There are no data to look for."""
 

@@ -25,7 +25,12 @@ from fmfl_secure.parties.workspace import Members
 from fmfl_secure.run.end import evidence, read_end
 from fmfl_secure.run.record import SiteStatement
 from fmfl_secure.run.refusal_codes import leaving_code
-from fmfl_secure.runtime.agents.anchors import LedgerOwner, SiteAnchors
+from fmfl_secure.runtime.agents.anchors import (
+    LedgerOwner,
+    SiteAnchors,
+    check_journal,
+    share_journal,
+)
 from fmfl_secure.runtime.agents.base import Agent, split
 from fmfl_secure.runtime.agents.heartbeat import Heartbeat
 from fmfl_secure.runtime.attempt_state import REFUSED, VERIFIED
@@ -299,19 +304,25 @@ class SiteAgent(Agent):
 
     def _open(self, work: Work) -> None:
         participant = self._begin(work)
+        if participant is None:
+            return
         live = self._live
         if live is None or live.place != work.place:
             # Opened before a restart, perhaps: what was recorded is sent again, and nothing else.
             plan_message = self.transport.fetch(work.documents["plan"])
-            recorded = participant.recorded_opening(plan_message) if participant else None
+            recorded = participant.recorded_opening(plan_message)
             if recorded is not None:
                 self.transport.send(work, "opening", recorded)
             else:
                 self._held(work)
             return
         try:
+            check_journal(participant, self.transport)
             opening = live.attempt.open(self.transport.fetch(work.documents["list"]))
+            # Before the opening leaves: from then on others notice a journal without it.
+            share_journal(participant, self.transport)
         except AggregationError as error:
+            self.refusal = str(error)
             self._fail(work, error)
             return
         self.transport.send(work, "opening", opening)

@@ -52,7 +52,10 @@ _AGAIN_S: Final = 2.0  # before an order that did not arrive is sent again
 _OVERDUE_S: Final = 900.0  # an order without an answer is sent again; done twice, it does no harm
 _ORDERS_AT_ONCE: Final = 64
 _BYTES_AT_ONCE: Final = 256 << 20
-_WITH_HEADS: Final = frozenset({Step.JOIN, Step.READY, Step.VERIFY, Step.END})
+_WITH_HEADS: Final = frozenset(
+    {Step.JOIN, Step.READY, Step.OPEN, Step.VERIFY, Step.END,
+     Step.ANNOUNCE, Step.RELEASE, Step.APPROVE}
+)  # fmt: skip
 
 
 class Post(Protocol):
@@ -190,7 +193,7 @@ class FlowerServer:
 
     def _send_tasks(self) -> bool:
         sent, now = False, time.monotonic()
-        for party, role in self._parties():
+        for party, _ in self._parties():
             number, task = self._side.board.task(party)
             node = self._nodes.get(party)
             if node is None or task.step == Step.WAIT or number == self._done.get(party):
@@ -199,7 +202,7 @@ class FlowerServer:
                 continue
             if not self._room():
                 break
-            self._send(party, role, node, number, task)
+            self._send(party, node, number, task)
             sent = True
         return sent
 
@@ -218,7 +221,7 @@ class FlowerServer:
         for name in members.sites:
             yield name, SITE
 
-    def _send(self, party: str, role: str, node: int, number: int, task: Assignment) -> None:
+    def _send(self, party: str, node: int, number: int, task: Assignment) -> None:
         documents = {name: self._bytes(document) for name, document in task.documents.items()}
         lists = self._side.membership.lists()
         order = self._order(
@@ -233,7 +236,7 @@ class FlowerServer:
             part_bytes=self._side.inbox.part_bytes,
             heads=(
                 self._side.heads.tell(party, known=task.step == Step.JOIN)
-                if role == SITE and task.step in _WITH_HEADS
+                if task.step in _WITH_HEADS
                 else None
             ),
             lists=[base64.b64encode(each).decode("ascii") for each in lists[1:]],

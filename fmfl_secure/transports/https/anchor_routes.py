@@ -1,4 +1,4 @@
-"""The routes by which heads of ledgers travel between sites and server."""
+"""The routes by which heads of ledgers and journals travel between parties and server."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from fmfl_secure.runtime.anchor_registry import AnchorRegistry
-from fmfl_secure.transports.https.dependencies import SiteParty
+from fmfl_secure.transports.https.dependencies import Party, SiteParty
 from fmfl_secure.transports.https.schemas import BroughtHeadsBody, HeadBody, HeadsBody
 
 
 def head_routes(heads: AnchorRegistry) -> APIRouter:
-    """Routes for sites.
+    """Routes for sites, and as far as journals go for decryptor and custodians.
 
     Args:
         heads: What the server keeps.
@@ -20,19 +20,25 @@ def head_routes(heads: AnchorRegistry) -> APIRouter:
     router = APIRouter()
 
     @router.get("/heads")
-    def tell_heads(peer: SiteParty, known: Annotated[bool, Query()] = False) -> HeadsBody:
-        """What is kept of the site's ledgers, and the latest of the others'."""
+    def tell_heads(peer: Party, known: Annotated[bool, Query()] = False) -> HeadsBody:
+        """What is kept of the party's ledgers and journals, and the latest of the others'."""
         told = heads.tell(peer.name, known=known)
-        return HeadsBody(own=told.own, others=told.others, known=told.known)
+        return HeadsBody(
+            own=told.own,
+            others=told.others,
+            known=told.known,
+            journals=told.journals,
+            other_journals=told.other_journals,
+        )
 
     @router.put("/heads", status_code=204)
     def bring_heads(_: SiteParty, body: BroughtHeadsBody) -> None:
-        """The site kept these of the other sites' ledgers."""
+        """The site kept these of the others' ledgers and journals."""
         heads.bring(body.heads)
 
     @router.put("/head", status_code=204)
-    def give_head(peer: SiteParty, body: HeadBody) -> None:
-        """The head that the site's ledger has now."""
+    def give_head(peer: Party, body: HeadBody) -> None:
+        """The head that the party's ledger or journal has now."""
         heads.give(peer.name, body.head)
 
     return router

@@ -75,13 +75,13 @@ class StatementBody(Model):
 
 
 class HeadBody(Model):
-    """The head of the asking site's ledger, signed by it."""
+    """The head of the asking party's ledger or journal, signed by it."""
 
     head: Head
 
 
 class BroughtHeadsBody(Model):
-    """Heads that a site kept of other sites' ledgers, by site."""
+    """Heads that a site kept of others' ledgers and journals, by party."""
 
     heads: dict[str, list[Head]]
 
@@ -93,6 +93,10 @@ class HeadsBody(Model):
     others: dict[str, str] = Field(description="The latest of each other site.")
     known: dict[str, list[str]] = Field(
         description="Where asked for: all of each other site, by the start of their SHA-256."
+    )
+    journals: list[str] = Field(description="The latest of the asking party's journals.")
+    other_journals: dict[str, list[str]] = Field(
+        description="For a site: the latest of each other party's journals."
     )
 
 

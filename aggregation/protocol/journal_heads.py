@@ -1,0 +1,124 @@
+"""Heads of journals, signed by their parties, for others to keep.
+
+A journal that was put back from a backup verifies. Only somebody who remembers a later head can
+tell. So a party hands its head out, signed, before a word leaves that its journal must not forget;
+and before it gives the next one it asks for the heads that others kept, and gives none while its
+journal lacks one of them. Whoever holds a head learns how many entries there are, and nothing else.
+
+A head is one line: `journal-head`, key, journal, sequence, digest, signature.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from aggregation.crypto.identity import Identity, PublicIdentity
+from aggregation.errors import IdentityError, JournalError, MessageError, SignatureError
+from aggregation.protocol.journal import Head, Journal, SqliteJournal
+
+_DOMAIN: Final = b"fmfl-secure/aggregation/journal-head/v1\x00"
+_LINE: Final = re.compile(
+    r"journal-head ([0-9a-f]{64}) ([0-9a-f]{32}) ([1-9][0-9]{0,17}) ([0-9a-f]{64}) ([0-9a-f]{128})",
+    re.ASCII,
+)
+RECOVERED: Final = "journal/recovered"  # key JOURNAL: of what was made in place of a lost one
+
+
+@dataclass(frozen=True, slots=True)
+class JournalHead:
+    """A head with its signature. Made by `sign_head` and `read_head`, which both see to that.
+
+    Attributes:
+        public_key: The party's Ed25519 key, 64 hexadecimal digits.
+        head: The journal's head.
+        line: Its stored form.
+    """
+
+    public_key: str
+    head: Head
+    line: str
+
+
+def is_journal_head(line: str) -> bool:
+    """Whether a line has the form of one; nothing is verified."""
+    return _LINE.fullmatch(line) is not None
+
+
+def read_head(line: str) -> JournalHead:
+    """Read a stored line, and check its signature under the key that it names.
+
+    Raises:
+        MessageError: It is not a head, or not signed.
+    """
+    found = _LINE.fullmatch(line) if isinstance(line, str) else None
+    if found is None:
+        raise MessageError("a line is not the head of a journal")
+    key, journal, sequence, digest, signature = found.groups()
+    content = line.rpartition(" ")[0].encode("ascii")
+    try:
+        PublicIdentity("head", bytes.fromhex(key)).verify(
+            bytes.fromhex(signature), _DOMAIN + content
+        )
+    except (SignatureError, IdentityError):
+        raise MessageError("the head of a journal is not signed by the party it names") from None
+    return JournalHead(key, Head(journal, int(sequence), digest), line)
+
+
+def sign_head(journal: Journal, identity: Identity) -> str | None:
+    """The head that a journal has now, signed; None of one that is in memory alone.
+
+    Raises:
+        JournalError: It cannot be read.
+    """
+    if not isinstance(journal, SqliteJournal):
+        return None
+    head = journal.head
+    key = identity.public.key.hex()
+    content = f"journal-head {key} {head.journal} {head.sequence} {head.digest}"
+    return f"{content} {identity.sign(_DOMAIN + content.encode('ascii')).hex()}"
+
+
+def lacking(journal: Journal, own: PublicIdentity, lines: Iterable[str]) -> list[JournalHead]:
+    """Those of a party's heads that its journal lacks, but for those of one that it is made for.
+
+    Args:
+        journal: The party's.
+        own: The party; heads of others are passed over.
+        lines: What others kept.
+
+    Raises:
+        MessageError: One is no head, or not signed.
+        JournalError: The journal cannot be read.
+    """
+    if not isinstance(journal, SqliteJournal):
+        return []
+    heads = [read_head(line) for line in lines]
+    current = journal.head.journal
+    recovered = journal.lookup(RECOVERED, current) is not None
+    return [
+        kept
+        for kept in heads
+        if kept.public_key == own.key.hex()
+        and not journal.holds(kept.head)
+        and not (recovered and kept.head.journal != current)
+    ]
+
+
+def hold_to(journal: Journal, own: PublicIdentity, lines: Iterable[str]) -> None:
+    """Refuse to go on with a journal that lacks a head that somebody kept of it.
+
+    Raises:
+        JournalError: It lacks one: it was put back, cut off, or begun anew.
+        MessageError: One is no head.
+    """
+    lost = lacking(journal, own, lines)
+    if lost:
+        latest = max(lost, key=lambda kept: kept.head.sequence).head
+        raise JournalError(
+            f"the journal of {own.name} lacks entry {latest.sequence}, which others have seen: it "
+            "was put back or begun anew, and has forgotten what it opened. Put the latest back. "
+            "Where it is lost, fmfl-secure journal recover makes one that opens nothing old"
+        )
