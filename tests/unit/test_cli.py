@@ -15,7 +15,7 @@ from documented import command_tree
 from support import settings
 from typer.testing import CliRunner
 
-from aggregation import Identity
+from aggregation import Identity, SqliteJournal
 from fmfl_secure import __version__, cli
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.parties.workspace import initialise
@@ -55,6 +55,7 @@ COMMANDS = [
     ("ledger", "dismiss"),
     ("ledger", "export"),
     ("ledger", "afford"),
+    ("journal", "recover"),
     ("demo", "federation"),
     ("demo", "aggregation"),
     ("bench", "aggregation"),
@@ -611,3 +612,20 @@ def test_the_package_runs_as_a_module_and_tells_its_version() -> None:
     command = [sys.executable, "-m", "fmfl_secure", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == f"fmfl-secure {__version__}\n"
+
+
+def test_a_lost_journal_is_made_again_and_joins_nothing_old(main, tmp_path: Path) -> None:
+    identity = Identity.generate("decryptor")
+    identity.save(tmp_path / "identity.pem")
+    recover = ("journal", "recover", tmp_path)
+    assert "no run is named" in main(*recover, "--reason", "disk failed")[2]
+    assert "--reason is empty" in main(*recover, "--reason", " ", "--bar", "00112233")[2]
+    SqliteJournal(tmp_path / "journal.sqlite")
+    for file in tmp_path.glob("journal.sqlite*"):
+        if not file.name.endswith(".made"):
+            file.unlink()
+    code, output, _ = main(*recover, "--reason", "disk failed", "--bar", "00112233")
+    assert code == 0
+    assert "joins nothing more of 1 runs" in output
+    made = SqliteJournal(tmp_path / "journal.sqlite")
+    assert made.lookup("run/barred", f"{identity.public.fingerprint}/00112233") == b""
