@@ -41,6 +41,12 @@ class Owner:
     def anchor(self) -> str:
         return Ledger(self.path, signer=self.identity).anchor().line
 
+    def journal_head(self) -> None:
+        """It keeps none."""
+
+    def hold_journal(self, heads) -> None:
+        """There is none."""
+
     def hold_to(self, anchors) -> None:
         Ledger(self.path, signer=self.identity).hold_to([Anchor.parse(line) for line in anchors])
 
