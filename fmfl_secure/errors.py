@@ -27,8 +27,11 @@ words that is all that may leave a party when something fails there.
 
 from __future__ import annotations
 
-from aggregation import AggregationError
-from privacy import PrivacyError
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    # What a command line or an engine catches: everything this project raises on purpose.
+    KNOWN_ERRORS: tuple[type[Exception], ...]
 
 
 class FmflError(Exception):
@@ -152,5 +155,17 @@ class FrameRefused(FlowerError):
     code = "refused"
 
 
-# What a command line or an engine catches: everything this project raises on purpose.
-KNOWN_ERRORS = (FmflError, PrivacyError, AggregationError)
+def is_known(error: BaseException) -> bool:
+    """Whether it is one of `KNOWN_ERRORS`."""
+    # This project's own need none of the other packages.
+    return isinstance(error, FmflError) or isinstance(error, __getattr__("KNOWN_ERRORS"))  # noqa: SIM101
+
+
+def __getattr__(name: str) -> Any:
+    # On first use: both bring NumPy, and a command's help or health needs neither.
+    if name == "KNOWN_ERRORS":
+        from aggregation import AggregationError  # noqa: PLC0415
+        from privacy import PrivacyError  # noqa: PLC0415
+
+        return FmflError, PrivacyError, AggregationError
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

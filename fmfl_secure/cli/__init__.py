@@ -84,12 +84,12 @@ def main() -> None:
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
-    from fmfl_secure.errors import KNOWN_ERRORS
-
     try:
         app()
-    except KNOWN_ERRORS as error:
-        if debug:
+    except Exception as error:
+        from fmfl_secure.errors import is_known
+
+        if debug or not is_known(error):
             raise
         text = escape(str(error))
         errors.print(f"[bold red]error:[/bold red] {text}", highlight=False, soft_wrap=True)

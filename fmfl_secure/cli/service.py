@@ -285,7 +285,6 @@ def health(
 
     Example: fmfl-secure health pilot/kits/site-1
     """
-    needs_server_extra()
     from fmfl_secure.transports.https.health import ask
 
     say(ask(kit, port=port))

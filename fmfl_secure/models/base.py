@@ -1,5 +1,7 @@
 """Base models: local Hugging Face folders, pinned by digest, safetensors only.
 
+Finding and digesting one reads files; PyTorch and transformers are loaded with the first model.
+
 A base model is data. Nothing in its folder is executed: a configuration that asks for code of
 its own is refused, and so are pickled weights.
 """
@@ -11,19 +13,9 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import safetensors
-import torch
-from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-)
-from transformers.utils import logging as transformers_logging
 
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.base_files import (
@@ -32,7 +24,6 @@ from fmfl_secure.models.base_files import (
     digest_of_0_1_0,
     refuse_other_folders,
 )
-from fmfl_secure.models.half_weights import keep_half
 from fmfl_secure.models.library_errors import reading
 from fmfl_secure.models.tokenizers import (
     require_fitting_tokenizer,
@@ -40,6 +31,9 @@ from fmfl_secure.models.tokenizers import (
     require_tokenizer_files,
 )
 from fmfl_secure.settings.types import WeightType
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # SHA-256 of the published all-MiniLM-L6-v2 weights, which the package below carries unchanged.
 _MINILM_WEIGHTS = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -92,6 +86,8 @@ class BaseModel:
         Raises:
             ModelError: transformers does not know the architecture, or cannot read it.
         """
+        from transformers import AutoConfig  # noqa: PLC0415
+
         with reading("the configuration", self.path / "config.json"):
             return AutoConfig.from_pretrained(
                 self.path, local_files_only=True, trust_remote_code=False
@@ -109,6 +105,8 @@ class BaseModel:
         Raises:
             ModelError: transformers cannot build it, or a weight it needs is not in the files.
         """
+        from transformers import AutoModel  # noqa: PLC0415
+
         return self._load(AutoModel, dtype)
 
     def load_language_model(self, dtype: WeightType = "float32") -> nn.Module:
@@ -117,9 +115,17 @@ class BaseModel:
         Raises:
             ModelError: As for `load_encoder`.
         """
+        from transformers import AutoModelForCausalLM  # noqa: PLC0415
+
         return self._load(AutoModelForCausalLM, dtype)
 
     def _load(self, kind: Any, dtype: WeightType) -> nn.Module:
+        import torch  # noqa: PLC0415
+        from torch import nn  # noqa: PLC0415
+        from transformers.utils import logging as transformers_logging  # noqa: PLC0415
+
+        from fmfl_secure.models.half_weights import keep_half  # noqa: PLC0415
+
         transformers_logging.disable_progress_bar()  # it would break into this project's own
         for file in sorted(self.path.glob("*.safetensors")):
             with reading("the base model's weights", file), safetensors.safe_open(file, "pt"):
@@ -161,6 +167,8 @@ class BaseModel:
         Raises:
             ModelError: There is none, or it is not this model's.
         """
+        from transformers import AutoTokenizer  # noqa: PLC0415
+
         with reading("the tokenizer", self.path):
             tokenizer = AutoTokenizer.from_pretrained(
                 self.path, local_files_only=True, trust_remote_code=False
@@ -189,6 +197,8 @@ class BaseModel:
         Raises:
             ModelError: There is none.
         """
+        from transformers import AutoImageProcessor  # noqa: PLC0415
+
         if not any((self.path / name).is_file() for name in _PROCESSOR_FILES):
             raise ModelError(
                 f"{self.path} has no image processor: neither {' nor '.join(_PROCESSOR_FILES)}",

@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -28,7 +28,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from fmfl_secure.errors import ServiceError
-from fmfl_secure.parties.membership import MembershipFolder
+
+if TYPE_CHECKING:
+    from fmfl_secure.parties.membership import MembershipFolder
 
 _MAGIC: Final = b"fmfl-secure kit v1\n"
 _SALT, _NONCE = 16, 12  # bytes
@@ -70,6 +72,9 @@ class Kit:
     @property
     def membership(self) -> MembershipFolder:
         """Who belongs to the federation, as this party holds it."""
+        # On first use: it brings the signatures, which a health check can do without.
+        from fmfl_secure.parties.membership import MembershipFolder  # noqa: PLC0415
+
         return MembershipFolder(self.folder)
 
     def operations_token(self) -> str:

@@ -31,6 +31,13 @@ def open_start(folder: Path, config: FederationConfig) -> RunStart:
     """
     path = folder / START_FILE
     if not path.exists():
+        if config.extensions:
+            raise StartError(
+                f"there is no {path}, and making it runs code of another package, "
+                f"{', '.join(config.extensions)}, which a server does not by itself",
+                hint="Make it where sites let that code run, with fmfl-secure start-file "
+                f"FEDERATION.toml, and bring it here as {path}.",
+            )
         _make(folder, path)
     return read_start(path, config)
 

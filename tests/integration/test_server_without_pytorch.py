@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from support import make_kits, write_tiny_bert
+from support import make_kits, settings, write_tiny_bert
 
 from aggregation import Identity, MemoryJournal
 from fmfl_secure.errors import StartError
@@ -151,6 +151,16 @@ def test_a_kit_without_the_file_gets_it_once_where_the_base_model_is(
         open_start(kit, config)  # and is never made in place of one that is there
     write_start(start, kit / START_FILE)
     assert open_start(kit, config) == start
+
+
+def test_a_server_runs_no_code_of_another_package_to_make_it(tmp_path: Path) -> None:
+    (tmp_path / "federation.toml").write_text(
+        settings(tmp_path / "base", plain=True, adapter='kind = "acme-kinds:query"')
+    )
+    config = load_federation(tmp_path / "federation.toml")
+    with pytest.raises(StartError, match="code of another package, acme-kinds:query") as caught:
+        open_start(tmp_path, config)
+    assert "fmfl-secure start-file" in caught.value.hint
 
 
 @pytest.mark.slow

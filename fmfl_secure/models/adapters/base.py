@@ -102,7 +102,12 @@ class Adapter(ABC):
 
     @abstractmethod
     def save(self, encoder: nn.Module, base: BaseModel, folder: Path) -> None:
-        """Write the adapter's files, PEFT's own where PEFT knows the kind."""
+        """Write the adapter's files, PEFT's own where PEFT knows the kind.
+
+        Safetensors files hold the adapter's tensors as they are, in any shape, and the others are
+        the same whatever was learned: a server writes them without the model
+        (`planning.adapter_template`, which refuses other files).
+        """
 
     @abstractmethod
     def open(self, place: Place, spec: AdapterSpec, folder: Path) -> nn.Module:

@@ -1,17 +1,25 @@
-"""CustodianRequests a process on this machine how it is, as a container's health check does."""
+"""Asks a process on this machine how it is, as a container's health check does."""
 
 from __future__ import annotations
 
+import http.client
 import tomllib
 from pathlib import Path
 
-import httpx
+import msgspec
 
 from fmfl_secure.errors import ServiceError
 from fmfl_secure.provisioning.kit import Kit
 from fmfl_secure.settings.service import Operations
 
 _TIMEOUT_S = 5.0
+_MAX_ANSWER = 1 << 16  # bytes
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    status: str = ""
+    reason: str = ""
+    message: str = ""
 
 
 def ask(kit: Path, *, port: int | None = None) -> str:
@@ -22,21 +30,32 @@ def ask(kit: Path, *, port: int | None = None) -> str:
         port: Its operations port; None takes the kit's.
 
     Raises:
-        ServiceError: It does not answer, or is not ready.
+        ServiceError: There is no kit, or it does not answer, or is not ready.
     """
-    settings = tomllib.loads(Kit(kit).service_file.read_text(encoding="utf-8"))
-    number = port or settings.get("operations", {}).get("port", Operations().port)
+    number = port or _port_of(Kit(kit))
     headers = {"authorization": f"Bearer {Kit(kit).operations_token()}"}
+    # Not by httpx, which the service itself uses: it takes longer to load than to be answered.
+    connection = http.client.HTTPConnection("127.0.0.1", number, timeout=_TIMEOUT_S)
     try:
-        response = httpx.get(
-            f"http://127.0.0.1:{number}/ready",
-            headers=headers,
-            timeout=_TIMEOUT_S,
-            trust_env=False,
-        )
-        answer = response.json()
-    except (httpx.HTTPError, ValueError) as error:
+        connection.request("GET", "/ready", headers=headers)
+        response = connection.getresponse()
+        answer = msgspec.json.decode(response.read(_MAX_ANSWER), type=_Answer)
+    except (OSError, http.client.HTTPException, msgspec.DecodeError) as error:
         raise ServiceError(f"nothing healthy answers on port {number}: {error}") from error
-    if response.status_code != 200:
-        raise ServiceError(f"not ready: {answer.get('reason') or answer.get('message')}")
-    return str(answer["status"])
+    finally:
+        connection.close()
+    if response.status != http.client.OK:
+        raise ServiceError(f"not ready: {answer.reason or answer.message}")
+    return answer.status
+
+
+def _port_of(kit: Kit) -> int:
+    try:
+        settings = tomllib.loads(kit.service_file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ServiceError(f"{kit.folder} is no party's kit: {error}") from error
+    operations = settings.get("operations", {})
+    try:
+        return msgspec.convert(operations, Operations).port
+    except msgspec.ValidationError as error:
+        raise ServiceError(f"[operations] in {kit.service_file}: {error}") from error
