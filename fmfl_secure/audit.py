@@ -172,6 +172,7 @@ def _audit(
         records=SyntheticRecords(synthetic.collate, synthetic.record_cost),
         canaries=design.canaries,
         shares=max(claim.shares, 1),
+        gradients=config.steps_at_server,
         records_per_canary=records_per_canary,
         build_optimizer=lambda parameters: _optimizer(parameters, config.training),
         physical_batch_size=config.training.physical_batch_size,

@@ -38,7 +38,8 @@ from fmfl_secure.demonstration.federation import prepare_demo
 from fmfl_secure.models import Layout
 from fmfl_secure.models.adapters import adapter_bytes, load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.parties.workspace import Workspace
-from fmfl_secure.planning.plans import privacy_plan, quantization
+from fmfl_secure.planning.noise import privacy_plan
+from fmfl_secure.planning.plans import quantization
 from fmfl_secure.planning.task import build_task
 from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.storage.update_store import UpdateStore

@@ -29,7 +29,7 @@ import numpy as np
 from fmfl_secure.bench._paired import cpu_seconds, one_thread, spread
 from fmfl_secure.demonstration.notes import DEMO_CATEGORIES, write_demo_notes
 from fmfl_secure.parties.workspace import initialise
-from fmfl_secure.planning.plans import distributed_plan
+from fmfl_secure.planning.noise import distributed_plan
 from fmfl_secure.planning.task import build_task, largest_layout
 from fmfl_secure.run.record import RoundRecord
 from fmfl_secure.settings.federation import load_federation

@@ -28,7 +28,7 @@ def compare(
         list[str] | None, typer.Option(help="An arm's name; may be repeated. Default: all.")
     ] = None,
     steps_per_round: Annotated[
-        int | None, typer.Option(help="Of arms with several steps a round.", min=1)
+        int | None, typer.Option(help="Of the arm that steps at the sites.", min=1)
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Keep every row here, and go on with what is there.")
@@ -38,7 +38,8 @@ def compare(
     """Train the federation's baselines beside it and print one table.
 
     Baselines train without privacy or on pooled data: only on data declared public. No ledger is
-    opened. Arms: probe, probe-private, alone, federated, local, distributed, pooled.
+    opened. Arms: probe, probe-private, alone, federated, local, local-site,
+    distributed, pooled.
     Example: fmfl-secure compare pilot/federation.toml --seeds 5 --epsilon 1 --epsilon 3
     """
     import msgspec

@@ -140,6 +140,7 @@ def plan(federation: FederationFile) -> None:
     Example: fmfl-secure plan pilot/federation.toml
     """
     from fmfl_secure.planning.plans import encryption_parameters, predict, upload_bytes, value_bits
+    from fmfl_secure.planning.steps import both_places
     from fmfl_secure.planning.task import build_task, largest_layout
     from fmfl_secure.settings.federation import load_federation
     from fmfl_secure.training.admission import check_admission
@@ -176,7 +177,8 @@ def plan(federation: FederationFile) -> None:
         {
             "unit": config.task.unit,
             "sample rate": f"{prediction.sample_rate:g}",
-            "steps": f"{prediction.steps} ({config.privacy.steps_per_round} a round)",
+            "steps": f"{prediction.steps} ({config.privacy.steps_per_round} a round), at the "
+            f"{'server' if config.steps_at_server else 'sites'}",
             "noise multiplier": f"{prediction.noise_multiplier:.4f}",
             "epsilon": f"{prediction.epsilon_by_round[-1]:.4f} at delta {config.privacy.delta:g} "
             f"after all rounds; {prediction.epsilon_worst_case:.4f} reserved, with "
@@ -187,6 +189,18 @@ def plan(federation: FederationFile) -> None:
             **_round_times(config),
         },
     )
+    where = Table("steps at", "rounds", "steps each", "a site uploads", "noise multiplier")
+    places = list(both_places(config, layout.size))
+    where.title = f"where steps may be taken; set: {places[0].place}"
+    for place in places:
+        where.add_row(
+            place.place,
+            f"{place.rounds:,}",
+            f"{place.steps_per_round:,}",
+            f"{place.rounds * place.upload_bytes:,} bytes",
+            f"{place.noise_multiplier:.4f}",
+        )
+    console.print(where)
     by_round = Table("round", "epsilon", title="predicted epsilon")
     for number, epsilon in enumerate(prediction.epsilon_by_round, start=1):
         by_round.add_row(str(number), f"{epsilon:.4f}")

@@ -1,11 +1,15 @@
 """The rows of a comparison, each a change of the federation's own settings.
 
-Every arm takes as many optimizer steps, at the same sample rate, clipping bound and learning
-rates, and every private one is calibrated to the same epsilon and delta. None pays for repeats.
+Every arm takes as many steps of the same optimizer, on released gradients with one memory for the
+run, at the same sample rate, clipping bound and learning rates; every private one is calibrated to
+the same epsilon and delta. So what differs between two is what their names say. None pays for
+repeats. One arm is there for the other way to step:
 
-    pooled        one party has all data: one optimizer, one noise
-    distributed   the sites' noise adds up to one noise; one step a round, optimizer at the server
-    local         every site's update has noise of its own; several steps a round
+    pooled        one party has all data: one noise
+    distributed   the sites' noise adds up to one noise
+    local         every site's gradient has noise of its own
+    local-site    the same, with several steps at the site between uploads, whose difference is
+                  averaged; as the settings say, weights, FedProx and server optimizer included
     alone         every site by itself; the mean over the sites is reported
     probe         the adapter left out: a linear head on the frozen base model
 """
@@ -38,12 +42,14 @@ class Arm:
         noise: Where noise comes from.
         parties: Who trains: the federation, each site by itself, or one party with all data.
         probe: Whether the adapter is left out.
+        at_sites: Whether steps are taken at the sites.
     """
 
     title: str
     noise: NoiseMechanism
     parties: Parties = "together"
     probe: bool = False
+    at_sites: bool = False
 
     @property
     def private(self) -> bool:
@@ -66,13 +72,10 @@ class Arm:
         """
         privacy, federation = config.privacy, config.federation
         steps = federation.rounds * privacy.steps_per_round
-        at_once = 1 if self.noise.in_shares else steps_per_round
-        if self.parties == "pooled":
-            at_once = steps
+        at_once = steps_per_round if self.at_sites else 1
         rounds = max(1, round(steps / at_once))
         replace = msgspec.structs.replace
         one = self.parties == "pooled"
-        plain = one or self.noise.in_shares
         return replace(
             config,
             federation=replace(
@@ -80,7 +83,7 @@ class Arm:
                 rounds=rounds,
                 seed=seed,
                 min_sites=1 if one else federation.min_sites,
-                weights="equal" if plain else federation.weights,
+                weights=federation.weights if self.at_sites else "equal",
             ),
             adapter=replace(config.adapter, kind="head") if self.probe else config.adapter,
             privacy=replace(
@@ -91,16 +94,20 @@ class Arm:
                 repeats=0,
                 insider_epsilon=_UNLIMITED if self.noise.in_shares else 0.0,
             ),
-            training=_one_step_or_party(config.training) if plain else config.training,
+            training=self._training(config.training),
             sites=_pooled(config) if one else config.sites,
         )
 
-
-def _one_step_or_party(training: TrainingSection) -> TrainingSection:
-    """Without what only means something between several steps of several sites."""
-    return msgspec.structs.replace(
-        training, server_optimizer="average", server_learning_rate=1.0, proximal=0.0
-    )
+    def _training(self, training: TrainingSection) -> TrainingSection:
+        if self.at_sites:
+            return msgspec.structs.replace(training, steps_at="site")
+        return msgspec.structs.replace(
+            training,
+            steps_at="server",
+            server_optimizer="average",
+            server_learning_rate=1.0,
+            proximal=0.0,
+        )
 
 
 def _pooled(config: FederationConfig) -> tuple[SiteEntry, ...]:
@@ -115,6 +122,9 @@ ARMS = MappingProxyType(
         "alone": Arm("each site alone, private", LOCAL, parties="alone"),
         "federated": Arm("federated, not private", NONE),
         "local": Arm("federated, private: local noise", LOCAL),
+        "local-site": Arm(
+            "federated, private: local noise, steps at the sites", LOCAL, at_sites=True
+        ),
         "distributed": Arm("federated, private: distributed noise", DISTRIBUTED),
         "pooled": Arm("pooled, private", LOCAL, parties="pooled"),
     }

@@ -18,6 +18,7 @@ from fmfl_secure.comparison.simulate import simulate
 from fmfl_secure.comparison.sources import Sources
 from fmfl_secure.errors import ConfigError, ModelError
 from fmfl_secure.planning.plans import site_plan
+from fmfl_secure.planning.steps import USUAL_STEPS
 from fmfl_secure.planning.task import largest_layout
 from fmfl_secure.settings.federation import FederationConfig, load_federation
 from fmfl_secure.tasks.classification import macro_f1
@@ -49,7 +50,8 @@ def compare(
         arms: Names of `ARMS`.
         epsilons: Privacy targets; empty takes the settings' own.
         seeds: How many, from 1 on.
-        steps_per_round: Of arms that take several steps a round; None takes the settings' own.
+        steps_per_round: Of the arm that steps at the sites; None takes the settings' own, or 4
+            where they step at the server.
         output: Kept after every row, and gone on with if it is there.
         on_row: Told each new row.
         on_round: Told about progress.
@@ -85,7 +87,7 @@ def compare(
         arms=[name for name in ARMS if name in set(arms)],
         epsilons=tuple(epsilons) or (config.privacy.epsilon,),
         seeds=range(1, seeds + 1),
-        steps_per_round=steps_per_round or config.privacy.steps_per_round,
+        steps_per_round=steps_per_round or _steps_at_once(config),
         on_round=on_round,
     ):
         if isinstance(row, Row):
@@ -179,6 +181,10 @@ def _row(
         pld_epsilon=pld_epsilon([plan.round_event()] * plan.rounds, config.privacy.delta),
         insider_epsilon=plan.insider_epsilon() if isinstance(plan, DistributedPlan) else None,
     )
+
+
+def _steps_at_once(config: FederationConfig) -> int:
+    return USUAL_STEPS if config.steps_at_server else config.privacy.steps_per_round
 
 
 def _untrained(config: FederationConfig, sources: Sources) -> dict[str, float]:

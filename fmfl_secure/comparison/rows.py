@@ -9,7 +9,7 @@ import msgspec
 from fmfl_secure.errors import RunError
 from fmfl_secure.storage.files import write_files
 
-FORMAT = 1
+FORMAT = 2  # 1: `local` stepped at the sites, and `pooled` and `alone` by other optimizers
 
 
 class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

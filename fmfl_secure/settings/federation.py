@@ -88,8 +88,8 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
                 f"privacy.delta is {self.privacy.delta:g}, expected at most 1 / (10 x the largest "
                 f"population) = {largest_delta(largest):.3g}"
             )
-        if self.privacy.noise_mechanism.in_shares:
-            self._check_distributed()
+        if self.steps_at_server:
+            self._check_steps_at_server()
         if self.constant_work:
             self._check_constant_work()
         if self.evaluation.data and self.evaluation.visibility != "public":
@@ -98,31 +98,37 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
                 "exact figures computed on it may be published, or leave evaluation.data empty"
             )
 
-    def _check_distributed(self) -> None:
+    @property
+    def steps_at_server(self) -> bool:
+        """Whether sites release gradients, and the optimizer runs on their sum."""
+        return self.privacy.noise_mechanism.in_shares or self.training.steps_at == "server"
+
+    def _check_steps_at_server(self) -> None:
+        shares = self.privacy.noise_mechanism.in_shares
+        why = "with distributed noise" if shares else "with training.steps_at = 'server'"
         if self.privacy.steps_per_round != 1:
             raise ValueError(
-                f"privacy.steps_per_round is {self.privacy.steps_per_round}, expected 1: with "
-                "distributed noise every step is a round"
+                f"privacy.steps_per_round is {self.privacy.steps_per_round}, expected 1: {why} "
+                "every step is a round"
             )
-        if self.privacy.colluding_sites >= self.federation.min_sites:
+        if shares and self.privacy.colluding_sites >= self.federation.min_sites:
             raise ValueError(
                 f"privacy.colluding_sites is {self.privacy.colluding_sites}, expected fewer than "
                 f"min_sites = {self.federation.min_sites}"
             )
         if (self.training.server_optimizer, self.training.server_learning_rate) != ("average", 1.0):
             raise ValueError(
-                "training.server_optimizer is for local noise: with distributed noise "
-                "training.optimizer and the learning rates are the server's"
+                f"training.server_optimizer is for steps at the sites: {why} training.optimizer "
+                "and the learning rates are the server's"
             )
-
         if self.training.proximal:
             raise ValueError(
-                "training.proximal is for local noise: with distributed noise a round is one step"
+                f"training.proximal is for steps at the sites: {why} a round is one step"
             )
         if self.federation.weights != "equal":
             raise ValueError(
-                "federation.weights is for local noise: with distributed noise every unit weighs "
-                "the same, whichever site it is at"
+                f"federation.weights is for steps at the sites: {why} every unit weighs the same, "
+                "whichever site it is at"
             )
 
     @property
@@ -161,6 +167,11 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
             raise ValueError(
                 "adapter.personal_head needs local noise: a share of noise does not protect what "
                 "a site keeps, and later updates depend on it"
+            )
+        if self.steps_at_server:
+            raise ValueError(
+                "adapter.personal_head needs training.steps_at = 'site': the server steps by what "
+                "is released, and a site's own head is not"
             )
         if self.evaluation.data:
             raise ValueError(

@@ -150,13 +150,18 @@ class TrainingSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=
     """`[training]`: learning, and speed, which cannot touch privacy.
 
     Attributes:
-        optimizer: At the site, fresh each round; with distributed noise at the server.
+        steps_at: Where the optimizer's steps are taken. `server`: every round is one step; sites
+            release noised gradients, and the optimizer runs at the coordinator and at every site
+            on their sum, with one memory for the run. `site`: several steps between uploads,
+            whose difference is averaged; fewer uploads, and a worse model for the same epsilon.
+            With distributed noise always at the server.
+        optimizer: At the server, or at a site and fresh each round.
         learning_rate: Of the adapter.
         head_learning_rate: Of the head.
         proximal: FedProx's mu: pull of a site's steps towards what the round started from; 0 for
             none. It depends on weights alone and follows the noise, so it costs no privacy.
         server_optimizer: What the released mean update is applied with: `average` (FedAvg),
-            `momentum` (FedAvgM), `adam` (FedAdam) or `yogi` (FedYogi). Not with distributed noise.
+            `momentum` (FedAvgM), `adam` (FedAdam) or `yogi` (FedYogi). Where steps are the sites'.
         server_learning_rate: Of the server optimizer.
         physical_batch_size: Records in memory at once.
         cache_mib: Memory for outputs of frozen layers, per data set; 0 turns it off.
@@ -165,6 +170,9 @@ class TrainingSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=
         device: `cpu`, `cuda`, or `auto`: each party's own CUDA device where it has one.
     """
 
+    LATER: ClassVar[frozenset[str]] = frozenset({"steps_at"})
+
+    steps_at: Literal["site", "server"] = "site"
     optimizer: OptimizerName = "adam"
     learning_rate: Positive = 1e-3
     head_learning_rate: Positive = 0.1

@@ -85,7 +85,7 @@ def federation_toml(name: str, sites: int) -> str:
 
 [federation]
 name = "{name}"
-rounds = 10              # sums released
+rounds = 40              # sums released; each is one step where steps are the server's
 min_sites = 3            # smallest cohort whose sum may be opened
 min_share = 0.6667       # and what share of all sites it has to be; the larger of the two holds
 seed = 1                 # of the adapter's initial values; never of sampling or noise
@@ -125,7 +125,7 @@ noise = "local"          # noise of each site's own; "distributed": in shares, o
 epsilon = 8.0            # what the whole run may cost each site, repeats included
 delta = 1e-5             # at most 1 / (10 x the largest population)
 sample_rate = 0.2        # chance of a unit to take part in a step
-steps_per_round = 4
+steps_per_round = 1      # more only with training.steps_at = "site"
 max_grad_norm = 1.0
 repeats = 1              # rounds that may be trained again after a crash, paid in advance
 colluding_sites = 1      # "distributed": so many may give their noise away before epsilon is lost
@@ -135,9 +135,12 @@ constant_time = true     # where the unit is a column: a round's work and time d
 length_shares = []       # [[64, 0.2]]: a fifth at most of the records need more than 64 tokens
 
 [training]
+steps_at = "server"      # sites release noised gradients, the optimizer runs on their sum. "site":
+                         # few, large uploads, and a worse model for the same epsilon
 optimizer = "adam"
 learning_rate = 1e-3     # of the adapter
 head_learning_rate = 0.1
+# With steps_at = "site":
 proximal = 0.0           # FedProx: pulls a site's steps back to where the round began
 server_optimizer = "average"  # or "momentum", "adam", "yogi", on the released mean update
 server_learning_rate = 1.0    # of the server's optimizer

@@ -90,15 +90,16 @@ cannot be imported: `tests/integration/test_models_out.py`.
 Sites weigh the same, or with `federation.weights = "population"` by 1, 1/2, 1/4 or 1/8 of the
 largest, by their declared populations. `training.server_optimizer` applies the released mean:
 `average` (FedAvg), `momentum` (FedAvgM), `adam` (FedAdam) or `yogi` (FedYogi). `training.proximal`
-is FedProx's mu at the sites. All of them act on what is private already and cost no epsilon. With
-distributed noise a round is one step and every unit weighs the same: `training.optimizer` runs at
-the server.
+is FedProx's mu at the sites. All of them act on what is private already and cost no epsilon. They
+are for `training.steps_at = "site"`. With `"server"`, and with distributed noise, a round is one
+step and every unit weighs the same: `training.optimizer` runs at coordinator and sites alike, on
+the released sum of gradients, with one memory for the run.
 
 With `adapter.personal_head = true` every site keeps a head of its own. It is trained inside the
 same clipped and noised vector as the adapter, so what later updates owe to it is paid for, and it
 is never uploaded: it stays in `heads/RUN.safetensors` in the site's folder, for `fmfl-secure
-evaluate`, `predict` and `export` with `--head`. Not with distributed noise, whose shares protect
-only what is summed.
+evaluate`, `predict` and `export` with `--head`. Only with steps at the sites; and not with
+distributed noise, whose shares protect only what is summed.
 """
 
 _BIGGER = """\

@@ -1,6 +1,7 @@
 """A site's share of a round: from the adapter that came in to the integers that may go out.
 
     adapter -> optimizer, fresh each round -> private (or plain) steps -> difference -> quantised
+    adapter -> one step's gradient sum, with its noise -> quantised      (steps at the server)
 
 Nothing here decides whether training may happen, and nothing is charged: the site does both
 before it calls.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +26,11 @@ from fmfl_secure.models.ranks import truncate
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.sections import TrainingSection
 from fmfl_secure.tasks import Task, TaskData
-from fmfl_secure.training.non_private import poisson_steps, train_plain
+from fmfl_secure.training.non_private import poisson_steps, sum_gradients, train_plain
 from fmfl_secure.training.server_optimizers import STEP_OPTIMIZERS
-from privacy import ConstantWork, DistributedPlan, PrivacyPlan, cap_contributions
-from privacy.training import DistributedTrainer, PrivateTrainer
+from fmfl_secure.vectors.ranks import rank_mask
+from privacy import ConstantWork, DistributedPlan, PlanError, PrivacyPlan, cap_contributions
+from privacy.training import GradientTrainer, PrivateTrainer
 
 
 def build_optimizer(model: nn.Module, training: TrainingSection) -> torch.optim.Optimizer:
@@ -102,13 +105,13 @@ def train_locally(
         layout: Of what the round trains.
         rank: The site's own, of a low-rank adapter; what lies beyond stays zero.
         quantization: The round's grid; with distributed noise the plan's own.
-        weight: The site's weight in the sum.
+        weight: The site's weight in the sum of updates.
         head: The site's own head to go on from; empty takes the adapter's.
         work: What every step computes, whoever is sampled; None computes what was sampled.
         on_step: Called with the number of finished steps; local progress only.
 
     Returns:
-        The quantised update, or with distributed noise the gradient's share; int32, shape (d,).
+        The quantised update, or gradient sum where steps are the server's; int32, shape (d,).
 
     Raises:
         ModelError: The adapter is not one of this model.
@@ -124,22 +127,18 @@ def train_locally(
         # Drawn anew each round, so that over the rounds a unit's other records have their turn.
         units = cap_contributions(data.units, config.privacy.max_records_per_unit)
         data = dataclasses.replace(data, units=units)
-    if isinstance(plan, DistributedPlan):
-        parameters = dict(model.named_parameters())
-        share = DistributedTrainer(
-            model,
-            plan=plan,
-            parameters=[parameters[slot.name] for slot in layout.slots],
-            loss=task.per_record_loss,
-            collate=data.collate,
-            units=data.units,
-            physical_batch_size=training.physical_batch_size,
-            record_cost=data.record_cost,
-            work=work,
-        ).step()
+    if config.steps_at_server:
+        gradient = _gradient(
+            model, data, config=config, task=task, plan=plan, layout=layout, work=work
+        )
         if on_step is not None:
             on_step(1)
-        return share
+        if gradient.dtype == np.int32:  # a share, which is on the grid already
+            return gradient
+        # What this site's rank does not train would add noise and nothing else to the sum.
+        return quantize(gradient * rank_mask(layout, rank), quantization)
+    if isinstance(plan, DistributedPlan):
+        raise PlanError("noise in shares is of gradients, and these settings step at the sites")
     optimizer = build_optimizer(model, training)
     if training.proximal:
         pull_back(optimizer, training.proximal)
@@ -173,3 +172,36 @@ def train_locally(
             work=work,
         ).train_round(on_step)
     return quantize(layout.flatten(model) - before, quantization, weight)
+
+
+def _gradient(
+    model: nn.Module,
+    data: TaskData,
+    *,
+    config: FederationConfig,
+    task: Task,
+    plan: PrivacyPlan | DistributedPlan | None,
+    layout: Layout,
+    work: ConstantWork | None,
+) -> NDArray[Any]:
+    """The sum of one step's gradients, with the plan's noise; shape (d,)."""
+    named = dict(model.named_parameters())
+    parameters = [named[slot.name] for slot in layout.slots]
+    size = config.training.physical_batch_size
+    if plan is None:
+        rate = config.privacy.sample_rate
+        (batches,) = poisson_steps(data, steps=1, sample_rate=rate, physical_batch_size=size)
+        return sum_gradients(
+            model, batches, parameters, loss=task.per_record_loss, collate=data.collate
+        )
+    return GradientTrainer(
+        model,
+        plan=plan,
+        parameters=parameters,
+        loss=task.per_record_loss,
+        collate=data.collate,
+        units=data.units,
+        physical_batch_size=size,
+        record_cost=data.record_cost,
+        work=work,
+    ).step()

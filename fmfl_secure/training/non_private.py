@@ -67,3 +67,37 @@ def train_plain(
         if on_step is not None:
             on_step(step)
     optimizer.zero_grad(set_to_none=True)
+
+
+def sum_gradients(
+    model: nn.Module,
+    batches: PhysicalBatches,
+    parameters: Sequence[nn.Parameter],
+    *,
+    loss: Callable[[nn.Module, Any], torch.Tensor],
+    collate: Callable[[NDArray[np.int64]], Any],
+) -> NDArray[np.float64]:
+    """The sum of one step's gradients, neither clipped nor noised.
+
+    Args:
+        model: With exactly these parameters requiring gradients; left as it was.
+        batches: The records of the step.
+        parameters: In the order of the flat vector.
+        loss: One loss a record, shape (b,).
+        collate: Record indices, shape (b,), to a batch.
+
+    Returns:
+        float64, shape (d,); zero where there is no record.
+    """
+    model.train()
+    for parameter in parameters:
+        parameter.grad = None
+    for batch in batches:
+        torch.autograd.backward(loss(model, collate(batch)).sum())
+    parts = [
+        np.zeros(p.numel()) if p.grad is None else p.grad.double().cpu().numpy().reshape(-1)
+        for p in parameters
+    ]
+    for parameter in parameters:
+        parameter.grad = None
+    return np.concatenate(parts)

@@ -35,17 +35,12 @@ class ServerStep:
     def optimizer(self) -> ServerOptimizer:
         """What the settings ask for.
 
-        With distributed noise, what is released is a gradient, and `training.optimizer` runs
-        here instead of at the sites.
+        Where sites release gradients, `training.optimizer` runs here instead of at them.
         """
         training = self.config.training
-        if self._gradients:
+        if self.config.steps_at_server:
             return STEP_OPTIMIZERS.get(training.optimizer).at_server
         return ServerOptimizer.named(training.server_optimizer)
-
-    @property
-    def _gradients(self) -> bool:
-        return self.config.privacy.noise_mechanism.in_shares
 
     def apply(
         self,
@@ -93,7 +88,7 @@ class ServerStep:
         for site in members:
             weight = (
                 self.config.privacy.sample_rate * site.population
-                if self._gradients
+                if self.config.steps_at_server
                 else self.config.weight_of(site.name)
             )
             weights += weight * rank_mask(layout, self.config.rank_of(site.name))
@@ -101,11 +96,11 @@ class ServerStep:
         trained = weights > 0.0
         direction = dequantize(total, quantization, 1.0) / np.where(trained, weights, 1.0)
         direction[~trained] = 0.0
-        return -direction if self._gradients else direction
+        return -direction if self.config.steps_at_server else direction
 
     def _rate(self, layout: FlatLayout) -> float | NDArray[np.float64]:
         training = self.config.training
-        if not self._gradients:
+        if not self.config.steps_at_server:
             return training.server_learning_rate
         rates = [
             training.head_learning_rate if slot.name.startswith("head.") else training.learning_rate

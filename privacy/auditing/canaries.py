@@ -27,7 +27,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from privacy.auditing.canary_model import AuditedModel, CanaryData, SyntheticRecords, with_canaries
-from privacy.auditing.canary_training import CanaryTraining, DistributedNoise, LocalNoise, Workload
+from privacy.auditing.canary_training import (
+    CanaryTraining,
+    DistributedNoise,
+    LocalGradients,
+    LocalNoise,
+    Workload,
+)
 from privacy.auditing.statistics import log_likelihood_ratio
 from privacy.errors import AuditError
 from privacy.mechanism.distributed import DistributedPlan
@@ -64,6 +70,7 @@ def observe_canaries(
     build_optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
     physical_batch_size: int,
     shares: int = 1,
+    gradients: bool = False,
     records_per_canary: int = 1,
     begin_round: Callable[[int], object] | None = None,
     on_step: Callable[[int], None] | None = None,
@@ -78,9 +85,10 @@ def observe_canaries(
             cheapest quarter.
         canaries: m, at least 1.
         build_optimizer: A fresh optimizer over these parameters: for each round with local noise,
-            one for all rounds of a kind with distributed noise.
+            one for all rounds of a kind where gradients are released.
         physical_batch_size: Records in memory at once.
         shares: With distributed noise, how many sites' shares count; see `DistributedNoise`.
+        gradients: With local noise, whether gradients are released and steps taken elsewhere.
         records_per_canary: More than one where a unit has several records.
         begin_round: Called with each round's number, from 1; makes trainable what it trains. A
             canary lies elsewhere in rounds that train other parameters.
@@ -104,11 +112,11 @@ def observe_canaries(
         build_optimizer=build_optimizer,
         physical_batch_size=physical_batch_size,
     )
-    training: CanaryTraining = (
-        DistributedNoise(plan, work, shares=shares)
-        if isinstance(plan, DistributedPlan)
-        else LocalNoise(plan, work)
-    )
+    training: CanaryTraining
+    if isinstance(plan, DistributedPlan):
+        training = DistributedNoise(plan, work, shares=shares)
+    else:
+        training = LocalGradients(plan, work) if gradients else LocalNoise(plan, work)
     auditor = _Auditor(plan.sample_rate, canaries)
     audited_models: dict[tuple[int, ...], AuditedModel] = {}  # by what they train
     for number in range(1, plan.rounds + 1):

@@ -1,7 +1,7 @@
 """A round on canaries through one mechanism's real training path, and what everybody sees of it.
 
 Nothing is added behind the trainers' backs: units are sampled, clipped, summed and noised by
-`privacy.mechanism.training` and `privacy.mechanism.distributed_training`. What each step releases
+`privacy.mechanism.training` and `privacy.mechanism.gradient_training`. What each step releases
 is shown in units of C, canary by canary, before it moves the model.
 """
 
@@ -20,7 +20,7 @@ from torch import nn
 from privacy.auditing.canary_model import AuditedModel
 from privacy.errors import AuditError
 from privacy.mechanism.distributed import DistributedPlan, SkellamShare
-from privacy.mechanism.distributed_training import DistributedTrainer
+from privacy.mechanism.gradient_training import GradientTrainer
 from privacy.mechanism.plan import PrivacyPlan
 from privacy.mechanism.training import Collate, PerRecordLoss, PrivateTrainer
 
@@ -96,11 +96,67 @@ class LocalNoise:
         ).train_round(on_step)
 
 
-class DistributedNoise:
+class _ReleasedGradients:
+    """What mechanisms share whose steps are taken by a public optimizer, on released gradients."""
+
+    steps_per_round = 1
+
+    def __init__(self, work: Workload) -> None:
+        self._work = work
+        self._optimizers: dict[AuditedModel, torch.optim.Optimizer] = {}
+
+    def _gradient(
+        self, audited: AuditedModel, plan: PrivacyPlan | DistributedPlan
+    ) -> NDArray[np.float64] | NDArray[np.int32]:
+        work = self._work
+        return GradientTrainer(
+            audited,
+            plan=plan,
+            parameters=audited.trained,
+            loss=work.loss,
+            collate=work.collate,
+            units=work.units,
+            physical_batch_size=work.physical_batch_size,
+            record_cost=work.record_cost,
+        ).step()
+
+    def _move(self, audited: AuditedModel, gradient: torch.Tensor) -> None:
+        if audited not in self._optimizers:
+            self._optimizers[audited] = self._work.build_optimizer(audited.trained)
+        sizes = [parameter.numel() for parameter in audited.trained]
+        for parameter, part in zip(audited.trained, torch.split(gradient, sizes), strict=True):
+            parameter.grad = part.view_as(parameter).to(parameter)
+        self._optimizers[audited].step()
+        self._optimizers[audited].zero_grad(set_to_none=True)
+
+
+class LocalGradients(_ReleasedGradients):
+    """Every site's gradient is private by itself; it is seen before it is rounded and summed.
+
+    Args:
+        plan: Of the site.
+        work: What it trains on.
+    """
+
+    def __init__(self, plan: PrivacyPlan, work: Workload) -> None:
+        super().__init__(work)
+        self._plan = plan
+
+    def train_round(self, audited: AuditedModel, see: See, on_step: OnStep | None) -> None:
+        """One step of `GradientTrainer`; then the public optimizer moves the model by it."""
+        plan = self._plan
+        released = torch.from_numpy(self._gradient(audited, plan))
+        see(audited.coordinates_of(released) / plan.max_grad_norm, plan.noise_multiplier)
+        self._move(audited, released / plan.expected_batch_size)
+        if on_step is not None:
+            on_step(1)
+
+
+class DistributedNoise(_ReleasedGradients):
     """Sums that carry shares of noise: one site has canaries, the others have shares alone.
 
     What is seen is the released sum less whatever its viewers know. Canaries are at one site,
-    whose integers come from `DistributedTrainer`, its share in them; `shares - 1` other honest
+    whose integers come from `GradientTrainer`, its share in them; `shares - 1` other honest
     sites have no data, and theirs are `SkellamShare.protect` of zero, the real code as well.
     Other sites' data would only hide canaries better.
 
@@ -114,38 +170,22 @@ class DistributedNoise:
         AuditError: So many shares are not in a sum.
     """
 
-    steps_per_round = 1
-
     def __init__(self, plan: DistributedPlan, work: Workload, *, shares: int) -> None:
+        super().__init__(work)
         honest = plan.min_cohort - plan.colluding_sites
         if not 1 <= shares <= honest:
             raise AuditError(f"{shares} shares count, expected 1 to {honest}")
         self._plan = plan
-        self._work = work
         self._shares = shares
-        self._optimizers: dict[AuditedModel, torch.optim.Optimizer] = {}
 
     def train_round(self, audited: AuditedModel, see: See, on_step: OnStep | None) -> None:
-        """One step of `DistributedTrainer`; then the public optimizer moves the model by the sum.
+        """One step of `GradientTrainer`; then the public optimizer moves the model by the sum.
 
         Raises:
             TrainingError: See the protocol.
         """
-        plan, work = with_room(self._plan, audited.size), self._work
-        total = (
-            DistributedTrainer(
-                audited,
-                plan=plan,
-                parameters=audited.trained,
-                loss=work.loss,
-                collate=work.collate,
-                units=work.units,
-                physical_batch_size=work.physical_batch_size,
-                record_cost=work.record_cost,
-            )
-            .step()
-            .astype(np.int64)
-        )
+        plan = with_room(self._plan, audited.size)
+        total = self._gradient(audited, plan).astype(np.int64)
         for _ in range(self._shares - 1):
             total += SkellamShare(plan).protect(np.zeros(len(total)))
         released = torch.from_numpy(total * plan.granularity)
@@ -157,15 +197,6 @@ class DistributedNoise:
         self._move(audited, released / (plan.sample_rate * plan.population))
         if on_step is not None:
             on_step(1)
-
-    def _move(self, audited: AuditedModel, gradient: torch.Tensor) -> None:
-        if audited not in self._optimizers:
-            self._optimizers[audited] = self._work.build_optimizer(audited.trained)
-        sizes = [parameter.numel() for parameter in audited.trained]
-        for parameter, part in zip(audited.trained, torch.split(gradient, sizes), strict=True):
-            parameter.grad = part.view_as(parameter).to(parameter)
-        self._optimizers[audited].step()
-        self._optimizers[audited].zero_grad(set_to_none=True)
 
 
 def with_room(plan: DistributedPlan, size: int) -> DistributedPlan:

@@ -26,7 +26,7 @@ from aggregation import (
 from aggregation.errors import CohortError
 from fmfl_secure.errors import RunError
 from fmfl_secure.parties.site import Site
-from fmfl_secure.planning.plans import distributed_plan
+from fmfl_secure.planning.noise import distributed_plan
 from fmfl_secure.settings.federation import FederationConfig, load_federation
 from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import Ledger

@@ -16,14 +16,13 @@ from privacy import Ledger
 
 # What a person changes in the settings that `init` writes.
 EDITS = {
-    "rounds = 10": "rounds = 1",
+    "rounds = 40": "rounds = 1",
     "max_length = 128": "max_length = 16",
     'text_columns = ["text"]': 'text_columns = ["note"]',
     'label_column = "label"': 'label_column = "category"',
     'labels = ["negative", "positive"]': 'labels = ["no", "yes"]',
     "rank = 8": "rank = 2",
     "sample_rate = 0.2": "sample_rate = 0.25",
-    "steps_per_round = 4": "steps_per_round = 2",
     'data = ""': 'data = "data/holdout.csv"',
     'visibility = "private"   # must': 'visibility = "public"   # must',
     "population = 500": "population = 50",
@@ -94,7 +93,8 @@ def test_from_one_table_to_a_rebuilt_report(
     assert planned["settings"].startswith("sha256:")
     assert len(shell.lines()["base"].split()[-1]) == len("sha256:") + 64
     assert "noise multiplier" in shell.out
-    assert "2 (2 a round)" in shell.out
+    assert "1 (1 a round), at the server" in shell.out
+    assert "where steps may be taken; set: server" in shell.out
     for name in ("site-1", "site-2", "site-3"):
         assert name in shell.out
     bytes_planned = int(

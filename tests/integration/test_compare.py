@@ -21,6 +21,7 @@ from fmfl_secure.planning.plans import site_plan
 from fmfl_secure.planning.task import build_task, largest_layout
 from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.settings.noise import NONE
+from fmfl_secure.training.server_step import ServerStep
 from privacy.mechanism.distributed import DistributedPlan
 
 DELTA = "delta = 1e-4"
@@ -149,10 +150,13 @@ def test_the_shares_of_the_distributed_arm_add_up_to_less_noise(federation: Path
     config = load_federation(federation)
     changed = {
         name: ARMS[name].settings(config, steps_per_round=2, epsilon=1.0, seed=1)
-        for name in ("local", "distributed", "pooled")
+        for name in ("local", "local-site", "distributed", "pooled")
     }
-    assert [c.federation.rounds for c in changed.values()] == [2, 4, 1]
-    assert [c.privacy.steps_per_round for c in changed.values()] == [2, 1, 4]
+    assert [c.federation.rounds for c in changed.values()] == [4, 2, 4, 4]
+    assert [c.privacy.steps_per_round for c in changed.values()] == [1, 2, 1, 1]
+    # One optimizer with one memory for all but the arm that is there to show the other way.
+    assert [c.steps_at_server for c in changed.values()] == [True, False, True, True]
+    assert len({ServerStep(c).optimizer for n, c in changed.items() if n != "local-site"}) == 1
     assert all(c.privacy.repeats == 0 for c in changed.values())
     assert sum(site.population for site in changed["pooled"].sites) == 120
     task = build_task(changed["distributed"], relative_to=federation.parent)

@@ -20,7 +20,8 @@ from fmfl_secure.models.adapters import adapter_bytes
 from fmfl_secure.models.heads import head_bytes, set_head
 from fmfl_secure.models.layout import Layout
 from fmfl_secure.parties.site import Site
-from fmfl_secure.planning.plans import privacy_plan, quantization
+from fmfl_secure.planning.noise import privacy_plan
+from fmfl_secure.planning.plans import quantization
 from fmfl_secure.planning.task import build_task
 from fmfl_secure.report.export import export_run
 from fmfl_secure.settings.federation import load_federation

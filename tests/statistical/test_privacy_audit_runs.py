@@ -21,7 +21,7 @@ from privacy.auditing.canary_training import with_room
 from privacy.auditing.statistics import AuditDesign, design_audit, evaluate, expected_bound
 from privacy.mechanism.distributed import DistributedPlan
 from privacy.mechanism.skellam import SkellamSource
-from privacy.mechanism.training import ClippedSum
+from privacy.mechanism.training import ClippedSum, PrivateTrainer
 
 # A test of a share is failed with this probability if the share is what it should be.
 SIGNIFICANCE = 1e-6
@@ -90,14 +90,16 @@ def a_plan(*, unit="record", sample_rate=0.2, steps=4, rounds=6, epsilon=1.0):
 class Audit:
     """One audit of a plan, designed once and run as often as asked."""
 
-    def __init__(self, plan, *, records_per_canary=1, width=34, shares=1, event=None):
+    def __init__(
+        self, plan, *, records_per_canary=1, width=34, shares=1, event=None, gradients=False
+    ):
         self.plan = plan
         event = event or plan.round_event()
         self.epsilon = pld_epsilon([event] * plan.rounds, plan.delta)
         self.claim = PoissonSampledGaussian(
             plan.sample_rate, event.noise_multiplier, event.steps * plan.rounds
         )
-        self.shares = shares
+        self.shares, self.gradients = shares, gradients
         self.design = design_audit(self.claim, epsilon=self.epsilon, delta=plan.delta)
         self.records_per_canary = records_per_canary
         self.width = width
@@ -118,6 +120,7 @@ class Audit:
             ),
             canaries=self.design.canaries,
             shares=self.shares,
+            gradients=self.gradients,
             records_per_canary=self.records_per_canary,
             build_optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-3),
             physical_batch_size=64,
@@ -159,6 +162,17 @@ def test_missing_noise_and_noise_eight_times_too_small_are_flagged(audit, monkey
     assert bound > audit.epsilon
     expected = expected_bound(audit.design, audit.claim, noise_factor=factor)
     assert bound == pytest.approx(expected, rel=0.35)  # the path does what the simulation does
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.0, 1 / 8], ids=["correct", "missing", "eighth"])
+def test_released_gradients_are_audited_as_they_are_released(monkeypatch, factor):
+    """Flagged where their noise is too small, and only there."""
+    audit = Audit(a_plan(steps=1, rounds=12), gradients=True)
+    stepped = []
+    monkeypatch.setattr(PrivateTrainer, "train_round", lambda *_: stepped.append(1))
+    scale_noise(monkeypatch, factor)
+    assert (audit.bound() > audit.epsilon) == (factor < 1.0)
+    assert not stepped, "no optimizer at a site"
 
 
 def test_canaries_beside_the_models_own_layers_work_alike(monkeypatch):

@@ -11,13 +11,15 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pytest
 import torch
 from scipy import stats
 from support import make_federation
 
 from aggregation import dequantize
 from fmfl_secure.models.adapters import adapter_bytes
-from fmfl_secure.planning.plans import privacy_plan, quantization
+from fmfl_secure.planning.noise import privacy_plan
+from fmfl_secure.planning.plans import quantization
 from fmfl_secure.planning.task import build_task
 from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.training.local_round import train_locally
@@ -39,12 +41,19 @@ class NoSignal:
         return 0.0 * self._task.per_record_loss(model, batch)
 
 
-def test_a_released_sum_carries_the_noise_of_every_site(tmp_path: Path, tiny_model: Path) -> None:
+@pytest.mark.parametrize("place", ["site", "server"])
+def test_a_released_sum_carries_the_noise_of_every_site(
+    tmp_path: Path, tiny_model: Path, place: str
+) -> None:
     federation = make_federation(tmp_path, tiny_model, epsilon=3.0, privacy="delta = 1e-4")
     config = load_federation(federation)
     privacy = msgspec.structs.replace(config.privacy, steps_per_round=1)
     training = msgspec.structs.replace(
-        config.training, optimizer="sgd", learning_rate=0.5, head_learning_rate=0.5
+        config.training,
+        optimizer="sgd",
+        learning_rate=0.5,
+        head_learning_rate=0.5,
+        steps_at=place,
     )
     config = msgspec.structs.replace(config, privacy=privacy, training=training)
     task = build_task(config, relative_to=tmp_path)
@@ -74,8 +83,10 @@ def test_a_released_sum_carries_the_noise_of_every_site(tmp_path: Path, tiny_mod
         released.append(dequantize(total, grid, 1.0))
     values = np.concatenate(released)
     plan = plans[0]
-    of_one = plan.noise_multiplier * plan.max_grad_norm / (plan.sample_rate * plan.population)
-    stddev = training.learning_rate * of_one * np.sqrt(len(plans))
+    of_sum = plan.noise_multiplier * plan.max_grad_norm * np.sqrt(len(plans))
+    stddev = of_sum  # of a gradient; an update is a step by its mean
+    if place == "site":
+        stddev = training.learning_rate * of_sum / (plan.sample_rate * plan.population)
     assert all(abs(np.abs(u).max()) < grid.limit for u in updates), "nothing was cut off"
 
     def accepts(sigma: float) -> bool:

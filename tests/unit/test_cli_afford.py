@@ -14,7 +14,7 @@ from fmfl_secure import cli
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.parties.workspace import initialise
 from fmfl_secure.planning.affordability import in_words
-from fmfl_secure.planning.plans import distributed_plan, privacy_plan
+from fmfl_secure.planning.noise import distributed_plan, privacy_plan
 from fmfl_secure.planning.task import build_task, largest_layout
 from fmfl_secure.settings.federation import load_federation, load_site
 from privacy import BudgetExhausted, Dataset, Ledger, PoissonSampledGaussian, PolicyRefusal

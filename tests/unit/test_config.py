@@ -518,8 +518,8 @@ def distributed() -> dict[str, Any]:
     [
         ("privacy.steps_per_round", 2, "expected 1: with distributed noise every step is a round"),
         ("privacy.colluding_sites", 3, "expected fewer than min_sites = 3"),
-        ("training.server_optimizer", "adam", "server_optimizer is for local noise"),
-        ("training.server_learning_rate", 0.5, "server_optimizer is for local noise"),
+        ("training.server_optimizer", "adam", "server_optimizer is for steps at the sites"),
+        ("training.server_learning_rate", 0.5, "server_optimizer is for steps at the sites"),
     ],
 )
 def test_what_distributed_noise_does_not_go_with_is_refused(
@@ -550,7 +550,7 @@ def test_what_needs_several_steps_of_a_site_is_refused_with_distributed_noise(ke
     convert_config(data, FederationConfig, source="test")
     data = changed(data, "privacy.noise", "distributed")
     data = changed(data, "privacy.steps_per_round", 1)
-    with pytest.raises(ConfigError, match="is for local noise"):
+    with pytest.raises(ConfigError, match="is for steps at the sites"):
         convert_config(data, FederationConfig, source="test")
 
 

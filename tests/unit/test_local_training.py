@@ -14,7 +14,8 @@ from torch import nn
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models import Layout
 from fmfl_secure.models.adapters import adapter_bytes
-from fmfl_secure.planning.plans import privacy_plan, quantization
+from fmfl_secure.planning.noise import privacy_plan
+from fmfl_secure.planning.plans import quantization
 from fmfl_secure.planning.task import build_task
 from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.settings.sections import TrainingSection

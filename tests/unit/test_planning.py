@@ -18,10 +18,10 @@ from aggregation.testing import Federation
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models import Layout
 from fmfl_secure.models.computation import Computation, find_device
+from fmfl_secure.planning.noise import privacy_plan
 from fmfl_secure.planning.plans import (
     encryption_parameters,
     predict,
-    privacy_plan,
     quantization,
     upload_bytes,
 )

@@ -1,0 +1,303 @@
+"""What each noise mechanism comes to, in figures: one entry each, with all that its kind decides.
+
+`fmfl_secure.settings.noise` has what a mechanism is; here is what settings with it ask of a site:
+its plan, the grid of what it uploads, and what it may cost whom. Nobody else asks which it is.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from abc import ABC, abstractmethod
+from typing import ClassVar, Final
+
+from aggregation import Quantization, Segment
+from fmfl_secure.registry import Registry
+from fmfl_secure.settings.federation import FederationConfig
+from fmfl_secure.settings.noise import DISTRIBUTED, LOCAL, NONE
+from fmfl_secure.settings.sections import SiteEntry
+from fmfl_secure.settings.site import SiteConfig
+from fmfl_secure.vectors.layout import FlatLayout
+from privacy import DistributedPlan, PlanError, PrivacyPlan, filter_delta
+
+Plan = PrivacyPlan | DistributedPlan
+
+# Rounding to the grid of a released gradient may add so much to the variance of its noise.
+_ROUNDING_SHARE = 0.01
+# Of gradients without noise or clipping: the grid goes to so many C a unit, in so many bits.
+_UNBOUNDED_NORMS, _UNBOUNDED_BITS = 8.0, 28
+
+
+class PlannedNoise(ABC):
+    """What settings with one mechanism come to.
+
+    Attributes:
+        name: The mechanism's name in settings.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def plan(self, config: FederationConfig, site: SiteEntry, size: int) -> Plan | None:
+        """What a site does to its data in a run; None trains without privacy.
+
+        Args:
+            config: The settings.
+            site: Which site.
+            size: Trained parameters of the round that trains most, d.
+
+        Raises:
+            PlanError: The settings cannot be met.
+        """
+
+    @abstractmethod
+    def bits(self, config: FederationConfig, size: int) -> int:
+        """Bits of a value that a site uploads."""
+
+    @abstractmethod
+    def gradient_range(self, config: FederationConfig, size: int) -> float:
+        """Largest value on the grid of a released gradient sum."""
+
+    @abstractmethod
+    def epsilon(self, config: FederationConfig, site: SiteConfig) -> float:
+        """What a run costs a unit at most, as a policy counts it."""
+
+    def insider_epsilon(self, config: FederationConfig, site: SiteConfig) -> float:
+        """The same against all other sites together."""
+        return self.epsilon(config, site)
+
+    def colluding_sites(self, config: FederationConfig) -> int | None:  # noqa: ARG002
+        """How many sites are assumed to give their noise away; None where it is a site's own."""
+        return None
+
+    def accounted_delta(self, delta: float) -> float:
+        """What is left of delta for the filter."""
+        return delta
+
+    def planned_insider_epsilon(self, plan: Plan, worst: float) -> float:  # noqa: ARG002
+        """What a plan costs against all other sites together, if `worst` against others."""
+        return worst
+
+    @abstractmethod
+    def noise_of_mean(self, config: FederationConfig, plan: Plan) -> float:
+        """Deviation of the noise on each coordinate of the mean gradient, over C."""
+
+    def grid(self, config: FederationConfig, layout: FlatLayout, size: int) -> Quantization:
+        """The public grid of what a site uploads in a round.
+
+        Ranges depend on settings alone, so they tell nothing, and values beyond are clamped,
+        which is post-processing of what is private already.
+
+        Args:
+            config: The settings.
+            layout: Of what the round trains.
+            size: Trained parameters of the round that trains most.
+        """
+        if config.steps_at_server:
+            most = self.gradient_range(config, size)
+            ranges = dict.fromkeys((slot.name for slot in layout.slots), most)
+        else:
+            ranges = {slot.name: _update_range(config, slot.name) for slot in layout.slots}
+        return Quantization(
+            bits=self.bits(config, size),
+            segments=tuple(
+                Segment(name=slot.name, size=slot.size, range=ranges[slot.name])
+                for slot in layout.slots
+            ),
+        )
+
+
+class LocalNoise(PlannedNoise):
+    """Every site's own."""
+
+    name = LOCAL.name
+
+    def plan(self, config: FederationConfig, site: SiteEntry, size: int) -> PrivacyPlan:  # noqa: ARG002
+        """See `PlannedNoise`."""
+        return privacy_plan(config, site)
+
+    def bits(self, config: FederationConfig, size: int) -> int:
+        """The settings' own; of a gradient as many as rounding needs to be lost in the noise."""
+        if not config.steps_at_server:
+            return config.aggregation.bits
+        plan = privacy_plan(config, config.sites[0])
+        step = math.sqrt(12.0 * _ROUNDING_SHARE) * plan.noise_stddev
+        needed = math.ceil(math.log2(self.gradient_range(config, size) / step + 1.0)) + 1
+        return max(config.aggregation.bits, needed)
+
+    def gradient_range(self, config: FederationConfig, size: int) -> float:  # noqa: ARG002
+        """As far as all sampled units together and the noise go, at the largest site."""
+        privacy = config.privacy
+        units = privacy.sample_rate * max(site.population for site in config.sites)
+        noise = privacy_plan(config, config.sites[0]).noise_stddev
+        return privacy.max_grad_norm * (units + 6.0 * math.sqrt(units)) + 8.0 * noise
+
+    def epsilon(self, config: FederationConfig, site: SiteConfig) -> float:  # noqa: ARG002
+        """See `PlannedNoise`."""
+        return config.privacy.epsilon
+
+    def noise_of_mean(self, config: FederationConfig, plan: Plan) -> float:
+        """A site's own mean's; where gradients are summed, that of all sites' together."""
+        if not isinstance(plan, PrivacyPlan):
+            raise PlanError("a plan of a site's own noise was expected")
+        deviation = plan.noise_stddev / plan.max_grad_norm
+        if not config.steps_at_server:
+            return deviation / plan.expected_batch_size
+        return math.sqrt(len(config.sites)) * deviation / _units_a_step(config)
+
+
+class DistributedNoise(PlannedNoise):
+    """Shares of one noise."""
+
+    name = DISTRIBUTED.name
+
+    def plan(self, config: FederationConfig, site: SiteEntry, size: int) -> DistributedPlan:
+        """See `PlannedNoise`."""
+        return distributed_plan(config, site, size)
+
+    def bits(self, config: FederationConfig, size: int) -> int:
+        """So many that no value and no noise is cut off."""
+        return distributed_plan(config, config.sites[0], size).bits
+
+    def gradient_range(self, config: FederationConfig, size: int) -> float:
+        """The grid's step is the plan's granularity for all tensors, whose geometry is one."""
+        plan = distributed_plan(config, config.sites[0], size)
+        return plan.granularity * ((1 << (plan.bits - 1)) - 1)
+
+    def epsilon(self, config: FederationConfig, site: SiteConfig) -> float:  # noqa: ARG002
+        """See `PlannedNoise`."""
+        return config.privacy.epsilon
+
+    def insider_epsilon(self, config: FederationConfig, site: SiteConfig) -> float:  # noqa: ARG002
+        """See `PlannedNoise`."""
+        return config.privacy.insider_epsilon
+
+    def colluding_sites(self, config: FederationConfig) -> int | None:
+        """See `PlannedNoise`."""
+        return config.privacy.colluding_sites
+
+    def accounted_delta(self, delta: float) -> float:
+        """Without what rounding and samplers may fail with."""
+        return filter_delta(delta)
+
+    def planned_insider_epsilon(self, plan: Plan, worst: float) -> float:
+        """See `PlannedNoise`."""
+        return plan.insider_epsilon() if isinstance(plan, DistributedPlan) else worst
+
+    def noise_of_mean(self, config: FederationConfig, plan: Plan) -> float:
+        """Of the federation's mean, all sites taking part."""
+        if not isinstance(plan, DistributedPlan):
+            raise PlanError("a plan of shares was expected")
+        deviation = plan.granularity * math.sqrt(len(config.sites) * plan.share_variance)
+        return deviation / plan.max_grad_norm / _units_a_step(config)
+
+
+class NoNoise(PlannedNoise):
+    """Baselines on data declared public."""
+
+    name = NONE.name
+
+    def plan(self, config: FederationConfig, site: SiteEntry, size: int) -> None:
+        """None."""
+
+    def bits(self, config: FederationConfig, size: int) -> int:  # noqa: ARG002
+        """The settings' own; of a gradient, which no noise hides rounding in, many."""
+        return _UNBOUNDED_BITS if config.steps_at_server else config.aggregation.bits
+
+    def gradient_range(self, config: FederationConfig, size: int) -> float:  # noqa: ARG002
+        """Nothing bounds it: several C for each sampled unit of the largest site."""
+        units = config.privacy.sample_rate * max(site.population for site in config.sites)
+        return _UNBOUNDED_NORMS * config.privacy.max_grad_norm * (units + 6.0 * math.sqrt(units))
+
+    def epsilon(self, config: FederationConfig, site: SiteConfig) -> float:  # noqa: ARG002
+        """Nothing of what anyone may see, and all of what is private."""
+        return 0.0 if site.data.visibility == "public" else math.inf
+
+    def noise_of_mean(self, config: FederationConfig, plan: Plan) -> float:  # noqa: ARG002
+        """None."""
+        return 0.0
+
+
+PLANNED_NOISE: Final[Registry[PlannedNoise]] = Registry(
+    "noise mechanism", (LocalNoise(), DistributedNoise(), NoNoise())
+)
+
+
+def noise_of(config: FederationConfig) -> PlannedNoise:
+    """What the settings' mechanism comes to.
+
+    Raises:
+        UnknownKind: There is none of this name.
+    """
+    return PLANNED_NOISE.get(config.privacy.noise)
+
+
+@functools.lru_cache(maxsize=256)  # settings are immutable, and every attempt asks
+def privacy_plan(config: FederationConfig, site: SiteEntry) -> PrivacyPlan:
+    """A site's privacy plan, calibrated to the settings' epsilon.
+
+    Raises:
+        PlanError: The settings cannot be met.
+    """
+    privacy = config.privacy
+    return PrivacyPlan.calibrated(
+        unit=config.task.unit,
+        population=site.population,
+        sample_rate=privacy.sample_rate,
+        max_grad_norm=privacy.max_grad_norm,
+        steps_per_round=privacy.steps_per_round,
+        rounds=config.federation.rounds,
+        repeats=privacy.repeats,
+        epsilon=privacy.epsilon,
+        delta=privacy.delta,
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def distributed_plan(config: FederationConfig, site: SiteEntry, size: int) -> DistributedPlan:
+    """A site's plan with distributed noise, calibrated to the settings' epsilon.
+
+    Args:
+        config: The settings.
+        site: Which site.
+        size: Trained parameters of the round that trains most, d.
+
+    Raises:
+        PlanError: The settings cannot be met, or all other sites together would learn more than
+            they allow.
+    """
+    privacy = config.privacy
+    plan = DistributedPlan.calibrated(
+        unit=config.task.unit,
+        population=site.population,
+        sample_rate=privacy.sample_rate,
+        max_grad_norm=privacy.max_grad_norm,
+        dimension=size,
+        min_cohort=config.federation.min_sites,
+        colluding_sites=privacy.colluding_sites,
+        rounds=config.federation.rounds,
+        repeats=privacy.repeats,
+        epsilon=privacy.epsilon,
+        delta=privacy.delta,
+    )
+    needed = plan.insider_epsilon()
+    if needed > privacy.insider_epsilon:
+        raise PlanError(
+            f"all other sites together would learn epsilon {needed:g} about a unit here, and "
+            f"privacy.insider_epsilon allows {privacy.insider_epsilon:g}",
+            hint=f"Set privacy.insider_epsilon = {needed:g} if the custodians agree; fewer steps, "
+            "more colluding_sites or a smaller epsilon need less.",
+        )
+    return plan
+
+
+def _update_range(config: FederationConfig, name: str) -> float:
+    """What the optimizer can move a value in a round: an Adam step, by about its rate at most."""
+    training = config.training
+    head = name.startswith("head.")
+    rate = training.head_learning_rate if head else training.learning_rate
+    return config.privacy.steps_per_round * rate
+
+
+def _units_a_step(config: FederationConfig) -> float:
+    return config.privacy.sample_rate * sum(site.population for site in config.sites)
