@@ -15,6 +15,7 @@ from fmfl_secure.settings.tasks import (
     ImageClassificationSection,
     ImageTextClassificationSection,
     ImageTextSection,
+    MultiLabelClassificationSection,
     TextClassificationSection,
     TokenClassificationSection,
 )
@@ -24,6 +25,9 @@ from privacy.mechanism.training import ClippedSum
 TASKS: dict[str, Any] = {
     "text-classification": TextClassificationSection(
         text_columns=("text",), label_column="label", labels=("no", "yes")
+    ),
+    "multi-label-classification": MultiLabelClassificationSection(
+        text_columns=("text",), labels=("no", "yes", "maybe")
     ),
     "token-classification": TokenClassificationSection(entities=("NAME", "DATE")),
     "causal-lm": CausalLMSection(max_new_tokens=5),

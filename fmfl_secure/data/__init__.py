@@ -21,6 +21,7 @@ from fmfl_secure.data.fields import (
 from fmfl_secure.data.formats.registry import claimed
 from fmfl_secure.data.headers import check_header, check_image_folder
 from fmfl_secure.data.images import decode_image, image_field, read_image_folder
+from fmfl_secure.data.label_sets import label_set_field
 from fmfl_secure.data.left_out import LeftOut
 from fmfl_secure.data.partition import PartFile, PartitionSummary, partition_file
 from fmfl_secure.data.picture_check import PictureCheck, check_pictures
@@ -49,6 +50,7 @@ __all__ = [
     "decode_image",
     "image_field",
     "label_field",
+    "label_set_field",
     "partition_file",
     "pool_records",
     "read_image_folder",

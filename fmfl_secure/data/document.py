@@ -97,6 +97,15 @@ model's chat template. A cell that says nothing but `nan`, `NULL`, `None` or `Na
 is a missing one.
 *(`tests/unit/test_left_out.py::test_what_is_no_text_is_never_trained_on_as_one`.)*
 
+## Several labels a record
+
+For `multi-label-classification`, a column of lists in JSON Lines or Parquet, or of texts with
+`task.label_separator` between the labels, white space around it of no account. An empty list says
+that no label holds; a missing list or an empty cell says nothing and is a bad row, unless it is
+what `task.no_label` says. Each label is compared as one is, with the same near misses and aliases;
+one that stands twice holds once. A list that was printed as a text (`"['a', 'b']"`) is refused.
+*(`tests/unit/test_tasks_multi_label.py::test_what_is_no_set_of_labels_is_named`.)*
+
 ## Words with tags
 
 Two columns of lists, of texts and of as many tags, in JSON Lines or Parquet. Integers for tags

@@ -19,7 +19,8 @@ class Batch:
     """What every batch has.
 
     Attributes:
-        labels: int64, shape (b,), or (b, tokens) with -100 where a token has none.
+        labels: int64, shape (b,), or (b, tokens) with -100 where a token has none; float32, shape
+            (b, labels), 1 where a label holds, where several may.
         records: The records' indices, which the cache knows them by.
         cache: Outputs of frozen layers; shared by all batches of the same data.
     """
@@ -85,9 +86,10 @@ def join_evenly(parts: Sequence[AnyBatch], length: int) -> AnyBatch:
     for own in fields(first):
         if isinstance(getattr(first, own.name), torch.Tensor):
             fill = {"labels": IGNORED, "input_ids": getattr(first, "padding", 0)}.get(own.name, 0)
+            # What has a value a token is integers; label sets are a whole record's.
             rows = [
                 nn.functional.pad(value, (0, length - value.shape[1]), value=fill)
-                if value.dim() == 2
+                if value.dim() == 2 and not value.is_floating_point()
                 else value
                 for value in (getattr(part, own.name) for part in parts)
             ]

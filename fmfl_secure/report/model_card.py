@@ -12,6 +12,7 @@ from fmfl_secure.errors import RunError
 from fmfl_secure.report import wording
 from fmfl_secure.report.names import count
 from fmfl_secure.report.opening import Exported, how_to_open
+from fmfl_secure.report.opening_own_class import PIPELINES
 from fmfl_secure.run.record import GrantRecord, RunRecord, SiteRecord
 
 CARD = "README.md"
@@ -46,7 +47,7 @@ def model_card(
         "---",
         *_published(made),
         f"library_name: {library}",
-        *([f"pipeline_tag: {task}"] if own_class else []),
+        *([f"pipeline_tag: {PIPELINES.get(task, task)}"] if own_class else []),
         "tags:",
         *(f"- {tag}" for tag in (task, adapter, *_privacy_tags(record), "federated-learning")),
         "---",

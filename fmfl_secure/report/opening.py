@@ -23,6 +23,7 @@ _REFUSES = (
 )
 _READS_TEXT = {
     "text-classification",
+    "multi-label-classification",
     "token-classification",
     "causal-lm",
     "image-text",
@@ -220,9 +221,11 @@ _UNIT: Mapping[str, tuple[str, ...]] = {
         "    unit = torch.cat([one, two], dim=1)",
     ),
 }
+_EACH = 'answer = dict(zip(task["labels"], logits.sigmoid()[0].tolist()))'
 _LABELS = 'answer = dict(zip(task["labels"], logits.softmax(-1)[0].tolist()))'
 _ENDINGS: Mapping[str, tuple[str, ...]] = {
     "text-classification": (_LABELS,),
+    "multi-label-classification": (_EACH,),
     "image-classification": (_LABELS,),
     "image-text-classification": (_LABELS,),
     "token-classification": (

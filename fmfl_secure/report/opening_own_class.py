@@ -21,14 +21,15 @@ _CHAT = (
     f"run cut one that was too long for it. {_LETTERS}"
 )
 _IMAGES = "`backend` is the library that pictures were resized with; another one rounds otherwise."
+_BY_LABEL = (
+    'classify = pipeline("text-classification", folder, truncation=True)',
+    'answer = {one["label"]: one["score"] for one in classify(text, top_k=None)}',
+)
+# What pipelines are called, where not as the task.
+PIPELINES: Mapping[str, str] = {"multi-label-classification": "text-classification"}
 _OWN: Mapping[str, tuple[tuple[str, ...], str]] = {
-    "text-classification": (
-        (
-            'classify = pipeline("text-classification", folder, truncation=True)',
-            'answer = {one["label"]: one["score"] for one in classify(text, top_k=None)}',
-        ),
-        _TEXTS,
-    ),
+    "text-classification": (_BY_LABEL, _TEXTS),
+    "multi-label-classification": (_BY_LABEL, _TEXTS),
     "token-classification": (
         (
             'tag = pipeline("token-classification", folder, ignore_labels=[])',

@@ -9,6 +9,7 @@ from typing import Final
 OWN_CLASSES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "text-classification": "AutoModelForSequenceClassification",
+        "multi-label-classification": "AutoModelForSequenceClassification",
         "token-classification": "AutoModelForTokenClassification",
         "image-classification": "AutoModelForImageClassification",
     }

@@ -104,6 +104,40 @@ class TextClassificationSection(
         require_aliases(self.labels, self.label_aliases)
 
 
+class MultiLabelClassificationSection(
+    TextClassificationSection,
+    frozen=True,
+    forbid_unknown_fields=True,
+    kw_only=True,
+    tag="multi-label-classification",
+):
+    """A text, any number of labels.
+
+    Attributes:
+        text_columns: See `TextClassificationSection`.
+        label_column: Name of the column with a list of labels.
+        labels: All labels in order.
+        label_aliases: See `TextClassificationSection`.
+        label_separator: Where a file holds texts in place of lists, what stands between labels.
+        no_label: The text that stands for no label, such as `none`; without one, an empty list
+            does, and an empty cell is a bad row.
+    """
+
+    label_column: NonEmpty = "labels"
+    label_separator: str = ""
+    no_label: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.label_separator and any(
+            self.label_separator in name
+            for name in (*self.labels, *(spelling for spelling, _ in self.label_aliases))
+        ):
+            raise ValueError("task.label_separator is part of a label")
+        if self.no_label in self.labels:
+            raise ValueError("task.no_label is itself among task.labels")
+
+
 class TokenClassificationSection(
     _Headed, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="token-classification"
 ):
@@ -308,6 +342,7 @@ class ExtensionSection(
 
 TaskSection: TypeAlias = (
     TextClassificationSection
+    | MultiLabelClassificationSection
     | TokenClassificationSection
     | CausalLMSection
     | ImageClassificationSection

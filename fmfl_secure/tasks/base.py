@@ -30,6 +30,8 @@ class TaskData:
         units: Record indices of each unit.
         record_cost: int64, shape (records,): relative cost of each record, for batching.
         labels: int64, shape (records,), or empty where the task has none.
+        label_sets: float32, shape (records, labels): 1 where a label holds; empty where a record
+            has one label, or none.
         words: For each record, the token that answers for each of its words, -1 where none does;
             empty where a task does not answer word by word.
         tags: Each record's tags by word, where the task has them.
@@ -41,6 +43,9 @@ class TaskData:
     units: Sequence[NDArray[np.int64]]
     record_cost: NDArray[np.int64]
     labels: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    label_sets: NDArray[np.float32] = field(
+        default_factory=lambda: np.empty((0, 0), dtype=np.float32)
+    )
     words: Sequence[NDArray[np.int64]] = ()
     tags: Sequence[Sequence[int]] = ()
     left_out: LeftOut = field(default_factory=LeftOut)

@@ -45,7 +45,7 @@ class ClassificationTask(AdapterTask[Settings]):
 
     def evaluate(self, model: nn.Module, data: TaskData, *, batch_size: int) -> dict[str, float]:
         """Accuracy, macro F1 over the labels that occur, and mean loss."""
-        logits = _logits(model, data, batch_size=batch_size)
+        logits = logits_of(model, data, batch_size=batch_size)
         predicted = logits.argmax(dim=1).numpy()
         loss = nn.functional.cross_entropy(logits, torch.tensor(data.labels))
         return {
@@ -58,7 +58,7 @@ class ClassificationTask(AdapterTask[Settings]):
         self, model: nn.Module, inputs: TaskData, *, batch_size: int
     ) -> list[dict[str, Any]]:
         """Each record's label, and the probability of every label."""
-        probabilities = _logits(model, inputs, batch_size=batch_size).softmax(dim=1)
+        probabilities = logits_of(model, inputs, batch_size=batch_size).softmax(dim=1)
         return [
             {
                 "label": self.labels[int(row.argmax())],
@@ -95,7 +95,7 @@ def macro_f1(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
     return float(np.mean(scores))
 
 
-def _logits(model: nn.Module, data: TaskData, *, batch_size: int) -> torch.Tensor:
+def logits_of(model: nn.Module, data: TaskData, *, batch_size: int) -> torch.Tensor:
     """Logits of all records in order, shape (records, classes)."""
     model.eval()
     parts: list[torch.Tensor] = []

@@ -17,6 +17,7 @@ from fmfl_secure.settings.tasks import (
     ImageClassificationSection,
     ImageTextClassificationSection,
     ImageTextSection,
+    MultiLabelClassificationSection,
     TaskSection,
     TextClassificationSection,
     TokenClassificationSection,
@@ -27,6 +28,7 @@ from fmfl_secure.tasks.causal_lm import CausalLM
 from fmfl_secure.tasks.image_classification import ImageClassification
 from fmfl_secure.tasks.image_text import ImageText
 from fmfl_secure.tasks.image_text_classification import ImageTextClassification
+from fmfl_secure.tasks.multi_label_classification import MultiLabelClassification
 from fmfl_secure.tasks.text_classification import TextClassification
 from fmfl_secure.tasks.token_classification import TokenClassification
 
@@ -59,6 +61,7 @@ TASKS: Final[Registry[TaskKind]] = Registry(
     "kind of task",
     (
         TaskKind(TextClassificationSection, TextClassification),
+        TaskKind(MultiLabelClassificationSection, MultiLabelClassification),
         TaskKind(TokenClassificationSection, TokenClassification),
         TaskKind(CausalLMSection, CausalLM),
         TaskKind(ImageClassificationSection, ImageClassification),

@@ -38,6 +38,7 @@ DEFAULT = {
     ("distilbert", "prompt", "token-classification"),
     ("modernbert", "lora", "token-classification"),
     ("electra", "lora", "text-classification"),
+    ("bert", "ffa-lora", "multi-label-classification"),
     ("xlm-roberta", "ffa-lora", "token-classification"),
     ("camembert", "bitfit", "text-classification"),
     ("mpnet", "full", "text-classification"),

@@ -33,7 +33,7 @@ from fmfl_secure.transports.local.engine import LocalEngine
 
 TEXT = "alpha beta xi"
 TASKS_OF = {
-    "bert": ("text-classification", "token-classification"),
+    "bert": ("text-classification", "multi-label-classification", "token-classification"),
     "modernbert": ("text-classification",),
     "llama": ("causal-lm", "text-classification"),
     "gpt2": ("causal-lm",),
@@ -50,6 +50,7 @@ TASK_FOR = {
 HELD = [(model, what) for model, own in OWN_HEADS.items() for what in own]
 BY_PIPELINE = [
     ("bert", "text-classification"), ("bert", "token-classification"),
+    ("bert", "multi-label-classification"), ("llama", "multi-label-classification"),
     ("vit", "image-classification"), ("gpt2", "causal-lm"), ("llama", "causal-lm"),
     ("llama", "text-classification"),
 ]  # fmt: skip
@@ -102,6 +103,7 @@ def inputs_of(task: Any, folder: Path) -> Any:
     (folder / "picture.png").write_bytes(png(seed=4))
     columns = {
         "text-classification": f"text\n{TEXT}\n",
+        "multi-label-classification": f"text\n{TEXT}\n",
         "token-classification": json.dumps({"tokens": TEXT.split()}) + "\n",
         "causal-lm": f"prompt\n{TEXT}\n",
         "image-classification": "image\npicture.png\n",

@@ -16,6 +16,7 @@ from privacy import DUMMY
 Models = Callable[[str], Path]
 CASES = [
     ("bert", "text-classification"),
+    ("bert", "multi-label-classification"),
     ("roberta", "text-classification"),
     ("modernbert", "token-classification"),
     ("gpt2", "causal-lm"),

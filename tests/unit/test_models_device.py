@@ -16,6 +16,7 @@ from fmfl_secure.models.computation import Computation, find_device
 Models = Callable[[str], Path]
 MODELS = {
     "text-classification": "bert",
+    "multi-label-classification": "bert",
     "token-classification": "bert",
     "causal-lm": "llama",
     "image-classification": "vit",
