@@ -77,7 +77,13 @@ from privacy.limits import (
     check_population_delta,
     largest_delta,
 )
-from privacy.mechanism.constant_work import DUMMY, ConstantWork, StepWork, declare_work
+from privacy.mechanism.constant_work import (
+    DUMMY,
+    ConstantWork,
+    PaddedCollate,
+    StepWork,
+    declare_work,
+)
 from privacy.mechanism.distributed import DistributedPlan
 from privacy.mechanism.plan import RELATION, PrivacyPlan
 from privacy.mechanism.sampling import cap_contributions
@@ -119,6 +125,7 @@ __all__ = [
     "LedgerLocked",
     "LedgerUnavailable",
     "NonPrivate",
+    "PaddedCollate",
     "PlanError",
     "PoissonSampledGaussian",
     "PoissonSampledSkellam",

@@ -95,7 +95,8 @@ class AdaptedModel(nn.Module):
         if prefix is None:
             return forward(range(len(batch.records)))
         keys = [(modality, record) for record in batch.records]
-        return prefix.run(forward, keys=keys, lengths=lengths, cache=batch.cache)
+        tokens = batch.input_ids.shape[1] if isinstance(batch, TextBatch) and lengths else 0
+        return prefix.run(forward, keys=keys, lengths=lengths, cache=batch.cache, tokens=tokens)
 
 
 def transformers_model(encoder: nn.Module) -> nn.Module:

@@ -71,6 +71,7 @@ class FrozenPrefix:
         keys: Sequence[Hashable],
         lengths: Sequence[int] | None,
         cache: RecordCache,
+        tokens: int = 0,
     ) -> Output:
         """Run an encoder on a batch, computing the prefix only for records that are new.
 
@@ -79,6 +80,7 @@ class FrozenPrefix:
             keys: What the cache knows each row by.
             lengths: Own tokens of each row, from the left; None where all rows are equally long.
             cache: Where outputs are kept, shape (own tokens, width) each.
+            tokens: Of the batch's rows, where they are padded beyond the longest of them.
 
         Returns:
             What `forward` gives for all rows.
@@ -94,7 +96,9 @@ class FrozenPrefix:
             rows = [output[:length] for output, length in zip(rows, lengths, strict=True)]
         for row in missing:
             cache.put(keys[row], rows[row])
-        self._replayed = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        replayed = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        beyond = max(0, tokens - replayed.shape[1])
+        self._replayed = nn.functional.pad(replayed, (0, 0, 0, beyond)) if beyond else replayed
         try:
             return forward(range(len(keys)))
         finally:

@@ -391,6 +391,9 @@ class Site:
             self._even.prepare(self._model)
         self._charge(plan.round)
         data = self._read_data()
+        work = None
+        if self._even is not None:
+            data, work = self._even.work_on(data, self._model)
         if on_step is not None:
             on_step(0)
         integers = train_locally(
@@ -405,7 +408,7 @@ class Site:
             quantization=plan.quantization,
             weight=self._config.weight_of(self.name),
             head=self._updates.head(self._run) if personal else b"",
-            work=self._even.work_on(data) if self._even else None,
+            work=work,
             on_step=on_step,
         )
         head = head_bytes(self._model) if personal else b""

@@ -63,7 +63,6 @@ def build_task(config: FederationConfig, *, relative_to: Path) -> Task:
             checkpointing=config.training.checkpointing,
             device=find_device(config.training.device),
         ),
-        keeps_prefix=not config.constant_work,
     )
 
 

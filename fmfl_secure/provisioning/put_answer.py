@@ -101,8 +101,14 @@ def put_answer(checked: Checked) -> list[str]:
     done = []
     renewed = checked.asked.path.parent
     if renewed.name == RENEWAL:
-        _take_over(folder, renewed, checked.asked)
+        left = _take_over(folder, renewed, checked.asked)
         done.append("the new keys are in force")
+        if left is not None:
+            done.append(
+                f"its ledger knows the old identity, {left}: fmfl-secure ledger admit "
+                f"{folder / 'ledger.sqlite'} {folder / 'identity.pem'} --custodian "
+                f"--name 'new identity' --identity {left}"
+            )
     if not (folder / "service.toml").exists():
         text = (
             server_toml(urlsplit(answer.url).port or 443)
@@ -209,18 +215,20 @@ def _check_pinned(checked: Checked) -> None:
         )
 
 
-def _take_over(folder: Path, renewed: Path, asked: Asked) -> None:
+def _take_over(folder: Path, renewed: Path, asked: Asked) -> Path | None:
     """New keys take the place of the old ones; an identity that leaves is kept beside."""
-    identity = renewed / "identity.pem"
+    identity, left = renewed / "identity.pem", None
     if identity.exists():
         old = Identity.load(folder / "identity.pem").public.fingerprint.partition(":")[2][:16]
-        (folder / "identity.pem").rename(folder / f"identity-{old}.pem")
+        left = folder / f"identity-{old}.pem"
+        (folder / "identity.pem").rename(left)
         identity.rename(folder / "identity.pem")
     key = renewed / "key.pem"
     if key.exists():  # a crash in here is gone on from
         key.rename(folder / "tls" / "key.pem")
     asked.path.rename(folder / asked.path.name)
     shutil.rmtree(renewed)
+    return left
 
 
 def _sign_members(folder: Path, checked: Checked) -> list[str]:

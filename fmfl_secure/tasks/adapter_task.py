@@ -75,8 +75,6 @@ class AdapterTask(ABC, Generic[Settings]):
         max_length: Tokens kept of a text, >= 2.
         cache_bytes: Memory a data set may use to keep outputs of frozen layers.
         computation: How the model is computed.
-        keeps_prefix: Whether outputs of frozen layers may be kept: a record then costs more the
-            first time.
     """
 
     needs: ClassVar[TaskNeeds]
@@ -89,7 +87,6 @@ class AdapterTask(ABC, Generic[Settings]):
     max_length: int
     cache_bytes: int
     computation: Computation = EXACT
-    keeps_prefix: bool = True
 
     @property
     def kind(self) -> str:
@@ -361,7 +358,7 @@ class AdapterTask(ABC, Generic[Settings]):
         found: dict[Modality, FrozenPrefix] = {}
         for modality, tower in zip(self.needs.modalities, self._towers, strict=True):
             depth = frozen_depth(encoder, tower, self.adapter)
-            if depth and self.cache_bytes and self.keeps_prefix:
+            if depth and self.cache_bytes:
                 found[modality] = FrozenPrefix(find_layers(encoder, tower), depth)
         return found
 

@@ -80,7 +80,6 @@ def make_task(
     max_length: int,
     cache_bytes: int,
     computation: Computation = EXACT,
-    keeps_prefix: bool = True,
 ) -> Task:
     """The task of these settings.
 
@@ -91,7 +90,6 @@ def make_task(
         max_length: Tokens kept of a text.
         cache_bytes: Memory a data set may use to keep outputs of frozen layers.
         computation: How the model is computed.
-        keeps_prefix: Whether outputs of frozen layers may be kept.
 
     Raises:
         UnknownKind: There is no such kind of task.
@@ -100,4 +98,4 @@ def make_task(
     kind = TASKS.get(settings.kind)
     if isinstance(settings, ExtensionSection):
         settings = settings.read(kind.section)
-    return kind.task(base, adapter, settings, max_length, cache_bytes, computation, keeps_prefix)
+    return kind.task(base, adapter, settings, max_length, cache_bytes, computation)

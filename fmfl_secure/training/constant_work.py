@@ -9,21 +9,23 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.models.batches import Batch, join_evenly
+from fmfl_secure.models.prefix import RecordCache
 from fmfl_secure.planning.work import declared_records, step_work
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.sections import SiteEntry
 from fmfl_secure.tasks import Task, TaskData
-from privacy import DUMMY, ConstantWork, StepWork
+from privacy import DUMMY, ConstantWork, PaddedCollate, StepWork, cap_contributions
 from privacy.training import measure_step
 
 _LOG = logging.getLogger("fmfl_secure.training.constant_work")
@@ -83,6 +85,7 @@ class EvenRounds:
         steps: Of a round.
         least_s: Shortest period, in seconds.
         declared: What the work is made for.
+        cache_bytes: Memory that outputs of frozen layers may take.
         clock: Seconds, from anywhere.
         sleep: Waits so many seconds.
         period_s: Of this run; 0 until it is measured.
@@ -94,29 +97,42 @@ class EvenRounds:
     steps: int
     least_s: float
     declared: Declared
+    cache_bytes: int = 0
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     period_s: float = 0.0
+    _cache: RecordCache = field(default_factory=lambda: RecordCache(0))
+    _work: tuple[TaskData, ConstantWork] | None = None
 
     def prepare(self, model: nn.Module) -> None:
         """Fix the period, the first time, by how long a round of dummies takes. Reads no data."""
         if self.period_s:
             return
-        made_up = self.task.synthetic()
-        took_s = self.steps * measure_step(
-            model,
-            parameters=[p for p in model.parameters() if p.requires_grad],
-            loss=self.task.per_record_loss,
-            collate=made_up.collate,
-            work=ConstantWork(self.step, padded_collate(made_up, made_up), lambda _: None),
-        )
-        self.period_s = max(self.least_s, _ROOM * took_s)
+        self._cache = RecordCache(self.cache_bytes)
+        self._measure(model)
+        if not self._keeps_all():  # then nothing is kept: what is would be told by time
+            self._cache = RecordCache(0)
+        self.period_s = max(self.least_s, _ROOM * self.steps * self._measure(model))
 
-    def work_on(self, data: TaskData) -> ConstantWork:
-        """Constant work on the site's data, before a cap on a unit's records."""
-        for complaint in self.declared.exceeded_by(data):
-            _LOG.warning("%s: %s", self.site, complaint)
-        return ConstantWork(self.step, padded_collate(data, self.task.synthetic()), self._over)
+    def work_on(self, data: TaskData, model: nn.Module) -> tuple[TaskData, ConstantWork]:
+        """The site's data, at most so many records of a unit as declared, and their constant work.
+
+        The first time, frozen layers compute as many rows as were declared, whatever there are.
+
+        Args:
+            data: All of the site's.
+            model: Prepared, and as it will be trained.
+        """
+        if self._work is None:
+            for complaint in self.declared.exceeded_by(data):
+                _LOG.warning("%s: %s", self.site, complaint)
+            # Once for the run: another draw would bring records that frozen layers have not seen.
+            units = cap_contributions(data.units, self.declared.most)
+            collate = padded_collate(data, self.task.synthetic(), self._cache)
+            work = ConstantWork(self.step, collate, self._over)
+            self._work = replace(data, units=units), work
+            self._compute_prefix(units, collate, model)
+        return self._work
 
     @contextmanager
     def paced(self) -> Iterator[None]:
@@ -129,6 +145,52 @@ class EvenRounds:
                 took_s = self.clock() - began_s
                 periods = max(1, math.ceil(took_s / self.period_s))
                 self.sleep(max(0.0, periods * self.period_s - took_s))
+
+    def _measure(self, model: nn.Module) -> float:
+        made_up = self.task.synthetic()
+        collate = padded_collate(made_up, made_up, self._cache)
+        return measure_step(
+            model,
+            parameters=[p for p in model.parameters() if p.requires_grad],
+            loss=self.task.per_record_loss,
+            collate=made_up.collate,
+            work=ConstantWork(self.step, collate, lambda _: None),
+        )
+
+    def _keeps_all(self) -> bool:
+        """Whether outputs of frozen layers fit for all records declared, of the longest kind."""
+        size_bytes = 0
+        for modality in ("text", "image"):
+            key = modality, DUMMY
+            if key in self._cache:
+                kept = self._cache[key]
+                values = kept.numel() if modality == "image" else kept.shape[-1] * self._longest
+                size_bytes += values * kept.element_size()
+        return size_bytes * (self.declared.records + 1) <= self.cache_bytes
+
+    @property
+    def _longest(self) -> int:
+        return self.step.lengths[-1]
+
+    def _compute_prefix(
+        self, units: Sequence[NDArray[np.int64]], collate: PaddedCollate, model: nn.Module
+    ) -> None:
+        kinds = [kind for kind in ("text", "image") if (kind, DUMMY) in self._cache]
+        if not kinds:
+            return  # nothing is kept
+        usable = self.step.rows - 1
+        passes = math.ceil(max(self.declared.records, sum(map(len, units))) / usable)
+        records = np.full(passes * usable, DUMMY, dtype=np.int64)
+        own = np.concatenate([*units, np.empty(0, dtype=np.int64)])
+        records[: len(own)] = own
+        with torch.no_grad():
+            for chosen in np.split(records, passes):
+                # Every row is new to a cache of this pass alone, dummies as well.
+                passing = RecordCache(self.cache_bytes)
+                batch = collate(np.append(chosen, DUMMY), self._longest)
+                self.task.per_record_loss(model, replace(batch, cache=passing))
+                for key in ((kind, int(record)) for record in chosen for kind in kinds):
+                    self._cache.put(key, passing[key])
 
     def _over(self, rows: int) -> None:
         # For the site's own people: this step took longer, and whoever watches saw that.
@@ -155,13 +217,25 @@ def even_rounds(
             f"the task {task.kind!r} has batches that cannot be filled up with dummies",
             hint="privacy.constant_time = false; round times then tell of people with many records",
         )
-    work = step_work(config, entry)
-    declared = declared_by(config, entry)
-    return EvenRounds(entry.name, task, work, config.privacy.steps_per_round, least_s, declared)
+    return EvenRounds(
+        site=entry.name,
+        task=task,
+        step=step_work(config, entry),
+        steps=config.privacy.steps_per_round,
+        least_s=least_s,
+        declared=declared_by(config, entry),
+        cache_bytes=config.training.cache_mib << 20,
+    )
 
 
-def padded_collate(data: TaskData, made_up: TaskData) -> Callable[[NDArray[np.int64], int], Batch]:
-    """Batches of records and, in the place of dummies, of a made-up one; all rows equally long."""
+def padded_collate(data: TaskData, made_up: TaskData, cache: RecordCache) -> PaddedCollate:
+    """Batches of records and, in the place of dummies, of a made-up one; all rows equally long.
+
+    Args:
+        data: Whose records these are.
+        made_up: Its first record is the dummy.
+        cache: Where outputs of frozen layers are kept, of all batches.
+    """
 
     def collate(records: NDArray[np.int64], length: int) -> Batch:
         own = records[records != DUMMY]
@@ -170,6 +244,6 @@ def padded_collate(data: TaskData, made_up: TaskData) -> Callable[[NDArray[np.in
         if len(dummies):
             parts.append(made_up.collate(dummies))
         batch: Batch = join_evenly(parts, length)
-        return batch
+        return replace(batch, records=records.tolist(), cache=cache)
 
     return collate

@@ -15,6 +15,7 @@ from support import WORDS, Quiet, make_federation
 import privacy.mechanism.sampling
 from fmfl_secure.models.adapted import AdaptedModel
 from fmfl_secure.models.adapters import adapter_bytes
+from fmfl_secure.models.prefix import FrozenPrefix
 from fmfl_secure.planning.plans import quantization, site_plan
 from fmfl_secure.planning.task import build_task, largest_layout
 from fmfl_secure.planning.work import step_work
@@ -45,23 +46,31 @@ def federation(folder: Path, model: Path, privacy: str, **more) -> Path:
         folder, model, evaluation=False, task='unit = "patient_id"', privacy=privacy, rounds=1,
         **more,
     )  # fmt: skip
-    text = path.read_text().replace("population = 40", f"population = {PATIENTS + 1}")
+    text = path.read_text().replace("population = 40", f"population = {PATIENTS + 1}\nrecords = 60")
     path.write_text(text)
     return path
 
 
 class Counted:
-    """Rows and tokens of every forward pass of a model, in order."""
+    """Rows and tokens of every forward pass of a model, in order; rows that frozen layers saw."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.passes: list[tuple[int, int]] = []
+        self.frozen = 0
         read = AdaptedModel.read_text
 
         def reading(model, batch, **settings):
             self.passes.append(tuple(batch.input_ids.shape))
             return read(model, batch, **settings)
 
+        below = FrozenPrefix._run_alone
+
+        def running(prefix, forward, rows):
+            self.frozen += len(rows)
+            return below(prefix, forward, rows)
+
         patch.setattr(AdaptedModel, "read_text", reading)
+        patch.setattr(FrozenPrefix, "_run_alone", running)
 
     def take(self) -> list[tuple[int, int]]:
         taken, self.passes = self.passes, []
@@ -80,20 +89,25 @@ class Site:
         write_site(folder / "data/site-1.csv", heavy=heavy)
         self.data = self.task.load(folder / "data/site-1.csv", unit="patient_id")
         self.even = even_rounds(config, self.entry, self.task, least_s=0.0)
+        if self.even is not None:
+            self.even.prepare(self.model)
 
     def train(self) -> np.ndarray:
         size = self.layout.size
+        data, work = self.data, None
+        if self.even is not None:
+            data, work = self.even.work_on(self.data, self.model)
         return train_locally(
             self.model,
             self.start,
-            self.data,
+            data,
             config=self.config,
             task=self.task,
             plan=site_plan(self.config, self.entry, size),
             layout=self.layout,
             rank=self.config.adapter.rank,
             quantization=quantization(self.config, self.layout, size),
-            work=self.even.work_on(self.data) if self.even else None,
+            work=work,
         )
 
 
@@ -124,7 +138,10 @@ def rounds_of(
         for number in range(rounds):
             sampling.heavy = number % 3 == 1
             site.train()
-            seen.append((sampling.heavy, counted.take()))
+            frozen, counted.frozen = counted.frozen, 0
+            # After the first round frozen layers have seen all that they will.
+            assert not (site.even and number and frozen)
+            seen.append((sampling.heavy, [*counted.take(), (frozen, 0)]))
     return seen
 
 
@@ -144,7 +161,9 @@ def test_with_it_every_round_is_the_same_work_with_and_without_the_patient(
 ) -> None:
     with_patient = rounds_of(tmp_path / "in", tiny_model, ON + lengths, heavy=True)
     without = rounds_of(tmp_path / "out", tiny_model, ON + lengths, heavy=False, rounds=3)
-    work = {tuple(passes) for _, passes in [*with_patient, *without]}
+    # The first round computes frozen layers, once, for as many rows as are declared.
+    assert with_patient[0][1] == without[0][1]
+    work = {tuple(passes) for _, passes in [*with_patient[1:], *without[1:]]}
     assert len(work) == 1
     config = load_federation(tmp_path / "in/federation.toml")
     step = step_work(config, config.sites[0])
@@ -153,7 +172,7 @@ def test_with_it_every_round_is_the_same_work_with_and_without_the_patient(
         for length, passes in zip(step.lengths, step.passes, strict=True)
         for _ in range(passes)
     ]
-    assert list(*work) == declared * config.privacy.steps_per_round
+    assert list(*work) == [*declared * config.privacy.steps_per_round, (0, 0)]
 
 
 def test_distributed_noise_is_of_constant_work_too(tmp_path: Path, tiny_model: Path) -> None:
@@ -167,7 +186,8 @@ def test_distributed_noise_is_of_constant_work_too(tmp_path: Path, tiny_model: P
         )
     ]
     assert len(found) == 8
-    assert all(passes == found[0] for passes in found)
+    assert found[0] == found[4]
+    assert all(passes == found[1] for passes in [*found[1:4], *found[5:]])
 
 
 def test_a_whole_run_is_the_same_work_at_every_site(tmp_path: Path, tiny_model: Path) -> None:
@@ -181,7 +201,31 @@ def test_a_whole_run_is_the_same_work_at_every_site(tmp_path: Path, tiny_model: 
         with pytest.MonkeyPatch.context() as patch:
             counted = Counted(patch)
             record = LocalEngine(path, folder / "run", resume=False, observer=Quiet()).run()
-            counts[heavy] = counted.take()
+            counts[heavy] = counted.take(), counted.frozen
         assert [each.status for each in record.rounds] == ["released"]
     assert counts[True] == counts[False]
-    assert len(counts[True]) > 0
+    assert len(counts[True][0]) > 0
+    assert counts[True][1] > 0
+
+
+@pytest.mark.parametrize("cache_mib", [0, 2048], ids=["nothing-kept", "kept"])
+def test_frozen_layers_are_kept_for_all_that_is_declared_or_for_nothing(
+    tmp_path: Path, tiny_model: Path, cache_mib: int
+) -> None:
+    """What is kept of some records only would be told by those that are not."""
+    path = federation(tmp_path, tiny_model, ON)
+    text = path.read_text().replace("[training]", f"[training]\ncache_mib = {cache_mib}")
+    path.write_text(text)
+    site = Site(tmp_path, load_federation(path), heavy=True)
+    with pytest.MonkeyPatch.context() as patch:
+        counted = Counted(patch)
+        frozen = []
+        for _ in range(3):
+            site.train()
+            frozen.append(counted.frozen)
+            counted.frozen = 0
+    if cache_mib:
+        assert frozen[0] >= 2 * PATIENTS + 8
+        assert frozen[1:] == [0, 0]
+    else:
+        assert frozen == [0, 0, 0], "no prefix at all: every layer runs in every pass"

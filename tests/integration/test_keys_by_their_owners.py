@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -435,9 +437,14 @@ def test_a_new_identity_is_signed_for_by_the_old_one_or_asked_about(owners: Owne
     shutil.copy(owners.at("site-2") / "renewal/site-2.request", owners.post)
     owners.provision()
     owners.accept("server", answer="y\n")
-    owners.accept("site-2")
+    said = owners.accept("site-2")
+    # The command that it names lets the ledger's custodian, the old identity, admit the new one.
+    (command,) = re.findall(r"fmfl-secure (ledger admit .*)$", said, flags=re.MULTILINE)
+    typed(*shlex.split(command))
     new = Identity.load(owners.at("site-2") / "identity.pem").public
     assert new != old
+    signers = Ledger(owners.at("site-2") / "ledger.sqlite").budget().signers
+    assert [each.key for each in signers] == [old.key.hex(), new.key.hex()]
     server = MembershipFolder(owners.at("server"))
     assert server.members().sites["site-2"] == new
     other = MembershipFolder(owners.at("site-1"))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from task_cases import TASKS, randomise, task_on
 
+from fmfl_secure.models.prefix import RecordCache
 from fmfl_secure.training.constant_work import padded_collate
 from privacy import DUMMY
 
@@ -38,15 +39,22 @@ def gradients(model, loss: torch.Tensor) -> torch.Tensor:
     return torch.cat([g.reshape(-1) for g in found if g is not None])
 
 
+@pytest.mark.parametrize("kept", [False, True], ids=["all", "frozen-layers-kept"])
 @pytest.mark.parametrize(("model_type", "kind"), CASES, ids=[f"{m}-{k}" for m, k in CASES])
 def test_a_padded_row_has_the_loss_and_gradient_of_its_record(
-    tiny_models: Models, model_type: str, kind: str
+    tiny_models: Models, model_type: str, kind: str, kept: bool
 ) -> None:
-    task = task_on(tiny_models(model_type), kind, cache_bytes=0)
+    cache_bytes = kept * (1 << 24)
+    more = {"last_layers": 1} if kept else {}
+    task = task_on(tiny_models(model_type), kind, cache_bytes=cache_bytes, **more)
     model = task.build_model(seed=1)
     randomise(model)
     data = task.synthetic()
-    padded = padded_collate(data, task.synthetic())
+    padded = padded_collate(data, task.synthetic(), RecordCache(cache_bytes))
+    if kept:  # as a site does before its first step
+        everything = np.array([*range(data.records), DUMMY], dtype=np.int64)
+        with torch.no_grad():
+            task.per_record_loss(model, padded(everything, LENGTH))
     shapes, work = set(), set()
     hooks = [
         module.register_forward_hook(lambda *a: work_of.append(tuple(a[2].shape)))

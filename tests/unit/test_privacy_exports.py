@@ -41,6 +41,7 @@ def test_exports():
         "LedgerLocked",
         "LedgerUnavailable",
         "NonPrivate",
+        "PaddedCollate",
         "PlanError",
         "PoissonSampledGaussian",
         "PoissonSampledSkellam",
