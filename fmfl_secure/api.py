@@ -25,6 +25,7 @@ from fmfl_secure.comparison import Comparison
 from fmfl_secure.comparison import compare as compare_arms
 from fmfl_secure.data import PictureCheck, UnitCheck, check_units
 from fmfl_secure.errors import ConfigError
+from fmfl_secure.parties.ledgers_at_hand import ledgers_at_hand
 from fmfl_secure.parties.workspace import DATA_PATTERN, Workspace, initialise
 from fmfl_secure.planning.plans import Prediction, predict, run_proposal
 from fmfl_secure.planning.task import allow_extensions, build_task, largest_layout
@@ -136,14 +137,17 @@ class Federation:
         )
 
     def predict(self) -> Prediction:
-        """What a run will cost every site, from the settings alone.
+        """What a run will cost every site, before any data are used.
+
+        Epsilons are those that the sites' ledgers will show, where they are in this folder.
 
         Raises:
             PlanError: No noise meets the target, or there is no privacy to predict.
         """
         task = build_task(self.config, relative_to=self.folder)
         model = task.build_model(seed=self.config.federation.seed)
-        return predict(self.config, largest_layout(task, model).size)
+        ledgers = ledgers_at_hand(self.folder, self.config)
+        return predict(self.config, largest_layout(task, model).size, ledgers)
 
     def check(self, site: str) -> CheckedData:
         """Check a site's policy and its own data, locally; nothing is charged.

@@ -67,6 +67,7 @@ from privacy.ledger.chain import Record
 from privacy.ledger.datasets import Dataset, DatasetCap
 from privacy.ledger.entries import Charge, Grant, GrantStatus, Recovery, Reservation, Spend
 from privacy.ledger.export import export_csv, export_json, read_export
+from privacy.ledger.forecast import Forecast, forecast
 from privacy.ledger.heads import is_head, missing_heads
 from privacy.ledger.ledger import Ledger
 from privacy.ledger.standing import above_limit, objections
@@ -116,6 +117,7 @@ __all__ = [
     "DatasetCap",
     "DistributedPlan",
     "Event",
+    "Forecast",
     "Grant",
     "GrantStatus",
     "Headroom",
@@ -164,6 +166,7 @@ __all__ = [
     "export_json",
     "filter_delta",
     "filter_orders",
+    "forecast",
     "is_head",
     "largest_delta",
     "least_noise_multiplier",

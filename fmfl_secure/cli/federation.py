@@ -137,8 +137,12 @@ def _unit_rules(given: list[str]) -> list[UnitRule]:
 def plan(federation: FederationFile) -> None:
     """Show what a run will do and cost, before any data are used.
 
+    Epsilons are what the sites' ledgers will show, where those lie beside the settings; elsewhere
+    those of a fresh grant of the settings' epsilon and delta.
+
     Example: fmfl-secure plan pilot/federation.toml
     """
+    from fmfl_secure.parties.ledgers_at_hand import ledgers_at_hand
     from fmfl_secure.planning.plans import encryption_parameters, predict, upload_bytes, value_bits
     from fmfl_secure.planning.steps import both_places
     from fmfl_secure.planning.task import build_task, largest_layout
@@ -171,7 +175,7 @@ def plan(federation: FederationFile) -> None:
     if not config.privacy.noise_mechanism.private:
         console.print("[bold red]No privacy[/bold red]: a baseline, on data declared public.")
         return
-    prediction = predict(config, layout.size)
+    prediction = predict(config, layout.size, ledgers_at_hand(federation.parent, config))
     facts(
         "privacy at every site",
         {
@@ -180,9 +184,9 @@ def plan(federation: FederationFile) -> None:
             "steps": f"{prediction.steps} ({config.privacy.steps_per_round} a round), at the "
             f"{'server' if config.steps_at_server else 'sites'}",
             "noise multiplier": f"{prediction.noise_multiplier:.4f}",
-            "epsilon": f"{prediction.epsilon_by_round[-1]:.4f} at delta {config.privacy.delta:g} "
-            f"after all rounds; {prediction.epsilon_worst_case:.4f} reserved, with "
-            f"{config.privacy.repeats} repeats",
+            "epsilon": f"{prediction.epsilon_by_round[-1]:.4f} after all rounds; "
+            f"{prediction.epsilon_worst_case:.4f} reserved, with {config.privacy.repeats} repeats",
+            "in the unit of": _unit_of(config, prediction),
             "epsilon by PLD": f"{prediction.pld_epsilon:.4f}, had the parameters been fixed "
             "in advance",
             **(_shares(config, prediction) if config.privacy.noise_mechanism.in_shares else {}),
@@ -214,6 +218,43 @@ def plan(federation: FederationFile) -> None:
             f"{site.noise_stddev_of_mean:.5f} x C",
         )
     console.print(by_site)
+    _show_ledgers(prediction)
+
+
+def _unit_of(config: FederationConfig, prediction: Prediction) -> str:
+    """Which grant's conversion the epsilons are of."""
+    found = prediction.forecast
+    if found is None:
+        return (
+            f"a fresh grant of epsilon {config.privacy.epsilon:g} at delta "
+            f"{config.privacy.delta:g}; no ledger that affords the run is at hand"
+        )
+    spent = f", {found.before:.4f} of it spent before" if found.before else ""
+    return (
+        f"grant {found.grant} at {prediction.charged}, epsilon {found.granted:g} at delta "
+        f"{found.delta:g}{spent}"
+    )
+
+
+def _show_ledgers(prediction: Prediction) -> None:
+    """What each ledger at hand will show, and what still fits then."""
+    table = Table("site", "grant", "spent before", "after", "reserved", "runs like it left")
+    for site in prediction.sites:
+        found = site.forecast
+        if found is not None:
+            table.add_row(
+                site.name,
+                f"{found.grant}: {found.granted:g}",
+                f"{found.before:.4f}",
+                f"{found.by_round[-1]:.4f}",
+                f"{found.reserved:.4f}",
+                str(found.runs_left),
+            )
+    if table.rows:
+        console.print(table)
+    for site in prediction.sites:
+        if site.refusal:
+            say(f"{site.name} will refuse: {site.refusal}")
 
 
 def _other_code(config: FederationConfig) -> dict[str, str]:

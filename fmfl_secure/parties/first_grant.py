@@ -42,12 +42,20 @@ def proposed(folder: Path) -> Offer:
         )
     require_edited(found[0])
     config = load_federation(found[0])
-    name = _name_of(folder, config)
+    name = name_of(folder, config)
     return offer(config, name, load_site(folder / "site.toml").budget, Proposal.of(folder))
 
 
-def _name_of(folder: Path, config: FederationConfig) -> str:
-    """A site's name in the federation: by its key, its request, or its folder's name."""
+def name_of(folder: Path, config: FederationConfig) -> str:
+    """A site's name in the federation: by its key, its request, or its folder's name.
+
+    Args:
+        folder: The site's.
+        config: The federation's settings.
+
+    Raises:
+        ConfigError: None of these tells.
+    """
     if (folder / "members.json").exists():
         own = Identity.load(folder / "identity.pem").public.key
         for name, identity in Members.load(folder / "members.json").sites.items():

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import MappingProxyType
 
 from aggregation import Packing, ParameterSet, Quantization, choose, upload_size
 from fmfl_secure.planning.noise import Plan, noise_of
@@ -11,11 +14,17 @@ from fmfl_secure.settings.sections import SiteEntry
 from fmfl_secure.settings.site import SiteConfig
 from fmfl_secure.vectors.layout import FlatLayout
 from privacy import (
+    Budget,
+    BudgetExhausted,
+    Dataset,
+    Forecast,
     PlanError,
+    PolicyRefusal,
     RunProposal,
     add_costs,
     epsilon_spent,
     filter_orders,
+    forecast,
     pld_epsilon,
     rdp_cost,
     zero_cost,
@@ -115,6 +124,8 @@ class SitePrediction:
     Attributes:
         name: Site.
         population: Declared.
+        forecast: What its ledger will show, where that is at hand and affords the run.
+        refusal: Why it does not; empty where it does, or is not at hand.
         expected_batch_size: Units a step, on average.
         noise_stddev_of_mean: Noise on each coordinate of the mean gradient, over C; where sites
             release gradients, of the federation's mean, all taking part.
@@ -124,18 +135,37 @@ class SitePrediction:
     population: int
     expected_batch_size: float
     noise_stddev_of_mean: float
+    forecast: Forecast | None = None
+    refusal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SiteLedger:
+    """A site's ledger, for a prediction in its own figures.
+
+    Attributes:
+        budget: Its state.
+        dataset: The data set that the site names.
+    """
+
+    budget: Budget
+    dataset: Dataset | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """What the settings come to.
 
+    Epsilons are in the unit of the grant that is charged: of the ledger at hand where they end
+    highest, or, where none is, of a fresh grant of the settings' own epsilon and delta.
+
     Attributes:
         sample_rate: Poisson inclusion probability.
         noise_multiplier: At every site.
         steps: Optimizer steps in all rounds.
-        epsilon_by_round: After each round, by the filter of a fresh grant of the target.
-        epsilon_worst_case: With every repeat used.
+        epsilon_by_round: After each round, cumulative over the grant's life.
+        epsilon_worst_case: What is spent or held once the run has reserved, every repeat included.
+        charged: Which site's ledger that is of; empty for a fresh grant.
         insider_epsilon: The same to all other sites together; as `epsilon_worst_case` where
             every site's noise is its own.
         pld_epsilon: All rounds by PLD, parameters being fixed in advance.
@@ -150,14 +180,23 @@ class Prediction:
     insider_epsilon: float
     pld_epsilon: float
     sites: tuple[SitePrediction, ...]
+    charged: str = ""
+
+    @property
+    def forecast(self) -> Forecast | None:
+        """Of the ledger that the figures are of; None for a fresh grant."""
+        return next((site.forecast for site in self.sites if site.name == self.charged), None)
 
 
-def predict(config: FederationConfig, size: int) -> Prediction:
-    """Compute the privacy cost of a run from its settings alone.
+def predict(
+    config: FederationConfig, size: int, ledgers: Mapping[str, SiteLedger] = MappingProxyType({})
+) -> Prediction:
+    """Compute the privacy cost of a run before any data are used.
 
     Args:
         config: The settings, with privacy.
         size: Trained parameters of the round that trains most, d.
+        ledgers: By site, those at hand: where one is, its figures are what it will show itself.
 
     Raises:
         PlanError: The settings cannot be met.
@@ -178,13 +217,23 @@ def predict(config: FederationConfig, size: int) -> Prediction:
         total = add_costs(total, cost)
         by_round.append(epsilon_spent(total, delta))
     worst = epsilon_spent(add_costs(total, cost, plan.repeats), delta)
+    insider = noise.planned_insider_epsilon(plan, worst)
+    foreseen = {
+        entry.name: _foresee(each, ledgers[entry.name])
+        for entry, each in zip(config.sites, plans, strict=True)
+        if entry.name in ledgers
+    }
+    shown = {name: found for name, (found, _) in foreseen.items() if found is not None}
+    charged = max(shown, key=lambda name: shown[name].by_round[-1], default="")
+    if charged:
+        by_round, worst = list(shown[charged].by_round), shown[charged].reserved
     return Prediction(
         sample_rate=plan.sample_rate,
         noise_multiplier=plan.noise_multiplier,
         steps=plan.rounds * plan.round_event().steps,
         epsilon_by_round=tuple(by_round),
         epsilon_worst_case=worst,
-        insider_epsilon=noise.planned_insider_epsilon(plan, worst),
+        insider_epsilon=insider,
         pld_epsilon=pld_epsilon([plan.round_event()] * plan.rounds, privacy.delta),
         sites=tuple(
             SitePrediction(
@@ -192,7 +241,26 @@ def predict(config: FederationConfig, size: int) -> Prediction:
                 population=entry.population,
                 expected_batch_size=entry.population * privacy.sample_rate,
                 noise_stddev_of_mean=noise.noise_of_mean(config, each),
+                forecast=foreseen.get(entry.name, (None, ""))[0],
+                refusal=foreseen.get(entry.name, (None, ""))[1],
             )
             for entry, each in zip(config.sites, plans, strict=True)
         ),
+        charged=charged,
     )
+
+
+def _foresee(plan: Plan, ledger: SiteLedger) -> tuple[Forecast | None, str]:
+    """What a ledger will show of a plan, or why it refuses it."""
+    try:
+        found = forecast(
+            ledger.budget.without_expired(datetime.now(UTC)),
+            plan.round_event(),
+            rounds=plan.rounds,
+            repeats=plan.repeats,
+            dataset=ledger.dataset,
+            population_size=plan.population,
+        )
+    except (BudgetExhausted, PolicyRefusal, PlanError) as error:
+        return None, str(error)
+    return found, ""

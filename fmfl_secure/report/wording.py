@@ -237,7 +237,21 @@ def left(record: RunRecord) -> str:
         text += " Budget held by open reservations counts as used until it is given back."
     second = shares.left(record)
     text += f" {second}" if second else ""
+    more = _runs_left(record)
+    text += f" {more}" if more else ""
     return text + " When nothing is left, the site refuses further training."
+
+
+def _runs_left(record: RunRecord) -> str:
+    """What is left in runs like this one; empty where no site states it."""
+    statements = [site.statement for site in record.sites if site.statement is not None]
+    fitting = [stated.runs_left for stated in statements if isinstance(stated.runs_left, int)]
+    if not fitting:
+        return ""
+    least = min(fitting)
+    more = {0: "no other fits", 1: "one more fits"}.get(least, f"{rounding.count(least)} more fit")
+    where = "every site" if len(set(fitting)) == 1 else "the site with least"
+    return f"Of runs like this one, {more} at {where}."
 
 
 def visibility(record: RunRecord) -> str:

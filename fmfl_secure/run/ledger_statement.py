@@ -8,7 +8,7 @@ import msgspec
 
 from aggregation import Identity, PublicIdentity
 from fmfl_secure.run.record import GrantRecord, RecoveryNote, RunCharge, SiteStatement
-from privacy import GrantStatus, Ledger, pld_epsilon
+from privacy import Budget, GrantStatus, Ledger, Reservation, pld_epsilon
 
 ELSEWHERE: Final = "of another federation"  # instead of the id of its run
 _DOMAIN = b"fmfl-secure/site-statement/v1\x00"
@@ -113,4 +113,11 @@ def describe_ledger(
             for recovery in budget.recoveries
         ),
         population_size=budget.population_size or msgspec.UNSET,
+        runs_left=msgspec.UNSET if this_run is None else _runs_left(budget, this_run),
     )
+
+
+def _runs_left(budget: Budget, like: Reservation) -> int:
+    """How many more runs of the same mechanism and length would be admitted."""
+    headroom = budget.headroom(like.dataset, population_size=like.population_size)
+    return headroom.runs(like.event, like.rounds)

@@ -194,6 +194,8 @@ class SiteStatement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         head_sequence: Number of records in the chain.
         head_digest: Digest of the last one: an anchor for whoever keeps it.
         verified: Whether chain, signatures and arithmetic verified when this was written.
+        runs_left: How many more runs of this one's mechanism and length the ledger would admit;
+            absent where it reserved nothing.
     """
 
     site: str
@@ -210,6 +212,7 @@ class SiteStatement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     verified: bool
     recoveries: tuple[RecoveryNote, ...] = ()
     population_size: int | msgspec.UnsetType = msgspec.UNSET
+    runs_left: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class SiteRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

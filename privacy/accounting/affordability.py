@@ -109,6 +109,14 @@ class Headroom:
         most = max((grant.rounds(event) for grant in self.grants), default=0)
         return most if self.dataset is None else min(most, self.dataset.rounds(event))
 
+    def runs(self, event: Event, rounds: int) -> int:
+        """How many runs of so many rounds would be admitted, one after the other.
+
+        Each has to fit one grant, so what is left of several does not add up to one more.
+        """
+        most = sum(grant.rounds(event) // rounds for grant in self.grants)
+        return most if self.dataset is None else min(most, self.dataset.rounds(event) // rounds)
+
 
 class RunKind(Protocol):
     """A run, apart from its noise and its length.
