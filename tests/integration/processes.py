@@ -20,6 +20,7 @@ from killer import arm
 from support import Quiet
 
 from fmfl_secure.provisioning.kit import Kit
+from fmfl_secure.report.results import write_results
 from fmfl_secure.runtime.run_driver import RunDriver
 from fmfl_secure.runtime.task_board import Step
 from fmfl_secure.transports.local.engine import LocalEngine
@@ -138,9 +139,12 @@ _LIARS = {"careless": careless, "invents": invents, "credulous": credulous}
 
 def serve(kit: Path, output: Path, logs: Path, point: str = "") -> None:
     """The server's process."""
+    import fmfl_secure.runtime.server
     from fmfl_secure.transports.https.server import Service
 
     _prepare(logs, "server", point)
+    # Here, where what it takes is loaded: the process for it has tests of its own.
+    fmfl_secure.runtime.server.write_results_apart = lambda store, **_: write_results(store)
     service = Service(Kit(kit), output)
 
     def started(port: int) -> None:

@@ -116,6 +116,15 @@ def test_a_server_writes_the_bytes_that_peft_writes(
     assert "task.json" in saved
 
 
+def test_what_peft_says_of_an_adapter_does_not_depend_on_the_process(tiny_models) -> None:
+    """Else two people's start files, and two exports of one run, would differ by chance."""
+    for adapter in ("lora", "ia3"):
+        task = task_on(tiny_models("bert"), "text-classification", adapter)
+        text = adapter_files(task, task.build_model(seed=1)).texts["adapter_config.json"]
+        assert json.loads(text)["target_modules"] == sorted(json.loads(text)["target_modules"])
+        assert len(json.loads(text)["target_modules"]) > 3
+
+
 def test_a_head_that_stays_at_its_site_is_in_no_file(tiny_models, tmp_path: Path) -> None:
     task = task_on(tiny_models("bert"), "text-classification", personal_head=True)
     model = task.build_model(seed=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,13 +50,24 @@ def save_peft_model(encoder: Any, folder: Path) -> None:
     encoder.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
     # PEFT's empty model card names this machine's path to the base model.
     (folder / "README.md").unlink(missing_ok=True)
+    _order_names(folder / PEFT_CONFIG)
 
 
 def save_as_peft(config: Any, tensors: dict[str, torch.Tensor], folder: Path) -> None:
     """Write an adapter that PEFT can open and did not make."""
     config.inference_mode = True
     config.save_pretrained(folder)
+    _order_names(folder / PEFT_CONFIG)
     save_tensors(tensors, folder / PEFT_WEIGHTS)
+
+
+def _order_names(path: Path) -> None:
+    """Put the names of modules in order: PEFT keeps them in a set, and its order is chance."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    for key in ("target_modules", "feedforward_modules"):
+        if isinstance(config.get(key), list):
+            config[key] = sorted(config[key])
+    path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def open_peft_model(encoder: nn.Module, folder: Path) -> nn.Module:
