@@ -30,6 +30,7 @@ from fmfl_secure.cli import (
     model,
     report,
     service,
+    techniques,
 )
 from fmfl_secure.cli._console import errors
 
@@ -46,6 +47,7 @@ app.add_typer(base_models.app, name="model")
 app.add_typer(report.app, name="report")
 app.add_typer(audit.app)
 app.add_typer(compare.app)
+app.add_typer(techniques.app)
 app.add_typer(dpia.app)
 app.add_typer(service.app)
 app.add_typer(members.app)

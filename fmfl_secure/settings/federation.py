@@ -18,7 +18,6 @@ import msgspec
 
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.extensions import is_extension
-from fmfl_secure.settings.refused import INFO_NCE, INFO_NCE_INSTEAD, find_refusal
 from fmfl_secure.settings.sections import (
     AdapterSection,
     AggregationSection,
@@ -31,6 +30,7 @@ from fmfl_secure.settings.sections import (
 )
 from fmfl_secure.settings.site import CustodianConfig, SiteConfig
 from fmfl_secure.settings.tasks import ImageTextSection, TaskSection
+from fmfl_secure.settings.techniques import INFO_NCE, INFO_NCE_INSTEAD, find_refusal
 from fmfl_secure.settings.types import LOW_RANK_KINDS, Section
 from privacy import largest_delta, share_of
 

@@ -12,7 +12,7 @@ from fmfl_secure.models.architectures import ARCHITECTURES, REFUSED
 from fmfl_secure.models.own_heads import ANSWERS_FOR, OWN_HEADS
 from fmfl_secure.models.support import refusal
 from fmfl_secure.settings.own_classes import OWN_CLASSES
-from fmfl_secure.settings.refused import INFO_NCE, INFO_NCE_INSTEAD, REFUSED_SETTINGS
+from fmfl_secure.settings.techniques import INFO_NCE, INFO_NCE_INSTEAD
 from fmfl_secure.tasks.make import TASKS, TaskKind
 
 _INTRODUCTION = """\
@@ -186,14 +186,9 @@ def models_document() -> str:
     )
     parts.append(_ANY_OTHER)
     parts.append("## Settings that are refused\n")
+    parts.append("Techniques of the literature by name: [the survey's map](survey.md).\n")
     parts.append("| setting | why | instead |\n| --- | --- | --- |")
-    rows = [
-        f"| `{section}.{key} = '{value}'` | {why} | {instead} |"
-        for (section, key), values in REFUSED_SETTINGS.items()
-        for value, (why, instead) in values.items()
-    ]
-    rows.append(f"| `task.loss = 'info-nce'` under privacy | {INFO_NCE} | {INFO_NCE_INSTEAD} |")
-    parts.append("\n".join(rows))
+    parts.append(f"| `task.loss = 'info-nce'` under privacy | {INFO_NCE} | {INFO_NCE_INSTEAD} |")
     return "\n".join(parts) + "\n"
 
 

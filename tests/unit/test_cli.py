@@ -43,6 +43,7 @@ COMMANDS = [
     ("dpia",),
     ("audit",),
     ("compare",),
+    ("techniques",),
     ("ledger", "show"),
     ("ledger", "verify"),
     ("ledger", "grant"),

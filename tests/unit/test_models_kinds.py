@@ -13,12 +13,10 @@ from task_cases import randomise, task_on
 from tiny_models import MODEL_TYPES
 from transformers import AutoModel, AutoModelForCausalLM
 
-from fmfl_secure.errors import ConfigError, ModelError
+from fmfl_secure.errors import ModelError
 from fmfl_secure.models.adapters import adapter_bytes, load_adapter_bytes
 from fmfl_secure.models.merge import merged_model
 from fmfl_secure.models.support import refusal
-from fmfl_secure.settings.federation import FederationConfig, convert_config
-from fmfl_secure.settings.refused import REFUSED_SETTINGS
 from fmfl_secure.tasks import TASKS
 
 
@@ -180,24 +178,3 @@ def test_virtual_tokens_count_against_the_positions(tiny_models) -> None:
     task_on(tiny_models("gpt2"), "causal-lm", "prompt", max_length=61).build_model(seed=1)
     with pytest.raises(ModelError, match=r"62 and 3 virtual tokens are added.* 64 positions"):
         task_on(tiny_models("gpt2"), "causal-lm", "prompt", max_length=62).build_model(seed=1)
-
-
-@pytest.mark.parametrize(
-    ("section", "key", "value"),
-    [(s, k, value) for (s, k), values in REFUSED_SETTINGS.items() for value in values],
-)
-def test_what_is_no_sum_is_refused_in_words(section: str, key: str, value: str) -> None:
-    data = {
-        "federation": {"name": "x", "rounds": 1},
-        "task": {
-            "kind": "text-classification", "text_columns": ["t"], "label_column": "l",
-            "labels": ["a", "b"],
-        },
-        "sites": [{"name": f"site-{n}", "population": 10} for n in range(3)],
-    }  # fmt: skip
-    convert_config(data, FederationConfig, source="x")
-    reason, instead = REFUSED_SETTINGS[section, key][value]
-    with pytest.raises(ConfigError) as refusal_:
-        convert_config({**data, section: {key: value}}, FederationConfig, source="x")
-    assert reason in str(refusal_.value)
-    assert instead in refusal_.value.hint

@@ -1,0 +1,40 @@
+"""The command that finds a technique of the literature."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fmfl_secure.cli._console import say
+
+app = typer.Typer()
+
+
+@app.command()
+def techniques(
+    name: Annotated[str, typer.Argument(help="As its authors, or others, call it.")] = "",
+) -> None:
+    """Say whether a technique of the literature works here, and how; or list all of them.
+
+    Example: fmfl-secure techniques fedprox
+    """
+    from fmfl_secure.errors import ConfigError
+    from fmfl_secure.settings.techniques import TECHNIQUES, technique_of
+
+    if not name:
+        for technique in TECHNIQUES:
+            say(f"{technique.status:<8} {technique.name}")
+        return
+    found = technique_of(name)
+    if found is None:
+        raise ConfigError(
+            f"no technique is known by the name {name!r}",
+            hint="fmfl-secure techniques lists them all; docs/survey.md has them by area.",
+        )
+    say(f"{found.name}: {found.status}")
+    say(f"{found.said[0].upper()}{found.said[1:]}.")
+    if found.instead:
+        say(f"Use {found.instead}.")
+    if found.source:
+        say(f"arXiv {found.source}")
