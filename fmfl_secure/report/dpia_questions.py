@@ -60,10 +60,10 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
     ),
     "d": (
         (
-            "Do different people run the server and the decryptor? Who provisioned, and were "
-            "copies of keys destroyed?"
+            "Do different people run the server and the decryptor? Did each party draw its own "
+            "keys; if somebody drew them, were the copies destroyed?"
         ),
-        "Were fingerprints compared by another channel?",
+        "Who read the fingerprint of all keys to whom, and is what each party signed kept?",
         "Who holds the officer's anchors, and where, outside of the sites' backups?",
         "Who may use the adapter, and how is that controlled and logged?",
         "Are swap, core dumps, disks and backups of the training machines under control?",

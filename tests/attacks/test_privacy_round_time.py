@@ -41,13 +41,13 @@ def _row(n: int, owner: str) -> tuple[str, str, str]:
     return words, "yes" if n % 3 else "no", owner
 
 
-def federation(folder: Path, model: Path, privacy: str, **more) -> Path:
+def federation(folder: Path, model: Path, privacy: str, *, training: str = "", **more) -> Path:
     path = make_federation(
         folder, model, evaluation=False, task='unit = "patient_id"', privacy=privacy, rounds=1,
         **more,
     )  # fmt: skip
     text = path.read_text().replace("population = 40", f"population = {PATIENTS + 1}\nrecords = 60")
-    path.write_text(text)
+    path.write_text(text.replace("[training]", f"[training]\n{training}"))
     return path
 
 
@@ -175,16 +175,25 @@ def test_with_it_every_round_is_the_same_work_with_and_without_the_patient(
     assert list(*work) == [*declared * config.privacy.steps_per_round, (0, 0)]
 
 
-def test_distributed_noise_is_of_constant_work_too(tmp_path: Path, tiny_model: Path) -> None:
-    shares = 'noise = "distributed"\ncolluding_sites = 0\ninsider_epsilon = 50.0\n'
-    more = {"steps": 1, "sites": 3}
+@pytest.mark.parametrize(
+    ("privacy", "training"),
+    [
+        ('noise = "distributed"\ncolluding_sites = 0\ninsider_epsilon = 50.0\n', ""),
+        ("", 'steps_at = "server"'),
+    ],
+    ids=["distributed-noise", "local-noise"],
+)
+def test_steps_at_the_server_are_of_constant_work_too(
+    tmp_path: Path, tiny_model: Path, privacy: str, training: str
+) -> None:
     found = [
         passes
         for heavy in (True, False)
         for _, passes in rounds_of(
-            tmp_path / str(heavy), tiny_model, shares + ON, heavy=heavy, rounds=4, **more
+            tmp_path / str(heavy), tiny_model, privacy + ON, heavy=heavy, steps=1,
+            training=training,
         )
-    ]
+    ]  # fmt: skip
     assert len(found) == 8
     assert found[0] == found[4]
     assert all(passes == found[1] for passes in [*found[1:4], *found[5:]])
