@@ -23,7 +23,7 @@ from typing import Any
 from fmfl_secure.audit import audit_run, audit_settings
 from fmfl_secure.comparison import Comparison
 from fmfl_secure.comparison import compare as compare_arms
-from fmfl_secure.data import PictureCheck, UnitCheck, check_units
+from fmfl_secure.data import PictureCheck, UnitCheck, check_units, read_as
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.parties.ledgers_at_hand import ledgers_at_hand
 from fmfl_secure.parties.workspace import DATA_PATTERN, Workspace, initialise
@@ -53,12 +53,14 @@ class CheckedData:
         records: How many.
         shortened: How many of them are longer than the model reads, and would be cut.
         beyond: In which ways they are more than constant work is made for, in sentences.
+        read_as: How they were read, in sentences: the form, and by which rules.
     """
 
     path: Path
     records: int
     shortened: int
     beyond: tuple[str, ...] = ()
+    read_as: tuple[str, ...] = ()
 
 
 class Federation:
@@ -177,6 +179,7 @@ class Federation:
             records=loaded.records,
             shortened=loaded.shortened,
             beyond=tuple(declared.exceeded_by(loaded)) if declared else (),
+            read_as=(*([form] if (form := read_as(data)) else []), *task.said_of(loaded)),
         )
 
     def check_pictures(self, site: str) -> PictureCheck | None:

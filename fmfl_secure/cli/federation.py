@@ -354,6 +354,8 @@ def check(
     for line in pilot.config.cohorts_in_words():
         say(line)
     say(f"{checked.path} is usable")
+    for line in checked.read_as:
+        say(f"read as: {line}")
     if checked.shortened:
         say(
             f"{checked.shortened} of {checked.records} records are longer than model.max_length = "

@@ -18,7 +18,7 @@ from fmfl_secure.data.fields import (
     read_records,
     text_field,
 )
-from fmfl_secure.data.formats.registry import claimed
+from fmfl_secure.data.formats.registry import claimed, read_as
 from fmfl_secure.data.headers import check_header, check_image_folder
 from fmfl_secure.data.images import decode_image, image_field, read_image_folder
 from fmfl_secure.data.label_sets import label_set_field
@@ -53,6 +53,7 @@ __all__ = [
     "label_set_field",
     "partition_file",
     "pool_records",
+    "read_as",
     "read_image_folder",
     "read_records",
     "read_table",

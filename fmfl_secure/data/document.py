@@ -19,7 +19,8 @@ from fmfl_secure.data.formats.foreign import FOREIGN, SYSTEM_FILES
 from fmfl_secure.data.left_out import SORTS
 from fmfl_secure.data.pictures import PICTURES
 from fmfl_secure.data.pictures.base import MAX_BYTES, MAX_DEEP_PIXELS, MAX_PIXELS
-from fmfl_secure.data.pictures.pillow import RULES
+from fmfl_secure.data.pictures.pillow import RULES as PICTURE_RULES
+from fmfl_secure.data.tag_schemes import RULES as SCHEMES
 
 _FORMS = """\
 # A site's data
@@ -108,10 +109,16 @@ one that stands twice holds once. A list that was printed as a text (`"['a', 'b'
 
 ## Words with tags
 
-Two columns of lists, of texts and of as many tags, in JSON Lines or Parquet. Integers for tags
+Two columns of lists, of texts and of as many tags, in JSON or Parquet; or a CoNLL file, whose
+columns are called `tokens` and `tags` and whose `-DOCSTART-` can be units: `task.unit = "document"`. Integers for tags
 read as the names that Hugging Face's datasets write into a Parquet file's schema (`ClassLabel`),
 or as `task.tag_names` says, such as `["O", "B-NAME", "I-NAME"]`; an integer without a name is
 refused. *(`tests/unit/test_tags_of_parquet.py::test_every_way_to_write_tags_reads_the_same`.)*
+
+What is learned and answered is BIO. `task.tag_scheme` says what files have, never the files
+themselves; `check` says by which rule they were read, and asks where an entity begins with `I-`.
+SCHEMES_HERE
+*(`tests/unit/test_tag_schemes.py::test_every_scheme_reads_as_the_same_bio`.)*
 """
 
 _PICTURES = """\
@@ -249,7 +256,7 @@ def data_document() -> str:
             _OF_FOREIGN,
             _refusals(),
             _ROWS,
-            _TEXTS,
+            _TEXTS.replace("SCHEMES_HERE\n", _schemes()),
             _PICTURES,
             _pictures(),
             _OF_PICTURES,
@@ -279,6 +286,10 @@ def _forms() -> str:
     return _table(header, rows)
 
 
+def _schemes() -> str:
+    return _table(("`task.tag_scheme`", "read as BIO"), ((f"`{n}`", r) for n, r in SCHEMES.items()))
+
+
 def _refusals() -> str:
     kinds = [
         kind
@@ -303,7 +314,7 @@ def _pictures() -> str:
     many, deep = MAX_PIXELS // 10**6, MAX_DEEP_PIXELS // 10**6
     large = f"of more than {many} million pixels ({deep} million of more than 8 bits)"
     bounds = f"{large}, or a file above {MAX_BYTES >> 20} MiB", "refused before it is decoded"
-    rules = [("any", *rule) for rule in (*RULES, bounds)]
+    rules = [("any", *rule) for rule in (*PICTURE_RULES, bounds)]
     rules += [(form.name, *rule) for form in PICTURES for rule in form.rules]
     return forms + _table(("form", "a picture", "is"), rules)
 

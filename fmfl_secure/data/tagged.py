@@ -10,6 +10,9 @@ import msgspec
 from fmfl_secure.data._source import UnusableValue
 from fmfl_secure.data.errors import UnknownLabelError, UnusableTagsError
 from fmfl_secure.data.fields import Field
+from fmfl_secure.data.left_out import label_sort
+from fmfl_secure.data.tag_schemes import scheme_of, to_bio
+from fmfl_secure.settings.types import TagScheme
 
 _T = TypeVar("_T")
 _LIST = msgspec.json.Decoder(list[str])
@@ -31,7 +34,13 @@ def words_field(argument: str, column: str) -> Field:
     return Field(argument, (column,), parse, takes=("list",))
 
 
-def tags_field(argument: str, column: str, tags: Sequence[str], names: Sequence[str] = ()) -> Field:
+def tags_field(
+    argument: str,
+    column: str,
+    tags: Sequence[str],
+    names: Sequence[str] = (),
+    scheme: TagScheme = "bio",
+) -> Field:
     """A list of tags, each as its index among those given.
 
     Args:
@@ -39,6 +48,7 @@ def tags_field(argument: str, column: str, tags: Sequence[str], names: Sequence[
         column: The column.
         tags: All tags in the order of their indices.
         names: What integers in the file stand for, by their value; none where it holds names.
+        scheme: How the file writes entities; read as BIO.
     """
     index_of = {tag: index for index, tag in enumerate(tags)}
 
@@ -54,15 +64,29 @@ def tags_field(argument: str, column: str, tags: Sequence[str], names: Sequence[
                 "say in task.tag_names what 0, 1, 2, ... stand for",
                 "integers for tags, without a name (see task.tag_names)",
             )
-        if not all(tag in index_of for tag in found):
+        read = to_bio([str(tag) for tag in found], scheme)
+        if read is None:
+            raise UnusableValue(
+                UnusableTagsError,
+                f"the tags in column {column!r} contradict task.tag_scheme = {scheme!r}",
+                'mend the row or the setting, or set on_bad_row = "skip"',
+                f"tags that contradict {scheme!r} (see task.tag_scheme)",
+            )
+        unknown = next((tag for tag in read if tag not in index_of), None)
+        if unknown is not None:
+            other = scheme_of(unknown)
             raise UnusableValue(
                 UnknownLabelError,
                 f"a tag in column {column!r} is not known; expected one of "
                 f"{', '.join(map(repr, tags))}",
-                'complete the configured entities, or set on_bad_row = "skip"',
-                "tag that is not configured",
+                f"set task.tag_scheme = {other!r}, if that is how the file writes entities"
+                if other
+                else 'complete the configured entities, or set on_bad_row = "skip"',
+                f"tag of the scheme {other!r} (see task.tag_scheme)"
+                if other
+                else label_sort(unknown, tags).replace("label", "tag", 1),
             )
-        return [index_of[str(tag)] for tag in found]
+        return [index_of[tag] for tag in read]
 
     return Field(argument, (column,), parse, takes=("list",))
 

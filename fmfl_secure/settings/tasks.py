@@ -12,7 +12,7 @@ import msgspec
 
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.extensions import ExtensionName
-from fmfl_secure.settings.types import Finite, NonEmpty, Positive, Section, UnitRule
+from fmfl_secure.settings.types import Finite, NonEmpty, Positive, Section, TagScheme, UnitRule
 
 Labels = Annotated[tuple[NonEmpty, ...], msgspec.Meta(min_length=2, max_length=10_000)]
 Window: TypeAlias = tuple[Finite, Finite] | None
@@ -150,14 +150,17 @@ class TokenClassificationSection(
         entities: All types of entity in order.
         tag_names: Where files hold integers for tags: what 0, 1, 2, ... stand for. A Parquet file
             of Hugging Face's datasets says it itself.
+        tag_scheme: How files write entities: `bio` (IOB2); `bioes`, BILOU too; `iob1`. Read as BIO,
+            which is what is learned and answered.
     """
 
-    LATER: ClassVar[frozenset[str]] = _Headed.LATER | {"tag_names"}
+    LATER: ClassVar[frozenset[str]] = _Headed.LATER | {"tag_names", "tag_scheme"}
 
     tokens_column: NonEmpty = "tokens"
     tags_column: NonEmpty = "tags"
     entities: Annotated[tuple[NonEmpty, ...], msgspec.Meta(min_length=1, max_length=1000)]
     tag_names: tuple[NonEmpty, ...] = ()
+    tag_scheme: TagScheme = "bio"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -19,7 +19,7 @@ def site_toml(name: str, min_sites: int, data: str, *, public: bool = False) -> 
 # {name}: this site's own file. It never leaves the site, and no federation can override it.
 
 [data]
-path = {json.dumps(data, ensure_ascii=False)}   # relative to this file; .csv .tsv .jsonl .parquet
+path = {json.dumps(data, ensure_ascii=False)}   # relative to this file; docs/data.md
 # name = "letters-2026"           # your own name for this data set, noted in the ledger
 visibility = {visibility}           # "public" only if anyone may see every row
 

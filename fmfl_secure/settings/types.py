@@ -19,6 +19,8 @@ AnyAdapterKind = Annotated[
 UnitRule = Literal["case", "punctuation", "zeros", "compatibility", "exact"]
 # What frozen weights of the base model are kept in.
 WeightType = Literal["float32", "bfloat16"]
+# How files write where an entity begins and ends (`fmfl_secure.data.tag_schemes`).
+TagScheme = Literal["bio", "bioes", "iob1"]
 # Where models are computed.
 Device = Literal["auto", "cpu", "cuda"]
 # Kinds that have a rank.

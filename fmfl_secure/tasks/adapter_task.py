@@ -246,6 +246,10 @@ class AdapterTask(ABC, Generic[Settings]):
         """
         return check_pictures(self._read(path, unit=unit, on_bad_row="skip"))
 
+    def said_of(self, data: TaskData) -> tuple[str, ...]:  # noqa: ARG002
+        """See `Task`."""
+        return ()
+
     @staticmethod
     def _agree(values: Sequence[Any]) -> None:
         """Refuse a row whose values do not go together."""

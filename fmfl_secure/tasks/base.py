@@ -99,6 +99,10 @@ class Task(Protocol):
         """What is read of local pictures, unusable ones left out; of none where there are none."""
         ...
 
+    def said_of(self, data: TaskData) -> tuple[str, ...]:
+        """How a site's data were read, in sentences for the site alone."""
+        ...
+
     def load(
         self, path: Path, *, unit: str, on_bad_row: Literal["error", "skip"] = "error"
     ) -> TaskData:

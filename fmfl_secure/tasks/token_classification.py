@@ -19,6 +19,7 @@ from fmfl_secure.data import (
     tags_field,
     words_field,
 )
+from fmfl_secure.data.tag_schemes import RULES, begins_inside
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.architectures import Modality, TaskNeeds, feature_width
 from fmfl_secure.models.batches import IGNORED, TextBatch
@@ -58,9 +59,7 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
     def _fields(self, path: Path) -> list[Field]:  # noqa: ARG002
         return [
             self._words_field,
-            tags_field(
-                "tags_column", self.settings.tags_column, self._tags, self.settings.tag_names
-            ),
+            self._tags_field,
         ]
 
     def _from_records(self, records: Records) -> TaskData:
@@ -83,6 +82,19 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
         generator = np.random.default_rng(20260102)
         tags = [generator.integers(len(self._tags), size=len(own)).tolist() for own in words]
         return self._prepare(words, tags, one_unit_each(len(words)))
+
+    def said_of(self, data: TaskData) -> tuple[str, ...]:
+        """See `Task`: by which rule, and whether another one may be meant."""
+        scheme = self.settings.tag_scheme
+        said = f"tags are read as {scheme.upper()}: {RULES[scheme]}".replace("`", "")
+        if scheme != "bio":
+            return (said,)
+        rows = sum(begins_inside([self._tags[tag] for tag in own]) for own in data.tags)
+        doubt = (
+            f"in {rows} of {data.records} texts an entity begins with I-, as IOB1 writes it: is "
+            "that how they are written? (task.tag_scheme)"
+        )
+        return (said, doubt) if rows else (said,)
 
     def per_record_loss(self, model: nn.Module, batch: TextBatch) -> torch.Tensor:
         """Cross-entropy averaged over a record's own words, shape (b,)."""
@@ -203,7 +215,13 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
     @property
     def _tags_field(self) -> Any:
         settings = self.settings
-        return tags_field("tags_column", settings.tags_column, self._tags, settings.tag_names)
+        return tags_field(
+            "tags_column",
+            settings.tags_column,
+            self._tags,
+            settings.tag_names,
+            settings.tag_scheme,
+        )
 
     def _facts(self) -> dict[str, Any]:
         own = self.own_head

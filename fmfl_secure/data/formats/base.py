@@ -53,6 +53,14 @@ class Format(ABC):
         """
         return False
 
+    def described(self, path: Path) -> str:  # noqa: ARG002
+        """What data of this form are read as, in words for `check`; reads no record.
+
+        Raises:
+            DataError: They are not there, or not of this form.
+        """
+        return self.name
+
     @abstractmethod
     def header(self, path: Path) -> Source | None:
         """Columns without rows; None where they are known from records alone.

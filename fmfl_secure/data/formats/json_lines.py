@@ -5,13 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-import msgspec
-
-from fmfl_secure.data._source import Row, not_utf8
-from fmfl_secure.data.errors import DataEncodingError, EmptyFileError, MalformedRowError
+from fmfl_secure.data.errors import EmptyFileError, UnreadableFileError
+from fmfl_secure.data.formats._json_rows import json_source
 from fmfl_secure.data.formats._lines import BOM, LineSource
 from fmfl_secure.data.formats.base import TextFormat
-from fmfl_secure.data.stored import StoredText
 
 
 class JsonLines(TextFormat):
@@ -28,7 +25,10 @@ class JsonLines(TextFormat):
     columns_from: ClassVar[str] = (
         "the records alone, so that a wrong name is found once they are read"
     )
-    refuses: ClassVar[tuple[str, ...]] = ("a line that is not one whole object, as a bad row",)
+    refuses: ClassVar[tuple[str, ...]] = (
+        "a line that is not one whole object, as a bad row",
+        "a file that begins with `[`: it is a JSON array",
+    )
 
     def header(self, path: Path) -> None:
         """See `Format`; there is none, but there must be something."""
@@ -39,27 +39,21 @@ class JsonLines(TextFormat):
 
     def parse(self, path: Path, data: bytes) -> LineSource:
         """See `TextFormat`."""
-        columns: dict[str, None] = {}
-        parsed: list[tuple[int, dict[str, str | None] | DataEncodingError | MalformedRowError]] = []
-        raw_rows: list[bytes] = []
-        for line, raw in enumerate(data.removeprefix(BOM).splitlines(keepends=True), start=1):
-            if not raw.strip():
-                continue
-            number = len(parsed) + 1
-            cells = _json_row(path, raw, number, line)
-            if isinstance(cells, dict):
-                columns.update(dict.fromkeys(cells))
-            parsed.append((line, cells))
-            raw_rows.append(raw)
-        if not parsed:
+        lines = enumerate(data.removeprefix(BOM).splitlines(keepends=True), start=1)
+        found = [(line, raw) for line, raw in lines if raw.strip()]
+        if not found:
             raise _empty(path)
-        rows = [
-            Row(number, line, tuple(map(cells.get, columns)))
-            if isinstance(cells, dict)
-            else Row(number, line, (), cells)
-            for number, (line, cells) in enumerate(parsed, start=1)
-        ]
-        return LineSource(tuple(columns), rows, raw_rows, header=b"")
+        return json_source(path, found)
+
+    def require_own(self, path: Path, head: bytes) -> None:
+        """See `Format`; an array of objects, on one line or many, is another form."""
+        super().require_own(path, head)
+        if head.removeprefix(BOM).lstrip().startswith(b"["):
+            raise UnreadableFileError(
+                "the file is a JSON array, and not an object on each line",
+                hint="give it the extension .json",
+                path=path,
+            )
 
 
 def _empty(path: Path) -> EmptyFileError:
@@ -68,42 +62,3 @@ def _empty(path: Path) -> EmptyFileError:
         hint="check that this is the right file and that its export was complete",
         path=path,
     )
-
-
-_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_STRING = msgspec.json.Decoder(str)
-
-
-def _json_row(
-    path: Path, raw: bytes, number: int, line: int
-) -> dict[str, str | None] | DataEncodingError | MalformedRowError:
-    try:
-        raw.decode()
-        return {key: _json_value(bytes(value)) for key, value in _OBJECT.decode(raw).items()}
-    except UnicodeDecodeError:
-        return not_utf8(path, row=number, line=line)
-    # The decoder's messages give a position and a kind, never the text.
-    except msgspec.DecodeError as error:
-        reason = str(error)
-    except RecursionError:
-        reason = "nested too deeply"
-    return MalformedRowError(
-        f"the line is not one valid JSON object: {reason}",
-        hint='each line is one complete object, such as {"text": "...", "label": "..."}',
-        path=path,
-        row=number,
-        line=line,
-    )
-
-
-def _json_value(raw: bytes) -> str | None:
-    if raw.startswith(b'"'):
-        return _STRING.decode(raw)
-    if raw == b"null":
-        return None
-    text = raw.decode()
-    if raw in {b"true", b"false"}:
-        return StoredText.of(text, "truth")
-    if raw.startswith((b"{", b"[")):
-        return StoredText.of(text, "structure")
-    return StoredText.of(text, "float" if set(raw) & set(b".eE") else "number")

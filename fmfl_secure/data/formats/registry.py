@@ -9,8 +9,10 @@ from fmfl_secure.data._source import Source
 from fmfl_secure.data.errors import UnsupportedFormatError
 from fmfl_secure.data.formats.base import COMPRESSED, Format, opened
 from fmfl_secure.data.formats.comma_separated import CommaSeparated
+from fmfl_secure.data.formats.conll import Conll
 from fmfl_secure.data.formats.dataset_folder import DatasetFolder
 from fmfl_secure.data.formats.foreign import HEAD_BYTES, recognise
+from fmfl_secure.data.formats.json_array import JsonArray
 from fmfl_secure.data.formats.json_lines import JsonLines
 from fmfl_secure.data.formats.npz import Npz
 from fmfl_secure.data.formats.parquet import Parquet
@@ -19,7 +21,16 @@ from fmfl_secure.registry import Registry
 
 FORMATS: Final[Registry[Format]] = Registry(
     "form of data",
-    (CommaSeparated(), TabSeparated(), JsonLines(), Parquet(), Npz(), DatasetFolder()),
+    (
+        CommaSeparated(),
+        TabSeparated(),
+        JsonLines(),
+        JsonArray(),
+        Conll(),
+        Parquet(),
+        Npz(),
+        DatasetFolder(),
+    ),
 )
 
 
@@ -37,6 +48,15 @@ def suffixes(*, splits: bool = False) -> tuple[str, ...]:
 def claimed(path: Path) -> bool:
     """Whether data are of a form here, by their name: a folder of pictures is not."""
     return any(kind.claims(path) for kind in FORMATS)
+
+
+def read_as(path: Path) -> str:
+    """What data are read as, in words; empty for a folder of pictures. Reads no record.
+
+    Raises:
+        DataError: They are not there, or not of their form.
+    """
+    return format_of(path).described(path) if claimed(path) else ""
 
 
 def format_of(path: Path) -> Format:
