@@ -60,6 +60,7 @@ from aggregation.roles.custodian import Custodian
 from aggregation.roles.decryptor import Decryptor
 from aggregation.roles.recovery import recorded_opening
 from aggregation.roles.site import SiteAttempt
+from aggregation.roles.verdicts import said_of, verdict_after_restart
 
 __all__ = [
     "HYBRID",
@@ -111,6 +112,8 @@ __all__ = [
     "read_journal_head",
     "recorded_opening",
     "recover_journal",
+    "said_of",
     "sign_journal_head",
     "upload_size",
+    "verdict_after_restart",
 ]

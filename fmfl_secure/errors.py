@@ -7,6 +7,7 @@
       ModelError             base model, adapter or layout
         StartError           a server's start file: missing, damaged, or for other settings
       RunError               a run cannot start, go on, or be read back
+      AdapterUnverified      a site that was away has nobody's word for the adapter, yet
       SiteFailure            a site failed after it may have read data; always the same code
       ServiceError           a party's own process cannot start or go on
         Unreachable          the server does not answer, or not as it should
@@ -73,6 +74,12 @@ class RunError(FmflError):
     """A run cannot start, go on, or be read back."""
 
     code = "run"
+
+
+class AdapterUnverified(FmflError):
+    """A site that missed rounds cannot know that an adapter is the federation's, yet."""
+
+    code = "adapter"
 
 
 class SiteFailure(FmflError):

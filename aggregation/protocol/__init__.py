@@ -35,8 +35,12 @@ from aggregation.protocol.messages import (
 )
 from aggregation.protocol.plan import mask_graph
 from aggregation.protocol.round import FixedCohort, Round
+from aggregation.protocol.verdict import LOST, REFUSED, VERIFIED, Outcome, Verdict, read_verdict
 
 __all__ = [
+    "LOST",
+    "REFUSED",
+    "VERIFIED",
     "Announcement",
     "Approval",
     "Confirmation",
@@ -44,11 +48,13 @@ __all__ = [
     "Exchange",
     "FixedCohort",
     "Opening",
+    "Outcome",
     "Ready",
     "Release",
     "Round",
     "Sigma",
     "UploadManifest",
+    "Verdict",
     "digest",
     "follow_membership",
     "mask_graph",
@@ -60,6 +66,7 @@ __all__ = [
     "read_membership",
     "read_opening_list",
     "read_plan",
+    "read_verdict",
     "sender",
     "sign_membership",
     "unseal",

@@ -29,8 +29,10 @@ from aggregation.protocol.plan import Member, RoundPlan
 from aggregation.protocol.replay import check_federation, pin_federation
 from aggregation.protocol.round import FixedCohort
 from aggregation.protocol.uploads import Upload
+from aggregation.protocol.verdict import Outcome
 from aggregation.roles.site_mac import SiteMac
 from aggregation.roles.site_secrets import SiteSecrets
+from aggregation.roles.verdicts import give_verdict
 
 _READY: Final = "site/ready"
 _OPENED: Final = "site/opened"
@@ -52,7 +54,7 @@ class SiteAttempt:
        among those of the whole cohort. It is recorded first; a round is opened once, and no later
        attempt at it is joined.
     9. `verify` checks the release against the summed tags. What it returns is, but for sites that
-       gave the MAC key away, the sum of what this cohort uploaded.
+       gave the MAC key away, the sum of what this cohort uploaded. `verdict` signs what came of it.
 
     What this object cannot know is the caller's to check on `plan`, before `ready`: that every
     field is what the site agreed to (federation, run, rounds, grid, digests, parameter set, key
@@ -266,6 +268,20 @@ class SiteAttempt:
         if not self._mac.matches(total, tags):
             raise ReleaseError("the release is not the sum of what the cohort uploaded")
         return total
+
+    def verdict(self, outcome: Outcome, after: str = "") -> bytes:
+        """Sign what became of the release, recorded first (step 9). The same again is the same.
+
+        Args:
+            outcome: Whether it verified.
+            after: `sha256:` of the adapter that the sum gives, if it did.
+
+        Raises:
+            StateError: This site opened nothing, or said something else of this round.
+        """
+        if self._cohort is None or self._opening_list is None:
+            raise StateError("this site has opened nothing that could be released")
+        return give_verdict(self._identity, self._journal, self._cohort, outcome, after)
 
     def _fix(self, message: bytes) -> FixedCohort:
         """Verify the cohort; the first that holds is the only one of this attempt."""

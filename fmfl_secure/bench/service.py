@@ -13,7 +13,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import pairwise
@@ -40,6 +40,7 @@ from fmfl_secure.parties.membership import MembershipFolder
 from fmfl_secure.provisioning.kit import Kit
 from fmfl_secure.provisioning.provision import provision
 from fmfl_secure.runtime.agents.simulated import SimulatedSite
+from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.transports.https.ports import free_port
 from fmfl_secure.vectors.start_file import START_FILE
 
@@ -82,11 +83,13 @@ class _TimedSite(SimulatedSite):
         self.plans: list[bytes] = []
         self.cpu_s = 0.0
 
-    def admit(self, plan_message: bytes, adapter: bytes) -> SiteAttempt:
+    def admit(
+        self, plan_message: bytes, adapter: bytes, history: Callable[[], bytes] = bytes
+    ) -> SiteAttempt:
         self.begun.append(time.monotonic())
         self.cpu_s = self.cpu_s or time.process_time()
         self.plans[:] = [plan_message]
-        return super().admit(plan_message, adapter)
+        return super().admit(plan_message, adapter, history)
 
     def finish(self, evidence: str) -> None:
         super().finish(evidence)
@@ -260,7 +263,11 @@ def _sites(kits: Path, names: list[str], results: Queue[dict[str, Any]]) -> None
         identity = Identity.load(kit.folder / "identity.pem", name)
         journal = SqliteJournal(kit.folder / "journal.sqlite")
         simulated[name] = site = _TimedSite(
-            identity, members=members, journal=journal, membership=kit.membership.last()
+            identity,
+            members=members,
+            journal=journal,
+            membership=kit.membership.last(),
+            config=load_federation(kit.federation_file),
         )
         stopping, metrics = threading.Event(), ClientMetrics()
         upstream = load_settings(kit.service_file, ClientSettings).server

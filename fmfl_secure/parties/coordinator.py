@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 import aggregation
 from aggregation import Identity, Member, RoundPlan, choose
-from aggregation.protocol import mask_graph, read_cohort, read_plan
+from aggregation.protocol import mask_graph
 from fmfl_secure.errors import RunError
 from fmfl_secure.parties.agreed_plan import KEY_AGREEMENT
 from fmfl_secure.parties.workspace import AGGREGATOR, COORDINATOR, DECRYPTOR, Members
 from fmfl_secure.run.call import sign_call
 from fmfl_secure.run.end import evidence, sign_end
+from fmfl_secure.run.history import ReleaseHistory, encode_history
 from fmfl_secure.run.record import RoundRecord
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.storage.run_state import RunFacts, RunState
@@ -65,6 +66,7 @@ class Coordinator:
         self.membership_digest = ""
         self._called: tuple[datetime, bytes] | None = None
         self.adapter = store.last_adapter() or store.public().initial_adapter
+        self._knowing: frozenset[str] = frozenset()  # sites that verified the last release
 
     @property
     def rounds(self) -> list[RoundRecord]:
@@ -143,38 +145,48 @@ class Coordinator:
         self.store.fix_cohort(plan.round, plan.attempt, cohort)
         return cohort
 
-    def read_attempt(self, plan_message: bytes, cohort: bytes) -> tuple[RoundPlan, list[str]]:
-        """An earlier attempt's plan and the names of its cohort, verified again.
+    def following(self, plan: RoundPlan, total: NDArray[np.int64], sites: Sequence[str]) -> bytes:
+        """The adapter that a release gives (step 9). Changes nothing.
 
-        Raises:
-            AggregationError: They do not verify.
+        Args:
+            plan: The round's.
+            total: The verified release's sum, int64, shape (d,).
+            sites: Names of the sites in it.
         """
-        fixed = read_cohort(read_plan(plan_message, self._identity.public), cohort)
-        return fixed.round.plan, [member.identity.name for member in fixed.members]
+        layout = self._start.layout(plan.round)
+        return self._server_step.apply(layout, plan.quantization, self.adapter, total, sites)
 
-    def apply(
-        self,
-        plan: RoundPlan,
-        plan_message: bytes,
-        cohort: bytes,
-        release: bytes,
-        *,
-        sites: Sequence[str],
-    ) -> NDArray[np.int64]:
-        """Verify a release and move the global adapter by the mean (step 9). Not yet durable.
+    def apply(self, following: bytes) -> None:
+        """Move to the next adapter, once sites verified what gives it. Not yet durable."""
+        self.adapter = following
+
+    @property
+    def witnesses(self) -> int:
+        """How many sites must say that a sum verifies before it is applied: c + 1.
+
+        A site that was away takes the word of that many others for the adapter.
+        """
+        return self._config.privacy.colluding_sites + 1
+
+    def keep_verdicts(self, plan: RoundPlan, verdicts: Mapping[str, bytes]) -> None:
+        """Keep what sites said of an attempt whose release was not applied, for those it misled."""
+        self.store.keep_verdicts(plan.round, plan.attempt, verdicts)
+        self._knowing = frozenset()
+
+    def history(self) -> tuple[bytes, frozenset[str]]:
+        """What sites signed since and of the last release, and who of them needs none of it.
 
         Returns:
-            The sum, int64, shape (d,).
-
-        Raises:
-            AggregationError: The release does not hold.
+            A document for sites that were away, empty where nobody signed anything; and the
+            sites that verified the last release themselves.
         """
-        total = self._protocol.verify(cohort, release, plan_message)
-        layout = self._start.layout(plan.round)
-        self.adapter = self._server_step.apply(
-            layout, plan.quantization, self.adapter, total, sites
-        )
-        return total
+        released = [r for r in self.rounds if r.status == "released"]
+        since = (released[-1].round, released[-1].attempts) if released else (0, 0)
+        kept = self.store.verdicts_since(*since)
+        items = [ReleaseHistory(k.plan, k.cohort, tuple(k.verdicts.values())) for k in kept]
+        if not items:
+            return b"", frozenset()
+        return encode_history(items), self._knowing
 
     def finish_round(
         self,
@@ -184,8 +196,10 @@ class Coordinator:
         sites: Sequence[str],
         refusals: dict[str, str],
         metrics: dict[str, float],
+        verdicts: Mapping[str, bytes],
+        verified: Iterable[str],
     ) -> RoundRecord:
-        """Make a released round durable, its adapter with it."""
+        """Make a released round durable, with its adapter and what sites said of it."""
         record = RoundRecord(
             round=plan.round,
             status="released",
@@ -197,7 +211,14 @@ class Coordinator:
             metrics=metrics,
             at=_now(),
         )
-        self.store.finish_round(plan.round, msgspec.json.encode(record), self.adapter)
+        self.store.finish_round(
+            plan.round,
+            msgspec.json.encode(record),
+            self.adapter,
+            attempt=plan.attempt,
+            verdicts=verdicts,
+        )
+        self._knowing = frozenset(verified)
         return record
 
     def lose_round(self, round_number: int, refusals: dict[str, str]) -> RoundRecord:
@@ -322,6 +343,7 @@ def check_resumable(store: RunStore, config: FederationConfig, start: RunStart) 
             f"the run in {store.folder} was started with another adapter",
             hint="Bring the base model, or the start file, that it was started with.",
         )
+    store.bring_up_to_date()
 
 
 def _now() -> str:

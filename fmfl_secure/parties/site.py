@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +27,13 @@ from aggregation import (
     hold_journal_to,
     recorded_opening,
     sign_journal_head,
+    verdict_after_restart,
 )
 from fmfl_secure.errors import KNOWN_ERRORS, ConfigError, RunError, SiteFailure
 from fmfl_secure.models.adapters import adapter_bytes
 from fmfl_secure.models.heads import head_bytes
 from fmfl_secure.parties.agreed_plan import Agreed, AgreedAtSite, difference
+from fmfl_secure.parties.expected_adapter import ExpectedAdapter
 from fmfl_secure.parties.membership import MembershipFolder, digest_of
 from fmfl_secure.planning.plans import encryption_parameters, quantization, run_proposal, site_plan
 from fmfl_secure.planning.task import largest_layout
@@ -51,11 +53,31 @@ from fmfl_secure.training.constant_work import even_rounds
 from fmfl_secure.training.local_round import train_locally
 from fmfl_secure.training.server_step import ServerStep
 from fmfl_secure.vectors.adapter import adapter_digest
-from privacy import Anchor, DistributedPlan, Ledger, LedgerLocked, check_policy, plain, read_anchors
+from privacy import (
+    Anchor,
+    Dataset,
+    DistributedPlan,
+    Event,
+    Ledger,
+    LedgerLocked,
+    PrivacyPlan,
+    check_policy,
+    plain,
+    read_anchors,
+)
 
 LOST_HEADS = "lost-heads.jsonl"  # of the ledger
 HEADS = "heads"  # of the model, where a site keeps its own
 _LOG = logging.getLogger("fmfl_secure.parties.site")
+
+
+class _Terms(TypedDict):
+    """What a run costs at most, as the ledger is asked for it."""
+
+    event: Event
+    rounds: int
+    dataset: Dataset | None
+    population_size: int | None
 
 
 class Site:
@@ -108,10 +130,17 @@ class Site:
         self._data: TaskData | None = None
         self._run = run
         self._even = even_rounds(config, entry, task, least_s=self._settings.time.round_s)
-        # The adapter this site computed from the last sum it verified; a plan for any other is
-        # refused, so that a coordinator cannot hand one site an adapter of its own making.
-        # After an interruption it is not known until the next sum.
-        self._expected_adapter: str | None = self._initial_adapter()
+        self._checked = False
+        self._initial_adapter = adapter_digest(adapter_bytes(model))
+        self._expected_adapter = ExpectedAdapter(
+            self._journal,
+            self._identity.public,
+            federation=config.federation.name,
+            run=run,
+            colluders=max(
+                config.privacy.colluding_sites, self._settings.policy.min_colluding_sites
+            ),
+        )
 
     def __repr__(self) -> str:
         return f"Site({self.name!r})"
@@ -140,14 +169,13 @@ class Site:
             least.append(self._plan.min_cohort)  # with fewer shares of noise, more is spent
         return max(least)
 
-    def _initial_adapter(self) -> str | None:
-        """Digest of the adapter that the settings' seed gives, if the run has not begun here."""
+    @property
+    def _has_begun(self) -> bool:
+        """Whether this site's ledger knows the run; one without a ledger never does."""
         if self._ledger is None:
-            return None
+            return False
         budget = self._ledger.budget()
-        if self._run in budget.reservations or self._run in budget.non_private:
-            return None
-        return adapter_digest(adapter_bytes(self._model))
+        return self._run in budget.reservations or self._run in budget.non_private
 
     def _open_ledger(self) -> Ledger:
         settings = self._settings.budget
@@ -233,6 +261,7 @@ class Site:
         check_policy(self._settings.policy, proposal, now=_now())
         self._require_affordable()
         self._task.check_source(self._data_path, unit=config.task.unit)
+        self._checked = True
 
     def _require_affordable(self) -> None:
         """Refuse what the ledger would refuse, before a file of data is so much as opened."""
@@ -240,12 +269,15 @@ class Site:
             return
         budget = self._ledger.budget().without_expired(_now())
         if self._run not in budget.reservations:
-            budget.require_affordable(
-                self._plan.round_event(),
-                self._plan.rounds + self._plan.repeats,
-                dataset=self._settings.dataset,
-                population_size=self._plan.population,
-            )
+            budget.require_affordable(**self._terms(self._plan))
+
+    def _terms(self, plan: PrivacyPlan | DistributedPlan) -> _Terms:
+        return {
+            "event": plan.round_event(),
+            "rounds": plan.rounds + plan.repeats,
+            "dataset": self._settings.dataset,
+            "population_size": plan.population,
+        }
 
     def begin(self, call: bytes | None) -> None:
         """Check the run, and reserve its worst case. Reads no record.
@@ -261,22 +293,23 @@ class Site:
             DataError: The data are not there, or are not what the settings say.
             BudgetExhausted: The ledger cannot afford it.
         """
-        self.check()
+        if not self._checked:
+            self.check()
         config = self._config
         check_admission(config, self._task, self._model)
+        has_begun = self._has_begun
+        if self._plan is not None and not has_begun:
+            self._require_call(call)
+        if not has_begun:
+            self._expected_adapter.begin(self._initial_adapter)
         if self._plan is not None and self._ledger is not None:
-            if self._run not in self._ledger.budget().reservations:
-                self._require_call(call)
             self._ledger.reserve(
                 run=self._run,
-                event=self._plan.round_event(),
-                rounds=self._plan.rounds + self._plan.repeats,
                 plan=config.digest,
                 purpose=config.federation.name,
-                dataset=self._settings.dataset,
-                population_size=self._plan.population,
                 call="" if call is None else evidence(call),
                 lasts=timedelta(days=self._settings.budget.reservation_days),
+                **self._terms(self._plan),
             )
 
     def _require_call(self, call: bytes | None) -> None:
@@ -288,12 +321,20 @@ class Site:
             now=_now(),
         )
 
-    def admit(self, plan_message: bytes, adapter: bytes) -> SiteAttempt:
+    def admit(
+        self, plan_message: bytes, adapter: bytes, history: Callable[[], bytes] = bytes
+    ) -> SiteAttempt:
         """Decide whether to take part in one attempt at a round. Reads no data.
 
         The policy is asked again, of what the coordinator signed and at the time it is now.
 
+        Args:
+            plan_message: The signed plan.
+            adapter: What the round starts from.
+            history: Fetches what sites signed of earlier rounds, should this one have been away.
+
         Raises:
+            AdapterUnverified: This site was away, and too few others have signed for the adapter.
             PolicyRefusal: The policy rules it out, or has expired since the run began.
             RunError: The plan is not what was agreed here (`agreed_plan`), or its adapter is not
                 the one that the last sum gives.
@@ -345,8 +386,7 @@ class Site:
                 f"{self.name}: the plan's {unagreed} is not the one agreed here",
                 hint="Ask whoever runs the coordinator, and compare federation.toml and the keys.",
             )
-        if self._expected_adapter not in {None, plan.adapter_digest}:
-            raise RunError(f"{self.name}: the adapter is not the one the last sum gives")
+        self._expected_adapter.require(plan, members, history)
         return attempt
 
     def train(
@@ -447,7 +487,9 @@ class Site:
     def released(
         self, plan: RoundPlan, adapter: bytes, total: NDArray[np.int64], cohort: Sequence[str]
     ) -> bytes:
-        """Take note of a verified release: what the next adapter must be, and what to forget.
+        """Apply a verified release, and forget what it makes unneeded.
+
+        The attempt's verdict comes next: with it this site remembers what the next adapter is.
 
         Args:
             plan: The round's plan.
@@ -460,9 +502,19 @@ class Site:
         """
         layout = self._task.begin_round(self._model, plan.round)
         following = self._server_step.apply(layout, plan.quantization, adapter, total, cohort)
-        self._expected_adapter = adapter_digest(following)
         self._updates.forget(self._run, plan.round)
         return following
+
+    def verdict_after_restart(self, plan_message: bytes, cohort_message: bytes) -> bytes:
+        """What this site said of an attempt's release before a restart; or that it cannot tell.
+
+        Raises:
+            AggregationError: Plan or cohort do not hold.
+        """
+        coordinator = self._held.members().coordinator
+        return verdict_after_restart(
+            self._identity, self._journal, plan_message, cohort_message, coordinator
+        )
 
     def recorded_opening(self, plan_message: bytes) -> bytes | None:
         """What this site opened in a plan's round and may send again after a restart, or None.

@@ -14,8 +14,16 @@ from fmfl_secure.parties.workspace import DECRYPTOR
 from fmfl_secure.run.record import RoundRecord
 from fmfl_secure.runtime.attempt_state import ServerAttempt
 from fmfl_secure.runtime.custodian_requests import CustodianRequests
-from fmfl_secure.runtime.task_board import APPROVAL, Assignment, Document, Step, TaskBoard
+from fmfl_secure.runtime.task_board import (
+    APPROVAL,
+    HISTORY,
+    Assignment,
+    Document,
+    Step,
+    TaskBoard,
+)
 from fmfl_secure.runtime.waiting import AttemptOver, TooFewReady, Waiter
+from fmfl_secure.vectors.adapter import adapter_digest
 
 _LOG = logging.getLogger("fmfl_secure.runtime.attempt_driver")
 
@@ -59,15 +67,16 @@ class AttemptDriver:
             AttemptOver: Somebody it needs did not come.
             RunError: A custodian refuses.
         """
-        self._collect_ready(attempt)
-        self._exchange(attempt)
-        self._collect_uploads(attempt)
-        self._confirm(attempt)
-        self._collect_openings(attempt)
+        if not attempt.is_recalled:
+            self._collect_ready(attempt)
+            self._exchange(attempt)
+            self._collect_uploads(attempt)
+            self._confirm(attempt)
+            self._collect_openings(attempt)
         self._release(attempt)
-        self._verify(attempt)
+        following = self._verify(attempt)
         self._enter("apply", attempt)
-        return self._apply(attempt, refusals)
+        return self._apply(attempt, following, refusals)
 
     def _collect_ready(self, attempt: ServerAttempt) -> None:
         if attempt.cohort is not None:
@@ -75,9 +84,7 @@ class AttemptDriver:
         self._enter("custodians", attempt)
         self._custodians.collect_keys(attempt)  # before any site charges anything
         self._enter("train", attempt)
-        adapter = self._coordinator.adapter
-        documents = {"plan": attempt.message, "adapter": adapter}
-        self._assign(attempt, attempt.invited, Step.READY, documents)
+        self._ask_ready(attempt)
         self._assign(attempt, [DECRYPTOR], Step.ANNOUNCE, {"plan": attempt.message})
         self._waiting.require(
             attempt, [DECRYPTOR], lambda: _present(attempt.announcement), "announce"
@@ -104,6 +111,23 @@ class AttemptDriver:
         attempt.fix_cohort(cohort)
         late = set(attempt.invited) - set(attempt.sites)
         self._board.assign(late, Assignment(run=self._coordinator.run))
+
+    def _ask_ready(self, attempt: ServerAttempt) -> None:
+        """Sites that were away are given what others signed meanwhile.
+
+        In a second attempt all are: one may have lost what it had itself signed.
+        """
+        plan = Document([attempt.message])
+        documents = {"plan": plan, "adapter": Document([self._coordinator.adapter])}
+        history, knowing = self._coordinator.history()
+        if attempt.plan.attempt > 1:
+            knowing = frozenset()
+        up_to_date = [name for name in attempt.invited if name in knowing]
+        away = [name for name in attempt.invited if name not in knowing]
+        self._hand(attempt, up_to_date, Step.READY, documents)
+        if history:
+            documents = {**documents, HISTORY: Document([history])}
+        self._hand(attempt, away, Step.READY, documents)
 
     def _exchange(self, attempt: ServerAttempt) -> None:
         self._enter("exchange", attempt)
@@ -167,7 +191,9 @@ class AttemptDriver:
         if attempt.release is not None:
             return
         self._enter("release", attempt)
-        total = attempt.total()
+        # Of one that is recalled there is no sum any more: only a recorded release can come.
+        total = None if attempt.is_recalled else attempt.total()
+        chunks = () if total is None else total.chunks
         self._hand(
             attempt,
             [DECRYPTOR],
@@ -176,42 +202,59 @@ class AttemptDriver:
                 "plan": Document([attempt.message]),
                 "cohort": Document([_bytes(attempt)]),
                 "list": Document([attempt.confirmation or b""]),
-                "sum": Document([total.manifest]),
-                "chunks": Document(total.chunks),
+                "sum": Document([b"" if total is None else total.manifest]),
+                "chunks": Document(chunks),
                 **{
-                    f"{APPROVAL}{name}": Document([attempt.approvals[name]])
-                    for name in attempt.custodians
+                    f"{APPROVAL}{name}": Document([approval])
+                    for name, approval in attempt.approvals.items()
                 },
             },
-            sizes=[len(chunk) for chunk in total.chunks],
+            sizes=[len(chunk) for chunk in chunks],
         )
         # A decryptor that is away may have recorded its release: it is waited for to the end.
         self._waiting.require(
             attempt, [DECRYPTOR], lambda: _present(attempt.release), "release", patient=True
         )
 
-    def _verify(self, attempt: ServerAttempt) -> None:
+    def _verify(self, attempt: ServerAttempt) -> bytes:
+        """Have sites verify the release; returns the adapter that it gives.
+
+        Only sites can check the MAC. What too few of them have checked is not applied, for one
+        that was away could never come back: it takes that many others' word.
+        """
         self._enter("verify", attempt)
         self._board.assign([DECRYPTOR], Assignment(run=attempt.plan.run))
-        self._assign(attempt, attempt.sites, Step.VERIFY, {"release": attempt.release or b""})
+        documents = {
+            "plan": attempt.message,
+            "cohort": _bytes(attempt),
+            "release": attempt.release or b"",
+        }
+        self._assign(attempt, attempt.sites, Step.VERIFY, documents)
+        following = self._coordinator.following(attempt.plan, attempt.released_sum(), attempt.sites)
         self._waiting.missing(
             attempt, attempt.sites, lambda: attempt.verdicts, self._waiting.limits.verify_s
         )
-        refused = sorted(name for name, verified in attempt.verdicts.items() if not verified)
-        if refused:
-            raise AttemptOver(f"the sum does not verify at {', '.join(refused)}")
-        if not attempt.verdicts:
-            # Only sites can check the MAC: a sum that none of them has checked is not applied.
-            raise AttemptOver("no site could verify the sum")
+        if attempt.refused:
+            raise AttemptOver(f"the sum does not verify at {', '.join(attempt.refused)}")
+        verified, needed = attempt.verified(adapter_digest(following)), self._coordinator.witnesses
+        if len(verified) < min(needed, len(attempt.sites)):
+            raise AttemptOver(
+                f"{len(verified)} sites could verify the sum, fewer than the {needed} that it takes"
+            )
+        return following
 
-    def _apply(self, attempt: ServerAttempt, refusals: Callable[[], dict[str, str]]) -> RoundRecord:
-        plan, release = attempt.plan, attempt.release or b""
-        self._coordinator.apply(
-            plan, attempt.message, _bytes(attempt), release, sites=attempt.sites
-        )
-        metrics = self._evaluate(plan.round)
+    def _apply(
+        self, attempt: ServerAttempt, following: bytes, refusals: Callable[[], dict[str, str]]
+    ) -> RoundRecord:
+        self._coordinator.apply(following)
         return self._coordinator.finish_round(
-            plan, release, sites=attempt.sites, refusals=refusals(), metrics=metrics
+            attempt.plan,
+            attempt.release or b"",
+            sites=attempt.sites,
+            refusals=refusals(),
+            metrics=self._evaluate(attempt.plan.round),
+            verdicts=attempt.verdict_messages,
+            verified=attempt.verified(adapter_digest(following)),
         )
 
     def _enter(self, phase: str, attempt: ServerAttempt) -> None:

@@ -25,6 +25,8 @@ from aggregation import (
 )
 from aggregation import Coordinator as ProtocolCoordinator
 from aggregation.protocol import (
+    REFUSED,
+    VERIFIED,
     Announcement,
     Approval,
     Confirmation,
@@ -37,6 +39,7 @@ from aggregation.protocol import (
     Round,
     Sigma,
     UploadManifest,
+    Verdict,
     digest,
     read_announcement,
     read_cohort,
@@ -44,12 +47,12 @@ from aggregation.protocol import (
     read_exchange,
     read_opening_list,
     read_plan,
+    read_verdict,
     sender,
     unseal,
 )
 from fmfl_secure.parties.workspace import DECRYPTOR, Members
 
-VERIFIED, REFUSED = b"verified", b"refused"
 # Kinds of messages by who may send them.
 SITE_KINDS: Final = ("ready", "exchange", "upload", "chunks", "opening", "verdict")
 DECRYPTOR_KINDS: Final = ("announcement", "confirmation", "release")
@@ -93,7 +96,10 @@ class ServerAttempt:
         self._aggregator: Aggregator | None = None
         self.confirmation: bytes | None = None
         self.release: bytes | None = None
-        self.verdicts: dict[str, bool] = {}
+        self._released: NDArray[np.int64] | None = None
+        self.is_recalled = False
+        self.verdicts: dict[str, Verdict] = {}
+        self.verdict_messages: dict[str, bytes] = {}
         self.upload_bytes = 0
 
     @property
@@ -144,7 +150,7 @@ class ServerAttempt:
             "confirmation": Confirmation.cap(items),
             "opening": Opening.cap(),
             "release": Release.cap(values=self.round.packing.size),
-            "verdict": 16,
+            "verdict": Verdict.cap(),
         }[kind]
 
     def receive(self, party: str, kind: str, parts: Iterable[bytes]) -> None:
@@ -239,14 +245,18 @@ class ServerAttempt:
 
     def _take_release(self, party: str, message: bytes) -> None:
         self._require(party == DECRYPTOR, "only the decryptor releases")
-        self._coordinator.verify(self._cohort_message(), message, self.message)
-        self.release = self._once(self.release, message)
+        if self.release != message:
+            total = self._coordinator.verify(self._cohort_message(), message, self.message)
+            self.release = self._once(self.release, message)
+            self._released = total
 
     def _take_verdict(self, party: str, message: bytes) -> None:
-        self._require(party in self.sites, "only a site of the cohort has a verdict")
         self._require(self.release is not None, "nothing was released")
-        self._require(message in {VERIFIED, REFUSED}, "a verdict is one of two words")
-        self.verdicts[party] = message == VERIFIED
+        name, verdict = read_verdict(self._fixed(), message)
+        self._require(name == party, "another site's message")
+        known = self.verdict_messages.get(party)
+        self.verdict_messages[party] = self._once(known, message)
+        self.verdicts[party] = verdict
 
     # What the driver does between messages.
 
@@ -275,6 +285,35 @@ class ServerAttempt:
         with self._lock:
             return self._adding().unopened
 
+    def recall(self, confirmation: bytes) -> None:
+        """Take up an attempt whose messages are gone, at the list that its sites opened for.
+
+        What may be left of it is the decryptor's recorded release, and what sites said of that.
+
+        Raises:
+            AggregationError: It is not a list of this cohort.
+        """
+        with self._lock:
+            read_opening_list(self._fixed(), confirmation)
+            self.confirmation = confirmation
+            self.is_recalled = True
+
+    def verified(self, adapter_digest: str) -> tuple[str, ...]:
+        """Sites at which the sum verified, and gave this adapter."""
+        with self._lock:
+            return tuple(
+                name
+                for name, said in self.verdicts.items()
+                if said.outcome == VERIFIED and said.after == adapter_digest
+            )
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """Sites at which the sum does not verify."""
+        with self._lock:
+            said = self.verdicts.items()
+            return tuple(sorted(name for name, each in said if each.outcome == REFUSED))
+
     def opening_list(self) -> bytes:
         """The aggregator's list, once every upload is there."""
         with self._lock:
@@ -291,11 +330,11 @@ class ServerAttempt:
             return self._adding().total()
 
     def released_sum(self) -> NDArray[np.int64]:
-        """The sum that was released."""
+        """The sum that was released, int64, shape (d,)."""
         with self._lock:
-            if self.release is None:
+            if self._released is None:
                 raise StateError("nothing was released")
-            return self._coordinator.verify(self._cohort_message(), self.release, self.message)
+            return self._released
 
     def _fixed(self) -> FixedCohort:
         if self.cohort is None:

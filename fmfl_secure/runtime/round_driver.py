@@ -150,6 +150,8 @@ class RoundDriver:
             attempt.fix_cohort(last.cohort)
         for key in keys[len(early) :]:
             self._replay(attempt, key)
+        if last.opening_list is not None and attempt.confirmation is None:
+            attempt.recall(last.opening_list)  # its messages went with an earlier process
         _LOG.info("attempt goes on", extra={"round": number, "attempt": place})
         return attempt
 
@@ -163,6 +165,8 @@ class RoundDriver:
         attempt = self._inbox.attempt
         self._inbox.open_attempt(None)
         if attempt is not None:
+            if attempt.verdict_messages:
+                self._coordinator.keep_verdicts(attempt.plan, attempt.verdict_messages)
             place = f"{number}/{attempt.plan.attempt}"
             self._messages.note(self._coordinator.run, OVER, place, reason.encode())
             parties = (*attempt.invited, *attempt.custodians, DECRYPTOR)

@@ -11,6 +11,7 @@ import hashlib
 import math
 import tomllib
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -348,7 +349,7 @@ def _written(value: object) -> object:
         return [_written(item) for item in value]
     if not isinstance(value, Section):
         return value
-    defaults = {field.name: field.default for field in msgspec.structs.fields(value)}
+    defaults = _defaults(type(value))
     written: dict[str, object] = {
         name: _written(held)
         for name, held in msgspec.structs.asdict(value).items()
@@ -356,6 +357,11 @@ def _written(value: object) -> object:
     }
     struct = value.__struct_config__
     return written if struct.tag is None else {str(struct.tag_field): struct.tag, **written}
+
+
+@cache
+def _defaults(kind: type[Section]) -> dict[str, object]:
+    return {field.name: field.default for field in msgspec.structs.fields(kind)}
 
 
 def decode_config(data: bytes) -> FederationConfig:

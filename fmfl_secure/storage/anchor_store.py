@@ -64,6 +64,8 @@ class AnchorStore:
         else:
             beside = Path(location).with_name(f"journal-{Path(location).name}")
         self._journals = open_store(beside, schema="fmfl_journal_heads")
+        # By this process: of one head, many lines are given, each of another second.
+        self._kept: set[tuple[str, str, int, str]] = set()
 
     def keep(self, given: Iterable[tuple[PublicIdentity, str]]) -> None:
         """Keep anchors, each given by the site that signed it; durable when this returns.
@@ -77,15 +79,16 @@ class AnchorStore:
             anchor = Anchor.parse(line)
             if anchor.public_key != giver.key.hex():
                 raise RunError(f"{giver.name} gave an anchor that another identity signed")
-            anchors.append(anchor)
+            if _head(anchor) not in self._kept:
+                anchors.append(anchor)
         if not anchors:
             return
         with storage_errors("cannot keep ledger heads"):
             make_missing(self._store, _TABLES)
             with self._store.write() as transaction:
                 for a in anchors:
-                    row = (a.public_key, a.population, a.sequence, a.digest, a.line)
-                    transaction.execute(_KEEP, *row)
+                    transaction.execute(_KEEP, *_head(a), a.line)
+        self._kept.update(map(_head, anchors))
 
     def keep_journals(self, given: Iterable[tuple[PublicIdentity, str]]) -> None:
         """Keep heads of journals, each given by the party that signed it; durable on return.
@@ -132,3 +135,7 @@ class AnchorStore:
                 return []
             with self._store.read() as transaction:
                 return [row[0] for row in transaction.execute(_HELD, of.key.hex())]
+
+
+def _head(anchor: Anchor) -> tuple[str, str, int, str]:
+    return anchor.public_key, anchor.population, anchor.sequence, anchor.digest

@@ -7,6 +7,7 @@ field by site under the prefix below; the codecs here are the only place that kn
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -119,6 +120,21 @@ def encode_state(state: RunState) -> dict[str, bytes]:
     return facts
 
 
+def changed_facts(before: RunState, after: RunState) -> dict[str, bytes]:
+    """The facts that one state has and the one before it had not, or had otherwise."""
+    facts = {}
+    for name, (encode, _) in _FIELDS.items():
+        value = getattr(after, name)
+        if value is not None and value != getattr(before, name):
+            facts[name] = encode(value)
+    for name, (prefix, encode, _) in _BY_SITE.items():
+        known = getattr(before, name)
+        for site, value in getattr(after, name).items():
+            if known.get(site) != value:
+                facts[prefix + site] = encode(value)
+    return facts
+
+
 def decode_state(facts: Mapping[str, bytes]) -> RunState:
     """The state that facts are of.
 
@@ -182,7 +198,7 @@ _Codec = tuple[Callable[[Any], bytes], Callable[[bytes], Any]]
 _TEXT: Final[_Codec] = (str.encode, _text)
 _FIELDS: Final[Mapping[str, _Codec]] = {
     "run": _TEXT,
-    "config": (encode_config, decode_config),
+    "config": (encode_config, lru_cache(maxsize=8)(decode_config)),  # read at every step
     "started": _TEXT,
     "origin": (lambda path: str(path).encode(), _path),
     "initial_metrics": (msgspec.json.encode, _metrics),

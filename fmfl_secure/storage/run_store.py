@@ -7,7 +7,7 @@ run's folder, in `state.sqlite`, or in a schema of a PostgreSQL database that `s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from fmfl_secure.storage.run_state import (
     PUBLIC,
     RunFacts,
     RunState,
+    changed_facts,
     decode_public,
     decode_state,
     encode_public,
@@ -39,6 +40,13 @@ from privacy.storage import (
 
 _FILE: Final = "state.sqlite"
 _POINTER: Final = "state.url"
+# Made also where a run goes on: one that 0.1.0 began has none.
+_VERDICTS: Final = {
+    "sqlite": """CREATE TABLE IF NOT EXISTS verdicts (round INTEGER, attempt INTEGER, site TEXT,
+                   verdict BLOB NOT NULL, PRIMARY KEY (round, attempt, site)) STRICT""",
+    "postgresql": """CREATE TABLE IF NOT EXISTS verdicts (round BIGINT, attempt BIGINT, site TEXT,
+                       verdict BYTEA NOT NULL, PRIMARY KEY (round, attempt, site))""",
+}
 _TABLES: Final = {
     "sqlite": (
         "CREATE TABLE facts (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT",
@@ -46,12 +54,14 @@ _TABLES: Final = {
              opening_list BLOB, PRIMARY KEY (round, attempt)) STRICT""",
         """CREATE TABLE rounds (round INTEGER PRIMARY KEY, record TEXT NOT NULL, adapter BLOB)
              STRICT""",
+        _VERDICTS["sqlite"],
     ),
     "postgresql": (
         "CREATE TABLE facts (name TEXT PRIMARY KEY, value BYTEA NOT NULL)",
         """CREATE TABLE attempts (round BIGINT, attempt BIGINT, plan BYTEA NOT NULL, cohort BYTEA,
              opening_list BYTEA, PRIMARY KEY (round, attempt))""",
         "CREATE TABLE rounds (round BIGINT PRIMARY KEY, record TEXT NOT NULL, adapter BYTEA)",
+        _VERDICTS["postgresql"],
     ),
 }
 _SET_FACT: Final = (
@@ -75,16 +85,37 @@ class OpenedAttempt:
 
 
 @dataclass(frozen=True, slots=True)
+class JudgedAttempt:
+    """An attempt of which sites said what became of its release.
+
+    Attributes:
+        round: Its round.
+        attempt: Its number.
+        plan: Signed plan.
+        cohort: Signed cohort.
+        verdicts: What sites signed, by site.
+    """
+
+    round: int
+    attempt: int
+    plan: bytes
+    cohort: bytes
+    verdicts: dict[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class BegunAttempt:
     """An attempt as far as it got.
 
     Attributes:
         plan: Signed plan.
         cohort: Signed cohort, once it was fixed.
+        opening_list: Signed list that sites open for, once it was confirmed.
     """
 
     plan: bytes
     cohort: bytes | None
+    opening_list: bytes | None
 
 
 class RunStore:
@@ -140,6 +171,11 @@ class RunStore:
             raise RunError(f"{failure}: {error}") from error
         return cls(folder, database=database)
 
+    def bring_up_to_date(self) -> None:
+        """Make what a run lacks that an earlier version began, before it goes on."""
+        with self._write() as transaction:
+            transaction.execute(_VERDICTS[self._tables.dialect])
+
     @property
     def state(self) -> RunState:
         """Where the run stands.
@@ -177,10 +213,8 @@ class RunStore:
         with self._write() as transaction:
             before = self._state(transaction)
             after = transition(before)
-            kept = encode_state(before)
-            for name, value in encode_state(after).items():
-                if kept.get(name) != value:
-                    transaction.execute(_SET_FACT, name, value)
+            for fact in changed_facts(before, after).items():
+                transaction.execute(_SET_FACT, *fact)
         return after
 
     def _state(self, transaction: Transaction) -> RunState:
@@ -203,7 +237,10 @@ class RunStore:
 
     def last_attempt(self, round_number: int) -> BegunAttempt | None:
         """The last attempt at a round that began, or None."""
-        query = "SELECT plan, cohort FROM attempts WHERE round = ? ORDER BY attempt DESC LIMIT 1"
+        query = (
+            "SELECT plan, cohort, opening_list FROM attempts "
+            "WHERE round = ? ORDER BY attempt DESC LIMIT 1"
+        )
         with self._read() as transaction:
             rows = transaction.execute(query, round_number)
         return BegunAttempt(*rows[0]) if rows else None
@@ -236,11 +273,51 @@ class RunStore:
         with self._write() as transaction:
             transaction.execute(statement, opening_list, round_number, attempt)
 
-    def finish_round(self, round_number: int, record: bytes, adapter: bytes | None) -> None:
-        """Record a round's end and the adapter after it (None where it was lost), at once."""
+    def finish_round(
+        self,
+        round_number: int,
+        record: bytes,
+        adapter: bytes | None,
+        *,
+        attempt: int = 0,
+        verdicts: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Record a round's end, all at once.
+
+        Args:
+            round_number: The round.
+            record: Its record.
+            adapter: The adapter after it; None where it was lost.
+            attempt: The attempt that was released.
+            verdicts: What sites signed of that, by site.
+        """
         statement = "INSERT INTO rounds VALUES (?, ?, ?)"
         with self._write() as transaction:
+            _keep_verdicts(transaction, round_number, attempt, verdicts or {})
             transaction.execute(statement, round_number, record.decode(), adapter)
+
+    def keep_verdicts(self, round_number: int, attempt: int, verdicts: Mapping[str, bytes]) -> None:
+        """Record what sites signed of an attempt that was not applied."""
+        with self._write() as transaction:
+            _keep_verdicts(transaction, round_number, attempt, verdicts)
+
+    def verdicts_since(self, round_number: int, attempt: int) -> list[JudgedAttempt]:
+        """Attempts from this one on of which sites said something, in order."""
+        query = (
+            "SELECT v.round, v.attempt, a.plan, a.cohort, v.site, v.verdict FROM verdicts v "
+            "JOIN attempts a ON a.round = v.round AND a.attempt = v.attempt "
+            "WHERE v.round > ? OR (v.round = ? AND v.attempt >= ?) "
+            "ORDER BY v.round, v.attempt, v.site"
+        )
+        judged: dict[tuple[int, int], JudgedAttempt] = {}
+        with self._read() as transaction:
+            rows = transaction.execute(query, round_number, round_number, attempt)
+        for number, place, plan, cohort, site, verdict in rows:
+            kept = judged.setdefault(
+                (number, place), JudgedAttempt(number, place, bytes(plan), bytes(cohort), {})
+            )
+            kept.verdicts[site] = bytes(verdict)
+        return list(judged.values())
 
     def rounds(self) -> list[bytes]:
         """Records of finished rounds, in order."""
@@ -294,6 +371,14 @@ class RunStore:
     def _write(self) -> Iterator[Transaction]:
         with storage_errors("cannot write the run's state"), self._tables.write() as transaction:
             yield transaction
+
+
+def _keep_verdicts(
+    transaction: Transaction, round_number: int, attempt: int, verdicts: Mapping[str, bytes]
+) -> None:
+    statement = "INSERT INTO verdicts VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
+    for site, verdict in verdicts.items():
+        transaction.execute(statement, round_number, attempt, site, verdict)
 
 
 def holds_run(folder: Path) -> bool:

@@ -184,9 +184,7 @@ def test_the_accounting_counts_where_settings_and_policy_would_not(folder: Path)
 def test_an_engine_in_league_ends_with_nothing_charged(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "fmfl_secure.transports.local.engine.check_admission", lambda *_, **__: None
-    )
+    monkeypatch.setattr("privacy.training.check_admission", lambda *_, **__: None)
     monkeypatch.setattr("fmfl_secure.report.results.write_report", lambda *_: None)
     sign = aggregation.Coordinator.plan
     monkeypatch.setattr(

@@ -18,7 +18,7 @@ from support import Quiet
 
 import aggregation
 import fmfl_secure.report.results
-import fmfl_secure.transports.local.engine
+import privacy.training
 from fmfl_secure.errors import KNOWN_ERRORS
 from fmfl_secure.parties.coordinator import Coordinator
 from fmfl_secure.parties.custodian import Custodian
@@ -59,6 +59,7 @@ CALLS = {
     "confirm": (aggregation.Decryptor, "confirm"),
     "verify": (aggregation.SiteAttempt, "verify"),
     "released": (Site, "released"),
+    "verdict": (aggregation.SiteAttempt, "verdict"),
     "end": (Coordinator, "end"),
 }
 
@@ -90,7 +91,7 @@ def _child(federation: Path, output: Path, point: str | None, watched: Path | No
         arm(point)
     # Plots and admission gate take most of a tiny run's time and have tests of their own.
     fmfl_secure.report.results.write_report = lambda *_: None
-    fmfl_secure.transports.local.engine.check_admission = lambda *_, **__: None
+    privacy.training.check_admission = lambda *_, **__: None
     if watched is not None:
         _note_opened(watched, output.with_suffix(".opened"))
     try:

@@ -213,7 +213,12 @@ class World:
         )
         self.run._write = lambda: None  # type: ignore[method-assign] # reports: another test's
         self.sites = {
-            n: SimulatedSite(self.identities[n], members=self.members, journal=MemoryJournal())
+            n: SimulatedSite(
+                self.identities[n],
+                members=self.members,
+                journal=MemoryJournal(),
+                config=self.config,
+            )
             for n in NAMES
         }
         self.transports: dict[str, DirectTransport] = {}

@@ -37,9 +37,7 @@ def template(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path
 @pytest.fixture
 def folder(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Four sites and three steps. The admission gate has tests of its own."""
-    monkeypatch.setattr(
-        "fmfl_secure.transports.local.engine.check_admission", lambda *_, **__: None
-    )
+    monkeypatch.setattr("privacy.training.check_admission", lambda *_, **__: None)
     return Path(shutil.copytree(template, tmp_path / "federation"))
 
 

@@ -51,8 +51,13 @@ CASES = [
     Case("before:release:2", lost=(2,)),
     # The decryptor recorded its release, and no site is left that could verify it.
     Case("after:release:1", lost=(1,)),
-    Case("after:apply:2", lost=(2,)),
-    Case("before:finish:1", lost=(1,)),
+    # One site verified it, which is too few for the others to believe it; two are enough.
+    Case("after:verdict:1", lost=(1,)),
+    Case("after:verdict:2"),
+    # All had verified it, and say so again.
+    Case("before:apply:1"),
+    Case("after:apply:2"),
+    Case("before:finish:1"),
     Case("after:finish:1"),
     Case("after:finish:2"),
     Case("before:refund:2"),
@@ -64,9 +69,7 @@ CASES = [
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes most of a tiny run's time, and has tests of its own; as in the killed process."""
     monkeypatch.setattr("fmfl_secure.report.results.write_report", lambda *_: None)
-    monkeypatch.setattr(
-        "fmfl_secure.transports.local.engine.check_admission", lambda *_, **__: None
-    )
+    monkeypatch.setattr("privacy.training.check_admission", lambda *_, **__: None)
 
 
 @pytest.fixture(scope="module")

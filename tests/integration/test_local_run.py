@@ -50,7 +50,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path):
     federation = make_federation(folder, tiny_model, rounds=3)
     updates: dict[int, list] = {}
     totals: dict[int, np.ndarray] = {}
-    train, apply = Site.train, Coordinator.apply
+    train, following = Site.train, Coordinator.following
     with pytest.MonkeyPatch.context() as patch:
 
         def recording_train(self, plan, adapter, on_step=None):
@@ -58,12 +58,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path):
             updates.setdefault(plan.round, []).append(integers)
             return integers
 
-        def recording_apply(self, plan, *rest, **named):
-            totals[plan.round] = apply(self, plan, *rest, **named)
-            return totals[plan.round]
+        def recording(self, plan, total, sites):
+            totals[plan.round] = total
+            return following(self, plan, total, sites)
 
         patch.setattr(Site, "train", recording_train)
-        patch.setattr(Coordinator, "apply", recording_apply)
+        patch.setattr(Coordinator, "following", recording)
         record, observer = run(federation, folder / "run")
     return folder, record, observer, updates, totals
 

@@ -26,7 +26,7 @@ BATCH = 8  # records in memory at once, `support.settings`
 C = 0.5
 
 
-GATE = "fmfl_secure.transports.local.engine.check_admission"  # which has tests of its own
+GATE = "privacy.training.check_admission"  # which has tests of its own
 
 
 def write_site(path: Path, *, heavy: int) -> None:

@@ -42,7 +42,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path):
     began: dict[str, list[bytes]] = {name: [] for name in SITES}
     grids = []
     patch = pytest.MonkeyPatch()
-    patch.setattr("fmfl_secure.transports.local.engine.check_admission", lambda *_, **__: None)
+    patch.setattr("privacy.training.check_admission", lambda *_, **__: None)
     original, current = train_locally, {}
 
     def train(*arguments, **named):

@@ -25,9 +25,7 @@ SITES = ("site-1", "site-2", "site-3")
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out most of a tiny run's time: the admission gate has tests of its own."""
-    monkeypatch.setattr(
-        "fmfl_secure.transports.local.engine.check_admission", lambda *_, **__: None
-    )
+    monkeypatch.setattr("privacy.training.check_admission", lambda *_, **__: None)
 
 
 def url(cluster: Cluster, site: str) -> str:

@@ -26,9 +26,7 @@ SITES = ("site-1", "site-2", "site-3", "site-4")
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out most of a tiny run's time: the admission gate has tests of its own."""
     monkeypatch.setattr("fmfl_secure.report.write.render_html", lambda *_: "<html></html>")
-    monkeypatch.setattr(
-        "fmfl_secure.transports.local.engine.check_admission", lambda *_, **__: None
-    )
+    monkeypatch.setattr("privacy.training.check_admission", lambda *_, **__: None)
 
 
 @pytest.fixture(scope="module")

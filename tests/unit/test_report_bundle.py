@@ -25,7 +25,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Run:
     folder = tmp_path_factory.mktemp("bundle")
     make_federation(folder, tiny_model, rounds=1, privacy="delta = 1e-4", evaluation=False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fmfl_secure.transports.local.engine.check_admission", lambda *_, **__: None)
+        patch.setattr("privacy.training.check_admission", lambda *_, **__: None)
         return Federation(folder).run(folder / "run")
 
 

@@ -205,6 +205,32 @@ def test_a_round_and_its_adapter_are_recorded_once_and_together(store: RunStore)
     assert store.last_adapter() == b"adapter 3"
 
 
+def test_what_sites_said_is_kept_by_attempt_from_the_last_release_on(store: RunStore) -> None:
+    for number, attempt in ((1, 1), (1, 2), (2, 1), (3, 1)):
+        store.begin_attempt(number, attempt, b"plan %d/%d" % (number, attempt))
+        store.fix_cohort(number, attempt, b"cohort %d/%d" % (number, attempt))
+    assert store.verdicts_since(0, 0) == []
+    store.keep_verdicts(1, 1, {"b": b"refused"})
+    store.keep_verdicts(1, 1, {"b": b"refused"})  # again, after a restart
+    store.finish_round(1, b"{}", b"adapter", attempt=2, verdicts={"b": b"yes", "a": b"aye"})
+    store.finish_round(2, b"{}", None)
+    store.keep_verdicts(3, 1, {"c": b"lost"})
+    kept = [(k.round, k.attempt, k.plan, k.cohort, k.verdicts) for k in store.verdicts_since(1, 2)]
+    assert kept == [
+        (1, 2, b"plan 1/2", b"cohort 1/2", {"a": b"aye", "b": b"yes"}),
+        (3, 1, b"plan 3/1", b"cohort 3/1", {"c": b"lost"}),
+    ]
+    assert [k.attempt for k in store.verdicts_since(0, 0)] == [1, 2, 1]
+
+
+def test_a_run_that_an_earlier_version_began_is_brought_up_to_date(in_file: RunStore) -> None:
+    with closing(sqlite3.connect(in_file.folder / "state.sqlite", isolation_level=None)) as file:
+        file.execute("DROP TABLE verdicts")
+    in_file.bring_up_to_date()
+    in_file.bring_up_to_date()
+    assert in_file.verdicts_since(0, 0) == []
+
+
 def test_a_folder_in_use_is_refused(store: RunStore, database: str | None, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is not empty") as refusal:
         create(store.folder, "b", database=database)
@@ -253,6 +279,8 @@ CALLS = [
     lambda s: s.fix_cohort(1, 1, b""),
     lambda s: s.list_openings(1, 1, b""),
     lambda s: s.finish_round(1, b"", None),
+    lambda s: s.keep_verdicts(1, 1, {"a": b""}),
+    lambda s: s.verdicts_since(0, 0),
     lambda s: s.rounds(),
     lambda s: s.last_adapter(),
 ]
@@ -267,7 +295,7 @@ def test_a_damaged_state_is_a_typed_error_whatever_is_asked(in_file: RunStore, c
 
 def test_a_state_without_its_tables_is_a_typed_error(in_file: RunStore) -> None:
     with closing(sqlite3.connect(in_file.folder / "state.sqlite", isolation_level=None)) as file:
-        for table in ("facts", "attempts", "rounds"):
+        for table in ("facts", "attempts", "rounds", "verdicts"):
             file.execute(f"DROP TABLE {table}")
     for call in CALLS:
         with pytest.raises(RunError, match=r"the run's state: .*state\.sqlite is not readable"):

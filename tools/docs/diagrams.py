@@ -34,6 +34,7 @@ ROUND = (
     ("Decryptor", "Sites", "8 release"),
     ("Decryptor", "Coordinator", "8 release"),
     ("Sites", "Sites", "9 verify, apply"),
+    ("Sites", "Coordinator", "9 verdict: the adapter after, signed"),
     ("Coordinator", "Coordinator", "9 verify, apply"),
 )
 

@@ -12,9 +12,22 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from aggregation import Identity, Journal, RoundPlan, SiteAttempt, recorded_opening
+from aggregation import (
+    Identity,
+    Journal,
+    RoundPlan,
+    SiteAttempt,
+    StateError,
+    recorded_opening,
+    verdict_after_restart,
+)
+from fmfl_secure.parties.expected_adapter import ExpectedAdapter
 from fmfl_secure.parties.workspace import Members
 from fmfl_secure.run.record import SiteStatement
+from fmfl_secure.settings.federation import FederationConfig
+from fmfl_secure.training.server_step import ServerStep
+from fmfl_secure.vectors.adapter import Adapter
+from fmfl_secure.vectors.layout import FlatLayout, TensorSlot
 
 
 class SimulatedSite:
@@ -25,6 +38,8 @@ class SimulatedSite:
         members: All parties.
         journal: The protocol's record.
         membership: The membership list it approved, if there is one.
+        config: The federation's settings. Without them it cannot say what a sum gives, so it
+            takes part by calls alone and not in a run.
     """
 
     def __init__(
@@ -34,8 +49,10 @@ class SimulatedSite:
         members: Members,
         journal: Journal,
         membership: bytes | None = None,
+        config: FederationConfig | None = None,
     ) -> None:
         self._membership = membership
+        self._config = config
         self._identity = identity
         self._members = members
         self._journal = journal
@@ -69,9 +86,17 @@ class SimulatedSite:
     def begin(self, call: bytes | None) -> None:
         """Nothing to reserve."""
 
-    def admit(self, plan_message: bytes, adapter: bytes) -> SiteAttempt:  # noqa: ARG002
-        """As a site does, but for what only a model and a ledger could say."""
-        return SiteAttempt(
+    def admit(
+        self,
+        plan_message: bytes,
+        adapter: bytes,  # noqa: ARG002
+        history: Callable[[], bytes] = bytes,
+    ) -> SiteAttempt:
+        """As a site does, but for what only a model and a ledger could say.
+
+        So it believes the first adapter that it hears of.
+        """
+        attempt = SiteAttempt(
             self._identity,
             plan_message,
             coordinator=self._members.coordinator,
@@ -79,6 +104,15 @@ class SimulatedSite:
             journal=self._journal,
             membership=self._membership,
         )
+        if self._config is not None:
+            ExpectedAdapter(
+                self._journal,
+                self._identity.public,
+                federation=self._config.federation.name,
+                run=attempt.plan.run,
+                colluders=self._config.privacy.colluding_sites,
+            ).require(attempt.plan, self._members, history)
+        return attempt
 
     def train(
         self,
@@ -101,15 +135,25 @@ class SimulatedSite:
         return recorded_opening(self._journal, self._identity.public, plan_message, coordinator)
 
     def released(
-        self,
-        plan: RoundPlan,
-        adapter: bytes,  # noqa: ARG002
-        total: NDArray[np.int64],
-        cohort: Sequence[str],  # noqa: ARG002
+        self, plan: RoundPlan, adapter: bytes, total: NDArray[np.int64], cohort: Sequence[str]
     ) -> bytes:
-        """Keep the sum; without a model, the next adapter is fetched."""
+        """Keep the sum, and apply it."""
         self.verified[plan.round] = total
-        return b""
+        if self._config is None:
+            raise StateError("a simulated site without settings takes part in no run")
+        tensors = Adapter.read(adapter).tensors
+        layout = FlatLayout(
+            tuple(TensorSlot(s.name, tensors[s.name].shape) for s in plan.quantization.segments)
+        )
+        step = ServerStep(self._config)
+        return step.apply(layout, plan.quantization, adapter, total, cohort)
+
+    def verdict_after_restart(self, plan_message: bytes, cohort_message: bytes) -> bytes:
+        """As a site does."""
+        coordinator = self._members.coordinator
+        return verdict_after_restart(
+            self._identity, self._journal, plan_message, cohort_message, coordinator
+        )
 
     def finish(self, evidence: str) -> None:
         """Nothing to close."""

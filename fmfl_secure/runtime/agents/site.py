@@ -19,8 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aggregation import AggregationError, ReleaseError, ReplayError, RoundPlan, SiteAttempt
-from aggregation.protocol import read_cohort, read_plan
-from fmfl_secure.errors import KNOWN_ERRORS, NotApproved, Rejected, Unreachable
+from aggregation.protocol import REFUSED, VERIFIED
+from fmfl_secure.errors import (
+    KNOWN_ERRORS,
+    AdapterUnverified,
+    NotApproved,
+    Rejected,
+    Unreachable,
+)
 from fmfl_secure.parties.workspace import Members
 from fmfl_secure.run.end import evidence, read_end
 from fmfl_secure.run.record import SiteStatement
@@ -33,9 +39,9 @@ from fmfl_secure.runtime.agents.anchors import (
 )
 from fmfl_secure.runtime.agents.base import Agent, split
 from fmfl_secure.runtime.agents.heartbeat import Heartbeat
-from fmfl_secure.runtime.attempt_state import REFUSED, VERIFIED
-from fmfl_secure.runtime.task_board import Step
+from fmfl_secure.runtime.task_board import HISTORY, Step
 from fmfl_secure.runtime.transport import ServerTransport, Work
+from fmfl_secure.vectors.adapter import adapter_digest
 
 _LOG = logging.getLogger("fmfl_secure.runtime.agents.site")
 
@@ -56,7 +62,9 @@ class Participant(LedgerOwner, Protocol):
         """Check the run and reserve its cost, on the coordinator's signed call."""
         ...
 
-    def admit(self, plan_message: bytes, adapter: bytes) -> SiteAttempt:
+    def admit(
+        self, plan_message: bytes, adapter: bytes, history: Callable[[], bytes] = bytes
+    ) -> SiteAttempt:
         """Decide about an attempt."""
         ...
 
@@ -74,6 +82,10 @@ class Participant(LedgerOwner, Protocol):
         self, plan: RoundPlan, adapter: bytes, total: NDArray[np.int64], cohort: Sequence[str]
     ) -> bytes:
         """Apply a verified sum; returns the adapter that it gives."""
+        ...
+
+    def verdict_after_restart(self, plan_message: bytes, cohort_message: bytes) -> bytes:
+        """The signed word about a release, where the attempt's secrets are lost."""
         ...
 
     def finish(self, evidence: str) -> None:
@@ -231,7 +243,7 @@ class SiteAgent(Agent):
         adapter = self._fetch_adapter(work)
         try:
             self._approve(work.membership)
-            attempt = participant.admit(plan_message, adapter)
+            attempt = participant.admit(plan_message, adapter, lambda: self._history(work))
             # Again, as another site may have come since this one began, and brought what it kept.
             self._heads.settle(participant)
             with self._heartbeat():
@@ -240,8 +252,10 @@ class SiteAgent(Agent):
             self._heads.share(participant)  # with this round's charge in it
         except (Rejected, Unreachable):
             raise
-        except (ReplayError, NotApproved) as error:
-            # Joined before a restart, or opened: this attempt or round goes on without this site.
+        except (AdapterUnverified, ReplayError, NotApproved) as error:
+            # Away for a while, joined before a restart, or opened: this attempt or round goes on
+            # without this site, and it is asked again in the next.
+            self.refusal = str(error)
             _LOG.warning("%s", error, extra={"run": work.run, "round": work.round})
             self.transport.fail(work, error.code)
             return None
@@ -268,6 +282,11 @@ class SiteAgent(Agent):
         if hashlib.sha256(self._adapter).hexdigest() != document.sha256:
             self._adapter = self.transport.fetch(document)
         return self._adapter
+
+    def _history(self, work: Work) -> bytes:
+        """What sites signed of earlier rounds, where the server gives it."""
+        document = work.documents.get(HISTORY)
+        return b"" if document is None else self.transport.fetch(document)
 
     def _held(self, work: Work) -> _Live | None:
         """The attempt under way, unless its secrets were lost with an earlier process."""
@@ -328,25 +347,38 @@ class SiteAgent(Agent):
         self.transport.send(work, "opening", opening)
 
     def _verify(self, work: Work) -> None:
-        live = self._held(work)
-        participant = self._participant
-        if live is None or participant is None:
+        participant = self._begin(work)
+        if participant is None:
             return
+        live = self._live
+        is_held = live is not None and live.place == work.place
+        try:
+            if live is None or not is_held:
+                verdict = self._verdict_after_restart(work, participant)
+            else:
+                verdict = self._verdict(work, participant, live)
+        except AggregationError as error:
+            self._fail(work, error)
+            return
+        self.transport.send(work, "verdict", verdict)
+        if is_held:
+            self._share(work, participant)
+            self._state(work.run, participant, final=False)
+
+    def _verdict(self, work: Work, participant: Participant, live: _Live) -> bytes:
         try:
             total = live.attempt.verify(self.transport.fetch(work.documents["release"]))
         except ReleaseError as error:
             _LOG.error("the sum is refused: %s", error, extra={"round": work.round})
-            self.transport.send(work, "verdict", REFUSED)
-            return
-        except AggregationError as error:
-            self._fail(work, error)
-            return
-        cohort = read_cohort(read_plan(live.plan_message, self._coordinator), live.cohort)
-        names = [member.identity.name for member in cohort.members]
+            return live.attempt.verdict(REFUSED)
+        names = [member.identity.name for member in live.attempt.cohort]
         self._adapter = participant.released(live.attempt.plan, live.adapter, total, names)
-        self.transport.send(work, "verdict", VERIFIED)
-        self._share(work, participant)
-        self._state(work.run, participant, final=False)
+        return live.attempt.verdict(VERIFIED, adapter_digest(self._adapter))
+
+    def _verdict_after_restart(self, work: Work, participant: Participant) -> bytes:
+        """What was said before is said again; else this site can say nothing more of it."""
+        plan, cohort = (self.transport.fetch(work.documents[n]) for n in ("plan", "cohort"))
+        return participant.verdict_after_restart(plan, cohort)
 
     def _end(self, work: Work) -> None:
         statement = self.transport.fetch(work.documents["end"])

@@ -158,6 +158,7 @@ class Parties:
                 members=held.members(),
                 journal=MemoryJournal(),
                 membership=held.last(),
+                config=self.config,
             )
             return lambda _: site
         return lambda run: models.site(name, folder, run)
