@@ -63,7 +63,7 @@ def evaluate(
     for name, value in done.metrics.items():
         say(f"{name:<9} {value:.4f}")
     say(f"n         {done.records}")
-    if done.left_out.count:
+    if done.left_out:
         say(f"left out: {done.left_out}")
     if done.shortened:
         say(f"{done.shortened} of them are longer than model.max_length, and were cut")

@@ -134,7 +134,8 @@ What decides is the file's content and header, never its name and never its pixe
 _OF_PICTURES = """\
 
 Arrays of `uint8` are shades as they are, `uint16` are scaled as 16 bits are; other numbers need
-`task.image_window`. Colour profiles (ICC) and DICOM's overlays are not applied.
+`task.image_window`. Colour profiles (ICC) and DICOM's overlays are not applied. A JPEG that breaks
+off with a mark of its end is grey from there on, which its decoder does not tell.
 
 A number in a column of labels that the schema names (`ClassLabel`) is that name where the settings
 have it among their labels, and else the number. A number that is itself a configured label and
@@ -145,7 +146,8 @@ value, and the commonest sizes. Who sees that 12 bits in 16 end at 4095 knows th
 `--contact-sheet FILE` it writes some of the pictures, as a model is given them, to a PNG that only
 you can read. It shows people's pictures: it stays at the site.
 
-In folders, files that systems leave there are passed over and counted, and are no rows:
+A label's subfolder is not searched further: a folder in it is a bad row. Files beside the
+subfolders, and files that systems leave in folders, are no rows: passed over, and counted:
 """
 
 _OF_SYSTEMS = """\

@@ -25,7 +25,7 @@ from fmfl_secure.data.formats.base import unreadable
 from fmfl_secure.data.formats.foreign import left_by_a_system
 from fmfl_secure.data.left_out import Tally, label_sort
 from fmfl_secure.data.pictures.base import MAX_BYTES, Decoded, require_size, shaded, unusable
-from fmfl_secure.data.pictures.depth import SIXTEEN_BITS, Window, on_white
+from fmfl_secure.data.pictures.depth import SIXTEEN_BITS, Window, lay_on_white
 from fmfl_secure.data.pictures.dicom import PERSON, Dicom, installed, person_of
 from fmfl_secure.data.pictures.registry import decode, form_of
 from fmfl_secure.data.records import grouped_units, record_units
@@ -114,6 +114,7 @@ def read_picture(data: bytes, window: Window | None = None) -> EncodedPicture:
     """
     form = form_of(data)
     decoded = form.decode(data, window)
+    form.require_whole(data)
     image = decoded.image
     if decoded.stored is None:
         own = data
@@ -142,7 +143,7 @@ def read_pixels(values: NDArray[Any], window: Window | None = None) -> EncodedPi
     bounds = span if values.dtype == np.uint8 else window or span
     shades = shaded(values[..., :3], bounds, f"the type {values.dtype.name}")
     if values.shape[2] == 4:
-        shades = on_white(shades, shaded(values[..., 3], span, f"the type {values.dtype.name}"))
+        lay_on_white(shades, shaded(values[..., 3], span, f"the type {values.dtype.name}"))
     image = Image.fromarray(shades if shades.shape[2] > 1 else shades[..., 0]).convert("RGB")
     decoded = Decoded(image, f"{values.dtype.name}, {values.shape[2]} channels")
     stored = float(values.min()), float(values.max())
@@ -184,7 +185,7 @@ def read_image_folder(
     """Images in one subfolder for each label, in order of subfolder and file name.
 
     Args:
-        folder: Holds the subfolders; a file beside them is ignored.
+        folder: Holds the subfolders; a file beside them is passed over, and counted.
         labels: Names that subfolders may have; None reads files of the folder itself, unlabelled.
         unit: `record`; or `PatientID` where the pictures are DICOM, whose headers say it.
         on_bad_row: What to do about an image that cannot be decoded, or a subfolder not known.
@@ -279,25 +280,23 @@ def _person(person: str | None, unit_rules: Collection[UnitRule]) -> str:
 
 
 def _files(folder: Path, tally: Tally, *, by_label: bool) -> list[tuple[Path, str]]:
-    """Files and the names of their subfolders, without what systems leave in folders."""
+    """Files and the names of their subfolders; what is no row is passed over with a word."""
+    found: list[tuple[Path, str]] = []
     try:
-        found = (
-            [
-                (file, place.name)
-                for place in sorted(folder.iterdir())
-                if place.is_dir()
-                for file in sorted(place.iterdir())
-            ]
-            if by_label
-            else [(file, "") for file in sorted(folder.iterdir()) if file.is_file()]
-        )
+        for place in sorted(folder.iterdir()):
+            if not place.is_dir():
+                found.append((place, ""))
+            elif by_label:
+                found += [(file, place.name) for file in sorted(place.iterdir())]
     except OSError as error:
         raise unreadable(folder, error) from None
     records = []
     for file, name in found:
-        left = left_by_a_system(file.name)
-        if left:
-            tally.beside(left)
+        no_row = left_by_a_system(file.name)
+        if by_label and not no_row and not name:
+            no_row = "a file beside the labels' subfolders"
+        if no_row:
+            tally.beside(no_row)
         else:
             records.append((file, name))
     return records
@@ -310,6 +309,12 @@ def _bytes_of(file: Path) -> bytes:
             data = file.read_bytes()
     except (OSError, ValueError):
         data = None
+    if data is None and file.is_dir():
+        raise unusable(
+            "a folder lies among the pictures",
+            "put its pictures beside it: a label's subfolder is not searched further",
+            "folder among the pictures, which is not searched",
+        )
     if data is None:
         raise unusable("the image cannot be read")
     return data

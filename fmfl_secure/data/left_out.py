@@ -59,6 +59,10 @@ class LeftOut:
         """How many rows."""
         return sum(map(len, self.rows.values()))
 
+    def __bool__(self) -> bool:
+        """Whether there is anything to tell."""
+        return bool(self.rows or self.beside)
+
     @property
     def share(self) -> float:
         """Of all rows; 0 where there are none."""

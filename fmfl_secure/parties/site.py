@@ -471,7 +471,7 @@ class Site:
                 unit=self._config.task.unit,
                 on_bad_row=self._config.task.on_bad_row,
             )
-            if self._data.left_out.count:
+            if self._data.left_out:
                 # For this site's own people, on its own machine; no message says it.
                 _LOG.warning("%s: %s", self.name, self._data.left_out, extra={"run": self._run})
             if self._data.shortened:

@@ -61,7 +61,7 @@ class Utility:
                 unit="record",
                 on_bad_row=self._config.task.on_bad_row,
             )
-            if self._data.left_out.count:
+            if self._data.left_out:
                 _LOG.warning("evaluation.data: %s", self._data.left_out)
         set_adapter_tensors(self._model, load_adapter_bytes(adapter))
         return self._task.evaluate(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures_written import encode, png, tiff
+from pictures_written import encode, png, png_chunk, tiff
 from PIL import Image
 
 from fmfl_secure.data import decode_image
@@ -198,10 +199,74 @@ def test_what_systems_leave_among_pictures_is_passed_over_with_a_word(tmp_path: 
         (place / ".DS_Store").write_bytes(b"\0\0\0\x01Bud1")
         (place / "._a.png").write_bytes(b"\0\x05\x16\x07")
     (tmp_path / "dark" / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")
+    (tmp_path / "forgotten.png").write_bytes(encode(rgb(), "PNG"))
     records = read_image_folder(
         tmp_path, labels=["clear", "dark"], unit="record", on_bad_row="error"
     )
     assert len(records) == 2
     assert records.left_out.count == 0
+    assert records.left_out, "so that a site's log tells of it"
     told = str(records.left_out)
-    assert all(word in told for word in ("2 times .DS_Store", "2 times ._", "1 times Thumbs.db"))
+    expected = ("2 times .DS_Store", "2 times ._", "1 times Thumbs.db", "1 times a file beside")
+    assert all(word in told for word in expected)
+
+
+def test_a_folder_among_pictures_is_told_and_not_searched(tmp_path: Path) -> None:
+    for place in (tmp_path / "clear", tmp_path / "clear" / "series"):
+        place.mkdir()
+        (place / "a.png").write_bytes(encode(rgb(), "PNG"))
+    records = read_image_folder(tmp_path, labels=["clear"], unit="record", on_bad_row="skip")
+    assert len(records) == 1
+    assert "1 with folder among the pictures, which is not searched (row 2)" in str(
+        records.left_out
+    )
+
+
+def _taller_png(values: np.ndarray, interlaced: bool) -> bytes:
+    """Says that it has twice as many rows."""
+    data = png(values, interlaced=interlaced)
+    head = data[16:29]
+    head = head[:4] + (2 * len(values)).to_bytes(4, "big") + head[8:]
+    return data[:8] + png_chunk(b"IHDR", head) + data[33:]
+
+
+def _taller_tiff(values: np.ndarray) -> bytes:
+    data = bytearray(tiff(values))
+    entry = data.index(struct.pack("<HHI", 257, 4, 1))
+    data[entry + 8 : entry + 12] = struct.pack("<I", 2 * len(values))
+    return bytes(data)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_picture_of_which_a_part_is_missing_is_refused_and_not_black(dtype) -> None:
+    values = np.full((40, 110, 3), 200, dtype)
+    for data in (_taller_png(values, False), _taller_tiff(values)):
+        with pytest.raises(UnusableValue, match="less of the picture than its header says"):
+            read_picture(data)
+    with pytest.raises(UnusableValue):
+        read_picture(_taller_png(values, True))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA"])
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (17, 9)])
+def test_a_picture_that_is_whole_is_read_whatever_its_depth(mode: str, size) -> None:
+    assert read_picture(encode(Image.new(mode, size), "PNG")).facts.size == size
+    width, height = size
+    grey = np.arange(width * height, dtype=np.uint8).reshape(height, width)
+    assert read_picture(png(grey, interlaced=True)).facts.size == size
+
+
+def test_deep_pictures_take_bounded_memory() -> None:
+    """A fuzzer's find: floats of all channels at once were gigabytes."""
+    import tracemalloc
+
+    from fmfl_secure.data.pictures.depth import lay_on_white, to_8_bits
+
+    values = np.full((3000, 1000, 3), 515, np.uint16)
+    tracemalloc.start()
+    shades = to_8_bits(values, (0.0, 65535.0))
+    assert shades is not None
+    lay_on_white(shades, np.full((3000, 1000), 128, np.uint8))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 64 << 20, "the shades, 9 MB, and blocks of a million floats"

@@ -71,6 +71,16 @@ class PictureForm(ABC):
             UnusableValue: It cannot be read, or not with certainty. Quotes nothing of the file.
         """
 
+    def require_whole(self, data: bytes) -> None:  # noqa: B027
+        """Refuse a file that decodes and lacks a part of the picture, which would be black.
+
+        Args:
+            data: A file that decodes.
+
+        Raises:
+            UnusableValue: It does.
+        """
+
 
 def unusable(problem: str, advice: str = "", sort: str = "") -> UnusableValue:
     """The refusal of a picture.
@@ -81,6 +91,15 @@ def unusable(problem: str, advice: str = "", sort: str = "") -> UnusableValue:
         sort: What it is called where faults are counted.
     """
     return UnusableValue(UnusableImageError, problem, advice or _HINT, sort)
+
+
+def partial(name: str) -> UnusableValue:
+    """The refusal of a file that lacks a part of its picture."""
+    return unusable(
+        f"the {name} file holds less of the picture than its header says",
+        "fetch or export it once more: what is missing would be black",
+        "picture of which a part is missing",
+    )
 
 
 def require_size(width: int, height: int, *, deep: bool) -> None:

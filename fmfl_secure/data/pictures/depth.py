@@ -7,6 +7,7 @@ white.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,6 +18,7 @@ Window: TypeAlias = tuple[float, float]
 # Whoever has 12 bits in 16 keeps their order and proportions, in the lowest sixteenth, unless a
 # window says where white is.
 SIXTEEN_BITS: Window = (0.0, 65535.0)
+_BLOCK = 1 << 20  # values turned into floats at a time
 
 
 def to_8_bits(values: NDArray[Any], window: Window) -> NDArray[np.uint8] | None:
@@ -30,16 +32,24 @@ def to_8_bits(values: NDArray[Any], window: Window) -> NDArray[np.uint8] | None:
         The same shape. None where one is no number.
     """
     low, high = window
-    shades = values.astype(np.float64)
-    if not np.isfinite(shades).all():
-        return None
-    shades -= low
-    shades *= 255.0 / (high - low)
-    np.clip(shades, 0.0, 255.0, out=shades)
-    return np.rint(shades, out=shades).astype(np.uint8)
+    shades = np.empty(values.shape, np.uint8)
+    for rows in _blocks(values):
+        part = values[rows].astype(np.float64)
+        if not np.isfinite(part).all():
+            return None
+        part = np.clip((part - low) * (255.0 / (high - low)), 0.0, 255.0)
+        shades[rows] = np.rint(part)
+    return shades
 
 
-def on_white(shades: NDArray[np.uint8], opacity: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Colours of shape (h, w, channels) laid on white by their opacity, shape (h, w)."""
-    alpha = opacity[..., None].astype(np.float64) / 255.0
-    return np.rint(shades * alpha + 255.0 * (1.0 - alpha)).astype(np.uint8)
+def lay_on_white(shades: NDArray[np.uint8], opacity: NDArray[np.uint8]) -> None:
+    """Lay colours of shape (h, w, channels) on white by their opacity, shape (h, w), in place."""
+    for rows in _blocks(shades):
+        alpha = opacity[rows][..., None].astype(np.float64) / 255.0
+        shades[rows] = np.rint(shades[rows] * alpha + 255.0 * (1.0 - alpha))
+
+
+def _blocks(values: NDArray[Any]) -> Iterator[slice]:
+    """Rows of an array, a few at a time: all of them as floats would be many times as large."""
+    step = max(1, _BLOCK * len(values) // max(1, values.size))
+    return (slice(start, start + step) for start in range(0, len(values), step))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from fmfl_secure.data.pictures.base import Decoded, PictureForm, require_size, shaded, unusable
-from fmfl_secure.data.pictures.depth import SIXTEEN_BITS, Window, on_white
+from fmfl_secure.data.pictures.depth import SIXTEEN_BITS, Window, lay_on_white
 
 _FAILURES = (
     OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError, TypeError, OverflowError,
@@ -40,6 +40,7 @@ RULES: tuple[tuple[str, str], ...] = (
     ("with an EXIF orientation", "turned upright"),
     ("with transparent pixels", "laid on white"),
     ("of several frames or pages", "refused: one picture a file"),
+    ("of which a part is missing (PNG, TIFF, BMP, GIF)", "refused: the rest would be black"),
 )
 _DEEP_MODES = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I", "F"})
 
@@ -117,10 +118,9 @@ class PillowForm(PictureForm):
         bounds = window or self.span(image, mode)
         channels = values.shape[2]
         colours = channels - 1 if channels in {2, 4} else channels
-        parts = [shaded(values[..., c], bounds, f"mode {mode}") for c in range(colours)]
-        shades = np.stack(parts, axis=-1)
+        shades = shaded(values[..., :colours], bounds, f"mode {mode}")
         if colours < channels:
-            shades = on_white(shades, shaded(values[..., -1], SIXTEEN_BITS, f"mode {mode}"))
+            lay_on_white(shades, shaded(values[..., -1], SIXTEEN_BITS, f"mode {mode}"))
         absent = image.info.get("transparency")
         if isinstance(absent, int | tuple):  # PNG's one colour that is transparent
             shades[(values[..., :colours] == np.array(absent)).all(axis=-1)] = 255

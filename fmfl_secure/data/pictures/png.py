@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageFile
 
+from fmfl_secure.data.pictures.base import partial
 from fmfl_secure.data.pictures.pillow import PillowForm, both_bytes, sixteen_bits, with_layout
 
 _GREY_AND_ALPHA = "LA;16B"
+
+_CHANNELS: Mapping[int, int] = MappingProxyType({0: 1, 2: 3, 3: 1, 4: 2, 6: 4})
+# Where each pass of an interlaced picture begins, and its steps: PNG, 8.2.
+_ADAM7 = (
+    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)  # fmt: skip
+_BLOCK = 1 << 20  # bytes unpacked at a time
 
 
 class Png(PillowForm):
@@ -31,6 +44,25 @@ class Png(PillowForm):
         """See `PictureForm`."""
         return head.startswith(b"\x89PNG\r\n\x1a\n")
 
+    def require_whole(self, data: bytes) -> None:
+        """See `PictureForm`: Pillow makes a black rest of pixels that are not there."""
+        width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
+        bits = depth * _CHANNELS[colour]
+        passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
+        expected = 0
+        for x, y, across, down in passes:
+            columns, rows = -(-(width - x) // across), -(-(height - y) // down)
+            if columns > 0 and rows > 0:
+                expected += rows * (1 + (columns * bits + 7) // 8)
+        unpacker, found = zlib.decompressobj(), 0
+        for body in _pixel_chunks(data):
+            rest = body
+            while found < expected and rest:
+                found += len(unpacker.decompress(rest, _BLOCK))
+                rest = unpacker.unconsumed_tail
+        if found < expected:
+            raise partial("PNG")
+
     def deep(self, image: ImageFile.ImageFile, data: bytes) -> tuple[NDArray[Any], str] | None:
         """See `PillowForm`."""
         layout = sixteen_bits(image)
@@ -43,3 +75,13 @@ class Png(PillowForm):
                 four = np.array(again).astype(np.uint16)
             return four[..., ::2] << 8 | four[..., 1::2], "LA;16"
         return both_bytes(self, data, layout), layout[:-1]
+
+
+def _pixel_chunks(data: bytes) -> Iterator[bytes]:
+    """The bodies of a file's IDAT chunks."""
+    at = 8
+    while at + 8 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        if data[at + 4 : at + 8] == b"IDAT":
+            yield data[at + 8 : at + 8 + length]
+        at += 12 + length

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import ImageFile
 from PIL import TiffImagePlugin as Tiff
 
-from fmfl_secure.data.pictures.base import unusable
+from fmfl_secure.data.pictures.base import partial, unusable
 from fmfl_secure.data.pictures.depth import Window
 from fmfl_secure.data.pictures.pillow import PillowForm, both_bytes, sixteen_bits
 
@@ -54,6 +54,7 @@ class TaggedImage(PillowForm):
 
     def deep(self, image: ImageFile.ImageFile, data: bytes) -> tuple[NDArray[Any], str] | None:
         """See `PillowForm`."""
+        _require_covered(image)
         tags = _tags(image)
         bits, layout = _bits(tags), sixteen_bits(image)
         if tags.get(Tiff.SAMPLEFORMAT, (_UNSIGNED,))[0] == _SIGNED and bits == 8:
@@ -88,6 +89,14 @@ class TaggedImage(PillowForm):
         # Pillow turns this around for 8 bits, and not for more.
         white_is_zero = _tags(image).get(Tiff.PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO
         return 255 - shades if white_is_zero else shades
+
+
+def _require_covered(image: ImageFile.ImageFile) -> None:
+    """Of strips or tiles that leave some of it out, Pillow makes a picture with a black rest."""
+    boxes = {tuple(tile.extents or ()) for tile in image.tile}
+    area = sum((box[2] - box[0]) * (box[3] - box[1]) for box in boxes if len(box) == 4)
+    if area < image.width * image.height:
+        raise partial("TIFF")
 
 
 def _tags(image: ImageFile.ImageFile) -> Any:
