@@ -247,6 +247,15 @@ def test_a_picture_of_which_a_part_is_missing_is_refused_and_not_black(dtype) ->
         read_picture(_taller_png(values, True))
 
 
+def test_a_png_whose_pixels_do_not_have_their_sum_is_refused() -> None:
+    data = png(np.full((40, 110, 3), 200, np.uint8))
+    at = data.index(b"IDAT")
+    body = data[at + 4 : at + 4 + int.from_bytes(data[at - 4 : at], "big")]
+    spoiled = data[: at - 4] + png_chunk(b"IDAT", body[:-4] + b"\0\0\0\0") + png_chunk(b"IEND", b"")
+    with pytest.raises(UnusableValue):
+        read_picture(spoiled)
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA"])
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (17, 9)])
 def test_a_picture_that_is_whole_is_read_whatever_its_depth(mode: str, size) -> None:

@@ -46,21 +46,15 @@ class Png(PillowForm):
 
     def require_whole(self, data: bytes) -> None:
         """See `PictureForm`: Pillow makes a black rest of pixels that are not there."""
-        width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
-        bits = depth * _CHANNELS[colour]
-        passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
-        expected = 0
-        for x, y, across, down in passes:
-            columns, rows = -(-(width - x) // across), -(-(height - y) // down)
-            if columns > 0 and rows > 0:
-                expected += rows * (1 + (columns * bits + 7) // 8)
-        unpacker, found = zlib.decompressobj(), 0
-        for body in _pixel_chunks(data):
-            rest = body
-            while found < expected and rest:
-                found += len(unpacker.decompress(rest, _BLOCK))
-                rest = unpacker.unconsumed_tail
-        if found < expected:
+        try:
+            whole = _is_whole(data)
+        except (
+            zlib.error,
+            struct.error,
+            KeyError,
+        ):  # a wrong sum at the end, which Pillow forgives
+            whole = False
+        if not whole:
             raise partial("PNG")
 
     def deep(self, image: ImageFile.ImageFile, data: bytes) -> tuple[NDArray[Any], str] | None:
@@ -75,6 +69,24 @@ class Png(PillowForm):
                 four = np.array(again).astype(np.uint16)
             return four[..., ::2] << 8 | four[..., 1::2], "LA;16"
         return both_bytes(self, data, layout), layout[:-1]
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether there are as many bytes of pixels as the header says."""
+    width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
+    bits = depth * _CHANNELS[colour]
+    expected = 0
+    for x, y, across, down in _ADAM7 if interlaced else ((0, 0, 1, 1),):
+        columns, rows = -(-(width - x) // across), -(-(height - y) // down)
+        if columns > 0 and rows > 0:
+            expected += rows * (1 + (columns * bits + 7) // 8)
+    unpacker, found = zlib.decompressobj(), 0
+    for body in _pixel_chunks(data):
+        rest = body
+        while found < expected and rest:
+            found += len(unpacker.decompress(rest, _BLOCK))
+            rest = unpacker.unconsumed_tail
+    return found >= expected
 
 
 def _pixel_chunks(data: bytes) -> Iterator[bytes]:
