@@ -78,6 +78,7 @@ def requested_key(
         names = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         belongs_to = request.attributes.get_attribute_for_oid(AttributeOID.UNSTRUCTURED_NAME).value
         proven = request.is_signature_valid
+        expected = alternative_names(federation, role, name, hosts)
     except (
         ValueError,
         InvalidSignature,
@@ -90,7 +91,7 @@ def requested_key(
         raise ServiceError(f"{what} is not signed with the key that it asks for")
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != ec.SECP256R1.name:
         raise ServiceError(f"{what} has a key of another kind than ECDSA P-256")
-    if names != alternative_names(federation, role, name, hosts):
+    if names != expected:
         raise ServiceError(f"{what} names another party, federation, role or host")
     if belongs_to != _belongs_to(identities):
         raise ServiceError(f"{what} belongs to other identity keys")

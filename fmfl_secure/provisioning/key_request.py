@@ -159,12 +159,12 @@ def write_request(
             federation=federation, role=role, name=name, url=url, identities=public,
             certificate_request="", at=datetime.now(UTC).isoformat(timespec="microseconds"),
         )  # fmt: skip
-    except ValueError as error:
+        asked = request_certificate(
+            tls_key, federation=federation, role=role, name=name, hosts=unsigned.hosts,
+            identities=public,
+        )  # fmt: skip
+    except ValueError as error:  # a host that no certificate can name, too
         raise ServiceError(str(error)) from error
-    asked = request_certificate(
-        tls_key, federation=federation, role=role, name=name, hosts=unsigned.hosts,
-        identities=public,
-    )  # fmt: skip
     request = msgspec.structs.replace(unsigned, certificate_request=asked)
     raw = _signed_bytes(request)
     signed = _Signed(

@@ -112,7 +112,9 @@ class EvenRounds:
         self._measure(model)
         if not self._keeps_all():  # then nothing is kept: what is would be told by time
             self._cache = RecordCache(0)
-        self.period_s = max(self.least_s, _ROOM * self.steps * self._measure(model))
+        # The faster of two: a machine that was busy with something else would set the pace.
+        took_s = min(self._measure(model), self._measure(model))
+        self.period_s = max(self.least_s, _ROOM * self.steps * took_s)
 
     def work_on(self, data: TaskData, model: nn.Module) -> tuple[TaskData, ConstantWork]:
         """The site's data, at most so many records of a unit as declared, and their constant work.

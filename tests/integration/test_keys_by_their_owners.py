@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import shlex
 import shutil
@@ -21,8 +22,14 @@ from fmfl_secure.errors import FmflError, NotApproved, ServiceError
 from fmfl_secure.parties.membership import MembershipFolder
 from fmfl_secure.provisioning.answer import read_answer, sign_answer
 from fmfl_secure.provisioning.authority import Authority, revoke
-from fmfl_secure.provisioning.ceremony import keys_record, require_comparison, standing
+from fmfl_secure.provisioning.ceremony import (
+    collect,
+    keys_record,
+    require_comparison,
+    standing,
+)
 from fmfl_secure.provisioning.certificates import new_authority, new_key, read_peer
+from fmfl_secure.provisioning.key_request import read_request
 from fmfl_secure.provisioning.kit import Kit
 from fmfl_secure.settings.federation import load_site
 from fmfl_secure.transports.https.membership import follow_removals
@@ -457,6 +464,50 @@ def test_a_new_identity_is_signed_for_by_the_old_one_or_asked_about(owners: Owne
     shutil.copy(owners.folder / "anew/site-3.request", owners.post)
     assert "may pose as site-3" in refusal(*words)
     owners.provision("--replace", "site-3")
+
+
+def altered(data: bytes, generator: random.Random) -> bytes:
+    """One byte changed, left out or put in, or a piece repeated."""
+    at = generator.randrange(len(data))
+    return generator.choice(
+        [
+            data[:at] + bytes([generator.randrange(256)]) + data[at + 1 :],
+            data[:at] + data[at + 1 :],
+            data[:at] + bytes([generator.randrange(256)]) + data[at:],
+            data[:at] + data[at // 2 :],
+            data[:at],
+        ]
+    )
+
+
+@pytest.mark.parametrize("kind", ["request", "answer", "comparison"])
+def test_whatever_arrives_is_what_was_sent_or_a_typed_refusal(template: Owners, kind: str) -> None:
+    site = template.at("site-1")
+    path = {
+        "request": template.post / "site-2.request",
+        "answer": template.answers / "site-1.answer",
+        "comparison": next(template.post.glob("site-2-*.json")),
+    }[kind]
+    read = {
+        "request": lambda data: read_request(data, federation="tiny", source="x").request,
+        "answer": lambda data: read_answer(data, source="x"),
+        "comparison": lambda data: collect(site, data, source="x"),
+    }[kind]
+    sent, generator = path.read_bytes(), random.Random(7)
+    first, refused = read(sent), 0
+    for _ in range(200):
+        try:
+            assert read(altered(sent, generator)) == first
+        except ServiceError:
+            refused += 1
+    assert refused > 150
+
+
+@pytest.mark.parametrize("url", ["http://plain.example.org", "https://", "https://ü.example.org"])
+def test_a_server_is_reached_where_a_certificate_can_say(asked: Owners, url: str) -> None:
+    words = ("--federation", asked.settings, "--role", "server", "--url", url)
+    assert refusal("request", asked.folder / "again", *words)
+    assert not (asked.folder / "again").exists()
 
 
 def test_kits_whose_keys_were_drawn_for_all_say_so_everywhere(tmp_path: Path) -> None:
