@@ -82,22 +82,26 @@ class Federation:
         return f"Federation({str(self._file)!r})"
 
     @classmethod
-    def create(cls, folder: Path | str, *, name: str, sites: int = 4) -> Federation:
+    def create(
+        cls, folder: Path | str, *, name: str, sites: int = 4, task: str = "text-classification"
+    ) -> Federation:
         """A new folder with a commented `federation.toml` to fill in.
 
         Args:
             folder: Made if missing.
             name: Of the federation: lower case, digits and hyphens.
             sites: How many, at least 3.
+            task: Kind of task.
 
         Raises:
-            ConfigError: There are settings already.
+            ConfigError: There are settings already, or there is no such task.
         """
         file = Workspace(Path(folder)).federation_file
         if file.exists():
             raise ConfigError(f"{file} exists", hint="Open it with Federation(folder).")
+        text = federation_toml(name, sites, task)
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(federation_toml(name, sites), encoding="utf-8")
+        file.write_text(text, encoding="utf-8")
         return cls(file)
 
     @property

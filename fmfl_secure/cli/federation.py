@@ -25,6 +25,9 @@ FederationFile = Annotated[Path, typer.Argument(help="Path of federation.toml.")
 def init(
     folder: Annotated[Path, typer.Argument(help="The federation's folder; made if missing.")],
     sites: Annotated[int, typer.Option(help="Sites in a new federation.toml.", min=3)] = 4,
+    task: Annotated[
+        str, typer.Option(help="Kind of task of a new federation.toml; docs/models.md.")
+    ] = "text-classification",
     epsilon: Annotated[
         float | None, typer.Option(help="Propose it as first grant; default: the settings'.")
     ] = None,
@@ -52,13 +55,15 @@ def init(
     Example: fmfl-secure init pilot --sites 4
     """
     from fmfl_secure.parties.workspace import Workspace, initialise
+    from fmfl_secure.settings.task_templates import task_template
     from fmfl_secure.settings.templates import federation_toml
 
-    folder.mkdir(parents=True, exist_ok=True)
     path = Workspace(folder).federation_file
     if not path.exists():
+        task_template(task)  # refuse an unknown one before anything is made
+        folder.mkdir(parents=True, exist_ok=True)
         name = re.sub("[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")[:63]
-        path.write_text(federation_toml(name or "federation", sites), encoding="utf-8")
+        path.write_text(federation_toml(name or "federation", sites, task), encoding="utf-8")
         say(f"wrote {path}: set the task, the sites' populations and the privacy target")
     made = initialise(
         folder,

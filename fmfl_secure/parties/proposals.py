@@ -16,6 +16,7 @@ import msgspec
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.settings.federation import FederationConfig, load_federation
 from fmfl_secure.settings.site import SiteBudget
+from fmfl_secure.settings.task_templates import TASK_TEMPLATES
 from fmfl_secure.settings.templates import federation_toml
 from fmfl_secure.storage.files import write_files
 from privacy import Grant, Ledger
@@ -148,5 +149,7 @@ def require_edited(federation: Path) -> None:
 def is_template(federation: Path) -> bool:
     """Whether settings are as `init` wrote them."""
     config = load_federation(federation)
-    template = federation_toml(config.federation.name, len(config.sites))
+    if config.task.kind not in TASK_TEMPLATES:
+        return False
+    template = federation_toml(config.federation.name, len(config.sites), config.task.kind)
     return federation.read_text(encoding="utf-8") == template

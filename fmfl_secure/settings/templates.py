@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from fmfl_secure.settings.task_templates import task_template
+
 
 def site_toml(name: str, min_sites: int, data: str, *, public: bool = False) -> str:
     """A site's own file.
@@ -75,8 +77,18 @@ min_sites = {min_sites}     # smallest cohort whose sum it lets open, at least 3
 """
 
 
-def federation_toml(name: str, sites: int) -> str:
-    """A federation's public settings, with every choice explained."""
+def federation_toml(name: str, sites: int, task: str = "text-classification") -> str:
+    """A federation's public settings, with every choice explained.
+
+    Args:
+        name: The federation.
+        sites: How many.
+        task: Kind of task.
+
+    Raises:
+        UnknownKind: There is no template for such a task.
+    """
+    of_task = task_template(task)
     entries = "\n".join(
         f'\n[[sites]]\nname = "site-{number}"\npopulation = 500' for number in range(1, sites + 1)
     )
@@ -92,22 +104,11 @@ seed = 1                 # of the adapter's initial values; never of sampling or
 weights = "equal"        # or "population": 1, 1/2, 1/4 or 1/8, by the declared populations
 
 [model]
-base = "minilm"          # built in, or the path of a Hugging Face folder with safetensors
+{of_task.model}
 max_length = 128         # tokens kept of a text
 dtype = "float32"        # or "bfloat16": frozen weights in half the memory
 
-[task]
-kind = "text-classification"
-text_columns = ["text"]  # the first one that a file has
-label_column = "label"
-labels = ["negative", "positive"]  # all of them, in order; never read off private data
-head = "architecture"    # an export opens as transformers' own class, by pipeline too;
-                         # "unit-norm": by lines on its card. As accurate: docs/models.md
-unit = "record"          # or the column that identifies a person, such as "patient_id"
-unit_normalisation = []  # what makes no other person of an id in such a column: "case",
-                         # "punctuation", "zeros", "compatibility"; "exact": all else does
-label_aliases = []       # [["Positive", "positive"], ...]: other spellings in files
-on_bad_row = "skip"      # or "error": the site drops out, and others learn that a row was bad
+{of_task.section(task)}
 
 [adapter]
 kind = "ffa-lora"        # docs/models.md has them all, and what goes with which model
@@ -116,7 +117,7 @@ alpha = 16
 rank_stabilised = false  # true scales by alpha / sqrt(rank)
 virtual_tokens = 16      # of "prompt" and "prefix"
 last_layers = 1          # adapt the last layer only; layers below run once a record. 0 for all
-target_modules = ["query", "value"]
+target_modules = {of_task.target_modules}
 personal_head = false    # true: every site trains and keeps a head of its own
 
 [privacy]

@@ -9,6 +9,7 @@ neither typed nor listed here with a reason fails.
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shlex
 import shutil
@@ -19,6 +20,7 @@ from typing import Any
 
 import pytest
 import test_examples
+import transformers
 import typer
 from documented import (
     DOCUMENTS,
@@ -138,6 +140,9 @@ def test_the_readmes_commands_take_a_table_to_a_report(
     monkeypatch.chdir(tmp_path)
     write_rows(tmp_path / "notes.csv", 220, seed=5, columns=("note", "category"))
     write_rows(tmp_path / "new.csv", 5, seed=6, columns=("note", "category"))
+    texts = [line.split(",")[0] for line in (tmp_path / "new.csv").read_text().splitlines()[1:]]
+    # As a spreadsheet writes it where the comma is a decimal sign.
+    (tmp_path / "new.csv").write_text("id;note\n" + "".join(f"1;{text}\n" for text in texts))
     for command in read_commands(README):
         if command.section != OWN_FILES:
             continue
@@ -146,6 +151,12 @@ def test_the_readmes_commands_take_a_table_to_a_report(
             edited(tmp_path / "pilot/federation.toml", tiny_model)
     for made in ("answers.jsonl", "pilot/model/README.md", "pilot.report", "pilot/run/report.html"):
         assert (tmp_path / made).exists(), made
+    # The export answers as the run does, by what people use.
+    answers = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    classify = transformers.pipeline("text-classification", "pilot/model", truncation=True)
+    for text, expected in zip(texts, answers, strict=True):
+        given = {one["label"]: one["score"] for one in classify(text, top_k=None)}
+        assert given == pytest.approx(expected["probabilities"], abs=1e-5)
     # And the Python of that section and the one on the adapter, in the same folder.
     shutil.rmtree(tmp_path / "pilot/run")
     for n in range(1, 5):

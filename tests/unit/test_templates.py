@@ -9,9 +9,11 @@ import tomllib
 import msgspec
 import pytest
 
+from fmfl_secure.errors import UnknownKind
 from fmfl_secure.settings.federation import FederationConfig, convert_config
 from fmfl_secure.settings.site import CustodianConfig, SiteConfig
 from fmfl_secure.settings.templates import custodian_toml, federation_toml, site_toml
+from fmfl_secure.tasks import TASKS
 from privacy import SitePolicy
 
 # Where the template recommends other than what leaving the key out means.
@@ -29,8 +31,8 @@ RECOMMENDED = {
 LEFT_OUT = {"model.digest", "training.cache_mib"}
 
 
-def federation(sites: int = 4) -> FederationConfig:
-    data = tomllib.loads(federation_toml("pilot", sites))
+def federation(sites: int = 4, task: str = "text-classification") -> FederationConfig:
+    data = tomllib.loads(federation_toml("pilot", sites, task))
     return convert_config(data, FederationConfig, source="template")
 
 
@@ -40,17 +42,29 @@ def test_the_template_is_a_federation_of_so_many_sites() -> None:
     assert [site.name for site in config.sites] == [f"site-{n}" for n in range(1, 6)]
 
 
-def test_the_template_spells_out_every_setting() -> None:
-    data = tomllib.loads(federation_toml("pilot", 3))
+@pytest.mark.parametrize("task", TASKS.names)
+def test_the_template_spells_out_every_setting(task: str) -> None:
+    text = federation_toml("pilot", 3, task)
+    data = tomllib.loads(text)
+    assert data["task"]["kind"] == task
     for field in msgspec.structs.fields(FederationConfig):
         if field.name == "sites":
             continue
-        section = getattr(federation(), field.name)
+        section = getattr(federation(task=task), field.name)
+        # What has no value in TOML stands in a comment.
+        absent = {n for n in section.__struct_fields__ if getattr(section, n) is None}
+        assert all(f"# {name} = " in text for name in absent)
         expected = {
             name for name in section.__struct_fields__ if f"{field.name}.{name}" not in LEFT_OUT
         }
         # The kind of task decides what the section holds, and is no field of it.
-        assert set(data[field.name]) == expected | ({"kind"} if field.name == "task" else set())
+        kind = {"kind"} if field.name == "task" else set()
+        assert set(data[field.name]) == (expected - absent) | kind
+
+
+def test_a_template_of_an_unknown_task_is_refused() -> None:
+    with pytest.raises(UnknownKind, match="'regression'"):
+        federation_toml("pilot", 3, "regression")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,127 @@
+"""What `init` writes in `[model]` and `[task]`, by kind of task, with every choice told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from fmfl_secure.errors import UnknownKind
+
+_MINILM = """\
+base = "minilm"          # built in, or the path of a Hugging Face folder with safetensors"""
+_FOLDER = """\
+base = "../models/{}"  # the path of a Hugging Face folder with safetensors"""
+_HEAD = """\
+head = "architecture"    # an export opens as transformers' own class, by pipeline too;
+                         # "unit-norm": by lines on its card. As accurate: docs/models.md"""
+_TEXTS = 'text_columns = ["text"]  # the first one that a file has'
+_LABELS = """\
+label_column = "label"
+labels = ["negative", "positive"]  # all of them, in order; never read off private data"""
+_ALIASES = 'label_aliases = []       # [["Positive", "positive"], ...]: other spellings in files'
+_IMAGE = """\
+image_column = "image"   # paths, from the table's folder; not used where data are a folder by label
+# image_window = [0, 4095]  # black and white in pictures of deep grey: 12 bits in 16, floats"""
+_EVERY = """\
+unit = "record"          # or the column that identifies a person, such as "patient_id"
+unit_normalisation = []  # what makes no other person of an id in such a column: "case",
+                         # "punctuation", "zeros", "compatibility"; "exact": all else does
+on_bad_row = "skip"      # or "error": the site drops out, and others learn that a row was bad"""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskTemplate:
+    """What of a template depends on the kind of task.
+
+    Attributes:
+        model: The line that names a base model.
+        task: The settings of the task's own.
+        target_modules: Of the adapter; empty takes the architecture's.
+    """
+
+    model: str
+    task: tuple[str, ...]
+    target_modules: str = "[]  # names of linear layers; empty takes the architecture's"
+
+    def section(self, kind: str) -> str:
+        """The `[task]` section."""
+        return "\n".join(["[task]", f'kind = "{kind}"', *self.task, _EVERY])
+
+
+_QUERY_VALUE = '["query", "value"]'
+TASK_TEMPLATES: Final[Mapping[str, TaskTemplate]] = MappingProxyType(
+    {
+        "text-classification": TaskTemplate(
+            _MINILM, (_TEXTS, _LABELS, _HEAD, _ALIASES), _QUERY_VALUE
+        ),
+        "multi-label-classification": TaskTemplate(
+            _MINILM,
+            (
+                _TEXTS,
+                _LABELS.replace('"label"', '"labels"  # a list a row'),
+                'label_separator = ""     # ";" where a file holds texts such as "a;b" for lists',
+                '# no_label = "none"      # stands for no label; else an empty list alone does',
+                _HEAD,
+                _ALIASES,
+            ),
+            _QUERY_VALUE,
+        ),
+        "token-classification": TaskTemplate(
+            _MINILM,
+            (
+                'tokens_column = "tokens"  # lists of words; so CoNLL files call theirs',
+                'tags_column = "tags"     # lists of as many tags',
+                'entities = ["NAME", "DATE"]  # all types, in order; never read off private data',
+                'tag_scheme = "bio"       # or "bioes" (BILOU too), "iob1": what files have',
+                'tag_names = []           # what integers stand for: ["O", "B-NAME", "I-NAME"]',
+                _HEAD,
+            ),
+            _QUERY_VALUE,
+        ),
+        "causal-lm": TaskTemplate(
+            _FOLDER.format("decoder"),
+            (
+                'prompt_column = "prompt"',
+                'response_column = "response"  # what is learned',
+                'template = "{prompt}\\n"  # what is read before a response',
+                "max_new_tokens = 64      # longest response that predict writes",
+            ),
+        ),
+        "image-classification": TaskTemplate(
+            _FOLDER.format("vit"),
+            (_IMAGE, _LABELS, _HEAD.replace("pipeline too;", "pipeline too (not clip, siglip);"),
+             _ALIASES),
+        ),
+        "image-text": TaskTemplate(
+            _FOLDER.format("clip"),
+            (
+                _IMAGE,
+                'text_column = "text"',
+                'loss = "sigmoid"         # or "cosine": the pair alone, without anchors',
+                'anchors = ["a photograph", "a drawing"]  # public; never of private data',
+                "logit_scale = 10.0",
+                "logit_bias = -10.0",
+            ),
+        ),
+        "image-text-classification": TaskTemplate(
+            _FOLDER.format("clip"),
+            (_IMAGE, 'text_column = "text"', _LABELS, _ALIASES),
+        ),
+    }
+)  # fmt: skip
+
+
+def task_template(kind: str) -> TaskTemplate:
+    """The template of a kind of task.
+
+    Raises:
+        UnknownKind: There is none; lists those that there are.
+    """
+    try:
+        return TASK_TEMPLATES[kind]
+    except KeyError:
+        raise UnknownKind(
+            f"no template is for the task {kind!r}", hint=f"Known: {', '.join(TASK_TEMPLATES)}."
+        ) from None
