@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import json
 import zipfile
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets_written import save_to_disk
 
 from fmfl_secure.data import DataError, label_field, read_records, read_table, text_field
 from fmfl_secure.data.errors import DataEncodingError, UnreadableFileError, UnsupportedFormatError
@@ -35,26 +35,6 @@ def _npz() -> bytes:
     texts, labels = zip(*ROWS, strict=True)
     np.savez(sink, text=np.array(texts), label=np.array(labels))
     return sink.getvalue()
-
-
-def save_to_disk(folder: Path, table: pa.Table, features: dict | None = None) -> Path:
-    """As Hugging Face's datasets write a data set, in two files."""
-    folder.mkdir()
-    names = [f"data-{number:05}-of-00002.arrow" for number in range(2)]
-    half = table.num_rows // 2
-    for name, part in zip(names, (table.slice(0, half), table.slice(half)), strict=True):
-        with pa.ipc.new_stream(folder / name, table.schema) as writer:
-            writer.write_table(part)
-    state = {
-        "_data_files": [{"filename": name} for name in names],
-        "_fingerprint": "0",
-        "_format_columns": None,
-        "_format_type": None,
-        "_split": "train",
-    }
-    (folder / "state.json").write_text(json.dumps(state))
-    (folder / "dataset_info.json").write_text(json.dumps({"features": features or {}}))
-    return folder
 
 
 # The same rows in every form. An entry without a line here fails.

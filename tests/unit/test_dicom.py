@@ -328,3 +328,19 @@ def test_a_bomb_within_a_dicom_file_is_refused_within_bounded_memory() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 16 << 20
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "JPEG2000"])
+def test_what_pillow_decodes_needs_nothing_more(kind: str) -> None:
+    import io
+
+    from PIL import Image
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit
+
+    pixels = smooth(0, 255, np.uint8)
+    sink = io.BytesIO()
+    Image.fromarray(pixels).save(sink, kind, **({"quality": 95} if kind == "JPEG" else {}))
+    syntax = JPEGBaseline8Bit if kind == "JPEG" else JPEG2000Lossless
+    data = dicom(pixels, syntax=syntax, PixelData=encapsulate([sink.getvalue()]))
+    assert np.abs(grey(data) - pixels).max() <= (3 if kind == "JPEG" else 0)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from datasets_written import save_to_disk
+from dicom_written import dicom
 from pictures_written import encode, png
 from PIL import Image
 from support import make_federation
@@ -97,14 +102,14 @@ labels = ["clear", "dark"]
 """
 
 
-def federation_of_pictures(folder: Path, model: Path) -> Path:
+def federation_of_pictures(folder: Path, model: Path, data: Path | None = None, unit="") -> Path:
     """A federation whose first site has pictures."""
     file = make_federation(folder, model, plain=True, adapter='kind = "head"')
     text = file.read_text()
     start = text.index("[task]")
     end = text.index("\n[", start)
-    file.write_text(text[:start] + TASK + text[end:])
-    data = folder_of(folder / "pictures")
+    file.write_text(text[:start] + TASK + unit + text[end:])
+    data = data or folder_of(folder / "pictures")
     site = folder / "sites" / "site-1" / "site.toml"
     lines = [
         f'path = "{data}"' if line.startswith("path") else line
@@ -153,3 +158,66 @@ def test_a_task_without_pictures_has_no_sheet(tiny_model: Path, tmp_path: Path, 
     out, code = check(file, tmp_path / "s.png")
     assert code != 0
     assert "the task has none" in out
+
+
+COLOURS = np.random.default_rng(3).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+LABELS = ["clear", "dark", "clear", "dark"]
+
+
+def as_npz(folder: Path) -> Path:
+    np.savez(
+        folder / "x.npz", train_image=COLOURS, train_label=np.array(LABELS), test_image=COLOURS
+    )
+    return folder / "x.npz" / "train"
+
+
+def as_table() -> pa.Table:
+    cells = [{"bytes": png(one), "path": None} for one in COLOURS]
+    features = {"label": {"_type": "ClassLabel", "names": ["clear", "dark"]}}
+    return pa.table(
+        {
+            "image": pa.array(cells, pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+            "label": [0, 1, 0, 1],
+        }
+    ).replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+
+
+def as_parquet(folder: Path) -> Path:
+    pq.write_table(as_table(), folder / "x.parquet")
+    return folder / "x.parquet"
+
+
+def as_dataset(folder: Path) -> Path:
+    return save_to_disk(folder / "set", as_table())
+
+
+def as_dicom(folder: Path) -> Path:
+    for number, label in enumerate(LABELS):
+        place = folder / "dicom" / label
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = COLOURS[number, ..., 0].astype(np.uint16)
+        (place / f"{number}.dcm").write_bytes(dicom(pixels, patient=f"P{number // 2}"))
+    return folder / "dicom"
+
+
+@pytest.mark.parametrize(
+    ("made", "unit", "people"),
+    [
+        (as_npz, "", 0),
+        (as_parquet, "", 0),
+        (as_dataset, "", 0),
+        (as_dicom, 'unit = "PatientID"\n', 2),
+    ],
+    ids=["NPZ", "Parquet", "datasets", "DICOM"],
+)
+def test_a_site_s_pictures_may_lie_in_any_of_these(
+    tiny_models, tmp_path: Path, made, unit: str, people: int
+) -> None:
+    """From the settings to the records: what a run checks before it, and what it reads."""
+    federation_of_pictures(tmp_path, tiny_models("vit"), made(tmp_path), unit)
+    pilot = Federation(tmp_path)
+    assert pilot.check("site-1").records == 4
+    found = pilot.check_pictures("site-1")
+    assert found is not None
+    assert found.sizes == (((8, 8), 4),)
+    assert pilot.check_units("site-1").ids == people

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets_written import save_to_disk
 from pictures_written import encode
 from PIL import Image
-from test_data_formats import save_to_disk
 
 from fmfl_secure.data import (
     decode_image,
