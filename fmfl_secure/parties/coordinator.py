@@ -73,6 +73,12 @@ class Coordinator:
         """Rounds that ended, in order."""
         return [msgspec.json.decode(r, type=RoundRecord) for r in self.store.rounds()]
 
+    def enough(self, sites: Sequence[str]) -> bool:
+        """Whether so few sites may be summed, by count and by weight."""
+        least = self._config.smallest_cohort(len(self._members.sites))
+        heard = self._config.sites_by_weight(sites)
+        return len(sites) >= least and heard >= self._config.federation.min_sites
+
     def plan_attempt(self, round_number: int, sites: Sequence[str]) -> tuple[RoundPlan, bytes]:
         """Plan a new attempt at a round and record it before anyone hears of it (step 1).
 

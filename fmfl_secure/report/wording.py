@@ -26,7 +26,7 @@ from fmfl_secure.report.overview import (
 )
 from fmfl_secure.report.verdict import verdict
 from fmfl_secure.run.record import RunRecord, SiteStatement
-from fmfl_secure.run.refusal_codes import MEANINGS
+from fmfl_secure.run.refusal_codes import meaning
 
 if TYPE_CHECKING:
     from fmfl_secure.report.overview import Account, Promise
@@ -70,7 +70,7 @@ def refusals(record: RunRecord) -> list[tuple[str, str]]:
     """The codes that sites refused with, each with what it means."""
     codes = {site.refusal for site in record.sites if site.refusal}
     codes.update(code for one in record.rounds for code in one.refusals.values())
-    return [(code, MEANINGS.get(code, "not a known code")) for code in sorted(codes)]
+    return [(code, meaning(code)) for code in sorted(codes)]
 
 
 def status(record: RunRecord) -> tuple[str, str]:

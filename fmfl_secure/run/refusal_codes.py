@@ -47,6 +47,24 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
 )
 
 
+# Why the server leaves a site out of attempts for a while, by what it saw (`runtime.left_out`).
+# No site says these of itself.
+OF_ATTEMPTS: Mapping[str, str] = MappingProxyType(
+    {
+        "attempt.invalid": "it sent what does not hold, and was left out of later attempts",
+        "attempt.silent": "it was there and did not answer in time, and was left out after that",
+        "attempt.failed": "it alone could not go on with an attempt, and was left out after that",
+        "attempt.gone": "it went away in two attempts, and was left out after that",
+        "attempt.several": "it could not go on twice, nor could others: whose fault is not known",
+    }
+)
+
+
+def meaning(code: str) -> str:
+    """What a code in a record means."""
+    return MEANINGS.get(code) or OF_ATTEMPTS.get(code, "not a known code")
+
+
 def leaving_code(error: Exception) -> str:
     """The word that others hear when a site stops for this error."""
     code = getattr(error, "code", GENERIC)

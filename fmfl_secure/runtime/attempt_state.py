@@ -187,20 +187,22 @@ class ServerAttempt:
         self._require(sender(message, Ready.cap()) == party, "another site's message")
         if self.readies.get(party) == message:
             return
-        self._require(self.cohort is None, "the cohort is fixed")
+        self._require_now(self.cohort is None, "the cohort is fixed")
         self._coordinator.check_ready(self.message, message)
         self.readies[party] = self._once(self.readies.get(party), message)
 
     def _take_custodian_ready(self, party: str, message: bytes) -> None:
         read_custodian(self.round, self._custodian(party), message)
-        self._require(self.cohort is None or party in self.custodian_readies, "the cohort is fixed")
+        self._require_now(
+            self.cohort is None or party in self.custodian_readies, "the cohort is fixed"
+        )
         known = self.custodian_readies.get(party)
         self.custodian_readies[party] = self._once(known, message)
 
     def _take_approval(self, party: str, message: bytes) -> None:
         body = unseal(message, Approval, self._custodian(party))
         self._require(body.transcript == self._fixed().transcript, "an approval of another cohort")
-        self._require(self.confirmation is not None, "the list is not confirmed yet")
+        self._require_now(self.confirmation is not None, "the list is not confirmed yet")
         self._require(
             body.opening_list == digest(self.opening_list()), "another list than the aggregator's"
         )
@@ -251,7 +253,7 @@ class ServerAttempt:
             self._released = total
 
     def _take_verdict(self, party: str, message: bytes) -> None:
-        self._require(self.release is not None, "nothing was released")
+        self._require_now(self.release is not None, "nothing was released")
         name, verdict = read_verdict(self._fixed(), message)
         self._require(name == party, "another site's message")
         known = self.verdict_messages.get(party)
@@ -361,6 +363,12 @@ class ServerAttempt:
     def _require(holds: bool, text: str) -> None:
         if not holds:
             raise CohortError(text)
+
+    @staticmethod
+    def _require_now(holds: bool, text: str) -> None:
+        """Of what is right, and comes too early or too late."""
+        if not holds:
+            raise StateError(text)
 
 
 class _Counted:

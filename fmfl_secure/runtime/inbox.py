@@ -29,6 +29,7 @@ JOINED: Final = "joined"
 REFUSED: Final = "refused"
 STATED: Final = "stated"
 CLOSED: Final = "closed"
+INVALID: Final = b"invalid"  # of a failure: the party sent what does not hold
 OVER: Final = "over"  # key ROUND/ATTEMPT: why it ended without a release
 _KINDS_BY_ROLE = {SITE: SITE_KINDS, DECRYPTOR: DECRYPTOR_KINDS, CUSTODIAN: CUSTODIAN_KINDS}
 
@@ -102,7 +103,9 @@ class Inbox:
             Problem: It is not the attempt under way.
         """
         self._check_attempt(run, round_number, attempt)
-        self.store.note(run, failures(round_number, attempt), party, code.encode())
+        kind = failures(round_number, attempt)
+        if self.store.notes(run, kind).get(party) != INVALID:  # which is what counts
+            self.store.note(run, kind, party, code.encode())
         self._tell()
 
     def state(self, site: str, run: str, stated: SignedStatement, *, final: bool) -> None:
@@ -180,11 +183,13 @@ class Inbox:
         self._tell()
         return accepted
 
-    @staticmethod
-    def _receive(attempt: ServerAttempt, key: MessageKey, parts: Iterable[bytes]) -> None:
+    def _receive(self, attempt: ServerAttempt, key: MessageKey, parts: Iterable[bytes]) -> None:
         try:
             attempt.receive(key.party, key.kind, parts)
         except RefusedError as error:
+            if key.kind in SITE_KINDS:  # nobody else could have sent it: it is not waited for
+                self.store.note(key.run, failures(key.round, key.attempt), key.party, INVALID)
+                self._tell()
             raise Problem(422, "refused", "the message does not hold") from error
         except AggregationError as error:
             raise Problem(409, "out-of-order", "this message does not come now") from error

@@ -18,6 +18,7 @@ from fmfl_secure.run.record import RoundRecord
 from fmfl_secure.runtime.attempt_driver import AttemptDriver
 from fmfl_secure.runtime.attempt_state import ServerAttempt
 from fmfl_secure.runtime.inbox import OVER, Inbox
+from fmfl_secure.runtime.left_out import LeftOut
 from fmfl_secure.runtime.task_board import Assignment, TaskBoard
 from fmfl_secure.runtime.waiting import AttemptOver, RoundSpent, TooFewReady, Waiter
 from fmfl_secure.storage.message_store import MessageKey, Messages
@@ -67,6 +68,9 @@ class RoundDriver:
         self._messages: Messages = inbox.store
         self._board = board
         self._waiting = waiting
+        self._left_out = LeftOut(
+            self._messages, waiting, coordinator.run, coordinator.store.all_attempts
+        )
         self.attempts = AttemptDriver(
             coordinator,
             board=board,
@@ -97,11 +101,13 @@ class RoundDriver:
                 if attempt is None:
                     if store.attempts(number) == attempts:
                         break
-                    attempt = self._plan(number, invite())
+                    attempt = self._plan(number, self._choose(number, invite()))
                 self._inbox.open_attempt(attempt)
-                record = self.attempts.drive(attempt, refusals)
+                record = self.attempts.drive(attempt, self._counting(attempt, refusals))
             except AttemptOver as over:
                 reason = str(over)
+                if self._inbox.attempt is not None:
+                    self._left_out.count(self._inbox.attempt, over)
                 _LOG.warning("attempt over: %s", reason, extra={"round": number})
                 self._close(number, reason)
                 spent = isinstance(over, RoundSpent)
@@ -116,8 +122,25 @@ class RoundDriver:
             # Sites that opened this round join no further attempt at it, and custodians give their
             # word for no other: it is spent.
             _LOG.error("round lost: %s", reason, extra={"round": number})
-            return self._coordinator.lose_round(number, refusals())
+            return self._coordinator.lose_round(number, {**self._left_out.codes(), **refusals()})
         raise RunError(f"round {number} did not succeed in {attempts} attempts: {reason}")
+
+    def _choose(self, number: int, present: Sequence[str]) -> list[str]:
+        try:
+            return self._left_out.choose(number, present, self._coordinator.enough)
+        except RunError as error:
+            if self._coordinator.store.opened_attempts(number):
+                raise TooFewReady(str(error)) from error  # the round is lost, and the run goes on
+            raise
+
+    def _counting(
+        self, attempt: ServerAttempt, refusals: Callable[[], dict[str, str]]
+    ) -> Callable[[], dict[str, str]]:
+        def told() -> dict[str, str]:
+            self._left_out.count(attempt, None)  # whoever was gone on without
+            return {**self._left_out.codes(), **refusals()}
+
+        return told
 
     def _plan(self, number: int, sites: Sequence[str]) -> ServerAttempt:
         _, message = self._coordinator.plan_attempt(number, sites)  # 1

@@ -29,9 +29,14 @@ class Stopping(FmflError):
 
 
 class AttemptOver(FmflError):
-    """An attempt ended without a release; another may follow."""
+    """An attempt ended without a release; another may follow.
+
+    Attributes:
+        missing: Who did not come, where somebody was needed.
+    """
 
     code = "attempt"
+    missing: tuple[str, ...] = ()
 
 
 class TooFewReady(AttemptOver):
@@ -138,7 +143,9 @@ class Waiter(ABC):
         timeout_s: float = getattr(self.limits, f"{step}_s")
         missing = self.missing(attempt, parties, here, timeout_s, patient=patient)
         if missing:
-            raise AttemptOver(f"{', '.join(missing)} did not {step}")
+            over = AttemptOver(f"{', '.join(missing)} did not {step}")
+            over.missing = tuple(missing)
+            raise over
 
     def failed(self, attempt: ServerAttempt) -> dict[str, bytes]:
         """Codes by party that cannot go on with an attempt."""

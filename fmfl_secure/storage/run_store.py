@@ -235,6 +235,11 @@ class RunStore:
         with self._read() as transaction:
             return int(transaction.execute(query, round_number)[0][0])
 
+    def all_attempts(self) -> int:
+        """Attempts at all rounds that began."""
+        with self._read() as transaction:
+            return int(transaction.execute("SELECT count(*) FROM attempts")[0][0])
+
     def last_attempt(self, round_number: int) -> BegunAttempt | None:
         """The last attempt at a round that began, or None."""
         query = (

@@ -1,0 +1,149 @@
+"""Sites that are left out of the next attempts, and why: those that an attempt failed by.
+
+An attempt that ends for one site's fault would end so again with the same cohort, as often as there
+are attempts. What counts against a site is what the server saw itself:
+
+    invalid   a message of its that does not hold: nobody else could have signed it
+    silent    it was there, knew what it had to do, and did not do it in time
+    failed    it said that it could not go on, and no other site said so at that step
+    gone      it was away, or its secrets went with an earlier process: once is forgiven
+    several   it could not go on, and neither could others: whose fault that is cannot be told,
+              since one site's message may stop all others; once is forgiven
+
+Whoever is left out is left out of the round, and of five attempts at least, as long as the others
+are enough. Where they are not, it gets one more chance, and then the run ends and says why.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from fmfl_secure.errors import RunError
+from fmfl_secure.runtime.attempt_state import ServerAttempt
+from fmfl_secure.runtime.inbox import INVALID, failures
+from fmfl_secure.runtime.waiting import AttemptOver, Waiter
+from fmfl_secure.storage.message_store import Messages
+
+_LOG = logging.getLogger("fmfl_secure.runtime.left_out")
+_STRIKES: Final = "strikes"  # kind of the notes; key SITE/ROUND/ATTEMPT, value: a word from above
+_AT_ONCE: Final = frozenset({"invalid", "silent", "failed"})
+_ATTEMPTS: Final = 5  # that a site which failed is left out of
+_LOST: Final = b"lost"  # what a site says whose secrets went with an earlier process
+CODE: Final = "attempt."  # begins the words that reports have
+
+
+class LeftOut:
+    """Counts, for one run, what sites' attempts ended by. Durable; safe across restarts.
+
+    Args:
+        store: Where it is noted.
+        waiting: Knows who is there.
+        run: The run.
+        attempts: How many attempts of the run there have been, over all rounds.
+    """
+
+    def __init__(
+        self, store: Messages, waiting: Waiter, run: str, attempts: Callable[[], int]
+    ) -> None:
+        self._store = store
+        self._waiting = waiting
+        self._run = run
+        self._attempts = attempts
+
+    def count(self, attempt: ServerAttempt, over: AttemptOver | None) -> None:
+        """Note whom an attempt failed by, also one that was released without them.
+
+        Args:
+            attempt: The attempt, ended.
+            over: What ended it, if that was no release.
+        """
+        plan = attempt.plan
+        said = self._store.notes(self._run, failures(plan.round, plan.attempt))
+        missing = set(over.missing if over else ()) & set(attempt.invited)
+        reported = {name for name in missing if said.get(name, INVALID) not in {INVALID, _LOST}}
+        for name in attempt.invited:
+            if said.get(name) == INVALID:
+                self._strike(attempt, name, "invalid")
+            elif name not in missing:
+                continue
+            elif name in reported:
+                self._strike(attempt, name, "failed" if len(reported) == 1 else "several")
+            elif name in said or not self._waiting.is_present(name):
+                self._strike(attempt, name, "gone")
+            else:
+                self._strike(attempt, name, "silent")
+
+    def choose(
+        self, number: int, present: Sequence[str], enough: Callable[[Sequence[str]], bool]
+    ) -> list[str]:
+        """Whom to invite to the next attempt at a round.
+
+        Args:
+            number: The round.
+            present: Sites that could take part, in order.
+            enough: Whether these are.
+
+        Raises:
+            RunError: Too few, without those who failed this round twice; names them.
+        """
+        out = self.of()
+        able = [name for name in present if name not in out]
+        if enough(able):
+            return able
+        # Too few without them: whoever has not failed this very round twice is asked again.
+        here = {
+            name: sum(r == number for r, *_ in found) for name, found in self._strikes().items()
+        }
+        able = [name for name in present if here.get(name, 0) < 2]
+        if enough(able):
+            return able
+        twice = [name for name in present if name not in able]
+        raise RunError(
+            f"{len(able)} sites are left for round {number}, which are too few: "
+            f"two attempts failed by {', '.join(twice)}",
+            hint="; ".join(f"{name}: {_MEANINGS[out[name]]}" for name in twice if name in out),
+        )
+
+    def of(self) -> dict[str, str]:
+        """Who is left out now, with the word for why."""
+        strikes = self._strikes()
+        total = self._attempts()
+        out: dict[str, str] = {}
+        for name, found in strikes.items():
+            for round_number, place, word in found:
+                recent = total - place < _ATTEMPTS
+                twice = sum(r == round_number for r, *_ in found) > 1
+                if recent and (word in _AT_ONCE or twice):
+                    out[name] = word
+        return out
+
+    def codes(self) -> dict[str, str]:
+        """The same in the words of a report."""
+        return {name: f"{CODE}{word}" for name, word in self.of().items()}
+
+    def _strike(self, attempt: ServerAttempt, name: str, word: str) -> None:
+        plan = attempt.plan
+        key = f"{name}/{plan.round}/{plan.attempt}"
+        place = self._attempts()
+        self._store.note(self._run, _STRIKES, key, f"{place} {word}".encode())
+        _LOG.warning("%s: %s", name, _MEANINGS[word], extra={"run": self._run, "round": plan.round})
+
+    def _strikes(self) -> dict[str, list[tuple[int, int, str]]]:
+        """By site: round, how many attempts of the run there had been, and the word."""
+        found: dict[str, list[tuple[int, int, str]]] = {}
+        for key, value in self._store.notes(self._run, _STRIKES).items():
+            name, number, _ = key.rsplit("/", 2)
+            place, _, word = value.decode().partition(" ")
+            found.setdefault(name, []).append((int(number), int(place), word))
+        return found
+
+
+_MEANINGS: Final = {
+    "invalid": "it sent what does not hold",
+    "silent": "it was there, and did not answer in time",
+    "failed": "it could not go on with an attempt, and it alone",
+    "gone": "it went away in two attempts at a round",
+    "several": "it could not go on, and neither could others: whose fault that is cannot be told",
+}

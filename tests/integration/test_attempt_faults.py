@@ -1,0 +1,190 @@
+"""An attempt that fails by a site is not made again with it, and no honest site is blamed."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from real_world import RealWorld
+from support import Quiet, make_federation
+
+from aggregation.crypto import sealed_box
+from aggregation.errors import CohortError
+from aggregation.protocol.messages import Ready
+from aggregation.roles.site import SiteAttempt
+from aggregation.roles.site_mac import SiteMac
+from aggregation.roles.site_secrets import SiteSecrets
+from fmfl_secure.errors import Rejected, RunError
+from fmfl_secure.runtime.agents.site import SiteAgent
+from fmfl_secure.runtime.left_out import LeftOut
+from fmfl_secure.transports.local.engine import LocalEngine
+
+HONEST = ("site-1", "site-2", "site-3")
+BAD = "site-4"
+
+
+@pytest.fixture(autouse=True)
+def checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "fmfl_secure.transports.local.engine.check_admission", lambda *_, **__: None
+    )
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    folder = tmp_path_factory.mktemp("left-out") / "federation"
+    make_federation(folder, tiny_model, sites=4, rounds=2, steps=1, evaluation=False)
+    return folder
+
+
+@pytest.fixture
+def folder(template: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(template, tmp_path / "federation"))
+
+
+def run(folder: Path, observer: Quiet | None = None):
+    engine = LocalEngine(
+        folder / "federation.toml", folder / "run", resume=False, observer=observer or Quiet()
+    )
+    return engine.run()
+
+
+def announces_a_bad_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Site 4's ready messages have an X25519 key of low order, and are signed by it."""
+    draw = SiteSecrets.draw
+
+    def drawing(self: SiteSecrets) -> Ready:
+        ready = draw(self)
+        if self._name != BAD:
+            return ready
+        self.key.public = bytes(32)
+        return Ready(ready.plan, bytes(32), ready.kem)
+
+    monkeypatch.setattr(SiteSecrets, "draw", drawing)
+
+
+def by_the_rule_of_0_1_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys are taken as they come, and every attempt invites whoever is there."""
+    monkeypatch.setattr(sealed_box, "check_public", lambda *_: None)
+    monkeypatch.setattr(LeftOut, "choose", lambda _, __, present, ___: list(present))
+
+
+def test_by_the_rule_of_0_1_0_one_cohort_fails_five_times_and_others_are_blamed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_the_rule_of_0_1_0(monkeypatch)
+    announces_a_bad_key(monkeypatch)
+    with pytest.raises(RunError, match=r"in 5 attempts: site-1, site-2, site-3 did not upload"):
+        run(folder)
+
+
+def test_a_site_that_announces_a_bad_key_is_left_out_and_said(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    announces_a_bad_key(monkeypatch)
+    record = run(folder)
+    assert record.status == "finished"
+    assert [(r.attempts, r.cohort) for r in record.rounds] == [(1, HONEST), (1, HONEST)]
+    assert [r.refusals for r in record.rounds] == [{BAD: "attempt.invalid"}] * 2
+    report = (folder / "run/report.html").read_text()
+    assert "attempt.invalid" in report
+    assert "it sent what does not hold" in report
+
+
+def test_over_the_service_too(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    announces_a_bad_key(monkeypatch)
+    world = RealWorld(tmp_path, tiny_model, rounds=2)
+    world.start_all()
+    send = world.transports[BAD].send
+
+    def stubborn(*message) -> None:
+        """It is refused, and stays where it is."""
+        with suppress(Rejected):
+            send(*message)
+
+    world.transports[BAD].send = stubborn  # type: ignore[method-assign]
+    first, second = world.finish()
+    assert first.cohort == second.cohort == HONEST
+    assert first.refusals == second.refusals == {BAD: "attempt.invalid"}
+
+
+@pytest.mark.parametrize(
+    ("method", "word"), [("_exchange", "silent"), ("_upload", "silent"), ("_open", "silent")]
+)
+def test_a_site_that_is_there_and_does_nothing_costs_one_attempt(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, method: str, word: str
+) -> None:
+    does = getattr(SiteAgent, method)
+
+    def doing(self: SiteAgent, work) -> None:
+        if self.transport._name != BAD:  # type: ignore[attr-defined]
+            does(self, work)
+
+    monkeypatch.setattr(SiteAgent, method, doing)
+    record = run(folder)
+    first, second = record.rounds
+    assert second.cohort == HONEST
+    assert second.attempts == 1
+    assert second.refusals == {BAD: f"attempt.{word}"}
+    if method == "_open":  # the others had opened: as before, the round is spent
+        assert first.status == "lost"
+        return
+    assert (first.attempts, first.cohort) == (2, HONEST)
+    assert first.refusals == {BAD: f"attempt.{word}"}
+
+
+def test_a_site_that_alone_cannot_go_on_is_left_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = SiteAttempt.upload
+
+    def failing(self: SiteAttempt, *rest):
+        if self._identity.public.name == BAD:
+            raise CohortError("it says so")
+        return upload(self, *rest)
+
+    monkeypatch.setattr(SiteAttempt, "upload", failing)
+    first, second = run(folder).rounds
+    assert (first.attempts, first.cohort, first.refusals) == (2, HONEST, {BAD: "attempt.failed"})
+    assert (second.attempts, second.cohort) == (1, HONEST)
+
+
+def test_sites_that_one_stops_together_are_not_blamed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of a cohort draws the MAC key: with boxes nobody can open, no other site opens."""
+    made = SiteMac.__init__
+
+    def spoiling(self: SiteMac, cohort, name: str, key) -> None:
+        made(self, cohort, name, key)
+        if name == cohort.names[0]:
+            self.boxes = bytes(len(self.boxes))
+
+    monkeypatch.setattr(SiteMac, "__init__", spoiling)
+    record = run(folder)
+    for one in record.rounds:
+        assert not set(one.refusals.values()) & {"attempt.failed", "attempt.silent"}
+
+
+def test_where_the_others_are_too_few_it_gets_one_more_chance_and_is_named(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "federation"
+    make_federation(folder, tiny_model, sites=3, rounds=1, steps=1, evaluation=False)
+    upload = SiteAttempt.upload
+
+    def failing(self: SiteAttempt, *rest):
+        if self._identity.public.name == "site-3":
+            raise CohortError("it says so")
+        return upload(self, *rest)
+
+    monkeypatch.setattr(SiteAttempt, "upload", failing)
+    observer = Quiet()
+    with pytest.raises(RunError, match=r"2 sites are left .* two attempts failed by site-3") as end:
+        run(folder, observer)
+    assert "site-3: it could not go on with an attempt, and it alone" in end.value.hint
+    assert observer.trained == [(1, name) for name in ("site-1", "site-2", "site-3")], "once"

@@ -1,0 +1,108 @@
+"""What counts against a site, for how long, and what is forgiven."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from fmfl_secure.errors import RunError
+from fmfl_secure.run.refusal_codes import MEANINGS, OF_ATTEMPTS
+from fmfl_secure.runtime.inbox import INVALID, failures
+from fmfl_secure.runtime.left_out import LeftOut
+from fmfl_secure.runtime.waiting import AttemptOver
+from fmfl_secure.storage.message_memory import MemoryMessageStore
+
+NAMES = ("site-1", "site-2", "site-3", "site-4")
+
+
+class Run:
+    """Attempts, one after the other, with what each ended by."""
+
+    def __init__(self) -> None:
+        self.store = MemoryMessageStore()
+        self.total = 0
+        self.here = set(NAMES)
+        waiter = SimpleNamespace(is_present=lambda name: name in self.here)
+        self.left_out = LeftOut(self.store, waiter, "ab" * 8, lambda: self.total)  # type: ignore[arg-type]
+
+    def attempt(
+        self, round_number: int, number: int, missing: tuple[str, ...] = (), **said: bytes
+    ) -> None:
+        self.total += 1
+        for name, code in said.items():
+            key = name.replace("_", "-")
+            self.store.note("ab" * 8, failures(round_number, number), key, code)
+        plan = SimpleNamespace(round=round_number, attempt=number)
+        over = AttemptOver("over")
+        over.missing = missing
+        self.left_out.count(SimpleNamespace(plan=plan, invited=NAMES), over)  # type: ignore[arg-type]
+
+    def chosen(self, round_number: int, least: int = 3) -> list[str]:
+        return self.left_out.choose(round_number, NAMES, lambda names: len(names) >= least)
+
+
+@pytest.mark.parametrize(
+    ("missing", "said", "word"),
+    [
+        ((), {"site_4": INVALID}, "invalid"),
+        (("site-4",), {"site_4": INVALID}, "invalid"),
+        (("site-4",), {}, "silent"),
+        (("site-4",), {"site_4": b"refused"}, "failed"),
+    ],
+    ids=["invalid, and gone on without", "invalid", "silent", "failed"],
+)
+def test_who_fails_an_attempt_by_name_is_left_out_of_five(missing, said, word) -> None:
+    run = Run()
+    run.attempt(1, 1, missing, **said)
+    assert run.left_out.codes() == {"site-4": f"attempt.{word}"}
+    assert f"attempt.{word}" in set(OF_ATTEMPTS) - set(MEANINGS), "no site says it of itself"
+    for number in range(2, 6):
+        assert run.chosen(number) == list(NAMES[:3])
+        run.attempt(number, 1)
+    run.attempt(6, 1)
+    assert run.left_out.codes() == {}
+    assert run.chosen(7) == list(NAMES)
+
+
+@pytest.mark.parametrize("said", [{}, {"site_4": b"lost"}], ids=["silent", "restarted"])
+def test_who_went_away_once_is_forgiven_and_not_twice_in_a_round(said) -> None:
+    run = Run()
+    run.here.discard("site-4")
+    run.attempt(1, 1, ("site-4",), **said)
+    assert run.chosen(1) == list(NAMES)
+    run.attempt(2, 1, ("site-4",), **said)
+    assert run.chosen(2) == list(NAMES), "once in each of two rounds"
+    run.attempt(2, 2, ("site-4",), **said)
+    assert run.chosen(2) == list(NAMES[:3])
+    assert run.left_out.codes() == {"site-4": "attempt.gone"}
+
+
+def test_sites_that_fail_together_are_blamed_for_nothing_at_first() -> None:
+    run = Run()
+    both = {"site_1": b"refused", "site_2": b"refused"}
+    run.attempt(1, 1, ("site-1", "site-2"), **both)
+    assert run.left_out.codes() == {}
+    assert run.chosen(1) == list(NAMES)
+    run.attempt(1, 2, ("site-1", "site-2"), **both)
+    assert run.left_out.codes() == dict.fromkeys(("site-1", "site-2"), "attempt.several")
+    with pytest.raises(RunError, match="two attempts failed by site-1, site-2") as end:
+        run.chosen(1)
+    assert "whose fault that is cannot be told" in end.value.hint
+
+
+def test_where_the_others_are_too_few_it_is_asked_once_more() -> None:
+    run = Run()
+    run.attempt(1, 1, ("site-4",))
+    assert run.chosen(1, least=4) == list(NAMES)
+    run.attempt(1, 2, ("site-4",))
+    with pytest.raises(RunError, match="3 sites are left for round 1, which are too few"):
+        run.chosen(1, least=4)
+    assert run.chosen(2, least=4) == list(NAMES), "and in another round again"
+
+
+def test_it_is_remembered_by_the_store() -> None:
+    run = Run()
+    run.attempt(1, 1, ("site-4",))
+    again = LeftOut(run.store, SimpleNamespace(), "ab" * 8, lambda: run.total)  # type: ignore[arg-type]
+    assert again.of() == {"site-4": "silent"}
