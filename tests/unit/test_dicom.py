@@ -188,7 +188,9 @@ def test_what_is_not_known_is_refused_by_name_and_without_a_word_of_the_header(c
     assert SECRET not in told
 
 
-def test_no_word_of_the_header_is_told_where_pydicom_would_tell_it(tmp_path: Path) -> None:
+def test_no_word_of_the_header_is_told_where_pydicom_would_tell_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Values that the standard does not allow: pydicom warns and logs them as they stand."""
     data = dicom(
         HU, StudyInstanceUID=f"{SECRET}.1", AccessionNumber=f"{SECRET}{'X' * 20}", PatientAge=SECRET
@@ -208,6 +210,7 @@ def test_no_word_of_the_header_is_told_where_pydicom_would_tell_it(tmp_path: Pat
     picture = read_picture(data)
     assert SECRET.encode() not in bytes(picture)
     assert SECRET not in repr(picture.facts)
+    assert SECRET not in "".join(capfd.readouterr()), "nor on the terminal"
 
 
 def _by_pydicom(data: bytes) -> None:
