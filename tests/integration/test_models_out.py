@@ -48,11 +48,16 @@ TASK_FOR = {
     "image": "image-classification",
 }
 HELD = [(model, what) for model, own in OWN_HEADS.items() for what in own]
-BY_PIPELINE = [
-    ("bert", "text-classification"), ("bert", "token-classification"),
-    ("bert", "multi-label-classification"), ("llama", "multi-label-classification"),
-    ("vit", "image-classification"), ("gpt2", "causal-lm"), ("llama", "causal-lm"),
-    ("llama", "text-classification"),
+OWN, NORM = "architecture", "unit-norm"
+# Every task, on heads that a class holds and on those that none does.
+EVERY_TASK = [
+    ("bert", "text-classification", OWN), ("llama", "text-classification", OWN),
+    ("bert", "multi-label-classification", OWN), ("llama", "multi-label-classification", OWN),
+    ("bert", "token-classification", OWN), ("vit", "image-classification", OWN),
+    ("bert", "multi-label-classification", NORM), ("bert", "token-classification", NORM),
+    ("vit", "image-classification", NORM), ("clip", "image-classification", NORM),
+    ("gpt2", "causal-lm", NORM), ("llama", "causal-lm", NORM),
+    ("clip", "image-text", NORM), ("siglip", "image-text-classification", NORM),
 ]  # fmt: skip
 DEFAULT = {"bert", "distilbert", "modernbert", "vit"}
 # Importing this package fails in the process that runs what a card prints.
@@ -273,22 +278,25 @@ def test_every_export_answers_as_the_run_in_a_process_without_this_package(
 ) -> None:
     """By what people use: `pipeline` on the folder alone, or the lines on its card."""
     work, wanted = [], []
-    for number, (model_type, kind) in enumerate(BY_PIPELINE):
+    for number, (model_type, kind, head) in enumerate(EVERY_TASK):
         place = tmp_path / str(number)
         place.mkdir()
-        settings = section(kind, "unit-norm" if kind == "causal-lm" else "architecture")
+        settings, own = section(kind, head), head == OWN
         if kind == "causal-lm":
             template = "Say {{ it }}: '{prompt}'\n\u20ac\\n"
             settings = msgspec.structs.replace(settings, template=template)
-        task = task_on(tiny_models(model_type), settings, max_length=60)
+        base = tiny_models(model_type)
+        task = task_on(base, settings, max_length=60)
         model, folder = merged(task, place)
         (expected,) = task.predict(model, inputs_of(task, place), batch_size=1)
-        own = kind != "causal-lm"
-        code = printed(how_to_open(exported(task, folder, merged=True, own_class=own)))
-        assert "pipeline(" in code
-        given = {"folder": str(folder), "text": TEXT, "picture": str(place / "picture.png")}
-        work.append((given, code))
-        wanted.append((task, expected))
+        given = {"base": str(base), "text": TEXT, "picture": str(place / "picture.png")}
+        whole = printed(how_to_open(exported(task, folder, merged=True, own_class=own)))
+        assert ("pipeline(" in whole) == (own or kind == "causal-lm")
+        beside = printed(how_to_open(exported(task, place / "adapter")))
+        assert "PeftModel" in beside
+        work.append(({**given, "folder": str(folder)}, whole))
+        work.append(({**given, "folder": str(place / "adapter")}, beside))
+        wanted += [(task, expected)] * 2
     data = tmp_path / "new.csv"
     data.write_text(f"text\n{TEXT}\n")
     for own, place in ((False, run), (True, own_run)):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import re
 import tomllib
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from fmfl_secure.errors import UnknownKind
+from fmfl_secure.planning.task import build_task, largest_layout
 from fmfl_secure.settings.federation import FederationConfig, convert_config
 from fmfl_secure.settings.site import CustodianConfig, SiteConfig
 from fmfl_secure.settings.templates import custodian_toml, federation_toml, site_toml
@@ -60,6 +62,17 @@ def test_the_template_spells_out_every_setting(task: str) -> None:
         # The kind of task decides what the section holds, and is no field of it.
         kind = {"kind"} if field.name == "task" else set()
         assert set(data[field.name]) == (expected - absent) | kind
+
+
+@pytest.mark.parametrize("task", TASKS.names)
+def test_a_template_trains_on_a_model_of_its_kind(tiny_models, task: str) -> None:
+    """Heads, modules and layers that it names are there."""
+    models = {"causal-lm": "llama", "image-classification": "vit"}
+    kind = models.get(task, "clip" if task.startswith("image") else "bert")
+    config = federation(task=task)
+    length = msgspec.structs.replace(config.model, base=str(tiny_models(kind)), max_length=24)
+    built = build_task(msgspec.structs.replace(config, model=length), relative_to=Path())
+    assert largest_layout(built, built.build_model(seed=1)).size > 0
 
 
 def test_a_template_of_an_unknown_task_is_refused() -> None:
