@@ -335,6 +335,35 @@ def test_a_run_on_the_class_s_own_head_opens_as_what_people_use(
     assert "library_name: transformers\npipeline_tag: text-classification\n" in front
 
 
+def test_a_run_of_several_labels_goes_from_tables_to_pipeline(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    path = make_federation(tmp_path, tiny_model, rounds=1, task='head = "architecture"')
+    kind = 'kind = "text-classification"'
+    several = 'kind = "multi-label-classification"\nlabel_separator = ";"\nno_label = "none"'
+    path.write_text(path.read_text().replace(kind, several))
+    for table in (tmp_path / "data").iterdir():
+        rows = table.read_text().replace(",no\n", ",none\n", 5).replace(",yes\n", ",yes; no\n", 5)
+        table.write_text(rows)
+    record = LocalEngine(path, tmp_path / "run", resume=False, observer=Quiet()).run()
+    assert record.status == "finished"
+    metrics = record.rounds[-1].metrics
+    assert list(metrics) == ["micro_f1", "macro_f1", "subset_accuracy", "loss"]
+    assert all(site.statement.grants[0].epsilon_spent > 0 for site in record.sites)
+    out = export_run(tmp_path / "run", tmp_path / "out", merged=True)
+    data = tmp_path / "new.csv"
+    data.write_text(f"text\n{TEXT}\n")
+    (expected,) = predict_run(tmp_path / "run", data)
+    classify = transformers.pipeline("text-classification", model=str(out), truncation=True)
+    answer = {one["label"]: one["score"] for one in classify(TEXT, top_k=None)}
+    assert answer == pytest.approx(expected["probabilities"], abs=1e-5)
+    assert set(expected["labels"]) == {label for label, score in answer.items() if score >= 0.5}
+    assert json.loads((out / "config.json").read_text())["problem_type"] == (
+        "multi_label_classification"
+    )
+    assert "pipeline_tag: text-classification\n" in (out / "README.md").read_text()
+
+
 def test_a_merged_classifier_is_never_opened_with_a_random_head(run: Path, tmp_path: Path) -> None:
     out = export_run(run, tmp_path / "out", merged=True)
     config = json.loads((out / "config.json").read_text())
