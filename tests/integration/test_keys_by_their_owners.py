@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 import re
 import shlex
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,8 +20,8 @@ from typer.testing import CliRunner
 from aggregation import Identity
 from fmfl_secure.cli import app
 from fmfl_secure.doctor.keys import examine_keys
-from fmfl_secure.errors import FmflError, NotApproved, ServiceError
-from fmfl_secure.parties.membership import MembershipFolder
+from fmfl_secure.errors import ConfigError, FmflError, NotApproved, ServiceError
+from fmfl_secure.parties.membership import MembershipFolder, next_list
 from fmfl_secure.provisioning.answer import read_answer, sign_answer
 from fmfl_secure.provisioning.authority import Authority, revoke
 from fmfl_secure.provisioning.ceremony import (
@@ -93,8 +95,6 @@ def secrets_of(folder: Path) -> set[bytes]:
 
 def lists_of(owners: Owners) -> Callable[[int], list[str]]:
     """What the server sends of its membership lists."""
-    import base64
-
     held = MembershipFolder(owners.at("server"))
     return lambda after: [base64.b64encode(each).decode() for each in held.lists()[after:]]
 
@@ -422,6 +422,26 @@ def test_a_site_is_added_and_everybody_compares_its_key(owners: Owners) -> None:
     read = owners.fingerprint("site-4")
     typed("ceremony", "sign", owners.at("site-1"), "--heard-from", "site-4", "--heard", read)
     require_comparison(owners.at("site-1"))
+
+
+def test_a_first_list_with_anybody_that_was_not_pinned_is_refused(owners: Owners) -> None:
+    """The coordinator signs a list of its own making before a site has held any."""
+    site, server = owners.at("site-1"), owners.at("server")
+    members = MembershipFolder(site).members()
+    coordinator = Identity.load(server / "coordinator/identity.pem", "coordinator")
+    strange = Identity.generate("site-2").public
+    for sites in (
+        {**members.sites, "site-2": strange},
+        {**members.sites, "site-9": Identity.generate("site-9").public},
+        {name: each for name, each in members.sites.items() if name != "site-3"},
+    ):
+        lie = next_list(coordinator, None, federation="tiny", members=replace(members, sites=sites))
+        lists = [base64.b64encode(lie).decode()]
+        with pytest.raises(ConfigError, match="no list of the coordinator's"):
+            follow_removals(MembershipFolder(site), 1, lambda _, lists=lists: lists)
+        assert MembershipFolder(site).lists() == []
+    follow_removals(MembershipFolder(site), 1, lists_of(owners))
+    assert len(MembershipFolder(site).lists()) == 1
 
 
 def test_a_site_that_left_needs_no_new_comparison_and_does_not_come_back(owners: Owners) -> None:
