@@ -148,20 +148,16 @@ def both_bytes(form: PillowForm, data: bytes, layout: str) -> NDArray[np.uint16]
         Shape (h, w, channels).
     """
     orders = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
-    high = _unpacked(form, data, layout)
-    low = _unpacked(form, data, layout[:-1] + orders[layout[-1]])
+    high = unpacked(form, data, layout)
+    low = unpacked(form, data, layout[:-1] + orders[layout[-1]])
     return high.astype(np.uint16) * np.uint16(256) + low
 
 
-def _unpacked(form: PillowForm, data: bytes, layout: str) -> NDArray[np.uint8]:
+def unpacked(form: PillowForm, data: bytes, layout: str) -> NDArray[np.uint8]:
+    """A file's pixels as bytes of shape (h, w, channels), unpacked by another raw mode."""
     with form.opened(data) as image:
         image.tile = [_with_layout(tile, layout) for tile in image.tile]
         return np.array(image)
-
-
-def with_layout(image: ImageFile.ImageFile, layout: str) -> None:
-    """Have a picture that is not loaded yet unpacked otherwise."""
-    image.tile = [_with_layout(tile, layout) for tile in image.tile]
 
 
 def _layout(tile: Any) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import ImageFile
 
 from fmfl_secure.data.pictures.base import partial
-from fmfl_secure.data.pictures.pillow import PillowForm, both_bytes, sixteen_bits, with_layout
+from fmfl_secure.data.pictures.pillow import PillowForm, both_bytes, sixteen_bits, unpacked
 
 _GREY_AND_ALPHA = "LA;16B"
 
@@ -64,9 +64,7 @@ class Png(PillowForm):
             return super().deep(image, data)
         if layout == _GREY_AND_ALPHA:
             # Four bytes a pixel, as four channels of 8 bits have.
-            with self.opened(data) as again:
-                with_layout(again, "RGBA")
-                four = np.array(again).astype(np.uint16)
+            four = unpacked(self, data, "RGBA").astype(np.uint16)
             return four[..., ::2] << 8 | four[..., 1::2], "LA;16"
         return both_bytes(self, data, layout), layout[:-1]
 
