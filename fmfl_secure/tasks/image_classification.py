@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,8 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
         else:
             records = read_records(path, [self._image_field(path)])
         images = records.columns[0]
-        return self._prepare(images, np.zeros(len(images), dtype=np.int64), records.units)
+        data = self._prepare(images, np.zeros(len(images), dtype=np.int64), records.units)
+        return replace(data, left_out=records.left_out)
 
     def synthetic(self) -> TaskData:
         """See `Task`."""

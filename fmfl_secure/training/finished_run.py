@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.storage.files import write_files
 from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.tasks import Task
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,8 @@ def predict_run(
     """
     run = open_run(run_folder, base=base)
     inputs = run.task.load_inputs(data)
+    if inputs.left_out.beside:
+        _LOG.warning("%s: %s", data.name, inputs.left_out.passed_over)
     opened = run.task.open_adapter(run.adapter, head=head)
     batch_size = run.config.training.physical_batch_size
     answers = run.task.predict(opened, inputs, batch_size=batch_size)

@@ -47,7 +47,10 @@ def test_a_folder_and_a_table_give_the_same_images(tiny_models, tmp_path: Path) 
     assert same.shape == (1, 3, 16, 16)
     by_person = task.load(tmp_path / "images.csv", unit="who")
     assert sorted(unit.tolist() for unit in by_person.units) == [[0, 2], [1]]
-    assert task.load_inputs(tmp_path / "pictures" / "dark").records == 2
+    (tmp_path / "pictures" / "dark" / ".DS_Store").write_bytes(b"\0\0\0\x01Bud1")
+    inputs = task.load_inputs(tmp_path / "pictures" / "dark")
+    assert inputs.records == 2
+    assert "1 times .DS_Store" in inputs.left_out.passed_over
     assert task.load_inputs(tmp_path / "images.csv").records == 3
 
 
