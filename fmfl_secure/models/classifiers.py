@@ -50,9 +50,13 @@ class TextClassifier(LinearClassifier):
 
     def forward(self, batch: TextBatch) -> torch.Tensor:
         """Logits, shape (b, classes), or (b, tokens, classes) of every token."""
+        return self.logits(self.read_features(batch))
+
+    def read_features(self, batch: TextBatch) -> torch.Tensor:
+        """What the head reads, shape (b, [tokens,] width)."""
         if self.features is None:
             raise TypeError("a classifier of texts reads hidden states")
-        return self.logits(self.features(self.read_text(batch).last_hidden_state, batch))
+        return self.features(self.read_text(batch).last_hidden_state, batch)
 
 
 class ImageClassifier(LinearClassifier):

@@ -21,6 +21,8 @@ _LABELS = """\
 label_column = "label"
 labels = ["negative", "positive"]  # all of them, in order; never read off private data"""
 _ALIASES = 'label_aliases = []       # [["Positive", "positive"], ...]: other spellings in files'
+_LABEL_TEXTS = """\
+label_texts = []         # what each label means, in public words: a "unit-norm" head starts so"""
 _IMAGE = """\
 image_column = "image"   # paths, from the table's folder; not used where data are a folder by label
 # image_window = [0, 4095]  # black and white in pictures of deep grey: 12 bits in 16, floats"""
@@ -54,7 +56,7 @@ _QUERY_VALUE = '["query", "value"]'
 TASK_TEMPLATES: Final[Mapping[str, TaskTemplate]] = MappingProxyType(
     {
         "text-classification": TaskTemplate(
-            _MINILM, (_TEXTS, _LABELS, _HEAD, _ALIASES), _QUERY_VALUE
+            _MINILM, (_TEXTS, _LABELS, _HEAD, _ALIASES, _LABEL_TEXTS), _QUERY_VALUE
         ),
         "multi-label-classification": TaskTemplate(
             _MINILM,

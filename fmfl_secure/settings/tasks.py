@@ -89,19 +89,33 @@ class TextClassificationSection(
         labels: All labels in order.
         label_aliases: Other spellings that a site's file may have, each in a pair
             with the label it means.
+        label_texts: What each label means, in public words and in their order: the head starts
+            from their embeddings. Empty starts it at zero.
     """
 
-    LATER: ClassVar[frozenset[str]] = _Headed.LATER | {"label_aliases"}
+    LATER: ClassVar[frozenset[str]] = _Headed.LATER | {"label_aliases", "label_texts"}
 
     text_columns: Annotated[tuple[NonEmpty, ...], msgspec.Meta(min_length=1)]
     label_column: NonEmpty
     labels: Labels
     label_aliases: Aliases = ()
+    label_texts: tuple[NonEmpty, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_distinct("task.labels", self.labels)
         require_aliases(self.labels, self.label_aliases)
+        require_distinct("task.label_texts", self.label_texts)
+        if len(self.label_texts) not in {0, len(self.labels)}:
+            raise ValueError(
+                f"task.label_texts has {len(self.label_texts)} texts, expected one for each of "
+                f"the {len(self.labels)} labels, or none"
+            )
+        if self.label_texts and self.head != "unit-norm":
+            raise ValueError(
+                "task.label_texts needs task.head = 'unit-norm': the architecture's own head "
+                "reads features of another size"
+            )
 
 
 class MultiLabelClassificationSection(
@@ -118,6 +132,7 @@ class MultiLabelClassificationSection(
         label_column: Name of the column with a list of labels.
         labels: All labels in order.
         label_aliases: See `TextClassificationSection`.
+        label_texts: None here.
         label_separator: Where a file holds texts in place of lists, what stands between labels.
         no_label: The text that stands for no label, such as `none`; without one, an empty list
             does, and an empty cell is a bad row.
@@ -136,6 +151,11 @@ class MultiLabelClassificationSection(
             raise ValueError("task.label_separator is part of a label")
         if self.no_label in self.labels:
             raise ValueError("task.no_label is itself among task.labels")
+        if self.label_texts:
+            raise ValueError(
+                "task.label_texts is for one label a record: what it does where each label is "
+                "decided by itself has not been measured"
+            )
 
 
 class TokenClassificationSection(

@@ -161,6 +161,7 @@ class AdapterTask(ABC, Generic[Settings]):
                 depth = frozen_depth(encoder, tower, self.adapter)
                 checkpoint_layers(encoder, find_layers(encoder, tower)[depth:])
         model = self._assemble(adapted, self._prefixes(encoder), features)
+        self._start(model)
         self.begin_round(model, 1)
         return model.to(self.computation.device)
 
@@ -249,6 +250,13 @@ class AdapterTask(ABC, Generic[Settings]):
     def said_of(self, data: TaskData) -> tuple[str, ...]:  # noqa: ARG002
         """See `Task`."""
         return ()
+
+    def _start(self, model: AdaptedModel) -> None:
+        """Set public initial values beyond the adapter's own; the model is on the CPU.
+
+        Raises:
+            ModelError: They do not go with the model.
+        """
 
     @staticmethod
     def _agree(values: Sequence[Any]) -> None:
