@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from abc import ABC, abstractmethod
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Literal
 
 from aggregation import Quantization, Segment
 from fmfl_secure.registry import Registry
@@ -21,6 +21,7 @@ from fmfl_secure.vectors.layout import FlatLayout
 from privacy import DistributedPlan, PlanError, PrivacyPlan, filter_delta
 
 Plan = PrivacyPlan | DistributedPlan
+Place = Literal["server", "site"]
 
 # Rounding to the grid of a released gradient may add so much to the variance of its noise.
 _ROUNDING_SHARE = 0.01
@@ -33,9 +34,11 @@ class PlannedNoise(ABC):
 
     Attributes:
         name: The mechanism's name in settings.
+        steps_at: Where steps may be taken.
     """
 
     name: ClassVar[str]
+    steps_at: ClassVar[tuple[Place, ...]] = ("server", "site")
 
     @abstractmethod
     def plan(self, config: FederationConfig, site: SiteEntry, size: int) -> Plan | None:
@@ -150,6 +153,7 @@ class DistributedNoise(PlannedNoise):
     """Shares of one noise."""
 
     name = DISTRIBUTED.name
+    steps_at = ("server",)
 
     def plan(self, config: FederationConfig, site: SiteEntry, size: int) -> DistributedPlan:
         """See `PlannedNoise`."""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import msgspec
 
+from fmfl_secure.planning.noise import Place, noise_of
 from fmfl_secure.planning.plans import site_plan, upload_bytes
 from fmfl_secure.settings.federation import FederationConfig
-
-Place = Literal["server", "site"]
 
 USUAL_STEPS = 4
 """Steps between two uploads, where settings that step at the server do not say."""
@@ -83,9 +81,7 @@ def both_places(config: FederationConfig, size: int) -> Iterator[StepsAt]:
         ParameterError: No encryption parameter set fits.
     """
     own: Place = "server" if config.steps_at_server else "site"
-    other: Place = "site" if config.steps_at_server else "server"
-    places = [own] if config.privacy.noise_mechanism.in_shares else [own, other]
-    for place in places:
+    for place in sorted(noise_of(config).steps_at, key=lambda place: place != own):
         try:
             changed = stepping_at(config, place)
         except ValueError:  # such as a head of a site's own, which the server does not step

@@ -14,6 +14,7 @@ from task_cases import task_on
 
 from fmfl_secure.errors import ConfigError, UnknownKind
 from fmfl_secure.models.adapters import ADAPTERS
+from fmfl_secure.planning.noise import PLANNED_NOISE
 from fmfl_secure.registry import Registry
 from fmfl_secure.settings.noise import NOISE, NoiseName
 from fmfl_secure.settings.sections import TrainingSection
@@ -26,6 +27,7 @@ REGISTRIES = {
     "adapters": ADAPTERS,
     "tasks": TASKS,
     "noise": NOISE,
+    "planned-noise": PLANNED_NOISE,
     "optimizers": STEP_OPTIMIZERS,
     "server-optimizers": SERVER_OPTIMIZERS,
 }
@@ -69,7 +71,7 @@ def test_settings_know_the_same_adapters_and_tasks() -> None:
     assert ADAPTERS.names == get_args(AdapterKind)
     assert SERVER_OPTIMIZERS.names == get_args(ServerOptimizerName)
     assert STEP_OPTIMIZERS.names == get_args(OptimizerName)
-    assert NOISE.names == get_args(NoiseName)
+    assert NOISE.names == PLANNED_NOISE.names == get_args(NoiseName)
     assert {kind.name: kind.section.__struct_config__.tag for kind in TASKS} == {
         name: name for name in TASKS.names
     }
@@ -132,3 +134,10 @@ def test_no_kind_is_compared_by_its_name_outside_its_entry() -> None:
         if value in names
     }
     assert found == COMPARED
+
+
+def test_nobody_plans_by_asking_which_noise_it_is() -> None:
+    """What a mechanism comes to is decided in its entry; others ask the entry."""
+    for room in ("planning", "training"):
+        for path in (PRODUCT / room).glob("*.py"):
+            assert ".in_shares" not in path.read_text(encoding="utf-8"), path
