@@ -155,6 +155,7 @@ def flower(
 @app.command()
 def startup(
     repeats: Annotated[int, typer.Option(help="Starts of each; medians are shown.", min=1)] = 3,
+    rank: Annotated[int, typer.Option(help="Of the adapter; 256 makes 104 MiB.", min=1)] = 8,
     as_json: JsonFlag = False,
 ) -> None:
     """CPU time and memory to start server and decryptor, whatever the base model; short commands.
@@ -163,7 +164,7 @@ def startup(
     """
     from fmfl_secure.bench.startup import measure_startup  # noqa: PLC0415 - loads CKKS
 
-    _show(measure_startup(repeats), as_json=as_json)
+    _show(measure_startup(repeats, rank), as_json=as_json)
 
 
 def machine() -> dict[str, object]:

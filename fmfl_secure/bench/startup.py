@@ -1,7 +1,7 @@
 """What the processes of a federation take to start, with a base model of 1.1 billion configured.
 
 The base model is a configuration and no weights: a server and a decryptor never open it, and would
-stop here if they did. The start file is declared with the shapes that rank 8 gives on such a model.
+stop here if they did. The start file is declared with the shapes that a rank gives on such a model.
 Other commands are started on a federation of MiniLM.
 """
 
@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from fmfl_secure.bench._memory import peak_mib, resident_mib
 from fmfl_secure.errors import RunError, ServiceError
 from fmfl_secure.planning.plans import quantization
 from fmfl_secure.provisioning.provision import provision
@@ -37,36 +38,37 @@ from fmfl_secure.vectors.start_file import START_FILE, write_start
 _LAYERS: Final = 16
 _WIDTH: Final = 2048
 _OUTPUTS: Final = {"q_proj": 2048, "v_proj": 512}
-_RANK: Final = 8
 _READY_S: Final = 120.0
 _TICK_S: Final = 0.2
 _COMMAND: Final = (sys.executable, "-m", "fmfl_secure")
 
 
-def measure_startup(repeats: int) -> dict[str, Any]:
+def measure_startup(repeats: int, rank: int) -> dict[str, Any]:
     """Start server, decryptor and the short commands, and see what they took.
 
     Args:
         repeats: Starts of each; medians are shown.
+        rank: Of the adapter.
 
     Returns:
-        CPU seconds, children included, until a process was ready or a command had ended; resident
-        memory in MiB at that time; and what is wanted of both.
+        CPU seconds, children included, until a process was ready or a command had ended; memory in
+        MiB at that time, and its peak until then; and what is wanted of both.
     """
     with tempfile.TemporaryDirectory(prefix="fmfl-startup-") as name:
         folder = Path(name)
-        adapter_mib = _federation(folder)
+        adapter_mib = _federation(folder, rank)
         starts = [_processes(folder, folder / f"run-{number}") for number in range(repeats)]
         commands = _commands(folder, repeats)
     wanted_mib = round(150 + 4 * adapter_mib, 1)
     return {
         "base_model": f"{_LAYERS} layers of width {_WIDTH}, 1.1 billion parameters, no weights",
         "adapter_mib": round(adapter_mib, 2),
-        "wanted": {"cpu_s": 2.0, "resident_mib": wanted_mib},
+        "wanted": {"cpu_s": 2.0, "peak_mib": wanted_mib},
         **{
             party: {
                 "cpu_s": round(statistics.median(each[party][0] for each in starts), 2),
                 "resident_mib": round(statistics.median(each[party][1] for each in starts), 1),
+                "peak_mib": round(statistics.median(each[party][2] for each in starts), 1),
             }
             for party in ("serve", "decryptor")
         },
@@ -74,7 +76,7 @@ def measure_startup(repeats: int) -> dict[str, Any]:
     }
 
 
-def federation_toml() -> str:
+def federation_toml(rank: int) -> str:
     """Settings of a federation that fine-tunes the language model of `measure_startup`."""
     sites = "".join(f'\n[[sites]]\nname = "site-{n}"\npopulation = 500\n' for n in range(1, 5))
     return f"""
@@ -89,17 +91,17 @@ prompt_column = "prompt"
 response_column = "response"
 [adapter]
 kind = "lora"
-rank = {_RANK}
+rank = {rank}
 [privacy]
 epsilon = 8.0
 sample_rate = 0.05
 {sites}"""
 
 
-def _federation(folder: Path) -> float:
+def _federation(folder: Path, rank: int) -> float:
     """Kits of a federation, and what its server starts from; returns the adapter's MiB."""
     path = folder / "federation.toml"
-    path.write_text(federation_toml(), encoding="utf-8")
+    path.write_text(federation_toml(rank), encoding="utf-8")
     port = free_port()
     provision(path, folder / "kits", url=f"https://localhost:{port}")
     for kit in (folder / "kits").iterdir():
@@ -127,12 +129,13 @@ def _write_configuration(folder: Path) -> None:
 def declared_start(federation: Path) -> RunStart:
     """A start file's content by shapes alone."""
     config = load_federation(federation)
+    rank = config.adapter.rank
     prefix = "encoder.base_model.model.model.layers"
     shapes = {
         f"{prefix}.{layer}.self_attn.{name}.lora_{half}.default.weight": shape
         for layer in range(_LAYERS)
         for name, outputs in _OUTPUTS.items()
-        for half, shape in (("A", (_RANK, _WIDTH)), ("B", (outputs, _RANK)))
+        for half, shape in (("A", (rank, _WIDTH)), ("B", (outputs, rank)))
     }
     layout = FlatLayout(tuple(TensorSlot(name, shapes[name]) for name in sorted(shapes)))
     sources = {name.removeprefix("encoder."): TensorSource(name, shapes[name]) for name in shapes}
@@ -151,7 +154,7 @@ def declared_start(federation: Path) -> RunStart:
     )
 
 
-def _processes(folder: Path, run: Path) -> dict[str, tuple[float, float]]:
+def _processes(folder: Path, run: Path) -> dict[str, tuple[float, float, float]]:
     kits = folder / "kits"
     with (
         _started("serve", kits / "server", "--output", run) as server,
@@ -161,7 +164,7 @@ def _processes(folder: Path, run: Path) -> dict[str, tuple[float, float]]:
 
 
 @contextmanager
-def _started(command: str, kit: Path, *rest: object) -> Iterator[tuple[float, float]]:
+def _started(command: str, kit: Path, *rest: object) -> Iterator[tuple[float, float, float]]:
     """A process that has said it is ready: the CPU seconds and the MiB that it took until then."""
     process = subprocess.Popen(  # noqa: S603 - ours
         [*_COMMAND, command, str(kit), *map(str, rest)],
@@ -170,7 +173,7 @@ def _started(command: str, kit: Path, *rest: object) -> Iterator[tuple[float, fl
     )
     try:
         _wait(process, kit)
-        yield _cpu_s(process.pid), _resident_mib(process.pid)
+        yield _cpu_s(process.pid), resident_mib(process.pid), peak_mib(process.pid)
     finally:
         process.kill()
         process.wait()
@@ -193,11 +196,6 @@ def _cpu_s(pid: int) -> float:
     # After the name, which may hold spaces: utime, stime, and those of children it waited for.
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
-
-
-def _resident_mib(pid: int) -> float:
-    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
 def _commands(folder: Path, repeats: int) -> dict[str, float]:

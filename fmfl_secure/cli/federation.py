@@ -452,5 +452,8 @@ def run(
             raise
     say(f"adapter  {output / 'adapter'}")
     say(f"report   {output / 'report.html'}")
-    for name, value in (record.rounds[-1].metrics if record.rounds else {}).items():
+    figures = record.rounds[-1].metrics if record.rounds else {}
+    for name, value in figures.items():
         say(f"{name:<8} {value:.4f}")
+    if engine == "flower" and config.evaluation.data and not figures:
+        say(f"figures  where the base model is: fmfl-secure evaluate {output} --rounds due")

@@ -11,7 +11,7 @@ from fmfl_secure.vectors.start_file import read_start, write_start
 
 def test_the_declared_start_is_one_of_a_server(tmp_path: Path) -> None:
     path = tmp_path / "federation.toml"
-    path.write_text(federation_toml(), encoding="utf-8")
+    path.write_text(federation_toml(8), encoding="utf-8")
     start = declared_start(path)
     write_start(start, tmp_path / "start.safetensors")
     assert read_start(tmp_path / "start.safetensors", load_federation(path)) == start
