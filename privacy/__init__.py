@@ -34,9 +34,11 @@ from privacy.accounting.events import (
     PoissonSampledGaussian,
     PoissonSampledSkellam,
 )
+from privacy.accounting.exact import exact_epsilon, exact_noise_multiplier
 from privacy.accounting.pld import attack_success_bound, pld_epsilon
 from privacy.accounting.rdp import (
     add_costs,
+    calibrate_noise_multiplier,
     epsilon_spent,
     filter_delta,
     filter_orders,
@@ -155,6 +157,7 @@ __all__ = [
     "affordable_runs",
     "as_written",
     "attack_success_bound",
+    "calibrate_noise_multiplier",
     "cap_contributions",
     "check_delta",
     "check_extensions",
@@ -162,6 +165,8 @@ __all__ = [
     "check_population_delta",
     "declare_work",
     "epsilon_spent",
+    "exact_epsilon",
+    "exact_noise_multiplier",
     "export_csv",
     "export_json",
     "filter_delta",

@@ -130,6 +130,13 @@ def _say_affordable(found: Affordable) -> None:
             f"the planned run, epsilon {plan.epsilon:g}{second} over {plan.rounds} trainings with "
             "repeats, " + ("fits" if plan.fits else "does not fit")
         )
+        if plan.noise_by_kind is not None:
+            filtered, exact = plan.noise_by_kind
+            say(
+                f"at that epsilon it needs noise multiplier {filtered:.4f} of a grant that others "
+                f"may use too, and {exact:.4f} of an exact one, for it alone; several exact ones "
+                "add up linearly"
+            )
     if found.at_noise is not None:
         at = found.at_noise
         say(f"at noise multiplier {at.noise_multiplier:.4f}: {in_words(at.rounds)} trainings fit")

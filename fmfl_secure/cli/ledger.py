@@ -92,6 +92,9 @@ def _show_standing(budget: Budget) -> None:
             say(f"grant {grant.number} affords nothing: {status.objection}")
         if grant.lowered_from:
             say(f"grant {grant.number} was lowered from {grant.lowered_from:g} after trainings")
+        if grant.exact is not None:
+            used = "made its reservation" if status.is_used else "waits for it"
+            say(f"grant {grant.number} is exact, for one run of {grant.exact.plan[:23]}...: {used}")
         if grant.closed:
             say(f"grant {grant.number} is closed: {grant.closed}")
 
@@ -189,6 +192,15 @@ def grant(
     accept: Annotated[
         bool, typer.Option("--accept", help="Grant what is proposed, as the site's custodian.")
     ] = False,
+    for_plan: Annotated[
+        Path | None,
+        typer.Option("--for", help="Grant one run by these settings, exactly, and no other."),
+    ] = None,
+    cap_epsilon: Annotated[
+        float | None,
+        typer.Option(help="With the first --for: most epsilon that all such grants come to."),
+    ] = None,
+    cap_delta: Annotated[float | None, typer.Option(help="The same for delta.")] = None,
     epsilon: Annotated[
         float | None, typer.Option(help="Permit so much on top of earlier grants.")
     ] = None,
@@ -221,6 +233,18 @@ def grant(
     """
     from privacy import Ledger, LedgerError
 
+    if for_plan is not None:
+        if (
+            accept
+            or epsilon is not None
+            or delta is not None
+            or (cap_epsilon is None) != (cap_delta is None)
+        ):
+            raise LedgerError("--for takes --purpose, --cap-epsilon with --cap-delta, or neither")
+        _grant_run(ledger, for_plan, purpose or "", cap_epsilon, cap_delta)
+        return
+    if cap_epsilon is not None or cap_delta is not None:
+        raise LedgerError("--cap-epsilon and --cap-delta go with --for")
     if epsilon is None or delta is None or purpose is None:
         others = (
             epsilon,
@@ -254,10 +278,27 @@ def grant(
     _show_standing(opened.budget())
 
 
+def _grant_run(
+    place: str, settings: Path, purpose: str, epsilon: float | None, delta: float | None
+) -> None:
+    from fmfl_secure.parties.first_grant import grant_for
+
+    cap = None if epsilon is None or delta is None else (epsilon, delta)
+    granted = grant_for(Path(place), settings, purpose=purpose, cap=cap)
+    _say_grant(granted)
+    if granted.cap is not None:
+        say(
+            f"all exact grants of this ledger come to epsilon {granted.cap[0]:g} at delta "
+            f"{granted.cap[1]:g} at most, from now on and for good; its guarantee counts that"
+        )
+
+
 def _say_grant(granted: Grant) -> None:
     insider = granted.insider_epsilon
     seen = "" if insider is None else f"; against all other sites {insider:g}"
     say(f"grant {granted.number}: epsilon {granted.epsilon:g} at delta {granted.delta:g}{seen}")
+    if granted.exact is not None:
+        say(f"  for one run of {granted.exact.rounds} trainings as its settings fix it, no other")
 
 
 def _show_proposal(place: str, *, accept: bool) -> None:
@@ -277,6 +318,8 @@ def _show_proposal(place: str, *, accept: bool) -> None:
     if given.insider_epsilon is not None:
         say(f"  all other sites together may learn more: epsilon {given.insider_epsilon:g}")
         say(f"  {verdict(given.insider_epsilon, given.delta).sentence}")
+    if given.run is not None:
+        say("  for the one run of these settings, and no other (exact)")
     if given.delta_reason:
         say(f"  why its delta: {given.delta_reason}")
     if not accept:

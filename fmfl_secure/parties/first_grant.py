@@ -6,10 +6,42 @@ from pathlib import Path
 
 from aggregation import Identity
 from fmfl_secure.errors import ConfigError
-from fmfl_secure.parties.proposals import ACCEPTED, Offer, Proposal, offer, require_edited
+from fmfl_secure.parties.proposals import (
+    ACCEPTED,
+    Offer,
+    Proposal,
+    fixed_run,
+    offer,
+    require_edited,
+)
 from fmfl_secure.parties.workspace import Members
 from fmfl_secure.settings.federation import FederationConfig, load_federation, load_site
 from privacy import Grant, Ledger
+
+
+def grant_for(
+    folder: Path, settings: Path, *, purpose: str, cap: tuple[float, float] | None
+) -> Grant:
+    """Make an exact grant for a run by settings, as the site's custodian.
+
+    Args:
+        folder: The site's.
+        settings: The run's `federation.toml`.
+        purpose: What for.
+        cap: Most that all exact grants of the ledger may come to; with the first of them alone.
+
+    Raises:
+        ConfigError: The settings account by the filter, or do not name the site.
+        LedgerError: Exact grants would go beyond their cap.
+        PlanError: It cannot be granted to so many.
+    """
+    config = load_federation(settings)
+    name = name_of(folder, config)
+    budget = load_site(folder / "site.toml").budget
+    given = offer(config, name, budget, Proposal())
+    signer = Identity.load(folder / "identity.pem", name)
+    ledger = Ledger(budget.ledger_from(folder), signer=signer)
+    return given.grant_run(ledger, fixed_run(config, name), purpose=purpose, cap=cap)
 
 
 def accept(folder: Path, given: Offer) -> Grant:

@@ -14,12 +14,13 @@ from typing import Final
 import msgspec
 
 from fmfl_secure.errors import ConfigError
+from fmfl_secure.planning.noise import privacy_plan
 from fmfl_secure.settings.federation import FederationConfig, load_federation
 from fmfl_secure.settings.site import SiteBudget
 from fmfl_secure.settings.task_templates import TASK_TEMPLATES
 from fmfl_secure.settings.templates import federation_toml
 from fmfl_secure.storage.files import write_files
-from privacy import Grant, Ledger
+from privacy import Grant, Ledger, PrivacyPlan
 
 PROPOSAL: Final = "grant-proposal.json"
 ACCEPTED: Final = "first grant, accepted by the site"
@@ -60,6 +61,19 @@ class Proposal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError(f"cannot read the proposal {path}: {error}") from error
 
 
+@dataclass(frozen=True, slots=True)
+class FixedRun:
+    """The one run that an exact grant is for.
+
+    Attributes:
+        plan: What a site does to its data in it.
+        digest: Of its settings.
+    """
+
+    plan: PrivacyPlan
+    digest: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
     """A first grant as it would be made.
@@ -73,6 +87,7 @@ class Offer:
         insider_epsilon: Against all other sites together, where the settings have noise in shares.
         population_size: Declared number of units.
         delta_reason: Why delta may be above 1 / (10 population_size).
+        run: The run that it is for and no other, where the settings account exactly.
     """
 
     site: str
@@ -83,6 +98,7 @@ class Offer:
     insider_epsilon: float | None
     population_size: int
     delta_reason: str
+    run: FixedRun | None = None
 
     def grant(self, ledger: Ledger, *, purpose: str) -> Grant:
         """Make it, as the first of its ledger.
@@ -96,6 +112,8 @@ class Offer:
         budget = ledger.budget()
         if not budget.grants and (budget.population, budget.unit) != (self.population, self.unit):
             ledger.settle(population=self.population, unit=self.unit)
+        if self.run is not None:
+            return self.grant_run(ledger, self.run, purpose=purpose, first=True)
         return ledger.grant(
             epsilon=self.epsilon,
             delta=self.delta,
@@ -104,6 +122,34 @@ class Offer:
             population_size=self.population_size,
             delta_reason=self.delta_reason,
             first=True,
+        )
+
+    def grant_run(
+        self,
+        ledger: Ledger,
+        run: FixedRun,
+        *,
+        purpose: str,
+        first: bool = False,
+        cap: tuple[float, float] | None = None,
+    ) -> Grant:
+        """Make an exact grant for one run.
+
+        Raises:
+            LedgerError: It costs more, or exact grants would go beyond their cap.
+            PlanError: It cannot be granted to so many.
+        """
+        return ledger.grant_exact(
+            epsilon=self.epsilon,
+            delta=self.delta,
+            event=run.plan.round_event(),
+            rounds=run.plan.rounds + run.plan.repeats,
+            plan=run.digest,
+            purpose=purpose,
+            population_size=self.population_size,
+            delta_reason=self.delta_reason,
+            cap=cap,
+            first=first,
         )
 
 
@@ -129,7 +175,26 @@ def offer(config: FederationConfig, site: str, budget: SiteBudget, proposal: Pro
         insider_epsilon=max(epsilon, privacy.insider_epsilon) if shares else None,
         population_size=entries[0].population,
         delta_reason=proposal.delta_reason,
+        run=fixed_run(config, site) if privacy.accounting == "exact" else None,
     )
+
+
+def fixed_run(config: FederationConfig, site: str) -> FixedRun:
+    """A site's run by settings that account exactly.
+
+    Raises:
+        ConfigError: They do not, or the site is not among theirs.
+        PlanError: They cannot be met.
+    """
+    if config.privacy.accounting != "exact":
+        raise ConfigError(
+            "these settings account by the filter, and no grant is for their run alone",
+            hint='privacy.accounting = "exact" asks for one.',
+        )
+    entries = [entry for entry in config.sites if entry.name == site]
+    if not entries:
+        raise ConfigError(f"{site} is not among the sites of these settings")
+    return FixedRun(privacy_plan(config, entries[0]), config.digest)
 
 
 def require_edited(federation: Path) -> None:

@@ -78,6 +78,7 @@ class _Terms(TypedDict):
     rounds: int
     dataset: Dataset | None
     population_size: int | None
+    plan: str
 
 
 class Site:
@@ -277,6 +278,7 @@ class Site:
             "rounds": plan.rounds + plan.repeats,
             "dataset": self._settings.dataset,
             "population_size": plan.population,
+            "plan": self._config.digest,
         }
 
     def begin(self, call: bytes | None) -> None:
@@ -305,7 +307,6 @@ class Site:
         if self._plan is not None and self._ledger is not None:
             self._ledger.reserve(
                 run=self._run,
-                plan=config.digest,
                 purpose=config.federation.name,
                 call="" if call is None else evidence(call),
                 lasts=timedelta(days=self._settings.budget.reservation_days),

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from fmfl_secure.errors import ConfigError
+from fmfl_secure.planning.noise import Plan
 from fmfl_secure.planning.plans import site_plan
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.site import SiteConfig
@@ -15,15 +16,19 @@ from privacy import (
     MAX_ROUNDS,
     AffordableRun,
     Budget,
+    BudgetExhausted,
     Dataset,
     DistributedPlan,
     GrantStatus,
+    PrivacyPlan,
     RunKind,
     Sampler,
     ShareRuns,
     affordable_runs,
+    calibrate_noise_multiplier,
     check_delta,
     check_population_delta,
+    exact_noise_multiplier,
 )
 
 ROUNDS = (1, 2, 5, 10, 20, 50, 100)  # what is asked for where nothing else is
@@ -75,6 +80,8 @@ class Planned(msgspec.Struct, frozen=True):
         fits: Whether the ledger would admit it.
         insider_epsilon: With distributed noise, what it costs against all other sites together,
             in whole tenths.
+        noise_by_kind: The least noise multiplier at that epsilon by the filter, and as an exact
+            grant; None with distributed noise, which has no exact price.
     """
 
     epsilon: float
@@ -82,6 +89,7 @@ class Planned(msgspec.Struct, frozen=True):
     noise_multiplier: float
     fits: bool
     insider_epsilon: float | None = None
+    noise_by_kind: tuple[float, float] | None = None
 
 
 class Affordable(msgspec.Struct, frozen=True):
@@ -233,11 +241,40 @@ def affordable_for(
         config.privacy.epsilon,
         trainings,
         plan.noise_multiplier,
-        headroom.admits(event, trainings),
+        headroom.admits(event, trainings) or _is_granted_exactly(budget, config, plan),
         insider,
+        None if isinstance(plan, DistributedPlan) else _noise_by_kind(plan, config.privacy.epsilon),
     )
     at_noise = AtNoise(plan.noise_multiplier, headroom.rounds(event))
     return msgspec.structs.replace(found, planned=planned, at_noise=at_noise)
+
+
+def _is_granted_exactly(budget: Budget, config: FederationConfig, plan: Plan) -> bool:
+    """Whether a grant waits for just this run."""
+    try:
+        budget.without_expired(datetime.now(UTC)).require_affordable(
+            plan.round_event(),
+            plan.rounds + plan.repeats,
+            population_size=plan.population,
+            plan=config.digest,
+        )
+    except BudgetExhausted:
+        return False
+    return True
+
+
+def _noise_by_kind(plan: PrivacyPlan, epsilon: float) -> tuple[float, float]:
+    """Least noise by the filter of a fresh grant, and as an exact grant."""
+    asked = {
+        "epsilon": epsilon,
+        "delta": plan.delta,
+        "sample_rate": plan.sample_rate,
+    }
+    steps = plan.steps_per_round * (plan.rounds + plan.repeats)
+    return (
+        calibrate_noise_multiplier(**asked, steps=steps),
+        exact_noise_multiplier(**asked, steps=steps),
+    )
 
 
 def _left(status: GrantStatus) -> GrantLeft:

@@ -254,6 +254,7 @@ def privacy_plan(config: FederationConfig, site: SiteEntry) -> PrivacyPlan:
         repeats=privacy.repeats,
         epsilon=privacy.epsilon,
         delta=privacy.delta,
+        exact=privacy.accounting == "exact",
     )
 
 

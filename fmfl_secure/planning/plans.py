@@ -219,7 +219,7 @@ def predict(
     worst = epsilon_spent(add_costs(total, cost, plan.repeats), delta)
     insider = noise.planned_insider_epsilon(plan, worst)
     foreseen = {
-        entry.name: _foresee(each, ledgers[entry.name])
+        entry.name: _foresee(each, ledgers[entry.name], config.digest)
         for entry, each in zip(config.sites, plans, strict=True)
         if entry.name in ledgers
     }
@@ -250,7 +250,7 @@ def predict(
     )
 
 
-def _foresee(plan: Plan, ledger: SiteLedger) -> tuple[Forecast | None, str]:
+def _foresee(plan: Plan, ledger: SiteLedger, digest: str) -> tuple[Forecast | None, str]:
     """What a ledger will show of a plan, or why it refuses it."""
     try:
         found = forecast(
@@ -260,6 +260,7 @@ def _foresee(plan: Plan, ledger: SiteLedger) -> tuple[Forecast | None, str]:
             repeats=plan.repeats,
             dataset=ledger.dataset,
             population_size=plan.population,
+            plan=digest,
         )
     except (BudgetExhausted, PolicyRefusal, PlanError) as error:
         return None, str(error)

@@ -24,6 +24,8 @@ def note(grant: GrantRecord) -> str:
     """What is to be said of one grant beside its figures; empty if nothing is."""
     parts = [f"Why its delta: {grant.delta_reason}"] if grant.delta_reason else []
     parts += [f"Affords nothing: {grant.objection}"] if grant.objection else []
+    if grant.exact:
+        parts.append("Exact: for one run as it was fixed beforehand, and no other")
     if grant.lowered_from:
         parts.append(
             f"Lowered from {rounding.typed(grant.lowered_from)} after trainings were charged to "
@@ -49,7 +51,7 @@ def warnings(
         if grant.objection
     ]
     counted = [grant for grant in grants if grant.counts]
-    total = rounding.add(grant.delta for grant in counted)
+    total = rounding.add(grant.counted_delta for grant in counted)
     if not population_size or not above_limit(as_written(total), population_size):
         return found
     bound = rounding.typed(largest_delta(population_size))

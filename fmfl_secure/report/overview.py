@@ -192,21 +192,25 @@ def guarantee(statement: SiteStatement) -> tuple[float, float]:
     and where the deltas come to 1 or more there is no guarantee.
     """
     counted = [grant for grant in statement.grants if grant.counts]
-    delta = rounding.add(grant.delta for grant in counted)
+    filtered = [grant for grant in counted if not grant.exact]
+    caps = [grant.cap for grant in statement.grants if grant.cap]
+    cap = caps[:1] if len(filtered) < len(counted) else []
+    delta = rounding.add([*(grant.delta for grant in filtered), *(each[1] for each in cap)])
     if delta >= 1.0:
         return math.inf, 1.0
-    return rounding.add(grant.pledged for grant in counted), delta
+    beyond = [max(0.0, g.epsilon_charged - g.epsilon) for g in counted if g.exact]
+    epsilons = [*(grant.pledged for grant in filtered), *(each[0] for each in cap), *beyond]
+    return rounding.add(epsilons), delta
 
 
 def insider_guarantee(statement: SiteStatement) -> float:
     """Epsilon of all a ledger may ever permit against all other sites together."""
     if not math.isfinite(guarantee(statement)[0]):
         return math.inf
-    return rounding.add(
-        grant.epsilon if grant.insider_epsilon is None else grant.insider_epsilon
-        for grant in statement.grants
-        if grant.counts
-    )
+    filtered = [grant for grant in statement.grants if grant.counts and not grant.exact]
+    seen = [g.epsilon if g.insider_epsilon is None else g.insider_epsilon for g in filtered]
+    exact = guarantee(statement)[0] - rounding.add(grant.pledged for grant in filtered)
+    return rounding.add([*seen, exact]) if exact > 0.0 else rounding.add(seen)
 
 
 def group_privacy(epsilon: float, delta: float, size: int) -> tuple[float, float]:

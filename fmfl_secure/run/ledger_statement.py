@@ -56,6 +56,9 @@ def grant_record(status: GrantStatus) -> GrantRecord:
         objection=status.objection or msgspec.UNSET,
         lowered_from=grant.lowered_from or msgspec.UNSET,
         closed=grant.closed or msgspec.UNSET,
+        exact=True if grant.exact else msgspec.UNSET,
+        is_used=True if status.is_used else msgspec.UNSET,
+        cap=grant.cap or msgspec.UNSET,
     )
 
 

@@ -109,6 +109,9 @@ class GrantRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         objection: Why the grant affords nothing any more; absent where it stands.
         lowered_from: What epsilon was, where it was lowered after trainings were charged.
         closed: Why the custodian closed it; absent where it is open.
+        exact: Whether it is for one run that was fixed beforehand; absent where it is a filter's.
+        is_used: Whether that run has reserved.
+        cap: Most epsilon and delta that all exact grants of the ledger may come to; at the first.
     """
 
     number: int
@@ -128,11 +131,22 @@ class GrantRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     objection: str | msgspec.UnsetType = msgspec.UNSET
     lowered_from: float | msgspec.UnsetType = msgspec.UNSET
     closed: str | msgspec.UnsetType = msgspec.UNSET
+    exact: bool | msgspec.UnsetType = msgspec.UNSET
+    is_used: bool | msgspec.UnsetType = msgspec.UNSET
+    cap: tuple[float, float] | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def counted_delta(self) -> float:
+        """What of delta a sum over grants counts: of exact ones, their cap's, and once."""
+        if self.cap:
+            return self.cap[1]
+        return 0.0 if self.exact else self.delta
 
     @property
     def counts(self) -> bool:
         """Whether it is part of what the ledger guarantees: it stands, or something is charged."""
-        return not (self.objection or self.closed) or self.epsilon_charged > 0.0
+        open_ = not (self.objection or self.closed or self.is_used)
+        return open_ or self.epsilon_charged > 0.0
 
     @property
     def pledged(self) -> float:

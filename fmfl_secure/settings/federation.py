@@ -93,6 +93,8 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
             self._check_steps_at_server()
         if self.constant_work:
             self._check_constant_work()
+        if self.privacy.accounting == "exact":
+            self._check_exact()
         if self.evaluation.data and self.evaluation.visibility != "public":
             raise ValueError(
                 "evaluation.data is not declared public: set evaluation.visibility = 'public' if "
@@ -137,6 +139,17 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
         """Whether a round's work and time must not tell who was sampled."""
         private = self.privacy.noise_mechanism.private
         return private and bool(self.privacy.constant_time) and self.task.unit != "record"
+
+    def _check_exact(self) -> None:
+        if not self.privacy.noise_mechanism.private or self.privacy.noise_mechanism.in_shares:
+            raise ValueError(
+                "privacy.accounting = 'exact' is for noise of each site's own: 'local'"
+            )
+        if self.constant_work:
+            raise ValueError(
+                "privacy.accounting = 'exact' does not go with privacy.constant_time: what it may "
+                "leave out of a step is not in the exact price"
+            )
 
     def _check_constant_work(self) -> None:
         most = self.privacy.max_records_per_unit

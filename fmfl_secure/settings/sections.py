@@ -123,9 +123,12 @@ class PrivacySection(Section, frozen=True, forbid_unknown_fields=True, kw_only=T
         length_shares: With it, pairs of tokens and a share: at most so large a share of a site's
             records belong to units with a record longer than that. Shorter ones are then padded
             to that length only.
+        accounting: `filter`: the noise passes a grant's filter, beside whatever else is charged to
+            it. `exact`: a tenth less noise, for a grant that is for this run alone, as these
+            settings fix it. With noise of each site's own.
     """
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"constant_time", "length_shares"})
+    LATER: ClassVar[frozenset[str]] = frozenset({"constant_time", "length_shares", "accounting"})
 
     noise: NoiseName = "local"
     epsilon: Positive = 8.0
@@ -139,6 +142,7 @@ class PrivacySection(Section, frozen=True, forbid_unknown_fields=True, kw_only=T
     max_records_per_unit: Annotated[int, msgspec.Meta(ge=0)] = 0
     constant_time: bool | None = None
     length_shares: tuple[LengthShare, ...] = ()
+    accounting: Literal["filter", "exact"] = "filter"
 
     @property
     def noise_mechanism(self) -> NoiseMechanism:

@@ -129,6 +129,7 @@ sample_rate = 0.2        # chance of a unit to take part in a step
 steps_per_round = 1      # more only with training.steps_at = "site"
 max_grad_norm = 1.0
 repeats = 1              # rounds that may be trained again after a crash, paid in advance
+accounting = "filter"    # or "exact": a tenth less noise, of a grant for this run and no other
 colluding_sites = 1      # "distributed": so many may give their noise away before epsilon is lost
 insider_epsilon = 0.0    # "distributed": what all other sites together may learn; plan says it
 max_records_per_unit = 8 # a person's records a round trains on, drawn at random; 0 for all

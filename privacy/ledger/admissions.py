@@ -9,13 +9,17 @@ from typing import Self
 
 from privacy.accounting.affordability import Headroom, largest_run
 from privacy.accounting.events import Event, NonPrivate
+from privacy.accounting.exact import exact_epsilon
 from privacy.accounting.rdp import fits
 from privacy.errors import BudgetExhausted, LedgerError, PlanError, PolicyRefusal
 from privacy.ledger.datasets import Dataset
 from privacy.ledger.entries import Grant, Reservation
 from privacy.ledger.standing import objections
 from privacy.ledger.totals import Totals
-from privacy.limits import check_epsilon, check_population_delta
+from privacy.limits import as_written, check_epsilon, check_population_delta
+
+# Another version of the accountant may find another price; more than that is another run's.
+PRICE_TOLERANCE = 1e-2
 
 _MEND = (
     "Have the custodian grant anew, at a delta that keeps the sum within 1 / (10 x the declared "
@@ -27,6 +31,19 @@ class Admissions(Totals):
     """Totals, and what they admit."""
 
     # What a run may do.
+
+    def require_first(self) -> None:
+        """Check that nothing was granted yet.
+
+        Raises:
+            LedgerError: Something was.
+        """
+        if self.grants:
+            raise LedgerError(
+                f"the first grant of population {self.population!r} was made on "
+                f"{self.grants[0].at[:10]}",
+                hint="More is granted by figures: --epsilon, --delta and --purpose.",
+            )
 
     def require_ungranted(self) -> None:
         """Check that nothing was ever granted or charged.
@@ -81,6 +98,8 @@ class Admissions(Totals):
         check_epsilon(epsilon)
         if epsilon > grant.epsilon or (grant.insider_epsilon is None) != (insider is None):
             raise PlanError(f"grant {number} permits {grant.epsilon:g}, and can only be lowered")
+        if grant.exact is not None:
+            raise LedgerError(f"grant {number} is for one run as it was fixed: close it instead")
         if insider is not None and not epsilon <= insider <= (grant.insider_epsilon or 0.0):
             raise PlanError(
                 f"insider_epsilon is {insider:g}, expected {epsilon:g} to {grant.insider_epsilon}"
@@ -204,6 +223,37 @@ class Admissions(Totals):
                 ),
             )
 
+    def require_within_cap(self, grant: Grant) -> None:
+        """Check an exact grant that is about to be made against what all of them may come to.
+
+        Raises:
+            LedgerError: Its own price is above it, the first one fixes no cap, a later one does, or
+                the cap does not cover them.
+        """
+        if grant.exact is None:
+            if grant.cap is not None:
+                raise LedgerError("only exact grants have a cap")
+            return
+        price = exact_epsilon(grant.exact.event, grant.exact.rounds, grant.delta)
+        if price > grant.epsilon * (1.0 + PRICE_TOLERANCE):
+            raise LedgerError(
+                f"{grant.exact.rounds} such trainings cost epsilon {price:.4f} at delta "
+                f"{grant.delta:g}, and the exact grant is of {grant.epsilon:g}"
+            )
+        cap = self.exact_cap or grant.cap
+        if cap is None or (grant.cap is not None and self.exact_cap is not None):
+            raise LedgerError("the first exact grant of a ledger, and only it, fixes their cap")
+        held = [s.grant for s in self.status() if s.grant.exact is not None and s.counts]
+        epsilon = sum(as_written(each.epsilon) for each in [*held, grant])
+        delta = sum(as_written(each.delta) for each in [*held, grant])
+        if epsilon > as_written(cap[0]) or delta > as_written(cap[1]):
+            raise LedgerError(
+                f"exact grants may come to epsilon {cap[0]:g} and delta {cap[1]:g} together, which "
+                "was fixed with the first of them; with this one they come to "
+                f"{float(epsilon):g} and {float(delta):g}",
+                hint="Close one that was never used, or grant of the other kind.",
+            )
+
     def require_affordable(
         self,
         event: Event,
@@ -211,12 +261,16 @@ class Admissions(Totals):
         *,
         dataset: Dataset | None = None,
         population_size: int | None = None,
+        plan: str = "",
     ) -> int:
-        """The number of the first grant that still covers so many of this event.
+        """The number of the grant that covers so many of this event.
+
+        An exact grant for just this run comes first; else it is the first one with enough left.
 
         Args:
             event: What one round does.
             rounds: How many.
+            plan: Digest of the plan that they follow.
             dataset: The data set; its cap, if it has one, has to cover it too.
             population_size: Units that the run declares.
 
@@ -229,7 +283,12 @@ class Admissions(Totals):
         if size is not None and dataset is not None and dataset.cap is not None:
             check_population_delta(dataset.cap.delta, size, "the data set's max_delta_per_dataset")
         headroom = self.headroom(dataset, population_size=population_size)
-        covering = [n for n, a in enumerate(headroom.grants, start=1) if a.admits(event, rounds)]
+        covering = [
+            status.grant.number
+            for status in self.status(population_size=population_size)
+            if status.is_open and fixes(status.grant, event, rounds, plan)
+        ]
+        covering += [n for n, a in enumerate(headroom.grants, start=1) if a.admits(event, rounds)]
         if not covering:
             raise self._exhausted(event, rounds, headroom, population_size)
         self._require_dataset(dataset, event, rounds, headroom)
@@ -282,6 +341,8 @@ class Admissions(Totals):
             if s.objection
             else f"grant {s.grant.number} is closed"
             if s.grant.closed
+            else f"grant {s.grant.number} is for one run, of other settings or with its reservation"
+            if s.grant.exact is not None
             else f"grant {s.grant.number}: {s.epsilon_charged:.4f} of epsilon {s.grant.epsilon:g} "
             f"at delta {s.grant.delta:g} is spent or reserved"
             for s in statuses
@@ -294,6 +355,12 @@ class Admissions(Totals):
             affordable_rounds=headroom.rounds(event),
             hint=_hint_of(event, rounds, headroom, objected=objected),
         )
+
+
+def fixes(grant: Grant, event: Event, rounds: int, plan: str) -> bool:
+    """Whether a grant is the exact one of a run."""
+    terms = grant.exact
+    return terms is not None and (terms.event, terms.rounds, terms.plan) == (event, rounds, plan)
 
 
 def _hint_of(event: Event, rounds: int, headroom: Headroom, *, objected: bool) -> str:

@@ -48,7 +48,7 @@ from typing import Any, Final
 from privacy.accounting.events import failure_of
 from privacy.accounting.rdp import add_costs, epsilon_spent, fits, zero_cost
 from privacy.errors import LedgerDamaged, LedgerError, PlanError, PolicyRefusal
-from privacy.ledger.admissions import Admissions
+from privacy.ledger.admissions import Admissions, fixes
 from privacy.ledger.anchors import Anchor
 from privacy.ledger.chain import Record
 from privacy.ledger.datasets import parse_dataset
@@ -166,6 +166,7 @@ class Budget(Admissions):
         grant = Grant.parse(body, record.at)
         if grant.number != len(self.grants) + 1:
             raise LedgerDamaged(f"grant {grant.number} is out of order")
+        self.require_within_cap(grant)
         self.grants.append(grant)
         self.population_size = self.largest_size(grant.population_size)
         self._committed[grant.number] = zero_cost(grant.orders)
@@ -207,6 +208,9 @@ class Budget(Admissions):
             seen = add_costs(held.insider_charged, charge.insider_cost.recorded, charge.rounds)
             fitting &= fits(seen, grant.insider_epsilon, grant.filter_delta, margin=0.0)
         fitting &= held.failures + charge.rounds * failure_of(charge.event) <= grant.failures
+        if grant.exact is not None:  # for this run and no other, once
+            own = fixes(grant, charge.event, charge.rounds, str(body["plan"]))
+            fitting = own and not held.is_used
         if self.non_private or not fitting:
             raise LedgerDamaged(f"run {run} reserves more than grant {grant.number} has left")
         size = declared_size(body)
@@ -261,7 +265,10 @@ class Budget(Admissions):
         after = add_costs(self._committed[number], charge.cost.counted, times)
         seen = add_costs(self._insider_committed[number], charge.insider_cost.counted, times)
         self._committed[number], self._insider_committed[number] = after, seen
-        epsilon = epsilon_spent(after, self.grants[number - 1].filter_delta)
+        grant = self.grants[number - 1]
+        epsilon = epsilon_spent(after, grant.filter_delta)
+        if grant.exact is not None:
+            epsilon = self._sums(grant).epsilon_committed
         self.history.append(Spend(run, round_number, number, epsilon, at))
 
     def _recover(self, body: dict[str, Any], record: Record) -> None:

@@ -13,7 +13,13 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
-from privacy.accounting.events import Event, parse_event, seen_by_sites
+from privacy.accounting.events import (
+    Event,
+    PoissonSampledGaussian,
+    parse_event,
+    seen_by_sites,
+)
+from privacy.accounting.exact import renyi_epsilon, require_exact
 from privacy.accounting.rdp import (
     FAILURE_SHARE,
     MAX_ORDER,
@@ -29,6 +35,42 @@ from privacy.limits import check_delta, check_epsilon, check_population_size
 
 # A library update may move a recomputed cost by rounding; more means the record was forged.
 COST_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class ExactTerms:
+    """The one run that an exact grant is for, as it was fixed beforehand.
+
+    Attributes:
+        event: What one training does.
+        rounds: Trainings, repeats included.
+        plan: Digest of the plan that the run follows.
+    """
+
+    event: PoissonSampledGaussian
+    rounds: int
+    plan: str
+
+    def body(self) -> dict[str, Any]:
+        """What a record says of it."""
+        return {"event": self.event.canonical(), "rounds": self.rounds, "plan": self.plan}
+
+    @classmethod
+    def parse(cls, body: dict[str, Any]) -> ExactTerms:
+        """Read what `body` gave."""
+        terms = cls(
+            require_exact(parse_event(body["event"])), whole(body["rounds"]), text(body["plan"])
+        )
+        if terms.rounds < 1 or terms.body() != body:
+            raise LedgerDamaged("the terms of an exact grant are malformed")
+        return terms
+
+
+def _cap(given: Any) -> tuple[float, float]:
+    epsilon, delta = (float.fromhex(each) for each in given)
+    check_epsilon(epsilon)
+    check_delta(delta)
+    return epsilon, delta
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +91,9 @@ class Grant:
             an earlier grant of the ledger says it.
         delta_reason: Why delta, added to that of earlier grants, may be above
             1 / (10 population_size), in the granting person's words; empty where none was given.
+        exact: What it is for, if it is for one run that was fixed beforehand.
+        cap: Most epsilon and delta that all exact grants of the ledger may come to together, fixed
+            by the first of them.
         lowered_from: What epsilon was, where it was lowered after trainings were charged.
         closed: Why nothing more may be reserved of it; empty while that is not so.
     """
@@ -65,6 +110,26 @@ class Grant:
     delta_reason: str = ""
     lowered_from: float | None = None
     closed: str = ""
+    exact: ExactTerms | None = None
+    cap: tuple[float, float] | None = None
+
+    @property
+    def counted_delta(self) -> float:
+        """What of delta a sum over grants counts: of exact ones, their cap's, and once."""
+        if self.cap is not None:
+            return self.cap[1]
+        return 0.0 if self.exact else self.delta
+
+    def spent_exactly(self, trainings: int) -> float:
+        """Epsilon after so many trainings of an exact grant's run: a bound that is quick to have.
+
+        The terms were fixed beforehand, so every order may be used, and the whole run's price
+        bounds that of its beginning.
+        """
+        if self.exact is None or trainings == 0:
+            return 0.0
+        bound = renyi_epsilon(self.exact.event, trainings, self.delta)
+        return min(bound, self.epsilon) if trainings <= self.exact.rounds else bound
 
     @property
     def pledged(self) -> float:
@@ -102,6 +167,10 @@ class Grant:
             body["population_size"] = self.population_size
         if self.delta_reason:
             body["delta_reason"] = self.delta_reason
+        if self.exact is not None:
+            body["exact"] = self.exact.body()
+        if self.cap is not None:
+            body["cap"] = [each.hex() for each in self.cap]
         return body
 
     @classmethod
@@ -120,6 +189,8 @@ class Grant:
             insider_orders=tuple(whole(order) for order in body.get("insider_orders", ())),
             population_size=declared_size(body),
             delta_reason=text(body.get("delta_reason", "")).strip(),
+            exact=ExactTerms.parse(body["exact"]) if "exact" in body else None,
+            cap=_cap(body["cap"]) if "cap" in body else None,
         )
         # Only what makes no sense at all is damage; whether it affords anything: `standing`.
         check_epsilon(grant.epsilon, most=math.inf)
@@ -397,6 +468,9 @@ class GrantStatus:
         failures: Probability that distributed noise, open reservations included, failed.
         objection: Why the grant affords nothing, whatever is left of it; empty where it stands.
         is_charged: Whether anything counts against it, trainings, reservations or what was lost.
+        begun: Of an exact grant, trainings begun or charged as lost; None is without a bound.
+        held: The same with an open reservation in full.
+        is_used: Whether an exact grant's one reservation was made.
     """
 
     grant: Grant
@@ -407,6 +481,9 @@ class GrantStatus:
     failures: Fraction
     objection: str = ""
     is_charged: bool = False
+    begun: int | None = 0
+    held: int | None = 0
+    is_used: bool = False
 
     @property
     def counts(self) -> bool:
@@ -416,16 +493,20 @@ class GrantStatus:
     @property
     def is_open(self) -> bool:
         """Whether anything may still be reserved of it, if enough is left."""
-        return not (self.objection or self.grant.closed)
+        return not (self.objection or self.grant.closed or self.is_used)
 
     @property
     def epsilon_committed(self) -> float:
         """What `committed` converts to at the grant's delta."""
+        if self.grant.exact is not None:
+            return math.inf if self.begun is None else self.grant.spent_exactly(self.begun)
         return epsilon_spent(self.committed, self.grant.filter_delta)
 
     @property
     def epsilon_charged(self) -> float:
-        """What `charged` converts to."""
+        """What `charged` converts to; of an exact grant that holds a run, all of it."""
+        if self.grant.exact is not None:
+            return math.inf if self.held is None else self.grant.spent_exactly(self.held)
         return epsilon_spent(self.charged, self.grant.filter_delta)
 
     @property

@@ -125,6 +125,8 @@ def _grant(status: GrantStatus) -> dict[str, Any]:
         "delta_reason": grant.delta_reason,
         "lowered_from": grant.lowered_from,
         "closed": grant.closed,
+        "exact": None if grant.exact is None else grant.exact.body(),
+        "cap": None if grant.cap is None else list(grant.cap),
         "affords_nothing": bool(status.objection),  # the words for why may change
     }
     extra |= {name: value for name, value in told.items() if value}

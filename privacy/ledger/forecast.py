@@ -47,6 +47,7 @@ def forecast(
     repeats: int,
     dataset: Dataset | None = None,
     population_size: int | None = None,
+    plan: str = "",
 ) -> Forecast:
     """What a ledger will show of a run that has not reserved yet.
 
@@ -57,6 +58,7 @@ def forecast(
         repeats: Rounds that may be trained again.
         dataset: The data set that it will name.
         population_size: Units that it will declare.
+        plan: Digest of the plan that it will follow, by which an exact grant is found.
 
     Raises:
         BudgetExhausted: No grant covers it.
@@ -65,17 +67,27 @@ def forecast(
     """
     trainings = rounds + repeats
     number = budget.require_affordable(
-        event, trainings, dataset=dataset, population_size=population_size
+        event, trainings, dataset=dataset, population_size=population_size, plan=plan
     )
     status = budget.status(population_size=population_size)[number - 1]
     grant = status.grant
+    headroom = budget.headroom(dataset, population_size=population_size)
+    if grant.exact is not None:
+        return Forecast(
+            grant=number,
+            granted=grant.epsilon,
+            delta=grant.delta,
+            before=0.0,
+            by_round=tuple(grant.spent_exactly(n) for n in range(1, rounds + 1)),
+            reserved=grant.spent_exactly(trainings),
+            runs_left=headroom.runs(event, trainings),
+        )
     cost = Cost.of(event, grant.orders).counted
     spent, by_round = status.committed, []
     for _ in range(rounds):
         spent = add_costs(spent, cost)
         by_round.append(epsilon_spent(spent, grant.filter_delta))
     held = add_costs(status.charged, cost, trainings)
-    headroom = budget.headroom(dataset, population_size=population_size)
     return Forecast(
         grant=number,
         granted=grant.epsilon,

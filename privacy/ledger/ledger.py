@@ -35,13 +35,14 @@ from datetime import timedelta
 from pathlib import Path
 
 from privacy.accounting.events import Event, NonPrivate
+from privacy.accounting.exact import require_exact
 from privacy.accounting.rdp import filter_orders
 from privacy.errors import LedgerDamaged, LedgerError, PlanError
 from privacy.ledger.anchors import Anchor
 from privacy.ledger.budget import Budget
 from privacy.ledger.chain import Signer, new_record, verify_chain
 from privacy.ledger.datasets import Dataset
-from privacy.ledger.entries import Charge, Grant, Recovery, Reservation
+from privacy.ledger.entries import Charge, ExactTerms, Grant, Recovery, Reservation
 from privacy.ledger.tables import TABLES, insert, ledger_errors, open_ledger_store
 from privacy.ledger.times import written_time
 from privacy.ledger.verified import VerifiedLedger
@@ -151,12 +152,8 @@ class Ledger(VerifiedLedger):
                 )
             insider_orders = filter_orders(insider_epsilon, delta)
         with self._transaction("grant") as (budget, append):
-            if first and budget.grants:
-                raise LedgerError(
-                    f"the first grant of population {budget.population!r} was made on "
-                    f"{budget.grants[0].at[:10]}",
-                    hint="More is granted by figures: --epsilon, --delta and --purpose.",
-                )
+            if first:
+                budget.require_first()
             grant = Grant(
                 number=len(budget.grants) + 1,
                 epsilon=epsilon,
@@ -169,6 +166,68 @@ class Ledger(VerifiedLedger):
                 population_size=population_size,
                 delta_reason=delta_reason.strip(),
             )
+            budget.require_grantable(grant)
+            append("grant", grant.body())
+        return self.budget().grants[grant.number - 1]
+
+    def grant_exact(
+        self,
+        *,
+        epsilon: float,
+        delta: float,
+        event: Event,
+        rounds: int,
+        plan: str,
+        purpose: str = "",
+        population_size: int | None = None,
+        delta_reason: str = "",
+        cap: tuple[float, float] | None = None,
+        first: bool = False,
+    ) -> Grant:
+        """Permit one run as it is fixed here, at its exact price: 9 to 13 % less noise.
+
+        Only a reservation of the same event, trainings and plan is admitted to it, once, and
+        whatever that does not use comes back to nobody.
+
+        Args:
+            epsilon: At least what the run costs.
+            delta: At this delta.
+            event: What one training does.
+            rounds: Trainings, repeats included.
+            plan: Digest of the plan that the run follows.
+            purpose: For whoever reads the ledger.
+            population_size: As in `grant`.
+            delta_reason: As in `grant`.
+            cap: Most epsilon and delta that all exact grants of this ledger may ever come to
+                together; with the first of them, and then fixed. None takes this grant's own.
+            first: Refuse where the ledger has a grant already.
+
+        Raises:
+            PlanError: A number is out of range, or the event has no exact price.
+            LedgerError: The run costs more, or all exact grants together would go beyond their cap.
+        """
+        orders = filter_orders(epsilon, delta)
+        terms = ExactTerms(require_exact(event), rounds, plan)
+        if population_size is not None:
+            check_population_size(population_size)
+        with self._transaction("grant") as (budget, append):
+            if first:
+                budget.require_first()
+            if cap is None and budget.exact_cap is None:
+                cap = float(epsilon), float(delta)
+            grant = Grant(
+                number=len(budget.grants) + 1,
+                epsilon=epsilon,
+                delta=delta,
+                orders=orders,
+                purpose=purpose,
+                at="",
+                population_size=population_size,
+                delta_reason=delta_reason.strip(),
+                exact=terms,
+                cap=cap,
+            )
+            budget.require_within_cap(grant)
             budget.require_grantable(grant)
             append("grant", grant.body())
         return self.budget().grants[grant.number - 1]
@@ -316,7 +375,7 @@ class Ledger(VerifiedLedger):
             for over in budget.expired(append.now):
                 append("expire", {"run": over.run, "rounds": over.remaining_rounds})
             number = budget.without_expired(append.now).require_affordable(
-                event, rounds, dataset=dataset, population_size=population_size
+                event, rounds, dataset=dataset, population_size=population_size, plan=plan
             )
             charge = Charge.of(event, rounds, budget.grants[number - 1])
             named = {} if dataset is None else {"dataset": dataset.canonical()}

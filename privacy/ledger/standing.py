@@ -39,10 +39,10 @@ def objections(
     counted = Fraction(0)
     unexplained = ""
     for grant in grants:
-        if grant.closed and grant.number not in charged:
+        if grant.closed and grant.number not in charged and grant.cap is None:
             found.append("")  # nothing was released under it, and nothing ever will be
             continue
-        total = counted + as_written(grant.delta)
+        total = counted + as_written(grant.counted_delta)
         objection = _objection(grant, total, population_size)
         if not objection or grant.number in charged:
             counted = total

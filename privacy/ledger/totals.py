@@ -11,7 +11,7 @@ from privacy.accounting.affordability import Allowance, Headroom
 from privacy.accounting.events import Event, NonPrivate, failure_of, repeated
 from privacy.accounting.rdp import FAILURE_SHARE, add_costs, filter_delta, rdp_cost, zero_cost
 from privacy.ledger.datasets import Dataset
-from privacy.ledger.entries import Grant, GrantStatus, Recovery, Reservation, Spend
+from privacy.ledger.entries import ExactTerms, Grant, GrantStatus, Recovery, Reservation, Spend
 from privacy.ledger.signers import Signers
 from privacy.ledger.standing import objections
 from privacy.limits import add
@@ -136,7 +136,22 @@ class Totals:
         if self.non_private:
             committed = charged = dict.fromkeys(grant.orders)
             insider_committed = seen = dict.fromkeys(grant.insider_orders)
-        return GrantStatus(grant, committed, charged, insider_committed, seen, failures)
+        status = GrantStatus(grant, committed, charged, insider_committed, seen, failures)
+        return status if grant.exact is None else self._exact_sums(status, grant.exact)
+
+    def _exact_sums(self, status: GrantStatus, terms: ExactTerms) -> GrantStatus:
+        number = status.grant.number
+        own = [held for held in self.reservations.values() if held.grant == number]
+        lost = [c for each in self.recoveries for c in each.charges if c.grant == number]
+        if self.non_private or any(charge.event != terms.event for charge in lost):
+            return replace(status, begun=None, held=None, is_used=True)
+        more = sum(charge.rounds for charge in lost)
+        return replace(
+            status,
+            begun=sum(len(held.commits) for held in own) + more,
+            held=sum(held.charged_rounds for held in own) + more,
+            is_used=bool(own or lost),
+        )
 
     def events(self, run: str | None = None) -> list[Event]:
         """One event for each training begun, of one run or of all with what was recovered."""
@@ -155,19 +170,33 @@ class Totals:
         """(epsilon, delta) of everything this ledger can ever permit: its grants added up.
 
         A grant that a recovery charged with more than it held counts as what was charged. One
-        that does not stand, and to which nothing is charged, permits nothing and adds nothing. If
-        the deltas come to 1 or more there is no guarantee: (infinity, 1).
+        that does not stand, and to which nothing is charged, permits nothing and adds nothing.
+        Exact grants count together, as their cap, since each may be chosen for what was released.
+        If the deltas come to 1 or more there is no guarantee: (infinity, 1).
         """
         counted = [status for status in self.status() if status.counts]
-        delta = add(status.grant.delta for status in counted)
+        filtered = [status for status in counted if status.grant.exact is None]
+        exact = [status for status in counted if status.grant.exact is not None]
+        cap = self.exact_cap if exact else None
+        delta = add([*(s.grant.delta for s in filtered), *(cap[1:] if cap else ())])
         if self.non_private or delta >= 1.0:
             return math.inf, 1.0
-        return add(max(s.grant.pledged, s.epsilon_charged) for s in counted), delta
+        epsilons = [max(s.grant.pledged, s.epsilon_charged) for s in filtered]
+        if cap is not None:
+            # What a recovery charged beyond a grant counts besides.
+            beyond = (max(0.0, s.epsilon_charged - s.grant.epsilon) for s in exact)
+            epsilons += [cap[0], *beyond]
+        return add(epsilons), delta
+
+    @property
+    def exact_cap(self) -> tuple[float, float] | None:
+        """Most that all exact grants may come to together; None while there is none."""
+        return next((grant.cap for grant in self.grants if grant.cap is not None), None)
 
 
 def _allowance(status: GrantStatus) -> Allowance:
     grant, left = status.grant, status.grant.failures - status.failures
-    if not status.is_open:  # nothing more fits
+    if not status.is_open or grant.exact is not None:  # nothing fits but its own run
         return Allowance(dict.fromkeys(grant.orders), grant.epsilon, grant.filter_delta)
     insider = None
     if grant.insider_epsilon is not None:

@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 
 from privacy.accounting.events import PoissonSampledGaussian
+from privacy.accounting.exact import exact_noise_multiplier
 from privacy.accounting.rdp import calibrate_noise_multiplier
 from privacy.errors import PlanError
 from privacy.limits import check_delta, check_population_delta, check_population_size
@@ -78,6 +79,7 @@ class PrivacyPlan:
         repeats: int,
         epsilon: float,
         delta: float,
+        exact: bool = False,
     ) -> PrivacyPlan:
         """The plan with the least noise whose worst case, repeats included, stays in the budget.
 
@@ -91,6 +93,8 @@ class PrivacyPlan:
             repeats: See the class.
             epsilon: What all rounds and repeats together may cost at `delta`.
             delta: See the class.
+            exact: Calibrate to the exact price, for a grant that is for this run alone; else to the
+                filter of a grant.
 
         Raises:
             PlanError: A value is out of range or the target cannot be met.
@@ -102,7 +106,8 @@ class PrivacyPlan:
                 f"steps_per_round {steps_per_round}, rounds {rounds}, repeats {repeats}: "
                 "expected at least 1, 1 and 0"
             )
-        noise_multiplier = calibrate_noise_multiplier(
+        calibrate = exact_noise_multiplier if exact else calibrate_noise_multiplier
+        noise_multiplier = calibrate(
             epsilon=epsilon,
             delta=delta,
             sample_rate=sample_rate,

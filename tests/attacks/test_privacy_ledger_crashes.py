@@ -41,6 +41,8 @@ def racer(name, jobs, outcomes, start):
         try:
             if action == "reserve":
                 ledger.reserve(run=f"run-{name}", event=EVENT, rounds=1 + name % 2, plan="p")
+            elif action == "exact":
+                ledger.reserve(run=f"run-{name}", event=EVENT, rounds=3, plan="fixed")
             elif action == "same run":
                 ledger.reserve(run="shared", event=EVENT, rounds=3, plan="p")
             elif action == "commit" or (action == "commit or release" and name % 2):
@@ -135,6 +137,17 @@ def race_for_everything(race, place):
 def test_racing_processes_never_overspend(race, places):
     for number in range(3):  # five races each
         race_for_everything(race, places.new(str(number)))
+
+
+def test_racing_runs_share_no_exact_grant(race, places):
+    """All are of the settings that it is for, and it is for one."""
+    place = places.new()
+    ledger = create(place)
+    ledger.grant_exact(
+        epsilon=2.0, delta=1e-5, event=EVENT, rounds=3, plan="fixed", population_size=1000
+    )
+    assert Counter(race(place, "exact").values()) == {"done": 1, "exhausted": 7}
+    assert len(ledger.budget().reservations) == 1
 
 
 def test_a_release_races_commits(race, places):

@@ -62,6 +62,9 @@ def spend(folder: Path, rounds: int, **more) -> None:
 def test_what_it_says_of_a_federation_is_what_the_ledger_admits(folder: Path) -> None:
     spend(folder, 4)
     answer = found(folder, *by_settings(folder), "--rounds", "3,12")
+    filtered, exact = answer["planned"].pop("noise_by_kind")
+    assert filtered == answer["planned"]["noise_multiplier"]
+    assert 0.8 * filtered < exact < filtered, "of a grant for this run alone"
     assert answer["planned"] == {
         "epsilon": 8.0,
         "rounds": 3,  # two, and a repeat
