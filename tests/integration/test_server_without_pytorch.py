@@ -63,6 +63,7 @@ def site(kits: Path, name: str) -> threading.Thread:
         members=kit.membership.members(),
         journal=MemoryJournal(),
         membership=kit.membership.last(),
+        config=load_federation(kit.federation_file),
     )
     open_transport = partial(
         HttpsTransport,
