@@ -347,3 +347,11 @@ def test_what_pillow_decodes_needs_nothing_more(kind: str) -> None:
     syntax = JPEGBaseline8Bit if kind == "JPEG" else JPEG2000Lossless
     data = dicom(pixels, syntax=syntax, PixelData=encapsulate([sink.getvalue()]))
     assert np.abs(grey(data) - pixels).max() <= (3 if kind == "JPEG" else 0)
+
+
+@pytest.mark.parametrize("data", [b"", b"DICM", b"\0" * 200])
+def test_whose_a_file_is_that_is_no_dicom_is_refused(data: bytes) -> None:
+    from fmfl_secure.data.pictures.dicom import person_of
+
+    with pytest.raises(UnusableValue, match="not readable as DICOM"):
+        person_of(data)

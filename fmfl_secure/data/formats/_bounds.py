@@ -47,6 +47,10 @@ def require_bounded_parquet(path: Path, content: pa.Buffer, *, max_bytes: int = 
         pa.ArrowException: It is no Parquet file.
     """
     with pq.ParquetFile(pa.BufferReader(content)) as file:
+        for group in range(file.metadata.num_row_groups):
+            # One row: a chunk's metadata that are none are refused here, and abort the process
+            # where they are asked for directly.
+            next(file.iter_batches(batch_size=1, row_groups=[group]), None)
         chunks = [
             file.metadata.row_group(group).column(column)
             for group in range(file.metadata.num_row_groups)

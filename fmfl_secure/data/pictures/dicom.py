@@ -168,6 +168,8 @@ def _require_transfer_syntax(data: bytes) -> str:
     from pydicom.pixels import get_decoder  # noqa: PLC0415
     from pydicom.uid import UID  # noqa: PLC0415
 
+    if data[_PREAMBLE : _PREAMBLE + 4] != b"DICM":
+        raise unusable("the file is not readable as DICOM", "check that it is complete")
     file = io.BytesIO(data)
     file.seek(_PREAMBLE + 4)
     tags: Any = read_dataset(

@@ -20,7 +20,8 @@ from fmfl_secure.data.pictures.depth import SIXTEEN_BITS, Window, lay_on_white
 
 _FAILURES = (
     OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError, TypeError, OverflowError,
-    ZeroDivisionError, AttributeError, RuntimeError, MemoryError, struct.error, zlib.error,
+    ZeroDivisionError, AttributeError, AssertionError, RuntimeError, MemoryError, struct.error,
+    zlib.error,
     Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip
 # What an EXIF orientation asks for, so that the picture stands upright.
