@@ -419,7 +419,7 @@ def test_init_takes_a_reason_that_the_first_grant_declares(main, tmp_path: Path)
     asked = ("--delta", 0.5, "--delta-reason", "made-up rows")
     assert main("init", folder, "--sites", 3, *asked)[0] == 0
     file = folder / "federation.toml"
-    file.write_text(file.read_text().replace("rounds = 10", "rounds = 9"))
+    file.write_text(file.read_text().replace("rounds = 40", "rounds = 39"))
     code, output, _ = main("ledger", "grant", folder / "sites/site-2", "--accept")
     assert (code, "why its delta: made-up rows" in output) == (0, True)
     budget = Ledger(folder / "sites/site-2/ledger.sqlite").budget()
