@@ -13,7 +13,7 @@ from fmfl_secure.parties.decryptor import open_decryptor
 from fmfl_secure.parties.membership import MembershipFolder
 from fmfl_secure.parties.site import Site
 from fmfl_secure.parties.workspace import Workspace
-from fmfl_secure.planning.task import build_task
+from fmfl_secure.planning.task import build_task, start_of
 from fmfl_secure.provisioning.certificates import CUSTODIAN, DECRYPTOR, SITE
 from fmfl_secure.run.observer import Silent
 from fmfl_secure.runtime.agents.base import Agent
@@ -50,8 +50,10 @@ class RealWorld(World):
         self.config = load_federation(self.folder / "federation.toml")
         self.names = tuple(entry.name for entry in self.config.sites)
         self.dead: set[str] = set()
+        task = build_task(self.config, relative_to=self.folder)
+        start = start_of(self.config, task, task.build_model(seed=self.config.federation.seed))
         self.server = RunServer(
-            self.folder, self.folder / output, config=self.config,
+            self.folder, self.folder / output, config=self.config, start=start,
             settings=ServerSettings(time=Time(gather_s=20.0, end_s=5.0)),
             messages=open_store(f"sqlite:{output}.sqlite", relative_to=self.folder),
             waiter=PartyWaiter,

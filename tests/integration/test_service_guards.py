@@ -68,7 +68,13 @@ def backed_up(journal: Path, to: Path) -> Path:
     return to
 
 
-@pytest.mark.parametrize("forgetful", [False, True], ids=["the server", "another site"])
+@pytest.mark.parametrize(
+    "forgetful",
+    [
+        pytest.param(False, id="the server", marks=pytest.mark.slow),
+        pytest.param(True, id="another site"),
+    ],
+)
 def test_a_site_whose_journal_was_put_back_opens_nothing(
     tmp_path: Path, tiny_model: Path, forgetful: bool
 ) -> None:
@@ -85,17 +91,23 @@ def test_a_site_whose_journal_was_put_back_opens_nothing(
             file.unlink()
     again = RealWorld(tmp_path, tiny_model, output="again")
     again.start_decryptor()
+    joining = []
+
+    def joins(what: str) -> None:
+        """Each brings what it kept before it joins; site 1 comes after all of them."""
+        if what == "join":
+            joining.append(what)
+            if len(joining) == 3:
+                again.start_site("site-1")
+
     for name in again.names[1:]:
-        again.start_site(name)
-    with again.inbox.changed:
-        again.inbox.changed.wait_for(lambda: len(again.run._joined()) == 3 or again.failed, 30)
-    again.start_site("site-1")
+        again.start_site(name).broken = joins
     (record,) = again.finish()
     assert record.cohort == again.names[1:]
     assert "the journal of site-1 lacks entry" in again.agents["site-1"].refusal
 
 
-@pytest.mark.parametrize("party", ["decryptor", "board"])
+@pytest.mark.parametrize("party", ["decryptor", pytest.param("board", marks=pytest.mark.slow)])
 def test_a_decryptor_or_custodian_whose_journal_was_put_back_gives_no_word(
     tmp_path: Path, tiny_model: Path, party: str
 ) -> None:
