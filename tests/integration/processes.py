@@ -86,19 +86,18 @@ def seeded(record: Path) -> None:
     stream = _Stream()
     privacy.mechanism.keystream.os = privacy.mechanism.sampling.os = stream
     aggregation.ckks.quantization.secrets = stream
-    train, apply = Site.train, Coordinator.apply
+    train, following = Site.train, Coordinator.following
 
     def repeated(self, plan, *rest, **named):
         stream.restart((self.name, plan.round))
         return train(self, plan, *rest, **named)
 
-    def recorded(self, plan, *rest, **named):
-        total = apply(self, plan, *rest, **named)
+    def recorded(self, plan, total, *rest, **named):
         record.mkdir(exist_ok=True)
         np.save(record / f"{plan.round}.npy", total)
-        return total
+        return following(self, plan, total, *rest, **named)
 
-    Site.train, Coordinator.apply = repeated, recorded
+    Site.train, Coordinator.following = repeated, recorded
 
 
 def signing(min_cohort: int) -> None:
