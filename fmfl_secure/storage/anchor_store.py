@@ -7,6 +7,7 @@ was rolled back in between lacks the later ones.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -41,10 +42,11 @@ _JOURNALS = {
 }
 _KEEP_JOURNAL = "INSERT INTO journal_heads VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
 # One that lacks an earlier head of its own chain lacks the latest too; forks are all kept.
-_LATEST = """SELECT line FROM journal_heads AS h WHERE public_key = ? AND sequence =
-               (SELECT MAX(sequence) FROM journal_heads
-                WHERE public_key = h.public_key AND journal = h.journal)
-             ORDER BY line"""
+_LATEST = """SELECT h.public_key, h.journal, h.sequence, h.line FROM journal_heads AS h JOIN
+               (SELECT public_key, journal, MAX(sequence) AS latest FROM journal_heads
+                GROUP BY public_key, journal) AS newest
+               ON h.public_key = newest.public_key AND h.journal = newest.journal
+                  AND h.sequence = newest.latest"""
 _KEEP = "INSERT INTO anchors VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _HELD = "SELECT line FROM anchors WHERE public_key = ? ORDER BY population, sequence, digest"
 
@@ -64,8 +66,11 @@ class AnchorStore:
         else:
             beside = Path(location).with_name(f"journal-{Path(location).name}")
         self._journals = open_store(beside, schema="fmfl_journal_heads")
-        # By this process: of one head, many lines are given, each of another second.
-        self._kept: set[tuple[str, str, int, str]] = set()
+        # What this process kept last, by key: everybody is told everybody's heads many times a
+        # round, and each would be verified and written again. One process writes a store.
+        self._lock = threading.Lock()
+        self._last: dict[str, tuple[str, tuple[str, str, int, str]]] = {}
+        self._latest: dict[str, dict[str, tuple[int, set[str]]]] | None = None
 
     def keep(self, given: Iterable[tuple[PublicIdentity, str]]) -> None:
         """Keep anchors, each given by the site that signed it; durable when this returns.
@@ -76,10 +81,13 @@ class AnchorStore:
         """
         anchors = []
         for giver, line in given:
+            last = self._last.get(giver.key.hex())
+            if last is not None and last[0] == line:
+                continue
             anchor = Anchor.parse(line)
             if anchor.public_key != giver.key.hex():
                 raise RunError(f"{giver.name} gave an anchor that another identity signed")
-            if _head(anchor) not in self._kept:
+            if last is None or last[1] != _head(anchor):  # of one head, each second has a line
                 anchors.append(anchor)
         if not anchors:
             return
@@ -88,7 +96,7 @@ class AnchorStore:
             with self._store.write() as transaction:
                 for a in anchors:
                     transaction.execute(_KEEP, *_head(a), a.line)
-        self._kept.update(map(_head, anchors))
+        self._last |= {a.public_key: (a.line, _head(a)) for a in anchors}
 
     def keep_journals(self, given: Iterable[tuple[PublicIdentity, str]]) -> None:
         """Keep heads of journals, each given by the party that signed it; durable on return.
@@ -99,6 +107,8 @@ class AnchorStore:
         """
         heads = []
         for giver, line in given:
+            if line in self.journals(giver):
+                continue
             head = read_journal_head(line)
             if head.public_key != giver.key.hex():
                 raise RunError(f"{giver.name} gave a journal's head that another identity signed")
@@ -111,6 +121,10 @@ class AnchorStore:
                 for h in heads:
                     row = (h.public_key, h.head.journal, h.head.sequence, h.line)
                     transaction.execute(_KEEP_JOURNAL, *row)
+        with self._lock:
+            latest = self._latest_journals()
+            for h in heads:
+                _note_latest(latest, h.public_key, h.head.journal, h.head.sequence, h.line)
 
     def journals(self, of: PublicIdentity) -> list[str]:
         """The latest head of each journal of a party, and any that others saw in its place.
@@ -118,11 +132,20 @@ class AnchorStore:
         Raises:
             RunError: They cannot be read.
         """
-        with storage_errors("cannot read the journal heads kept"):
-            if not self._journals.exists():
-                return []
-            with self._journals.read() as transaction:
-                return [row[0] for row in transaction.execute(_LATEST, of.key.hex())]
+        with self._lock:
+            by_journal = self._latest_journals().get(of.key.hex(), {})
+            return sorted(line for _, lines in by_journal.values() for line in lines)
+
+    def _latest_journals(self) -> dict[str, dict[str, tuple[int, set[str]]]]:
+        if self._latest is None:
+            latest: dict[str, dict[str, tuple[int, set[str]]]] = {}
+            with storage_errors("cannot read the journal heads kept"):
+                if self._journals.exists():
+                    with self._journals.read() as transaction:
+                        for row in transaction.execute(_LATEST):
+                            _note_latest(latest, *row)
+            self._latest = latest
+        return self._latest
 
     def held(self, of: PublicIdentity) -> list[str]:
         """All anchors kept of a site's ledgers.
@@ -139,3 +162,18 @@ class AnchorStore:
 
 def _head(anchor: Anchor) -> tuple[str, str, int, str]:
     return anchor.public_key, anchor.population, anchor.sequence, anchor.digest
+
+
+def _note_latest(
+    latest: dict[str, dict[str, tuple[int, set[str]]]],
+    public_key: str,
+    journal: str,
+    sequence: int,
+    line: str,
+) -> None:
+    by_journal = latest.setdefault(public_key, {})
+    known, lines = by_journal.get(journal, (-1, set()))
+    if sequence > known:
+        by_journal[journal] = sequence, {line}
+    elif sequence == known:
+        lines.add(line)

@@ -120,7 +120,7 @@ def test_the_officer_s_anchor_is_enough(folder: Path, tmp_path: Path) -> None:
     assert command("ledger", "anchor", path, "--output", officer).exit_code == 0
     site_file = folder / "sites/site-1/site.toml"
     site_file.write_text(
-        site_file.read_text().replace("[policy]", f'anchors = "{officer}"\n[policy]')
+        site_file.read_text().replace("[time]", f'anchors = "{officer}"\n[time]', 1)
     )
     assert run(folder, 2)[1].refused == {}  # ahead of the anchor is fine
     put_back(path)

@@ -18,6 +18,8 @@ from fmfl_secure.run.record import RunRecord, decode_record
 from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import AdmissionError, Ledger
 
+TODAY = dt.datetime.now(dt.UTC).date()
+
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
@@ -108,11 +110,12 @@ def test_the_run_stops_where_the_cohort_does_not_allow_to_go_on(folder: Path) ->
 
 def expire_after_the_first_round(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock jumps from before the policies' last day to after it."""
-    times = [dt.datetime(2030, 5, 31, 23, 59, tzinfo=dt.UTC)]
+    midnight = dt.datetime.combine(TODAY + dt.timedelta(days=1), dt.time(), dt.UTC)
+    times = [dt.datetime.now(dt.UTC)]
     finish = Coordinator.finish_round
 
     def finish_and_wait(self, *rest, **named):
-        times[0] = dt.datetime(2030, 6, 1, 0, 0, tzinfo=dt.UTC)
+        times[0] = midnight
         return finish(self, *rest, **named)
 
     monkeypatch.setattr("fmfl_secure.parties.site._now", lambda: times[0])
@@ -122,7 +125,7 @@ def expire_after_the_first_round(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_policy_that_expires_during_a_run_ends_the_site_s_part_in_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    set_policy(folder, "site-2", "expires = 2030-05-31")
+    set_policy(folder, "site-2", f"expires = {TODAY}")
     expire_after_the_first_round(monkeypatch)
     record, _ = run(folder)
     assert record.status == "finished"
@@ -173,7 +176,7 @@ def test_a_refusal_is_kept_when_a_run_is_resumed(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A site that left the run stays out of it, whatever its policy says by then."""
-    set_policy(folder, "site-2", "expires = 2030-05-31")
+    set_policy(folder, "site-2", f"expires = {TODAY}")
     fix_cohort = Coordinator.fix_cohort
 
     def interrupting(self, plan, *rest):
@@ -189,7 +192,7 @@ def test_a_refusal_is_kept_when_a_run_is_resumed(
     record = decode_record((folder / "run/report.json").read_bytes())
     assert record.status == "interrupted"
     assert record.sites[1].refusal == "policy.expired"
-    edit(folder / "sites/site-2/site.toml", **{"2030-05-31": "2099-01-01"})
+    edit(folder / "sites/site-2/site.toml", **{str(TODAY): "2099-01-01"})
     record, observer = run(folder, resume=True)
     assert observer.refused == {"site-2": ("policy.expired", "refused before the interruption")}
     assert record.status == "finished"
