@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from aggregation import Identity
-from fmfl_secure.errors import Problem
+from aggregation import Identity, SqliteJournal, sign_journal_head
+from fmfl_secure.errors import Problem, RunError
 from fmfl_secure.parties.workspace import Members
 from fmfl_secure.runtime.agents.anchors import SiteAnchors
 from fmfl_secure.runtime.anchor_registry import AnchorRegistry, AnchorsForSite
@@ -215,3 +215,31 @@ def test_a_site_that_was_removed_is_told_nothing_of_and_kept(world: World) -> No
     assert "site-3" not in world.kept.tell("site-1", known=True).others
     world.begin("site-1")
     assert world.owners["site-1"].others.held(gone) != []
+
+
+def test_what_was_kept_is_not_written_again_and_the_next_process_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everybody tells everybody's heads, many times a round."""
+    owner = Owner(tmp_path, Identity.generate("site-1"))
+    journal = SqliteJournal(tmp_path / "journal.sqlite")
+    kept = AnchorStore(tmp_path / "kept.sqlite")
+    given = owner.identity.public
+    for number in (1, 2):
+        owner.charge()
+        journal.record("kind", f"key {number}", b"value")
+        head, line = sign_journal_head(journal, owner.identity), owner.anchor()
+        assert head is not None
+        kept.keep([(given, line)])
+        kept.keep_journals([(given, head)])
+        assert kept.journals(given) == [head], "the latest"
+        with monkeypatch.context() as patch:
+            patch.setattr("fmfl_secure.storage.anchor_store.make_missing", None)  # no write
+            kept.keep([(given, line)])
+            kept.keep([(given, owner.anchor())])  # the same head, at another second
+            kept.keep_journals([(given, head)])
+        again = AnchorStore(tmp_path / "kept.sqlite")
+        assert again.journals(given) == [head]
+        assert len(again.held(given)) == number
+    with pytest.raises(RunError, match="another identity"):
+        kept.keep_journals([(Identity.generate("site-1").public, head)])
