@@ -170,8 +170,12 @@ class LocalWorld(ContractWorld):
         )
         for name in self.parties:
             self._watch(name, self.engine._agents[name])
+        self.dead: set[str] = set()
+        waiting = self.engine._server.run.waiting
+        waiting.is_present = lambda party: party not in self.dead  # type: ignore[method-assign]
 
     def start(self, name: str) -> None:
+        self.dead.discard(name)
         if name == DECRYPTOR:
             agent: Agent = self.engine._decryptor()
         elif name in self.sites:
@@ -188,6 +192,7 @@ class LocalWorld(ContractWorld):
                 return step()
             except Died:
                 agent.step = lambda: False  # type: ignore[method-assign]
+                self.dead.add(name)
                 if self.deaths[name].back == "at once":
                     self.start(name)
                 return True
