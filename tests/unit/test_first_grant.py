@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 def edit(folder: Path, **more: str) -> None:
     file = folder / "federation.toml"
     text = file.read_text()
-    for before, after in ({"rounds = 10": "rounds = 3"} | more).items():
+    for before, after in ({"rounds = 40": "rounds = 3"} | more).items():
         assert before in text
         text = text.replace(before, after)
     file.write_text(text)
@@ -144,7 +144,7 @@ def test_a_simulation_grants_in_its_sites_place_and_says_so(folder: Path) -> Non
 
 def test_a_site_that_drew_its_own_keys_grants_before_anybody_answered(tmp_path: Path) -> None:
     file = tmp_path / "federation.toml"
-    file.write_text(federation_toml("pilot", 3).replace("rounds = 10", "rounds = 3"))
+    file.write_text(federation_toml("pilot", 3).replace("rounds = 40", "rounds = 3"))
     place = tmp_path / "somewhere"
     request_keys(place, file, role="site", name="site-3")
     assert Ledger(place / "ledger.sqlite").status() == []
