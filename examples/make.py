@@ -22,6 +22,7 @@ import shapes
 EXAMPLES = {
     "hospital_network": notes.write_departments,
     "bank": queries.write,
+    "mailbox": queries.write_mails,
     "law_firm": clauses.write,
     "radiology": chest.write,
     "deidentification": notes.write,

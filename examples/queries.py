@@ -71,6 +71,13 @@ _EITHER = {
     "I can't get at my account since {when}, new number": ("login_problem", "change_details"),
     "what would {amount} cost me": ("loan_request", "fees"),
 }
+_TOPICS = [0.1, 0.5, 0.3, 0.1]  # of mails with none to three
+_BESIDE_THE_POINT = [
+    "Thank you for the friendly help, that settled it.",
+    "Are you open on the holiday?",
+    "I was very happy with the branch in Leeds",
+    "please ignore my last message",
+]
 _WORDS = {
     "card": ["card", "debit card", "credit card", "visa"],
     "place": ["on the train", "at the supermarket", "in Lisbon", "at a petrol station", "online"],
@@ -98,6 +105,22 @@ def write(out: Path, *, sites: int) -> None:
         wanted = generator.choice(names, size=count, p=mix / mix.sum())
         rows = [_row(str(intent), generator) for intent in wanted]
         write_table(out / "data" / f"{part}.csv", ("query", "intent"), rows)
+
+
+def write_mails(out: Path, *, sites: int) -> None:
+    """Tables of `mail` and `topics`: none to three of the intents above, with `;` between them."""
+    generator = np.random.default_rng(11)
+    for part, count in parts(sites=sites, per_site=_PER_SITE, holdout=_HOLDOUT).items():
+        rows = [_mail(int(n), generator) for n in generator.choice(4, size=count, p=_TOPICS)]
+        write_table(out / "data" / f"{part}.csv", ("mail", "topics"), rows)
+
+
+def _mail(topics: int, generator: np.random.Generator) -> tuple[str, str]:
+    if not topics:
+        return str(generator.choice(_BESIDE_THE_POINT)), "none"
+    intents = sorted(generator.choice(list(INTENTS), size=topics, replace=False))
+    texts = [_row(str(intent), generator)[0] for intent in intents]
+    return " Also: ".join(texts), ";".join(intents)
 
 
 def _row(intent: str, generator: np.random.Generator) -> tuple[str, str]:

@@ -120,7 +120,6 @@ def test_noise_in_shares_is_permitted_where_the_settings_ask_for_it(folder: Path
         folder,
         **{
             'noise = "local" ': 'noise = "distributed" ',
-            "steps_per_round = 4": "steps_per_round = 1",
             "insider_epsilon = 0.0 ": "insider_epsilon = 12.0 ",
         },
     )
