@@ -83,6 +83,18 @@ is meant, the settings say, for all sites:
 label_aliases = [["Positive", "positive"], ["1.0", "positive"]]
 ```
 
+Where labels are codes, or even where they are words, `label_texts` says in public words what each of them means. The
+head of a text classification then starts from the encoder's embeddings of these texts, which costs no epsilon
+([what it brings](results.md#what-pays-at-the-server)):
+
+```toml
+[task]
+labels = ["1", "2"]
+label_texts = ["neoplasms", "digestive system diseases"]
+```
+
+*(`tests/unit/test_label_start.py::test_a_text_is_taken_for_the_label_that_it_means`.)*
+
 *(`tests/integration/test_rows_left_out.py::test_a_site_that_loses_half_of_its_rows_learns_of_it_and_nobody_else`,
 `tests/integration/test_rows_left_out.py::test_evaluate_says_of_how_many_and_refuses_figures_of_few`,
 `tests/unit/test_left_out.py::test_a_near_miss_of_a_label_is_named_as_such`.)*

@@ -365,7 +365,7 @@ TECHNIQUES: tuple[Technique, ...] = (
     _refused(
         _TASKS, "contrastive loss over a batch",
         "every pair of a batch is in every other pair's loss, and no record's gradient is its own",
-        "task.loss = 'sigmoid' with public anchors, or 'cosine'", "2103.00020", "info-nce",
+        "task.loss = 'sigmoid' with public anchors, or 'cosine'", "2103.00020", "clip-loss",
         "ntxent",
     ),
     _works(

@@ -63,7 +63,7 @@ def test_a_crash_of_the_server_in_mid_transaction_leaves_nothing_of_it(postgres,
     before = ledger.records()
 
     def crashing():
-        with ledger._transaction() as (_, append):
+        with ledger._transaction("commit") as (_, append):
             append("commit", {"run": "r", "round": 2})
             postgres.crash()
 
@@ -172,7 +172,7 @@ def test_other_defaults_of_the_server_change_nothing(postgres, place, ledger, le
 
 def test_a_writer_that_ignores_the_lock_runs_into_the_primary_key(place, ledger):
     def overtaken():
-        with ledger._transaction() as (_, append):
+        with ledger._transaction("commit") as (_, append):
             append("commit", {"run": "r", "round": 1})
             # As if another had been first: the same place in the chain is asked for twice.
             append("commit", {"run": "r", "round": 1})

@@ -11,6 +11,11 @@ SMALL = 40961  # 16 bits, so three words in eight are rejected
 TRANSCRIPT = bytes(range(32))
 
 
+def others(sites, index):
+    """All pairs, as in every cohort of up to 128 sites."""
+    return [j for j in range(sites) if j != index]
+
+
 def masks_of(sites, *, transcript=TRANSCRIPT, keys=None, seeds=None, q=Q, count=64):
     names = [f"s{i}" for i in range(sites)]
     keys = keys or [EphemeralKey() for _ in names]
@@ -18,7 +23,7 @@ def masks_of(sites, *, transcript=TRANSCRIPT, keys=None, seeds=None, q=Q, count=
     public = [k.public for k in keys]
     return [
         masking.site_masks(
-            pairwise.pairs(k, transcript, names, public, i),
+            pairwise.pairs(k, transcript, names, public, i, others(sites, i)),
             transcript,
             masking.PAIR_LABEL,
             q,

@@ -21,6 +21,7 @@ NEVER_TOLD = {
     *("storage", "storage-missing", "storage-exists", "storage-unavailable", "storage-damaged"),
     # The server's and its clients' own; answered over HTTP as problems, never as a site's refusal.
     *("service", "membership", "stopping", "attempt"),
+    "adapter",  # why a site sits an attempt out, and is asked again: no refusal
 }
 RULES = re.findall(r"^\| `policy\.(\w+)` \|", privacy.policy.__doc__ or "", re.MULTILINE)
 
