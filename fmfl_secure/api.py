@@ -14,6 +14,7 @@ where there is one a `hint`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,7 +27,12 @@ from fmfl_secure.comparison import compare as compare_arms
 from fmfl_secure.data import PictureCheck, UnitCheck, check_units, read_as
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.parties.ledgers_at_hand import ledgers_at_hand
-from fmfl_secure.parties.workspace import DATA_PATTERN, Workspace, initialise
+from fmfl_secure.parties.workspace import (
+    DATA_PATTERN,
+    Workspace,
+    grant_where_none,
+    initialise,
+)
 from fmfl_secure.planning.plans import Prediction, predict, run_proposal
 from fmfl_secure.planning.task import allow_extensions, build_task, largest_layout
 from fmfl_secure.report.export import export_run
@@ -42,6 +48,8 @@ from fmfl_secure.training.constant_work import declared_by
 from fmfl_secure.training.finished_run import MAX_LEFT_OUT, evaluate_run, predict_run
 from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import Ledger, check_policy
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,12 +232,18 @@ class Federation:
     ) -> Run:
         """Train: all parties on this machine, as separate objects with separate keys.
 
+        A site whose ledger has no grant yet gets its first from the settings, unless they are as
+        `init` wrote them; a warning is logged for each.
+
         Args:
             output: Folder for the run.
             resume: Go on with the run in that folder.
             observer: Told about progress.
         """
         folder = Path(output)
+        if not resume:
+            for note in grant_where_none(Workspace(self.folder), self.config):
+                _LOG.warning("made %s", note)
         LocalEngine(self._file, folder, resume=resume, observer=observer or Silent()).run()
         return Run(folder)
 

@@ -382,6 +382,13 @@ def check(
         say(f"          {question.advice}")
 
 
+def _grant_where_none(folder: Path, config: FederationConfig) -> None:
+    from fmfl_secure.parties.workspace import Workspace, grant_where_none
+
+    for note in grant_where_none(Workspace(folder), config):
+        say(f"made {note}")
+
+
 @app.command()
 def run(
     federation: FederationFile,
@@ -403,6 +410,8 @@ def run(
 ) -> None:
     """Train: the main job. Writes the adapter, its metrics and a report.
 
+    All sites are on this machine, so one whose ledger has no grant yet gets its first from the
+    settings, unless they are as init wrote them, and the output says so.
     With --engine flower, federation.toml is that of the server's kit, beside the SuperLink.
     Example: fmfl-secure run pilot/federation.toml --output pilot/run-1
     """
@@ -416,6 +425,8 @@ def run(
     if bool(superlink) != (engine == "flower"):
         raise ConfigError("--engine flower needs --superlink, and no other engine has one")
     config = load_federation(federation)
+    if engine != "flower" and not resume:
+        _grant_where_none(federation.parent, config)
     with TerminalProgress(console, config) as progress:
         try:
             if engine == "local":

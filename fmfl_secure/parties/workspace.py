@@ -17,6 +17,7 @@ may move to a machine of its own.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from collections.abc import Iterable
@@ -25,12 +26,12 @@ from pathlib import Path
 
 import msgspec
 
-from aggregation import Identity, PublicIdentity
+from aggregation import AggregationError, Identity, PublicIdentity
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.parties.proposals import SIMULATED, Proposal, is_template, offer
 from fmfl_secure.settings.federation import FederationConfig, load_federation, load_site
 from fmfl_secure.settings.templates import custodian_toml, site_toml
-from privacy import Ledger, check_population_delta, filter_orders
+from privacy import Ledger, LedgerError, check_population_delta, filter_orders
 from privacy.storage import without_secrets
 
 COORDINATOR, AGGREGATOR, DECRYPTOR = "coordinator", "aggregator", "decryptor"
@@ -310,6 +311,25 @@ def _storage_key(folder: Path) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(secrets.token_bytes(32))
             os.fsync(file.fileno())
+
+
+def grant_where_none(workspace: Workspace, config: FederationConfig) -> list[str]:
+    """Make first grants before all sites run on one machine, whoever has none.
+
+    All of their keys are in one folder: whoever runs them could grant for any of them.
+
+    Returns:
+        What was granted in whose place, or why not. Nothing is said of a site whose folder or
+        ledger cannot be used: the run says it, of that site alone.
+
+    Raises:
+        PlanError: It cannot be granted to so many.
+    """
+    notes: list[str] = []
+    for site in config.sites:
+        with contextlib.suppress(ConfigError, LedgerError, AggregationError, OSError):
+            notes += grant_simulated(workspace, [site.name])
+    return notes
 
 
 def grant_simulated(workspace: Workspace, sites: Iterable[str]) -> list[str]:

@@ -11,9 +11,15 @@ from fmfl_secure import cli
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.parties.first_grant import accept, proposed
 from fmfl_secure.parties.proposals import ACCEPTED, SIMULATED
-from fmfl_secure.parties.workspace import Workspace, grant_simulated, initialise
+from fmfl_secure.parties.workspace import (
+    Workspace,
+    grant_simulated,
+    grant_where_none,
+    initialise,
+)
 from fmfl_secure.provisioning.own_keys import request_keys
 from fmfl_secure.provisioning.provision import provision
+from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.settings.templates import federation_toml
 from privacy import Ledger, LedgerError
 
@@ -139,6 +145,24 @@ def test_a_simulation_grants_in_its_sites_place_and_says_so(folder: Path) -> Non
     for place in (folder / "sites/site-1", kits / "site-1"):
         (status,) = Ledger(place / "ledger.sqlite").status()
         assert status.grant.purpose == SIMULATED
+
+
+def test_a_run_on_one_machine_grants_where_there_is_none_and_says_so(folder: Path) -> None:
+    """Once the settings are edited, and never a second time."""
+    workspace = Workspace(folder)
+    config = load_federation(workspace.federation_file)
+    assert all("as init wrote it" in note for note in grant_where_none(workspace, config))
+    assert ledger(folder, "site-1").status() == []
+    edit(folder, **{"epsilon = 8.0 ": "epsilon = 2.0 "})
+    config = load_federation(workspace.federation_file)
+    (folder / "sites/site-3/identity.pem").unlink()
+    said = grant_where_none(workspace, config)
+    assert [f"in the place of site-{n}" in note for n, note in enumerate(said, 1)] == [True, True]
+    assert all("A SIMULATION" in note for note in said)
+    (status,) = ledger(folder, "site-1").status()
+    assert (status.grant.epsilon, status.grant.purpose) == (2.0, SIMULATED)
+    assert ledger(folder, "site-3").status() == [], "what cannot be used is the run's to say"
+    assert grant_where_none(workspace, config) == []
 
 
 def test_a_site_that_drew_its_own_keys_grants_before_anybody_answered(tmp_path: Path) -> None:
