@@ -44,6 +44,15 @@ def load_head(model: AdaptedModel, path: Path) -> None:
         set_tensors(head, read_tensors(path), path)
 
 
+def name_base_by_place(base: BaseModel, folder: Path) -> None:
+    """Name a base model that is published nowhere by its folder on this machine, as PEFT does.
+
+    For a copy that somebody takes away: files that travel between parties name no machine's paths.
+    """
+    if not hub_id(base) and (folder / PEFT_CONFIG).is_file():
+        _name_base(folder / PEFT_CONFIG, str(base.path.resolve()))
+
+
 def _name_base(path: Path, name: str) -> None:
     """Name a published base model so that PEFT finds it, where it has such a name."""
     config = json.loads(path.read_text(encoding="utf-8"))

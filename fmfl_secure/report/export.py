@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 from fmfl_secure.errors import RunError
-from fmfl_secure.models.adapter_files import HEAD_FILE
+from fmfl_secure.models.adapter_files import HEAD_FILE, name_base_by_place
 from fmfl_secure.report.merged import write_merged
 from fmfl_secure.report.model_card import write_card
 from fmfl_secure.run.record import RunRecord, decode_record
@@ -55,6 +55,7 @@ def export_run(
         # Opened first: what is handed on is known to work.
         task.open_adapter(run.adapter, head=head)
         shutil.copytree(run.adapter, output, dirs_exist_ok=True)
+        name_base_by_place(task.base, output)
         if head is not None:
             shutil.copyfile(head, output / HEAD_FILE)
     two_towers = len(task.architecture.towers) > 1

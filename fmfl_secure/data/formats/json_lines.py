@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import ClassVar
 
@@ -27,7 +28,7 @@ class JsonLines(TextFormat):
     )
     refuses: ClassVar[tuple[str, ...]] = (
         "a line that is not one whole object, as a bad row",
-        "a file that begins with `[`: it is a JSON array",
+        "a file that begins with an array of objects: it is a JSON array",
     )
 
     def header(self, path: Path) -> None:
@@ -48,12 +49,16 @@ class JsonLines(TextFormat):
     def require_own(self, path: Path, head: bytes) -> None:
         """See `Format`; an array of objects, on one line or many, is another form."""
         super().require_own(path, head)
-        if head.removeprefix(BOM).lstrip().startswith(b"["):
+        if _ARRAY.match(head.removeprefix(BOM)):
             raise UnreadableFileError(
                 "the file is a JSON array, and not an object on each line",
                 hint="give it the extension .json",
                 path=path,
             )
+
+
+# An array of objects, on its first line or on those below; a list of anything else is a bad row.
+_ARRAY = re.compile(rb"\s*\[\s*(\{|$|\]\s*$)")
 
 
 def _empty(path: Path) -> EmptyFileError:
