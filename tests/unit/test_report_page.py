@@ -210,6 +210,18 @@ def test_limits_of_privacy_are_stated_where_there_is_any(limit: str) -> None:
     assert limit not in Page(page_of("without_privacy")).text
 
 
+def test_the_first_page_names_all_that_is_not_protected() -> None:
+    text = Page(page_of("finished")).text
+    first, later = (
+        text.split("1. Budget over the run")[0],
+        text.split("9. What is not protected")[1],
+    )
+    named = first.split("What is not protected?")[1]
+    for limit in PRIVACY_LIMITS:
+        assert limit in named
+        assert limit in later
+
+
 def test_person_as_unit_needs_no_word_on_several_records() -> None:
     assert "People with several records." not in Page(page_of("multi_run")).text
 
