@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -90,32 +91,22 @@ def _works(
     )
 
 
-def _refused(
-    area: str, name: str, why: str, instead: str, source: str = "", *aliases: str
+def _absent(
+    status: Status, area: str, name: str, said: str, instead: str, source: str = "", *aliases: str
 ) -> Technique:
     return Technique(
         name=name,
         area=area,
-        status="refused",
-        said=why,
+        status=status,
+        said=said,
         instead=instead,
         source=source,
         aliases=aliases,
     )
 
 
-def _missing(
-    area: str, name: str, what: str, instead: str, source: str = "", *aliases: str
-) -> Technique:
-    return Technique(
-        name=name,
-        area=area,
-        status="not yet",
-        said=what,
-        instead=instead,
-        source=source,
-        aliases=aliases,
-    )
+_refused = partial(_absent, "refused")
+_missing = partial(_absent, "not yet")
 
 
 TECHNIQUES: tuple[Technique, ...] = (
