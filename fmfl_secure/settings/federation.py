@@ -13,12 +13,13 @@ import tomllib
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.extensions import is_extension
+from fmfl_secure.settings.questions import QuestionSection
 from fmfl_secure.settings.sections import (
     AdapterSection,
     AggregationSection,
@@ -45,6 +46,8 @@ SMALLEST_WEIGHT = 1 / 8  # beyond that, a small site would train and hardly be h
 class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """All of `federation.toml`; see the sections."""
 
+    LATER: ClassVar[frozenset[str]] = frozenset({"question"})
+
     federation: FederationSection
     model: ModelSection = ModelSection()
     task: TaskSection
@@ -53,6 +56,7 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
     training: TrainingSection = TrainingSection()
     aggregation: AggregationSection = AggregationSection()
     evaluation: EvaluationSection = EvaluationSection()
+    question: QuestionSection | None = None
     sites: tuple[SiteEntry, ...]
 
     def __post_init__(self) -> None:
@@ -95,6 +99,11 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
             self._check_constant_work()
         if self.privacy.accounting == "exact":
             self._check_exact()
+        if self.question is not None and not self.privacy.noise_mechanism.private:
+            raise ValueError(
+                "question is answered with noise, and privacy.noise = 'none' adds none: data that "
+                "are public can be counted without it"
+            )
         if self.evaluation.data and self.evaluation.visibility != "public":
             raise ValueError(
                 "evaluation.data is not declared public: set evaluation.visibility = 'public' if "

@@ -13,9 +13,10 @@ be trusted.
 
 from privacy.queries.intervals import Figure, count, half_width_of_share, on_simplex, share
 from privacy.queries.plan import GaussianNoise, QueryPlan, SkellamShares
-from privacy.queries.query import Query, Release, project, unit_means
+from privacy.queries.query import PROJECTION_TOLERANCE, Query, Release, project, unit_means
 
 __all__ = [
+    "PROJECTION_TOLERANCE",
     "Figure",
     "GaussianNoise",
     "Query",

@@ -1,0 +1,126 @@
+"""What a question is: its public side, and what a site answers it with.
+
+**To add one.** Write a subclass of `Question` in a file of its own here, put it into
+`registry.QUESTIONS`, and its name into `QuestionName` of `settings/questions.py`; what it has to be
+told goes into `QuestionSection`, public like all settings. Then it is planned, projected, charged,
+carried and shown like all others. `tests/unit/test_questions.py` walks the registry.
+
+What it has to keep:
+
+- `query` is a function of settings alone. Nothing of it may come from data.
+- `vectors` gives every unit, in the order of `data.units`, one row, a function of that unit's own
+  records, of settings and of public models, and of nothing else: not of how many units there are,
+  nor of their mean. A unit that the question is not about (one that is trained on, when those held
+  out are asked) has a row of zeros. `gate.check_questions` measures both on made-up records.
+- Of a unit of many records it is their mean, or another figure that keeps the bound
+  (`privacy.queries.unit_means`). What is longer is projected without a word.
+- No error and no log line may depend on a single record: whatever a record holds, it has a vector.
+
+The public side is imported where there is no PyTorch: import that inside `vectors`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmfl_secure.settings.federation import FederationConfig
+from fmfl_secure.settings.questions import QuestionSection
+from privacy.queries import Figure, Query
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from fmfl_secure.tasks import Task, TaskData
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Respondent:
+    """What a site answers from. Private: has no useful repr.
+
+    Attributes:
+        site: Its name.
+        config: The federation's settings.
+        task: The task.
+        data: The site's units and their records.
+        model: A model of the task, holding the adapter that is asked about; left as it is.
+    """
+
+    site: str
+    config: FederationConfig
+    task: Task
+    data: TaskData
+    model: nn.Module
+    _computed: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return "Respondent(<private>)"
+
+    def once(self, name: str, compute: Callable[[], T]) -> T:
+        """What several questions of one answer need, computed by the first that asks.
+
+        Args:
+            name: What it is.
+            compute: Makes it.
+        """
+        if name not in self._computed:
+            self._computed[name] = compute()
+        found: T = self._computed[name]
+        return found
+
+
+class Question(ABC):
+    """One question.
+
+    Attributes:
+        name: In settings, plans, ledgers and answers.
+        said: What is asked, for people, after 'how many'.
+    """
+
+    name: ClassVar[str]
+    said: ClassVar[str]
+
+    @abstractmethod
+    def query(self, config: FederationConfig, asked: QuestionSection) -> Query:
+        """Its cells, and the bound on a unit's vector.
+
+        Args:
+            config: The federation's settings.
+            asked: What is asked.
+
+        Raises:
+            ConfigError: These settings have nothing that it could be asked of.
+        """
+
+    @abstractmethod
+    def vectors(self, asked: QuestionSection, respondent: Respondent) -> NDArray[np.float64]:
+        """Every unit's vector, float64, shape (units, cells).
+
+        Args:
+            asked: What is asked.
+            respondent: Who answers, from which data.
+        """
+
+    @abstractmethod
+    def figures(
+        self,
+        config: FederationConfig,
+        asked: QuestionSection,
+        cells: NDArray[np.float64],
+        stddev: float,
+    ) -> dict[str, Figure]:
+        """What an answer says, by name, each figure with its intervals. Public arithmetic.
+
+        Args:
+            config: The federation's settings.
+            asked: What was asked.
+            cells: The sum over units and sites, with its noise; float64, shape (cells,).
+            stddev: Of the noise in every cell.
+        """
