@@ -180,7 +180,7 @@ class Federation:
         task = build_task(self.config, relative_to=self.folder)
         size = largest_layout(task, task.build_model(seed=self.config.federation.seed)).size
         approved = task.base.digest_in(settings.policy.base_models)
-        proposal = run_proposal(self.config, settings, approved, size)
+        proposal = run_proposal(self.config, settings, approved, size, unlisted=task.base.unlisted)
         check_policy(settings.policy, proposal, now=datetime.now(UTC))
         data = folder / settings.data.path
         loaded = task.load(data, unit=self.config.task.unit, on_bad_row="error")

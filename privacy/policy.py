@@ -12,6 +12,7 @@ so the code may be told to others.
 | `policy.min_sites` | it opens sums of fewer sites |
 | `policy.min_share` | it opens sums of a smaller share of all sites |
 | `policy.base_model` | its base model is not on the list |
+| `policy.architecture` | its base model is built in a way that nobody has measured |
 | `policy.task` | its task is not on the list |
 | `policy.adapter` | its adapter is not on the list |
 | `policy.extension` | it names code of another package that is not on the list |
@@ -55,7 +56,7 @@ _Digests = Annotated[tuple[_Digest, ...], msgspec.Meta(min_length=1)]
 
 
 class SitePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A site's rules. A rule that is left out allows everything, but for the first three.
+    """A site's rules. A rule that is left out allows everything, but for the first five.
 
     Attributes:
         min_sites: Smallest cohort whose sum may be opened with this site in it, at least 3.
@@ -64,6 +65,8 @@ class SitePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         non_private: What becomes of a run that adds no noise, on data that are not public:
             `refuse`, or `exhaust`, which lets it train and ends every grant of the ledger.
         extensions: Code of other packages that may run here, by name; none unless it is listed.
+        architectures: `listed`: base models of the architectures that were measured. `gated`:
+            others too, if they pass the admission gate.
         expires: Last day, UTC, on which anything is admitted.
         base_models: Digests of the base models allowed.
         tasks: Kinds of task allowed.
@@ -86,6 +89,7 @@ class SitePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     min_share: _Share = MIN_SHARE
     non_private: Literal["refuse", "exhaust"] = "refuse"
     extensions: tuple[_Word, ...] = ()
+    architectures: Literal["listed", "gated"] = "listed"
     expires: dt.date | None = None
     base_models: _Digests | None = None
     tasks: _Words | None = None
@@ -130,6 +134,7 @@ class RunProposal:
         task: Kind of task.
         adapter: Kind of adapter.
         base_model: `sha256:` digest of the base model, as the site measured it.
+        unlisted: Name of its architecture, where that is none of those measured; else empty.
         rounds: Rounds planned.
         min_sites: Smallest cohort whose sum may be opened, as far as weights count.
         smallest_cohort: The same counted by sites, with the settings' share of all of them.
@@ -149,6 +154,7 @@ class RunProposal:
     task: str
     adapter: str
     base_model: str
+    unlisted: str
     rounds: int
     min_sites: int
     smallest_cohort: int
@@ -197,6 +203,14 @@ def check_policy(policy: SitePolicy, proposal: RunProposal, *, now: dt.datetime)
         share_of(proposal.sites, policy.min_share),
     )
     _listed("base_model", "base model", proposal.base_model, policy.base_models)
+    if proposal.unlisted and policy.architectures != "gated":
+        raise PolicyRefusal(
+            "architecture",
+            f"architecture {proposal.unlisted!r} is not among those that were measured, and this "
+            "site's policy takes no others",
+            hint="Use a base model that docs/models.md lists; or set [policy] architectures = "
+            "'gated', and the admission gate alone decides.",
+        )
     _listed("task", "task", proposal.task, policy.tasks)
     _listed("adapter", "adapter", proposal.adapter, policy.adapters)
     check_extensions(policy, proposal.extensions)

@@ -168,6 +168,7 @@ def plan(federation: FederationFile) -> None:
             "base model": task.base.name,
             "adapter": f"{config.adapter.kind}, {layout.size:,} trained parameters",
             **_other_code(config),
+            **_not_listed(task.base.unlisted),
             "encryption": f"{parameters.id}, {value_bits(config, layout.size)}-bit values, at "
             f"least {parameters.security_bits} bits of security",
             "upload": f"{size:,} bytes a site and round, {size / layout.size:.2f} a parameter",
@@ -270,6 +271,16 @@ def _other_code(config: FederationConfig) -> dict[str, str]:
         return {}
     found = [f"{n} ({package_of(n)} {installed_version(n)})" for n in config.extensions]
     return {"other code": f"{', '.join(found)}; runs where a site's [policy] extensions name it"}
+
+
+def _not_listed(architecture: str) -> dict[str, str]:
+    """What is said of a base model that no table lists."""
+    if not architecture:
+        return {}
+    return {
+        "architecture": f"{architecture}, in no table; it passed the gate here, and sites take it "
+        "whose [policy] says architectures = 'gated'"
+    }
 
 
 def _round_times(config: FederationConfig) -> dict[str, str]:

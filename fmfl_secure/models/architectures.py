@@ -1,7 +1,7 @@
 """What differs between architectures: one table, and one of those that are refused.
 
-Everything else is transformers' business. An architecture in neither table is refused by name,
-since nobody has measured whether its per-record gradients are exact.
+Everything else is transformers' business. An architecture in neither table is used only where a
+site's policy lets the admission gate decide (`models.unlisted`): nobody has measured it before.
 """
 
 from __future__ import annotations
@@ -236,7 +236,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
 )
 
 _BATCH_NORM = "batch normalisation mixes the records of a batch, so no bound holds for one of them"
-_ROUTING = (
+ROUTING = (
     "tokens are regrouped by expert, so that an expert's rows are no records, and routing losses "
     "depend on the whole batch"
 )
@@ -257,11 +257,11 @@ REFUSED: Mapping[str, tuple[str, str]] = MappingProxyType(
         "mobilenet_v2": (_BATCH_NORM, "vit or deit"),
         "mobilevit": (_BATCH_NORM, "vit or deit"),
         "levit": (_BATCH_NORM, "vit or deit"),
-        "mixtral": (_ROUTING, "mistral, llama or qwen2"),
-        "qwen2_moe": (_ROUTING, "qwen2"),
-        "qwen3_moe": (_ROUTING, "qwen3"),
-        "deepseek_v3": (_ROUTING, "llama or qwen3"),
-        "gpt_oss": (_ROUTING, "llama or qwen3"),
+        "mixtral": (ROUTING, "mistral, llama or qwen2"),
+        "qwen2_moe": (ROUTING, "qwen2"),
+        "qwen3_moe": (ROUTING, "qwen3"),
+        "deepseek_v3": (ROUTING, "llama or qwen3"),
+        "gpt_oss": (ROUTING, "llama or qwen3"),
         "siglip2": (_PATCHES, "SigLIP 2 at a fixed resolution, whose model type is siglip"),
         "gemma3": (_PICTURES, "gemma3_text, such as the models of 270 million and 1 billion"),
         "t5": (_ENCODER_DECODER, "gpt2, llama or qwen2"),
@@ -293,28 +293,18 @@ def architecture_of(model_type: str) -> Architecture:
         ) from None
 
 
-def text_positions(config: Any) -> int | None:
+def text_positions(config: Any, architecture: Architecture) -> int | None:
     """Longest text in tokens that a model has positions for; None where nothing bounds it.
 
     Args:
         config: Its configuration as transformers reads it.
+        architecture: How it is built.
     """
     own = config.get_text_config()
     positions = getattr(own, "max_position_embeddings", None)
     if not isinstance(positions, int):
         return None
-    after_padding = architecture_of(config.model_type).positions_after_padding
-    return positions - (int(own.pad_token_id) + 1 if after_padding else 0)
-
-
-def feature_width(config: Any, modality: Modality) -> int:
-    """Width of the features that one tower gives for a record.
-
-    Args:
-        config: Its configuration as transformers reads it.
-        modality: Which tower.
-    """
-    return architecture_of(config.model_type).width(config, modality)
+    return positions - (int(own.pad_token_id) + 1 if architecture.positions_after_padding else 0)
 
 
 def bare_model(model: nn.Module) -> nn.Module:

@@ -80,6 +80,13 @@ class BaseModel:
         """The architecture's name in transformers, such as `bert`."""
         return str(self.config.get("model_type", ""))
 
+    @property
+    def unlisted(self) -> str:
+        """The architecture's name where no table lists it; empty where one does."""
+        from fmfl_secure.models.architectures import ARCHITECTURES  # noqa: PLC0415
+
+        return "" if self.model_type in ARCHITECTURES else self.model_type
+
     def load_config(self) -> Any:
         """Its configuration as transformers reads it, every default filled in.
 

@@ -4,39 +4,40 @@ from __future__ import annotations
 
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.adapters import ADAPTERS
-from fmfl_secure.models.architectures import Architecture, TaskNeeds, architecture_of
+from fmfl_secure.models.architectures import Architecture, TaskNeeds
+from fmfl_secure.models.base import BaseModel
+from fmfl_secure.models.unlisted import architecture_for
 
 
-def refusal(model_type: str, adapter: str, task: TaskNeeds) -> tuple[str, str] | None:
+def refusal(architecture: Architecture, adapter: str, task: TaskNeeds) -> tuple[str, str] | None:
     """Why a combination is refused, and what to use instead; None where it works.
 
     Args:
-        model_type: The architecture's name in transformers.
+        architecture: How the base model is built.
         adapter: Kind of adapter.
         task: What the kind of task asks.
 
     Raises:
-        ModelError: The architecture is not supported at all.
         UnknownKind: There is no such kind of adapter.
     """
-    architecture = architecture_of(model_type)
     return _task_refusal(architecture, task) or ADAPTERS.get(adapter).refusal(architecture, task)
 
 
-def require_supported(model_type: str, adapter: str, task: TaskNeeds) -> Architecture:
+def require_supported(base: BaseModel, adapter: str, task: TaskNeeds) -> Architecture:
     """The architecture, if the combination works.
 
     Raises:
         ModelError: It does not; says why, and what to use instead.
     """
-    found = refusal(model_type, adapter, task)
+    architecture = architecture_for(base)
+    found = refusal(architecture, adapter, task)
     if found is not None:
         reason, instead = found
         raise ModelError(
-            f"{task.name} with {adapter!r} on {model_type!r} is not supported: {reason}",
+            f"{task.name} with {adapter!r} on {base.model_type!r} is not supported: {reason}",
             hint=f"Use {instead}.",
         )
-    return architecture_of(model_type)
+    return architecture
 
 
 def _task_refusal(architecture: Architecture, task: TaskNeeds) -> tuple[str, str] | None:

@@ -258,7 +258,9 @@ class Site:
         """
         config, base = self._config, self._task.base
         approved = base.digest_in(self._settings.policy.base_models)
-        proposal = run_proposal(config, self._settings, approved, self._size)
+        proposal = run_proposal(
+            config, self._settings, approved, self._size, unlisted=base.unlisted
+        )
         check_policy(self._settings.policy, proposal, now=_now())
         self._require_affordable()
         self._task.check_source(self._data_path, unit=config.task.unit)
@@ -360,7 +362,7 @@ class Site:
         if planned in base.digests:  # a policy of 0.1.0 names the same model otherwise
             planned = base.digest_in(self._settings.policy.base_models)
         proposal = dataclasses.replace(
-            run_proposal(self._config, self._settings, planned, self._size),
+            run_proposal(self._config, self._settings, planned, self._size, unlisted=base.unlisted),
             rounds=max(plan.round, self._config.federation.rounds),
             min_sites=plan.min_cohort,
             suite=plan.suite,

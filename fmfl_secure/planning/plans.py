@@ -53,7 +53,7 @@ def value_bits(config: FederationConfig, size: int) -> int:
 
 
 def run_proposal(
-    config: FederationConfig, site: SiteConfig, base_model: str, size: int
+    config: FederationConfig, site: SiteConfig, base_model: str, size: int, *, unlisted: str
 ) -> RunProposal:
     """What a run by these settings asks of a site, for its policy to judge.
 
@@ -62,6 +62,7 @@ def run_proposal(
         site: The site's own.
         base_model: Digest of the base model, as the site measured it.
         size: Trained parameters of the round that trains most, d.
+        unlisted: The base model's architecture, where no table lists it.
 
     Raises:
         ParameterError: No encryption parameter set fits the settings.
@@ -71,6 +72,7 @@ def run_proposal(
         task=config.task.kind,
         adapter=config.adapter.kind,
         base_model=base_model,
+        unlisted=unlisted,
         rounds=config.federation.rounds,
         min_sites=config.federation.min_sites,
         smallest_cohort=config.smallest_cohort(),
@@ -102,6 +104,7 @@ def encryption_parameters(config: FederationConfig, size: int) -> ParameterSet:
     Args:
         config: The settings.
         size: Trained parameters of the round that trains most, d.
+        unlisted: The base model's architecture, where no table lists it.
 
     Raises:
         ParameterError: None fits; names the nearest that does.

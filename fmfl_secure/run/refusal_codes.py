@@ -31,6 +31,7 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "policy.min_sites": "its policy asks for larger cohorts",
         "policy.min_share": "its policy asks for cohorts of more of the sites",
         "policy.base_model": "its policy does not allow the base model",
+        "policy.architecture": "its policy does not allow an architecture that is in no table",
         "policy.task": "its policy does not allow the task",
         "policy.adapter": "its policy does not allow the kind of adapter",
         "policy.extension": "its policy does not allow the other package's code",

@@ -55,6 +55,7 @@ non_private = "refuse"           # runs without noise on private data; "exhaust"
 # tasks = ["text-classification"]  # kinds of task
 # adapters = ["ffa-lora", "lora"]  # kinds of adapter
 # extensions = ["acme-kinds:shift"]  # other packages' code that may run here; none otherwise
+# architectures = "gated"          # base models that no table lists, if the gate passes them
 # suites = ["ckks-collective"]     # encryption suites
 # parameter_sets = ["ckks-collective-4096-60"]  # encryption parameters, which plan prints
 """

@@ -51,6 +51,7 @@ from fmfl_secure.models.prefix import FrozenPrefix
 from fmfl_secure.models.provenance import hub_id, licence
 from fmfl_secure.models.rounds import begin_round, distinct_rounds
 from fmfl_secure.models.support import require_supported
+from fmfl_secure.models.unlisted import require_causal
 from fmfl_secure.settings.own_classes import OWN_CLASSES
 from fmfl_secure.settings.tasks import TaskSection
 from fmfl_secure.tasks.base import TaskData
@@ -134,7 +135,7 @@ class AdapterTask(ABC, Generic[Settings]):
         Raises:
             ModelError: It does not go with this task and adapter.
         """
-        return require_supported(self.base.model_type, self.adapter.kind, self.needs)
+        return require_supported(self.base, self.adapter.kind, self.needs)
 
     @property
     def distinct_rounds(self) -> tuple[int, ...]:
@@ -152,6 +153,8 @@ class AdapterTask(ABC, Generic[Settings]):
         self._require_positions()
         self._require_assets()
         encoder = self._load_rounded()
+        if self.needs.causal and self.base.unlisted:
+            require_causal(encoder)
         features = self._features(encoder)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -312,6 +315,10 @@ class AdapterTask(ABC, Generic[Settings]):
     ) -> AdaptedModel:
         """The task's model around an adapted encoder."""
 
+    def _feature_width(self, modality: Modality) -> int:
+        """Width of the features that one tower gives for a record."""
+        return self.architecture.width(self.base.load_config(), modality)
+
     def _features(self, encoder: nn.Module) -> Features | None:
         """What a head reads of last hidden states, known before an adapter changes the encoder."""
         own = self.own_head
@@ -370,7 +377,8 @@ class AdapterTask(ABC, Generic[Settings]):
         found: dict[Modality, FrozenPrefix] = {}
         for modality, tower in zip(self.needs.modalities, self._towers, strict=True):
             depth = frozen_depth(encoder, tower, self.adapter)
-            if depth and self.cache_bytes:
+            # How layers that no table lists are called is not known: none of them is replaced.
+            if depth and self.cache_bytes and not self.base.unlisted:
                 found[modality] = FrozenPrefix(find_layers(encoder, tower), depth)
         return found
 
@@ -390,7 +398,7 @@ class AdapterTask(ABC, Generic[Settings]):
         """A text longer than the model's positions would fail in training, once it was paid for."""
         if "text" not in self.needs.modalities:
             return
-        positions = text_positions(self.base.load_config())
+        positions = text_positions(self.base.load_config(), self.architecture)
         virtual = self._virtual_tokens
         if positions is not None and self.max_length + virtual > positions:
             of_which = f" and {virtual} virtual tokens are added" if virtual else ""

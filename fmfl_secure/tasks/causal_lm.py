@@ -170,7 +170,10 @@ class CausalLM(AdapterTask[CausalLMSection]):
 
     def _room_after(self, prompt_tokens: int) -> int:
         """How long a response to a prompt of so many tokens may get, at least one token."""
-        wanted, positions = self.settings.max_new_tokens, text_positions(self.base.load_config())
+        wanted, positions = (
+            self.settings.max_new_tokens,
+            text_positions(self.base.load_config(), self.architecture),
+        )
         if positions is None:
             return wanted
         return max(1, min(wanted, positions - self._virtual_tokens - prompt_tokens))

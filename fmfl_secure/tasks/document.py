@@ -145,9 +145,15 @@ to copy weights that the files have in bfloat16.
 """
 
 _ANY_OTHER = """\
-Any other architecture is refused as not measured. Whatever passes these tables still has to pass
-the admission gate, which looks at the model itself: batch normalisation, dropout, and losses that
-couple records are found there.
+Any other architecture is used only at sites whose policy says `architectures = "gated"`; elsewhere
+it is refused as not measured (`policy.architecture`). Where its layers are is then worked out from
+transformers' own class, layers below the adapter are computed at every step, a language model is
+measured to see no token that follows, and `ia3`, `prefix` and `task.head = "architecture"` are not
+for it. Mixtures of experts, several towers and encoder-decoders stay refused.
+
+Whatever passes these tables still has to pass the admission gate, which looks at the model itself:
+batch normalisation, dropout, an adapter that the loss does not train, and losses that couple
+records are found there.
 """
 
 
@@ -215,10 +221,10 @@ def _task_table(task: TaskKind, reasons: dict[tuple[str, str], int]) -> str:
         f"| | {' | '.join(ADAPTERS.names)} |",
         f"| --- |{' --- |' * len(ADAPTERS.names)}",
     ]
-    for model_type in ARCHITECTURES:
+    for model_type, architecture in ARCHITECTURES.items():
         cells = []
         for adapter in ADAPTERS.names:
-            found = refusal(model_type, adapter, task.needs)
+            found = refusal(architecture, adapter, task.needs)
             if found is None:
                 cells.append("yes")
             else:

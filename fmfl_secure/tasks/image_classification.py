@@ -22,7 +22,7 @@ from fmfl_secure.data import (
     read_image_folder,
     read_records,
 )
-from fmfl_secure.models.architectures import Modality, TaskNeeds, feature_width
+from fmfl_secure.models.architectures import Modality, TaskNeeds
 from fmfl_secure.models.batches import ImageBatch
 from fmfl_secure.models.classifiers import ImageClassifier
 from fmfl_secure.models.features import AtUnitNorm, Features
@@ -142,7 +142,7 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
             adapted,
             prefixes,
             features,
-            width=feature_width(self.base.load_config(), "image"),
+            width=self._feature_width("image"),
             classes=len(self.labels),
         )
 

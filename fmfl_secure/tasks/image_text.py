@@ -17,7 +17,7 @@ from torch import nn
 
 from fmfl_secure.data import Field, Records, image_field, text_field
 from fmfl_secure.models.adapters import adapter_of
-from fmfl_secure.models.architectures import Modality, TaskNeeds, feature_width
+from fmfl_secure.models.architectures import Modality, TaskNeeds
 from fmfl_secure.models.batches import PairBatch
 from fmfl_secure.models.features import Features
 from fmfl_secure.models.prefix import FrozenPrefix
@@ -145,7 +145,7 @@ class ImageText(PairTask[ImageTextSection]):
         prefixes: Mapping[Modality, FrozenPrefix],
         features: Features | None,  # noqa: ARG002
     ) -> TwoTowers:
-        width = feature_width(self.base.load_config(), "image")
+        width = self._feature_width("image")
         return TwoTowers(
             adapted,
             prefixes,

@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from fmfl_secure.data import Field, Records, image_field, read_records, text_field
-from fmfl_secure.models.architectures import Modality, TaskNeeds, feature_width
+from fmfl_secure.models.architectures import Modality, TaskNeeds
 from fmfl_secure.models.classifiers import PairClassifier
 from fmfl_secure.models.features import Features
 from fmfl_secure.models.prefix import FrozenPrefix
@@ -70,6 +70,5 @@ class ImageTextClassification(
         prefixes: Mapping[Modality, FrozenPrefix],
         features: Features | None,
     ) -> PairClassifier:
-        config = self.base.load_config()
-        width = feature_width(config, "image") + feature_width(config, "text")
+        width = self._feature_width("image") + self._feature_width("text")
         return PairClassifier(adapted, prefixes, features, width=width, classes=len(self.labels))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fmfl_secure.data import Field, Records, read_records, text_field
-from fmfl_secure.models.architectures import Modality, feature_width
+from fmfl_secure.models.architectures import Modality
 from fmfl_secure.models.batches import TextBatch
 from fmfl_secure.models.classifiers import TextClassifier
 from fmfl_secure.models.features import AtUnitNorm, Features
@@ -105,7 +105,7 @@ class TextTask(ClassificationTask[Settings]):
         prefixes: Mapping[Modality, FrozenPrefix],
         features: Features | None,
     ) -> TextClassifier:
-        width = feature_width(self.base.load_config(), "text")
+        width = self._feature_width("text")
         return TextClassifier(
             adapted,
             prefixes,

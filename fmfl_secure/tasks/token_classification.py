@@ -21,7 +21,7 @@ from fmfl_secure.data import (
 )
 from fmfl_secure.data.tag_schemes import RULES, begins_inside
 from fmfl_secure.errors import ModelError
-from fmfl_secure.models.architectures import Modality, TaskNeeds, feature_width
+from fmfl_secure.models.architectures import Modality, TaskNeeds
 from fmfl_secure.models.batches import IGNORED, TextBatch
 from fmfl_secure.models.classifiers import TextClassifier
 from fmfl_secure.models.features import AtUnitNorm, Features
@@ -239,7 +239,7 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
         prefixes: Mapping[Modality, FrozenPrefix],
         features: Features | None,
     ) -> TextClassifier:
-        width = feature_width(self.base.load_config(), "text")
+        width = self._feature_width("text")
         return TextClassifier(
             adapted,
             prefixes,

@@ -25,7 +25,7 @@ from privacy.mechanism.admission import check_admission
 
 def refusal_of(case: tuple[str, str, str]) -> tuple[str, str] | None:
     model_type, adapter, kind = case
-    return refusal(model_type, adapter, KINDS_OF_TASK.get(kind).needs)
+    return refusal(ARCHITECTURES[model_type], adapter, KINDS_OF_TASK.get(kind).needs)
 
 
 EVERYTHING = [(m, a, t) for t in TASKS for m in MODEL_TYPES for a in ADAPTERS.names]

@@ -122,7 +122,7 @@ def test_a_site_whose_policy_names_neither_takes_no_part(federation: Path) -> No
     config, settings = load_federation(federation), None
     for site, allowed in (("site-1", True), ("site-3", False)):
         settings = load_site(federation.parent / "sites" / site / "site.toml")
-        proposal = run_proposal(config, settings, "sha256:" + "a" * 64, 48)
+        proposal = run_proposal(config, settings, "sha256:" + "a" * 64, 48, unlisted="")
         if allowed:
             check_policy(settings.policy, proposal, now=datetime.now(UTC))
             continue

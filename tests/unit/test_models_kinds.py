@@ -15,6 +15,7 @@ from transformers import AutoModel, AutoModelForCausalLM
 
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.adapters import adapter_bytes, load_adapter_bytes
+from fmfl_secure.models.architectures import ARCHITECTURES
 from fmfl_secure.models.merge import merged_model
 from fmfl_secure.models.support import refusal
 from fmfl_secure.tasks import TASKS
@@ -28,7 +29,7 @@ def task_for(model_type: str) -> str:
     return next(
         kind
         for kind in ("causal-lm", "text-classification", "image-classification")
-        if refusal(model_type, "lora", TASKS.get(kind).needs) is None
+        if refusal(ARCHITECTURES[model_type], "lora", TASKS.get(kind).needs) is None
     )
 
 
@@ -67,7 +68,7 @@ def test_rank_stabilised_scaling_divides_by_the_root_of_the_rank(tiny_models) ->
 def test_selective_kinds_train_what_their_name_says(tiny_models, model_type: str) -> None:
     kind = task_for(model_type)
     for adapter in ("bitfit", "norms", "full"):
-        if refusal(model_type, adapter, TASKS.get(kind).needs) is not None:
+        if refusal(ARCHITECTURES[model_type], adapter, TASKS.get(kind).needs) is not None:
             continue
         model = task_on(tiny_models(model_type), kind, adapter).build_model(seed=1)
         names = {n for n in trained(model) if not n.startswith("head.")}

@@ -1,12 +1,14 @@
 """The gate lets through what has the promised sensitivity, and names what has not."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.nn import functional
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, GPT2Config, GPT2Model
 
 from privacy import AdmissionError
 from privacy.mechanism.admission import check_admission
@@ -426,3 +428,85 @@ class ScalarParameter(Bag):
 def test_what_hooks_cannot_serve_is_refused(build):
     with pytest.raises(AdmissionError):
         check(build())
+
+
+class Decoder(nn.Module):
+    """GPT-2 with LoRA on `c_attn`, which is a Conv1D; the last state of a record is classified."""
+
+    def __init__(self, change=None):
+        super().__init__()
+        torch.manual_seed(0)
+        config = GPT2Config(
+            vocab_size=VOCABULARY, n_embd=WIDTH, n_layer=1, n_head=2, n_positions=24,
+            resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+        )  # fmt: skip
+        adapter = LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True)
+        self.encoder = get_peft_model(GPT2Model(config), adapter)
+        self.head = nn.Linear(WIDTH, 2)
+        if change is not None:
+            change(self.encoder)
+
+    def forward(self, batch):
+        ids, mask, _ = batch
+        hidden = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        return self.head(hidden[torch.arange(len(ids)), mask.sum(1).long() - 1])
+
+
+def merged(adapted):
+    adapted.merge_adapter()
+
+
+def disabled(adapted):
+    adapted.base_model.disable_adapter_layers()
+    for name, parameter in adapted.named_parameters():
+        parameter.requires_grad = "lora_" in name
+
+
+def elsewhere(adapted):
+    """What is trained is not what is computed with, as after a move that copies parameters."""
+    for module in list(adapted.modules()):
+        if hasattr(module, "lora_B"):
+            module.lora_B["default"].forward = copy.deepcopy(module.lora_B["default"]).forward
+
+
+def unseen(adapted):
+    """Computed with by a function, so that only autograd sees it and no record's gradient."""
+    for module in list(adapted.modules()):
+        if hasattr(module, "lora_B"):
+            weight = module.lora_B["default"].weight
+            module.lora_B["default"] = nn.Identity()
+            module.lora_B["default"].weight = weight
+            module.lora_B["default"].forward = lambda x, weight=weight: functional.linear(x, weight)
+
+
+@pytest.mark.parametrize("change", [merged, disabled, elsewhere, unseen])
+def test_opacus_issue_820_an_adapter_that_silently_does_not_train_is_caught(change):
+    """github.com/meta-pytorch/opacus/issues/820: GPT-2's c_attn, a loss that falls, no update."""
+    with pytest.raises(
+        AdmissionError, match=r"lora_|per-record gradients do not work|one taken record by record"
+    ):
+        check(Decoder(change))
+
+
+def test_opacus_issue_820_the_adapter_of_the_same_model_trains():
+    model = Decoder()
+    check(model)
+    before = {n: p.detach().clone() for n, p in model.named_parameters() if "lora_B" in n}
+    path = ClippedSum(
+        model,
+        loss=cross_entropy,
+        collate=collate,
+        optimizer=torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0),
+        max_grad_norm=1.0,
+        noise_stddev=1.0,
+        expected_batch_size=1.0,
+        physical_batch_size=4,
+    )
+    with path:
+        path.accumulate([np.array([record]) for record in range(RECORDS)])
+        moved = path.take_sum()
+    assert before
+    names = [n for n, p in model.named_parameters() if p.requires_grad]
+    sizes = [p.numel() for p in model.parameters() if p.requires_grad]
+    parts = dict(zip(names, torch.split(moved, sizes), strict=True))
+    assert all(parts[name].abs().max() > 1e-4 for name in before)

@@ -16,6 +16,7 @@ PROPOSAL = RunProposal(
     task="text-classification",
     adapter="ffa-lora",
     base_model=DIGEST,
+    unlisted="",
     rounds=10,
     min_sites=3,
     smallest_cohort=7,
@@ -44,6 +45,11 @@ RULES = {
         {"extensions": ["acme-kinds:turn", "acme-kinds:shift"]},
         {"extensions": ["acme-kinds:turn"]},
         "acme-kinds:shift is code of another package, and this site's policy names acme-kinds:turn",
+    ),
+    "architecture": (
+        {"architectures": "gated"},
+        {"architectures": "listed"},
+        "'bloom' is not among those that were measured",
     ),
     "rounds": ({"max_rounds": 10}, {"max_rounds": 9}, "10 rounds, above this site's limit of 9"),
     "suite": ({"suites": ["ckks-collective"]}, {"suites": ["ckks-pk"]}, "suite ckks-collective"),
@@ -85,6 +91,8 @@ def test_each_rule_allows_its_limit_and_refuses_what_is_beyond(rule):
     proposal = PROPOSAL
     if rule == "extension":
         proposal = dataclasses.replace(PROPOSAL, extensions=("acme-kinds:shift",))
+    if rule == "architecture":
+        proposal = dataclasses.replace(PROPOSAL, unlisted="bloom")
     check_policy(read(allowing), proposal, now=NOON)
     with pytest.raises(PolicyRefusal, match=message) as refusal:
         check_policy(read(refusing), proposal, now=NOON)

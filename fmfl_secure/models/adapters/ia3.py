@@ -75,7 +75,9 @@ class Ia3(Adapter):
     trains = "a factor for each activation of keys, values and feed-forward layers"
 
     def refusal(self, architecture: Architecture, task: TaskNeeds) -> Refusal | None:  # noqa: ARG002
-        """It goes with everything."""
+        """It goes with every architecture whose keys, values and feed-forward layers are known."""
+        if not architecture.scaled_outputs:
+            return "which of its layers give keys and values is in no table", "lora or ffa-lora"
         return None
 
     def attach(self, place: Place, spec: AdapterSpec) -> nn.Module:
