@@ -7,13 +7,12 @@ below returns. Nothing in the product knows of this.
 from __future__ import annotations
 
 import itertools
-import multiprocessing
 import os
 import signal
 import sys
 from pathlib import Path
-from unittest import mock
 
+import forked
 from support import Quiet
 
 import aggregation
@@ -126,13 +125,7 @@ def run_and_kill(federation: Path, output: Path, point: str) -> int:
 
 
 def _start(federation: Path, output: Path, point: str | None, watched: Path | None) -> int:
-    # A fork server imports torch once; forking the test process itself would copy its threads.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["killer"])
-    process = context.Process(target=_child, args=(federation, output, point, watched))
-    # It does not take over sys.path (Python 3.11), finds nothing to preload, and says nothing.
-    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):
-        process.start()
+    process = forked.start(_child, federation, output, point, watched)
     process.join(timeout=300)
     if process.exitcode is None:
         process.kill()

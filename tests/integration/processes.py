@@ -7,13 +7,13 @@ armed with a point of `killer.py`, where it kills itself with SIGKILL.
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
 import signal
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import forked
 import numpy as np
 from invented import inventing
 from killer import arm
@@ -176,10 +176,7 @@ def hold(kit: Path, logs: Path, point: str = "") -> None:
 
 def run_embedded(federation: Path, output: Path, sums: Path) -> None:
     """The same by the embedded engine, with the same randomness, in a process of its own."""
-    process = multiprocessing.get_context("forkserver").Process(
-        target=_embedded, args=(federation, output, sums)
-    )
-    process.start()
+    process = forked.start(_embedded, federation, output, sums)
     process.join()
     assert process.exitcode == 0
 
@@ -210,8 +207,6 @@ class Federation:
         self.logs = folder / "logs"
         self.logs.mkdir(exist_ok=True)
         self.output = folder / "run"
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["processes", "fmfl_secure.transports.https.server"])
         self.processes: dict[str, BaseProcess] = {}
 
     def start(self, name: str, point: str = "") -> None:
@@ -223,9 +218,7 @@ class Federation:
             target = decrypt
         elif (kit / "custodian.toml").exists():
             target = hold
-        process = self._context.Process(target=target, args=arguments, name=name)
-        process.start()
-        self.processes[name] = process
+        self.processes[name] = forked.start(target, *arguments, name=name)
 
     def kill(self, name: str) -> None:
         process = self.processes[name]

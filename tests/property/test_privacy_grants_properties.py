@@ -20,7 +20,8 @@ EVENT = PoissonSampledGaussian(0.1, 20.0, 1)
 # Deltas near the bounds of the sizes, so that either side of one is common.
 DELTAS = st.sampled_from([1e-7, 1e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 1e-3, 0.01, 0.1, 0.5, 0.9])
 SIZES = st.sampled_from([None, 1, 10, 500, 1000, 2000, 10_000, 100_000])
-EPSILONS = st.sampled_from([0.5, 1.0, 1.5, 3.0, 8.0])
+# Few, since a grant's orders are searched for once for each pair with a delta.
+EPSILONS = st.sampled_from([0.5, 3.0])
 GRANTS = st.tuples(st.just("grant"), EPSILONS, DELTAS, SIZES, st.sampled_from(["", "", "why"]))
 RUNS = st.tuples(st.just("reserve"), SIZES)
 
@@ -35,7 +36,9 @@ def is_above(total: Decimal, size: int) -> bool:
         return total > Decimal(repr(1 / (10 * size)))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60
+)
 @given(steps=st.lists(st.one_of(GRANTS, RUNS), max_size=10))
 def test_no_sequence_of_grants_comes_to_more_than_the_bound_without_a_reason(
     steps, tmp_path_factory
