@@ -1,41 +1,143 @@
-"""The tables of docs/results.md, as Markdown, from what `fmfl-secure compare --output` wrote.
+"""Writes the tables of docs/results.md anew, from the raw rows beside it.
 
-python benchmarks/results_tables.py docs/results/sst2.json docs/results/medical.json
+    python benchmarks/results_tables.py docs/results.md
+
+A table stands between `<!-- table FORM FILE ... -->` and `<!-- end -->`. FORM is `rows` of what
+`fmfl-secure compare --output` wrote, `choices` of server_choices.py's rows, or `runs` of the
+earliest script's summaries. After the file, of rows: `old=FILE` puts earlier figures of the same
+arms beside them, and `adapter=`, `arm=` (with commas) and `partition=` leave out all others.
 """
 
+from __future__ import annotations
+
+import json
+import re
+import statistics
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import msgspec
-
-from fmfl_secure.comparison import Comparison, Summary, summarise
+from fmfl_secure.comparison import OWN, Summary, read_rows, summarise
 
 METRICS = {"accuracy": "accuracy", "macro_f1": "macro F1"}
+ON_MIX = {"site_accuracy": "accuracy on a site's labels"}
+
+_BLOCK = re.compile(r"(<!-- table (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def cell(line: Summary, metric: str) -> str:
+def number(mean: float, spread: float, count: int) -> str:
     """Mean and spread in the way papers write accuracies."""
-    if metric not in line.mean:
+    found = f"{mean:.3f}".removeprefix("0")
+    return found if count < 2 else f"{found} ± {spread:.3f}".replace("± 0.", "± .")
+
+
+def cell(line: Summary | None, metric: str) -> str:
+    """One figure, or nothing."""
+    if line is None or metric not in line.mean:
         return ""
-    mean = f"{line.mean[metric]:.3f}".removeprefix("0")
-    if line.seeds < 2:
-        return mean
-    return f"{mean} ± {line.stdev[metric]:.3f}".replace("± 0.", "± .")
+    return number(line.mean[metric], line.stdev[metric], line.seeds)
 
 
-def table(path: Path) -> str:
-    """One federation's table."""
-    lines = summarise(msgspec.json.decode(path.read_bytes(), type=Comparison))
-    rows = ["| | epsilon | " + " | ".join(METRICS.values()) + " | seeds |"]
-    rows.append("| --- " * (len(METRICS) + 3) + "|")
+def markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table."""
+    head = list(head)
+    lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join(re.sub(r"\| +\|", "|  |", line) for line in lines) + "\n"
+
+
+def rows_table(path: Path, options: Mapping[str, str]) -> str:
+    """What `compare` measured."""
+    lines = _chosen(path, options)
+    old = {}
+    if "old" in options:
+        earlier = _chosen(path.parent.parent / options["old"], {})
+        old = {_key(line): line for line in earlier}
+    anew = any(line.partition != OWN for line in lines)
+    metrics = METRICS | (ON_MIX if anew else {})
+    head = ["", "adapter", *(["data"] if anew else []), "epsilon", *metrics.values(), "seeds"]
+    rows = []
     for line in lines:
         epsilon = "" if line.epsilon is None else f"{line.epsilon:g}"
-        seeds = "" if line.arm == "untrained" else str(line.seeds)
-        cells = [line.title, epsilon, *(cell(line, metric) for metric in METRICS), seeds]
-        rows.append("| " + " | ".join(cells) + " |")
-    return "\n".join(rows)
+        row = [line.title, line.adapter, *([line.partition] if anew else []), epsilon]
+        row += [cell(line, metric) for metric in metrics]
+        row.append(str(line.seeds) if line.adapter else "")
+        if old:
+            row += [cell(old.get(_key(line)), metric) for metric in METRICS]
+        rows.append(row)
+    if old:
+        head += [f"{name} before" for name in METRICS.values()]
+    return markdown(head, rows)
+
+
+def choices_table(path: Path, _: Mapping[str, str]) -> str:
+    """What server_choices.py measured."""
+    found: dict[str, dict[tuple[str, float], list[dict[str, float]]]] = {}
+    for line in path.read_text().splitlines():
+        row = json.loads(line)
+        found.setdefault(row["choice"], {}).setdefault((row["data"], row["epsilon"]), []).append(
+            row
+        )
+    columns = sorted({column for by in found.values() for column in by})
+    table = []
+    for choice, by in found.items():
+        cells = []
+        for column in columns:
+            rows = by.get(column, [])
+            if not rows:
+                cells.append("")
+                continue
+            accuracy = [row["accuracy"] for row in rows]
+            spread = statistics.stdev(accuracy) if len(rows) > 1 else 0.0
+            f1 = number(statistics.mean(row["macro_f1"] for row in rows), 0.0, 1)
+            cells.append(f"{number(statistics.mean(accuracy), spread, len(rows))} / {f1}")
+        table.append([choice, *cells])
+    return markdown(["", *(f"{data}, epsilon {epsilon:g}" for data, epsilon in columns)], table)
+
+
+def runs_table(path: Path, _: Mapping[str, str]) -> str:
+    """What the earliest script summed up, of three seeds."""
+    table = []
+    for each in json.loads(path.read_text())["summary"]:
+        cells = [
+            number(each[metric], each[f"{metric}_stdev"], 3 if each[f"{metric}_stdev"] else 1)
+            if metric in each
+            else ""
+            for metric in METRICS
+        ]
+        table.append([each["variant"], *cells])
+    return markdown(["", *METRICS.values()], table)
+
+
+FORMS = {"rows": rows_table, "choices": choices_table, "runs": runs_table}
+
+
+def regenerated(page: Path) -> str:
+    """The page with every table made anew."""
+
+    def anew(found: re.Match[str]) -> str:
+        form, name, *given = found[2].split()
+        options = dict(option.split("=", 1) for option in given)
+        return found[1] + FORMS[form](page.parent / name, options) + found[3]
+
+    return _BLOCK.sub(anew, page.read_text(encoding="utf-8"))
+
+
+def _chosen(path: Path, options: Mapping[str, str]) -> list[Summary]:
+    lines = summarise(read_rows(path))
+    if "adapter" in options:
+        lines = [x for x in lines if x.adapter in {"", *options["adapter"].split(",")}]
+    if "partition" in options:
+        lines = [x for x in lines if x.partition == options["partition"]]
+    if "arm" in options:
+        lines = [x for x in lines if x.arm in options["arm"].split(",")]
+    return lines
+
+
+def _key(line: Summary) -> tuple[str, str, str, float | None]:
+    return line.partition, line.adapter, line.arm, line.epsilon
 
 
 if __name__ == "__main__":
     for name in sys.argv[1:]:
-        print(f"{name}\n\n{table(Path(name))}\n")
+        Path(name).write_text(regenerated(Path(name)), encoding="utf-8")

@@ -24,33 +24,49 @@ def compare(
     epsilon: Annotated[
         list[float] | None, typer.Option(help="A privacy target; may be repeated.")
     ] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Kinds of adapter, with commas or repeated. Default: head, the linear probe, and "
+            "the settings' own."
+        ),
+    ] = None,
     only: Annotated[
         list[str] | None, typer.Option(help="An arm's name; may be repeated. Default: all.")
     ] = None,
+    partition: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="own, or dirichlet:ALPHA to share all records out anew by label; may be repeated."
+        ),
+    ] = None,
     steps_per_round: Annotated[
-        int | None, typer.Option(help="Of the arm that steps at the sites.", min=1)
+        int | None, typer.Option(help="Of the arms that step at the sites.", min=1)
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Keep every row here, and go on with what is there.")
+        Path | None,
+        typer.Option(help="Append every row to this .jsonl, and skip those that are there."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
     """Train the federation's baselines beside it and print one table.
 
     Baselines train without privacy or on pooled data: only on data declared public. No ledger is
-    opened. Arms: probe, probe-private, alone, federated, local, local-site,
-    distributed, pooled.
-    Example: fmfl-secure compare pilot/federation.toml --seeds 5 --epsilon 1 --epsilon 3
+    opened. Arms: federated (without privacy), alone, local, local-site, fedprox, personal,
+    distributed, pooled; each with every adapter.
+    Example: fmfl-secure compare pilot/federation.toml --adapter head,lora --epsilon 1 --epsilon 3
     """
     import msgspec
 
-    from fmfl_secure.comparison import ARMS
+    from fmfl_secure.comparison import ARMS, OWN
     from fmfl_secure.comparison import compare as run
 
     with console.status("reading data", spinner="dots") as status:
         found = run(
             federation,
-            arms=only or tuple(ARMS),
+            adapters=_split(adapter),
+            partitions=_split(partition) or (OWN,),
+            arms=_split(only) or tuple(ARMS),
             epsilons=epsilon or (),
             seeds=seeds,
             steps_per_round=steps_per_round,
@@ -64,8 +80,15 @@ def compare(
     _show(found)
 
 
+def _split(given: list[str] | None) -> tuple[str, ...]:
+    return tuple(name.strip() for each in given or () for name in each.split(","))
+
+
 def _tell(row: Row) -> None:
     target = "" if row.epsilon is None else f" at epsilon {row.epsilon:g}"
+    target = f"{f' with {row.adapter}' if row.adapter else ''}{target}"
+    if row.partition != "own":
+        target += f", {row.partition}"
     first, value = next(iter(row.metrics.items()))
     errors.print(
         f"{row.arm}{target}, seed {row.seed}: {first} {value:.4f}, {row.cpu_s:.0f} CPU seconds",
@@ -77,13 +100,17 @@ def _show(found: Comparison) -> None:
     from fmfl_secure.comparison import summarise
 
     lines = summarise(found)
-    metrics = list(lines[0].mean)
-    table = Table("", "epsilon", "seeds", *metrics, title=found.federation)
+    metrics = list(dict.fromkeys(metric for line in lines for metric in line.mean))
+    table = Table(
+        "", "adapter", "data", "epsilon", "seeds", *metrics, title=found.header.federation
+    )
     for line in lines:
         table.add_row(
             line.title,
+            line.adapter,
+            line.partition,
             "" if line.epsilon is None else f"{line.epsilon:g}",
-            str(line.seeds) if line.arm != "untrained" else "",
+            str(line.seeds) if line.adapter else "",
             *(
                 f"{line.mean[metric]:.4f}"
                 + (f" ± {line.stdev[metric]:.4f}" if line.seeds > 1 else "")
@@ -93,5 +120,6 @@ def _show(found: Comparison) -> None:
             ),
         )
     console.print(table)
-    for arm, reason in found.refused.items():
-        say(f"{arm} is left out: {reason}")
+    for each in found.refused:
+        target = "" if each.epsilon is None else f" at epsilon {each.epsilon:g}"
+        say(f"{each.arm} with {each.adapter}{target} is left out: {each.reason}")

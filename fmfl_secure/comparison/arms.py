@@ -9,9 +9,12 @@ repeats. One arm is there for the other way to step:
     distributed   the sites' noise adds up to one noise
     local         every site's gradient has noise of its own
     local-site    the same, with several steps at the site between uploads, whose difference is
-                  averaged; as the settings say, weights, FedProx and server optimizer included
+                  averaged; weights and server optimizer as the settings say
+    fedprox       the same with FedProx, at the settings' strength or 0.1
+    personal      the same, where every site keeps its own head
     alone         every site by itself; the mean over the sites is reported
-    probe         the adapter left out: a linear head on the frozen base model
+
+Each is trained with every adapter that is asked for; the linear probe is the adapter `head`.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ import msgspec
 
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.noise import DISTRIBUTED, LOCAL, NONE, NoiseMechanism
-from fmfl_secure.settings.sections import SiteEntry, TrainingSection
+from fmfl_secure.settings.sections import EvaluationSection, SiteEntry, TrainingSection
 
 Parties = Literal["together", "alone", "pooled"]
 
@@ -41,15 +44,17 @@ class Arm:
         title: In words.
         noise: Where noise comes from.
         parties: Who trains: the federation, each site by itself, or one party with all data.
-        probe: Whether the adapter is left out.
         at_sites: Whether steps are taken at the sites.
+        proximal: FedProx's strength where the settings have none.
+        own_heads: Whether every site keeps its own head.
     """
 
     title: str
     noise: NoiseMechanism
     parties: Parties = "together"
-    probe: bool = False
     at_sites: bool = False
+    proximal: float = 0.0
+    own_heads: bool = False
 
     @property
     def private(self) -> bool:
@@ -85,7 +90,9 @@ class Arm:
                 min_sites=1 if one else federation.min_sites,
                 weights=federation.weights if self.at_sites else "equal",
             ),
-            adapter=replace(config.adapter, kind="head") if self.probe else config.adapter,
+            adapter=replace(config.adapter, personal_head=self.own_heads),
+            # One model is scored by the comparison itself; heads of sites' own leave many.
+            evaluation=EvaluationSection() if self.own_heads else config.evaluation,
             privacy=replace(
                 privacy,
                 noise=self.noise.name,
@@ -100,7 +107,11 @@ class Arm:
 
     def _training(self, training: TrainingSection) -> TrainingSection:
         if self.at_sites:
-            return msgspec.structs.replace(training, steps_at="site")
+            return msgspec.structs.replace(
+                training,
+                steps_at="site",
+                proximal=(training.proximal or self.proximal) if self.proximal else 0.0,
+            )
         return msgspec.structs.replace(
             training,
             steps_at="server",
@@ -117,13 +128,23 @@ def _pooled(config: FederationConfig) -> tuple[SiteEntry, ...]:
 
 ARMS = MappingProxyType(
     {
-        "probe": Arm("probe, not private", NONE, probe=True),
-        "probe-private": Arm("probe, private (local noise)", LOCAL, probe=True),
-        "alone": Arm("each site alone, private", LOCAL, parties="alone"),
         "federated": Arm("federated, not private", NONE),
+        "alone": Arm("each site alone, private", LOCAL, parties="alone"),
         "local": Arm("federated, private: local noise", LOCAL),
         "local-site": Arm(
             "federated, private: local noise, steps at the sites", LOCAL, at_sites=True
+        ),
+        "fedprox": Arm(
+            "federated, private: local noise, steps at the sites, FedProx",
+            LOCAL,
+            at_sites=True,
+            proximal=0.1,
+        ),
+        "personal": Arm(
+            "federated, private: local noise, steps at the sites, heads of their own",
+            LOCAL,
+            at_sites=True,
+            own_heads=True,
         ),
         "distributed": Arm("federated, private: distributed noise", DISTRIBUTED),
         "pooled": Arm("pooled, private", LOCAL, parties="pooled"),

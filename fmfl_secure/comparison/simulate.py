@@ -7,11 +7,13 @@ which is what secure aggregation releases.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from torch import nn
 
 from fmfl_secure.models.adapters import adapter_bytes, load_adapter_bytes, set_adapter_tensors
+from fmfl_secure.models.heads import head_bytes, set_head
 from fmfl_secure.planning.plans import quantization, site_plan
 from fmfl_secure.planning.task import largest_layout
 from fmfl_secure.settings.federation import FederationConfig
@@ -23,13 +25,32 @@ OnRound = Callable[[int], None]
 """Told how many rounds are over."""
 
 
+@dataclass(slots=True)
+class Simulated:
+    """What a simulated federation ends with.
+
+    Attributes:
+        model: The model with the final adapter.
+        heads: By site, where every site keeps its own.
+    """
+
+    model: nn.Module
+    heads: dict[str, bytes] = field(default_factory=dict)
+
+    def at(self, site: str) -> nn.Module:
+        """The model as a site has it: with its own head, where it keeps one."""
+        if site in self.heads:
+            set_head(self.model, self.heads[site])
+        return self.model
+
+
 def simulate(
     config: FederationConfig,
     task: Task,
     data: Mapping[str, TaskData],
     *,
     on_round: OnRound | None = None,
-) -> nn.Module:
+) -> Simulated:
     """Train a federation of the parties whose data are given.
 
     Args:
@@ -39,7 +60,7 @@ def simulate(
         on_round: Told about progress.
 
     Returns:
-        The model with the final adapter.
+        The final adapter, in its model, and heads that sites kept.
 
     Raises:
         PlanError: No noise meets the settings' target.
@@ -50,6 +71,8 @@ def simulate(
     parties = [entry for entry in config.sites if entry.name in data]
     plans = {entry.name: site_plan(config, entry, size) for entry in parties}
     adapter, server = adapter_bytes(model), ServerStep(config)
+    own = config.adapter.personal_head
+    heads = dict.fromkeys(data, head_bytes(model)) if own else {}
     for round_number in range(1, config.federation.rounds + 1):
         layout = task.begin_round(model, round_number)
         grid = quantization(config, layout, size)
@@ -66,10 +89,13 @@ def simulate(
                 rank=config.rank_of(entry.name),
                 quantization=grid,
                 weight=config.weight_of(entry.name),
+                head=heads.get(entry.name, b""),
             )
+            if own:
+                heads[entry.name] = head_bytes(model)
         cohort = [entry.name for entry in parties]
         adapter = server.apply(layout, grid, adapter, total, cohort)
         if on_round is not None:
             on_round(round_number)
     set_adapter_tensors(model, load_adapter_bytes(adapter))
-    return model
+    return Simulated(model, heads)

@@ -8,6 +8,7 @@ splits one public file into a simulated federation. All refusals are kinds of `D
 
 from __future__ import annotations
 
+from fmfl_secure.data._shares import share_by_label
 from fmfl_secure.data.errors import DataError
 from fmfl_secure.data.fields import (
     Field,
@@ -58,6 +59,7 @@ __all__ = [
     "read_records",
     "read_table",
     "read_text_dataset",
+    "share_by_label",
     "tags_field",
     "text_field",
     "words_field",

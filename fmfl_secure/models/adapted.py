@@ -40,6 +40,11 @@ class AdaptedModel(nn.Module):
         self.features = features
         self._prefixes = dict(prefixes)
 
+    @property
+    def frozen_layers(self) -> tuple[int, ...]:
+        """How many first layers of each tower are computed once a record and kept."""
+        return tuple(prefix.depth for prefix in self._prefixes.values())
+
     def read_text(self, batch: TextBatch, **settings: Any) -> Any:
         """What a text encoder, or a language model, gives for a batch."""
 

@@ -58,6 +58,7 @@ class FrozenPrefix:
     """
 
     def __init__(self, layers: nn.ModuleList, depth: int) -> None:
+        self.depth = depth
         self._replayed: torch.Tensor | None = None
         self._recorded: torch.Tensor | None = None
         self._alone = False

@@ -185,10 +185,13 @@ class AdapterTask(ABC, Generic[Settings]):
         Raises:
             DataError: The data or a row of them are unusable.
         """
-        records = pool_records(
-            [self._read(path, unit=unit, on_bad_row=on_bad_row) for path in paths]
+        parts = [self._read(path, unit=unit, on_bad_row=on_bad_row) for path in paths]
+        records = pool_records(parts)
+        return replace(
+            self._from_records(records),
+            pooled=tuple(len(part.units) for part in parts),
+            left_out=records.left_out,
         )
-        return replace(self._from_records(records), left_out=records.left_out)
 
     def begin_round(self, model: nn.Module, round_number: int) -> Layout:
         """See `Task`."""

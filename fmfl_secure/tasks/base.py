@@ -35,6 +35,7 @@ class TaskData:
         words: For each record, the token that answers for each of its words, -1 where none does;
             empty where a task does not answer word by word.
         tags: Each record's tags by word, where the task has them.
+        pooled: How many units each of the files has, in order, where several were read as one.
         left_out: Rows of the data that are not among the records. Local only.
         shortened: Records whose text is longer than the model reads, and was cut. Local only.
     """
@@ -48,6 +49,7 @@ class TaskData:
     )
     words: Sequence[NDArray[np.int64]] = ()
     tags: Sequence[Sequence[int]] = ()
+    pooled: tuple[int, ...] = ()
     left_out: LeftOut = field(default_factory=LeftOut)
     shortened: int = 0
 

@@ -28,8 +28,9 @@ def poisson_steps(
     Sampling needs no secrecy here, and is seeded by nothing, like the private path.
     """
     generator = np.random.default_rng()
+    members = np.concatenate(data.units)
     for _ in range(steps):
-        chosen = np.flatnonzero(generator.random(data.records) < sample_rate)
+        chosen = members[generator.random(len(members)) < sample_rate]
         records = chosen[np.argsort(data.record_cost[chosen], kind="stable")]
         yield [
             records[start : start + physical_batch_size]

@@ -12,15 +12,18 @@ from support import make_federation
 from typer.testing import CliRunner
 
 from fmfl_secure.cli import app
-from fmfl_secure.comparison import ARMS, compare, summarise
+from fmfl_secure.comparison import ARMS, OWN, compare, read_rows, summarise
 from fmfl_secure.comparison.compare import UNTRAINED
+from fmfl_secure.comparison.partitions import accuracy_on_mix, label_mix
 from fmfl_secure.comparison.rows import Comparison
 from fmfl_secure.comparison.simulate import simulate
+from fmfl_secure.comparison.sources import Sources, with_populations
 from fmfl_secure.errors import ConfigError, RunError
 from fmfl_secure.planning.plans import site_plan
 from fmfl_secure.planning.task import build_task, largest_layout
 from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.settings.noise import NONE
+from fmfl_secure.training.non_private import poisson_steps
 from fmfl_secure.training.server_step import ServerStep
 from privacy.mechanism.distributed import DistributedPlan
 
@@ -45,20 +48,36 @@ def declare(site_file: Path, visibility: str) -> None:
 
 @pytest.fixture(scope="module")
 def compared(federation: Path, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
-    output = tmp_path_factory.mktemp("rows") / "rows.json"
-    return compare(federation, epsilons=(1.0, 8.0), seeds=1, output=output)
+    output = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    compare(federation, adapters=["head"], epsilons=(1.0, 8.0), seeds=1, output=output)
+    return compare(federation, adapters=["ffa-lora"], seeds=1, output=output)
 
 
 def test_every_arm_has_a_row_for_every_target(compared: Comparison) -> None:
-    assert compared.refused == {}
     private = {name for name, arm in ARMS.items() if arm.private}
-    expected = {(UNTRAINED, None, 0)}
-    expected |= {(name, None, 1) for name in set(ARMS) - private}
-    expected |= {(name, epsilon, 1) for name in private for epsilon in (1.0, 8.0)}
+    names = {
+        (adapter, name)
+        for adapter in ("head", "ffa-lora")
+        for name in ARMS
+        if (adapter, name) != ("head", "personal")  # all that it has would stay at the sites
+    }
+    expected = {(OWN, "", UNTRAINED, None, 0)}
+    expected |= {(OWN, adapter, name, None, 1) for adapter, name in names if name not in private}
+    expected |= {
+        (OWN, adapter, name, epsilon, 1)
+        for adapter, name in names
+        if name in private
+        for epsilon in ((1.0, 8.0) if adapter == "head" else (8.0,))
+    }
     assert {row.key for row in compared.rows} == expected
+    assert {(each.adapter, each.arm) for each in compared.refused} == {("head", "personal")}
     for row in compared.rows:
         assert 0.0 <= row.metrics["accuracy"] <= 1.0
-        assert set(row.by_site) == ({"site-1", "site-2", "site-3"} if row.arm == "alone" else set())
+        of_each_site = row.arm in {"alone", "personal"}
+        assert set(row.by_site) == ({"site-1", "site-2", "site-3"} if of_each_site else set())
+        assert row.size == {"": 0, "head": 34, "ffa-lora": 98}[row.adapter] - 34 * (
+            row.arm == "personal"
+        )
 
 
 def test_private_arms_take_as_many_steps_and_cost_what_they_claim(compared: Comparison) -> None:
@@ -74,7 +93,8 @@ def test_private_arms_take_as_many_steps_and_cost_what_they_claim(compared: Comp
             assert row.pld_epsilon is not None
             assert 0.0 < row.pld_epsilon <= row.epsilon
         assert (row.insider_epsilon is not None) == (row.arm == "distributed")
-    noise = {(row.arm, row.epsilon): row.noise_multiplier for row in compared.rows}
+    rows = [row for row in compared.rows if row.adapter == "head"]
+    noise = {(row.arm, row.epsilon): row.noise_multiplier for row in rows}
     assert noise["local", 1.0] > noise["local", 8.0]
     assert noise["pooled", 1.0] == pytest.approx(noise["local", 1.0], rel=0.02)
 
@@ -112,25 +132,47 @@ def test_without_evaluation_data_there_is_nothing_to_compare(
         compare(path)
     with pytest.raises(ConfigError, match="no arm is called 'flower'"):
         compare(path, arms=["flower"])
+    with pytest.raises(ConfigError, match="no adapter is called 'other_package:mine'"):
+        compare(path, adapters=["other_package:mine"])
+    for name in ("dirichlet:0", "dirichlet:much", "dirichlet:inf", "column:x", ""):
+        with pytest.raises(ConfigError, match="no partition is called"):
+            compare(path, partitions=[name])
 
 
 def test_it_goes_on_where_it_stopped_and_only_with_the_same_settings(
     federation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output = tmp_path / "rows.json"
-    first = compare(federation, arms=["federated"], seeds=1, output=output)
-    again = compare(federation, arms=["federated"], seeds=1, output=output)
-    assert again == first
-    more = compare(federation, arms=["federated"], seeds=2, output=output)
+    output = tmp_path / "rows.jsonl"
+    chosen = {"adapters": ["head"], "arms": ["federated", "personal"], "output": output}
+    first = compare(federation, seeds=1, **chosen)
+    written = output.read_bytes()
+    again = compare(federation, seeds=1, **chosen)
+    assert again == first == read_rows(output)
+    assert output.read_bytes() == written
+    more = compare(federation, seeds=2, **chosen)
     assert more.rows[: len(first.rows)] == first.rows
     assert [row.seed for row in more.rows] == [0, 1, 2]
-    kept = msgspec.json.decode(output.read_bytes())
-    kept["settings_digest"] = "sha256:" + "0" * 64
-    output.write_bytes(msgspec.json.encode(kept))
+    assert output.read_bytes().startswith(written)
+    # Killed between two rows: what is there stays, what is not is made.
+    header, *lines = output.read_bytes().splitlines(keepends=True)
+    output.write_bytes(header + lines[0])
+    assert [row.seed for row in compare(federation, seeds=2, **chosen).rows] == [0, 1, 2]
+    # Another machine goes on: its rows come after a header of its own.
+    monkeypatch.setattr("platform.machine", lambda: "z80")
+    elsewhere = compare(federation, seeds=3, **chosen)
+    assert elsewhere.header.machine["processor"] == "z80"
+    assert output.read_bytes().count(b'"kind":"comparison"') == 2
+    assert read_rows(output) == elsewhere
+    other = header.replace(msgspec.json.decode(header)["settings_digest"].encode(), b"other")
+    output.write_bytes(other)
     with pytest.raises(RunError, match="other settings"):
         compare(federation, seeds=1, output=output)
-    output.write_text("{}")
-    with pytest.raises(RunError, match="not a comparison"):
+    for torn in (b"", b"{}", header + lines[0][:-1], header + lines[0][:-9], lines[0], b"\xff\n"):
+        output.write_bytes(torn)
+        with pytest.raises(RunError, match="not a comparison"):
+            compare(federation, seeds=1, output=output)
+    output.write_bytes(header + other)
+    with pytest.raises(RunError, match="several settings"):
         compare(federation, seeds=1, output=output)
 
 
@@ -141,9 +183,71 @@ def test_an_arm_that_cannot_be_is_left_out_with_its_reason(
     path = make_federation(tmp_path, tiny_model, privacy="delta = 2e-3")
     for file in tmp_path.glob("sites/*/site.toml"):
         declare(file, "public")
-    found = compare(path, arms=["pooled"], seeds=1)
+    found = compare(path, adapters=["head"], arms=["pooled"], seeds=1)
     assert [row.arm for row in found.rows] == [UNTRAINED]
-    assert "privacy.delta" in found.refused["pooled"]
+    (refusal,) = found.refused
+    assert refusal.arm == "pooled"
+    assert "privacy.delta" in refusal.reason
+
+
+def test_data_are_shared_out_anew_by_label_and_scored_as_sites_see_them(
+    federation: Path, compared: Comparison
+) -> None:
+    arms = ["federated", "local", "fedprox", "personal", "pooled"]
+    found = compare(
+        federation, adapters=["ffa-lora"], arms=arms, partitions=["dirichlet:0.3"], seeds=1
+    )
+    assert {(row.arm, row.partition) for row in found.rows if row.adapter} == {
+        (arm, OWN if arm == "pooled" else "dirichlet:0.3") for arm in arms
+    }
+    config = load_federation(federation)
+    sources = Sources(federation, config)
+    pooled, own = sources.pooled(config), sources.shares(config, OWN, 1)
+    assert [len(units) for units in own.values()] == [40, 40, 40]
+    drawn = sources.shares(config, "dirichlet:0.3", 1)
+    assert sorted(np.concatenate(list(drawn.values()))) == list(range(120))
+    assert sources.shares(config, "dirichlet:0.3", 2)["site-1"].tolist() != drawn["site-1"].tolist()
+    assert [s.population for s in with_populations(config, drawn).sites] == [
+        len(units) for units in drawn.values()
+    ]
+    spread = [float(np.std(label_mix(pooled, units))) for units in drawn.values()]
+    assert max(spread) > 0.2 > max(float(np.std(label_mix(pooled, u))) for u in own.values())
+    # One model says the same whoever asks, and a mean of weighted accuracies lies between them.
+    right, labels = np.array([True, False, False, True]), np.array([0, 0, 1, 1])
+    assert accuracy_on_mix(right, labels, np.array([1.0, 0.0])) == 0.5
+    assert accuracy_on_mix(np.array([True, True, False, False]), labels, np.array([0.9, 0.1])) == (
+        pytest.approx(0.9)
+    )
+    # What no held-out record has says nothing.
+    assert accuracy_on_mix(right, labels, np.array([0.5, 0.0, 0.5])) == 0.5
+    for row in compared.rows:
+        if row.arm == "federated":  # equal shares of two labels: the same to the last of 30 records
+            assert abs(row.metrics["site_accuracy"] - row.metrics["accuracy"]) < 0.05
+
+
+def test_a_site_trains_on_its_own_units_alone(
+    federation: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_federation(federation)
+    sources = Sources(federation, config)
+    shares = sources.shares(config, "dirichlet:0.3", 1)
+    (parties,) = sources.parties(ARMS["local"], config, shares)
+    for name, data in parties.items():
+        steps = poisson_steps(data, steps=1, sample_rate=1.0, physical_batch_size=8)
+        seen = np.concatenate(next(steps))
+        assert sorted(seen) == sorted(np.concatenate(data.units)) == sorted(shares[name])
+
+
+def test_outputs_of_frozen_layers_are_kept_for_all_that_freeze_the_same(federation: Path) -> None:
+    config = load_federation(federation)
+    sources = Sources(federation, config)
+    replace = msgspec.structs.replace
+    of = {
+        kind: replace(config, adapter=replace(config.adapter, kind=kind))
+        for kind in ("head", "ffa-lora", "lora")
+    }
+    assert sources.pooled(of["lora"]) is sources.pooled(of["ffa-lora"])
+    assert sources.pooled(of["lora"]) is not sources.pooled(of["head"])
 
 
 def test_the_shares_of_the_distributed_arm_add_up_to_less_noise(federation: Path) -> None:
@@ -152,6 +256,9 @@ def test_the_shares_of_the_distributed_arm_add_up_to_less_noise(federation: Path
         name: ARMS[name].settings(config, steps_per_round=2, epsilon=1.0, seed=1)
         for name in ("local", "local-site", "distributed", "pooled")
     }
+    prox = ARMS["fedprox"].settings(config, steps_per_round=2, epsilon=1.0, seed=1)
+    assert prox.training.proximal == 0.1
+    assert changed["local-site"].training.proximal == 0.0
     assert [c.federation.rounds for c in changed.values()] == [4, 2, 4, 4]
     assert [c.privacy.steps_per_round for c in changed.values()] == [1, 2, 1, 1]
     # One optimizer with one memory for all but the arm that is there to show the other way.
@@ -191,29 +298,35 @@ def test_without_noise_and_sampling_pooled_and_federated_agree_and_as_the_engine
         privacy=replace(pooled_settings.privacy, steps_per_round=1),
     )
     pooled = simulate(pooled_settings, task, {"pooled": task.load_pooled(paths, unit="record")})
-    layout = task.begin_round(together, 1)
-    left, right = layout.flatten(together), layout.flatten(pooled)
+    layout = task.begin_round(together.model, 1)
+    left, right = layout.flatten(together.model), layout.flatten(pooled.model)
     assert np.abs(left).max() > 1e-3
     assert np.abs(left - right).max() < 1e-5
 
 
 def test_the_command_prints_one_table(federation: Path, tmp_path: Path) -> None:
-    arguments = ["compare", str(federation), "--seeds", "1", "--only", "probe"]
+    arguments = ["compare", str(federation), "--seeds", "1", "--only", "federated"]
+    arguments += ["--adapter", "head,lora"]
     done = CliRunner().invoke(app, arguments, env={"COLUMNS": "160"})
     assert done.exit_code == 0, done.output
     assert "majority class" in done.output
-    assert "probe, not private" in done.output
+    assert done.output.count("federated, not private") == 2
     done = CliRunner().invoke(app, [*arguments, "--json"])
     assert done.exit_code == 0
-    assert '"arm": "probe"' in done.output
+    assert done.output.count('"arm": "federated"') == 2
 
 
 def test_a_summary_has_mean_and_spread(compared: Comparison) -> None:
-    row = next(row for row in compared.rows if row.arm == "local")
+    row = next(row for row in compared.rows if row.arm == "local" and row.adapter == "ffa-lora")
     other = msgspec.structs.replace(row, seed=2, metrics={**row.metrics, "accuracy": 1.0})
-    lines = summarise(compared.with_row(other))
-    assert [line.arm for line in lines[:3]] == [UNTRAINED, "probe", "federated"]
-    line = next(x for x in lines if x.arm == "local" and x.epsilon == row.epsilon)
+    lines = summarise(compared.adding(other))
+    assert [(x.adapter, x.arm) for x in lines[:3]] == [
+        ("", UNTRAINED),
+        ("head", "federated"),
+        ("ffa-lora", "federated"),
+    ]
+    keys = [(x.adapter, x.arm, x.epsilon) for x in lines]
+    line = lines[keys.index(("ffa-lora", "local", row.epsilon))]
     assert line.seeds == 2
     values = [row.metrics["accuracy"], 1.0]
     assert line.mean["accuracy"] == pytest.approx(np.mean(values))

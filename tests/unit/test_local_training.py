@@ -77,7 +77,9 @@ def test_a_plain_step_is_the_mean_over_its_records_whatever_the_physical_batches
 def test_plain_batches_are_poisson_in_the_order_of_cost() -> None:
     cost = np.random.default_rng(1).permutation(4000)
     data = TaskData(
-        collate=lambda records: records, units=[], record_cost=cost, labels=np.zeros(0, np.int64)
+        collate=lambda records: records,
+        units=[np.array([record]) for record in range(4000)],
+        record_cost=cost,
     )
     steps = list(poisson_steps(data, steps=3, sample_rate=0.25, physical_batch_size=64))
     assert len(steps) == 3
