@@ -74,6 +74,7 @@ from privacy.ledger.heads import is_head, missing_heads
 from privacy.ledger.ledger import Ledger
 from privacy.ledger.standing import above_limit, objections
 from privacy.limits import (
+    MAX_EPSILON,
     MAX_POPULATION_SIZE,
     as_written,
     check_delta,
@@ -103,6 +104,7 @@ from privacy.policy import (
 
 __all__ = [
     "DUMMY",
+    "MAX_EPSILON",
     "MAX_POPULATION_SIZE",
     "MAX_ROUNDS",
     "MIN_SHARE",

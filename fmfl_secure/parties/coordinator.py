@@ -25,7 +25,7 @@ from fmfl_secure.parties.workspace import AGGREGATOR, COORDINATOR, DECRYPTOR, Me
 from fmfl_secure.run.call import sign_call
 from fmfl_secure.run.end import evidence, sign_end
 from fmfl_secure.run.history import ReleaseHistory, encode_history
-from fmfl_secure.run.record import RoundRecord
+from fmfl_secure.run.record import RoundRecord, decode_round
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.storage.run_state import RunFacts, RunState
 from fmfl_secure.storage.run_store import RunStore
@@ -71,7 +71,7 @@ class Coordinator:
     @property
     def rounds(self) -> list[RoundRecord]:
         """Rounds that ended, in order."""
-        return [msgspec.json.decode(r, type=RoundRecord) for r in self.store.rounds()]
+        return [decode_round(r) for r in self.store.rounds()]
 
     def enough(self, sites: Sequence[str]) -> bool:
         """Whether so few sites may be summed, by count and by weight."""

@@ -40,7 +40,7 @@ from fmfl_secure.planning.task import largest_layout
 from fmfl_secure.run.call import require_call
 from fmfl_secure.run.end import evidence
 from fmfl_secure.run.ledger_statement import describe_ledger, sign_statement
-from fmfl_secure.run.record import SiteStatement
+from fmfl_secure.run.statement import SiteStatement
 from fmfl_secure.settings.federation import FederationConfig, load_site
 from fmfl_secure.settings.sections import SiteEntry
 from fmfl_secure.settings.site import SiteConfig

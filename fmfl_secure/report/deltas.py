@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from fmfl_secure.report import rounding
-from fmfl_secure.run.record import GrantRecord
+from fmfl_secure.run.statement import GrantRecord
 from privacy import above_limit, as_written, largest_delta
 
 NOT_DECLARED = "population size not declared"

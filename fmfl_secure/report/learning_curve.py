@@ -12,7 +12,7 @@ import msgspec
 
 from fmfl_secure.errors import ConfigError, ModelError, RunError
 from fmfl_secure.report.results import write_results
-from fmfl_secure.run.record import RoundRecord
+from fmfl_secure.run.record import decode_round
 from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.training.evaluator import Utility, is_due
 from fmfl_secure.training.finished_run import open_run
@@ -84,5 +84,5 @@ def fill_curve(
 
 def _released(store: RunStore) -> set[int]:
     """Rounds that have an adapter; 0 is before the first."""
-    records = [msgspec.json.decode(each, type=RoundRecord) for each in store.rounds()]
+    records = [decode_round(each) for each in store.rounds()]
     return {0, *(record.round for record in records if record.status == "released")}

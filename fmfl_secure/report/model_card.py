@@ -13,7 +13,8 @@ from fmfl_secure.report import wording
 from fmfl_secure.report.names import count
 from fmfl_secure.report.opening import Exported, how_to_open
 from fmfl_secure.report.opening_own_class import PIPELINES
-from fmfl_secure.run.record import GrantRecord, RunRecord, SiteRecord
+from fmfl_secure.run.record import RunRecord, SiteRecord
+from fmfl_secure.run.statement import GrantRecord
 
 CARD = "README.md"
 TASK_FILE = "task.json"

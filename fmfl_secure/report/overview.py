@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fmfl_secure.report import rounding
-from fmfl_secure.run.record import GrantRecord, RunRecord, SiteRecord, SiteStatement
+from fmfl_secure.run.record import RunRecord, SiteRecord
+from fmfl_secure.run.statement import GrantRecord, SiteStatement
 
 # Trajectories that agree to this are one mechanism's, apart from rounding in a sum.
 _ALIKE_PLACES = 9

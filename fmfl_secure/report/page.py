@@ -23,7 +23,8 @@ from fmfl_secure.report import (
 from fmfl_secure.report.environment import environment
 from fmfl_secure.report.overview import Promise
 from fmfl_secure.report.verdict import Verdict, verdict
-from fmfl_secure.run.record import RunCharge, RunRecord
+from fmfl_secure.run.record import RunRecord
+from fmfl_secure.run.statement import RunCharge
 
 _GROUP_SIZES = (2, 4)  # a pair, which is also one unit replaced by another; a family
 

@@ -26,9 +26,9 @@ from fmfl_secure.run.record import (
     FORMAT,
     Encryption,
     Mechanism,
-    RoundRecord,
     RunRecord,
     SiteRecord,
+    decode_round,
 )
 from fmfl_secure.run.site_notes import read_site_note
 from fmfl_secure.settings.federation import FederationConfig, encode_config
@@ -82,7 +82,7 @@ def build_record(store: RunStore) -> RunRecord:
     """
     state = store.state
     config = state.config
-    rounds = tuple(msgspec.json.decode(r, type=RoundRecord) for r in store.rounds())
+    rounds = tuple(decode_round(r) for r in store.rounds())
     public = store.public()
     notes = {name: read_site_note(note) for name, note in state.sites.items()}
     # A run whose process was killed had no time to say so.
@@ -114,6 +114,7 @@ def build_record(store: RunStore) -> RunRecord:
                 refusal=note.refusal if note else None,
                 statement=note.statement if note else None,
                 statement_signature=note.signature if note else "",
+                not_shown=note.not_shown or msgspec.UNSET if note else msgspec.UNSET,
             )
             for entry in config.sites
             for note in [notes.get(entry.name)]

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from fmfl_secure.report.dataset.record import UNBOUNDED, DatasetRecord
-from fmfl_secure.run.record import EPSILONS, INSIDER_EPSILONS, RunRecord
+from fmfl_secure.run.record import RunRecord
+from fmfl_secure.run.statement import EPSILONS, INSIDER_EPSILONS
 
 _NULLABLE = EPSILONS | INSIDER_EPSILONS
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 from fmfl_secure.report import rounding
 from fmfl_secure.report.names import count, who
 from fmfl_secure.report.overview import Account, accounts, insider_guarantee, statements
-from fmfl_secure.run.record import RunRecord, SiteStatement
+from fmfl_secure.run.record import RunRecord
+from fmfl_secure.run.statement import SiteStatement
 
 
 def in_force(record: RunRecord) -> bool:

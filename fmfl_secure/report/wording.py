@@ -25,8 +25,9 @@ from fmfl_secure.report.overview import (
     unverified,
 )
 from fmfl_secure.report.verdict import verdict
-from fmfl_secure.run.record import RunRecord, SiteStatement
+from fmfl_secure.run.record import RunRecord
 from fmfl_secure.run.refusal_codes import meaning
+from fmfl_secure.run.statement import SiteStatement
 
 if TYPE_CHECKING:
     from fmfl_secure.report.overview import Account, Promise
@@ -170,7 +171,10 @@ def spent(record: RunRecord) -> str:
     silent = [
         site.name
         for site in record.sites
-        if site.statement is None and site.refusal is None and site.visibility == "private"
+        if site.statement is None
+        and not site.not_shown
+        and site.refusal is None
+        and site.visibility == "private"
     ]
     # No statement is no evidence that nothing was spent.
     unknown = (
@@ -178,6 +182,9 @@ def spent(record: RunRecord) -> str:
         if silent
         else ""
     )
+    hidden = [site.name for site in record.sites if site.not_shown]
+    if hidden:
+        unknown += f"{' ' if unknown else ''}Not shown for {who(hidden, len(record.sites))}."
     if not found:
         return unknown or "Nothing: no ledger was charged for this run."
     if not math.isfinite(found[0].final):
@@ -285,6 +292,12 @@ def warnings(record: RunRecord) -> list[str]:
                 f"{capital(listing(private))} declared private data and no privacy mechanism "
                 "protects them. Their ledgers must count this use as exhausting every grant."
             )
+    found.extend(
+        f"{site.name}'s statement is not shown: {site.not_shown}. Nothing is known of what "
+        "was spent there."
+        for site in record.sites
+        if site.not_shown
+    )
     broken = unverified(record)
     if broken:
         found.append(

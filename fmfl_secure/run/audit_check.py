@@ -35,7 +35,7 @@ def decode_audit(data: bytes) -> AuditRecord:
             confidence=record.confidence,
         )
         bound = design.bound(record.correct)
-    except (msgspec.DecodeError, AuditError) as error:
+    except (msgspec.DecodeError, AuditError, RecursionError) as error:
         raise RunError(f"not an audit's record: {error}") from error
     above = record.lower_bound > record.claimed_epsilon
     if abs(bound - record.lower_bound) > 1e-5 or above != record.above_claim:

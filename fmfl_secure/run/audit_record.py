@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from fmfl_secure.errors import RunError
+from fmfl_secure.run.ranges import Count, Delta, Figure, Share
 from fmfl_secure.storage.files import write_files
 
 AUDIT_NAME = "audit.json"
@@ -66,29 +67,29 @@ class AuditRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     at: str
     version: str
     unit: str
-    rounds: int
-    steps: int
-    sample_rate: float
-    noise_multiplier: float
-    claimed_epsilon: float
-    charged_epsilon: float
-    delta: float
-    canaries: int
-    spare_canaries: int
-    records_per_canary: int
-    guesses_in: int
-    guesses_out: int
-    correct: int
-    confidence: float
-    lower_bound: float
+    rounds: Count
+    steps: Count
+    sample_rate: Share
+    noise_multiplier: Figure
+    claimed_epsilon: Figure
+    charged_epsilon: Figure
+    delta: Delta
+    canaries: Count
+    spare_canaries: Count
+    records_per_canary: Count
+    guesses_in: Count
+    guesses_out: Count
+    correct: Count
+    confidence: Share
+    lower_bound: Figure
     verdict: Literal["below-claim", "above-claim"]
-    expected_without_noise: float
-    expected_noise_eighth: float
-    expected_noise_half: float
-    expected_correct: float
-    cpu_s: float
+    expected_without_noise: Figure
+    expected_noise_eighth: Figure
+    expected_noise_half: Figure
+    expected_correct: Figure
+    cpu_s: Figure
     against: Literal["everyone", "outsiders", "sites"] = "everyone"
-    shares: int = 0
+    shares: Count = 0
 
     @property
     def above_claim(self) -> bool:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import msgspec
 
 from aggregation import Identity, PublicIdentity
-from fmfl_secure.run.record import GrantRecord, RecoveryNote, RunCharge, SiteStatement
+from fmfl_secure.run.statement import ELSEWHERE, GrantRecord, RecoveryNote, RunCharge, SiteStatement
 from privacy import Budget, GrantStatus, Ledger, Reservation, pld_epsilon
 
-ELSEWHERE: Final = "of another federation"  # instead of the id of its run
 _DOMAIN = b"fmfl-secure/site-statement/v1\x00"
 
 

@@ -7,7 +7,6 @@ records other than through the privacy mechanism.
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import msgspec
@@ -16,6 +15,8 @@ from fmfl_secure.errors import RunError
 from fmfl_secure.extensions import is_extension
 from fmfl_secure.run.audit_record import AuditRecord
 from fmfl_secure.run.keys_record import KeysRecord
+from fmfl_secure.run.ranges import Count, Figure, Number, Share, Text
+from fmfl_secure.run.statement import SiteStatement, unbounded
 from fmfl_secure.settings.noise import NOISE, NoiseMechanism, NoiseName
 
 FORMAT = 1
@@ -46,16 +47,16 @@ class Mechanism(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     noise: NoiseName
     unit: str
     relation: str
-    target_epsilon: float
-    delta: float
-    sample_rate: float
-    noise_multiplier: float
-    max_grad_norm: float
-    steps_per_round: int
-    rounds: int
-    repeats: int
-    colluding_sites: int = 0
-    insider_epsilon: float = 0.0
+    target_epsilon: Figure
+    delta: Share
+    sample_rate: Share
+    noise_multiplier: Figure
+    max_grad_norm: Figure
+    steps_per_round: Count
+    rounds: Count
+    repeats: Count
+    colluding_sites: Count = 0
+    insider_epsilon: Figure = 0.0
 
     @property
     def noise_mechanism(self) -> NoiseMechanism:
@@ -79,154 +80,12 @@ class Encryption(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     suite: str
     parameter_set: str
-    poly_modulus_degree: int
-    coeff_mod_bit_sizes: tuple[int, ...]
-    security_bits: int
-    bits: int
-    parameters: int
-    upload_bytes: int
-
-
-class GrantRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A grant in a site's ledger after the run.
-
-    Attributes:
-        number: 1 for the first.
-        epsilon: Granted.
-        delta: Granted.
-        purpose: In the custodian's words.
-        at: UTC time.
-        epsilon_spent: By all runs so far, trainings that began.
-        epsilon_charged: The same with open reservations in full.
-        epsilon_left: Granted less charged.
-        insider_epsilon: Granted against all other sites together, where shares of distributed
-            noise are permitted.
-        insider_epsilon_spent: Of that, by all runs so far.
-        insider_epsilon_charged: The same with open reservations in full.
-        population_size: Declared number of units of the population, with this grant.
-        delta_reason: Why delta, with that of earlier grants, may be above 1 / (10 x that number),
-            in the custodian's words.
-        objection: Why the grant affords nothing any more; absent where it stands.
-        lowered_from: What epsilon was, where it was lowered after trainings were charged.
-        closed: Why the custodian closed it; absent where it is open.
-        exact: Whether it is for one run that was fixed beforehand; absent where it is a filter's.
-        is_used: Whether that run has reserved.
-        cap: Most epsilon and delta that all exact grants of the ledger may come to; at the first.
-    """
-
-    number: int
-    epsilon: float
-    delta: float
-    purpose: str
-    at: str
-    epsilon_spent: float
-    epsilon_charged: float
-    epsilon_left: float
-    insider_epsilon: float | None = None
-    insider_epsilon_spent: float | None = None
-    insider_epsilon_charged: float | None = None
-    # Left out where unset, so that what sites signed with 0.1.0 is what they signed.
-    population_size: int | msgspec.UnsetType = msgspec.UNSET
-    delta_reason: str | msgspec.UnsetType = msgspec.UNSET
-    objection: str | msgspec.UnsetType = msgspec.UNSET
-    lowered_from: float | msgspec.UnsetType = msgspec.UNSET
-    closed: str | msgspec.UnsetType = msgspec.UNSET
-    exact: bool | msgspec.UnsetType = msgspec.UNSET
-    is_used: bool | msgspec.UnsetType = msgspec.UNSET
-    cap: tuple[float, float] | msgspec.UnsetType = msgspec.UNSET
-
-    @property
-    def counted_delta(self) -> float:
-        """What of delta a sum over grants counts: of exact ones, their cap's, and once."""
-        if self.cap:
-            return self.cap[1]
-        return 0.0 if self.exact else self.delta
-
-    @property
-    def counts(self) -> bool:
-        """Whether it is part of what the ledger guarantees: it stands, or something is charged."""
-        open_ = not (self.objection or self.closed or self.is_used)
-        return open_ or self.epsilon_charged > 0.0
-
-    @property
-    def pledged(self) -> float:
-        """The epsilon that a guarantee counts it with; see `privacy.Grant.pledged`."""
-        return self.lowered_from or self.epsilon
-
-
-class RunCharge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One run in a site's ledger.
-
-    Attributes:
-        run: Run id.
-        grant: Number of the grant it is charged to.
-        purpose: What for.
-        at: UTC time of the reservation.
-        rounds_reserved: Trainings held, repeats included.
-        rounds_trained: Round number of each training that began, in order.
-        open: Whether the reservation still holds budget.
-    """
-
-    run: str
-    grant: int
-    purpose: str
-    at: str
-    rounds_reserved: int
-    rounds_trained: tuple[int, ...]
-    open: bool
-
-
-class RecoveryNote(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """That a site's ledger lost records once, and an officer recorded what to charge for them.
-
-    Attributes:
-        at: UTC time of the officer's record.
-        trainings: How many were charged.
-    """
-
-    at: str
-    trainings: int
-
-
-class SiteStatement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a site states of its ledger at the end of a run, signed by the site.
-
-    Attributes:
-        site: Its name.
-        population: The custodian's name for the people concerned.
-        unit: The ledger's unit.
-        grants: Every grant.
-        runs: Every run over the ledger's life, this one included.
-        recoveries: Losses of records that an officer made up for.
-        population_size: The largest number of units that a grant or run of the ledger has
-            declared; absent if none has.
-        epsilon_by_round: Epsilon spent of the grant after each training of this run, cumulative
-            over the ledger's life; by the grant's filter.
-        epsilon_before: The same before this run began.
-        pld_epsilon_run: This run alone by PLD, had its parameters been fixed in advance.
-        pld_epsilon_life: The ledger's whole life by PLD.
-        head_sequence: Number of records in the chain.
-        head_digest: Digest of the last one: an anchor for whoever keeps it.
-        verified: Whether chain, signatures and arithmetic verified when this was written.
-        runs_left: How many more runs of this one's mechanism and length the ledger would admit;
-            absent where it reserved nothing.
-    """
-
-    site: str
-    population: str
-    unit: str
-    grants: tuple[GrantRecord, ...]
-    runs: tuple[RunCharge, ...]
-    epsilon_by_round: tuple[float, ...]
-    epsilon_before: float
-    pld_epsilon_run: float
-    pld_epsilon_life: float
-    head_sequence: int
-    head_digest: str
-    verified: bool
-    recoveries: tuple[RecoveryNote, ...] = ()
-    population_size: int | msgspec.UnsetType = msgspec.UNSET
-    runs_left: int | msgspec.UnsetType = msgspec.UNSET
+    poly_modulus_degree: Count
+    coeff_mod_bit_sizes: tuple[Count, ...]
+    security_bits: Count
+    bits: Count
+    parameters: Count
+    upload_bytes: Count
 
 
 class SiteRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -243,17 +102,20 @@ class SiteRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         refusal: Generic code if it refused the run; None otherwise.
         statement: Its ledger statement; None if it keeps no ledger for this run.
         statement_signature: Ed25519 over the statement, hexadecimal; empty if there is none.
+        not_shown: Why the statement that it made is not shown; absent where it is, or none was
+            made.
     """
 
     name: str
-    population: int
+    population: Count
     identity: str
     public_key: str
     visibility: Literal["private", "public"]
-    rounds: tuple[int, ...]
+    rounds: tuple[Number, ...]
     refusal: str | None
     statement: SiteStatement | None
     statement_signature: str
+    not_shown: Text | msgspec.UnsetType = msgspec.UNSET
 
 
 class RoundRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -271,9 +133,9 @@ class RoundRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         at: UTC time of the release.
     """
 
-    round: int
+    round: Number
     status: Literal["released", "lost"]
-    attempts: int
+    attempts: Count
     cohort: tuple[str, ...]
     refusals: dict[str, str]
     adapter_digest: str
@@ -346,43 +208,27 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(kind for kind in kinds if is_extension(kind))
 
 
-# Epsilons without a bound are infinite here and null in JSON, which knows no infinity.
-EPSILONS = frozenset(
-    {
-        "epsilon_spent",
-        "epsilon_charged",
-        "epsilon_before",
-        "epsilon_by_round",
-        "pld_epsilon_run",
-        "pld_epsilon_life",
-    }
-)
-INSIDER_EPSILONS = frozenset({"insider_epsilon_spent", "insider_epsilon_charged"})
-
-
 def encode_record(record: RunRecord) -> bytes:
     """The record as indented JSON with sorted keys; null is an epsilon without a bound."""
     return msgspec.json.format(msgspec.json.encode(record, order="sorted"), indent=2) + b"\n"
+
+
+def decode_round(data: bytes) -> RoundRecord:
+    """Read a round as a run's state keeps it.
+
+    Raises:
+        msgspec.DecodeError: It is something else.
+    """
+    return msgspec.convert(unbounded(msgspec.json.decode(data)), RoundRecord)
 
 
 def decode_record(data: bytes) -> RunRecord:
     """Read `report.json`.
 
     Raises:
-        RunError: It is not a run's record.
+        RunError: It is not a run's record, or a figure in it is impossible.
     """
     try:
-        return msgspec.convert(_unbounded(msgspec.json.decode(data)), RunRecord)
-    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
+        return msgspec.convert(unbounded(msgspec.json.decode(data)), RunRecord)
+    except (msgspec.DecodeError, OverflowError, RecursionError, UnicodeError) as error:
         raise RunError(f"not a run's record: {error}") from error
-
-
-def _unbounded(data: Any, *, is_epsilon: bool = False) -> Any:
-    if isinstance(data, dict):
-        names = EPSILONS
-        if data.get("insider_epsilon") is not None:  # else null says that there is no such figure
-            names |= INSIDER_EPSILONS
-        return {k: _unbounded(v, is_epsilon=k in names) for k, v in data.items()}
-    if isinstance(data, list):
-        return [_unbounded(value, is_epsilon=is_epsilon) for value in data]
-    return math.inf if data is None and is_epsilon else data

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
-from fmfl_secure.run.record import SiteStatement
+from fmfl_secure.errors import RunError
+from fmfl_secure.run.statement import SiteStatement, read_statement
 from fmfl_secure.storage.run_store import RunStore
 
 
-class SiteNote(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SiteNote(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What the coordinator keeps of a site.
 
     Attributes:
@@ -18,12 +19,22 @@ class SiteNote(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         refusal: Code, if it takes no further part.
         statement: Of its ledger, if it made one.
         signature: Of the statement.
+        not_shown: Why the statement that it made is not shown; empty otherwise.
     """
 
     visibility: Literal["private", "public"]
     refusal: str | None
     statement: SiteStatement | None
     signature: str
+    not_shown: str = ""
+
+
+class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    visibility: Literal["private", "public"]
+    refusal: str | None
+    statement: Any
+    signature: str
+    not_shown: str = ""
 
 
 def site_note(
@@ -33,19 +44,25 @@ def site_note(
     refusal: str | None,
     statement: SiteStatement | None,
     signature: str,
+    not_shown: str = "",
 ) -> tuple[str, bytes]:
     """The site, and what it states as the run's state keeps it."""
-    note = SiteNote(visibility, refusal, statement, signature)
+    note = SiteNote(visibility, refusal, statement, signature, not_shown)
     return name, msgspec.msgpack.encode(note)
 
 
 def read_site_note(note: bytes) -> SiteNote:
-    """Read what `site_note` made.
+    """Read what `site_note` made, of a version that looked at no ranges too.
 
     Raises:
         msgspec.DecodeError: It is something else.
     """
-    return msgspec.msgpack.decode(note, type=SiteNote)
+    kept = msgspec.msgpack.decode(note, type=_Kept)
+    try:
+        statement = None if kept.statement is None else read_statement(kept.statement)
+    except RunError as error:
+        return SiteNote(kept.visibility, kept.refusal, None, "", str(error))
+    return SiteNote(kept.visibility, kept.refusal, statement, kept.signature, kept.not_shown)
 
 
 def noted_visibility(store: RunStore) -> dict[str, Literal["private", "public"]]:

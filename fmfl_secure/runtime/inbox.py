@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 from collections.abc import Iterable
-from typing import Final, Literal
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
 import msgspec
 
 from aggregation import AggregationError, PublicIdentity, RefusedError
-from fmfl_secure.errors import Problem
+from fmfl_secure.errors import Problem, RunError
 from fmfl_secure.provisioning.certificates import CUSTODIAN, DECRYPTOR, SITE
 from fmfl_secure.run.ledger_statement import verify_statement
-from fmfl_secure.run.record import SiteStatement
 from fmfl_secure.run.refusal_codes import GENERIC, MEANINGS
+from fmfl_secure.run.statement import SiteStatement, read_statement
 from fmfl_secure.runtime.attempt_state import (
     CUSTODIAN_KINDS,
     DECRYPTOR_KINDS,
@@ -24,10 +26,12 @@ from fmfl_secure.runtime.attempt_state import (
 )
 from fmfl_secure.storage.message_store import MessageKey, Messages, Receipt, is_intact
 
+_LOG = logging.getLogger("fmfl_secure.runtime.inbox")
 # Notes that are kept of a run, by kind; keys are sites' names but for OVER.
 JOINED: Final = "joined"
 REFUSED: Final = "refused"
 STATED: Final = "stated"
+UNSHOWN: Final = "unshown"  # why a site's last statement is not kept
 CLOSED: Final = "closed"
 INVALID: Final = b"invalid"  # of a failure: the party sent what does not hold
 OVER: Final = "over"  # key ROUND/ATTEMPT: why it ended without a release
@@ -35,10 +39,45 @@ _KINDS_BY_ROLE = {SITE: SITE_KINDS, DECRYPTOR: DECRYPTOR_KINDS, CUSTODIAN: CUSTO
 
 
 class SignedStatement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A site's statement of its ledger, with its signature in hexadecimal."""
+    """A site's statement of its ledger as it came, with its signature in hexadecimal."""
 
-    statement: SiteStatement | None
+    statement: Any
     signature: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """What a site stated.
+
+    Attributes:
+        statement: Of its ledger; None if it made none, or none that can be shown.
+        signature: Of the statement.
+        not_shown: Why its last statement cannot be shown; empty where it is.
+    """
+
+    statement: SiteStatement | None = None
+    signature: str = ""
+    not_shown: str = ""
+
+
+def statements(store: Messages, run: str) -> dict[str, Stated]:
+    """What sites stated of their ledgers in a run, by site."""
+    refused = store.notes(run, UNSHOWN)
+    found = {site: Stated(not_shown=reason.decode()) for site, reason in refused.items()}
+    for site, note in store.notes(run, STATED).items():
+        if site not in refused:
+            found[site] = _stated(note)
+    return found
+
+
+def _stated(note: bytes) -> Stated:
+    kept = msgspec.msgpack.decode(note, type=SignedStatement)
+    if kept.statement is None:
+        return Stated(signature=kept.signature)
+    try:
+        return Stated(read_statement(kept.statement), kept.signature)
+    except RunError as error:  # an earlier version took any
+        return Stated(not_shown=str(error))
 
 
 class Inbox:
@@ -112,20 +151,37 @@ class Inbox:
         """A site states its ledger; the last time, it has closed the run.
 
         Raises:
-            Problem: Another run, or a statement that does not verify.
+            Problem: Another run, or a statement that does not verify, or says what cannot be: then
+                reports have why in its place, and the site has closed the run all the same.
         """
         self._check_run(run)
-        if stated.statement is not None:
-            try:
-                if stated.statement.site != site:
-                    raise Problem(422, "refused", "the statement names another site")
-                verify_statement(self._sites[site], stated.statement, stated.signature)
-            except (AggregationError, KeyError) as error:
-                raise Problem(422, "refused", "the statement does not verify") from error
-        self.store.note(run, STATED, site, msgspec.msgpack.encode(stated))
+        refused = ""
+        try:
+            word = self._verified(site, stated)
+        except RunError as error:
+            refused = str(error)
+            self.store.note(run, UNSHOWN, site, refused.encode())
+        else:
+            self.store.note(run, STATED, site, msgspec.msgpack.encode(word))
+            self.store.drop_note(run, UNSHOWN, site)
         if final:
             self.store.note(run, CLOSED, site, b"")
         self._tell()
+        if refused:
+            _LOG.warning("%s's statement is not shown: %s", site, refused)
+            raise Problem(422, "not-shown", "the statement is not shown, and reports say why")
+
+    def _verified(self, site: str, stated: SignedStatement) -> SignedStatement:
+        if stated.statement is None:
+            return stated
+        statement = read_statement(msgspec.to_builtins(stated.statement))
+        if statement.site != site:
+            raise RunError("it names another site")
+        try:
+            verify_statement(self._sites[site], statement, stated.signature)
+        except (AggregationError, KeyError) as error:
+            raise RunError("its signature does not verify") from error
+        return SignedStatement(statement, stated.signature)
 
     def receipt(self, role: str, key: MessageKey) -> Receipt | None:
         """How much of a message is here.

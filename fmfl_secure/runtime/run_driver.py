@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-import msgspec
-
 from aggregation import Identity
 from fmfl_secure.errors import RunError
 from fmfl_secure.parties.coordinator import Coordinator
@@ -16,7 +14,7 @@ from fmfl_secure.parties.workspace import DECRYPTOR, Members
 from fmfl_secure.run.observer import Observer
 from fmfl_secure.run.record import RunRecord
 from fmfl_secure.run.site_notes import noted_visibility, site_note
-from fmfl_secure.runtime.inbox import CLOSED, JOINED, REFUSED, STATED, Inbox, SignedStatement
+from fmfl_secure.runtime.inbox import CLOSED, JOINED, REFUSED, Inbox, Stated, statements
 from fmfl_secure.runtime.round_driver import RoundDriver
 from fmfl_secure.runtime.task_board import Assignment, Document, Step, TaskBoard
 from fmfl_secure.runtime.waiting import Stopping, Waiter
@@ -296,21 +294,20 @@ class RunDriver:
     def _note_sites(self) -> dict[str, float]:
         """Keep what sites stated; returns the epsilon spent so far of those that take part."""
         joined = self._inbox.store.notes(self.run, JOINED)
-        stated = self._inbox.store.notes(self.run, STATED)
+        stated = statements(self._inbox.store, self.run)
         refused, notes, spent = self._refusals(), {}, {}
         visibility = noted_visibility(self._coordinator.store)  # of before a restart
         for name, declared in joined.items():
             visibility[name] = "public" if declared == b"public" else "private"
         for entry in self._config.sites:
-            word = SignedStatement(statement=None, signature="")
-            if entry.name in stated:
-                word = msgspec.msgpack.decode(stated[entry.name], type=SignedStatement)
+            word = stated.get(entry.name, Stated())
             name, note = site_note(
                 entry.name,
                 visibility=visibility.get(entry.name, "private"),
                 refusal=refused.get(entry.name),
                 statement=word.statement,
                 signature=word.signature,
+                not_shown=word.not_shown,
             )
             notes[name] = note
             if entry.name in joined and entry.name not in refused:

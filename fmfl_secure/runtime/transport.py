@@ -7,7 +7,7 @@ from typing import Literal, Protocol, Self
 
 import msgspec
 
-from fmfl_secure.run.record import SiteStatement
+from fmfl_secure.run.statement import SiteStatement
 from fmfl_secure.runtime.anchor_registry import AnchorsForSite
 from fmfl_secure.runtime.task_board import Step
 

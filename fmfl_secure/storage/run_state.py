@@ -6,6 +6,7 @@ field by site under the prefix below; the codecs here are the only place that kn
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -191,7 +192,9 @@ def _status(data: bytes) -> Status:
 
 
 def _metrics(data: bytes) -> dict[str, float]:
-    return msgspec.json.decode(data, type=dict[str, float])
+    # One that is no number, or has no bound, is null in JSON.
+    found = msgspec.json.decode(data, type=dict[str, float | None])
+    return {name: math.nan if value is None else value for name, value in found.items()}
 
 
 _Codec = tuple[Callable[[Any], bytes], Callable[[bytes], Any]]

@@ -16,6 +16,7 @@ from privacy.mechanism.training import ClippedSum, PrivateTrainer
 def test_exports():
     assert privacy.__all__ == [
         "DUMMY",
+        "MAX_EPSILON",
         "MAX_POPULATION_SIZE",
         "MAX_ROUNDS",
         "MIN_SHARE",

@@ -19,13 +19,8 @@ from fmfl_secure.report.dpia import render_dpia
 from fmfl_secure.report.model_card import model_card
 from fmfl_secure.report.page import render_html as render
 from fmfl_secure.run.ledger_statement import describe_ledger, sign_statement, verify_statement
-from fmfl_secure.run.record import (
-    GrantRecord,
-    RunRecord,
-    SiteStatement,
-    decode_record,
-    encode_record,
-)
+from fmfl_secure.run.record import RunRecord, decode_record, encode_record
+from fmfl_secure.run.statement import GrantRecord, SiteStatement
 from privacy import Ledger, PoissonSampledGaussian
 from privacy.ledger.chain import new_record
 from privacy.ledger.tables import insert

@@ -30,7 +30,8 @@ from test_report_records import (
 
 from fmfl_secure.report import overview, render_html
 from fmfl_secure.report.plots import epsilon_plot
-from fmfl_secure.run.record import RecoveryNote, RunRecord
+from fmfl_secure.run.record import RunRecord
+from fmfl_secure.run.statement import RecoveryNote
 
 
 @functools.cache

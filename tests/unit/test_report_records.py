@@ -13,16 +13,14 @@ from fmfl_secure.run.audit_record import AuditRecord
 from fmfl_secure.run.record import (
     FORMAT,
     Encryption,
-    GrantRecord,
     Mechanism,
     RoundRecord,
-    RunCharge,
     RunRecord,
     SiteRecord,
-    SiteStatement,
     decode_record,
     encode_record,
 )
+from fmfl_secure.run.statement import GrantRecord, RunCharge, SiteStatement
 
 RUN = "2026-03-02-notes"
 SITES = ("clinic-a", "clinic-b", "clinic-c", "clinic-d")

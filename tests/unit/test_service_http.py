@@ -303,7 +303,7 @@ def test_malformed_requests_are_typed_answers(running: Running) -> None:
         for content in (b"", b"{", b"[]", b'{"statement": {"a": NaN}}', b"\xff"):
             assert_problem(client.put(path, content=content), 422, "malformed")
         body = {"statement": {"site": 1}, "signature": "", "final": False}
-        assert_problem(client.put(path, json=body), 422, "malformed")
+        assert_problem(client.put(path, json=body), 422, "not-shown")
         assert_problem(client.get("/v1/documents/xyz"), 422, "malformed")
         assert_problem(client.get(f"/v1/documents/{'0' * 64}"), 404, "not-found")
     raw = _raw(running, b"\x00\x01nonsense\r\n\r\n")

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from fmfl_secure.run.record import GrantRecord
+from fmfl_secure.run.statement import GrantRecord
 
 FORMAT = 1
 

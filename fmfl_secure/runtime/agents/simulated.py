@@ -23,7 +23,7 @@ from aggregation import (
 )
 from fmfl_secure.parties.expected_adapter import ExpectedAdapter
 from fmfl_secure.parties.workspace import Members
-from fmfl_secure.run.record import SiteStatement
+from fmfl_secure.run.statement import SiteStatement
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.training.server_step import ServerStep
 from fmfl_secure.vectors.adapter import Adapter

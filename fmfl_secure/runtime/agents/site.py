@@ -29,8 +29,8 @@ from fmfl_secure.errors import (
 )
 from fmfl_secure.parties.workspace import Members
 from fmfl_secure.run.end import evidence, read_end
-from fmfl_secure.run.record import SiteStatement
 from fmfl_secure.run.refusal_codes import leaving_code
+from fmfl_secure.run.statement import SiteStatement
 from fmfl_secure.runtime.agents.anchors import (
     LedgerOwner,
     SiteAnchors,
@@ -414,4 +414,11 @@ class SiteAgent(Agent):
         except KNOWN_ERRORS as error:  # a ledger that was damaged since it was opened
             self._refuse(run, error)
             return
-        self.transport.state(run, statement, signature, final=final)
+        try:
+            self.transport.state(run, statement, signature, final=final)
+        except Rejected as rejected:
+            if rejected.reason != "not-shown":
+                raise
+            # Reports say so; nothing in the run depends on it.
+            _LOG.error("%s", rejected, extra={"run": run})
+            self.refusal = str(rejected)

@@ -19,7 +19,6 @@ import msgspec
 
 from aggregation import AggregationError, Identity, PublicIdentity
 from fmfl_secure.errors import FrameRefused
-from fmfl_secure.run.record import SiteStatement
 from fmfl_secure.runtime.anchor_registry import AnchorsForSite
 from fmfl_secure.runtime.transport import DocumentRef
 
@@ -98,7 +97,7 @@ class Failed(_Strict, frozen=True, forbid_unknown_fields=True, tag="failed"):
 class Stating(_Strict, frozen=True, forbid_unknown_fields=True, tag="stated"):
     """The site's statement of its ledger."""
 
-    statement: SiteStatement | None
+    statement: Any
     signature: str
     final: bool
 

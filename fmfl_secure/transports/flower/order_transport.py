@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from fmfl_secure.errors import Unreachable
-from fmfl_secure.run.record import SiteStatement
+from fmfl_secure.run.statement import SiteStatement
 from fmfl_secure.runtime.anchor_registry import AnchorsForSite
 from fmfl_secure.runtime.task_board import Step
 from fmfl_secure.runtime.transport import DocumentRef, Work

@@ -5,10 +5,8 @@ from __future__ import annotations
 import time
 from typing import Final
 
-import msgspec
-
 from fmfl_secure.run.observer import Observer
-from fmfl_secure.runtime.inbox import REFUSED, STATED, SignedStatement
+from fmfl_secure.runtime.inbox import REFUSED, statements
 from fmfl_secure.runtime.server import RunServer
 
 _EVERY_S: Final = 0.2
@@ -57,8 +55,7 @@ class ProgressWatcher:
 
     def _epsilon(self, run: str) -> dict[str, float]:
         spent = {}
-        for name, raw in self._side.store.notes(run, STATED).items():
-            statement = msgspec.msgpack.decode(raw, type=SignedStatement).statement
-            by_round = statement.epsilon_by_round if statement else ()
+        for name, stated in statements(self._side.store, run).items():
+            by_round = stated.statement.epsilon_by_round if stated.statement else ()
             spent[name] = by_round[-1] if by_round else 0.0
         return spent

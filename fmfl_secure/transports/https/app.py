@@ -12,7 +12,6 @@ import logging
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-import msgspec
 from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -21,7 +20,6 @@ from starlette.exceptions import HTTPException
 
 from fmfl_secure._version import __version__
 from fmfl_secure.errors import Problem
-from fmfl_secure.run.record import SiteStatement
 from fmfl_secure.runtime.anchor_registry import AnchorRegistry
 from fmfl_secure.runtime.inbox import Inbox, SignedStatement
 from fmfl_secure.runtime.task_board import Assignment, TaskBoard
@@ -171,15 +169,7 @@ def build_app(
     @router.put("/runs/{run}/statement", status_code=204)
     def statement(peer: SiteParty, run: Run, body: StatementBody) -> None:
         """The site states its ledger."""
-        try:
-            stated = SignedStatement(
-                statement=None
-                if body.statement is None
-                else msgspec.convert(body.statement, SiteStatement),
-                signature=body.signature,
-            )
-        except (msgspec.ValidationError, OverflowError, RecursionError) as error:
-            raise Problem(422, "malformed", "the statement has another form") from error
+        stated = SignedStatement(statement=body.statement, signature=body.signature)
         inbox.state(peer.name, run, stated, final=body.final)
 
     @router.put("/runs/{run}/rounds/{round_number}/attempts/{attempt}/failure", status_code=204)

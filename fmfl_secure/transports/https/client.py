@@ -19,7 +19,7 @@ import httpx
 import msgspec
 
 from fmfl_secure.errors import Rejected, ServiceError, Unreachable
-from fmfl_secure.run.record import SiteStatement
+from fmfl_secure.run.statement import SiteStatement
 from fmfl_secure.runtime.anchor_registry import AnchorsForSite
 from fmfl_secure.runtime.transport import DocumentRef, Work
 from fmfl_secure.settings.service import Upstream

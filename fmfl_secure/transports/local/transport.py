@@ -9,7 +9,7 @@ from typing import Final, Literal, Protocol, Self
 
 from fmfl_secure.errors import Problem, Rejected
 from fmfl_secure.provisioning.certificates import CUSTODIAN, DECRYPTOR, SITE
-from fmfl_secure.run.record import SiteStatement
+from fmfl_secure.run.statement import SiteStatement
 from fmfl_secure.runtime.anchor_registry import AnchorsForSite
 from fmfl_secure.runtime.inbox import SignedStatement
 from fmfl_secure.runtime.server import RunServer

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-import msgspec
-
 from fmfl_secure.parties.workspace import DECRYPTOR
-from fmfl_secure.run.record import SiteStatement
-from fmfl_secure.runtime.inbox import JOINED, OVER, REFUSED, STATED, SignedStatement
+from fmfl_secure.runtime.inbox import JOINED, OVER, REFUSED, Stated, statements
 from fmfl_secure.transports.https.processes.operations import REFRESH_S
 from fmfl_secure.transports.https.server import Service
 
@@ -22,15 +19,12 @@ def server_page(service: Service) -> Mapping[str, object]:
     kept = service.coordinator.store.state
     joined = service.store.notes(run, JOINED)
     refused = service.store.notes(run, REFUSED)
-    stated = service.store.notes(run, STATED)
+    stated = statements(service.store, run)
     finished = service.coordinator.rounds
     attempt = service.inbox.attempt
     sites = []
     for entry in service.config.sites:
         name = entry.name
-        statement = None
-        if name in stated:
-            statement = msgspec.msgpack.decode(stated[name], type=SignedStatement).statement
         state = "refused" if name in refused else "joined" if name in joined else "not joined"
         if name not in service.members().sites:
             state = "removed"
@@ -41,7 +35,7 @@ def server_page(service: Service) -> Mapping[str, object]:
                 "step": board.task(name)[1].step.value,
                 "silent_s": f"{board.silent_s(name):.0f}" if board.was_heard(name) else "never",
                 "rounds": sum(name in record.cohort for record in finished),
-                **_epsilon(statement),
+                **_epsilon(stated.get(name, Stated())),
                 "refusal": refused.get(name, b"").decode(),
             }
         )
@@ -80,7 +74,10 @@ def server_page(service: Service) -> Mapping[str, object]:
     }
 
 
-def _epsilon(statement: SiteStatement | None) -> dict[str, str]:
+def _epsilon(stated: Stated) -> dict[str, str]:
+    if stated.not_shown:
+        return dict.fromkeys(("spent", "held", "left"), "not shown")
+    statement = stated.statement
     if statement is None or not statement.grants:
         return dict.fromkeys(("spent", "held", "left"), _NONE)
     grant = statement.grants[-1]
