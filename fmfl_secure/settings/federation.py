@@ -154,11 +154,6 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
             raise ValueError(
                 "privacy.accounting = 'exact' is for noise of each site's own: 'local'"
             )
-        if self.constant_work:
-            raise ValueError(
-                "privacy.accounting = 'exact' does not go with privacy.constant_time: what it may "
-                "leave out of a step is not in the exact price"
-            )
 
     def _check_constant_work(self) -> None:
         most = self.privacy.max_records_per_unit

@@ -15,7 +15,8 @@ exponential moments than m times a binomial of T / m trials, so that (Chernoff)
 **What does not fit** is not dropped: one unit would then decide about another, and the sum would
 move by more than C. It is computed in further passes of the same form, and counted. Sums are as
 private as without all this; work is constant but with probability 2^-40, as long as the data are
-within what was declared: outputs and work together are (epsilon, delta + 2^-40)-DP.
+within what was declared: outputs and work together are
+(epsilon, delta + (1 + e^epsilon) 2^-40)-DP.
 """
 
 from __future__ import annotations

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import dp_accounting
 import pytest
+from dp_accounting.pld import PLDAccountant
 from support import Quiet, settings, write_rows
 from typer.testing import CliRunner
 
@@ -82,6 +84,42 @@ def test_a_run_is_granted_exactly_and_no_other_is(tmp_path: Path, tiny_model: Pa
     refused = invoke(*asked)
     assert isinstance(refused.exception, LedgerError)
     assert "which was fixed with the first of them" in str(refused.exception)
+
+
+def test_with_constant_work_a_run_costs_what_dp_accounting_says(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    folder = tmp_path / "pilot"
+    for name in SITES:
+        path = folder / f"data/{name}.csv"
+        write_rows(path, 40, seed=1)
+        first, *rows = path.read_text().splitlines()
+        lines = [f"{first},patient", *(f"{row},p{n % 20}" for n, row in enumerate(rows))]
+        path.write_text("\n".join(lines) + "\n")
+    text = settings(
+        tiny_model, rounds=2, steps=1, epsilon=3.0, evaluation=False, task='unit = "patient"',
+        privacy='accounting = "exact"\nconstant_time = true\nmax_records_per_unit = 2\nrepeats = 1',
+    )  # fmt: skip
+    file = folder / "federation.toml"
+    file.write_text(text.replace("population = 40", "population = 20"))
+    config = load_federation(file)
+    assert config.constant_work
+    initialise(folder, epsilon=None, delta=None, simulated=True)
+    prediction = Federation(folder).predict()
+    apart = PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)
+    step = dp_accounting.GaussianDpEvent(prediction.noise_multiplier)
+    apart.compose(dp_accounting.PoissonSampledDpEvent(0.25, step), 3)  # two rounds and a repeat
+    assert apart.get_epsilon(1e-5) == pytest.approx(3.0, rel=2e-3)
+
+    record = run(folder, 1)
+    assert record.status == "finished"
+    for site in record.sites:
+        assert site.statement is not None
+        (grant,) = site.statement.grants
+        assert (grant.exact, grant.is_used) == (True, True)
+        assert guarantee(site.statement) == (3.0, 1e-5)
+    with pytest.raises(RunError, match="no data was read"):
+        run(folder, 2)
 
 
 def test_exact_grants_are_made_for_plans_under_a_cap(tmp_path: Path, tiny_model: Path) -> None:
