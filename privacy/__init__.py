@@ -33,6 +33,7 @@ from privacy.accounting.events import (
     NonPrivate,
     PoissonSampledGaussian,
     PoissonSampledSkellam,
+    parse_event,
 )
 from privacy.accounting.exact import exact_epsilon, exact_noise_multiplier
 from privacy.accounting.pld import attack_success_bound, pld_epsilon
@@ -179,6 +180,7 @@ __all__ = [
     "least_noise_multiplier",
     "missing_heads",
     "objections",
+    "parse_event",
     "plain",
     "pld_epsilon",
     "rdp_cost",

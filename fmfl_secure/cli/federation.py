@@ -12,6 +12,8 @@ from rich.table import Table
 from fmfl_secure.cli._console import console, facts, say
 
 if TYPE_CHECKING:
+    from torch.nn import Module
+
     from fmfl_secure.planning.plans import Prediction
     from fmfl_secure.settings.federation import FederationConfig
     from fmfl_secure.settings.types import UnitRule
@@ -168,6 +170,7 @@ def plan(federation: FederationFile) -> None:
             "base model": task.base.name,
             "adapter": f"{config.adapter.kind}, {layout.size:,} trained parameters",
             **_other_code(config),
+            **_goes_on_from(config, federation.parent, model),
             **_not_listed(task.base.unlisted),
             "encryption": f"{parameters.id}, {value_bits(config, layout.size)}-bit values, at "
             f"least {parameters.security_bits} bits of security",
@@ -271,6 +274,25 @@ def _other_code(config: FederationConfig) -> dict[str, str]:
         return {}
     found = [f"{n} ({package_of(n)} {installed_version(n)})" for n in config.extensions]
     return {"other code": f"{', '.join(found)}; runs where a site's [policy] extensions name it"}
+
+
+def _goes_on_from(config: FederationConfig, folder: Path, model: Module) -> dict[str, str]:
+    """What is said of an earlier adapter that training starts from."""
+    from fmfl_secure.models.adapters import adapter_bytes
+    from fmfl_secure.planning.warm_start import find_initial, line_epsilon
+    from fmfl_secure.vectors.adapter import adapter_digest
+    from fmfl_secure.vectors.adapter_line import decode_line
+
+    initial = find_initial(config, relative_to=folder)
+    if initial is None:
+        return {}
+    runs, delta = decode_line(initial.line), config.privacy.delta
+    return {
+        "starts from": f"{config.adapter.initial}, {adapter_digest(adapter_bytes(model))}",
+        "before it": f"{len(runs)} runs, {', '.join(each.run for each in runs)}: epsilon "
+        f"{line_epsilon(runs, delta):.4f} at delta {delta:g} for who was in all of them, and this "
+        "run's comes on top",
+    }
 
 
 def _not_listed(architecture: str) -> dict[str, str]:

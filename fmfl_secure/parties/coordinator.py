@@ -31,6 +31,7 @@ from fmfl_secure.storage.run_state import RunFacts, RunState
 from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.training.server_step import ServerStep
 from fmfl_secure.vectors.adapter import adapter_digest
+from fmfl_secure.vectors.adapter_line import LINE_FILE
 from fmfl_secure.vectors.start import RunStart
 
 
@@ -322,6 +323,7 @@ def _public_facts(config: FederationConfig, members: Members, start: RunStart) -
             **{f"custodian {name}": members.custodians[name].fingerprint for name in custodians},
         },
         initial_adapter=start.adapter,
+        line=start.files.texts.get(LINE_FILE, ""),
     )
 
 

@@ -104,7 +104,6 @@ def encryption_parameters(config: FederationConfig, size: int) -> ParameterSet:
     Args:
         config: The settings.
         size: Trained parameters of the round that trains most, d.
-        unlisted: The base model's architecture, where no table lists it.
 
     Raises:
         ParameterError: None fits; names the nearest that does.

@@ -12,6 +12,7 @@ from fmfl_secure.models.computation import Computation, find_device
 from fmfl_secure.models.provenance import licence
 from fmfl_secure.planning.adapter_template import adapter_files
 from fmfl_secure.planning.plans import quantization
+from fmfl_secure.planning.warm_start import find_initial
 from fmfl_secure.settings.federation import FederationConfig, load_federation
 from fmfl_secure.settings.site import SiteConfig
 from fmfl_secure.tasks import Task, make_task
@@ -39,7 +40,8 @@ def build_task(config: FederationConfig, *, relative_to: Path) -> Task:
 
     Raises:
         ConfigError: That code is not installed here, or does not go with the settings.
-        ModelError: The base model is missing, unsafe, or another than pinned.
+        ModelError: The base model is missing, unsafe, or another than pinned; or the adapter to
+            start from does not say what it cost.
     """
     base = find_base_model(config.model.base, digest=config.model.digest, relative_to=relative_to)
     adapter = AdapterSpec(
@@ -63,6 +65,7 @@ def build_task(config: FederationConfig, *, relative_to: Path) -> Task:
             checkpointing=config.training.checkpointing,
             device=find_device(config.training.device),
         ),
+        initial=find_initial(config, relative_to=relative_to),
     )
 
 

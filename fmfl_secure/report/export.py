@@ -11,11 +11,13 @@ from pathlib import Path
 
 from fmfl_secure.errors import RunError
 from fmfl_secure.models.adapter_files import HEAD_FILE, name_base_by_place
+from fmfl_secure.planning.warm_start import line_of_run
 from fmfl_secure.report.merged import write_merged
 from fmfl_secure.report.model_card import write_card
 from fmfl_secure.run.record import RunRecord, decode_record
 from fmfl_secure.tasks.adapter_task import AdapterTask
 from fmfl_secure.training.finished_run import open_run
+from fmfl_secure.vectors.adapter_line import LINE_FILE, encode_line
 
 
 def export_run(
@@ -60,6 +62,8 @@ def export_run(
             shutil.copyfile(head, output / HEAD_FILE)
     two_towers = len(task.architecture.towers) > 1
     own = merged and task.own_head is not None
+    # Whoever goes on from it is told what it cost, this run included.
+    (output / LINE_FILE).write_text(encode_line(line_of_run(run_folder)), encoding="utf-8")
     write_card(record, output, merged=merged, own_class=own, two_towers=two_towers)
     return output
 

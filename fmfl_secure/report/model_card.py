@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fmfl_secure.errors import RunError
-from fmfl_secure.report import wording
+from fmfl_secure.report import line, wording
 from fmfl_secure.report.names import count
 from fmfl_secure.report.opening import Exported, how_to_open
 from fmfl_secure.report.opening_own_class import PIPELINES
@@ -136,11 +136,13 @@ def _privacy_tags(record: RunRecord) -> tuple[str, ...]:
 
 def _privacy(record: RunRecord) -> list[str]:
     mechanism = record.mechanism
+    continued = [text for each in line.sentences(record) for text in (each, "")]
     if not mechanism.noise_mechanism.private:
-        return [wording.promised(record)]
+        return [*continued, wording.promised(record)]
     unit = f"One protected unit is {wording.unit(record)}"
     noise = f"noise multiplier {mechanism.noise_multiplier:.4f}"
     return [
+        *continued,
         wording.promised(record),
         "",
         wording.spent(record),

@@ -34,6 +34,8 @@ from fmfl_secure.run.site_notes import read_site_note
 from fmfl_secure.settings.federation import FederationConfig, encode_config
 from fmfl_secure.storage.files import write_outputs
 from fmfl_secure.storage.run_store import RunStore
+from fmfl_secure.vectors.adapter import adapter_digest
+from fmfl_secure.vectors.adapter_line import AdapterLine, decode_line
 from privacy import RELATION
 
 _LIBRARIES = (
@@ -131,6 +133,9 @@ def build_record(store: RunStore) -> RunRecord:
             base_model_digest=public.base_model_digest,
         ),
         keys=load_keys(store.folder),
+        line=AdapterLine(adapter_digest(public.initial_adapter), decode_line(public.line))
+        if public.line
+        else msgspec.UNSET,
     )
 
 

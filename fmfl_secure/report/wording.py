@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from fmfl_secure.extensions import package_of
-from fmfl_secure.report import deltas, key_owners, rounding, shares
+from fmfl_secure.report import deltas, key_owners, line, rounding, shares
 from fmfl_secure.report.names import capital, count, listing, who
 from fmfl_secure.report.overview import (
     accounts,
@@ -329,6 +329,7 @@ def warnings(record: RunRecord) -> list[str]:
             if statement.unit != record.mechanism.unit
         )
     found += key_owners.warnings(record)
+    found += line.sentences(record)
     if record.extensions:
         named = [
             f"{n} ({record.versions.get(package_of(n), 'not stated')})" for n in record.extensions

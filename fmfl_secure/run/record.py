@@ -18,6 +18,7 @@ from fmfl_secure.run.keys_record import KeysRecord
 from fmfl_secure.run.ranges import Count, Figure, Number, Share, Text
 from fmfl_secure.run.statement import SiteStatement, unbounded
 from fmfl_secure.settings.noise import NOISE, NoiseMechanism, NoiseName
+from fmfl_secure.vectors.adapter_line import AdapterLine
 
 FORMAT = 1
 
@@ -170,6 +171,7 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         versions: Of this project and the libraries it rests on.
         audit: The empirical audit of these settings, if one was made.
         keys: Who drew the parties' keys, and who compared them; absent in records of 0.1.0.
+        line: The earlier runs that the adapter continues; absent where it started afresh.
     """
 
     format: int
@@ -194,6 +196,7 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     versions: dict[str, str]
     audit: AuditRecord | None = None
     keys: KeysRecord | msgspec.UnsetType = msgspec.UNSET
+    line: AdapterLine | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def task(self) -> str:

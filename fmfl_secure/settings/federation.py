@@ -84,9 +84,7 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
             and self.privacy.noise_mechanism.private
         ):
             raise ValueError(f"task.loss: {INFO_NCE}. Use {INFO_NCE_INSTEAD}")
-        self._check_ranks()
-        if self.adapter.personal_head:
-            self._check_personal_head()
+        self._check_adapter()
         largest = max(site.population for site in self.sites)
         if self.privacy.noise_mechanism.private and self.privacy.delta > largest_delta(largest):
             raise ValueError(
@@ -177,6 +175,24 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
                     f"{site.name} declares {site.records} records, more than "
                     f"max_records_per_unit = {most} of each of its {site.population} units"
                 )
+
+    def _check_adapter(self) -> None:
+        self._check_ranks()
+        if self.adapter.personal_head:
+            self._check_personal_head()
+        if self.adapter.initial:
+            self._check_initial()
+
+    def _check_initial(self) -> None:
+        if self.adapter.personal_head:
+            raise ValueError(
+                "adapter.initial has no head where adapter.personal_head leaves each site its own"
+            )
+        if getattr(self.task, "label_texts", ()):
+            raise ValueError(
+                "task.label_texts says where the head starts, and adapter.initial does too: "
+                "leave one out"
+            )
 
     def _check_personal_head(self) -> None:
         if self.adapter.kind == "head":

@@ -83,7 +83,12 @@ class AdapterSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=T
         virtual_tokens: Length of a prompt or prefix.
         personal_head: Every site keeps its own head: trained under the same clipping and noise as
             the adapter, never uploaded, and left in the site's folder at the end.
+        initial: Where training starts: the folder of a finished run, or of an adapter that
+            `fmfl-secure export` wrote, from the folder of these settings. Every party holds it.
+            Empty starts a fresh adapter.
     """
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"initial"})
 
     kind: AnyAdapterKind = "ffa-lora"
     rank: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 8
@@ -93,6 +98,7 @@ class AdapterSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=T
     target_modules: tuple[NonEmpty, ...] = ()
     virtual_tokens: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 16
     personal_head: bool = False
+    initial: str = ""
 
 
 class PrivacySection(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):

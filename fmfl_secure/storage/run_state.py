@@ -33,6 +33,7 @@ class RunFacts(msgspec.Struct, frozen=True):
         sites: Public key of each site, by name.
         roles: Fingerprint of each other role's, by name.
         initial_adapter: The adapter before the first round, as safetensors.
+        line: The runs that made it, as `vectors.adapter_line` writes them; empty for a fresh one.
     """
 
     base_model: str
@@ -42,6 +43,7 @@ class RunFacts(msgspec.Struct, frozen=True):
     sites: dict[str, str]
     roles: dict[str, str]
     initial_adapter: bytes
+    line: str = ""
 
 
 class RunState(msgspec.Struct, frozen=True, kw_only=True):

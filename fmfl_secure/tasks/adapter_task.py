@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -29,8 +30,10 @@ from fmfl_secure.models.adapters import (
     AdapterSpec,
     Place,
     adapter_of,
+    adapter_tensors,
     attach_adapter,
     frozen_depth,
+    set_adapter_tensors,
 )
 from fmfl_secure.models.architectures import (
     Architecture,
@@ -55,10 +58,24 @@ from fmfl_secure.models.unlisted import require_causal
 from fmfl_secure.settings.own_classes import OWN_CLASSES
 from fmfl_secure.settings.tasks import TaskSection
 from fmfl_secure.tasks.base import TaskData
+from fmfl_secure.vectors.adapter_line import LINE_FILE
 
 TASK_FILE = "task.json"
 
 Settings = TypeVar("Settings", bound=TaskSection)
+
+
+@dataclass(frozen=True, slots=True)
+class InitialAdapter:
+    """An earlier adapter that training starts from.
+
+    Attributes:
+        folder: Its files, as `save_adapter` wrote them.
+        line: The runs that made it, as `vectors.adapter_line` writes them.
+    """
+
+    folder: Path
+    line: str
 
 
 @dataclass(frozen=True)
@@ -76,6 +93,7 @@ class AdapterTask(ABC, Generic[Settings]):
         max_length: Tokens kept of a text, >= 2.
         cache_bytes: Memory a data set may use to keep outputs of frozen layers.
         computation: How the model is computed.
+        initial: The adapter that training starts from; None for a fresh one.
     """
 
     needs: ClassVar[TaskNeeds]
@@ -88,6 +106,7 @@ class AdapterTask(ABC, Generic[Settings]):
     max_length: int
     cache_bytes: int
     computation: Computation = EXACT
+    initial: InitialAdapter | None = None
 
     @property
     def kind(self) -> str:
@@ -166,7 +185,10 @@ class AdapterTask(ABC, Generic[Settings]):
         model = self._assemble(adapted, self._prefixes(encoder), features)
         self._start(model)
         self.begin_round(model, 1)
-        return model.to(self.computation.device)
+        model = model.to(self.computation.device)
+        if self.initial is not None:
+            self._go_on_from(self.initial.folder, model)
+        return model
 
     def load(self, path: Path, *, unit: str, on_bad_row: OnBadRow = "error") -> TaskData:
         """See `Task`.
@@ -205,6 +227,8 @@ class AdapterTask(ABC, Generic[Settings]):
         save_files(model, self.adapter, self.base, folder)
         text = json.dumps(self._description(model), indent=2, ensure_ascii=False) + "\n"
         (folder / TASK_FILE).write_text(text, encoding="utf-8")
+        if self.initial is not None:
+            (folder / LINE_FILE).write_text(self.initial.line, encoding="utf-8")
 
     def open_adapter(self, folder: Path, *, head: Path | None = None) -> AdaptedModel:
         """See `Task`.
@@ -256,6 +280,29 @@ class AdapterTask(ABC, Generic[Settings]):
     def said_of(self, data: TaskData) -> tuple[str, ...]:  # noqa: ARG002
         """See `Task`."""
         return ()
+
+    def _go_on_from(self, folder: Path, model: AdaptedModel) -> None:
+        """Give a fresh model the values of an earlier adapter.
+
+        Raises:
+            ModelError: It is not of this base model, task, kind and form, or gives other answers
+                here than where it was made, as with another alpha.
+        """
+        opened = self.open_adapter(folder)
+        values = dict(opened.named_parameters())
+        own = adapter_tensors(model)
+        set_adapter_tensors(model, {name: values[name] for name in own if name in values})
+        everyone = np.arange(self.synthetic().records)
+        with torch.no_grad():
+            # Each with records of its own: what is kept of them in memory is the model's.
+            there = self.per_record_loss(opened, self.synthetic().collate(everyone))
+            here = self.per_record_loss(model.eval(), self.synthetic().collate(everyone))
+        if not torch.allclose(there, here, atol=1e-4, rtol=1e-4):
+            raise ModelError(
+                f"the adapter in {folder} answers otherwise with these settings than with its own",
+                hint="Take rank, alpha, rank_stabilised, last_layers and target_modules from the "
+                "run that made it.",
+            )
 
     def _start(self, model: AdaptedModel) -> None:
         """Set public initial values beyond the adapter's own; the model is on the CPU.

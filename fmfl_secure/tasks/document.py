@@ -100,6 +100,12 @@ same clipped and noised vector as the adapter, so what later updates owe to it i
 is never uploaded: it stays in `heads/RUN.safetensors` in the site's folder, for `fmfl-secure
 evaluate`, `predict` and `export` with `--head`. Only with steps at the sites; and not with
 distributed noise, whose shares protect only what is summed.
+
+`adapter.initial = "run-1"` goes on from a finished run's folder, or from one that `export` wrote,
+with other sites or more rounds if need be; every party holds it. It has to be of the same base
+model, task, kind and scaling. Ledgers hold what each run costs a site's own people; the report and
+the card say besides what the whole line of runs costs somebody who was in all of them, and an
+adapter that does not say what it cost is not gone on from.
 """
 
 _BIGGER = """\

@@ -22,7 +22,7 @@ from fmfl_secure.settings.tasks import (
     TextClassificationSection,
     TokenClassificationSection,
 )
-from fmfl_secure.tasks.adapter_task import AdapterTask
+from fmfl_secure.tasks.adapter_task import AdapterTask, InitialAdapter
 from fmfl_secure.tasks.base import Task
 from fmfl_secure.tasks.causal_lm import CausalLM
 from fmfl_secure.tasks.image_classification import ImageClassification
@@ -80,6 +80,7 @@ def make_task(
     max_length: int,
     cache_bytes: int,
     computation: Computation = EXACT,
+    initial: InitialAdapter | None = None,
 ) -> Task:
     """The task of these settings.
 
@@ -90,6 +91,7 @@ def make_task(
         max_length: Tokens kept of a text.
         cache_bytes: Memory a data set may use to keep outputs of frozen layers.
         computation: How the model is computed.
+        initial: The adapter that training starts from; None for a fresh one.
 
     Raises:
         UnknownKind: There is no such kind of task.
@@ -98,4 +100,4 @@ def make_task(
     kind = TASKS.get(settings.kind)
     if isinstance(settings, ExtensionSection):
         settings = settings.read(kind.section)
-    return kind.task(base, adapter, settings, max_length, cache_bytes, computation)
+    return kind.task(base, adapter, settings, max_length, cache_bytes, computation, initial)

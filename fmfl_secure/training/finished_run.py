@@ -55,6 +55,9 @@ def open_run(run_folder: Path, *, base: Path | None = None) -> FinishedRun:
     """
     state = RunStore(run_folder).state
     config = state.config
+    # What its adapter started from is in its values, and need not be at hand any more.
+    fresh = msgspec.structs.replace(config.adapter, initial="")
+    config = msgspec.structs.replace(config, adapter=fresh)
     if base is not None:
         model = msgspec.structs.replace(config.model, base=str(base.resolve()))
         config = msgspec.structs.replace(config, model=model)

@@ -91,6 +91,7 @@ def test_exports():
         "least_noise_multiplier",
         "missing_heads",
         "objections",
+        "parse_event",
         "plain",
         "pld_epsilon",
         "rdp_cost",

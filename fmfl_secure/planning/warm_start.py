@@ -1,0 +1,200 @@
+"""Starting from an earlier adapter: where it is, and what the line of runs that made it cost."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from fmfl_secure.errors import ConfigError, ModelError
+from fmfl_secure.planning.plans import site_plan
+from fmfl_secure.settings.federation import FederationConfig, convert_config
+from fmfl_secure.tasks.adapter_task import TASK_FILE, InitialAdapter
+from fmfl_secure.vectors.adapter_line import LINE_FILE, Ancestor, decode_line, encode_line
+from privacy import (
+    NonPrivate,
+    PlanError,
+    add_costs,
+    epsilon_spent,
+    filter_delta,
+    filter_orders,
+    parse_event,
+    rdp_cost,
+    zero_cost,
+)
+
+# The pair of orders that costs are added up at is fixed before any of them is known, as a
+# filter's is: the best one in hindsight would be no bound, since each run may look at the last.
+_REFERENCE_EPSILON = 8.0
+
+
+class _Charge(msgspec.Struct):
+    run: str
+    rounds_trained: tuple[int, ...]
+
+
+class _Statement(msgspec.Struct):
+    runs: tuple[_Charge, ...]
+
+
+class _Site(msgspec.Struct):
+    visibility: str
+    statement: _Statement | None
+
+
+class _Round(msgspec.Struct):
+    adapter_digest: str
+
+
+class _Mechanism(msgspec.Struct):
+    unit: str
+    delta: float
+    noise_multiplier: float
+
+
+class _Encryption(msgspec.Struct):
+    parameters: int
+
+
+class _Report(msgspec.Struct):
+    """What of a `report.json` the cost of its run follows from."""
+
+    federation: str
+    run: str
+    settings: dict[str, Any]
+    settings_digest: str
+    mechanism: _Mechanism
+    encryption: _Encryption
+    sites: tuple[_Site, ...]
+    rounds: tuple[_Round, ...]
+
+
+def find_initial(config: FederationConfig, *, relative_to: Path) -> InitialAdapter | None:
+    """The adapter that settings start from; None where it is a fresh one.
+
+    Raises:
+        ConfigError: It is not there.
+        ModelError: It does not say what it cost.
+    """
+    if not config.adapter.initial:
+        return None
+    folder = relative_to / config.adapter.initial
+    if (folder / "adapter" / TASK_FILE).is_file():
+        return InitialAdapter(folder / "adapter", encode_line(line_of_run(folder)))
+    if not (folder / TASK_FILE).is_file():
+        raise ConfigError(
+            f"adapter.initial: {folder} is neither a finished run nor an exported adapter",
+            hint="Name a run's folder, or one that fmfl-secure export wrote.",
+        )
+    try:
+        text = (folder / LINE_FILE).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(
+            f"adapter.initial: {folder} does not say what its adapter cost",
+            hint="Name the run's own folder, or export the run again.",
+        ) from error
+    return InitialAdapter(folder, encode_line(decode_line(text)))
+
+
+def line_of_run(folder: Path) -> tuple[Ancestor, ...]:
+    """A finished run after the runs that its adapter continues, oldest first.
+
+    Raises:
+        ModelError: Its report does not say what it cost.
+    """
+    path = folder / "report.json"
+    before = folder / "adapter" / LINE_FILE
+    try:
+        report = path.read_bytes()
+        earlier = decode_line(before.read_bytes()) if before.is_file() else ()
+    except OSError as error:
+        raise ModelError(
+            f"{path} does not say what the run cost: {error.strerror}",
+            hint=f"fmfl-secure report {folder}",
+        ) from error
+    return *earlier, ancestor_of(report, path)
+
+
+def ancestor_of(report: bytes, path: Path) -> Ancestor:
+    """A run as those that go on from it name it.
+
+    Args:
+        report: Its `report.json`.
+        path: Where that is from, for messages.
+
+    Raises:
+        ModelError: It does not say what the run cost, or no round was released.
+    """
+    try:
+        read = msgspec.json.decode(report, type=_Report)
+    except msgspec.DecodeError as error:
+        raise ModelError(f"{path} does not say what the run cost: {error}") from error
+    if not read.rounds:
+        raise ModelError(f"the run of {path} released no round: there is nothing to go on from")
+    config = convert_config(read.settings, FederationConfig, source=str(path))
+    return _ancestor(read, config, path)
+
+
+def line_epsilon(runs: Iterable[Ancestor], delta: float) -> float:
+    """Epsilon of somebody who was in the data of every one of these runs, at this delta.
+
+    Runs were chosen one after the other, each in knowledge of what came before: the costs are
+    added up as a ledger's filter does, at orders that are fixed beforehand.
+
+    Raises:
+        ModelError: What one of them did is of no kind that is known here.
+    """
+    orders = filter_orders(_REFERENCE_EPSILON, delta)
+    total = zero_cost(orders)
+    in_shares = False
+    for each in runs:
+        if each.event is None:
+            continue
+        try:
+            event = parse_event(each.event)
+        except PlanError as error:
+            raise ModelError(f"what run {each.run} cost cannot be read: {error}") from error
+        if isinstance(event, NonPrivate):
+            return math.inf
+        in_shares = in_shares or each.event["kind"] != "poisson-sampled-gaussian"
+        total = add_costs(total, rdp_cost(event, orders), each.trainings)
+    return epsilon_spent(total, filter_delta(delta) if in_shares else delta)
+
+
+def _ancestor(report: _Report, config: FederationConfig, path: Path) -> Ancestor:
+    planned = config.federation.rounds + config.privacy.repeats
+    trained = [
+        next((len(c.rounds_trained) for c in site.statement.runs if c.run == report.run), 0)
+        if site.statement is not None
+        else planned  # it states nothing, which is no evidence that it trained less
+        for site in report.sites
+        if site.visibility == "private"
+    ]
+    return Ancestor(
+        run=report.run,
+        federation=report.federation,
+        settings_digest=report.settings_digest,
+        adapter_digest=report.rounds[-1].adapter_digest,
+        unit=report.mechanism.unit,
+        delta=report.mechanism.delta,
+        trainings=max(trained, default=0),
+        event=_event(report, config, path) if trained else None,
+    )
+
+
+def _event(report: _Report, config: FederationConfig, path: Path) -> dict[str, Any]:
+    plan = site_plan(config, config.sites[0], report.encryption.parameters)
+    if plan is None:
+        return NonPrivate("a run without noise").canonical()
+    if not math.isclose(plan.noise_multiplier, report.mechanism.noise_multiplier, rel_tol=1e-9):
+        raise ModelError(
+            f"{path} is of a version that planned noise otherwise "
+            f"({report.mechanism.noise_multiplier:.6f}, here {plan.noise_multiplier:.6f}), so that "
+            "what the run cost cannot be added up here"
+        )
+    found: dict[str, Any] = json.loads(json.dumps(plan.round_event().canonical()))
+    return found

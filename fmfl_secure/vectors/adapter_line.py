@@ -1,0 +1,72 @@
+"""What an adapter continues: the runs that made the one it started from, oldest first.
+
+The line travels with the adapter, in a file beside its tensors, so that whoever goes on from an
+adapter can say what all of it cost, and not the last run alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from fmfl_secure.errors import ModelError
+
+LINE_FILE: Final = "adapter_line.json"
+_MOST: Final = 1000
+
+
+class Ancestor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One run of a line.
+
+    Attributes:
+        run: Run id.
+        federation: Its federation's name.
+        settings_digest: Of its settings.
+        adapter_digest: Of the adapter that it made.
+        unit: What its privacy protects as one.
+        delta: At which its epsilon was planned.
+        trainings: Most rounds that one of its sites trained, repeats included.
+        event: What one of them did, in `privacy`'s canonical form; null where all data were public.
+    """
+
+    run: str
+    federation: str
+    settings_digest: str
+    adapter_digest: str
+    unit: str
+    delta: float
+    trainings: int
+    event: dict[str, Any] | None
+
+
+class AdapterLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a run's adapter started from.
+
+    Attributes:
+        initial_digest: Of the adapter before the first round, as every plan's first round has it.
+        ancestors: The runs before, oldest first.
+    """
+
+    initial_digest: str
+    ancestors: tuple[Ancestor, ...]
+
+
+def encode_line(ancestors: tuple[Ancestor, ...]) -> str:
+    """As JSON text."""
+    return msgspec.json.format(msgspec.json.encode(ancestors, order="deterministic")).decode()
+
+
+def decode_line(text: str | bytes) -> tuple[Ancestor, ...]:
+    """Read what `encode_line` wrote.
+
+    Raises:
+        ModelError: It is something else.
+    """
+    try:
+        found = msgspec.json.decode(text, type=tuple[Ancestor, ...])
+    except msgspec.DecodeError as error:
+        raise ModelError(f"{LINE_FILE} does not say what an adapter cost: {error}") from error
+    if not 1 <= len(found) <= _MOST:
+        raise ModelError(f"{LINE_FILE} names {len(found)} runs, expected 1 to {_MOST}")
+    return found
