@@ -27,6 +27,7 @@ from fmfl_secure.data.records import IndexArray, grouped_units, record_units
 from fmfl_secure.data.stored import HeldAs, StoredText
 from fmfl_secure.data.unit_ids import unit_id
 from fmfl_secure.settings.types import UnitRule
+from privacy import plain
 
 RECORD_UNIT = "record"
 OnBadRow = Literal["error", "skip"]
@@ -70,11 +71,15 @@ class Records:
         columns: For each field, one parsed value a record.
         units: One int64 array of record indices per privacy unit.
         left_out: Rows left out under `on_bad_row="skip"`. Stays at the site.
+        ids: Of the units, in their order, as `unit_id` gives them; empty where a record is one.
+        beside: One parsed value a record of a field that was read beside; empty without one.
     """
 
     columns: tuple[list[Any], ...]
     units: tuple[IndexArray, ...]
     left_out: LeftOut
+    ids: tuple[str, ...] = ()
+    beside: tuple[Any, ...] = ()
 
     def __len__(self) -> int:
         return sum(len(unit) for unit in self.units)
@@ -91,6 +96,7 @@ def read_records(
     unit_rules: Collection[UnitRule] = (),
     on_bad_row: OnBadRow = "error",
     check: Callable[[Sequence[Any]], None] | None = None,
+    beside: Field | None = None,
 ) -> Records:
     """Reads fields of every row of a table and groups the rows into privacy units.
 
@@ -107,6 +113,7 @@ def read_records(
         unit_rules: Which differences between units' ids are of no account besides.
         on_bad_row: Refuse the file, or leave the row out and count it.
         check: Whether a row's parsed values go together; raises `UnusableValue`.
+        beside: A field that is no part of a record.
 
     Returns:
         The rows in file order.
@@ -117,14 +124,15 @@ def read_records(
     if on_bad_row not in {"error", "skip"}:
         raise DataArgumentError(f'on_bad_row is {on_bad_row!r}; expected "error" or "skip"')
     source = open_source(path)
-    names = [choose_column(source, path, field.argument, field.names) for field in fields]
-    parsers = [field.parse for field in fields]
+    read = [*fields, *([] if beside is None else [beside])]
+    names = [choose_column(source, path, field.argument, field.names) for field in read]
+    parsers = [field.parse for field in read]
     if unit != RECORD_UNIT:
         names.append(choose_column(source, path, "unit", (unit,)))
         parsers.append(lambda value, column: unit_id(value, unit_rules, column=column))
     columns: tuple[list[Any], ...] = tuple([] for _ in names)
     tally = Tally()
-    pictures = [n for n, field in zip(names, fields, strict=False) if "picture" in field.takes]
+    pictures = [n for n, field in zip(names, read, strict=False) if "picture" in field.takes]
     for row in source.rows(names, as_bytes=pictures):
         tally.row()
         try:
@@ -143,6 +151,8 @@ def read_records(
         columns=columns[: len(fields)],
         units=record_units(count) if unit == RECORD_UNIT else grouped_units(columns[-1]),
         left_out=tally.left_out(),
+        ids=() if unit == RECORD_UNIT else tuple(dict.fromkeys(columns[-1])),
+        beside=() if beside is None else tuple(columns[len(fields)]),
     )
 
 
@@ -162,6 +172,8 @@ def pool_records(parts: Sequence[Records]) -> Records:
         columns=tuple([value for values in column for value in values] for column in columns),
         units=tuple(units),
         left_out=pool_left_out([part.left_out for part in parts]),
+        ids=tuple(name for part in parts for name in part.ids),
+        beside=tuple(value for part in parts for value in part.beside),
     )
 
 
@@ -181,6 +193,19 @@ def no_rows(path: Path, left_out: LeftOut) -> EmptyFileError:
 def text_field(argument: str, names: tuple[str, ...]) -> Field:
     """A text that is not empty, as it stands in the file."""
     return Field(argument, names, parse_text, takes=("value", "bytes"))
+
+
+def group_field(argument: str, column: str, values: Sequence[str]) -> Field:
+    """Which of some declared values a cell has, by its place; -1 for any other, or none.
+
+    No row is bad by it: a person is in no declared group, and nobody is told.
+    """
+    places = {value: place for place, value in enumerate(values)}
+
+    def parse(value: str | None, column: str) -> int:  # noqa: ARG001
+        return places.get("" if value is None else plain(str(value)), -1)
+
+    return Field(argument, (column,), parse)
 
 
 def label_field(

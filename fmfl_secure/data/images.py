@@ -233,7 +233,8 @@ def read_image_folder(
         raise no_rows(folder, tally.left_out())
     columns: tuple[list[Any], ...] = (images,) if labels is None else (images, found)
     units = record_units(len(images)) if unit == RECORD_UNIT else grouped_units(people)
-    return Records(columns=columns, units=units, left_out=tally.left_out())
+    ids = () if unit == RECORD_UNIT else tuple(dict.fromkeys(people))
+    return Records(columns=columns, units=units, left_out=tally.left_out(), ids=ids)
 
 
 def require_folder_unit(folder: Path, unit: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 import msgspec
 
@@ -20,6 +20,8 @@ from fmfl_secure.settings.types import (
     WeightType,
 )
 from privacy import MAX_POPULATION_SIZE, MIN_SHARE
+
+AT_SITES: Final = "sites"
 
 
 class FederationSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -210,17 +212,67 @@ class AggregationSection(Section, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 class EvaluationSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[evaluation]`: a held-out set that utility figures are computed on.
+    """`[evaluation]`: what utility figures are computed on.
 
     Attributes:
-        data: File; empty evaluates nothing.
-        visibility: Must say `public`: figures from it appear in reports without noise.
+        data: File of a held-out set that is public; `sites` for what the sites hold, whose figures
+            are noised sums, charged like training; empty evaluates nothing.
+        visibility: Must say `public` of a file: figures from it appear in reports without noise.
         every: Rounds from one evaluation to the next; the last round is always evaluated.
+        holdout: Share of its units that each site sets apart and never trains on, by a keyed hash
+            of their ids. 0 where each names a file of its own (`data.holdout` of `site.toml`).
+        epsilon: With `sites`, what each answer may cost every unit.
+        measures: With `sites`, what is asked in one answer; empty for the task's first.
+        loss_bound: Where a record's loss is cut.
+        count_bound: Length that a unit's counts of entities are cut to.
+        subgroup_column: A column that everyone knows of, for the measure `subgroups`; empty for
+            none.
+        subgroups: Its values, declared. Of others it is said that they are others.
     """
+
+    LATER: ClassVar[frozenset[str]] = frozenset(
+        {"holdout", "epsilon", "measures", "loss_bound", "count_bound", "subgroup_column"}
+        | {"subgroups"}
+    )
 
     data: str = ""
     visibility: Literal["public", "private"] = "private"
     every: Annotated[int, msgspec.Meta(ge=1)] = 1
+    holdout: Annotated[float, msgspec.Meta(ge=0, le=0.9)] = 0.0
+    epsilon: Annotated[float, msgspec.Meta(ge=0, le=40)] = 0.0
+    measures: Annotated[tuple[NonEmpty, ...], msgspec.Meta(max_length=16)] = ()
+    loss_bound: Positive = 5.0
+    count_bound: Positive = 5.0
+    subgroup_column: str = ""
+    subgroups: Annotated[tuple[NonEmpty, ...], msgspec.Meta(max_length=100)] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("measures", "subgroups"):
+            values = getattr(self, name)
+            if len(set(values)) != len(values):
+                raise ValueError(f"evaluation.{name} has one value twice")
+        if bool(self.subgroup_column) != bool(self.subgroups):
+            raise ValueError("evaluation.subgroup_column and evaluation.subgroups go together")
+        if self.at_sites and self.visibility == "public":
+            raise ValueError(
+                "evaluation.visibility is 'public', and what sites hold is not: leave it out with "
+                "evaluation.data = 'sites'"
+            )
+        if self.at_sites and not self.epsilon:
+            raise ValueError(
+                "evaluation.data is 'sites', and evaluation.epsilon does not say what an answer "
+                "may cost: 0.3 is a good start"
+            )
+
+    @property
+    def at_sites(self) -> bool:
+        """Whether figures are of what the sites hold."""
+        return self.data == AT_SITES
+
+    @property
+    def file(self) -> str:
+        """The public held-out set; empty without one."""
+        return "" if self.at_sites else self.data
 
 
 class SiteEntry(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -24,6 +24,7 @@ from fmfl_secure.data import (
     read_records,
 )
 from fmfl_secure.errors import ModelError
+from fmfl_secure.measures import Outcomes
 from fmfl_secure.models.adapted import AdaptedModel
 from fmfl_secure.models.adapter_files import HEAD_FILE, load_head, save_files
 from fmfl_secure.models.adapters import (
@@ -190,29 +191,45 @@ class AdapterTask(ABC, Generic[Settings]):
             self._go_on_from(self.initial.folder, model)
         return model
 
-    def load(self, path: Path, *, unit: str, on_bad_row: OnBadRow = "error") -> TaskData:
-        """See `Task`.
-
-        Raises:
-            DataError: The data or a row of them are unusable.
-        """
-        records = self._read(path, unit=unit, on_bad_row=on_bad_row)
-        return replace(self._from_records(records), left_out=records.left_out)
-
-    def load_pooled(
-        self, paths: Sequence[Path], *, unit: str, on_bad_row: OnBadRow = "error"
+    def load(
+        self,
+        path: Path,
+        *,
+        unit: str,
+        on_bad_row: OnBadRow = "error",
+        subgroups: Field | None = None,
     ) -> TaskData:
         """See `Task`.
 
         Raises:
             DataError: The data or a row of them are unusable.
         """
-        parts = [self._read(path, unit=unit, on_bad_row=on_bad_row) for path in paths]
+        return self.load_pooled([path], unit=unit, on_bad_row=on_bad_row, subgroups=subgroups)
+
+    def load_pooled(
+        self,
+        paths: Sequence[Path],
+        *,
+        unit: str,
+        on_bad_row: OnBadRow = "error",
+        subgroups: Field | None = None,
+    ) -> TaskData:
+        """See `Task`.
+
+        Raises:
+            DataError: The data or a row of them are unusable.
+        """
+        parts = [
+            self._read(path, unit=unit, on_bad_row=on_bad_row, subgroups=subgroups)
+            for path in paths
+        ]
         records = pool_records(parts)
         return replace(
             self._from_records(records),
             pooled=tuple(len(part.units) for part in parts),
             left_out=records.left_out,
+            ids=records.ids,
+            groups=np.array(records.beside, dtype=np.int64),
         )
 
     def begin_round(self, model: nn.Module, round_number: int) -> Layout:
@@ -261,13 +278,14 @@ class AdapterTask(ABC, Generic[Settings]):
         load_head(model, head or folder / HEAD_FILE)
         return model.to(self.computation.device).eval()
 
-    def check_source(self, path: Path, *, unit: str) -> None:
+    def check_source(self, path: Path, *, unit: str, subgroups: Field | None = None) -> None:
         """See `Task`.
 
         Raises:
             DataError: The file is not there, is of no known form, or lacks a column.
         """
-        check_header(path, self._fields(path), unit=unit)
+        beside = [] if subgroups is None else [subgroups]
+        check_header(path, [*self._fields(path), *beside], unit=unit)
 
     def check_pictures(self, path: Path, *, unit: str) -> PictureCheck:
         """See `Task`.
@@ -331,6 +349,14 @@ class AdapterTask(ABC, Generic[Settings]):
     def evaluate(self, model: nn.Module, data: TaskData, *, batch_size: int) -> dict[str, float]:
         """See `Task`."""
 
+    def outcomes(self, model: nn.Module, data: TaskData, *, batch_size: int) -> Outcomes:  # noqa: ARG002
+        """See `Task`.
+
+        Raises:
+            ModelError: Of a task of another package it is not known.
+        """
+        raise ModelError(f"what a model of the task {self.kind!r} makes of a record is not known")
+
     @abstractmethod
     def predict(
         self, model: nn.Module, inputs: TaskData, *, batch_size: int
@@ -341,7 +367,9 @@ class AdapterTask(ABC, Generic[Settings]):
     def _fields(self, path: Path) -> list[Field]:
         """What is read of every row of a table, in the order that `_from_records` takes."""
 
-    def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:
+    def _read(
+        self, path: Path, *, unit: str, on_bad_row: OnBadRow, subgroups: Field | None = None
+    ) -> Records:
         """The records of a file or folder, with the columns that `_from_records` takes."""
         return read_records(
             path,
@@ -350,6 +378,7 @@ class AdapterTask(ABC, Generic[Settings]):
             unit_rules=self.settings.unit_normalisation,
             on_bad_row=on_bad_row,
             check=self._agree,
+            beside=subgroups,
         )
 
     @abstractmethod

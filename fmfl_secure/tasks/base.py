@@ -7,7 +7,7 @@ index, and units. A new task is a new file here and touches neither.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fmfl_secure.data import LeftOut, PictureCheck
+from fmfl_secure.data import Field, LeftOut, PictureCheck
+from fmfl_secure.measures import Outcomes
 from fmfl_secure.models.base import BaseModel
 from fmfl_secure.models.layout import Layout
 
@@ -38,6 +39,11 @@ class TaskData:
         pooled: How many units each of the files has, in order, where several were read as one.
         left_out: Rows of the data that are not among the records. Local only.
         shortened: Records whose text is longer than the model reads, and was cut. Local only.
+        ids: Of the units, in their order; empty where a record is one.
+        groups: The declared subgroup that each record is in, int64, shape (records,), -1 for none;
+            empty where no column is read for it.
+        held_out: Whether each unit is set apart from training, bool, shape (units,); empty where
+            none is.
     """
 
     collate: Callable[[NDArray[np.int64]], Any]
@@ -52,11 +58,43 @@ class TaskData:
     pooled: tuple[int, ...] = ()
     left_out: LeftOut = field(default_factory=LeftOut)
     shortened: int = 0
+    ids: Sequence[str] = ()
+    groups: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    held_out: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, dtype=np.bool_))
 
     @property
     def records(self) -> int:
         """Number of records. Local only."""
         return len(self.record_cost)
+
+    def to_train(self) -> TaskData:
+        """The same without the units that are set apart: no gradient sees these."""
+        if not len(self.held_out):
+            return self
+        kept = np.flatnonzero(~self.held_out).tolist()
+        return replace(
+            self,
+            units=[self.units[unit] for unit in kept],
+            ids=[self.ids[unit] for unit in kept] if self.ids else (),
+            held_out=np.empty(0, dtype=np.bool_),
+        )
+
+    def only(self, records: NDArray[np.int64]) -> TaskData:
+        """Some records as a data set of their own, each its own unit.
+
+        Args:
+            records: Which, int64, shape (n,).
+        """
+        return TaskData(
+            collate=lambda chosen: self.collate(records[chosen]),
+            units=one_unit_each(len(records)),
+            record_cost=self.record_cost[records],
+            labels=self.labels[records] if len(self.labels) else self.labels,
+            label_sets=self.label_sets[records] if len(self.label_sets) else self.label_sets,
+            words=[self.words[record] for record in records] if len(self.words) else (),
+            tags=[self.tags[record] for record in records] if len(self.tags) else (),
+            groups=self.groups[records] if len(self.groups) else self.groups,
+        )
 
     def by_cost(self, batch_size: int) -> list[NDArray[np.int64]]:
         """Records in batches of alike cost, which pads least."""
@@ -93,7 +131,7 @@ class Task(Protocol):
         """Make trainable what a round trains; returns the layout of what it uploads."""
         ...
 
-    def check_source(self, path: Path, *, unit: str) -> None:
+    def check_source(self, path: Path, *, unit: str, subgroups: Field | None = None) -> None:
         """Require of local data what can be known without reading a record."""
         ...
 
@@ -106,13 +144,23 @@ class Task(Protocol):
         ...
 
     def load(
-        self, path: Path, *, unit: str, on_bad_row: Literal["error", "skip"] = "error"
+        self,
+        path: Path,
+        *,
+        unit: str,
+        on_bad_row: Literal["error", "skip"] = "error",
+        subgroups: Field | None = None,
     ) -> TaskData:
-        """Read and prepare local data."""
+        """Read and prepare local data, with the field of a declared subgroup beside."""
         ...
 
     def load_pooled(
-        self, paths: Sequence[Path], *, unit: str, on_bad_row: Literal["error", "skip"] = "error"
+        self,
+        paths: Sequence[Path],
+        *,
+        unit: str,
+        on_bad_row: Literal["error", "skip"] = "error",
+        subgroups: Field | None = None,
     ) -> TaskData:
         """Several sites' data as if one had them all: for comparison, on public data."""
         ...
@@ -131,6 +179,10 @@ class Task(Protocol):
 
     def evaluate(self, model: nn.Module, data: TaskData, *, batch_size: int) -> dict[str, float]:
         """The field's metrics; higher is better for the first one."""
+        ...
+
+    def outcomes(self, model: nn.Module, data: TaskData, *, batch_size: int) -> Outcomes:
+        """What a model makes of each record, for the task's measures. Private."""
         ...
 
     def predict(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import nn
 
 from fmfl_secure.data import Field, Records, read_records, text_field
 from fmfl_secure.errors import ModelError
+from fmfl_secure.measures import Responses
 from fmfl_secure.models.adapted import AdaptedModel
 from fmfl_secure.models.architectures import Modality, TaskNeeds, text_positions
 from fmfl_secure.models.batches import IGNORED, TextBatch
@@ -83,29 +84,45 @@ class CausalLM(AdapterTask[CausalLMSection]):
         The token that ends a response counts for the first, which is what greedy decoding gets
         right, and for the losses; it is no token of the response for the second.
         """
+        scored = self._score(model, data, batch_size=batch_size)
+        nll, tokens = float(scored.nll.sum()), int(scored.tokens.sum())
+        return {
+            "token_accuracy": int(scored.hits.sum()) / max(1, int(scored.own_tokens.sum())),
+            "exact_match": int(scored.whole.sum()) / data.records,
+            "perplexity": math.exp(min(nll / tokens, 700.0)),  # e^710 is infinite
+            "loss": float((scored.nll / scored.tokens).sum()) / data.records,
+        }
+
+    def outcomes(self, model: nn.Module, data: TaskData, *, batch_size: int) -> Responses:
+        """See `Task`."""
+        scored = self._score(model, data, batch_size=batch_size)
+        return Responses(
+            losses=scored.nll / scored.tokens,
+            groups=data.groups if len(data.groups) else None,
+            next_tokens=scored.hits / np.maximum(1.0, scored.own_tokens),
+            whole=scored.whole,
+        )
+
+    def _score(self, model: nn.Module, data: TaskData, *, batch_size: int) -> _Scores:
         model.eval()
         end = self.base.load_tokenizer().eos_token_id
-        nll, tokens, hits, own_tokens, whole, loss = 0.0, 0, 0, 0, 0, 0.0
+        rows = np.zeros((5, data.records))
         with torch.no_grad():
             for records in data.by_cost(batch_size):
                 batch = data.collate(records)
                 logits, labels = _response_logits(model, batch)
                 here = labels != IGNORED
-                losses = _cross_entropy(logits, labels)
                 right = (logits.argmax(dim=-1) == labels) & here
                 own = here & (labels != (IGNORED if end is None else end))
-                nll += float(losses.sum())
-                tokens += int(here.sum())
-                hits += int((right & own).sum())
-                own_tokens += int(own.sum())
-                whole += int((right == here).all(dim=1).sum())
-                loss += float((losses.sum(dim=1) / here.sum(dim=1)).sum())
-        return {
-            "token_accuracy": hits / max(1, own_tokens),
-            "exact_match": whole / data.records,
-            "perplexity": math.exp(min(nll / tokens, 700.0)),  # e^710 is infinite
-            "loss": loss / data.records,
-        }
+                found = (
+                    _cross_entropy(logits, labels).sum(dim=1),
+                    here.sum(dim=1),
+                    (right & own).sum(dim=1),
+                    own.sum(dim=1),
+                    (right == here).all(dim=1),
+                )
+                rows[:, records] = torch.stack([each.double() for each in found]).cpu().numpy()
+        return _Scores(*rows)
 
     def predict(
         self, model: nn.Module, inputs: TaskData, *, batch_size: int
@@ -201,6 +218,24 @@ class CausalLM(AdapterTask[CausalLMSection]):
         features: Features | None,  # noqa: ARG002
     ) -> AdaptedModel:
         return LanguageModel(adapted, prefixes)
+
+
+class _Scores(NamedTuple):
+    """Of each record, float64, shape (records,).
+
+    Attributes:
+        nll: Negative log-likelihood of all its tokens.
+        tokens: How many these are, the one that ends it among them.
+        hits: Of the response's own tokens, those that were the likeliest.
+        own_tokens: How many own ones there are.
+        whole: 1 where all tokens were the likeliest.
+    """
+
+    nll: NDArray[np.float64]
+    tokens: NDArray[np.float64]
+    hits: NDArray[np.float64]
+    own_tokens: NDArray[np.float64]
+    whole: NDArray[np.float64]
 
 
 def _response_logits(model: nn.Module, batch: TextBatch) -> tuple[torch.Tensor, torch.Tensor]:

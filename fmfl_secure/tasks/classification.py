@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fmfl_secure.data import Field, label_field
+from fmfl_secure.measures import Labelled, Outcomes
 from fmfl_secure.settings.tasks import (
     ImageClassificationSection,
     ImageTextClassificationSection,
@@ -53,6 +54,17 @@ class ClassificationTask(AdapterTask[Settings]):
             "macro_f1": macro_f1(predicted, data.labels),
             "loss": float(loss),
         }
+
+    def outcomes(self, model: nn.Module, data: TaskData, *, batch_size: int) -> Outcomes:
+        """See `Task`."""
+        logits = logits_of(model, data, batch_size=batch_size)
+        losses = nn.functional.cross_entropy(logits, torch.tensor(data.labels), reduction="none")
+        return Labelled(
+            losses=losses.double().numpy(),
+            groups=data.groups if len(data.groups) else None,
+            probabilities=logits.softmax(dim=1).double().numpy(),
+            labels=data.labels,
+        )
 
     def predict(
         self, model: nn.Module, inputs: TaskData, *, batch_size: int

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from fmfl_secure.measures import Entities
+
 Entity = tuple[str, int, int]
 """Type, first word, and the word after its last."""
 
@@ -28,6 +32,20 @@ def find_entities(tags: Sequence[str]) -> set[Entity]:
         if own and not kind:
             start, kind = index, own
     return found
+
+
+def count_entities(
+    truth: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], *, types: Sequence[str]
+) -> Entities:
+    """How many entities of each type every text has, by what became of them."""
+    counts = np.zeros((3, len(truth), len(types)))
+    places = {name: place for place, name in enumerate(types)}
+    for text, (own, guess) in enumerate(zip(truth, predicted, strict=True)):
+        real, claimed = find_entities(own), find_entities(guess)
+        for which, entities in enumerate((real & claimed, real - claimed, claimed - real)):
+            for kind, _, _ in entities:
+                counts[which, text, places[kind]] += 1.0
+    return Entities(*counts)
 
 
 def entity_scores(

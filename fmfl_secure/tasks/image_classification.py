@@ -22,6 +22,7 @@ from fmfl_secure.data import (
     read_image_folder,
     read_records,
 )
+from fmfl_secure.data.errors import DataArgumentError
 from fmfl_secure.models.architectures import Modality, TaskNeeds
 from fmfl_secure.models.batches import ImageBatch
 from fmfl_secure.models.classifiers import ImageClassifier
@@ -41,9 +42,12 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
 
     _reads = "first token or the tower's embedding, unit L2 norm"
 
-    def _read(self, path: Path, *, unit: str, on_bad_row: OnBadRow) -> Records:
+    def _read(
+        self, path: Path, *, unit: str, on_bad_row: OnBadRow, subgroups: Field | None = None
+    ) -> Records:
         """A folder has a subfolder for each label, a table two columns."""
         if _is_picture_folder(path):
+            _refuse_subgroups(path, subgroups)
             return read_image_folder(
                 path,
                 labels=self.labels,
@@ -53,7 +57,7 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
                 unit_rules=self.settings.unit_normalisation,
                 window=self.settings.image_window,
             )
-        return super()._read(path, unit=unit, on_bad_row=on_bad_row)
+        return super()._read(path, unit=unit, on_bad_row=on_bad_row, subgroups=subgroups)
 
     def _fields(self, path: Path) -> list[Field]:
         return [
@@ -61,7 +65,7 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
             self._label_field,
         ]
 
-    def check_source(self, path: Path, *, unit: str) -> None:
+    def check_source(self, path: Path, *, unit: str, subgroups: Field | None = None) -> None:
         """See `Task`.
 
         Raises:
@@ -69,8 +73,9 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
         """
         if _is_picture_folder(path):
             check_image_folder(path, self.labels, unit=unit)
+            _refuse_subgroups(path, subgroups)
         else:
-            super().check_source(path, unit=unit)
+            super().check_source(path, unit=unit, subgroups=subgroups)
 
     def _from_records(self, records: Records) -> TaskData:
         images, labels = records.columns
@@ -150,3 +155,12 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
 def _is_picture_folder(path: Path) -> bool:
     """Whether data are pictures in subfolders, and not a folder that is a table."""
     return path.is_dir() and not claimed(path)
+
+
+def _refuse_subgroups(path: Path, subgroups: Field | None) -> None:
+    if subgroups is not None:
+        raise DataArgumentError(
+            f"{subgroups.argument} is a column, and a folder of pictures has none",
+            hint="write a table with the columns of path, label, unit and subgroup",
+            path=path,
+        )

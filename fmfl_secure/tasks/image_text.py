@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from fmfl_secure.data import Field, Records, image_field, text_field
+from fmfl_secure.measures import Pairs
 from fmfl_secure.models.adapters import adapter_of
 from fmfl_secure.models.architectures import Modality, TaskNeeds
 from fmfl_secure.models.batches import PairBatch
@@ -94,7 +96,7 @@ class ImageText(PairTask[ImageTextSection]):
 
         Pairs with the same text are right for each other.
         """
-        images, texts, loss = self._embed(model, data, batch_size=batch_size)
+        images, texts, losses = self._embed(model, data, batch_size=batch_size)
         similarity = images @ texts.T
         # By differences: the faster way over a product is not exact for two that are equal.
         exact = "donot_use_mm_for_euclid_dist"
@@ -103,7 +105,23 @@ class ImageText(PairTask[ImageTextSection]):
         for top in (1, 5):
             found = _recall(similarity, same, top), _recall(similarity.T, same, top)
             metrics[f"recall_at_{top}"] = sum(found) / 2.0
-        return {**metrics, "loss": loss}
+        return {**metrics, "loss": float(losses.sum()) / data.records}
+
+    def outcomes(self, model: nn.Module, data: TaskData, *, batch_size: int) -> Pairs:
+        """See `Task`."""
+        images, texts, losses = self._embed(model, data, batch_size=batch_size)
+        cosines = (images * texts).sum(dim=1)
+        nearest = torch.full_like(cosines, -1.0)
+        anchors: Any = model.anchors.cpu()
+        if len(anchors):
+            others = torch.arange(len(anchors)) != torch.from_numpy(data.labels).unsqueeze(1)
+            nearest = (images @ anchors.T).where(others, torch.tensor(-1.0)).max(dim=1).values
+        return Pairs(
+            losses=losses,
+            groups=data.groups if len(data.groups) else None,
+            cosines=cosines.double().numpy(),
+            matched=(cosines > nearest).double().numpy(),
+        )
 
     def predict(
         self, model: nn.Module, inputs: TaskData, *, batch_size: int
@@ -114,22 +132,22 @@ class ImageText(PairTask[ImageTextSection]):
 
     def _embed(
         self, model: nn.Module, data: TaskData, *, batch_size: int
-    ) -> tuple[torch.Tensor, torch.Tensor, float]:
-        """Embeddings of all records in order, and their mean loss."""
+    ) -> tuple[torch.Tensor, torch.Tensor, NDArray[np.float64]]:
+        """Embeddings of all records in order, and their losses."""
         model.eval()
         batches = data.by_cost(batch_size)
         images: list[torch.Tensor] = []
         texts: list[torch.Tensor] = []
-        loss = 0.0
+        losses = np.zeros(data.records)
         with torch.no_grad():
             for records in batches:
                 batch = data.collate(records)
                 image, text = model(batch)
                 images.append(image.cpu())
                 texts.append(text.cpu())
-                loss += float(self.per_record_loss(model, batch).sum())
+                losses[records] = self.per_record_loss(model, batch).double().cpu().numpy()
         order = torch.from_numpy(np.argsort(np.concatenate(batches)))
-        return torch.cat(images)[order], torch.cat(texts)[order], loss / data.records
+        return torch.cat(images)[order], torch.cat(texts)[order], losses
 
     def _own_anchor(self, texts: list[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
         """The anchor that is each record's own text, -1 for none: it must not repel its image."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fmfl_secure.data import Field, label_set_field
+from fmfl_secure.measures import LabelSets, Outcomes
 from fmfl_secure.models.architectures import TaskNeeds
 from fmfl_secure.models.batches import TextBatch
 from fmfl_secure.settings.tasks import MultiLabelClassificationSection
@@ -50,6 +51,19 @@ class MultiLabelClassification(TextTask[MultiLabelClassificationSection]):
             "subset_accuracy": float((truth == claimed).all(axis=1).mean()),
             "loss": float(loss),
         }
+
+    def outcomes(self, model: nn.Module, data: TaskData, *, batch_size: int) -> Outcomes:
+        """See `Task`."""
+        logits = logits_of(model, data, batch_size=batch_size)
+        losses = nn.functional.binary_cross_entropy_with_logits(
+            logits, torch.from_numpy(data.label_sets), reduction="none"
+        )
+        return LabelSets(
+            losses=losses.mean(dim=1).double().numpy(),
+            groups=data.groups if len(data.groups) else None,
+            claimed=(logits >= 0).numpy(),
+            truth=data.label_sets > 0,
+        )
 
     def predict(
         self, model: nn.Module, inputs: TaskData, *, batch_size: int

@@ -21,6 +21,7 @@ from fmfl_secure.data import (
 )
 from fmfl_secure.data.tag_schemes import RULES, begins_inside
 from fmfl_secure.errors import ModelError
+from fmfl_secure.measures import Tagged, types_of
 from fmfl_secure.models.architectures import Modality, TaskNeeds
 from fmfl_secure.models.batches import IGNORED, TextBatch
 from fmfl_secure.models.classifiers import TextClassifier
@@ -29,7 +30,7 @@ from fmfl_secure.models.prefix import FrozenPrefix, RecordCache
 from fmfl_secure.settings.tasks import TokenClassificationSection
 from fmfl_secure.tasks.adapter_task import AdapterTask
 from fmfl_secure.tasks.base import TaskData, one_unit_each
-from fmfl_secure.tasks.entities import entity_scores
+from fmfl_secure.tasks.entities import count_entities, entity_scores
 from fmfl_secure.tasks.plain_text import PlainText
 from fmfl_secure.tasks.texts import (
     count_cut,
@@ -106,15 +107,33 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
 
     def evaluate(self, model: nn.Module, data: TaskData, *, batch_size: int) -> dict[str, float]:
         """Entity F1, precision and recall, accuracy of tags by word, and mean loss."""
-        predicted, loss = self._answer(model, data, batch_size=batch_size)
-        truth = [[self._tags[tag] for tag in own] for own in data.tags]
+        predicted, losses = self._answer(model, data, batch_size=batch_size)
+        truth = self._truth(data)
         pairs = zip(truth, predicted, strict=True)
         right = sum(a == b for own, guess in pairs for a, b in zip(own, guess, strict=True))
         return {
             **entity_scores(truth, predicted),
             "accuracy": right / sum(len(own) for own in truth),
-            "loss": loss,
+            "loss": float(losses.sum()) / data.records,
         }
+
+    def outcomes(self, model: nn.Module, data: TaskData, *, batch_size: int) -> Tagged:
+        """See `Task`."""
+        predicted, losses = self._answer(model, data, batch_size=batch_size)
+        truth = self._truth(data)
+        right = [
+            sum(a == b for a, b in zip(own, guess, strict=True)) / max(1, len(own))
+            for own, guess in zip(truth, predicted, strict=True)
+        ]
+        return Tagged(
+            losses=losses,
+            groups=data.groups if len(data.groups) else None,
+            right=np.array(right, dtype=np.float64),
+            entities=count_entities(truth, predicted, types=types_of(self._tags)),
+        )
+
+    def _truth(self, data: TaskData) -> list[list[str]]:
+        return [[self._tags[tag] for tag in own] for own in data.tags]
 
     def predict(
         self, model: nn.Module, inputs: TaskData, *, batch_size: int
@@ -125,21 +144,21 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
 
     def _answer(
         self, model: nn.Module, data: TaskData, *, batch_size: int
-    ) -> tuple[list[list[str]], float]:
-        """Tags of all records in order, and the mean loss against the tags that data has."""
+    ) -> tuple[list[list[str]], NDArray[np.float64]]:
+        """Tags of all records in order, and each one's loss against the tags that data has."""
         answers = [["O"] * len(words) for words in data.words]
-        loss = 0.0
+        losses = np.zeros(data.records)
         model.eval()
         with torch.no_grad():
             for records in data.by_cost(batch_size):
                 batch = data.collate(records)
                 chosen = model(batch).argmax(dim=-1).cpu()
-                loss += float(self.per_record_loss(model, batch).sum())
+                losses[records] = self.per_record_loss(model, batch).double().cpu().numpy()
                 for row, record in enumerate(records):
                     for word, token in enumerate(data.words[record]):
                         if token >= 0:
                             answers[record][word] = self._tags[int(chosen[row, token])]
-        return answers, loss / data.records
+        return answers, losses
 
     def _prepare(
         self,

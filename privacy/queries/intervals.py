@@ -58,11 +58,6 @@ def share(
 ) -> Figure:
     """The ratio of two sums of cells, a unit's part of the first being 0 to 1 of the second.
 
-    Both intervals are sets of ratios t that the released sums N and D do not speak against:
-    (N - t D)^2 <= z^2 v(t), with v the variance of N - t D. Of the noise alone this is Fieller's
-    method. With sampling, D t (1 - t) is added, as in a score interval; it is an upper bound where
-    a unit's part is not 0 or 1 (Bhatia and Davis 2000).
-
     Args:
         cells: As released, float64, shape (d,).
         part: Indices of the cells that add up to N.
@@ -71,23 +66,55 @@ def share(
         scale: What the ratio is multiplied by: the bound on a clipped value whose mean it is.
         level: Of the intervals.
     """
-    numerator = float(cells[list(part)].sum())
-    denominator = float(cells[list(whole)].sum())
+    numerator, denominator = np.zeros(len(cells)), np.zeros(len(cells))
+    numerator[list(part)] = 1.0
+    denominator[list(whole)] = 1.0
+    return ratio(cells, part=numerator, whole=denominator, stddev=stddev, scale=scale, level=level)
+
+
+def ratio(
+    cells: NDArray[np.float64],
+    *,
+    part: NDArray[np.float64],
+    whole: NDArray[np.float64],
+    stddev: float,
+    scale: float = 1.0,
+    most: float = 1.0,
+    level: float = 0.95,
+) -> Figure:
+    """The ratio of two weighted sums of cells, a unit's part being 0 to 1 of its whole.
+
+    Both intervals are sets of ratios t that the released sums N and D do not speak against:
+    (N - t D)^2 <= z^2 v(t), with v the variance of N - t D. Of the noise alone this is Fieller's
+    method. With sampling, `most` D t (1 - t) is added, as in a score interval: an upper bound where
+    a unit's part is not 0 or 1 of its whole (Bhatia and Davis 2000), or its whole is no more than
+    `most`.
+
+    Args:
+        cells: As released, float64, shape (d,).
+        part: Weights of the cells in N, >= 0, float64, shape (d,).
+        whole: Weights of the cells in D, none below its weight in N; float64, shape (d,).
+        stddev: Of the noise in every cell.
+        scale: What the ratio is multiplied by: the bound on a clipped value whose mean it is.
+        most: Of one unit's whole.
+        level: Of the intervals.
+    """
+    numerator, denominator = float(part @ cells), float(whole @ cells)
     z = _quantile(level)
-    common = len(set(part) & set(whole))
-    variances = (len(set(part)), common, len(set(whole)))
-    of_numerator, of_both, of_denominator = (stddev**2 * number for number in variances)
+    of_numerator, of_both, of_denominator = (
+        stddev**2 * float(weights) for weights in (part @ part, part @ whole, whole @ whole)
+    )
     if denominator**2 <= z**2 * of_denominator or denominator <= 0.0:
         return Figure(None, None, None)  # it may be zero: any ratio is as likely
 
-    def interval(units: float) -> Interval | None:
+    def interval(spread: float) -> Interval | None:
         return _between_roots(
-            denominator**2 - z**2 * of_denominator + z**2 * units,
-            -2.0 * numerator * denominator + 2.0 * z**2 * of_both - z**2 * units,
+            denominator**2 - z**2 * of_denominator + z**2 * spread,
+            -2.0 * numerator * denominator + 2.0 * z**2 * of_both - z**2 * spread,
             numerator**2 - z**2 * of_numerator,
         )
 
-    noise, sampling = interval(0.0), interval(denominator)
+    noise, sampling = interval(0.0), interval(most * denominator)
     return Figure(
         scale * min(1.0, max(0.0, numerator / denominator)),
         _within(noise, scale),

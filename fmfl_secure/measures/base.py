@@ -1,0 +1,151 @@
+"""A measure: a bounded vector of every record, and figures of what their noised sum says."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmfl_secure.measures.outcomes import Outcomes
+from privacy.queries import Figure, Query, half_width_of_share, share, unit_means
+
+# Figures are expected for a share like this one, where nothing is known of it.
+EXPECTED_SHARE = 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One figure of an answer.
+
+    Attributes:
+        name: What it is of, as `accuracy` or `recall of asthma`.
+        figure: With its intervals.
+        kind: `share` of 0 to 1, `count`, or a `value` in units of its own.
+    """
+
+    name: str
+    figure: Figure
+    kind: Literal["share", "count", "value"] = "share"
+
+
+class Measure(ABC):
+    """One question of the fixed set, as public settings fix it.
+
+    Attributes:
+        name: In settings.
+        said: What its figures are, in a sentence.
+        combine: How a unit's records become one vector: their mean, in which every unit weighs the
+            same, or their sum, which the bound then cuts.
+    """
+
+    name: ClassVar[str]
+    said: ClassVar[str]
+    combine: ClassVar[Literal["mean", "sum"]] = "mean"
+
+    @property
+    @abstractmethod
+    def query(self) -> Query:
+        """Cells and bound of a unit's vector."""
+
+    @abstractmethod
+    def vectors(self, outcomes: Any) -> NDArray[np.float64]:
+        """A vector of every record, float64, shape (records, cells).
+
+        Args:
+            outcomes: Those of the task that the measure is for.
+        """
+
+    @abstractmethod
+    def findings(self, cells: NDArray[np.float64], stddev: float) -> Iterator[Finding]:
+        """Figures of a released sum, those that matter most first.
+
+        Args:
+            cells: float64, shape (cells,).
+            stddev: Of the noise in every cell.
+        """
+
+    @property
+    def parts(self) -> int:
+        """Into how many figures of alike size the units fall: those of each label, say."""
+        return 1
+
+    def expected(self, units: float, stddev: float) -> tuple[float, float]:
+        """Half widths of the 95 % intervals to expect, of the noise alone and with sampling.
+
+        Args:
+            units: That will answer, of all sites.
+            stddev: Of the noise in every cell.
+        """
+        return half_width_of_share(EXPECTED_SHARE, max(1.0, units / self.parts), stddev)
+
+
+class Rate(Measure):
+    """The mean of a value from 0 to 1, in two cells of its own: the value, and what it lacks.
+
+    Attributes:
+        kind: Of its figure.
+        scale: What the value is multiplied by to be shown.
+    """
+
+    kind: ClassVar[Literal["share", "value"]] = "share"
+    scale: float = 1.0
+
+    @abstractmethod
+    def values(self, outcomes: Any) -> NDArray[np.float64]:
+        """Of every record, 0 to 1; anything beyond is cut. float64, shape (records,)."""
+
+    @property
+    def query(self) -> Query:
+        """Two cells of norm 1 at most: x^2 + (1 - x)^2 <= 1."""
+        return Query(self.name, (self.name, f"not {self.name}"), 1.0)
+
+    def vectors(self, outcomes: Any) -> NDArray[np.float64]:
+        """See `Measure`."""
+        values = unit_interval(self.values(outcomes))
+        return np.stack([values, 1.0 - values], axis=1)
+
+    def findings(self, cells: NDArray[np.float64], stddev: float) -> Iterator[Finding]:
+        """The mean."""
+        figure = share(cells, part=[0], whole=[0, 1], stddev=stddev, scale=self.scale)
+        yield Finding(self.name, figure, self.kind)
+
+    def expected(self, units: float, stddev: float) -> tuple[float, float]:
+        """See `Measure`."""
+        noise, sampling = super().expected(units, stddev)
+        return self.scale * noise, self.scale * sampling
+
+
+def unit_interval(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values cut to 0 to 1; what is no number is 0."""
+    return np.clip(np.nan_to_num(values, nan=0.0), 0.0, 1.0)
+
+
+def one_hot(places: NDArray[np.int64], cells: int) -> NDArray[np.float64]:
+    """1 at each record's place, and nothing where it has none; shape (records, cells)."""
+    vectors = np.zeros((len(places), cells))
+    rows = np.flatnonzero((places >= 0) & (places < cells))
+    vectors[rows, places[rows]] = 1.0
+    return vectors
+
+
+def unit_vectors(
+    measure: Measure, outcomes: Outcomes, units: Sequence[NDArray[np.int64]]
+) -> NDArray[np.float64]:
+    """A vector of every unit, not yet projected to the bound.
+
+    Args:
+        measure: What is asked.
+        outcomes: Of the records.
+        units: Record indices of each unit.
+
+    Returns:
+        float64, shape (units, cells).
+    """
+    means = unit_means(measure.vectors(outcomes), units)
+    if measure.combine == "mean":
+        return means
+    return means * np.array([[len(own)] for own in units], dtype=np.float64).reshape(-1, 1)

@@ -1,0 +1,89 @@
+"""Which measures a task has: all that may be asked of a model, and no other code."""
+
+from __future__ import annotations
+
+from fmfl_secure.errors import ConfigError
+from fmfl_secure.measures.base import Measure, Rate
+from fmfl_secure.measures.counts import (
+    EntityCounts,
+    ExactSets,
+    LabelCounts,
+    WordAccuracy,
+    types_of,
+)
+from fmfl_secure.measures.labels import Accuracy, Calibration, Confusion, Likelihood, Recall
+from fmfl_secure.measures.rates import ClippedLoss, ExactMatch, Matched, NextToken, Similarity
+from fmfl_secure.measures.subgroups import BySubgroup
+from fmfl_secure.settings.federation import FederationConfig
+from fmfl_secure.settings.tasks import (
+    CausalLMSection,
+    ImageClassificationSection,
+    ImageTextClassificationSection,
+    ImageTextSection,
+    MultiLabelClassificationSection,
+    TextClassificationSection,
+    TokenClassificationSection,
+)
+
+
+def measures_for(config: FederationConfig) -> dict[str, Measure]:
+    """All measures of the settings' task by name; the first is what a learning curve shows.
+
+    Empty for a task of another package: what its models make of a record is not known here.
+    """
+    task, evaluation = config.task, config.evaluation
+    loss = ClippedLoss(evaluation.loss_bound)
+    found: tuple[Measure, ...]
+    match task:
+        case MultiLabelClassificationSection():
+            found = (ExactSets(), LabelCounts(task.labels), loss)
+        case (
+            TextClassificationSection()
+            | ImageClassificationSection()
+            | ImageTextClassificationSection()
+        ):
+            labels = task.labels
+            found = (
+                Accuracy(),
+                Recall(labels),
+                Confusion(labels),
+                Calibration(),
+                Likelihood(),
+                loss,
+            )
+        case TokenClassificationSection():
+            found = (
+                EntityCounts(types_of(task.tags), evaluation.count_bound),
+                WordAccuracy(),
+                loss,
+            )
+        case CausalLMSection():
+            found = (NextToken(), ExactMatch(), loss)
+        case ImageTextSection():
+            matched = (Matched(),) if task.anchors else ()
+            found = (*matched, Similarity(), loss)
+        case _:
+            found = ()
+    if evaluation.subgroup_column:
+        rate = next((each for each in found if isinstance(each, Rate)), None)
+        if rate is not None:
+            values = evaluation.subgroups
+            found = (*found, BySubgroup(rate, evaluation.subgroup_column, values))
+    return {measure.name: measure for measure in found}
+
+
+def measure_named(config: FederationConfig, name: str) -> Measure:
+    """A measure of the settings' task.
+
+    Raises:
+        ConfigError: It has none of this name.
+    """
+    found = measures_for(config)
+    if name not in found:
+        raise ConfigError(
+            f"{name!r} is not measured of the task {config.task.kind!r}",
+            hint=f"What is: {', '.join(found)}."
+            if found
+            else "What a task of another package makes of a record is not known here.",
+        )
+    return found[name]
