@@ -27,6 +27,7 @@ from fmfl_secure.comparison import compare as compare_arms
 from fmfl_secure.data import PictureCheck, UnitCheck, check_units, read_as
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.parties.ledgers_at_hand import ledgers_at_hand
+from fmfl_secure.parties.site_data import SiteSource
 from fmfl_secure.parties.workspace import (
     DATA_PATTERN,
     Workspace,
@@ -183,7 +184,7 @@ class Federation:
         proposal = run_proposal(self.config, settings, approved, size, unlisted=task.base.unlisted)
         check_policy(settings.policy, proposal, now=datetime.now(UTC))
         data = folder / settings.data.path
-        loaded = task.load(data, unit=self.config.task.unit, on_bad_row="error")
+        loaded = SiteSource(folder, settings, self.config, task).read(on_bad_row="error")
         entry = next(each for each in self.config.sites if each.name == site)
         declared = declared_by(self.config, entry) if self.config.constant_work else None
         return CheckedData(
@@ -191,7 +192,11 @@ class Federation:
             records=loaded.records,
             shortened=loaded.shortened,
             beyond=tuple(declared.exceeded_by(loaded)) if declared else (),
-            read_as=(*([form] if (form := read_as(data)) else []), *task.said_of(loaded)),
+            read_as=(
+                *([form] if (form := read_as(data)) else []),
+                *task.said_of(loaded),
+                *([apart] if (apart := loaded.said_of_held_out) else []),
+            ),
         )
 
     def check_pictures(self, site: str) -> PictureCheck | None:

@@ -18,9 +18,10 @@ from fmfl_secure.measures.outcomes import (
     Responses,
     Tagged,
 )
-from fmfl_secure.measures.registry import measure_named, measures_for
+from fmfl_secure.measures.registry import MEASURES, measure_named, measures_for
 
 __all__ = [
+    "MEASURES",
     "Entities",
     "Finding",
     "LabelSets",

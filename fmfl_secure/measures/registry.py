@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.measures.base import Measure, Rate
 from fmfl_secure.measures.counts import (
@@ -24,6 +26,12 @@ from fmfl_secure.settings.tasks import (
     TextClassificationSection,
     TokenClassificationSection,
 )
+
+# All there are, of whichever task.
+MEASURES: Final[tuple[type[Measure], ...]] = (
+    Accuracy, Recall, Confusion, Calibration, Likelihood, ClippedLoss, ExactSets, LabelCounts,
+    EntityCounts, WordAccuracy, NextToken, ExactMatch, Matched, Similarity, BySubgroup,
+)  # fmt: skip
 
 
 def measures_for(config: FederationConfig) -> dict[str, Measure]:

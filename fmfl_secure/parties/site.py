@@ -35,6 +35,7 @@ from fmfl_secure.models.heads import head_bytes
 from fmfl_secure.parties.agreed_plan import Agreed, AgreedAtSite, difference
 from fmfl_secure.parties.expected_adapter import ExpectedAdapter
 from fmfl_secure.parties.membership import MembershipFolder, digest_of
+from fmfl_secure.parties.site_data import SiteSource
 from fmfl_secure.planning.plans import encryption_parameters, quantization, run_proposal, site_plan
 from fmfl_secure.planning.task import largest_layout
 from fmfl_secure.run.call import require_call
@@ -112,6 +113,7 @@ class Site:
         model: nn.Module,
     ) -> None:
         self.name = entry.name
+        self._entry = entry
         self._folder = folder
         self._config = config
         self._task = task
@@ -152,8 +154,8 @@ class Site:
         return self._settings.data.visibility
 
     @property
-    def _data_path(self) -> Path:
-        return self._folder / self._settings.data.path
+    def _source(self) -> SiteSource:
+        return SiteSource(self._folder, self._settings, self._config, self._task)
 
     @property
     def _exhausts(self) -> bool:
@@ -263,7 +265,7 @@ class Site:
         )
         check_policy(self._settings.policy, proposal, now=_now())
         self._require_affordable()
-        self._task.check_source(self._data_path, unit=config.task.unit)
+        self._source.check()
         self._checked = True
 
     def _require_affordable(self) -> None:
@@ -279,7 +281,7 @@ class Site:
             "event": plan.round_event(),
             "rounds": plan.rounds + plan.repeats,
             "dataset": self._settings.dataset,
-            "population_size": plan.population,
+            "population_size": self._entry.population,
             "plan": self._config.digest,
         }
 
@@ -433,7 +435,7 @@ class Site:
         if self._even is not None:
             self._even.prepare(self._model)
         self._charge(plan.round)
-        data = self._read_data()
+        data = self._read_data().to_train()
         work = None
         if self._even is not None:
             data, work = self._even.work_on(data, self._model)
@@ -469,11 +471,7 @@ class Site:
 
     def _read_data(self) -> TaskData:
         if self._data is None:
-            self._data = self._task.load(
-                self._data_path,
-                unit=self._config.task.unit,
-                on_bad_row=self._config.task.on_bad_row,
-            )
+            self._data = self._source.read()
             if self._data.left_out:
                 # For this site's own people, on its own machine; no message says it.
                 _LOG.warning("%s: %s", self.name, self._data.left_out, extra={"run": self._run})

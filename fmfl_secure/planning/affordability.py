@@ -11,6 +11,7 @@ from fmfl_secure.errors import ConfigError
 from fmfl_secure.planning.noise import Plan
 from fmfl_secure.planning.plans import site_plan
 from fmfl_secure.settings.federation import FederationConfig
+from fmfl_secure.settings.sections import SiteEntry
 from fmfl_secure.settings.site import SiteConfig
 from privacy import (
     MAX_ROUNDS,
@@ -231,17 +232,17 @@ def affordable_for(
         delta=plan.delta,
         rounds={*rounds, trainings},
         dataset=dataset,
-        population_size=plan.population,
+        population_size=entry.population,
     )
     headroom = budget.without_expired(datetime.now(UTC)).headroom(
-        dataset, population_size=plan.population
+        dataset, population_size=entry.population
     )
     event = plan.round_event()
     planned = Planned(
         config.privacy.epsilon,
         trainings,
         plan.noise_multiplier,
-        headroom.admits(event, trainings) or _is_granted_exactly(budget, config, plan),
+        headroom.admits(event, trainings) or _is_granted_exactly(budget, config, plan, entry),
         insider,
         None if isinstance(plan, DistributedPlan) else _noise_by_kind(plan, config.privacy.epsilon),
     )
@@ -249,13 +250,15 @@ def affordable_for(
     return msgspec.structs.replace(found, planned=planned, at_noise=at_noise)
 
 
-def _is_granted_exactly(budget: Budget, config: FederationConfig, plan: Plan) -> bool:
+def _is_granted_exactly(
+    budget: Budget, config: FederationConfig, plan: Plan, entry: SiteEntry
+) -> bool:
     """Whether a grant waits for just this run."""
     try:
         budget.without_expired(datetime.now(UTC)).require_affordable(
             plan.round_event(),
             plan.rounds + plan.repeats,
-            population_size=plan.population,
+            population_size=entry.population,
             plan=config.digest,
         )
     except BudgetExhausted:

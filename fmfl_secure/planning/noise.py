@@ -131,7 +131,7 @@ class LocalNoise(PlannedNoise):
     def gradient_range(self, config: FederationConfig, size: int) -> float:  # noqa: ARG002
         """As far as all sampled units together and the noise go, at the largest site."""
         privacy = config.privacy
-        units = privacy.sample_rate * max(site.population for site in config.sites)
+        units = privacy.sample_rate * max(config.trained_units(site) for site in config.sites)
         noise = privacy_plan(config, config.sites[0]).noise_stddev
         return privacy.max_grad_norm * (units + 6.0 * math.sqrt(units)) + 8.0 * noise
 
@@ -210,7 +210,7 @@ class NoNoise(PlannedNoise):
 
     def gradient_range(self, config: FederationConfig, size: int) -> float:  # noqa: ARG002
         """Nothing bounds it: several C for each sampled unit of the largest site."""
-        units = config.privacy.sample_rate * max(site.population for site in config.sites)
+        units = config.privacy.sample_rate * max(map(config.trained_units, config.sites))
         return _UNBOUNDED_NORMS * config.privacy.max_grad_norm * (units + 6.0 * math.sqrt(units))
 
     def epsilon(self, config: FederationConfig, site: SiteConfig) -> float:  # noqa: ARG002
@@ -246,7 +246,7 @@ def privacy_plan(config: FederationConfig, site: SiteEntry) -> PrivacyPlan:
     privacy = config.privacy
     return PrivacyPlan.calibrated(
         unit=config.task.unit,
-        population=site.population,
+        population=config.trained_units(site),
         sample_rate=privacy.sample_rate,
         max_grad_norm=privacy.max_grad_norm,
         steps_per_round=privacy.steps_per_round,
@@ -274,7 +274,7 @@ def distributed_plan(config: FederationConfig, site: SiteEntry, size: int) -> Di
     privacy = config.privacy
     plan = DistributedPlan.calibrated(
         unit=config.task.unit,
-        population=site.population,
+        population=config.trained_units(site),
         sample_rate=privacy.sample_rate,
         max_grad_norm=privacy.max_grad_norm,
         dimension=size,
@@ -305,4 +305,4 @@ def _update_range(config: FederationConfig, name: str) -> float:
 
 
 def _units_a_step(config: FederationConfig) -> float:
-    return config.privacy.sample_rate * sum(site.population for site in config.sites)
+    return config.privacy.sample_rate * sum(map(config.trained_units, config.sites))

@@ -221,7 +221,7 @@ def predict(
     worst = epsilon_spent(add_costs(total, cost, plan.repeats), delta)
     insider = noise.planned_insider_epsilon(plan, worst)
     foreseen = {
-        entry.name: _foresee(each, ledgers[entry.name], config.digest)
+        entry.name: _foresee(each, entry, ledgers[entry.name], config.digest)
         for entry, each in zip(config.sites, plans, strict=True)
         if entry.name in ledgers
     }
@@ -241,7 +241,7 @@ def predict(
             SitePrediction(
                 name=entry.name,
                 population=entry.population,
-                expected_batch_size=entry.population * privacy.sample_rate,
+                expected_batch_size=config.trained_units(entry) * privacy.sample_rate,
                 noise_stddev_of_mean=noise.noise_of_mean(config, each),
                 forecast=foreseen.get(entry.name, (None, ""))[0],
                 refusal=foreseen.get(entry.name, (None, ""))[1],
@@ -252,7 +252,9 @@ def predict(
     )
 
 
-def _foresee(plan: Plan, ledger: SiteLedger, digest: str) -> tuple[Forecast | None, str]:
+def _foresee(
+    plan: Plan, entry: SiteEntry, ledger: SiteLedger, digest: str
+) -> tuple[Forecast | None, str]:
     """What a ledger will show of a plan, or why it refuses it."""
     try:
         found = forecast(
@@ -261,7 +263,7 @@ def _foresee(plan: Plan, ledger: SiteLedger, digest: str) -> tuple[Forecast | No
             rounds=plan.rounds,
             repeats=plan.repeats,
             dataset=ledger.dataset,
-            population_size=plan.population,
+            population_size=entry.population,
             plan=digest,
         )
     except (BudgetExhausted, PolicyRefusal, PlanError) as error:

@@ -82,10 +82,12 @@ class Question(ABC):
     Attributes:
         name: In settings, plans, ledgers and answers.
         said: What is asked, for people, after 'how many'.
+        of_held_out: Whether it is asked of units that sites set apart, and of no others.
     """
 
     name: ClassVar[str]
     said: ClassVar[str]
+    of_held_out: ClassVar[bool] = False
 
     @abstractmethod
     def query(self, config: FederationConfig, asked: QuestionSection) -> Query:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import Final
 
+from fmfl_secure.measures import MEASURES
 from fmfl_secure.questions.base import Question
 from fmfl_secure.questions.counts import Labels, Lengths, Units
+from fmfl_secure.questions.measured import Measured
 from fmfl_secure.registry import Registry
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.questions import QuestionSection
 from privacy.queries import Release
 
-QUESTIONS: Final[Registry[Question]] = Registry("question", (Units(), Labels(), Lengths()))
+QUESTIONS: Final[Registry[Question]] = Registry(
+    "question",
+    (Units(), Labels(), Lengths(), *(Measured(each.name, each.said) for each in MEASURES)),
+)
 
 
 def questions_of(asked: QuestionSection) -> tuple[Question, ...]:

@@ -102,11 +102,27 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
                 "question is answered with noise, and privacy.noise = 'none' adds none: data that "
                 "are public can be counted without it"
             )
+        self._check_evaluation()
+
+    def _check_evaluation(self) -> None:
+        if self.evaluation.holdout and self.task.unit == "record":
+            raise ValueError(
+                "evaluation.holdout sets units apart by a keyed hash of their ids, and with "
+                "task.unit = 'record' there are none: name the column of ids as task.unit, or a "
+                "file of held-out records as data.holdout in every site.toml"
+            )
         if self.evaluation.data and self.evaluation.visibility != "public":
             raise ValueError(
                 "evaluation.data is not declared public: set evaluation.visibility = 'public' if "
                 "exact figures computed on it may be published, or leave evaluation.data empty"
             )
+
+    def trained_units(self, site: SiteEntry) -> int:
+        """Declared, rounded number of a site's units that are not set apart, at least 1.
+
+        What rates and denominators of training use; what a unit's ledger counts is all of them.
+        """
+        return max(1, round(site.population * (1.0 - self.evaluation.holdout)))
 
     @property
     def steps_at_server(self) -> bool:

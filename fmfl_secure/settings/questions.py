@@ -9,7 +9,12 @@ import msgspec
 from fmfl_secure.settings.types import Positive, Section
 
 # What may be asked: an entry each in `fmfl_secure.questions.registry`, and no other code.
-QuestionName = Literal["units", "labels", "lengths"]
+QuestionName = Literal[
+    "units", "labels", "lengths",
+    "accuracy", "recall", "confusion", "calibration", "likelihood", "clipped-loss",
+    "exact-sets", "label-scores", "entities", "tags", "next-token", "exact-match",
+    "matched", "similarity", "subgroups",
+]  # fmt: skip
 _Edge = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
 
 

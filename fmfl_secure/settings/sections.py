@@ -221,7 +221,7 @@ class EvaluationSection(Section, frozen=True, forbid_unknown_fields=True, kw_onl
         every: Rounds from one evaluation to the next; the last round is always evaluated.
         holdout: Share of its units that each site sets apart and never trains on, by a keyed hash
             of their ids. 0 where each names a file of its own (`data.holdout` of `site.toml`).
-        epsilon: With `sites`, what each answer may cost every unit.
+        epsilon: With `sites`, what all answers of a run may cost every unit, beside training.
         measures: With `sites`, what is asked in one answer; empty for the task's first.
         loss_bound: Where a record's loss is cut.
         count_bound: Length that a unit's counts of entities are cut to.
@@ -257,6 +257,10 @@ class EvaluationSection(Section, frozen=True, forbid_unknown_fields=True, kw_onl
             raise ValueError(
                 "evaluation.visibility is 'public', and what sites hold is not: leave it out with "
                 "evaluation.data = 'sites'"
+            )
+        if not self.at_sites and (self.epsilon or self.measures):
+            raise ValueError(
+                "evaluation.epsilon and evaluation.measures are for evaluation.data = 'sites'"
             )
         if self.at_sites and not self.epsilon:
             raise ValueError(

@@ -23,11 +23,19 @@ class SiteData(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
         name: The custodian's own name for this data set. The ledger notes it with every run;
             empty counts as any of them.
         visibility: `private`, or `public` for data anyone may see.
+        holdout: A file of held-out units, of the same columns: never trained on, and asked where
+            `[evaluation] data = "sites"`. People who are in both files are in this one alone. Empty
+            for none beside those that `evaluation.holdout` sets apart.
+        holdout_key: Where this site's secret is that decides who these are; made where there is
+            none. Sites' folders about the same people name the same one. Keep it as long as the
+            ledger: with another, units that were trained on would be asked.
     """
 
     path: NonEmpty
     name: Annotated[str, msgspec.Meta(max_length=200)] = ""
     visibility: Literal["private", "public"] = "private"
+    holdout: str = ""
+    holdout_key: NonEmpty = "holdout.key"
 
 
 class SiteBudget(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):

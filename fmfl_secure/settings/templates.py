@@ -24,6 +24,8 @@ def site_toml(name: str, min_sites: int, data: str, *, public: bool = False) -> 
 path = {json.dumps(data, ensure_ascii=False)}   # relative to this file; docs/data.md
 # name = "letters-2026"           # your own name for this data set, noted in the ledger
 visibility = {visibility}           # "public" only if anyone may see every row
+# holdout = "apart.csv"           # units that are never trained on, and may be asked
+# holdout_key = "holdout.key"     # the secret by which evaluation.holdout sets units apart
 
 [budget]
 # The people in the data, by a name of your own. The ledger belongs to them, not to the file:
@@ -161,6 +163,14 @@ custodians = []          # parties besides, such as ["board"], who must all agre
 data = ""                # a held-out file that figures may be published on
 visibility = "private"   # must be "public" for that
 every = 1                # rounds from one evaluation to the next
+holdout = 0.0            # share of its units that each site sets apart and never trains on, by a
+                         # secret of its own, where the unit is a column
+epsilon = 0.0            # data = "sites": what a run's answers may cost every unit, beside training
+measures = []            # what is asked of them in one answer; the task's first where empty
+loss_bound = 5.0         # where a record's loss is cut
+count_bound = 5.0        # length that a unit's counts of entities are cut to
+subgroup_column = ""     # a public column, for the measure "subgroups", and
+subgroups = []           # its values
 
 # One entry a site. The population is declared and rounded: rates and denominators use it, the
 # true count is never used.{entries}

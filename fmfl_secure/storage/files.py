@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from collections.abc import Mapping
@@ -58,6 +59,28 @@ def write_outputs(folder: Path, contents: Mapping[str, bytes], *, what: str, hin
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise RunError(f"{what} cannot be written to {folder}: {reason}", hint=hint) from error
+
+
+def write_secret(path: Path, secret: bytes) -> None:
+    """Write a file that its owner alone may read, unless it is there; durable when this returns.
+
+    Another process may do the same at once: one of the two is kept, and both find it whole.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secret)
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(beside, path)
+        _sync_folder(path.parent)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

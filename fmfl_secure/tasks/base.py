@@ -76,8 +76,17 @@ class TaskData:
             self,
             units=[self.units[unit] for unit in kept],
             ids=[self.ids[unit] for unit in kept] if self.ids else (),
+            pooled=(),
             held_out=np.empty(0, dtype=np.bool_),
         )
+
+    @property
+    def said_of_held_out(self) -> str:
+        """How many units are set apart, for the site's own people; empty where none can be."""
+        if not len(self.held_out):
+            return ""
+        apart = int(self.held_out.sum())
+        return f"{apart:,} of {len(self.units):,} units are set apart, and never trained on"
 
     def only(self, records: NDArray[np.int64]) -> TaskData:
         """Some records as a data set of their own, each its own unit.

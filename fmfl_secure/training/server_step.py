@@ -87,7 +87,7 @@ class ServerStep:
         weights = np.zeros(layout.size)
         for site in members:
             weight = (
-                self.config.privacy.sample_rate * site.population
+                self.config.privacy.sample_rate * self.config.trained_units(site)
                 if self.config.steps_at_server
                 else self.config.weight_of(site.name)
             )

@@ -1,4 +1,4 @@
-"""Measures: no unit moves a sum by more than the bound, sums say what they should, intervals cover."""
+"""No unit moves a sum by more than its bound, sums say what they should, intervals cover."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def test_the_template_spells_out_every_setting(task: str) -> None:
     data = tomllib.loads(text)
     assert data["task"]["kind"] == task
     for field in msgspec.structs.fields(FederationConfig):
-        if field.name == "sites":
+        if field.name in {"sites", "question"}:  # a run that only asks is `ask`'s
             continue
         section = getattr(federation(task=task), field.name)
         # What has no value in TOML stands in a comment.

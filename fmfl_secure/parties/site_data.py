@@ -1,0 +1,120 @@
+"""A site's own data, as its settings and the federation's say: to train on, and set apart."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmfl_secure.data import Field, OnBadRow, group_field
+from fmfl_secure.errors import ConfigError
+from fmfl_secure.parties.holdout import HoldoutKey
+from fmfl_secure.questions.registry import questions_of
+from fmfl_secure.settings.federation import FederationConfig
+from fmfl_secure.settings.site import SiteConfig
+from fmfl_secure.tasks import Task, TaskData
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SiteSource:
+    """Where a site's data are, and what is read of them.
+
+    Attributes:
+        folder: The site's.
+        site: Its own settings.
+        config: The federation's.
+        task: What is learned.
+    """
+
+    folder: Path
+    site: SiteConfig
+    config: FederationConfig
+    task: Task
+
+    @property
+    def paths(self) -> list[Path]:
+        """The file that is trained on, and that of held-out units where one is named."""
+        named = [self.site.data.path, *([self.site.data.holdout] if self.site.data.holdout else [])]
+        return [self.folder / name for name in named]
+
+    @property
+    def _subgroups(self) -> Field | None:
+        evaluation = self.config.evaluation
+        if not evaluation.subgroup_column:
+            return None
+        return group_field(
+            "evaluation.subgroup_column", evaluation.subgroup_column, evaluation.subgroups
+        )
+
+    def check(self) -> None:
+        """Require what can be known without reading a record.
+
+        Raises:
+            ConfigError: Held-out units are asked, and nothing says which these are.
+            DataError: The data are not there, or are not what the settings say.
+        """
+        asked = self.config.question
+        of_held_out = asked is not None and any(each.of_held_out for each in questions_of(asked))
+        if of_held_out and not (self.config.evaluation.holdout or self.site.data.holdout):
+            raise ConfigError(
+                "held-out units are asked, and none are set apart here",
+                hint="Name a file of them as data.holdout in site.toml, or set evaluation.holdout "
+                "in federation.toml where the unit is a column.",
+            )
+        for path in self.paths:
+            self.task.check_source(path, unit=self.config.task.unit, subgroups=self._subgroups)
+
+    def read(self, *, on_bad_row: OnBadRow | None = None) -> TaskData:
+        """All of the site's units, those set apart marked as such.
+
+        Args:
+            on_bad_row: What to do about one; None does as the federation's settings say.
+
+        Raises:
+            ConfigError: The key that sets units apart cannot be used.
+            DataError: The data or a row of them are unusable.
+        """
+        data = self.task.load_pooled(
+            self.paths,
+            unit=self.config.task.unit,
+            on_bad_row=on_bad_row or self.config.task.on_bad_row,
+            subgroups=self._subgroups,
+        )
+        in_file = np.arange(len(data.units)) >= data.pooled[0]
+        share = self.config.evaluation.holdout
+        if share:
+            file = self.folder / self.site.data.holdout_key
+            key = HoldoutKey.open(file, self.site.budget.population)
+            apart = in_file | key.sets_apart(data.ids, share)
+        elif self.site.data.holdout:
+            apart = in_file
+        else:
+            return data
+        return _without_twice(dataclasses.replace(data, held_out=apart), in_file)
+
+
+def _without_twice(data: TaskData, in_file: NDArray[np.bool_]) -> TaskData:
+    """Without the rows to train on of units that are in the held-out file: each is one unit."""
+    named = {data.ids[unit] for unit in np.flatnonzero(in_file).tolist()} if data.ids else set()
+    kept = [
+        unit
+        for unit in range(len(data.units))
+        if in_file[unit] or not data.ids or data.ids[unit] not in named
+    ]
+    return dataclasses.replace(
+        data,
+        units=_at(data.units, kept),
+        ids=_at(data.ids, kept) if data.ids else (),
+        pooled=(),
+        held_out=data.held_out[kept],
+    )
+
+
+def _at(values: Sequence[T], places: Sequence[int]) -> list[T]:
+    return [values[place] for place in places]
