@@ -49,7 +49,13 @@ _Epsilon = Annotated[float, msgspec.Meta(gt=0, le=MAX_EPSILON)]
 _Delta = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 _Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 _Word = Annotated[str, msgspec.Meta(min_length=1)]
-_Digest = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]
+_Digest = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^sha256:[0-9a-f]{64}\Z",
+        description="sha256: and 64 digits of 0-9 and a-f; fmfl-secure plan prints it.",
+    ),
+]
 # A list that is there names what is allowed; an empty one could be read as all or as nothing.
 _Words = Annotated[tuple[_Word, ...], msgspec.Meta(min_length=1)]
 _Digests = Annotated[tuple[_Digest, ...], msgspec.Meta(min_length=1)]

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-import tomllib
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar
 
 import msgspec
 
@@ -32,7 +31,9 @@ from fmfl_secure.settings.sections import (
 )
 from fmfl_secure.settings.site import CustodianConfig, SiteConfig
 from fmfl_secure.settings.tasks import ImageTextSection, TaskSection
-from fmfl_secure.settings.techniques import INFO_NCE, INFO_NCE_INSTEAD, find_refusal
+from fmfl_secure.settings.techniques import INFO_NCE, INFO_NCE_INSTEAD
+from fmfl_secure.settings.toml_file import convert_config as convert_config  # noqa: PLC0414
+from fmfl_secure.settings.toml_file import load_toml
 from fmfl_secure.settings.types import LOW_RANK_KINDS, Section
 from privacy import largest_delta, share_of
 
@@ -40,6 +41,7 @@ from privacy import largest_delta, share_of
 ROLE_NAMES = ("coordinator", "aggregator", "decryptor")
 
 
+_START = "Start with: fmfl-secure init DIR"
 SMALLEST_WEIGHT = 1 / 8  # beyond that, a small site would train and hardly be heard
 
 
@@ -329,16 +331,13 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
         return "sha256:" + hashlib.sha256(encode_config(self)).hexdigest()
 
 
-_Config = TypeVar("_Config", FederationConfig, SiteConfig, CustodianConfig)
-
-
 def load_federation(path: Path) -> FederationConfig:
     """Read `federation.toml`.
 
     Raises:
         ConfigError: It is not there, not TOML, or a setting is unknown or wrong.
     """
-    return _load(path, FederationConfig)
+    return load_toml(path, FederationConfig, hint=_START)
 
 
 def load_site(path: Path) -> SiteConfig:
@@ -347,7 +346,7 @@ def load_site(path: Path) -> SiteConfig:
     Raises:
         ConfigError: It is not there, not TOML, or a setting is unknown or wrong.
     """
-    return _load(path, SiteConfig)
+    return load_toml(path, SiteConfig, hint=_START)
 
 
 def load_custodian(path: Path) -> CustodianConfig:
@@ -356,36 +355,7 @@ def load_custodian(path: Path) -> CustodianConfig:
     Raises:
         ConfigError: It is not there, not TOML, or a setting is unknown or wrong.
     """
-    return _load(path, CustodianConfig)
-
-
-def _load(path: Path, kind: type[_Config]) -> _Config:
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{path} does not exist", hint="Start with: fmfl-secure init DIR"
-        ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
-    return convert_config(data, kind, source=str(path))
-
-
-def convert_config(data: Any, kind: type[_Config], *, source: str) -> _Config:
-    """Settings from parsed data, strictly.
-
-    Raises:
-        ConfigError: A setting is unknown, missing, of the wrong type or out of range.
-    """
-    try:
-        return msgspec.convert(data, kind)
-    except msgspec.ValidationError as error:
-        refused = find_refusal(data)
-        if refused is not None:
-            raise ConfigError(f"{source}: {refused[0]}", hint=refused[1]) from error
-        raise ConfigError(
-            f"{source}: {error}", hint="The path after $ is where in the file it stands."
-        ) from error
+    return load_toml(path, CustodianConfig, hint=_START)
 
 
 def encode_config(config: FederationConfig) -> bytes:

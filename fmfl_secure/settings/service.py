@@ -6,19 +6,24 @@ changed between two starts of the same run.
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import msgspec
 
-from fmfl_secure.errors import ConfigError
+from fmfl_secure.settings.toml_file import load_toml
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=30 * 86_400)]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
-Url = Annotated[str, msgspec.Meta(pattern=r"^https://[^/\s]+\Z")]
+Url = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^https://[^/\s]+\Z",
+        description="https://, a host's name, and a port where it is not 443; nothing behind.",
+    ),
+]
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -160,14 +165,4 @@ def load_settings(path: Path, kind: type[_Settings]) -> _Settings:
     Raises:
         ConfigError: It is missing, not TOML, or a setting is unknown or wrong.
     """
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-        return msgspec.convert(data, kind)
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{path} does not exist", hint="It is part of the kit that provision makes."
-        ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{path}: {error}") from error
+    return load_toml(path, kind, hint="It is part of the kit that provision makes.")

@@ -13,7 +13,12 @@ AdapterKind = Literal[
 ]
 # The same, or another package's.
 AnyAdapterKind = Annotated[
-    str, msgspec.Meta(pattern=rf"^({'|'.join(get_args(AdapterKind))}|{PACKAGE_AND_NAME})\Z")
+    str,
+    msgspec.Meta(
+        pattern=rf"^({'|'.join(get_args(AdapterKind))}|{PACKAGE_AND_NAME})\Z",
+        examples=list(get_args(AdapterKind)),
+        description="Another package's is PACKAGE:NAME.",
+    ),
 ]
 # What of a unit's id may be of no account (`fmfl_secure.data.unit_ids`).
 UnitRule = Literal["case", "punctuation", "zeros", "compatibility", "exact"]
@@ -30,8 +35,21 @@ Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]  # finite: JSON has no i
 Finite = Annotated[float, msgspec.Meta(ge=-1e9, le=1e9)]
 NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
 # Names become file names and appear in messages, reports and pages.
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}\Z")]
-Digest = Annotated[str, msgspec.Meta(pattern=r"^(sha256:[0-9a-f]{64})?\Z")]
+Name = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,62}\Z",
+        description="Small letters, digits, dots, dashes and underscores, at most 63 of them, "
+        "beginning with a letter or digit.",
+    ),
+]
+Digest = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^(sha256:[0-9a-f]{64})?\Z",
+        description="sha256: and 64 digits of 0-9 and a-f; fmfl-secure plan prints it.",
+    ),
+]
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -6,6 +6,7 @@ import copy
 import datetime as dt
 import json
 import math
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -172,20 +173,20 @@ def places(data: dict[str, Any]) -> set[str]:
 
 @pytest.mark.parametrize("section", [s for s in FEDERATION if s != "sites"])
 def test_an_unknown_key_is_refused_with_its_place(section: str) -> None:
-    with pytest.raises(ConfigError, match=rf"unknown field `colour`.*\$\.{section}\b"):
+    with pytest.raises(ConfigError, match=rf'"colour" is no setting of {section}\Z'):
         federation(changed(FEDERATION, f"{section}.colour", "blue"))
 
 
 def test_unknown_keys_of_the_file_and_of_a_site_entry_are_refused_with_their_place() -> None:
-    with pytest.raises(ConfigError, match=r"federation\.toml: .*unknown field `colour`"):
+    with pytest.raises(ConfigError, match=r'federation\.toml: "colour" is no setting\Z'):
         federation({**FEDERATION, "colour": "blue"})
-    with pytest.raises(ConfigError, match=r"unknown field `colour`.*\$\.sites\["):
+    with pytest.raises(ConfigError, match=r'"colour" is no setting of sites\[3\]\Z'):
         federation(changed(FEDERATION, "sites.2.colour", "blue"))
 
 
 @pytest.mark.parametrize("section", SITE)
 def test_a_sites_unknown_key_is_refused_with_its_place(section: str) -> None:
-    with pytest.raises(ConfigError, match=rf"unknown field `colour`.*\$\.{section}\b"):
+    with pytest.raises(ConfigError, match=rf'"colour" is no setting of {section}\Z'):
         site(changed(SITE, f"{section}.colour", "blue"))
 
 
@@ -193,7 +194,7 @@ def test_a_sites_unknown_key_is_refused_with_its_place(section: str) -> None:
 def test_a_setting_of_another_type_is_refused_with_its_place(key: str) -> None:
     section, name = key.split(".")
     for wrong in (1 if isinstance(FEDERATION[section][name], bool) else True, {"a": 1}, None):
-        with pytest.raises(ConfigError, match=rf"\$\.{section}\.{name}\b"):
+        with pytest.raises(ConfigError, match=rf"\b{section}\.{name} = "):
             federation(changed(FEDERATION, key, wrong))
 
 
@@ -263,7 +264,7 @@ def test_a_setting_of_another_type_is_refused_with_its_place(key: str) -> None:
     ],
 )
 def test_a_value_out_of_range_is_refused_with_its_place(place: str, value: Any) -> None:
-    with pytest.raises(ConfigError, match=rf"\$\.{place}\b"):
+    with pytest.raises(ConfigError, match=rf"\b{re.escape(place)}\b"):
         federation(changed(FEDERATION, place, value))
 
 
@@ -284,13 +285,13 @@ def test_a_value_out_of_range_is_refused_with_its_place(place: str, value: Any) 
     ],
 )
 def test_a_sites_value_out_of_range_is_refused_with_its_place(place: str, value: Any) -> None:
-    with pytest.raises(ConfigError, match=rf"\$\.{place}\b"):
+    with pytest.raises(ConfigError, match=rf"\b{re.escape(place)}\b"):
         site(changed(SITE, place, value))
 
 
 @pytest.mark.parametrize("section", ["federation", "task", "sites"])
 def test_a_missing_section_is_named(section: str) -> None:
-    with pytest.raises(ConfigError, match=f"missing required field `{section}`"):
+    with pytest.raises(ConfigError, match=f"{section} is missing"):
         federation({k: v for k, v in FEDERATION.items() if k != section})
 
 
@@ -307,7 +308,7 @@ def test_a_site_cannot_take_the_name_of_another_party(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "Site", "-a", "site-1\n", "s" * 64])
 def test_a_sites_name_must_do_as_a_folders(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"\$\.sites\["):
+    with pytest.raises(ConfigError, match=r"\bsites\[1\]\.name = "):
         federation(changed(FEDERATION, "sites.0.name", name))
 
 
@@ -474,7 +475,7 @@ def test_a_policy_s_last_day_is_a_date_of_toml(tmp_path: Path) -> None:
     path.write_text(text + "2027-12-31\n")
     assert load_site(path).policy.expires == dt.date(2027, 12, 31)
     path.write_text(text + "2027-12-31T12:00:00Z\n")
-    with pytest.raises(ConfigError, match=r"got `datetime` - at `\$\.policy\.expires`"):
+    with pytest.raises(ConfigError, match=r"line 6: policy\.expires = .* is not a date"):
         load_site(path)
 
 
@@ -490,7 +491,9 @@ def test_files_are_read_and_refused_with_their_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         load_site(tmp_path)
     path.write_text('[data]\npath = "x.csv"\n[budget]\npopulation = "p"\nledgr = "x"\n')
-    with pytest.raises(ConfigError, match=r"federation\.toml: .*`ledgr`.*\$\.budget"):
+    with pytest.raises(
+        ConfigError, match=r'federation\.toml: line 5: "ledgr" is no setting of budget'
+    ):
         load_site(path)
 
 

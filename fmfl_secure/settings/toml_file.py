@@ -1,0 +1,59 @@
+"""Reads the settings' files, strictly: what is unknown or wrong is refused with its place."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from fmfl_secure.errors import ConfigError
+from fmfl_secure.settings.refusal import at_line, explain
+from fmfl_secure.settings.techniques import find_refusal
+
+_Settings = TypeVar("_Settings", bound=msgspec.Struct)
+
+
+def load_toml(path: Path, kind: type[_Settings], *, hint: str) -> _Settings:
+    """Settings of one file.
+
+    Args:
+        path: The file.
+        kind: What it holds.
+        hint: Where such a file comes from, for whoever has none.
+
+    Raises:
+        ConfigError: It is not there, not TOML, or a setting is unknown or wrong.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = tomllib.loads(text)
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist", hint=hint) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
+    return convert_config(data, kind, source=str(path), text=text)
+
+
+def convert_config(data: Any, kind: type[_Settings], *, source: str, text: str = "") -> _Settings:
+    """Settings from parsed data.
+
+    Args:
+        data: The settings as parsed.
+        kind: What they are to become.
+        source: What to call them in a refusal, such as their file.
+        text: The file's own text, whose line a refusal names.
+
+    Raises:
+        ConfigError: A setting is unknown, missing, of the wrong type or out of range.
+    """
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        refused = find_refusal(data)
+        if refused is None:
+            said, hint = explain(error, data, kind, text)
+        else:
+            said, hint = at_line(refused[0], text), refused[1]
+        raise ConfigError(f"{source}: {said}", hint=hint) from error
