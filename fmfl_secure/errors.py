@@ -10,7 +10,8 @@
       AdapterUnverified      a site that was away has nobody's word for the adapter, yet
       SiteFailure            a site failed after it may have read data; always the same code
       ServiceError           a party's own process cannot start or go on
-        Unreachable          the server does not answer, or not as it should
+        Unreachable          the server does not answer
+          BadAnswer          it answers what no server of this version would
         Rejected             the server refused a request; carries status and code
         NotApproved          the members changed, and this site has not approved that
       Problem                what the server answers with: status, code, a sentence
@@ -99,7 +100,11 @@ class ServiceError(FmflError):
 
 
 class Unreachable(ServiceError):
-    """The server does not answer, or not as it should; worth another try later."""
+    """The server does not answer; worth another try later."""
+
+
+class BadAnswer(Unreachable):
+    """The server answers what no server of this version would; the same again would not help."""
 
 
 class Rejected(ServiceError):

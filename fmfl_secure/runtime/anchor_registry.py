@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -20,6 +20,9 @@ from fmfl_secure.storage.message_store import Messages
 from privacy import Anchor, LedgerError
 
 _HEAD: Final = "head"  # kind of the notes of each site's latest head; of no run in particular
+
+
+HeadLine = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
 
 
 class AnchorsForSite(msgspec.Struct, frozen=True):
@@ -34,11 +37,11 @@ class AnchorsForSite(msgspec.Struct, frozen=True):
         other_journals: The same of each other party.
     """
 
-    own: list[str]
-    others: dict[str, str]
-    known: dict[str, list[str]]
-    journals: list[str] = []
-    other_journals: dict[str, list[str]] = {}
+    own: list[HeadLine]
+    others: dict[str, HeadLine]
+    known: dict[str, list[HeadLine]]
+    journals: list[HeadLine] = []
+    other_journals: dict[str, list[HeadLine]] = {}
 
 
 def parties_with_journals(members: Members) -> dict[str, PublicIdentity]:

@@ -3,34 +3,48 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Annotated, Final, Literal, Protocol, Self
 
 import msgspec
 
 from fmfl_secure.run.statement import SiteStatement
 from fmfl_secure.runtime.anchor_registry import AnchorsForSite
 from fmfl_secure.runtime.task_board import Step
+from fmfl_secure.settings.service import PartBytes
+
+# What a server says may be anything: these are the ranges of what it can mean.
+_Place = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+_Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
+_Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+_Run = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{8,64})?\Z")]
+_SMALL: Final = {"call": 1 << 16, "plan": 8 << 20, "cohort": 8 << 20, "end": 8 << 20}  # bytes
 
 
 class DocumentRef(msgspec.Struct, frozen=True):
     """A document to fetch: its digest and length."""
 
-    sha256: str
-    size: int
+    sha256: _Digest
+    size: _Size
 
 
 class Work(msgspec.Struct, frozen=True):
     """What the server wants of this party; fields as `api.TaskBody`."""
 
-    sequence: int
+    sequence: Annotated[int, msgspec.Meta(ge=0, le=2**60)]
     step: Step
-    run: str
-    round: int
-    attempt: int
+    run: _Run
+    round: _Place
+    attempt: _Place
     documents: dict[str, DocumentRef]
-    sizes: list[int]
-    membership: int
-    part_bytes: int
+    sizes: list[_Size]
+    membership: _Place
+    part_bytes: PartBytes
+
+    def __post_init__(self) -> None:
+        for name, most_bytes in _SMALL.items():
+            document = self.documents.get(name)
+            if document is not None and document.size > most_bytes:
+                raise ValueError(f"the {name} has {document.size} bytes, at most {most_bytes}")
 
     @property
     def place(self) -> tuple[str, int, int]:

@@ -17,6 +17,7 @@ Seconds = Annotated[float, msgspec.Meta(gt=0, le=30 * 86_400)]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
+PartBytes = Annotated[int, msgspec.Meta(ge=4096, le=64 << 20)]
 Url = Annotated[
     str,
     msgspec.Meta(
@@ -58,7 +59,7 @@ class Limits(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
         idle_s: How long a connection may lie unused.
     """
 
-    part_bytes: Annotated[int, msgspec.Meta(ge=4096, le=64 << 20)] = 1 << 20
+    part_bytes: PartBytes = 1 << 20
     requests_per_s: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = 200.0
     burst: Count = 400
     requests_at_once: Count = 8
@@ -141,12 +142,14 @@ class Upstream(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
         poll_s: How long a question for work may stay open.
         retry_s: Longest pause between attempts to reach it.
         timeout_s: For a connection, and between two bytes.
+        document_bytes: Largest document that is fetched, such as an adapter or a sum.
     """
 
     url: Url
     poll_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 20.0
     retry_s: Seconds = 30.0
     timeout_s: Seconds = 60.0
+    document_bytes: Annotated[int, msgspec.Meta(ge=1 << 20, le=1 << 40)] = 1 << 30
 
 
 class ClientSettings(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):

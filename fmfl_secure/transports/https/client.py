@@ -13,32 +13,38 @@ import ssl
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, Self
 
 import httpx
 import msgspec
 
-from fmfl_secure.errors import Rejected, ServiceError, Unreachable
+from fmfl_secure.errors import BadAnswer, Rejected, ServiceError, Unreachable
 from fmfl_secure.run.statement import SiteStatement
 from fmfl_secure.runtime.anchor_registry import AnchorsForSite
 from fmfl_secure.runtime.transport import DocumentRef, Work
 from fmfl_secure.settings.service import Upstream
+from fmfl_secure.transports.https.answers import AS_IT_IS, decode_answer, read_answer
 from fmfl_secure.transports.https.metrics import ClientMetrics
 from fmfl_secure.transports.https.tls import client_context
 
 _LOG = logging.getLogger("fmfl_secure.transports.https.client")
 _FIRST_PAUSE_S: Final = 0.1
-_MOST_BYTES: Final = 1 << 34  # a document; the plan's own size bounds what follows
+_MOST_ANSWER: Final = 1 << 20  # bytes of an answer that does not grow with the federation's age
+_MOST_HISTORY: Final = 64 << 20  # of heads, of membership lists
+_MOST_PART: Final = 64 << 20  # of a document, as `Limits.part_bytes` may be
+_MOST_RESENT: Final = 16  # parts of a message that the server may ask for again
+
+_Bytes = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
 
 
 class _Problem(msgspec.Struct, frozen=True):
-    code: str = "unknown"
-    message: str = ""
-    received: int = -1
+    code: Annotated[str, msgspec.Meta(max_length=64)] = "unknown"
+    message: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+    received: Annotated[int, msgspec.Meta(ge=-1, le=1 << 40)] = -1
 
 
 class _Receipt(msgspec.Struct, frozen=True):
-    received: int
+    received: _Bytes
     whole: bool
 
 
@@ -92,14 +98,14 @@ class HttpsTransport:
     def work(self, after: int) -> Work:
         """What there is to do, once it is another than number `after`; see `Work`."""
         wait_s = self._upstream.poll_s if after >= 0 else 0.0
-        response = self._request("GET", "/v1/task", params={"after": after, "wait_s": wait_s})
-        return _decode(response, Work)
+        answer = self._request("GET", "/v1/task", params={"after": after, "wait_s": wait_s})
+        return decode_answer(answer, Work)
 
     def membership(self, after: int) -> list[str]:
         """Signed membership lists after number `after`, base64."""
-        return _decode(
-            self._request("GET", "/v1/membership", params={"after": after}), _Lists
-        ).lists
+        query = {"after": after}
+        answer = self._request("GET", "/v1/membership", most_bytes=_MOST_HISTORY, params=query)
+        return decode_answer(answer, _Lists).lists
 
     def fetch(self, document: DocumentRef) -> bytes:
         """A document, whole, its digest checked.
@@ -107,16 +113,23 @@ class HttpsTransport:
         Raises:
             ServiceError: It does not have the digest or the length that was named.
         """
-        if document.size > _MOST_BYTES:
-            raise ServiceError(f"a document of {document.size} bytes is not fetched")
+        most_bytes = self._upstream.document_bytes
+        if document.size > most_bytes:
+            raise ServiceError(
+                f"a document of {document.size} bytes is not fetched, at most {most_bytes} are",
+                hint="Where the adapter is that large: [server] document_bytes in service.toml.",
+            )
         data = bytearray()
         while len(data) < document.size:
-            response = self._request(
-                "GET", f"/v1/documents/{document.sha256}", params={"offset": len(data)}
+            part = self._request(
+                "GET",
+                f"/v1/documents/{document.sha256}",
+                most_bytes=min(document.size - len(data), _MOST_PART),
+                params={"offset": len(data)},
             )
-            if not response.content:
+            if not part:
                 break
-            data += response.content
+            data += part
         if hashlib.sha256(data).hexdigest() != document.sha256:
             raise ServiceError("a document does not have the digest that was named")
         return bytes(data)
@@ -131,14 +144,14 @@ class HttpsTransport:
         digest, size = hashlib.sha256(message).hexdigest(), len(message)
         start, again = 0, False
         if size > work.part_bytes:  # small ones are sent without asking
-            start = _decode(self._request("GET", path), _Receipt).received
-        while True:
+            start = decode_answer(self._request("GET", path), _Receipt).received
+        for _ in range(2 * (size // work.part_bytes + 1) + _MOST_RESENT):
             # The last part again, where all bytes arrived and the answer to them was lost.
             start = min(start, max(0, size - 1) // work.part_bytes * work.part_bytes)
             part = message[start : start + work.part_bytes]
             query = {"sha256": digest, "size": size, "offset": start}
             try:
-                response = self._request("PUT", path, params=query, content=part)
+                answer = self._request("PUT", path, params=query, content=part)
             except Rejected as rejected:
                 if rejected.reason == "gap" and rejected.received >= 0:
                     start = rejected.received
@@ -148,10 +161,11 @@ class HttpsTransport:
                     continue
                 raise
             self._metrics.sent.inc(len(part))
-            receipt = _decode(response, _Receipt)
+            receipt = decode_answer(answer, _Receipt)
             if receipt.whole:
                 return
             start = receipt.received
+        raise BadAnswer("the server asks for the same parts of a message again and again")
 
     def join(self, run: str, visibility: Literal["private", "public"]) -> None:
         """Say that this site takes part."""
@@ -175,7 +189,8 @@ class HttpsTransport:
     def heads(self, *, known: bool) -> AnchorsForSite:
         """What the server keeps of this site's ledgers, and the latest of the others'."""
         query = {"known": "true"} if known else {}
-        return _decode(self._request("GET", "/v1/heads", params=query), AnchorsForSite)
+        answer = self._request("GET", "/v1/heads", most_bytes=_MOST_HISTORY, params=query)
+        return decode_answer(answer, AnchorsForSite)
 
     def bring_heads(self, heads: dict[str, list[str]]) -> None:
         """Bring heads that this site kept of others' ledgers, by site."""
@@ -192,11 +207,15 @@ class HttpsTransport:
         except (Rejected, Unreachable):
             _LOG.debug("no heartbeat")
 
-    def _request(self, method: str, path: str, **named: Any) -> httpx.Response:
+    def _request(
+        self, method: str, path: str, *, most_bytes: int = _MOST_ANSWER, **named: Any
+    ) -> bytes:
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
-                response = self._once(method, path, **named)
+                answer = self._once(method, path, most_bytes=most_bytes, **named)
+            except BadAnswer:
+                raise
             except Unreachable as error:
                 if self._stopping.is_set():
                     raise
@@ -206,31 +225,33 @@ class HttpsTransport:
                 pause_s = min(2 * pause_s, self._upstream.retry_s)
                 continue
             self._note(connected=True)
-            return response
+            return answer
 
-    def _once(self, method: str, path: str, **named: Any) -> httpx.Response:
+    def _once(
+        self, method: str, path: str, *, most_bytes: int = _MOST_ANSWER, **named: Any
+    ) -> bytes:
         client = self._open()
         if "content" in named and method == "PUT":
             kind = "application/octet-stream" if "params" in named else "application/json"
             named["headers"] = {"content-type": kind}
         try:
-            response = client.request(method, path, **named)
+            with client.stream(method, path, **named) as response:
+                is_success, status = response.is_success, response.status_code
+                body = read_answer(response, most_bytes if is_success else _MOST_ANSWER)
         except (httpx.TransportError, ssl.SSLError) as error:
             self._metrics.requests.labels("unreachable").inc()
             raise Unreachable(f"{self._upstream.url} does not answer: {error}") from error
-        if response.is_success:
+        if is_success:
             self._metrics.requests.labels("served").inc()
-            return response
+            return body
         self._metrics.requests.labels("refused").inc()
         try:
-            problem = msgspec.json.decode(response.content, type=_Problem)
-        except msgspec.DecodeError:
-            problem = _Problem()
-        if response.status_code in {408, 429} or response.status_code >= 500:
-            raise Unreachable(f"the server answered {response.status_code} ({problem.code})")
-        raise Rejected(
-            response.status_code, problem.code, problem.message, received=problem.received
-        )
+            problem = decode_answer(body, _Problem)
+        except BadAnswer:
+            problem = _Problem()  # of whatever stands in front of it
+        if status in {408, 429} or status >= 500:
+            raise Unreachable(f"the server answered {status} ({problem.code})")
+        raise Rejected(status, problem.code, problem.message, received=problem.received)
 
     def _open(self) -> httpx.Client:
         certified = (self._tls / "certificate.pem").stat().st_mtime_ns
@@ -245,6 +266,7 @@ class HttpsTransport:
                 timeout=timeout,
                 trust_env=False,
                 follow_redirects=False,
+                headers=AS_IT_IS,
             )
             self._certified = certified
         return self._client
@@ -259,13 +281,3 @@ class HttpsTransport:
 
 def _attempt_path(work: Work) -> str:
     return f"/v1/runs/{work.run}/rounds/{work.round}/attempts/{work.attempt}"
-
-
-_T = TypeVar("_T")
-
-
-def _decode(response: httpx.Response, kind: type[_T]) -> _T:
-    try:
-        return msgspec.json.decode(response.content, type=kind)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise Unreachable("the server's answer has another form than expected") from error
