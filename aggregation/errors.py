@@ -17,6 +17,7 @@
         +-- CohortError        a cohort this party does not take part in
         +-- UploadError        an upload or sum that is partial, altered or of another round
         +-- OpeningError       an opening or opening list that does not fit
+        |   +-- SealedError    what another party sealed for this one does not open
         +-- ReleaseError       a release that is not the sum of this cohort
         +-- ReplayError        a round or attempt that was already used
 
@@ -104,6 +105,17 @@ class UploadError(RefusedError):
 
 class OpeningError(RefusedError):
     """An opening or a list of uploads that does not fit."""
+
+
+class SealedError(OpeningError):
+    """What another party sealed for this one does not open.
+
+    Attributes:
+        accusation: A signed message that proves whose fault it is, to be sent; empty where none
+            can be made.
+    """
+
+    accusation: bytes = b""
 
 
 class ReleaseError(RefusedError):

@@ -153,6 +153,16 @@ class CollectiveKeyHolder:
             raise ReleaseError("the key of this attempt is destroyed")
         return self._box.open(box, associated)
 
+    def reveal(self) -> bytes:
+        """The private box key, as proof of what it opens. To be destroyed with that.
+
+        Raises:
+            ReleaseError: The key is gone.
+        """
+        if self._box is None:
+            raise ReleaseError("the key of this attempt is destroyed")
+        return self._box.reveal()
+
     def learn(self, total: Residues, sites: int, transcript: bytes) -> None:
         """Take S, once all masks are off it.
 

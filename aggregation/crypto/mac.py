@@ -29,7 +29,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from aggregation.crypto import masking
-from aggregation.errors import OpeningError
+from aggregation.errors import OpeningError, SealedError
 
 PRIME: Final = (1 << 61) - 1
 TAGS: Final = 2
@@ -122,13 +122,13 @@ def open_key(box: bytes, shared: bytes, transcript: bytes, leader: str, name: st
     """Take kappa out of its box.
 
     Raises:
-        OpeningError: It is not for this site and attempt.
+        SealedError: It is not for this site and attempt.
     """
     box_key = masking.derive(shared, transcript, _BOX_LABEL, leader, name)
     try:
         return AESGCM(box_key).decrypt(_NONCE, box, transcript)
     except InvalidTag:
-        raise OpeningError("the first site's box with the MAC key does not open") from None
+        raise SealedError("the first site's box with the MAC key does not open") from None
 
 
 def add_tags(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...]:

@@ -30,8 +30,18 @@ class EphemeralKey:
 
     __slots__ = ("_kem", "_key", "_shared", "kem_public", "public")
 
-    def __init__(self, *, hybrid: bool = False) -> None:
-        self._key = X25519PrivateKey.generate()
+    def __init__(self, *, hybrid: bool = False, revealed: bytes | None = None) -> None:
+        """Draw keys, or take an X25519 key that its owner revealed.
+
+        Raises:
+            MessageError: What was revealed is no private key.
+        """
+        if revealed is None:
+            self._key = X25519PrivateKey.generate()
+        elif len(revealed) == sealed_box.X25519_SIZE:
+            self._key = X25519PrivateKey.from_private_bytes(revealed)
+        else:
+            raise MessageError(f"a private X25519 key has {len(revealed)} bytes")
         self.public = self._key.public_key().public_bytes_raw()
         self._kem = sealed_box.KemKey() if hybrid else None
         self.kem_public = self._kem.public if self._kem is not None else b""
@@ -42,6 +52,10 @@ class EphemeralKey:
 
     def __reduce__(self) -> str:
         raise TypeError("a secret key is not copied or stored")
+
+    def reveal(self) -> bytes:
+        """The private X25519 key, 32 bytes; the ML-KEM key stays secret, and with it every mask."""
+        return self._key.private_bytes_raw()
 
     def exchange(self, other: bytes) -> bytes:
         """Agree on a secret with another party's X25519 key.

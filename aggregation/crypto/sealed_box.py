@@ -26,6 +26,7 @@ X25519_SIZE: Final = 32  # bytes of a public key and of a secret
 KEM_PUBLIC_SIZE: Final = 1184  # bytes, FIPS 203
 KEM_CIPHERTEXT_SIZE: Final = 1088  # bytes, FIPS 203
 PUBLIC_SIZE: Final = X25519_SIZE + KEM_PUBLIC_SIZE
+PRIVATE_SIZE: Final = X25519_SIZE + 64  # X25519's scalar and ML-KEM's seed, FIPS 203
 TAG_SIZE: Final = 16  # bytes, AES-GCM
 OVERHEAD: Final = X25519_SIZE + KEM_CIPHERTEXT_SIZE + TAG_SIZE
 
@@ -62,12 +63,20 @@ class KemKey:
 
     __slots__ = ("_key", "public")
 
-    def __init__(self) -> None:
-        self._key = MLKEM768PrivateKey.generate()
+    def __init__(self, seed: bytes | None = None) -> None:
+        self._key = (
+            MLKEM768PrivateKey.generate()
+            if seed is None
+            else MLKEM768PrivateKey.from_seed_bytes(seed)
+        )
         self.public = self._key.public_key().public_bytes_raw()
 
     def __repr__(self) -> str:
         return "KemKey(secret)"
+
+    def reveal(self) -> bytes:
+        """The private key, as its seed of 64 bytes: proof of what it opens, and its end."""
+        return self._key.private_bytes_raw()
 
     def __reduce__(self) -> str:
         raise TypeError("a secret key is not copied or stored")
@@ -114,13 +123,27 @@ class BoxKey:
 
     __slots__ = ("_kem", "_key", "public")
 
-    def __init__(self) -> None:
-        self._key = X25519PrivateKey.generate()
-        self._kem = KemKey()
+    def __init__(self, revealed: bytes | None = None) -> None:
+        """Draw a key pair, or take one that its owner revealed.
+
+        Raises:
+            MessageError: What was revealed is no private key.
+        """
+        if revealed is None:
+            self._key, self._kem = X25519PrivateKey.generate(), KemKey()
+        elif len(revealed) == PRIVATE_SIZE:
+            self._key = X25519PrivateKey.from_private_bytes(revealed[:X25519_SIZE])
+            self._kem = KemKey(revealed[X25519_SIZE:])
+        else:
+            raise MessageError(f"a private box key has {len(revealed)} bytes")
         self.public = self._key.public_key().public_bytes_raw() + self._kem.public
 
     def __repr__(self) -> str:
         return "BoxKey(secret)"
+
+    def reveal(self) -> bytes:
+        """The private key, `PRIVATE_SIZE` bytes: proof of what it opens, and its end."""
+        return self._key.private_bytes_raw() + self._kem.reveal()
 
     def __reduce__(self) -> str:
         raise TypeError("a secret key is not copied or stored")

@@ -4,6 +4,7 @@ No I/O and no secrets. `aggregation` has the roles; whoever takes their messages
 other, and wants to know early whether one holds, finds here what reads each kind.
 """
 
+from aggregation.protocol.accusation import Accusation, read_accusation
 from aggregation.protocol.checks import (
     read_announcement,
     read_cohort,
@@ -11,6 +12,7 @@ from aggregation.protocol.checks import (
     read_exchange,
     read_opening_list,
     read_plan,
+    read_upload,
 )
 from aggregation.protocol.membership import (
     follow_membership,
@@ -41,6 +43,7 @@ __all__ = [
     "LOST",
     "REFUSED",
     "VERIFIED",
+    "Accusation",
     "Announcement",
     "Approval",
     "Confirmation",
@@ -59,6 +62,7 @@ __all__ = [
     "follow_membership",
     "mask_graph",
     "membership_name",
+    "read_accusation",
     "read_announcement",
     "read_cohort",
     "read_custodian",
@@ -66,6 +70,7 @@ __all__ = [
     "read_membership",
     "read_opening_list",
     "read_plan",
+    "read_upload",
     "read_verdict",
     "sender",
     "sign_membership",

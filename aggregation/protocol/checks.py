@@ -7,7 +7,8 @@
     4     ready          site          coordinator: `read_ready`
     4     cohort         coordinator   everybody: `read_cohort`
     4     exchange       site          site, custodian: `read_exchange`
-    5     upload         site          aggregator
+    5     upload         site          aggregator: `read_upload`
+    5     sigma          site          aggregator, decryptor: `read_sigma`
     6     opening-list   aggregator    site, decryptor, custodian: `read_opening_list`
     6     confirmation   decryptor     site, custodian: `read_opening_list`
     6     opening        site          aggregator
@@ -31,9 +32,16 @@ import numpy as np
 import numpy.typing as npt
 
 from aggregation.ckks import suites
-from aggregation.crypto import graph, sealed_box
+from aggregation.crypto import graph, mac, sealed_box
 from aggregation.crypto.identity import PublicIdentity
-from aggregation.errors import CohortError, MessageError, OpeningError, PlanError, ReleaseError
+from aggregation.errors import (
+    CohortError,
+    MessageError,
+    OpeningError,
+    PlanError,
+    ReleaseError,
+    UploadError,
+)
 from aggregation.protocol import messages
 from aggregation.protocol.cohort_rule import effective_cohort
 from aggregation.protocol.messages import (
@@ -45,6 +53,8 @@ from aggregation.protocol.messages import (
     OpeningList,
     Ready,
     Release,
+    Sigma,
+    UploadManifest,
 )
 from aggregation.protocol.plan import Member, RoundPlan
 from aggregation.protocol.round import FixedCohort, Round, of_plan
@@ -204,6 +214,41 @@ def _read_chosen(cohort: FixedCohort, own: int, body: Exchange) -> tuple[int, ..
     if chosen[-1] >= sites or own in chosen or any(a >= b for a, b in pairwise(chosen)):
         raise CohortError(f"{name} chooses neighbours that are none")
     return chosen
+
+
+def read_upload(cohort: FixedCohort, message: bytes) -> tuple[str, UploadManifest]:
+    """Verify an upload's manifest (step 5).
+
+    Returns:
+        Its sender and its body.
+
+    Raises:
+        RefusedError: Malformed, unsigned, of another cohort, or of another number of MAC keys.
+    """
+    cap = cohort.round.cap(UploadManifest)
+    name = messages.sender(message, cap)
+    if name not in cohort.names:
+        raise UploadError("an upload comes from outside the cohort")
+    body = messages.unseal(message, UploadManifest, cohort.member(name), cap)
+    if body.transcript != cohort.transcript:
+        raise UploadError(f"the upload of {name} is of another cohort")
+    if len(body.mac_boxes) != mac.BOX_SIZE * (len(cohort.members) - 1):
+        raise UploadError(f"the upload of {name} has another number of MAC keys")
+    return name, body
+
+
+def read_sigma(cohort: FixedCohort, name: str, message: bytes) -> bytes:
+    """Verify all of a sealed secret that can be without its key (step 5); returns the box.
+
+    Raises:
+        RefusedError: Malformed, not signed by this site, of another cohort or another length.
+    """
+    body = messages.unseal(message, Sigma, cohort.member(name))
+    if body.transcript != cohort.transcript:
+        raise OpeningError(f"the sealed secret of {name} is of another cohort")
+    if len(body.box) != sealed_box.OVERHEAD + cohort.round.polynomial_size:
+        raise OpeningError(f"the sealed secret of {name} has another length")
+    return body.box
 
 
 def read_opening_list(cohort: FixedCohort, message: bytes) -> tuple[OpeningList, bytes]:

@@ -13,16 +13,9 @@ import numpy as np
 from aggregation.ckks import residues
 from aggregation.crypto import mac, masking
 from aggregation.crypto.identity import Identity, PublicIdentity
-from aggregation.errors import (
-    CohortError,
-    OpeningError,
-    PlanError,
-    RoleError,
-    StateError,
-    UploadError,
-)
+from aggregation.errors import OpeningError, PlanError, RoleError, StateError, UploadError
 from aggregation.protocol import checks, messages
-from aggregation.protocol.messages import Opening, OpeningList, Sigma, SumManifest, UploadManifest
+from aggregation.protocol.messages import Opening, OpeningList, Sigma, SumManifest
 from aggregation.protocol.round import Round
 from aggregation.protocol.uploads import SumUpload, checked_chunks, split_digests
 
@@ -31,6 +24,7 @@ _BATCH: Final = 16  # chunks checked and added at a time: half a megabyte
 
 @dataclass(slots=True)
 class _Arrival:
+    site: str
     manifest: bytes
     commitment: bytes
     digests: list[bytes]
@@ -140,7 +134,8 @@ class Aggregator:
             self._add_chunks(arrival.added, batch)
             arrival.added += len(batch)
         for last in checked:
-            # Its digest is in the signed manifest, its content the decryptor's to check.
+            # What is in the box is the decryptor's to see; that it is this site's, seen here.
+            checks.read_sigma(self._cohort, arrival.site, last)
             arrival.secret = last
         arrival.complete = True
 
@@ -253,20 +248,11 @@ class Aggregator:
         self._unreduced[part] += 1
 
     def _arrival(self, manifest: bytes) -> _Arrival:
-        chunks = self._round.upload_items
-        cap = self._round.cap(UploadManifest)
-        name = messages.sender(manifest, cap)
-        try:
-            signer = self._cohort.member(name)
-        except CohortError:
-            raise UploadError("an upload comes from outside the cohort") from None
-        body = messages.unseal(manifest, UploadManifest, signer, cap)
-        if body.transcript != self._cohort.transcript:
-            raise UploadError(f"the upload of {name} is of another cohort")
+        name, body = checks.read_upload(self._cohort, manifest)
         known = self._arrivals.get(name)
         if known is None:
-            digests = split_digests(body.chunk_digests, chunks)
-            known = self._arrivals[name] = _Arrival(manifest, body.commitment, digests)
+            digests = split_digests(body.chunk_digests, self._round.upload_items)
+            known = self._arrivals[name] = _Arrival(name, manifest, body.commitment, digests)
         elif known.manifest != manifest:
             raise UploadError(f"{name} sent another upload before")
         return known

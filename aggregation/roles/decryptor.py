@@ -11,17 +11,23 @@ import numpy.typing as npt
 from aggregation.ckks import residues, suites
 from aggregation.ckks.collective import CollectiveKeyHolder
 from aggregation.ckks.residues import Residues
-from aggregation.crypto import sealed_box
 from aggregation.crypto.mac import decode_tags
-from aggregation.errors import OpeningError, PlanError, ReleaseError, RoleError, StateError
+from aggregation.errors import (
+    OpeningError,
+    PlanError,
+    ReleaseError,
+    RoleError,
+    SealedError,
+    StateError,
+)
 from aggregation.protocol import checks, messages
+from aggregation.protocol.accusation import accuse, open_sigma
 from aggregation.protocol.messages import (
     Announcement,
     Approval,
     Confirmation,
     OpeningList,
     Release,
-    Sigma,
     SumManifest,
 )
 from aggregation.protocol.round import FixedCohort, Round
@@ -37,6 +43,7 @@ class _Attempt(Held):
     confirmed: bytes = b""  # digest of the one list that was confirmed
     confirmation: bytes = b""
     secrets: Residues | None = None  # the sum of the sites' secrets, under self-masks
+    accusation: bytes = b""  # after which this attempt gets no other word
 
     def destroy(self) -> None:
         self.key.destroy()
@@ -102,6 +109,8 @@ class Decryptor(Gatekeeper[_Attempt]):
 
         Raises:
             StateError: No key is held for this plan, or another list was confirmed.
+            SealedError: A site's box does not open. The key is destroyed, and what proves whose
+                fault it is comes with the error.
             RefusedError: Something does not hold; nothing is confirmed.
         """
         attempt = self._need(self._find(cohort_message))
@@ -114,6 +123,10 @@ class Decryptor(Gatekeeper[_Attempt]):
             if digest != attempt.confirmed:
                 raise StateError("another list of this attempt was confirmed")
             return attempt.confirmation
+        if attempt.accusation:
+            error = SealedError("the key of this attempt was revealed, and it is over")
+            error.accusation = attempt.accusation
+            raise error
         self._check_own_material(cohort, attempt)
         signer, cap = cohort.round.plan.aggregator, cohort.round.cap(OpeningList)
         listed = messages.unseal(opening_list, OpeningList, signer, cap)
@@ -205,18 +218,17 @@ class Decryptor(Gatekeeper[_Attempt]):
         modulus, degree = round_.parameters.modulus, round_.packing.degree
         total = np.zeros(degree, dtype=np.uint64)
         iterator = iter(sealed_secrets)
-        for member in cohort.members:
-            name = member.identity.name
+        for name in cohort.names:
             message = next(iterator, None)
             if message is None:
                 raise OpeningError(f"the sealed secret of {name} is missing")
-            body = messages.unseal(message, Sigma, member.identity)
-            if body.transcript != cohort.transcript:
-                raise OpeningError(f"the sealed secret of {name} is of another cohort")
-            if len(body.box) != sealed_box.OVERHEAD + round_.polynomial_size:
-                raise OpeningError(f"the sealed secret of {name} has another length")
-            content = key.open_box(body.box, cohort.transcript + name.encode())
-            residues.add(total, residues.unpack(content, degree, modulus), modulus)
+            try:
+                residues.add(total, open_sigma(cohort, name, message, key.open_box), modulus)
+            except SealedError as error:
+                attempt.accusation = accuse(self._identity, cohort, name, key.reveal())
+                attempt.destroy()
+                error.accusation = attempt.accusation
+                raise
         if next(iterator, None) is not None:
             raise OpeningError("there are more sealed secrets than sites")
         return total

@@ -18,13 +18,15 @@ from aggregation.errors import (
     ReleaseError,
     ReplayError,
     RoleError,
+    SealedError,
     StateError,
 )
 from aggregation.protocol import checks, messages
+from aggregation.protocol.accusation import accuse
 from aggregation.protocol.cohort_rule import MIN_COHORT, admit
 from aggregation.protocol.journal import Journal
 from aggregation.protocol.membership import check_plan
-from aggregation.protocol.messages import Opening, Sigma, UploadManifest
+from aggregation.protocol.messages import Opening, OpeningList, Sigma, UploadManifest
 from aggregation.protocol.plan import Member, RoundPlan
 from aggregation.protocol.replay import check_federation, pin_federation
 from aggregation.protocol.round import FixedCohort
@@ -122,6 +124,7 @@ class SiteAttempt:
         self._mac: SiteMac | None = None
         self._opening_list: bytes | None = None
         self._opening: bytes | None = None
+        self._accusation = b""
 
     def __repr__(self) -> str:
         plan = self.plan
@@ -228,6 +231,8 @@ class SiteAttempt:
         Raises:
             StateError: Nothing was uploaded, or another list was opened.
             OpeningError: The list does not show this site's upload and all others.
+            SealedError: The first site's box with the MAC key does not open. This site opens
+                nothing in this attempt any more; what it says instead is in the error.
             ReplayError: This round was opened in another attempt.
         """
         if self._cohort is None or self._upload is None or self._mac is None:
@@ -241,7 +246,7 @@ class SiteAttempt:
         own = cohort.position(self._identity.public.name)
         if listed.manifests[own] != messages.digest(self._upload.manifest):
             raise OpeningError("the list does not show this site's upload")
-        self._mac.open(listed)
+        self._take_mac_key(cohort, self._mac, listed)
         tags = self._mac.tag(self._packed, self._secrets)
         opening = messages.seal(
             self._identity, Opening(cohort.transcript, digest, self._secrets.seed, tags)
@@ -251,6 +256,19 @@ class SiteAttempt:
         self._packed = None
         self._secrets.forget()
         return opening
+
+    def _take_mac_key(self, cohort: FixedCohort, keyed: SiteMac, listed: OpeningList) -> None:
+        try:
+            if self._accusation:
+                raise SealedError("this site has revealed its key, and opens nothing")
+            keyed.open(listed)
+        except SealedError as error:
+            # With X25519 alone, the key that proves it would take the masks of others away.
+            if not self._accusation and self._round.hybrid:
+                self._accusation = accuse(self._identity, cohort, cohort.names[0], keyed.reveal())
+                self._secrets.forget()
+            error.accusation = self._accusation
+            raise
 
     def verify(self, release: bytes) -> npt.NDArray[np.int64]:
         """Check a release (step 9).

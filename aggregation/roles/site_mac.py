@@ -15,8 +15,8 @@ from aggregation.crypto import mac
 from aggregation.crypto.mac import LinearMac
 from aggregation.crypto.pairwise import EphemeralKey
 from aggregation.errors import OpeningError, StateError
-from aggregation.protocol import messages
-from aggregation.protocol.messages import OpeningList, UploadManifest
+from aggregation.protocol import accusation, checks, messages
+from aggregation.protocol.messages import OpeningList
 from aggregation.protocol.round import FixedCohort
 from aggregation.roles.site_secrets import SiteSecrets
 
@@ -40,9 +40,9 @@ class SiteMac:
         self._first = cohort.names[0]
         self._keyed: LinearMac | None = None
         self._tags: tuple[int, ...] = ()
-        self._shared = b""
+        self._key: EphemeralKey | None = None
         if self._own:
-            self._shared = key.exchange(cohort.readies[0].key)
+            self._key = key
             # As many zeros, so that all uploads are of one size.
             self.boxes = bytes(mac.BOX_SIZE * (len(cohort.names) - 1))
             return
@@ -71,22 +71,32 @@ class SiteMac:
         """Take the key from the first site's manifest.
 
         Raises:
-            OpeningError: It is not there, or not for this site.
+            SealedError: The box for this site does not open.
+            OpeningError: It is not there.
             RefusedError: The manifest does not hold.
         """
         if self._keyed is not None:
             return
-        cohort, first = self._cohort, self._cohort.members[0].identity
         if messages.digest(listed.first) != listed.manifests[0]:
             raise OpeningError("the list does not carry the first site's manifest")
-        cap = cohort.round.cap(UploadManifest)
-        boxes = messages.unseal(listed.first, UploadManifest, first, cap).mac_boxes
-        if len(boxes) != mac.BOX_SIZE * (len(cohort.members) - 1):
-            raise OpeningError("the first site sent another number of MAC keys")
-        box = boxes[(self._own - 1) * mac.BOX_SIZE : self._own * mac.BOX_SIZE]
-        kappa = mac.open_key(box, self._shared, cohort.transcript, self._first, self._name)
-        self._shared = b""
-        self._key_with(kappa)
+        sender, first = checks.read_upload(self._cohort, listed.first)
+        if sender != self._first:
+            raise OpeningError("the list carries another site's manifest in the first's place")
+        if self._key is None:
+            raise StateError("the single-use key of this attempt is spent")
+        self._key_with(accusation.open_mac_key(self._cohort, self._name, first, self._key))
+        self._key = None
+
+    def reveal(self) -> bytes:
+        """The single-use X25519 key, as proof that the box with the MAC key does not open.
+
+        Raises:
+            StateError: It was spent.
+        """
+        if self._key is None:
+            raise StateError("the single-use key of this attempt is spent")
+        revealed, self._key = self._key.reveal(), None
+        return revealed
 
     def tag(self, packed: npt.NDArray[np.int64], hidden_by: SiteSecrets) -> bytes:
         """Masked tags of this site's packed integers, shape (chunks, N), for the wire."""

@@ -21,12 +21,12 @@ from aggregation import (
     RoundPlan,
     StateError,
     SumUpload,
-    UploadError,
 )
 from aggregation import Coordinator as ProtocolCoordinator
 from aggregation.protocol import (
     REFUSED,
     VERIFIED,
+    Accusation,
     Announcement,
     Approval,
     Confirmation,
@@ -41,12 +41,14 @@ from aggregation.protocol import (
     UploadManifest,
     Verdict,
     digest,
+    read_accusation,
     read_announcement,
     read_cohort,
     read_custodian,
     read_exchange,
     read_opening_list,
     read_plan,
+    read_upload,
     read_verdict,
     sender,
     unseal,
@@ -54,10 +56,11 @@ from aggregation.protocol import (
 from fmfl_secure.parties.workspace import DECRYPTOR, Members
 
 # Kinds of messages by who may send them.
-SITE_KINDS: Final = ("ready", "exchange", "upload", "chunks", "opening", "verdict")
-DECRYPTOR_KINDS: Final = ("announcement", "confirmation", "release")
+ACCUSATION: Final = "accusation"
+SITE_KINDS: Final = ("ready", "exchange", "upload", "chunks", "opening", "verdict", ACCUSATION)
+DECRYPTOR_KINDS: Final = ("announcement", "confirmation", "release", ACCUSATION)
 CUSTODIAN_KINDS: Final = ("custodian-ready", "approval")
-KINDS: Final = SITE_KINDS + DECRYPTOR_KINDS + CUSTODIAN_KINDS
+KINDS: Final = tuple(dict.fromkeys(SITE_KINDS + DECRYPTOR_KINDS + CUSTODIAN_KINDS))
 
 
 class ServerAttempt:
@@ -100,6 +103,8 @@ class ServerAttempt:
         self.is_recalled = False
         self.verdicts: dict[str, Verdict] = {}
         self.verdict_messages: dict[str, bytes] = {}
+        self.accusers: dict[str, bytes] = {}
+        self.guilty: set[str] = set()  # sites that accusations convict
         self.upload_bytes = 0
 
     @property
@@ -151,6 +156,7 @@ class ServerAttempt:
             "opening": Opening.cap(),
             "release": Release.cap(values=self.round.packing.size),
             "verdict": Verdict.cap(),
+            ACCUSATION: Accusation.cap(),
         }[kind]
 
     def receive(self, party: str, kind: str, parts: Iterable[bytes]) -> None:
@@ -175,6 +181,7 @@ class ServerAttempt:
                 "opening": self._take_opening,
                 "release": self._take_release,
                 "verdict": self._take_verdict,
+                ACCUSATION: self._take_accusation,
             }[kind]
             taker(party, message)
 
@@ -220,10 +227,8 @@ class ServerAttempt:
         self.exchanges[party] = self._once(self.exchanges.get(party), message)
 
     def _take_manifest(self, party: str, message: bytes) -> None:
-        signer = self._fixed().member(party)
-        body = unseal(message, UploadManifest, signer, self.cap("upload"))
-        if body.transcript != self._fixed().transcript:
-            raise UploadError(f"the upload of {party} is of another cohort")
+        name, _ = read_upload(self._fixed(), message)
+        self._require(name == party, "another site's message")
         self._manifests[party] = self._once(self._manifests.get(party), message)
 
     def _take_chunks(self, party: str, parts: Iterable[bytes]) -> None:
@@ -259,6 +264,15 @@ class ServerAttempt:
         known = self.verdict_messages.get(party)
         self.verdict_messages[party] = self._once(known, message)
         self.verdicts[party] = verdict
+
+    def _take_accusation(self, party: str, message: bytes) -> None:
+        cohort = self._fixed()
+        self._require_now(not self.missing_uploads, "not every upload is here")
+        self._require(sender(message, Accusation.cap()) == party, "another party's message")
+        first = self._manifests.get(cohort.names[0])
+        guilty = read_accusation(cohort, message, secrets=self.sealed_secrets(), first=first)
+        self.accusers[party] = self._once(self.accusers.get(party), message)
+        self.guilty.update(guilty)
 
     # What the driver does between messages.
 

@@ -18,6 +18,7 @@ from fmfl_secure.run.ledger_statement import verify_statement
 from fmfl_secure.run.refusal_codes import GENERIC, MEANINGS
 from fmfl_secure.run.statement import SiteStatement, read_statement
 from fmfl_secure.runtime.attempt_state import (
+    ACCUSATION,
     CUSTODIAN_KINDS,
     DECRYPTOR_KINDS,
     KINDS,
@@ -242,6 +243,8 @@ class Inbox:
     def _receive(self, attempt: ServerAttempt, key: MessageKey, parts: Iterable[bytes]) -> None:
         try:
             attempt.receive(key.party, key.kind, parts)
+            for name in attempt.guilty if key.kind == ACCUSATION else ():
+                self.store.note(key.run, failures(key.round, key.attempt), name, INVALID)
         except RefusedError as error:
             if key.kind in SITE_KINDS:  # nobody else could have sent it: it is not waited for
                 self.store.note(key.run, failures(key.round, key.attempt), key.party, INVALID)

@@ -3,7 +3,8 @@
 An attempt that ends for one site's fault would end so again with the same cohort, as often as there
 are attempts. What counts against a site is what the server saw itself:
 
-    invalid   a message of its that does not hold: nobody else could have signed it
+    invalid   a message of its that does not hold: nobody else could have signed it; or what it
+              sealed does not open, proved by whom it was sealed for (`protocol.accusation`)
     silent    it was there, knew what it had to do, and did not do it in time
     failed    it said that it could not go on, and no other site said so at that step
     gone      it was away, or its secrets went with an earlier process: once is forgiven
@@ -61,7 +62,8 @@ class LeftOut:
         """
         plan = attempt.plan
         said = self._store.notes(self._run, failures(plan.round, plan.attempt))
-        missing = set(over.missing if over else ()) & set(attempt.invited)
+        # Who proved another's fault has none of its own: it could not go on because of that one.
+        missing = set(over.missing if over else ()) & set(attempt.invited) - set(attempt.accusers)
         reported = {name for name in missing if said.get(name, INVALID) not in {INVALID, _LOST}}
         for name in attempt.invited:
             if said.get(name) == INVALID:

@@ -16,7 +16,7 @@ from fmfl_secure.parties.coordinator import Coordinator
 from fmfl_secure.parties.workspace import DECRYPTOR, Members
 from fmfl_secure.run.record import RoundRecord
 from fmfl_secure.runtime.attempt_driver import AttemptDriver
-from fmfl_secure.runtime.attempt_state import ServerAttempt
+from fmfl_secure.runtime.attempt_state import ACCUSATION, ServerAttempt
 from fmfl_secure.runtime.inbox import OVER, Inbox
 from fmfl_secure.runtime.left_out import LeftOut
 from fmfl_secure.runtime.task_board import Assignment, TaskBoard
@@ -28,7 +28,7 @@ _LOG = logging.getLogger("fmfl_secure.runtime.round_driver")
 _BEFORE_COHORT: Final = ("custodian-ready", "announcement", "ready")
 _ORDER: Final = (
     *_BEFORE_COHORT, "exchange", "upload", "chunks",
-    "confirmation", "approval", "opening", "release", "verdict",
+    "confirmation", "approval", "opening", ACCUSATION, "release", "verdict",
 )  # fmt: skip
 
 

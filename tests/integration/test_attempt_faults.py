@@ -8,16 +8,20 @@ from pathlib import Path
 
 import pytest
 from real_world import RealWorld
+from sealed_falsely import altered, seals, spoils_mac_keys
 from support import Quiet, make_federation
 
+from aggregation import Decryptor, SealedError
 from aggregation.crypto import sealed_box
 from aggregation.errors import CohortError
+from aggregation.protocol.accusation import accuse
 from aggregation.protocol.messages import Ready
 from aggregation.roles.site import SiteAttempt
-from aggregation.roles.site_mac import SiteMac
 from aggregation.roles.site_secrets import SiteSecrets
 from fmfl_secure.errors import Rejected, RunError
+from fmfl_secure.parties.coordinator import Coordinator
 from fmfl_secure.runtime.agents.site import SiteAgent
+from fmfl_secure.runtime.attempt_state import ServerAttempt
 from fmfl_secure.runtime.left_out import LeftOut
 from fmfl_secure.transports.local.engine import LocalEngine
 
@@ -153,21 +157,117 @@ def test_a_site_that_alone_cannot_go_on_is_left_out(
     assert (second.attempts, second.cohort) == (1, HONEST)
 
 
+def nobody_judges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in 0.1.0: whoever cannot open what another sealed says so, and that is all."""
+    monkeypatch.setattr(ServerAttempt, "_take_accusation", lambda *_: None)
+
+
+def test_a_site_whose_sealed_secret_does_not_open_is_left_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seals(monkeypatch, BAD, altered)
+    first, second = run(folder).rounds
+    assert (first.attempts, first.cohort) == (2, HONEST)
+    assert (second.attempts, second.cohort) == (1, HONEST)
+    assert first.refusals == second.refusals == {BAD: "attempt.invalid"}
+
+
+@pytest.mark.slow
+def test_without_a_proof_the_same_sites_fail_five_times(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nobody_judges(monkeypatch)
+    seals(monkeypatch, BAD, altered)
+    with pytest.raises(RunError, match=r"in 5 attempts: decryptor did not confirm"):
+        run(folder)
+
+
+@pytest.mark.slow
+def test_over_the_service_it_is_left_out_too(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seals(monkeypatch, BAD, altered)
+    world = RealWorld(tmp_path, tiny_model, rounds=1)
+    world.start_all()
+    (record,) = world.finish()
+    assert (record.attempts, record.cohort) == (2, HONEST)
+    assert record.refusals == {BAD: "attempt.invalid"}
+
+
+@pytest.mark.slow
+def test_a_decryptor_that_accuses_honest_sites_has_none_left_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can stop the run, as it could by silence; each attempt invites everybody again."""
+    invited = []
+    plan = Coordinator.plan_attempt
+
+    def planning(self: Coordinator, number: int, sites):
+        invited.append(tuple(sites))
+        return plan(self, number, sites)
+
+    def lying(self: Decryptor, cohort, attempt, _):
+        error = SealedError("it says so")
+        error.accusation = accuse(self._identity, cohort, "site-1", attempt.key.reveal())
+        raise error
+
+    monkeypatch.setattr(Coordinator, "plan_attempt", planning)
+    monkeypatch.setattr(Decryptor, "_sum_secrets", lying)
+    with pytest.raises((RunError, Rejected)):
+        run(folder)
+    assert set(invited) == {(*HONEST, BAD)}
+
+
+def test_a_first_site_cannot_have_another_blamed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It seals the MAC key for site 2 so that it does not open: site 2 proves whose fault it is."""
+    spoils_mac_keys(monkeypatch, "site-1", 1)
+    first, second = run(folder).rounds
+    assert first.status == "lost", "the others had opened"
+    assert first.refusals == second.refusals == {"site-1": "attempt.invalid"}
+    assert second.cohort == ("site-2", "site-3", "site-4")
+
+
+@pytest.mark.slow
+def test_by_the_rule_of_0_1_0_it_has_one_honest_site_after_the_other_left_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nobody_judges(monkeypatch)
+    monkeypatch.setattr(ServerAttempt, "accusers", {}, raising=False)
+    spoils_mac_keys(monkeypatch, "site-1", 1)
+    first, second = run(folder).rounds
+    assert first.status == "lost"
+    assert second.refusals == dict.fromkeys(("site-2", "site-3"), "attempt.failed")
+
+
+@pytest.mark.slow
+def test_a_site_that_accuses_the_first_falsely_is_left_out_itself(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lying(self: SiteAttempt, cohort, keyed, _) -> None:
+        if self._identity.public.name != BAD:
+            keyed.open(_)
+            return
+        error = SealedError("it says so")
+        error.accusation = accuse(self._identity, cohort, cohort.names[0], keyed.reveal())
+        raise error
+
+    monkeypatch.setattr(SiteAttempt, "_take_mac_key", lying)
+    first, second = run(folder).rounds
+    assert first.status == "lost"
+    assert first.refusals == second.refusals == {BAD: "attempt.invalid"}
+    assert second.cohort == HONEST
+
+
 def test_sites_that_one_stops_together_are_not_blamed(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first of a cohort draws the MAC key: with boxes nobody can open, no other site opens."""
-    made = SiteMac.__init__
-
-    def spoiling(self: SiteMac, cohort, name: str, key) -> None:
-        made(self, cohort, name, key)
-        if name == cohort.names[0]:
-            self.boxes = bytes(len(self.boxes))
-
-    monkeypatch.setattr(SiteMac, "__init__", spoiling)
-    record = run(folder)
-    for one in record.rounds:
-        assert not set(one.refusals.values()) & {"attempt.failed", "attempt.silent"}
+    spoils_mac_keys(monkeypatch, "site-1", 1, 2, 3)
+    for one in run(folder).rounds:
+        assert (one.status, one.cohort) == ("released", ("site-2", "site-3", "site-4"))
+        assert one.refusals == {"site-1": "attempt.invalid"}
 
 
 def test_where_the_others_are_too_few_it_gets_one_more_chance_and_is_named(

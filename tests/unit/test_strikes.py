@@ -36,7 +36,7 @@ class Run:
         plan = SimpleNamespace(round=round_number, attempt=number)
         over = AttemptOver("over")
         over.missing = missing
-        self.left_out.count(SimpleNamespace(plan=plan, invited=NAMES), over)  # type: ignore[arg-type]
+        self.left_out.count(SimpleNamespace(plan=plan, invited=NAMES, accusers={}), over)  # type: ignore[arg-type]
 
     def chosen(self, round_number: int, least: int = 3) -> list[str]:
         return self.left_out.choose(round_number, NAMES, lambda names: len(names) >= least)

@@ -6,6 +6,7 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 
+from aggregation import AggregationError, SealedError
 from fmfl_secure.errors import Rejected, Unreachable
 from fmfl_secure.runtime.task_board import Step
 from fmfl_secure.runtime.transport import ServerTransport, Work
@@ -83,6 +84,12 @@ class Agent(ABC):
         Raises:
             Rejected, Unreachable: The server does not want it, or went away for good.
         """
+
+
+def accuse(transport: ServerTransport, work: Work, error: AggregationError) -> None:
+    """Send what proves whose fault an error is, if anything does, before this party gives up."""
+    if isinstance(error, SealedError) and error.accusation:
+        transport.send(work, "accusation", error.accusation)
 
 
 def split(data: bytes, sizes: list[int]) -> list[bytes]:

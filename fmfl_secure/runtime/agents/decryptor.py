@@ -7,7 +7,7 @@ import threading
 
 from aggregation import AggregationError, Decryptor
 from fmfl_secure.runtime.agents.anchors import check_journal, share_journal
-from fmfl_secure.runtime.agents.base import Agent, split
+from fmfl_secure.runtime.agents.base import Agent, accuse, split
 from fmfl_secure.runtime.task_board import APPROVAL, Step
 from fmfl_secure.runtime.transport import ServerTransport, Work
 
@@ -50,6 +50,7 @@ class DecryptorAgent(Agent):
             # The reason stays here; the attempt ends, and a new one has fresh keys.
             _LOG.warning("%s: %s", work.step, error, extra={"run": work.run, "round": work.round})
             self.refusal = str(error)
+            accuse(self.transport, work, error)
             self.transport.fail(work, error.code)
             return
         self.refusal = ""

@@ -37,7 +37,7 @@ from fmfl_secure.runtime.agents.anchors import (
     check_journal,
     share_journal,
 )
-from fmfl_secure.runtime.agents.base import Agent, split
+from fmfl_secure.runtime.agents.base import Agent, accuse, split
 from fmfl_secure.runtime.agents.heartbeat import Heartbeat
 from fmfl_secure.runtime.task_board import HISTORY, Step
 from fmfl_secure.runtime.transport import ServerTransport, Work
@@ -398,6 +398,7 @@ class SiteAgent(Agent):
 
     def _fail(self, work: Work, error: AggregationError) -> None:
         _LOG.warning("%s: %s", work.step, error, extra={"run": work.run, "round": work.round})
+        accuse(self.transport, work, error)
         self.transport.fail(work, error.code)
 
     def _share(self, work: Work, participant: Participant) -> None:

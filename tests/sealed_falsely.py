@@ -1,0 +1,50 @@
+"""Sites that seal, and sign, what their reader cannot open."""
+
+from __future__ import annotations
+
+import pytest
+
+from aggregation.crypto import mac, sealed_box
+from aggregation.crypto.pairwise import EphemeralKey
+from aggregation.roles.site_mac import SiteMac
+from aggregation.roles.site_secrets import SiteSecrets
+
+
+def altered(box: bytes, _: SiteSecrets, __) -> bytes:
+    return box[:-1] + bytes([box[-1] ^ 1])
+
+
+def not_residues(box: bytes, self: SiteSecrets, cohort) -> bytes:
+    content = b"\xff" * (len(box) - sealed_box.OVERHEAD)
+    return sealed_box.seal_box(cohort.material, content, cohort.transcript + self._name.encode())
+
+
+def of_another_site(box: bytes, _: SiteSecrets, cohort) -> bytes:
+    content = bytes(len(box) - sealed_box.OVERHEAD)
+    return sealed_box.seal_box(cohort.material, content, cohort.transcript + b"another")
+
+
+def seals(monkeypatch: pytest.MonkeyPatch, bad: str, box) -> None:
+    """A site seals something else for the decryptor, and signs it."""
+    seal = SiteSecrets._seal
+
+    def sealing(self: SiteSecrets, cohort, encryptor) -> bytes:
+        genuine = seal(self, cohort, encryptor)
+        return box(genuine, self, cohort) if self._name == bad else genuine
+
+    monkeypatch.setattr(SiteSecrets, "_seal", sealing)
+
+
+def spoils_mac_keys(monkeypatch: pytest.MonkeyPatch, bad: str, *victims: int) -> None:
+    """The first site seals for these positions what nobody can open."""
+    made = SiteMac.__init__
+
+    def spoiling(self: SiteMac, cohort, name: str, key: EphemeralKey) -> None:
+        made(self, cohort, name, key)
+        if name == bad == cohort.names[0]:
+            boxes = bytearray(self.boxes)
+            for victim in victims:
+                boxes[(victim - 1) * mac.BOX_SIZE] ^= 1
+            self.boxes = bytes(boxes)
+
+    monkeypatch.setattr(SiteMac, "__init__", spoiling)
