@@ -9,6 +9,12 @@ splits one public file into a simulated federation. All refusals are kinds of `D
 from __future__ import annotations
 
 from fmfl_secure.data._shares import share_by_label
+from fmfl_secure.data.conversations import (
+    Conversation,
+    Role,
+    messages_field,
+    optional_text_field,
+)
 from fmfl_secure.data.errors import DataError
 from fmfl_secure.data.fields import (
     Field,
@@ -33,6 +39,7 @@ from fmfl_secure.data.tagged import check_equally_many, tags_field, words_field
 from fmfl_secure.data.unit_check import UnitCheck, check_units
 
 __all__ = [
+    "Conversation",
     "DataError",
     "Field",
     "LeftOut",
@@ -41,6 +48,7 @@ __all__ = [
     "PartitionSummary",
     "PictureCheck",
     "Records",
+    "Role",
     "TextDataset",
     "UnitCheck",
     "check_equally_many",
@@ -54,6 +62,8 @@ __all__ = [
     "image_field",
     "label_field",
     "label_set_field",
+    "messages_field",
+    "optional_text_field",
     "partition_file",
     "pool_records",
     "read_as",

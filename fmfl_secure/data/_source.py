@@ -25,7 +25,7 @@ UTF8_HINT = (
 
 # What the cells of a column hold, by the file's header: `any` where that says nothing, `volume`
 # what no field takes.
-CellKind: TypeAlias = Literal["any", "value", "list", "bytes", "picture", "volume"]
+CellKind: TypeAlias = Literal["any", "value", "list", "messages", "bytes", "picture", "volume"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -14,6 +14,7 @@
         NullUnitError            the privacy unit is not known  /
         UnusableImageError       missing, or no image            /
         UnusableTagsError        no list, or not a tag a word   /
+        UnusableConversationError  no messages in turns         /
         PartitionError           a file cannot be split as asked
         OutputError              the result cannot be written
 
@@ -109,6 +110,10 @@ class UnusableImageError(DataError):
 
 class UnusableTagsError(DataError):
     """A row's words or tags are no list, or are not equally many."""
+
+
+class UnusableConversationError(DataError):
+    """A row's conversation is no list of messages, or not one of user and assistant in turns."""
 
 
 class PartitionError(DataError):

@@ -19,6 +19,7 @@ from fmfl_secure.data.errors import (
     MalformedRowError,
     NullUnitError,
     UnknownLabelError,
+    UnusableConversationError,
     UnusableImageError,
     UnusableTagsError,
 )
@@ -33,6 +34,7 @@ SORTS: Mapping[type[DataError], str] = MappingProxyType(
         UnknownLabelError: "label missing or not configured",
         NullUnitError: "no id of a privacy unit",
         UnusableImageError: "no image that can be read",
+        UnusableConversationError: "no conversation of user and assistant in turns",
         UnusableTagsError: "words and tags that are no lists, or not equally many",
     }
 )

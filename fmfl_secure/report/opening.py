@@ -235,6 +235,28 @@ _ENDINGS: Mapping[str, tuple[str, ...]] = {
 }
 
 
+def _asking(made: Mapping[str, Any]) -> list[str]:
+    """The lines that write a prompt as the run did, and say what ends an answer."""
+    if "chat_template" not in made:
+        return [
+            'prompt = task["beginning"] + task["template"].replace("{prompt}", text)',
+            "end = tokenizer.eos_token_id",
+        ]
+    return [
+        'asked = [{"role": "user", "content": text.strip()}]',
+        *(
+            ['asked = [{"role": "system", "content": task["system"]}, *asked]']
+            if made["system"]
+            else []
+        ),
+        "prompt = tokenizer.apply_chat_template(",
+        '    asked, chat_template=task["chat_template"], tokenize=False,',
+        "    add_generation_prompt=True,",
+        ")",
+        f"end = {made['end']}",
+    ]
+
+
 def _answers(exported: Exported) -> list[str]:
     task = exported.task
     if task == "image-text":
@@ -246,10 +268,9 @@ def _answers(exported: Exported) -> list[str]:
         ]
     if task == "causal-lm":
         return [
-            'prompt = task["beginning"] + task["template"].replace("{prompt}", text)',
+            *_asking(exported.made),
             'ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]',
             "ids = torch.tensor([ids])",
-            "end = tokenizer.eos_token_id",
             "new = model.generate(",
             "    input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False,",
             f"    max_new_tokens={exported.settings['max_new_tokens']},",

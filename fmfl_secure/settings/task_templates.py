@@ -87,7 +87,11 @@ TASK_TEMPLATES: Final[Mapping[str, TaskTemplate]] = MappingProxyType(
             (
                 'prompt_column = "prompt"',
                 'response_column = "response"  # what is learned',
+                'input_column = ""         # what a prompt is about, as "input" of Alpaca\'s files',
                 'template = "{prompt}\\n"  # what is read before a response',
+                "chat = false              # true: the tokenizer\'s own chat template instead",
+                'messages_column = ""      # with chat: whole conversations, such as "messages"',
+                'system = ""               # with chat: of conversations without a system message',
                 "max_new_tokens = 64      # longest response that predict writes",
             ),
         ),

@@ -193,6 +193,9 @@ class TokenClassificationSection(
         return ("O", *(f"{place}-{entity}" for entity in self.entities for place in "BI"))
 
 
+PLAIN_TEMPLATE = "{prompt}\n"
+
+
 class CausalLMSection(
     TaskBase, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="causal-lm"
 ):
@@ -201,19 +204,46 @@ class CausalLMSection(
     Attributes:
         prompt_column: Column with the prompt.
         response_column: Column with the response.
+        input_column: Column with what a prompt is about, which may be empty, as Alpaca's files
+            have it: it stands behind the prompt, after an empty line. Empty for none.
         template: What the model reads before the response; `{prompt}` stands for the prompt.
+        chat: Write prompts and responses, or `messages_column`, by the tokenizer's own chat
+            template in place of `template`.
+        messages_column: With `chat`, column with whole conversations: what the assistant says is
+            learned, in every turn. Empty for one prompt and one response a row.
+        system: With `chat`, the system message of conversations that have none; public.
         max_new_tokens: Longest response that `fmfl-secure predict` writes.
     """
 
+    LATER: ClassVar[frozenset[str]] = TaskBase.LATER | {
+        "chat",
+        "input_column",
+        "messages_column",
+        "system",
+    }
+
     prompt_column: NonEmpty = "prompt"
     response_column: NonEmpty = "response"
-    template: NonEmpty = "{prompt}\n"
+    input_column: str = ""
+    template: NonEmpty = PLAIN_TEMPLATE
+    chat: bool = False
+    messages_column: str = ""
+    system: str = ""
     max_new_tokens: Annotated[int, msgspec.Meta(ge=1, le=8192)] = 64
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.template.count("{prompt}") != 1:
             raise ValueError("task.template does not hold {prompt} once")
+        if self.chat and self.template != PLAIN_TEMPLATE:
+            raise ValueError(
+                "task.chat takes the tokenizer's template, and task.template is another: leave "
+                "one out"
+            )
+        if not self.chat and (self.messages_column or self.system):
+            raise ValueError("task.messages_column and task.system are for task.chat = true")
+        if self.messages_column and self.input_column:
+            raise ValueError("task.input_column is for prompts and responses, not for messages")
 
 
 class ImageClassificationSection(

@@ -332,9 +332,16 @@ TECHNIQUES: tuple[Technique, ...] = (
     ),
     # Tasks and domains
     _works(
-        _TASKS, "instruction tuning", "[task] kind = 'causal-lm' with a template",
+        _TASKS, "instruction tuning",
+        "[task] kind = 'causal-lm' with a template, or with chat = true",
         "tests/unit/test_tasks_causal_lm.py::test_only_the_response_is_learned", "2305.05644",
         "instruction-tuning", "openfedllm", "sft",
+    ),
+    _refused(
+        _TASKS, "packing",
+        "several records in one row have one gradient together, and none of them its own",
+        "model.max_length near the length of most records; rows are padded to the longest of a "
+        "batch only", "", "pack", "sample packing", "concatenate",
     ),
     _missing(
         _TASKS, "preference optimisation", "pairs of answers, and the frozen model's view of them",
@@ -512,3 +519,5 @@ def _texts(data: Any) -> Iterator[tuple[str, str, str]]:
             for key, value in content.items():
                 if isinstance(value, str) and key not in {"name", "base", "data"}:
                     yield str(section), str(key), value
+                elif value is True:  # a technique that somebody turns on by its name
+                    yield str(section), str(key), str(key)

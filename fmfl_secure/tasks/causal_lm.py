@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fmfl_secure.data import Field, Records, read_records, text_field
+from fmfl_secure.data import (
+    Conversation,
+    Field,
+    Records,
+    messages_field,
+    optional_text_field,
+    read_records,
+    text_field,
+)
 from fmfl_secure.errors import ModelError
 from fmfl_secure.measures import Responses
 from fmfl_secure.models.adapted import AdaptedModel
@@ -24,7 +32,9 @@ from fmfl_secure.models.prefix import FrozenPrefix, RecordCache
 from fmfl_secure.settings.tasks import CausalLMSection
 from fmfl_secure.tasks.adapter_task import AdapterTask
 from fmfl_secure.tasks.base import TaskData, one_unit_each
-from fmfl_secure.tasks.prompts import PromptWriter, beginning
+from fmfl_secure.tasks.chat_template import ChatTemplate
+from fmfl_secure.tasks.chats import ChatWriter
+from fmfl_secure.tasks.prompts import PromptWriter, Writer, beginning, exchange
 from fmfl_secure.tasks.texts import (
     lengths_of,
     pad,
@@ -47,14 +57,31 @@ class CausalLM(AdapterTask[CausalLMSection]):
     needs = TaskNeeds(name="causal-lm", modalities=("text",), causal=True, head=False)
 
     def _fields(self, path: Path) -> list[Field]:  # noqa: ARG002
-        return [
-            text_field("prompt_column", (self.settings.prompt_column,)),
-            text_field("response_column", (self.settings.response_column,)),
-        ]
+        if self.settings.messages_column:
+            return [self._messages(answered=True)]
+        return [*self._asked(), text_field("response_column", (self.settings.response_column,))]
+
+    def _messages(self, *, answered: bool) -> Field:
+        return messages_field(
+            "messages_column",
+            self.settings.messages_column,
+            answered=answered,
+            refuses=ChatTemplate(self.base.load_tokenizer()).refuses,
+        )
+
+    def _asked(self) -> list[Field]:
+        """What a prompt is read from."""
+        fields = [text_field("prompt_column", (self.settings.prompt_column,))]
+        if self.settings.input_column:
+            fields.append(optional_text_field("input_column", self.settings.input_column))
+        return fields
 
     def _from_records(self, records: Records) -> TaskData:
-        prompts, responses = records.columns
-        return self._prepare(prompts, responses, records.units)
+        if self.settings.messages_column:
+            return self._prepare([*records.columns[0]], records.units)
+        *asked, responses = records.columns
+        answered = zip(_prompts(asked), responses, strict=True)
+        return self._prepare([exchange(p, r) for p, r in answered], records.units)
 
     def load_inputs(self, path: Path) -> TaskData:
         """See `Task`.
@@ -62,15 +89,21 @@ class CausalLM(AdapterTask[CausalLMSection]):
         Raises:
             DataError: The file or a row of it is unusable.
         """
-        records = read_records(path, [text_field("prompt_column", (self.settings.prompt_column,))])
-        return self._prepare(records.columns[0], None, records.units)
+        if self.settings.messages_column:
+            records = read_records(path, [self._messages(answered=False)])
+            return self._prepare([*records.columns[0]], records.units)
+        records = read_records(path, self._asked())
+        return self._prepare([exchange(p) for p in _prompts(records.columns)], records.units)
 
     def synthetic(self) -> TaskData:
         """See `Task`: long prompts with short responses, and the other way round."""
         lengths = synthetic_lengths(self.max_length)
         prompts = [" ".join(words) for words in synthetic_words(lengths)]
         responses = [" ".join(words) for words in synthetic_words(lengths[::-1])]
-        return self._prepare(prompts, responses, one_unit_each(len(prompts)))
+        records = [exchange(*each) for each in zip(prompts, responses, strict=True)]
+        if self.settings.messages_column:  # some of several turns
+            records[1::2] = [(*first, *first) for first in records[1::2]]
+        return self._prepare(records, one_unit_each(len(records)))
 
     def per_record_loss(self, model: nn.Module, batch: TextBatch) -> torch.Tensor:
         """Negative log-likelihood averaged over a record's own response, shape (b,)."""
@@ -105,7 +138,7 @@ class CausalLM(AdapterTask[CausalLMSection]):
 
     def _score(self, model: nn.Module, data: TaskData, *, batch_size: int) -> _Scores:
         model.eval()
-        end = self.base.load_tokenizer().eos_token_id
+        end = self.end
         rows = np.zeros((5, data.records))
         with torch.no_grad():
             for records in data.by_cost(batch_size):
@@ -143,7 +176,7 @@ class CausalLM(AdapterTask[CausalLMSection]):
                 prompts,
                 max_new_tokens=self._room_after(max(len(prompt) for prompt in prompts)),
                 padding=padding_id(tokenizer),
-                end=tokenizer.eos_token_id,
+                end=self.end,
             )
             for record, ids in zip(records, new, strict=True):
                 text = tokenizer.decode(ids, skip_special_tokens=True)
@@ -151,24 +184,21 @@ class CausalLM(AdapterTask[CausalLMSection]):
         return responses
 
     def _prepare(
-        self,
-        prompts: Sequence[str],
-        responses: Sequence[str] | None,
-        units: Sequence[NDArray[np.int64]],
+        self, records: Sequence[Conversation], units: Sequence[NDArray[np.int64]]
     ) -> TaskData:
-        tokenizer = self.base.load_tokenizer()
-        written = PromptWriter(tokenizer, self.settings.template, self.max_length)
+        tokenizer, writer = self.base.load_tokenizer(), self._writer()
         rows: list[torch.Tensor] = []
         labels: list[torch.Tensor] = []
         shortened = 0
-        for index, prompt in enumerate(prompts):
-            row = written(prompt, None if responses is None else responses[index])
-            before, after = row.before or [padding_id(tokenizer)], row.after
-            if responses is not None:
-                after = after or [padding_id(tokenizer)]
-            rows.append(torch.tensor([*before, *after], dtype=torch.int64))
-            labels.append(torch.tensor([*[IGNORED] * len(before), *after], dtype=torch.int64))
-            shortened += row.cut
+        for record in records:
+            written = writer(record)
+            ids, learned = written.ids, written.learned
+            if not written.turns[0].before:  # the model has to see something before it answers
+                ids, learned = [padding_id(tokenizer), *ids], [False, *learned]
+            row = torch.tensor(ids, dtype=torch.int64)
+            rows.append(row)
+            labels.append(torch.where(torch.tensor(learned), row, IGNORED))
+            shortened += written.cut
         padding, cache = padding_id(tokenizer), RecordCache(self.cache_bytes)
 
         def collate(records: NDArray[np.int64]) -> TextBatch:
@@ -198,10 +228,35 @@ class CausalLM(AdapterTask[CausalLMSection]):
     def _load_encoder(self) -> nn.Module:
         return self.base.load_language_model(self.computation.dtype)
 
+    @property
+    def end(self) -> int | None:
+        """The token that ends a response."""
+        return self._writer().end
+
+    def _writer(self) -> Writer:
+        """How records become token ids.
+
+        Raises:
+            ModelError: Template and tokenizer do not go together.
+        """
+        tokenizer = self.base.load_tokenizer()
+        if self.settings.chat:
+            return ChatWriter(
+                tokenizer, ChatTemplate(tokenizer), self.settings.system, self.max_length
+            )
+        return PromptWriter(tokenizer, self.settings.template, self.max_length)
+
     def _facts(self) -> dict[str, Any]:
+        tokenizer = self.base.load_tokenizer()
+        if self.settings.chat:
+            return {
+                "chat_template": ChatTemplate(tokenizer).text,
+                "system": self.settings.system.strip(),
+                "end": self.end,
+            }
         return {
             "template": self.settings.template,
-            "beginning": beginning(self.base.load_tokenizer(), self.settings.template),
+            "beginning": beginning(tokenizer, self.settings.template),
         }
 
     def _facts_of_0_1_0(self) -> dict[str, Any]:
@@ -209,7 +264,7 @@ class CausalLM(AdapterTask[CausalLMSection]):
 
     def _require_assets(self) -> None:
         super()._require_assets()
-        PromptWriter(self.base.load_tokenizer(), self.settings.template, self.max_length)
+        self._writer()
 
     def _assemble(
         self,
@@ -246,15 +301,16 @@ def _response_logits(model: nn.Module, batch: TextBatch) -> tuple[torch.Tensor, 
     here = batch.labels != IGNORED
     # Of a batch whose work tells nothing, as long as a response can be.
     longest = batch.labels.shape[1] - 1 if batch.evenly else int(here.sum(dim=1).max())
-    # A record's response is one stretch: its first place, and those that follow.
-    first = here.to(torch.int64).argmax(dim=1, keepdim=True)
-    places = first + torch.arange(longest, device=first.device)
-    inside = places < batch.labels.shape[1]
-    places = places.clamp(max=batch.labels.shape[1] - 1)
-    labels = batch.labels.gather(1, places).where(
-        inside, torch.tensor(IGNORED, device=first.device)
-    )
+    # A conversation's answers are several stretches: their places in order, and then others.
+    places = torch.argsort(here.to(torch.uint8), dim=1, descending=True, stable=True)[:, :longest]
+    labels = batch.labels.gather(1, places)
     return model(batch, positions=(places - 1).clamp(min=0)), labels
+
+
+def _prompts(columns: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Prompts, each with what it is about behind it where there is something."""
+    for prompt, *about in zip(*columns, strict=True):
+        yield "\n\n".join([prompt, *filter(None, about)])
 
 
 def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -42,6 +42,18 @@ A record's text is text: what spells a special token of the tokenizer is read as
 is, so that no row can close its own turn and write the answer. A text longer than
 `model.max_length` is cut at its end; `check` and the site's own log count such records. A language
 model's template is never cut: prompt and response are each sure of half of the room beside it.
+
+With `task.chat = true` a language model learns conversations by its tokenizer's own chat template:
+of `prompt_column`, `input_column` and `response_column` (`instruction`, `input` and `output` in
+Alpaca's files), or of `messages_column`, lists of `{"role", "content"}` or ShareGPT's
+`{"from", "value"}`, in JSON Lines, JSON arrays or Parquet. What the assistant says is learned, in
+every turn, with the token that ends it; nothing else is. The template is rendered in transformers'
+sandbox without any record's text, once for each sequence of roles; its text is part of the base
+model's digest, stands in `task.json` and goes into exports, led by `task.system` where that is set.
+A conversation that is too long loses its last exchanges when it is learned and its first when it is
+to be answered; in a single exchange the question loses its end, then the answer its own, never its
+beginning. Refused are templates that write the date, change texts or end answers with no special
+token, conversations out of turn (a bad row), and packing, which gives several records one gradient.
 """
 
 _ADAPTERS = """\

@@ -37,6 +37,11 @@ class PlainText:
                 return self._broken(normal)
         return text
 
+    def first_special(self, text: str) -> int | None:
+        """Where the first special token that a text spells ends; None where it spells none."""
+        found = self._pattern.search(text)
+        return None if found is None else found.end()
+
     def _broken(self, text: str) -> str:
         while self._pattern.search(text):
             text = self._pattern.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+from fmfl_secure.data import Conversation
 from fmfl_secure.errors import ModelError
 from fmfl_secure.tasks.plain_text import PlainText
 
@@ -12,18 +13,91 @@ _HOLE = "{prompt}"
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """One record, tokenised.
+class Turn:
+    """What is read, and what is learned to follow it.
 
     Attributes:
-        before: The template with the prompt in it.
-        after: The response, and the token that ends a text unless the response was cut.
-        cut: Whether prompt or response lost its end.
+        before: Token ids that are read.
+        after: Token ids of a response, with those that end it unless it was cut.
     """
 
     before: list[int]
     after: list[int]
+
+    def __len__(self) -> int:
+        return len(self.before) + len(self.after)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One record, tokenised.
+
+    Attributes:
+        turns: In order; at least one.
+        cut: Whether something of it was left out.
+    """
+
+    turns: tuple[Turn, ...]
     cut: bool
+
+    @property
+    def ids(self) -> list[int]:
+        """All of it."""
+        return [token for turn in self.turns for token in (*turn.before, *turn.after)]
+
+    @property
+    def learned(self) -> list[bool]:
+        """For each token, whether it is of a response."""
+        return [
+            of_response
+            for turn in self.turns
+            for of_response in [False] * len(turn.before) + [True] * len(turn.after)
+        ]
+
+
+def encode(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    """Token ids of a text as it stands, and the characters that each is of."""
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    return encoded["input_ids"], encoded["offset_mapping"]
+
+
+def fitted(ids: list[int], own: list[int], after: list[int], room: int) -> tuple[Turn, bool]:
+    """Make room for a prompt and a response: each is sure of half of what others leave.
+
+    Args:
+        ids: Of the prompt in its template.
+        own: Places among them that are the prompt's own, which alone may go, from the last on.
+        after: Of the response, which may lose its end.
+        room: Tokens for all.
+
+    Returns:
+        What is kept, and whether anything was left out.
+    """
+    left = max(room - (len(ids) - len(own)), 0)
+    kept = after[: max(left - len(own), left // 2, 1)]
+    too_many = max(len(own) + len(kept) - left, 0)
+    dropped = set(own[len(own) - too_many :]) if too_many else set()
+    before = [token for place, token in enumerate(ids) if place not in dropped]
+    return Turn(before, kept), bool(dropped) or len(kept) < len(after)
+
+
+class Writer(Protocol):
+    """Tokenises records: prompts with their responses, or conversations."""
+
+    @property
+    def end(self) -> int | None:
+        """The token that ends a response."""
+        ...
+
+    def __call__(self, record: Conversation) -> Written:
+        """Tokenise one record, which ends with a response or is to be answered."""
+        ...
+
+
+def exchange(prompt: str, response: str | None = None) -> Conversation:
+    """One prompt, and its response where there is one."""
+    asked: Conversation = (("user", prompt),)
+    return asked if response is None else (*asked, ("assistant", response))
 
 
 class PromptWriter:
@@ -52,7 +126,7 @@ class PromptWriter:
         self._head, self._tail = template.split(_HOLE)
         self._head = beginning(tokenizer, template) + self._head
         self._max_length = max_length
-        alone = len(self._encode(self._head + self._tail)[0])
+        alone = len(encode(tokenizer, self._head + self._tail)[0])
         if alone + 2 > max_length:  # a token of the prompt's and one of the response's
             raise ModelError(
                 f"task.template takes {alone} of the {max_length} tokens of model.max_length, and "
@@ -60,34 +134,31 @@ class PromptWriter:
                 hint="Raise model.max_length, or shorten the template.",
             )
 
-    def __call__(self, prompt: str, response: str | None) -> Written:
+    @property
+    def end(self) -> int | None:
+        """The token that ends a response."""
+        found = self._tokenizer.eos_token_id
+        return None if found is None else int(found)
+
+    def __call__(self, record: Conversation) -> Written:
         """Tokenise one record.
 
         Args:
-            prompt: As it stands in the data.
-            response: The same; None for a prompt that is to be answered.
+            record: A prompt, and its response unless it is to be answered.
         """
-        prompt = self._plain(prompt)
-        ids, spans = self._encode(self._head + prompt + self._tail)
+        prompt = self._plain(record[0][1])
+        response = record[1][1] if len(record) > 1 else None
+        ids, spans = encode(self._tokenizer, self._head + prompt + self._tail)
         start, stop = len(self._head), len(self._head) + len(prompt)
+        # Tokens that straddle the template's edge belong to it.
         own = [n for n, (a, b) in enumerate(spans) if start <= a < b <= stop]
         after = [] if response is None else self._response(response)
-        # Tokens that straddle the template's edge belong to it.
-        room = max(self._max_length - (len(ids) - len(own)), 0)
-        kept_after = after[: max(room - len(own), room // 2, 1)]
-        too_many = max(len(own) + len(kept_after) - room, 0)
-        dropped = set(own[len(own) - too_many :]) if too_many else set()
-        before = [token for n, token in enumerate(ids) if n not in dropped]
-        return Written(before, kept_after, cut=bool(dropped) or len(kept_after) < len(after))
+        turn, cut = fitted(ids, own, after, self._max_length)
+        return Written((turn,), cut)
 
     def _response(self, response: str) -> list[int]:
-        ids, _ = self._encode(self._plain(response))
-        end = self._tokenizer.eos_token_id
-        return ids if end is None else [*ids, end]
-
-    def _encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        return encoded["input_ids"], encoded["offset_mapping"]
+        ids, _ = encode(self._tokenizer, self._plain(response))
+        return ids if self.end is None else [*ids, self.end]
 
 
 def beginning(tokenizer: Any, template: str) -> str:

@@ -16,7 +16,7 @@ from fmfl_secure.errors import ModelError
 from fmfl_secure.models.adapted import transformers_model
 from fmfl_secure.models.batches import IGNORED
 from fmfl_secure.settings.tasks import CausalLMSection
-from fmfl_secure.tasks.prompts import PromptWriter, beginning
+from fmfl_secure.tasks.prompts import PromptWriter, beginning, exchange
 
 END = 256  # of the byte tokenizer
 
@@ -48,7 +48,7 @@ def test_prompt_and_response_are_each_sure_of_half_the_room(task) -> None:
     """Both lose their ends, never their beginnings, and a response that is cut has no end."""
     cases = [("Q" + "p" * 99, "rs"), ("a", "R" + "r" * 99), ("Q" + "p" * 99, "R" + "r" * 99)]
     units = [np.array([n]) for n in range(3)]
-    data = task._prepare([p for p, _ in cases], [r for _, r in cases], units)
+    data = task._prepare([exchange(*case) for case in cases], units)
     assert data.record_cost.tolist() == [24, 24, 24]
     assert data.shortened == 3
     tokenizer = task.base.load_tokenizer()
@@ -58,14 +58,14 @@ def test_prompt_and_response_are_each_sure_of_half_the_room(task) -> None:
         "a\nR" + "r" * 21,
         "Q" + "p" * 11 + "\nR" + "r" * 10,
     ]
-    short = task._prepare(["a"], ["b"], units[:1])
+    short = task._prepare([exchange("a", "b")], units[:1])
     assert short.shortened == 0
 
 
 def test_no_part_of_a_template_is_ever_cut(tiny_models) -> None:
     section = CausalLMSection(template="<|end|>user {prompt}<|end|>answer ")
     task = replace(task_on(tiny_models("gpt2"), "causal-lm"), settings=section)
-    data = task._prepare(["p" * 99], ["r" * 99], [np.array([0])])
+    data = task._prepare([exchange("p" * 99, "r" * 99)], [np.array([0])])
     ids = data.collate(np.array([0])).input_ids[0].tolist()
     assert len(ids) == 24
     assert task.base.load_tokenizer().decode(ids) == "<|end|>user ppppp<|end|>answer rrrrr"
@@ -101,9 +101,9 @@ def test_texts_begin_as_the_tokenizer_begins_them_and_only_once(tiny_models) -> 
     )
     assert beginning(tokenizer, "{prompt}") == "<|end|>"
     assert beginning(tokenizer, "<|end|>user {prompt}") == ""
-    written = PromptWriter(tokenizer, "{prompt}!", 24)("a", None)
-    assert written.before[0] == END
-    assert written.before.count(END) == 1
+    written = PromptWriter(tokenizer, "{prompt}!", 24)(exchange("a"))
+    assert written.ids[0] == END
+    assert written.ids.count(END) == 1
 
 
 def test_the_loss_is_what_the_model_library_computes(task) -> None:
@@ -168,7 +168,9 @@ def test_the_output_layer_runs_where_a_loss_is_and_nowhere_else(tiny_models, ada
     """Counted at the layer itself: 3 responses' tokens of the longest, not 26 of a text's."""
     task = task_on(tiny_models("llama"), "causal-lm", adapter)
     model = task.build_model(seed=1)
-    data = task._prepare(["p" * 20, "p"], ["ab", "c"], [np.array([0]), np.array([1])])
+    data = task._prepare(
+        [exchange("p" * 20, "ab"), exchange("p", "c")], [np.array([0]), np.array([1])]
+    )
     widths: list[tuple[int, ...]] = []
     words = transformers_model(model.encoder).get_output_embeddings()
     words.register_forward_hook(lambda _module, _inputs, output: widths.append(output.shape))
@@ -182,7 +184,7 @@ def test_generation_is_greedy_and_the_same_alone_or_in_a_batch(tiny_models, adap
     model = task.build_model(seed=1).eval()
     randomise(model, scale=0.3)
     prompts = ["alpha", "beta gamma delta"]
-    inputs = task._prepare(prompts, None, [np.array([0]), np.array([1])])
+    inputs = task._prepare([exchange(p) for p in prompts], [np.array([0]), np.array([1])])
     together = task.predict(model, inputs, batch_size=2)
     assert together == task.predict(model, inputs, batch_size=1)
     row = inputs.collate(np.array([0])).input_ids

@@ -12,7 +12,13 @@ import pyarrow.parquet as pq
 
 from fmfl_secure.data._source import CellKind, Row, not_utf8, require_distinct
 from fmfl_secure.data.errors import MalformedRowError
-from fmfl_secure.data.formats._arrow_lists import is_list, list_cells, names_of
+from fmfl_secure.data.formats._arrow_lists import (
+    is_list,
+    is_messages,
+    list_cells,
+    message_cells,
+    names_of,
+)
 from fmfl_secure.data.stored import StoredPicture, StoredText
 
 # What pyarrow raises on a file that is not what it should be; a name that is not UTF-8 among it.
@@ -67,6 +73,8 @@ class ArrowSource:
         kind = self._table.column(name).type
         if is_list(kind):
             return "list"
+        if is_messages(kind):
+            return "messages"
         if _is_picture(kind):
             return "picture"
         return "bytes" if _is_binary(kind) else "value"
@@ -102,7 +110,7 @@ class ArrowSource:
         kind = self._table.column(name).type
         if pa.types.is_dictionary(kind):
             kind = kind.value_type
-        if is_list(kind):
+        if is_list(kind) or is_messages(kind):
             return lambda text: StoredText.of(text, "structure")
         if pa.types.is_integer(kind):
             names = names_of(self._table.schema, name)
@@ -124,6 +132,8 @@ class ArrowSource:
         kind = column.type
         if is_list(kind):
             return list_cells(self._table, name)
+        if is_messages(kind):
+            return message_cells(self._table, name)
         try:
             if not _is_binary(kind):
                 if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):

@@ -50,6 +50,46 @@ def list_cells(table: pa.Table, name: str) -> list[bytes | None]:
     return [None if cell is None else _texts(cell) for cell in cells]
 
 
+def is_messages(kind: pa.DataType) -> bool:
+    """Whether a column holds lists of objects whose values are all texts, as of messages."""
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        return False
+    item = kind.value_type
+    return bool(
+        pa.types.is_struct(item)
+        and item.num_fields
+        and all(
+            pa.types.is_string(each.type)
+            or pa.types.is_large_string(each.type)
+            or pa.types.is_null(each.type)
+            for each in item
+        )
+    )
+
+
+def message_cells(table: pa.Table, name: str) -> list[bytes | None]:
+    """The cells of a column of messages, as `list_cells` gives those of lists."""
+    column = table.column(name)
+    # As bytes: strings in Parquet are not checked when they are read.
+    item = pa.struct([(each.name, pa.large_binary()) for each in column.type.value_type])
+    return [
+        None if cell is None else _messages(cell)
+        for cell in pc.cast(column, pa.large_list(item)).to_pylist()
+    ]
+
+
+def _messages(cell: list[dict[str, bytes | None] | None]) -> bytes:
+    try:
+        return msgspec.json.encode(
+            [
+                None if item is None else {k: v and v.decode() for k, v in item.items()}
+                for item in cell
+            ]
+        )
+    except UnicodeDecodeError:
+        return _NOT_UTF8
+
+
 def _texts(cell: list[bytes | None]) -> bytes:
     try:
         return msgspec.json.encode([None if item is None else item.decode() for item in cell])
