@@ -36,7 +36,7 @@ from aggregation.errors import ParameterError
 
 ALL_PAIRS_UP_TO: Final = 128  # sites
 COLLUDING_SHARE: Final = 0.5  # of a larger cohort, together with aggregator and decryptor
-MAX_ATTEMPTS: Final = 1024  # at a round that sites choose neighbours in
+MAX_ATTEMPTS: Final = 1024  # at a round
 LOG2_FAILURE_LIMIT: Final = -40.0  # for a round, all its attempts together
 
 # The rule above, in plans of more sites than 0.1.0 took all pairs of: there it means another thing.

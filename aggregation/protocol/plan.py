@@ -130,10 +130,11 @@ class RoundPlan(Body, frozen=True, forbid_unknown_fields=True):
         self._check_graph()
 
     def _check_graph(self) -> None:
+        # Each leaves an entry in every party's journal, whoever chooses neighbours in it.
+        if self.attempt > MAX_ATTEMPTS:
+            raise PlanError(f"attempt {self.attempt} at one round is beyond {MAX_ATTEMPTS}")
         expected = mask_graph(len(self.members))
         if self.mask_graph == expected:
-            if expected == CHOSEN and self.attempt > MAX_ATTEMPTS:
-                raise PlanError(f"attempt {self.attempt} at one round is beyond {MAX_ATTEMPTS}")
             return
         if expected == CHOSEN:
             raise PlanError(

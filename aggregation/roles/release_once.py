@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Final, Generic, TypeVar
 
 from aggregation.crypto.identity import Identity, PublicIdentity
 from aggregation.errors import PlanError, RecordedError, ReplayError, RoleError, StateError
@@ -23,6 +23,8 @@ from aggregation.protocol.messages import Approval, Body, Cohort, Release
 from aggregation.protocol.plan import Member, RoundPlan
 from aggregation.protocol.replay import pin_federation
 from aggregation.protocol.round import FixedCohort, Round
+
+_MOST_HELD: Final = 16  # attempts whose keys are in memory, each of another round
 
 
 @dataclass(slots=True, repr=False, kw_only=True)
@@ -170,6 +172,10 @@ class Gatekeeper(ABC, Generic[A]):
             raise ReplayError("this attempt was announced already; plan a new one") from None
         if current is not None:
             current.destroy()
+            del self._attempts[slot]
+        elif len(self._attempts) >= _MOST_HELD:
+            # A coordinator that plans round after round and finishes none: the oldest goes.
+            self._attempts.pop(next(iter(self._attempts))).destroy()
         self._attempts[slot] = attempt
         return attempt.announcement
 

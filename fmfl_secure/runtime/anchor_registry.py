@@ -15,10 +15,11 @@ import msgspec
 from aggregation import AggregationError, PublicIdentity, is_journal_head
 from fmfl_secure.errors import Problem, RunError
 from fmfl_secure.parties.workspace import DECRYPTOR, Members
-from fmfl_secure.storage.anchor_store import AnchorStore
+from fmfl_secure.storage.anchor_store import AnchorStore, HeadsFull
 from fmfl_secure.storage.message_store import Messages
 from privacy import Anchor, LedgerError
 
+PER_RUN: Final = 10_000
 _HEAD: Final = "head"  # kind of the notes of each site's latest head; of no run in particular
 
 
@@ -61,11 +62,19 @@ class AnchorRegistry:
         anchors: All heads that were ever given.
         store: Which of each site's is the latest.
         members: All parties, as of now.
+        per_run: Heads of its ledgers that one party may give while this server runs.
     """
 
     def __init__(
-        self, anchors: AnchorStore, store: Messages, members: Callable[[], Members]
+        self,
+        anchors: AnchorStore,
+        store: Messages,
+        members: Callable[[], Members],
+        *,
+        per_run: int = PER_RUN,
     ) -> None:
+        self._per_run = per_run
+        self._given: dict[str, tuple[int, str]] = {}
         self._anchors = anchors
         self._store = store
         self._members = members
@@ -74,7 +83,7 @@ class AnchorRegistry:
         """A party gives the head that its ledger or journal has now; durable when this returns.
 
         Raises:
-            Problem: 422, it is no head that this party signed.
+            Problem: 422, it is no head that this party signed; 409, it gave too many.
         """
         if is_journal_head(line):
             self._keep_journals({site: [line]})
@@ -82,7 +91,13 @@ class AnchorRegistry:
         identity = self._members().sites.get(site)
         if identity is None:
             raise Problem(422, "refused", "a party that is no site has no ledger")
-        self._anchors.keep(_signed_by(identity, [line]))
+        signed = _signed_by(identity, [line])
+        head = Anchor.parse(line).head
+        given, last = self._given.get(site, (0, ""))
+        if head != last and given >= self._per_run:
+            raise _quota(f"{given} heads of ledgers in one run are as many as are kept")
+        self._keep(signed)
+        self._given[site] = (given + (head != last), head)
         self._store.note("", _HEAD, site, line.encode())
 
     def bring(self, heads: Mapping[str, Iterable[str]]) -> None:
@@ -99,7 +114,13 @@ class AnchorRegistry:
             if name in sites:
                 found += _signed_by(sites[name], (n for n in lines if not is_journal_head(n)))
         self._keep_journals(journals)
-        self._anchors.keep(found)
+        self._keep(found)
+
+    def _keep(self, signed: Iterable[tuple[PublicIdentity, str]]) -> None:
+        try:
+            self._anchors.keep(signed)
+        except HeadsFull as error:
+            raise _quota(str(error)) from error
 
     def _keep_journals(self, heads: Mapping[str, Iterable[str]]) -> None:
         parties = parties_with_journals(self._members())
@@ -108,6 +129,8 @@ class AnchorRegistry:
             self._anchors.keep_journals(given)
         except AggregationError as error:
             raise Problem(422, "refused", "a line is not the head of a journal") from error
+        except HeadsFull as error:
+            raise _quota(str(error)) from error
         except RunError as error:
             raise Problem(422, "refused", "a head is not of the party that gives it") from error
 
@@ -139,6 +162,10 @@ class AnchorRegistry:
                 if name != site
             },
         )
+
+
+def _quota(text: str) -> Problem:
+    return Problem(409, "quota", text)
 
 
 def _signed_by(identity: PublicIdentity, lines: Iterable[str]) -> list[tuple[PublicIdentity, str]]:

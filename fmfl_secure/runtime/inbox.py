@@ -32,6 +32,8 @@ _LOG = logging.getLogger("fmfl_secure.runtime.inbox")
 JOINED: Final = "joined"
 REFUSED: Final = "refused"
 STATED: Final = "stated"
+MOST_STATEMENT: Final = 1 << 20  # bytes of a site's statement, as JSON
+LEAST_PART: Final = 4096  # bytes of a part that others follow
 UNSHOWN: Final = "unshown"  # why a site's last statement is not kept
 CLOSED: Final = "closed"
 INVALID: Final = b"invalid"  # of a failure: the party sent what does not hold
@@ -95,6 +97,7 @@ class Inbox:
         self.part_bytes = part_bytes
         self.run = ""
         self.attempt: ServerAttempt | None = None
+        self._said: dict[str, str] = {}
         self._taking: dict[MessageKey, threading.Lock] = {}
         self._sites: dict[str, PublicIdentity] = {}
 
@@ -168,14 +171,23 @@ class Inbox:
         if final:
             self.store.note(run, CLOSED, site, b"")
         self._tell()
-        if refused:
+        if refused and self._said.get(site) != refused:  # once, however often it is sent
+            self._said[site] = refused
             _LOG.warning("%s's statement is not shown: %s", site, refused)
+        if refused:
             raise Problem(422, "not-shown", "the statement is not shown, and reports say why")
 
     def _verified(self, site: str, stated: SignedStatement) -> SignedStatement:
         if stated.statement is None:
             return stated
-        statement = read_statement(msgspec.to_builtins(stated.statement))
+        try:
+            size = len(msgspec.json.encode(stated.statement))
+            form = msgspec.to_builtins(stated.statement)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise RunError("it has another form") from error
+        if size > MOST_STATEMENT:
+            raise RunError(f"it has {size} bytes, at most {MOST_STATEMENT} are kept")
+        statement = read_statement(form)
         if statement.site != site:
             raise RunError("it names another site")
         try:
@@ -207,6 +219,8 @@ class Inbox:
         self._check_size(attempt, key.kind, size)
         if not data or len(data) > self.part_bytes:
             raise Problem(413, "too-large", f"a part has 1 to {self.part_bytes} bytes")
+        if len(data) < min(LEAST_PART, size - offset):  # a row of the store for each
+            raise Problem(422, "refused", f"a part that is not the last has {LEAST_PART} bytes")
         # A party that gave up waiting sends a part again while the first one is still looked at.
         with self._taking.setdefault(key, threading.Lock()):
             receipt = self.store.append(key, sha256=sha256, size=size, offset=offset, data=data)

@@ -89,7 +89,13 @@ class RunServer:
         self.board = TaskBoard()
         self.store = messages or open_store(settings.store, relative_to=folder)
         self.inbox = Inbox(self.store, part_bytes=settings.limits.part_bytes)
-        self.heads = AnchorRegistry(self._anchors(), self.store, self.members)
+        self.heads = AnchorRegistry(
+            self._anchors(),
+            self.store,
+            self.members,
+            # A charge a round and attempt, and what other runs charge meanwhile.
+            per_run=256 + 8 * settings.time.attempts * config.federation.rounds,
+        )
         self.run = RunDriver(
             self.coordinator,
             identity=self.identity,
@@ -147,7 +153,10 @@ class RunServer:
 
     def _anchors(self) -> AnchorStore:
         file = self._folder / COORDINATOR / "anchors.sqlite"
-        return AnchorStore(heads_location(self.settings.store, otherwise=file))
+        return AnchorStore(
+            heads_location(self.settings.store, otherwise=file),
+            most_bytes=self.settings.limits.heads_bytes,
+        )
 
     def _open_run(self, output: Path) -> tuple[RunStore, bool]:
         """The run's state, and whether the run has ended already."""

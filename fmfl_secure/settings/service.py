@@ -57,6 +57,7 @@ class Limits(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
             only while nothing was sent, up to `idle_s`.
         body_s: From when a body is first read to its end.
         idle_s: How long a connection may lie unused.
+        heads_bytes: What is kept of the heads of one party's ledgers, over all runs.
     """
 
     part_bytes: PartBytes = 1 << 20
@@ -68,6 +69,7 @@ class Limits(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     header_s: Seconds = 10.0
     body_s: Seconds = 120.0
     idle_s: Seconds = 75.0
+    heads_bytes: Annotated[int, msgspec.Meta(ge=1 << 16, le=1 << 30)] = 4 << 20
 
 
 class Time(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 from aggregation import PublicIdentity, read_journal_head
 from fmfl_secure.errors import RunError
@@ -47,18 +48,38 @@ _LATEST = """SELECT h.public_key, h.journal, h.sequence, h.line FROM journal_hea
                 GROUP BY public_key, journal) AS newest
                ON h.public_key = newest.public_key AND h.journal = newest.journal
                   AND h.sequence = newest.latest"""
+# Only the latest of each is ever looked at.
+_DROP_EARLIER = "DELETE FROM journal_heads WHERE public_key = ? AND journal = ? AND sequence < ?"
+_TAKEN = "SELECT COALESCE(SUM(LENGTH(line)), 0) FROM anchors WHERE public_key = ?"
 _KEEP = "INSERT INTO anchors VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+_IS_KEPT = """SELECT 1 FROM anchors
+                 WHERE public_key = ? AND population = ? AND sequence = ? AND digest = ?"""
 _HELD = "SELECT line FROM anchors WHERE public_key = ? ORDER BY population, sequence, digest"
+
+
+MOST_BYTES: Final = 4 << 20  # of one party's ledger heads; some 7,000 of them
+MOST_JOURNALS: Final = 256  # heads of one party's journals: a journal has one, and one a fork
+
+
+_JournalRow = tuple[str, str, int, str]  # key, journal, sequence, line
+
+
+class HeadsFull(RunError):
+    """A party has given as many heads as are kept of one; no more are."""
 
 
 class AnchorStore:
     """Anchors of others' ledgers, all that were ever given: a fork shows in the ones it lacks.
 
+    What one party can make this one keep has a limit, `most_bytes` and `MOST_JOURNALS`.
+
     Args:
         location: SQLite file, or URL of a PostgreSQL database; made when first written.
+        most_bytes: Of one party's ledger heads.
     """
 
-    def __init__(self, location: Path | str) -> None:
+    def __init__(self, location: Path | str, *, most_bytes: int = MOST_BYTES) -> None:
+        self._most_bytes = most_bytes
         self._store = open_store(location, schema="fmfl_anchors")
         if isinstance(location, str) and is_url(location):
             named = split_schema(location)[1] or "fmfl_anchors"
@@ -77,9 +98,11 @@ class AnchorStore:
 
         Raises:
             LedgerError: One is not an anchor.
+            HeadsFull: Of who gave it so many are kept; of the others all were.
             RunError: It is not signed by who gave it, or cannot be written.
         """
-        anchors = []
+        anchors: list[Anchor] = []
+        names: dict[str, str] = {}
         for giver, line in given:
             last = self._last.get(giver.key.hex())
             if last is not None and last[0] == line:
@@ -89,42 +112,77 @@ class AnchorStore:
                 raise RunError(f"{giver.name} gave an anchor that another identity signed")
             if last is None or last[1] != _head(anchor):  # of one head, each second has a line
                 anchors.append(anchor)
+                names[anchor.public_key] = giver.name
         if not anchors:
             return
+        full: dict[str, int] = {}
         with storage_errors("cannot keep ledger heads"):
             make_missing(self._store, _TABLES)
             with self._store.write() as transaction:
                 for a in anchors:
-                    transaction.execute(_KEEP, *_head(a), a.line)
-        self._last |= {a.public_key: (a.line, _head(a)) for a in anchors}
+                    ((taken,),) = transaction.execute(_TAKEN, a.public_key)
+                    if int(taken) + len(a.line) > self._most_bytes and not transaction.execute(
+                        _IS_KEPT, *_head(a)
+                    ):
+                        full[a.public_key] = int(taken)
+                    else:
+                        transaction.execute(_KEEP, *_head(a), a.line)
+        self._last |= {
+            a.public_key: (a.line, _head(a)) for a in anchors if a.public_key not in full
+        }
+        for key, taken in full.items():
+            raise HeadsFull(
+                f"the heads of {names[key]}'s ledgers take {taken} bytes here, at most "
+                f"{self._most_bytes} are kept of one party",
+                hint="Who charges so often? At a server, [limits] heads_bytes in service.toml.",
+            )
 
     def keep_journals(self, given: Iterable[tuple[PublicIdentity, str]]) -> None:
         """Keep heads of journals, each given by the party that signed it; durable on return.
 
         Raises:
             AggregationError: One is no head.
+            HeadsFull: Of who gave it, heads of so many journals are kept.
             RunError: It is not signed by who gave it, or cannot be written.
         """
-        heads = []
+        rows: list[_JournalRow] = []
+        full: list[str] = []
         for giver, line in given:
             if line in self.journals(giver):
                 continue
             head = read_journal_head(line)
             if head.public_key != giver.key.hex():
                 raise RunError(f"{giver.name} gave a journal's head that another identity signed")
-            heads.append(head)
-        if not heads:
-            return
-        with storage_errors("cannot keep journal heads"):
-            make_missing(self._journals, _JOURNALS)
-            with self._journals.write() as transaction:
-                for h in heads:
-                    row = (h.public_key, h.head.journal, h.head.sequence, h.line)
-                    transaction.execute(_KEEP_JOURNAL, *row)
+            row = (head.public_key, head.head.journal, head.head.sequence, line)
+            if self._has_room([*rows, row], of=head.public_key):
+                rows.append(row)
+            else:
+                full.append(giver.name)
+        if rows:
+            with storage_errors("cannot keep journal heads"):
+                make_missing(self._journals, _JOURNALS)
+                with self._journals.write() as transaction:
+                    for row in rows:
+                        transaction.execute(_KEEP_JOURNAL, *row)
+                        transaction.execute(_DROP_EARLIER, *row[:3])
+            with self._lock:
+                latest = self._latest_journals()
+                for row in rows:
+                    _note_latest(latest, *row)
+        if full:
+            raise HeadsFull(
+                f"heads of {MOST_JOURNALS} journals and forks are kept of {full[0]}, and no more"
+            )
+
+    def _has_room(self, rows: Iterable[_JournalRow], *, of: str) -> bool:
+        """Of each journal the latest head is kept, and others of the same number: forks."""
         with self._lock:
-            latest = self._latest_journals()
-            for h in heads:
-                _note_latest(latest, h.public_key, h.head.journal, h.head.sequence, h.line)
+            kept = self._latest_journals().get(of, {})
+            latest = {of: {journal: (at, set(lines)) for journal, (at, lines) in kept.items()}}
+        for row in rows:
+            if row[0] == of:
+                _note_latest(latest, *row)
+        return sum(len(lines) for _, lines in latest[of].values()) <= MOST_JOURNALS
 
     def journals(self, of: PublicIdentity) -> list[str]:
         """The latest head of each journal of a party, and any that others saw in its place.

@@ -7,6 +7,7 @@ of it from whichever party remembers.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
@@ -17,8 +18,9 @@ from fmfl_secure.runtime.anchor_registry import (
     short_name,
 )
 from fmfl_secure.runtime.transport import ServerTransport
-from fmfl_secure.storage.anchor_store import AnchorStore
+from fmfl_secure.storage.anchor_store import AnchorStore, HeadsFull
 
+_LOG = logging.getLogger("fmfl_secure.runtime.agents.anchors")
 _JSON_BYTES = 2  # at most so many for one of a line, which is ASCII with escaped quotes
 
 
@@ -84,6 +86,7 @@ class SiteAnchors:
     def __init__(self, transport: ServerTransport, members: Callable[[], Members]) -> None:
         self._transport = transport
         self._members = members
+        self._said: set[str] = set()
 
     def bring(self, site: LedgerOwner, *, part_bytes: int) -> None:
         """Bring the server what a site kept of others' ledgers, as far as the server lacks it.
@@ -134,13 +137,20 @@ class SiteAnchors:
     def _keep(self, kept: AnchorStore, told: AnchorsForSite) -> None:
         members = self._members()
         sites, parties = members.sites, parties_with_journals(members)
-        kept.keep((sites[name], line) for name, line in told.others.items() if name in sites)
-        kept.keep_journals(
+        given = [(sites[name], line) for name, line in told.others.items() if name in sites]
+        journals = [
             (parties[name], line)
             for name, lines in told.other_journals.items()
             if name in parties
             for line in lines
-        )
+        ]
+        for keep, heads in ((kept.keep, given), (kept.keep_journals, journals)):
+            try:
+                keep(heads)
+            except HeadsFull as error:  # one party's heads are no reason not to take part
+                if str(error) not in self._said:
+                    self._said.add(str(error))
+                    _LOG.warning("%s", error)
 
     def _unknown(self, kept: AnchorStore, told: AnchorsForSite) -> Iterator[tuple[str, str]]:
         members = self._members()
