@@ -24,6 +24,10 @@ so the code may be told to others.
 | `policy.delta_per_run` | it asks for a larger delta |
 | `policy.insider_epsilon_per_run` | all other sites together may learn more |
 | `policy.colluding_sites` | it assumes that fewer sites collude |
+| `policy.queries` | it asks more of the data than may be asked |
+| `policy.epsilon_per_answer` | its answers may cost more epsilon |
+| `policy.answers_per_run` | it asks for too many answers |
+| `policy.answers_per_year` | with the last year's it asks for too many |
 | `policy.epsilon_per_dataset` | with earlier runs on the same data set it may cost more |
 
 The last one needs the ledger, which raises it when a run reserves (`privacy.ledger.datasets`).
@@ -41,6 +45,10 @@ import msgspec
 
 from privacy.errors import PolicyRefusal
 from privacy.limits import MAX_EPSILON
+
+# What may be asked of data, each with what stands before it.
+Queries = Literal["none", "evaluation", "statistics"]
+QUERIES: Final[tuple[Queries, ...]] = ("none", "evaluation", "statistics")
 
 MIN_SHARE: Final = 0.6667  # two thirds of all sites, where nobody says otherwise
 
@@ -89,6 +97,11 @@ class SitePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         max_epsilon_per_dataset: Most epsilon that all runs on one data set may cost together,
             over the ledger's life; at `max_delta_per_dataset`, which goes with it.
         max_delta_per_dataset: The delta of that.
+        queries: What may be asked of the data: `none`; `evaluation`, how a model does on them; or
+            `statistics` as well, what is in them. Nothing where it is left out.
+        max_epsilon_per_answer: Most epsilon that a run's answers may cost together.
+        max_answers_per_run: Most answers that a run may give.
+        max_answers_per_year: Most that all runs may give in 365 days; the ledger keeps count.
     """
 
     min_sites: Annotated[int, msgspec.Meta(ge=3)] = 3
@@ -109,6 +122,10 @@ class SitePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     min_colluding_sites: Annotated[int, msgspec.Meta(ge=0)] = 1
     max_epsilon_per_dataset: _Epsilon = math.inf
     max_delta_per_dataset: _Delta = 1.0
+    queries: Queries = "none"
+    max_epsilon_per_answer: _Epsilon = math.inf
+    max_answers_per_run: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    max_answers_per_year: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
     def __post_init__(self) -> None:
         if (self.max_epsilon_per_dataset < math.inf) != (self.max_delta_per_dataset < 1.0):
@@ -155,6 +172,9 @@ class RunProposal:
         colluding_sites: How many sites it assumes to give their noise away; None where the noise
             is the site's own.
         extensions: What of other packages' code would run here, by name.
+        queries: What it asks of the data: the most that any of its questions is.
+        answers: How many answers it gives, repeats not counted.
+        answer_epsilon: What they may cost a unit together.
     """
 
     task: str
@@ -172,6 +192,9 @@ class RunProposal:
     insider_epsilon: float
     colluding_sites: int | None = None
     extensions: tuple[str, ...] = ()
+    queries: Queries = "none"
+    answers: int = 0
+    answer_epsilon: float = 0.0
 
 
 def share_of(sites: int, share: float) -> int:
@@ -237,6 +260,7 @@ def check_policy(policy: SitePolicy, proposal: RunProposal, *, now: dt.datetime)
         proposal.insider_epsilon,
         policy.max_insider_epsilon_per_run,
     )
+    _check_queries(policy, proposal)
     if proposal.colluding_sites is not None:
         _at_least(
             "colluding_sites",
@@ -244,6 +268,43 @@ def check_policy(policy: SitePolicy, proposal: RunProposal, *, now: dt.datetime)
             proposal.colluding_sites,
             policy.min_colluding_sites,
         )
+
+
+def _check_queries(policy: SitePolicy, proposal: RunProposal) -> None:
+    if QUERIES.index(proposal.queries) > QUERIES.index(policy.queries):
+        raise PolicyRefusal(
+            "queries",
+            f"the run asks for {proposal.queries}, this site's policy allows {policy.queries}",
+            hint=_hint("queries"),
+        )
+    if not proposal.answers:
+        return
+    _at_most(
+        "epsilon_per_answer",
+        "epsilon for its answers",
+        proposal.answer_epsilon,
+        policy.max_epsilon_per_answer,
+    )
+    _at_most("answers_per_run", "answers", proposal.answers, policy.max_answers_per_run)
+
+
+def check_answers_per_year(policy: SitePolicy, *, given: int, planned: int) -> None:
+    """Return if a policy allows so many more answers.
+
+    Args:
+        policy: The site's own.
+        given: By all runs in the last 365 days, or held for them.
+        planned: By this run.
+
+    Raises:
+        PolicyRefusal: It does not.
+    """
+    _at_most(
+        "answers_per_year",
+        f"answers, with {given} that were given or are held in the last 365 days",
+        given + planned,
+        policy.max_answers_per_year,
+    )
 
 
 def check_extensions(policy: SitePolicy, names: tuple[str, ...]) -> None:

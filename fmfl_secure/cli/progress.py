@@ -27,7 +27,7 @@ class TerminalProgress:
         self._console = console
         self._sites = [site.name for site in config.sites]
         self._steps = config.privacy.steps_per_round
-        self._rounds = config.federation.rounds
+        self._rounds = config.all_rounds
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

@@ -110,7 +110,7 @@ EVERYBODY: Final[tuple[Term[Agreed], ...]] = (
     # Its name is in the journals' keys: under another, one round would open twice.
     Term("federation", "federation", lambda p, a: p.federation == a.config.federation.name),
     # The ledger's reservation is for these and no more.
-    Term("round", "round", lambda p, a: p.round <= a.config.federation.rounds),
+    Term("round", "round", lambda p, a: p.round <= a.config.all_rounds),
     Term("members.identity", "sites", _members),
     Term("members.weight", "weights", _weights),
     # Each in its own role: pinned in another, it would be trusted with what it must not hold.

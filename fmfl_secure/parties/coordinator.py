@@ -102,7 +102,8 @@ class Coordinator:
                 f"than min_sites = {self._config.federation.min_sites}"
             )
         attempt = self.store.attempts(round_number) + 1
-        layout, grid = self._start.layout(round_number), self._start.grid(round_number)
+        turn = self._config.turn(round_number)
+        layout, grid = self._start.layout(turn), self._start.grid(turn)
         plan = RoundPlan(
             federation=self._config.federation.name,
             run=self.run,
@@ -160,8 +161,8 @@ class Coordinator:
             total: The verified release's sum, int64, shape (d,).
             sites: Names of the sites in it.
         """
-        layout = self._start.layout(plan.round)
-        return self._server_step.apply(layout, plan.quantization, self.adapter, total, sites)
+        layout = self._start.layout(self._config.turn(plan.round))
+        return self._server_step.after(plan, layout, self.adapter, total, sites)
 
     def apply(self, following: bytes) -> None:
         """Move to the next adapter, once sites verified what gives it. Not yet durable."""
@@ -205,8 +206,13 @@ class Coordinator:
         metrics: dict[str, float],
         verdicts: Mapping[str, bytes],
         verified: Iterable[str],
+        total: NDArray[np.int64],
     ) -> RoundRecord:
-        """Make a released round durable, with its adapter and what sites said of it."""
+        """Make a released round durable, with its adapter and what sites said of it.
+
+        Of a round that asked, the released sum is kept: it is the answer.
+        """
+        asked = self._config.turn(plan.round).asked
         record = RoundRecord(
             round=plan.round,
             status="released",
@@ -217,6 +223,7 @@ class Coordinator:
             release_digest="sha256:" + hashlib.sha256(release).hexdigest(),
             metrics=metrics,
             at=_now(),
+            answer=msgspec.UNSET if asked is None else tuple(total.tolist()),
         )
         self.store.finish_round(
             plan.round,
@@ -309,7 +316,7 @@ def _public_facts(config: FederationConfig, members: Members, start: RunStart) -
             hint="Run fmfl-secure init, or provision across machines, after a change of "
             "federation.toml; or take it out there.",
         )
-    layout = start.layout(1)
+    layout = start.layout(config.turn(1))
     return RunFacts(
         base_model=start.base_model,
         base_model_digest=start.base_model_digest,
@@ -346,7 +353,7 @@ def check_resumable(store: RunStore, config: FederationConfig, start: RunStart) 
         )
     if state.ended:
         raise RunError(f"the run in {store.folder} has ended; there is nothing to resume")
-    if store.public().layout_digest != start.layout(1).digest:
+    if store.public().layout_digest != start.layout(config.turn(1)).digest:
         raise RunError(
             f"the run in {store.folder} was started with another adapter",
             hint="Bring the base model, or the start file, that it was started with.",

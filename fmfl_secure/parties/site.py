@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,11 @@ from torch import nn
 
 from aggregation import (
     Identity,
+    Quantization,
     RoundPlan,
     SiteAttempt,
     SqliteJournal,
+    choose,
     hold_journal_to,
     recorded_opening,
     sign_journal_head,
@@ -33,11 +35,14 @@ from fmfl_secure.errors import KNOWN_ERRORS, ConfigError, RunError, SiteFailure
 from fmfl_secure.models.adapters import adapter_bytes
 from fmfl_secure.models.heads import head_bytes
 from fmfl_secure.parties.agreed_plan import Agreed, AgreedAtSite, difference
+from fmfl_secure.parties.answers_given import answers_given
 from fmfl_secure.parties.expected_adapter import ExpectedAdapter
 from fmfl_secure.parties.membership import MembershipFolder, digest_of
 from fmfl_secure.parties.site_data import SiteSource
-from fmfl_secure.planning.plans import encryption_parameters, quantization, run_proposal, site_plan
+from fmfl_secure.planning.answers import answer_grid, answer_layout
+from fmfl_secure.planning.plans import quantization, run_proposal, site_plan
 from fmfl_secure.planning.task import largest_layout
+from fmfl_secure.planning.terms import Terms, reservations_of, terms_of
 from fmfl_secure.run.call import require_call
 from fmfl_secure.run.end import evidence
 from fmfl_secure.run.ledger_statement import describe_ledger, sign_statement
@@ -50,18 +55,18 @@ from fmfl_secure.storage.files import write_files
 from fmfl_secure.storage.update_store import UpdateStore
 from fmfl_secure.tasks import Task, TaskData
 from fmfl_secure.training.admission import check_admission
+from fmfl_secure.training.answering import answer_locally
 from fmfl_secure.training.constant_work import even_rounds
 from fmfl_secure.training.local_round import train_locally
 from fmfl_secure.training.server_step import ServerStep
 from fmfl_secure.vectors.adapter import adapter_digest
+from fmfl_secure.vectors.layout import FlatLayout
 from privacy import (
     Anchor,
-    Dataset,
     DistributedPlan,
-    Event,
     Ledger,
     LedgerLocked,
-    PrivacyPlan,
+    check_answers_per_year,
     check_policy,
     plain,
     read_anchors,
@@ -70,16 +75,6 @@ from privacy import (
 LOST_HEADS = "lost-heads.jsonl"  # of the ledger
 HEADS = "heads"  # of the model, where a site keeps its own
 _LOG = logging.getLogger("fmfl_secure.parties.site")
-
-
-class _Terms(TypedDict):
-    """What a run costs at most, as the ledger is asked for it."""
-
-    event: Event
-    rounds: int
-    dataset: Dataset | None
-    population_size: int | None
-    plan: str
 
 
 class Site:
@@ -113,7 +108,6 @@ class Site:
         model: nn.Module,
     ) -> None:
         self.name = entry.name
-        self._entry = entry
         self._folder = folder
         self._config = config
         self._task = task
@@ -126,15 +120,17 @@ class Site:
         self._journal = SqliteJournal(folder / "journal.sqlite")
         self._updates = UpdateStore.open(folder)
         self.others = AnchorStore(folder / "anchors.sqlite")  # heads of the other sites' ledgers
-        self._plan = site_plan(config, entry, self._size)
+        self._plan = site_plan(config, entry, self._size) if config.trains else None
+        self._terms = terms_of(config, entry, self._size)
         self._ledger: Ledger | None = None
-        if self._plan is not None or self._exhausts:
+        if self._terms or self._exhausts:
             self._ledger = self._open_ledger()
         self._data: TaskData | None = None
         self._run = run
         self._even = even_rounds(config, entry, task, least_s=self._settings.time.round_s)
         self._checked = False
-        self._initial_adapter = adapter_digest(adapter_bytes(model))
+        asked = config.asked.adapter if config.asked else ""
+        self._initial_adapter = asked or adapter_digest(adapter_bytes(model))
         self._expected_adapter = ExpectedAdapter(
             self._journal,
             self._identity.public,
@@ -178,7 +174,8 @@ class Site:
         if self._ledger is None:
             return False
         budget = self._ledger.budget()
-        return self._run in budget.reservations or self._run in budget.non_private
+        wanted = {terms.reservation(self._run) for terms in self._terms} or {self._run}
+        return wanted <= {*budget.reservations, *budget.non_private}
 
     def _open_ledger(self) -> Ledger:
         settings = self._settings.budget
@@ -265,25 +262,32 @@ class Site:
         )
         check_policy(self._settings.policy, proposal, now=_now())
         self._require_affordable()
+        self._require_few_answers()
         self._source.check()
         self._checked = True
 
     def _require_affordable(self) -> None:
         """Refuse what the ledger would refuse, before a file of data is so much as opened."""
-        if self._plan is None or self._ledger is None:
+        if self._ledger is None:
             return
         budget = self._ledger.budget().without_expired(_now())
-        if self._run not in budget.reservations:
-            budget.require_affordable(**self._terms(self._plan))
+        for terms in self._terms:
+            if terms.reservation(self._run) not in budget.reservations:
+                budget.require_affordable(
+                    terms.event,
+                    terms.trainings,
+                    dataset=self._settings.dataset,
+                    population_size=terms.population,
+                    plan=self._config.digest,
+                )
 
-    def _terms(self, plan: PrivacyPlan | DistributedPlan) -> _Terms:
-        return {
-            "event": plan.round_event(),
-            "rounds": plan.rounds + plan.repeats,
-            "dataset": self._settings.dataset,
-            "population_size": self._entry.population,
-            "plan": self._config.digest,
-        }
+    def _require_few_answers(self) -> None:
+        """Refuse more answers in a year than the policy allows, whichever runs give them."""
+        for terms in self._terms:
+            if terms.asked and self._ledger is not None:
+                now, own = _now(), terms.reservation(self._run)
+                given = answers_given(self._ledger.budget(), besides=own, now=now)
+                check_answers_per_year(self._settings.policy, given=given, planned=terms.trainings)
 
     def begin(self, call: bytes | None) -> None:
         """Check the run, and reserve its worst case. Reads no record.
@@ -304,17 +308,27 @@ class Site:
         config = self._config
         check_admission(config, self._task, self._model)
         has_begun = self._has_begun
-        if self._plan is not None and not has_begun:
+        if self._terms and not has_begun:
             self._require_call(call)
         if not has_begun:
             self._expected_adapter.begin(self._initial_adapter)
-        if self._plan is not None and self._ledger is not None:
+        for terms in self._terms:
+            self._reserve(terms, call)
+        # Again with what other runs reserved meanwhile: nothing has been read yet.
+        self._require_few_answers()
+
+    def _reserve(self, terms: Terms, call: bytes | None) -> None:
+        if self._ledger is not None:
             self._ledger.reserve(
-                run=self._run,
-                purpose=config.federation.name,
+                run=terms.reservation(self._run),
+                event=terms.event,
+                rounds=terms.trainings,
+                plan=self._config.digest,
+                purpose=terms.purpose(self._config.federation.name),
+                dataset=self._settings.dataset,
+                population_size=terms.population,
                 call="" if call is None else evidence(call),
                 lasts=timedelta(days=self._settings.budget.reservation_days),
-                **self._terms(self._plan),
             )
 
     def _require_call(self, call: bytes | None) -> None:
@@ -359,13 +373,13 @@ class Site:
             membership=membership,
         )
         plan = attempt.plan
-        layout = self._task.begin_round(self._model, plan.round)
+        layout, grid = self._uploads(plan.round)
         base, planned = self._task.base, plan.base_model_digest
         if planned in base.digests:  # a policy of 0.1.0 names the same model otherwise
             planned = base.digest_in(self._settings.policy.base_models)
         proposal = dataclasses.replace(
             run_proposal(self._config, self._settings, planned, self._size, unlisted=base.unlisted),
-            rounds=max(plan.round, self._config.federation.rounds),
+            rounds=max(plan.round, self._config.all_rounds),
             min_sites=plan.min_cohort,
             suite=plan.suite,
             parameter_set=plan.parameter_set,
@@ -381,8 +395,10 @@ class Site:
                 base_model_digests=base.digests,
                 layout_digest=layout.digest,
                 adapter_digest=adapter_digest(adapter),
-                quantization=quantization(self._config, layout, self._size),
-                parameter_set=encryption_parameters(self._config, self._size).id,
+                quantization=grid,
+                parameter_set=choose(
+                    len(self._config.sites), grid.bits, suite=self._config.aggregation.suite
+                ).id,
                 membership_digest=digest_of(membership),
             ),
         )
@@ -394,12 +410,21 @@ class Site:
         self._expected_adapter.require(plan, members, history)
         return attempt
 
+    def _uploads(self, round_number: int) -> tuple[FlatLayout, Quantization]:
+        """What a round uploads, and on which grid; the model is left ready for it."""
+        config, turn = self._config, self._config.turn(round_number)
+        if turn.asked is not None:
+            return answer_layout(config), answer_grid(config)
+        layout = self._task.begin_round(self._model, turn.training)
+        return layout, quantization(config, layout, self._size)
+
     def train(
         self, plan: RoundPlan, adapter: bytes, on_step: Callable[[int], None] | None = None
     ) -> NDArray[np.int32]:
         """The quantised update of a round: the stored one, or a newly trained one.
 
-        The charge is durable before data are read, and the update is stored before this returns.
+        In a round that asks something, the site's part in the answer. The charge is durable before
+        data are read, and what was made of them is stored before this returns.
 
         Args:
             plan: The round's plan.
@@ -430,8 +455,11 @@ class Site:
         stored = self._updates.get(self._run, plan.round)
         if stored is not None:
             return stored
+        turn = self._config.turn(plan.round)
+        if turn.asked is not None:
+            return self._answer(plan, adapter, on_step)
         personal = self._config.adapter.personal_head
-        layout = self._task.begin_round(self._model, plan.round)
+        layout = self._task.begin_round(self._model, turn.training)
         if self._even is not None:
             self._even.prepare(self._model)
         self._charge(plan.round)
@@ -460,12 +488,27 @@ class Site:
         self._updates.put(self._run, plan.round, integers, head=head)
         return integers
 
+    def _answer(
+        self, plan: RoundPlan, adapter: bytes, on_step: Callable[[int], None] | None
+    ) -> NDArray[np.int32]:
+        self._charge(plan.round)
+        data = self._read_data()
+        if on_step is not None:
+            on_step(0)
+        integers = answer_locally(
+            self._model, adapter, data, site=self.name, config=self._config, task=self._task
+        )
+        self._updates.put(self._run, plan.round, integers)
+        return integers
+
     def _charge(self, round_number: int) -> None:
         """Durable when it returns; only then are data read."""
         if self._ledger is None:  # data declared public, trained on without noise
             return
-        if self._plan is not None:
-            self._ledger.commit(run=self._run, round=round_number)
+        asks = self._config.turn(round_number).asked is not None
+        terms = next((each for each in self._terms if bool(each.asked) == asks), None)
+        if terms is not None:
+            self._ledger.commit(run=terms.reservation(self._run), round=round_number)
         elif self._run not in self._ledger.budget().non_private:
             self._ledger.record_non_private(run=self._run, reason="trained without noise")
 
@@ -488,7 +531,7 @@ class Site:
     def released(
         self, plan: RoundPlan, adapter: bytes, total: NDArray[np.int64], cohort: Sequence[str]
     ) -> bytes:
-        """Apply a verified release, and forget what it makes unneeded.
+        """Apply a verified release, and forget what it makes unneeded. An answer changes nothing.
 
         The attempt's verdict comes next: with it this site remembers what the next adapter is.
 
@@ -501,8 +544,8 @@ class Site:
         Returns:
             That adapter.
         """
-        layout = self._task.begin_round(self._model, plan.round)
-        following = self._server_step.apply(layout, plan.quantization, adapter, total, cohort)
+        layout, _ = self._uploads(plan.round)
+        following = self._server_step.after(plan, layout, adapter, total, cohort)
         self._updates.forget(self._run, plan.round)
         return following
 
@@ -529,13 +572,14 @@ class Site:
     def finish(self, evidence: str) -> None:
         """Close the run's reservation on the coordinator's signed end of the run."""
         if self._ledger is not None:
-            held = self._ledger.budget().reservations.get(self._run)
-            if held is not None and held.open:
-                self._ledger.refund(run=self._run, evidence=evidence)
+            for name in reservations_of(self._run):
+                held = self._ledger.budget().reservations.get(name)
+                if held is not None and held.open:
+                    self._ledger.refund(run=name, evidence=evidence)
         head = self._updates.head(self._run)
         if head:
             write_files(self._folder / HEADS, {f"{self._run}.safetensors": head})
-        self._updates.forget(self._run, self._config.federation.rounds)
+        self._updates.forget(self._run, self._config.all_rounds)
 
     def statement(self) -> tuple[SiteStatement | None, str]:
         """What this site states of its ledger, with its signature in hexadecimal."""

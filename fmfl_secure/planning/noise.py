@@ -9,16 +9,19 @@ from __future__ import annotations
 import functools
 import math
 from abc import ABC, abstractmethod
-from typing import ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from aggregation import Quantization, Segment
+from fmfl_secure.questions.registry import release_of
 from fmfl_secure.registry import Registry
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.noise import DISTRIBUTED, LOCAL, NONE
+from fmfl_secure.settings.questions import QuestionSection
 from fmfl_secure.settings.sections import SiteEntry
 from fmfl_secure.settings.site import SiteConfig
 from fmfl_secure.vectors.layout import FlatLayout
 from privacy import DistributedPlan, PlanError, PrivacyPlan, filter_delta
+from privacy.queries import QueryPlan
 
 Plan = PrivacyPlan | DistributedPlan
 Place = Literal["server", "site"]
@@ -54,6 +57,19 @@ class PlannedNoise(ABC):
         """
 
     @abstractmethod
+    def answers(self, config: FederationConfig, asked: QuestionSection) -> QueryPlan:
+        """What each site's part in a run's answers does to its data.
+
+        Args:
+            config: The settings.
+            asked: What is asked.
+
+        Raises:
+            ConfigError: The task has not what is asked.
+            PlanError: The settings cannot be met.
+        """
+
+    @abstractmethod
     def bits(self, config: FederationConfig, size: int) -> int:
         """Bits of a value that a site uploads."""
 
@@ -68,6 +84,10 @@ class PlannedNoise(ABC):
     def insider_epsilon(self, config: FederationConfig, site: SiteConfig) -> float:
         """The same against all other sites together."""
         return self.epsilon(config, site)
+
+    def insider_epsilon_of(self, asked: QuestionSection) -> float:
+        """What answers may cost against all other sites together."""
+        return asked.epsilon
 
     def colluding_sites(self, config: FederationConfig) -> int | None:  # noqa: ARG002
         """How many sites are assumed to give their noise away; None where it is a site's own."""
@@ -119,6 +139,10 @@ class LocalNoise(PlannedNoise):
         """See `PlannedNoise`."""
         return privacy_plan(config, site)
 
+    def answers(self, config: FederationConfig, asked: QuestionSection) -> QueryPlan:
+        """See `PlannedNoise`."""
+        return local_answers(config, asked)
+
     def bits(self, config: FederationConfig, size: int) -> int:
         """The settings' own; of a gradient as many as rounding needs to be lost in the noise."""
         if not config.steps_at_server:
@@ -159,6 +183,10 @@ class DistributedNoise(PlannedNoise):
         """See `PlannedNoise`."""
         return distributed_plan(config, site, size)
 
+    def answers(self, config: FederationConfig, asked: QuestionSection) -> QueryPlan:
+        """See `PlannedNoise`."""
+        return distributed_answers(config, asked)
+
     def bits(self, config: FederationConfig, size: int) -> int:
         """So many that no value and no noise is cut off."""
         return distributed_plan(config, config.sites[0], size).bits
@@ -175,6 +203,10 @@ class DistributedNoise(PlannedNoise):
     def insider_epsilon(self, config: FederationConfig, site: SiteConfig) -> float:  # noqa: ARG002
         """See `PlannedNoise`."""
         return config.privacy.insider_epsilon
+
+    def insider_epsilon_of(self, asked: QuestionSection) -> float:
+        """See `PlannedNoise`."""
+        return asked.insider_epsilon
 
     def colluding_sites(self, config: FederationConfig) -> int | None:
         """See `PlannedNoise`."""
@@ -203,6 +235,10 @@ class NoNoise(PlannedNoise):
 
     def plan(self, config: FederationConfig, site: SiteEntry, size: int) -> None:
         """None."""
+
+    def answers(self, config: FederationConfig, asked: QuestionSection) -> QueryPlan:  # noqa: ARG002
+        """Never: an answer is always one with noise."""
+        raise PlanError("a question is answered with noise, and these settings add none")
 
     def bits(self, config: FederationConfig, size: int) -> int:  # noqa: ARG002
         """The settings' own; of a gradient, which no noise hides rounding in, many."""
@@ -292,6 +328,55 @@ def distributed_plan(config: FederationConfig, site: SiteEntry, size: int) -> Di
             f"privacy.insider_epsilon allows {privacy.insider_epsilon:g}",
             hint=f"Set privacy.insider_epsilon = {needed:g} if the custodians agree; fewer steps, "
             "more colluding_sites or a smaller epsilon need less.",
+        )
+    return plan
+
+
+def _of_answers(config: FederationConfig, asked: QuestionSection) -> dict[str, Any]:
+    privacy = config.privacy
+    return {
+        "unit": config.task.unit,
+        "population": max(site.population for site in config.sites),
+        "epsilon": asked.epsilon,
+        "delta": privacy.delta,
+        "answers": asked.answers(config.federation.rounds),
+        "repeats": asked.repeats,
+    }
+
+
+@functools.lru_cache(maxsize=256)
+def local_answers(config: FederationConfig, asked: QuestionSection) -> QueryPlan:
+    """Answers with noise of each site's own, calibrated to what they may cost.
+
+    Raises:
+        ConfigError: The task has not what is asked.
+        PlanError: The settings cannot be met.
+    """
+    return QueryPlan.local(release_of(config, asked), **_of_answers(config, asked))
+
+
+@functools.lru_cache(maxsize=256)
+def distributed_answers(config: FederationConfig, asked: QuestionSection) -> QueryPlan:
+    """Answers with shares of one noise, calibrated to what they may cost.
+
+    Raises:
+        ConfigError: The task has not what is asked.
+        PlanError: The settings cannot be met, or all other sites together would learn more than
+            they allow.
+    """
+    plan = QueryPlan.distributed(
+        release_of(config, asked),
+        min_cohort=config.federation.min_sites,
+        colluding_sites=config.privacy.colluding_sites,
+        **_of_answers(config, asked),
+    )
+    needed = plan.insider_epsilon()
+    if needed > asked.insider_epsilon:
+        raise PlanError(
+            f"from the answers all other sites together would learn epsilon {needed:g} about a "
+            f"unit, and question.insider_epsilon allows {asked.insider_epsilon:g}",
+            hint=f"Set question.insider_epsilon = {needed:g} if the custodians agree; fewer "
+            "answers, more colluding_sites or a smaller epsilon need less.",
         )
     return plan
 

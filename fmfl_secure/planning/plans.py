@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 
 from aggregation import Packing, ParameterSet, Quantization, choose, upload_size
+from fmfl_secure.planning.answers import answer_plan
 from fmfl_secure.planning.noise import Plan, noise_of
+from fmfl_secure.questions.registry import sort_of
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.sections import SiteEntry
 from fmfl_secure.settings.site import SiteConfig
@@ -49,6 +51,8 @@ def value_bits(config: FederationConfig, size: int) -> int:
         config: The settings.
         size: Trained parameters of the round that trains most, d.
     """
+    if not config.trains:
+        return answer_plan(config).bits
     return noise_of(config).bits(config, size)
 
 
@@ -67,23 +71,32 @@ def run_proposal(
     Raises:
         ParameterError: No encryption parameter set fits the settings.
     """
-    noise = noise_of(config)
+    noise, asked = noise_of(config), config.asked
+    # Epsilons of training and of answers add up to no less than both together come to.
+    epsilon = noise.epsilon(config, site) if config.trains else 0.0
+    insider = noise.insider_epsilon(config, site) if config.trains else 0.0
+    if asked is not None:
+        epsilon += asked.epsilon
+        insider += noise.insider_epsilon_of(asked)
     return RunProposal(
         task=config.task.kind,
         adapter=config.adapter.kind,
         base_model=base_model,
         unlisted=unlisted,
-        rounds=config.federation.rounds,
+        rounds=config.all_rounds,
         min_sites=config.federation.min_sites,
         smallest_cohort=config.smallest_cohort(),
         sites=len(config.sites),
         suite=config.aggregation.suite,
         parameter_set=encryption_parameters(config, size).id,
-        epsilon=noise.epsilon(config, site),
+        epsilon=epsilon,
         delta=config.privacy.delta,
-        insider_epsilon=noise.insider_epsilon(config, site),
+        insider_epsilon=insider,
         colluding_sites=noise.colluding_sites(config),
         extensions=config.extensions,
+        queries="none" if asked is None else sort_of(asked),
+        answers=0 if asked is None else asked.answers(config.federation.rounds),
+        answer_epsilon=0.0 if asked is None else asked.epsilon,
     )
 
 

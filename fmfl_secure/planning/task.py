@@ -6,16 +6,19 @@ from pathlib import Path
 
 from torch import nn
 
+from fmfl_secure.errors import ConfigError
 from fmfl_secure.models import AdapterSpec, Layout, find_base_model
 from fmfl_secure.models.adapters import adapter_bytes
 from fmfl_secure.models.computation import Computation, find_device
 from fmfl_secure.models.provenance import licence
 from fmfl_secure.planning.adapter_template import adapter_files
+from fmfl_secure.planning.answers import answer_grid, answer_layout
 from fmfl_secure.planning.plans import quantization
 from fmfl_secure.planning.warm_start import find_initial
 from fmfl_secure.settings.federation import FederationConfig, load_federation
 from fmfl_secure.settings.site import SiteConfig
 from fmfl_secure.tasks import Task, make_task
+from fmfl_secure.vectors.adapter import adapter_digest
 from fmfl_secure.vectors.layout import FlatLayout
 from fmfl_secure.vectors.start import RunStart
 from fmfl_secure.vectors.start_file import write_start
@@ -75,31 +78,41 @@ def largest_layout(task: Task, model: nn.Module) -> Layout:
     return max(layouts, key=lambda layout: layout.size)
 
 
-def start_of(config: FederationConfig, task: Task, model: nn.Module) -> RunStart:
+def start_of(
+    config: FederationConfig, task: Task, model: nn.Module, *, adapter: bytes = b""
+) -> RunStart:
     """What a run starts from.
 
     Args:
         config: The federation's settings.
         task: The task that they describe.
         model: A fresh model of it, from the settings' seed; left at the first round.
+        adapter: What is asked about, where that is another than a fresh model has.
 
     Raises:
         ModelError: Nothing would be trained.
         PlanError: The settings cannot be met.
+        ConfigError: The adapter is not the one that the settings ask about.
     """
-    adapter = adapter_bytes(model)
+    start = adapter or adapter_bytes(model)
+    asked = config.asked
+    if asked is not None and asked.adapter and adapter_digest(start) != asked.adapter:
+        raise ConfigError("the adapter is not the one that question.adapter names")
     layouts = tuple(FlatLayout(task.begin_round(model, n).slots) for n in task.distinct_rounds)
     task.begin_round(model, 1)
     size = max(layout.size for layout in layouts)
+    trained = layouts if config.trains else ()
     return RunStart(
         settings_digest=config.digest,
         base_model=task.base.name,
         base_model_digest=task.base.digest,
         base_model_license=licence(task.base.path),
-        layouts=layouts,
-        grids=tuple(quantization(config, layout, size) for layout in layouts),
-        adapter=adapter,
+        layouts=trained,
+        grids=tuple(quantization(config, layout, size) for layout in trained),
+        adapter=start,
         files=adapter_files(task, model),
+        answer_layout=None if asked is None else answer_layout(config),
+        answer_grid=None if asked is None else answer_grid(config),
     )
 
 

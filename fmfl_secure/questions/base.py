@@ -16,64 +16,25 @@ What it has to keep:
   (`privacy.queries.unit_means`). What is longer is projected without a word.
 - No error and no log line may depend on a single record: whatever a record holds, it has a vector.
 
-The public side is imported where there is no PyTorch: import that inside `vectors`.
+The public side is imported where there is no PyTorch: import that inside `vectors`, and
+`respondent` for its type alone.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.questions import QuestionSection
+from privacy import Queries
 from privacy.queries import Figure, Query
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from fmfl_secure.tasks import Task, TaskData
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Respondent:
-    """What a site answers from. Private: has no useful repr.
-
-    Attributes:
-        site: Its name.
-        config: The federation's settings.
-        task: The task.
-        data: The site's units and their records.
-        model: A model of the task, holding the adapter that is asked about; left as it is.
-    """
-
-    site: str
-    config: FederationConfig
-    task: Task
-    data: TaskData
-    model: nn.Module
-    _computed: dict[str, Any] = field(default_factory=dict)
-
-    def __repr__(self) -> str:
-        return "Respondent(<private>)"
-
-    def once(self, name: str, compute: Callable[[], T]) -> T:
-        """What several questions of one answer need, computed by the first that asks.
-
-        Args:
-            name: What it is.
-            compute: Makes it.
-        """
-        if name not in self._computed:
-            self._computed[name] = compute()
-        found: T = self._computed[name]
-        return found
+    from fmfl_secure.questions.respondent import Respondent
 
 
 class Question(ABC):
@@ -81,12 +42,15 @@ class Question(ABC):
 
     Attributes:
         name: In settings, plans, ledgers and answers.
-        said: What is asked, for people, after 'how many'.
+        said: What is asked, for people.
+        sort: What a site's policy has to allow for it: `evaluation`, how a model does on its data,
+            or `statistics`, what is in them.
         of_held_out: Whether it is asked of units that sites set apart, and of no others.
     """
 
     name: ClassVar[str]
     said: ClassVar[str]
+    sort: ClassVar[Queries]
     of_held_out: ClassVar[bool] = False
 
     @abstractmethod

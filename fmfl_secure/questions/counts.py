@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fmfl_secure.errors import ConfigError
-from fmfl_secure.questions.base import Question, Respondent
+from fmfl_secure.questions.base import Question
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.questions import QuestionSection
 from fmfl_secure.settings.tasks import (
@@ -16,11 +16,17 @@ from fmfl_secure.settings.tasks import (
     ImageClassificationSection,
     MultiLabelClassificationSection,
 )
+from privacy import Queries
 from privacy.queries import Figure, Query, count, share, unit_means
+
+if TYPE_CHECKING:
+    from fmfl_secure.questions.respondent import Respondent
 
 
 class Counts(Question):
     """Base of questions whose cells are counts."""
+
+    sort: ClassVar[Queries] = "statistics"
 
     def figures(
         self,
@@ -44,7 +50,7 @@ class Units(Counts):
     """How many units each site has: a unit is in the cell of its site."""
 
     name: ClassVar[str] = "units"
-    said: ClassVar[str] = "units each site has"
+    said: ClassVar[str] = "how many units each site has"
 
     def query(self, config: FederationConfig, asked: QuestionSection) -> Query:  # noqa: ARG002
         """See `Question`; a site a cell."""
@@ -62,7 +68,7 @@ class Labels(Counts):
     """How many units have each label; one whose records have several is divided among them."""
 
     name: ClassVar[str] = "labels"
-    said: ClassVar[str] = "units have each label"
+    said: ClassVar[str] = "how many units have each label"
 
     def query(self, config: FederationConfig, asked: QuestionSection) -> Query:  # noqa: ARG002
         """See `Question`; a label a cell.
@@ -94,7 +100,7 @@ class Lengths(Counts):
     """How long the longest record of each unit is, in tokens, by classes that settings name."""
 
     name: ClassVar[str] = "lengths"
-    said: ClassVar[str] = "units have a longest record of so many tokens"
+    said: ClassVar[str] = "how long the longest record of a unit is, in tokens"
 
     def query(self, config: FederationConfig, asked: QuestionSection) -> Query:
         """See `Question`; a class a cell, the last without an end.

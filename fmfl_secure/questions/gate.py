@@ -12,8 +12,8 @@ from typing import Final
 import numpy as np
 
 from fmfl_secure.errors import ConfigError
-from fmfl_secure.questions.base import Respondent
 from fmfl_secure.questions.registry import questions_of
+from fmfl_secure.questions.respondent import Respondent
 from fmfl_secure.settings.questions import QuestionSection
 from privacy.queries import PROJECTION_TOLERANCE
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fmfl_secure.measures import measure_named, unit_vectors
-from fmfl_secure.questions.base import Question, Respondent
+from fmfl_secure.questions.base import Question
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.questions import QuestionSection
+from privacy import Queries
 from privacy.queries import Figure, Query
+
+if TYPE_CHECKING:
+    from fmfl_secure.questions.respondent import Respondent
 
 
 class Measured(Question):
@@ -27,6 +31,7 @@ class Measured(Question):
     """
 
     of_held_out = True
+    sort: ClassVar[Queries] = "evaluation"
 
     def __init__(self, name: str, said: str) -> None:
         self.name = name  # type: ignore[misc]

@@ -11,6 +11,7 @@ from fmfl_secure.questions.measured import Measured
 from fmfl_secure.registry import Registry
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.questions import QuestionSection
+from privacy import QUERIES, Queries
 from privacy.queries import Release
 
 QUESTIONS: Final[Registry[Question]] = Registry(
@@ -22,6 +23,11 @@ QUESTIONS: Final[Registry[Question]] = Registry(
 def questions_of(asked: QuestionSection) -> tuple[Question, ...]:
     """The questions of one answer, in order."""
     return tuple(QUESTIONS.get(name) for name in asked.what)
+
+
+def sort_of(asked: QuestionSection) -> Queries:
+    """What a site's policy has to allow for an answer: the most that any of its questions is."""
+    return max((question.sort for question in questions_of(asked)), key=QUERIES.index)
 
 
 def release_of(config: FederationConfig, asked: QuestionSection) -> Release:

@@ -13,6 +13,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fmfl_secure.errors import RunError
+from fmfl_secure.planning.terms import reservations_of
 from fmfl_secure.report import deltas, empirical, overview, protection, rounding, shares, wording
 from fmfl_secure.report.dpia_questions import QUESTIONS
 from fmfl_secure.report.verdict import verdict
@@ -155,7 +156,7 @@ def _purposes(record: RunRecord) -> list[str]:
             told = [grant.purpose, note] if (note := deltas.note(grant)) else [grant.purpose]
             found[f"{site.name}, grant {grant.number}: {'; '.join(told)}"] = None
         for charge in statement.runs:
-            if charge.run == record.run:
+            if charge.run in reservations_of(record.run):
                 found[f"{site.name}, this run: {charge.purpose}"] = None
     return list(found)
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from fmfl_secure.planning.terms import reservations_of
 from fmfl_secure.report import rounding
 from fmfl_secure.run.record import RunRecord, SiteRecord
 from fmfl_secure.run.statement import GrantRecord, SiteStatement
@@ -96,7 +97,7 @@ def statements(record: RunRecord) -> Iterator[tuple[SiteRecord, SiteStatement]]:
 def charged_grant(record: RunRecord, statement: SiteStatement) -> int | None:
     """Number of the grant this run is charged to; None if the ledger does not know the run."""
     for charge in statement.runs:
-        if charge.run == record.run:
+        if charge.run in reservations_of(record.run):
             return charge.grant
     return None
 
@@ -123,12 +124,14 @@ def tracks(record: RunRecord) -> list[Track]:
     """How epsilon grew during this run, sites with the same growth together, highest first."""
     alike: dict[tuple[object, ...], list[str]] = {}
     first: dict[tuple[object, ...], tuple[float, SiteStatement, tuple[int, ...]]] = {}
+    names = reservations_of(record.run)
     for site, statement in statements(record):
         number = charged_grant(record, statement)
         granted = [grant.epsilon for grant in statement.grants if grant.number == number]
         if not granted:
             continue
-        trained = next(c.rounds_trained for c in statement.runs if c.run == record.run)
+        own = [c for c in statement.runs if c.run in names and c.grant == number]
+        trained = tuple(sorted(each for charge in own for each in charge.rounds_trained))
         key = (
             granted[0],
             round(statement.epsilon_before, _ALIKE_PLACES),

@@ -17,6 +17,7 @@ from aggregation import PublicIdentity
 from fmfl_secure._version import __version__
 from fmfl_secure.errors import RunError
 from fmfl_secure.extensions import installed_version, package_of
+from fmfl_secure.planning.answers import answer_plan, asked_of
 from fmfl_secure.planning.plans import encryption_parameters, site_plan, value_bits
 from fmfl_secure.report import write_report
 from fmfl_secure.report.model_card import TASK_FILE, write_card
@@ -141,6 +142,8 @@ def build_record(store: RunStore) -> RunRecord:
 
 def _mechanism(config: FederationConfig, parameters: int) -> Mechanism:
     privacy, shares = config.privacy, config.privacy.noise_mechanism.in_shares
+    if not config.trains:
+        return _mechanism_of_answers(config)
     # The same at every site: it depends on the sample rate and not on the population.
     plan = site_plan(config, config.sites[0], parameters)
     return Mechanism(
@@ -157,6 +160,27 @@ def _mechanism(config: FederationConfig, parameters: int) -> Mechanism:
         repeats=privacy.repeats,
         colluding_sites=privacy.colluding_sites if shares else 0,
         insider_epsilon=privacy.insider_epsilon if shares else 0.0,
+    )
+
+
+def _mechanism_of_answers(config: FederationConfig) -> Mechanism:
+    """Of a run that trains nothing: every unit is in every answer, and bounded by the plan's."""
+    privacy, asked, plan = config.privacy, asked_of(config), answer_plan(config)
+    shares = privacy.noise_mechanism.in_shares
+    return Mechanism(
+        noise=privacy.noise,
+        unit=config.task.unit,
+        relation=RELATION,
+        target_epsilon=asked.epsilon,
+        delta=privacy.delta,
+        sample_rate=1.0,
+        noise_multiplier=plan.event().noise_multiplier,
+        max_grad_norm=1.0,
+        steps_per_round=1,
+        rounds=plan.answers,
+        repeats=plan.repeats,
+        colluding_sites=privacy.colluding_sites if shares else 0,
+        insider_epsilon=asked.insider_epsilon if shares else 0.0,
     )
 
 

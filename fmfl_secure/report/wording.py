@@ -76,7 +76,7 @@ def refusals(record: RunRecord) -> list[tuple[str, str]]:
 
 def status(record: RunRecord) -> tuple[str, str]:
     """The run's status as a word and as what it means."""
-    planned = record.mechanism.rounds
+    planned = record.planned_rounds
     done = f"{len(released(record))} of {count(planned, 'planned round')} released"
     gone = lost(record)
     lost_text = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from aggregation import Identity, PublicIdentity
+from fmfl_secure.planning.terms import reservations_of
 from fmfl_secure.run.statement import ELSEWHERE, GrantRecord, RecoveryNote, RunCharge, SiteStatement
 from privacy import Budget, GrantStatus, Ledger, Reservation, pld_epsilon
 
@@ -78,10 +79,11 @@ def describe_ledger(
     """
     budget, head = ledger.state()
     own_name = budget.signers.name_of(identity.key if identity else budget.public_key)
-    this_run = budget.reservations.get(run)
+    names = reservations_of(run)  # of its training, and of its answers
+    this_run = next((budget.reservations[n] for n in names if n in budget.reservations), None)
     grant = this_run.grant if this_run else 1
-    own = [spend for spend in budget.history if spend.run == run]
-    earlier = [s for s in budget.history if s.grant == grant and s.run != run]
+    own = [spend for spend in budget.history if spend.run in names and spend.grant == grant]
+    earlier = [s for s in budget.history if s.grant == grant and s.run not in names]
     before = [s for s in earlier if not own or s.at <= own[0].at]
     _, delta = budget.guarantee()
     return SiteStatement(
@@ -103,7 +105,7 @@ def describe_ledger(
         ),
         epsilon_by_round=tuple(spend.epsilon for spend in own),
         epsilon_before=before[-1].epsilon if before else 0.0,
-        pld_epsilon_run=pld_epsilon(budget.events(run), delta),
+        pld_epsilon_run=pld_epsilon([e for n in names for e in budget.events(n)], delta),
         pld_epsilon_life=pld_epsilon(budget.events(), delta),
         head_sequence=head.sequence,
         head_digest=head.digest,

@@ -132,6 +132,8 @@ class RoundRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         release_digest: SHA-256 of the decryptor's signed release.
         metrics: On the public evaluation set; empty without one.
         at: UTC time of the release.
+        answer: The released sum of a round that asked something, in steps of its grid; absent in a
+            round that trained.
     """
 
     round: Number
@@ -143,6 +145,7 @@ class RoundRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     release_digest: str
     metrics: dict[str, float]
     at: str
+    answer: tuple[int, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -203,6 +206,13 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Kind of task, another package's by its name; empty where the settings do not say."""
         section = self.settings.get("task", {})
         return str(section.get("name", section.get("kind", "")))
+
+    @property
+    def planned_rounds(self) -> int:
+        """All rounds of the run, those that ask instead of training included."""
+        every = (self.settings.get("question") or {}).get("every", 0)
+        training = self.mechanism.rounds
+        return training + (-(-training // every) if every else 0)
 
     @property
     def extensions(self) -> tuple[str, ...]:

@@ -43,6 +43,10 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "policy.delta_per_run": "its policy allows a smaller delta only",
         "policy.insider_epsilon_per_run": "its policy allows other sites to learn less",
         "policy.colluding_sites": "its policy asks for more sites that may collude",
+        "policy.queries": "its policy does not allow what is asked of its data",
+        "policy.epsilon_per_answer": "its policy allows less epsilon for answers",
+        "policy.answers_per_run": "its policy allows fewer answers a run",
+        "policy.answers_per_year": "its policy allows fewer answers a year",
         "policy.epsilon_per_dataset": "its data set's own budget cannot afford the run",
     }
 )

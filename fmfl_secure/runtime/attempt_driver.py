@@ -255,6 +255,7 @@ class AttemptDriver:
             metrics=self._evaluate(attempt.plan.round),
             verdicts=attempt.verdict_messages,
             verified=attempt.verified(adapter_digest(following)),
+            total=attempt.released_sum(),
         )
 
     def _enter(self, phase: str, attempt: ServerAttempt) -> None:

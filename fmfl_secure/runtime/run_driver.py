@@ -148,22 +148,23 @@ class RunDriver:
         self._write()
 
     def _evaluate(self, round_number: int) -> dict[str, float]:
-        if self._evaluator is None:
+        turn = self._config.turn(round_number)
+        if self._evaluator is None or turn.asked is not None:
             return {}
-        return self._evaluator.after(round_number, self._coordinator.adapter)
+        return self._evaluator.after(turn.training, self._coordinator.adapter)
 
     def _drive_rounds(self) -> None:
-        store, rounds = self._coordinator.store, self._config.federation.rounds
+        store, rounds = self._coordinator.store, self._config.all_rounds
         done = len(self._coordinator.rounds)
         _LOG.info("run", extra={"run": self.run, "round": done + 1})
-        if self._evaluator is None and self._config.evaluation.data:
+        if self._evaluator is None and self._config.evaluation.data and self._config.trains:
             _LOG.warning(
                 "this server has no base model: fmfl-secure evaluate adds the run's figures"
             )
         self._observer.run_started(self.run, first_round=done + 1, rounds=rounds)
         self._gather()
         if store.state.initial_metrics is None:
-            evaluator = self._evaluator
+            evaluator = self._evaluator if self._config.trains else None
             metrics = evaluator.before(self._coordinator.adapter) if evaluator else {}
             store.move(lambda state: state.measured(metrics))
         for number in range(done + 1, rounds + 1):
@@ -322,5 +323,6 @@ class RunDriver:
     def _write(self) -> RunRecord:
         """Bring everything in the run's folder up to date."""
         self._note_sites()
-        self._save_adapter(self._coordinator.adapter, self._output / "adapter")
+        if self._config.trains:
+            self._save_adapter(self._coordinator.adapter, self._output / "adapter")
         return self._write_results(self._coordinator.store)

@@ -117,7 +117,7 @@ class RunServer:
     @property
     def parameters(self) -> int:
         """Length of an update."""
-        return self._start.layout(1).size
+        return self._start.layout(self.config.turn(1)).size
 
     def members(self) -> Members:
         """All parties, as the membership list in force has them."""

@@ -18,7 +18,7 @@ import msgspec
 
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.extensions import is_extension
-from fmfl_secure.settings.questions import QuestionSection
+from fmfl_secure.settings.questions import QuestionSection, Turn, rounds_of, turn_of
 from fmfl_secure.settings.sections import (
     AdapterSection,
     AggregationSection,
@@ -125,6 +125,25 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
         What rates and denominators of training use; what a unit's ledger counts is all of them.
         """
         return max(1, round(site.population * (1.0 - self.evaluation.holdout)))
+
+    @property
+    def asked(self) -> QuestionSection | None:
+        """What sites are asked in a run by these settings."""
+        return self.question
+
+    @property
+    def trains(self) -> bool:
+        """Whether a run by these settings trains anything."""
+        return self.asked is None or self.asked.every > 0
+
+    @property
+    def all_rounds(self) -> int:
+        """Rounds of a run, those that ask instead of training included."""
+        return rounds_of(self.federation.rounds, self.asked)
+
+    def turn(self, round_number: int) -> Turn:
+        """What a round of a run is for; rounds count from 1."""
+        return turn_of(round_number, self.federation.rounds, self.asked)
 
     @property
     def steps_at_server(self) -> bool:

@@ -53,6 +53,11 @@ non_private = "refuse"           # runs without noise on private data; "exhaust"
 # min_colluding_sites = 2          # with noise in shares, so many sites have to be distrusted
 # max_epsilon_per_dataset = 6.0    # most that all runs on data.name may cost together, ever,
 # max_delta_per_dataset = 1e-5     # at this delta; the ledger keeps count
+queries = "statistics"           # what may be asked of the data, charged like training: "none";
+                                 # "evaluation", how a model does on them; or what is in them too
+# max_epsilon_per_answer = 0.5     # most that a run's answers may cost together
+# max_answers_per_run = 10         # most answers a run may give,
+# max_answers_per_year = 20        # and all runs together in 365 days
 # base_models = ["sha256:..."]     # by digest, which fmfl-secure plan prints
 # tasks = ["text-classification"]  # kinds of task
 # adapters = ["ffa-lora", "lora"]  # kinds of adapter
@@ -171,6 +176,17 @@ loss_bound = 5.0         # where a record's loss is cut
 count_bound = 5.0        # length that a unit's counts of entities are cut to
 subgroup_column = ""     # a public column, for the measure "subgroups", and
 subgroups = []           # its values
+
+# Where this is there, sites are asked as well: one noised sum an answer, charged like training.
+# [question]
+# what = ["units", "labels"]  # see docs/private-answers.md
+# epsilon = 0.3          # what all answers of a run may cost together, beside training
+# every = 0              # rounds of training from one answer to the next; 0 asks and never trains
+# shares = []            # what each question may cost of it, such as [0.3, 0.7]; empty: the same
+# insider_epsilon = 0.0  # as in [privacy], of the answers
+# repeats = 0            # answers that may be computed again after a crash, paid for in advance
+# adapter = ""           # digest of what is asked about, if it is not what training starts from
+# lengths = []           # for "lengths": tokens at which its classes end
 
 # One entry a site. The population is declared and rounded: rates and denominators use it, the
 # true count is never used.{entries}

@@ -1,4 +1,4 @@
-"""The admission gate of a run, for every layout that its rounds will train."""
+"""The admission gate of a run, for every layout that its rounds will train and all it asks."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from fmfl_secure.models.adapters import (
     perturb_adapter,
     set_adapter_tensors,
 )
+from fmfl_secure.questions.gate import check_questions
+from fmfl_secure.questions.respondent import Respondent
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.tasks import Task
 
@@ -22,7 +24,9 @@ _PASSED: Final[WeakKeyDictionary[nn.Module, str]] = WeakKeyDictionary()
 
 
 def check_admission(config: FederationConfig, task: Task, model: nn.Module) -> None:
-    """Measure that a step's sensitivity is what the plan promises. Leaves the adapter as it was.
+    """Measure that the sensitivity of all steps and answers is what the plans promise.
+
+    Leaves the adapter as it was.
 
     A model is measured once for the same settings.
 
@@ -33,13 +37,17 @@ def check_admission(config: FederationConfig, task: Task, model: nn.Module) -> N
 
     Raises:
         PrivacyError: Model, loss or batching has another sensitivity.
+        ConfigError: A question breaks what it promises, or the task has not what is asked.
     """
     if not config.privacy.noise_mechanism.private or _PASSED.get(model) == config.digest:
         return
     synthetic = task.synthetic()
     start = adapter_bytes(model)
     perturb_adapter(model)  # what a round leaves frozen as well
-    for round_number in task.distinct_rounds:
+    if config.asked is not None:
+        site = config.sites[0].name
+        check_questions(config.asked, Respondent(site, config, task, synthetic, model))
+    for round_number in task.distinct_rounds if config.trains else ():
         task.begin_round(model, round_number)
         privacy.training.check_admission(
             model,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from aggregation import Quantization, dequantize
+from aggregation import Quantization, RoundPlan, dequantize
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.training.server_optimizers import STEP_OPTIMIZERS, ServerOptimizer
 from fmfl_secure.vectors.adapter import Adapter
@@ -41,6 +41,30 @@ class ServerStep:
         if self.config.steps_at_server:
             return STEP_OPTIMIZERS.get(training.optimizer).at_server
         return ServerOptimizer.named(training.server_optimizer)
+
+    def after(
+        self,
+        plan: RoundPlan,
+        layout: FlatLayout,
+        adapter: bytes,
+        total: NDArray[np.int64],
+        cohort: Sequence[str],
+    ) -> bytes:
+        """The adapter after a release: the one before it, where the round asked something.
+
+        Args:
+            plan: The round's plan.
+            layout: Of what the round uploads.
+            adapter: What the round started from.
+            total: Released sum, int64, shape (d,).
+            cohort: Names of the sites in the sum.
+
+        Raises:
+            ModelError: The adapter is not one of this layout, or would not be finite.
+        """
+        if self.config.turn(plan.round).asked is not None:
+            return adapter
+        return self.apply(layout, plan.quantization, adapter, total, cohort)
 
     def apply(
         self,

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from aggregation import Quantization
+from fmfl_secure.errors import StartError
+from fmfl_secure.settings.questions import Turn
 from fmfl_secure.vectors.adapter_files import AdapterFiles
 from fmfl_secure.vectors.layout import FlatLayout
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +28,13 @@ class RunStart:
         base_model: Name of the base model.
         base_model_digest: Its digest.
         base_model_license: Its licence, as far as its folder tells; empty where it does not.
-        layouts: What the first rounds upload, one of each sort; later rounds repeat them in turn.
+        layouts: What the first rounds of training upload, one of each sort; later ones repeat
+            them in turn. None where nothing is trained.
         grids: The public grid of each layout's updates.
         adapter: The adapter before the first round, as safetensors.
         files: What a finished adapter's folder holds.
+        answer_layout: What a round that asks uploads; None where nothing is asked.
+        answer_grid: Its grid.
     """
 
     settings_digest: str
@@ -36,16 +45,35 @@ class RunStart:
     grids: tuple[Quantization, ...]
     adapter: bytes
     files: AdapterFiles
+    answer_layout: FlatLayout | None = None
+    answer_grid: Quantization | None = None
 
     @property
     def size(self) -> int:
-        """Values of the round that uploads most."""
+        """Values of the round of training that uploads most."""
         return max(layout.size for layout in self.layouts)
 
-    def layout(self, round_number: int) -> FlatLayout:
-        """What a round uploads; rounds count from 1."""
-        return self.layouts[(round_number - 1) % len(self.layouts)]
+    def layout(self, turn: Turn) -> FlatLayout:
+        """What a round uploads.
 
-    def grid(self, round_number: int) -> Quantization:
-        """The grid of a round's updates; rounds count from 1."""
-        return self.grids[(round_number - 1) % len(self.grids)]
+        Raises:
+            StartError: It is of another sort than this is a start of.
+        """
+        return self._of(turn, self.layouts, self.answer_layout)
+
+    def grid(self, turn: Turn) -> Quantization:
+        """The grid of what a round uploads.
+
+        Raises:
+            StartError: It is of another sort than this is a start of.
+        """
+        return self._of(turn, self.grids, self.answer_grid)
+
+    @staticmethod
+    def _of(turn: Turn, training: Sequence[T], answer: T | None) -> T:
+        found = answer
+        if turn.asked is None:
+            found = training[(turn.training - 1) % len(training)] if training else None
+        if found is None:
+            raise StartError("what a run starts from does not say what this round uploads")
+        return found

@@ -55,6 +55,8 @@ class _Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     grids: tuple[Quantization, ...]
     adapter_digest: str
     files: AdapterFiles
+    answer_layout: tuple[_Slot, ...] | msgspec.UnsetType = msgspec.UNSET
+    answer_grid: Quantization | msgspec.UnsetType = msgspec.UNSET
 
 
 def write_start(start: RunStart, path: Path) -> None:
@@ -71,10 +73,12 @@ def write_start(start: RunStart, path: Path) -> None:
         base_model=start.base_model,
         base_model_digest=start.base_model_digest,
         base_model_license=start.base_model_license,
-        layouts=tuple(tuple(_Slot(s.name, s.shape) for s in each.slots) for each in start.layouts),
+        layouts=tuple(_slots(each) for each in start.layouts),
         grids=start.grids,
         adapter_digest=adapter_digest(start.adapter),
         files=start.files,
+        answer_layout=_slots(start.answer_layout) if start.answer_layout else msgspec.UNSET,
+        answer_grid=start.answer_grid or msgspec.UNSET,
     )
     metadata = {_KEY: msgspec.json.encode(facts).decode()}
     tensors = dict(Adapter.read(start.adapter).tensors)
@@ -102,23 +106,21 @@ def read_start(path: Path, config: FederationConfig) -> RunStart:
     facts, adapter = _read(path)
     if facts.settings_digest != config.digest:
         raise StartError(f"{path} was made for other settings than these", hint=_MAKE)
-    layouts = tuple(
-        FlatLayout(tuple(TensorSlot(slot.name, slot.shape) for slot in each))
-        for each in facts.layouts
-    )
     start = RunStart(
         settings_digest=facts.settings_digest,
         base_model=facts.base_model,
         base_model_digest=facts.base_model_digest,
         base_model_license=facts.base_model_license,
-        layouts=layouts,
+        layouts=tuple(_layout(each) for each in facts.layouts),
         grids=facts.grids,
         adapter=adapter.encode(),
         files=facts.files,
+        answer_layout=_layout(facts.answer_layout) if facts.answer_layout else None,
+        answer_grid=facts.answer_grid or None,
     )
     if adapter_digest(start.adapter) != facts.adapter_digest:
         raise _damaged(path, "its adapter is not the one it was made with")
-    _require_consistent(path, start, adapter)
+    _require_consistent(path, start, adapter, config)
     return start
 
 
@@ -129,6 +131,14 @@ def is_for(path: Path, config: FederationConfig) -> bool:
     except StartError:
         return False
     return True
+
+
+def _slots(layout: FlatLayout) -> tuple[_Slot, ...]:
+    return tuple(_Slot(slot.name, slot.shape) for slot in layout.slots)
+
+
+def _layout(slots: tuple[_Slot, ...]) -> FlatLayout:
+    return FlatLayout(tuple(TensorSlot(slot.name, slot.shape) for slot in slots))
 
 
 def _read(path: Path) -> tuple[_Facts, Adapter]:
@@ -165,9 +175,12 @@ def _require_size(path: Path, size: int, header: int) -> None:
         )
 
 
-def _require_consistent(path: Path, start: RunStart, adapter: Adapter) -> None:
+def _require_consistent(
+    path: Path, start: RunStart, adapter: Adapter, config: FederationConfig
+) -> None:
     """What would go wrong later, in the middle of a run or in a folder that is not the run's."""
-    if not 1 <= len(start.layouts) <= _MAX_LAYOUTS or len(start.grids) != len(start.layouts):
+    most = _MAX_LAYOUTS if config.trains else 0
+    if not min(1, most) <= len(start.layouts) <= most or len(start.grids) != len(start.layouts):
         raise _damaged(path, f"{len(start.layouts)} layouts and {len(start.grids)} grids")
     if not start.base_model.isprintable() or not start.base_model_license.isprintable():
         raise _damaged(path, "a name that cannot be printed")
@@ -182,6 +195,7 @@ def _require_consistent(path: Path, start: RunStart, adapter: Adapter) -> None:
             adapter.require(layout)
         except ModelError as error:
             raise _damaged(path, error) from error
+    _require_answers(path, start, config)
     for name in start.files.names:
         if _NAME.fullmatch(name) is None:
             raise _damaged(path, "a file of the adapter has a name that no adapter's file has")
@@ -191,6 +205,17 @@ def _require_consistent(path: Path, start: RunStart, adapter: Adapter) -> None:
         start.files.require(adapter)
     except ModelError as error:
         raise _damaged(path, error) from error
+
+
+def _require_answers(path: Path, start: RunStart, config: FederationConfig) -> None:
+    layout, answers = start.answer_layout, start.answer_grid
+    if not (layout is None) == (answers is None) == (config.asked is None):
+        raise _damaged(path, "a layout of answers that these settings do not ask for, or none")
+    if layout is not None and answers is not None:
+        try:
+            layout.require((segment.name, segment.size) for segment in answers.segments)
+        except ModelError as error:
+            raise _damaged(path, error) from error
 
 
 def _damaged(path: Path, why: object) -> StartError:

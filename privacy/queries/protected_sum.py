@@ -11,6 +11,28 @@ from privacy.mechanism.rounding import RandomizedRounding
 from privacy.mechanism.skellam import SkellamSource
 from privacy.queries.plan import QueryPlan, SkellamShares
 
+_STEPS = 2.0**36  # to 1; 2^26 units of a bound of 1 stay below 2^63
+
+
+def exact_sum(joint: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sums units' joint vectors so that each moves the sum by itself and by nothing else.
+
+    In floating point a unit would also change how all others are rounded.
+
+    Args:
+        joint: Values of at most 1 + `PROJECTION_TOLERANCE`, shape (units, d).
+
+    Returns:
+        float64, shape (d,): the sum of the values, each rounded to a multiple of 2^-36.
+
+    Raises:
+        TrainingError: There are more than 2^26 units.
+    """
+    if len(joint) > 1 << 26:
+        raise TrainingError(f"{len(joint)} units are more than 2^26")
+    total: NDArray[np.float64] = np.rint(joint * _STEPS).astype(np.int64).sum(axis=0) / _STEPS
+    return total
+
 
 class ProtectedSum:
     """Sums units' vectors and adds this site's noise.
@@ -47,7 +69,7 @@ class ProtectedSum:
             raise TrainingError(
                 f"vectors have shape {joint.shape}, expected (units, {plan.release.dimension})"
             )
-        total = joint.sum(axis=0)
+        total = exact_sum(joint)
         if isinstance(plan.noise, SkellamShares):
             rounding = RandomizedRounding(granularity=plan.granularity, clamp=plan.clamp)
             share = SkellamSource(plan.noise.share_variance).integers(len(total))

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from privacy.errors import PlanError, TrainingError
 from privacy.names import plain
 
-# Norms are computed in float64 over at most 2^20 coordinates; the noise is scaled up by the same.
-PROJECTION_TOLERANCE = 1e-9
+# A joint vector is at most so much longer than its bound, for which the noise is made: norms are
+# computed in float64, and values are rounded to multiples of 2^-36 before they are summed.
+PROJECTION_TOLERANCE = 2.0**-20
 MAX_CELLS = 1 << 16
 
 

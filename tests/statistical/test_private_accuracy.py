@@ -15,8 +15,8 @@ import pytest
 
 from fmfl_secure.measures import measure_named
 from fmfl_secure.planning.task import build_task
-from fmfl_secure.questions.base import Respondent
 from fmfl_secure.questions.registry import QUESTIONS
+from fmfl_secure.questions.respondent import Respondent
 from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.settings.questions import QuestionSection
 from privacy.queries import Figure, QueryPlan, Release

@@ -8,7 +8,14 @@ import re
 import msgspec
 import pytest
 
-from privacy import PolicyRefusal, RunProposal, SitePolicy, check_policy, policy
+from privacy import (
+    PolicyRefusal,
+    RunProposal,
+    SitePolicy,
+    check_answers_per_year,
+    check_policy,
+    policy,
+)
 
 NOON = dt.datetime(2026, 6, 30, 12, tzinfo=dt.UTC)
 DIGEST, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -73,6 +80,21 @@ RULES = {
         {"max_insider_epsilon_per_run": 11.9},
         "12 epsilon against all other sites together, above this site's limit of 11.9",
     ),
+    "queries": (
+        {"queries": "statistics"},
+        {"queries": "evaluation"},
+        "asks for statistics, this site's policy allows evaluation",
+    ),
+    "epsilon_per_answer": (
+        {"queries": "statistics", "max_epsilon_per_answer": 0.5},
+        {"queries": "statistics", "max_epsilon_per_answer": 0.499},
+        "0.5 epsilon for its answers, above this site's limit of 0.499",
+    ),
+    "answers_per_run": (
+        {"queries": "statistics", "max_answers_per_run": 3},
+        {"queries": "statistics", "max_answers_per_run": 2},
+        "3 answers, above this site's limit of 2",
+    ),
     "colluding_sites": (
         {"min_colluding_sites": 1},
         {"min_colluding_sites": 2},
@@ -93,6 +115,9 @@ def test_each_rule_allows_its_limit_and_refuses_what_is_beyond(rule):
         proposal = dataclasses.replace(PROPOSAL, extensions=("acme-kinds:shift",))
     if rule == "architecture":
         proposal = dataclasses.replace(PROPOSAL, unlisted="bloom")
+    if "queries" in allowing:
+        asked = {"queries": "statistics", "answers": 3, "answer_epsilon": 0.5}
+        proposal = dataclasses.replace(PROPOSAL, **asked)
     check_policy(read(allowing), proposal, now=NOON)
     with pytest.raises(PolicyRefusal, match=message) as refusal:
         check_policy(read(refusing), proposal, now=NOON)
@@ -103,6 +128,21 @@ def test_each_rule_allows_its_limit_and_refuses_what_is_beyond(rule):
 
 def test_a_policy_that_says_nothing_allows_what_is_private():
     check_policy(SitePolicy(), PROPOSAL, now=NOON)
+
+
+def test_a_policy_that_does_not_speak_of_questions_allows_none():
+    proposal = dataclasses.replace(PROPOSAL, queries="evaluation", answers=1, answer_epsilon=0.1)
+    with pytest.raises(PolicyRefusal, match="allows none"):
+        check_policy(SitePolicy(), proposal, now=NOON)
+
+
+def test_the_answers_of_a_year_are_counted_with_those_asked_for():
+    policy = read({"max_answers_per_year": 5})
+    check_answers_per_year(policy, given=3, planned=2)
+    check_answers_per_year(SitePolicy(), given=1000, planned=1)
+    with pytest.raises(PolicyRefusal, match="6 answers, with 4") as refusal:
+        check_answers_per_year(policy, given=4, planned=2)
+    assert refusal.value.code == "policy.answers_per_year"
 
 
 def test_training_private_data_without_noise_is_refused_unless_the_site_says_otherwise():
@@ -172,11 +212,10 @@ def test_a_rule_that_makes_no_sense_is_refused(settings):
 
 def test_every_code_is_documented_with_the_rule():
     documented = set(re.findall(r"^\| `policy\.(\w+)` \|", policy.__doc__, re.MULTILINE))
-    assert documented == {*RULES, "non_private", "epsilon_per_dataset"}
+    assert documented == {*RULES, "non_private", "epsilon_per_dataset", "answers_per_year"}
 
 
 def test_every_rule_of_a_policy_is_tested_here():
     named = {name for allowing, _, _ in RULES.values() for name in allowing}
-    assert named | {"non_private", "max_epsilon_per_dataset", "max_delta_per_dataset"} == set(
-        SitePolicy.__struct_fields__
-    )
+    elsewhere = {"non_private", "max_epsilon_per_dataset", "max_delta_per_dataset"}
+    assert named | elsewhere | {"max_answers_per_year"} == set(SitePolicy.__struct_fields__)

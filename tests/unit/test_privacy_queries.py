@@ -27,7 +27,7 @@ from privacy.queries import (
     share,
     unit_means,
 )
-from privacy.queries.protected_sum import ProtectedSum
+from privacy.queries.protected_sum import ProtectedSum, exact_sum
 
 ACCURACY = Query("accuracy", ("right", "wrong"), 1.0)
 LOSS = Query("loss", ("loss", "units"), math.sqrt(2.0))
@@ -103,6 +103,18 @@ def test_a_unit_that_breaks_the_bound_moves_the_sum_by_the_bound(plan, monkeypat
     rest = ProtectedSum(plan).integers(release.joint({"accuracy": with_others[:-1]}))
     both = ProtectedSum(plan).integers(release.joint({"accuracy": with_others}))
     assert np.linalg.norm((both - rest) * plan.granularity) <= 1 + 2 * plan.granularity
+
+
+def test_a_unit_moves_the_sum_by_itself_and_changes_no_other_s_rounding() -> None:
+    generator = np.random.default_rng(5)
+    joint = generator.uniform(-1, 1, (5000, 3)) / 3
+    alone = np.array([[1 / 3, -1e-9, 0.1]])
+    at = exact_sum(alone)
+    for place in (0, 17, 5000):
+        with_it = np.insert(joint, place, alone, axis=0)
+        assert np.array_equal(exact_sum(with_it) - exact_sum(joint), at)
+        assert not np.array_equal(with_it.sum(axis=0) - joint.sum(axis=0), alone[0])
+    assert np.abs(at - alone[0]).max() <= 2.0**-37
 
 
 def silence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,10 @@ from support import settings, write_tiny_bert
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.planning.task import build_task
 from fmfl_secure.questions import gate
-from fmfl_secure.questions.base import Question, Respondent
+from fmfl_secure.questions.base import Question
 from fmfl_secure.questions.gate import check_questions
 from fmfl_secure.questions.registry import QUESTIONS, release_of
+from fmfl_secure.questions.respondent import Respondent
 from fmfl_secure.settings.federation import (
     FederationConfig,
     convert_config,
@@ -88,6 +89,7 @@ def test_the_longest_record_of_a_unit_decides(respondent: Respondent) -> None:
 class Rude(Question):
     name = "labels"
     said = "anything"
+    sort = "statistics"
 
     def __init__(self, vectors) -> None:
         self._vectors = vectors

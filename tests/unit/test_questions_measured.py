@@ -11,9 +11,9 @@ from task_cases import TASKS, randomise, task_on
 from tiny_models import write_tiny
 
 from fmfl_secure.measures import measures_for
-from fmfl_secure.questions.base import Respondent
 from fmfl_secure.questions.gate import check_questions
 from fmfl_secure.questions.registry import QUESTIONS
+from fmfl_secure.questions.respondent import Respondent
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.questions import QuestionSection
 from fmfl_secure.settings.sections import EvaluationSection, FederationSection, SiteEntry

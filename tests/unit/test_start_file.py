@@ -24,6 +24,7 @@ from fmfl_secure.planning import adapter_template
 from fmfl_secure.planning.adapter_template import adapter_files
 from fmfl_secure.planning.task import build_task, make_start_file, start_of
 from fmfl_secure.settings.federation import FederationConfig, convert_config, load_federation
+from fmfl_secure.settings.questions import Turn
 from fmfl_secure.vectors import start_file
 from fmfl_secure.vectors.adapter import Adapter
 from fmfl_secure.vectors.adapter_files import AdapterFiles
@@ -75,8 +76,8 @@ def test_rounds_that_differ_keep_a_layout_and_a_grid_each(tiny_model: Path, tmp_
     assert again == start
     assert len({layout.digest for layout in again.layouts}) == 2
     for number in (1, 2, 3):
-        assert again.grid(number).size == again.layout(number).size
-    assert again.layout(3) == again.layout(1) != again.layout(2)
+        assert again.grid(Turn(number)).size == again.layout(Turn(number)).size
+    assert again.layout(Turn(3)) == again.layout(Turn(1)) != again.layout(Turn(2))
 
 
 def test_the_command_s_file_is_that_of_the_model(

@@ -143,10 +143,13 @@ class SimulatedSite:
             raise StateError("a simulated site without settings takes part in no run")
         tensors = Adapter.read(adapter).tensors
         layout = FlatLayout(
-            tuple(TensorSlot(s.name, tensors[s.name].shape) for s in plan.quantization.segments)
+            tuple(
+                TensorSlot(s.name, tensors[s.name].shape if s.name in tensors else (s.size,))
+                for s in plan.quantization.segments
+            )
         )
         step = ServerStep(self._config)
-        return step.apply(layout, plan.quantization, adapter, total, cohort)
+        return step.after(plan, layout, adapter, total, cohort)
 
     def verdict_after_restart(self, plan_message: bytes, cohort_message: bytes) -> bytes:
         """As a site does."""

@@ -41,7 +41,7 @@ class ProgressWatcher:
         run = side.coordinator.run
         if not self._started:
             self._started = True
-            rounds = side.config.federation.rounds
+            rounds = side.config.all_rounds
             observer.run_started(run, first_round=self._seen + 1, rounds=rounds)
         if len(side.coordinator.store.rounds()) == self._seen:
             return

@@ -32,7 +32,7 @@ from fmfl_secure.runtime.agents.site import SiteAgent
 from fmfl_secure.runtime.custodian_requests import LOST, SPENT
 from fmfl_secure.runtime.inbox import REFUSED
 from fmfl_secure.runtime.server import RunServer
-from fmfl_secure.settings.federation import load_federation
+from fmfl_secure.settings.federation import FederationConfig, load_federation
 from fmfl_secure.settings.sections import SiteEntry
 from fmfl_secure.settings.service import ServerSettings
 from fmfl_secure.storage.message_memory import MemoryMessageStore
@@ -48,6 +48,8 @@ class LocalEngine:
 
     Args:
         federation: Path of `federation.toml`.
+        config: Other settings than it has, of the same parties; None for its own.
+        adapter: What sites are asked about, where that is not what training starts from.
         output: The run's folder.
         resume: Go on with the run that is there.
         observer: Told about progress.
@@ -56,8 +58,17 @@ class LocalEngine:
         FmflError, PrivacyError, AggregationError: Something rules the run out from the start.
     """
 
-    def __init__(self, federation: Path, output: Path, *, resume: bool, observer: Observer) -> None:
-        self._config = load_federation(federation)
+    def __init__(
+        self,
+        federation: Path,
+        output: Path,
+        *,
+        resume: bool,
+        observer: Observer,
+        config: FederationConfig | None = None,
+        adapter: bytes = b"",
+    ) -> None:
+        self._config = config or load_federation(federation)
         self._workspace = Workspace(federation.parent)
         self._observer = observer
         self._task = build_task(self._config, relative_to=federation.parent)
@@ -72,7 +83,7 @@ class LocalEngine:
             output,
             config=self._config,
             settings=ServerSettings(),
-            start=start_of(self._config, self._task, self._model),
+            start=start_of(self._config, self._task, self._model, adapter=adapter),
             write_results=write_results,
             evaluator=Utility(self._config, self._task, self._model, federation.parent),
             messages=MemoryMessageStore(),

@@ -49,7 +49,7 @@ def server_page(service: Service) -> Mapping[str, object]:
         "status": kept.status or "running",
         "reason": kept.reason or "",
         "round": attempt.plan.round if attempt else len(finished),
-        "rounds": service.config.federation.rounds,
+        "rounds": service.config.all_rounds,
         "attempt": attempt.plan.attempt if attempt else 0,
         "phase": service.run.rounds.attempts.phase,
         "helpers": helpers,

@@ -1,0 +1,97 @@
+"""What the answers of a run come to, in figures: the plan, the grid of what a site uploads.
+
+One plan for all sites: what they upload is summed, so its steps are the same everywhere, wide
+enough for the largest site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from aggregation import Quantization, Segment
+from fmfl_secure.errors import ConfigError
+from fmfl_secure.planning.noise import noise_of
+from fmfl_secure.questions.registry import questions_of
+from fmfl_secure.settings.federation import FederationConfig
+from fmfl_secure.settings.questions import QuestionSection
+from fmfl_secure.vectors.layout import FlatLayout, TensorSlot
+from privacy.queries import Figure, QueryPlan
+
+
+def asked_of(config: FederationConfig) -> QuestionSection:
+    """What a run by these settings asks.
+
+    Raises:
+        ConfigError: Nothing.
+    """
+    if config.asked is None:
+        raise ConfigError("these settings ask nothing of the sites")
+    return config.asked
+
+
+def answer_plan(config: FederationConfig) -> QueryPlan:
+    """What each site's part in an answer does to its data; the same at every site.
+
+    Raises:
+        ConfigError: The settings ask nothing, or what the task has not.
+        PlanError: The settings cannot be met.
+    """
+    return noise_of(config).answers(config, asked_of(config))
+
+
+def answer_layout(config: FederationConfig) -> FlatLayout:
+    """The vector that an answer is, a tensor for each question, in the order they are asked.
+
+    Raises:
+        ConfigError: The settings ask nothing, or what the task has not.
+    """
+    queries = answer_plan(config).release.queries
+    # No parameter of a model is called so: a sum of answers is never taken for one of updates.
+    return FlatLayout(tuple(TensorSlot(f"answer:{q.name}", (q.dimension,)) for q in queries))
+
+
+def answer_grid(config: FederationConfig) -> Quantization:
+    """The public grid of an answer: steps as large as the plan's, so that nothing is rounded.
+
+    Raises:
+        ConfigError: The settings ask nothing, or what the task has not.
+        PlanError: They cannot be met.
+    """
+    plan = answer_plan(config)
+    most = plan.granularity * ((1 << (plan.bits - 1)) - 1)
+    return Quantization(
+        bits=plan.bits,
+        segments=tuple(
+            Segment(name=slot.name, size=slot.size, range=most)
+            for slot in answer_layout(config).slots
+        ),
+    )
+
+
+def figures_of(
+    config: FederationConfig, total: Sequence[int], cohort: int
+) -> dict[str, dict[str, Figure]]:
+    """What an answer says, by question and figure, with its intervals. Costs nothing.
+
+    Args:
+        config: The settings that it was asked by.
+        total: The released sum, as a round's record keeps it.
+        cohort: How many sites are in it.
+
+    Raises:
+        ConfigError: It is not an answer to these settings.
+    """
+    plan, asked = answer_plan(config), asked_of(config)
+    release = plan.release
+    if len(total) != release.dimension:
+        raise ConfigError(
+            f"an answer has {len(total)} values, these settings ask for {release.dimension}"
+        )
+    values = release.split(np.asarray(total, dtype=np.float64) * plan.granularity)
+    found = {}
+    for question, query in zip(questions_of(asked), release.queries, strict=True):
+        stddev = plan.answer_stddev(query, cohort)
+        found[query.name] = question.figures(config, asked, values[query.name], stddev)
+    return found

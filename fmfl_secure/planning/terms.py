@@ -1,0 +1,85 @@
+"""What a run holds of a ledger: one reservation for training, and one for answers.
+
+They are two, since what a round of each costs differs. Both are made before any data are read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from fmfl_secure.planning.answers import answer_plan
+from fmfl_secure.planning.plans import site_plan
+from fmfl_secure.settings.federation import FederationConfig
+from fmfl_secure.settings.sections import SiteEntry
+from privacy import Event
+
+_ANSWERS: Final = ".answers"  # after the run's id, which has no dot
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What one reservation of a run holds.
+
+    Attributes:
+        event: What one of its rounds does.
+        rounds: How many.
+        repeats: How many of them may be done again after a crash.
+        population: Declared number of units.
+        asked: Names of what is asked; empty for training.
+    """
+
+    event: Event
+    rounds: int
+    repeats: int
+    population: int
+    asked: tuple[str, ...] = ()
+
+    @property
+    def trainings(self) -> int:
+        """What is held, repeats included."""
+        return self.rounds + self.repeats
+
+    def reservation(self, run: str) -> str:
+        """What the ledger calls it, of a run."""
+        return run + _ANSWERS if self.asked else run
+
+    def purpose(self, federation: str) -> str:
+        """What for, for whoever reads the ledger."""
+        return f"{federation}: answers to {', '.join(self.asked)}" if self.asked else federation
+
+
+def reservations_of(run: str) -> tuple[str, str]:
+    """What a ledger may call what a run holds: for training, and for answers."""
+    return run, run + _ANSWERS
+
+
+def holds_answers(reservation: str) -> bool:
+    """Whether what a ledger calls so is for answers."""
+    return reservation.endswith(_ANSWERS)
+
+
+def terms_of(config: FederationConfig, site: SiteEntry, size: int) -> tuple[Terms, ...]:
+    """All that a run holds of a site's ledger; nothing without privacy.
+
+    Args:
+        config: The settings.
+        site: Which site.
+        size: Trained parameters of the round that trains most, d.
+
+    Raises:
+        ConfigError: The task has not what is asked.
+        PlanError: The settings cannot be met.
+    """
+    found = []
+    training = site_plan(config, site, size) if config.trains else None
+    if training is not None:
+        found.append(
+            Terms(training.round_event(), training.rounds, training.repeats, site.population)
+        )
+    if config.asked is not None:
+        plan = answer_plan(config)
+        found.append(
+            Terms(plan.event(), plan.answers, plan.repeats, site.population, config.asked.what)
+        )
+    return tuple(found)

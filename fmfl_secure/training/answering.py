@@ -1,0 +1,54 @@
+"""A site's part in an answer: from its records to the integers that may go out.
+
+    adapter -> a vector for every unit -> projected, scaled -> summed, with noise, on the grid
+
+Nothing here decides whether anything may be asked, and nothing is charged: the site does both
+before it calls.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
+from fmfl_secure.planning.answers import answer_plan, asked_of
+from fmfl_secure.questions.registry import questions_of
+from fmfl_secure.questions.respondent import Respondent
+from fmfl_secure.settings.federation import FederationConfig
+from fmfl_secure.tasks import Task, TaskData
+from privacy.queries.protected_sum import ProtectedSum
+
+
+def answer_locally(
+    model: nn.Module,
+    adapter: bytes,
+    data: TaskData,
+    *,
+    site: str,
+    config: FederationConfig,
+    task: Task,
+) -> NDArray[np.int32]:
+    """Answer what the settings ask, from one site's data, once.
+
+    Args:
+        model: A model of the task; left with the adapter.
+        adapter: What is asked about, as safetensors.
+        data: The site's.
+        site: Its name.
+        config: The federation's settings.
+        task: The task.
+
+    Returns:
+        The site's integers, noise included; int32, shape (d,).
+
+    Raises:
+        ModelError: The adapter is not one of this model.
+        PrivacyError: The vectors are not those that were planned.
+    """
+    plan, asked = answer_plan(config), asked_of(config)
+    set_adapter_tensors(model, load_adapter_bytes(adapter))
+    respondent = Respondent(site, config, task, data, model)
+    vectors = {each.name: each.vectors(asked, respondent) for each in questions_of(asked)}
+    return ProtectedSum(plan).integers(plan.release.joint(vectors)).astype(np.int32)
