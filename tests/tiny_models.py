@@ -176,6 +176,28 @@ def write_byte_tokenizer(folder: Path) -> int:
     return len(vocabulary) + 8  # room for tokens that an architecture's own tokenizer adds
 
 
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def write_tiny_chat(folder: Path, template: str) -> Path:
+    """A decoder whose tokenizer has a chat template, and two special tokens for it."""
+    from tokenizers import AddedToken
+    from transformers import AutoTokenizer
+
+    write_tiny(folder, "llama")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    marks = ["<|im_start|>", "<|im_end|>"]
+    tokenizer.add_tokens([AddedToken(m, special=True, normalized=False) for m in marks])
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 256}))
+    return folder
+
+
 def png(*, seed: int, size: int = 12, bright: bool = False) -> bytes:
     """A small image of noise, on a bright or a dark ground."""
     from PIL import Image

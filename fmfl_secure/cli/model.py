@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,15 @@ OwnHead = Annotated[
     Path | None,
     typer.Option(help="A site's own head: heads/RUN.safetensors in its folder."),
 ]
+
+Temperature = Annotated[
+    float, typer.Option(help="0 takes the likeliest token; above, tokens are drawn.", min=0)
+]
+TopP = Annotated[float, typer.Option(help="Draw among tokens of this probability together.")]
+Stop = Annotated[
+    list[str] | None, typer.Option(help="An answer ends before this text; may be repeated.")
+]
+Seed = Annotated[int, typer.Option(help="Of what is drawn.", min=0)]
 
 
 @app.command()
@@ -93,16 +103,51 @@ def predict(
     output: Annotated[Path, typer.Option(help="File to write: .jsonl or .csv.")],
     base: BaseModel = None,
     head: OwnHead = None,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    stop: Stop = None,
+    seed: Seed = 0,
 ) -> None:
     """Answer for each row of a file with a run's adapter: labels, tags, responses, similarities.
 
+    A .jsonl file grows while answers come. With a temperature, responses are drawn: the same seed
+    draws the same ones of the same file.
+
     Example: fmfl-secure predict pilot/run-1 --data new.csv --output answers.jsonl
     """
-    from fmfl_secure.training.finished_run import predict_run, write_answers
+    from fmfl_secure.models.language import Sampling
+    from fmfl_secure.training.finished_run import answers_of, stream_answers
 
-    answers = predict_run(run_folder, data, base=base, head=head)
-    write_answers(answers, output)
-    say(f"{output}: {len(answers)} answers")
+    sampling = Sampling(temperature, top_p, tuple(stop or ()), seed)
+    answers = answers_of(run_folder, data, base=base, head=head, sampling=sampling)
+    say(f"{output}: {stream_answers(answers, output)} answers")
+
+
+@app.command()
+def chat(
+    run_folder: RunFolder,
+    base: BaseModel = None,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    stop: Stop = None,
+    seed: Seed = 0,
+) -> None:
+    """Talk with a run's language model, to look at it: one line is one message.
+
+    An empty line begins a new conversation, the end of input (Ctrl-D) ends. Nothing is kept.
+    Example: fmfl-secure chat pilot/run-1
+    """
+    from fmfl_secure.models.language import Sampling
+    from fmfl_secure.training.talk import Talk
+
+    talk = Talk(run_folder, Sampling(temperature, top_p, tuple(stop or ()), seed), base=base)
+    say(talk.remembers)
+    for line in sys.stdin:
+        if not line.strip():
+            talk.begin()
+            say("(a new conversation)")
+            continue
+        typer.echo(talk.answer(line.strip()))
 
 
 @app.command()

@@ -501,17 +501,24 @@ def find_refusal(data: Any) -> tuple[str, str] | None:
     """
     for section, key, value in _texts(data):
         technique = technique_of(value)
+        turned_on = value == key
         if technique is None or f"{key} = {value!r}" in technique.said:
             continue  # as it is called here
+        if technique.status == "works" and turned_on:
+            continue
+        shown = f"{section}.{key} = {'true' if turned_on else repr(value)}"
         if technique.status == "works":
-            return f"{section}.{key} = {value!r} is not its name here", f"Write {technique.said}."
+            return f"{shown} is not its name here", f"Write {technique.said}."
         what, instead = technique.refusal
-        return f"{section}.{key} = {value!r}: {what}", instead
+        return f"{shown}: {what}", instead
     return None
 
 
 def _texts(data: Any) -> Iterator[tuple[str, str, str]]:
-    """Settings of sections that are texts: section, key and value."""
+    """Settings that may name a technique: section, key and value.
+
+    A setting that is true names one by its key, such as `packing = true`, and has it for a value.
+    """
     if not isinstance(data, Mapping):
         return
     for section, content in data.items():
@@ -519,5 +526,5 @@ def _texts(data: Any) -> Iterator[tuple[str, str, str]]:
             for key, value in content.items():
                 if isinstance(value, str) and key not in {"name", "base", "data"}:
                     yield str(section), str(key), value
-                elif value is True:  # a technique that somebody turns on by its name
+                elif value is True:
                     yield str(section), str(key), str(key)

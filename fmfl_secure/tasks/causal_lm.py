@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ from fmfl_secure.models.adapted import AdaptedModel
 from fmfl_secure.models.architectures import Modality, TaskNeeds, text_positions
 from fmfl_secure.models.batches import IGNORED, TextBatch
 from fmfl_secure.models.features import Features
-from fmfl_secure.models.language import LanguageModel
+from fmfl_secure.models.language import GREEDY, LanguageModel, Sampling
 from fmfl_secure.models.prefix import FrozenPrefix, RecordCache
 from fmfl_secure.settings.tasks import CausalLMSection
 from fmfl_secure.tasks.adapter_task import AdapterTask
@@ -158,15 +159,20 @@ class CausalLM(AdapterTask[CausalLMSection]):
         return _Scores(*rows)
 
     def predict(
-        self, model: nn.Module, inputs: TaskData, *, batch_size: int
+        self,
+        model: nn.Module,
+        inputs: TaskData,
+        *,
+        batch_size: int,
+        sampling: Sampling = GREEDY,
     ) -> list[dict[str, Any]]:
-        """The most likely response to each prompt."""
+        """A response to each prompt: the likeliest, token by token, or one that is drawn."""
         if not isinstance(model, LanguageModel):
             raise ModelError("predict got a model of another task")
-        tokenizer = self.base.load_tokenizer()
+        tokenizer, end = self.base.load_tokenizer(), self.end
         responses: list[dict[str, Any]] = [{} for _ in range(inputs.records)]
         model.eval()
-        for records in inputs.by_cost(batch_size):
+        for number, records in enumerate(inputs.by_cost(batch_size)):
             batch = inputs.collate(records)
             prompts = [
                 ids[own == 1]
@@ -176,12 +182,26 @@ class CausalLM(AdapterTask[CausalLMSection]):
                 prompts,
                 max_new_tokens=self._room_after(max(len(prompt) for prompt in prompts)),
                 padding=padding_id(tokenizer),
-                end=self.end,
+                end=end,
+                sampling=replace(sampling, seed=sampling.seed + number),
+                tokenizer=tokenizer,
             )
             for record, ids in zip(records, new, strict=True):
                 text = tokenizer.decode(ids, skip_special_tokens=True)
-                responses[record] = {"response": text.strip()}
+                responses[record] = {"response": sampling.before_stop(text).strip()}
         return responses
+
+    def answer(
+        self, model: nn.Module, conversation: Conversation, sampling: Sampling = GREEDY
+    ) -> str:
+        """What the model says next in a conversation that ends with the user.
+
+        Without `chat`, the last message is the prompt, and none before it is read.
+        """
+        asked = conversation if self.settings.chat else conversation[-1:]
+        inputs = self._prepare([asked], one_unit_each(1))
+        (found,) = self.predict(model, inputs, batch_size=1, sampling=sampling)
+        return str(found["response"])
 
     def _prepare(
         self, records: Sequence[Conversation], units: Sequence[NDArray[np.int64]]

@@ -5,22 +5,26 @@ from __future__ import annotations
 import csv
 import io
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from fmfl_secure.data import DataError, LeftOut
-from fmfl_secure.errors import RunError
+from fmfl_secure.errors import ConfigError, RunError
+from fmfl_secure.models.language import GREEDY, Sampling
 from fmfl_secure.planning.task import build_task
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.storage.files import write_files
 from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.tasks import Task
+from fmfl_secure.tasks.causal_lm import CausalLM
 
 _LOG = logging.getLogger(__name__)
+_BATCHES = 8  # that are answered before what they say is written
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,12 @@ def evaluate_run(
 
 
 def predict_run(
-    run_folder: Path, data: Path, *, base: Path | None = None, head: Path | None = None
+    run_folder: Path,
+    data: Path,
+    *,
+    base: Path | None = None,
+    head: Path | None = None,
+    sampling: Sampling = GREEDY,
 ) -> list[dict[str, Any]]:
     """Answers of a run's adapter, one for each row of a file and in its order.
 
@@ -132,6 +141,7 @@ def predict_run(
         data: Data with the task's columns but for those that are predicted.
         base: The base model's folder; None finds it as the run's settings say.
         head: A site's own head, where the run left each site one.
+        sampling: How a language model chooses tokens.
 
     Returns:
         JSON-ready answers, numbered by row from 1.
@@ -139,14 +149,69 @@ def predict_run(
     Raises:
         FmflError: Run, adapter or data are unusable; a bad row is named, and never left out.
     """
+    return list(answers_of(run_folder, data, base=base, head=head, sampling=sampling))
+
+
+def answers_of(
+    run_folder: Path,
+    data: Path,
+    *,
+    base: Path | None = None,
+    head: Path | None = None,
+    sampling: Sampling = GREEDY,
+) -> Iterator[dict[str, Any]]:
+    """The same, each as soon as it is there. See `predict_run`.
+
+    Raises:
+        FmflError: As there, before the first answer.
+    """
     run = open_run(run_folder, base=base)
+    if sampling != GREEDY and not isinstance(run.task, CausalLM):
+        raise ConfigError(f"{run.task.kind} draws nothing: its answers have no temperature or stop")
     inputs = run.task.load_inputs(data)
     if inputs.left_out.beside:
         _LOG.warning("%s: %s", data.name, inputs.left_out.passed_over)
+    if inputs.shortened:
+        _LOG.warning("%s of %s rows are too long, and were cut", inputs.shortened, inputs.records)
     opened = run.task.open_adapter(run.adapter, head=head)
     batch_size = run.config.training.physical_batch_size
-    answers = run.task.predict(opened, inputs, batch_size=batch_size)
-    return [{"row": number, **answer} for number, answer in enumerate(answers, start=1)]
+    # Some batches at a time: alike in length within them, and in the file's order between them.
+    together = _BATCHES * batch_size
+    for start in range(0, inputs.records, together):
+        some = inputs.only(np.arange(start, min(start + together, inputs.records)))
+        if isinstance(run.task, CausalLM):
+            seeded = replace(sampling, seed=sampling.seed + start)
+            answers = run.task.predict(opened, some, batch_size=batch_size, sampling=seeded)
+        else:
+            answers = run.task.predict(opened, some, batch_size=batch_size)
+        for number, answer in enumerate(answers, start=start + 1):
+            yield {"row": number, **answer}
+
+
+def stream_answers(answers: Iterable[dict[str, Any]], path: Path) -> int:
+    """Write answers as they come: JSON Lines line by line, CSV once all are there.
+
+    Returns:
+        How many.
+
+    Raises:
+        RunError: Another extension, or the file cannot be written.
+        FmflError: What an answer raises. Lines written before it stay.
+    """
+    if path.suffix.lower() != ".jsonl":
+        found = list(answers)
+        write_answers(found, path)
+        return len(found)
+    count = 0
+    for answer in answers:
+        # The file is made with the first answer: what is wrong with run or data is found before.
+        try:
+            with path.open("ab" if count else "wb") as file:
+                file.write(msgspec.json.encode(answer) + b"\n")
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {error.strerror}") from error
+        count += 1
+    return count
 
 
 def write_answers(answers: Sequence[dict[str, Any]], path: Path) -> None:

@@ -15,23 +15,19 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from task_cases import TASKS, clipped_sum, randomise, task_on
-from tiny_models import write_tiny
-from tokenizers import AddedToken
+from tiny_models import CHATML, write_tiny_chat
 from transformers import AutoTokenizer
 
 from fmfl_secure.data import DataError
 from fmfl_secure.errors import ConfigError, ModelError
 from fmfl_secure.models.batches import IGNORED
+from fmfl_secure.models.language import Sampling
 from fmfl_secure.report.conversation import led_by
 from fmfl_secure.settings.tasks import CausalLMSection
 from fmfl_secure.settings.techniques import find_refusal
 from fmfl_secure.tasks.chat_template import ChatTemplate
 from privacy.mechanism.admission import check_admission
 
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 # Llama 2's, and one that writes an empty thought into the last answer, as Qwen 3's.
 BRACKETS = (
     "{% for m in messages %}{% if m['role'] == 'user' %}<|im_start|>[INST] {{ m['content'] }} "
@@ -50,19 +46,7 @@ TALK = [("user", "ab"), ("assistant", "xyz"), ("user", "c"), ("assistant", "q")]
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return with_template(tmp_path_factory.mktemp("chat") / "base", CHATML)
-
-
-def with_template(folder: Path, template: str) -> Path:
-    write_tiny(folder, "llama")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    marks = ["<|im_start|>", "<|im_end|>"]
-    tokenizer.add_tokens([AddedToken(m, special=True, normalized=False) for m in marks])
-    tokenizer.chat_template = template
-    tokenizer.save_pretrained(folder)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 256}))
-    return folder
+    return write_tiny_chat(tmp_path_factory.mktemp("chat") / "base", CHATML)
 
 
 def changed(base: Path, folder: Path, template: str) -> Path:
@@ -335,3 +319,54 @@ def test_packing_is_refused_with_its_reason() -> None:
 def test_settings_that_contradict_each_other_are_refused(more: dict[str, Any]) -> None:
     with pytest.raises((ValueError, ConfigError)):
         msgspec.structs.replace(TASKS["causal-lm"], **more).__post_init__()
+
+
+@pytest.fixture(scope="module")
+def opened(base: Path) -> tuple[Any, Any]:
+    task = task_on(base, SETTINGS, max_length=120)
+    model = task.build_model(seed=1)
+    randomise(model, scale=0.3)
+    return task, model.eval()
+
+
+def test_drawn_answers_are_those_of_their_seed(opened: tuple[Any, Any]) -> None:
+    task, model = opened
+
+    def said(**how: Any) -> str:
+        return str(task.answer(model, (("user", "ab"),), Sampling(**how)))
+
+    torch.manual_seed(7)
+    state = torch.random.get_rng_state()
+    hot = [said(temperature=5.0, seed=seed) for seed in range(4)]
+    assert torch.equal(state, torch.random.get_rng_state()), "nobody else's draws are changed"
+    assert hot == [said(temperature=5.0, seed=seed) for seed in range(4)]
+    assert len(set(hot)) > 1
+    # Nothing but the likeliest token is left where the rest may come to next to nothing.
+    assert said(temperature=1.0, top_p=1e-9) == said()
+    assert said(temperature=1e-3) == said()
+
+
+def test_an_answer_ends_before_a_stop_text(opened: tuple[Any, Any]) -> None:
+    task, model = opened
+    whole = task.answer(model, (("user", "ab"),))
+    assert len(whole) > 1
+    cut = task.answer(model, (("user", "ab"),), Sampling(stop=(whole[1],)))
+    assert cut == whole.split(whole[1])[0].strip()
+
+
+@pytest.mark.parametrize(
+    "how", [{"temperature": -1.0}, {"top_p": 0.5}, {"temperature": 1.0, "top_p": 0.0},
+            {"stop": ("",)}],
+)  # fmt: skip
+def test_ways_to_draw_that_make_no_sense_are_refused(how: dict[str, Any]) -> None:
+    with pytest.raises(ModelError):
+        Sampling(**how)
+
+
+def test_a_conversation_reads_what_was_said_before(opened: tuple[Any, Any]) -> None:
+    task, model = opened
+    first = (("user", "ab"), ("assistant", "xyz"), ("user", "c"))
+    prompt = task._prepare([first], [np.array([0])]).collate(np.array([0])).input_ids[0]
+    assert "xyz" in task.base.load_tokenizer().decode(prompt.tolist())
+    plain = dataclasses.replace(task, settings=TASKS["causal-lm"])
+    assert plain.answer(model, first) == plain.answer(model, first[-1:])

@@ -33,6 +33,7 @@ COMMANDS = [
     ("run",),
     ("evaluate",),
     ("predict",),
+    ("chat",),
     ("export",),
     ("model", "import"),
     ("report", "show"),
