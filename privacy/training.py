@@ -2,7 +2,14 @@
 
 from privacy.mechanism.admission import check_admission
 from privacy.mechanism.gradient_training import GradientTrainer
+from privacy.mechanism.public_signal import public_clipped_means
 from privacy.mechanism.step_time import measure_step
 from privacy.mechanism.training import PrivateTrainer
 
-__all__ = ["GradientTrainer", "PrivateTrainer", "check_admission", "measure_step"]
+__all__ = [
+    "GradientTrainer",
+    "PrivateTrainer",
+    "check_admission",
+    "measure_step",
+    "public_clipped_means",
+]

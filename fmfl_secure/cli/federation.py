@@ -141,8 +141,17 @@ def _unit_rules(given: list[str]) -> list[UnitRule]:
 
 
 @app.command()
-def plan(federation: FederationFile) -> None:
-    """Show what a run will do and cost, before any data are used.
+def plan(
+    federation: FederationFile,
+    advice: Annotated[
+        bool,
+        typer.Option(
+            help="End in a verdict on what is learned beside the noise, from records made up: "
+            "takes some hundred of them through the base model."
+        ),
+    ] = True,
+) -> None:
+    """Show what a run will do and cost, and what it will learn, before any data are used.
 
     Epsilons are what the sites' ledgers will show, where those lie beside the settings; elsewhere
     those of a fresh grant of the settings' epsilon and delta.
@@ -228,6 +237,49 @@ def plan(federation: FederationFile) -> None:
         )
     console.print(by_site)
     _show_ledgers(prediction)
+    if advice:
+        _show_advice(federation, config)
+
+
+def _show_advice(federation: Path, config: FederationConfig) -> None:
+    """A verdict, in words and figures."""
+    from fmfl_secure.planning.advice import advise, expected_signals
+
+    signals = expected_signals(config, relative_to=federation.parent)
+    if signals is None:
+        say(
+            f"verdict     none: of {config.task.kind} no records can be made up that tell what a "
+            "gradient is like; compare on public data instead (fmfl-secure compare)"
+        )
+        return
+    found = advise(config, signals)
+    table = Table(
+        "adapter",
+        "trained",
+        "above their noise",
+        "head, a step",
+        "head, the run",
+        "adapter, a step",
+        title="signal over noise, expected of records made up; steps at the server",
+    )
+    for reading in found.readings:
+        table.add_row(
+            reading.kind,
+            f"{reading.numbers:,}",
+            f"{reading.above:,}",
+            f"{reading.head:.2f}",
+            f"{reading.head_in_run:.2f}",
+            f"{reading.adapter:.2f}" if reading.signal.adapter_size else "",
+        )
+    console.print(table)
+    for number, sentence in enumerate(found.sentences()):
+        say(f"{'' if number else 'verdict':<12}{sentence}")
+    for number, change in enumerate(found.changes, start=1):
+        say(f"{'' if number > 1 else 'change':<12}{number}. {change.setting}: {change.words}")
+    say(
+        f"{'':<12}Real signals were within a factor of about two of this on two public sets; "
+        "whether an adapter has anything to add is for fmfl-secure compare to show, on public data"
+    )
 
 
 def _unit_of(config: FederationConfig, prediction: Prediction) -> str:

@@ -82,6 +82,16 @@ def lengths_of(rows: Sequence[torch.Tensor]) -> NDArray[np.int64]:
     return np.array([len(row) for row in rows], dtype=np.int64)
 
 
+def vocabulary_words(tokenizer: Any, at_most: int = 2000) -> list[str]:
+    """Whole words that a tokenizer knows, in the order of their ids; spread over all of them."""
+    size = len(tokenizer)
+    ids = np.unique(np.linspace(0, size - 1, num=min(size, 4 * at_most), dtype=np.int64))
+    special = set(tokenizer.all_special_ids)
+    texts = (tokenizer.decode([int(number)]).strip() for number in ids if number not in special)
+    found = list(dict.fromkeys(text for text in texts if len(text) > 1 and text.isalpha()))
+    return found[:: max(1, len(found) // at_most)] or list(_WORDS)
+
+
 def synthetic_lengths(max_length: int) -> list[int]:
     """Words of eight texts: from one to far beyond what is kept."""
     return [1, 2, 3, 5, 8, 13, 40, 2 * max_length]

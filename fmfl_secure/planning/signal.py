@@ -1,0 +1,159 @@
+"""How large a gradient is to be expected, before any data are used: of a head, and of an adapter.
+
+From public facts and records made up alone: the base model, the settings, and texts in which some
+words are their label's own (`TextClassification.synthetic_topics`). What is measured is the length
+of the *mean* clipped gradient of one record, which is what a step sums up; what single records
+add beside it averages out, and is not signal.
+
+Of two disjoint blocks of records the means a and b have E <a, b> = |E g|^2: what chance leaves in
+each does not enter. Of the head it is measured at the start, where it is longest. The adapter's is
+exactly zero there if the head is zero, so it is measured once the head has moved a few public
+steps, on records that it has not seen.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fmfl_secure.models.heads import head_bytes, set_head
+from fmfl_secure.models.layout import Layout
+from fmfl_secure.settings.federation import FederationConfig
+from fmfl_secure.tasks.base import Task, TaskData
+from fmfl_secure.tasks.text_classification import TextClassification
+from privacy.training import public_clipped_means
+
+RECORDS = 256  # half of them moves the head, the other half is measured on
+_BLOCKS = 8
+_HEAD_STEPS = 3
+_HEAD = "head."
+
+
+@dataclass(frozen=True, slots=True)
+class HeadSignal:
+    """Of the linear head, on the frozen model.
+
+    Attributes:
+        length: Of the mean clipped gradient at the start, over C.
+        size: Trained numbers.
+        moved: The head after a few public steps, as safetensors.
+    """
+
+    length: float
+    size: int
+    moved: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """Lengths of the mean clipped gradient, over C.
+
+    Attributes:
+        head: Of the head's part.
+        adapter: Of the adapter's; 0 where there is none.
+        head_size: Trained numbers of the head.
+        adapter_size: The same of the adapter.
+    """
+
+    head: float
+    adapter: float
+    head_size: int
+    adapter_size: int
+
+
+def topics(task: Task) -> TaskData | None:
+    """Records made up whose labels can be told; None of tasks other than text classification."""
+    return task.synthetic_topics(RECORDS) if isinstance(task, TextClassification) else None
+
+
+def head_signal(config: FederationConfig, task: Task, data: TaskData) -> HeadSignal:
+    """The signal of the head alone, and where a few public steps take it.
+
+    Args:
+        config: The settings, with the adapter `head`.
+        task: The task that they describe.
+        data: Records made up, or public ones.
+    """
+    model = task.build_model(seed=config.federation.seed)
+    layout = task.begin_round(model, 1)
+    order = _order(data)
+    length = length_of_mean(_means(config, task, model, layout, data, order, _BLOCKS))
+    named = dict(model.named_parameters())
+    parameters = [named[slot.name] for slot in layout.slots]
+    ends = np.cumsum([slot.size for slot in layout.slots])[:-1]
+    optimizer = torch.optim.Adam(parameters, lr=config.training.head_learning_rate)
+    for _ in range(_HEAD_STEPS):
+        (gradient,) = _means(config, task, model, layout, data, order[: len(order) // 2], 1)
+        for parameter, part in zip(parameters, np.split(gradient, ends), strict=True):
+            parameter.grad = torch.from_numpy(part).to(parameter).view_as(parameter)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return HeadSignal(length, layout.size, head_bytes(model))
+
+
+def adapter_signal(
+    config: FederationConfig, task: Task, data: TaskData, head: HeadSignal
+) -> Signal:
+    """The signal of an adapter below a head that has begun to learn.
+
+    Args:
+        config: The settings.
+        task: The task that they describe.
+        data: The records that the head's was measured with.
+        head: The head's.
+    """
+    if config.adapter.kind == "head":
+        return Signal(head.length, 0.0, head.size, 0)
+    model = task.build_model(seed=config.federation.seed)
+    layout = task.begin_round(model, task.distinct_rounds[0])
+    set_head(model, head.moved)
+    order = _order(data)
+    means = _means(config, task, model, layout, data, order[len(order) // 2 :], _BLOCKS)
+    own = np.repeat(
+        [not slot.name.startswith(_HEAD) for slot in layout.slots],
+        [slot.size for slot in layout.slots],
+    )
+    return Signal(head.length, length_of_mean(means[:, own]), head.size, int(own.sum()))
+
+
+def length_of_mean(blocks: NDArray[np.float64]) -> float:
+    """The length of what blocks' means have in common; 0 where they have nothing.
+
+    Args:
+        blocks: Means of as many records each, shape (blocks, d), at least two.
+    """
+    count, together = len(blocks), blocks.sum(axis=0)
+    squared = (together @ together - np.square(blocks).sum()) / (count * (count - 1))
+    return math.sqrt(max(0.0, float(squared)))
+
+
+def _order(data: TaskData) -> NDArray[np.int64]:
+    return np.random.default_rng(20260105).permutation(data.records).astype(np.int64)
+
+
+def _means(
+    config: FederationConfig,
+    task: Task,
+    model: nn.Module,
+    layout: Layout,
+    data: TaskData,
+    records: NDArray[np.int64],
+    blocks: int,
+) -> NDArray[np.float64]:
+    """Mean clipped gradients over C, shape (blocks, d)."""
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    means = public_clipped_means(
+        model,
+        parameters=[named[slot.name] for slot in layout.slots],
+        loss=task.per_record_loss,
+        collate=data.collate,
+        blocks=np.array_split(records, blocks),
+        max_grad_norm=config.privacy.max_grad_norm,
+        physical_batch_size=config.training.physical_batch_size,
+    )
+    return means / config.privacy.max_grad_norm

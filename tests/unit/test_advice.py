@@ -1,0 +1,184 @@
+"""Advice before spending: what rises above its noise, and what would change the verdict."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from support import make_federation
+from typer.testing import CliRunner
+
+from fmfl_secure.cli import app
+from fmfl_secure.planning.advice import advise
+from fmfl_secure.planning.plans import site_plan
+from fmfl_secure.planning.readings import share_above
+from fmfl_secure.planning.signal import Signal, head_signal, length_of_mean, topics
+from fmfl_secure.planning.task import build_task
+from fmfl_secure.settings.federation import FederationConfig, load_federation
+from fmfl_secure.settings.sections import AdapterSection
+
+ROOT = Path(__file__).parents[2]
+SIGNALS = {
+    "head": Signal(0.06, 0.0, 770, 0),
+    "ffa-lora": Signal(0.06, 0.05, 770, 6144),
+    "lora": Signal(0.06, 0.05, 770, 12288),
+}
+replace = msgspec.structs.replace
+
+
+@pytest.fixture(scope="module")
+def config() -> FederationConfig:
+    return load_federation(ROOT / "examples/sst2/federation.toml")
+
+
+def changed(
+    config: FederationConfig, *, sites: int = 0, units: float = 1.0, noise: str = "", **privacy
+) -> FederationConfig:
+    if noise == "distributed":
+        privacy |= {"noise": noise, "insider_epsilon": 1e9}
+    one = replace(config.sites[0], population=round(config.sites[0].population * units))
+    entries = tuple(
+        replace(one, name=f"site-{n}") for n in range(1, (sites or len(config.sites)) + 1)
+    )
+    least = math.ceil(config.federation.min_sites * len(entries) / len(config.sites))
+    return replace(
+        config,
+        sites=entries,
+        federation=replace(config.federation, min_sites=least),
+        privacy=replace(config.privacy, **privacy),
+    )
+
+
+def test_what_blocks_have_in_common_is_measured_and_chance_is_not() -> None:
+    generator = np.random.default_rng(1)
+    noise = generator.normal(size=(400, 8, 1000))
+    found = [length_of_mean(blocks) for blocks in noise]
+    assert np.sqrt(np.mean(np.square(found))) < 0.2 * math.sqrt(1000 / 8)  # what a mean would show
+    common = np.full(1000, 2.0 / math.sqrt(1000))
+    found = [length_of_mean(blocks / 10 + common) for blocks in noise]
+    assert np.mean(found) == pytest.approx(2.0, rel=0.02)
+
+
+@pytest.mark.parametrize("ratio", [0.3, 1.0, 3.0])
+def test_the_share_above_its_noise_is_what_normal_numbers_have(ratio: float) -> None:
+    numbers = np.random.default_rng(2).normal(size=200_000)
+    signal = ratio * numbers  # noise of deviation 1 on each
+    assert share_above(ratio) == pytest.approx(float((np.abs(signal) > 1.0).mean()), abs=0.004)
+    assert share_above(0.0) == 0.0
+
+
+def test_an_adapter_is_advised_where_it_rises_above_its_noise_and_not_before(
+    config: FederationConfig,
+) -> None:
+    assert advise(config, SIGNALS).verdict == "head"
+    assert advise(changed(config, units=40.0, delta=1e-7), SIGNALS).verdict == "ffa-lora"
+    for reading in advise(config, SIGNALS).readings:
+        plan = site_plan(config, config.sites[0], reading.numbers)
+        assert plan is not None
+        one = plan.noise_multiplier / (0.2 * 1250 * math.sqrt(8))
+        assert reading.noise.deviation == pytest.approx(one, rel=0.02)
+        assert reading.head == pytest.approx(0.06 / (one * math.sqrt(770)), rel=0.02)
+        assert reading.head_in_run == pytest.approx(reading.head * math.sqrt(40))
+
+
+@pytest.mark.parametrize("noise", ["local", "distributed"])
+def test_so_many_more_sites_or_units_do_change_the_verdict(
+    config: FederationConfig, noise: str
+) -> None:
+    here = changed(config, noise=noise, delta=1e-7)
+    before = advise(here, SIGNALS)
+    assert before.verdict == "head"
+    (sentence,) = [s for s in before.sentences() if s.startswith("no adapter pays yet")]
+    words = sentence.replace(",", "").split()
+    sites, times = (
+        int(words[words.index("sites") - 1]),
+        float(words[words.index("times", words.index("sites")) - 1]),
+    )
+    assert advise(changed(here, sites=sites + 1), SIGNALS).verdict == "ffa-lora"
+    assert advise(changed(here, sites=round(0.8 * sites)), SIGNALS).verdict == "head"
+    assert advise(changed(here, units=1.02 * (times + 0.05)), SIGNALS).verdict == "ffa-lora"
+    assert advise(changed(here, units=0.97 * (times - 0.05)), SIGNALS).verdict == "head"
+
+
+def test_a_change_that_is_named_brings_what_is_said(config: FederationConfig) -> None:
+    head = replace(config, adapter=replace(config.adapter, kind="head"))
+    found = advise(head, SIGNALS)
+    named = {change.setting.split(" =")[0]: change for change in found.changes}
+    assert len(found.changes) == 3
+    assert found.changes[0].setting.startswith("privacy.noise = 'distributed'")
+    shares = advise(changed(head, noise="distributed"), SIGNALS)
+    gain = shares.of("head").head_in_run / found.of("head").head_in_run
+    assert named["privacy.noise"].gain == pytest.approx(gain)
+    assert found.other == pytest.approx(shares.of("head").head_in_run)
+    assert shares.other == pytest.approx(found.of("head").head_in_run)
+    exact = advise(changed(head, accounting="exact"), SIGNALS)
+    gain = exact.of("head").head_in_run / found.of("head").head_in_run
+    assert 1.08 < gain < 1.16
+    assert named["privacy.accounting"].gain == pytest.approx(gain)
+    # What is done already is not named again, and the adapter is named where another is set.
+    assert all("accounting" not in change.setting for change in exact.changes)
+    assert all("noise" not in change.setting for change in shares.changes)
+    assert advise(config, SIGNALS).changes[0].setting == "adapter.kind = 'head'"
+
+
+def test_a_head_below_its_noise_is_said_and_labels_are_named(config: FederationConfig) -> None:
+    few = changed(config, units=0.05, epsilon=0.5)
+    found = advise(few, SIGNALS)
+    assert found.verdict == "head"
+    assert any("even the head is below its noise" in s for s in found.sentences())
+    assert any(change.setting == "task.label_texts" for change in found.changes)
+
+
+def test_steps_at_the_sites_are_advised_against_and_read_as_if_at_the_server(
+    config: FederationConfig,
+) -> None:
+    at_sites = replace(
+        config,
+        federation=replace(config.federation, rounds=10),
+        privacy=replace(config.privacy, steps_per_round=4),
+        training=replace(config.training, steps_at="site"),
+    )
+    found = advise(at_sites, SIGNALS)
+    assert any("steps_at = 'server'" in change.setting for change in found.changes)
+    assert found.of("head").head_in_run == advise(config, SIGNALS).of("head").head_in_run
+
+
+def test_plan_ends_in_a_verdict_from_no_data(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_federation(tmp_path, tiny_model)
+    for file in tmp_path.glob("data/*"):
+        file.unlink()  # nothing of it may be needed
+    monkeypatch.setattr("fmfl_secure.planning.signal.RECORDS", 32)
+    done = CliRunner().invoke(app, ["plan", str(path)], env={"COLUMNS": "200"})
+    assert done.exit_code == 0, done.output
+    assert "verdict     train " in done.output
+    assert "signal over noise" in done.output
+    assert "change      1. " in done.output
+    without = CliRunner().invoke(app, ["plan", str(path), "--no-advice"])
+    assert "verdict" not in without.output
+    monkeypatch.setattr("fmfl_secure.planning.advice.topics", lambda _: None)
+    unknown = CliRunner().invoke(app, ["plan", str(path)])
+    assert "verdict     none" in unknown.output
+
+
+def test_records_made_up_can_be_told_apart_if_labels_have_words_and_else_not(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_federation(tmp_path, tiny_model)
+    config = replace(load_federation(path), adapter=AdapterSection(kind="head"))
+    task = build_task(config, relative_to=tmp_path)
+    monkeypatch.setattr("fmfl_secure.tasks.text_classification._WORDS_OF_A_LABEL", 2)
+
+    def length() -> float:
+        data = topics(task)
+        assert data is not None
+        return head_signal(config, task, data).length
+
+    told = length()
+    monkeypatch.setattr("fmfl_secure.tasks.text_classification.OWN_WORDS", 0.0)
+    assert told > 0.02
+    assert length() < 0.4 * told
