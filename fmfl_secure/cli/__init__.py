@@ -15,6 +15,7 @@ from fmfl_secure._version import __version__
 from fmfl_secure.bench import app as bench_app
 from fmfl_secure.cli import afford as _afford  # noqa: F401
 from fmfl_secure.cli import (
+    ask,
     audit,
     base_models,
     compare,
@@ -41,6 +42,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(federation.app)
+app.add_typer(ask.app)
 app.add_typer(doctor.app)
 app.add_typer(model.app)
 app.add_typer(base_models.app, name="model")

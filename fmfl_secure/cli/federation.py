@@ -467,7 +467,8 @@ def check(
         say(f"          {question.advice}")
 
 
-def _grant_where_none(folder: Path, config: FederationConfig) -> None:
+def grant_where_none_said(folder: Path, config: FederationConfig) -> None:
+    """Make first grants before all sites run on one machine, and say which."""
     from fmfl_secure.parties.workspace import Workspace, grant_where_none
 
     for note in grant_where_none(Workspace(folder), config):
@@ -511,7 +512,7 @@ def run(
         raise ConfigError("--engine flower needs --superlink, and no other engine has one")
     config = load_federation(federation)
     if engine != "flower" and not resume:
-        _grant_where_none(federation.parent, config)
+        grant_where_none_said(federation.parent, config)
     with TerminalProgress(console, config) as progress:
         try:
             if engine == "local":

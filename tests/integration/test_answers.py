@@ -9,7 +9,7 @@ from pathlib import Path
 import dp_accounting
 import numpy as np
 import pytest
-from asking import INSIDER, PRIVACY, ask, asking, ledger, question, silence
+from asked import INSIDER, PRIVACY, ask, asking, ledger, question, silence
 from dp_accounting.rdp import RdpAccountant
 from msgspec.structs import replace
 from support import Quiet, leave_no_records, make_federation

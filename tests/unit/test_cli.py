@@ -31,6 +31,7 @@ COMMANDS = [
     ("plan",),
     ("check",),
     ("run",),
+    ("ask",),
     ("evaluate",),
     ("predict",),
     ("chat",),

@@ -1,0 +1,190 @@
+"""Asking sites of a federation on one machine, and keeping what they answered.
+
+An answer is kept in a folder named after what was asked, of whom. The same question finds it there,
+and nothing is charged; asked anew it is another run, charged like the first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from fmfl_secure.errors import ConfigError, RunError
+from fmfl_secure.planning.answers import figures_of
+from fmfl_secure.run.observer import Observer, Silent
+from fmfl_secure.run.record import RoundRecord
+from fmfl_secure.settings.federation import FederationConfig, load_federation
+from fmfl_secure.settings.questions import QuestionSection
+from fmfl_secure.settings.toml_file import convert_config
+from fmfl_secure.settings.written import with_populations
+from fmfl_secure.storage.files import write_files
+from fmfl_secure.storage.run_store import RunStore, holds_run
+from fmfl_secure.transports.local.engine import LocalEngine
+from privacy.queries import Figure
+
+ANSWERS: Final = "answers"  # folder, beside the settings
+_DIGITS: Final = 12  # of a digest, in a folder's name
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What sites answered.
+
+    Attributes:
+        folder: Of the run.
+        config: The settings that it was asked by.
+        cohort: Sites that are in the sum.
+        figures: By question and name, each with its intervals.
+        at: UTC time of the release.
+        was_kept: It was asked before: nothing was charged.
+    """
+
+    folder: Path
+    config: FederationConfig
+    cohort: tuple[str, ...]
+    figures: dict[str, dict[str, Figure]]
+    at: str
+    was_kept: bool
+
+
+def asking(config: FederationConfig, asked: QuestionSection) -> FederationConfig:
+    """A federation's settings for a run that asks, and trains nothing."""
+    return msgspec.structs.replace(config, question=msgspec.structs.replace(asked, every=0))
+
+
+def ask(
+    federation: Path,
+    asked: QuestionSection,
+    *,
+    again: bool = False,
+    adapter: bytes = b"",
+    observer: Observer | None = None,
+) -> Answer:
+    """Ask, all parties being on this machine; or find what was answered before.
+
+    Args:
+        federation: Path of `federation.toml`.
+        asked: What is asked.
+        again: Ask anew what was answered before, which is charged again.
+        adapter: What is asked about, where it is not what training starts from.
+        observer: Told about progress.
+
+    Raises:
+        FmflError, PrivacyError, AggregationError: Nothing is answered.
+    """
+    config = asking(load_federation(federation), asked)
+    folder = _folder(federation.parent, config)
+    number = 1
+    while again and holds_run(folder):
+        number += 1
+        folder = folder.with_name(f"{_name(config)}-{number}")
+    kept = holds_run(folder)
+    if kept and RunStore(folder).state.ended:
+        return read_answer(folder, was_kept=True)
+    LocalEngine(
+        federation,
+        folder,
+        resume=kept,
+        observer=observer or Silent(),
+        config=config,
+        adapter=adapter,
+    ).run()
+    return read_answer(folder, was_kept=False)
+
+
+def read_answer(folder: Path, *, was_kept: bool) -> Answer:
+    """The last answer of a run.
+
+    Args:
+        folder: The run's.
+        was_kept: Whether it was there before.
+
+    Raises:
+        RunError: The run gave none.
+    """
+    store = RunStore(folder)
+    rounds = [msgspec.json.decode(each, type=RoundRecord) for each in store.rounds()]
+    for record in reversed(rounds):
+        if isinstance(record.answer, tuple):
+            config = store.state.config
+            figures = figures_of(config, record.answer, len(record.cohort))
+            return Answer(folder, config, record.cohort, figures, record.at, was_kept)
+    raise RunError(
+        f"the run in {folder} ended without an answer",
+        hint="Its report says why. --again asks anew, and is charged for it.",
+    )
+
+
+def declare_populations(federation: Path, answer: Answer, *, round_to: int) -> dict[str, int]:
+    """Write how many units sites have into the settings, as they were answered, rounded.
+
+    Args:
+        federation: Path of `federation.toml`.
+        answer: With `units` in it.
+        round_to: What populations are rounded to, >= 1.
+
+    Returns:
+        What is declared now, by site.
+
+    Raises:
+        ConfigError: The answer has no units, or the settings cannot be written so.
+    """
+    if "units" not in answer.figures:
+        raise ConfigError("units were not asked, so no populations can be written")
+    before = load_federation(federation)
+    populations = {
+        site.name: max(round_to, round_to * round((_count(answer, site.name)) / round_to))
+        for site in before.sites
+        if site.name in answer.cohort
+    }
+    text = with_populations(federation.read_text(encoding="utf-8"), populations)
+    meant = msgspec.structs.replace(
+        before,
+        sites=tuple(
+            msgspec.structs.replace(site, population=populations.get(site.name, site.population))
+            for site in before.sites
+        ),
+    )
+    _require(text, meant, federation)
+    write_files(federation.parent, {federation.name: text.encode()})
+    return populations
+
+
+def _count(answer: Answer, site: str) -> float:
+    return answer.figures["units"][site].value or 0.0
+
+
+def _require(text: str, meant: FederationConfig, federation: Path) -> None:
+    """Nothing is written that does not read as what was meant."""
+    found = convert_config(tomllib.loads(text), FederationConfig, source=str(federation))
+    if found != meant:
+        raise ConfigError(
+            f"{federation} would not say what was answered, so nothing is written",
+            hint="Write the populations by hand.",
+        )
+
+
+def _name(config: FederationConfig) -> str:
+    """After all that an answer depends on, and not after populations, which may follow from one."""
+    privacy, evaluation = config.privacy, config.evaluation
+    subject = (
+        config.federation.name,
+        config.federation.seed,
+        [site.name for site in config.sites],
+        config.question,
+        config.task,
+        config.model,
+        config.adapter,
+        [privacy.noise, privacy.delta, privacy.colluding_sites],
+        [evaluation.holdout, evaluation.subgroup_column, evaluation.subgroups],
+    )
+    return hashlib.sha256(msgspec.json.encode(subject, order="sorted")).hexdigest()[:_DIGITS]
+
+
+def _folder(folder: Path, config: FederationConfig) -> Path:
+    return folder / ANSWERS / _name(config)

@@ -1,0 +1,160 @@
+"""`fmfl-secure ask`: a question to the sites, answered by one noised sum."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+from rich.table import Table
+
+from fmfl_secure.cli._console import console, facts, say
+
+if TYPE_CHECKING:
+    from fmfl_secure.asking import Answer
+    from fmfl_secure.settings.federation import FederationConfig
+    from fmfl_secure.settings.questions import QuestionSection
+    from privacy.queries import Figure
+
+app = typer.Typer()
+
+LIARS = (
+    "One dishonest site can move any of these figures, and nobody can tell: they are what the "
+    "sites say together."
+)
+
+
+@app.command()
+def ask(
+    federation: Annotated[Path, typer.Argument(help="The federation's federation.toml.")],
+    what: Annotated[str, typer.Option(help="Questions, with commas: units,labels,lengths, ...")],
+    epsilon: Annotated[float, typer.Option(help="What the answer may cost every unit.")],
+    insider_epsilon: Annotated[
+        float, typer.Option(help="With noise in shares: against all other sites together.")
+    ] = 0.0,
+    repeats: Annotated[
+        int, typer.Option(help="Answers to pay for that a site may compute again after a crash.")
+    ] = 0,
+    lengths: Annotated[
+        str, typer.Option(help="For lengths: tokens at which classes end, with commas.")
+    ] = "",
+    again: Annotated[
+        bool, typer.Option(help="Ask anew what was answered before, and charge for it.")
+    ] = False,
+    write: Annotated[
+        bool, typer.Option(help="Write the answered units as declared populations.")
+    ] = False,
+    round_to: Annotated[int, typer.Option(help="What written populations are rounded to.")] = 10,
+    settings: Annotated[
+        Path | None,
+        typer.Option(help="Ask nothing: write settings that ask, for servers on other transports."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Ask all sites, on one machine, and charge their ledgers: one sum, with noise.
+
+    An answer is kept beside the settings, in answers/, where the same question finds it free.
+    Example: fmfl-secure ask pilot/federation.toml --what units,labels,lengths --epsilon 0.3
+    """
+    from fmfl_secure import asking
+    from fmfl_secure.cli.federation import grant_where_none_said
+    from fmfl_secure.settings.federation import load_federation
+    from fmfl_secure.settings.questions import QuestionSection
+    from fmfl_secure.settings.toml_file import convert_config
+    from fmfl_secure.settings.written import with_question
+
+    asked: QuestionSection = convert_config(
+        {
+            "what": _words(what),
+            "epsilon": epsilon,
+            "insider_epsilon": insider_epsilon,
+            "repeats": repeats,
+            "lengths": [int(word) if word.isdigit() else word for word in _words(lengths)],
+        },
+        QuestionSection,
+        source="the question",
+    )
+    config = asking.asking(load_federation(federation), asked)
+    if settings is not None:
+        settings.write_text(with_question(federation.read_text("utf-8"), asked), "utf-8")
+        say(f"wrote {settings}: provision and serve it as the settings of any run")
+        show_precision(config)
+        return
+    if not as_json:
+        show_precision(config)
+        grant_where_none_said(federation.parent, config)
+    answer = asking.ask(federation, asked, again=again)
+    if as_json:
+        say(msgspec.json.format(msgspec.json.encode(answer.figures), indent=2).decode())
+    else:
+        show_answer(answer)
+    if write:
+        for site, population in asking.declare_populations(
+            federation, answer, round_to=round_to
+        ).items():
+            say(f"{federation}: {site} declares {population:,}")
+
+
+def show_precision(config: FederationConfig) -> None:
+    """How precise an answer would be, before it is asked."""
+    from fmfl_secure.planning.answers import asked_of
+    from fmfl_secure.planning.precision import precisions
+
+    asked = asked_of(config)
+    times = asked.answers(config.federation.rounds)
+    table = Table("question", "figures", "a count, +-", "a share of all, +-", "with sampling")
+    table.title = (
+        f"{'an answer' if times == 1 else f'{times} answers, each'} with all "
+        f"{len(config.sites)} sites, at 95 %; epsilon {asked.epsilon:g} together"
+    )
+    for each in precisions(config):
+        table.add_row(
+            each.question,
+            f"{each.cells:,}",
+            f"{each.count:.1f}",
+            f"{100 * each.share:.1f} points",
+            f"{100 * each.sampling:.1f} points",
+        )
+    console.print(table)
+
+
+def show_answer(answer: Answer) -> None:
+    """An answer with its intervals, what it cost, and what it is not."""
+    from fmfl_secure.planning.answers import asked_of
+
+    for question, figures in answer.figures.items():
+        table = Table(question, "value", "95 %, of the noise", "95 %, with sampling")
+        for name, figure in figures.items():
+            table.add_row(name, *written(figure))
+        console.print(table)
+    asked = asked_of(answer.config)
+    facts(
+        "answer",
+        {
+            "of": f"{len(answer.cohort)} sites: {', '.join(answer.cohort)}",
+            "at": answer.at,
+            "charged": f"nothing: asked before, and kept in {answer.folder}"
+            if answer.was_kept
+            else f"epsilon {asked.epsilon:g} at delta {answer.config.privacy.delta:g}, at most, "
+            "in every site's ledger",
+        },
+    )
+    say(LIARS)
+
+
+def written(figure: Figure) -> tuple[str, str, str]:
+    """A figure and its two intervals, as text."""
+    return (
+        "nothing can be said" if figure.value is None else f"{figure.value:.4g}",
+        _interval(figure.noise),
+        _interval(figure.sampling),
+    )
+
+
+def _interval(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f"{interval[0]:.4g} to {interval[1]:.4g}"
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]

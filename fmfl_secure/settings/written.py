@@ -1,0 +1,70 @@
+"""Changes to a settings file as text, so that comments and order stay: nothing else is touched.
+
+Whatever is written is read back by whoever asks for it and compared with what was meant.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+from fmfl_secure.errors import ConfigError
+from fmfl_secure.settings.questions import QuestionSection
+
+_SITES = re.compile(r"^\s*\[\[\s*sites\s*\]\]", re.MULTILINE)
+_NAME = re.compile(r"""^\s*name\s*=\s*["']([^"']*)["']""", re.MULTILINE)
+_POPULATION = re.compile(r"^(\s*population\s*=\s*)([0-9_]+)", re.MULTILINE)
+
+
+def with_question(text: str, asked: QuestionSection) -> str:
+    """A federation's settings with a `[question]` at their end.
+
+    Raises:
+        ConfigError: They have one already.
+    """
+    if re.search(r"^\s*\[\s*question\s*\]", text, re.MULTILINE):
+        raise ConfigError("the settings have a [question] already")
+    lines = [
+        f"{name} = {_toml(value)}"
+        for name, value in msgspec.structs.asdict(asked).items()
+        if value or name == "epsilon"
+    ]
+    return text.rstrip("\n") + "\n\n[question]\n" + "\n".join(lines) + "\n"
+
+
+def with_populations(text: str, populations: Mapping[str, int]) -> str:
+    """A federation's settings with other declared populations.
+
+    Args:
+        text: The file.
+        populations: By site.
+
+    Raises:
+        ConfigError: A site's entry, or its population, is not found where it would be written.
+    """
+    starts = [match.start() for match in _SITES.finditer(text)]
+    ends = [*starts[1:], len(text)][: len(starts)]
+    parts, done = [text[: starts[0]] if starts else text], set()
+    for start, end in zip(starts, ends, strict=True):
+        entry = text[start:end]
+        name = _NAME.search(entry)
+        if name is not None and name[1] in populations:
+            written = rf"\g<1>{populations[name[1]]}"
+            entry, found = _POPULATION.subn(written, entry, count=1)
+            done |= {name[1]} if found else set()
+        parts.append(entry)
+    missing = sorted(set(populations) - done)
+    if missing:
+        raise ConfigError(
+            f"the settings have no [[sites]] entry of {missing[0]} with a population on its own "
+            "line, so nothing is written",
+            hint="Write the populations by hand.",
+        )
+    return "".join(parts)
+
+
+def _toml(value: object) -> str:
+    """A value as TOML; JSON writes these kinds alike."""
+    return msgspec.json.encode(value).decode()

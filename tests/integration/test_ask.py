@@ -1,0 +1,133 @@
+"""`fmfl-secure ask`: what is charged, what is kept, and what is written into settings."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from asked import PRIVACY, ledger, silence
+from support import make_federation
+from typer.testing import CliRunner
+
+from fmfl_secure.cli import app
+from fmfl_secure.errors import ConfigError
+from fmfl_secure.settings.federation import load_federation
+from fmfl_secure.settings.questions import QuestionSection
+from fmfl_secure.settings.written import with_populations, with_question
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    folder = tmp_path_factory.mktemp("template") / "federation"
+    make_federation(
+        folder, tiny_model, grant=20.0, privacy=PRIVACY["local"], evaluation=False, steps=1
+    )
+    return folder
+
+
+@pytest.fixture
+def folder(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("fmfl_secure.report.results.write_report", lambda *_: None)
+    monkeypatch.setenv("COLUMNS", "160")
+    return Path(shutil.copytree(template, tmp_path / "federation"))
+
+
+def ask(folder: Path, *options: str):
+    result = CliRunner().invoke(
+        app,
+        ["ask", str(folder / "federation.toml"), "--epsilon", "3", *options],
+        catch_exceptions=False,
+    )
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def spent(folder: Path) -> float:
+    return ledger(folder, "site-1").budget().status()[0].epsilon_committed
+
+
+def test_a_question_is_answered_once_and_found_again_for_nothing(folder: Path) -> None:
+    first = ask(folder, "--what", "labels")
+    assert "share of yes" in first
+    assert "95 %, with sampling" in first
+    assert "epsilon 3 at delta 0.0001, at most" in first
+    assert "One dishonest site can move" in first
+    once = spent(folder)
+    again = ask(folder, "--what", "labels", "--json")
+    assert set(json.loads(again)["labels"]) == {"no", "yes", "share of no", "share of yes"}
+    kept = ask(folder, "--what", "labels")
+    assert "nothing: asked before, and kept in" in kept.replace("\n", "")
+    assert spent(folder) == once
+    ask(folder, "--what", "labels", "--again")
+    assert spent(folder) > once
+    assert len(list((folder / "answers").iterdir())) == 2
+    ask(folder, "--what", "units")
+    assert len(list((folder / "answers").iterdir())) == 3
+
+
+def test_answered_units_are_declared_and_the_question_is_not_asked_anew(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silence(monkeypatch)
+    file = folder / "federation.toml"
+    before = file.read_text()
+    file.write_text(before.replace("population = 40", "population = 90  # a guess", 1))
+    said = ask(folder, "--what", "units,lengths", "--write", "--round-to", "5")
+    assert "site-1 declares 40" in said
+    assert [site.population for site in load_federation(file).sites] == [40, 40, 40]
+    assert file.read_text() == before.replace("population = 40", "population = 40  # a guess", 1)
+    once = spent(folder)
+    assert "asked before" in ask(folder, "--what", "units,lengths")
+    assert spent(folder) == once
+
+
+def test_settings_for_other_transports_are_written_and_nothing_is_asked(folder: Path) -> None:
+    target = folder / "question.toml"
+    said = ask(folder, "--what", "units,lengths", "--lengths", "4,8", "--settings", str(target))
+    assert "wrote" in said
+    config = load_federation(target)
+    assert config.question == QuestionSection(
+        what=("units", "lengths"), epsilon=3.0, lengths=(4, 8)
+    )
+    assert spent(folder) == 0.0
+    assert not (folder / "answers").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--what", "income"], "income"),
+        (["--what", ""], "what"),
+        (["--what", "lengths", "--lengths", "8,4"], "ascending"),
+        (["--what", "lengths", "--lengths", "short"], "lengths"),
+    ],
+    ids=["unknown", "nothing", "order", "no-number"],
+)
+def test_what_cannot_be_asked_is_refused_before_anything_else(
+    folder: Path, options: list[str], why: str
+) -> None:
+    with pytest.raises(ConfigError, match=why):
+        ask(folder, *options)
+    assert not (folder / "answers").exists()
+
+
+def test_populations_are_written_where_they_stand_or_not_at_all() -> None:
+    text = (
+        '[[sites]]\nname = "a"\npopulation = 1_000\n\n[[sites]]\npopulation = 7 # b\nname = "b"\n'
+    )
+    assert with_populations(text, {"a": 20, "b": 30}) == (
+        '[[sites]]\nname = "a"\npopulation = 20\n\n[[sites]]\npopulation = 30 # b\nname = "b"\n'
+    )
+    inline = 'sites = [{name = "a", population = 4}]\n'
+    with pytest.raises(ConfigError, match="entry of a"):
+        with_populations(inline, {"a": 20})
+    with pytest.raises(ConfigError, match="entry of c"):
+        with_populations(text, {"c": 20})
+
+
+def test_settings_that_ask_already_get_no_second_question() -> None:
+    once = with_question("x = 1\n", QuestionSection(what=("units",), epsilon=1.0))
+    with pytest.raises(ConfigError, match="already"):
+        with_question(once, QuestionSection(what=("units",), epsilon=1.0))
