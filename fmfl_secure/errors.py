@@ -7,6 +7,8 @@
       ModelError             base model, adapter or layout
         StartError           a server's start file: missing, damaged, or for other settings
       RunError               a run cannot start, go on, or be read back
+        RunDamaged           what is kept of it, or at a site for it, is not what was written
+      Unavailable            what a party works with cannot be used now: held, full, no rights
       AdapterUnverified      a site that was away has nobody's word for the adapter, yet
       SiteFailure            a site failed after it may have read data; always the same code
       ServiceError           a party's own process cannot start or go on
@@ -25,25 +27,45 @@ The packages below have bases of their own, since they may not import this one:
 `privacy.PrivacyError` and `aggregation.AggregationError`. All three say in `str(error)` what
 happened and what was expected, in `hint` what to do, and carry a `code`: one of a few generic
 words that is all that may leave a party when something fails there.
+
+Every class declares its `nature`, and whoever makes an outcome or a refusal of an error asks it:
+
+    passing   the surroundings: it is tried again, with pauses; then the process ends, to be started
+              again, and goes on. Never the end of a run, nor a site's refusal
+    decided   it stays so until a person decides otherwise: an outcome, or a refusal
+    damage    something kept is not what it was: somebody has to put it back
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import errno
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+
+Nature = Literal["passing", "decided", "damage"]
+# What the system says of disk, memory, descriptors and time. Of a path, or of rights, it says else.
+_SURROUNDINGS: Final = frozenset(
+    {errno.EAGAIN, errno.EBUSY, errno.EDQUOT, errno.EFBIG, errno.EINTR, errno.EIO, errno.EMFILE,
+     errno.ENFILE, errno.ENOBUFS, errno.ENODEV, errno.ENOLCK, errno.ENOMEM, errno.ENOSPC,
+     errno.ENXIO, errno.EROFS, errno.ESTALE, errno.ETIMEDOUT}
+)  # fmt: skip
 
 if TYPE_CHECKING:
     # What a command line or an engine catches: everything this project raises on purpose.
     KNOWN_ERRORS: tuple[type[Exception], ...]
+    # The same, and the system's errors that nobody gave a name to: whoever asks for their nature.
+    ANY_FAILURE: tuple[type[Exception], ...]
 
 
 class FmflError(Exception):
     """Base of this package's errors.
 
     Attributes:
+        nature: What follows from it; see above.
         code: Generic word that may leave the party. Never depends on a value read from data.
         hint: What the person at the keyboard can do about it; may be empty.
     """
 
+    nature: ClassVar[Nature] = "decided"
     code = "failed"
 
     def __init__(self, message: str, *, hint: str = "") -> None:
@@ -54,32 +76,56 @@ class FmflError(Exception):
 class ConfigError(FmflError):
     """A setting is unknown, missing, malformed, or contradicts another."""
 
+    nature: ClassVar[Nature] = "decided"
     code = "configuration"
 
 
 class UnknownKind(ConfigError):
     """A name that no entry of a registry has; the hint lists those that there are."""
 
+    nature: ClassVar[Nature] = "decided"
+
 
 class ModelError(FmflError):
     """A base model, an adapter or a parameter layout is not what it should be."""
 
+    nature: ClassVar[Nature] = "decided"
     code = "model"
 
 
 class StartError(ModelError):
     """What a server starts a run from is missing, damaged, or made for other settings."""
 
+    nature: ClassVar[Nature] = "decided"
+
 
 class RunError(FmflError):
     """A run cannot start, go on, or be read back."""
 
+    nature: ClassVar[Nature] = "decided"
     code = "run"
+
+
+class RunDamaged(RunError):
+    """What is kept of a run, or at a site for it, is not what was written."""
+
+    nature: ClassVar[Nature] = "damage"
+
+
+class Unavailable(FmflError):
+    """What a party works with cannot be used now: held by others, full, not permitted, gone away.
+
+    Tried again it may be there: nothing was decided, and nothing was changed.
+    """
+
+    nature: ClassVar[Nature] = "passing"
+    code = "unavailable"
 
 
 class AdapterUnverified(FmflError):
     """A site that missed rounds cannot know that an adapter is the federation's, yet."""
 
+    nature: ClassVar[Nature] = "decided"
     code = "adapter"
 
 
@@ -90,21 +136,27 @@ class SiteFailure(FmflError):
     same whatever it was. The message is for the people at the site and leaves it never.
     """
 
+    nature: ClassVar[Nature] = "decided"
     code = "failed"
 
 
 class ServiceError(FmflError):
     """A party's own process cannot start or go on."""
 
+    nature: ClassVar[Nature] = "decided"
     code = "service"
 
 
 class Unreachable(ServiceError):
     """The server does not answer; worth another try later."""
 
+    nature: ClassVar[Nature] = "passing"
+
 
 class BadAnswer(Unreachable):
     """The server answers what no server of this version would; the same again would not help."""
+
+    nature: ClassVar[Nature] = "passing"
 
 
 class Rejected(ServiceError):
@@ -116,6 +168,8 @@ class Rejected(ServiceError):
         received: For an upload, the bytes that the server holds; -1 where it did not say.
     """
 
+    nature: ClassVar[Nature] = "decided"
+
     def __init__(self, status: int, reason: str, text: str, *, received: int = -1) -> None:
         super().__init__(f"the server answered {status} ({reason}): {text}")
         self.status = status
@@ -126,6 +180,7 @@ class Rejected(ServiceError):
 class NotApproved(ServiceError):
     """The federation's members changed, and this site has not approved that."""
 
+    nature: ClassVar[Nature] = "decided"
     code = "membership"
 
 
@@ -138,6 +193,8 @@ class Problem(FmflError):
         retry_after_s: When to try again; 0 says nothing.
         received: For an upload, the bytes held here; -1 says nothing.
     """
+
+    nature: ClassVar[Nature] = "decided"
 
     def __init__(
         self,
@@ -158,13 +215,40 @@ class Problem(FmflError):
 class FlowerError(FmflError):
     """Flower cannot carry the protocol here."""
 
+    nature: ClassVar[Nature] = "decided"
     code = "failed"
 
 
 class FrameRefused(FlowerError):
     """Bytes that Flower brought are not what the other side sent; no word of why leaves."""
 
+    nature: ClassVar[Nature] = "decided"
     code = "refused"
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether an error is of the surroundings: to be tried again, and to decide nothing."""
+    if isinstance(error, OSError):  # one that nobody gave a name to on its way here
+        return error.errno in _SURROUNDINGS
+    return getattr(error, "nature", "decided") == "passing"
+
+
+def os_failure(
+    otherwise: type[FmflError], what: str, error: OSError, *, hint: str = ""
+) -> FmflError:
+    """What to raise for a failure of the operating system.
+
+    Args:
+        otherwise: What it is where the path or its rights are wrong.
+        what: What could not be done, as the error's text begins.
+        error: The system's.
+        hint: What to do about it.
+
+    Returns:
+        `Unavailable` where disk, memory or descriptors are at fault; else `otherwise`.
+    """
+    kind = Unavailable if error.errno in _SURROUNDINGS else otherwise
+    return kind(f"{what}: {error.strerror or type(error).__name__}", hint=hint)
 
 
 def is_known(error: BaseException) -> bool:
@@ -175,9 +259,10 @@ def is_known(error: BaseException) -> bool:
 
 def __getattr__(name: str) -> Any:
     # On first use: both bring NumPy, and a command's help or health needs neither.
-    if name == "KNOWN_ERRORS":
+    if name in {"KNOWN_ERRORS", "ANY_FAILURE"}:
         from aggregation import AggregationError  # noqa: PLC0415
         from privacy import PrivacyError  # noqa: PLC0415
 
-        return FmflError, PrivacyError, AggregationError
+        known = FmflError, PrivacyError, AggregationError
+        return known if name == "KNOWN_ERRORS" else (*known, OSError)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

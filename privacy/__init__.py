@@ -62,6 +62,7 @@ from privacy.errors import (
     StorageExists,
     StorageMissing,
     StorageUnavailable,
+    StorageUnusable,
     TrainingError,
 )
 from privacy.ledger.anchors import Anchor, read_anchors
@@ -159,6 +160,7 @@ __all__ = [
     "StorageExists",
     "StorageMissing",
     "StorageUnavailable",
+    "StorageUnusable",
     "TrainingError",
     "above_limit",
     "add_costs",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import hashlib
 import os
 import re
@@ -21,7 +22,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from aggregation.crypto import sealed_key
-from aggregation.errors import IdentityError, SignatureError
+from aggregation.errors import IdentityError, IdentityUnavailable, SignatureError
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _PREFIX: Final = "ed25519:"
@@ -176,7 +177,9 @@ class Identity:
                 mode = os.fstat(file.fileno()).st_mode
                 pem = file.read(_MAX_FILE)
         except OSError as error:
-            raise IdentityError(f"cannot read the key file {path}: {error.strerror}") from error
+            is_path = isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError)
+            kind = IdentityError if is_path or error.errno == errno.ELOOP else IdentityUnavailable
+            raise kind(f"cannot read the key file {path}: {error.strerror}") from error
         if not stat.S_ISREG(mode):
             raise IdentityError(f"{path} is not a file")
         first, _, body = pem.partition(b"\n")

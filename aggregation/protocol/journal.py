@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from aggregation.errors import JournalError, RecordedError
+from aggregation.errors import JournalError, JournalUnavailable, RecordedError
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS entries (
@@ -46,6 +46,19 @@ _BEGUN: Final = "journal/begun"
 FEDERATION: Final = "run/federation"  # key FINGERPRINT/RUN: the one federation that it is of
 _DOMAIN: Final = b"fmfl-secure/aggregation/journal/v1"
 _BUSY_TIMEOUT_S: Final = 30.0
+# Primary SQLite codes that speak of the surroundings and not of what the file holds.
+_SURROUNDINGS: Final = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_READONLY,
+}
 _LOG = logging.getLogger("aggregation.protocol.journal")
 
 
@@ -57,7 +70,8 @@ class Journal(Protocol):
 
         Raises:
             RecordedError: The entry exists, whatever its value.
-            JournalError: It cannot be written; nothing was.
+            JournalUnavailable: It cannot be written now; nothing was.
+            JournalError: The journal is damaged.
         """
         ...
 
@@ -119,13 +133,13 @@ class SqliteJournal:
         """Open a file, or create it readable by its owner only.
 
         Raises:
-            JournalError: It cannot be opened, is no journal, was changed, or is missing where one
-                was.
+            JournalUnavailable: It cannot be opened now.
+            JournalError: It is no journal, was changed, or is missing where one was.
         """
         self._path = Path(path)
         self._mark = self._path.with_name(f"{self._path.name}.made")
         try:
-            is_new = not self._path.exists()
+            is_new = not _is_there(self._path)
             if is_new and self._mark.exists():
                 raise JournalError(
                     f"the journal {self._path} is missing, and there was one: put it back. Where "
@@ -141,7 +155,7 @@ class SqliteJournal:
                     head = _verified(connection, self._path)
             self._make_mark(head.journal)
         except (OSError, sqlite3.Error) as error:
-            raise JournalError(f"cannot open the journal {self._path}: {error}") from error
+            raise _failure("open", self._path, error) from error
 
     @property
     def head(self) -> Head:
@@ -176,7 +190,7 @@ class SqliteJournal:
         except sqlite3.IntegrityError:
             raise RecordedError(f"{kind} is recorded already for {key}") from None
         except (sqlite3.Error, OverflowError) as error:
-            raise JournalError(f"cannot write to the journal {self._path}: {error}") from error
+            raise _failure("write to", self._path, error) from error
 
     def lookup(self, kind: str, key: str) -> bytes | None:
         """Read an entry; see `Journal`."""
@@ -225,7 +239,24 @@ class SqliteJournal:
             with closing(self._connect()) as connection:
                 yield connection
         except sqlite3.Error as error:
-            raise JournalError(f"cannot read the journal {self._path}: {error}") from error
+            raise _failure("read", self._path, error) from error
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _failure(what: str, path: Path, error: Exception) -> JournalError:
+    """What a failure comes to: of the surroundings, unless SQLite says that it is the file's."""
+    text = f"cannot {what} the journal {path}: {error}"
+    code = getattr(error, "sqlite_errorcode", None)
+    if isinstance(error, OSError) or (code is not None and code & 0xFF in _SURROUNDINGS):
+        return JournalUnavailable(text)
+    return JournalError(text)
 
 
 @contextmanager
@@ -233,10 +264,11 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
+        connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # a full disk has rolled it back by itself
+            connection.execute("ROLLBACK")
         raise
-    connection.execute("COMMIT")
 
 
 def _has_chain(connection: sqlite3.Connection) -> bool:

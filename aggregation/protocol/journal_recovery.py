@@ -15,7 +15,7 @@ from contextlib import closing
 from pathlib import Path
 
 from aggregation.crypto.identity import PublicIdentity
-from aggregation.errors import JournalError
+from aggregation.errors import JournalUnavailable
 from aggregation.protocol.journal import FEDERATION, SqliteJournal
 from aggregation.protocol.journal_heads import RECOVERED
 from aggregation.protocol.replay import bar
@@ -48,7 +48,7 @@ def recover_journal(
                 found.rename(place.with_name(f"{place.name}{aside}{ending}"))
         place.with_name(f"{place.name}.made").unlink(missing_ok=True)
     except (OSError, sqlite3.Error) as error:
-        raise JournalError(f"cannot set the journal {place} aside: {error}") from error
+        raise JournalUnavailable(f"cannot set the journal {place} aside: {error}") from error
     made = SqliteJournal(place)
     for kind, key, value in entries:
         made.record(kind, key, value)

@@ -100,6 +100,8 @@ class Gatekeeper(ABC, Generic[A]):
         self._min_cohort, self._floor = min_cohort, floor
         self._objection = objection
         self._attempts: dict[str, A] = {}
+        # By round, a word whose record failed: it has not left, and is tried again as it is.
+        self._unrecorded: dict[str, bytes] = {}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._identity.public.name!r})"
@@ -141,6 +143,7 @@ class Gatekeeper(ABC, Generic[A]):
         for attempt in self._attempts.values():
             attempt.destroy()
         self._attempts.clear()
+        self._unrecorded.clear()
 
     @abstractmethod
     def _read_plan(self, plan_message: bytes) -> Round:
@@ -162,6 +165,7 @@ class Gatekeeper(ABC, Generic[A]):
             return current.announcement
         if self._journal.lookup(self.SPOKEN, slot) is not None:
             raise ReplayError(f"this round was {self.DONE} already")
+        self._unrecorded.pop(slot, None)  # of an attempt that is over, and it never left
         pin_federation(self._journal, self.public, round_.plan)
         attempt, body = self._draw(round_)
         attempt.announcement = messages.seal(self._identity, body)
@@ -215,8 +219,16 @@ class Gatekeeper(ABC, Generic[A]):
         admit(round_.plan, members, own, pinned, self._min_cohort, self._floor)
 
     def _repeat(self, cohort: FixedCohort, listed: bytes) -> bytes | None:
-        """The word that was given for these uploads, if one was given for their round."""
-        stored = self._journal.lookup(self.SPOKEN, cohort.round.round_key(self.public))
+        """The word that was given for these uploads, if one was given for their round.
+
+        One that was formed and could not be recorded is recorded now. Its keys are gone.
+        """
+        slot = cohort.round.round_key(self.public)
+        stored = self._journal.lookup(self.SPOKEN, slot)
+        formed = self._unrecorded.get(slot)
+        if stored is None and formed is not None:
+            self._record(slot, formed)
+            stored = formed
         if stored is None:
             return None
         body = messages.unseal(stored, self.WORD, self.public, cohort.round.cap(self.WORD))
@@ -226,12 +238,17 @@ class Gatekeeper(ABC, Generic[A]):
 
     def _speak(self, round_: Round, body: Body) -> bytes:
         """Sign the word and record it, before it leaves."""
-        message = messages.seal(self._identity, body)
+        slot, message = round_.round_key(self.public), messages.seal(self._identity, body)
+        self._unrecorded[slot] = message
+        self._record(slot, message)
+        return message
+
+    def _record(self, slot: str, message: bytes) -> None:
         try:
-            self._journal.record(self.SPOKEN, round_.round_key(self.public), message)
+            self._journal.record(self.SPOKEN, slot, message)
         except RecordedError:
             raise ReplayError(f"this round was {self.DONE} already") from None
-        return message
+        del self._unrecorded[slot]
 
 
 def _digest(message: bytes) -> bytes:

@@ -28,8 +28,9 @@ itself something read from the data.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
-from fmfl_secure.errors import FmflError
+from fmfl_secure.errors import FmflError, Nature
 
 
 class DataError(FmflError):
@@ -41,6 +42,8 @@ class DataError(FmflError):
         line: Line of the file on which that row begins, from 1, where it can be known.
         sort: What a row's fault is called where faults are counted; empty for what its type says.
     """
+
+    nature: ClassVar[Nature] = "decided"
 
     def __init__(
         self,
@@ -67,58 +70,88 @@ class DataError(FmflError):
 class DataArgumentError(DataError):
     """An argument is out of range or contradicts another."""
 
+    nature: ClassVar[Nature] = "decided"
+
 
 class UnreadableFileError(DataError):
     """The file is missing, may not be read, or is not of the format its name says."""
+
+    nature: ClassVar[Nature] = "decided"
 
 
 class UnsupportedFormatError(DataError):
     """The data are of no form that is read here (`fmfl_secure.data.formats`)."""
 
+    nature: ClassVar[Nature] = "decided"
+
 
 class EmptyFileError(DataError):
     """There is no row, or every row had to be skipped."""
+
+    nature: ClassVar[Nature] = "decided"
 
 
 class MissingColumnError(DataError):
     """A column is not in the file, or its name is there more than once."""
 
+    nature: ClassVar[Nature] = "decided"
+
 
 class DataEncodingError(DataError):
     """Bytes that are not UTF-8."""
+
+    nature: ClassVar[Nature] = "decided"
 
 
 class MalformedRowError(DataError):
     """A row does not have the header's columns, or cannot be parsed."""
 
+    nature: ClassVar[Nature] = "decided"
+
 
 class EmptyTextError(DataError):
     """A text is null, empty, or only white space."""
+
+    nature: ClassVar[Nature] = "decided"
 
 
 class UnknownLabelError(DataError):
     """A label is null or empty, or not one of the configured labels."""
 
+    nature: ClassVar[Nature] = "decided"
+
 
 class NullUnitError(DataError):
     """A row does not say to which privacy unit it belongs."""
+
+    nature: ClassVar[Nature] = "decided"
 
 
 class UnusableImageError(DataError):
     """A row's image is not there, or is no image that can be decoded."""
 
+    nature: ClassVar[Nature] = "decided"
+
 
 class UnusableTagsError(DataError):
     """A row's words or tags are no list, or are not equally many."""
+
+    nature: ClassVar[Nature] = "decided"
 
 
 class UnusableConversationError(DataError):
     """A row's conversation is no list of messages, or not one of user and assistant in turns."""
 
+    nature: ClassVar[Nature] = "decided"
+
 
 class PartitionError(DataError):
     """The rows cannot be split as asked."""
 
+    nature: ClassVar[Nature] = "decided"
+
 
 class OutputError(DataError):
     """A result exists already, or cannot be written."""
+
+    nature: ClassVar[Nature] = "decided"

@@ -66,8 +66,12 @@ class Coordinator:
         # `sha256:` of the membership list that plans are made under; empty where there is none.
         self.membership_digest = ""
         self._called: tuple[datetime, bytes] | None = None
-        self.adapter = store.last_adapter() or store.public().initial_adapter
         self._knowing: frozenset[str] = frozenset()  # sites that verified the last release
+        self.recall()
+
+    def recall(self) -> None:
+        """Go on from the adapter that is kept, whatever was applied and did not become durable."""
+        self.adapter = self.store.last_adapter() or self.store.public().initial_adapter
 
     @property
     def rounds(self) -> list[RoundRecord]:

@@ -31,7 +31,7 @@ from aggregation import (
     sign_journal_head,
     verdict_after_restart,
 )
-from fmfl_secure.errors import KNOWN_ERRORS, ConfigError, RunError, SiteFailure
+from fmfl_secure.errors import KNOWN_ERRORS, ConfigError, RunError, SiteFailure, is_passing
 from fmfl_secure.models.adapters import adapter_bytes
 from fmfl_secure.models.heads import head_bytes
 from fmfl_secure.parties.agreed_plan import Agreed, AgreedAtSite, difference
@@ -75,6 +75,15 @@ from privacy import (
 LOST_HEADS = "lost-heads.jsonl"  # of the ledger
 HEADS = "heads"  # of the model, where a site keeps its own
 _LOG = logging.getLogger("fmfl_secure.parties.site")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Trained:
+    """A round's training or answer that is done, and not stored yet."""
+
+    round: int
+    integers: NDArray[np.int32]
+    head: bytes = b""
 
 
 class Site:
@@ -127,6 +136,9 @@ class Site:
             self._ledger = self._open_ledger()
         self._data: TaskData | None = None
         self._run = run
+        # What the surroundings took apart goes on where it was, at no further charge.
+        self._charged = 0  # the round that was charged, and whose training has not begun
+        self._unstored: _Trained | None = None
         self._even = even_rounds(config, entry, task, least_s=self._settings.time.round_s)
         self._checked = False
         asked = config.asked.adapter if config.asked else ""
@@ -437,11 +449,15 @@ class Site:
         Raises:
             SiteFailure: Something failed: the ledger, the data, a step's own checks, the machine.
                 From here on what fails can depend on a unit, so others hear the same of all.
+            Unavailable, LedgerUnavailable: What is kept here cannot be used now, whatever the data
+                are. Called again it goes on where it was, and charges nothing twice.
         """
         try:
             with self._even.paced() if self._even else nullcontext():
                 return self._train(plan, adapter, on_step)
         except KNOWN_ERRORS as error:
+            if is_passing(error):
+                raise
             raise SiteFailure(str(error), hint=getattr(error, "hint", "")) from error
         except Exception as error:  # not ours: its text may quote data, so only its place is told
             place = traceback.extract_tb(error.__traceback__)[-1]
@@ -455,6 +471,8 @@ class Site:
         stored = self._updates.get(self._run, plan.round)
         if stored is not None:
             return stored
+        if self._unstored is not None and self._unstored.round == plan.round:
+            return self._store(self._unstored)
         turn = self._config.turn(plan.round)
         if turn.asked is not None:
             return self._answer(plan, adapter, on_step)
@@ -469,6 +487,8 @@ class Site:
             data, work = self._even.work_on(data, self._model)
         if on_step is not None:
             on_step(0)
+        head = self._updates.head(self._run) if personal else b""
+        self._charged = 0  # from here on another training is another charge
         integers = train_locally(
             self._model,
             adapter,
@@ -480,13 +500,18 @@ class Site:
             rank=self._config.rank_of(self.name),
             quantization=plan.quantization,
             weight=self._config.weight_of(self.name),
-            head=self._updates.head(self._run) if personal else b"",
+            head=head,
             work=work,
             on_step=on_step,
         )
         head = head_bytes(self._model) if personal else b""
-        self._updates.put(self._run, plan.round, integers, head=head)
-        return integers
+        self._unstored = _Trained(plan.round, integers, head)
+        return self._store(self._unstored)
+
+    def _store(self, trained: _Trained) -> NDArray[np.int32]:
+        self._updates.put(self._run, trained.round, trained.integers, head=trained.head)
+        self._unstored = None
+        return trained.integers
 
     def _answer(
         self, plan: RoundPlan, adapter: bytes, on_step: Callable[[int], None] | None
@@ -495,11 +520,12 @@ class Site:
         data = self._read_data()
         if on_step is not None:
             on_step(0)
+        self._charged = 0  # from here on another answer is another charge
         integers = answer_locally(
             self._model, adapter, data, site=self.name, config=self._config, task=self._task
         )
-        self._updates.put(self._run, plan.round, integers)
-        return integers
+        self._unstored = _Trained(plan.round, integers)
+        return self._store(self._unstored)
 
     def _charge(self, round_number: int) -> None:
         """Durable when it returns; only then are data read."""
@@ -508,7 +534,9 @@ class Site:
         asks = self._config.turn(round_number).asked is not None
         terms = next((each for each in self._terms if bool(each.asked) == asks), None)
         if terms is not None:
-            self._ledger.commit(run=terms.reservation(self._run), round=round_number)
+            if self._charged != round_number:
+                self._ledger.commit(run=terms.reservation(self._run), round=round_number)
+                self._charged = round_number
         elif self._run not in self._ledger.budget().non_private:
             self._ledger.record_non_private(run=self._run, reason="trained without noise")
 

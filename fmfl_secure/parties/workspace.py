@@ -27,7 +27,7 @@ from pathlib import Path
 import msgspec
 
 from aggregation import AggregationError, Identity, PublicIdentity
-from fmfl_secure.errors import ConfigError
+from fmfl_secure.errors import ConfigError, os_failure
 from fmfl_secure.parties.proposals import SIMULATED, Proposal, is_template, offer
 from fmfl_secure.settings.federation import FederationConfig, load_federation, load_site
 from fmfl_secure.settings.templates import custodian_toml, site_toml
@@ -93,9 +93,8 @@ class Members:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise ConfigError(
-                f"cannot read the members in {path}: {error}", hint="fmfl-secure init writes them."
-            ) from error
+            what, hint = f"cannot read the members in {path}", "fmfl-secure init writes them."
+            raise os_failure(ConfigError, what, error, hint=hint) from error
         return cls.decode(data, source=str(path))
 
     @classmethod

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from fmfl_secure.errors import KNOWN_ERRORS
+from fmfl_secure.errors import ANY_FAILURE, is_passing
 from fmfl_secure.report.results import write_results
 from fmfl_secure.run.record import encode_record
 from fmfl_secure.run.results_request import Outcome, Request
@@ -24,8 +24,9 @@ def main() -> None:
     try:
         record = write_results(RunStore(Path(request.folder), database=request.database))
         outcome = Outcome(record=encode_record(record))
-    except KNOWN_ERRORS as error:
-        outcome = Outcome(error=str(error), hint=getattr(error, "hint", ""))
+    except ANY_FAILURE as error:
+        hint = getattr(error, "hint", "")
+        outcome = Outcome(error=str(error), hint=hint, passing=is_passing(error))
     sys.stdout.buffer.write(msgspec.json.encode(outcome))
 
 

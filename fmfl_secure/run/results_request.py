@@ -24,8 +24,10 @@ class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         record: The run's record, encoded; empty where it failed.
         error: What went wrong.
         hint: What to do.
+        passing: Whether the surroundings are at fault, and another try may do.
     """
 
     record: bytes = b""
     error: str = ""
     hint: str = ""
+    passing: bool = False

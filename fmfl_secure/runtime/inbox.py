@@ -37,6 +37,7 @@ LEAST_PART: Final = 4096  # bytes of a part that others follow
 UNSHOWN: Final = "unshown"  # why a site's last statement is not kept
 CLOSED: Final = "closed"
 INVALID: Final = b"invalid"  # of a failure: the party sent what does not hold
+UNAVAILABLE: Final = "unavailable"  # of a failure: the surroundings took the attempt from a party
 OVER: Final = "over"  # key ROUND/ATTEMPT: why it ended without a release
 _KINDS_BY_ROLE = {SITE: SITE_KINDS, DECRYPTOR: DECRYPTOR_KINDS, CUSTODIAN: CUSTODIAN_KINDS}
 

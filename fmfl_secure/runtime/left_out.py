@@ -7,7 +7,8 @@ are attempts. What counts against a site is what the server saw itself:
               sealed does not open, proved by whom it was sealed for (`protocol.accusation`)
     silent    it was there, knew what it had to do, and did not do it in time
     failed    it said that it could not go on, and no other site said so at that step
-    gone      it was away, or its secrets went with an earlier process: once is forgiven
+    gone      it was away, its secrets went with an earlier process, or its surroundings failed it
+              (a full disk, an answer that did not arrive): once is forgiven
     several   it could not go on, and neither could others: whose fault that is cannot be told,
               since one site's message may stop all others; once is forgiven
 
@@ -23,7 +24,7 @@ from typing import Final
 
 from fmfl_secure.errors import RunError
 from fmfl_secure.runtime.attempt_state import ServerAttempt
-from fmfl_secure.runtime.inbox import INVALID, failures
+from fmfl_secure.runtime.inbox import INVALID, UNAVAILABLE, failures
 from fmfl_secure.runtime.waiting import AttemptOver, Waiter
 from fmfl_secure.storage.message_store import Messages
 
@@ -31,7 +32,8 @@ _LOG = logging.getLogger("fmfl_secure.runtime.left_out")
 _STRIKES: Final = "strikes"  # kind of the notes; key SITE/ROUND/ATTEMPT, value: a word from above
 _AT_ONCE: Final = frozenset({"invalid", "silent", "failed"})
 _ATTEMPTS: Final = 5  # that a site which failed is left out of
-_LOST: Final = b"lost"  # what a site says whose secrets went with an earlier process
+# What a site says whose secrets went with an earlier process, or whose surroundings failed it.
+_FORGIVEN: Final = frozenset({b"lost", UNAVAILABLE.encode()})
 CODE: Final = "attempt."  # begins the words that reports have
 
 
@@ -64,7 +66,8 @@ class LeftOut:
         said = self._store.notes(self._run, failures(plan.round, plan.attempt))
         # Who proved another's fault has none of its own: it could not go on because of that one.
         missing = set(over.missing if over else ()) & set(attempt.invited) - set(attempt.accusers)
-        reported = {name for name in missing if said.get(name, INVALID) not in {INVALID, _LOST}}
+        passed = _FORGIVEN | {INVALID}
+        reported = {name for name in missing if said.get(name, INVALID) not in passed}
         for name in attempt.invited:
             if said.get(name) == INVALID:
                 self._strike(attempt, name, "invalid")

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from fmfl_secure.errors import RunError
+from fmfl_secure.errors import RunError, Unavailable, os_failure
 from fmfl_secure.run.record import RunRecord, decode_record
 from fmfl_secure.run.results_request import Outcome, Request
 from fmfl_secure.storage.run_store import RunStore
@@ -29,7 +29,8 @@ def write_results_apart(store: RunStore, *, database: str | None) -> RunRecord:
         database: URL of the run's state where it is in a database.
 
     Raises:
-        RunError: The state is damaged, a file cannot be written, or the process failed.
+        RunError: The state is damaged, or the process failed.
+        Unavailable: A file cannot be written now.
     """
     request = msgspec.json.encode(Request(str(store.folder.resolve()), database))
     again = f"Make them with: fmfl-secure report show {store.folder}"
@@ -42,7 +43,10 @@ def write_results_apart(store: RunStore, *, database: str | None) -> RunRecord:
             check=False,
         )
         outcome = msgspec.json.decode(done.stdout, type=Outcome)
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except OSError as error:
+        what = "metrics and report cannot be written"
+        raise os_failure(RunError, what, error, hint=again) from error
+    except subprocess.TimeoutExpired as error:
         raise RunError(f"metrics and report cannot be written: {error}", hint=again) from error
     except msgspec.DecodeError:
         last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
@@ -52,5 +56,6 @@ def write_results_apart(store: RunStore, *, database: str | None) -> RunRecord:
             hint=again,
         ) from None
     if outcome.error:
-        raise RunError(outcome.error, hint=outcome.hint or again)
+        kind = Unavailable if outcome.passing else RunError
+        raise kind(outcome.error, hint=outcome.hint or again)
     return decode_record(outcome.record)

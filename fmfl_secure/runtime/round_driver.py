@@ -11,7 +11,7 @@ from typing import Final
 
 from aggregation import AggregationError, Identity
 from aggregation import Coordinator as ProtocolCoordinator
-from fmfl_secure.errors import RunError
+from fmfl_secure.errors import RunDamaged, RunError
 from fmfl_secure.parties.coordinator import Coordinator
 from fmfl_secure.parties.workspace import DECRYPTOR, Members
 from fmfl_secure.run.record import RoundRecord
@@ -159,6 +159,9 @@ class RoundDriver:
         last = self._coordinator.store.last_attempt(number)
         if last is None:
             return None
+        live = self._inbox.attempt
+        if live is not None and live.message == last.plan:
+            return live  # what failed was around it
         attempt = self._open(last.plan)
         run, place = self._coordinator.run, attempt.plan.attempt
         if f"{number}/{place}" in self._messages.notes(run, OVER):
@@ -182,15 +185,17 @@ class RoundDriver:
         try:
             attempt.receive(key.party, key.kind, self._messages.read(key))
         except AggregationError as error:
-            raise RunError(f"a stored {key.kind} of {key.party} does not hold: {error}") from error
+            raise RunDamaged(
+                f"a stored {key.kind} of {key.party} does not hold: {error}"
+            ) from error
 
     def _close(self, number: int, reason: str) -> None:
         attempt = self._inbox.attempt
-        self._inbox.open_attempt(None)
         if attempt is not None:
             if attempt.verdict_messages:
                 self._coordinator.keep_verdicts(attempt.plan, attempt.verdict_messages)
             place = f"{number}/{attempt.plan.attempt}"
             self._messages.note(self._coordinator.run, OVER, place, reason.encode())
+            self._inbox.open_attempt(None)
             parties = (*attempt.invited, *attempt.custodians, DECRYPTOR)
             self._board.assign(parties, Assignment(run=self._coordinator.run))

@@ -5,24 +5,27 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from aggregation import Identity
-from fmfl_secure.errors import RunError
+from fmfl_secure.errors import ANY_FAILURE, RunError, is_passing
 from fmfl_secure.parties.coordinator import Coordinator
 from fmfl_secure.parties.workspace import DECRYPTOR, Members
 from fmfl_secure.run.observer import Observer
 from fmfl_secure.run.record import RunRecord
 from fmfl_secure.run.site_notes import noted_visibility, site_note
 from fmfl_secure.runtime.inbox import CLOSED, JOINED, REFUSED, Inbox, Stated, statements
+from fmfl_secure.runtime.patience import Patience
 from fmfl_secure.runtime.round_driver import RoundDriver
 from fmfl_secure.runtime.task_board import Assignment, Document, Step, TaskBoard
 from fmfl_secure.runtime.waiting import Stopping, Waiter
 from fmfl_secure.settings.federation import FederationConfig
-from fmfl_secure.storage.run_state import RunState, Status
+from fmfl_secure.storage.run_state import Status
 from fmfl_secure.storage.run_store import RunStore
 
 _LOG = logging.getLogger("fmfl_secure.runtime.run_driver")
+
+T = TypeVar("T")
 
 
 class Evaluator(Protocol):
@@ -86,6 +89,9 @@ class RunDriver:
         self._observer = observer
         self._called: Document | None = None
         self.stopped: RunError | None = None  # what ended it early, with what to do about it
+        self._patience = Patience()
+        # In this process.
+        self._has_begun = self._has_gathered = self._is_interrupted = False
         self._save_adapter = save_adapter
         self._write_results = write_results
         self._evaluator = evaluator
@@ -123,29 +129,81 @@ class RunDriver:
     def drive(self) -> RunRecord:
         """Run what is left of the rounds, write adapter, metrics and report.
 
+        What the surroundings fail is tried again from what is kept, and is no end of the run.
+
         Raises:
             Stopping: It was asked to stop; everything is kept.
-            FmflError, PrivacyError, AggregationError: The run cannot go on.
+            FmflError, PrivacyError, AggregationError: The run cannot go on now: what is kept is
+                damaged, or cannot be used for too long.
         """
+
+        def carry() -> RunRecord:
+            self._drive()
+            return self._end()
+
+        return self.patiently(carry)
+
+    def _drive(self) -> None:
         store = self._coordinator.store
+        if store.state.outcome is not None:
+            return
         try:
-            if store.state.outcome is None:
+            if self.stopped is None:
                 self._drive_rounds()
-                store.move(RunState.rounds_over)
         except Stopping:
             self.interrupt("the server stopped; it goes on when it is started again")
             raise
         except RunError as error:
-            _LOG.exception("run stopped", extra={"run": self.run})
-            reason = str(error)
-            store.move(lambda state: state.rounds_over(reason))
+            if error.nature != "decided":
+                raise
+            _LOG.error("run stopped: %s", error, extra={"run": self.run})
             self.stopped = error
-        return self._end()
+        reason = "" if self.stopped is None else str(self.stopped)
+        store.move(lambda state: state.rounds_over(reason))
+
+    def patiently(self, call: Callable[[], T]) -> T:
+        """Do something that can be begun again, until the surroundings let it.
+
+        Raises:
+            Stopping: This process is asked to go down.
+            FmflError, PrivacyError, AggregationError: It fails for another reason, or for too long.
+        """
+        while True:
+            try:
+                return call()
+            except Stopping:
+                raise
+            except ANY_FAILURE as error:
+                if not is_passing(error):
+                    raise
+                self._endure(error)
+
+    def _endure(self, error: Exception) -> None:
+        """Wait, and go on from what is kept: what did not become durable has not happened."""
+        try:
+            self.waiting.pause(self._patience.pause_after(error))
+            self._coordinator.recall()
+        except Stopping:
+            raise
+        except ANY_FAILURE as still:
+            if still is error or not is_passing(still):
+                self.interrupt(f"interrupted; it goes on when it is started again: {error}")
+                raise
 
     def interrupt(self, reason: str) -> None:
-        """Write what there is of a run that goes on another time, and why it does not now."""
-        self._mark("interrupted", reason)
-        self._write()
+        """Write what there is of a run that goes on another time, and why it does not now.
+
+        As far as that is possible: where it is not, the run is kept as it was.
+        """
+        if self._is_interrupted:
+            return
+        self._is_interrupted = True
+        try:
+            if not self._coordinator.store.state.ended:
+                self._mark("interrupted", reason)
+            self._write()
+        except ANY_FAILURE as error:
+            _LOG.warning("cannot write what there is of the run: %s", error)
 
     def _evaluate(self, round_number: int) -> dict[str, float]:
         turn = self._config.turn(round_number)
@@ -156,13 +214,11 @@ class RunDriver:
     def _drive_rounds(self) -> None:
         store, rounds = self._coordinator.store, self._config.all_rounds
         done = len(self._coordinator.rounds)
-        _LOG.info("run", extra={"run": self.run, "round": done + 1})
-        if self._evaluator is None and self._config.evaluation.data and self._config.trains:
-            _LOG.warning(
-                "this server has no base model: fmfl-secure evaluate adds the run's figures"
-            )
-        self._observer.run_started(self.run, first_round=done + 1, rounds=rounds)
-        self._gather()
+        if not self._has_begun:
+            self._begin(done + 1, rounds)
+        if not self._has_gathered:
+            self._gather()
+            self._has_gathered = True
         if store.state.initial_metrics is None:
             evaluator = self._evaluator if self._config.trains else None
             metrics = evaluator.before(self._coordinator.adapter) if evaluator else {}
@@ -171,6 +227,16 @@ class RunDriver:
             record = self.rounds.run_round(number, self._invite, self._refusals)
             self._observer.round_finished(record, self._note_sites())
             _LOG.info(record.status, extra={"run": self.run, "round": number})
+            self._patience.worked()
+
+    def _begin(self, first: int, rounds: int) -> None:
+        _LOG.info("run", extra={"run": self.run, "round": first})
+        if self._evaluator is None and self._config.evaluation.data and self._config.trains:
+            _LOG.warning(
+                "this server has no base model: fmfl-secure evaluate adds the run's figures"
+            )
+        self._observer.run_started(self.run, first_round=first, rounds=rounds)
+        self._has_begun = True
 
     # Who takes part.
 
@@ -260,14 +326,18 @@ class RunDriver:
     def _end(self) -> RunRecord:
         self._inbox.open_attempt(None)
         self._coordinator.end()
-        return self.close()
+        return self._close()
 
     def close(self) -> RunRecord:
         """Give every party the end, wait for sites that joined to close, and write the results.
 
         Raises:
             Stopping: It was asked to stop; the results are written all the same.
+            FmflError, PrivacyError, AggregationError: They cannot be written for too long.
         """
+        return self.patiently(self._close)
+
+    def _close(self) -> RunRecord:
         self.rounds.attempts.phase = "end"
         documents = {"end": Document([self._coordinator.signed_end()])}
         task = Assignment(step=Step.END, run=self.run, documents=documents)

@@ -6,12 +6,13 @@ A party that is lost ends the attempt, never the run.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
-from typing import Final
+from typing import ClassVar, Final
 
-from fmfl_secure.errors import FmflError
+from fmfl_secure.errors import FmflError, Nature
 from fmfl_secure.runtime.attempt_state import ServerAttempt
 from fmfl_secure.runtime.inbox import REFUSED, Inbox, failures
 from fmfl_secure.runtime.task_board import TaskBoard
@@ -25,6 +26,7 @@ _SUSPENDED_S: Final = 5.0  # a tick that much too long is no wait
 class Stopping(FmflError):
     """This process is asked to go down; the run goes on when it starts again."""
 
+    nature: ClassVar[Nature] = "passing"
     code = "stopping"
 
 
@@ -35,6 +37,7 @@ class AttemptOver(FmflError):
         missing: Who did not come, where somebody was needed.
     """
 
+    nature: ClassVar[Nature] = "decided"
     code = "attempt"
     missing: tuple[str, ...] = ()
 
@@ -42,9 +45,13 @@ class AttemptOver(FmflError):
 class TooFewReady(AttemptOver):
     """Fewer sites than the smallest cohort could take part."""
 
+    nature: ClassVar[Nature] = "decided"
+
 
 class RoundSpent(AttemptOver):
     """No other attempt at this round can open: a custodian gave its word for one that is over."""
+
+    nature: ClassVar[Nature] = "decided"
 
 
 class Waiter(ABC):
@@ -58,7 +65,12 @@ class Waiter(ABC):
     def __init__(self, inbox: Inbox, limits: Time) -> None:
         self._inbox = inbox
         self.limits = limits
-        self.stopping = False
+        self._told = threading.Event()  # to stop
+
+    @property
+    def stopping(self) -> bool:
+        """Whether this process is asked to go down."""
+        return self._told.is_set()
 
     @abstractmethod
     def until(self, holds: Callable[[], bool], timeout_s: float) -> bool:
@@ -77,7 +89,16 @@ class Waiter(ABC):
 
     def stop(self) -> None:
         """End whatever is waited for."""
-        self.stopping = True
+        self._told.set()
+
+    def pause(self, seconds: float) -> None:
+        """Do nothing for a while.
+
+        Raises:
+            Stopping: This process is asked to go down.
+        """
+        if self._told.wait(seconds):
+            raise Stopping("the server is going down")
 
     def missing(
         self,

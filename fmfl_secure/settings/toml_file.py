@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from fmfl_secure.errors import ConfigError
+from fmfl_secure.errors import ConfigError, os_failure
 from fmfl_secure.settings.refusal import at_line, explain
 from fmfl_secure.settings.techniques import find_refusal
 
@@ -31,7 +31,9 @@ def load_toml(path: Path, kind: type[_Settings], *, hint: str) -> _Settings:
         data = tomllib.loads(text)
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist", hint=hint) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise os_failure(ConfigError, f"{path} cannot be read", error) from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
     return convert_config(data, kind, source=str(path), text=text)
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 from aggregation import PublicIdentity, read_journal_head
-from fmfl_secure.errors import RunError
+from fmfl_secure.errors import Nature, RunError
 from fmfl_secure.storage.errors import make_missing, storage_errors
 from privacy import Anchor
 from privacy.storage import is_url, open_store, split_schema, with_schema
@@ -66,6 +66,8 @@ _JournalRow = tuple[str, str, int, str]  # key, journal, sequence, line
 
 class HeadsFull(RunError):
     """A party has given as many heads as are kept of one; no more are."""
+
+    nature: ClassVar[Nature] = "decided"
 
 
 class AnchorStore:

@@ -4,26 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from typing import Final
 
-from fmfl_secure.errors import RunError
+from fmfl_secure.errors import FmflError, RunDamaged, RunError, Unavailable
 from privacy import StorageError, StorageExists
 from privacy.storage import Store
 
 
 @contextmanager
 def storage_errors(what: str) -> Iterator[None]:
-    """Tell of a store's failure as a `RunError`.
+    """Tell of a store's failure in this package's words, its nature kept.
 
     Args:
         what: What could not be done, as the error's text begins.
 
     Raises:
-        RunError: A store failed inside.
+        Unavailable: The store cannot be used now; it may be in a moment.
+        RunDamaged: What it holds is not what was written, or it is gone.
+        RunError: Something is there already.
     """
     try:
         yield
     except StorageError as error:
-        raise RunError(f"{what}: {error}", hint=error.hint) from error
+        raise _KINDS[error.nature](f"{what}: {error}", hint=error.hint) from error
+
+
+_KINDS: Final[Mapping[str, type[FmflError]]] = {
+    "passing": Unavailable,
+    "decided": RunError,
+    "damage": RunDamaged,
+}
 
 
 def make_missing(store: Store, tables: Mapping[str, Sequence[str]]) -> None:

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
-from fmfl_secure.errors import RunError
+from fmfl_secure.errors import RunError, os_failure
 
 
 def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
@@ -52,13 +52,15 @@ def write_outputs(folder: Path, contents: Mapping[str, bytes], *, what: str, hin
         hint: What to do if they cannot be written.
 
     Raises:
-        RunError: They cannot be written.
+        Unavailable: They cannot be written now.
+        RunError: The folder is none.
     """
     try:
         write_files(folder, contents)
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise RunError(f"{what} cannot be written to {folder}: {reason}", hint=hint) from error
+        raise os_failure(
+            RunError, f"{what} cannot be written to {folder}", error, hint=hint
+        ) from error
 
 
 def write_secret(path: Path, secret: bytes) -> None:

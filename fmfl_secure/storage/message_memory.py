@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fmfl_secure.errors import RunError
+from fmfl_secure.errors import RunDamaged
 from fmfl_secure.storage.message_store import MessageKey, Receipt, following_receipt
 
 
@@ -49,7 +49,7 @@ class MemoryMessageStore:
         """See `Messages`."""
         known = self._receipts.get(key)
         if known is None:
-            raise RunError("a message vanished from the store before it was accepted")
+            raise RunDamaged("a message vanished from the store before it was accepted")
         self._receipts[key] = Receipt(known.sha256, known.size, known.received, whole=True)
         return self._receipts[key]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from fmfl_secure.errors import Problem, RunError
+from fmfl_secure.errors import Problem, RunDamaged, RunError, Unavailable
 from fmfl_secure.storage.errors import make_missing, storage_errors
 from privacy.storage import Store, Transaction, is_url, split_schema, with_schema
 from privacy.storage import open_store as open_tables
@@ -215,7 +215,7 @@ class MessageStore:
             transaction.execute(f"UPDATE messages SET whole = 1 WHERE {_KEY}", *_columns(key))  # noqa: S608
             found = _find(transaction, key)
         if found is None:
-            raise RunError("a message vanished from the store before it was accepted")
+            raise RunDamaged("a message vanished from the store before it was accepted")
         return found[1]
 
     def read(self, key: MessageKey) -> Iterator[bytes]:
@@ -287,7 +287,7 @@ class MessageStore:
         """Whether it can be written to."""
         try:
             self.note("", "health", "", b"")
-        except RunError:
+        except (Unavailable, RunDamaged):
             return False
         return True
 

@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from fmfl_secure.errors import RunError
+from fmfl_secure.errors import RunDamaged, RunError, os_failure
 from fmfl_secure.storage.errors import storage_errors
 from fmfl_secure.storage.files import write_files
 from fmfl_secure.storage.run_state import (
@@ -168,7 +168,7 @@ class RunStore:
             if pointer is not None:
                 write_files(folder, {_POINTER: without_password(pointer).encode()})
         except OSError as error:
-            raise RunError(f"{failure}: {error}") from error
+            raise os_failure(RunError, failure, error) from error
         return cls(folder, database=database)
 
     def bring_up_to_date(self) -> None:
@@ -181,7 +181,8 @@ class RunStore:
         """Where the run stands.
 
         Raises:
-            RunError: Its state is damaged.
+            RunDamaged: Its state is damaged.
+            Unavailable: It cannot be read now.
         """
         with self._read() as transaction:
             return self._state(transaction)
@@ -190,7 +191,8 @@ class RunStore:
         """What was fixed when the run started.
 
         Raises:
-            RunError: It is missing or damaged.
+            RunDamaged: It is missing or damaged.
+            Unavailable: It cannot be read now.
         """
         with self._read() as transaction:
             rows = transaction.execute("SELECT value FROM facts WHERE name = ?", PUBLIC)
@@ -209,6 +211,10 @@ class RunStore:
 
         Returns:
             The state after it.
+
+        Raises:
+            RunDamaged: The state is damaged.
+            Unavailable: It cannot be written now; it is as before.
         """
         with self._write() as transaction:
             before = self._state(transaction)
@@ -226,8 +232,8 @@ class RunStore:
         except RunError as error:
             raise self._damaged(error) from error
 
-    def _damaged(self, why: object) -> RunError:
-        return RunError(f"the run in {self.folder} is damaged: {why}")
+    def _damaged(self, why: object) -> RunDamaged:
+        return RunDamaged(f"the run in {self.folder} is damaged: {why}")
 
     def attempts(self, round_number: int) -> int:
         """Attempts at a round that began."""
@@ -409,10 +415,12 @@ def _state_of(folder: Path, database: str | None) -> Store:
         return open_store(folder / _FILE)
     try:
         kept = (folder / _POINTER).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"cannot read {folder / _POINTER}: {error}") from error
+    except OSError as error:
+        raise os_failure(RunError, f"cannot read {folder / _POINTER}", error) from error
+    except UnicodeDecodeError as error:
+        raise RunDamaged(f"cannot read {folder / _POINTER}: {error}") from error
     if not is_url(kept):
-        raise RunError(f"{folder / _POINTER} names no PostgreSQL database")
+        raise RunDamaged(f"{folder / _POINTER} names no PostgreSQL database")
     return open_store(kept if database is None else with_schema(database, split_schema(kept)[1]))
 
 

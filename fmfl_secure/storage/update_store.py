@@ -19,7 +19,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from numpy.typing import NDArray
 
-from fmfl_secure.errors import RunError
+from fmfl_secure.errors import RunDamaged, RunError, os_failure
 from fmfl_secure.storage.errors import make_missing, storage_errors
 from privacy.storage import Transaction, open_store
 
@@ -65,9 +65,9 @@ class UpdateStore:
                 raise RunError(f"others may read {path}", hint="chmod 600 it")
             key = path.read_bytes()
         except OSError as error:
-            raise RunError(f"cannot read {path}: {error.strerror}") from error
+            raise os_failure(RunError, f"cannot read {path}", error) from error
         if len(key) != 32:
-            raise RunError(f"{path} does not hold a key of 32 bytes")
+            raise RunDamaged(f"{path} does not hold a key of 32 bytes")
         return cls(folder / "updates.sqlite", key)
 
     def put(
@@ -82,7 +82,8 @@ class UpdateStore:
             head: The site's own head after it, stored in the same transaction; empty for none.
 
         Raises:
-            RunError: One is stored for this round already, or it cannot be written.
+            RunDamaged: One is stored for this round already.
+            Unavailable: It cannot be written now; nothing was stored.
         """
         sealed = self._seal(integers.astype("<i4").tobytes(), _context(run, round_number))
         with self._write() as transaction:
@@ -95,7 +96,8 @@ class UpdateStore:
         """The stored update, or None.
 
         Raises:
-            RunError: It was altered, or the key is another.
+            RunDamaged: It was altered, or the key is another.
+            Unavailable: It cannot be read now.
         """
         query = "SELECT sealed FROM updates WHERE run = ? AND round = ?"
         rows = self._read(query, run, round_number)
@@ -110,7 +112,8 @@ class UpdateStore:
         """The site's own head after the last round it trained; empty where there is none.
 
         Raises:
-            RunError: It was altered, or the key is another.
+            RunDamaged: It was altered, or the key is another.
+            Unavailable: It cannot be read now.
         """
         query = "SELECT round, sealed FROM heads WHERE run = ? ORDER BY round DESC LIMIT 1"
         rows = self._read(query, run)
@@ -142,7 +145,7 @@ class UpdateStore:
         try:
             return self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], context)
         except (InvalidTag, ValueError) as error:  # the latter where the nonce is cut short
-            raise RunError(f"the stored {what} does not verify") from error
+            raise RunDamaged(f"the stored {what} does not verify") from error
 
     def _read(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
         with storage_errors(_FAILED), self._tables.read() as transaction:

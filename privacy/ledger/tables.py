@@ -48,12 +48,12 @@ def open_ledger_store(location: Path | str) -> Store:
     """The store at a place, which may be a URL. Touches nothing.
 
     Raises:
-        LedgerUnavailable: The URL cannot be read, or its driver is missing.
+        LedgerError: The URL cannot be read, or its driver is missing.
     """
     try:
         return open_store(location, schema=_SCHEMA, application_id=_APPLICATION_ID)
     except StorageError as error:
-        raise LedgerUnavailable(str(error), hint=error.hint) from error
+        raise LedgerError(str(error), hint=error.hint) from error
 
 
 @contextmanager

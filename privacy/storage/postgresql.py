@@ -23,6 +23,7 @@ from privacy.errors import (
     StorageExists,
     StorageMissing,
     StorageUnavailable,
+    StorageUnusable,
 )
 from privacy.storage.kept import Connections
 from privacy.storage.urls import split_schema
@@ -32,7 +33,7 @@ try:
     from psycopg import errors as failures
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
 except ImportError as error:
-    raise StorageUnavailable(
+    raise StorageUnusable(
         f"PostgreSQL needs the driver psycopg: {error}",
         hint="pip install 'fmfl-secure[postgresql]'",
     ) from error
@@ -91,7 +92,7 @@ class PostgresStore:
         parameters, named = _parse(url)
         self.schema = named or schema
         if not _SCHEMA.fullmatch(self.schema) or self.schema.startswith("pg_"):
-            raise StorageUnavailable(
+            raise StorageUnusable(
                 "the schema in the PostgreSQL URL is not a name of small letters, digits and _"
             )
         self._timeout_s = timeout_s
@@ -265,7 +266,7 @@ def _parse(url: str) -> tuple[dict[str, Any], str]:
         with suppress(psycopg.Error):  # whose text quotes the URL, password and all
             parameters = conninfo_to_dict(f"postgresql://{plain.partition('://')[2]}")
     if parameters is None:
-        raise StorageUnavailable(
+        raise StorageUnusable(
             "the PostgreSQL URL cannot be read (it is not shown: it may hold a password)",
             hint="postgresql://USER:PASSWORD@HOST:PORT/DATABASE?schema=NAME, with % and two digits "
             "for each of : / ? # @ % in a password. Better, leave it to a password file.",

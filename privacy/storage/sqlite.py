@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
@@ -22,9 +23,12 @@ _NO_ACCESS = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_INTERRUPT,
     sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
     sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_PROTOCOL,
     sqlite3.SQLITE_READONLY,
 }
 
@@ -72,7 +76,14 @@ class SqliteStore:
 
     def exists(self) -> bool:
         """Whether there is a file; see `privacy.storage.Store`."""
-        return self._path.is_file()
+        try:
+            return stat.S_ISREG(self._path.stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:  # of a disk or a folder that does not answer, nothing is known
+            raise StorageUnavailable(
+                f"cannot look for {self.name}: {error.strerror or error}"
+            ) from error
 
     @contextmanager
     def create(self, tables: Sequence[str]) -> Iterator[SqliteTransaction]:
@@ -137,7 +148,7 @@ class SqliteStore:
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
         # Mode rw never creates. What is open when a connection closes is rolled back.
-        if not self._path.is_file():
+        if not self.exists():
             raise StorageMissing(f"nothing is at {self.name}")
         connect = partial(self._connect, self._path, "rw")
         with self._errors(), self._connections.get(connect) as connection:

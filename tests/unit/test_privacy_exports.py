@@ -65,6 +65,7 @@ def test_exports():
         "StorageExists",
         "StorageMissing",
         "StorageUnavailable",
+        "StorageUnusable",
         "TrainingError",
         "above_limit",
         "add_costs",

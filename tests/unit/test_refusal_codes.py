@@ -19,8 +19,10 @@ from privacy import PolicyRefusal, SitePolicy
 NEVER_TOLD = {
     *("privacy", "policy", "training", "audit"),
     *("storage", "storage-missing", "storage-exists", "storage-unavailable", "storage-damaged"),
+    "storage-unusable",
     # The server's and its clients' own; answered over HTTP as problems, never as a site's refusal.
     *("service", "membership", "stopping", "attempt"),
+    "unavailable",  # the surroundings: never a site's last word
     "adapter",  # why a site sits an attempt out, and is asked again: no refusal
 }
 RULES = re.findall(r"^\| `policy\.(\w+)` \|", privacy.policy.__doc__ or "", re.MULTILINE)

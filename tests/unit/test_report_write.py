@@ -9,7 +9,7 @@ import pytest
 from test_report_records import finished, interrupted
 
 import fmfl_secure.report
-from fmfl_secure.errors import RunError
+from fmfl_secure.errors import RunError, Unavailable
 from fmfl_secure.report import render_html, write_report
 from fmfl_secure.run.record import decode_record
 
@@ -41,7 +41,7 @@ def test_a_failure_leaves_the_old_report(tmp_path: Path, monkeypatch: pytest.Mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(RunError, match="No space left on device"):
+    with pytest.raises(Unavailable, match="No space left on device"):
         write_report(finished(), tmp_path)
 
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -15,7 +15,7 @@ import pytest
 from postgres import OWNER, PASSWORD, Cluster
 from support import settings
 
-from fmfl_secure.errors import RunError
+from fmfl_secure.errors import FmflError, RunError, Unavailable
 from fmfl_secure.settings.federation import FederationConfig, convert_config, encode_config
 from fmfl_secure.storage.run_state import RunFacts, RunState
 from fmfl_secure.storage.run_store import RunStore, holds_run
@@ -170,7 +170,7 @@ def test_attempts_are_counted_by_round(store: RunStore) -> None:
     store.begin_attempt(1, 2, b"plan 2")
     store.begin_attempt(2, 1, b"plan 3")
     assert (store.attempts(1), store.attempts(2), store.attempts(3)) == (2, 1, 0)
-    with pytest.raises(RunError):
+    with pytest.raises(FmflError):
         store.begin_attempt(1, 2, b"another plan")
 
 
@@ -200,7 +200,7 @@ def test_a_round_and_its_adapter_are_recorded_once_and_together(store: RunStore)
     assert store.last_adapter() == b"adapter 1"
     store.finish_round(3, b"{}", b"adapter 3")
     assert store.last_adapter() == b"adapter 3"
-    with pytest.raises(RunError):
+    with pytest.raises(FmflError):
         store.finish_round(3, b"{}", b"another adapter")
     assert store.last_adapter() == b"adapter 3"
 
@@ -324,7 +324,7 @@ def test_a_runs_folder_never_holds_the_databases_password(
     assert secrets[1] in database
     store = create(tmp_path / "run", "aa", database=database)
     assert not any(secret in (tmp_path / "run/state.url").read_text() for secret in secrets)
-    with pytest.raises(RunError, match="password") as refusal:
+    with pytest.raises(Unavailable, match="password") as refusal:
         _ = RunStore(tmp_path / "run").state
     assert not any(secret in str(refusal.value) for secret in secrets)
     monkeypatch.setenv("PGPASSWORD", PASSWORD)

@@ -13,7 +13,7 @@ import pytest
 from postgres import Cluster
 
 from aggregation import Identity
-from fmfl_secure.errors import Problem, RunError
+from fmfl_secure.errors import Problem, RunError, Unavailable
 from fmfl_secure.storage.anchor_store import AnchorStore
 from fmfl_secure.storage.message_memory import MemoryMessageStore
 from fmfl_secure.storage.message_store import (
@@ -235,7 +235,7 @@ def test_a_database_that_was_restarted_is_reached_again(postgres: Cluster, tmp_p
     store = open_store(postgres.url(f"service_{next(_NUMBERS)}"), relative_to=tmp_path)
     store.note("run", "joined", "site-1", b"before")
     postgres.crash()
-    with pytest.raises(RunError, match="server's store"):
+    with pytest.raises(Unavailable, match="server's store"):
         store.note("run", "joined", "site-2", b"lost")
     assert not store.healthy()
     postgres.start()

@@ -7,7 +7,8 @@ import threading
 from abc import ABC, abstractmethod
 
 from aggregation import AggregationError, SealedError
-from fmfl_secure.errors import Rejected, Unreachable
+from fmfl_secure.errors import ANY_FAILURE, Rejected, is_passing
+from fmfl_secure.runtime.patience import Patience
 from fmfl_secure.runtime.task_board import Step
 from fmfl_secure.runtime.transport import ServerTransport, Work
 
@@ -31,6 +32,7 @@ class Agent(ABC):
         self.transport = transport
         self._stopping = stopping
         self._once = once
+        self._patience = Patience()
         self._after = -1  # number of the last assignment that was looked at
         self._ended = False
         self.work: Work | None = None
@@ -39,18 +41,30 @@ class Agent(ABC):
     def run(self) -> None:
         """Work until told to stop, or with `once` until a run ended.
 
+        What its surroundings fail is tried again, with pauses; nobody hears of that.
+
         Raises:
             Rejected: The server shuts this party out.
+            FmflError, PrivacyError, AggregationError: Its surroundings failed it for too long.
         """
         while not self._stopping.is_set():
             try:
                 self.step()
-            except Unreachable:
-                if not self._stopping.is_set():
-                    raise
-                return  # told to stop while the server did not answer
+            except ANY_FAILURE as error:
+                self.endure(error)
             if self._ended and self._once:
                 return
+
+    def endure(self, error: Exception) -> None:
+        """Wait before another try at what failed by the surroundings; told to stop, no longer.
+
+        Raises:
+            Exception: The error itself: it is of another nature, or has lasted too long.
+        """
+        if not is_passing(error):
+            raise error
+        if not self._stopping.is_set():
+            self._stopping.wait(self._patience.pause_after(error))
 
     def step(self) -> bool:
         """Ask for work once, and do what is new.
@@ -60,10 +74,12 @@ class Agent(ABC):
 
         Raises:
             Rejected: The server shuts this party out.
-            Unreachable: It went away for good.
+            FmflError, PrivacyError, AggregationError: The surroundings failed it: the same work, or
+                what replaced it meanwhile, comes again.
         """
-        work = self.transport.work(self._after)
-        if work.sequence == self._after:
+        before = self._after
+        work = self.transport.work(before)
+        if work.sequence == before or self._stopping.is_set():
             return False
         self._after, self.work = work.sequence, work
         _LOG.info(work.step, extra={"run": work.run, "round": work.round, "attempt": work.attempt})
@@ -73,8 +89,12 @@ class Agent(ABC):
             if rejected.reason not in _MOVED_ON:
                 raise
             _LOG.warning("the server has moved on: %s", rejected)
+        except ANY_FAILURE:
+            self._after = before
+            raise
         else:
             self._ended = work.step == Step.END
+        self._patience.worked()
         return True
 
     @abstractmethod

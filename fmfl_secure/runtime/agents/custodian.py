@@ -6,7 +6,7 @@ import logging
 import threading
 
 from aggregation import ReplayError, StateError
-from fmfl_secure.errors import KNOWN_ERRORS, ServiceError
+from fmfl_secure.errors import KNOWN_ERRORS, ServiceError, is_passing
 from fmfl_secure.parties.custodian import Custodian
 from fmfl_secure.run.refusal_codes import leaving_code
 from fmfl_secure.runtime.agents.anchors import check_journal, share_journal
@@ -48,13 +48,13 @@ class CustodianAgent(Agent):
         place = {"run": work.run, "round": work.round, "attempt": work.attempt}
         try:
             kind, message = does(work, plan)
-        except ServiceError:
-            raise
         except (ReplayError, StateError) as error:
             # It refuses nothing: an attempt is over, or its keys went with an earlier process.
             _LOG.warning("%s: %s", work.step, error, extra=place)
             self.transport.fail(work, SPENT if self._custodian.has_spoken(plan) else LOST)
         except KNOWN_ERRORS as error:
+            if is_passing(error) or isinstance(error, ServiceError):
+                raise
             self.refusal = str(error)
             _LOG.error("lets nothing open (%s): %s", work.step, error, extra=place)
             self.transport.fail(work, leaving_code(error))

@@ -6,6 +6,7 @@ import logging
 import threading
 
 from aggregation import AggregationError, Decryptor
+from fmfl_secure.errors import is_passing
 from fmfl_secure.runtime.agents.anchors import check_journal, share_journal
 from fmfl_secure.runtime.agents.base import Agent, accuse, split
 from fmfl_secure.runtime.task_board import APPROVAL, Step
@@ -47,6 +48,8 @@ class DecryptorAgent(Agent):
         try:
             kind, message = does(work)
         except AggregationError as error:
+            if is_passing(error):
+                raise
             # The reason stays here; the attempt ends, and a new one has fresh keys.
             _LOG.warning("%s: %s", work.step, error, extra={"run": work.run, "round": work.round})
             self.refusal = str(error)

@@ -25,7 +25,7 @@ from fmfl_secure.errors import (
     AdapterUnverified,
     NotApproved,
     Rejected,
-    Unreachable,
+    is_passing,
 )
 from fmfl_secure.parties.workspace import Members
 from fmfl_secure.run.end import evidence, read_end
@@ -107,6 +107,7 @@ class _Live:
     adapter: bytes
     integers: NDArray[np.int32]
     cohort: bytes = b""
+    is_told: bool = False  # whether others have the head with this round's charge
 
 
 class SiteAgent(Agent):
@@ -193,7 +194,7 @@ class SiteAgent(Agent):
             participant = self._opened_run(run)
             participant.check()
             self._heads.bring(participant, part_bytes=part_bytes)
-        except (Rejected, Unreachable):
+        except Rejected:
             raise
         except KNOWN_ERRORS as error:
             self._refuse(run, error)
@@ -209,7 +210,7 @@ class SiteAgent(Agent):
                 participant.begin(None if call is None else self.transport.fetch(call))
                 self._heads.share(participant)
                 self._begun = True
-        except (Rejected, Unreachable):
+        except Rejected:
             raise
         except KNOWN_ERRORS as error:
             self._refuse(work.run, error)
@@ -217,6 +218,9 @@ class SiteAgent(Agent):
         return participant
 
     def _refuse(self, run: str, error: Exception) -> None:
+        """Take no part, for an error that stays; one of the surroundings is raised again."""
+        if is_passing(error):
+            raise error
         code = leaving_code(error)
         self.refusal = str(error)
         _LOG.error("takes no part (%s): %s", code, error, extra={"run": run})
@@ -236,7 +240,9 @@ class SiteAgent(Agent):
         if live is None or live.place != work.place:
             self._live = live = self._admit(work, participant)
         if live is not None:
-            self.transport.send(work, "ready", live.attempt.ready())
+            live.is_told = live.is_told or self._share(work, participant)
+            if live.is_told:
+                self.transport.send(work, "ready", live.attempt.ready())
 
     def _admit(self, work: Work, participant: Participant) -> _Live | None:
         plan_message = self.transport.fetch(work.documents["plan"])
@@ -249,8 +255,7 @@ class SiteAgent(Agent):
             with self._heartbeat():
                 integers = participant.train(attempt.plan, adapter, self._on_step(work.round))
             attempt.ready()
-            self._heads.share(participant)  # with this round's charge in it
-        except (Rejected, Unreachable):
+        except Rejected:
             raise
         except (AdapterUnverified, ReplayError, NotApproved) as error:
             # Away for a while, joined before a restart, or opened: this attempt or round goes on
@@ -389,7 +394,7 @@ class SiteAgent(Agent):
             self._heads.settle(participant)
             participant.finish(evidence(statement))
             self._heads.share(participant)
-        except (Rejected, Unreachable):
+        except Rejected:
             raise
         except KNOWN_ERRORS as error:
             self._refuse(work.run, error)
@@ -397,17 +402,23 @@ class SiteAgent(Agent):
         self._state(work.run, participant, final=True)
 
     def _fail(self, work: Work, error: AggregationError) -> None:
+        """Not go on with an attempt; for an error of the surroundings that is too early to say."""
+        if is_passing(error):
+            raise error
         _LOG.warning("%s: %s", work.step, error, extra={"run": work.run, "round": work.round})
         accuse(self.transport, work, error)
         self.transport.fail(work, error.code)
 
-    def _share(self, work: Work, participant: Participant) -> None:
+    def _share(self, work: Work, participant: Participant) -> bool:
+        """Give the ledger's head as it is now; whether this site still takes part."""
         try:
             self._heads.share(participant)
-        except (Rejected, Unreachable):
+        except Rejected:
             raise
         except KNOWN_ERRORS as error:
             self._refuse(work.run, error)
+            return False
+        return True
 
     def _state(self, run: str, participant: Participant, *, final: bool) -> None:
         try:

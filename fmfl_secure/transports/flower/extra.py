@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import ClassVar
 
-from fmfl_secure.errors import FmflError
+from fmfl_secure.errors import FmflError, Nature
 
 
 class FlowerMissing(FmflError):
     """A package of the extra `flower` is not installed."""
 
+    nature: ClassVar[Nature] = "decided"
     code = "configuration"
 
 

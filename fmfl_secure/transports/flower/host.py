@@ -24,8 +24,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from fmfl_secure.errors import KNOWN_ERRORS, FlowerError
+from fmfl_secure.errors import ANY_FAILURE, FlowerError, is_passing
 from fmfl_secure.run.refusal_codes import leaving_code
+from fmfl_secure.runtime.inbox import UNAVAILABLE
 from fmfl_secure.transports.flower.parties import Parties
 
 _LOG = logging.getLogger("fmfl_secure.transports.flower.host")
@@ -137,7 +138,10 @@ class Host:
     def _answer(self, name: str, frame: bytes) -> tuple[int, bytes]:
         try:
             return 200, self._parties.answer(name, frame)
-        except KNOWN_ERRORS as error:
+        except ANY_FAILURE as error:
+            if is_passing(error):
+                _LOG.warning("an order cannot be done now: %s", error)
+                return 503, UNAVAILABLE.encode()
             _LOG.error("%s", error)
             return 422, leaving_code(error).encode()
         except Exception:  # noqa: BLE001 - the one place where all of them end

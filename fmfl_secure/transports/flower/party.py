@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from aggregation import Identity, PublicIdentity
-from fmfl_secure.errors import FrameRefused
+from fmfl_secure.errors import FrameRefused, is_passing
 from fmfl_secure.run.refusal_codes import GENERIC
 from fmfl_secure.runtime.agents.base import Agent
 from fmfl_secure.runtime.task_board import Step
@@ -63,6 +63,8 @@ class FlowerParty:
 
         Raises:
             FrameRefused: It is not the coordinator's order to this party, or an old one.
+            FmflError, PrivacyError, AggregationError: The surroundings failed it: nobody hears of
+                that, and the order comes again.
         """
         order, opened = open_frame(frame, Order, self._coordinator)
         name = self._identity.public.name
@@ -83,7 +85,9 @@ class FlowerParty:
         _LOG.info("%s: %s", name, order.step, extra=place)
         try:
             self._agent.do(work)
-        except Exception:  # noqa: BLE001 - the one place where all of them end
+        except Exception as error:
+            if is_passing(error):
+                raise
             # Its text may quote what no other party may see: a code goes, the rest stays here.
             _LOG.exception("%s: %s", name, order.step, extra=place)
             in_attempt = order.attempt > 0

@@ -21,7 +21,7 @@ from typing import Final, Protocol
 from aggregation import PublicIdentity
 from fmfl_secure.errors import FrameRefused, Problem, RunError
 from fmfl_secure.provisioning.certificates import CUSTODIAN, DECRYPTOR, SITE
-from fmfl_secure.runtime.inbox import SignedStatement
+from fmfl_secure.runtime.inbox import UNAVAILABLE, SignedStatement
 from fmfl_secure.runtime.server import RunServer
 from fmfl_secure.runtime.task_board import Assignment, Document, Step
 from fmfl_secure.storage.message_store import MessageKey
@@ -374,7 +374,7 @@ class FlowerServer:
         """
         self._again[party] = time.monotonic() + _AGAIN_S
         self._side.board.lost(party)
-        self._fail(party, task, "unavailable")
+        self._fail(party, task, UNAVAILABLE)
 
     def _fail(self, party: str, task: Assignment, code: str) -> None:
         if self._role(party) != SITE or not task.attempt:

@@ -19,7 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from fmfl_secure._version import __version__
-from fmfl_secure.errors import Problem
+from fmfl_secure.errors import ANY_FAILURE, Problem, is_passing
 from fmfl_secure.runtime.anchor_registry import AnchorRegistry
 from fmfl_secure.runtime.inbox import Inbox, SignedStatement
 from fmfl_secure.runtime.task_board import Assignment, TaskBoard
@@ -49,6 +49,7 @@ Kind = Literal[
 ]  # fmt: skip
 _MAX_SIZE = 1 << 40
 _MAX_WAIT_S = 60.0
+_AGAIN_S = 2  # for whom a request was not served
 
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -100,10 +101,7 @@ def build_app(
         docs_url=None,  # pages that would load scripts from elsewhere
         redoc_url=None,
     )
-    app.add_exception_handler(Problem, _on_problem)
-    app.add_exception_handler(RequestValidationError, _on_invalid)
-    app.add_exception_handler(HTTPException, _on_http)
-    app.add_exception_handler(Exception, _on_failure)
+    _answer_errors(app)
     router = APIRouter(prefix="/v1", responses=_PROBLEMS)
 
     def describe(number: int, task: Assignment) -> TaskBody:
@@ -216,6 +214,16 @@ def build_app(
     return app
 
 
+def _answer_errors(app: FastAPI) -> None:
+    """Give every error an answer of the one form."""
+    app.add_exception_handler(Problem, _on_problem)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    for known in ANY_FAILURE:
+        app.add_exception_handler(known, _on_known)
+    app.add_exception_handler(Exception, _on_failure)
+
+
 def _body(problem: Problem) -> JSONResponse:
     headers = {"retry-after": str(problem.retry_after_s)} if problem.retry_after_s else None
     content: dict[str, object] = {"code": problem.reason, "message": str(problem)}
@@ -243,6 +251,16 @@ async def _on_http(_: Request, error: Exception) -> JSONResponse:
     response = _body(Problem(error.status_code, names.get(error.status_code, "refused"), text))
     response.headers.update(error.headers or {})
     return response
+
+
+async def _on_known(_: Request, error: Exception) -> JSONResponse:
+    """A store that cannot be used now: whoever asked asks again. Nothing was acknowledged."""
+    if not is_passing(error):
+        _LOG.error("request failed: %s", error)
+        return _body(Problem(500, "failed", "the server failed"))
+    _LOG.warning("request not served: %s", error)
+    text = "the server cannot use what it needs now"
+    return _body(Problem(503, "unavailable", text, retry_after_s=_AGAIN_S))
 
 
 async def _on_failure(_: Request, error: Exception) -> JSONResponse:

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final, Literal, Self
 import httpx
 import msgspec
 
-from fmfl_secure.errors import BadAnswer, Rejected, ServiceError, Unreachable
+from fmfl_secure.errors import BadAnswer, Rejected, ServiceError, Unavailable, Unreachable
 from fmfl_secure.run.statement import SiteStatement
 from fmfl_secure.runtime.anchor_registry import AnchorsForSite
 from fmfl_secure.runtime.transport import DocumentRef, Work
@@ -204,7 +204,7 @@ class HttpsTransport:
         """Ask for nothing, once, so that the server knows this party lives."""
         try:
             self._once("GET", "/v1/task", params={"after": -1, "wait_s": 0})
-        except (Rejected, Unreachable):
+        except (ServiceError, Unavailable, OSError):
             _LOG.debug("no heartbeat")
 
     def _request(

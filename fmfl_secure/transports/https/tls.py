@@ -9,7 +9,7 @@ import logging
 import ssl
 from pathlib import Path
 
-from fmfl_secure.errors import ServiceError
+from fmfl_secure.errors import ServiceError, os_failure
 
 _LOG = logging.getLogger("fmfl_secure.transports.https.tls")
 
@@ -37,16 +37,17 @@ def client_context(folder: Path) -> ssl.SSLContext:
 def _prepare(context: ssl.SSLContext, folder: Path) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     key = folder / "key.pem"
+    unusable = f"the certificates in {folder} cannot be used"
+    hint = "They are part of the kit that provision makes."
     try:
         if key.stat().st_mode & 0o077:
             raise ServiceError(f"others may read {key}", hint="chmod 600 it")
         context.load_verify_locations(cafile=folder / "ca.pem")
         context.load_cert_chain(folder / "certificate.pem", key)
-    except (OSError, ssl.SSLError) as error:
-        raise ServiceError(
-            f"the certificates in {folder} cannot be used: {error}",
-            hint="They are part of the kit that provision makes.",
-        ) from error
+    except ssl.SSLError as error:  # an OSError, whose number is no errno
+        raise ServiceError(f"{unusable}: {error}", hint=hint) from error
+    except OSError as error:
+        raise os_failure(ServiceError, unusable, error, hint=hint) from error
     return context
 
 
@@ -65,7 +66,11 @@ class Renewal:
 
     def check(self) -> bool:
         """Load the certificate again if it changed; whether it did."""
-        stamp = self._stamp()
+        try:
+            stamp = self._stamp()
+        except OSError as error:
+            _LOG.warning("the certificate cannot be looked at; the old one stays: %s", error)
+            return False
         if stamp == self._seen:
             return False
         self._seen = stamp

@@ -10,6 +10,7 @@ is not applied, so a round that had been opened is lost, as it is at a server.
 from __future__ import annotations
 
 import threading
+from functools import partial
 from pathlib import Path
 
 from fmfl_secure.errors import RunError
@@ -119,10 +120,11 @@ class LocalEngine:
         """
         driver, part_bytes = self._server.run, self._server.inbox.part_bytes
         try:
-            self._recall_refusals()
+            driver.patiently(self._recall_refusals)
             for agent in self._agents.values():
                 if isinstance(agent, SiteAgent):
-                    agent.prepare(driver.run, part_bytes=part_bytes)
+                    prepare = partial(agent.prepare, driver.run, part_bytes=part_bytes)
+                    driver.patiently(prepare)
             record = driver.drive()
         except BaseException:
             driver.interrupt("interrupted; --resume goes on from the last released round")
@@ -198,8 +200,8 @@ class LocalEngine:
     def _note_refusal(self, name: str, code: str) -> None:
         if self._refusals.get(name) == code:
             return  # it says so again at the end of the run
-        self._refusals[name] = code
         self.store.move(lambda state: state.refused(name, code))
+        self._refusals[name] = code
         self._observer.site_refused(name, code, self._agents[name].refusal)
 
     def _note_failure(self, name: str, code: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from fmfl_secure.errors import Rejected
+from fmfl_secure.errors import ANY_FAILURE, Rejected
 from fmfl_secure.run.refusal_codes import GENERIC
 from fmfl_secure.runtime.agents.base import Agent
 from fmfl_secure.runtime.inbox import Inbox
@@ -67,4 +67,7 @@ def _work(agent: Agent) -> bool:
                     agent.transport.fail(work, "refused")
                 else:
                     agent.transport.refuse(work.run, GENERIC)
+        return True
+    except ANY_FAILURE as error:
+        agent.endure(error)  # its next turn is another try
         return True

@@ -1,0 +1,221 @@
+"""What the surroundings fail ends no run, excludes nobody, and is charged once.
+
+Locked databases, full disks and bad sectors are put between the parties and their files; the
+clock is virtual. Over the in-process transport here, over HTTPS and Flower in the slow tests.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from faults import Faults
+from support import Quiet, make_federation
+
+from fmfl_secure.errors import Unavailable
+from fmfl_secure.report.results import build_record
+from fmfl_secure.runtime.patience import Patience
+from fmfl_secure.storage.run_store import RunStore
+from fmfl_secure.transports.local.engine import LocalEngine
+from privacy import Ledger
+
+SITES = ("site-1", "site-2", "site-3")
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    folder = tmp_path_factory.mktemp("surroundings") / "federation"
+    make_federation(
+        folder, tiny_model, sites=3, rounds=2, steps=1, evaluation=False,
+        aggregation='custodians = ["board"]',
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves out most of a tiny run's time: plots and admission gate have tests of their own."""
+    monkeypatch.setattr("fmfl_secure.report.results.write_report", lambda *_: None)
+    monkeypatch.setattr("privacy.training.check_admission", lambda *_, **__: None)
+
+
+@pytest.fixture
+def folder(template: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(template, tmp_path / "federation"))
+
+
+@pytest.fixture
+def faults(monkeypatch: pytest.MonkeyPatch) -> Faults:
+    made = Faults()
+    made.install(monkeypatch)
+    return made
+
+
+def engine(folder: Path, *, resume: bool = False) -> LocalEngine:
+    return LocalEngine(folder / "federation.toml", folder / "run", resume=resume, observer=Quiet())
+
+
+def charged(folder: Path) -> dict[str, list[int]]:
+    """Rounds that each site's ledger was charged with, in order."""
+    found = {}
+    for name in SITES:
+        budget = Ledger(folder / f"sites/{name}/ledger.sqlite").budget()
+        found[name] = [n for held in budget.reservations.values() for n, _ in held.commits]
+    return found
+
+
+def assert_whole(folder: Path) -> None:
+    """The run finished, nobody was left out of a round, and each was charged once."""
+    record = build_record(RunStore(folder / "run"))
+    assert (record.status, record.stop_reason) == ("finished", "")
+    assert [r.status for r in record.rounds] == ["released"] * 2
+    assert [r.cohort for r in record.rounds] == [SITES] * 2
+    assert [r.refusals for r in record.rounds] == [{}] * 2
+    assert charged(folder) == {name: [1, 2] for name in SITES}
+
+
+def test_a_state_that_is_locked_for_long_ends_no_run(folder: Path, faults: Faults) -> None:
+    started = engine(folder)
+    faults.ask = faults.for_a_while("state.sqlite", 75.0)
+    started.run()
+    faults.ask = lambda *_: None
+    assert faults.clock.now >= 75.0
+    assert_whole(folder)
+
+
+# Calls 1 to 3 are the three sites in round 1. Statements are those that the parties' files get.
+ONCE = [
+    ("site-2/ledger.sqlite", "INSERT", 1),  # the reservation
+    ("site-2/ledger.sqlite", "INSERT", 2),  # the charge
+    ("site-2/ledger.sqlite", "COMMIT", 2),
+    ("site-2/updates.sqlite", "INSERT", 1),
+    ("site-2/updates.sqlite", "COMMIT", 1),
+    ("site-2/journal.sqlite", "INSERT INTO entries", 2),
+    ("site-2/journal.sqlite", "INSERT INTO entries", 3),
+    ("site-2/journal.sqlite", "INSERT INTO entries", 4),
+    ("site-2/journal.sqlite", "COMMIT", 5),
+    ("site-2/anchors.sqlite", "INSERT", 2),
+    ("decryptor/journal.sqlite", "INSERT INTO entries", 2),
+    ("decryptor/journal.sqlite", "INSERT INTO entries", 3),  # a release, its keys gone
+    ("board/journal.sqlite", "INSERT INTO entries", 2),
+    ("board/journal.sqlite", "INSERT INTO entries", 3),  # the word
+    ("coordinator/anchors.sqlite", "INSERT", 3),
+    ("run/state.sqlite", "INSERT INTO attempts", 1),
+    ("run/state.sqlite", "UPDATE attempts SET cohort", 1),
+    ("run/state.sqlite", "UPDATE attempts SET opening_list", 1),
+    ("run/state.sqlite", "INSERT INTO rounds", 1),
+    ("run/state.sqlite", "COMMIT", 6),
+]
+
+
+SAMPLE = (1, 3, 11, 18)  # the others in the slow tests
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        pytest.param(
+            where,
+            id="-".join(map(str, where)).replace("/", "-"),
+            marks=() if place in SAMPLE else pytest.mark.slow,
+        )
+        for place, where in enumerate(ONCE)
+    ],
+)
+def test_one_failed_write_changes_nothing(
+    folder: Path, faults: Faults, where: tuple[str, str, int]
+) -> None:
+    started = engine(folder)
+    faults.ask = faults.once(*where)
+    started.run()
+    faults.ask = lambda *_: None
+    assert len(faults.told) == 1
+    assert_whole(folder)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "run/state.sqlite",
+        pytest.param("site-2/ledger.sqlite", marks=pytest.mark.slow),
+        pytest.param("site-2/updates.sqlite", marks=pytest.mark.slow),
+    ],
+)
+def test_what_stays_away_interrupts_and_the_run_goes_on(
+    folder: Path, faults: Faults, file: str
+) -> None:
+    started = engine(folder)
+    faults.ask = faults.for_a_while(file, 1e9, code="SQLITE_FULL")
+    with pytest.raises(Exception, match="full") as told:
+        started.run()
+    assert told.value.nature == "passing"
+    assert 600.0 <= faults.clock.now < 3600.0
+    faults.ask = lambda *_: None
+    assert build_record(RunStore(folder / "run")).status == "interrupted"
+    engine(folder, resume=True).run()
+    assert_whole(folder)
+
+
+def test_a_file_that_is_gone_is_damage_and_no_end(folder: Path) -> None:
+    started = engine(folder)
+    kept = folder / "kept"
+    kept.mkdir()
+    for file in (folder / "run").glob("state.sqlite*"):
+        shutil.move(file, kept)
+    with pytest.raises(Exception, match="nothing is at") as told:
+        started.run()
+    assert told.value.nature == "damage"
+    for file in kept.iterdir():
+        shutil.move(file, folder / "run")
+    engine(folder, resume=True).run()
+    assert_whole(folder)
+
+
+def test_patience_ends_and_begins_anew(faults: Faults) -> None:
+    patience, error = Patience(100.0, clock=faults.clock), Unavailable("the disk is full")
+
+    def spell() -> list[float]:
+        pauses: list[float] = []
+
+        def wait_for_ever() -> None:
+            while True:
+                pauses.append(patience.pause_after(error))
+                faults.clock.now += pauses[-1]
+
+        with pytest.raises(Unavailable, match="the disk is full"):
+            wait_for_ever()
+        return pauses
+
+    first = spell()
+    assert first[:4] == [0.5, 1.0, 2.0, 4.0]
+    assert max(first) == 30.0
+    assert 100.0 <= sum(first) <= 130.0
+    patience.worked()
+    assert spell() == first
+    faults.clock.now += 301.0  # long after, it is another one
+    assert patience.pause_after(error) == 0.5
+
+
+@pytest.mark.parametrize("seed", range(1))
+def test_random_faults(folder: Path, faults: Faults, seed: int) -> None:
+    _random_run(folder, faults, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 200))
+def test_random_faults_in_numbers(folder: Path, faults: Faults, seed: int) -> None:
+    _random_run(folder, faults, seed)
+
+
+def _random_run(folder: Path, faults: Faults, seed: int) -> None:
+    started = engine(folder)
+    faults.ask = faults.at_random(seed)
+    started.run()
+    faults.ask = lambda *_: None
+    assert faults.told
+    record = build_record(RunStore(folder / "run"))
+    assert (record.status, record.stop_reason) == ("finished", "")
+    assert all(not r.refusals for r in record.rounds)
+    for rounds in charged(folder).values():
+        assert len(set(rounds)) == len(rounds)
