@@ -38,6 +38,13 @@ def evaluate(
     data: Annotated[
         Path | None, typer.Option(help="Labelled file. The figures are exact: not private.")
     ] = None,
+    suite: Annotated[
+        Path | None,
+        typer.Option(help="A TOML file of benchmarks: the adapter beside its base model."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="With --suite, a .json file to write the table to.")
+    ] = None,
     rounds: Annotated[
         str,
         typer.Option(
@@ -54,8 +61,11 @@ def evaluate(
 ) -> None:
     """Evaluate a run's adapter on a file, or on a folder of images.
 
-    Says how many records the figures are of, and which rows were left out. With --rounds: the
-    learning curve of a run whose server had no base model, kept in its metrics and report.
+    Says how many records the figures are of, and which rows were left out. With --suite: multiple
+    choice, generated answers and the run's own task on files that you bring, the adapter beside its
+    base model with and without examples (docs/models.md). With --rounds: the learning curve of a
+    run whose server had no base model, kept in its metrics and report.
+
     Example: fmfl-secure evaluate pilot/run-1 --data pilot/data/holdout.csv
     """
     from fmfl_secure.errors import ConfigError
@@ -64,6 +74,13 @@ def evaluate(
         if head is not None:
             raise ConfigError("--head is a site's own, and no part of a run's learning curve")
         _fill_curve(run_folder, rounds, data, base)
+        return
+    if suite is not None:
+        if data is not None or head is not None:
+            raise ConfigError(
+                "--suite names its own files, and goes with neither --data nor --head"
+            )
+        _evaluate_suite(run_folder, suite, base, output)
         return
     if data is None:
         raise ConfigError("--data names a file to evaluate on, or --rounds the run's own figures")
@@ -77,6 +94,33 @@ def evaluate(
         say(f"left out: {done.left_out}")
     if done.shortened:
         say(f"{done.shortened} of them are longer than model.max_length, and were cut")
+
+
+def _evaluate_suite(run_folder: Path, suite: Path, base: Path | None, output: Path | None) -> None:
+    import msgspec
+    from rich.table import Table
+
+    from fmfl_secure.cli._console import console
+    from fmfl_secure.storage.files import write_outputs
+    from fmfl_secure.training.suite import evaluate_suite, load_suite
+
+    rows = list(evaluate_suite(run_folder, load_suite(suite), relative_to=suite.parent, base=base))
+    table = Table("benchmark", "arm", "shots", "n", "figures", title=str(suite.name))
+    for row in rows:
+        figures = [
+            f"{name} {value:.4f}"
+            + (f" ± {row.errors[name]:.4f}" if row.errors.get(name, 0) > 0 else "")
+            for name, value in row.metrics.items()
+        ]
+        cut = [f"{row.cut} questions cut"] if row.cut else []
+        table.add_row(
+            row.benchmark, row.arm, str(row.shots), str(row.records), "\n".join([*figures, *cut])
+        )
+    console.print(table)
+    if output is not None:
+        data = msgspec.json.format(msgspec.json.encode(rows), indent=2) + b"\n"
+        write_outputs(output.parent, {output.name: data}, what="the table", hint="Check the path.")
+        say(f"{output}")
 
 
 def _fill_curve(run_folder: Path, rounds: str, data: Path | None, base: Path | None) -> None:

@@ -199,9 +199,21 @@ class CausalLM(AdapterTask[CausalLMSection]):
         Without `chat`, the last message is the prompt, and none before it is read.
         """
         asked = conversation if self.settings.chat else conversation[-1:]
-        inputs = self._prepare([asked], one_unit_each(1))
+        inputs = self.prepare([asked])
         (found,) = self.predict(model, inputs, batch_size=1, sampling=sampling)
         return str(found["response"])
+
+    def prepare(self, records: Sequence[Conversation]) -> TaskData:
+        """Prompts, with their responses or to be answered, that are in no file."""
+        return self._prepare(records, one_unit_each(len(records)))
+
+    def surprise(self, model: nn.Module, data: TaskData, *, batch_size: int) -> NDArray[np.float64]:
+        """Negative log-likelihood of each record's response with its end, shape (records,)."""
+        return self._score(model, data, batch_size=batch_size).nll
+
+    def bare_model(self) -> LanguageModel:
+        """The base model as it is, without an adapter."""
+        return LanguageModel(self._load_rounded(), {}).to(self.computation.device).eval()
 
     def _prepare(
         self, records: Sequence[Conversation], units: Sequence[NDArray[np.int64]]

@@ -162,6 +162,43 @@ to copy weights that the files have in bfloat16.
 | float32 | false | 2,611 MiB | 9.4 |
 """
 
+_SUITES = """
+## Benchmarks of your own
+
+`fmfl-secure evaluate RUN --suite FILE` asks a run's language model, and its base model without the
+adapter beside it, what files of yours hold; nothing is downloaded. The file:
+
+```toml
+[[benchmarks]]
+name = "questions"
+kind = "multiple-choice"             # the likeliest of a row's choices
+data = "questions.jsonl"             # any form that a site's data may have
+question = "{question}\\nAnswer:"    # of columns
+choices_column = "choices"           # lists, or ARC's {"text": [...]}; or choices = ["no", "yes"]
+answer_column = "answer"             # a choice's text, its place from 0, or its letter
+examples = "examples.jsonl"          # whose first rows stand before a question
+shots = [0, 4]                       # so many of them, each an arm of its own
+
+[[benchmarks]]
+name = "summaries"
+kind = "answers"                     # generated, and compared with the right one
+data = "summaries.csv"
+question = "{text}"
+answer_column = "summary"
+
+[[benchmarks]]
+name = "held out"
+kind = "task"                        # the run's own task, with its own metrics
+data = "holdout.csv"
+```
+
+Multiple choice: accuracy by likelihood, by likelihood a letter, and the calibration error of the
+likeliest answer (ten bins). Answers: exact match but for case, blanks and a full stop, and ROUGE-L
+(F1 of words). The run's own task: its metrics, such as the F1 of entities, with the calibration
+error and the share of the most frequent label where there is one label a record. Means have their
+standard errors. Questions that do not fit are counted. The figures are exact: not private.
+"""
+
 _ANY_OTHER = """\
 Any other architecture is used only at sites whose policy says `architectures = "gated"`; elsewhere
 it is refused as not measured (`policy.architecture`). Where its layers are is then worked out from
@@ -209,6 +246,7 @@ def models_document() -> str:
         + "\n"
     )
     parts.append(_ANY_OTHER)
+    parts.append(_SUITES)
     parts.append("## Settings that are refused\n")
     parts.append("Techniques of the literature by name: [the survey's map](survey.md).\n")
     parts.append("| setting | why | instead |\n| --- | --- | --- |")
