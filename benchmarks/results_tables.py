@@ -3,9 +3,10 @@
     python benchmarks/results_tables.py docs/results.md
 
 A table stands between `<!-- table FORM FILE ... -->` and `<!-- end -->`. FORM is `rows` of what
-`fmfl-secure compare --output` wrote, `choices` of server_choices.py's rows, or `runs` of the
-earliest script's summaries. After the file, of rows: `old=FILE` puts earlier figures of the same
-arms beside them, and `adapter=`, `arm=` (with commas) and `partition=` leave out all others.
+`fmfl-secure compare --output` wrote, `choices` of server_choices.py's rows, `head-first` of
+head_first.py's, or `runs` of the earliest script's summaries. After the file, of rows: `old=FILE`
+puts earlier figures of the same arms beside them, and `adapter=`, `arm=` (with commas) and
+`partition=` leave out all others.
 """
 
 from __future__ import annotations
@@ -95,6 +96,26 @@ def choices_table(path: Path, _: Mapping[str, str]) -> str:
     return markdown(["", *(f"{data}, epsilon {epsilon:g}" for data, epsilon in columns)], table)
 
 
+def head_first_table(path: Path, _: Mapping[str, str]) -> str:
+    """What head_first.py measured."""
+    found: dict[tuple[str, str, float], dict[float, list[dict[str, float]]]] = {}
+    for line in path.read_text().splitlines():
+        row = json.loads(line)
+        by_share = found.setdefault((row["start"], row["arm"], row["epsilon"]), {})
+        by_share.setdefault(row["head_first"], []).append(row)
+    shares = sorted({share for by in found.values() for share in by})
+    table = []
+    for (start, arm, epsilon), by in found.items():
+        cells = []
+        for share in shares:
+            rows = by.get(share, [])
+            means = [statistics.mean(row[metric] for row in rows) for metric in METRICS if rows]
+            cells.append(" / ".join(number(mean, 0.0, 1) for mean in means))
+        table.append([f"start from {start}", arm, f"{epsilon:g}", *cells])
+    heads = [f"head first for {share:.0%}" if share else "both from the start" for share in shares]
+    return markdown(["", "noise", "epsilon", *heads], table)
+
+
 def runs_table(path: Path, _: Mapping[str, str]) -> str:
     """What the earliest script summed up, of three seeds."""
     table = []
@@ -109,7 +130,12 @@ def runs_table(path: Path, _: Mapping[str, str]) -> str:
     return markdown(["", *METRICS.values()], table)
 
 
-FORMS = {"rows": rows_table, "choices": choices_table, "runs": runs_table}
+FORMS = {
+    "rows": rows_table,
+    "choices": choices_table,
+    "head-first": head_first_table,
+    "runs": runs_table,
+}
 
 
 def regenerated(page: Path) -> str:
