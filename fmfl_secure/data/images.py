@@ -31,6 +31,7 @@ from fmfl_secure.data.pictures.registry import decode, form_of
 from fmfl_secure.data.records import grouped_units, record_units
 from fmfl_secure.data.stored import StoredPicture
 from fmfl_secure.data.unit_ids import unit_id
+from fmfl_secure.extras import how_to_install
 from fmfl_secure.settings.types import UnitRule
 
 # Of numbers, what is black and white by their type.
@@ -248,7 +249,7 @@ def require_folder_unit(folder: Path, unit: str) -> None:
     if unit == PERSON:
         raise DataArgumentError(
             f"the privacy unit is {PERSON!r} of DICOM files, and the extra dicom is not installed",
-            hint="pip install 'fmfl-secure[dicom]'",
+            hint=how_to_install("dicom"),
             path=folder,
         )
     raise DataArgumentError(

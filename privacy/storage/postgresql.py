@@ -35,7 +35,7 @@ try:
 except ImportError as error:
     raise StorageUnusable(
         f"PostgreSQL needs the driver psycopg: {error}",
-        hint="pip install 'fmfl-secure[postgresql]'",
+        hint="pip install 'psycopg[binary]>=3.2,<4'",
     ) from error
 
 # Strict, so that a password with a bare @ / ? or # is refused here, where nothing is quoted, and

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 import fmfl_secure.doctor.machine
 from fmfl_secure.cli import app
 from fmfl_secure.doctor.machine import Finding, examine
+from fmfl_secure.extras import how_to_install
 
 
 @pytest.fixture
@@ -49,11 +50,11 @@ def test_a_library_that_is_missing_is_a_fault_and_an_extra_is_not(
     monkeypatch.setattr(importlib.metadata, "version", version)
     assert found(tmp_path, "opacus").state == "fault"
     server = found(tmp_path, "a federation across machines")
-    assert (server.state, server.advice) == ("missing", "pip install 'fmfl-secure[server]'")
+    assert (server.state, server.advice) == ("missing", how_to_install("server"))
     done = CliRunner().invoke(app, ["doctor", str(tmp_path)])
     assert done.exit_code == 1
     assert "ready" not in done.output
-    assert "what to do: pip install fmfl-secure" in done.output
+    assert "what to do: Install this package again" in done.output
 
 
 @pytest.mark.usefixtures("quick")

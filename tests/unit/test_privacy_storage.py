@@ -161,7 +161,7 @@ def test_without_the_driver_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(StorageUnavailable, match="needs the driver psycopg") as refusal:
         open_store("postgresql://h/d")
-    assert refusal.value.hint == "pip install 'fmfl-secure[postgresql]'"
+    assert refusal.value.hint.startswith("pip install 'psycopg[binary]>=")
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from PIL import Image
 from fmfl_secure.data._source import UnusableValue
 from fmfl_secure.data.pictures.base import Decoded, PictureForm, require_size, shaded, unusable
 from fmfl_secure.data.pictures.depth import Window
+from fmfl_secure.extras import how_to_install
 
 PERSON = "PatientID"
 _PREAMBLE = 128
@@ -66,7 +67,7 @@ class Dicom(PictureForm):
             ),
         ),
         ("in a deflated file", "refused: it may unpack to any size"),
-        ("without the extra `fmfl-secure[dicom]`", "refused"),
+        ("without the extra `dicom`", "refused"),
     )
 
     def begins(self, head: bytes) -> bool:
@@ -119,7 +120,7 @@ def _require_pydicom() -> None:
     if not installed():
         raise unusable(
             "DICOM is read with the extra dicom, which is not installed",
-            "pip install 'fmfl-secure[dicom]'",
+            how_to_install("dicom"),
             "DICOM, without the extra dicom",
         )
 

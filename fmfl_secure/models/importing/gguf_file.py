@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufCo
 from transformers.utils import logging as transformers_logging
 
 from fmfl_secure.errors import ModelError
+from fmfl_secure.extras import how_to_install
 from fmfl_secure.models.architectures import architecture_of
 from fmfl_secure.models.importing.source import Origin, Parts, sha256_of
 from fmfl_secure.models.library_errors import reading
@@ -33,7 +34,7 @@ def read_gguf(path: Path) -> tuple[Parts, Origin]:
     if importlib.util.find_spec("gguf") is None:
         raise ModelError(
             "GGUF files are read with the package gguf, which is not installed",
-            hint="pip install 'fmfl-secure[gguf]'",
+            hint=how_to_install("gguf"),
         )
     place = {"gguf_file": path.name, "local_files_only": True, "trust_remote_code": False}
     transformers_logging.disable_progress_bar()

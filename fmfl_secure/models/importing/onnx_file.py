@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from fmfl_secure.errors import ModelError
+from fmfl_secure.extras import how_to_install
 from fmfl_secure.models.library_errors import reading
 
 _FORGOTTEN = "onnx::"  # begins the names that the exporter makes up
@@ -30,7 +31,7 @@ def read_onnx(path: Path) -> dict[str, torch.Tensor]:
     if importlib.util.find_spec("onnx") is None:
         raise ModelError(
             "ONNX files are read with the package onnx, which is not installed",
-            hint="pip install 'fmfl-secure[onnx]'",
+            hint=how_to_install("onnx"),
         )
     import onnx  # noqa: PLC0415, of an extra
 

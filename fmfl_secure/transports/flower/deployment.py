@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from fmfl_secure.errors import FlowerError, RunError
+from fmfl_secure.extras import how_to_install
 from fmfl_secure.report.results import write_results
 from fmfl_secure.run.record import RunRecord
 from fmfl_secure.settings.federation import load_federation
@@ -116,7 +117,7 @@ def _flwr(*arguments: str) -> str:
     beside = Path(sys.executable).with_name("flwr")
     command = str(beside) if beside.exists() else shutil.which("flwr")
     if command is None:
-        raise FlowerError("there is no flwr command", hint="pip install 'fmfl-secure[flower]'")
+        raise FlowerError("there is no flwr command", hint=how_to_install("flower"))
     done = subprocess.run(  # noqa: S603 - the command beside this interpreter
         [command, *arguments],
         env=os.environ | OFFLINE,

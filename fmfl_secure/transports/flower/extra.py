@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import ClassVar
 
 from fmfl_secure.errors import FmflError, Nature
+from fmfl_secure.extras import how_to_install
 
 
 class FlowerMissing(FmflError):
@@ -23,6 +24,4 @@ def needs_flower_extra() -> None:
     """
     for name in ("flwr", "ray", "httpx", "starlette", "uvicorn", "prometheus_client"):
         if find_spec(name) is None:
-            raise FlowerMissing(
-                f"{name} is not installed", hint="pip install 'fmfl-secure[flower]'"
-            )
+            raise FlowerMissing(f"{name} is not installed", hint=how_to_install("flower"))

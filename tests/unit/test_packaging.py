@@ -1,0 +1,95 @@
+"""What is installed: bounds, lock and list of components agree with each other."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fmfl_secure.extras import how_to_install
+
+ROOT = Path(__file__).parents[2]
+EXTRAS = ("server", "postgresql", "dicom", "gguf", "onnx")
+# The newest huggingface-hub, which no bound of ours is about, asks for a newer one.
+ASKED_FOR_NEWER = frozenset({"typer"})
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def declared(*extras: str) -> Iterator[tuple[str, str]]:
+    """Names and bounds that pyproject.toml declares."""
+    wanted = [*PROJECT["dependencies"]]
+    for extra in extras:
+        wanted += PROJECT["optional-dependencies"][extra]
+    for requirement in wanted:
+        found = re.match(r"([\w.-]+)(?:\[[\w,-]+\])?(.*)\Z", requirement)
+        assert found is not None, requirement
+        if found[1] != PROJECT["name"]:
+            yield found[1].lower(), found[2]
+
+
+def pinned(file: str) -> dict[str, str]:
+    text = (ROOT / file).read_text()
+    return {
+        name.lower(): version
+        for name, version in re.findall(r"^([\w.-]+)==([^\s\\]+)", text, re.MULTILINE)
+    }
+
+
+@pytest.mark.parametrize(("name", "bounds"), list(declared(*EXTRAS)), ids=lambda value: value)
+def test_every_package_has_an_oldest_and_a_newest(name: str, bounds: str) -> None:
+    found = re.match(r">=([\d.]+),<([\d.]+)\Z|==([\d.]+)\Z", bounds)
+    assert found is not None, f"{name} {bounds}"
+    oldest = found[1] or found[3]
+    version = pinned("constraints-oldest.txt")[name]
+    if name in ASKED_FOR_NEWER:
+        assert [int(part) for part in version.split(".")] > [int(n) for n in oldest.split(".")]
+        return
+    # The oldest that there is: 2.0 is 2.0.0, and 3.2 may never have been without a third figure.
+    assert version.split(".")[: len(oldest.split("."))] == oldest.split("."), version
+
+
+def test_what_was_tested_is_what_is_locked() -> None:
+    locked, tested = pinned("deploy/requirements.lock"), pinned("constraints.txt")
+    for name, _ in declared("server", "minilm"):
+        assert locked[name].removesuffix("+cpu") == tested[name], name
+
+
+def test_each_locked_package_has_a_digest() -> None:
+    text = (ROOT / "deploy/requirements.lock").read_text()
+    assert text.count(" \\\n    --hash=sha256:") >= len(pinned("deploy/requirements.lock")) > 50
+    for block in re.split(r"\n(?=[\w])", text.strip()):
+        assert "--hash=sha256:" in block, block
+
+
+def test_the_list_of_components_is_that_of_the_lock() -> None:
+    listed = json.loads((ROOT / "deploy/sbom.cdx.json").read_text())
+    assert (listed["bomFormat"], listed["metadata"]["component"]["name"]) == (
+        "CycloneDX",
+        "fmfl-secure",
+    )
+    found = {
+        re.sub(r"[-_.]+", "-", each["name"]).lower(): each["version"]
+        for each in listed["components"]
+    }
+    assert found == pinned("deploy/requirements.lock")
+    refs = {each["bom-ref"] for each in listed["components"]} | {"root-component"}
+    assert {edge["ref"] for edge in listed["dependencies"]} == refs
+    needs = {edge["ref"]: edge["dependsOn"] for edge in listed["dependencies"]}
+    names = {re.sub(r"==.*", "", ref).lower() for ref in needs["root-component"]}
+    assert {name for name, _ in declared()} <= names
+
+
+def test_what_an_extra_needs_is_named_without_an_index_entry_of_ours() -> None:
+    server = PROJECT["optional-dependencies"]["server"]
+    said = how_to_install("server")
+    assert all(re.split("[<>=]", requirement)[0] in said for requirement in server)
+    both = how_to_install("flower")
+    assert "flwr[simulation]" in both
+    assert "fastapi" in both, "an extra of an extra"
+    assert "fmfl-secure" not in both
+    with pytest.raises(ValueError, match="no extra"):
+        how_to_install("servre")
