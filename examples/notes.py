@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
-from tables import parts
+from tables import parts, write_table
 
 from fmfl_secure.demonstration.notes import write_demo_notes
 
@@ -42,12 +44,26 @@ def write(out: Path, *, sites: int) -> None:
 
 
 def write_departments(out: Path, *, sites: int) -> None:
-    """Tables of `patient_id`, `note` and `category`; a patient has one to three notes.
+    """Tables of `patient_id`, `note`, `age_group` and `category`; a patient has one to three notes.
 
     They are the demonstration's notes: about one in nine fits two departments, and one in
-    seventeen is filed under a wrong one.
+    seventeen is filed under a wrong one. `new.csv` has notes that come in at one hospital later.
     """
-    write_demo_notes(out / "data", sites=sites, per_site=1100, holdout=500, seed=7, overwrite=True)
+    data = out / "data"
+    made = write_demo_notes(data, sites=sites, per_site=1100, holdout=500, seed=7, overwrite=True)
+    for file in (*made.sites, made.holdout.replace(data / "new.csv")):
+        with file.open(encoding="utf-8", newline="") as opened:
+            header, *rows = csv.reader(opened)
+        place = header.index("note")
+        grouped = [[*row, _age_group(row[place])] for row in rows]
+        write_table(file, [*header, "age_group"], grouped)
+
+
+def _age_group(note: str) -> str:
+    age = re.search(r"([0-9]+)-year-old", note)
+    if age is None:
+        raise ValueError("a note without an age")
+    return "65 and over" if int(age[1]) >= 65 else "under 65"
 
 
 def _note(generator: np.random.Generator) -> tuple[list[str], list[str]]:
