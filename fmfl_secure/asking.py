@@ -54,7 +54,11 @@ class Answer:
 
 def asking(config: FederationConfig, asked: QuestionSection) -> FederationConfig:
     """A federation's settings for a run that asks, and trains nothing."""
-    return msgspec.structs.replace(config, question=msgspec.structs.replace(asked, every=0))
+    return msgspec.structs.replace(
+        config,
+        question=msgspec.structs.replace(asked, every=0),
+        evaluation=config.evaluation.without_questions,
+    )
 
 
 def ask(
@@ -181,7 +185,7 @@ def _name(config: FederationConfig) -> str:
         config.model,
         config.adapter,
         [privacy.noise, privacy.delta, privacy.colluding_sites],
-        [evaluation.holdout, evaluation.subgroup_column, evaluation.subgroups],
+        evaluation,
     )
     return hashlib.sha256(msgspec.json.encode(subject, order="sorted")).hexdigest()[:_DIGITS]
 

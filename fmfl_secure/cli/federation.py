@@ -552,5 +552,5 @@ def run(
     figures = record.rounds[-1].metrics if record.rounds else {}
     for name, value in figures.items():
         say(f"{name:<8} {value:.4f}")
-    if engine == "flower" and config.evaluation.data and not figures:
+    if engine == "flower" and config.evaluation.file and not figures:
         say(f"figures  where the base model is: fmfl-secure evaluate {output} --rounds due")

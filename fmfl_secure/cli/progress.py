@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from fmfl_secure.run.answers import answer_of
 from fmfl_secure.run.record import RoundRecord
 from fmfl_secure.settings.federation import FederationConfig
 
@@ -24,7 +25,7 @@ class TerminalProgress:
     """
 
     def __init__(self, console: Console, config: FederationConfig) -> None:
-        self._console = console
+        self._console, self._config = console, config
         self._sites = [site.name for site in config.sites]
         self._steps = config.privacy.steps_per_round
         self._rounds = config.all_rounds
@@ -84,6 +85,9 @@ class TerminalProgress:
         self._epsilon = max(epsilon.values(), default=0.0)
         # The first metric is the one to watch; metrics.json has them all.
         figures = "".join(f"{name} {record.metrics[name]:.4f}" for name in list(record.metrics)[:1])
+        answer = answer_of(self._config, record)
+        if answer is not None:
+            figures = f"after {answer.trained} of training: {answer.line}"
         spent = f"  epsilon {self._epsilon:.4f}" if self._epsilon else ""
         self._console.print(
             f"round {record.round}/{self._rounds} {record.status}: {len(record.cohort)} sites"

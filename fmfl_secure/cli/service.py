@@ -209,7 +209,7 @@ def serve(
         _say_page(kit, port.port)
         service.serve(started=lambda https: say(f"serving on port {https}"))
     say(f"report   {output / 'report.html'}")
-    if service.config.evaluation.data:
+    if service.config.evaluation.file:
         say(
             "figures  not here, without the base model; where it is: "
             f"fmfl-secure evaluate {output} --rounds due"

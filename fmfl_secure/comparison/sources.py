@@ -36,7 +36,7 @@ class Sources:
 
     def __init__(self, federation: Path, config: FederationConfig) -> None:
         self._folder, self._config = federation.parent, config
-        if not config.evaluation.data:
+        if not config.evaluation.file:
             raise ConfigError(
                 "there is nothing to compare on: evaluation.data is empty",
                 hint="Name a held-out public file in federation.toml.",
@@ -103,7 +103,7 @@ class Sources:
 
     def evaluation(self, config: FederationConfig) -> TaskData:
         """The evaluation set."""
-        path = self._folder / self._config.evaluation.data
+        path = self._folder / self._config.evaluation.file
         return self._load(config, "evaluation set", [path], unit="record")
 
     def _load(

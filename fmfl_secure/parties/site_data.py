@@ -59,7 +59,7 @@ class SiteSource:
             ConfigError: Held-out units are asked, and nothing says which these are.
             DataError: The data are not there, or are not what the settings say.
         """
-        asked = self.config.question
+        asked = self.config.asked
         of_held_out = asked is not None and any(each.of_held_out for each in questions_of(asked))
         if of_held_out and not (self.config.evaluation.holdout or self.site.data.holdout):
             raise ConfigError(

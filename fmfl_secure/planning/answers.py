@@ -6,6 +6,7 @@ enough for the largest site.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,6 +18,7 @@ from fmfl_secure.questions.registry import questions_of
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.questions import QuestionSection
 from fmfl_secure.vectors.layout import FlatLayout, TensorSlot
+from privacy import epsilon_spent, filter_orders, rdp_cost
 from privacy.queries import Figure, QueryPlan
 
 
@@ -68,6 +70,21 @@ def answer_grid(config: FederationConfig) -> Quantization:
             for slot in answer_layout(config).slots
         ),
     )
+
+
+@functools.lru_cache(maxsize=64)
+def answer_epsilon(config: FederationConfig) -> float:
+    """What one answer costs every unit by itself, at `privacy.delta` and the run's orders.
+
+    Several cost less together than they add up to.
+
+    Raises:
+        ConfigError: The settings ask nothing, or what the task has not.
+        PlanError: They cannot be met.
+    """
+    orders = filter_orders(asked_of(config).epsilon, config.privacy.delta)
+    cost = rdp_cost(answer_plan(config).event(), orders)
+    return epsilon_spent(cost, noise_of(config).accounted_delta(config.privacy.delta))
 
 
 def figures_of(

@@ -44,8 +44,8 @@ def fill_curve(
     """
     store = RunStore(run_folder)
     config, chosen = store.state.config, _released(store)
-    named = Path(config.evaluation.data)
-    if not config.evaluation.data:
+    named = Path(config.evaluation.file)
+    if not config.evaluation.file:
         raise ConfigError(
             "the run's settings declare no public evaluation set, and figures on other data do not "
             "belong into its report",

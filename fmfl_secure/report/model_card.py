@@ -9,10 +9,11 @@ from types import MappingProxyType
 from typing import Any
 
 from fmfl_secure.errors import RunError
-from fmfl_secure.report import line, wording
+from fmfl_secure.report import answers, line, wording
 from fmfl_secure.report.names import count
 from fmfl_secure.report.opening import Exported, how_to_open
 from fmfl_secure.report.opening_own_class import PIPELINES
+from fmfl_secure.run.answer_record import ONE_SITE
 from fmfl_secure.run.record import RunRecord, SiteRecord
 from fmfl_secure.run.statement import GrantRecord
 
@@ -181,6 +182,9 @@ def _note(grant: GrantRecord) -> str:
 
 
 def _metrics(record: RunRecord) -> list[str]:
+    answered = answers.summary(record)
+    if answered:
+        return [f"- {answered[0].upper()}{answered[1:]}. {ONE_SITE}"]
     if not record.rounds or not record.rounds[-1].metrics:
         return []
     figures = ", ".join(

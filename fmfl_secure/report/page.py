@@ -10,6 +10,9 @@ from typing import Any
 from markupsafe import Markup
 
 from fmfl_secure.report import (
+    answers as site_answers,
+)
+from fmfl_secure.report import (
     deltas,
     empirical,
     key_owners,
@@ -23,6 +26,7 @@ from fmfl_secure.report import (
 from fmfl_secure.report.environment import environment
 from fmfl_secure.report.overview import Promise
 from fmfl_secure.report.verdict import Verdict, verdict
+from fmfl_secure.run.answer_record import ONE_SITE, TWO_INTERVALS
 from fmfl_secure.run.record import RunRecord
 from fmfl_secure.run.statement import RunCharge
 
@@ -102,6 +106,9 @@ def render_html(record: RunRecord) -> str:
             statements=list(overview.statements(record)),
             epsilon_plot=Markup(plots.epsilon_plot(record, tracks)),  # noqa: S704 - labels are escaped
             budget_plot=Markup(plots.budget_plot(accounts)),  # noqa: S704 - labels are escaped
+            answer_plot=Markup(site_answers.curve_plot(record)),  # noqa: S704 - labels are escaped
+            answer_rows=list(site_answers.rows(record)),
+            answer_notes=(ONE_SITE, TWO_INTERVALS, site_answers.held_out(record)),
             utility_plot=Markup(plots.utility_plot(record)),  # noqa: S704 - labels are escaped
             meanings=_meanings(record, promises),
             sentences=_sentences(promises),

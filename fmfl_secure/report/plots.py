@@ -44,9 +44,9 @@ STYLE = {
     "hatch.linewidth": 1.4,
 }
 WIDTH = 5.4  # inches; narrow, so that 10 pt stays legible on a phone
-_BLUE, _LIGHT, _GREY, _INK, LIMIT = "#1f5f99", "#d5e0ea", "#8a949e", "#2b333b", "#a3281e"
+BLUE, LIGHT, _GREY, _INK, LIMIT = "#1f5f99", "#d5e0ea", "#8a949e", "#2b333b", "#a3281e"
 SERIES = (
-    (_BLUE, "o", "-"),
+    (BLUE, "o", "-"),
     ("#b35900", "s", "--"),
     ("#2e7d4f", "^", "-."),
     ("#7b4397", "D", ":"),
@@ -125,7 +125,7 @@ def _epsilon_panel(axes: Axes, tracks: Sequence[Track], sites: int) -> None:
         return
     track = tracks[0]
     title = f"{label_of(names.who(track.sites, sites))}: {rounding.spent(track.final)}"
-    axes.set_title(title, loc="left", fontsize=10, color=_BLUE, parse_math=False)
+    axes.set_title(title, loc="left", fontsize=10, color=BLUE, parse_math=False)
 
 
 def budget_plot(accounts: Sequence[Account]) -> str:
@@ -145,12 +145,10 @@ def budget_plot(accounts: Sequence[Account]) -> str:
         held = [max(0.0, one.grant.epsilon_charged - one.grant.epsilon_spent) for one in drawn]
         left = [max(0.0, one.grant.epsilon - one.grant.epsilon_charged) for one in drawn]
         used = [a + b for a, b in zip(spent, held, strict=True)]
-        axes.barh(places, spent, 0.62, color=_BLUE, label="spent")
+        axes.barh(places, spent, 0.62, color=BLUE, label="spent")
         if any(held):
             axes.barh(places, held, 0.62, left=spent, color=_GREY, hatch="///", label="held")
-        axes.barh(
-            places, left, 0.62, left=used, color=_LIGHT, edgecolor=_BLUE, lw=0.8, label="left"
-        )
+        axes.barh(places, left, 0.62, left=used, color=LIGHT, edgecolor=BLUE, lw=0.8, label="left")
         widest = max(one.grant.epsilon for one in drawn)
         for place, one in zip(places, drawn, strict=True):
             axes.annotate(
@@ -186,13 +184,13 @@ def utility_plot(record: RunRecord) -> str:
             axes.plot(
                 [at for at, _ in points],
                 [value for _, value in points],
-                color=_BLUE,
+                color=BLUE,
                 marker="o",
                 markersize=5 if len(points) <= 31 else 0,
                 linewidth=2,
             )
             if points and points[0][0] == 0:
-                axes.plot(*points[0], marker="o", markersize=8, mfc="white", mec=_BLUE, mew=2)
+                axes.plot(*points[0], marker="o", markersize=8, mfc="white", mec=BLUE, mew=2)
             axes.set_title(label_of(name), loc="left", fontsize=10, color=_INK, parse_math=False)
             axes.margins(y=0.18)
             axes.yaxis.set_major_locator(MaxNLocator(4))

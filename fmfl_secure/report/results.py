@@ -21,6 +21,7 @@ from fmfl_secure.planning.answers import answer_plan, asked_of
 from fmfl_secure.planning.plans import encryption_parameters, site_plan, value_bits
 from fmfl_secure.report import write_report
 from fmfl_secure.report.model_card import TASK_FILE, write_card
+from fmfl_secure.run.answers import answers_of
 from fmfl_secure.run.audit_check import load_audit
 from fmfl_secure.run.keys_record import load_keys
 from fmfl_secure.run.record import (
@@ -63,6 +64,7 @@ def write_results(store: RunStore) -> RunRecord:
         "status": record.status,
         "initial": record.initial_metrics,
         "rounds": [{"round": r.round, "status": r.status, **r.metrics} for r in record.rounds],
+        **({"answers": record.answers} if record.answers else {}),
     }
     encoded = msgspec.json.format(msgspec.json.encode(metrics), indent=2) + b"\n"
     write_outputs(
@@ -124,7 +126,7 @@ def build_record(store: RunStore) -> RunRecord:
         ),
         rounds=rounds,
         initial_metrics=state.initial_metrics or {},
-        evaluation=Path(config.evaluation.data).name,
+        evaluation=Path(config.evaluation.file).name,
         identities=public.roles,
         versions=_versions(config),
         audit=load_audit(
@@ -137,6 +139,7 @@ def build_record(store: RunStore) -> RunRecord:
         line=AdapterLine(adapter_digest(public.initial_adapter), decode_line(public.line))
         if public.line
         else msgspec.UNSET,
+        answers=answers_of(config, rounds) or msgspec.UNSET,
     )
 
 

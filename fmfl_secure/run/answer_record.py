@@ -10,6 +10,8 @@ from typing import Final
 
 import msgspec
 
+from fmfl_secure.run import ranges
+from fmfl_secure.run.ranges import Count, Number
 from privacy.queries import Figure
 
 Interval = tuple[float, float]
@@ -77,10 +79,10 @@ class AnswerRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         figures: By question, and by name.
     """
 
-    round: int
-    trained: int
-    sites: int
-    epsilon: float
+    round: Number
+    trained: Count
+    sites: Number
+    epsilon: ranges.Figure
     figures: dict[str, dict[str, FigureRecord]]
 
     @property

@@ -13,11 +13,13 @@ import msgspec
 
 from fmfl_secure.errors import RunError
 from fmfl_secure.extensions import is_extension
+from fmfl_secure.run.answer_record import AnswerRecord
 from fmfl_secure.run.audit_record import AuditRecord
 from fmfl_secure.run.keys_record import KeysRecord
 from fmfl_secure.run.ranges import Count, Figure, Number, Share, Text
 from fmfl_secure.run.statement import SiteStatement, unbounded
 from fmfl_secure.settings.noise import NOISE, NoiseMechanism, NoiseName
+from fmfl_secure.settings.sections import AT_SITES
 from fmfl_secure.vectors.adapter_line import AdapterLine
 
 FORMAT = 1
@@ -175,6 +177,8 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         audit: The empirical audit of these settings, if one was made.
         keys: Who drew the parties' keys, and who compared them; absent in records of 0.1.0.
         line: The earlier runs that the adapter continues; absent where it started afresh.
+        answers: What the sites' answers say, as their released sums have it; absent where nothing
+            was answered.
     """
 
     format: int
@@ -200,6 +204,7 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     audit: AuditRecord | None = None
     keys: KeysRecord | msgspec.UnsetType = msgspec.UNSET
     line: AdapterLine | msgspec.UnsetType = msgspec.UNSET
+    answers: tuple[AnswerRecord, ...] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def task(self) -> str:
@@ -210,7 +215,9 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def planned_rounds(self) -> int:
         """All rounds of the run, those that ask instead of training included."""
-        every = (self.settings.get("question") or {}).get("every", 0)
+        evaluation = self.settings.get("evaluation", {})
+        asked = evaluation if evaluation.get("data") == AT_SITES else self.settings.get("question")
+        every = (asked or {}).get("every", 0)
         training = self.mechanism.rounds
         return training + (-(-training // every) if every else 0)
 

@@ -231,7 +231,7 @@ class RunDriver:
 
     def _begin(self, first: int, rounds: int) -> None:
         _LOG.info("run", extra={"run": self.run, "round": first})
-        if self._evaluator is None and self._config.evaluation.data and self._config.trains:
+        if self._evaluator is None and self._config.evaluation.file and self._config.trains:
             _LOG.warning(
                 "this server has no base model: fmfl-secure evaluate adds the run's figures"
             )

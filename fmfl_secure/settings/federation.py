@@ -18,7 +18,13 @@ import msgspec
 
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.extensions import is_extension
-from fmfl_secure.settings.questions import QuestionSection, Turn, rounds_of, turn_of
+from fmfl_secure.settings.questions import (
+    FIRST_MEASURES,
+    QuestionSection,
+    Turn,
+    rounds_of,
+    turn_of,
+)
 from fmfl_secure.settings.sections import (
     AdapterSection,
     AggregationSection,
@@ -99,12 +105,12 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
             self._check_constant_work()
         if self.privacy.accounting == "exact":
             self._check_exact()
-        if self.question is not None and not self.privacy.noise_mechanism.private:
-            raise ValueError(
-                "question is answered with noise, and privacy.noise = 'none' adds none: data that "
-                "are public can be counted without it"
-            )
         self._check_evaluation()
+        if self.asked is not None and not self.privacy.noise_mechanism.private:
+            raise ValueError(
+                "questions are answered with noise, and privacy.noise = 'none' adds none: data "
+                "that are public can be counted without it"
+            )
 
     def _check_evaluation(self) -> None:
         if self.evaluation.holdout and self.task.unit == "record":
@@ -113,10 +119,22 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
                 "task.unit = 'record' there are none: name the column of ids as task.unit, or a "
                 "file of held-out records as data.holdout in every site.toml"
             )
-        if self.evaluation.data and self.evaluation.visibility != "public":
+        if self.evaluation.at_sites and self.question is not None:
+            raise ValueError(
+                "evaluation.data = 'sites' and question both say what sites are asked: leave one "
+                "out. question.what takes measures as well"
+            )
+        if self.evaluation.at_sites and not (
+            self.evaluation.measures or self.task.kind in FIRST_MEASURES
+        ):
+            raise ValueError(
+                f"evaluation.measures is empty, and none is known for the task {self.task.kind!r}"
+            )
+        if self.evaluation.file and self.evaluation.visibility != "public":
             raise ValueError(
                 "evaluation.data is not declared public: set evaluation.visibility = 'public' if "
-                "exact figures computed on it may be published, or leave evaluation.data empty"
+                "exact figures computed on it may be published; or evaluation.data = 'sites', for "
+                "noised figures on what the sites hold; or leave it empty"
             )
 
     def trained_units(self, site: SiteEntry) -> int:
@@ -129,7 +147,15 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
     @property
     def asked(self) -> QuestionSection | None:
         """What sites are asked in a run by these settings."""
-        return self.question
+        evaluation = self.evaluation
+        if self.question is not None or not evaluation.at_sites:
+            return self.question
+        return QuestionSection(
+            what=evaluation.measures or (FIRST_MEASURES[self.task.kind],),
+            epsilon=evaluation.epsilon,
+            every=evaluation.every,
+            insider_epsilon=evaluation.insider_epsilon,
+        )
 
     @property
     def trains(self) -> bool:

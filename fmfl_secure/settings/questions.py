@@ -5,7 +5,9 @@ As public as all other settings. Each answer is a round of its own; `Turn` says 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 import msgspec
@@ -13,12 +15,24 @@ import msgspec
 from fmfl_secure.settings.types import Digest, Positive, Section
 
 # What may be asked: an entry each in `fmfl_secure.questions.registry`, and no other code.
-QuestionName = Literal[
-    "units", "labels", "lengths",
+MeasureName = Literal[
     "accuracy", "recall", "confusion", "calibration", "likelihood", "clipped-loss",
     "exact-sets", "label-scores", "entities", "tags", "next-token", "exact-match",
     "matched", "similarity", "subgroups",
 ]  # fmt: skip
+QuestionName = Literal["units", "labels", "lengths", MeasureName]
+# What a learning curve shows where settings do not say, by kind of task.
+FIRST_MEASURES: Mapping[str, MeasureName] = MappingProxyType(
+    {
+        "text-classification": "accuracy",
+        "image-classification": "accuracy",
+        "image-text-classification": "accuracy",
+        "multi-label-classification": "exact-sets",
+        "token-classification": "entities",
+        "causal-lm": "next-token",
+        "image-text": "similarity",
+    }
+)
 _Edge = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
 
 

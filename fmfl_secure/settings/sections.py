@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Final, Literal
 import msgspec
 
 from fmfl_secure.settings.noise import NOISE, NoiseMechanism, NoiseName
+from fmfl_secure.settings.questions import MeasureName
 from fmfl_secure.settings.types import (
     AnyAdapterKind,
     Device,
@@ -222,7 +223,10 @@ class EvaluationSection(Section, frozen=True, forbid_unknown_fields=True, kw_onl
         holdout: Share of its units that each site sets apart and never trains on, by a keyed hash
             of their ids. 0 where each names a file of its own (`data.holdout` of `site.toml`).
         epsilon: With `sites`, what all answers of a run may cost every unit, beside training.
-        measures: With `sites`, what is asked in one answer; empty for the task's first.
+        insider_epsilon: With `sites` and distributed noise, as `privacy.insider_epsilon`, of the
+            answers alone.
+        measures: With `sites`, what is asked in one answer, in equal shares; empty for one that
+            goes with the task (`settings.questions.FIRST_MEASURES`).
         loss_bound: Where a record's loss is cut.
         count_bound: Length that a unit's counts of entities are cut to.
         subgroup_column: A column that everyone knows of, for the measure `subgroups`; empty for
@@ -231,7 +235,15 @@ class EvaluationSection(Section, frozen=True, forbid_unknown_fields=True, kw_onl
     """
 
     LATER: ClassVar[frozenset[str]] = frozenset(
-        {"holdout", "epsilon", "measures", "loss_bound", "count_bound", "subgroup_column"}
+        {
+            "holdout",
+            "epsilon",
+            "insider_epsilon",
+            "measures",
+            "loss_bound",
+            "count_bound",
+            "subgroup_column",
+        }
         | {"subgroups"}
     )
 
@@ -240,7 +252,8 @@ class EvaluationSection(Section, frozen=True, forbid_unknown_fields=True, kw_onl
     every: Annotated[int, msgspec.Meta(ge=1)] = 1
     holdout: Annotated[float, msgspec.Meta(ge=0, le=0.9)] = 0.0
     epsilon: Annotated[float, msgspec.Meta(ge=0, le=40)] = 0.0
-    measures: Annotated[tuple[NonEmpty, ...], msgspec.Meta(max_length=16)] = ()
+    insider_epsilon: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0
+    measures: Annotated[tuple[MeasureName, ...], msgspec.Meta(max_length=16)] = ()
     loss_bound: Positive = 5.0
     count_bound: Positive = 5.0
     subgroup_column: str = ""
@@ -258,9 +271,9 @@ class EvaluationSection(Section, frozen=True, forbid_unknown_fields=True, kw_onl
                 "evaluation.visibility is 'public', and what sites hold is not: leave it out with "
                 "evaluation.data = 'sites'"
             )
-        if not self.at_sites and (self.epsilon or self.measures):
+        if not self.at_sites and (self.epsilon or self.insider_epsilon or self.measures):
             raise ValueError(
-                "evaluation.epsilon and evaluation.measures are for evaluation.data = 'sites'"
+                "evaluation.epsilon, insider_epsilon and measures are for evaluation.data = 'sites'"
             )
         if self.at_sites and not self.epsilon:
             raise ValueError(
@@ -272,6 +285,15 @@ class EvaluationSection(Section, frozen=True, forbid_unknown_fields=True, kw_onl
     def at_sites(self) -> bool:
         """Whether figures are of what the sites hold."""
         return self.data == AT_SITES
+
+    @property
+    def without_questions(self) -> EvaluationSection:
+        """The same where sites are asked something else: who is set apart, and the bounds."""
+        if not self.at_sites:
+            return self
+        return msgspec.structs.replace(
+            self, data="", epsilon=0.0, insider_epsilon=0.0, measures=(), every=1
+        )
 
     @property
     def file(self) -> str:

@@ -165,12 +165,14 @@ bits = 16                # a value is quantised to
 custodians = []          # parties besides, such as ["board"], who must all agree to every sum
 
 [evaluation]
-data = ""                # a held-out file that figures may be published on
-visibility = "private"   # must be "public" for that
+data = ""                # a held-out file that figures may be published on; or "sites", for noised
+                         # figures on what the sites hold, docs/private-answers.md
+visibility = "private"   # must be "public" of a file
 every = 1                # rounds from one evaluation to the next
 holdout = 0.0            # share of its units that each site sets apart and never trains on, by a
                          # secret of its own, where the unit is a column
 epsilon = 0.0            # data = "sites": what a run's answers may cost every unit, beside training
+insider_epsilon = 0.0    # the same against all other sites together, with "distributed" noise
 measures = []            # what is asked of them in one answer; the task's first where empty
 loss_bound = 5.0         # where a record's loss is cut
 count_bound = 5.0        # length that a unit's counts of entities are cut to

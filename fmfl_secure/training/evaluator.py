@@ -39,7 +39,7 @@ class Utility:
         Raises:
             DataError: The set cannot be used.
         """
-        return self.measure(adapter) if self._config.evaluation.data else {}
+        return self.measure(adapter) if self._config.evaluation.file else {}
 
     def after(self, round_number: int, adapter: bytes) -> dict[str, float]:
         """Metrics after a round that is evaluated, otherwise empty.
@@ -57,7 +57,7 @@ class Utility:
         """
         if self._data is None:
             self._data = self._task.load(
-                self._folder / self._config.evaluation.data,
+                self._folder / self._config.evaluation.file,
                 unit="record",
                 on_bad_row=self._config.task.on_bad_row,
             )

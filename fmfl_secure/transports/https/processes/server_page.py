@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from fmfl_secure.parties.workspace import DECRYPTOR
+from fmfl_secure.run.answers import answer_of
+from fmfl_secure.run.record import RoundRecord
 from fmfl_secure.runtime.inbox import JOINED, OVER, REFUSED, Stated, statements
+from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.transports.https.processes.operations import REFRESH_S
 from fmfl_secure.transports.https.server import Service
 
@@ -61,7 +64,7 @@ def server_page(service: Service) -> Mapping[str, object]:
                 "status": record.status,
                 "attempts": record.attempts,
                 "cohort": ", ".join(record.cohort),
-                "metrics": ", ".join(f"{k} {v:.4f}" for k, v in record.metrics.items()),
+                "metrics": _figures(service.config, record),
                 "at": record.at,
             }
             for record in reversed(finished)
@@ -72,6 +75,14 @@ def server_page(service: Service) -> Mapping[str, object]:
         ],
         "refresh_s": REFRESH_S,
     }
+
+
+def _figures(config: FederationConfig, record: RoundRecord) -> str:
+    """Metrics on public data; of a round that asked, the figure to watch with its intervals."""
+    answer = answer_of(config, record)
+    if answer is not None:
+        return answer.line
+    return ", ".join(f"{name} {value:.4f}" for name, value in record.metrics.items())
 
 
 def _epsilon(stated: Stated) -> dict[str, str]:
