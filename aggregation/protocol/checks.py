@@ -45,6 +45,8 @@ from aggregation.errors import (
 from aggregation.protocol import messages
 from aggregation.protocol.cohort_rule import effective_cohort
 from aggregation.protocol.messages import (
+    HEAD_SIZE,
+    MAX_HEADS,
     Announcement,
     Cohort,
     Confirmation,
@@ -174,12 +176,14 @@ class Exchanged:
         initiates: Positions of the neighbours that it is for.
         ciphertexts: In a hybrid plan one for each of them, else none.
         custodians: In a hybrid plan one for each custodian.
+        heads: What it tells of each site's journals, in cohort order; empty if it tells nothing.
     """
 
     sender: int
     initiates: tuple[int, ...]
     ciphertexts: tuple[bytes, ...]
     custodians: tuple[bytes, ...]
+    heads: tuple[bytes, ...] = ()
 
 
 def read_exchange(cohort: FixedCohort, message: bytes) -> Exchanged:
@@ -199,7 +203,11 @@ def read_exchange(cohort: FixedCohort, message: bytes) -> Exchanged:
     if len(body.ciphertexts) != count * size:
         raise CohortError(f"the exchange message of {signer.name} has another length")
     parts = tuple(body.ciphertexts[i * size : (i + 1) * size] for i in range(count))
-    return Exchanged(own, initiates, parts[: len(initiates)], parts[len(initiates) :])
+    heads = () if body.heads is msgspec.UNSET else body.heads
+    whole = all(len(each) % HEAD_SIZE == 0 and len(each) <= MAX_HEADS * HEAD_SIZE for each in heads)
+    if heads and (len(heads) != len(cohort.members) or not whole):
+        raise CohortError(f"the exchange message of {signer.name} tells heads in another form")
+    return Exchanged(own, initiates, parts[: len(initiates)], parts[len(initiates) :], heads)
 
 
 def _read_chosen(cohort: FixedCohort, own: int, body: Exchange) -> tuple[int, ...]:

@@ -18,12 +18,17 @@ from typing import Final
 from aggregation.crypto.identity import Identity, PublicIdentity
 from aggregation.errors import IdentityError, JournalError, MessageError, SignatureError
 from aggregation.protocol.journal import Head, Journal, SqliteJournal
+from aggregation.protocol.messages import HEAD_SIZE
 
 _DOMAIN: Final = b"fmfl-secure/aggregation/journal-head/v1\x00"
 _LINE: Final = re.compile(
     r"journal-head ([0-9a-f]{64}) ([0-9a-f]{32}) ([1-9][0-9]{0,17}) ([0-9a-f]{64}) ([0-9a-f]{128})",
     re.ASCII,
 )
+__all__ = [
+    "HEAD_SIZE", "RECOVERED", "JournalHead", "hold_to", "is_journal_head", "lacking",
+    "pack_head", "read_head", "sign_head", "unpack_head",
+]  # fmt: skip
 RECOVERED: Final = "journal/recovered"  # key JOURNAL: of what was made in place of a lost one
 
 
@@ -65,6 +70,29 @@ def read_head(line: str) -> JournalHead:
     except (SignatureError, IdentityError):
         raise MessageError("the head of a journal is not signed by the party it names") from None
     return JournalHead(key, Head(journal, int(sequence), digest), line)
+
+
+def pack_head(line: str) -> bytes:
+    """A head as `HEAD_SIZE` bytes, for a reader who knows whose it is.
+
+    Raises:
+        MessageError: It is not a head, or not signed.
+    """
+    found = read_head(line)
+    head, signature = found.head, bytes.fromhex(found.line.rpartition(" ")[2])
+    place = head.sequence.to_bytes(8, "big")
+    return bytes.fromhex(head.journal) + place + bytes.fromhex(head.digest) + signature
+
+
+def unpack_head(owner: PublicIdentity, packed: bytes) -> JournalHead:
+    """Read what `pack_head` wrote, and check its owner's signature.
+
+    Raises:
+        MessageError: It is not a head, or not signed by its owner.
+    """
+    journal, place, digest = packed[:16].hex(), packed[16:24], packed[24:56].hex()
+    sequence, signature = int.from_bytes(place, "big"), packed[56:].hex()
+    return read_head(f"journal-head {owner.key.hex()} {journal} {sequence} {digest} {signature}")
 
 
 def sign_head(journal: Journal, identity: Identity) -> str | None:

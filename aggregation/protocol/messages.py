@@ -24,6 +24,8 @@ VERSION: Final = 1
 _DOMAIN: Final = b"fmfl-secure/aggregation/signature/v1"
 
 MAX_CUSTODIANS: Final = 16
+MAX_HEADS: Final = 8  # of one party's journals that a message tells
+HEAD_SIZE: Final = 120  # bytes of one: journal, sequence, digest, signature
 DIGEST_SIZE: Final = 32  # bytes
 
 Bytes16 = Annotated[bytes, msgspec.Meta(min_length=TAG_BYTES, max_length=TAG_BYTES)]
@@ -105,14 +107,21 @@ class Exchange(Body, frozen=True, forbid_unknown_fields=True):
         ciphertexts: For the neighbours it initiates to, in cohort order, then for the custodians.
         chosen: In a cohort above `graph.ALL_PAIRS_UP_TO`, those neighbours: their positions, in
             order, two bytes each, big endian.
+        heads: For each site of the cohort, in order, heads that the sender keeps of its journals,
+            and of its own the one that it has (`witness`); absent from who keeps none.
     """
 
     KIND: ClassVar[str] = "exchange"
-    CAP: ClassVar[int] = 1024 + (MAX_SITES + MAX_CUSTODIANS) * (KEM_CIPHERTEXT_SIZE + 2)
+    CAP: ClassVar[int] = (
+        1024
+        + (MAX_SITES + MAX_CUSTODIANS) * (KEM_CIPHERTEXT_SIZE + 2)
+        + MAX_SITES * (MAX_HEADS * HEAD_SIZE + 3)
+    )
 
     transcript: Bytes32
     ciphertexts: bytes
     chosen: bytes | msgspec.UnsetType = msgspec.UNSET
+    heads: tuple[bytes, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Sigma(Body, frozen=True, forbid_unknown_fields=True):

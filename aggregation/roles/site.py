@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -32,6 +33,7 @@ from aggregation.protocol.replay import check_federation, pin_federation
 from aggregation.protocol.round import FixedCohort
 from aggregation.protocol.uploads import Upload
 from aggregation.protocol.verdict import Outcome
+from aggregation.protocol.witness import Witness, hear, tell
 from aggregation.roles.site_mac import SiteMac
 from aggregation.roles.site_secrets import SiteSecrets
 from aggregation.roles.verdicts import give_verdict
@@ -79,6 +81,7 @@ class SiteAttempt:
         floor: int = 0,
         custodians: Iterable[str] = (),
         membership: bytes | None = None,
+        witness: Witness | None = None,
     ) -> None:
         """Admit a plan.
 
@@ -92,6 +95,7 @@ class SiteAttempt:
             floor: The fewest by count; what the caller's share of all its pinned sites comes to.
             custodians: Names of the custodians without whom nothing of this site's opens.
             membership: The federation's signed membership list, if it keeps one.
+            witness: What this site keeps of others' journals, if it takes part in that.
 
         Raises:
             RefusedError: The plan does not hold, or this site takes no part in it.
@@ -101,6 +105,7 @@ class SiteAttempt:
             raise RoleError("a site signs with its own Identity")
         self._identity = identity
         self._journal = journal
+        self._witness = witness
         self._pinned = dict(pinned)
         self._min_cohort, self._floor = min_cohort, floor
         self._round = checks.read_plan(plan_message, coordinator)
@@ -165,7 +170,11 @@ class SiteAttempt:
             RefusedError: The cohort does not hold, or would not protect this site.
         """
         if self._exchange is None or messages.digest(cohort_message) != self._cohort_digest:
-            body = self._secrets.encapsulate(self._fix(cohort_message))
+            cohort = self._fix(cohort_message)
+            body = self._secrets.encapsulate(cohort)
+            if self._witness is not None:
+                told = tell(cohort, self._identity, self._journal, self._witness)
+                body = msgspec.structs.replace(body, heads=told)
             self._exchange = messages.seal(self._identity, body)
         return self._exchange
 
@@ -189,6 +198,7 @@ class SiteAttempt:
         Raises:
             StateError: `ready` comes first; or other integers, or another cohort than before.
             InputError: The integers are not what the plan asks for.
+            JournalError: This site's journal lacks what another site of the cohort has seen of it.
             RefusedError: The cohort does not hold, or would not protect this site.
         """
         if self._ready is None:
@@ -205,7 +215,10 @@ class SiteAttempt:
         cohort = self._fix(cohort_message)
         if cohort.exchanges:
             self.exchange(cohort_message)
-            self._secrets.take(cohort, exchanges)
+            given = list(exchanges)
+            if self._witness is not None:
+                hear(cohort, self._identity.public, self._journal, self._witness, given)
+            self._secrets.take(cohort, given)
         chunks, box = self._secrets.encrypt(cohort, packed)
         if box is not None:
             chunks.append(messages.seal(self._identity, Sigma(cohort.transcript, box)))

@@ -383,6 +383,7 @@ class Site:
             floor=self._config.floor(len(members.sites), self._settings.policy.min_share),
             custodians=self._config.aggregation.custodians,
             membership=membership,
+            witness=self.others,
         )
         plan = attempt.plan
         layout, grid = self._uploads(plan.round)

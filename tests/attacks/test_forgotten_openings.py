@@ -116,10 +116,11 @@ def test_and_at_decryptor_and_custodian(folder: Path) -> None:
 
 
 def test_by_the_rule_of_0_1_0_a_journal_that_was_put_back_opens_a_round_again(
-    folder: Path, tmp_path: Path
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where nobody holds it to what others have seen."""
     without_custodian(folder)
+    monkeypatch.setattr(aggregation.roles.site, "hear", lambda *_: None)
     league = League(folder)
     backup = shutil.copy(folder / "sites/site-1/journal.sqlite", tmp_path / "backup")
     first = open_round(league, ALL)
@@ -129,6 +130,24 @@ def test_by_the_rule_of_0_1_0_a_journal_that_was_put_back_opens_a_round_again(
         for file in (folder / "sites" / colluding).glob("journal.sqlite*"):
             file.unlink()
     subtracts(first, open_round(League(folder, league.run), ALL[:3], attempt=2))
+
+
+def test_without_every_other_honest_site_s_forgetting_no_second_sum_opens(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody notices, and still: each site that two cohorts share has to open twice."""
+    without_custodian(folder)
+    monkeypatch.setattr(aggregation.roles.site, "hear", lambda *_: None)
+    league = League(folder)
+    backup = shutil.copy(folder / "sites/site-1/journal.sqlite", tmp_path / "backup")
+    open_round(league, ALL)
+    put_back(folder / "sites/site-1", Path(backup))
+    again = League(folder, league.run)
+    plan = again.plan(ALL[:3], attempt=2)
+    again.sites[FIRST].admit(plan, again.adapter)
+    for honest in ALL[1:3]:
+        with pytest.raises(ReplayError, match="opened this round already"):
+            again.sites[honest].admit(plan, again.adapter)
 
 
 def test_a_head_that_another_site_kept_holds_it_back(folder: Path, tmp_path: Path) -> None:

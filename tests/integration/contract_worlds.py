@@ -330,11 +330,14 @@ class FlowerWorld(_ServedWorld):
         self.waiting: dict[str, bytes | None] = {}
         self.sent = 0
         self.ending: set[str] = set()
+        self.dead: set[str] = set()  # who does not come back before the round is over
+        silent_s = self.board.silent_s
+        self.board.silent_s = lambda party: 1e9 if party in self.dead else silent_s(party)  # type: ignore[method-assign]
         invite = self.run._invite
 
         def invite_those_back() -> list[str]:
             """Not before the carrier has greeted who came back."""
-            back = [n for n, d in self.deaths.items() if d.done and d.back != "never"]
+            back = [n for n, d in self.deaths.items() if d.done and n not in self.dead]
             self.run.waiting.until(lambda: all(self.run._is_present(n) for n in back), 60.0)
             return invite()
 
@@ -368,6 +371,7 @@ class FlowerWorld(_ServedWorld):
 
     def _died(self, node: int) -> None:
         name = self.online.pop(node)
+        self.dead.add(name)
         if self.deaths[name].back == "at once":
             self.start(name)
 
@@ -378,6 +382,7 @@ class FlowerWorld(_ServedWorld):
 
     def start(self, name: str) -> None:
         self.started += 1
+        self.dead.discard(name)
         self.online[self.started] = name
         self.held[name] = Parties(self.folder)
 

@@ -10,6 +10,7 @@ import hashlib
 import os
 import signal
 import time
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -44,6 +45,8 @@ def _prepare(folder: Path, name: str, point: str) -> None:
     for each in filter(None, point.split("+")):
         if each.startswith("seeded:"):
             seeded(Path(each.removeprefix("seeded:")))
+        elif each.startswith("hands:"):
+            handing(Path(each.removeprefix("hands:")))
         elif each.startswith("signs:"):
             signing(int(each.removeprefix("signs:")))
         elif each in _LIARS:
@@ -114,6 +117,85 @@ def signing(min_cohort: int) -> None:
     Coordinator.plan = lying
 
 
+def handing(earlier: Path) -> None:
+    """Have the server hand each site of round 2 another adapter than the last sum gave.
+
+    Site 1 and 5 a made-up one, site 2 the one of round 1, site 3 one that the plan does not name,
+    and site 4 that of an earlier run, with what sites signed of it.
+    """
+    import msgspec
+
+    from fmfl_secure.run.history import ReleaseHistory, encode_history
+    from fmfl_secure.runtime.attempt_driver import AttemptDriver
+    from fmfl_secure.runtime.task_board import Document
+    from fmfl_secure.runtime.waiting import Waiter
+    from fmfl_secure.storage.run_store import RunStore
+    from fmfl_secure.vectors.adapter import Adapter, adapter_digest
+
+    hand = AttemptDriver._hand
+
+    def lying(self, attempt, parties, step, documents, **more):
+        if step != Step.READY or attempt.plan.round != 2:
+            hand(self, attempt, parties, step, documents, **more)
+            return
+        coordinator = self._coordinator
+        known = Adapter.read(coordinator.adapter)
+        moved = {**known.tensors, "head.bias": known.tensors["head.bias"] + 1.0}
+        made_up = Adapter(moved, known.moments).encode()
+        before = coordinator.store.public().initial_adapter
+        old = RunStore(earlier)
+        other = old.adapter_after(1)
+        kept = old.verdicts_since(0, 0)
+        history = encode_history(
+            [ReleaseHistory(k.plan, k.cohort, tuple(k.verdicts.values())) for k in kept]
+        )
+
+        def signed(adapter: bytes) -> bytes:
+            plan = msgspec.structs.replace(attempt.plan, adapter_digest=adapter_digest(adapter))
+            return coordinator._protocol.plan(plan)
+
+        lies = {
+            "site-1": {"plan": signed(made_up), "adapter": made_up},
+            "site-2": {"plan": signed(before), "adapter": before},
+            "site-3": {"plan": attempt.message, "adapter": made_up},
+            "site-4": {"plan": signed(other), "adapter": other, "history": history},
+            "site-5": {"plan": signed(made_up), "adapter": made_up},
+        }
+        for name in parties:
+            told = {what: Document([data]) for what, data in lies[name].items()}
+            hand(self, attempt, [name], step, told, **more)
+
+    missing = Waiter.missing
+
+    def patient(self, *given, needed=0, **more):
+        """However many refuse: each is to hear its own lie."""
+        return missing(self, *given, **more)
+
+    Waiter.missing = patient
+    AttemptDriver._hand = lying
+
+
+def forgetful() -> None:
+    """Have a site remember no adapter, as 0.1.0's after a restart.
+
+    Its word about a plan that was made for it alone is refused, and it stays where it is.
+    """
+    import fmfl_secure.parties.expected_adapter as module
+    from fmfl_secure.errors import Rejected
+    from fmfl_secure.runtime.agents.site import SiteAgent
+
+    ready = SiteAgent._ready
+
+    def stubborn(self, work):
+        with suppress(Rejected):
+            ready(self, work)
+
+    SiteAgent._ready = stubborn
+
+    module.said_of = lambda *_: None
+    module.ExpectedAdapter.begin = module.ExpectedAdapter._note = lambda *_: None
+
+
 def careless() -> None:
     """Have the decryptor hold plans to nothing of its own: it is in league with the coordinator."""
     import fmfl_secure.parties.decryptor
@@ -133,7 +215,7 @@ def credulous() -> None:
     fmfl_secure.parties.site.require_call = lambda *_, **__: None
 
 
-_LIARS = {"careless": careless, "invents": invents, "credulous": credulous}
+_LIARS = {"careless": careless, "forgetful": forgetful, "invents": invents, "credulous": credulous}
 
 
 def serve(kit: Path, output: Path, logs: Path, point: str = "") -> None:

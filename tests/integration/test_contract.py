@@ -99,6 +99,16 @@ def test_a_site_that_dies_before_it_opens_loses_the_round(world: ContractWorld) 
     assert charged(world, "site-1") == [1, 2]
 
 
+def test_an_opening_that_was_recorded_and_never_sent_is_sent_by_who_comes_back(
+    world: ContractWorld,
+) -> None:
+    world.dies("site-2", "opening", back="at once")
+    records = world.finish()
+    check(world, records, SITES, SITES)
+    assert [record.attempts for record in records] == [1, 1]
+    assert charged(world, "site-2") == [1, 2]
+
+
 def test_a_site_that_dies_after_it_opened_costs_nothing(world: ContractWorld) -> None:
     world.dies("site-2", "verdict")
     check(world, world.finish(), SITES, OTHERS)

@@ -147,6 +147,51 @@ def test_a_node_that_is_gone_ends_the_attempt_and_the_next_goes_on_without(
     post.world.assert_sum(record)
 
 
+@pytest.mark.parametrize(
+    "step", ["open", *(pytest.param(step, marks=SLOW) for step in ("ready", "exchange", "upload"))]
+)
+def test_an_answer_that_was_lost_is_asked_for_again(
+    post: MemoryPost, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """It was done, and its node is still there: the same words come, and nothing is lost."""
+    monkeypatch.setattr("fmfl_secure.transports.flower.server._AGAIN_S", 0.01)
+    said = []
+
+    def tamper(name, order, answer):
+        frame = answer()
+        if (name, order.step) == ("site-2", step):
+            said.append(open_frame(frame, Answer, post.world.identities[name].public)[0].words)
+            return None if len(said) < 3 else frame
+        return frame
+
+    post.tamper = tamper
+    (record,) = carried(post)
+    assert (record.status, record.attempts, record.cohort) == ("released", 1, NAMES)
+    assert record.refusals == {}
+    assert said[0] == said[1] == said[2]
+    post.world.assert_sum(record)
+
+
+def test_a_site_of_which_no_answer_arrives_is_gone_on_without(
+    post: MemoryPost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fmfl_secure.transports.flower.server._AGAIN_S", 0.01)
+    lost = []
+
+    def tamper(name, order, answer):
+        frame = answer()
+        if (name, order.step) == ("site-2", "upload"):
+            lost.append(name)
+            return None
+        return frame
+
+    post.tamper = tamper
+    (record,) = carried(post)
+    assert len(lost) >= 5, "one more may be on its way"
+    assert (record.status, record.attempts) == ("released", 2)
+    assert record.cohort == ("site-1", "site-3", "site-4")
+
+
 def test_a_party_that_lost_its_secrets_says_so_and_sends_the_same_update_again(
     post: MemoryPost,
 ) -> None:

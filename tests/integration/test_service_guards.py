@@ -13,6 +13,7 @@ from real_world import RealWorld
 
 import aggregation
 from aggregation import SqliteJournal
+from fmfl_secure.runtime.anchor_registry import AnchorRegistry, AnchorsForSite
 from fmfl_secure.settings.federation import FederationConfig
 
 
@@ -107,6 +108,35 @@ def test_a_site_whose_journal_was_put_back_opens_nothing(
     (record,) = again.finish()
     assert record.cohort == again.names[1:]
     assert "the journal of site-1 lacks entry" in again.agents["site-1"].refusal
+
+
+@pytest.mark.parametrize(
+    "heard", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["by the others", "by nobody"]
+)
+def test_a_server_that_withholds_every_head_hides_no_journal_that_was_put_back(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, heard: bool
+) -> None:
+    """It takes them and tells none; what sites remember reaches the site in their own messages."""
+    monkeypatch.setattr(
+        AnchorRegistry, "tell", lambda *_, **__: AnchorsForSite(own=[], others={}, known={})
+    )
+    if not heard:  # the arm in which it is hidden: as heads that travel through the server alone
+        monkeypatch.setattr(aggregation.roles.site, "hear", lambda *_: None)
+    world = RealWorld(tmp_path, tiny_model)
+    site = world.workspace.site("site-1")
+    backup = backed_up(site / "journal.sqlite", tmp_path / "backup")
+    world.start_all()
+    (record,) = world.finish()
+    assert record.cohort == world.names
+    put_back(site, backup)
+    again = RealWorld(tmp_path, tiny_model, output="again")
+    again.start_all()
+    (record,) = again.finish()
+    if heard:
+        assert (record.attempts, record.cohort) == (2, again.names[1:])
+        assert "the journal of site-1 lacks entry" in again.agents["site-1"].refusal
+    else:
+        assert record.cohort == again.names
 
 
 @pytest.mark.parametrize("party", ["decryptor", pytest.param("board", marks=pytest.mark.slow)])

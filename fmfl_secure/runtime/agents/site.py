@@ -321,6 +321,7 @@ class SiteAgent(Agent):
         try:
             upload = live.attempt.upload(live.cohort, live.integers, exchanges)
         except AggregationError as error:
+            self.refusal = str(error)
             self._fail(work, error)
             return
         self.transport.send(work, "upload", upload.manifest)

@@ -49,6 +49,7 @@ from fmfl_secure.transports.flower.frames import (
 _LOG = logging.getLogger("fmfl_secure.transports.flower.server")
 _NODES_S: Final = 1.0  # how often nodes are looked for
 _AGAIN_S: Final = 2.0  # before an order that did not arrive is sent again
+_TIMES: Final = 5  # that an order is given of which no answer arrives
 _OVERDUE_S: Final = 900.0  # an order without an answer is sent again; done twice, it does no harm
 _ORDERS_AT_ONCE: Final = 64
 _BYTES_AT_ONCE: Final = 256 << 20
@@ -117,6 +118,7 @@ class FlowerServer:
         self._out: dict[str, _Out] = {}
         self._done: dict[str, int] = {}  # number of the last task that was answered, by party
         self._again: dict[str, float] = {}
+        self._losses: dict[str, tuple[int, int]] = {}  # number of a task, how often it was lost
         self._joined: tuple[Document | None, bytes] = (None, b"")
         self._stopping = threading.Event()
         self._failure: BaseException | None = None
@@ -180,7 +182,7 @@ class FlowerServer:
             else:
                 _LOG.warning("%s is no longer connected", party)
                 del self._nodes[party]
-                self._side.board.lost(party)
+                self._gone(party)
         for message, out in list(self._out.items()):
             if out.node not in self._online:
                 del self._out[message]
@@ -242,7 +244,7 @@ class FlowerServer:
             lists=[base64.b64encode(each).decode("ascii") for each in lists[1:]],
         )
         if not self._post_order(node, order, party, number, task, documents.values()):
-            self._lost(party, task)
+            self._lost(party, number, task)
 
     def _order(self, step: str, *, party: str = "", **fields: object) -> Order:
         self._sequence = max(self._sequence + 1, time.time_ns())
@@ -296,7 +298,7 @@ class FlowerServer:
             except FrameRefused as error:
                 _LOG.warning("node %s, %s: %s", out.node, out.party or "a greeting", error)
                 if out.party:
-                    self._lost(out.party, out.task)
+                    self._lost(out.party, out.number, out.task)
                 else:
                     self._known.discard(out.node)
         return came
@@ -366,15 +368,29 @@ class FlowerServer:
                 data=data[start : start + step],
             )
 
-    def _lost(self, party: str, task: Assignment) -> None:
+    def _lost(self, party: str, number: int, task: Assignment) -> None:
         """An order, or the answer to it, did not arrive.
 
-        A site is left out of the attempt; decryptor and custodians, without whom none opens, are
-        asked again. Until its node shows itself the next attempt does not count on the party.
+        It is given again: a step that is done twice gives the same words. A site of which nothing
+        arrives then either is left out of the attempt; decryptor and custodians, without whom none
+        opens, are asked on.
         """
         self._again[party] = time.monotonic() + _AGAIN_S
-        self._side.board.lost(party)
-        self._fail(party, task, UNAVAILABLE)
+        earlier, times = self._losses.get(party, (number, 0))
+        times = times + 1 if earlier == number else 1
+        self._losses[party] = number, times
+        if times >= _TIMES:
+            self._side.board.lost(party)
+            self._fail(party, task, UNAVAILABLE)
+
+    def _gone(self, party: str) -> None:
+        """A node is gone. Until it shows itself again nobody counts on its party.
+
+        But while it is to open: a sum needs every opening, and one that was recorded is sent again
+        by a process that comes back. So it has the time that a silent party has over HTTPS.
+        """
+        if self._side.board.task(party)[1].step != Step.OPEN:
+            self._side.board.lost(party)
 
     def _fail(self, party: str, task: Assignment, code: str) -> None:
         if self._role(party) != SITE or not task.attempt:
