@@ -167,6 +167,9 @@ def advise(config: FederationConfig, signals: Mapping[str, Signal]) -> Advice:
         PlanError: The settings cannot be met.
     """
     given, config = config, _at_server(config)
+    if config.privacy.noise_mechanism.in_shares:
+        # What the others may learn is told of each, and rules none out: the settings' own met it.
+        config = with_noise(config, config.privacy.noise)
     readings = []
     for kind, signal in signals.items():
         noise = noise_in(_with_kind(config, kind), signal.head_size + signal.adapter_size)

@@ -19,6 +19,7 @@ from fmfl_secure.planning.signal import Signal, head_signal, length_of_mean, top
 from fmfl_secure.planning.task import build_task
 from fmfl_secure.settings.federation import FederationConfig, load_federation
 from fmfl_secure.settings.sections import AdapterSection
+from privacy import DistributedPlan
 
 ROOT = Path(__file__).parents[2]
 SIGNALS = {
@@ -122,6 +123,16 @@ def test_a_change_that_is_named_brings_what_is_said(config: FederationConfig) ->
     assert all("accounting" not in change.setting for change in exact.changes)
     assert all("noise" not in change.setting for change in shares.changes)
     assert advise(config, SIGNALS).changes[0].setting == "adapter.kind = 'head'"
+
+
+def test_settings_that_the_custodians_just_allow_are_read(
+    config: FederationConfig,
+) -> None:
+    free = changed(config, noise="distributed")
+    plan = site_plan(free, free.sites[0], SIGNALS["ffa-lora"].adapter_size + 770)
+    assert isinstance(plan, DistributedPlan)
+    just = replace(free, privacy=replace(free.privacy, insider_epsilon=plan.insider_epsilon()))
+    assert advise(just, SIGNALS) == advise(free, SIGNALS)
 
 
 def test_a_head_below_its_noise_is_said_and_labels_are_named(config: FederationConfig) -> None:
