@@ -288,6 +288,7 @@ def start_run(
     start: RunStart,
     origin: Path,
     database: str | None = None,
+    keep_open: bool = False,
 ) -> RunStore:
     """Make a new run's folder with its settings and what is fixed for it.
 
@@ -298,6 +299,7 @@ def start_run(
         start: What the run starts from.
         origin: Folder that relative paths in the settings start from.
         database: PostgreSQL URL for the run's state; None keeps it in the folder.
+        keep_open: As for `RunStore`.
 
     Raises:
         RunError: The folder is in use, or the settings name who has no identity.
@@ -307,6 +309,7 @@ def start_run(
         RunState(run=secrets.token_hex(8), config=config, started=_now(), origin=origin.resolve()),
         _public_facts(config, members, start),
         database=database,
+        keep_open=keep_open,
     )
 
 

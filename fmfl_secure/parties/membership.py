@@ -9,9 +9,11 @@ drew its own keys until it first meets the server.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from aggregation import Identity, MembershipList, PublicIdentity
 from aggregation.protocol import (
@@ -23,6 +25,8 @@ from aggregation.protocol import (
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.parties.workspace import Members
 from fmfl_secure.storage.files import write_files
+
+_TICK_NS: Final = 2_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,7 @@ class MembershipFolder:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._read: tuple[object, Members] | None = None
+        self._approved: tuple[object, list[bytes]] | None = None
 
     def members(self) -> Members:
         """Everyone this party trusts now.
@@ -70,12 +75,25 @@ class MembershipFolder:
 
     def lists(self) -> list[bytes]:
         """Approved lists, from the first."""
-        return [path.read_bytes() for path in sorted((self._folder / "membership").glob("*.list"))]
+        # As for members: a server asks at every request, and a new list is a new file.
+        try:
+            found = (self._folder / "membership").stat()
+        except FileNotFoundError:
+            return []
+        version = found.st_ino, found.st_mtime_ns, found.st_ctime_ns
+        if self._approved is not None and self._approved[0] == version:
+            return list(self._approved[1])
+        paths = sorted((self._folder / "membership").glob("*.list"))
+        lists = [path.read_bytes() for path in paths]
+        # Another change at the same tick of the clock would go unseen.
+        settled = time.time_ns() - found.st_mtime_ns > _TICK_NS
+        self._approved = (version, lists) if settled else None
+        return list(lists)
 
     def last(self) -> bytes | None:
         """The list in force here, or None."""
-        paths = sorted((self._folder / "membership").glob("*.list"))
-        return paths[-1].read_bytes() if paths else None
+        lists = self.lists()
+        return lists[-1] if lists else None
 
     def begin(self, message: bytes) -> None:
         """Keep the first list.

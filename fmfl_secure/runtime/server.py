@@ -48,6 +48,8 @@ class RunServer:
         write_results: Writes metrics and report from the run's state, if not in another process.
         evaluator: Measures adapters during the run, where there is a model to do it with.
         messages: Where messages under way are kept, if not where the settings say.
+        keep_open: Whether all that is kept stays open until `close`: for a process that serves, so
+            that no flood of connections can take the descriptors for it.
         waiter: Makes what waits for parties, if they are not waited for by the clock.
         observer: Told of the run's progress.
 
@@ -66,11 +68,13 @@ class RunServer:
         write_results: Callable[[RunStore], RunRecord] | None = None,
         evaluator: Evaluator | None = None,
         messages: Messages | None = None,
+        keep_open: bool = False,
         waiter: Callable[[Inbox, TaskBoard, Time], Waiter] = PartyWaiter,
         observer: Observer | None = None,
     ) -> None:
         require_comparison(folder)
         self._folder = folder
+        self._keep_open = keep_open
         self.output = output
         self.config = config
         self.settings = settings
@@ -89,8 +93,9 @@ class RunServer:
         self.board = TaskBoard()
         self.store = messages or open_store(settings.store, relative_to=folder)
         self.inbox = Inbox(self.store, part_bytes=settings.limits.part_bytes)
+        self._kept_heads = self._anchors()
         self.heads = AnchorRegistry(
-            self._anchors(),
+            self._kept_heads,
             self.store,
             self.members,
             # A charge a round and attempt, and what other runs charge meanwhile.
@@ -140,6 +145,11 @@ class RunServer:
         self.run.stop()
         self.board.close()
 
+    def close(self) -> None:
+        """Release what was kept open."""
+        for kept in (self.store, self.coordinator.store, self._kept_heads):
+            kept.close()
+
     def _save_adapter(self, adapter: bytes, folder: Path) -> None:
         write_outputs(
             folder,
@@ -156,6 +166,7 @@ class RunServer:
         return AnchorStore(
             heads_location(self.settings.store, otherwise=file),
             most_bytes=self.settings.limits.heads_bytes,
+            keep_open=self._keep_open,
         )
 
     def _open_run(self, output: Path) -> tuple[RunStore, bool]:
@@ -169,8 +180,9 @@ class RunServer:
                 start=self._start,
                 origin=self._folder,
                 database=database,
+                keep_open=self._keep_open,
             ), False
-        store = RunStore(output, database=database)
+        store = RunStore(output, database=database, keep_open=self._keep_open)
         ended = store.state.ended
         if not ended:
             check_resumable(store, self.config, self._start)

@@ -52,9 +52,12 @@ class Limits(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
         burst: What it may ask at once.
         requests_at_once: Requests of one party under way at a time.
         bodies_at_once: Large bodies that are in memory at a time, over all parties; one a party.
-        connections: Open connections in all.
-        header_s: From the connection, or the end of a request, to a whole request head: beyond it
-            only while nothing was sent, up to `idle_s`.
+        connections: Open connections in all that have shown a certificate.
+        connections_of_party: Of one party.
+        handshakes: Open connections that have shown none yet.
+        handshakes_from_address: Of those, from one address.
+        header_s: From the connection to a certificate; and from there, or the end of a request, to
+            a whole request head: beyond it only while nothing was sent, up to `idle_s`.
         body_s: From when a body is first read to its end.
         idle_s: How long a connection may lie unused.
         heads_bytes: What is kept of the heads of one party's ledgers, over all runs.
@@ -66,6 +69,9 @@ class Limits(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     requests_at_once: Count = 8
     bodies_at_once: Count = 8
     connections: Count = 1000
+    connections_of_party: Count = 16
+    handshakes: Count = 128
+    handshakes_from_address: Count = 64
     header_s: Seconds = 10.0
     body_s: Seconds = 120.0
     idle_s: Seconds = 75.0

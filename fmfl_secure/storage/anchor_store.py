@@ -78,22 +78,30 @@ class AnchorStore:
     Args:
         location: SQLite file, or URL of a PostgreSQL database; made when first written.
         most_bytes: Of one party's ledger heads.
+        keep_open: Whether its connections are kept until `close`.
     """
 
-    def __init__(self, location: Path | str, *, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(
+        self, location: Path | str, *, most_bytes: int = MOST_BYTES, keep_open: bool = False
+    ) -> None:
         self._most_bytes = most_bytes
-        self._store = open_store(location, schema="fmfl_anchors")
+        self._store = open_store(location, schema="fmfl_anchors", keep_open=keep_open)
         if isinstance(location, str) and is_url(location):
             named = split_schema(location)[1] or "fmfl_anchors"
             beside: Path | str = with_schema(location, f"{named}_journals")
         else:
             beside = Path(location).with_name(f"journal-{Path(location).name}")
-        self._journals = open_store(beside, schema="fmfl_journal_heads")
+        self._journals = open_store(beside, schema="fmfl_journal_heads", keep_open=keep_open)
         # What this process kept last, by key: everybody is told everybody's heads many times a
         # round, and each would be verified and written again. One process writes a store.
         self._lock = threading.Lock()
         self._last: dict[str, tuple[str, tuple[str, str, int, str]]] = {}
         self._latest: dict[str, dict[str, tuple[int, set[str]]]] | None = None
+
+    def close(self) -> None:
+        """Release connections that were kept."""
+        self._store.close()
+        self._journals.close()
 
     def keep(self, given: Iterable[tuple[PublicIdentity, str]]) -> None:
         """Keep anchors, each given by the site that signed it; durable when this returns.

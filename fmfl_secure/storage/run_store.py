@@ -125,21 +125,30 @@ class RunStore:
         folder: The run's folder.
         database: Where the run's state is in a database, a URL that reaches it, from the server's
             settings: it may hold the password that the folder does not.
+        keep_open: Whether its connection is kept until `close`: for the one process that serves.
 
     Raises:
         RunError: There is no run, or it cannot be reached.
     """
 
-    def __init__(self, folder: Path, *, database: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, database: str | None = None, keep_open: bool = False
+    ) -> None:
         self.folder = folder
         if not holds_run(folder):
             raise RunError(f"no run in {folder}", hint="fmfl-secure run makes one.")
         with storage_errors(f"cannot open the run in {folder}"):
-            self._tables = _state_of(folder, database)
+            self._tables = _state_of(folder, database, keep_open=keep_open)
 
     @classmethod
     def create(
-        cls, folder: Path, state: RunState, public: RunFacts, *, database: str | None = None
+        cls,
+        folder: Path,
+        state: RunState,
+        public: RunFacts,
+        *,
+        database: str | None = None,
+        keep_open: bool = False,
     ) -> RunStore:
         """Start a run. A crash leaves either no run or a whole one.
 
@@ -148,6 +157,7 @@ class RunStore:
             state: Where it starts.
             public: What is fixed for it.
             database: PostgreSQL URL whose schema begins that of the run; None for the folder.
+            keep_open: As for `RunStore`.
 
         Raises:
             RunError: The folder holds a run or other files already, or cannot be written.
@@ -169,7 +179,11 @@ class RunStore:
                 write_files(folder, {_POINTER: without_password(pointer).encode()})
         except OSError as error:
             raise os_failure(RunError, failure, error) from error
-        return cls(folder, database=database)
+        return cls(folder, database=database, keep_open=keep_open)
+
+    def close(self) -> None:
+        """Release a connection that was kept."""
+        self._tables.close()
 
     def bring_up_to_date(self) -> None:
         """Make what a run lacks that an earlier version began, before it goes on."""
@@ -410,9 +424,9 @@ def require_folder(folder: Path, *, resume: bool) -> None:
         )
 
 
-def _state_of(folder: Path, database: str | None) -> Store:
+def _state_of(folder: Path, database: str | None, *, keep_open: bool) -> Store:
     if (folder / _FILE).is_file():
-        return open_store(folder / _FILE)
+        return open_store(folder / _FILE, keep_open=keep_open)
     try:
         kept = (folder / _POINTER).read_text(encoding="utf-8").strip()
     except OSError as error:
@@ -421,7 +435,8 @@ def _state_of(folder: Path, database: str | None) -> Store:
         raise RunDamaged(f"cannot read {folder / _POINTER}: {error}") from error
     if not is_url(kept):
         raise RunDamaged(f"{folder / _POINTER} names no PostgreSQL database")
-    return open_store(kept if database is None else with_schema(database, split_schema(kept)[1]))
+    url = kept if database is None else with_schema(database, split_schema(kept)[1])
+    return open_store(url, keep_open=keep_open)
 
 
 def _of_run(database: str, run: str) -> str:

@@ -10,6 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,7 @@ from fmfl_secure.storage.message_store import MessageKey, open_store
 from fmfl_secure.transports.https.access import Access
 from fmfl_secure.transports.https.app import build_app
 from fmfl_secure.transports.https.client import HttpsTransport
+from fmfl_secure.transports.https.connections import Door, room_for
 from fmfl_secure.transports.https.guard import Guard
 from fmfl_secure.transports.https.listener import Listener, https_config
 from fmfl_secure.transports.https.metrics import ClientMetrics, ServerMetrics, exposition
@@ -134,8 +136,9 @@ def running(tmp_path: Path) -> Iterator[Running]:
     )
     guard = Guard(app, access=access, limits=LIMITS, heard=board.heard, metrics=metrics)
     context = server_context(tls)
-    config = https_config(guard, address="127.0.0.1", port=0, context=context, limits=LIMITS)
-    listener = Listener(config, board.close)
+    door = Door("127.0.0.1", 0, room_for(LIMITS), handshake_s=LIMITS.header_s)
+    config = https_config(guard, door=door, context=context, limits=LIMITS)
+    listener = Listener(config, board.close, door)
     thread = threading.Thread(target=lambda: asyncio.run(listener.serve()))
     thread.start()
     while not listener.started:
@@ -449,6 +452,35 @@ def test_a_slow_head_is_cut_off(running: Running) -> None:
 
 def test_a_silent_connection_is_cut_off(running: Running) -> None:
     assert _raw(running).startswith(b"HTTP/1.1 408")
+
+
+def test_a_party_has_so_many_connections_and_takes_none_from_others(running: Running) -> None:
+    context = client_context(running.tls(SITE, "site-1"))
+    with ExitStack() as held:
+
+        def opens() -> bool:
+            raw = held.enter_context(socket.create_connection(("127.0.0.1", running.port)))
+            tls = held.enter_context(context.wrap_socket(raw, server_hostname="localhost"))
+            tls.sendall(b"GET /v1/task HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            try:
+                return tls.recv(100).startswith(b"HTTP/1.1 200")
+            except OSError:
+                return False
+
+        assert [opens() for _ in range(18)] == [True] * 16 + [False] * 2
+        with running.client(SITE, "site-2") as client:
+            assert client.get("/v1/task").status_code == 200
+
+
+def test_whoever_says_nothing_gives_way_to_who_speaks(running: Running) -> None:
+    with ExitStack() as held:
+        bare = [
+            held.enter_context(socket.create_connection(("127.0.0.1", running.port)))
+            for _ in range(LIMITS.handshakes_from_address + 20)
+        ]
+        with running.client() as client:
+            assert client.get("/v1/task").status_code == 200
+        assert bare[0].recv(1) == b"", "the oldest went"
 
 
 def test_a_slow_body_is_cut_off(running: Running) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from fmfl_secure.errors import Problem, ServiceError
 from fmfl_secure.provisioning.certificates import Peer, read_peer
 from fmfl_secure.settings.service import Limits
+from fmfl_secure.transports.https.connections import Door
 from fmfl_secure.transports.https.guard import PEER, App, Receive, Scope, Send, problem_body
 
 
@@ -21,6 +23,7 @@ class _Protocol(H11Protocol):
     """An HTTP/1.1 connection that knows its peer and has a time limit for request heads."""
 
     limits: Limits = Limits()
+    door: Door | None = None
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
@@ -31,7 +34,14 @@ class _Protocol(H11Protocol):
         if len(self.connections) > self.limits.connections:
             transport.abort()
             return
-        self.app = _with_peer(self.app, _peer_of(transport))
+        peer = _peer_of(transport)
+        if self.door is not None:
+            party = f"{peer.role}/{peer.name}" if peer is not None else ""
+            number = transport.get_extra_info("socket").fileno()
+            if not self.door.established(number, party, most=self.limits.connections_of_party):
+                transport.abort()
+                return
+        self.app = _with_peer(self.app, peer)
         self._watch_head()
 
     def data_received(self, data: bytes) -> None:
@@ -96,11 +106,19 @@ class Listener(uvicorn.Server):
     Args:
         config: uvicorn's.
         stopping: Called once, from the event loop's thread.
+        door: Where connections come in, if not at the settings' address and port.
     """
 
-    def __init__(self, config: uvicorn.Config, stopping: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, stopping: Callable[[], None], door: Door | None = None
+    ) -> None:
         super().__init__(config)
         self._stopping = stopping
+        self._door = door
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn."""
+        await super().serve(sockets if self._door is None else [self._door])
 
     def stop(self) -> None:
         """Stop taking connections; what is under way is finished. Safe from any thread."""
@@ -120,14 +138,12 @@ class Listener(uvicorn.Server):
 
 
 def https_config(
-    app: Any, *, address: str, port: int, context: ssl.SSLContext, limits: Limits
+    app: Any, *, door: Door, context: ssl.SSLContext, limits: Limits
 ) -> uvicorn.Config:
     """Uvicorn's settings for the federation's port."""
-    protocol = type("_LimitedProtocol", (_Protocol,), {"limits": limits})
+    protocol = type("_LimitedProtocol", (_Protocol,), {"limits": limits, "door": door})
     return uvicorn.Config(
         app,
-        host=address,
-        port=port,
         http=protocol,
         ws="none",
         lifespan="off",

@@ -19,6 +19,7 @@ from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.settings.service import ServerSettings, load_settings
 from fmfl_secure.transports.https.access import Access
 from fmfl_secure.transports.https.app import build_app
+from fmfl_secure.transports.https.connections import Door, room_for
 from fmfl_secure.transports.https.guard import Guard
 from fmfl_secure.transports.https.listener import Listener, https_config
 from fmfl_secure.transports.https.metrics import ServerMetrics
@@ -48,6 +49,7 @@ class Service:
             output,
             config=load_federation(kit.federation_file),
             settings=self.settings,
+            keep_open=True,
         )
         self.config, self.coordinator = side.config, side.coordinator
         self.board, self.store, self.inbox, self.run = (
@@ -106,7 +108,7 @@ class Service:
         try:
             asyncio.run(self._serve(started))
         finally:
-            self.store.close()
+            self._side.close()
         if self._failure is not None:
             raise self._failure
 
@@ -115,14 +117,10 @@ class Service:
         anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
         context = server_context(self._kit.tls)
         listen = self.settings.listen
-        config = https_config(
-            self.guarded,
-            address=listen.address,
-            port=listen.port,
-            context=context,
-            limits=self.settings.limits,
-        )
-        listener = Listener(config, self._side.stop)
+        limits = self.settings.limits
+        door = Door(listen.address, listen.port, room_for(limits), handshake_s=limits.header_s)
+        config = https_config(self.guarded, door=door, context=context, limits=limits)
+        listener = Listener(config, self._side.stop, door)
         serving = asyncio.create_task(listener.serve())
         while not listener.started and not serving.done():
             await asyncio.sleep(0.01)
