@@ -71,7 +71,7 @@ from privacy.ledger.chain import Record
 from privacy.ledger.datasets import Dataset, DatasetCap
 from privacy.ledger.entries import Charge, Grant, GrantStatus, Recovery, Reservation, Spend
 from privacy.ledger.export import export_csv, export_json, read_export
-from privacy.ledger.forecast import Forecast, forecast
+from privacy.ledger.forecast import Forecast, forecast, with_reserved
 from privacy.ledger.heads import is_head, missing_heads
 from privacy.ledger.ledger import Ledger
 from privacy.ledger.standing import above_limit, objections
@@ -195,5 +195,6 @@ __all__ = [
     "read_anchors",
     "read_export",
     "share_of",
+    "with_reserved",
     "zero_cost",
 ]

@@ -14,7 +14,7 @@ from fmfl_secure.cli._console import console, say
 from fmfl_secure.cli.ledger import LedgerPlace, app
 
 if TYPE_CHECKING:
-    from fmfl_secure.planning.affordability import Affordable
+    from fmfl_secure.planning.affordability import Affordable, AskedAnswers
     from fmfl_secure.settings.federation import FederationConfig
 
 
@@ -85,7 +85,7 @@ def afford(
 
 def _parameters(config: FederationConfig, federation: Path) -> int:
     """Trained parameters, which distributed noise depends on; else 1, without loading a model."""
-    if not config.privacy.noise_mechanism.in_shares:
+    if not (config.trains and config.privacy.noise_mechanism.in_shares):
         return 1
     from fmfl_secure.planning.task import build_task, largest_layout
 
@@ -100,6 +100,22 @@ def _lengths(text: str) -> list[int]:
     if not all(word.isascii() and word.isdigit() and 0 < int(word) < 10**6 for word in words):
         raise ConfigError(f"--rounds is {text!r}, expected numbers with commas, such as 5,10")
     return [int(word) for word in words]
+
+
+def _say_asked(asked: AskedAnswers, *, beside: bool) -> None:
+    other = asked.insider_epsilon
+    second = "" if other is None else f" ({other:g} against all other sites together)"
+    fit = "fit" if asked.fits else "do not fit"
+    say(
+        f"{asked.answers} answers, repeats included, at epsilon {asked.epsilon:g}{second} "
+        f"together: they {fit}{' beside the planned run' if beside else ''}"
+    )
+    for each in asked.precision:
+        say(
+            f"  {each.question}: a count to +-{each.count:.1f}, a share of all {each.units:,.0f} "
+            f"to +-{100 * each.share:.1f} points, +-{100 * each.sampling:.1f} with sampling, at "
+            "95 %"
+        )
 
 
 def _say_affordable(found: Affordable) -> None:
@@ -137,11 +153,14 @@ def _say_affordable(found: Affordable) -> None:
                 f"may use too, and {exact:.4f} of an exact one, for it alone; several exact ones "
                 "add up linearly"
             )
+    if found.asked is not None:
+        _say_asked(found.asked, beside=found.planned is not None)
     if found.at_noise is not None:
         at = found.at_noise
         say(f"at noise multiplier {at.noise_multiplier:.4f}: {in_words(at.rounds)} trainings fit")
     if not found.runs:
-        say("no run fits, however much noise it adds")
+        if found.planned is not None or found.asked is None:
+            say("no run fits, however much noise it adds")
         return
     insiders = any(run.insider_epsilon is not None for run in found.runs)
     table = Table(

@@ -159,6 +159,7 @@ def plan(
     Example: fmfl-secure plan pilot/federation.toml
     """
     from fmfl_secure.parties.ledgers_at_hand import ledgers_at_hand
+    from fmfl_secure.planning.answers import answer_layout
     from fmfl_secure.planning.plans import encryption_parameters, predict, upload_bytes, value_bits
     from fmfl_secure.planning.steps import both_places
     from fmfl_secure.planning.task import build_task, largest_layout
@@ -172,9 +173,10 @@ def plan(
     check_admission(config, task, model)  # as every site will
     layout = largest_layout(task, model)
     parameters = encryption_parameters(config, layout.size)
-    size = upload_bytes(config, layout.size)
+    uploaded = layout.size if config.trains else answer_layout(config).size
+    size = upload_bytes(config, uploaded)
     facts(
-        f"{config.federation.name}: {config.federation.rounds} rounds, {len(config.sites)} sites",
+        f"{config.federation.name}: {config.all_rounds} rounds, {len(config.sites)} sites",
         {
             "base model": task.base.name,
             "adapter": f"{config.adapter.kind}, {layout.size:,} trained parameters",
@@ -183,7 +185,7 @@ def plan(
             **_not_listed(task.base.unlisted),
             "encryption": f"{parameters.id}, {value_bits(config, layout.size)}-bit values, at "
             f"least {parameters.security_bits} bits of security",
-            "upload": f"{size:,} bytes a site and round, {size / layout.size:.2f} a parameter",
+            "upload": f"{size:,} bytes a site and round, {size / uploaded:.2f} a value",
         },
     )
     for line in config.cohorts_in_words():
@@ -192,6 +194,10 @@ def plan(
     say(f"base model  {task.base.digest}")
     if not config.privacy.noise_mechanism.private:
         console.print("[bold red]No privacy[/bold red]: a baseline, on data declared public.")
+        return
+    if config.asked is not None:
+        _show_asked(federation, config, layout.size)
+    if not config.trains:
         return
     prediction = predict(config, layout.size, ledgers_at_hand(federation.parent, config))
     facts(
@@ -239,6 +245,39 @@ def plan(
     _show_ledgers(prediction)
     if advice:
         _show_advice(federation, config)
+
+
+def _show_asked(federation: Path, config: FederationConfig, size: int) -> None:
+    """How precise answers would be, and what ledgers at hand will show of them."""
+    from fmfl_secure.cli.ask import LIARS, show_precision
+    from fmfl_secure.parties.ledgers_at_hand import ledgers_at_hand
+    from fmfl_secure.planning.terms import foresee, terms_of
+    from privacy import BudgetExhausted, PlanError, PolicyRefusal
+
+    show_precision(config)
+    with_training = ", training with it" if config.trains else ""
+    table = Table("site", "spent before", "after all answers", f"reserved{with_training}")
+    table.title = "epsilon of answers, in the unit of the grant that is charged"
+    ledgers = ledgers_at_hand(federation.parent, config)
+    for entry in config.sites:
+        if entry.name not in ledgers:
+            continue
+        held = ledgers[entry.name]
+        try:
+            *_, found = foresee(
+                terms_of(config, entry, size),
+                held.budget,
+                dataset=held.dataset,
+                plan=config.digest,
+            )
+        except (BudgetExhausted, PlanError, PolicyRefusal) as error:
+            say(f"{entry.name} will refuse: {error}")
+            continue
+        figures = (found.before, found.by_round[-1], found.reserved)
+        table.add_row(entry.name, *(f"{figure:.4f}" for figure in figures))
+    if table.rows:
+        console.print(table)
+    say(LIARS)
 
 
 def _show_advice(federation: Path, config: FederationConfig) -> None:

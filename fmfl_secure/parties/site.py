@@ -70,6 +70,7 @@ from privacy import (
     check_policy,
     plain,
     read_anchors,
+    with_reserved,
 )
 
 LOST_HEADS = "lost-heads.jsonl"  # of the ledger
@@ -283,9 +284,10 @@ class Site:
         if self._ledger is None:
             return
         budget = self._ledger.budget().without_expired(_now())
-        for terms in self._terms:
+        for terms in self._terms:  # each beside those before it
             if terms.reservation(self._run) not in budget.reservations:
-                budget.require_affordable(
+                budget = with_reserved(
+                    budget,
                     terms.event,
                     terms.trainings,
                     dataset=self._settings.dataset,

@@ -8,8 +8,11 @@ from datetime import UTC, datetime
 import msgspec
 
 from fmfl_secure.errors import ConfigError
+from fmfl_secure.planning.answers import answer_plan, asked_of
 from fmfl_secure.planning.noise import Plan
 from fmfl_secure.planning.plans import site_plan
+from fmfl_secure.planning.precision import Precision, precisions
+from fmfl_secure.planning.terms import foresee, terms_of
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.sections import SiteEntry
 from fmfl_secure.settings.site import SiteConfig
@@ -21,6 +24,7 @@ from privacy import (
     Dataset,
     DistributedPlan,
     GrantStatus,
+    PolicyRefusal,
     PrivacyPlan,
     RunKind,
     Sampler,
@@ -31,6 +35,7 @@ from privacy import (
     check_population_delta,
     exact_noise_multiplier,
 )
+from privacy.queries import SkellamShares
 
 ROUNDS = (1, 2, 5, 10, 20, 50, 100)  # what is asked for where nothing else is
 
@@ -93,6 +98,24 @@ class Planned(msgspec.Struct, frozen=True):
     noise_by_kind: tuple[float, float] | None = None
 
 
+class AskedAnswers(msgspec.Struct, frozen=True):
+    """What a federation's settings ask, beside what they train.
+
+    Attributes:
+        epsilon: What all answers are calibrated to.
+        answers: How many, repeats included.
+        fits: Whether the ledger would admit them, beside the planned training where there is one.
+        insider_epsilon: With distributed noise, against all other sites together.
+        precision: How precise each answer would be, question by question.
+    """
+
+    epsilon: float
+    answers: int
+    fits: bool
+    insider_epsilon: float | None
+    precision: tuple[Precision, ...]
+
+
 class Affordable(msgspec.Struct, frozen=True):
     """What a ledger would still admit.
 
@@ -106,7 +129,8 @@ class Affordable(msgspec.Struct, frozen=True):
         delta: At which epsilons of runs are stated.
         runs: For each number of rounds the run that would just be admitted.
         at_noise: The longest run at one noise multiplier; None if none was asked.
-        planned: The settings' own run; None without settings.
+        planned: The settings' own training; None without settings, or where they train nothing.
+        asked: What they ask; None where that is nothing.
     """
 
     population: str
@@ -119,6 +143,7 @@ class Affordable(msgspec.Struct, frozen=True):
     runs: tuple[AffordableRun, ...]
     at_noise: AtNoise | None
     planned: Planned | None
+    asked: AskedAnswers | None = None
 
 
 def affordable(
@@ -211,6 +236,19 @@ def affordable_for(
     if name is not None and not named:
         raise ConfigError(f"{name} is not among the sites of these settings")
     entry = max(named or config.sites, key=lambda each: each.population)
+    dataset = None if site is None else site.dataset
+    asked = None if config.asked is None else _asked(budget, config, entry, size, dataset)
+    if not config.trains:
+        # As many answers as are asked for in place of trainings: every unit is in each of them.
+        found = affordable(
+            budget,
+            sampler=Sampler(1.0, 1),
+            delta=config.privacy.delta,
+            rounds=rounds if asked is None or asked.insider_epsilon is None else (),
+            dataset=dataset,
+            population_size=entry.population,
+        )
+        return msgspec.structs.replace(found, asked=asked)
     plan = site_plan(config, entry, size)
     if plan is None:
         raise ConfigError("these settings add no noise: no budget affords that")
@@ -225,7 +263,6 @@ def affordable_for(
     else:
         sampler, insider = Sampler(plan.sample_rate, plan.steps_per_round), None
     trainings = plan.rounds + plan.repeats
-    dataset = None if site is None else site.dataset
     found = affordable(
         budget,
         sampler=sampler,
@@ -247,7 +284,30 @@ def affordable_for(
         None if isinstance(plan, DistributedPlan) else _noise_by_kind(plan, config.privacy.epsilon),
     )
     at_noise = AtNoise(plan.noise_multiplier, headroom.rounds(event))
-    return msgspec.structs.replace(found, planned=planned, at_noise=at_noise)
+    return msgspec.structs.replace(found, planned=planned, at_noise=at_noise, asked=asked)
+
+
+def _asked(
+    budget: Budget,
+    config: FederationConfig,
+    entry: SiteEntry,
+    size: int,
+    dataset: Dataset | None,
+) -> AskedAnswers:
+    asked, plan = asked_of(config), answer_plan(config)
+    try:
+        foresee(terms_of(config, entry, size), budget, dataset=dataset, plan=config.digest)
+        fits = True
+    except (BudgetExhausted, PolicyRefusal):
+        fits = False
+    shares = isinstance(plan.noise, SkellamShares)
+    return AskedAnswers(
+        epsilon=asked.epsilon,
+        answers=plan.answers + plan.repeats,
+        fits=fits,
+        insider_epsilon=plan.insider_epsilon() if shares else None,
+        precision=precisions(config),
+    )
 
 
 def _is_granted_exactly(

@@ -6,13 +6,14 @@ They are two, since what a round of each costs differs. Both are made before any
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from datetime import UTC, datetime
+from typing import Any, Final
 
 from fmfl_secure.planning.answers import answer_plan
 from fmfl_secure.planning.plans import site_plan
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.sections import SiteEntry
-from privacy import Event
+from privacy import Budget, Dataset, Event, Forecast, forecast, with_reserved
 
 _ANSWERS: Final = ".answers"  # after the run's id, which has no dot
 
@@ -83,3 +84,35 @@ def terms_of(config: FederationConfig, site: SiteEntry, size: int) -> tuple[Term
             Terms(plan.event(), plan.answers, plan.repeats, site.population, config.asked.what)
         )
     return tuple(found)
+
+
+def foresee(
+    terms: tuple[Terms, ...],
+    budget: Budget,
+    *,
+    dataset: Dataset | None,
+    plan: str,
+) -> list[Forecast]:
+    """What a ledger will show of each reservation, those before it held already.
+
+    Args:
+        terms: Of a run.
+        budget: The ledger's state.
+        dataset: The data set that the run will name.
+        plan: Digest of the settings.
+
+    Raises:
+        BudgetExhausted: No grant covers one of them beside the others.
+        PolicyRefusal: The data set's cap does not.
+        PlanError: The data set's cap is at too large a delta for so many units.
+    """
+    found, now = [], budget.without_expired(datetime.now(UTC))
+    for each in terms:
+        own: dict[str, Any] = {
+            "dataset": dataset,
+            "population_size": each.population,
+            "plan": plan,
+        }
+        found.append(forecast(now, each.event, rounds=each.rounds, repeats=each.repeats, **own))
+        now = with_reserved(now, each.event, each.trainings, **own)
+    return found

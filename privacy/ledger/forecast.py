@@ -6,13 +6,16 @@ they are charged to and on what is charged to it already. So there is one conver
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 from privacy.accounting.events import Event
 from privacy.accounting.rdp import add_costs, epsilon_spent
 from privacy.ledger.budget import Budget
 from privacy.ledger.datasets import Dataset
-from privacy.ledger.entries import Cost
+from privacy.ledger.entries import Charge, Cost, Reservation
+
+_FORESEEN = "foreseen"  # no run is called so: ids are hexadecimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,3 +100,43 @@ def forecast(
         reserved=epsilon_spent(held, grant.filter_delta),
         runs_left=headroom.runs(event, trainings) - 1,
     )
+
+
+def with_reserved(
+    budget: Budget,
+    event: Event,
+    trainings: int,
+    *,
+    dataset: Dataset | None = None,
+    population_size: int | None = None,
+    plan: str = "",
+) -> Budget:
+    """A ledger's state as if this were reserved already: to ask what fits beside it.
+
+    Args:
+        budget: The ledger's state, which stays as it is.
+        event: What one training does.
+        trainings: Held, repeats included.
+        dataset: The data set named.
+        population_size: Units declared.
+        plan: Digest of the plan.
+
+    Raises:
+        BudgetExhausted, PolicyRefusal, PlanError: As in `forecast`.
+    """
+    number = budget.require_affordable(
+        event, trainings, dataset=dataset, population_size=population_size, plan=plan
+    )
+    held = Reservation(
+        run=f"{_FORESEEN}-{len(budget.reservations)}",
+        charge=Charge.of(event, trainings, budget.grants[number - 1]),
+        plan=plan,
+        purpose="",
+        at="",
+        dataset=dataset,
+        population_size=population_size,
+    )
+    after = copy.copy(budget)
+    after.reservations = {**budget.reservations, held.run: held}
+    after.population_size = budget.largest_size(population_size)
+    return after

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from fmfl_secure.cli import app
 from fmfl_secure.errors import ConfigError
+from fmfl_secure.planning.precision import precisions
 from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.settings.questions import QuestionSection
 from fmfl_secure.settings.written import with_populations, with_question
@@ -93,6 +94,55 @@ def test_settings_for_other_transports_are_written_and_nothing_is_asked(folder: 
     )
     assert spent(folder) == 0.0
     assert not (folder / "answers").exists()
+
+
+def planned(folder: Path, every: int, epsilon: float = 3.0) -> str:
+    file = folder / "federation.toml"
+    asked = QuestionSection(what=("units", "labels"), epsilon=epsilon, every=every)
+    (folder / "asks.toml").write_text(with_question(file.read_text(), asked))
+    result = CliRunner().invoke(
+        app, ["plan", str(folder / "asks.toml"), "--no-advice"], catch_exceptions=False
+    )
+    assert result.exit_code == 0
+    return result.output
+
+
+def afforded(folder: Path, *options: str) -> str:
+    place = str(folder / "sites/site-1/ledger.sqlite")
+    settings = ["--federation", str(folder / "asks.toml"), "--site", "site-1"]
+    result = CliRunner().invoke(
+        app, ["ledger", "afford", place, *settings, *options], catch_exceptions=False
+    )
+    assert result.exit_code == 0
+    return result.output
+
+
+def test_plan_and_afford_say_beforehand_what_comes(folder: Path) -> None:
+    """What `plan` says of precision and of ledgers is what the answer has, and what they show."""
+    said = planned(folder, every=0)
+    assert "predicted epsilon" not in said, "nothing is trained"
+    assert "One dishonest site can move" in said
+    row = next(line for line in said.splitlines() if "labels" in line).split("│")
+    half = float(row[3])
+    config = load_federation(folder / "asks.toml")
+    (labels,) = [each for each in precisions(config) if each.question == "labels"]
+    assert half == pytest.approx(labels.count, abs=0.05)
+    after = next(line for line in said.splitlines() if "site-2" in line).split("│")[3]
+    assert "they fit\n" in afforded(folder)
+    figures = json.loads(ask(folder, "--what", "units,labels", "--json"))
+    low, high = figures["labels"]["no"]["noise"]
+    assert (high - low) / 2 == pytest.approx(labels.count, rel=1e-6)
+    assert spent(folder) == pytest.approx(float(after), abs=1e-4)
+
+
+def test_plan_counts_training_and_answers_together(folder: Path) -> None:
+    said = planned(folder, every=1, epsilon=19.0)  # training alone fits, so do the answers
+    assert said.count("will refuse") == 3
+    assert "they do not fit beside the planned run" in afforded(folder)
+    found = json.loads(afforded(folder, "--json"))
+    assert found["planned"]["fits"]
+    assert not found["asked"]["fits"]
+    assert "they fit beside the planned run" in (planned(folder, every=1), afforded(folder))[1]
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,14 @@ import random
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
+from asked import PRIVACY, question
 from contract_worlds import WORLDS, ContractWorld, Killed
 from support import make_federation
 
+from fmfl_secure.planning.answers import answer_plan, figures_of
+from fmfl_secure.settings.written import with_question
 from privacy import Ledger
 
 SITES = ("site-1", "site-2", "site-3", "site-4")
@@ -27,7 +31,13 @@ def templates(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dic
     common = {"sites": 4, "rounds": 2, "steps": 1, "evaluation": False}
     make_federation(folder / "plain", tiny_model, **common)
     make_federation(folder / "kept", tiny_model, aggregation='custodians = ["board"]', **common)
-    return {name: folder / name for name in ("plain", "kept")}
+    for noise, privacy in PRIVACY.items():
+        federation = make_federation(
+            folder / noise, tiny_model, **common, privacy=privacy, grant=20.0
+        )
+        asked = question("units", "labels", every=2)
+        federation.write_text(with_question(federation.read_text(), asked))
+    return {name: folder / name for name in ("plain", "kept", *PRIVACY)}
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +86,35 @@ def check(world: ContractWorld, records, *cohorts: tuple[str, ...]) -> None:
 def test_everybody_comes(world: ContractWorld) -> None:
     check(world, world.finish(), SITES, SITES)
     assert [charged(world, name) for name in SITES] == [[1, 2]] * 4
+
+
+@pytest.mark.parametrize("noise", PRIVACY)
+@pytest.mark.parametrize("dies", ["", "upload"], ids=["all", "one-dies"])
+def test_sites_are_asked_after_they_were_trained(
+    transport: str, noise: str, dies: str, templates: dict[str, Path], tmp_path: Path
+) -> None:
+    """Two rounds of training, and an answer: charged beside them, and no adapter changes."""
+    world = WORLDS[transport](shutil.copytree(templates[noise], tmp_path / "federation"))
+    if dies:
+        world.dies("site-2", dies, number=3)
+    *trained, answered = world.finish()
+    check(world, [*trained, answered], SITES, SITES, OTHERS if dies else SITES)
+    assert answered.attempts == (2 if dies else 1)
+    assert answered.adapter_digest == trained[-1].adapter_digest != trained[0].adapter_digest
+    assert [record.answer for record in trained] == [msgspec.UNSET] * 2
+    said = figures_of(world.config, answered.answer, len(answered.cohort))
+    plan = answer_plan(world.config)
+    units, labels = plan.release.queries
+    for query, truth in ((units, 40.0), (labels, 20.0 * len(answered.cohort))):
+        for cell in query.cells:
+            here = 0.0 if dies and cell == "site-2" else truth
+            stddev = plan.answer_stddev(query, len(answered.cohort))
+            assert abs(said[query.name][cell].value - here) < 7 * stddev
+    for name in SITES:
+        held = Ledger(world.workspace.site(name) / "ledger.sqlite").budget().reservations
+        rounds = {n: [r for r, _ in one.commits] for n, one in held.items()}
+        run = world.observer.run
+        assert rounds == {run: [1, 2], f"{run}.answers": [3]}, "also of one that died: it had read"
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ def test_exports():
         "MAX_POPULATION_SIZE",
         "MAX_ROUNDS",
         "MIN_SHARE",
+        "QUERIES",
         "RELATION",
         "AdmissionError",
         "AffordableRun",
@@ -50,6 +51,7 @@ def test_exports():
         "PolicyRefusal",
         "PrivacyError",
         "PrivacyPlan",
+        "Queries",
         "Record",
         "Recovery",
         "Reservation",
@@ -74,6 +76,7 @@ def test_exports():
         "attack_success_bound",
         "calibrate_noise_multiplier",
         "cap_contributions",
+        "check_answers_per_year",
         "check_delta",
         "check_extensions",
         "check_policy",
@@ -99,6 +102,7 @@ def test_exports():
         "read_anchors",
         "read_export",
         "share_of",
+        "with_reserved",
         "zero_cost",
     ]
     assert all(hasattr(privacy, name) for name in privacy.__all__)
