@@ -28,8 +28,16 @@ def init(
     folder: Annotated[Path, typer.Argument(help="The federation's folder; made if missing.")],
     sites: Annotated[int, typer.Option(help="Sites in a new federation.toml.", min=3)] = 4,
     task: Annotated[
-        str, typer.Option(help="Kind of task of a new federation.toml; docs/models.md.")
-    ] = "text-classification",
+        str | None,
+        typer.Option(
+            help="Kind of task of a new federation.toml; docs/models.md. Default: what --model was "
+            "made for, else text-classification."
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Base model of a new federation.toml: a folder, whose settings go in."),
+    ] = None,
     epsilon: Annotated[
         float | None, typer.Option(help="Propose it as first grant; default: the settings'.")
     ] = None,
@@ -54,18 +62,22 @@ def init(
 
     What exists is left alone. Nothing is granted: that is each site's own (ledger grant), or, of a
     simulation, --simulated does it once federation.toml was edited.
+    With --model, what follows from a base model is set: task, digest, linear layers, how many of
+    the last layers, type of weights, and how prompts are written.
+
     Example: fmfl-secure init pilot --sites 4
     """
+    from fmfl_secure.errors import ConfigError
     from fmfl_secure.parties.workspace import Workspace, initialise
-    from fmfl_secure.settings.task_templates import task_template
-    from fmfl_secure.settings.templates import federation_toml
 
     path = Workspace(folder).federation_file
+    if path.exists() and model is not None:
+        raise ConfigError(f"{path} exists, and says itself which model: --model is for a new one")
     if not path.exists():
-        task_template(task)  # refuse an unknown one before anything is made
-        folder.mkdir(parents=True, exist_ok=True)
         name = re.sub("[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")[:63]
-        path.write_text(federation_toml(name or "federation", sites, task), encoding="utf-8")
+        text = _new_settings(name or "federation", sites, task, model, folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
         say(f"wrote {path}: set the task, the sites' populations and the privacy target")
     made = initialise(
         folder,
@@ -81,6 +93,20 @@ def init(
     if made and not simulated:
         say(f"nothing is granted: fmfl-secure ledger grant {folder}/sites/SITE shows each site")
         say("what is proposed, and what it means; --accept grants it")
+
+
+def _new_settings(name: str, sites: int, task: str | None, model: str | None, folder: Path) -> str:
+    """The text of new settings; what a model decides of them is said."""
+    from fmfl_secure.settings.templates import federation_toml
+
+    if model is None:
+        return federation_toml(name, sites, task or "text-classification")
+    from fmfl_secure.planning.model_defaults import model_defaults
+
+    found = model_defaults(model, task=task, folder=folder)
+    for line in found.said:
+        say(line)
+    return federation_toml(name, sites, found.task, found.values)
 
 
 @app.command()

@@ -241,6 +241,12 @@ def find_base_model(name: str, *, digest: str = "", relative_to: Path | None = N
             f"{config_file} asks to run code that came with the model",
             hint="Only architectures that transformers itself implements are accepted.",
         )
+    if config.get("quantization_config"):
+        raise ModelError(
+            f"{config_file} says that the weights are quantised (quantization_config)",
+            hint="Use the unquantised model; or a .gguf file, with fmfl-secure model import. Of "
+            "weights that were dequantised, delete quantization_config from config.json.",
+        )
     if not any(path.glob("*.safetensors")):
         raise ModelError(
             f"{path} has no .safetensors weights",

@@ -18,7 +18,7 @@ from fmfl_secure.planning.noise import privacy_plan
 from fmfl_secure.settings.federation import FederationConfig, load_federation
 from fmfl_secure.settings.site import SiteBudget
 from fmfl_secure.settings.task_templates import TASK_TEMPLATES
-from fmfl_secure.settings.templates import federation_toml
+from fmfl_secure.settings.templates import OF_MODEL, federation_toml
 from fmfl_secure.storage.files import write_files
 from privacy import Grant, Ledger, PrivacyPlan
 
@@ -212,9 +212,15 @@ def require_edited(federation: Path) -> None:
 
 
 def is_template(federation: Path) -> bool:
-    """Whether settings are as `init` wrote them."""
+    """Whether settings are as `init` wrote them, or differ in what the base model decides alone."""
     config = load_federation(federation)
     if config.task.kind not in TASK_TEMPLATES:
         return False
-    template = federation_toml(config.federation.name, len(config.sites), config.task.kind)
+    chosen = {
+        f"{section}.{key}": getattr(getattr(config, section), key)
+        for section, key in (name.split(".") for name in OF_MODEL)
+        if hasattr(getattr(config, section), key)
+    }
+    name, sites = config.federation.name, len(config.sites)
+    template = federation_toml(name, sites, config.task.kind, chosen)
     return federation.read_text(encoding="utf-8") == template

@@ -56,8 +56,7 @@ def write_merged(run: FinishedRun, task: AdapterTask[Any], output: Path, head: P
     bare, own = merged_model(opened.encoder, task.adapter), task.own_head
     output.mkdir(parents=True, exist_ok=True)
     config = json.loads((task.base.path / CONFIG).read_text(encoding="utf-8"))
-    config.pop("torch_dtype", None)  # as earlier versions of transformers wrote it
-    config["dtype"] = "float32"
+    config = _in_float32(config) | {"dtype": "float32"}
     if own is None:
         weights = bare.state_dict() | invented_heads(bare, task.kind)
         bare.save_pretrained(output, state_dict=weights, safe_serialization=True)
@@ -95,6 +94,17 @@ def _write_own_class(
     )
     model.save_pretrained(output, state_dict=weights, safe_serialization=True)
     return said | {"architectures": [type(model).__name__]}
+
+
+def _in_float32(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration, and those of its towers, that says what plain loading has to give."""
+    said: dict[str, Any] = {}
+    for key, value in config.items():
+        if key == "dtype":
+            said[key] = "float32"
+        elif key != "torch_dtype":  # as earlier versions of transformers wrote it
+            said[key] = _in_float32(value) if isinstance(value, dict) else value
+    return said
 
 
 def _labels(task: AdapterTask[Any]) -> dict[str, Any]:

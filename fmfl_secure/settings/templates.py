@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
 
 from fmfl_secure.settings.task_templates import task_template
 
@@ -85,17 +88,50 @@ min_sites = {min_sites}     # smallest cohort whose sum it lets open, at least 3
 """
 
 
-def federation_toml(name: str, sites: int, task: str = "text-classification") -> str:
+# What `init --model` writes in place of a template's: what follows from the base model alone.
+OF_MODEL: Final = (
+    "model.base", "model.digest", "model.dtype", "model.max_length", "task.head", "task.chat",
+    "adapter.last_layers", "adapter.target_modules", "training.physical_batch_size",
+)  # fmt: skip
+
+
+def federation_toml(
+    name: str,
+    sites: int,
+    task: str = "text-classification",
+    values: Mapping[str, Any] = MappingProxyType({}),
+) -> str:
     """A federation's public settings, with every choice explained.
 
     Args:
         name: The federation.
         sites: How many.
         task: Kind of task.
+        values: In place of a template's, by section and key; of those in `OF_MODEL`.
 
     Raises:
         UnknownKind: There is no template for such a task.
     """
+    section, lines = "", []
+    for line in _template(name, sites, task).splitlines():
+        section = line.strip("[]") if line.startswith("[") else section
+        key = f"{section}.{line.partition(' = ')[0]}"
+        if key == "model.max_length" and values.get("model.digest"):
+            lines.append(f"digest = {json.dumps(values['model.digest'])}")
+        lines.append(_with_value(line, values[key]) if key in values else line)
+    return "\n".join(lines) + "\n"
+
+
+def _with_value(line: str, value: Any) -> str:
+    """A line of a setting with another value; its comment stays where it is."""
+    key, _, rest = line.partition(" = ")
+    old, mark, comment = rest.partition("#")
+    written = f"{key} = {json.dumps(value, ensure_ascii=False)}"
+    width = len(key) + 3 + len(old) if mark else 0
+    return f"{written:<{width}}{'' if len(written) < width or not mark else '  '}{mark}{comment}"
+
+
+def _template(name: str, sites: int, task: str) -> str:
     of_task = task_template(task)
     entries = "\n".join(
         f'\n[[sites]]\nname = "site-{number}"\npopulation = 500' for number in range(1, sites + 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -255,6 +256,43 @@ def test_what_was_trained_in_half_is_merged_into_what_it_was_trained_on(
     with torch.no_grad():
         given = own(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
         assert torch.allclose(given.logits, model(batch), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "kind"), [("llama", "causal-lm"), ("clip", "image-classification")]
+)
+def test_a_base_in_half_is_merged_so_that_plain_loading_gives_what_was_trained(
+    tiny_models, tmp_path: Path, model_type: str, kind: str
+) -> None:
+    """Its configuration says bfloat16, of every tower: that would round an update away."""
+    half = transformers.AutoModel if model_type == "clip" else transformers.AutoModelForCausalLM
+    shutil.copytree(tiny_models(model_type), tmp_path / "base")
+    half.from_pretrained(tmp_path / "base", dtype=torch.bfloat16).save_pretrained(tmp_path / "base")
+    said = json.loads((tmp_path / "base/config.json").read_text())
+    said["torch_dtype"] = "bfloat16"
+    for tower in (said.get("text_config"), said.get("vision_config")):
+        if tower:
+            tower["dtype"] = "bfloat16"
+    (tmp_path / "base/config.json").write_text(json.dumps(said))
+    task = task_on(tmp_path / "base", kind, computation=Computation(dtype="bfloat16"))
+    model, folder = merged(task, tmp_path)
+    opened = half.from_pretrained(folder)
+    assert {p.dtype for p in opened.parameters()} == {torch.float32}
+    assert "bfloat16" not in (folder / "config.json").read_text()
+    batch = task.synthetic().collate(np.arange(4))
+
+    def answers(own: Any) -> torch.Tensor:
+        with torch.no_grad():
+            if model_type == "clip":
+                return own.get_image_features(pixel_values=batch.pixel_values).pooler_output
+            return own(
+                input_ids=batch.input_ids[:1], attention_mask=batch.attention_mask[:1]
+            ).logits
+
+    trained, plain = answers(model.encoder), answers(opened)
+    assert torch.allclose(trained, plain, atol=1e-4)
+    rounded = answers(opened.to(torch.bfloat16).float())
+    assert (rounded - trained).abs().max() > 10 * (plain - trained).abs().max()
 
 
 @pytest.fixture(scope="module")

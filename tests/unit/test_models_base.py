@@ -237,6 +237,13 @@ def test_a_damaged_tokenizer_is_a_typed_error(copy: Path) -> None:
         find_base_model(str(copy)).load_tokenizer()
 
 
+def test_quantised_weights_are_refused_and_told_what_to_do(copy: Path) -> None:
+    edit_config(copy, quantization_config={"quant_method": "gptq", "bits": 4})
+    with pytest.raises(ModelError, match="weights are quantised") as refusal:
+        find_base_model(str(copy))
+    assert "delete quantization_config" in refusal.value.hint
+
+
 def test_an_unknown_architecture_is_refused_by_name() -> None:
     with pytest.raises(ModelError, match="'bloom' is not supported") as refusal:
         architecture_of("bloom")
