@@ -16,6 +16,7 @@ from asked import PRIVACY, question
 from contract_worlds import WORLDS, ContractWorld, Killed
 from support import make_federation
 
+from fmfl_secure.parties.coordinator import Coordinator
 from fmfl_secure.planning.answers import answer_plan, figures_of
 from fmfl_secure.settings.written import with_question
 from privacy import Ledger
@@ -176,6 +177,20 @@ def test_a_site_that_lost_its_secrets_before_it_verified_is_in_the_next_round(
 ) -> None:
     world.dies("site-2", "opening", back="at once", sent=True)
     check(world, world.finish(), SITES, SITES)
+
+
+@pytest.mark.parametrize("rule", ["c + 1 verified it", "of 0.1.0"])
+def test_a_release_that_no_site_could_verify_is_not_applied(
+    templates: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str
+) -> None:
+    """All lose their secrets once they opened. 0.1.0 applied what the decryptor says."""
+    if rule == "of 0.1.0":
+        monkeypatch.setattr(Coordinator, "witnesses", 0)
+    world = WORLDS["local"](shutil.copytree(templates["plain"], tmp_path / "federation"))
+    for name in SITES:
+        world.dies(name, "opening", back="at once", sent=True)
+    first = world.finish()[0]
+    assert first.status == ("released" if rule == "of 0.1.0" else "lost")
 
 
 def test_a_site_that_refuses_is_named_and_gone_on_without(

@@ -92,6 +92,14 @@ def test_no_kit_holds_another_party_s_secret(kits: Path) -> None:
             assert name == other or not own & theirs
 
 
+def test_whoever_drew_all_keys_signs_as_any_site(kits: Path) -> None:
+    """The arm in which it works, as in all of 0.1.0: nobody can tell them apart."""
+    members = MembershipFolder(kits / "server").members()
+    for name in NAMES:
+        by_the_provisioner = Identity.load(kits / name / "identity.pem", name)
+        members.sites[name].verify(by_the_provisioner.sign(b"a verdict"), b"a verdict")
+
+
 def test_kits_are_for_their_owner_only(kits: Path) -> None:
     for name in ("authority", "server", "decryptor", *NAMES):
         for file in (kits / name).rglob("*"):
