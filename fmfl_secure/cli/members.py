@@ -47,16 +47,18 @@ def needs_server_extra() -> None:
 
 @certificates.command("list")
 def list_certificates(folder: Kits) -> None:
-    """Show every certificate that the authority issued.
+    """Show every certificate that the authority issued, when it ends, and which is due.
 
     Example: fmfl-secure certificates list pilot/kits
     """
     from fmfl_secure.provisioning.authority import issued
 
-    table = Table("party", "role", "serial", "state")
+    table = Table("party", "role", "serial", "ends", "state")
     for certified in issued(folder):
-        state = "revoked" if certified.revoked else "valid"
-        table.add_row(certified.name, certified.role, certified.serial, state)
+        table.add_row(
+            certified.name, certified.role, certified.serial, certified.expires or "not noted",
+            certified.state,
+        )  # fmt: skip
     console.print(table)
 
 

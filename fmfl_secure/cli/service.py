@@ -204,6 +204,7 @@ def serve(
         page=lambda: server_page(service),
         ready=service.not_ready,
         registry=service.metrics.registry,
+        certificate=Kit(kit).certificate,
     )
     with OperationsPort(operations, service.settings.operations) as port:
         _say_page(kit, port.port)

@@ -6,6 +6,7 @@ DIR/authority/      ca.pem, ca.key, issued.json, revoked.pem; with requests/ and
 
 from __future__ import annotations
 
+import datetime as dt
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fmfl_secure.errors import ServiceError
 from fmfl_secure.provisioning.certificates import (
     PARTY_DAYS,
+    RENEWED_AHEAD,
     Issued,
     certify_key,
+    end_of,
     federation_of,
     issue,
     new_authority,
@@ -37,6 +40,7 @@ class Certified(msgspec.Struct, forbid_unknown_fields=True):
         serial: Serial number, in hexadecimal: larger than JSON's numbers.
         hosts: Names that a server is reached by.
         revoked: Whether it was revoked.
+        expires: The day it ends, as `2027-12-31`; empty for those of 0.1.0, which noted none.
     """
 
     name: str
@@ -44,6 +48,17 @@ class Certified(msgspec.Struct, forbid_unknown_fields=True):
     serial: str
     hosts: tuple[str, ...] = ()
     revoked: bool = False
+    expires: str = ""
+
+    @property
+    def state(self) -> str:
+        """`revoked`, `ended`, `due` for renewal, or `valid`."""
+        if self.revoked:
+            return "revoked"
+        if not self.expires:
+            return "valid"
+        left = dt.date.fromisoformat(self.expires) - dt.datetime.now(dt.UTC).date()
+        return "ended" if left.days < 0 else "due" if left <= RENEWED_AHEAD else "valid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +161,8 @@ class Authority:
         self, certificate: bytes, role: str, name: str, hosts: tuple[str, ...]
     ) -> None:
         serial = f"{serial_of(certificate):x}"
-        self._note([*self.issued(), Certified(name, role, serial, hosts)])
+        expires = f"{end_of(certificate):%Y-%m-%d}"
+        self._note([*self.issued(), Certified(name, role, serial, hosts, expires=expires)])
 
     def _note(self, issued: list[Certified]) -> None:
         text = msgspec.json.format(msgspec.json.encode(issued), indent=2) + b"\n"

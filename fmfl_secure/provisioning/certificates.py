@@ -27,6 +27,7 @@ from fmfl_secure.errors import ServiceError
 SERVER, SITE, DECRYPTOR, CUSTODIAN = "server", "site", "decryptor", "custodian"
 ROLES: Final = (SERVER, SITE, DECRYPTOR, CUSTODIAN)
 AUTHORITY_DAYS: Final = 3650
+RENEWED_AHEAD: Final = dt.timedelta(days=30)  # a certificate that ends sooner is due
 PARTY_DAYS: Final = 397  # what browsers and libraries accept at most
 CRL_DAYS: Final = 3650  # a list stands until the next; it is replaced, and never runs out quietly
 _SCHEME: Final = "fmfl-secure"
@@ -225,6 +226,15 @@ def revoked_serials(crl: bytes, authority: bytes) -> frozenset[int]:
 def serial_of(certificate: bytes) -> int:
     """Serial number of a certificate in PEM."""
     return x509.load_pem_x509_certificate(certificate).serial_number
+
+
+def end_of(certificate: bytes) -> dt.datetime:
+    """When a certificate in PEM ends, in UTC.
+
+    Raises:
+        ValueError: It is none.
+    """
+    return x509.load_pem_x509_certificate(certificate).not_valid_after_utc
 
 
 def federation_of(authority: bytes) -> str:

@@ -65,6 +65,11 @@ class Kit:
         return self.folder / "tls"
 
     @property
+    def certificate(self) -> Path:
+        """Its own certificate, PEM."""
+        return self.tls / "certificate.pem"
+
+    @property
     def revocations(self) -> Path:
         """At the server: the authority's revocation list."""
         return self.folder / "revoked.pem"

@@ -50,11 +50,12 @@ def ports(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path):
             template=template,
             page=page,
             ready=lambda: "",
-            registry=service.metrics.registry,
+            registry=metrics.registry,
+            certificate=Kit(kits / name).certificate,
         )
-        for name, template, page in (
-            ("server", "server.html", lambda: server_page(service)),
-            ("site-1", "site.html", lambda: site_page(site)),
+        for name, template, page, metrics in (
+            ("server", "server.html", lambda: server_page(service), service.metrics),
+            ("site-1", "site.html", lambda: site_page(site), site.metrics),
         )
     ]
     free = Operations(port=0)

@@ -97,6 +97,7 @@ def test_health_asks_the_process(tmp_path: Path) -> None:
         page=dict,
         ready=lambda: trouble[0],
         registry=ClientMetrics().registry,
+        certificate=kit / "tls/certificate.pem",
     )
     with OperationsPort(app, Operations(port=0)) as port:
         assert ask(kit, port=port.port) == "ready"

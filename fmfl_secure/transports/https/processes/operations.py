@@ -25,6 +25,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from fmfl_secure.settings.service import Operations
+from fmfl_secure.transports.https.expiry import CHECKED_EVERY_S, CertificateWatch
 from fmfl_secure.transports.https.guard import App, Receive, Scope, Send
 from fmfl_secure.transports.https.listener import Listener, loopback_config
 from fmfl_secure.transports.https.metrics import exposition
@@ -82,6 +83,7 @@ class OperationsApp:
         page: Everything the page shows, computed for each request.
         ready: Whether the process can do its work, and why not.
         registry: Its metrics.
+        certificate: The party's own certificate, PEM.
         hosts: Host names besides the local ones.
     """
 
@@ -93,6 +95,7 @@ class OperationsApp:
         page: Callable[[], Mapping[str, object]],
         ready: Callable[[], str],
         registry: CollectorRegistry,
+        certificate: Path,
         hosts: tuple[str, ...] = (),
     ) -> None:
         self._token = token
@@ -100,6 +103,7 @@ class OperationsApp:
         self._page = page
         self._ready = ready
         self._registry = registry
+        self.certificate = CertificateWatch(certificate, registry)
         self._pages = Environment(
             loader=FileSystemLoader(_PAGES),
             autoescape=select_autoescape(default=True, default_for_string=True),
@@ -158,7 +162,11 @@ class OperationsApp:
             return RedirectResponse("/sign-in", 303)
         values = await asyncio.to_thread(self._page)
         # A page that renews itself interrupts who has it read out, or reads slowly: it can stop.
-        values = {**values, "still": "still" in request.query_params}
+        values = {
+            **values,
+            "still": "still" in request.query_params,
+            "certificate_warning": self.certificate.warning,
+        }
         return HTMLResponse(self._pages.get_template(self._template).render(values))
 
     async def _sign_in(self, request: Request) -> Response:
@@ -192,6 +200,7 @@ class OperationsPort:
         self._listener = Listener(config, lambda: None)
         self._thread = threading.Thread(target=self._serve, name="operations", daemon=True)
         self._failed = threading.Event()
+        self._certificate = app.certificate
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -210,9 +219,21 @@ class OperationsPort:
         """The port it listens on; 0 where it could not."""
         return self._listener.port if self._listener.started else 0
 
+    async def _serve_and_warn(self) -> None:
+        async def warn() -> None:
+            while True:
+                self._certificate.warn()
+                await asyncio.sleep(CHECKED_EVERY_S)
+
+        warning = asyncio.create_task(warn())
+        try:
+            await self._listener.serve()
+        finally:
+            warning.cancel()
+
     def _serve(self) -> None:
         try:
-            asyncio.run(self._listener.serve())
+            asyncio.run(self._serve_and_warn())
         except (OSError, SystemExit):
             # The process works without; its people learn it from the log.
             _LOG.exception("the operations port cannot be opened")

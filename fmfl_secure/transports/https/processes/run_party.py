@@ -66,6 +66,7 @@ def run_party(
         page=page,
         ready=lambda: "" if process.agent.transport.connected else "the server does not answer",
         registry=process.metrics.registry,
+        certificate=kit.certificate,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: process.stop())
