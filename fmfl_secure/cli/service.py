@@ -192,12 +192,14 @@ def serve(
     from fmfl_secure.provisioning.kit import Kit
     from fmfl_secure.transports.https import logs
     from fmfl_secure.transports.https.processes.operations import OperationsApp, OperationsPort
+    from fmfl_secure.transports.https.processes.server_metrics import follow
     from fmfl_secure.transports.https.processes.server_page import server_page
     from fmfl_secure.transports.https.server import Service
 
     _say_simulation(kit)
     logs.configure("server")
     service = Service(Kit(kit), output)
+    follow(service)
     operations = OperationsApp(
         token=Kit(kit).operations_token(),
         template="server.html",

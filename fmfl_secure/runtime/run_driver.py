@@ -260,7 +260,9 @@ class RunDriver:
             self._call()
             return len(self._joined()) + len(self._refusals()) >= len(self._members().sites)
 
-        self.waiting.until(settled, self.waiting.limits.gather_s)
+        gather_s = self.waiting.limits.gather_s
+        with self.waiting.awaiting(self._not_joined, gather_s):
+            self.waiting.until(settled, gather_s)
         self._invite()
 
     def _invite(self) -> list[str]:
@@ -277,10 +279,11 @@ class RunDriver:
             return helpers and len(self._present()) >= minimum
 
         everyone = len(self._members().sites)
-        self.waiting.until(
-            lambda: enough() or everyone - len(self._refusals()) < minimum,
-            self.waiting.limits.wait_for_sites_s,
-        )
+        wait_s = self.waiting.limits.wait_for_sites_s
+        with self.waiting.awaiting(self._absent, wait_s):
+            self.waiting.until(
+                lambda: enough() or everyone - len(self._refusals()) < minimum, wait_s
+            )
         if not enough():
             raise self._too_few()
         self._coordinator.membership_digest = self._membership()
@@ -308,6 +311,19 @@ class RunDriver:
         sites = self._members().sites
         return [e.name for e in self._config.sites
                 if e.name in joined and e.name in sites and self._is_present(e.name)]  # fmt: skip
+
+    def _not_joined(self) -> list[str]:
+        settled = {**self._joined(), **self._refusals()}
+        return [name for name in self._members().sites if name not in settled]
+
+    def _absent(self) -> list[str]:
+        """Whom a next attempt waits for: silent helpers, and sites that have not refused."""
+        refused = self._refusals()
+        here = self._present()
+        return [
+            *(name for name in self._helpers if not self._is_present(name)),
+            *(n for n in self._members().sites if n not in here and n not in refused),
+        ]
 
     def _is_present(self, party: str) -> bool:
         return self.waiting.is_present(party)

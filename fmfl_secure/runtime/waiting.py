@@ -9,7 +9,9 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from fmfl_secure.errors import FmflError, Nature
@@ -54,6 +56,19 @@ class RoundSpent(AttemptOver):
     nature: ClassVar[Nature] = "decided"
 
 
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """Whom a run waits for now, for those who look at it.
+
+    Attributes:
+        missing: Names of who has not come yet.
+        until: Unix time at which it goes on without them.
+    """
+
+    missing: Callable[[], list[str]]
+    until: float
+
+
 class Waiter(ABC):
     """How a run's driver waits: the port behind which is either time, or nothing but work.
 
@@ -66,6 +81,7 @@ class Waiter(ABC):
         self._inbox = inbox
         self.limits = limits
         self._told = threading.Event()  # to stop
+        self.awaited: Awaited | None = None
 
     @property
     def stopping(self) -> bool:
@@ -99,6 +115,15 @@ class Waiter(ABC):
         """
         if self._told.wait(seconds):
             raise Stopping("the server is going down")
+
+    @contextmanager
+    def awaiting(self, missing: Callable[[], list[str]], timeout_s: float) -> Iterator[None]:
+        """Show whom what is done meanwhile waits for."""
+        self.awaited = Awaited(missing, time.time() + timeout_s)
+        try:
+            yield
+        finally:
+            self.awaited = None
 
     def missing(
         self,
@@ -137,7 +162,8 @@ class Waiter(ABC):
                 party in gone or (not patient and not self.is_present(party)) for party in left
             )
 
-        self.until(settled, timeout_s)
+        with self.awaiting(missing, timeout_s):
+            self.until(settled, timeout_s)
         return missing()
 
     def require(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -85,14 +86,13 @@ def test_the_container_s_steps_give_a_command_that_runs(tmp_path: Path) -> None:
             entry = rest
     assert entry == '["fmfl-secure"]'
     run(venv / "bin/python", "-m", "pip", "check")
-    run("sh", "-c", "cp -r aggregation privacy fmfl_secure ../unused", cwd=work)
+    shutil.rmtree(work)  # what was installed is all that it needs
     (tmp_path / "elsewhere").mkdir()
     elsewhere = {"cwd": tmp_path / "elsewhere", "PATH": path, "HOME": str(tmp_path)}
     assert run("fmfl-secure", "--help", **elsewhere)
     assert "fault" not in run("fmfl-secure", "doctor", **elsewhere)
     run("fmfl-secure", "init", "pilot", **elsewhere)
     assert "epsilon" in run("fmfl-secure", "plan", "pilot/federation.toml", **elsewhere)
-    assert not (tmp_path / "elsewhere/privacy").exists(), "nothing of the checkout was at hand"
 
 
 def test_it_works_with_the_oldest_packages_that_it_allows(tmp_path: Path) -> None:

@@ -31,11 +31,6 @@ class ServerMetrics:
         self.received = Counter(
             "fmfl_received_bytes", "Bytes of messages taken in.", ("kind",), registry=self.registry
         )
-        self.round = Gauge("fmfl_round", "Round under way.", registry=self.registry)
-        self.attempts = Gauge(
-            "fmfl_attempt", "Attempt under way at this round.", registry=self.registry
-        )
-        self.sites = Gauge("fmfl_sites", "Sites by state.", ("state",), registry=self.registry)
 
     def request(self, role: str, route: str, method: str, status: int, seconds: float) -> None:
         """Count a request. A path that is no route, and a strange method, share one label."""
@@ -53,7 +48,6 @@ class ClientMetrics:
             "fmfl_client_requests", "Requests by outcome.", ("outcome",), registry=self.registry
         )
         self.sent = Counter("fmfl_sent_bytes", "Bytes of messages sent.", registry=self.registry)
-        self.round = Gauge("fmfl_round", "Last round taken part in.", registry=self.registry)
         self.connected = Gauge(
             "fmfl_connected", "1 while the server answers.", registry=self.registry
         )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Final
 
 from fmfl_secure.parties.workspace import DECRYPTOR
 from fmfl_secure.run.answers import answer_of
 from fmfl_secure.run.record import RoundRecord
 from fmfl_secure.runtime.inbox import JOINED, OVER, REFUSED, Stated, statements
+from fmfl_secure.runtime.waiting import Awaited
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.transports.https.processes.operations import REFRESH_S
 from fmfl_secure.transports.https.server import Service
@@ -55,6 +57,7 @@ def server_page(service: Service) -> Mapping[str, object]:
         "rounds": service.config.all_rounds,
         "attempt": attempt.plan.attempt if attempt else 0,
         "phase": service.run.rounds.attempts.phase,
+        "awaited": awaited_in_words(service.run.waiting.awaited),
         "helpers": helpers,
         "upload_bytes": f"{kept.upload_bytes:,}",
         "sites": sites,
@@ -83,6 +86,15 @@ def _figures(config: FederationConfig, record: RoundRecord) -> str:
     if answer is not None:
         return answer.line
     return ", ".join(f"{name} {value:.4f}" for name, value in record.metrics.items())
+
+
+def awaited_in_words(awaited: Awaited | None) -> str:
+    """Who has not come, and when the run goes on without them; empty where nobody is awaited."""
+    missing = awaited.missing() if awaited is not None else []
+    if awaited is None or not missing:
+        return ""
+    until = datetime.fromtimestamp(awaited.until, UTC)
+    return f"{', '.join(missing)}, until {until:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _epsilon(stated: Stated) -> dict[str, str]:
