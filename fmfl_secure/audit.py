@@ -13,13 +13,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import torch
 from torch import nn
 
 from fmfl_secure._version import __version__
 from fmfl_secure.errors import RunError
-from fmfl_secure.planning.audit_claim import Against, claim_of
+from fmfl_secure.planning.answers import answer_plan, asked_of
+from fmfl_secure.planning.audit_claim import (
+    Against,
+    Claim,
+    TrainingPlan,
+    claim_of,
+    claim_of_answers,
+)
 from fmfl_secure.planning.task import build_task, largest_layout
+from fmfl_secure.questions.registry import questions_of
+from fmfl_secure.questions.respondent import Respondent
 from fmfl_secure.report.results import write_results
 from fmfl_secure.run.audit_record import FORMAT, AuditRecord, save_audit
 from fmfl_secure.settings.federation import FederationConfig, load_federation
@@ -31,16 +41,21 @@ from fmfl_secure.training.local_round import step_optimizer
 from privacy import AuditError
 from privacy.auditing import (
     DESIGN_FAULT,
+    AuditDesign,
+    Observation,
     SyntheticRecords,
     design_audit,
     evaluate,
     expected_bound,
+    observe_answers,
     observe_canaries,
 )
+from privacy.queries import QueryPlan
 
 # Where a unit is a person, a canary has as many records as make the classical mistake, clipping
 # record by record, as gross as the noise that every audit is designed to catch.
 _RECORDS_OF_A_PERSON = round(1 / DESIGN_FAULT)
+_BEYOND = 1e9  # a canary's value in a question, before it is projected
 
 OnStep = Callable[[int, int], None]
 """Finished steps, of how many."""
@@ -139,6 +154,11 @@ def _require_noise(config: FederationConfig) -> None:
             "these settings train without privacy: there is no epsilon to audit",
             hint="Set privacy.noise = 'local' or 'distributed'.",
         )
+    if not config.trains:
+        raise AuditError(
+            "these settings train nothing: there is no training to audit",
+            hint="Name federation.toml with --answers, which audits what they ask.",
+        )
 
 
 def _audit(
@@ -179,6 +199,86 @@ def _audit(
         begin_round=lambda number: task.begin_round(model, number),
         on_step=None if on_step is None else lambda step: on_step(step, mechanism.steps),
     )
+    return _record(
+        config,
+        task,
+        claim,
+        design,
+        observed,
+        run=run,
+        records_per_canary=records_per_canary,
+        started=started,
+    )
+
+
+def audit_answers(
+    federation: Path,
+    *,
+    confidence: float = 0.95,
+    canaries: int | None = None,
+    against: Against = "outsiders",
+) -> AuditRecord:
+    """Audit the answers that a `federation.toml` asks for, before any run of it.
+
+    The questions, their vectors of made-up records, projection, sum, noise and grid are a site's.
+
+    Args:
+        federation: Path of `federation.toml`.
+        confidence: Of the lower bound.
+        canaries: How many; None lets the claim decide.
+        against: Whose view is audited, of the two that distributed noise is charged in.
+
+    Raises:
+        ConfigError: The settings are wrong, or ask nothing.
+        ModelError: The base model is missing, unsafe, or another than pinned.
+        AuditError: The claim is too large to be refuted.
+    """
+    started = time.process_time()
+    config = load_federation(federation)
+    claim = claim_of_answers(config, against)
+    task = build_task(config, relative_to=federation.parent)
+    model = task.build_model(seed=config.federation.seed)
+    design = design_audit(
+        claim.mechanism,
+        epsilon=claim.epsilon,
+        delta=claim.plan.delta,
+        confidence=confidence,
+        canaries=canaries,
+    )
+    asked, plan = asked_of(config), answer_plan(config)
+    respondent = Respondent(config.sites[0].name, config, task, task.synthetic(), model)
+    vectors = {}
+    for question in questions_of(asked):
+        own = question.vectors(asked, respondent)
+        # Far beyond the bound: what is left of it is what projection lets through.
+        canary = np.zeros((1, own.shape[1]))
+        canary[0, 0] = _BEYOND
+        vectors[question.name] = np.concatenate([own, canary])
+    observed = observe_answers(
+        plan,
+        vectors=vectors,
+        trials=design.canaries,
+        shares=max(claim.shares, 1),
+        noise_multiplier=claim.mechanism.noise_multiplier,
+    )
+    record = _record(
+        config, task, claim, design, observed, run="", records_per_canary=1, started=started
+    )
+    return msgspec.structs.replace(record, audited="answers")
+
+
+def _record(
+    config: FederationConfig,
+    task: Task,
+    claim: Claim[TrainingPlan] | Claim[QueryPlan],
+    design: AuditDesign,
+    observed: Observation,
+    *,
+    run: str,
+    records_per_canary: int,
+    started: float,
+) -> AuditRecord:
+    plan, mechanism = claim.plan, claim.mechanism
     result = evaluate(design, included=observed.included, scores=observed.scores)
     above = result.lower_bound > claim.epsilon
     return AuditRecord(
@@ -190,9 +290,9 @@ def _audit(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         version=__version__,
         unit=plan.unit,
-        rounds=plan.rounds,
+        rounds=plan.answers if isinstance(plan, QueryPlan) else plan.rounds,
         steps=mechanism.steps,
-        sample_rate=plan.sample_rate,
+        sample_rate=mechanism.sample_rate,
         noise_multiplier=mechanism.noise_multiplier,
         claimed_epsilon=claim.epsilon,
         charged_epsilon=claim.charged_epsilon,

@@ -31,6 +31,9 @@ def audit(
             help="With distributed noise: whoever sees released sums, or all other sites together."
         ),
     ] = "outsiders",
+    answers: Annotated[
+        bool, typer.Option(help="Audit what a federation.toml asks, not what it trains.")
+    ] = False,
     base: Annotated[
         Path | None, typer.Option(help="Base model folder, if it is elsewhere than at the run.")
     ] = None,
@@ -44,12 +47,14 @@ def audit(
     """
     from rich.progress import Progress
 
-    from fmfl_secure.audit import audit_run, audit_settings
+    from fmfl_secure.audit import audit_answers, audit_run, audit_settings
     from fmfl_secure.errors import ConfigError
     from fmfl_secure.report import empirical
     from fmfl_secure.run.audit_record import AUDIT_NAME, encode_audit
 
     of_run = target.is_dir()
+    if answers and of_run:
+        raise ConfigError("--answers is for a federation.toml: answers are audited beforehand")
     if base is not None and not of_run:
         raise ConfigError(
             "--base is for a run's folder", hint="In federation.toml, model.base says it."
@@ -60,7 +65,11 @@ def audit(
         def on_step(step: int, steps: int) -> None:
             progress.update(bar, completed=step, total=steps)
 
-        if of_run:
+        if answers:
+            record = audit_answers(
+                target, confidence=confidence, canaries=canaries, against=against
+            )
+        elif of_run:
             record = audit_run(
                 target,
                 base=base,

@@ -18,7 +18,8 @@ def figures(audit: AuditRecord) -> dict[str, str]:
         "Lower bound found": f"epsilon {rounding.left(audit.lower_bound)} at delta "
         f"{rounding.small(audit.delta)}, with {percent} confidence",
         "Claimed": f"epsilon {rounding.spent(audit.claimed_epsilon)} for these {audit.steps} "
-        f"steps, by {accountant}; {rounding.spent(audit.charged_epsilon)} is charged",
+        f"{'steps' if audit.audited == 'training' else 'answers'}, by {accountant}; "
+        f"{rounding.spent(audit.charged_epsilon)} is charged",
         **_view(audit),
         "The same check would find, about": f"{_about(audit.expected_without_noise)} without any "
         f"noise; {_about(audit.expected_noise_eighth)} with noise eight times too small; "
@@ -43,6 +44,12 @@ def sentences(audit: AuditRecord) -> list[str]:
         f"It is a smoke alarm for gross mistakes, not a certificate. {_blind_spot(audit)} It "
         "cannot see the noise's tails, nor mistakes that only certain records would meet."
     )
+    if audit.audited == "answers":
+        used = (
+            "Each canary was in a question of its own, asked of made-up records with these "
+            "settings: it used nobody's data and cost no budget."
+        )
+        return [says, misses, *_of_shares(audit), used]
     used = (
         "It trained on canaries and made-up records, with the run's settings: it used nobody's "
         "data and cost no budget."
@@ -53,8 +60,9 @@ def sentences(audit: AuditRecord) -> list[str]:
 def alarm(audit: AuditRecord) -> str:
     """What to do when the claim is refuted."""
     wrong = (1.0 - audit.confidence) * 100
+    what = "training" if audit.audited == "training" else "answering"
     return (
-        f"STOP. The empirical check contradicts the claimed epsilon: training as planned revealed "
+        f"STOP. The empirical check contradicts the claimed epsilon: {what} as planned revealed "
         f"at least epsilon {rounding.left(audit.lower_bound)}, against a claim of "
         f"{rounding.spent(audit.claimed_epsilon)}. Noise, clipping or sampling is not what the "
         "plan says. Train on no private data with this installation, publish nothing that it "

@@ -57,6 +57,7 @@ class AuditRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         against: Who sees what was audited: `everyone` with local noise; with distributed noise
             the `outsiders` who see released sums, or all other `sites` together.
         shares: How many sites' shares of distributed noise count against them; 0 with local noise.
+        audited: What: training, or answers, each of which had one canary or none.
     """
 
     format: int
@@ -90,6 +91,7 @@ class AuditRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     cpu_s: Figure
     against: Literal["everyone", "outsiders", "sites"] = "everyone"
     shares: Count = 0
+    audited: Literal["training", "answers"] = "training"
 
     @property
     def above_claim(self) -> bool:
