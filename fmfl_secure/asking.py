@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from fmfl_secure.errors import ConfigError, RunError
+from fmfl_secure.parties.workspace import Workspace
 from fmfl_secure.planning.answers import figures_of
 from fmfl_secure.run.observer import Observer, Silent
 from fmfl_secure.run.record import RoundRecord
@@ -25,6 +26,7 @@ from fmfl_secure.settings.written import with_populations
 from fmfl_secure.storage.files import write_files
 from fmfl_secure.storage.run_store import RunStore, holds_run
 from fmfl_secure.transports.local.engine import LocalEngine
+from fmfl_secure.vectors.adapter import adapter_digest
 from privacy.queries import Figure
 
 ANSWERS: Final = "answers"  # folder, beside the settings
@@ -67,6 +69,7 @@ def ask(
     *,
     again: bool = False,
     adapter: bytes = b"",
+    settings: FederationConfig | None = None,
     observer: Observer | None = None,
 ) -> Answer:
     """Ask, all parties being on this machine; or find what was answered before.
@@ -76,12 +79,13 @@ def ask(
         asked: What is asked.
         again: Ask anew what was answered before, which is charged again.
         adapter: What is asked about, where it is not what training starts from.
+        settings: Other settings of the same parties; None for the file's.
         observer: Told about progress.
 
     Raises:
         FmflError, PrivacyError, AggregationError: Nothing is answered.
     """
-    config = asking(load_federation(federation), asked)
+    config = asking(settings or load_federation(federation), asked)
     folder = _folder(federation.parent, config)
     number = 1
     while again and holds_run(folder):
@@ -99,6 +103,71 @@ def ask(
         adapter=adapter,
     ).run()
     return read_answer(folder, was_kept=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RunAsked:
+    """A run whose adapter the sites are asked about.
+
+    Attributes:
+        federation: Path of its `federation.toml`.
+        config: The settings that it ran with, and what is set apart and asked as they say now.
+        adapter: As the run left it.
+    """
+
+    federation: Path
+    config: FederationConfig
+    adapter: bytes
+
+    @classmethod
+    def of(cls, run_folder: Path) -> RunAsked:
+        """The run in a folder, whose federation's settings lie where it was started from.
+
+        Raises:
+            ConfigError: The settings set apart other units now than the run trained without.
+            RunError: There is no run, or it has no adapter.
+        """
+        store = RunStore(run_folder)
+        federation = Workspace(store.state.origin).federation_file
+        trained, now = store.state.config, load_federation(federation)
+        if trained.evaluation.holdout != now.evaluation.holdout:
+            raise ConfigError(
+                f"the run trained with evaluation.holdout = {trained.evaluation.holdout:g}, and "
+                f"{federation} says {now.evaluation.holdout:g}: it has seen people whom these "
+                "settings set apart, or the other way round",
+                hint="Set it as it was; or train anew.",
+            )
+        adapter = store.last_adapter()
+        if adapter is None:
+            raise RunError(f"the run in {run_folder} has no adapter yet")
+        config = msgspec.structs.replace(trained, evaluation=now.evaluation)
+        return cls(federation, config, adapter)
+
+    def question(self, asked: QuestionSection) -> QuestionSection:
+        """A question about the run's adapter."""
+        return msgspec.structs.replace(asked, adapter=adapter_digest(self.adapter))
+
+    def ask(
+        self, asked: QuestionSection, *, again: bool = False, observer: Observer | None = None
+    ) -> Answer:
+        """Ask the sites about the run's adapter; or find what was answered before.
+
+        Args:
+            asked: What, and at what price.
+            again: Ask anew what was answered before, which is charged again.
+            observer: Told about progress.
+
+        Raises:
+            FmflError, PrivacyError, AggregationError: Nothing is answered.
+        """
+        return ask(
+            self.federation,
+            self.question(asked),
+            again=again,
+            adapter=self.adapter,
+            settings=self.config,
+            observer=observer,
+        )
 
 
 def read_answer(folder: Path, *, was_kept: bool) -> Answer:

@@ -19,11 +19,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-LIARS = (
-    "One dishonest site can move any of these figures, and nobody can tell: they are what the "
-    "sites say together."
-)
-
 
 @app.command()
 def ask(
@@ -66,11 +61,11 @@ def ask(
 
     asked: QuestionSection = convert_config(
         {
-            "what": _words(what),
+            "what": words(what),
             "epsilon": epsilon,
             "insider_epsilon": insider_epsilon,
             "repeats": repeats,
-            "lengths": [int(word) if word.isdigit() else word for word in _words(lengths)],
+            "lengths": [int(word) if word.isdigit() else word for word in words(lengths)],
         },
         QuestionSection,
         source="the question",
@@ -122,6 +117,7 @@ def show_precision(config: FederationConfig) -> None:
 def show_answer(answer: Answer) -> None:
     """An answer with its intervals, what it cost, and what it is not."""
     from fmfl_secure.planning.answers import asked_of
+    from fmfl_secure.run.answer_record import ONE_SITE
 
     for question, figures in answer.figures.items():
         table = Table(question, "value", "95 %, of the noise", "95 %, with sampling")
@@ -140,7 +136,7 @@ def show_answer(answer: Answer) -> None:
             "in every site's ledger",
         },
     )
-    say(LIARS)
+    say(ONE_SITE)
 
 
 def written(figure: Figure) -> tuple[str, str, str]:
@@ -156,5 +152,6 @@ def _interval(interval: tuple[float, float] | None) -> str:
     return "" if interval is None else f"{interval[0]:.4g} to {interval[1]:.4g}"
 
 
-def _words(text: str) -> list[str]:
+def words(text: str) -> list[str]:
+    """Words with commas between them."""
     return [word.strip() for word in text.split(",") if word.strip()]

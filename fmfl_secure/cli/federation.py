@@ -275,9 +275,10 @@ def plan(
 
 def _show_asked(federation: Path, config: FederationConfig, size: int) -> None:
     """How precise answers would be, and what ledgers at hand will show of them."""
-    from fmfl_secure.cli.ask import LIARS, show_precision
+    from fmfl_secure.cli.ask import show_precision
     from fmfl_secure.parties.ledgers_at_hand import ledgers_at_hand
     from fmfl_secure.planning.terms import foresee, terms_of
+    from fmfl_secure.run.answer_record import ONE_SITE
     from privacy import BudgetExhausted, PlanError, PolicyRefusal
 
     show_precision(config)
@@ -303,7 +304,7 @@ def _show_asked(federation: Path, config: FederationConfig, size: int) -> None:
         table.add_row(entry.name, *(f"{figure:.4f}" for figure in figures))
     if table.rows:
         console.print(table)
-    say(LIARS)
+    say(ONE_SITE)
 
 
 def _show_advice(federation: Path, config: FederationConfig) -> None:

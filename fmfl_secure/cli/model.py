@@ -45,6 +45,22 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option(help="With --suite, a .json file to write the table to.")
     ] = None,
+    sites: Annotated[
+        bool,
+        typer.Option("--sites", help="Ask all sites, on one machine, of the people set apart."),
+    ] = False,
+    measures: Annotated[
+        str, typer.Option(help="With --sites: what is asked, with commas, such as accuracy,recall.")
+    ] = "",
+    epsilon: Annotated[
+        float, typer.Option(help="With --sites: what the answer may cost every unit.")
+    ] = 0.0,
+    insider_epsilon: Annotated[
+        float, typer.Option(help="With --sites and noise in shares: against all other sites.")
+    ] = 0.0,
+    again: Annotated[
+        bool, typer.Option("--again", help="With --sites: ask anew, and charge for it.")
+    ] = False,
     rounds: Annotated[
         str,
         typer.Option(
@@ -64,12 +80,20 @@ def evaluate(
     Says how many records the figures are of, and which rows were left out. With --suite: multiple
     choice, generated answers and the run's own task on files that you bring, the adapter beside its
     base model with and without examples (docs/models.md). With --rounds: the learning curve of a
-    run whose server had no base model, kept in its metrics and report.
+    run whose server had no base model, kept in its metrics and report. With --sites: one noised sum
+    over what the sites hold, charged like training (docs/private-answers.md).
 
     Example: fmfl-secure evaluate pilot/run-1 --data pilot/data/holdout.csv
     """
     from fmfl_secure.errors import ConfigError
 
+    if sites:
+        if data is not None or suite is not None or rounds or head is not None or base is not None:
+            raise ConfigError("--sites goes with none of --data, --suite, --rounds, --head, --base")
+        _ask_sites(run_folder, measures, epsilon, insider_epsilon, again=again)
+        return
+    if measures or epsilon or insider_epsilon or again:
+        raise ConfigError("--measures, --epsilon, --insider-epsilon and --again go with --sites")
     if rounds:
         if head is not None:
             raise ConfigError("--head is a site's own, and no part of a run's learning curve")
@@ -94,6 +118,32 @@ def evaluate(
         say(f"left out: {done.left_out}")
     if done.shortened:
         say(f"{done.shortened} of them are longer than model.max_length, and were cut")
+
+
+def _ask_sites(
+    run_folder: Path, measures: str, epsilon: float, insider_epsilon: float, *, again: bool
+) -> None:
+    from fmfl_secure.asking import RunAsked, asking
+    from fmfl_secure.cli.ask import show_answer, show_precision, words
+    from fmfl_secure.cli.federation import grant_where_none_said
+    from fmfl_secure.settings.questions import FIRST_MEASURES, QuestionSection
+    from fmfl_secure.settings.toml_file import convert_config
+
+    run = RunAsked.of(run_folder)
+    first = FIRST_MEASURES.get(run.config.task.kind, "")
+    asked: QuestionSection = convert_config(
+        {
+            "what": words(measures) or words(first),
+            "epsilon": epsilon,
+            "insider_epsilon": insider_epsilon,
+        },
+        QuestionSection,
+        source="the question",
+    )
+    config = asking(run.config, run.question(asked))
+    show_precision(config)
+    grant_where_none_said(run.federation.parent, config)
+    show_answer(run.ask(asked, again=again))
 
 
 def _evaluate_suite(run_folder: Path, suite: Path, base: Path | None, output: Path | None) -> None:

@@ -163,7 +163,13 @@ def offer(config: FederationConfig, site: str, budget: SiteBudget, proposal: Pro
     if not entries:
         raise ConfigError(f"{site} is not among the sites of these settings")
     privacy = config.privacy
-    epsilon = privacy.epsilon if proposal.epsilon is None else proposal.epsilon
+    asked = config.asked
+    # Training and answers are charged to the same grant, and cost no more than they add up to.
+    wanted = privacy.epsilon if config.trains else 0.0
+    insider = privacy.insider_epsilon if config.trains else 0.0
+    if asked is not None:
+        wanted, insider = wanted + asked.epsilon, insider + asked.insider_epsilon
+    epsilon = wanted if proposal.epsilon is None else proposal.epsilon
     # Shares of distributed noise are permitted where the settings ask for them, not otherwise.
     shares = privacy.noise_mechanism.in_shares
     return Offer(
@@ -172,7 +178,7 @@ def offer(config: FederationConfig, site: str, budget: SiteBudget, proposal: Pro
         unit=config.task.unit,
         epsilon=epsilon,
         delta=privacy.delta if proposal.delta is None else proposal.delta,
-        insider_epsilon=max(epsilon, privacy.insider_epsilon) if shares else None,
+        insider_epsilon=max(epsilon, insider) if shares else None,
         population_size=entries[0].population,
         delta_reason=proposal.delta_reason,
         run=fixed_run(config, site) if privacy.accounting == "exact" else None,

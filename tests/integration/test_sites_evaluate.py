@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,14 @@ import pytest
 from asked import silence
 from rich.console import Console
 from support import WORDS, Quiet, make_federation
+from typer.testing import CliRunner
 
+from fmfl_secure.cli import app
 from fmfl_secure.cli.progress import TerminalProgress
 from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.parties.site_data import SiteSource
+from fmfl_secure.parties.workspace import initialise
+from fmfl_secure.planning.terms import foresee, terms_of
 from fmfl_secure.run.record import RunRecord, decode_record
 from fmfl_secure.settings.federation import load_federation, load_site
 from fmfl_secure.storage.run_store import RunStore
@@ -45,8 +50,8 @@ def write(path: Path, *, seed: int) -> None:
 
 def prepare(folder: Path, model: Path, evaluation: str = EVALUATION, **more) -> Path:
     federation = make_federation(
-        folder, model, evaluation=False, task='unit = "patient_id"', grant=30.0,
-        **({"rounds": 2} | more),
+        folder, model, evaluation=False, task='unit = "patient_id"',
+        **({"rounds": 2, "grant": 30.0} | more),
     )  # fmt: skip
     text = federation.read_text().replace('data = ""\n', "")
     federation.write_text(text.replace('visibility = "public"', evaluation))
@@ -129,3 +134,56 @@ def test_without_noise_an_answer_is_the_exact_accuracy_of_who_is_set_apart(
     assert record.answers[-1].figures["accuracy"]["accuracy"].value == pytest.approx(
         np.mean(right), abs=0.01
     )
+
+
+def test_a_first_grant_is_for_training_and_answers(tmp_path: Path, tiny_model: Path) -> None:
+    """What settings propose is enough for both, whichever noise."""
+    for noise in ("local", "distributed"):
+        folder = tmp_path / noise
+        shares = 'noise = "distributed"\ninsider_epsilon = 30.0\n' if noise != "local" else ""
+        federation = prepare(
+            folder,
+            tiny_model,
+            EVALUATION + ("\ninsider_epsilon = 20.0" if shares else ""),
+            grant=None,
+            steps=1,
+            privacy=shares + "delta = 1e-4\n",
+        )
+        # `prepare` grants by settings that do not ask yet; begin again with those that do.
+        for made in folder.iterdir():
+            if made.is_dir() and made.name != "data":
+                shutil.rmtree(made)
+        initialise(folder, epsilon=None, delta=None, simulated=True)
+        (grant,) = Ledger(folder / "sites/site-1/ledger.sqlite").budget().grants
+        assert grant.epsilon == 8.0 + 6.0
+        config, site = load_federation(federation), load_federation(federation).sites[0]
+        held = Ledger(folder / "sites/site-1/ledger.sqlite").budget()
+        *_, found = foresee(terms_of(config, site, 200), held, dataset=None, plan=config.digest)
+        assert found.reserved <= grant.epsilon
+
+
+def test_a_finished_run_is_asked_again_for_its_own_price(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By `evaluate --sites`; the same question a second time costs nothing."""
+    monkeypatch.setattr("fmfl_secure.report.results.write_report", lambda *_: None)
+    federation = prepare(tmp_path, tiny_model, EVALUATION.partition("\n")[0], rounds=1)
+    LocalEngine(federation, tmp_path / "run", resume=False, observer=Quiet()).run()
+    command = ["evaluate", str(tmp_path / "run"), "--sites", "--measures", "accuracy,recall"]
+    first = CliRunner().invoke(app, [*command, "--epsilon", "4"])
+    assert first.exit_code == 0, first.output
+    for text in ("recall of yes", "epsilon 4 at delta", "One dishonest site"):
+        assert text in " ".join(first.output.split())
+    ledger = Ledger(tmp_path / "sites/site-2/ledger.sqlite")
+    held = {name: len(r.commits) for name, r in ledger.budget().reservations.items()}
+    assert sorted(held.values()) == [1, 1]
+    again = CliRunner().invoke(app, [*command, "--epsilon", "4"])
+    assert "charged nothing" in " ".join(again.output.replace("│", " ").split())
+    assert len(ledger.budget().reservations) == 2
+    # The adapter that is asked about is the run's own, by digest.
+    (answered,) = (tmp_path / "answers").iterdir()
+    adapter = RunStore(tmp_path / "run").last_adapter()
+    assert RunStore(answered).state.config.question.adapter == adapter_digest(adapter)
+    federation.write_text(federation.read_text().replace("holdout = 0.5", "holdout = 0.6"))
+    changed = CliRunner().invoke(app, [*command, "--epsilon", "4"])
+    assert "it has seen people whom" in str(changed.exception)

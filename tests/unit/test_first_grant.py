@@ -126,7 +126,7 @@ def test_noise_in_shares_is_permitted_where_the_settings_ask_for_it(folder: Path
         folder,
         **{
             'noise = "local" ': 'noise = "distributed" ',
-            "insider_epsilon = 0.0 ": "insider_epsilon = 12.0 ",
+            'insider_epsilon = 0.0    # "dist': 'insider_epsilon = 12.0    # "dist',
         },
     )
     shown = invoke("ledger", "grant", folder / "sites/site-1").output
