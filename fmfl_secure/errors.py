@@ -7,11 +7,13 @@
       ModelError             base model, adapter or layout
         StartError           a server's start file: missing, damaged, or for other settings
       RunError               a run cannot start, go on, or be read back
+        RunStopped           a run has ended before its last round; its report says why
         RunDamaged           what is kept of it, or at a site for it, is not what was written
       Unavailable            what a party works with cannot be used now: held, full, no rights
       AdapterUnverified      a site that was away has nobody's word for the adapter, yet
       SiteFailure            a site failed after it may have read data; always the same code
       ServiceError           a party's own process cannot start or go on
+        InUse                another process has the folder
         Unreachable          the server does not answer
           BadAnswer          it answers what no server of this version would
         Rejected             the server refused a request; carries status and code
@@ -106,6 +108,12 @@ class RunError(FmflError):
     code = "run"
 
 
+class RunStopped(RunError):
+    """A run has ended before its last round: decided, and in its report."""
+
+    nature: ClassVar[Nature] = "decided"
+
+
 class RunDamaged(RunError):
     """What is kept of a run, or at a site for it, is not what was written."""
 
@@ -145,6 +153,12 @@ class ServiceError(FmflError):
 
     nature: ClassVar[Nature] = "decided"
     code = "service"
+
+
+class InUse(ServiceError):
+    """Another process has this folder: a party's, or a run's."""
+
+    nature: ClassVar[Nature] = "decided"
 
 
 class Unreachable(ServiceError):

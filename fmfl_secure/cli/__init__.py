@@ -5,7 +5,9 @@ Commands import what they need when they run: help and refusals need no machine-
 
 from __future__ import annotations
 
+import signal
 import sys
+import traceback
 from typing import Annotated
 
 import typer
@@ -88,20 +90,32 @@ def main() -> None:
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
+    # As Ctrl-C: what a run spent is written before it ends. Services have their own handlers.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
-    except Exception as error:
-        from fmfl_secure.errors import is_known
-
-        if debug or not is_known(error):
-            raise
-        text = escape(str(error))
-        errors.print(f"[bold red]error:[/bold red] {text}", highlight=False, soft_wrap=True)
-        hint = getattr(error, "hint", "")
-        if hint:
-            text = escape(hint)
-            errors.print(f"[bold]what to do:[/bold] {text}", highlight=False, soft_wrap=True)
-        raise SystemExit(1) from None
+    except Exception as error:  # noqa: BLE001 - the one place where all of them end
+        raise SystemExit(_tell(error, debug=debug)) from None
     except KeyboardInterrupt:
         errors.print("interrupted")
         raise SystemExit(130) from None
+
+
+def _tell(error: Exception, *, debug: bool) -> int:
+    """Say what ended a command, and how; a traceback is for bugs."""
+    from fmfl_secure.cli.exit_codes import ExitCode, exit_code
+
+    code = exit_code(error)
+    if debug or code == ExitCode.BUG:
+        traceback.print_exception(error)
+        return code
+    word = "interrupted" if code == ExitCode.INTERRUPTED else "error"
+    text = escape(str(error))
+    errors.print(f"[bold red]{word}:[/bold red] {text}", highlight=False, soft_wrap=True)
+    hint = getattr(error, "hint", "")
+    if code == ExitCode.INTERRUPTED:
+        hint = f"{hint} Then start it again: it goes on.".strip()
+    if hint:
+        text = escape(hint)
+        errors.print(f"[bold]what to do:[/bold] {text}", highlight=False, soft_wrap=True)
+    return code

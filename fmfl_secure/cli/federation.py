@@ -568,7 +568,7 @@ def run(
     Example: fmfl-secure run pilot/federation.toml --output pilot/run-1
     """
     from fmfl_secure.cli.progress import TerminalProgress
-    from fmfl_secure.errors import ConfigError, RunError
+    from fmfl_secure.errors import ConfigError, RunStopped
     from fmfl_secure.settings.federation import load_federation
     from fmfl_secure.storage.run_store import holds_run
 
@@ -610,7 +610,7 @@ def run(
             progress.__exit__(None, None, None)
             if holds_run(output):
                 say(f"what was spent is in {output / 'report.html'}")
-                if not isinstance(error, RunError):  # which ends a run for good
+                if not isinstance(error, RunStopped):  # which ends a run for good
                     say(f"go on with: fmfl-secure run {federation} --output {output} --resume")
             raise
     say(f"adapter  {output / 'adapter'}")

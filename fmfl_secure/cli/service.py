@@ -184,7 +184,7 @@ def serve(
     kit: KitFolder,
     output: Annotated[Path, typer.Option(help="The run's folder; a run that is there goes on.")],
 ) -> None:
-    """Serve a run: coordinator and aggregator. Ends when the run has.
+    """Serve a run: coordinator and aggregator. Ends when the run has; not with 0 if that failed.
 
     Example: fmfl-secure serve pilot/kits/server --output pilot/run
     """
@@ -212,6 +212,7 @@ def serve(
         _say_page(kit, port.port)
         service.serve(started=lambda https: say(f"serving on port {https}"))
     say(f"report   {output / 'report.html'}")
+    service.require_finished()
     if service.config.evaluation.file:
         say(
             "figures  not here, without the base model; where it is: "

@@ -37,6 +37,14 @@ _SALT, _NONCE = 16, 12  # bytes
 _LOG2_N: Final = 17  # 128 MiB, below a second
 _MIN_PASSPHRASE: Final = 12  # characters
 _MAX_SEALED: Final = 256 << 20  # bytes
+# By role: what no other kit has, and what starts its process.
+_OWN_FILES: Final = {"site.toml": "site", "custodian.toml": "custodian"}
+_COMMANDS: Final = {
+    "server": "serve",
+    "site": "join",
+    "decryptor": "decryptor",
+    "custodian": "custodian",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +89,46 @@ class Kit:
         from fmfl_secure.parties.membership import MembershipFolder  # noqa: PLC0415
 
         return MembershipFolder(self.folder)
+
+    @property
+    def role(self) -> str:
+        """Whose kit it is, by what is in it: one of `certificates.ROLES`.
+
+        Raises:
+            ServiceError: It is nobody's.
+            AggregationError: Its key cannot be read.
+        """
+        from aggregation import Identity  # noqa: PLC0415 - a health check can do without
+        from fmfl_secure.provisioning import certificates  # noqa: PLC0415
+
+        if (self.folder / "coordinator" / "identity.pem").is_file():
+            return certificates.SERVER
+        if not (self.folder / "identity.pem").is_file():
+            raise ServiceError(
+                f"{self.folder} is no party's kit: it has no identity.pem",
+                hint="Name the folder that request, provision or unseal made.",
+            )
+        for file, role in _OWN_FILES.items():
+            if (self.folder / file).is_file():
+                return role
+        name = Identity.load(self.folder / "identity.pem").public.name
+        if name == certificates.DECRYPTOR:
+            return certificates.DECRYPTOR
+        raise ServiceError(f"the kit of {name} has none of {', '.join(_OWN_FILES)}: put it back")
+
+    def require(self, role: str) -> None:
+        """Require that it is the kit of a role.
+
+        Raises:
+            ServiceError: It is another's, or nobody's; says which, and which command it is for.
+            AggregationError: Its key cannot be read.
+        """
+        found = self.role
+        if found != role:
+            raise ServiceError(
+                f"{self.folder} is a {found}'s kit, and a {role}'s is needed here",
+                hint=f"Its command is: fmfl-secure {_COMMANDS[found]} {self.folder}",
+            )
 
     def operations_token(self) -> str:
         """The secret that opens health, metrics and page.

@@ -21,6 +21,39 @@ CHILD: Final = "fmfl_secure.report.child"
 _WRITE_S: Final = 900.0
 
 
+def begin_results_apart(store: RunStore, *, database: str | None) -> subprocess.Popen[bytes]:
+    """Have the same written by a process that this one does not wait for, since it is to end now.
+
+    Args:
+        store: The run's state.
+        database: URL of the run's state where it is in a database.
+
+    Returns:
+        The process; it is nobody's child once this one has ended.
+
+    Raises:
+        Unavailable, RunError: It cannot be started.
+    """
+    try:
+        process = subprocess.Popen(  # noqa: S603 - this interpreter, on this package
+            [sys.executable, "-m", CHILD],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        if process.stdin is not None:
+            with process.stdin as wanted:
+                wanted.write(_request(store, database))
+    except OSError as error:
+        raise os_failure(RunError, "metrics and report cannot be written", error) from error
+    return process
+
+
+def _request(store: RunStore, database: str | None) -> bytes:
+    return msgspec.json.encode(Request(str(store.folder.resolve()), database))
+
+
 def write_results_apart(store: RunStore, *, database: str | None) -> RunRecord:
     """Write a run's metrics and report into its folder, from its state, in a process of its own.
 
@@ -32,12 +65,11 @@ def write_results_apart(store: RunStore, *, database: str | None) -> RunRecord:
         RunError: The state is damaged, or the process failed.
         Unavailable: A file cannot be written now.
     """
-    request = msgspec.json.encode(Request(str(store.folder.resolve()), database))
     again = f"Make them with: fmfl-secure report show {store.folder}"
     try:
         done = subprocess.run(  # noqa: S603 - this interpreter, on this package
             [sys.executable, "-m", CHILD],
-            input=request,
+            input=_request(store, database),
             capture_output=True,
             timeout=_WRITE_S,
             check=False,

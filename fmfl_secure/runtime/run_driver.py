@@ -58,6 +58,8 @@ class RunDriver:
         save_adapter: Writes an adapter's files into a folder.
         write_results: Writes metrics and report from the run's state.
         evaluator: Where there is none, the run's metrics stay empty.
+        begin_results: As `write_results`, by a process that nobody waits for: for where this one is
+            told to stop. None writes them all the same.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class RunDriver:
         save_adapter: Callable[[bytes, Path], None],
         write_results: Callable[[RunStore], RunRecord],
         evaluator: Evaluator | None = None,
+        begin_results: Callable[[RunStore], object] | None = None,
     ) -> None:
         self._coordinator = coordinator
         self._members = members
@@ -94,6 +97,7 @@ class RunDriver:
         self._has_begun = self._has_gathered = self._is_interrupted = False
         self._save_adapter = save_adapter
         self._write_results = write_results
+        self._begin_results = begin_results
         self._evaluator = evaluator
         self.rounds = RoundDriver(
             coordinator,
@@ -201,7 +205,11 @@ class RunDriver:
         try:
             if not self._coordinator.store.state.ended:
                 self._mark("interrupted", reason)
-            self._write()
+            if self.waiting.stopping and self._begin_results is not None:
+                self._write_files()
+                self._begin_results(self._coordinator.store)
+            else:
+                self._write()
         except ANY_FAILURE as error:
             _LOG.warning("cannot write what there is of the run: %s", error)
 
@@ -408,7 +416,10 @@ class RunDriver:
 
     def _write(self) -> RunRecord:
         """Bring everything in the run's folder up to date."""
+        self._write_files()
+        return self._write_results(self._coordinator.store)
+
+    def _write_files(self) -> None:
         self._note_sites()
         if self._config.trains:
             self._save_adapter(self._coordinator.adapter, self._output / "adapter")
-        return self._write_results(self._coordinator.store)

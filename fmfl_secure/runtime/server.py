@@ -7,7 +7,8 @@ of a known layout and has neither base model nor PyTorch; what it has to know of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -16,12 +17,13 @@ from fmfl_secure.parties.coordinator import Coordinator, check_resumable, start_
 from fmfl_secure.parties.membership import MembershipFolder, digest_of
 from fmfl_secure.parties.workspace import AGGREGATOR, COORDINATOR, Members
 from fmfl_secure.provisioning.ceremony import keys_record, require_comparison
+from fmfl_secure.provisioning.certificates import SERVER
 from fmfl_secure.run.keys_record import save_keys
 from fmfl_secure.run.observer import Observer, Silent
 from fmfl_secure.run.record import RunRecord
 from fmfl_secure.runtime.anchor_registry import AnchorRegistry
 from fmfl_secure.runtime.inbox import Inbox
-from fmfl_secure.runtime.results_apart import write_results_apart
+from fmfl_secure.runtime.results_apart import begin_results_apart, write_results_apart
 from fmfl_secure.runtime.run_driver import Evaluator, RunDriver
 from fmfl_secure.runtime.start import open_start
 from fmfl_secure.runtime.task_board import TaskBoard
@@ -30,6 +32,7 @@ from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.service import ServerSettings, Time
 from fmfl_secure.storage.anchor_store import AnchorStore
 from fmfl_secure.storage.files import write_outputs
+from fmfl_secure.storage.in_use import in_use
 from fmfl_secure.storage.message_store import Messages, heads_location, open_store, run_location
 from fmfl_secure.storage.run_store import RunStore, holds_run
 from fmfl_secure.vectors.adapter import Adapter
@@ -116,6 +119,9 @@ class RunServer:
             save_adapter=self._save_adapter,
             write_results=write_results
             or partial(write_results_apart, database=run_location(settings.store)),
+            begin_results=None
+            if write_results
+            else partial(begin_results_apart, database=run_location(settings.store)),
             evaluator=evaluator,
         )
 
@@ -139,6 +145,16 @@ class RunServer:
             self.run.close()
         else:
             self.run.drive()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Have the run's folder and the server's keys for this process alone, while it carries.
+
+        Raises:
+            InUse: Another process carries the run, or another run with this server's keys.
+        """
+        with in_use(self.output, SERVER), in_use(self._folder / COORDINATOR, SERVER):
+            yield
 
     def stop(self) -> None:
         """Stop where it is; the run goes on when its server starts again."""

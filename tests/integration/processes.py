@@ -226,6 +226,7 @@ def serve(kit: Path, output: Path, logs: Path, point: str = "") -> None:
     _prepare(logs, "server", point)
     # Here, where what it takes is loaded: the process for it has tests of its own.
     fmfl_secure.runtime.server.write_results_apart = lambda store, **_: write_results(store)
+    fmfl_secure.runtime.server.begin_results_apart = lambda store, **_: write_results(store)
     service = Service(Kit(kit), output)
 
     def started(port: int) -> None:

@@ -11,13 +11,14 @@ import pytest
 from service_world import NAMES, World
 
 from aggregation import Decryptor, Identity, MemoryJournal
-from fmfl_secure.errors import RunError
+from fmfl_secure.errors import InUse
 from fmfl_secure.parties.membership import MembershipFolder
 from fmfl_secure.runtime.agents.decryptor import DecryptorAgent
 from fmfl_secure.runtime.agents.site import SiteAgent
 from fmfl_secure.runtime.anchor_registry import AnchorRegistry
 from fmfl_secure.settings.service import Time
 from fmfl_secure.storage.anchor_store import AnchorStore
+from fmfl_secure.storage.in_use import in_use
 from fmfl_secure.transports.flower.frames import Answer, Failed, Order, Refused, open_frame, seal
 from fmfl_secure.transports.flower.order_transport import OrderTransport
 from fmfl_secure.transports.flower.party import FlowerParty
@@ -44,6 +45,9 @@ class Side:
 
     def members(self):
         return self.world.members
+
+    def alone(self):
+        return in_use(self.output, "server")
 
     def drive(self) -> None:
         self.run.drive()
@@ -303,8 +307,8 @@ def test_a_run_is_carried_by_one_process_at_a_time(post: MemoryPost) -> None:
     import fcntl
 
     side = Side(post.world)
-    with (side.output / "carrier.lock").open("w") as held:
+    with (side.output / "in-use.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(RunError, match="another process"):
+        with pytest.raises(InUse, match="is in use"):
             FlowerServer(side, post, pause_s=0.01).run()  # type: ignore[arg-type]
     assert post.steps == []

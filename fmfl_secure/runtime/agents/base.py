@@ -37,6 +37,7 @@ class Agent(ABC):
         self._ended = False
         self.work: Work | None = None
         self.refusal = ""  # what this party's own people are told, and nobody else
+        self.is_training = False  # something is charged, and lost if this process ends now
 
     def run(self) -> None:
         """Work until told to stop, or with `once` until a run ended.

@@ -252,6 +252,7 @@ class SiteAgent(Agent):
             attempt = participant.admit(plan_message, adapter, lambda: self._history(work))
             # Again, as another site may have come since this one began, and brought what it kept.
             self._heads.settle(participant)
+            self.is_training = True
             with self._heartbeat():
                 integers = participant.train(attempt.plan, adapter, self._on_step(work.round))
             attempt.ready()
@@ -268,7 +269,7 @@ class SiteAgent(Agent):
             self._refuse(work.run, error)
             return None
         finally:
-            self.training = None
+            self.is_training, self.training = False, None
         return _Live(work.place, plan_message, attempt, adapter, integers)
 
     def _on_step(self, round_number: int) -> Callable[[int], None]:

@@ -33,6 +33,9 @@ def client_app(address: Callable[[Context], Address]) -> ClientApp:
                 host_socket.ensure(kit, path)
             frame = unpack(message.content)
             content = refusal() if frame is None else pack(host_socket.ask(path, party, frame))
+        except OSError as error:
+            _LOG.warning("an order did not reach its party: %s", error)
+            content = refusal()
         except Exception:  # noqa: BLE001 - the one place where all of them end
             _LOG.exception("an order did not reach its party")
             content = refusal()

@@ -16,7 +16,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Final
 
-from fmfl_secure.errors import FlowerError, RunError
+from fmfl_secure.errors import FlowerError, RunStopped
 from fmfl_secure.extras import how_to_install
 from fmfl_secure.report.results import write_results
 from fmfl_secure.run.record import RunRecord
@@ -50,7 +50,7 @@ def run(kit: Path, output: Path, *, resume: bool, connection: str) -> RunRecord:
 
     Raises:
         FlowerError: It cannot be submitted, or ended before the run did.
-        RunError: The run was stopped.
+        RunStopped: The run was stopped.
     """
     kit, output = kit.resolve(), output.resolve()
     load_federation(kit / "federation.toml")
@@ -59,7 +59,7 @@ def run(kit: Path, output: Path, *, resume: bool, connection: str) -> RunRecord:
     _wait(number, output, connection)
     record = write_results(RunStore(output))
     if record.status == "stopped":
-        raise RunError(record.stop_reason)
+        raise RunStopped(record.stop_reason)
     return record
 
 

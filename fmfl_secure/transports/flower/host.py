@@ -14,6 +14,7 @@ import logging
 import os
 import socket
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -25,8 +26,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from fmfl_secure.errors import ANY_FAILURE, FlowerError, is_passing
+from fmfl_secure.provisioning.kit import Kit
 from fmfl_secure.run.refusal_codes import leaving_code
 from fmfl_secure.runtime.inbox import UNAVAILABLE
+from fmfl_secure.storage.in_use import in_use
 from fmfl_secure.transports.flower.parties import Parties
 
 _LOG = logging.getLogger("fmfl_secure.transports.flower.host")
@@ -165,7 +168,10 @@ def main(
     if threads:
         os.environ["OMP_NUM_THREADS"] = str(threads)
     parties = Parties(folder, sites=sites, simulate=simulate)
-    Host(parties, path, group=group, idle_s=idle_s, parent=parent).serve()
+    # Of a kit: of a federation's folder each of several hosts has some of the parties.
+    alone = in_use(folder, Kit(folder).role) if parties.is_kit else nullcontext()
+    with alone:
+        Host(parties, path, group=group, idle_s=idle_s, parent=parent).serve()
 
 
 if __name__ == "__main__":

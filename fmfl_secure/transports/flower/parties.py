@@ -71,7 +71,7 @@ class Parties:
 
     def __init__(self, folder: Path, *, sites: int = 0, simulate: bool = False) -> None:
         self._folder = folder
-        self._is_kit = (folder / "identity.pem").exists()
+        self.is_kit = (folder / "identity.pem").exists()
         self.config = narrowed(load_federation(folder / "federation.toml"), sites)
         self._simulate = simulate
         self._models = None if simulate else _Models(self.config, folder)
@@ -81,7 +81,7 @@ class Parties:
     @property
     def names(self) -> list[str]:
         """Whose orders may come here."""
-        if self._is_kit:
+        if self.is_kit:
             return [Identity.load(self._folder / "identity.pem").public.name]
         return party_names(self.config)
 
@@ -96,7 +96,7 @@ class Parties:
             FrameRefused: There is no such party here, or it does not take the order.
             FmflError, AggregationError: The party's folder is wrong.
         """
-        if self._is_kit:
+        if self.is_kit:
             name = name or self.names[0]
         if name not in self._open:
             if name not in self.names:
@@ -105,7 +105,7 @@ class Parties:
         return self._open[name].answer(frame)
 
     def _folder_of(self, name: str) -> Path:
-        if self._is_kit:
+        if self.is_kit:
             return self._folder
         workspace = Workspace(self._folder)
         if name == DECRYPTOR:
@@ -116,7 +116,7 @@ class Parties:
 
     def _party(self, name: str) -> FlowerParty:
         folder, transport = self._folder_of(name), OrderTransport()
-        if self._is_kit:
+        if self.is_kit:
             require_comparison(folder)
         identity = Identity.load(folder / "identity.pem", name)
         held = MembershipFolder(folder if self._has_members(folder) else self._folder)

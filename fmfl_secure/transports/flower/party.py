@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from aggregation import Identity, PublicIdentity
-from fmfl_secure.errors import FrameRefused, is_passing
+from fmfl_secure.errors import FrameRefused, is_known, is_passing
 from fmfl_secure.run.refusal_codes import GENERIC
 from fmfl_secure.runtime.agents.base import Agent
 from fmfl_secure.runtime.task_board import Step
@@ -89,7 +89,9 @@ class FlowerParty:
             if is_passing(error):
                 raise
             # Its text may quote what no other party may see: a code goes, the rest stays here.
-            _LOG.exception("%s: %s", name, order.step, extra=place)
+            _LOG.error(
+                "%s: %s: %s", name, order.step, error, extra=place, exc_info=not is_known(error)
+            )
             in_attempt = order.attempt > 0
             self._transport.words.append(Failed(GENERIC) if in_attempt else Refused(GENERIC))
         words = list(self._transport.words)

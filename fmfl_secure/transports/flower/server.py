@@ -8,18 +8,15 @@ time to each party, and what a party answers is verified and handed on.
 from __future__ import annotations
 
 import base64
-import fcntl
 import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Protocol
 
 from aggregation import PublicIdentity
-from fmfl_secure.errors import FrameRefused, Problem, RunError
+from fmfl_secure.errors import FrameRefused, Problem
 from fmfl_secure.provisioning.certificates import CUSTODIAN, DECRYPTOR, SITE
 from fmfl_secure.runtime.inbox import UNAVAILABLE, SignedStatement
 from fmfl_secure.runtime.server import RunServer
@@ -132,7 +129,7 @@ class FlowerServer:
                 carries it.
         """
         driver = threading.Thread(target=self._drive, name="run")
-        with _alone(self._side.output):
+        with self._side.alone():
             self._carry(driver)
         if self._failure is not None:
             raise self._failure
@@ -409,17 +406,3 @@ class FlowerServer:
         if name not in known:
             raise FrameRefused("no member of this federation")
         return known[name]
-
-
-@contextmanager
-def _alone(output: Path) -> Iterator[None]:
-    """Carry a run in one process only: a ServerApp may outlive the command that submitted it."""
-    with (output / "carrier.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RunError(
-                f"another process carries the run in {output}",
-                hint="End its Flower run first: flwr list, flwr stop.",
-            ) from None
-        yield

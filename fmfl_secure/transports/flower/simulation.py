@@ -19,7 +19,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.simulation import run_simulation
 
-from fmfl_secure.errors import FlowerError, RunError
+from fmfl_secure.errors import FlowerError, RunError, RunStopped
 from fmfl_secure.parties.workspace import COORDINATOR
 from fmfl_secure.planning.task import build_task, start_of
 from fmfl_secure.report.results import write_results
@@ -170,7 +170,7 @@ class Simulation:
         self._watching.look(now=True)
         record = write_results(self._side.coordinator.store)
         if record.status == "stopped":
-            raise RunError(record.stop_reason)
+            raise RunStopped(record.stop_reason)
         return record
 
     def _carry(self, grid: Grid, _: Context) -> None:

@@ -154,7 +154,7 @@ def https_config(
         date_header=False,
         proxy_headers=False,
         timeout_keep_alive=int(limits.idle_s),
-        timeout_graceful_shutdown=30,
+        timeout_graceful_shutdown=2,
         ssl_context_factory=lambda _config, _default: context,
     )
 
@@ -173,5 +173,5 @@ def loopback_config(app: Any, *, address: str, port: int) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=3,
+        timeout_graceful_shutdown=1,
     )

@@ -11,7 +11,9 @@ from pathlib import Path
 import anyio.to_thread
 from fastapi import FastAPI
 
+from fmfl_secure.errors import RunStopped
 from fmfl_secure.parties.workspace import Members
+from fmfl_secure.provisioning.certificates import SERVER
 from fmfl_secure.provisioning.kit import Kit
 from fmfl_secure.runtime.server import RunServer
 from fmfl_secure.runtime.waiting import Stopping
@@ -42,6 +44,7 @@ class Service:
     """
 
     def __init__(self, kit: Kit, output: Path) -> None:
+        kit.require(SERVER)
         self._kit = kit
         self.settings = load_settings(kit.service_file, ServerSettings)
         self._side = side = RunServer(
@@ -103,14 +106,29 @@ class Service:
             started: Called with the port, once it is open.
 
         Raises:
+            InUse: Another process carries the run, or has this kit.
             FmflError, PrivacyError, AggregationError: The run cannot go on.
         """
         try:
-            asyncio.run(self._serve(started))
+            with self._side.alone():
+                asyncio.run(self._serve(started))
         finally:
             self._side.close()
         if self._failure is not None:
             raise self._failure
+
+    def require_finished(self) -> None:
+        """Require that the run has ended with its last round.
+
+        Raises:
+            Stopping: It has not ended; it goes on when its server starts again.
+            RunStopped: It ended early.
+        """
+        state = self.coordinator.store.state
+        if not state.ended:
+            raise Stopping("the server was told to stop, and the run has not ended")
+        if state.reason:
+            raise RunStopped(f"the run has ended early: {state.reason}")
 
     async def _serve(self, started: Callable[[int], None]) -> None:
         # Requests take turns at one store: more threads would only hold more memory.

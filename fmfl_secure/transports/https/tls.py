@@ -78,8 +78,8 @@ class Renewal:
             self._context.load_cert_chain(
                 self._folder / "certificate.pem", self._folder / "key.pem"
             )
-        except (OSError, ssl.SSLError):
-            _LOG.exception("the renewed certificate cannot be used; the old one stays")
+        except (OSError, ssl.SSLError) as error:
+            _LOG.error("the renewed certificate cannot be used; the old one stays: %s", error)
             return False
         return True
 

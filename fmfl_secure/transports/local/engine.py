@@ -10,10 +10,12 @@ is not applied, so a round that had been opened is lost, as it is at a server.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from fmfl_secure.errors import RunError
+from fmfl_secure.errors import RunError, RunStopped
 from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.parties.custodian import Custodian
 from fmfl_secure.parties.decryptor import open_decryptor
@@ -36,6 +38,7 @@ from fmfl_secure.runtime.server import RunServer
 from fmfl_secure.settings.federation import FederationConfig, load_federation
 from fmfl_secure.settings.sections import SiteEntry
 from fmfl_secure.settings.service import ServerSettings
+from fmfl_secure.storage.in_use import in_use
 from fmfl_secure.storage.message_memory import MemoryMessageStore
 from fmfl_secure.storage.run_store import RunStore, require_folder
 from fmfl_secure.training.admission import check_admission
@@ -116,8 +119,24 @@ class LocalEngine:
             The run's record.
 
         Raises:
+            InUse: Another process carries this run, or has one of the parties' folders.
+            RunStopped: The run has ended, before its last round.
             FmflError, PrivacyError, AggregationError: The run cannot go on.
         """
+        with ExitStack() as held:
+            held.enter_context(self._server.alone())
+            for folder, role in self._folders():
+                held.enter_context(in_use(folder, role))
+            return self._carry()
+
+    def _folders(self) -> Iterator[tuple[Path, str]]:
+        yield self._workspace.role(DECRYPTOR), certificates.DECRYPTOR
+        for entry in self._config.sites:
+            yield self._workspace.site(entry.name), certificates.SITE
+        for name in self._config.aggregation.custodians:
+            yield self._workspace.custodian(name), certificates.CUSTODIAN
+
+    def _carry(self) -> RunRecord:
         driver, part_bytes = self._server.run, self._server.inbox.part_bytes
         try:
             driver.patiently(self._recall_refusals)
@@ -132,8 +151,8 @@ class LocalEngine:
         finally:
             self._transcript.sync()
         if driver.stopped is not None:
-            driver.stopped.hint = driver.stopped.hint or self._failure
-            raise driver.stopped
+            hint = driver.stopped.hint or self._failure
+            raise RunStopped(str(driver.stopped), hint=hint) from driver.stopped
         return record
 
     def _recall_refusals(self) -> None:

@@ -10,6 +10,7 @@ from fmfl_secure.provisioning.kit import Kit
 from fmfl_secure.runtime.agents.base import Agent
 from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.settings.service import ClientSettings, load_settings
+from fmfl_secure.storage.in_use import in_use
 from fmfl_secure.transports.https.client import HttpsTransport
 from fmfl_secure.transports.https.metrics import ClientMetrics
 
@@ -21,6 +22,7 @@ class AgentProcess(Generic[AnAgent]):
 
     Args:
         kit: The party's.
+        role: Which kit it has to be.
 
     Raises:
         FmflError: The kit cannot be used.
@@ -28,8 +30,10 @@ class AgentProcess(Generic[AnAgent]):
 
     agent: AnAgent
 
-    def __init__(self, kit: Kit) -> None:
+    def __init__(self, kit: Kit, role: str) -> None:
+        kit.require(role)
         require_comparison(kit.folder)
+        self._kit, self._role = kit, role
         self.stopping = threading.Event()
         self.settings = load_settings(kit.service_file, ClientSettings)
         self.config = load_federation(kit.federation_file)
@@ -39,8 +43,13 @@ class AgentProcess(Generic[AnAgent]):
         )
 
     def run(self) -> None:
-        """Work until told to stop."""
-        with self.agent.transport:
+        """Work until told to stop.
+
+        Raises:
+            InUse: Another process has this kit.
+            FmflError, PrivacyError, AggregationError: It cannot go on.
+        """
+        with in_use(self._kit.folder, self._role), self.agent.transport:
             self.agent.run()
 
     def stop(self) -> None:

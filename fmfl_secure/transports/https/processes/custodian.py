@@ -5,6 +5,7 @@ from __future__ import annotations
 from aggregation import Identity
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.parties.custodian import Custodian
+from fmfl_secure.provisioning.certificates import CUSTODIAN
 from fmfl_secure.provisioning.kit import Kit
 from fmfl_secure.runtime.agents.custodian import CustodianAgent
 from fmfl_secure.transports.https.processes.agent_process import AgentProcess
@@ -22,7 +23,7 @@ class CustodianProcess(AgentProcess[CustodianAgent]):
     """
 
     def __init__(self, kit: Kit, *, once: bool = False) -> None:
-        super().__init__(kit)
+        super().__init__(kit, CUSTODIAN)
         self.name = Identity.load(kit.folder / "identity.pem").public.name
         if self.name not in self.config.aggregation.custodians:
             raise ConfigError(f"{self.name} is not among the custodians of {kit.federation_file}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fmfl_secure.parties.decryptor import open_decryptor
+from fmfl_secure.provisioning.certificates import DECRYPTOR
 from fmfl_secure.provisioning.kit import Kit
 from fmfl_secure.runtime.agents.decryptor import DecryptorAgent
 from fmfl_secure.transports.https.processes.agent_process import AgentProcess
@@ -20,7 +21,7 @@ class DecryptorProcess(AgentProcess[DecryptorAgent]):
     """
 
     def __init__(self, kit: Kit, *, once: bool = False) -> None:
-        super().__init__(kit)
+        super().__init__(kit, DECRYPTOR)
         members = kit.membership.members()
         decryptor = open_decryptor(kit.folder, config=self.config, members=members)
         self.agent = DecryptorAgent(decryptor, self._transport, stopping=self.stopping, once=once)

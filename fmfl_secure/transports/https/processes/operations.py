@@ -234,8 +234,8 @@ class OperationsPort:
     def _serve(self) -> None:
         try:
             asyncio.run(self._serve_and_warn())
-        except (OSError, SystemExit):
+        except (OSError, SystemExit) as error:
             # The process works without; its people learn it from the log.
-            _LOG.exception("the operations port cannot be opened")
+            _LOG.warning("the operations port cannot be opened: %s", error)
         finally:
             self._failed.set()

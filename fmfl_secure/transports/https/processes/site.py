@@ -12,10 +12,12 @@ from fmfl_secure.errors import ConfigError
 from fmfl_secure.parties.site import Site
 from fmfl_secure.planning.task import allow_extensions, build_task
 from fmfl_secure.provisioning.ceremony import require_comparison
+from fmfl_secure.provisioning.certificates import SITE
 from fmfl_secure.provisioning.kit import Kit
 from fmfl_secure.runtime.agents.site import SiteAgent
 from fmfl_secure.settings.federation import FederationConfig, load_federation, load_site
 from fmfl_secure.settings.service import ClientSettings, load_settings
+from fmfl_secure.storage.in_use import in_use
 from fmfl_secure.tasks import Task
 from fmfl_secure.transports.https.client import HttpsTransport
 from fmfl_secure.transports.https.membership import follow_removals
@@ -49,6 +51,7 @@ class SiteProcess:
     """
 
     def __init__(self, kit: Kit, *, once: bool = False) -> None:
+        kit.require(SITE)
         require_comparison(kit.folder)
         self.stopping = threading.Event()
         self.kit = kit
@@ -73,8 +76,13 @@ class SiteProcess:
         )
 
     def run(self) -> None:
-        """Work until told to stop."""
-        with self.agent.transport:
+        """Work until told to stop.
+
+        Raises:
+            InUse: Another process has this kit.
+            FmflError, PrivacyError, AggregationError: It cannot go on.
+        """
+        with in_use(self.kit.folder, SITE), self.agent.transport:
             self.agent.run()
 
     def stop(self) -> None:

@@ -1,0 +1,94 @@
+"""How commands end: one table, which the documents print.
+
+`python -m fmfl_secure.cli.exit_codes` writes the page.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+from fmfl_secure.errors import ANY_FAILURE, RunStopped, is_known, is_passing
+
+
+class ExitCode(enum.IntEnum):
+    """What a process's exit code says."""
+
+    DONE = 0
+    REFUSED = 1
+    USAGE = 2
+    DAMAGED = 3
+    STOPPED = 4
+    BUG = 70
+    INTERRUPTED = 75
+    SIGNAL = 130
+
+
+MEANINGS: Final = {
+    ExitCode.DONE: (
+        "it did what it was asked to; a site, decryptor or custodian ended because it was told to",
+        "nothing",
+    ),
+    ExitCode.REFUSED: (
+        "it was refused, or what was checked does not hold (`report verify`, `doctor`, `demo`)",
+        "read the line: it says what was expected and what to do. The same again ends the same",
+    ),
+    ExitCode.USAGE: (
+        "the command line is wrong; or, of `audit`, the bound refutes what the run claims",
+        "`--help`; of `audit`, do not use the run",
+    ),
+    ExitCode.DAMAGED: (
+        "something kept is not what was written: a ledger, a journal, a run's state",
+        "put the latest back. Start nothing anew over it",
+    ),
+    ExitCode.STOPPED: (
+        "the run has ended before its last round (`serve`, `run`)",
+        "its report says why; what was spent is spent",
+    ),
+    ExitCode.BUG: ("a fault of this program; the traceback is above", "report it"),
+    ExitCode.INTERRUPTED: (
+        "its surroundings failed it for ten minutes; or `serve` was told to stop before the end",
+        "mend it and start it again: it goes on and charges nothing twice (`run`: `--resume`)",
+    ),
+    ExitCode.SIGNAL: (
+        "a command that is no service was ended by Ctrl-C or SIGTERM",
+        "start it again (`run`: with `--resume`)",
+    ),
+}
+
+
+def exit_code(error: BaseException) -> ExitCode:
+    """How a command ends that an error ended."""
+    if isinstance(error, RunStopped):
+        return ExitCode.STOPPED
+    if isinstance(error, ANY_FAILURE) and is_passing(error):
+        return ExitCode.INTERRUPTED
+    if not is_known(error):
+        return ExitCode.BUG
+    return ExitCode.DAMAGED if getattr(error, "nature", "") == "damage" else ExitCode.REFUSED
+
+
+def exit_codes_document() -> str:
+    """The page."""
+    rows = [f"| {int(code)} | {what} | {then} |" for code, (what, then) in MEANINGS.items()]
+    return "\n".join(
+        [
+            "# Exit codes",
+            "",
+            "The same for all commands. Whatever was refused or interrupted is said in one line on",
+            "standard error, with what to do below it; a traceback is a bug (or `--debug`).",
+            "",
+            "| code | what happened | what to do |",
+            "| --- | --- | --- |",
+            *rows,
+            "",
+            "A process that a signal killed has none of these: shells show 128 and the signal's",
+            "number. The units in [deploy/](../deploy/) start a service again after 75; none after",
+            "2 or 3, nor a server after 1 or 4: the same would follow.",
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    print(exit_codes_document(), end="")  # noqa: T201
