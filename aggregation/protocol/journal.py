@@ -18,7 +18,7 @@ import secrets
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -83,6 +83,10 @@ class Journal(Protocol):
         """
         ...
 
+    def kept_open(self) -> AbstractContextManager[None]:
+        """What it works with stays open inside, for several calls."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Head:
@@ -117,13 +121,17 @@ class MemoryJournal:
         """Read an entry; see `Journal`."""
         return self._entries.get((kind, key))
 
+    def kept_open(self) -> AbstractContextManager[None]:
+        """Nothing to open."""
+        return nullcontext()
+
 
 class SqliteJournal:
     """A journal in one SQLite file: WAL, `synchronous=FULL`, one transaction an entry.
 
-    Every call opens its own connection, so one object may be used from several threads, and
-    several processes may share the file. The directory must be on a local disk: WAL does not work
-    over a network file system.
+    Every call opens its own connection, or inside `kept_open` takes the one that is open there, one
+    call at a time: so one object may be used from several threads, and several processes may share
+    the file. The directory must be on a local disk: WAL does not work over a network file system.
 
     It is made once. Beside it lies `NAME.made`, with its id, so that one that was lost is missed
     and not begun anew. A journal of 0.1.0 has no chain: it is taken over as it is, once, and said.
@@ -138,15 +146,15 @@ class SqliteJournal:
         """
         self._path = Path(path)
         self._mark = self._path.with_name(f"{self._path.name}.made")
+        self._lock = threading.Lock()
+        self._keepers = 0
+        self._kept: tuple[sqlite3.Connection, tuple[int, int]] | None = None  # and of which file
         try:
             is_new = not _is_there(self._path)
             if is_new and self._mark.exists():
-                raise JournalError(
-                    f"the journal {self._path} is missing, and there was one: put it back. Where "
-                    "it is lost, fmfl-secure journal recover makes another that opens nothing old"
-                )
+                raise self._missing()
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
-            with closing(self._connect()) as connection:
+            with self._connection() as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
                 with _transaction(connection):
                     connection.execute(_SCHEMA)
@@ -184,12 +192,12 @@ class SqliteJournal:
     def record(self, kind: str, key: str, value: bytes) -> None:
         """Write an entry; see `Journal`."""
         try:
-            with closing(self._connect()) as connection, _transaction(connection):
+            with self._connection() as connection, _transaction(connection):
                 connection.execute("INSERT INTO entries VALUES (?, ?, ?)", (kind, key, value))
                 _extend(connection, kind, key, value)
         except sqlite3.IntegrityError:
             raise RecordedError(f"{kind} is recorded already for {key}") from None
-        except (sqlite3.Error, OverflowError) as error:
+        except (OSError, sqlite3.Error, OverflowError) as error:
             raise _failure("write to", self._path, error) from error
 
     def lookup(self, kind: str, key: str) -> bytes | None:
@@ -198,6 +206,29 @@ class SqliteJournal:
         with self._reading() as connection:
             row = connection.execute(query, (kind, key)).fetchone()
         return None if row is None else bytes(row[0])
+
+    @contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """Calls inside share one connection, of whichever thread; closed at the end.
+
+        Each entry is on the disk when `record` returns, as without: what stays open is the file,
+        and never a transaction. A file that was put in its place meanwhile is noticed, and read.
+        """
+        with self._lock:
+            self._keepers += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._keepers -= 1
+                if not self._keepers:
+                    self._close()
+
+    def _missing(self) -> JournalError:
+        return JournalError(
+            f"the journal {self._path} is missing, and there was one: put it back. Where it is "
+            "lost, fmfl-secure journal recover makes another that opens nothing old"
+        )
 
     def _begin(self, connection: sqlite3.Connection, *, is_new: bool) -> None:
         if self._mark.exists():
@@ -227,18 +258,52 @@ class SqliteJournal:
             os.fsync(file.fileno())
         written.replace(self._mark)
 
-    def _connect(self) -> sqlite3.Connection:
-        # isolation_level None: transactions are written out, durable when they are committed.
-        connection = sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
-        connection.execute("PRAGMA synchronous=FULL")
-        return connection
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            is_done = False
+            try:
+                yield self._opened()
+                is_done = True
+            finally:
+                if not (is_done and self._keepers):
+                    self._close()
+
+    def _opened(self) -> sqlite3.Connection:
+        try:
+            there = self._path.stat()
+        except FileNotFoundError:
+            if self._mark.exists():
+                raise self._missing() from None
+            raise
+        file = (there.st_dev, there.st_ino)
+        if self._kept is not None and self._kept[1] != file:
+            self._close()
+        if self._kept is None:
+            # Mode rw never creates. isolation_level None: transactions are written out, durable
+            # when they are committed.
+            connection = sqlite3.connect(
+                f"{self._path.absolute().as_uri()}?mode=rw",
+                uri=True,
+                timeout=_BUSY_TIMEOUT_S,
+                isolation_level=None,
+                check_same_thread=False,  # used under the lock
+            )
+            self._kept = connection, file
+            connection.execute("PRAGMA synchronous=FULL")
+        return self._kept[0]
+
+    def _close(self) -> None:
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept[0].close()
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         try:
-            with closing(self._connect()) as connection:
+            with self._connection() as connection:
                 yield connection
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             raise _failure("read", self._path, error) from error
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import ClassVar, Final, Generic, TypeVar
 
@@ -137,6 +138,10 @@ class Gatekeeper(ABC, Generic[A]):
             MessageError: One is no head.
         """
         hold_to(self._journal, self.public, heads)
+
+    def kept_open(self) -> AbstractContextManager[None]:
+        """Its journal stays open inside: for the calls of one assignment."""
+        return self._journal.kept_open()
 
     def close(self) -> None:
         """Destroy every key; attempts under way end unopened."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import aggregation
@@ -94,6 +95,10 @@ class Custodian:
             JournalError: It lacks one.
         """
         self._protocol.hold_journal(heads)
+
+    def kept_open(self) -> AbstractContextManager[None]:
+        """Its journal stays open inside: for the calls of one assignment."""
+        return self._protocol.kept_open()
 
     def has_spoken(self, plan_message: bytes) -> bool:
         """Whether it gave its word in a plan's round: no other attempt at that round can open."""

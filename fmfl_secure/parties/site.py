@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import traceback
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
@@ -258,6 +258,15 @@ class Site:
             JournalError: It lacks one: it was put back, or begun anew.
         """
         hold_journal_to(self._journal, self._identity.public, heads)
+
+    @contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """Journal, ledger and stores stay open inside: for the calls of one assignment."""
+        with ExitStack() as kept:
+            for files in (self._journal, self._ledger, self._updates, self.others):
+                if files is not None:
+                    kept.enter_context(files.kept_open())
+            yield
 
     def check(self) -> None:
         """Check what can be known before anything is reserved: the policy, and that data are there.

@@ -141,10 +141,17 @@ class RunServer:
             Stopping: It was asked to stop.
             FmflError, PrivacyError, AggregationError: The run cannot go on.
         """
-        if self.ended:
-            self.run.close()
-        else:
-            self.run.drive()
+        with self.kept_open():
+            if self.ended:
+                self.run.close()
+            else:
+                self.run.drive()
+
+    @contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """The run's state and the heads that are kept stay open inside."""
+        with self.coordinator.store.kept_open(), self._kept_heads.kept_open():
+            yield
 
     @contextmanager
     def alone(self) -> Iterator[None]:

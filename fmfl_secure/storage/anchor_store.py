@@ -8,7 +8,8 @@ was rolled back in between lacks the later ones.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -102,6 +103,12 @@ class AnchorStore:
         """Release connections that were kept."""
         self._store.close()
         self._journals.close()
+
+    @contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """Its connections stay open inside, for several calls."""
+        with self._store.kept_open(), self._journals.kept_open():
+            yield
 
     def keep(self, given: Iterable[tuple[PublicIdentity, str]]) -> None:
         """Keep anchors, each given by the site that signed it; durable when this returns.

@@ -8,7 +8,7 @@ run's folder, in `state.sqlite`, or in a schema of a PostgreSQL database that `s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -184,6 +184,10 @@ class RunStore:
     def close(self) -> None:
         """Release a connection that was kept."""
         self._tables.close()
+
+    def kept_open(self) -> AbstractContextManager[None]:
+        """Its connection stays open inside, for several calls."""
+        return self._tables.kept_open()
 
     def bring_up_to_date(self) -> None:
         """Make what a run lacks that an earlier version began, before it goes on."""

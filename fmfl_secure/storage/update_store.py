@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -69,6 +69,10 @@ class UpdateStore:
         if len(key) != 32:
             raise RunDamaged(f"{path} does not hold a key of 32 bytes")
         return cls(folder / "updates.sqlite", key)
+
+    def kept_open(self) -> AbstractContextManager[None]:
+        """Its file stays open inside, for several calls."""
+        return self._tables.kept_open()
 
     def put(
         self, run: str, round_number: int, integers: NDArray[np.int32], *, head: bytes = b""

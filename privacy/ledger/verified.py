@@ -7,7 +7,7 @@ What may be appended is said in `privacy.ledger.ledger`; what records add up to,
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from privacy.errors import LedgerDamaged, LedgerError
@@ -61,6 +61,10 @@ class VerifiedLedger:
     def name(self) -> str:
         """What to call it in messages: its path, or its URL without secrets."""
         return self._store.name
+
+    def kept_open(self) -> AbstractContextManager[None]:
+        """Its connection stays open inside, for several calls."""
+        return self._store.kept_open()
 
     @staticmethod
     def exists(location: Path | str) -> bool:

@@ -108,6 +108,13 @@ class Store(Protocol):
         """
         ...
 
+    def kept_open(self) -> AbstractContextManager[None]:
+        """Inside, calls share one connection, one at a time, of whichever thread; closed then.
+
+        What a change has written is as durable when it ends as without. No transaction stays open.
+        """
+        ...
+
     def close(self) -> None:
         """Release a connection that was kept open. Another call opens one again."""
         ...

@@ -21,15 +21,35 @@ class Connections(Generic[C]):
     """Hands out connections.
 
     Args:
-        keep_open: Whether one is kept and shared.
+        keep_open: Whether one is kept and shared from the start.
         usable: Whether a kept one can serve another call.
+        source: What is connected to. Once it is another, a kept connection serves no more.
     """
 
-    def __init__(self, *, keep_open: bool, usable: Callable[[C], bool]) -> None:
-        self._keep_open = keep_open
-        self._usable = usable
+    def __init__(
+        self,
+        *,
+        keep_open: bool,
+        usable: Callable[[C], bool] = lambda _: True,
+        source: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._keepers = int(keep_open)
+        self._usable, self._source = usable, source
         self._lock = threading.Lock()
-        self._kept: C | None = None
+        self._kept: tuple[C, object] | None = None
+
+    @contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """Keep one inside, and share it; closed at the end, unless others keep it still."""
+        with self._lock:
+            self._keepers += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._keepers -= 1
+                if not self._keepers:
+                    self._close()
 
     @contextmanager
     def get(self, connect: Callable[[], C]) -> Iterator[C]:
@@ -38,27 +58,34 @@ class Connections(Generic[C]):
         Args:
             connect: Makes one.
         """
-        if not self._keep_open:
+        if not self._keepers:
             with closing(connect()) as connection:
                 yield connection
             return
         with self._lock:
+            source = self._source()  # before it is opened: one that comes between is noticed
+            if self._kept is not None and not (
+                self._kept[1] == source and self._usable(self._kept[0])
+            ):
+                self._close()
             kept, self._kept = self._kept, None
-            if kept is not None and not self._usable(kept):
-                kept.close()
-                kept = None
-            connection = connect() if kept is None else kept
+            connection = connect() if kept is None else kept[0]
             try:
                 yield connection
                 connection.rollback()
             except BaseException:
                 connection.close()  # and whatever it had begun is rolled back
                 raise
-            self._kept = connection
+            self._kept = connection, source
+            if not self._keepers:  # its last keeper went meanwhile
+                self._close()
 
     def close(self) -> None:
         """Close what is kept."""
         with self._lock:
-            kept, self._kept = self._kept, None
-            if kept is not None:
-                kept.close()
+            self._close()
+
+    def _close(self) -> None:
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept[0].close()

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Literal
 
 from privacy.errors import (
@@ -182,6 +182,10 @@ class PostgresStore:
 
     def _connect(self) -> psycopg.Connection[Any]:
         return psycopg.connect(self._conninfo, autocommit=True, prepare_threshold=None)
+
+    def kept_open(self) -> AbstractContextManager[None]:
+        """See `privacy.storage.Store`."""
+        return self._connections.kept_open()
 
     def close(self) -> None:
         """See `privacy.storage.Store`."""

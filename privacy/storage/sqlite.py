@@ -10,7 +10,7 @@ import secrets
 import sqlite3
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +31,15 @@ _NO_ACCESS = {
     sqlite3.SQLITE_PROTOCOL,
     sqlite3.SQLITE_READONLY,
 }
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """Which file is there: another one may be put in its place while a connection is kept."""
+    try:
+        there = path.stat()
+    except OSError:
+        return None
+    return there.st_dev, there.st_ino
 
 
 class SqliteTransaction:
@@ -63,7 +72,7 @@ class SqliteStore:
         self._application_id = application_id
         self._timeout_s = timeout_s
         self._connections = Connections[sqlite3.Connection](
-            keep_open=keep_open, usable=lambda _: True
+            keep_open=keep_open, source=partial(_file, path)
         )
 
     def __repr__(self) -> str:
@@ -140,6 +149,10 @@ class SqliteStore:
             connection.execute("BEGIN IMMEDIATE")
             yield SqliteTransaction(connection)
             connection.execute("COMMIT")
+
+    def kept_open(self) -> AbstractContextManager[None]:
+        """See `privacy.storage.Store`."""
+        return self._connections.kept_open()
 
     def close(self) -> None:
         """See `privacy.storage.Store`."""

@@ -1,3 +1,4 @@
+import shutil
 import sqlite3
 import stat
 import threading
@@ -66,6 +67,61 @@ def test_a_lost_file_is_an_error_not_an_empty_journal(tmp_path):
     path.unlink()
     with pytest.raises(JournalError):
         journal.lookup("kind", "key")
+
+
+def test_what_is_kept_open_is_on_the_disk_before_a_word_leaves(tmp_path):
+    path, crashed = tmp_path / "j.db", tmp_path / "crashed"
+    journal = SqliteJournal(path)
+    with journal.kept_open():
+        journal.record("site/opened", "key", b"value")
+        # What the disk holds should the process, or the machine, die now.
+        crashed.mkdir()
+        for file in tmp_path.glob("j.db*"):
+            shutil.copy(file, crashed)
+    found = SqliteJournal(crashed / "j.db")
+    assert found.lookup("site/opened", "key") == b"value"
+    assert found.head == journal.head
+
+
+def test_two_that_keep_one_file_open_extend_one_chain(tmp_path):
+    path = tmp_path / "j.db"
+    one, other = SqliteJournal(path), SqliteJournal(path)
+    with one.kept_open(), other.kept_open(), one.kept_open():
+        one.record("kind", "a", b"1")
+        with pytest.raises(RecordedError):
+            other.record("kind", "a", b"2")
+        other.record("kind", "b", b"3")
+        with pytest.raises(RecordedError):
+            one.record("kind", "b", b"4")
+        assert one.head == other.head
+    assert SqliteJournal(path).head == one.head
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["j.db", "j.db.made"]
+
+
+def test_threads_share_the_one_that_is_kept_open(tmp_path):
+    journal = SqliteJournal(tmp_path / "j.db")
+    with journal.kept_open():
+        test_one_of_many_writers_wins(journal)
+    assert SqliteJournal(tmp_path / "j.db").head.sequence == 2
+
+
+def test_one_that_takes_the_place_of_the_one_kept_open_is_noticed(tmp_path):
+    path, older = tmp_path / "j.db", tmp_path / "older"
+    journal = SqliteJournal(path)
+    older.mkdir()
+    shutil.copy(path, older)
+    with journal.kept_open():
+        journal.record("kind", "key", b"value")
+        head = journal.head
+        for file in tmp_path.glob("j.db*"):
+            if not file.name.endswith(".made"):
+                file.unlink()
+        with pytest.raises(JournalError, match="is missing, and there was one"):
+            journal.record("kind", "other", b"value")
+        assert not path.exists(), "nothing is begun in its place"
+        (older / "j.db").rename(path)
+        assert journal.lookup("kind", "key") is None
+        assert not journal.holds(head)
 
 
 def make_0_1_0(path, entries):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -25,6 +27,8 @@ RUN = "ab" * 8
 
 class Turns(Agent):
     """Does so many pieces of work, and notes each."""
+
+    party = None
 
     def __init__(self, name: str, pieces: int, done: list[str], error: Exception | None = None):
         self.name, self.pieces, self.done, self.error = name, pieces, done, error
@@ -98,6 +102,30 @@ def test_a_party_whose_message_does_not_hold_is_gone_on_without(attempt: int, sa
     assert not pump(agent).until(lambda: False, 0.0)
     assert words == [said]
     assert "does not hold" in agent.refusal, "its own people are told"
+
+
+def test_a_party_keeps_its_files_open_for_one_assignment() -> None:
+    events: list[str] = []
+
+    class Party:
+        @contextmanager
+        def kept_open(self) -> Iterator[None]:
+            events.append("open")
+            yield
+            events.append("closed")
+
+    class Once(Agent):
+        party = Party()  # type: ignore[assignment]
+
+        def do(self, work: Work) -> None:
+            events.append(work.step)
+
+    work = Work(1, Step.READY, RUN, 1, 1, {}, [], 0, 1024)
+    transport = SimpleNamespace(work=lambda _: work)
+    agent = Once(transport, stopping=threading.Event(), once=True)  # type: ignore[arg-type]
+    assert agent.step()
+    assert not agent.step()
+    assert events == ["open", Step.READY, "closed"]
 
 
 def test_what_is_no_refusal_ends_the_run() -> None:

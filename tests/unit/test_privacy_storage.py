@@ -4,7 +4,13 @@ import threading
 
 import pytest
 
-from privacy import StorageDamaged, StorageExists, StorageMissing, StorageUnavailable
+from privacy import (
+    StorageDamaged,
+    StorageError,
+    StorageExists,
+    StorageMissing,
+    StorageUnavailable,
+)
 from privacy.storage import is_url, open_store, without_secrets
 from privacy.storage.urls import split_schema, with_schema, without_password
 
@@ -123,6 +129,53 @@ def test_a_writer_waits_so_long_and_no_longer(places, store):
             pytest.fail("two writers at once")
     put(hasty, "third")
     assert [name for name, *_ in rows(store)] == ["first", "second", "third"]
+
+
+def test_calls_share_what_is_kept_open_and_lose_nothing_by_it(places):
+    place = places.new()
+    store, other = (open_store(place, timeout_s=5.0) for _ in range(2))
+    with store.create(TABLES[store.dialect]) as transaction:
+        transaction.execute(INSERT, "first", 1, None)
+    with store.kept_open():
+        with store.kept_open():
+            put(store, "a")
+        assert rows(other) == rows(store), "durable when the change ended, and seen by all"
+        with pytest.raises(StorageError), store.write() as transaction:
+            transaction.execute("INSERT INTO things VALUES ('never', 2, NULL), ('a', 3, NULL)")
+        put(other, "b")
+        threads = [threading.Thread(target=put, args=(store, name)) for name in "cd"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [row[0] for row in rows(store)] == ["a", "b", "c", "d", "first"]
+    assert rows(other) == rows(store)
+
+
+def test_what_is_kept_open_is_closed_at_the_end(tmp_path):
+    store = open_store(tmp_path / "things.sqlite")
+    with store.create(TABLES["sqlite"]):
+        pass
+    with store.kept_open():
+        put(store, "a")
+        assert (tmp_path / "things.sqlite-wal").exists()
+    assert [file.name for file in tmp_path.iterdir()] == ["things.sqlite"], "whole in one file"
+
+
+def test_a_file_that_takes_the_place_of_the_one_kept_open_is_noticed(tmp_path):
+    one, another = (open_store(tmp_path / f"{name}.sqlite") for name in ("one", "another"))
+    for store in (one, another):
+        with store.create(TABLES["sqlite"]):
+            pass
+    put(another, "its own")
+    with one.kept_open():
+        put(one, "a")
+        for file in tmp_path.glob("one.sqlite*"):
+            file.unlink()
+        with pytest.raises(StorageMissing):
+            rows(one)
+        (tmp_path / "another.sqlite").rename(tmp_path / "one.sqlite")
+        assert [row[0] for row in rows(one)] == ["its own"]
 
 
 def test_a_wrong_statement_is_an_error_of_this_layer(store):

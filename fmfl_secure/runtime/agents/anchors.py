@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from fmfl_secure.parties.workspace import Members
@@ -33,6 +34,10 @@ class JournalOwner(Protocol):
 
     def hold_journal(self, heads: Iterable[str]) -> None:
         """Check its journal against what others kept."""
+        ...
+
+    def kept_open(self) -> AbstractContextManager[None]:
+        """Its journal stays open inside: for the calls of one assignment."""
         ...
 
 

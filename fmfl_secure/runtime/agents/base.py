@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 
 from aggregation import AggregationError, SealedError
 from fmfl_secure.errors import ANY_FAILURE, Rejected, is_passing
+from fmfl_secure.runtime.agents.anchors import JournalOwner
 from fmfl_secure.runtime.patience import Patience
 from fmfl_secure.runtime.task_board import Step
 from fmfl_secure.runtime.transport import ServerTransport, Work
@@ -84,8 +86,10 @@ class Agent(ABC):
             return False
         self._after, self.work = work.sequence, work
         _LOG.info(work.step, extra={"run": work.run, "round": work.round, "attempt": work.attempt})
+        party = self.party
         try:
-            self.do(work)
+            with nullcontext() if party is None else party.kept_open():
+                self.do(work)
         except Rejected as rejected:
             if rejected.reason not in _MOVED_ON:
                 raise
@@ -97,6 +101,11 @@ class Agent(ABC):
             self._ended = work.step == Step.END
         self._patience.worked()
         return True
+
+    @property
+    @abstractmethod
+    def party(self) -> JournalOwner | None:
+        """Who keeps a journal here; None before there is one."""
 
     @abstractmethod
     def do(self, work: Work) -> None:

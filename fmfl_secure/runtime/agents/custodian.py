@@ -39,6 +39,11 @@ class CustodianAgent(Agent):
         super().__init__(transport, stopping=stopping, once=once)
         self._custodian = custodian
 
+    @property
+    def party(self) -> Custodian:
+        """See `Agent`."""
+        return self._custodian
+
     def do(self, work: Work) -> None:
         """See `Agent`."""
         does = {Step.READY: self._ready, Step.APPROVE: self._approve}.get(work.step)

@@ -36,6 +36,11 @@ class DecryptorAgent(Agent):
         super().__init__(transport, stopping=stopping, once=once)
         self._decryptor = decryptor
 
+    @property
+    def party(self) -> Decryptor:
+        """See `Agent`."""
+        return self._decryptor
+
     def do(self, work: Work) -> None:
         """See `Agent`."""
         does = {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Literal
 
 import numpy as np
@@ -79,6 +80,10 @@ class SimulatedSite:
 
     def hold_journal(self, heads: Iterable[str]) -> None:
         """There is nothing to hold."""
+
+    def kept_open(self) -> AbstractContextManager[None]:
+        """As a site's."""
+        return self._journal.kept_open()
 
     def check(self) -> None:
         """There are no data to look for."""

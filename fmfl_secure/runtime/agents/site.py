@@ -152,7 +152,7 @@ class SiteAgent(Agent):
         self.training: tuple[int, int] | None = None  # round, step
 
     @property
-    def participant(self) -> Participant | None:
+    def party(self) -> Participant | None:
         """What takes part in the present run."""
         return self._participant
 

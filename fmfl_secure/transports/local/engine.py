@@ -125,6 +125,7 @@ class LocalEngine:
         """
         with ExitStack() as held:
             held.enter_context(self._server.alone())
+            held.enter_context(self._server.kept_open())
             for folder, role in self._folders():
                 held.enter_context(in_use(folder, role))
             return self._carry()
