@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from fmfl_secure.errors import ConfigError, RunError
 from fmfl_secure.parties.workspace import Workspace
-from fmfl_secure.planning.answers import figures_of
+from fmfl_secure.planning.answers import cells_of, figures_of
 from fmfl_secure.run.observer import Observer, Silent
 from fmfl_secure.run.record import RoundRecord
 from fmfl_secure.settings.federation import FederationConfig, load_federation
@@ -42,6 +44,7 @@ class Answer:
         config: The settings that it was asked by.
         cohort: Sites that are in the sum.
         figures: By question and name, each with its intervals.
+        cells: By question, what the sum says before anything is made of it; float64, (cells,).
         at: UTC time of the release.
         was_kept: It was asked before: nothing was charged.
     """
@@ -50,6 +53,7 @@ class Answer:
     config: FederationConfig
     cohort: tuple[str, ...]
     figures: dict[str, dict[str, Figure]]
+    cells: dict[str, NDArray[np.float64]]
     at: str
     was_kept: bool
 
@@ -186,7 +190,8 @@ def read_answer(folder: Path, *, was_kept: bool) -> Answer:
         if isinstance(record.answer, tuple):
             config = store.state.config
             figures = figures_of(config, record.answer, len(record.cohort))
-            return Answer(folder, config, record.cohort, figures, record.at, was_kept)
+            cells = cells_of(config, record.answer)
+            return Answer(folder, config, record.cohort, figures, cells, record.at, was_kept)
     raise RunError(
         f"the run in {folder} ended without an answer",
         hint="Its report says why. --again asks anew, and is charged for it.",

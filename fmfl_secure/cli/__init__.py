@@ -20,6 +20,7 @@ from fmfl_secure.cli import (
     ask,
     audit,
     base_models,
+    choose,
     compare,
     demo,
     doctor,
@@ -45,6 +46,7 @@ app = typer.Typer(
 )
 app.add_typer(federation.app)
 app.add_typer(ask.app)
+app.add_typer(choose.app)
 app.add_typer(doctor.app)
 app.add_typer(model.app)
 app.add_typer(base_models.app, name="model")

@@ -10,6 +10,7 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aggregation import Quantization, Segment
 from fmfl_secure.errors import ConfigError
@@ -87,6 +88,24 @@ def answer_epsilon(config: FederationConfig) -> float:
     return epsilon_spent(cost, noise_of(config).accounted_delta(config.privacy.delta))
 
 
+def cells_of(config: FederationConfig, total: Sequence[int]) -> dict[str, NDArray[np.float64]]:
+    """What an answer's sum says, by question: float64, shape (cells,), with its noise.
+
+    Args:
+        config: The settings that it was asked by.
+        total: The released sum, as a round's record keeps it.
+
+    Raises:
+        ConfigError: It is not an answer to these settings.
+    """
+    plan = answer_plan(config)
+    if len(total) != plan.release.dimension:
+        raise ConfigError(
+            f"an answer has {len(total)} values, these settings ask for {plan.release.dimension}"
+        )
+    return plan.release.split(np.asarray(total, dtype=np.float64) * plan.granularity)
+
+
 def figures_of(
     config: FederationConfig, total: Sequence[int], cohort: int
 ) -> dict[str, dict[str, Figure]]:
@@ -100,15 +119,9 @@ def figures_of(
     Raises:
         ConfigError: It is not an answer to these settings.
     """
-    plan, asked = answer_plan(config), asked_of(config)
-    release = plan.release
-    if len(total) != release.dimension:
-        raise ConfigError(
-            f"an answer has {len(total)} values, these settings ask for {release.dimension}"
-        )
-    values = release.split(np.asarray(total, dtype=np.float64) * plan.granularity)
+    plan, asked, values = answer_plan(config), asked_of(config), cells_of(config, total)
     found = {}
-    for question, query in zip(questions_of(asked), release.queries, strict=True):
+    for question, query in zip(questions_of(asked), plan.release.queries, strict=True):
         stddev = plan.answer_stddev(query, cohort)
         found[query.name] = question.figures(config, asked, values[query.name], stddev)
     return found

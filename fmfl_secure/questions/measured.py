@@ -48,7 +48,7 @@ class Measured(Question):
     def vectors(self, asked: QuestionSection, respondent: Respondent) -> NDArray[np.float64]:
         """See `Question`: zero of a unit that is trained on, where others are set apart."""
         measure, data = measure_named(respondent.config, self.name), respondent.data
-        outcomes = respondent.once("outcomes", lambda: _outcomes(respondent))
+        outcomes = respondent.once("outcomes", lambda: outcomes_of(respondent))
         found = np.zeros((len(data.units), self.query(respondent.config, asked).dimension))
         for row, own in outcomes.items():
             found[row] = unit_vectors(measure, own, [np.arange(len(data.units[row]))])[0]
@@ -66,7 +66,7 @@ class Measured(Question):
         return {each.name: each.figure for each in measure.findings(cells, stddev)}
 
 
-def _outcomes(respondent: Respondent) -> dict[int, Any]:
+def outcomes_of(respondent: Respondent) -> dict[int, Any]:
     """What the model makes of each unit that is asked about, by its place among all."""
     data, found = respondent.data, {}
     asked = data.held_out if len(data.held_out) else np.ones(len(data.units), dtype=np.bool_)

@@ -6,6 +6,7 @@ from typing import Final
 
 from fmfl_secure.measures import MEASURES
 from fmfl_secure.questions.base import Question
+from fmfl_secure.questions.choice import Choice
 from fmfl_secure.questions.counts import Labels, Lengths, Units
 from fmfl_secure.questions.measured import Measured
 from fmfl_secure.registry import Registry
@@ -16,7 +17,13 @@ from privacy.queries import Release
 
 QUESTIONS: Final[Registry[Question]] = Registry(
     "question",
-    (Units(), Labels(), Lengths(), *(Measured(each.name, each.said) for each in MEASURES)),
+    (
+        Units(),
+        Labels(),
+        Lengths(),
+        *(Measured(each.name, each.said) for each in MEASURES),
+        Choice(),
+    ),
 )
 
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.tasks import Task, TaskData
 
@@ -23,7 +24,9 @@ class Respondent:
         config: The federation's settings.
         task: The task.
         data: The site's units and their records.
-        model: A model of the task, holding the adapter that is asked about; left as it is.
+        model: A model of the task, holding the adapter that is asked about.
+        candidates: Adapters to choose among, as safetensors; the model's own in place of each
+            where there are none, as for records that are made up.
     """
 
     site: str
@@ -31,10 +34,20 @@ class Respondent:
     task: Task
     data: TaskData
     model: nn.Module
+    candidates: tuple[bytes, ...] = ()
     _computed: dict[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return "Respondent(<private>)"
+
+    def hold(self, candidate: int) -> None:
+        """Have the model hold one of the candidates.
+
+        Raises:
+            ModelError: It is not an adapter of this model.
+        """
+        if self.candidates:
+            set_adapter_tensors(self.model, load_adapter_bytes(self.candidates[candidate]))
 
     def once(self, name: str, compute: Callable[[], T]) -> T:
         """What several questions of one answer need, computed by the first that asks.

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from fmfl_secure.settings.types import Digest, Positive, Section
+from fmfl_secure.settings.types import Digest, NonEmpty, Positive, Section
 
 # What may be asked: an entry each in `fmfl_secure.questions.registry`, and no other code.
 MeasureName = Literal[
@@ -20,7 +20,7 @@ MeasureName = Literal[
     "exact-sets", "label-scores", "entities", "tags", "next-token", "exact-match",
     "matched", "similarity", "subgroups",
 ]  # fmt: skip
-QuestionName = Literal["units", "labels", "lengths", MeasureName]
+QuestionName = Literal["units", "labels", "lengths", MeasureName, "choice"]
 # What a learning curve shows where settings do not say, by kind of task.
 FIRST_MEASURES: Mapping[str, MeasureName] = MappingProxyType(
     {
@@ -51,6 +51,7 @@ class QuestionSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=
             the one that training would start from.
         repeats: Answers that a site may compute again after a crash, paid for in advance. With
             none, such a site is missing in the answer.
+        candidates: For a choice: names of the adapters that are joined in `adapter`, in order.
         lengths: Tokens of a record, ascending: where one class of lengths ends and the next begins.
             Empty takes an eighth, a quarter, a half and the whole of `model.max_length`.
     """
@@ -62,6 +63,7 @@ class QuestionSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=
     insider_epsilon: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0
     repeats: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
     adapter: Digest = ""
+    candidates: Annotated[tuple[NonEmpty, ...], msgspec.Meta(max_length=16)] = ()
     lengths: Annotated[tuple[_Edge, ...], msgspec.Meta(max_length=64)] = ()
 
     def __post_init__(self) -> None:
@@ -77,6 +79,12 @@ class QuestionSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=
             )
         if self.every and self.adapter:
             raise ValueError("question.adapter is for a run that trains nothing: every = 0")
+        if self.candidates and (
+            self.what != ("choice",) or len(set(self.candidates)) < max(2, len(self.candidates))
+        ):
+            raise ValueError(
+                "question.candidates are for a choice by itself, at least two and none twice"
+            )
         if list(self.lengths) != sorted(set(self.lengths)):
             raise ValueError("question.lengths are not ascending")
 

@@ -224,6 +224,7 @@ subgroups = []           # its values
 # insider_epsilon = 0.0  # as in [privacy], of the answers
 # repeats = 0            # answers that may be computed again after a crash, paid for in advance
 # adapter = ""           # digest of what is asked about, if it is not what training starts from
+# candidates = []        # for a choice: names of the adapters that are joined in it
 # lengths = []           # for "lengths": tokens at which its classes end
 
 # One entry a site. The population is declared and rounded: rates and denominators use it, the

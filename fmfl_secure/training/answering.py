@@ -18,6 +18,7 @@ from fmfl_secure.questions.registry import questions_of
 from fmfl_secure.questions.respondent import Respondent
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.tasks import Task, TaskData
+from fmfl_secure.vectors.candidates import split_candidates
 from privacy.queries.protected_sum import ProtectedSum
 
 
@@ -33,8 +34,8 @@ def answer_locally(
     """Answer what the settings ask, from one site's data, once.
 
     Args:
-        model: A model of the task; left with the adapter.
-        adapter: What is asked about, as safetensors.
+        model: A model of the task; left with the adapter, or the last of several.
+        adapter: What is asked about, as safetensors: one, or several joined.
         data: The site's.
         site: Its name.
         config: The federation's settings.
@@ -48,7 +49,11 @@ def answer_locally(
         PrivacyError: The vectors are not those that were planned.
     """
     plan, asked = answer_plan(config), asked_of(config)
-    set_adapter_tensors(model, load_adapter_bytes(adapter))
-    respondent = Respondent(site, config, task, data, model)
+    candidates: tuple[bytes, ...] = ()
+    if asked.candidates:
+        candidates = split_candidates(adapter, len(asked.candidates))
+    else:
+        set_adapter_tensors(model, load_adapter_bytes(adapter))
+    respondent = Respondent(site, config, task, data, model, candidates)
     vectors = {each.name: each.vectors(asked, respondent) for each in questions_of(asked)}
     return ProtectedSum(plan).integers(plan.release.joint(vectors)).astype(np.int32)

@@ -11,7 +11,15 @@ be trusted.
     integers = ProtectedSum(plan).integers(release.joint(vectors))
 """
 
-from privacy.queries.intervals import Figure, count, half_width_of_share, on_simplex, ratio, share
+from privacy.queries.intervals import (
+    Figure,
+    Interval,
+    count,
+    half_width_of_share,
+    on_simplex,
+    ratio,
+    share,
+)
 from privacy.queries.plan import GaussianNoise, QueryPlan, SkellamShares
 from privacy.queries.query import PROJECTION_TOLERANCE, Query, Release, project, unit_means
 
@@ -19,6 +27,7 @@ __all__ = [
     "PROJECTION_TOLERANCE",
     "Figure",
     "GaussianNoise",
+    "Interval",
     "Query",
     "QueryPlan",
     "Release",

@@ -32,6 +32,7 @@ COMMANDS = [
     ("check",),
     ("run",),
     ("ask",),
+    ("choose",),
     ("evaluate",),
     ("predict",),
     ("chat",),

@@ -203,9 +203,10 @@ class LocalEngine:
     def _open_site(self, entry: SiteEntry, run: str) -> Site:
         if run != self._server.run.run:
             raise RunError(f"{entry.name}: the plan's run is not the one agreed here")
-        # A site that has not begun looks once at the adapter that the settings' seed gives.
-        initial = self.store.public().initial_adapter
-        set_adapter_tensors(self._model, load_adapter_bytes(initial))
+        if self._config.trains:
+            # A site that has not begun looks once at the adapter that the settings' seed gives.
+            initial = self.store.public().initial_adapter
+            set_adapter_tensors(self._model, load_adapter_bytes(initial))
         return Site(
             self._workspace.site(entry.name),
             run=run,

@@ -1,0 +1,161 @@
+"""Choosing among adapters by one private answer of the sites: a run's rounds, and exported ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fmfl_secure.asking import Answer, RunAsked, ask
+from fmfl_secure.errors import ConfigError, RunError
+from fmfl_secure.models.adapters import adapter_bytes, load_adapter_bytes, set_adapter_tensors
+from fmfl_secure.planning.answers import answer_plan
+from fmfl_secure.questions.choice import distance_of_winner
+from fmfl_secure.run.observer import Observer
+from fmfl_secure.settings.questions import QuestionSection
+from fmfl_secure.storage.run_store import RunStore
+from fmfl_secure.training.finished_run import open_run
+from fmfl_secure.vectors.adapter import Adapter, adapter_digest
+from fmfl_secure.vectors.candidates import MAX_CANDIDATES, join_candidates
+from privacy.queries import Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What the sites' answer says of candidates.
+
+    Attributes:
+        answer: With each candidate's rate.
+        winner: Name of the one ahead.
+        adapter: Its tensors, as safetensors.
+        ahead: By candidate, how many units' worth the winner is ahead of it: a 95 % interval, all
+            of which hold at once.
+        bias: The most that the winner's own figure is too high on average, in units: it was
+            chosen for being high, noise included.
+    """
+
+    answer: Answer
+    winner: str
+    adapter: bytes
+    ahead: dict[str, Interval]
+    bias: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the winner is ahead of all others beyond what noise may do."""
+        return all(low > 0.0 for name, (low, _) in self.ahead.items() if name != self.winner)
+
+
+def candidates_of(run: Path, rounds: Sequence[int], folders: Sequence[Path]) -> dict[str, bytes]:
+    """Adapters of a run's rounds, and exported ones of the same kind, by name.
+
+    Args:
+        run: The run's folder.
+        rounds: Of its rounds; none takes the released ones, evenly, the last always.
+        folders: Of exported adapters.
+
+    Raises:
+        RunError: There is no run, or a round gave no adapter.
+        ModelError: An exported adapter does not fit the run's settings.
+        ConfigError: They are too many, or fewer than two.
+    """
+    store = RunStore(run)
+    found: dict[str, bytes] = {}
+    room = MAX_CANDIDATES - len(folders)
+    for number in rounds or _evenly(store, room):
+        # Without what the server optimizer remembers: an answer is about the adapter alone.
+        adapter = Adapter.read(store.adapter_after(number))
+        found[f"round {number}"] = Adapter(adapter.tensors, {}).encode()
+    if folders:
+        task = open_run(run).task
+        for folder in folders:
+            found[folder.name] = adapter_bytes(task.open_adapter(folder))
+    if not 2 <= len(found) <= MAX_CANDIDATES:
+        raise ConfigError(
+            f"{len(found)} candidates of distinct names, expected 2 to {MAX_CANDIDATES}"
+        )
+    return found
+
+
+def _evenly(store: RunStore, room: int) -> list[int]:
+    """Rounds that trained and were released, at most so many, the last always."""
+    config = store.state.config
+    trained = [
+        number for number in range(1, len(store.rounds()) + 1) if config.turn(number).asked is None
+    ]
+    if not trained or room < 1:
+        return []
+    places = np.linspace(len(trained) - 1, 0, num=min(room, len(trained)))
+    return sorted({trained[round(float(place))] for place in places})
+
+
+def choose(
+    run: Path,
+    candidates: dict[str, bytes],
+    *,
+    epsilon: float,
+    insider_epsilon: float = 0.0,
+    repeats: int = 0,
+    again: bool = False,
+    observer: Observer | None = None,
+) -> Chosen:
+    """Ask all sites, on this machine, which candidate is right most often.
+
+    Args:
+        run: The run's folder; its federation is where it was started.
+        candidates: Adapters by name, as `candidates_of` finds them.
+        epsilon: What the answer may cost every unit.
+        insider_epsilon: With noise in shares, against all other sites together.
+        repeats: Answers that a site may compute again after a crash.
+        again: Ask anew what was answered before, which is charged again.
+        observer: Told about progress.
+
+    Raises:
+        FmflError, PrivacyError, AggregationError: Nothing is answered.
+    """
+    asked_run = RunAsked.of(run)
+    joined = join_candidates(list(candidates.values()))
+    asked = QuestionSection(
+        what=("choice",),
+        epsilon=epsilon,
+        insider_epsilon=insider_epsilon,
+        repeats=repeats,
+        adapter=adapter_digest(joined),
+        candidates=tuple(candidates),
+    )
+    answer = ask(
+        asked_run.federation,
+        asked,
+        again=again,
+        adapter=joined,
+        settings=asked_run.config,
+        observer=observer,
+    )
+    plan = answer_plan(answer.config)
+    (query,) = plan.release.queries
+    stddev = plan.answer_stddev(query, len(answer.cohort))
+    number, ahead, bias = distance_of_winner(answer.cells[query.name], stddev)
+    names = list(candidates)
+    return Chosen(
+        answer=answer,
+        winner=names[number],
+        adapter=candidates[names[number]],
+        ahead=dict(zip(names, ahead, strict=True)),
+        bias=bias,
+    )
+
+
+def write_winner(run: Path, chosen: Chosen, output: Path) -> None:
+    """Write the winner as a finished adapter's folder.
+
+    Raises:
+        RunError: There is something there already.
+    """
+    if output.exists():
+        raise RunError(f"{output} exists already")
+    finished = open_run(run)
+    model = finished.task.build_model(seed=finished.config.federation.seed)
+    set_adapter_tensors(model, load_adapter_bytes(chosen.adapter))
+    finished.task.save_adapter(model, output)
