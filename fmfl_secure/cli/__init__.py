@@ -5,6 +5,7 @@ Commands import what they need when they run: help and refusals need no machine-
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import traceback
@@ -89,6 +90,8 @@ def options(
 
 def main() -> None:
     """Entry point: prints what went wrong and what to do, with no traceback unless asked."""
+    # Whatever the account's umask: nobody else may write what a command leaves behind.
+    os.umask(os.umask(0o077) | 0o022)
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")

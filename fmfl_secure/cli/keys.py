@@ -9,6 +9,7 @@ import typer
 
 from fmfl_secure.cli._console import say
 from fmfl_secure.cli.members import KitFolder
+from fmfl_secure.outside import MOST_DOCUMENT, read_regular
 
 app = typer.Typer()
 ceremony = typer.Typer(
@@ -72,7 +73,9 @@ def accept(
     from fmfl_secure.provisioning.fingerprints import groups
     from fmfl_secure.provisioning.put_answer import check_answer, put_answer
 
-    checked = check_answer(folder, answer.read_bytes(), source=str(answer))
+    checked = check_answer(
+        folder, read_regular(answer, most_bytes=MOST_DOCUMENT), source=str(answer)
+    )
     if checked.new_settings:
         say("the settings are others than those that this party has: read them before a run")
         typer.confirm("take these settings?", abort=True)
@@ -143,6 +146,7 @@ def collect_records(
     from fmfl_secure.provisioning.ceremony import collect, standing
 
     for path in records:
-        say(f"{collect(kit, path.read_bytes(), source=str(path))} has the same keys")
+        signed = read_regular(path, most_bytes=MOST_DOCUMENT)
+        say(f"{collect(kit, signed, source=str(path))} has the same keys")
     missing = standing(kit).missing
     say(f"still missing: {', '.join(missing)}" if missing else "all parties have signed")

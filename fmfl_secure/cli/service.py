@@ -13,6 +13,7 @@ from fmfl_secure.bench import JsonFlag, machine
 from fmfl_secure.bench import app as bench_app
 from fmfl_secure.cli._console import facts, say
 from fmfl_secure.cli.members import KitFolder, needs_server_extra
+from fmfl_secure.outside import MOST_DOCUMENT, read_regular
 
 if TYPE_CHECKING:
     from fmfl_secure.transports.https.processes.run_party import PartyProcess
@@ -175,7 +176,7 @@ def unseal(
         passphrase = passphrase_file.read_text(encoding="utf-8").strip()
     else:
         passphrase = typer.prompt("passphrase", hide_input=True)
-    files = open_kit(sealed.read_bytes(), passphrase, output)
+    files = open_kit(read_regular(sealed, most_bytes=MOST_DOCUMENT), passphrase, output)
     say(f"{len(files)} files in {output}")
 
 

@@ -16,6 +16,7 @@ from fmfl_secure.data.errors import (
     MissingColumnError,
     UnreadableFileError,
 )
+from fmfl_secure.outside import read_regular
 
 UTF8_HINT = (
     "convert the file, for example: iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW "
@@ -81,6 +82,10 @@ class Source(Protocol):
     def columns(self) -> tuple[str, ...]:
         """Column names, distinct, in file order."""
 
+    @property
+    def has_schema(self) -> bool:
+        """Whether the file says by its form what the columns are, and not by a line among lines."""
+
     def __len__(self) -> int: ...
 
     def rows(self, names: Sequence[str], *, as_bytes: Collection[str] = ()) -> Iterator[Row]:
@@ -105,7 +110,7 @@ class Source(Protocol):
 def read_bytes(path: Path) -> bytes:
     """Reads a whole file, with a typed refusal where that is not possible."""
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except OSError as error:
         raise UnreadableFileError(
             f"the file cannot be read: {error.strerror or type(error).__name__}",
@@ -119,8 +124,9 @@ def require_distinct(columns: Sequence[str], path: Path) -> tuple[str, ...]:
     twice = [name for name, count in Counter(columns).items() if count > 1]
     if twice:
         raise MissingColumnError(
-            f"column names must be distinct; more than once there: {', '.join(map(repr, twice))}",
-            hint="rename the columns in the file's header",
+            f"column names must be distinct; {len(twice)} of the {len(set(columns))} in the first "
+            "line are there more than once",
+            hint="rename the columns in the file's header; is the first line a header?",
             path=path,
         )
     return tuple(columns)

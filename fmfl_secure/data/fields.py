@@ -30,6 +30,7 @@ from fmfl_secure.settings.types import UnitRule
 from privacy import plain
 
 RECORD_UNIT = "record"
+MAX_TEXT = 1 << 24  # characters; a model reads some thousands, and what it is cut from takes memory
 OnBadRow = Literal["error", "skip"]
 # What the file holds in place of a text.
 _HELD: Mapping[HeldAs, str] = MappingProxyType(
@@ -270,6 +271,13 @@ def parse_text(value: str | None, column: str) -> str:
             "name a column of texts; render messages as one text with the model's chat template",
             f"a {_HELD[value.held_as]} in place of a text",
         )
+    if value is not None and len(value) > MAX_TEXT:
+        raise UnusableValue(
+            EmptyTextError,
+            f"the text in column {column!r} has more than {MAX_TEXT} characters",
+            "no model reads so much: is a quotation mark missing, or a line's end?",
+            "text of more characters than any model reads",
+        )
     if value is not None and value.strip().casefold() in _NO_TEXT:
         raise UnusableValue(
             EmptyTextError,
@@ -291,12 +299,34 @@ def choose_column(source: Source, path: Path, argument: str, names: Sequence[str
     for name in names:
         if name in source.columns:
             return name
+    # Where a text file lacks its header they are somebody's record, so none is quoted.
+    alike = sorted({name for name in names if any(_alike(name, c) for c in source.columns)})
+    hint = f"set {argument} to the name of one of them; the file's first line has them"
+    if alike:
+        hint = (
+            f"one differs from {' or '.join(map(repr, alike))} in case, spaces or marks alone: "
+            f"set {argument} to the name as it stands in the file"
+        )
+    wanted = " or ".join(map(repr, names))
+    if source.has_schema:
+        raise MissingColumnError(
+            f"there is no column {wanted}; "
+            f"the columns are {', '.join(map(repr, source.columns)) or 'none'}",
+            hint=f"set {argument} to one of them",
+            path=path,
+        )
     raise MissingColumnError(
-        f"there is no column {' or '.join(map(repr, names))}; "
-        f"the columns are {', '.join(map(repr, source.columns)) or 'none'}",
-        hint=f"set {argument} to one of them",
+        f"there is no column {wanted} among the {len(source.columns)} of the file",
+        hint=hint,
         path=path,
     )
+
+
+def _alike(name: str, column: str) -> bool:
+    def letters(text: str) -> str:
+        return "".join(c for c in plain(text).casefold() if c.isalnum())
+
+    return letters(name) == letters(column) != ""
 
 
 def _read_row(

@@ -32,6 +32,7 @@ from fmfl_secure.data.records import grouped_units, record_units
 from fmfl_secure.data.stored import StoredPicture
 from fmfl_secure.data.unit_ids import unit_id
 from fmfl_secure.extras import how_to_install
+from fmfl_secure.outside import read_regular
 from fmfl_secure.settings.types import UnitRule
 
 # Of numbers, what is black and white by their type.
@@ -308,7 +309,7 @@ def _bytes_of(file: Path) -> bytes:
     data = None
     try:
         if file.stat().st_size <= MAX_BYTES:
-            data = file.read_bytes()
+            data = read_regular(file)
     except (OSError, ValueError):
         data = None
     if data is None and file.is_dir():

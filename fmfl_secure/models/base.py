@@ -9,7 +9,6 @@ its own is refused, and so are pickled weights.
 from __future__ import annotations
 
 import importlib.metadata
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +25,13 @@ from fmfl_secure.models.base_files import (
     refuse_other_folders,
 )
 from fmfl_secure.models.library_errors import reading
+from fmfl_secure.models.plausible import require_files, require_plausible
 from fmfl_secure.models.tokenizers import (
     require_fitting_tokenizer,
     require_padding,
     require_tokenizer_files,
 )
+from fmfl_secure.outside import parse_json, read_settings
 from fmfl_secure.settings.types import WeightType
 
 if TYPE_CHECKING:
@@ -233,8 +234,8 @@ def find_base_model(name: str, *, digest: str = "", relative_to: Path | None = N
     refuse_other_folders(path)
     config_file = path / "config.json"
     try:
-        config = json.loads(config_file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, ValueError) as error:
+        config = parse_json(read_settings(config_file))
+    except (OSError, ValueError) as error:
         raise ModelError(f"{config_file} is not JSON: {error}") from error
     if not isinstance(config, dict) or "auto_map" in config:
         raise ModelError(
@@ -252,6 +253,8 @@ def find_base_model(name: str, *, digest: str = "", relative_to: Path | None = N
             f"{path} has no .safetensors weights",
             hint="Pickled weights can run code and are not read; convert them to safetensors.",
         )
+    require_files(path)
+    require_plausible(config, path)
     digests = behaviour_digests(path)
     if name == "minilm" and digests.get("model.safetensors") != _MINILM_WEIGHTS:
         raise ModelError("the built-in model's weights are not the published ones; reinstall it")

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from fmfl_secure.errors import RunError
+from fmfl_secure.outside import MOST_DOCUMENT, read_regular
 from fmfl_secure.planning.plans import site_plan
 from fmfl_secure.run.record import RunRecord, decode_record
 from fmfl_secure.settings.federation import decode_config
@@ -46,7 +47,7 @@ def lost_runs(reports: Iterable[Path]) -> list[tuple[Event, int]]:
     found = []
     for path in reports:
         try:
-            record = decode_record(path.read_bytes())
+            record = decode_record(read_regular(path, most_bytes=MOST_DOCUMENT))
         except OSError as error:
             raise RunError(f"cannot read the report {path}: {error}") from error
         mechanism, event = record.mechanism, _event_of(record)

@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from fmfl_secure.errors import ConfigError
+from fmfl_secure.outside import MOST_DOCUMENT, read_regular
 from fmfl_secure.planning.noise import privacy_plan
 from fmfl_secure.settings.federation import FederationConfig, load_federation
 from fmfl_secure.settings.site import SiteBudget
@@ -56,7 +57,7 @@ class Proposal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if not path.exists():
             return cls()
         try:
-            return msgspec.json.decode(path.read_bytes(), type=cls)
+            return msgspec.json.decode(read_regular(path, most_bytes=MOST_DOCUMENT), type=cls)
         except (OSError, msgspec.DecodeError) as error:
             raise ConfigError(f"cannot read the proposal {path}: {error}") from error
 

@@ -28,6 +28,7 @@ import msgspec
 
 from aggregation import AggregationError, Identity, PublicIdentity
 from fmfl_secure.errors import ConfigError, os_failure
+from fmfl_secure.outside import MOST_DOCUMENT, read_regular
 from fmfl_secure.parties.proposals import SIMULATED, Proposal, is_template, offer
 from fmfl_secure.settings.federation import FederationConfig, load_federation, load_site
 from fmfl_secure.settings.templates import custodian_toml, site_toml
@@ -91,7 +92,7 @@ class Members:
             AggregationError: A key is malformed.
         """
         try:
-            data = path.read_bytes()
+            data = read_regular(path, most_bytes=MOST_DOCUMENT)
         except OSError as error:
             what, hint = f"cannot read the members in {path}", "fmfl-secure init writes them."
             raise os_failure(ConfigError, what, error, hint=hint) from error

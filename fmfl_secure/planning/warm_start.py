@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from fmfl_secure.errors import ConfigError, ModelError
+from fmfl_secure.outside import MOST_DOCUMENT, read_regular
 from fmfl_secure.planning.plans import site_plan
 from fmfl_secure.settings.federation import FederationConfig, convert_config
 from fmfl_secure.tasks.adapter_task import TASK_FILE, InitialAdapter
@@ -109,8 +110,10 @@ def line_of_run(folder: Path) -> tuple[Ancestor, ...]:
     path = folder / "report.json"
     before = folder / "adapter" / LINE_FILE
     try:
-        report = path.read_bytes()
-        earlier = decode_line(before.read_bytes()) if before.is_file() else ()
+        report = read_regular(path, most_bytes=MOST_DOCUMENT)
+        earlier = (
+            decode_line(read_regular(before, most_bytes=MOST_DOCUMENT)) if before.is_file() else ()
+        )
     except OSError as error:
         raise ModelError(
             f"{path} does not say what the run cost: {error.strerror}",

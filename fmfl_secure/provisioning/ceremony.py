@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives import hashes
 
 from aggregation import AggregationError, Identity
 from fmfl_secure.errors import ServiceError
+from fmfl_secure.outside import MOST_DOCUMENT, read_regular
 from fmfl_secure.parties.membership import MembershipFolder
 from fmfl_secure.parties.workspace import AGGREGATOR, COORDINATOR
 from fmfl_secure.provisioning.fingerprints import typed
@@ -108,7 +109,7 @@ def view_of(folder: Path) -> View:
     everyone = (members.coordinator, *members.pinned.values())
     path = folder / "tls" / "ca.pem"
     try:
-        authority = x509.load_pem_x509_certificate(path.read_bytes())
+        authority = x509.load_pem_x509_certificate(read_regular(path, most_bytes=MOST_DOCUMENT))
     except (OSError, ValueError) as error:
         raise ServiceError(f"the authority's certificate {path} cannot be read") from error
     return View(
@@ -251,7 +252,7 @@ def _kept(folder: Path) -> list[Compared]:
     found = []
     trusted = view_of(folder).parties
     for path in sorted((folder / "ceremony").glob("*.json")):
-        signed = _read(path.read_bytes(), str(path))
+        signed = _read(read_regular(path, most_bytes=MOST_DOCUMENT), str(path))
         compared = signed.compared
         if trusted.get(compared.party) != compared.view.parties.get(compared.party):
             continue  # of a key that has left

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from aggregation import PublicIdentity
 from fmfl_secure.errors import ConfigError, ServiceError
+from fmfl_secure.outside import MOST_DOCUMENT, read_regular
 from fmfl_secure.parties.workspace import AGGREGATOR, COORDINATOR, Members
 from fmfl_secure.provisioning.answer import SUFFIX, Answer, sign_answer
 from fmfl_secure.provisioning.authority import Authority, keys_were_drawn
@@ -97,7 +98,11 @@ def certify_requests(
 def _read_all(folder: Path, config: FederationConfig) -> dict[str, ReadRequest]:
     found: dict[str, ReadRequest] = {}
     for path in sorted(folder.glob(f"*{REQUEST}")):
-        read = read_request(path.read_bytes(), federation=config.federation.name, source=str(path))
+        read = read_request(
+            read_regular(path, most_bytes=MOST_DOCUMENT),
+            federation=config.federation.name,
+            source=str(path),
+        )
         name = read.request.name
         if name in found:
             raise ServiceError(

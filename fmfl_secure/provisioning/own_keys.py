@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from aggregation import Identity
 from fmfl_secure.errors import ConfigError, ServiceError
+from fmfl_secure.outside import MOST_DOCUMENT, read_regular
 from fmfl_secure.parties.workspace import AGGREGATOR, COORDINATOR
 from fmfl_secure.provisioning.certificates import (
     CUSTODIAN,
@@ -184,7 +185,12 @@ def _asked(folder: Path) -> Asked:
     (path,) = folder.glob(f"*{SUFFIX}")
     place = folder.parent if folder.name == RENEWAL else folder
     name = load_federation(place / "federation.toml").federation.name
-    return Asked(path, read_request(path.read_bytes(), federation=name, source=str(path)))
+    return Asked(
+        path,
+        read_request(
+            read_regular(path, most_bytes=MOST_DOCUMENT), federation=name, source=str(path)
+        ),
+    )
 
 
 def _check_listed(config: FederationConfig, role: Role, name: str) -> None:

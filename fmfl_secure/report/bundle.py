@@ -18,6 +18,7 @@ import msgspec
 from aggregation import AggregationError, Identity, PublicIdentity
 from fmfl_secure._version import __version__
 from fmfl_secure.errors import RunError
+from fmfl_secure.outside import MOST_DOCUMENT, read_regular
 from fmfl_secure.parties.workspace import COORDINATOR, Workspace
 from fmfl_secure.report.page import render_html
 from fmfl_secure.report.results import build_record
@@ -31,7 +32,6 @@ from fmfl_secure.storage.run_store import RunStore
 FORMAT = "fmfl-secure/report-bundle/v1"
 
 _DOMAIN = b"fmfl-secure/report-bundle/v1\x00"
-_MOST_BYTES = 256 << 20
 
 
 class _Bundle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -181,9 +181,7 @@ def load_bundle(path: Path) -> bytes:
         RunError: It cannot be read, or is larger than any report.
     """
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise RunError(f"{path} is larger than any report")
-        return path.read_bytes()
+        return read_regular(path, most_bytes=MOST_DOCUMENT)
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}") from error
 

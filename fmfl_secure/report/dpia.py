@@ -13,6 +13,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fmfl_secure.errors import RunError
+from fmfl_secure.outside import MOST_DOCUMENT, read_regular
 from fmfl_secure.planning.terms import reservations_of
 from fmfl_secure.report import deltas, empirical, overview, protection, rounding, shares, wording
 from fmfl_secure.report.dpia_questions import QUESTIONS
@@ -71,7 +72,7 @@ def write_dpia(run: Path, output: Path | None = None) -> Path:
     """
     source = run / JSON_NAME if run.is_dir() else run
     try:
-        data = source.read_bytes()
+        data = read_regular(source, most_bytes=MOST_DOCUMENT)
     except OSError as error:
         raise RunError(
             f"no report of a run at {source}: {error.strerror or type(error).__name__}",

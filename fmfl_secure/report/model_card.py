@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fmfl_secure.errors import RunError
+from fmfl_secure.outside import parse_json, read_settings
 from fmfl_secure.report import answers, line, wording
 from fmfl_secure.report.names import count
 from fmfl_secure.report.opening import Exported, how_to_open
@@ -115,7 +116,7 @@ def write_card(
         RunError: It cannot be written, or `task.json` there is damaged.
     """
     try:
-        made = json.loads((folder / TASK_FILE).read_text(encoding="utf-8"))
+        made = parse_json(read_settings(folder / TASK_FILE))
         made.setdefault("two_towers", two_towers)
         files = sorted(path.name for path in folder.iterdir() if path.name != CARD)
         card = model_card(record, merged=merged, files=files, made=made, own_class=own_class)

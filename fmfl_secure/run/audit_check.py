@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from fmfl_secure.errors import RunError
+from fmfl_secure.outside import MOST_DOCUMENT, read_regular
 from fmfl_secure.run.audit_record import AUDIT_NAME, FORMAT, AuditRecord
 from privacy import AuditError
 
@@ -57,7 +58,7 @@ def load_audit(
     path = folder / AUDIT_NAME
     hint = f"Make it again with fmfl-secure audit {folder}, or remove it."
     try:
-        record = decode_audit(path.read_bytes())
+        record = decode_audit(read_regular(path, most_bytes=MOST_DOCUMENT))
     except FileNotFoundError:
         return None
     except (OSError, RunError) as error:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from fmfl_secure.errors import ConfigError, os_failure
+from fmfl_secure.outside import parse_toml, read_settings
 from fmfl_secure.settings.refusal import at_line, explain
 from fmfl_secure.settings.techniques import find_refusal
 
@@ -27,8 +28,8 @@ def load_toml(path: Path, kind: type[_Settings], *, hint: str) -> _Settings:
         ConfigError: It is not there, not TOML, or a setting is unknown or wrong.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        data = tomllib.loads(text)
+        text = read_settings(path)
+        data = parse_toml(text)
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist", hint=hint) from None
     except OSError as error:

@@ -26,11 +26,11 @@ def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
     """
     staged: dict[Path, Path] = {}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o755)
         for name, data in contents.items():
             beside = folder / f".{name}.{secrets.token_hex(8)}"
             staged[beside] = folder / name
-            with beside.open("xb") as file:
+            with open(beside, "xb", opener=_for_others_to_read) as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -83,6 +83,11 @@ def write_secret(path: Path, secret: bytes) -> None:
         _sync_folder(path.parent)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _for_others_to_read(path: str, flags: int) -> int:
+    # Less what the account's umask takes away; never for others to write, whatever it leaves.
+    return os.open(path, flags, 0o644)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -56,6 +56,7 @@ from fmfl_secure.models.provenance import hub_id, licence
 from fmfl_secure.models.rounds import begin_round, distinct_rounds
 from fmfl_secure.models.support import require_supported
 from fmfl_secure.models.unlisted import require_causal
+from fmfl_secure.outside import parse_json, read_settings
 from fmfl_secure.settings.own_classes import OWN_CLASSES
 from fmfl_secure.settings.tasks import TaskSection
 from fmfl_secure.tasks.base import TaskData
@@ -260,7 +261,7 @@ class AdapterTask(ABC, Generic[Settings]):
                 hint="Name one with --head: heads/RUN.safetensors in a site's folder.",
             )
         try:
-            description = json.loads((folder / TASK_FILE).read_text(encoding="utf-8"))
+            description = parse_json(read_settings(folder / TASK_FILE))
         except (OSError, ValueError) as error:
             raise ModelError(f"{folder} does not hold a finished adapter: {error}") from error
         if not isinstance(description, dict):

@@ -8,6 +8,7 @@ that with their own.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +21,7 @@ import safetensors.numpy
 from aggregation import AggregationError, Quantization
 from fmfl_secure._version import __version__
 from fmfl_secure.errors import ModelError, StartError
+from fmfl_secure.outside import open_regular
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.storage.files import write_outputs
 from fmfl_secure.vectors.adapter import Adapter, adapter_digest
@@ -143,8 +145,8 @@ def _layout(slots: tuple[_Slot, ...]) -> FlatLayout:
 
 def _read(path: Path) -> tuple[_Facts, Adapter]:
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
             _require_size(path, size, int.from_bytes(file.read(_LENGTH_BYTES), "little"))
         with safetensors.safe_open(path, framework="numpy") as opened:
             text = (opened.metadata() or {}).get(_KEY, "")

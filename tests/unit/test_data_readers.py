@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -184,10 +185,10 @@ def test_missing_file_and_directory(tmp_path):
 
 
 def test_file_without_permission(tmp_path, monkeypatch):
-    def refuse(_path):
+    def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)  # root may read whatever the mode says
+    monkeypatch.setattr(os, "open", refuse)  # root may read whatever the mode says
     with pytest.raises(UnreadableFileError, match="Permission denied"):
         read_table(tmp_path / "x.csv")
 
@@ -233,15 +234,19 @@ def test_damaged_parquet(tmp_path):
     ],
 )
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
-def test_missing_column_names_those_there_are(tmp_path, changes, missing, argument, suffix):
+def test_missing_column_names_those_of_a_schema(tmp_path, changes, missing, argument, suffix):
     with pytest.raises(MissingColumnError) as caught:
         read(make_file(tmp_path, suffix), **changes)
-    assert f"no column {missing}; the columns are 'text', 'label', 'owner'" in str(caught.value)
+    if suffix == ".parquet":
+        said = f"no column {missing}; the columns are 'text', 'label', 'owner'"
+    else:  # the first line may be somebody's record
+        said = f"no column {missing} among the 3 of the file"
+    assert said in str(caught.value)
     assert argument in caught.value.hint
 
 
 def test_column_named_twice(tmp_path):
-    with pytest.raises(MissingColumnError, match="more than once there: 'text'"):
+    with pytest.raises(MissingColumnError, match="more than once"):
         read(write(tmp_path, "x.csv", "text,label,text\nx,a,y\n"))
     table = pa.Table.from_arrays([pa.array(["x"]), pa.array(["y"])], names=["text", "text"])
     pq.write_table(table, tmp_path / "x.parquet")

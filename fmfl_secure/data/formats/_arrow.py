@@ -41,6 +41,11 @@ class ArrowSource:
         """Column names, distinct, in file order."""
         return self._columns
 
+    @property
+    def has_schema(self) -> bool:
+        """See `Source`."""
+        return True
+
     def __len__(self) -> int:
         return int(self._table.num_rows)
 

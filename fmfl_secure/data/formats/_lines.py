@@ -46,6 +46,11 @@ class LineSource:
         """Column names, distinct, in file order."""
         return self._columns
 
+    @property
+    def has_schema(self) -> bool:
+        """See `Source`."""
+        return False
+
     def __len__(self) -> int:
         return len(self._rows)
 

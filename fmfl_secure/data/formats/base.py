@@ -14,6 +14,7 @@ from fmfl_secure.data._source import Source, read_bytes
 from fmfl_secure.data.errors import UnreadableFileError, UnsupportedFormatError
 from fmfl_secure.data.formats._compressed import decompress
 from fmfl_secure.data.formats.foreign import HEAD_BYTES, refuse_foreign
+from fmfl_secure.outside import open_regular
 
 COMPRESSED = ".gz"
 _LONGEST_HEADER = 1 << 20  # bytes
@@ -154,8 +155,12 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         UnreadableFileError: It cannot be read, or is not compressed as its name says.
     """
     try:
-        with gzip.open(path) if compressed(path) else path.open("rb") as file:
-            yield cast("BinaryIO", file)
+        with open_regular(path) as raw:
+            if not compressed(path):
+                yield raw
+                return
+            with gzip.GzipFile(fileobj=raw) as file:
+                yield cast("BinaryIO", file)
     except (gzip.BadGzipFile, EOFError, zlib.error):
         raise UnreadableFileError(
             "the file is not readable as gzip",

@@ -13,6 +13,7 @@ import pyarrow as pa
 from fmfl_secure.data.errors import DataError, UnreadableFileError
 from fmfl_secure.data.formats._arrow import ARROW_FAILURES, ArrowSource
 from fmfl_secure.data.formats.base import Format, unreadable
+from fmfl_secure.outside import MOST_SETTINGS, read_regular
 
 _STATE, _SPLITS, _INFO = "state.json", "dataset_dict.json", "dataset_info.json"
 _LARGEST_JSON = 1 << 26  # bytes
@@ -100,7 +101,9 @@ def _json(path: Path) -> dict[str, Any] | None:
         return None
     try:
         if path.stat().st_size <= _LARGEST_JSON:
-            return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+            return msgspec.json.decode(
+                read_regular(path, most_bytes=MOST_SETTINGS), type=dict[str, Any]
+            )
     except OSError as error:
         raise unreadable(path, error) from None
     except (msgspec.MsgspecError, ValueError, RecursionError):

@@ -130,6 +130,11 @@ class NpzSource:
         """Names of the arrays, in the archive's order."""
         return tuple(self._arrays)
 
+    @property
+    def has_schema(self) -> bool:
+        """See `Source`."""
+        return True
+
     def __len__(self) -> int:
         return 0 if self._header_alone else self._length(self.columns)
 

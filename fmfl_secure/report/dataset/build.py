@@ -13,6 +13,7 @@ import msgspec
 from aggregation import PublicIdentity
 from fmfl_secure._version import __version__
 from fmfl_secure.errors import RunError
+from fmfl_secure.outside import MOST_DOCUMENT, read_regular
 from fmfl_secure.report.dataset.record import (
     FORMAT,
     DatasetBudget,
@@ -96,7 +97,7 @@ def read_reports(places: Iterable[Path]) -> list[RunRecord]:
     for place in places:
         file = place / JSON_NAME if place.is_dir() else place
         try:
-            found.append(decode_record(file.read_bytes()))
+            found.append(decode_record(read_regular(file, most_bytes=MOST_DOCUMENT)))
         except OSError as error:
             raise RunError(
                 f"cannot read the report {file}: {error.strerror}",

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from fmfl_secure.errors import ConfigError
+from fmfl_secure.outside import parse_toml, read_settings
 from fmfl_secure.settings.types import NonEmpty, Section
 
 
@@ -78,7 +79,7 @@ def load_suite(path: Path) -> Suite:
         ConfigError: It is not there, not TOML, or a setting is unknown or wrong.
     """
     try:
-        return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Suite)
+        return msgspec.convert(parse_toml(read_settings(path)), Suite)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
     except msgspec.ValidationError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from fmfl_secure.errors import ServiceError
+from fmfl_secure.outside import parse_toml, read_settings
 from fmfl_secure.provisioning.kit import Kit
 from fmfl_secure.settings.service import Operations
 
@@ -40,7 +41,7 @@ def ask(kit: Path, *, port: int | None = None) -> str:
         connection.request("GET", "/ready", headers=headers)
         response = connection.getresponse()
         answer = msgspec.json.decode(response.read(_MAX_ANSWER), type=_Answer)
-    except (OSError, http.client.HTTPException, msgspec.DecodeError) as error:
+    except (OSError, http.client.HTTPException, msgspec.DecodeError, RecursionError) as error:
         raise ServiceError(f"nothing healthy answers on port {number}: {error}") from error
     finally:
         connection.close()
@@ -51,7 +52,7 @@ def ask(kit: Path, *, port: int | None = None) -> str:
 
 def _port_of(kit: Kit) -> int:
     try:
-        settings = tomllib.loads(kit.service_file.read_text(encoding="utf-8"))
+        settings = parse_toml(read_settings(kit.service_file))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ServiceError(f"{kit.folder} is no party's kit: {error}") from error
     operations = settings.get("operations", {})
