@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-from fmfl_secure.errors import ANY_FAILURE, RunStopped, is_known, is_passing
+from fmfl_secure.errors import RunStopped, is_known, is_passing
 
 
 class ExitCode(enum.IntEnum):
@@ -61,7 +61,7 @@ def exit_code(error: BaseException) -> ExitCode:
     """How a command ends that an error ended."""
     if isinstance(error, RunStopped):
         return ExitCode.STOPPED
-    if isinstance(error, ANY_FAILURE) and is_passing(error):
+    if is_passing(error):
         return ExitCode.INTERRUPTED
     if not is_known(error):
         return ExitCode.BUG
