@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -141,6 +142,7 @@ class Site:
         self._charged = 0  # the round that was charged, and whose training has not begun
         self._unstored: _Trained | None = None
         self._even = even_rounds(config, entry, task, least_s=self._settings.time.round_s)
+        self._even_answers = self._even.for_answers() if self._even else None
         self._checked = False
         asked = config.asked.adapter if config.asked else ""
         self._initial_adapter = asked or adapter_digest(adapter_bytes(model))
@@ -465,7 +467,9 @@ class Site:
                 are. Called again it goes on where it was, and charges nothing twice.
         """
         try:
-            with self._even.paced() if self._even else nullcontext():
+            asks = self._config.turn(plan.round).asked is not None
+            even = self._even_answers if asks else self._even
+            with even.paced() if even else nullcontext():
                 return self._train(plan, adapter, on_step)
         except KNOWN_ERRORS as error:
             if is_passing(error):
@@ -528,14 +532,24 @@ class Site:
     def _answer(
         self, plan: RoundPlan, adapter: bytes, on_step: Callable[[int], None] | None
     ) -> NDArray[np.int32]:
+        answer = partial(
+            answer_locally,
+            self._model,
+            adapter,
+            site=self.name,
+            config=self._config,
+            task=self._task,
+        )
+        if self._even_answers is not None:
+            self._even_answers.prepare_answer(answer)
         self._charge(plan.round)
         data = self._read_data()
+        if self._even_answers is not None:
+            data = self._even_answers.capped(data)
         if on_step is not None:
             on_step(0)
         self._charged = 0  # from here on another answer is another charge
-        integers = answer_locally(
-            self._model, adapter, data, site=self.name, config=self._config, task=self._task
-        )
+        integers = answer(data)
         self._unstored = _Trained(plan.round, integers)
         return self._store(self._unstored)
 

@@ -116,6 +116,32 @@ class EvenRounds:
         took_s = min(self._measure(model), self._measure(model))
         self.period_s = max(self.least_s, _ROOM * self.steps * took_s)
 
+    def for_answers(self) -> EvenRounds:
+        """The same site's, for rounds that ask instead of training: of a period of their own."""
+        return replace(self, period_s=0.0, _work=None)
+
+    def capped(self, data: TaskData) -> TaskData:
+        """At most so many records of a unit as declared, drawn anew."""
+        return replace(data, units=cap_contributions(data.units, self.declared.most))
+
+    def prepare_answer(self, answer: Callable[[TaskData], object]) -> None:
+        """Fix the period, the first time, by how long made-up records take. Reads no data.
+
+        Args:
+            answer: Answers from these data.
+        """
+        if self.period_s:
+            return
+        made_up = self.task.synthetic()
+        took_s = []
+        for _ in range(2):
+            began_s = self.clock()
+            answer(made_up)
+            took_s.append(self.clock() - began_s)
+        # The faster of two, as for training; per record, for all that were declared.
+        rounds = max(1.0, self.declared.records / made_up.records)
+        self.period_s = max(self.least_s, _ROOM * rounds * min(took_s))
+
     def work_on(self, data: TaskData, model: nn.Module) -> tuple[TaskData, ConstantWork]:
         """The site's data, at most so many records of a unit as declared, and their constant work.
 

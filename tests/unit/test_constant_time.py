@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -69,7 +70,7 @@ def test_new_settings_ask_for_it_where_the_unit_is_a_column() -> None:
         ("constant_time = true", {}, "need an end for work to be constant. 8 is a good start"),
         (ON + "length_shares = [[16, 0.5]]", {}, "below model.max_length = 16"),
         (ON + "length_shares = [[9, 0.5], [4, 0.6]]", {}, "expected ascending ones"),
-        (ON + "length_shares = [[9, 1.5]]", {}, "<= 1"),
+        (ON + "length_shares = [[9, 1.5]]", {}, "at most 1"),
     ],
     ids=["no-cap", "too-long", "order", "share"],
 )
@@ -149,6 +150,34 @@ def test_an_answer_comes_at_the_end_of_a_period_or_of_a_later_one(
     else:
         work()
     assert clock.now_s == ends_s
+
+
+def test_answers_have_a_period_of_their_own_made_on_records_that_are_made_up() -> None:
+    """Made-up records take 1 s each; a person of any number of records has the same answer time."""
+    clock = Clock()
+    cost = np.ones(2, dtype=np.int64)
+    made_up = TaskData(collate=lambda _: None, units=[], record_cost=cost)
+    training = even(clock, 10.0)
+    training.task = SimpleNamespace(synthetic=lambda: made_up)  # type: ignore[assignment]
+    answers = training.for_answers()
+    assert answers.period_s == 0.0
+
+    def answer(data: TaskData) -> None:
+        clock.now_s += data.records
+
+    answers.prepare_answer(answer)
+    assert answers.period_s == 1.5 * 2 * (4 / 2), "4 records are declared, of 1 s each, and room"
+    answers.prepare_answer(answer)
+    began_s, ends = clock.now_s, []
+    for records in (1, 4, 6):
+        clock.now_s = began_s
+        with answers.paced():
+            clock.now_s += records
+        ends.append(clock.now_s - began_s)
+    assert ends == [6.0, 6.0, 6.0]
+    many = TaskData(collate=lambda _: None, units=[np.arange(9)], record_cost=np.ones(9, np.int64))
+    assert len(answers.capped(many).units[0]) == 2, "at most as many of a person as are declared"
+    assert training.period_s == 10.0
 
 
 def test_nothing_waits_where_nothing_was_read() -> None:
