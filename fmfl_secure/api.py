@@ -193,7 +193,7 @@ class Federation:
             shortened=loaded.shortened,
             beyond=tuple(declared.exceeded_by(loaded)) if declared else (),
             read_as=(
-                *([form] if (form := read_as(data)) else []),
+                *([form] if (form := read_as(data, self.config.task.readers)) else []),
                 *task.said_of(loaded),
                 *([apart] if (apart := loaded.said_of_held_out) else []),
             ),
@@ -229,8 +229,10 @@ class Federation:
             DataError: Its file is unusable.
         """
         folder = self._site(site)
-        data = folder / load_site(folder / "site.toml").data.path
-        return check_units(data, self.config.task.unit, self.config.task.unit_normalisation)
+        settings, task = load_site(folder / "site.toml"), self.config.task
+        allow_extensions(self.config, settings)
+        path = folder / settings.data.path
+        return check_units(path, task.unit, task.unit_normalisation, task.readers)
 
     def run(
         self, output: Path | str, *, resume: bool = False, observer: Observer | None = None

@@ -21,6 +21,7 @@ from fmfl_secure.errors import ConfigError, UnknownKind
 
 ADAPTERS_GROUP: Final = "fmfl_secure.adapters"
 TASKS_GROUP: Final = "fmfl_secure.tasks"
+READERS_GROUP: Final = "fmfl_secure.readers"
 
 # One spelling each, so that a list of names means what it says.
 PACKAGE_AND_NAME: Final = r"[a-z0-9]+(-[a-z0-9]+)*:[a-z0-9]+(-[a-z0-9]+)*"

@@ -6,6 +6,8 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from fmfl_secure.data.errors import MalformedRowError
+from fmfl_secure.data.formats import FORMATS, TextFormat
 from fmfl_secure.models.adapters import Adapter
 from fmfl_secure.models.adapters.files import read_tensors, save_tensors, set_tensors, trainable
 from fmfl_secure.models.architectures import TaskNeeds
@@ -88,7 +90,43 @@ class Impostor(Query):
     name = "acme-kinds:query"
 
 
+class Columns(TextFormat):
+    """Lines of a text and a label, each of a fixed width; read as the CSV that they come to."""
+
+    name = "acme-kinds:columns"
+    suffixes = (".fixed",)
+    known_by = "its name"
+    columns_from = "the form itself"
+    refuses = ("lines of another width",)
+
+    def parse(self, path, data):
+        csv = [b"text,label"]
+        for number, line in enumerate(data.splitlines()[1:], 1):
+            if len(line) != 84:
+                raise MalformedRowError("not 84 bytes", hint="pad it", path=path, row=number)
+            csv.append(line[:80].strip() + b"," + line[80:].strip())
+        return FORMATS.get("CSV").parse(path, b"\n".join(csv) + b"\n")
+
+
+class Careless(Columns):
+    """Fails by whatever Python raises, and tells what it read."""
+
+    name = "acme-kinds:careless"
+    suffixes = (".careless",)
+
+    def parse(self, path, data):
+        raise ValueError(f"cannot read {data!r}")
+
+
+class Usurper(Columns):
+    """Would read everybody's CSV files."""
+
+    name = "acme-kinds:usurper"
+    suffixes = (".fixed2", ".csv")
+
+
 QUERY = Query()
+COLUMNS, CARELESS, USURPER = Columns(), Careless(), Usurper()
 SMOOTH = TaskKind(Section, Smooth)
 COUPLED = TaskKind(CoupledSection, Coupled)
 IMPOSTOR = Impostor()

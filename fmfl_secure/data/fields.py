@@ -98,6 +98,7 @@ def read_records(
     on_bad_row: OnBadRow = "error",
     check: Callable[[Sequence[Any]], None] | None = None,
     beside: Field | None = None,
+    readers: Collection[str] = (),
 ) -> Records:
     """Reads fields of every row of a table and groups the rows into privacy units.
 
@@ -115,6 +116,7 @@ def read_records(
         on_bad_row: Refuse the file, or leave the row out and count it.
         check: Whether a row's parsed values go together; raises `UnusableValue`.
         beside: A field that is no part of a record.
+        readers: Other packages' forms that are read besides.
 
     Returns:
         The rows in file order.
@@ -124,7 +126,7 @@ def read_records(
     """
     if on_bad_row not in {"error", "skip"}:
         raise DataArgumentError(f'on_bad_row is {on_bad_row!r}; expected "error" or "skip"')
-    source = open_source(path)
+    source = open_source(path, readers=readers)
     read = [*fields, *([] if beside is None else [beside])]
     names = [choose_column(source, path, field.argument, field.names) for field in read]
     parsers = [field.parse for field in read]

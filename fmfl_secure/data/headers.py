@@ -6,7 +6,7 @@ form has a header or a schema, its entry in `FORMATS` says.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from fmfl_secure.data.errors import MalformedRowError, UnreadableFileError
@@ -16,18 +16,25 @@ from fmfl_secure.data.formats.registry import open_header
 from fmfl_secure.data.images import require_folder_unit
 
 
-def check_header(path: Path, fields: Sequence[Field], *, unit: str = RECORD_UNIT) -> None:
+def check_header(
+    path: Path,
+    fields: Sequence[Field],
+    *,
+    unit: str = RECORD_UNIT,
+    readers: Collection[str] = (),
+) -> None:
     """Require that a table is there, is of a known form, and has the columns that are asked for.
 
     Args:
         path: A table of any form in `FORMATS`.
         fields: What will be read of it.
         unit: "record", or the column whose value names the unit.
+        readers: Other packages' forms that are read besides.
 
     Raises:
         DataError: One of its kinds; names columns of the header, and no value of a record.
     """
-    source = open_header(path)
+    source = open_header(path, readers)
     if source is None:
         return
     names = [choose_column(source, path, field.argument, field.names) for field in fields]

@@ -33,7 +33,12 @@ class UnitCheck:
         return "UnitCheck(<private>)"
 
 
-def check_units(path: Path, unit: str, unit_rules: Collection[UnitRule] = ()) -> UnitCheck:
+def check_units(
+    path: Path,
+    unit: str,
+    unit_rules: Collection[UnitRule] = (),
+    readers: Collection[str] = (),
+) -> UnitCheck:
     """Looks for people under several ids. For the site alone.
 
     Args:
@@ -41,6 +46,7 @@ def check_units(path: Path, unit: str, unit_rules: Collection[UnitRule] = ()) ->
         unit: "record", of which nothing can be asked, or what names the unit: a column, or
             `PatientID` of DICOM files in a folder.
         unit_rules: What the settings say of ids. Bad rows are passed over.
+        readers: Other packages' forms that are read besides.
 
     Raises:
         DataError: The data cannot be read or do not name the unit.
@@ -48,11 +54,11 @@ def check_units(path: Path, unit: str, unit_rules: Collection[UnitRule] = ()) ->
     if unit == RECORD_UNIT:
         return UnitCheck()
     values: Iterable[str | None]
-    if path.is_dir() and not claimed(path):
+    if path.is_dir() and not claimed(path, readers):
         require_folder_unit(path, unit)
         values = people_of(path)
     else:
-        source = open_source(path)
+        source = open_source(path, readers=readers)
         rows = source.rows([choose_column(source, path, "unit", (unit,))])
         values = (row.values[0] for row in rows if row.fault is None)
     spellings: dict[str, str] = {}

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fmfl_secure.data import DataError, UnitCheck, check_units
+from fmfl_secure.data import UnitCheck, check_units
 from fmfl_secure.doctor.keys import examine_keys
 from fmfl_secure.doctor.machine import Finding
 from fmfl_secure.errors import FmflError
 from fmfl_secure.parties.workspace import Members, Workspace
 from fmfl_secure.settings.federation import FederationConfig, load_federation, load_site
 from fmfl_secure.settings.site import SiteConfig
-from privacy import Ledger, PrivacyError, objections
+from privacy import Ledger, PolicyRefusal, PrivacyError, check_extensions, objections
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +108,9 @@ def _unit_ids(config: FederationConfig, site: _Site) -> Iterator[Finding]:
         return
     path = site.folder / site.settings.data.path
     try:
-        found = check_units(path, task.unit, task.unit_normalisation)
-    except DataError as error:
+        check_extensions(site.settings.policy, task.readers)
+        found = check_units(path, task.unit, task.unit_normalisation, task.readers)
+    except (FmflError, PolicyRefusal) as error:
         yield Finding(f"{site.name}: unit ids", "missing", str(error), error.hint)
         return
     what = f"{site.name}: unit ids"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
+from fmfl_secure.data.formats.registry import require_readers
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.models import AdapterSpec, Layout, find_base_model
 from fmfl_secure.models.adapters import adapter_bytes
@@ -46,6 +47,7 @@ def build_task(config: FederationConfig, *, relative_to: Path) -> Task:
         ModelError: The base model is missing, unsafe, or another than pinned; or the adapter to
             start from does not say what it cost.
     """
+    require_readers(config.task.readers)
     base = find_base_model(config.model.base, digest=config.model.digest, relative_to=relative_to)
     adapter = AdapterSpec(
         kind=config.adapter.kind,

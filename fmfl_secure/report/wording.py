@@ -335,7 +335,8 @@ def warnings(record: RunRecord) -> list[str]:
             f"{n} ({record.versions.get(package_of(n), 'not stated')})" for n in record.extensions
         ]
         found.append(
-            f"Code of other packages trained: {listing(named)}. It passed the admission gate and "
+            f"Code of other packages took part: {listing(named)}. What trained passed the "
+            "admission gate and "
             "its data were charged as everybody's, but it saw them, and nobody here has read it: "
             "every site that took part allows it by name in its policy."
         )

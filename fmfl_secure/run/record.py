@@ -225,7 +225,8 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def extensions(self) -> tuple[str, ...]:
         """What of other packages' code took part, by name."""
         kinds = (str(self.settings.get("adapter", {}).get("kind", "")), self.task)
-        return tuple(kind for kind in kinds if is_extension(kind))
+        readers = self.settings.get("task", {}).get("readers", ())
+        return tuple(name for name in (*kinds, *map(str, readers)) if is_extension(name))
 
 
 def encode_record(record: RunRecord) -> bytes:

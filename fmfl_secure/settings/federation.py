@@ -291,7 +291,8 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
     @property
     def extensions(self) -> tuple[str, ...]:
         """What these settings name of other packages' code, in order."""
-        return tuple(n for n in (self.adapter.kind, self.task.kind) if is_extension(n))
+        kinds = (self.adapter.kind, self.task.kind)
+        return (*(name for name in kinds if is_extension(name)), *self.task.readers)
 
     def rank_of(self, name: str) -> int:
         """Rank of a site's low-rank adapter."""

@@ -33,16 +33,20 @@ class TaskBase(Section, frozen=True, forbid_unknown_fields=True, kw_only=True, t
             `fmfl-secure check` asks about those that are alike.
         on_bad_row: Skip an unusable row, or have the site drop out, which tells the others that its
             data hold one. `fmfl-secure check` names the first either way.
+        readers: Other packages' forms of data that a site may have, `PACKAGE:NAME`
+            (`fmfl_secure.extensions`). Which one a file is of, its name says.
     """
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"unit_normalisation"})
+    LATER: ClassVar[frozenset[str]] = frozenset({"unit_normalisation", "readers"})
 
     unit: NonEmpty = "record"
     unit_normalisation: tuple[UnitRule, ...] = ()
     on_bad_row: Literal["error", "skip"] = "skip"
+    readers: tuple[ExtensionName, ...] = ()
 
     def __post_init__(self) -> None:
         require_distinct("task.unit_normalisation", self.unit_normalisation)
+        require_distinct("task.readers", self.readers)
         if self.unit_normalisation and self.unit == "record":
             raise ValueError(
                 "task.unit_normalisation is of a column's ids, and task.unit is 'record'"

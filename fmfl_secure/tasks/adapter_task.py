@@ -286,7 +286,7 @@ class AdapterTask(ABC, Generic[Settings]):
             DataError: The file is not there, is of no known form, or lacks a column.
         """
         beside = [] if subgroups is None else [subgroups]
-        check_header(path, [*self._fields(path), *beside], unit=unit)
+        check_header(path, [*self._fields(path), *beside], unit=unit, readers=self.settings.readers)
 
     def check_pictures(self, path: Path, *, unit: str) -> PictureCheck:
         """See `Task`.
@@ -380,6 +380,7 @@ class AdapterTask(ABC, Generic[Settings]):
             on_bad_row=on_bad_row,
             check=self._agree,
             beside=subgroups,
+            readers=self.settings.readers,
         )
 
     @abstractmethod

@@ -91,9 +91,11 @@ class CausalLM(AdapterTask[CausalLMSection]):
             DataError: The file or a row of it is unusable.
         """
         if self.settings.messages_column:
-            records = read_records(path, [self._messages(answered=False)])
+            records = read_records(
+                path, [self._messages(answered=False)], readers=self.settings.readers
+            )
             return self._prepare([*records.columns[0]], records.units)
-        records = read_records(path, self._asked())
+        records = read_records(path, self._asked(), readers=self.settings.readers)
         return self._prepare([exchange(p) for p in _prompts(records.columns)], records.units)
 
     def synthetic(self) -> TaskData:

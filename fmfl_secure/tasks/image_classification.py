@@ -46,7 +46,7 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
         self, path: Path, *, unit: str, on_bad_row: OnBadRow, subgroups: Field | None = None
     ) -> Records:
         """A folder has a subfolder for each label, a table two columns."""
-        if _is_picture_folder(path):
+        if self._is_picture_folder(path):
             _refuse_subgroups(path, subgroups)
             return read_image_folder(
                 path,
@@ -58,6 +58,10 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
                 window=self.settings.image_window,
             )
         return super()._read(path, unit=unit, on_bad_row=on_bad_row, subgroups=subgroups)
+
+    def _is_picture_folder(self, path: Path) -> bool:
+        """Whether data are pictures in subfolders, and not a folder that is a table."""
+        return path.is_dir() and not claimed(path, self.settings.readers)
 
     def _fields(self, path: Path) -> list[Field]:
         return [
@@ -71,7 +75,7 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
         Raises:
             DataError: The data are not there, or lack a column or every label's subfolder.
         """
-        if _is_picture_folder(path):
+        if self._is_picture_folder(path):
             check_image_folder(path, self.labels, unit=unit)
             _refuse_subgroups(path, subgroups)
         else:
@@ -87,7 +91,7 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
         Raises:
             DataError: The data or a row of them are unusable.
         """
-        if _is_picture_folder(path):
+        if self._is_picture_folder(path):
             records = read_image_folder(
                 path,
                 labels=None,
@@ -96,7 +100,7 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
                 window=self.settings.image_window,
             )
         else:
-            records = read_records(path, [self._image_field(path)])
+            records = read_records(path, [self._image_field(path)], readers=self.settings.readers)
         images = records.columns[0]
         data = self._prepare(images, np.zeros(len(images), dtype=np.int64), records.units)
         return replace(data, left_out=records.left_out)
@@ -150,11 +154,6 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
             width=self._feature_width("image"),
             classes=len(self.labels),
         )
-
-
-def _is_picture_folder(path: Path) -> bool:
-    """Whether data are pictures in subfolders, and not a folder that is a table."""
-    return path.is_dir() and not claimed(path)
 
 
 def _refuse_subgroups(path: Path, subgroups: Field | None) -> None:

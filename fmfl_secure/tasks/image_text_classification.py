@@ -45,7 +45,7 @@ class ImageTextClassification(
         Raises:
             DataError: The file or a row of it is unusable.
         """
-        records = read_records(path, self._pair_fields(path))
+        records = read_records(path, self._pair_fields(path), readers=self.settings.readers)
         images, texts = records.columns
         labels = np.zeros(len(images), dtype=np.int64)
         return self.prepare_pairs(images, texts, labels, records.units)

@@ -64,7 +64,11 @@ class TextTask(ClassificationTask[Settings]):
         Raises:
             DataError: The file or a row of it is unusable.
         """
-        records = read_records(path, [text_field("text_columns", self.settings.text_columns)])
+        records = read_records(
+            path,
+            [text_field("text_columns", self.settings.text_columns)],
+            readers=self.settings.readers,
+        )
         texts = records.columns[0]
         return self._prepare(texts, self._synthetic_targets(len(texts)), records.units)
 

@@ -73,7 +73,7 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
         Raises:
             DataError: The file or a row of it is unusable.
         """
-        records = read_records(path, [self._words_field])
+        records = read_records(path, [self._words_field], readers=self.settings.readers)
         words = records.columns[0]
         return self._prepare(words, [[0] * len(own) for own in words], records.units)
 

@@ -14,8 +14,10 @@ from support import Quiet, make_federation
 from task_cases import task_on
 
 from fmfl_secure.api import Federation
+from fmfl_secure.data import DataError, read_records, text_field
+from fmfl_secure.data.formats import FORMATS
 from fmfl_secure.errors import ConfigError, UnknownKind
-from fmfl_secure.extensions import ADAPTERS_GROUP, TASKS_GROUP, is_extension
+from fmfl_secure.extensions import ADAPTERS_GROUP, READERS_GROUP, TASKS_GROUP, is_extension
 from fmfl_secure.models.adapters import ADAPTERS
 from fmfl_secure.planning.plans import run_proposal
 from fmfl_secure.planning.task import build_task
@@ -48,6 +50,12 @@ task = acme_kinds:SMOOTH
 smooth = acme_kinds:SMOOTH
 coupled = acme_kinds:COUPLED
 nothing = acme_kinds:NOTHING
+
+[{READERS_GROUP}]
+columns = acme_kinds:COLUMNS
+careless = acme_kinds:CARELESS
+usurper = acme_kinds:USURPER
+query = acme_kinds:QUERY
 """
 TASK = {
     "kind": "extension",
@@ -98,6 +106,87 @@ def allow(federation: Path, *sites: str) -> None:
         file.write_text(file.read_text().replace("min_sites = 3", f"min_sites = 3\n{ALLOWED}", 1))
 
 
+READERS = 'readers = ["acme-kinds:columns"]'
+LEAK = b"Jane Doe, HIV positive"
+
+
+@pytest.fixture
+def fixed_width(tmp_path: Path, tiny_model: Path) -> Path:
+    """A federation of which one site has its data in a form of another package."""
+    path = make_federation(tmp_path / "fixed", tiny_model, rounds=1, steps=1, task=READERS)
+    folder = path.parent / "data"
+    rows = (folder / "site-3.csv").read_text().splitlines()[1:]
+    lines = ["acme 1", *(f"{text:<80}{label:<4}" for text, label in (r.split(",") for r in rows))]
+    (folder / "site-3.fixed").write_text("\n".join(lines) + "\n")
+    (folder / "site-3.csv").unlink()
+    settings = path.parent / "sites/site-3/site.toml"
+    settings.write_text(settings.read_text().replace("site-3.csv", "site-3.fixed"))
+    return path
+
+
+def allow_reader(federation: Path, *sites: str) -> None:
+    for site in sites:
+        file = federation.parent / "sites" / site / "site.toml"
+        named = 'min_sites = 3\nextensions = ["acme-kinds:columns"]'
+        file.write_text(file.read_text().replace("min_sites = 3", named, 1))
+
+
+def test_a_site_reads_its_data_in_another_packages_form_and_all_say_so(fixed_width: Path) -> None:
+    allow_reader(fixed_width, "site-1", "site-2", "site-3")
+    assert Federation(fixed_width).check("site-3").records == 40
+    output = fixed_width.parent / "run"
+    LocalEngine(fixed_width, output, resume=False, observer=Quiet()).run()
+    record = decode_record((output / "report.json").read_bytes())
+    assert record.extensions == ("acme-kinds:columns",)
+    assert record.rounds[0].cohort == ("site-1", "site-2", "site-3")
+    page = (output / "report.html").read_text(encoding="utf-8")
+    assert "Code of other packages took part: acme-kinds:columns (1.4)" in page
+
+
+def test_a_form_is_imported_and_read_only_where_the_policy_names_it(fixed_width: Path) -> None:
+    allow_reader(fixed_width, "site-1", "site-2")
+    for look in (Federation.check, Federation.check_units):
+        with pytest.raises(PolicyRefusal, match="acme-kinds:columns is code of another") as refusal:
+            look(Federation(fixed_width), "site-3")
+        assert refusal.value.code == "policy.extension"
+    assert "acme_kinds" not in sys.modules
+
+
+def test_a_form_that_settings_do_not_name_is_none(fixed_width: Path) -> None:
+    data = fixed_width.parent / "data/site-3.fixed"
+    fields = [text_field("text_columns", ("text",))]
+    with pytest.raises(DataError, match=r"the extension is '\.fixed'"):
+        read_records(data, fields)
+    assert "acme_kinds" not in sys.modules
+    assert len(read_records(data, fields, readers=["acme-kinds:columns"]).units) == 40
+    with pytest.raises(DataError, match=r"expected one of .*\.fixed"):
+        read_records(data.with_suffix(".other"), fields, readers=["acme-kinds:columns"])
+
+
+def test_a_form_that_takes_files_of_another_is_refused(fixed_width: Path) -> None:
+    text = fixed_width.read_text()
+    fixed_width.write_text(text.replace("acme-kinds:columns", "acme-kinds:usurper"))
+    with pytest.raises(ConfigError, match=r"takes files that end in \.csv, which are CSV"):
+        build_task(load_federation(fixed_width), relative_to=fixed_width.parent)
+
+
+def test_what_a_form_fails_by_quotes_no_record(tmp_path: Path) -> None:
+    data = tmp_path / "data.careless"
+    data.write_bytes(LEAK)
+    with pytest.raises(DataError, match="acme-kinds:careless failed: ValueError") as error:
+        read_records(data, [text_field("text", ("text",))], readers=["acme-kinds:careless"])
+    assert "Jane" not in f"{error.value} {error.value.hint}"
+    assert error.value.__cause__ is None
+
+
+def test_settings_without_forms_of_others_keep_their_digest(fixed_width: Path) -> None:
+    config = load_federation(fixed_width)
+    fixed_width.write_text(fixed_width.read_text().replace(READERS, ""))
+    without = load_federation(fixed_width)
+    assert b"readers" not in encode_config(without)
+    assert without.digest != config.digest
+
+
 def section(**changes: object) -> ExtensionSection:
     return msgspec.convert({**TASK, **changes}, ExtensionSection)
 
@@ -111,7 +200,7 @@ def test_a_run_trains_with_both_and_says_so(federation: Path) -> None:
     assert record.extensions == ("acme-kinds:query", "acme-kinds:smooth")
     assert record.versions["acme-kinds"] == "1.4"
     page = (output / "report.html").read_text(encoding="utf-8")
-    assert "Code of other packages trained: acme-kinds:query (1.4) and acme-kinds:smooth" in page
+    assert "Code of other packages took part: acme-kinds:query (1.4) and acme-kinds:smooth" in page
     export_run(output, federation.parent / "out")
     card = (federation.parent / "out/README.md").read_text()
     assert "the code of another package: acme-kinds:smooth, acme-kinds:query" in card
@@ -198,6 +287,11 @@ def test_what_is_not_there_is_refused_by_name(name: str, said: str) -> None:
 def test_an_entry_that_is_not_what_it_should_be_is_refused(name: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         ADAPTERS.get(name)
+
+
+def test_an_entry_of_another_type_is_no_form() -> None:
+    with pytest.raises(ConfigError, match="is no Format"):
+        FORMATS.get("acme-kinds:query")
 
 
 def test_an_entry_of_another_type_is_no_task() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from fmfl_secure.data._source import Source
-from fmfl_secure.data.errors import UnsupportedFormatError
+from fmfl_secure.data.errors import DataError, UnreadableFileError, UnsupportedFormatError
 from fmfl_secure.data.formats.base import COMPRESSED, Format, opened
 from fmfl_secure.data.formats.comma_separated import CommaSeparated
 from fmfl_secure.data.formats.conll import Conll
@@ -17,6 +19,8 @@ from fmfl_secure.data.formats.json_lines import JsonLines
 from fmfl_secure.data.formats.npz import Npz
 from fmfl_secure.data.formats.parquet import Parquet
 from fmfl_secure.data.formats.tab_separated import TabSeparated
+from fmfl_secure.errors import ConfigError
+from fmfl_secure.extensions import READERS_GROUP, is_extension, load_extension
 from fmfl_secure.registry import Registry
 
 FORMATS: Final[Registry[Format]] = Registry(
@@ -31,6 +35,7 @@ FORMATS: Final[Registry[Format]] = Registry(
         Npz(),
         DatasetFolder(),
     ),
+    outside=lambda name: load_extension(READERS_GROUP, name, Format),  # type: ignore[type-abstract]
 )
 
 
@@ -45,57 +50,116 @@ def suffixes(*, splits: bool = False) -> tuple[str, ...]:
     )
 
 
-def claimed(path: Path) -> bool:
+def require_readers(readers: Collection[str]) -> None:
+    """Import other packages' forms, and refuse one that takes files which are another's.
+
+    Raises:
+        ConfigError: One is not installed here, is no form, or has a suffix of another form.
+    """
+    taken = {suffix: kind.name for kind in FORMATS for suffix in kind.suffixes}
+    for name in readers:
+        for suffix in FORMATS.get(name).suffixes:
+            if suffix in taken:
+                raise ConfigError(
+                    f"the form of data {name!r} takes files that end in {suffix}, which are "
+                    f"{taken[suffix]}",
+                    hint="Give those files another extension; whose package it is has to change "
+                    "the one that it takes.",
+                )
+            taken[suffix] = name
+
+
+def claimed(path: Path, readers: Collection[str] = ()) -> bool:
     """Whether data are of a form here, by their name: a folder of pictures is not."""
-    return any(kind.claims(path) for kind in FORMATS)
+    return _claiming(path, readers) is not None
 
 
-def read_as(path: Path) -> str:
+def read_as(path: Path, readers: Collection[str] = ()) -> str:
     """What data are read as, in words; empty for a folder of pictures. Reads no record.
 
     Raises:
         DataError: They are not there, or not of their form.
     """
-    return format_of(path).described(path) if claimed(path) else ""
+    kind = _claiming(path, readers)
+    if kind is None:
+        return ""
+    with _told(kind, path):
+        return kind.described(path)
 
 
-def format_of(path: Path) -> Format:
+def format_of(path: Path, readers: Collection[str] = ()) -> Format:
     """The form that data are of, by their name; nothing is guessed from their content.
+
+    Args:
+        path: The data.
+        readers: Other packages' forms that are read besides, by name. Their code is imported.
 
     Raises:
         UnsupportedFormatError: No form claims them. Says what they are, where that can be seen.
+        ConfigError: Another package's form is not there, or no such form.
     """
-    for kind in FORMATS:
-        if kind.claims(path):
-            return kind
-    raise _unknown(path)
+    kind = _claiming(path, readers)
+    if kind is None:
+        raise _unknown(path, readers)
+    return kind
 
 
-def open_source(path: Path, data: bytes | None = None) -> Source:
+def open_source(path: Path, data: bytes | None = None, *, readers: Collection[str] = ()) -> Source:
     """Reads data whole, by the form that their name says.
 
     Args:
         path: The data; a file's suffix selects the form, upper or lower case, with .gz behind it
             where that is read.
         data: Their bytes, where the caller has read them already.
+        readers: Other packages' forms that are read besides.
 
     Raises:
         DataError: One of its kinds.
     """
-    return format_of(path).read(path, data)
+    kind = format_of(path, readers)
+    with _told(kind, path):
+        return kind.read(path, data)
 
 
-def open_header(path: Path) -> Source | None:
+def open_header(path: Path, readers: Collection[str] = ()) -> Source | None:
     """What is known of data before a record is read; see `Format.header`.
 
     Raises:
         DataError: One of its kinds.
     """
-    return format_of(path).header(path)
+    kind = format_of(path, readers)
+    with _told(kind, path):
+        return kind.header(path)
 
 
-def _unknown(path: Path) -> UnsupportedFormatError:
+def _claiming(path: Path, readers: Collection[str]) -> Format | None:
+    """The one form whose name data have; this project's own come first, and stay what they are."""
+    own = next((kind for kind in FORMATS if kind.claims(path)), None)
+    if own is not None:
+        return own
+    return next((kind for kind in map(FORMATS.get, readers) if kind.claims(path)), None)
+
+
+@contextmanager
+def _told(kind: Format, path: Path) -> Iterator[None]:
+    """Of other packages' code every failure is the data's; its text could quote a record."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        if not is_extension(kind.name):
+            raise
+        raise UnreadableFileError(
+            f"{kind.name} failed: {type(error).__name__}",
+            hint="ask whoever made it: a form refuses what it cannot read by a DataError",
+            path=path,
+        ) from None
+
+
+def _unknown(path: Path, readers: Collection[str]) -> UnsupportedFormatError:
     suffix = path.suffix
+    others = [s for name in readers for s in FORMATS.get(name).suffixes]
     packed = [s for kind in FORMATS if kind.compressible for s in kind.suffixes]
     seen = ""
     if path.is_file():
@@ -103,7 +167,7 @@ def _unknown(path: Path) -> UnsupportedFormatError:
             found = recognise(file.read(HEAD_BYTES))
         seen = f"; the file is {found.name}" if found else ""
     return UnsupportedFormatError(
-        f"the extension is {suffix!r}{seen}; expected one of {', '.join(suffixes())}, "
+        f"the extension is {suffix!r}{seen}; expected one of {', '.join((*suffixes(), *others))}, "
         f"or {', '.join(packed)} with {COMPRESSED} behind it",
         hint="convert the file, or give it the extension of what it is",
         path=path,
