@@ -12,11 +12,10 @@ from rich.table import Table
 from fmfl_secure.cli._console import console, facts, say
 
 if TYPE_CHECKING:
-    from torch.nn import Module
-
     from fmfl_secure.planning.plans import Prediction
     from fmfl_secure.settings.federation import FederationConfig
     from fmfl_secure.settings.types import UnitRule
+    from fmfl_secure.training.outlook import Outlook
 
 app = typer.Typer()
 
@@ -188,28 +187,23 @@ def plan(
     from fmfl_secure.planning.answers import answer_layout
     from fmfl_secure.planning.plans import encryption_parameters, predict, upload_bytes, value_bits
     from fmfl_secure.planning.steps import both_places
-    from fmfl_secure.planning.task import build_task, largest_layout
     from fmfl_secure.settings.federation import load_federation
-    from fmfl_secure.training.admission import check_admission
+    from fmfl_secure.training.outlook import look_ahead
 
     config = load_federation(federation)
-    task = build_task(config, relative_to=federation.parent)
-    # Where rounds differ in what they train, the largest upload is shown.
-    model = task.build_model(seed=config.federation.seed)
-    check_admission(config, task, model)  # as every site will
-    layout = largest_layout(task, model)
-    parameters = encryption_parameters(config, layout.size)
-    uploaded = layout.size if config.trains else answer_layout(config).size
+    ahead = look_ahead(config, relative_to=federation.parent, signals=advice)
+    parameters = encryption_parameters(config, ahead.size)
+    uploaded = ahead.size if config.trains else answer_layout(config).size
     size = upload_bytes(config, uploaded)
     facts(
         f"{config.federation.name}: {config.all_rounds} rounds, {len(config.sites)} sites",
         {
-            "base model": task.base.name,
-            "adapter": f"{config.adapter.kind}, {layout.size:,} trained parameters",
+            "base model": ahead.base_model,
+            "adapter": f"{config.adapter.kind}, {ahead.size:,} trained parameters",
             **_other_code(config),
-            **_goes_on_from(config, federation.parent, model),
-            **_not_listed(task.base.unlisted),
-            "encryption": f"{parameters.id}, {value_bits(config, layout.size)}-bit values, at "
+            **_goes_on_from(config, federation.parent, ahead.start),
+            **_not_listed(ahead.unlisted),
+            "encryption": f"{parameters.id}, {value_bits(config, ahead.size)}-bit values, at "
             f"least {parameters.security_bits} bits of security",
             "upload": f"{size:,} bytes a site and round, {size / uploaded:.2f} a value",
         },
@@ -217,15 +211,15 @@ def plan(
     for line in config.cohorts_in_words():
         say(f"cohorts     {line}")
     say(f"settings    {config.digest}")
-    say(f"base model  {task.base.digest}")
+    say(f"base model  {ahead.base_digest}")
     if not config.privacy.noise_mechanism.private:
         console.print("[bold red]No privacy[/bold red]: a baseline, on data declared public.")
         return
     if config.asked is not None:
-        _show_asked(federation, config, layout.size)
+        _show_asked(federation, config, ahead.size)
     if not config.trains:
         return
-    prediction = predict(config, layout.size, ledgers_at_hand(federation.parent, config))
+    prediction = predict(config, ahead.size, ledgers_at_hand(federation.parent, config))
     facts(
         "privacy at every site",
         {
@@ -244,7 +238,7 @@ def plan(
         },
     )
     where = Table("steps at", "rounds", "steps each", "a site uploads", "noise multiplier")
-    places = list(both_places(config, layout.size))
+    places = list(both_places(config, ahead.size))
     where.title = f"where steps may be taken; set: {places[0].place}"
     for place in places:
         where.add_row(
@@ -270,7 +264,7 @@ def plan(
     console.print(by_site)
     _show_ledgers(prediction)
     if advice:
-        _show_advice(federation, config)
+        _show_advice(config, ahead)
 
 
 def _show_asked(federation: Path, config: FederationConfig, size: int) -> None:
@@ -307,11 +301,11 @@ def _show_asked(federation: Path, config: FederationConfig, size: int) -> None:
     say(ONE_SITE)
 
 
-def _show_advice(federation: Path, config: FederationConfig) -> None:
+def _show_advice(config: FederationConfig, ahead: Outlook) -> None:
     """A verdict, in words and figures."""
-    from fmfl_secure.planning.advice import advise, expected_signals
+    from fmfl_secure.planning.advice import advise
 
-    signals = expected_signals(config, relative_to=federation.parent)
+    signals = ahead.expected_signals()
     if signals is None:
         say(
             f"verdict     none: of {config.task.kind} no records can be made up that tell what a "
@@ -394,11 +388,11 @@ def _other_code(config: FederationConfig) -> dict[str, str]:
     return {"other code": f"{', '.join(found)}; runs where a site's [policy] extensions name it"}
 
 
-def _goes_on_from(config: FederationConfig, folder: Path, model: Module) -> dict[str, str]:
+def _goes_on_from(config: FederationConfig, folder: Path, start: str) -> dict[str, str]:
     """What is said of an earlier adapter that training starts from."""
-    from fmfl_secure.models.adapters import adapter_bytes
+    if not config.adapter.initial:
+        return {}
     from fmfl_secure.planning.warm_start import find_initial, line_epsilon
-    from fmfl_secure.vectors.adapter import adapter_digest
     from fmfl_secure.vectors.adapter_line import decode_line
 
     initial = find_initial(config, relative_to=folder)
@@ -406,7 +400,7 @@ def _goes_on_from(config: FederationConfig, folder: Path, model: Module) -> dict
         return {}
     runs, delta = decode_line(initial.line), config.privacy.delta
     return {
-        "starts from": f"{config.adapter.initial}, {adapter_digest(adapter_bytes(model))}",
+        "starts from": f"{config.adapter.initial}, {start}",
         "before it": f"{len(runs)} runs, {', '.join(each.run for each in runs)}: epsilon "
         f"{line_epsilon(runs, delta):.4f} at delta {delta:g} for who was in all of them, and this "
         "run's comes on top",

@@ -11,16 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from fmfl_secure.errors import ModelError
-from fmfl_secure.planning.readings import Noise, Reading, noise_in, with_noise
-from fmfl_secure.planning.signal import Signal, adapter_signal, head_signal, topics
+from fmfl_secure.planning.readings import Noise, Reading, Signal, noise_in, with_noise
 from fmfl_secure.planning.steps import stepping_at
-from fmfl_secure.planning.task import build_task
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.noise import DISTRIBUTED, LOCAL
 from fmfl_secure.settings.tasks import TextClassificationSection
@@ -125,37 +121,6 @@ class Advice:
         return f"{sites:,} sites like these{cohort}, or {times:.1f} times the units at each"
 
 
-def expected_signals(config: FederationConfig, *, relative_to: Path) -> dict[str, Signal] | None:
-    """What to expect of each candidate's gradients, and of the settings' own adapter's.
-
-    Args:
-        config: The settings.
-        relative_to: Where a base model's relative path starts.
-
-    Returns:
-        By kind; None where no signal can be estimated: of tasks other than text classification.
-
-    Raises:
-        ModelError: The settings' own adapter does not go with the model.
-    """
-    of_head = _with_kind(config, "head")
-    task = build_task(of_head, relative_to=relative_to)
-    data = topics(task)
-    if data is None:
-        return None
-    head, found = head_signal(of_head, task, data), {}
-    for kind in dict.fromkeys((*CANDIDATES, config.adapter.kind)):
-        changed = _with_kind(config, kind)
-        try:
-            task = build_task(changed, relative_to=relative_to)
-            # Outputs of frozen layers are kept with the records, and kinds freeze different ones.
-            found[kind] = adapter_signal(changed, task, topics(task) or data, head)
-        except ModelError:
-            if kind == config.adapter.kind:
-                raise  # else: not for this base model
-    return found
-
-
 def advise(config: FederationConfig, signals: Mapping[str, Signal]) -> Advice:
     """What to expect of these settings, and what to change.
 
@@ -172,12 +137,12 @@ def advise(config: FederationConfig, signals: Mapping[str, Signal]) -> Advice:
         config = with_noise(config, config.privacy.noise)
     readings = []
     for kind, signal in signals.items():
-        noise = noise_in(_with_kind(config, kind), signal.head_size + signal.adapter_size)
+        noise = noise_in(with_kind(config, kind), signal.head_size + signal.adapter_size)
         readings.append(Reading(kind, signal, noise))
     paying = [reading for reading in readings if reading.adapter >= _PAYS]
     verdict = max(paying, key=lambda reading: reading.adapter).kind if paying else "head"
     chosen = next(reading for reading in readings if reading.kind == verdict)
-    config = _with_kind(config, verdict)
+    config = with_kind(config, verdict)
     other = _noise(_other_mechanism(config), chosen.numbers)
     ranked = sorted(_changes(given, config, chosen, other), key=lambda change: -change.gain)
     return Advice(
@@ -199,7 +164,8 @@ def _at_server(config: FederationConfig) -> FederationConfig:
         return config
 
 
-def _with_kind(config: FederationConfig, kind: str) -> FederationConfig:
+def with_kind(config: FederationConfig, kind: str) -> FederationConfig:
+    """The same settings with another kind of adapter."""
     adapter = msgspec.structs.replace(
         config.adapter,
         kind=kind,

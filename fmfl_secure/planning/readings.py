@@ -15,11 +15,27 @@ import msgspec
 
 from fmfl_secure.planning.noise import noise_of
 from fmfl_secure.planning.plans import site_plan
-from fmfl_secure.planning.signal import Signal
 from fmfl_secure.settings.federation import FederationConfig
 from privacy import DistributedPlan, PlanError
 
 UNLIMITED = 1e9  # what the other sites may learn, where only the figure is asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """Lengths of the mean clipped gradient, over C.
+
+    Attributes:
+        head: Of the head's part.
+        adapter: Of the adapter's; 0 where there is none.
+        head_size: Trained numbers of the head.
+        adapter_size: The same of the adapter.
+    """
+
+    head: float
+    adapter: float
+    head_size: int
+    adapter_size: int
 
 
 @dataclass(frozen=True, slots=True)

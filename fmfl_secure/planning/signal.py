@@ -15,14 +15,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from fmfl_secure.errors import ModelError
 from fmfl_secure.models.heads import head_bytes, set_head
 from fmfl_secure.models.layout import Layout
+from fmfl_secure.planning.advice import CANDIDATES, with_kind
+from fmfl_secure.planning.readings import Signal
+from fmfl_secure.planning.task import build_task
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.tasks.base import Task, TaskData
 from fmfl_secure.tasks.text_classification import TextClassification
@@ -49,21 +54,35 @@ class HeadSignal:
     moved: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Signal:
-    """Lengths of the mean clipped gradient, over C.
+def expected_signals(config: FederationConfig, *, relative_to: Path) -> dict[str, Signal] | None:
+    """What to expect of each candidate's gradients, and of the settings' own adapter's.
 
-    Attributes:
-        head: Of the head's part.
-        adapter: Of the adapter's; 0 where there is none.
-        head_size: Trained numbers of the head.
-        adapter_size: The same of the adapter.
+    Args:
+        config: The settings.
+        relative_to: Where a base model's relative path starts.
+
+    Returns:
+        By kind; None where no signal can be estimated: of tasks other than text classification.
+
+    Raises:
+        ModelError: The settings' own adapter does not go with the model.
     """
-
-    head: float
-    adapter: float
-    head_size: int
-    adapter_size: int
+    of_head = with_kind(config, "head")
+    task = build_task(of_head, relative_to=relative_to)
+    data = topics(task)
+    if data is None:
+        return None
+    head, found = head_signal(of_head, task, data), {}
+    for kind in dict.fromkeys((*CANDIDATES, config.adapter.kind)):
+        changed = with_kind(config, kind)
+        try:
+            task = build_task(changed, relative_to=relative_to)
+            # Outputs of frozen layers are kept with the records, and kinds freeze different ones.
+            found[kind] = adapter_signal(changed, task, topics(task) or data, head)
+        except ModelError:
+            if kind == config.adapter.kind:
+                raise  # else: not for this base model
+    return found
 
 
 def topics(task: Task) -> TaskData | None:

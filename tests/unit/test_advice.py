@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from fmfl_secure.cli import app
 from fmfl_secure.planning.advice import advise
 from fmfl_secure.planning.plans import site_plan
-from fmfl_secure.planning.readings import share_above
-from fmfl_secure.planning.signal import Signal, head_signal, length_of_mean, topics
+from fmfl_secure.planning.readings import Signal, share_above
+from fmfl_secure.planning.signal import head_signal, length_of_mean, topics
 from fmfl_secure.planning.task import build_task
 from fmfl_secure.settings.federation import FederationConfig, load_federation
 from fmfl_secure.settings.sections import AdapterSection
@@ -171,7 +171,7 @@ def test_plan_ends_in_a_verdict_from_no_data(
     assert "change      1. " in done.output
     without = CliRunner().invoke(app, ["plan", str(path), "--no-advice"])
     assert "verdict" not in without.output
-    monkeypatch.setattr("fmfl_secure.planning.advice.topics", lambda _: None)
+    monkeypatch.setattr("fmfl_secure.planning.signal.topics", lambda _: None)
     unknown = CliRunner().invoke(app, ["plan", str(path)])
     assert "verdict     none" in unknown.output
 

@@ -1,0 +1,102 @@
+"""What a plan needs a model for: how much is trained, that the gate lets it pass, and signals.
+
+It is measured once for the same settings, base model and code (`fmfl_secure.storage.measured`), so
+that whoever tries out settings does not wait for it again, nor for the libraries. Sites pass the
+gate themselves, each time: nothing that protects them is taken from here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import msgspec
+
+from fmfl_secure.models.base import find_base_model
+from fmfl_secure.planning.readings import Signal
+from fmfl_secure.settings.federation import FederationConfig, encode_config
+from fmfl_secure.storage.measured import measured_once
+
+
+class Outlook(msgspec.Struct, frozen=True, kw_only=True):
+    """What of a plan comes from the model.
+
+    Attributes:
+        base_model: Its name.
+        base_digest: Its digest.
+        unlisted: Its architecture, where no table lists it and the gate let it pass; else empty.
+        size: Trained numbers, in the round that trains most.
+        start: Digest of the adapter that training starts from.
+        signals: What to expect of gradients, by kind of adapter; None where none was asked for,
+            or none can be estimated.
+    """
+
+    base_model: str
+    base_digest: str
+    unlisted: str
+    size: int
+    start: str
+    signals: dict[str, dict[str, float]] | None = None
+
+    def expected_signals(self) -> dict[str, Signal] | None:
+        """The signals, as what they are."""
+        if self.signals is None:
+            return None
+        return {
+            kind: Signal(
+                head=found["head"],
+                adapter=found["adapter"],
+                head_size=int(found["head_size"]),
+                adapter_size=int(found["adapter_size"]),
+            )
+            for kind, found in self.signals.items()
+        }
+
+
+def look_ahead(config: FederationConfig, *, relative_to: Path, signals: bool) -> Outlook:
+    """Pass the gate as every site will, and measure what a plan shows.
+
+    Args:
+        config: The settings.
+        relative_to: Where a base model's relative path starts.
+        signals: Whether to estimate what gradients are like.
+
+    Raises:
+        ConfigError: Settings and code do not go together.
+        ModelError: The base model is missing, unsafe, or another than pinned.
+        PrivacyError: The gate refuses it.
+    """
+
+    def measure() -> Outlook:
+        return _measure(config, relative_to=relative_to, signals=signals)
+
+    if config.extensions or config.adapter.initial:
+        return measure()  # they depend on what no digest here tells
+    base = find_base_model(config.model.base, digest=config.model.digest, relative_to=relative_to)
+    key = f"{base.name}\n{base.digest}\n{signals}\n{encode_config(config).decode()}"
+    return measured_once(key, Outlook, measure)
+
+
+def _measure(config: FederationConfig, *, relative_to: Path, signals: bool) -> Outlook:
+    from fmfl_secure.models.adapters import adapter_bytes  # noqa: PLC0415 - brings PyTorch
+    from fmfl_secure.planning.signal import expected_signals  # noqa: PLC0415
+    from fmfl_secure.planning.task import build_task, largest_layout  # noqa: PLC0415
+    from fmfl_secure.training.admission import check_admission  # noqa: PLC0415
+    from fmfl_secure.vectors.adapter import adapter_digest  # noqa: PLC0415
+
+    task = build_task(config, relative_to=relative_to)
+    model = task.build_model(seed=config.federation.seed)
+    start = adapter_digest(adapter_bytes(model))
+    check_admission(config, task, model)
+    found = None
+    if signals and config.trains and config.privacy.noise_mechanism.private:
+        found = expected_signals(config, relative_to=relative_to)
+    return Outlook(
+        base_model=task.base.name,
+        base_digest=task.base.digest,
+        unlisted=task.base.unlisted,
+        # Where rounds differ in what they train, the largest upload is shown.
+        size=largest_layout(task, model).size,
+        start=start,
+        signals=None if found is None else {kind: asdict(each) for kind, each in found.items()},
+    )

@@ -1,0 +1,124 @@
+"""What a plan measures is kept by digest, and nothing that protects a site is."""
+
+from __future__ import annotations
+
+import re
+import stat
+from pathlib import Path
+
+import msgspec
+import pytest
+from support import make_federation
+
+from fmfl_secure.errors import ModelError
+from fmfl_secure.settings.federation import load_federation
+from fmfl_secure.storage import measured
+from fmfl_secure.storage.measured import cache_folder, measured_once
+from fmfl_secure.training import outlook
+from fmfl_secure.training.outlook import Outlook, look_ahead
+
+
+class Length(msgspec.Struct, frozen=True):
+    metres: float
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def counted():
+    """Measures, and counts how often."""
+
+    class Counted:
+        times = 0
+
+        def __call__(self) -> Length:
+            self.times += 1
+            return Length(float(self.times))
+
+    return Counted()
+
+
+def test_a_measurement_is_made_once_for_the_same_key_and_code(counted, monkeypatch) -> None:
+    assert measured_once("a", Length, counted) == measured_once("a", Length, counted)
+    assert counted.times == 1
+    measured_once("b", Length, counted)
+    assert counted.times == 2
+    monkeypatch.setattr(measured, "code_digest", lambda: "changed")
+    measured_once("a", Length, counted)
+    assert counted.times == 3
+
+
+def test_what_was_kept_is_this_user_s_alone_and_no_condition(counted) -> None:
+    measured_once("a", Length, counted)
+    (file,) = cache_folder().glob("*.json")
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+    for spoiled in (b"", b"{", b'{"metres": "far"}', b"[" * 100_000):
+        file.write_bytes(spoiled)
+        measured_once("a", Length, counted)
+    assert counted.times == 5
+    file.unlink()
+    file.parent.rmdir()
+    file.parent.write_text("a file in its place")
+    assert measured_once("a", Length, counted).metres == 6
+    assert measured_once("a", Length, counted).metres == 7
+
+
+def test_the_oldest_go(counted, monkeypatch) -> None:
+    monkeypatch.setattr(measured, "_KEPT", 3)
+    for number in range(6):
+        measured_once(str(number), Length, counted)
+    assert len(list(cache_folder().glob("*.json"))) == 4
+
+
+def test_a_plan_s_measurements_are_of_settings_and_base_model(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = make_federation(tmp_path / "pilot", tiny_model, evaluation=False)
+    config = load_federation(file)
+    real, made = outlook._measure, []
+    monkeypatch.setattr(outlook, "_measure", lambda *a, **k: made.append(1) or real(*a, **k))
+
+    def ahead(text: str = "", signals: bool = False) -> Outlook:
+        changed = text or file.read_text()
+        (file.parent / "other.toml").write_text(changed)
+        settings = load_federation(file.parent / "other.toml")
+        return look_ahead(settings, relative_to=file.parent, signals=signals)
+
+    first = ahead()
+    assert ahead() == first
+    assert len(made) == 1
+    assert first.base_digest.startswith("sha256:")
+    assert first.size > 0
+    text = file.read_text()
+    ahead(re.sub(r"^rank = \d+", "rank = 3", text, flags=re.MULTILINE))
+    assert len(made) == 2
+    with_signals = ahead(signals=True)
+    assert len(made) == 3
+    found = with_signals.expected_signals()
+    assert found is not None
+    assert {"head", config.adapter.kind} <= set(found)
+    assert ahead(signals=True).expected_signals() == found
+
+
+def test_a_base_model_that_is_gone_is_not_answered_for(tmp_path: Path, tiny_model: Path) -> None:
+    file = make_federation(tmp_path / "pilot", tiny_model, evaluation=False)
+    config = load_federation(file)
+    look_ahead(config, relative_to=file.parent, signals=False)
+    gone = msgspec.structs.replace(
+        config, model=msgspec.structs.replace(config.model, base=str(tmp_path / "gone"))
+    )
+    with pytest.raises(ModelError):
+        look_ahead(gone, relative_to=file.parent, signals=False)
+
+
+def test_no_party_takes_its_gate_from_what_was_kept() -> None:
+    root = Path(outlook.__file__).parents[1]
+    users = {
+        str(file.relative_to(root))
+        for file in root.rglob("*.py")
+        if "training.outlook import" in file.read_text() or "measured_once" in file.read_text()
+    }
+    assert users == {"cli/federation.py", "training/outlook.py", "storage/measured.py"}
