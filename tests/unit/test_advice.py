@@ -172,6 +172,7 @@ def test_plan_ends_in_a_verdict_from_no_data(
     without = CliRunner().invoke(app, ["plan", str(path), "--no-advice"])
     assert "verdict" not in without.output
     monkeypatch.setattr("fmfl_secure.planning.signal.topics", lambda _: None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))  # nothing is kept there
     unknown = CliRunner().invoke(app, ["plan", str(path)])
     assert "verdict     none" in unknown.output
 
