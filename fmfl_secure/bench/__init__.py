@@ -107,6 +107,10 @@ def large(
     checkpointing: Annotated[
         bool, typer.Option(help="Compute activations twice, or keep them.")
     ] = True,
+    blocks: Annotated[
+        Literal["q8_0", "q4_0", "q4_1"] | None,
+        typer.Option(help="Keep matrices in blocks of 8 or about 4 bits instead."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Peak memory of a private LoRA step of a decoder of 1.1 billion parameters.
@@ -117,7 +121,9 @@ def large(
     """
     from fmfl_secure.bench.large import measure_large  # noqa: PLC0415 - loads PyTorch
 
-    result = measure_large(layers=layers, tokens=tokens, half=half, checkpointing=checkpointing)
+    result = measure_large(
+        layers=layers, tokens=tokens, half=half, checkpointing=checkpointing, blocks=blocks
+    )
     _show(result, as_json=as_json)
 
 

@@ -14,9 +14,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import safetensors.torch
 import torch
@@ -30,9 +32,11 @@ from fmfl_secure.bench._memory import peak_mib
 from fmfl_secure.bench._paired import one_thread
 from fmfl_secure.models import AdapterSpec, find_base_model
 from fmfl_secure.models.batches import IGNORED, TextBatch
+from fmfl_secure.models.block_weights import BLOCK, BLOCK_BYTES, BlockKind, write_blocks
 from fmfl_secure.models.computation import Computation
 from fmfl_secure.models.prefix import RecordCache
 from fmfl_secure.settings.tasks import CausalLMSection
+from fmfl_secure.settings.types import WeightType
 from fmfl_secure.tasks.base import one_unit_each
 from fmfl_secure.tasks.causal_lm import CausalLM
 from privacy import PrivacyPlan
@@ -61,6 +65,7 @@ def measure_large(
     tokens: int = 32,
     half: bool = True,
     checkpointing: bool = True,
+    blocks: BlockKind | None = None,
 ) -> dict[str, Any]:
     """Write a model, train one private step of it in a process of its own, and delete it.
 
@@ -69,14 +74,15 @@ def measure_large(
         tokens: Of a record.
         half: Keep weights in bfloat16, as they are in the files; otherwise in float32.
         checkpointing: Compute activations twice.
+        blocks: Keep matrices in blocks of this kind, in the files too, whatever `half` says.
 
     Returns:
         Parameters, the files and their size, peak memory in MiB, and seconds.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        written = write_llama(shape(layers), folder)
-        dtype = "bfloat16" if half else "float32"
+        written = write_llama(shape(layers), folder, blocks=blocks)
+        dtype: WeightType = "blocks" if blocks else "bfloat16" if half else "float32"
         done = subprocess.run(  # noqa: S603 - ours
             [
                 *(sys.executable, "-m", __name__, name, str(tokens), dtype),
@@ -87,7 +93,7 @@ def measure_large(
             check=True,
         )
         measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return {"dtype": dtype, "checkpointing": checkpointing, **written, **measured}
+    return {"dtype": blocks or dtype, "checkpointing": checkpointing, **written, **measured}
 
 
 def _write_tokenizer(size: int, folder: Path) -> None:
@@ -102,13 +108,20 @@ def _write_tokenizer(size: int, folder: Path) -> None:
     ).save_pretrained(folder)
 
 
-def write_llama(config: LlamaConfig, folder: Path, *, shard_bytes: int = 1 << 29) -> dict[str, Any]:
+def write_llama(
+    config: LlamaConfig,
+    folder: Path,
+    *,
+    shard_bytes: int = 1 << 29,
+    blocks: BlockKind | None = None,
+) -> dict[str, Any]:
     """Random weights in several bfloat16 files, of which one at a time is in memory.
 
     Args:
         config: The model's shape.
         folder: Where; made if need be.
         shard_bytes: Where a file ends and the next begins.
+        blocks: Write matrices in blocks of this kind, of random whole numbers, instead.
 
     Returns:
         Parameters, the files and their size.
@@ -118,6 +131,14 @@ def write_llama(config: LlamaConfig, folder: Path, *, shard_bytes: int = 1 << 29
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(folder)
     _write_tokenizer(config.vocab_size, folder)
+    if blocks is not None:
+        write_blocks(_random_blocks(state, blocks), folder)
+        found = list(folder.glob("*.safetensors"))
+        return {
+            "parameters": sum(shape.numel() for shape in state.values()),
+            "weights_mib": sum(path.stat().st_size for path in found) / 2**20,
+            "files": len(found),
+        }
     places: dict[str, str] = {}
     shard: dict[str, torch.Tensor] = {}
     size, total = 0, 0
@@ -135,6 +156,24 @@ def write_llama(config: LlamaConfig, folder: Path, *, shard_bytes: int = 1 << 29
     (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
     files = len(set(places.values()))
     return {"parameters": total, "weights_mib": total * 2 / 2**20, "files": files}
+
+
+def _random_blocks(
+    state: Mapping[str, torch.Tensor], kind: BlockKind
+) -> Iterator[tuple[str, torch.Tensor, BlockKind | None]]:
+    """Norms of ones, and matrices of random whole numbers around zero, on a trained one's scale."""
+    scale = torch.tensor([0.02 / (64 if kind == "q8_0" else 5)], dtype=torch.float16)
+    for name, shape in state.items():
+        if shape.dim() == 1:
+            yield name, torch.ones(shape.shape), None
+            continue
+        rows, columns = shape.shape
+        size = BLOCK_BYTES[kind]
+        packed = torch.randint(256, (rows, columns // BLOCK, size), dtype=torch.uint8)
+        packed[..., :2] = scale.view(torch.uint8)
+        if kind == "q4_1":
+            packed[..., 2:4] = (-7.5 * scale).view(torch.uint8)
+        yield name, packed.reshape(rows, -1), kind
 
 
 def measure_step(folder: Path, tokens: int, computation: Computation) -> dict[str, Any]:
@@ -209,7 +248,7 @@ def _trainer(
 
 if __name__ == "__main__":
     chosen = Computation(
-        dtype="bfloat16" if sys.argv[3] == "bfloat16" else "float32",
+        dtype=msgspec.convert(sys.argv[3], WeightType),
         checkpointing=sys.argv[4] == "checkpointing",
     )
     measured = measure_step(Path(sys.argv[1]), int(sys.argv[2]), chosen)

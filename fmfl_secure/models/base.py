@@ -130,11 +130,13 @@ class BaseModel:
 
     def _load(self, kind: Any, dtype: WeightType) -> nn.Module:
         import torch  # noqa: PLC0415
-        from torch import nn  # noqa: PLC0415
         from transformers.utils import logging as transformers_logging  # noqa: PLC0415
 
+        from fmfl_secure.models.block_weights import block_kinds  # noqa: PLC0415
         from fmfl_secure.models.half_weights import keep_half  # noqa: PLC0415
 
+        if block_kinds(self.path) or dtype == "blocks":
+            return self._load_blocks(kind, dtype)
         transformers_logging.disable_progress_bar()  # it would break into this project's own
         for file in sorted(self.path.glob("*.safetensors")):
             with reading("the base model's weights", file), safetensors.safe_open(file, "pt"):
@@ -158,17 +160,39 @@ class BaseModel:
                 f"the weights in {self.path} lack {len(missing)} tensors, {missing[0]} among them",
                 hint="Save the whole model again, with save_pretrained of transformers.",
             )
-        for module in model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
-            # The configuration of a tower holds rates of its own, which attention reads.
-            for name in ("dropout", "attention_dropout"):
-                if isinstance(getattr(module, name, None), float):
-                    setattr(module, name, 0.0)
+        _without_dropout(model)
         encoder: nn.Module = model.requires_grad_(requires_grad=False)
         if dtype == "bfloat16":
             keep_half(encoder)
         return encoder
+
+    def _load_blocks(self, kind: Any, dtype: WeightType) -> nn.Module:
+        from fmfl_secure.models.block_weights import block_kinds, load_blocks  # noqa: PLC0415
+
+        if not block_kinds(self.path):
+            raise ModelError(
+                f"model.dtype is 'blocks', and {self.path} holds none",
+                hint="Make them: fmfl-secure model import FOLDER --weights q4_0 --output DIR.",
+            )
+        if dtype == "bfloat16":
+            raise ModelError(
+                f"{self.path} holds blocks, which bfloat16 would round once more",
+                hint="Set model.dtype = 'blocks', or 'float32' for the values they stand for.",
+            )
+        config = self.load_config()
+        for key in self.config:
+            if _is_dropout(key) and self.config[key]:
+                setattr(config, key, 0.0)
+            if key in _AUGMENTED_POSITIONS:
+                setattr(config, key, None)
+        with reading("the base model", self.path):
+            model = load_blocks(
+                lambda: kind.from_config(config, trust_remote_code=False),
+                self.path,
+                keep=dtype == "blocks",
+            )
+        _without_dropout(model)
+        return model
 
     def load_tokenizer(self) -> Any:
         """The folder's tokenizer.
@@ -272,6 +296,18 @@ def find_base_model(name: str, *, digest: str = "", relative_to: Path | None = N
             hint="Every party must hold the same files; fetch the agreed version again.",
         )
     return found
+
+
+def _without_dropout(model: nn.Module) -> None:
+    from torch import nn  # noqa: PLC0415
+
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        # The configuration of a tower holds rates of its own, which attention reads.
+        for name in ("dropout", "attention_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
 
 
 def _is_dropout(key: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.architectures import Architecture, text_positions
 from fmfl_secure.models.base import BaseModel, find_base_model
+from fmfl_secure.models.block_weights import block_kinds
 from fmfl_secure.models.own_heads import OWN_HEADS
 from fmfl_secure.models.support import require_supported
 from fmfl_secure.models.unlisted import architecture_for
@@ -75,6 +76,9 @@ def model_defaults(model: str, *, task: str | None, folder: Path) -> ModelDefaul
     if str(base.config.get("dtype", base.config.get("torch_dtype", ""))) == "bfloat16":
         values["model.dtype"] = "bfloat16"
         said.append("frozen weights stay in bfloat16, as the folder has them")
+    if block_kinds(base.path):
+        values["model.dtype"] = "blocks"
+        said.append("frozen matrices stay in their blocks of 8 or 4 bits")
     positions = text_positions(config, architecture) if "text" in architecture.towers else None
     if positions is not None and positions < 128:
         values["model.max_length"] = positions

@@ -57,7 +57,8 @@ class ModelSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         base: `minilm`, or the path of a Hugging Face folder.
         digest: The digest it must have; `fmfl-secure plan` prints it. Empty accepts any here,
             and all parties of a run still have to agree.
-        dtype: What its frozen weights are kept in: `float32`, or `bfloat16` for half the memory.
+        dtype: What its frozen weights are kept in: `float32`; `bfloat16` for half the memory; or
+            `blocks` of 8 or 4 bits, of a folder that `fmfl-secure model import` wrote so.
             What is trained, and all arithmetic, is float32.
         max_length: Tokens kept of a text.
     """

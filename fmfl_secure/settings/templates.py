@@ -150,7 +150,7 @@ weights = "equal"        # or "population": 1, 1/2, 1/4 or 1/8, by the declared 
 [model]
 {of_task.model}
 max_length = 128         # tokens kept of a text
-dtype = "float32"        # or "bfloat16": frozen weights in half the memory
+dtype = "float32"        # or "bfloat16": frozen weights in half the memory; "blocks": an eighth
 
 {of_task.section(task)}
 

@@ -23,7 +23,7 @@ AnyAdapterKind = Annotated[
 # What of a unit's id may be of no account (`fmfl_secure.data.unit_ids`).
 UnitRule = Literal["case", "punctuation", "zeros", "compatibility", "exact"]
 # What frozen weights of the base model are kept in.
-WeightType = Literal["float32", "bfloat16"]
+WeightType = Literal["float32", "bfloat16", "blocks"]
 # How files write where an entity begins and ends (`fmfl_secure.data.tag_schemes`).
 TagScheme = Literal["bio", "bioes", "iob1"]
 # Where models are computed.

@@ -36,9 +36,9 @@ class SoftPrompt(nn.Module):
         super().__init__()
         self.encoder = encoder
         words: nn.Embedding = encoder.get_input_embeddings()  # type: ignore[operator]
-        self.prompt = nn.Embedding(tokens, words.weight.shape[1])
+        self.prompt = nn.Embedding(tokens, words.embedding_dim)
         # On the scale of the word embeddings it stands among, as in PEFT's own start.
-        nn.init.normal_(self.prompt.weight, std=float(words.weight.std()))
+        nn.init.normal_(self.prompt.weight, std=float(_values(words).std()))
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **settings: Any
@@ -75,6 +75,15 @@ class SoftPrompt(nn.Module):
         embeddings = torch.cat([self.prompt(index), words], dim=1)
         ones = attention_mask.new_ones(records, tokens)
         return embeddings, torch.cat([ones, attention_mask], dim=1)
+
+
+def _values(words: nn.Embedding) -> torch.Tensor:
+    """The values of an embedding, whose matrix may be kept in blocks of whole numbers."""
+    weight = words.weight
+    if weight.is_floating_point():
+        return weight
+    values: torch.Tensor = words(torch.arange(words.num_embeddings, device=weight.device))
+    return values
 
 
 class Prompt(VirtualTokens):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Final, Literal
 
 import transformers
 
@@ -11,18 +14,32 @@ from fmfl_secure._version import __version__
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.architectures import architecture_of
 from fmfl_secure.models.base import BaseModel, find_base_model
+from fmfl_secure.models.block_weights import write_blocks
+from fmfl_secure.models.importing.blocks import kept_blocks, made_blocks, require_some
 from fmfl_secure.models.importing.gguf_file import is_gguf, read_gguf
 from fmfl_secure.models.importing.packages import PACKAGED, read_packaged
 from fmfl_secure.models.importing.pickled_folder import read_pickled
+from fmfl_secure.models.importing.plain_folder import read_folder
 from fmfl_secure.models.importing.source import Origin, Parts
 
+_FORMS: Final = {
+    "blocks": "; matrices stay in its blocks here",
+    "q8_0": "; matrices rounded to blocks of 8 bits (q8_0) here",
+    "q4_0": "; matrices rounded to blocks of 4 bits (q4_0) here",
+    "q4_1": "; matrices rounded to blocks of 4 bits (q4_1) here",
+}
+Weights = Literal["float32", "blocks", "q8_0", "q4_0", "q4_1"]
 
-def import_model(source: str, output: Path) -> BaseModel:
+
+def import_model(source: str, output: Path, *, weights: Weights = "float32") -> BaseModel:
     """Write a model as a Hugging Face folder of safetensors, with a note of where it came from.
 
     Args:
-        source: Name of a packaged model, a GGUF file, or a folder with pickled weights.
+        source: Name of a packaged model, a GGUF file, a folder with pickled weights, or, to make
+            blocks of, with safetensors.
         output: Folder to make.
+        weights: How matrices are kept: as float32; in the blocks that a GGUF file has; or in
+            blocks of 8 or about 4 bits that are made here.
 
     Returns:
         The model in it, digested.
@@ -32,15 +49,21 @@ def import_model(source: str, output: Path) -> BaseModel:
     """
     if output.exists():
         raise ModelError(f"{output} is there already", hint="Name a folder that is to be made.")
-    parts, origin = _read(source)
+    parts, origin = _read(source, weights)
     architecture_of(parts.model.config.model_type)
     parts.model.config.name_or_path = ""  # a place on this machine
     output.parent.mkdir(parents=True, exist_ok=True)
     unfinished = output.with_name(f".{output.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        parts.model.save_pretrained(unfinished)
+        if weights == "float32":
+            parts.model.save_pretrained(unfinished)
+        else:
+            unfinished.mkdir()
+            parts.model.config.save_pretrained(unfinished)
+            _write_blocks(parts, unfinished, weights, source)
         parts.save_assets(unfinished)
+        origin = replace(origin, form=f"{origin.form}{_FORMS.get(weights, '')}")
         (unfinished / "README.md").write_text(_readme(origin), encoding="utf-8")
         if origin.licence_file:
             shutil.copyfile(origin.licence_file, unfinished / "LICENSE")
@@ -52,10 +75,34 @@ def import_model(source: str, output: Path) -> BaseModel:
     return find_base_model(str(output))
 
 
-def _read(source: str) -> tuple[Parts, Origin]:
+def _write_blocks(
+    parts: Parts, folder: Path, weights: Literal["blocks", "q8_0", "q4_0", "q4_1"], source: str
+) -> None:
+    if importlib.util.find_spec("gguf") is None:
+        raise ModelError(
+            "blocks are made with the package gguf, which is not installed",
+            hint="pip install 'fmfl-secure[gguf]'",
+        )
+    if weights != "blocks":
+        found = made_blocks(parts.model, weights)
+    elif parts.gguf is not None:
+        found = kept_blocks(parts.model, parts.gguf)
+    else:
+        raise ModelError(
+            f"{source} has no blocks of its own: they are GGUF's",
+            hint="Make them: --weights q8_0, q4_0 or q4_1.",
+        )
+    tensors = list(found)
+    require_some({kind for _, _, kind in tensors}, source)
+    write_blocks(tensors, folder)
+
+
+def _read(source: str, weights: Weights) -> tuple[Parts, Origin]:
     if source in PACKAGED:
         return read_packaged(source)
     path = Path(source)
+    if path.is_dir() and weights != "float32" and any(path.glob("*.safetensors")):
+        return read_folder(path)
     if path.is_dir():
         return read_pickled(path)
     if path.is_file() and is_gguf(path):

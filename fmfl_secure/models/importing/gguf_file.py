@@ -54,7 +54,7 @@ def read_gguf(path: Path) -> tuple[Parts, Origin]:
     if missing:
         raise ModelError(f"{path} lacks {len(missing)} tensors, {missing[0]} among them")
     about = _described(path)
-    return Parts(model, tokenizer.save_pretrained), Origin(
+    return Parts(model, tokenizer.save_pretrained, gguf=path), Origin(
         title=about.get("general.name", path.stem),
         file=path.name,
         sha256=sha256_of(path),

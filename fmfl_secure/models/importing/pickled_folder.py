@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import transformers
 from transformers import AutoConfig
 
 from fmfl_secure.errors import ModelError
-from fmfl_secure.models.base_files import behaviour_files, refuse_other_folders
-from fmfl_secure.models.importing.source import Origin, Parts, sha256_of
+from fmfl_secure.models.base_files import refuse_other_folders
+from fmfl_secure.models.importing.source import Origin, Parts, copied_assets, sha256_of
 from fmfl_secure.models.library_errors import reading
 from fmfl_secure.models.provenance import licence
 
@@ -49,14 +48,7 @@ def read_pickled(folder: Path) -> tuple[Parts, Origin]:
     if missing:
         raise ModelError(f"{weights} lacks {len(missing)} tensors, {missing[0]} among them")
 
-    def save_assets(output: Path) -> None:
-        for path in behaviour_files(folder):
-            if path.name not in {"config.json", _INDEX}:
-                target = output / path.relative_to(folder)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, target)
-
-    return Parts(model, save_assets), Origin(
+    return Parts(model, copied_assets(folder)), Origin(
         title=folder.resolve().name,
         file=weights.name,
         sha256=sha256_of(weights),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from fmfl_secure.errors import ModelError
+from fmfl_secure.models.base_files import behaviour_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +21,12 @@ class Parts:
     Attributes:
         model: As transformers builds it, with all weights that the source has.
         save_assets: Writes tokenizer or image processor into a folder.
+        gguf: The GGUF file that it is from, whose blocks can be kept; None where it is from none.
     """
 
     model: PreTrainedModel
     save_assets: Callable[[Path], object]
+    gguf: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,20 @@ class Origin:
     licence: str = ""
     licence_file: Path | None = None
     published_as: str = ""
+
+
+def copied_assets(folder: Path) -> Callable[[Path], object]:
+    """What copies a folder's other files, but for weights and configuration."""
+
+    def save(output: Path) -> None:
+        for path in behaviour_files(folder):
+            if path.name == "config.json" or ".safetensors" in path.name or ".bin." in path.name:
+                continue
+            target = output / path.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+
+    return save
 
 
 def sha256_of(path: Path) -> str:
