@@ -1,0 +1,59 @@
+"""Questions over HTTPS: real processes, mutual TLS, a server without PyTorch, and kill -9."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from asked import PRIVACY, question
+from processes import Federation
+from support import make_kits
+
+from fmfl_secure.planning.answers import answer_plan, figures_of
+from fmfl_secure.run.record import decode_record
+from fmfl_secure.settings.federation import load_federation
+from fmfl_secure.settings.written import with_question
+from privacy import Ledger
+
+pytestmark = pytest.mark.slow
+SITES = ("site-1", "site-2", "site-3", "site-4")
+
+
+@pytest.mark.parametrize(
+    ("noise", "point", "commits"),
+    [("local", "", 1), ("distributed", "after:commit:1", 2)],
+    ids=["all-come", "one-is-killed"],
+)
+def test_sites_answer_over_https_with_their_own_ledgers(
+    tmp_path: Path, tiny_model: Path, noise: str, point: str, commits: int
+) -> None:
+    asked = question("units", "labels", repeats=1)
+    text = with_question("", asked).strip()
+    make_kits(
+        tmp_path, tiny_model, sites=4, rounds=1, steps=1 if noise == "distributed" else 2,
+        privacy=PRIVACY[noise], evaluation=False, aggregation=f"bits = 16\n\n{text}",
+    )  # fmt: skip
+    federation = Federation(tmp_path)
+    try:
+        for name in ("server", "decryptor", *SITES):
+            federation.start(name, point if name == "site-2" else "")
+        federation.wait(restart=True)
+    finally:
+        federation.close()
+    record = decode_record((tmp_path / "run/report.json").read_bytes())
+    config = load_federation(tmp_path / "federation.toml")
+    (only,) = record.rounds
+    assert record.status == "finished"
+    assert only.cohort == SITES
+    plan = answer_plan(config)
+    said = figures_of(config, only.answer, 4)
+    units, labels = plan.release.queries
+    for query, truth in ((units, 40.0), (labels, 80.0)):
+        for cell in query.cells:
+            assert abs(said[query.name][cell].value - truth) < 7 * plan.answer_stddev(query, 4)
+    for name in SITES:
+        budget = Ledger(tmp_path / f"kits/{name}/ledger.sqlite").budget()
+        ((reservation, held),) = budget.reservations.items()
+        assert reservation == f"{record.run}.answers"
+        assert len(held.commits) == (commits if name == "site-2" else 1)
+        assert not held.open
