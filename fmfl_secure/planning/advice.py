@@ -98,12 +98,12 @@ class Advice:
     def _more(self) -> Iterator[str]:
         """How many more sites or units it takes."""
         chosen = self.of(self.verdict)
-        if chosen.head_in_run < _LEARNS and self.verdict == "head":
+        if chosen.head_in_run < _LEARNS and not chosen.signal.adapter_size:
             yield "even the head is below its noise; it would rise above it with " + self._with(
                 _LEARNS / chosen.head_in_run if chosen.head_in_run else math.inf
             )
         adapters = [reading for reading in self.readings if reading.signal.adapter_size]
-        if adapters and self.verdict == "head":
+        if adapters and not chosen.signal.adapter_size:
             best = max(adapters, key=lambda reading: reading.adapter)
             needed = _PAYS / best.adapter if best.adapter else math.inf
             yield (

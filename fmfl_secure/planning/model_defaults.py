@@ -16,6 +16,7 @@ from fmfl_secure.models.own_heads import OWN_HEADS
 from fmfl_secure.models.support import require_supported
 from fmfl_secure.models.unlisted import architecture_for
 from fmfl_secure.settings.task_templates import task_template
+from fmfl_secure.settings.tasks import CausalLMSection
 from fmfl_secure.tasks import TASKS
 from fmfl_secure.tasks.chat_template import ChatTemplate
 
@@ -85,7 +86,7 @@ def model_defaults(model: str, *, task: str | None, folder: Path) -> ModelDefaul
     if kind in _ANSWERS_FOR and _ANSWERS_FOR[kind] not in OWN_HEADS.get(base.model_type, {}):
         values["task.head"] = "unit-norm"
         said.append("no class of transformers holds a head here: task.head is 'unit-norm'")
-    if kind == "causal-lm":
+    if TASKS.get(kind).section is CausalLMSection:
         values["training.physical_batch_size"] = 16
         said.append(_asked(base, values))
     if base.unlisted:

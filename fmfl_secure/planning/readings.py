@@ -16,6 +16,7 @@ import msgspec
 from fmfl_secure.planning.noise import noise_of
 from fmfl_secure.planning.plans import site_plan
 from fmfl_secure.settings.federation import FederationConfig
+from fmfl_secure.settings.noise import NOISE
 from privacy import DistributedPlan, PlanError
 
 UNLIMITED = 1e9  # what the other sites may learn, where only the figure is asked for
@@ -80,7 +81,7 @@ def with_noise(config: FederationConfig, name: str) -> FederationConfig:
         ValueError: They do not go with it.
     """
     replace = msgspec.structs.replace
-    shares = name == "distributed"
+    shares = NOISE.get(name).in_shares
     return replace(
         config,
         privacy=replace(

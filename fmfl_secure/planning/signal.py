@@ -126,10 +126,10 @@ def adapter_signal(
         data: The records that the head's was measured with.
         head: The head's.
     """
-    if config.adapter.kind == "head":
-        return Signal(head.length, 0.0, head.size, 0)
     model = task.build_model(seed=config.federation.seed)
     layout = task.begin_round(model, task.distinct_rounds[0])
+    if all(slot.name.startswith(_HEAD) for slot in layout.slots):
+        return Signal(head.length, 0.0, head.size, 0)
     set_head(model, head.moved)
     order = _order(data)
     means = _means(config, task, model, layout, data, order[len(order) // 2 :], _BLOCKS)
