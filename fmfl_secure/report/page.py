@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from fmfl_secure.planning.terms import holds_answers
 from fmfl_secure.report import (
     answers as site_answers,
 )
@@ -167,9 +168,8 @@ def _group(promise: Promise, size: int) -> _Group:
 
 def _charge(charge: RunCharge) -> str:
     """What a run is charged: all it reserved while open, what it began after."""
-    if charge.open:
-        return names.count(charge.rounds_reserved, "training")
-    return names.count(len(charge.rounds_trained), "training")
+    what = "answer" if holds_answers(charge.run) else "training"
+    return names.count(charge.rounds_reserved if charge.open else len(charge.rounds_trained), what)
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
