@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: setup demo test test-slow check format docs docs-setup flower-setup test-flower
+.PHONY: setup demo test test-slow test-gpu check format docs docs-setup flower-setup test-flower
 .PHONY: tools-setup lock wheel clean
 
 setup: $(VENV)/.installed
@@ -23,6 +23,11 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest -n auto -m slow
+
+# Skips what needs a CUDA device where there is none. With one, figures beside the processor's.
+test-gpu: setup
+	$(BIN)/python -m pytest -m gpu tests/integration/test_cuda.py
+	$(BIN)/python benchmarks/gpu.py
 
 check: setup
 	$(BIN)/ruff format --check .

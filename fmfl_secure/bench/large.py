@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -176,26 +177,48 @@ def _random_blocks(
         yield name, packed.reshape(rows, -1), kind
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A private LoRA step that is ready to be taken.
+
+    Attributes:
+        task: On the model in a folder.
+        model: With its adapter.
+        trainer: Of four random records.
+    """
+
+    task: CausalLM
+    model: torch.nn.Module
+    trainer: PrivateTrainer
+
+
+def build_step(folder: Path, tokens: int, computation: Computation) -> Step:
+    """Get ready for `measure_step`: LoRA on queries and values of every layer."""
+    task = CausalLM(
+        base=find_base_model(str(folder)),
+        adapter=AdapterSpec(
+            kind="lora", rank=8, alpha=16, last_layers=0, target_modules=("q_proj", "v_proj")
+        ),
+        settings=CausalLMSection(),
+        max_length=tokens,
+        cache_bytes=0,
+        computation=computation,
+    )
+    model = task.build_model(seed=1)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    return Step(task, model, _trainer(task, model, trainable, tokens))
+
+
 def measure_step(folder: Path, tokens: int, computation: Computation) -> dict[str, Any]:
     """One private LoRA step on the model in a folder; peak memory is of this whole process."""
     with one_thread():
         start = time.perf_counter(), time.process_time()
-        task = CausalLM(
-            base=find_base_model(str(folder)),
-            adapter=AdapterSpec(
-                kind="lora", rank=8, alpha=16, last_layers=0, target_modules=("q_proj", "v_proj")
-            ),
-            settings=CausalLMSection(),
-            max_length=tokens,
-            cache_bytes=0,
-            computation=computation,
-        )
-        model = task.build_model(seed=1)
-        trainable = [p for p in model.parameters() if p.requires_grad]
+        step = build_step(folder, tokens, computation)
         loaded = time.perf_counter(), time.process_time(), peak_mib()
-        _trainer(task, model, trainable, tokens).train_round()
+        step.trainer.train_round()
+    trained = [p.numel() for p in step.model.parameters() if p.requires_grad]
     return {
-        "trainable_parameters": sum(p.numel() for p in trainable),
+        "trainable_parameters": sum(trained),
         "records": _RECORDS,
         "tokens": tokens,
         "peak_mib": peak_mib(),
@@ -222,7 +245,7 @@ def _trainer(
             labels=labels[chosen],
             records=records.tolist(),
             cache=RecordCache(0),
-        )
+        ).to(task.computation.device)
 
     plan = PrivacyPlan(
         unit="record",

@@ -13,6 +13,7 @@ from task_cases import clipped_sum, randomise, task_on
 
 from fmfl_secure.models import Layout
 from fmfl_secure.models.computation import Computation
+from fmfl_secure.models.importing import import_model
 from privacy import PrivacyPlan
 from privacy.mechanism.admission import check_admission
 from privacy.mechanism.training import PrivateTrainer
@@ -32,6 +33,7 @@ CASES: list[tuple[str, str, str, dict[str, Any], dict[str, Any]]] = [
     ("gpt2", "causal-lm", "prompt", {}, {}),
     ("llama", "causal-lm", "lora", {}, {}),
     ("llama", "causal-lm", "lora", {}, {"dtype": "bfloat16", "checkpointing": True}),
+    ("llama", "causal-lm", "lora", {}, {"dtype": "blocks"}),
     ("vit", "image-classification", "lora", {}, {}),
     ("clip", "image-text", "lora", {"last_layers": 1}, {}),
 ]
@@ -53,6 +55,11 @@ def build(
     computation: dict[str, Any],
     device: torch.device,
 ) -> tuple[Any, Any]:
+    if computation.get("dtype") == "blocks":
+        blocks = folder.with_name(f"{folder.name}-blocks")
+        if not blocks.exists():
+            import_model(str(folder), blocks, weights="q4_0")
+        folder = blocks
     chosen = Computation(**computation, device=device)
     task = task_on(folder, kind, adapter, computation=chosen, **spec)
     model = task.build_model(seed=1)
