@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 from collections.abc import Iterable
@@ -299,8 +298,3 @@ class Inbox:
 def failures(round_number: int, attempt: int) -> str:
     """Kind of the notes of an attempt's failures."""
     return f"failed/{round_number}/{attempt}"
-
-
-def digest_hex(data: bytes) -> str:
-    """SHA-256 in hexadecimal."""
-    return hashlib.sha256(data).hexdigest()

@@ -29,7 +29,7 @@ from fmfl_secure.models.architectures import Modality, TaskNeeds, text_positions
 from fmfl_secure.models.batches import IGNORED, TextBatch
 from fmfl_secure.models.features import Features
 from fmfl_secure.models.language import GREEDY, LanguageModel, Sampling
-from fmfl_secure.models.prefix import FrozenPrefix, RecordCache
+from fmfl_secure.models.prefix import FrozenPrefix
 from fmfl_secure.settings.tasks import CausalLMSection
 from fmfl_secure.tasks.adapter_task import AdapterTask
 from fmfl_secure.tasks.base import TaskData, one_unit_each
@@ -38,11 +38,11 @@ from fmfl_secure.tasks.chats import ChatWriter
 from fmfl_secure.tasks.prompts import PromptWriter, Writer, beginning, exchange
 from fmfl_secure.tasks.texts import (
     lengths_of,
-    pad,
+    padded_labels,
     padding_id,
     synthetic_lengths,
     synthetic_words,
-    text_batch,
+    text_batches,
 )
 
 
@@ -233,18 +233,13 @@ class CausalLM(AdapterTask[CausalLMSection]):
             rows.append(row)
             labels.append(torch.where(torch.tensor(learned), row, IGNORED))
             shortened += written.cut
-        padding, cache = padding_id(tokenizer), RecordCache(self.cache_bytes)
-
-        def collate(records: NDArray[np.int64]) -> TextBatch:
-            padded, _ = pad([labels[record] for record in records], IGNORED)
-            return text_batch(
-                [rows[record] for record in records],
-                padded,
-                records,
-                padding=padding,
-                cache=cache,
-            ).to(self.computation.device)
-
+        collate = text_batches(
+            rows,
+            padded_labels(labels, IGNORED),
+            padding=padding_id(tokenizer),
+            cache_bytes=self.cache_bytes,
+            device=self.computation.device,
+        )
         return TaskData(
             collate=collate, units=units, record_cost=lengths_of(rows), shortened=shortened
         )

@@ -15,10 +15,9 @@ from torch import nn
 
 from fmfl_secure.data import Field, Records, read_records, text_field
 from fmfl_secure.models.architectures import Modality
-from fmfl_secure.models.batches import TextBatch
 from fmfl_secure.models.classifiers import TextClassifier
 from fmfl_secure.models.features import AtUnitNorm, Features
-from fmfl_secure.models.prefix import FrozenPrefix, RecordCache
+from fmfl_secure.models.prefix import FrozenPrefix
 from fmfl_secure.settings.tasks import TextClassificationSection
 from fmfl_secure.tasks.base import TaskData, one_unit_each
 from fmfl_secure.tasks.classification import ClassificationTask
@@ -27,7 +26,7 @@ from fmfl_secure.tasks.texts import (
     padding_id,
     synthetic_lengths,
     synthetic_words,
-    text_batch,
+    text_batches,
     tokenize,
 )
 
@@ -82,17 +81,13 @@ class TextTask(ClassificationTask[Settings]):
     ) -> TaskData:
         tokenizer = self.base.load_tokenizer()
         rows, shortened = tokenize(tokenizer, texts, max_length=self.max_length)
-        padding, cache = padding_id(tokenizer), RecordCache(self.cache_bytes)
-
-        def collate(records: NDArray[np.int64]) -> TextBatch:
-            return text_batch(
-                [rows[record] for record in records],
-                torch.from_numpy(targets[records]),
-                records,
-                padding=padding,
-                cache=cache,
-            ).to(self.computation.device)
-
+        collate = text_batches(
+            rows,
+            lambda records: torch.from_numpy(targets[records]),
+            padding=padding_id(tokenizer),
+            cache_bytes=self.cache_bytes,
+            device=self.computation.device,
+        )
         data = TaskData(
             collate=collate, units=units, record_cost=lengths_of(rows), shortened=shortened
         )

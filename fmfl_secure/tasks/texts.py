@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,32 @@ def text_batch(
         cache=cache,
         padding=padding,
     )
+
+
+def text_batches(
+    rows: Sequence[torch.Tensor],
+    labels_of: Callable[[NDArray[np.int64]], torch.Tensor],
+    *,
+    padding: int,
+    cache_bytes: int,
+    device: torch.device,
+) -> Callable[[NDArray[np.int64]], TextBatch]:
+    """What makes a batch of any records of these rows, with what their labels come to."""
+    cache = RecordCache(cache_bytes)
+
+    def collate(records: NDArray[np.int64]) -> TextBatch:
+        chosen = [rows[record] for record in records]
+        batch = text_batch(chosen, labels_of(records), records, padding=padding, cache=cache)
+        return batch.to(device)
+
+    return collate
+
+
+def padded_labels(
+    labels: Sequence[torch.Tensor], ignored: int
+) -> Callable[[NDArray[np.int64]], torch.Tensor]:
+    """Of any records, a label for each token, filled up with what no loss looks at."""
+    return lambda records: pad([labels[record] for record in records], ignored)[0]
 
 
 def lengths_of(rows: Sequence[torch.Tensor]) -> NDArray[np.int64]:

@@ -26,7 +26,7 @@ from fmfl_secure.models.architectures import Modality, TaskNeeds
 from fmfl_secure.models.batches import IGNORED, TextBatch
 from fmfl_secure.models.classifiers import TextClassifier
 from fmfl_secure.models.features import AtUnitNorm, Features
-from fmfl_secure.models.prefix import FrozenPrefix, RecordCache
+from fmfl_secure.models.prefix import FrozenPrefix
 from fmfl_secure.settings.tasks import TokenClassificationSection
 from fmfl_secure.tasks.adapter_task import AdapterTask
 from fmfl_secure.tasks.base import TaskData, one_unit_each
@@ -35,11 +35,11 @@ from fmfl_secure.tasks.plain_text import PlainText
 from fmfl_secure.tasks.texts import (
     count_cut,
     lengths_of,
-    pad,
+    padded_labels,
     padding_id,
     synthetic_lengths,
     synthetic_words,
-    text_batch,
+    text_batches,
 )
 
 
@@ -188,18 +188,13 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
                 if token >= 0:
                     label[token] = own_tag
             labels.append(label)
-        padding, cache = padding_id(tokenizer), RecordCache(self.cache_bytes)
-
-        def collate(records: NDArray[np.int64]) -> TextBatch:
-            padded, _ = pad([labels[record] for record in records], IGNORED)
-            return text_batch(
-                [rows[record] for record in records],
-                padded,
-                records,
-                padding=padding,
-                cache=cache,
-            ).to(self.computation.device)
-
+        collate = text_batches(
+            rows,
+            padded_labels(labels, IGNORED),
+            padding=padding_id(tokenizer),
+            cache_bytes=self.cache_bytes,
+            device=self.computation.device,
+        )
         return TaskData(
             collate=collate,
             units=units,
