@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from fmfl_secure.cli._console import console, facts, say
+from fmfl_secure.cli.arguments import FederationFile
 
 if TYPE_CHECKING:
     from fmfl_secure.asking import Answer
@@ -22,7 +23,7 @@ app = typer.Typer()
 
 @app.command()
 def ask(
-    federation: Annotated[Path, typer.Argument(help="The federation's federation.toml.")],
+    federation: FederationFile,
     what: Annotated[str, typer.Option(help="Questions, with commas: units,labels,lengths, ...")],
     epsilon: Annotated[float, typer.Option(help="What the answer may cost every unit.")],
     insider_epsilon: Annotated[

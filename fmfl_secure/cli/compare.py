@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from fmfl_secure.cli._console import console, errors, say
+from fmfl_secure.cli.arguments import FederationFile
 
 if TYPE_CHECKING:
     from fmfl_secure.comparison import Comparison, Row
@@ -19,7 +20,7 @@ app = typer.Typer()
 
 @app.command()
 def compare(
-    federation: Annotated[Path, typer.Argument(help="Path of federation.toml.")],
+    federation: FederationFile,
     seeds: Annotated[int, typer.Option(help="Seeds, from 1 on.", min=1)] = 3,
     epsilon: Annotated[
         list[float] | None, typer.Option(help="A privacy target; may be repeated.")

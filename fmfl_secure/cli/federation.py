@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from fmfl_secure.cli._console import console, facts, say
+from fmfl_secure.cli.arguments import FederationFile
 
 if TYPE_CHECKING:
     from fmfl_secure.planning.plans import Prediction
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from fmfl_secure.training.outlook import Outlook
 
 app = typer.Typer()
-
-FederationFile = Annotated[Path, typer.Argument(help="Path of federation.toml.")]
 
 
 @app.command()

@@ -12,6 +12,7 @@ import typer
 from fmfl_secure.bench import JsonFlag, machine
 from fmfl_secure.bench import app as bench_app
 from fmfl_secure.cli._console import facts, say
+from fmfl_secure.cli.arguments import FederationFile
 from fmfl_secure.cli.members import KitFolder, needs_server_extra
 from fmfl_secure.outside import MOST_DOCUMENT, read_regular
 
@@ -53,7 +54,7 @@ def _say_page(kit: Path, port: int) -> None:
 
 @app.command()
 def provision(
-    federation: Annotated[Path, typer.Argument(help="Path of federation.toml.")],
+    federation: FederationFile,
     output: Annotated[Path, typer.Option(help="Folder for the authority and the answers or kits.")],
     requests: Annotated[
         Path | None,

@@ -9,8 +9,10 @@ from pathlib import Path
 import msgspec
 import pytest
 from support import make_federation
+from typer.testing import CliRunner
 
-from fmfl_secure.errors import ModelError
+from fmfl_secure.cli import app
+from fmfl_secure.errors import ConfigError, ModelError
 from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.storage import measured
 from fmfl_secure.storage.measured import cache_folder, measured_once
@@ -122,3 +124,14 @@ def test_no_party_takes_its_gate_from_what_was_kept() -> None:
         if "training.outlook import" in file.read_text() or "measured_once" in file.read_text()
     }
     assert users == {"cli/federation.py", "training/outlook.py", "storage/measured.py"}
+
+
+def test_a_federation_s_folder_stands_for_its_settings(tmp_path: Path, tiny_model: Path) -> None:
+    file = make_federation(tmp_path / "pilot", tiny_model, evaluation=False)
+    by_file = CliRunner().invoke(app, ["plan", str(file), "--no-advice"])
+    by_folder = CliRunner().invoke(app, ["plan", str(file.parent), "--no-advice"])
+    assert by_folder.exit_code == 0
+    assert by_folder.output == by_file.output
+    (tmp_path / "elsewhere").mkdir()
+    with pytest.raises(ConfigError, match=r"elsewhere/federation\.toml does not exist"):
+        CliRunner().invoke(app, ["plan", str(tmp_path / "elsewhere")], catch_exceptions=False)

@@ -1,0 +1,19 @@
+"""Arguments that several commands take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def _settings_file(given: Path) -> Path:
+    """The settings of a federation's folder, where that is given."""
+    return given / "federation.toml" if given.is_dir() else given
+
+
+FederationFile = Annotated[
+    Path,
+    typer.Argument(help="A federation's folder, or its federation.toml.", callback=_settings_file),
+]
