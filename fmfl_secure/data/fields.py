@@ -270,7 +270,7 @@ def parse_text(value: str | None, column: str) -> str:
         raise UnusableValue(
             EmptyTextError,
             f"column {column!r} holds a {_HELD[value.held_as]} and no text",
-            "name a column of texts; render messages as one text with the model's chat template",
+            "name a column of texts; conversations are for causal-lm with task.messages_column",
             f"a {_HELD[value.held_as]} in place of a text",
         )
     if value is not None and len(value) > MAX_TEXT:

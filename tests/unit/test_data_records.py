@@ -75,7 +75,7 @@ def test_every_error_is_a_data_error_with_the_one_code():
         for kind in vars(errors).values()
         if isinstance(kind, type) and kind.__module__ == errors.__name__
     ]
-    assert len(kinds) == 15
+    assert len(kinds) == 16
     for kind in kinds:
         assert issubclass(kind, FmflError)
         assert issubclass(kind, DataError)
@@ -98,4 +98,4 @@ def test_exports():
         for name, value in vars(package).items()
         if not name.startswith("_") and getattr(value, "__module__", "").startswith("fmfl_secure")
     }
-    assert public | {"OnBadRow"} == set(package.__all__)
+    assert public | {"Conversation", "OnBadRow", "Role"} == set(package.__all__)

@@ -27,6 +27,7 @@ def test_without_a_device_it_says_so(capsys: pytest.CaptureFixture, monkeypatch)
     assert capsys.readouterr().out == "there is no CUDA device here: nothing was measured\n"
 
 
+@pytest.mark.slow
 def test_its_steps_and_its_gate_run(tmp_path: Path) -> None:
     """On the processor alone, which is all that this machine may have."""
     script = runpy.run_path(str(SCRIPT))
