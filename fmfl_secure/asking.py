@@ -24,11 +24,11 @@ from fmfl_secure.run.record import RoundRecord
 from fmfl_secure.settings.federation import FederationConfig, load_federation
 from fmfl_secure.settings.questions import QuestionSection
 from fmfl_secure.settings.toml_file import convert_config
-from fmfl_secure.settings.written import with_populations
+from fmfl_secure.settings.written import with_populations, with_question
 from fmfl_secure.storage.files import write_files
 from fmfl_secure.storage.run_store import RunStore, holds_run
 from fmfl_secure.transports.local.engine import LocalEngine
-from fmfl_secure.vectors.adapter import adapter_digest
+from fmfl_secure.vectors.adapter import Adapter, adapter_digest
 from privacy.queries import Figure
 
 ANSWERS: Final = "answers"  # folder, beside the settings
@@ -145,7 +145,8 @@ class RunAsked:
         if adapter is None:
             raise RunError(f"the run in {run_folder} has no adapter yet")
         config = msgspec.structs.replace(trained, evaluation=now.evaluation)
-        return cls(federation, config, adapter)
+        # Without what the server optimizer remembers: what is asked about is the adapter alone.
+        return cls(federation, config, Adapter(Adapter.read(adapter).tensors, {}).encode())
 
     def question(self, asked: QuestionSection) -> QuestionSection:
         """A question about the run's adapter."""
@@ -198,6 +199,25 @@ def read_answer(folder: Path, *, was_kept: bool) -> Answer:
     )
 
 
+def write_settings(federation: Path, asked: QuestionSection, target: Path) -> None:
+    """Write a federation's settings with a question, for parties on other machines.
+
+    Args:
+        federation: Path of `federation.toml`.
+        asked: What is asked.
+        target: File to write.
+
+    Raises:
+        ConfigError: They ask something already, or would not read as meant.
+    """
+    before = load_federation(federation)
+    text = with_question(federation.read_text(encoding="utf-8"), asked)
+    # What they may not say together is refused in words, before it is put together here.
+    convert_config(tomllib.loads(text), FederationConfig, source=str(target), text=text)
+    _require(text, msgspec.structs.replace(before, question=asked), target)
+    write_files(target.parent, {target.name: text.encode()})
+
+
 def declare_populations(federation: Path, answer: Answer, *, round_to: int) -> dict[str, int]:
     """Write how many units sites have into the settings, as they were answered, rounded.
 
@@ -242,8 +262,8 @@ def _require(text: str, meant: FederationConfig, federation: Path) -> None:
     found = convert_config(tomllib.loads(text), FederationConfig, source=str(federation))
     if found != meant:
         raise ConfigError(
-            f"{federation} would not say what was answered, so nothing is written",
-            hint="Write the populations by hand.",
+            f"{federation} would not say what is meant, so nothing is written",
+            hint="Write it by hand.",
         )
 
 

@@ -46,6 +46,10 @@ def ask(
         Path | None,
         typer.Option(help="Ask nothing: write settings that ask, for servers on other transports."),
     ] = None,
+    about: Annotated[
+        Path | None,
+        typer.Option(help="With --settings, of a finished run: ask about its adapter."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Ask all sites, on one machine, and charge their ledgers: one sum, with noise.
@@ -55,10 +59,10 @@ def ask(
     """
     from fmfl_secure import asking
     from fmfl_secure.cli.federation import grant_where_none_said
+    from fmfl_secure.errors import ConfigError
     from fmfl_secure.settings.federation import load_federation
     from fmfl_secure.settings.questions import QuestionSection
     from fmfl_secure.settings.toml_file import convert_config
-    from fmfl_secure.settings.written import with_question
 
     asked: QuestionSection = convert_config(
         {
@@ -71,12 +75,21 @@ def ask(
         QuestionSection,
         source="the question",
     )
-    config = asking.asking(load_federation(federation), asked)
+    if about is not None:
+        if settings is None:
+            raise ConfigError(
+                "--about goes with --settings, for servers on other transports",
+                hint="On one machine: fmfl-secure evaluate RUN --sites.",
+            )
+        asked = asking.RunAsked.of(about).question(asked)
     if settings is not None:
-        settings.write_text(with_question(federation.read_text("utf-8"), asked), "utf-8")
-        say(f"wrote {settings}: provision and serve it as the settings of any run")
-        show_precision(config)
+        asking.write_settings(federation, asked, settings)
+        of_run = f" --about {about}" if about else ""
+        say(f"wrote {settings}: give it to all parties as federation.toml, and the server's kit")
+        say(f"what fmfl-secure start-file {settings}{of_run} writes")
+        show_precision(load_federation(settings))
         return
+    config = asking.asking(load_federation(federation), asked)
     if not as_json:
         show_precision(config)
         grant_where_none_said(federation.parent, config)

@@ -457,6 +457,10 @@ def start_file(
     output: Annotated[
         Path | None, typer.Option(help="File to write; default: start.safetensors beside it.")
     ] = None,
+    about: Annotated[
+        Path | None,
+        typer.Option(help="A finished run's folder, where the settings ask about its adapter."),
+    ] = None,
 ) -> None:
     """Write what a server starts a run from. A server has no base model: make it where one is.
 
@@ -467,7 +471,12 @@ def start_file(
     from fmfl_secure.vectors.start_file import START_FILE
 
     path = output or federation.parent / START_FILE
-    start = make_start_file(federation, path)
+    adapter = b""
+    if about is not None:
+        from fmfl_secure.asking import RunAsked
+
+        adapter = RunAsked.of(about).adapter
+    start = make_start_file(federation, path, adapter=adapter)
     licence = start.base_model_license or "its folder does not say"
     say(f"base model  {start.base_model}, {start.base_model_digest}")
     say(f"licence     {licence}")

@@ -99,7 +99,10 @@ def start_of(
     start = adapter or adapter_bytes(model)
     asked = config.asked
     if asked is not None and asked.adapter and adapter_digest(start) != asked.adapter:
-        raise ConfigError("the adapter is not the one that question.adapter names")
+        raise ConfigError(
+            "the adapter is not the one that question.adapter names",
+            hint="It is of a finished run: fmfl-secure start-file FEDERATION.toml --about RUN.",
+        )
     layouts = tuple(FlatLayout(task.begin_round(model, n).slots) for n in task.distinct_rounds)
     task.begin_round(model, 1)
     size = max(layout.size for layout in layouts)
@@ -118,12 +121,13 @@ def start_of(
     )
 
 
-def make_start_file(federation: Path, output: Path) -> RunStart:
+def make_start_file(federation: Path, output: Path, *, adapter: bytes = b"") -> RunStart:
     """Write what a run by these settings starts from, for a server that has no base model.
 
     Args:
         federation: Path of `federation.toml`; a base model's relative path starts from its folder.
         output: File to write.
+        adapter: What is asked about, where that is another than training would start from.
 
     Returns:
         What was written.
@@ -133,6 +137,7 @@ def make_start_file(federation: Path, output: Path) -> RunStart:
     """
     config = load_federation(federation)
     task = build_task(config, relative_to=federation.parent)
-    start = start_of(config, task, task.build_model(seed=config.federation.seed))
+    model = task.build_model(seed=config.federation.seed)
+    start = start_of(config, task, model, adapter=adapter)
     write_start(start, output)
     return start

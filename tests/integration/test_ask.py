@@ -8,15 +8,20 @@ from pathlib import Path
 
 import pytest
 from asked import PRIVACY, ledger, silence
-from support import make_federation
+from support import Quiet, make_federation
 from typer.testing import CliRunner
 
+from fmfl_secure.asking import write_settings
 from fmfl_secure.cli import app
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.planning.precision import precisions
 from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.settings.questions import QuestionSection
 from fmfl_secure.settings.written import with_populations, with_question
+from fmfl_secure.storage.run_store import RunStore
+from fmfl_secure.transports.local.engine import LocalEngine
+from fmfl_secure.vectors.adapter import Adapter, adapter_digest
+from fmfl_secure.vectors.start_file import read_start
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +148,32 @@ def test_plan_counts_training_and_answers_together(folder: Path) -> None:
     assert found["planned"]["fits"]
     assert not found["asked"]["fits"]
     assert "they fit beside the planned run" in (planned(folder, every=1), afforded(folder))[1]
+
+
+def test_servers_elsewhere_are_given_a_run_s_adapter_to_ask_about(folder: Path) -> None:
+    """Also where the run's adapter holds what a server's optimizer remembers."""
+    file = folder / "federation.toml"
+    file.write_text(file.read_text().replace("[training]", '[training]\nsteps_at = "server"'))
+    LocalEngine(file, folder / "run", resume=False, observer=Quiet()).run()
+    target, start = folder / "asks.toml", folder / "start.safetensors"
+    about = ["--about", str(folder / "run")]
+    with pytest.raises(ConfigError, match="--about goes with --settings"):
+        ask(folder, "--what", "labels", *about)
+    said = ask(folder, "--what", "labels", *about, "--settings", str(target))
+    assert f"start-file {target} --about" in said.replace("\n", "")
+    made = ["start-file", str(target), "--output", str(start)]
+    with pytest.raises(ConfigError, match=r"not the one that question\.adapter names") as refused:
+        CliRunner().invoke(app, made, catch_exceptions=False)
+    assert "--about RUN" in refused.value.hint
+    assert CliRunner().invoke(app, [*made, *about]).exit_code == 0
+    config = load_federation(target)
+    found = read_start(start, config)
+    last = Adapter.read(RunStore(folder / "run").last_adapter())
+    assert last.moments
+    assert found.adapter == Adapter(last.tensors, {}).encode()
+    assert config.question.adapter == adapter_digest(found.adapter)
+    with pytest.raises(ConfigError, match="already"):
+        write_settings(target, config.question, folder / "twice.toml")
 
 
 @pytest.mark.parametrize(
