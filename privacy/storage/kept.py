@@ -35,7 +35,7 @@ class Connections(Generic[C]):
     ) -> None:
         self._keepers = int(keep_open)
         self._usable, self._source = usable, source
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a call inside another one has a connection of its own
         self._kept: tuple[C, object] | None = None
 
     @contextmanager
@@ -76,6 +76,7 @@ class Connections(Generic[C]):
             except BaseException:
                 connection.close()  # and whatever it had begun is rolled back
                 raise
+            self._close()  # of a call inside this one
             self._kept = connection, source
             if not self._keepers:  # its last keeper went meanwhile
                 self._close()

@@ -149,6 +149,9 @@ def test_calls_share_what_is_kept_open_and_lose_nothing_by_it(places):
         for thread in threads:
             thread.join()
         assert [row[0] for row in rows(store)] == ["a", "b", "c", "d", "first"]
+        with store.write() as transaction:  # one call inside another one waits for nobody
+            transaction.execute(INSERT, "e", 3, None)
+            assert [row[0] for row in rows(store)] == ["a", "b", "c", "d", "first"]
     assert rows(other) == rows(store)
 
 
