@@ -5,11 +5,24 @@ Each attack works where it should: without noise, or against what is not claimed
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import numpy as np
 import pytest
 from asked import silence
 
-from privacy import attack_success_bound
+from aggregation import Identity
+from privacy import (
+    BudgetExhausted,
+    Ledger,
+    PoissonSampledGaussian,
+    add_costs,
+    attack_success_bound,
+    epsilon_spent,
+    rdp_cost,
+    zero_cost,
+)
 from privacy.queries import Query, QueryPlan, Release
 from privacy.queries.plan import GaussianNoise
 from privacy.queries.protected_sum import ProtectedSum
@@ -105,3 +118,45 @@ def test_one_liar_moves_an_answer_by_as_much_as_the_grid_allows() -> None:
     lie = np.full_like(honest, made.largest_value)
     moved = made.release.split((lie - honest) * made.granularity)["labels"]
     assert moved.max() > 100, "more than half of all units there are, by one site"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_trainings_and_answers_that_race_never_hold_more_than_was_granted(
+    tmp_path: Path, seed: int
+) -> None:
+    """Eight processes' worth of ledgers on one file, each after the last of the budget."""
+    signer = Identity.generate("site-1")
+    place = tmp_path / "ledger.sqlite"
+    ledger = Ledger.create(
+        place, population="patients", unit="record", signer=signer, public_key=signer.public.key
+    )
+    ledger.grant(epsilon=2.0, delta=DELTA, population_size=150)
+    answer = plan("local", 0.9, answers=1).event()
+    training = PoissonSampledGaussian(0.1, 1.2, 4)
+    order = np.random.default_rng(seed).permutation(8)
+    admitted: list[str] = []
+
+    def run(number: int) -> None:
+        own = Ledger(place, signer=signer)
+        event, rounds = (answer, 1) if order[number] % 2 else (training, 2)
+        name = f"{number:08x}" + (".answers" if order[number] % 2 else "")
+        try:
+            own.reserve(run=name, event=event, rounds=rounds, plan="p", population_size=150)
+        except BudgetExhausted:
+            return
+        own.commit(run=name, round=1)
+        admitted.append(name)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(run, range(8)))
+    budget = Ledger(place).budget()
+    (status,) = budget.status()
+    assert set(budget.reservations) == set(admitted)
+    assert 0 < len(admitted) < 8
+    assert status.epsilon_charged <= 2.0
+    orders = status.grant.orders
+    total = zero_cost(orders)
+    for name in admitted:
+        cost = rdp_cost(answer if name.endswith(".answers") else training, orders)
+        total = add_costs(total, cost)
+    assert status.epsilon_committed == pytest.approx(epsilon_spent(total, DELTA), rel=1e-9)
