@@ -76,15 +76,15 @@ def rows(record: RunRecord) -> Iterator[tuple[str, str, str, str, FigureRecord]]
 
 
 def held_out(record: RunRecord) -> str:
-    """Whom figures on a model are of, in a sentence; empty where none was asked for."""
-    if not any(_of_held_out(answer) for answer in of(record)):
-        return ""
+    """Who is set apart, in a sentence; empty where nobody is, as far as the record says."""
     share = record.settings.get("evaluation", {}).get("holdout", 0.0)
     if share:
         return (
             f"A share of {share:g} of each site's units was set apart by a secret of the site's "
             "own, and is in no gradient of this run; how a model does is asked of these alone."
         )
+    if not any(_of_held_out(answer) for answer in of(record)):
+        return ""
     return (
         "How a model does is asked of units that each site set apart in a file of its own; what "
         "was asked of all units is said by its name."

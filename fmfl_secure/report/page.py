@@ -109,7 +109,8 @@ def render_html(record: RunRecord) -> str:
             budget_plot=Markup(plots.budget_plot(accounts)),  # noqa: S704 - labels are escaped
             answer_plot=Markup(site_answers.curve_plot(record)),  # noqa: S704 - labels are escaped
             answer_rows=list(site_answers.rows(record)),
-            answer_notes=(ONE_SITE, TWO_INTERVALS, site_answers.held_out(record)),
+            answer_notes=(ONE_SITE, TWO_INTERVALS),
+            held_out=site_answers.held_out(record),
             utility_plot=Markup(plots.utility_plot(record)),  # noqa: S704 - labels are escaped
             meanings=_meanings(record, promises),
             sentences=_sentences(promises),

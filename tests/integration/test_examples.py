@@ -34,6 +34,8 @@ FLOORS = {
 }
 PILOTS = {"bank": "intent", "hospital_network": "category", "law_firm": "letter"}
 PILOTS |= {"radiology": "label"}  # and the column that holds the answer
+# Those without a public row: their figures are what the sites answer.
+ANSWERED = {"hospital_network"}
 # What no test types, and why.
 LEFT_OUT = {
     "compare": "hours; what it trains with is tested in test_compare.py",
@@ -95,17 +97,21 @@ def test_an_examples_commands_run_and_learn(name: str, tmp_path: Path) -> None:
     folder = run_commands(name, tmp_path / "checkout")
     metrics = json.loads((folder / "run" / "metrics.json").read_text())
     metric, floor = FLOORS[name]
-    before, after = metrics["initial"][metric], metrics["rounds"][-1][metric]
+    if name in ANSWERED:  # by the sites themselves, with noise
+        before, after = (metrics["answers"][n]["figures"][metric][metric]["value"] for n in (0, -1))
+    else:
+        before, after = metrics["initial"][metric], metrics["rounds"][-1][metric]
+        assert after > before
     print(name, metric, before, after)  # noqa: T201 - figures, shown by -rP
     assert after > floor, (before, after)
-    assert after > before
     answers = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
     assert answers
     assert all("row" in answer for answer in answers)
-    epsilon = 2 if name in PILOTS else 8
+    epsilon = 3 if name in ANSWERED else 2 if name in PILOTS else 8
     assert f"epsilon {epsilon}" in (folder / "exported" / "README.md").read_text()
     if name in PILOTS:
-        right, majority = against_majority(folder / "data/holdout.csv", PILOTS[name], answers)
+        asked = folder / "data" / ("new.csv" if name in ANSWERED else "holdout.csv")
+        right, majority = against_majority(asked, PILOTS[name], answers)
         print(name, right, "most frequent answer", majority)  # noqa: T201
         assert right > majority + 0.15
 
@@ -216,5 +222,5 @@ def test_the_notebooks_cells_run_in_order(tmp_path: Path) -> None:
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["accuracy"] > FLOORS["hospital_network"][1]
     assert found["verdict"] == "below-claim"
-    assert "granted 2 at delta 1e-05 to each patient_id" in done.stdout
+    assert "granted 3 at delta 1e-05 to each patient_id" in done.stdout
     assert (tmp_path / "examples/hospital_network/run-notebook/report.html").is_file()

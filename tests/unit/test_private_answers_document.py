@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from fmfl_secure.measures import MEASURES
 from fmfl_secure.questions.document import half_widths, table
 
 PAGE = Path(__file__).parents[2] / "docs/private-answers.md"
@@ -32,3 +34,8 @@ def test_more_sites_units_and_epsilon_make_it_narrower_and_shares_beat_own_noise
         finer = half_widths(sites, units, epsilon, min_cohort=3)
         assert finer[0] < start[0]
         assert finer[1] < start[1]
+
+
+def test_everything_that_may_be_asked_of_a_model_has_its_row() -> None:
+    named = set(re.findall(r"^\| `([a-z-]+)` \|", PAGE.read_text("utf-8"), re.MULTILINE))
+    assert {each.name for each in MEASURES} <= named

@@ -346,3 +346,25 @@ def test_views_are_immutable() -> None:
 
     with pytest.raises(dataclasses.FrozenInstanceError):
         account.site = "other"  # type: ignore[misc]
+
+
+def test_answers_stand_with_both_intervals_and_their_price() -> None:
+    page = Page(page_of("answered"))
+    for text in (
+        "0.610 (noise 0.580 to 0.640, with sampling 0.560 to 0.660)",
+        "accuracy, sex <f>",
+        "none: the noise leaves no figure",
+        "0.31",
+        "One dishonest site can move any answer",
+        "A share of 0.2 of each site's units was set apart",
+    ):
+        assert text in page.text
+    assert "No utility figures may be shown" not in page.text
+    assert any("After 6: accuracy 0.610" in each for each in page.text.splitlines()) or (
+        "After 6: accuracy 0.610" in page_of("answered")
+    )
+
+
+def test_who_is_set_apart_is_said_where_nothing_was_asked() -> None:
+    record = finished(settings={"evaluation": {"holdout": 0.1}})
+    assert "A share of 0.1 of each site's units was set apart" in text_of(record)

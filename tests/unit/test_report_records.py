@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from fmfl_secure.run.answer_record import AnswerRecord, FigureRecord
 from fmfl_secure.run.audit_record import AuditRecord
 from fmfl_secure.run.record import (
     FORMAT,
@@ -250,6 +251,24 @@ def without_evaluation() -> RunRecord:
     )
 
 
+def answered() -> RunRecord:
+    """Without public data, and with answers of the sites on whom they set apart."""
+
+    def answer(number: int, trained: int, value: float) -> AnswerRecord:
+        share = FigureRecord(value, (value - 0.03, value + 0.03), (value - 0.05, value + 0.05))
+        none = FigureRecord(None, None, None)
+        found = {"accuracy": {"accuracy": share}, "subgroups": {"accuracy, sex <f>": none}}
+        return AnswerRecord(number, trained, 4, 0.31, found)
+
+    return finished(
+        evaluation="",
+        settings={"evaluation": {"data": "sites", "holdout": 0.2, "every": 3}},
+        initial_metrics={},
+        rounds=tuple(a_round(number, metrics={}) for number in range(1, 7)),
+        answers=(answer(4, 3, 0.52), answer(8, 6, 0.61)),
+    )
+
+
 def multi_run() -> RunRecord:
     """Ledgers with a history: earlier runs, a second grant, different budgets, another unit."""
     histories = {
@@ -361,7 +380,8 @@ def refuted() -> RunRecord:
 ALL = {
     one.__name__: one
     for one in (
-        finished, refused, interrupted, without_privacy, without_evaluation, multi_run, audited,
+        finished, refused, interrupted, without_privacy, without_evaluation, answered, multi_run,
+        audited,
         refuted, distributed_noise,
     )
 }  # fmt: skip
