@@ -26,6 +26,7 @@ from fmfl_secure.comparison import Comparison
 from fmfl_secure.comparison import compare as compare_arms
 from fmfl_secure.data import PictureCheck, UnitCheck, check_units, read_as
 from fmfl_secure.errors import ConfigError
+from fmfl_secure.models.language import GREEDY, Sampling
 from fmfl_secure.parties.ledgers_at_hand import ledgers_at_hand
 from fmfl_secure.parties.site_data import SiteSource
 from fmfl_secure.parties.workspace import (
@@ -47,6 +48,7 @@ from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.tasks import TASKS
 from fmfl_secure.training.constant_work import declared_by
 from fmfl_secure.training.finished_run import MAX_LEFT_OUT, evaluate_run, predict_run
+from fmfl_secure.training.suite import SuiteRow, evaluate_suite, load_suite
 from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import Ledger, check_policy
 
@@ -346,14 +348,31 @@ class Run:
             max_left_out=max_left_out,
         ).metrics
 
-    def predict(self, data: Path | str, *, head: Path | str | None = None) -> list[dict[str, Any]]:
+    def evaluate_suite(self, suite: Path | str) -> list[SuiteRow]:
+        """Benchmarks of a TOML file, on the adapter and on what it is to be compared with.
+
+        Args:
+            suite: The file; docs/models.md has its form.
+        """
+        file = Path(suite)
+        return list(evaluate_suite(self.folder, load_suite(file), relative_to=file.parent))
+
+    def predict(
+        self,
+        data: Path | str,
+        *,
+        head: Path | str | None = None,
+        sampling: Sampling = GREEDY,
+    ) -> list[dict[str, Any]]:
         """An answer for each row, in order.
 
         Args:
             data: A file without what is to be predicted.
             head: A site's own head, where the run left each site one.
+            sampling: How a language model chooses tokens.
         """
-        return predict_run(self.folder, Path(data), head=None if head is None else Path(head))
+        own = None if head is None else Path(head)
+        return predict_run(self.folder, Path(data), head=own, sampling=sampling)
 
     def export(self, output: Path | str, *, merged: bool = False) -> Path:
         """Write the adapter, or merged weights, with a card of what they cost."""

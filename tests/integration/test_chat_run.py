@@ -13,6 +13,8 @@ from tiny_models import CHATML, write_tiny_chat
 from typer.testing import CliRunner
 
 from fmfl_secure import cli
+from fmfl_secure.api import Run
+from fmfl_secure.models.language import Sampling
 from fmfl_secure.report.export import export_run
 from fmfl_secure.training.finished_run import predict_run
 from fmfl_secure.transports.local.engine import LocalEngine
@@ -67,6 +69,22 @@ def test_answers_are_written_as_they_come_and_drawn_by_their_seed(
     answers = [json.loads(line) for line in found[0].splitlines()]
     assert [answer["row"] for answer in answers] == list(range(1, 70))
     assert len({answer["response"] for answer in answers}) > 5
+
+
+def test_a_run_is_asked_and_scored_from_python(run: Path, tmp_path: Path) -> None:
+    data = tmp_path / "new.jsonl"
+    data.write_text('{"messages": [{"role": "user", "content": "q7"}]}\n')
+    (whole,) = Run(run).predict(data)
+    first = whole["response"][:1]
+    (cut,) = Run(run).predict(data, sampling=Sampling(stop=(first,)))
+    assert cut["response"] == ""
+    (tmp_path / "x.json").write_text(json.dumps([{"q": "q7", "a": "a7"}]))
+    (tmp_path / "suite.toml").write_text(
+        '[[benchmarks]]\nname = "x"\nkind = "answers"\ndata = "x.json"\nquestion = "{q}"\n'
+        'answer_column = "a"\n'
+    )
+    rows = Run(run).evaluate_suite(tmp_path / "suite.toml")
+    assert [row.arm for row in rows] == ["base model", "adapter"]
 
 
 def test_one_talks_with_a_run(run: Path) -> None:
