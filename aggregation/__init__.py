@@ -27,6 +27,7 @@ from aggregation.crypto.pairwise import HYBRID
 from aggregation.errors import (
     AggregationError,
     BackendError,
+    BackendUnavailable,
     CohortError,
     ConfigurationError,
     IdentityError,
@@ -70,6 +71,7 @@ __all__ = [
     "AggregationError",
     "Aggregator",
     "BackendError",
+    "BackendUnavailable",
     "CohortError",
     "ConfigurationError",
     "Coordinator",

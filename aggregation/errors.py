@@ -12,6 +12,7 @@
     |   +-- RecordedError      the entry exists already
     |   +-- JournalUnavailable it cannot be reached now: busy, no room, no rights
     +-- BackendError           the CKKS library is missing or fails its self-test
+    |   +-- BackendUnavailable there is no memory for a file of it now
     +-- RefusedError           something from outside is refused
         +-- MessageError       malformed, oversized, not canonical, of another kind or version
         +-- SignatureError     not signed by whom it should be
@@ -117,6 +118,12 @@ class BackendError(AggregationError):
     """The CKKS library is missing, of another version, or fails its self-test."""
 
     nature: ClassVar[Nature] = "decided"
+
+
+class BackendUnavailable(BackendError):
+    """There is no memory for a file of it now."""
+
+    nature: ClassVar[Nature] = "passing"
 
 
 class RefusedError(AggregationError):

@@ -60,6 +60,11 @@ class VirtualClock:
 
         patch.setattr("fmfl_secure.runtime.agents.base.Patience", Virtual)
         patch.setattr("fmfl_secure.runtime.run_driver.Patience", Virtual)
+        patch.setattr("fmfl_secure.transports.flower.server.Patience", Virtual)
+
+
+class Killed(BaseException):
+    """The process is no more."""
 
 
 Ask = Callable[[Path, str], str | None]
@@ -69,18 +74,24 @@ Ask = Callable[[Path, str], str | None]
 class Faults:
     """What is asked before each statement; `told` has what was said, by file and statement."""
 
-    clock: VirtualClock = field(default_factory=VirtualClock)
+    clock: Callable[[], float] = field(default_factory=VirtualClock)
     ask: Ask = lambda _path, _statement: None
     told: list[tuple[str, str, str]] = field(default_factory=list)
+    kill_by: tuple[str, int] = ("", 0)  # a file, and the number of its statement that never comes
 
     def check(self, path: Path, statement: str) -> None:
+        if path.name == self.kill_by[0]:
+            self.kill_by = self.kill_by[0], self.kill_by[1] - 1
+            if self.kill_by[1] == 0:
+                raise Killed
         name = self.ask(path, statement)
         if name is not None:
             self.told.append((path.name, statement.split(maxsplit=1)[0], name))
             raise failure(name)
 
     def install(self, patch: pytest.MonkeyPatch) -> None:
-        self.clock.install(patch)
+        if isinstance(self.clock, VirtualClock):
+            self.clock.install(patch)
         faults = self
 
         class Connection(sqlite3.Connection):
@@ -113,8 +124,8 @@ class Faults:
             if not _is(path, name):
                 return None
             if not until:
-                until.append(self.clock.now + seconds)
-            return code if self.clock.now < until[0] else None
+                until.append(self.clock() + seconds)
+            return code if self.clock() < until[0] else None
 
         return ask
 
@@ -139,7 +150,7 @@ class Faults:
 
         def ask(path: Path, statement: str) -> str | None:
             end, code = until.get(path, (0.0, ""))
-            if self.clock.now < end:
+            if self.clock() < end:
                 return code
             if drawn.randrange(one_in):
                 return None
@@ -147,7 +158,7 @@ class Faults:
             if code == "SQLITE_READONLY" and not statement.startswith(WRITES):
                 return None
             if drawn.random() < 0.3:
-                until[path] = self.clock.now + drawn.uniform(1, longest_s), code
+                until[path] = self.clock() + drawn.uniform(1, longest_s), code
             return code
 
         return ask

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from aggregation.ckks.residues import Residues
-from aggregation.errors import BackendError
+from aggregation.errors import BackendError, BackendUnavailable
 
 _HEADER: Final = struct.Struct("<HBBBBHQ")
 _MAGIC: Final = (0xA15E, 16, 4, 3)
@@ -77,7 +77,7 @@ class Scratch(threading.local):
         os.ftruncate(fd, 0)
         try:
             if os.pwritev(fd, stream, 0) != sum(map(len, stream)):
-                raise BackendError("the memory file for a SEAL stream is full")
+                raise BackendUnavailable("the memory file for a SEAL stream is full")
             item.load(context, f"/proc/self/fd/{fd}")
         finally:
             os.ftruncate(fd, 0)

@@ -171,9 +171,14 @@ class SiteAttempt:
         """
         if self._exchange is None or messages.digest(cohort_message) != self._cohort_digest:
             cohort = self._fix(cohort_message)
+            # Read before anything is drawn: where that fails it is asked again, and draws once.
+            told = (
+                ()
+                if self._witness is None
+                else tell(cohort, self._identity, self._journal, self._witness)
+            )
             body = self._secrets.encapsulate(cohort)
             if self._witness is not None:
-                told = tell(cohort, self._identity, self._journal, self._witness)
                 body = msgspec.structs.replace(body, heads=told)
             self._exchange = messages.seal(self._identity, body)
         return self._exchange

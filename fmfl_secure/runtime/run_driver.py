@@ -93,6 +93,7 @@ class RunDriver:
         self._called: Document | None = None
         self.stopped: RunError | None = None  # what ended it early, with what to do about it
         self._patience = Patience()
+        self._failed_in = ""  # a phase
         # In this process.
         self._has_begun = self._has_gathered = self._is_interrupted = False
         self._save_adapter = save_adapter
@@ -172,27 +173,32 @@ class RunDriver:
             Stopping: This process is asked to go down.
             FmflError, PrivacyError, AggregationError: It fails for another reason, or for too long.
         """
+        is_behind = False
         while True:
             try:
+                if is_behind:  # what did not become durable has not happened
+                    self._coordinator.recall()
+                is_behind = False
                 return call()
             except Stopping:
                 raise
             except ANY_FAILURE as error:
                 if not is_passing(error):
                     raise
+                is_behind = True
                 self._endure(error)
 
     def _endure(self, error: Exception) -> None:
-        """Wait, and go on from what is kept: what did not become durable has not happened."""
+        """Wait before another try, or end here where it has failed for too long."""
+        if self.rounds.attempts.phase != self._failed_in:  # it got further than the last time
+            self._patience.worked()
+        self._failed_in = self.rounds.attempts.phase
         try:
-            self.waiting.pause(self._patience.pause_after(error))
-            self._coordinator.recall()
-        except Stopping:
+            pause_s = self._patience.pause_after(error)
+        except ANY_FAILURE:
+            self.interrupt(f"interrupted; it goes on when it is started again: {error}")
             raise
-        except ANY_FAILURE as still:
-            if still is error or not is_passing(still):
-                self.interrupt(f"interrupted; it goes on when it is started again: {error}")
-                raise
+        self.waiting.pause(pause_s)
 
     def interrupt(self, reason: str) -> None:
         """Write what there is of a run that goes on another time, and why it does not now.

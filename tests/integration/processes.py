@@ -7,9 +7,12 @@ armed with a point of `killer.py`, where it kills itself with SIGKILL.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import signal
+import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -26,10 +29,10 @@ from fmfl_secure.runtime.run_driver import RunDriver
 from fmfl_secure.runtime.task_board import Step
 from fmfl_secure.transports.local.engine import LocalEngine
 
+INTERRUPTED = 75  # docs/exit-codes.md: to be started again
+
 
 def _prepare(folder: Path, name: str, point: str) -> None:
-    import logging
-
     import torch
 
     torch.set_num_threads(1)
@@ -49,6 +52,8 @@ def _prepare(folder: Path, name: str, point: str) -> None:
             handing(Path(each.removeprefix("hands:")))
         elif each.startswith("signs:"):
             signing(int(each.removeprefix("signs:")))
+        elif each.startswith("faulty:"):
+            faulty(int(each.removeprefix("faulty:")))
         elif each in _LIARS:
             _LIARS[each]()
         else:
@@ -101,6 +106,18 @@ def seeded(record: Path) -> None:
         return following(self, plan, total, *rest, **named)
 
     Site.train, Coordinator.following = repeated, recorded
+
+
+def faulty(seed: int) -> None:
+    """Have this process's files fail now and then, for up to a second and a half."""
+    import pytest
+    from faults import Faults
+
+    faults = Faults(clock=time.monotonic)
+    faults.ask = faults.at_random(seed, one_in=150, longest_s=1.0)
+    patch = pytest.MonkeyPatch()
+    patch.setattr("fmfl_secure.runtime.patience._LONGEST_S", 1.0)
+    faults.install(patch)
 
 
 def signing(min_cohort: int) -> None:
@@ -282,6 +299,19 @@ def join(kit: Path, logs: Path, point: str = "") -> None:
     process.run()
 
 
+def _ended(target: Callable[..., None], arguments: tuple[object, ...]) -> None:
+    """End as a command does that an error ends."""
+    from fmfl_secure.cli.exit_codes import ExitCode, exit_code
+
+    try:
+        target(*arguments)
+    except Exception as error:
+        if exit_code(error) != ExitCode.INTERRUPTED:
+            raise
+        logging.getLogger("processes").warning("interrupted: %s", error)
+        sys.exit(ExitCode.INTERRUPTED)
+
+
 class Federation:
     """Starts, kills and starts again."""
 
@@ -301,7 +331,7 @@ class Federation:
             target = decrypt
         elif (kit / "custodian.toml").exists():
             target = hold
-        self.processes[name] = forked.start(target, *arguments, name=name)
+        self.processes[name] = forked.start(_ended, target, arguments, name=name)
 
     def kill(self, name: str) -> None:
         process = self.processes[name]
@@ -317,7 +347,9 @@ class Federation:
             if time.monotonic() > deadline:
                 raise TimeoutError(self.state())
             for name, process in list(self.processes.items()):
-                if process.exitcode not in {None, 0, -signal.SIGKILL}:
+                if restart and process.exitcode == INTERRUPTED:
+                    self.start(name)
+                elif process.exitcode not in {None, 0, -signal.SIGKILL}:
                     raise RuntimeError(self.state())
                 if restart and process.exitcode == -signal.SIGKILL:
                     killed[name] = killed.get(name, 0) + 1

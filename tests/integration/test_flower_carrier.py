@@ -192,7 +192,8 @@ def test_a_site_of_which_no_answer_arrives_is_gone_on_without(
     post.tamper = tamper
     (record,) = carried(post)
     assert len(lost) >= 5, "one more may be on its way"
-    assert (record.status, record.attempts) == ("released", 2)
+    assert record.status == "released"
+    assert record.attempts in {2, 3}, "forgiven once, if its node had shown itself by then"
     assert record.cohort == ("site-1", "site-3", "site-4")
 
 

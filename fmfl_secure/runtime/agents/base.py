@@ -99,8 +99,12 @@ class Agent(ABC):
             raise
         else:
             self._ended = work.step == Step.END
-        self._patience.worked()
+        self.worked()
         return True
+
+    def worked(self) -> None:
+        """Something went well: what fails after it is waited for anew."""
+        self._patience.worked()
 
     @property
     @abstractmethod

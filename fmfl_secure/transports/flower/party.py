@@ -63,8 +63,8 @@ class FlowerParty:
 
         Raises:
             FrameRefused: It is not the coordinator's order to this party, or an old one.
-            FmflError, PrivacyError, AggregationError: The surroundings failed it: nobody hears of
-                that, and the order comes again.
+            FmflError, PrivacyError, AggregationError: The surroundings failed it for too long:
+                nobody hears of that, and the order comes again.
         """
         order, opened = open_frame(frame, Order, self._coordinator)
         name = self._identity.public.name
@@ -80,19 +80,22 @@ class FlowerParty:
         if order.step not in set(Step):
             raise FrameRefused("an order for a step that there is not")
         self._newest = order.sequence
-        work = self._transport.take(order, opened)
         place = {"run": order.run, "round": order.round, "attempt": order.attempt}
         _LOG.info("%s: %s", name, order.step, extra=place)
-        try:
-            self._agent.do(work)
-        except Exception as error:
-            if is_passing(error):
-                raise
-            # Its text may quote what no other party may see: a code goes, the rest stays here.
-            _LOG.error(
-                "%s: %s: %s", name, order.step, error, extra=place, exc_info=not is_known(error)
-            )
-            in_attempt = order.attempt > 0
-            self._transport.words.append(Failed(GENERIC) if in_attempt else Refused(GENERIC))
+        while True:
+            work = self._transport.take(order, opened)
+            try:
+                self._agent.do(work)
+                self._agent.worked()
+            except Exception as error:  # noqa: BLE001 - the one place where all of them end
+                if is_passing(error):
+                    self._agent.endure(error)
+                    continue
+                # Its text may quote what no other party may see: a code goes, the rest stays here.
+                traced = not is_known(error)
+                _LOG.error("%s: %s: %s", name, order.step, error, extra=place, exc_info=traced)
+                in_attempt = order.attempt > 0
+                self._transport.words.append(Failed(GENERIC) if in_attempt else Refused(GENERIC))
+            break
         words = list(self._transport.words)
         return seal(self._identity, Answer(name, opened.digest, words), self._transport.messages)

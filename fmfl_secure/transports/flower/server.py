@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from aggregation import PublicIdentity
-from fmfl_secure.errors import FrameRefused, Problem
+from fmfl_secure.errors import ANY_FAILURE, FrameRefused, Problem, is_passing
 from fmfl_secure.provisioning.certificates import CUSTODIAN, DECRYPTOR, SITE
 from fmfl_secure.runtime.inbox import UNAVAILABLE, SignedStatement
+from fmfl_secure.runtime.patience import Patience
 from fmfl_secure.runtime.server import RunServer
 from fmfl_secure.runtime.task_board import Assignment, Document, Step
 from fmfl_secure.storage.message_store import MessageKey
@@ -118,6 +119,7 @@ class FlowerServer:
         self._losses: dict[str, tuple[int, int]] = {}  # number of a task, how often it was lost
         self._joined: tuple[Document | None, bytes] = (None, b"")
         self._stopping = threading.Event()
+        self._patience = Patience()
         self._failure: BaseException | None = None
 
     def run(self) -> None:
@@ -138,7 +140,7 @@ class FlowerServer:
         driver.start()
         try:
             while driver.is_alive():
-                if not self.turn():
+                if not self._turn():
                     self._stopping.wait(self._pause_s)
                 self._after_turn()
         finally:
@@ -157,6 +159,18 @@ class FlowerServer:
             self._side.drive()
         except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
             self._failure = error
+
+    def _turn(self) -> bool:
+        """A turn; where the surroundings fail it, the next one comes after a pause."""
+        try:
+            worked = self.turn()
+        except ANY_FAILURE as error:
+            if not is_passing(error):
+                raise
+            self._stopping.wait(self._patience.pause_after(error))
+            return True
+        self._patience.worked()
+        return worked
 
     def turn(self) -> bool:
         """Send what there is to send and take what came; whether anything did."""
@@ -292,7 +306,14 @@ class FlowerServer:
                     self._take(out, frame)
                 else:
                     self._greeted(out, frame)
-            except FrameRefused as error:
+            except ANY_FAILURE as error:
+                if is_passing(error):  # the order goes out again; done twice, it does no harm
+                    _LOG.warning("%s cannot be taken now: %s", out.party or "a greeting", error)
+                    self._again[out.party] = time.monotonic() + _AGAIN_S
+                    self._known.discard(-1 if out.party else out.node)
+                    continue
+                if not isinstance(error, FrameRefused):
+                    raise
                 _LOG.warning("node %s, %s: %s", out.node, out.party or "a greeting", error)
                 if out.party:
                     self._lost(out.party, out.number, out.task)
@@ -317,7 +338,6 @@ class FlowerServer:
         answer, opened = open_frame(frame, Answer, self._identity(out.party))
         if answer.order != out.digest or answer.party != out.party:
             raise FrameRefused("an answer to another order")
-        self._done[out.party] = max(out.number, self._done.get(out.party, 0))
         self._side.board.heard(out.party)
         self._side.board.told(out.party, out.number)
         for word in answer.words:
@@ -329,7 +349,8 @@ class FlowerServer:
                     continue
                 if problem.reason not in {"over", "out-of-order", "conflict"}:
                     self._fail(out.party, out.task, "refused")
-                return
+                break
+        self._done[out.party] = max(out.number, self._done.get(out.party, 0))
 
     def _hear(self, out: _Out, word: Word, opened: Opened) -> None:
         inbox, party, task = self._side.inbox, out.party, out.task
