@@ -10,6 +10,7 @@ from torch import nn
 
 from fmfl_secure.data import LeftOut
 from fmfl_secure.models.adapters import adapter_bytes
+from fmfl_secure.settings.sections import EvaluationSection
 from fmfl_secure.training.evaluator import Utility
 
 DATA = SimpleNamespace(left_out=LeftOut())
@@ -33,7 +34,7 @@ class _Task:
 
 def _utility(task: _Task, tmp_path, *, data: str = "dev.csv", every: int = 3) -> Utility:
     config = SimpleNamespace(
-        evaluation=SimpleNamespace(data=data, every=every),
+        evaluation=EvaluationSection(data=data, visibility="public", every=every),
         task=SimpleNamespace(on_bad_row="skip"),
         training=SimpleNamespace(physical_batch_size=8),
         federation=SimpleNamespace(rounds=8),
