@@ -1,0 +1,423 @@
+"""Everybody who is not honest in one hand: what such a server can do to honest parties of a round.
+
+Coordinator, aggregator and the colluding sites are the adversary, and the decryptor unless it is
+said to be honest. It hears everything, forgets nothing, signs whatever its keys sign, and decides
+who is told what and when. Of what it could say, the model has: plans under several attempts and
+federations, every cohort of the sites that are ready, large enough or not, lists that show each
+site's upload or another in its place, and every order. Processes end, and journals are put back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, combinations
+from typing import NamedTuple
+
+import numpy as np
+from parties import DecryptorParty, Party, SiteParty, digest, drawn
+
+from aggregation import (
+    Coordinator,
+    Decryptor,
+    Identity,
+    Member,
+    MemoryJournal,
+    Quantization,
+    RoundPlan,
+    Segment,
+    SiteAttempt,
+    SumUpload,
+    choose,
+)
+from aggregation.protocol import messages
+from aggregation.protocol.checks import read_cohort, read_plan
+from aggregation.protocol.messages import Cohort, Confirmation, OpeningList
+from fmfl_secure.parties.workspace import Members
+from fmfl_secure.runtime.attempt_state import ServerAttempt
+
+ROLES = ("coordinator", "aggregator", "decryptor")
+NOTHING = "sha256:" + "0" * 64
+
+
+@dataclass(frozen=True)
+class Plan:
+    body: RoundPlan
+    message: bytes
+
+
+class State(NamedTuple):
+    """Everything there is.
+
+    Attributes:
+        sites: What each honest site holds, as a number of its `Party`.
+        decryptor: The same of an honest decryptor.
+        heard: Bits of what was said.
+        crashes: How many processes may still end.
+        put_backs: How many journals may still be put back.
+    """
+
+    sites: tuple[int, ...]
+    decryptor: int
+    heard: int
+    crashes: int
+    put_backs: int
+
+
+class Model:
+    """A round, as an adversary may run it.
+
+    Args:
+        honest: How many honest sites.
+        liars: How many that collude.
+        floor: The fewest sites that an honest party lets a sum be of.
+        least: The fewest that the adversary tries.
+        plans: Federation and attempt of each plan that it signs.
+        is_honest: Whether the decryptor is.
+        crashes: How many processes may end.
+        put_backs: How many journals may be put back, unnoticed.
+        journal: Makes a party's journal.
+        keeps_updates: Whether a site stores what it trained.
+    """
+
+    def __init__(
+        self,
+        *,
+        honest: int,
+        liars: int = 0,
+        floor: int = 3,
+        least: int = 3,
+        plans: Sequence[tuple[str, int]] = (("one", 1), ("one", 2)),
+        is_honest: bool = False,
+        crashes: int = 0,
+        put_backs: int = 0,
+        journal: type[MemoryJournal] = MemoryJournal,
+        keeps_updates: bool = True,
+    ) -> None:
+        self.honest = tuple(f"honest-{n}" for n in range(1, honest + 1))
+        self.liars = tuple(f"liar-{n}" for n in range(1, liars + 1))
+        self.names = self.honest + self.liars
+        self.floor, self.least, self.is_honest = floor, least, is_honest
+        self.journal, self.keeps_updates = journal, keeps_updates
+        self.identities = {name: Identity.generate(name) for name in (*ROLES, *self.names)}
+        public = {name: identity.public for name, identity in self.identities.items()}
+        self.members = Members(
+            **{role: public[role] for role in ROLES},
+            sites={name: public[name] for name in self.names},
+        )
+        self.coordinator = Coordinator(self.identities["coordinator"])
+        self.plans = {f"{name}/{number}": self._plan(name, number) for name, number in plans}
+        self._named = {messages.digest(plan.message): name for name, plan in self.plans.items()}
+        self.cohorts: dict[str, bytes] = {}
+        self.of: dict[str, tuple[str, tuple[str, ...]]] = {}  # a cohort's plan and its sites
+        self.asked: dict[str, bytes] = {}  # the aggregator's lists
+        self.lists: dict[str, bytes] = {}  # those that the decryptor confirmed
+        self.secrets: dict[str, tuple[bytes, ...]] = {}
+        self.totals: dict[str, SumUpload] = {}
+        self._bits: dict[tuple[str, str, str], int] = {}
+        self._said: dict[tuple[str, str, str], bytes] = {}
+        self._options: dict[int, tuple[tuple[str, tuple], ...]] = {}
+        self._opened: dict[int, str] = {}
+        self._masks: dict[str, int] = {}  # bits of a kind
+        self._formed_of: dict[int, list[str]] = {}
+        self._servers: dict[str, ServerAttempt] = {}
+        self._made: dict[str, list[str]] = {}
+        self._transcripts: dict[bytes, str] = {}  # cohorts by what they hash to
+        self.sites: tuple[Party, ...] = tuple(SiteParty(name, self) for name in self.honest)
+        self.decryptor = DecryptorParty("decryptor", self)
+        self.start = State((0,) * honest, 0, 0, crashes, put_backs)
+
+    def _plan(self, federation: str, attempt: int) -> Plan:
+        members, sites = self.members, len(self.names)
+        plan = RoundPlan(
+            federation=federation,
+            run="ab" * 8,
+            round=1,
+            attempt=attempt,
+            suite="ckks-collective",
+            parameter_set=choose(sites, 8, suite="ckks-collective").id,
+            quantization=Quantization(bits=8, segments=(Segment(name="a", size=3, range=1.0),)),
+            members=tuple(Member(members.sites[name]) for name in self.names),
+            aggregator=members.aggregator,
+            decryptor=members.decryptor,
+            coordinator=members.coordinator,
+            adapter_digest=NOTHING,
+            layout_digest=NOTHING,
+            base_model_digest=NOTHING,
+            training_digest=NOTHING,
+            key_agreement="x25519",
+        )
+        return Plan(plan, self.coordinator.plan(plan))
+
+    # What happens.
+
+    def moves(self, state: State) -> Iterator[tuple[str, State]]:
+        """Whatever can happen next and changes anything."""
+        for who, op in self.options(state.heard):
+            if who == "decryptor":
+                yield from self._told(state, -1, op)
+            else:
+                yield from self._told(state, self.honest.index(who), op)
+        for place in range(len(self.sites)):
+            if state.crashes:
+                yield from self._told(state, place, ("crash",), crashes=1)
+            if state.put_backs:
+                yield from self._told(state, place, ("put back",), put_backs=1)
+        if state.crashes and self.is_honest:
+            yield from self._told(state, -1, ("crash",), crashes=1)
+
+    def _told(
+        self, state: State, place: int, op: tuple, *, crashes: int = 0, put_backs: int = 0
+    ) -> Iterator[tuple[str, State]]:
+        party = self.decryptor if place < 0 else self.sites[place]
+        before = state.decryptor if place < 0 else state.sites[place]
+        after, said = party.told(before, op)
+        heard = state.heard
+        for kind, message in said:
+            heard |= self._bit(kind, party.name, op, message)
+        if (after, heard) == (before, state.heard):
+            return
+        sites, decryptor = list(state.sites), state.decryptor
+        if place < 0:
+            decryptor = after
+        else:
+            sites[place] = after
+        following = State(
+            tuple(sites), decryptor, heard, state.crashes - crashes, state.put_backs - put_backs
+        )
+        yield f"{party.name}: {' '.join(op)}", following
+
+    def _bit(self, kind: str, name: str, op: tuple, message: bytes) -> int:
+        """What was said, as a bit: of its plan, or from the upload on of its cohort."""
+        about = op[1] if kind == "announcement" else op[-1].partition(":")[0]
+        if kind == "ready":
+            body = messages.unseal(message, messages.Ready, self.members.sites[name])
+            about = f"{self._named[body.plan]} {digest(message)}"
+        elif kind == "confirmation":
+            about = op[3]
+            self.lists.setdefault(about, message)
+        elif kind == "opening":  # one that was recorded is of another attempt than it is asked for
+            about = self.opens(name, message)
+        key = (kind, name, about)
+        if key not in self._bits:
+            self._bits[key] = 1 << len(self._bits)
+            self._said[key] = message
+            self._masks[kind] = self._masks.get(kind, 0) | self._bits[key]
+        return self._bits[key]
+
+    def opens(self, name: str, opening: bytes) -> str:
+        """The cohort that an opening is of."""
+        body = messages.unseal(opening, messages.Opening, self.members.sites[name])
+        return self._transcripts[body.transcript]
+
+    def heard(self, heard: int, kind: str) -> dict[tuple[str, str], bytes]:
+        """By who and about what: what was said of a kind."""
+        return {
+            (name, about): self._said[said, name, about]
+            for (said, name, about), bit in self._bits.items()
+            if said == kind and heard & bit
+        }
+
+    def options(self, heard: int) -> tuple[tuple[str, tuple], ...]:
+        """What the adversary can tell whom, with what it has heard."""
+        if heard not in self._options:
+            self._options[heard] = tuple(self._tell(heard))
+        return self._options[heard]
+
+    def _tell(self, heard: int) -> Iterator[tuple[str, tuple]]:
+        for plan in self.plans:
+            for name in self.honest:
+                yield name, ("ready", plan)
+            if self.is_honest:
+                yield "decryptor", ("announce", plan)
+        before = heard & (self._masks.get("ready", 0) | self._masks.get("announcement", 0))
+        if before not in self._formed_of:
+            self._formed_of[before] = self._formed(heard)
+        for cohort in self._formed_of[before]:
+            plan, names = self.of[cohort]
+            honest = [name for name in names if name in self.honest]
+            for name in honest:
+                yield name, ("upload", plan, cohort)
+            if self._have(heard, "upload", cohort):
+                yield from self._open(heard, plan, cohort, honest)
+
+    def _have(self, heard: int, kind: str, cohort: str) -> bool:
+        """Whether every honest site of a cohort has said this about it."""
+        bits = self._bits
+        return all(
+            heard & bits.get((kind, name, cohort), 0)
+            for name in self.of[cohort][1]
+            if name in self.honest
+        )
+
+    def _open(
+        self, heard: int, plan: str, cohort: str, honest: Sequence[str]
+    ) -> Iterator[tuple[str, tuple]]:
+        if cohort not in self._made:
+            self._made[cohort] = self._listed(self._server(heard, cohort), cohort, honest)
+        for listed in self._made[cohort]:
+            if self.is_honest and not heard & self._bits.get(
+                ("confirmation", "decryptor", listed), 0
+            ):
+                yield "decryptor", ("confirm", plan, cohort, listed)
+                continue
+            for name in honest:
+                yield name, ("open", plan, listed)
+        genuine = f"{cohort}:"
+        if self.is_honest and genuine in self.lists and self._have(heard, "opening", cohort):
+            openings = self.heard(heard, "opening")
+            if self._adds_up(self._server(heard, cohort), openings, cohort, genuine, honest):
+                yield "decryptor", ("release", plan, cohort, genuine)
+
+    def _formed(self, heard: int) -> list[str]:
+        """Every cohort that can be made of who is ready."""
+        readies, announced = self.heard(heard, "ready"), self.heard(heard, "announcement")
+        formed = []
+        for plan in self.plans:
+            announcement = announced.get(("decryptor", plan), b"")
+            if not self.is_honest:
+                announcement = self._announces(plan)
+            by_site = {
+                name: [m for (who, about), m in readies.items()
+                       if who == name and about.partition(" ")[0] == plan]
+                for name in self.honest
+            } | {name: [self._liar(name, plan).ready()] for name in self.liars}  # fmt: skip
+            able = [name for name in self.names if by_site[name]]
+            sizes = range(self.least, len(able) + 1)
+            if announcement:
+                for names in chain.from_iterable(combinations(able, size) for size in sizes):
+                    formed += self._cohorts(plan, announcement, names, by_site)
+        return formed
+
+    def _cohorts(
+        self,
+        plan: str,
+        announcement: bytes,
+        names: tuple[str, ...],
+        by_site: dict[str, list[bytes]],
+    ) -> Iterable[str]:
+        # A journal that was put back announces other keys: the later ones are taken.
+        readies = tuple(by_site[name][-1] for name in names)
+        body = Cohort(messages.digest(self.plans[plan].message), announcement, readies)
+        message = messages.seal(self.identities["coordinator"], body)
+        cohort = digest(message)
+        if cohort not in self.of:
+            self.cohorts[cohort], self.of[cohort] = message, (plan, names)
+            round_ = read_plan(self.plans[plan].message, self.members.coordinator)
+            self._transcripts[read_cohort(round_, message).transcript] = cohort
+        return [cohort]
+
+    # The adversary's own parties, with real classes and nothing that they would remember.
+
+    def _announces(self, plan: str) -> bytes:
+        decryptor = Decryptor(
+            self.identities["decryptor"], MemoryJournal(),
+            coordinator=self.members.coordinator, pinned=self.members.pinned,
+        )  # fmt: skip
+        with drawn("decryptor", plan):
+            return decryptor.announce(self.plans[plan].message)
+
+    def _liar(self, name: str, plan: str) -> SiteAttempt:
+        with drawn(name, plan):
+            attempt = SiteAttempt(
+                self.identities[name], self.plans[plan].message,
+                coordinator=self.members.coordinator, pinned=self.members.pinned,
+                journal=MemoryJournal(),
+            )  # fmt: skip
+            attempt.ready()
+        return attempt
+
+    def _server(self, heard: int, cohort: str) -> ServerAttempt:
+        """The server's own state, with all uploads of a cohort."""
+        if cohort not in self._servers:
+            self._servers[cohort] = self._with_uploads(heard, cohort)
+        return self._servers[cohort]
+
+    def _with_uploads(self, heard: int, cohort: str) -> ServerAttempt:
+        plan, names = self.of[cohort]
+        server = ServerAttempt(
+            self.plans[plan].message, coordinator=self.coordinator,
+            aggregator=self.identities["aggregator"], members=self.members,
+        )  # fmt: skip
+        server.fix_cohort(self.cohorts[cohort])
+        uploads, chunks = self.heard(heard, "upload"), self.heard(heard, "chunks")
+        for name in names:
+            if name in self.honest:
+                server.receive(name, "upload", [uploads[name, cohort]])
+                server.receive(name, "chunks", [chunks[name, cohort]])
+            else:
+                liar = self._liar(name, plan)
+                with drawn(name, cohort):
+                    upload = liar.upload(self.cohorts[cohort], np.zeros(3, dtype=np.int32))
+                server.receive(name, "upload", [upload.manifest])
+                server.receive(name, "chunks", upload.chunks)
+        return server
+
+    def _listed(self, server: ServerAttempt, cohort: str, honest: Sequence[str]) -> list[str]:
+        """The list as it is, and one for each honest site with another upload in its place."""
+        genuine = server.opening_list()
+        self.secrets[cohort] = server.sealed_secrets()
+        signer, cap = self.members.aggregator, server.round.cap(OpeningList)
+        body = messages.unseal(genuine, OpeningList, signer, cap)
+        self.asked[f"{cohort}:"] = genuine
+        for name in honest:
+            place = server.sites.index(name)
+            shown = list(body.manifests)
+            shown[place] = messages.digest(name.encode())
+            false = OpeningList(body.transcript, tuple(shown), body.first)
+            self.asked[f"{cohort}:{name}"] = messages.seal(self.identities["aggregator"], false)
+        made = [f"{cohort}:", *(f"{cohort}:{name}" for name in honest)]
+        if not self.is_honest:
+            for listed in made:
+                confirmation = Confirmation(self.asked[listed])
+                self.lists[listed] = messages.seal(self.identities["decryptor"], confirmation)
+        return made
+
+    def _adds_up(
+        self,
+        server: ServerAttempt,
+        openings: dict[tuple[str, str], bytes],
+        cohort: str,
+        listed: str,
+        honest: Sequence[str],
+    ) -> bool:
+        """Whether the openings are for the list as it is; then the sum is kept."""
+        if listed in self.totals:
+            return True
+        plan, names = self.of[cohort]
+        wanted = messages.digest(self.asked[listed])
+        for name in honest:
+            signer = self.members.sites[name]
+            body = messages.unseal(openings[name, cohort], messages.Opening, signer)
+            if body.opening_list != wanted:
+                return False
+        server.receive("decryptor", "confirmation", [self.lists[listed]])
+        for name in names:
+            opening = openings.get((name, cohort))
+            if opening is None:
+                liar = self._liar(name, plan)
+                with drawn(name, cohort):
+                    liar.upload(self.cohorts[cohort], np.zeros(3, dtype=np.int32))
+                opening = liar.open(self.lists[listed])
+            server.receive(name, "opening", [opening])
+        self.totals[listed] = server.total()
+        return True
+
+    # What must hold.
+
+    def broken(self, state: State) -> str:
+        """At most one cohort opens, nothing is released twice and nothing is charged twice."""
+        for party, held in zip(self.sites, state.sites, strict=True):
+            if any(times > 1 for times in party.charged[held].values()):
+                return f"{party.name} is charged twice"
+        if state.heard not in self._opened:
+            self._opened[state.heard] = self._twice(state.heard)
+        return self._opened[state.heard]
+
+    def _twice(self, heard: int) -> str:
+        if len(self.heard(heard, "release")) > 1:
+            return "two sums are released"
+        opened = [cohort for cohort in self._made if self._have(heard, "opening", cohort)]
+        if len(opened) > 1 and not self.is_honest:
+            return "two cohorts open: " + " and ".join(" ".join(self.of[c][1]) for c in opened)
+        return ""

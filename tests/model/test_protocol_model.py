@@ -1,0 +1,163 @@
+"""A round, in every order in which an adversary can run it; and with each rule left out.
+
+`model.py` says who does what, `explorer.py` visits every state. The parties are the product's own.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+from explorer import Explored, explore
+from honest_server import HonestServer, Step
+from model import Model, State
+from parties import Modelled
+
+import aggregation.roles.site
+from aggregation import MemoryJournal
+
+SLOW = pytest.mark.slow
+ONCE = (("one", 1),)
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """Parties refuse most of what they are told here, and say so each time."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def without(*forgotten: str) -> type[MemoryJournal]:
+    """A journal that does not keep entries of these kinds."""
+
+    class Forgetting(MemoryJournal):
+        def record(self, kind: str, key: str, value: bytes) -> None:
+            if kind not in forgotten:
+                super().record(kind, key, value)
+
+    return Forgetting
+
+
+def explored(model: Model) -> Explored[State]:
+    return explore(model.start, model.moves, model.broken)
+
+
+def opened(model: Model, found: Explored[State]) -> bool:
+    """Whether the adversary ever had a sum: else that nothing bad happens would mean nothing."""
+    return any(model._have(s.heard, "opening", c) for s in found.before for c in model._made)
+
+
+@pytest.mark.parametrize(
+    "round_",
+    [
+        pytest.param({"honest": 2, "liars": 1}, id="two honest sites of three"),
+        pytest.param({"honest": 2, "liars": 1, "crashes": 1}, id="and one dies", marks=SLOW),
+        pytest.param({"honest": 3}, id="three honest sites", marks=SLOW),
+        pytest.param({"honest": 3, "crashes": 1}, id="three, and one dies", marks=SLOW),
+        pytest.param(
+            {"honest": 4, "liars": 1, "floor": 4, "plans": ONCE},
+            id="every cohort of four or five of five", marks=SLOW,
+        ),
+        pytest.param(
+            {"honest": 2, "liars": 1, "plans": (("one", 1), ("two", 2))}, id="two federations"
+        ),
+        pytest.param(
+            {"honest": 2, "liars": 1, "put_backs": 1}, id="one journal of two put back", marks=SLOW
+        ),
+    ],
+)  # fmt: skip
+def test_at_most_one_cohort_opens_and_nothing_is_charged_twice(round_: dict) -> None:
+    model = Model(**round_)
+    found = explored(model)
+    assert found.broken == "", found.path
+    assert opened(model, found)
+
+
+@pytest.mark.parametrize(
+    "round_",
+    [
+        {"journal": without("site/opened")},
+        {"journal": without("site/opened"), "crashes": 1},
+    ],
+    ids=["sites forget what they opened", "and one dies"],
+)
+@pytest.mark.slow
+def test_an_honest_decryptor_releases_once_whatever_sites_forget(round_: dict) -> None:
+    model = Model(honest=2, liars=1, is_honest=True, **round_)
+    found = explored(model)
+    assert found.broken == "", found.path
+    assert any(state.heard & model._masks["release"] for state in found.before)
+
+
+@pytest.mark.parametrize(
+    ("round_", "attack"),
+    [
+        pytest.param(
+            {"honest": 2, "liars": 1, "journal": without("site/opened")}, "two cohorts open",
+            id="a site opens a round once",
+        ),
+        pytest.param(
+            {"honest": 4, "liars": 1, "floor": 0, "plans": ONCE}, "two cohorts open",
+            id="a cohort has two thirds of the sites", marks=SLOW,
+        ),
+        pytest.param(
+            {"honest": 2, "liars": 1, "put_backs": 2, "plans": ONCE}, "two cohorts open",
+            id="journals that were put back are noticed", marks=SLOW,
+        ),
+        pytest.param(
+            {"honest": 3, "liars": 1, "put_backs": 1, "plans": ONCE}, "two cohorts open",
+            id="or fewer collude than two cohorts share", marks=SLOW,
+        ),
+        pytest.param(
+            {"honest": 2, "liars": 1, "is_honest": True,
+             "journal": without("site/opened", "decryptor/released")}, "two sums are released",
+            id="a decryptor releases a round once", marks=SLOW,
+        ),
+        pytest.param(
+            {"honest": 2, "liars": 1, "crashes": 1, "keeps_updates": False}, "charged twice",
+            id="an update is stored",
+        ),
+    ],
+)  # fmt: skip
+def test_with_a_rule_left_out_the_attack_is_found(round_: dict, attack: str) -> None:
+    found = explored(Model(**round_))
+    assert attack in found.broken
+    assert found.path
+
+
+@pytest.mark.slow
+def test_with_federations_not_pinned_the_attack_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aggregation.roles.site, "pin_federation", lambda *_: None)
+    monkeypatch.setattr(aggregation.roles.site, "check_federation", lambda *_: None)
+    model = Model(honest=2, liars=1, plans=(("one", 1), ("two", 2)))
+    assert "two cohorts open" in explored(model).broken
+
+
+def finished(model: HonestServer) -> list[Step]:
+    """States from which the round is never released, and which nothing excuses."""
+    found = explore(model.first, model.steps, lambda at: model.broken(at.state), edges=True)
+    assert found.broken == "", found.path
+    assert any(model.ends(at) for at in found.before)
+    return [at for at in found.doomed(model.ends) if not model.excused(at)]
+
+
+@pytest.mark.parametrize(
+    "crashes", [0, pytest.param(1, marks=SLOW)], ids=["nobody dies", "one dies"]
+)
+def test_an_honest_cohort_finishes(crashes: int) -> None:
+    assert finished(HonestServer(honest=3, crashes=crashes)) == []
+
+
+@pytest.mark.slow
+def test_without_recorded_openings_sent_again_it_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Modelled, "recorded_opening", lambda *_: None)
+    assert finished(HonestServer(honest=3, crashes=1))
+
+
+@pytest.mark.slow
+def test_with_the_same_attempt_again_it_does_not() -> None:
+    assert finished(HonestServer(honest=3, crashes=1, advances=False))
