@@ -54,7 +54,7 @@ class Advice:
     Attributes:
         readings: By kind of adapter, steps taken at the server.
         verdict: The kind to train.
-            shares: Whether noise is in shares.
+        shares: Whether noise is in shares.
         sites: How many there are.
         other: The head's ratio over the run with the other mechanism; None where that cannot be.
         insider_epsilon: What all other sites together would learn with shares; None without figure.

@@ -12,10 +12,11 @@ from support import make_federation
 from typer.testing import CliRunner
 
 from fmfl_secure.cli import app
+from fmfl_secure.comparison import OWN, read_rows, summarise
 from fmfl_secure.planning.advice import advise
 from fmfl_secure.planning.plans import site_plan
 from fmfl_secure.planning.readings import Signal, share_above
-from fmfl_secure.planning.signal import head_signal, length_of_mean, topics
+from fmfl_secure.planning.signal import expected_signals, head_signal, length_of_mean, topics
 from fmfl_secure.planning.task import build_task
 from fmfl_secure.settings.federation import FederationConfig, load_federation
 from fmfl_secure.settings.sections import AdapterSection
@@ -27,6 +28,7 @@ SIGNALS = {
     "ffa-lora": Signal(0.06, 0.05, 770, 6144),
     "lora": Signal(0.06, 0.05, 770, 12288),
 }
+BETTER = 0.02  # of accuracy: above what a seed changes
 replace = msgspec.structs.replace
 
 
@@ -194,3 +196,41 @@ def test_records_made_up_can_be_told_apart_if_labels_have_words_and_else_not(
     monkeypatch.setattr("fmfl_secure.tasks.text_classification.OWN_WORDS", 0.0)
     assert told > 0.02
     assert length() < 0.4 * told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("example", "labelled", "files"),
+    [
+        ("sst2", False, ("sst2", "earlier/sst2")),
+        ("medical_abstracts", True, ("medical_abstracts",)),
+        (
+            "medical_abstracts",
+            False,
+            ("earlier/medical_abstracts", "earlier/medical_abstracts_probe"),
+        ),
+    ],
+    ids=["sst2", "abstracts", "abstracts-from-zero"],
+)
+def test_the_verdict_is_what_was_measured(
+    example: str, labelled: bool, files: tuple[str, ...]
+) -> None:
+    """By the rows that docs/results.md is made from: an adapter where one was better, else none."""
+    folder = ROOT / "examples" / example
+    config = load_federation(folder / "federation.toml")
+    if not labelled:
+        config = replace(config, task=replace(config.task, label_texts=()))
+    signals = expected_signals(config, relative_to=folder)
+    assert signals is not None
+    found: dict[tuple[str, float | None], dict[str, float]] = {}
+    for file in files:
+        for line in summarise(read_rows(ROOT / f"docs/results/{file}.jsonl")):
+            if line.partition == OWN and line.arm in {"local", "distributed"}:
+                accuracy = found.setdefault((line.arm, line.epsilon), {})
+                accuracy[line.adapter] = line.mean["accuracy"]
+    both = {setting: by for setting, by in found.items() if "head" in by and len(by) > 1}
+    assert both
+    for (arm, epsilon), accuracy in both.items():
+        here = changed(config, noise="distributed" if arm == "distributed" else "", epsilon=epsilon)
+        better = {kind for kind in accuracy if accuracy[kind] >= accuracy["head"] + BETTER}
+        assert advise(here, signals).verdict in (better or {"head"}), (arm, epsilon, accuracy)
