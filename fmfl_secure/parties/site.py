@@ -11,7 +11,7 @@ import logging
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -32,20 +32,19 @@ from aggregation import (
     sign_journal_head,
     verdict_after_restart,
 )
-from fmfl_secure.errors import KNOWN_ERRORS, ConfigError, RunError, SiteFailure, is_passing
+from fmfl_secure.errors import KNOWN_ERRORS, RunError, SiteFailure, is_passing
 from fmfl_secure.models.adapters import adapter_bytes
 from fmfl_secure.models.heads import head_bytes
 from fmfl_secure.parties.agreed_plan import Agreed, AgreedAtSite, difference
-from fmfl_secure.parties.answers_given import answers_given
 from fmfl_secure.parties.expected_adapter import ExpectedAdapter
 from fmfl_secure.parties.membership import MembershipFolder, digest_of
+from fmfl_secure.parties.run_budget import RunBudget, open_site_ledger
 from fmfl_secure.parties.site_data import SiteSource
 from fmfl_secure.planning.answers import answer_grid, answer_layout
 from fmfl_secure.planning.plans import quantization, run_proposal, site_plan
 from fmfl_secure.planning.task import largest_layout
-from fmfl_secure.planning.terms import Terms, reservations_of, terms_of
+from fmfl_secure.planning.terms import terms_of
 from fmfl_secure.run.call import require_call
-from fmfl_secure.run.end import evidence
 from fmfl_secure.run.ledger_statement import describe_ledger, sign_statement
 from fmfl_secure.run.statement import SiteStatement
 from fmfl_secure.settings.federation import FederationConfig, load_site
@@ -67,11 +66,7 @@ from privacy import (
     DistributedPlan,
     Ledger,
     LedgerLocked,
-    check_answers_per_year,
     check_policy,
-    plain,
-    read_anchors,
-    with_reserved,
 )
 
 LOST_HEADS = "lost-heads.jsonl"  # of the ledger
@@ -134,12 +129,19 @@ class Site:
         self._plan = site_plan(config, entry, self._size) if config.trains else None
         self._terms = terms_of(config, entry, self._size)
         self._ledger: Ledger | None = None
+        self._budget: RunBudget | None = None  # none of data declared public, without noise
         if self._terms or self._exhausts:
-            self._ledger = self._open_ledger()
+            self._ledger = open_site_ledger(
+                folder,
+                site=self.name,
+                settings=self._settings,
+                unit=config.task.unit,
+                identity=self._identity,
+            )
+            self._budget = RunBudget(self._ledger, run, self._terms, config, self._settings)
         self._data: TaskData | None = None
         self._run = run
         # What the surroundings took apart goes on where it was, at no further charge.
-        self._charged = 0  # the round that was charged, and whose training has not begun
         self._unstored: _Trained | None = None
         self._even = even_rounds(config, entry, task, least_s=self._settings.time.round_s)
         self._even_answers = self._even.for_answers() if self._even else None
@@ -182,46 +184,6 @@ class Site:
         if isinstance(self._plan, DistributedPlan):
             least.append(self._plan.min_cohort)  # with fewer shares of noise, more is spent
         return max(least)
-
-    @property
-    def _has_begun(self) -> bool:
-        """Whether this site's ledger knows the run; one without a ledger never does."""
-        if self._ledger is None:
-            return False
-        budget = self._ledger.budget()
-        wanted = {terms.reservation(self._run) for terms in self._terms} or {self._run}
-        return wanted <= {*budget.reservations, *budget.non_private}
-
-    def _open_ledger(self) -> Ledger:
-        settings = self._settings.budget
-        ledger = Ledger(settings.ledger_from(self._folder), signer=self._identity)
-        budget = ledger.budget()
-        if budget.signers.name_of(self._identity.public.key) is None:
-            raise ConfigError(
-                f"{self.name}: the ledger was opened by another identity than this site's, and "
-                "does not admit this one",
-                hint="If it is lost, restore the site's own: one that was made anew has forgotten "
-                "what was spent. If the same people are in another federation, let the ledger's "
-                "custodian admit this site too: fmfl-secure ledger admit.",
-            )
-        if plain(budget.population) != plain(self._settings.budget.population):
-            raise ConfigError(
-                f"{self.name}: the ledger is of population {budget.population!r}, site.toml says "
-                f"{self._settings.budget.population!r}"
-            )
-        if budget.unit != self._config.task.unit:
-            raise ConfigError(
-                f"{self.name}: the ledger's unit is {budget.unit!r}, the federation's "
-                f"{self._config.task.unit!r}; a ledger's unit never changes"
-            )
-        if settings.anchors:
-            place = self._folder / settings.anchors
-            if not ledger.hold_to(read_anchors(place)):
-                raise ConfigError(
-                    f"{self.name}: {place} holds no anchor of this ledger",
-                    hint="fmfl-secure ledger anchor makes one, for the data-protection officer.",
-                )
-        return ledger
 
     def hold_to(self, anchors: Iterable[str]) -> None:
         """Check the ledger against heads that others kept of it. Before `begin`, in every run.
@@ -285,34 +247,11 @@ class Site:
             config, self._settings, approved, self._size, unlisted=base.unlisted
         )
         check_policy(self._settings.policy, proposal, now=_now())
-        self._require_affordable()
-        self._require_few_answers()
+        if self._budget is not None:
+            self._budget.require_affordable()
+            self._budget.require_few_answers()
         self._source.check()
         self._checked = True
-
-    def _require_affordable(self) -> None:
-        """Refuse what the ledger would refuse, before a file of data is so much as opened."""
-        if self._ledger is None:
-            return
-        budget = self._ledger.budget().without_expired(_now())
-        for terms in self._terms:  # each beside those before it
-            if terms.reservation(self._run) not in budget.reservations:
-                budget = with_reserved(
-                    budget,
-                    terms.event,
-                    terms.trainings,
-                    dataset=self._settings.dataset,
-                    population_size=terms.population,
-                    plan=self._config.digest,
-                )
-
-    def _require_few_answers(self) -> None:
-        """Refuse more answers in a year than the policy allows, whichever runs give them."""
-        for terms in self._terms:
-            if terms.asked and self._ledger is not None:
-                now, own = _now(), terms.reservation(self._run)
-                given = answers_given(self._ledger.budget(), besides=own, now=now)
-                check_answers_per_year(self._settings.policy, given=given, planned=terms.trainings)
 
     def begin(self, call: bytes | None) -> None:
         """Check the run, and reserve its worst case. Reads no record.
@@ -332,29 +271,13 @@ class Site:
             self.check()
         config = self._config
         check_admission(config, self._task, self._model)
-        has_begun = self._has_begun
+        has_begun = self._budget is not None and self._budget.has_begun
         if self._terms and not has_begun:
             self._require_call(call)
         if not has_begun:
             self._expected_adapter.begin(self._initial_adapter)
-        for terms in self._terms:
-            self._reserve(terms, call)
-        # Again with what other runs reserved meanwhile: nothing has been read yet.
-        self._require_few_answers()
-
-    def _reserve(self, terms: Terms, call: bytes | None) -> None:
-        if self._ledger is not None:
-            self._ledger.reserve(
-                run=terms.reservation(self._run),
-                event=terms.event,
-                rounds=terms.trainings,
-                plan=self._config.digest,
-                purpose=terms.purpose(self._config.federation.name),
-                dataset=self._settings.dataset,
-                population_size=terms.population,
-                call="" if call is None else evidence(call),
-                lasts=timedelta(days=self._settings.budget.reservation_days),
-            )
+        if self._budget is not None:
+            self._budget.reserve(call)
 
     def _require_call(self, call: bytes | None) -> None:
         require_call(
@@ -496,7 +419,8 @@ class Site:
         layout = self._task.begin_round(self._model, turn.training)
         if self._even is not None:
             self._even.prepare(self._model)
-        self._charge(plan.round)
+        if self._budget is not None:
+            self._budget.charge(plan.round)
         data = self._read_data().to_train()
         work = None
         if self._even is not None:
@@ -504,7 +428,8 @@ class Site:
         if on_step is not None:
             on_step(0)
         head = self._updates.head(self._run) if personal else b""
-        self._charged = 0  # from here on another training is another charge
+        if self._budget is not None:
+            self._budget.used()
         integers = train_locally(
             self._model,
             adapter,
@@ -542,29 +467,18 @@ class Site:
         )
         if self._even_answers is not None:
             self._even_answers.prepare_answer(answer)
-        self._charge(plan.round)
+        if self._budget is not None:
+            self._budget.charge(plan.round)
         data = self._read_data()
         if self._even_answers is not None:
             data = self._even_answers.capped(data)
         if on_step is not None:
             on_step(0)
-        self._charged = 0  # from here on another answer is another charge
+        if self._budget is not None:
+            self._budget.used()
         integers = answer(data)
         self._unstored = _Trained(plan.round, integers)
         return self._store(self._unstored)
-
-    def _charge(self, round_number: int) -> None:
-        """Durable when it returns; only then are data read."""
-        if self._ledger is None:  # data declared public, trained on without noise
-            return
-        asks = self._config.turn(round_number).asked is not None
-        terms = next((each for each in self._terms if bool(each.asked) == asks), None)
-        if terms is not None:
-            if self._charged != round_number:
-                self._ledger.commit(run=terms.reservation(self._run), round=round_number)
-                self._charged = round_number
-        elif self._run not in self._ledger.budget().non_private:
-            self._ledger.record_non_private(run=self._run, reason="trained without noise")
 
     def _read_data(self) -> TaskData:
         if self._data is None:
@@ -625,11 +539,8 @@ class Site:
 
     def finish(self, evidence: str) -> None:
         """Close the run's reservation on the coordinator's signed end of the run."""
-        if self._ledger is not None:
-            for name in reservations_of(self._run):
-                held = self._ledger.budget().reservations.get(name)
-                if held is not None and held.open:
-                    self._ledger.refund(run=name, evidence=evidence)
+        if self._budget is not None:
+            self._budget.refund(evidence)
         head = self._updates.head(self._run)
         if head:
             write_files(self._folder / HEADS, {f"{self._run}.safetensors": head})
