@@ -300,7 +300,7 @@ def test_a_ledger_that_was_set_back_is_reported_and_the_command_fails(
     monkeypatch.setattr(sys, "argv", ["fmfl-secure", *arguments, "--output", str(out)])
     with pytest.raises(SystemExit) as end:
         cli.main()
-    assert end.value.code == 1
+    assert end.value.code == 3
     assert "truncated or rolled back" in capsys.readouterr().err
     assert "set back or replaced" in Page((out / "dataset.html").read_text("utf-8")).text
 
