@@ -119,7 +119,8 @@ def _tell(error: Exception, *, debug: bool) -> int:
     errors.print(f"[bold red]{word}:[/bold red] {text}", highlight=False, soft_wrap=True)
     hint = getattr(error, "hint", "")
     if code == ExitCode.INTERRUPTED:
-        hint = f"{hint} Then start it again: it goes on.".strip()
+        again = "start it again: it goes on."
+        hint = f"{hint} Then {again}" if hint else again.capitalize()
     if hint:
         text = escape(hint)
         errors.print(f"[bold]what to do:[/bold] {text}", highlight=False, soft_wrap=True)

@@ -280,11 +280,13 @@ def _random_run(folder: Path, faults: Faults, seed: int) -> None:
             resumed += 1
             faults.kill_by = ("", 0)
             ask, faults.ask = faults.ask, lambda *_: None
+            if RunStore(folder / "run").state.ended:  # killed while it wrote its results
+                break
             started = engine(folder, resume=True)
             faults.ask = ask
         else:
             break
-    faults.ask = lambda *_: None
+    faults.ask, faults.kill_by = lambda *_: None, ("", 0)
     assert faults.told
     record = build_record(RunStore(folder / "run"))
     assert (record.status, record.stop_reason) == ("finished", "")

@@ -154,7 +154,7 @@ def https_config(
         date_header=False,
         proxy_headers=False,
         timeout_keep_alive=int(limits.idle_s),
-        timeout_graceful_shutdown=2,
+        timeout_graceful_shutdown=1,
         ssl_context_factory=lambda _config, _default: context,
     )
 

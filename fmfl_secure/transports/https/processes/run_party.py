@@ -21,7 +21,7 @@ from fmfl_secure.transports.https.metrics import ClientMetrics
 from fmfl_secure.transports.https.processes.operations import OperationsApp, OperationsPort
 
 _LOG = logging.getLogger("fmfl_secure.transports.https.processes.run_party")
-_GRACE_S: Final = 2.0  # for what is under way
+_GRACE_S: Final = 1.5  # for what is under way
 
 
 class PartyProcess(Protocol):
