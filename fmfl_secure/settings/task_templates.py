@@ -30,7 +30,8 @@ _EVERY = """\
 unit = "record"          # or the column that identifies a person, such as "patient_id"
 unit_normalisation = []  # what makes no other person of an id in such a column: "case",
                          # "punctuation", "zeros", "compatibility"; "exact": all else does
-on_bad_row = "skip"      # or "error": the site drops out, and others learn that a row was bad"""
+on_bad_row = "skip"      # or "error": the site drops out, and others learn that a row was bad
+readers = []             # other packages' forms of data that a site may have, by name"""
 
 
 @dataclass(frozen=True, slots=True)
