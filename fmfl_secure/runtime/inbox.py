@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 from collections.abc import Iterable
@@ -24,7 +25,13 @@ from fmfl_secure.runtime.attempt_state import (
     SITE_KINDS,
     ServerAttempt,
 )
-from fmfl_secure.storage.message_store import MessageKey, Messages, Receipt, is_intact
+from fmfl_secure.storage.message_store import (
+    MessageKey,
+    Messages,
+    Receipt,
+    following_receipt,
+    is_intact,
+)
 
 _LOG = logging.getLogger("fmfl_secure.runtime.inbox")
 # Notes that are kept of a run, by kind; keys are sites' names but for OVER.
@@ -223,6 +230,8 @@ class Inbox:
             raise Problem(422, "refused", f"a part that is not the last has {LEAST_PART} bytes")
         # A party that gave up waiting sends a part again while the first one is still looked at.
         with self._taking.setdefault(key, threading.Lock()):
+            if offset == 0 and len(data) == size:
+                return self._take_at_once(attempt, key, sha256, data)
             receipt = self.store.append(key, sha256=sha256, size=size, offset=offset, data=data)
             if receipt.whole or receipt.received < receipt.size:
                 return receipt
@@ -239,6 +248,25 @@ class Inbox:
         self._check_size(attempt, key.kind, len(message))
         self._receive(attempt, key, [message])
         self._tell()
+
+    def _take_at_once(
+        self, attempt: ServerAttempt, key: MessageKey, sha256: str, data: bytes
+    ) -> Receipt:
+        """A message that is all in one part: one change of the store, and none of what is refused.
+
+        The attempt has it before it is durable, as it has every message before it is accepted:
+        what it had in memory alone is gone with a crash, and its sender has no answer yet.
+        """
+        known = self.store.receipt(key)
+        if known is not None and known.whole:
+            size = len(data)
+            return following_receipt(known, sha256=sha256, size=size, offset=0, length=size)[1]
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise Problem(422, "digest", "the bytes do not have the digest they were sent with")
+        self._receive(attempt, key, [data])
+        accepted = self.store.put(key, sha256=sha256, data=data)
+        self._tell()
+        return accepted
 
     def _take(self, attempt: ServerAttempt, key: MessageKey, receipt: Receipt) -> Receipt:
         """Check a message all of whose bytes are here, and give it to the attempt."""

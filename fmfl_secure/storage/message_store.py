@@ -102,6 +102,10 @@ class Messages(Protocol):
         """Add a part; see `following_receipt` for what is refused."""
         ...
 
+    def put(self, key: MessageKey, *, sha256: str, data: bytes) -> Receipt:
+        """Keep a whole message that was checked, in place of what had come of it."""
+        ...
+
     def discard(self, key: MessageKey) -> None:
         """Forget a message that was not accepted."""
         ...
@@ -201,6 +205,23 @@ class MessageStore:
                     "UPDATE messages SET received = ? WHERE id = ?", after.received, number
                 )
             return after
+
+    def put(self, key: MessageKey, *, sha256: str, data: bytes) -> Receipt:
+        """Keep a whole message that was checked, in place of what had come of it."""
+        with self._write() as transaction:
+            found = _find(transaction, key)
+            if found is not None:
+                _delete(transaction, found[0])
+            ((number,),) = transaction.execute(
+                "INSERT INTO messages (run, round, attempt, party, kind, sha256, size, "
+                "received, whole) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1) RETURNING id",
+                *_columns(key),
+                sha256,
+                len(data),
+                len(data),
+            )
+            transaction.execute("INSERT INTO parts VALUES (?, 0, ?)", number, data)
+        return Receipt(sha256, len(data), len(data), whole=True)
 
     def discard(self, key: MessageKey) -> None:
         """Forget a message that was not accepted."""

@@ -38,13 +38,14 @@ from fmfl_secure.runtime.inbox import Inbox
 from fmfl_secure.runtime.task_board import Assignment, Document, Step, TaskBoard
 from fmfl_secure.settings.service import Limits, Upstream
 from fmfl_secure.storage.anchor_store import AnchorStore
-from fmfl_secure.storage.message_store import MessageKey, open_store
+from fmfl_secure.storage.message_store import MessageKey, MessageStore, open_store
 from fmfl_secure.transports.https.access import Access
 from fmfl_secure.transports.https.app import build_app
 from fmfl_secure.transports.https.client import HttpsTransport
 from fmfl_secure.transports.https.connections import Door, room_for
 from fmfl_secure.transports.https.guard import Guard
 from fmfl_secure.transports.https.listener import Listener, https_config
+from fmfl_secure.transports.https.memory import spare_memory
 from fmfl_secure.transports.https.metrics import ClientMetrics, ServerMetrics, exposition
 from fmfl_secure.transports.https.tls import Renewal, client_context, server_context
 
@@ -562,6 +563,40 @@ def test_a_part_that_comes_again_while_the_first_is_looked_at_waits_for_it(
         sender.join()
     assert [receipt.whole for receipt in receipts] == [True] * 3
     assert running.attempt.taken == [("site-1", "chunks", message)]
+
+
+def test_a_message_in_one_part_is_one_change_of_the_store_and_none_if_refused(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, write = [], MessageStore._write
+    monkeypatch.setattr(MessageStore, "_write", lambda self: (written.append(1), write(self))[1])
+    key = MessageKey(RUN, 1, 1, "site-1", "chunks")
+
+    def send(message: bytes, digest: str = ""):
+        digest = digest or hashlib.sha256(message).hexdigest()
+        return running.inbox.part(
+            SITE, key, sha256=digest, size=len(message), offset=0, data=message
+        )
+
+    with pytest.raises(Problem, match="digest"):
+        send(b"other", "0" * 64)
+    with pytest.raises(Problem, match="does not come now"):
+        send(b"?early")
+    assert (written, running.inbox.receipt(SITE, key)) == ([], None)
+    assert send(b"once").whole
+    assert send(b"once").whole, "the answer was lost"
+    assert len(written) == 1
+    with pytest.raises(Problem, match="another message"):
+        send(b"twice")
+    assert running.attempt.taken == [("site-1", "chunks", b"once")]
+
+
+def test_a_connection_takes_a_small_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
+    from asyncio.sslproto import SSLProtocol
+
+    monkeypatch.setattr(SSLProtocol, "max_size", SSLProtocol.max_size)  # put back afterwards
+    spare_memory()
+    assert SSLProtocol.max_size == 1 << 16
 
 
 def test_a_message_that_the_server_forgot_is_sent_anew_once(running: Running) -> None:

@@ -113,6 +113,21 @@ def test_an_unfinished_message_may_begin_anew_and_a_whole_one_never(reopen: Reop
     assert b"".join(store.read(KEY)) == b"another", "what was accepted is not discarded"
 
 
+def test_a_whole_message_is_kept_at_once_in_place_of_what_had_come(reopen: Reopen) -> None:
+    store = reopen()
+    message = b"0123456789"
+    digest = hashlib.sha256(message).hexdigest()
+    store.append(KEY, sha256="0" * 64, size=20, offset=0, data=b"another")
+    kept = store.put(KEY, sha256=digest, data=message)
+    again = reopen()
+    assert again.receipt(KEY) == kept
+    assert (kept.received, kept.size, kept.whole) == (10, 10, True)
+    assert b"".join(again.read(KEY)) == message
+    assert again.accepted(KEY.run, 1, 1) == [KEY]
+    with pytest.raises(Problem, match="another message"):
+        put(again, KEY, b"a third")
+
+
 def test_a_message_that_is_not_accepted_is_gone(reopen: Reopen) -> None:
     store = reopen()
     put(store, KEY, b"refused")

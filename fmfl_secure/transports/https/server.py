@@ -24,6 +24,7 @@ from fmfl_secure.transports.https.app import build_app
 from fmfl_secure.transports.https.connections import Door, room_for
 from fmfl_secure.transports.https.guard import Guard
 from fmfl_secure.transports.https.listener import Listener, https_config
+from fmfl_secure.transports.https.memory import spare_memory
 from fmfl_secure.transports.https.metrics import ServerMetrics
 from fmfl_secure.transports.https.tls import Renewal, server_context
 
@@ -109,6 +110,7 @@ class Service:
             InUse: Another process carries the run, or has this kit.
             FmflError, PrivacyError, AggregationError: The run cannot go on.
         """
+        spare_memory()
         try:
             with self._side.alone():
                 asyncio.run(self._serve(started))
