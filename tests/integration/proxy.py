@@ -61,7 +61,8 @@ class Proxy:
     def _draw(self) -> tuple[str, int]:
         """What a connection meets, and after how many bytes of the server's."""
         with self._lock:
-            if self._left == 0 or self._drawn.randrange(self._one_in):
+            # The first always meets with something, so that no run is without.
+            if self._left == 0 or (self.met and self._drawn.randrange(self._one_in)):
                 return "", 0
             self._left -= 1
             kind = self._drawn.choice(KINDS)
