@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
@@ -32,6 +33,7 @@ class Port:
             page=lambda: VALUES,
             ready=lambda: self.trouble,
             registry=ClientMetrics().registry,
+            certificate=Path("no certificate"),
         )
         self.client = TestClient(app.app, base_url="http://localhost:9443", follow_redirects=False)
         self.bearer = {"authorization": f"Bearer {TOKEN}"}
@@ -73,6 +75,7 @@ def test_a_custodian_s_page_says_what_it_let_not_open() -> None:
         page=lambda: shown,
         ready=lambda: "",
         registry=ClientMetrics().registry,
+        certificate=Path("no certificate"),
     )
     client = TestClient(app.app, base_url="http://localhost:9443")
     page = client.get("/", headers={"authorization": f"Bearer {TOKEN}"})
