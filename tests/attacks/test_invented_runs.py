@@ -73,7 +73,7 @@ def invents(step: Step, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _renamed(site: Site, run: str) -> Site:
-    site._run = run
+    site._run = site._budget.run = run
     return site
 
 

@@ -12,6 +12,7 @@ from support import make_federation
 from typer.testing import CliRunner
 
 from fmfl_secure.cli import app
+from fmfl_secure.cli._console import console
 from fmfl_secure.comparison import ARMS, OWN, compare, read_rows, summarise
 from fmfl_secure.comparison.compare import UNTRAINED
 from fmfl_secure.comparison.partitions import accuracy_on_mix, label_mix
@@ -304,10 +305,12 @@ def test_without_noise_and_sampling_pooled_and_federated_agree_and_as_the_engine
     assert np.abs(left - right).max() < 1e-5
 
 
-def test_the_command_prints_one_table(federation: Path, tmp_path: Path) -> None:
+def test_the_command_prints_one_table(federation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A console keeps the width of the environment that it was first imported in.
+    monkeypatch.setattr(console, "_width", 160)
     arguments = ["compare", str(federation), "--seeds", "1", "--only", "federated"]
     arguments += ["--adapter", "head,lora"]
-    done = CliRunner().invoke(app, arguments, env={"COLUMNS": "160"})
+    done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     assert "majority class" in done.output
     assert done.output.count("federated, not private") == 2

@@ -115,8 +115,8 @@ def test_export_states_what_was_spent(run: Path, tmp_path: Path) -> None:
     assert "- differential-privacy" in card
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {
-        "README.md", "adapter_config.json", "adapter_model.safetensors", "head.safetensors",
-        "task.json",
+        "README.md", "adapter_config.json", "adapter_line.json", "adapter_model.safetensors",
+        "head.safetensors", "task.json",
     }  # fmt: skip
     assert all(f"- `{name}`" in card for name in names - {"README.md"})
     for path in (tmp_path / "out").iterdir():
