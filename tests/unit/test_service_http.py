@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import hashlib
 import json
 import socket
@@ -506,6 +507,26 @@ def line_of(
     return HttpsTransport(
         upstream, folder, metrics=ClientMetrics(), stopping=stopping or threading.Event()
     )
+
+
+def test_a_server_s_clock_that_jumps_past_certificates_shuts_nobody_out_for_good(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jumps = [dt.timedelta(days=400)] * 3 + [dt.timedelta(0)]
+
+    class Clock(dt.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return dt.datetime.now(tz) + (jumps.pop(0) if len(jumps) > 1 else jumps[0])
+
+    with line_of(running, running.tls(SITE, "site-1")) as transport:
+        transport.work(-1)
+        monkeypatch.setattr("fmfl_secure.transports.https.access.datetime", Clock)
+        with pytest.raises(Unreachable, match="certificate has expired"):
+            transport._once("GET", "/v1/task", params={"after": -1, "wait_s": 0})
+        transport.work(-1)  # waits, asks again, and is served once the clock is back
+        assert len(jumps) == 1
+        assert transport.connected
 
 
 def test_a_party_s_line_sends_in_parts_and_goes_on_after_a_break(running: Running) -> None:

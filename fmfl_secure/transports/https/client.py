@@ -249,6 +249,9 @@ class HttpsTransport:
             problem = decode_answer(body, _Problem)
         except BadAnswer:
             problem = _Problem()  # of whatever stands in front of it
+        if problem.code == "expired":
+            # It is renewed without a restart; and a server's clock that jumped comes back.
+            raise Unreachable("the server says that this party's certificate has expired")
         if status in {408, 429} or status >= 500:
             raise Unreachable(f"the server answered {status} ({problem.code})")
         raise Rejected(status, problem.code, problem.message, received=problem.received)
