@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from aggregation.crypto.identity import Identity, PublicIdentity
@@ -58,7 +59,15 @@ def read_head(line: str) -> JournalHead:
     Raises:
         MessageError: It is not a head, or not signed.
     """
-    found = _LINE.fullmatch(line) if isinstance(line, str) else None
+    if not isinstance(line, str):
+        raise MessageError("a line is not the head of a journal")
+    return _read_head(line)
+
+
+# The same head is told by many, kept, and told again; what failed is not remembered.
+@lru_cache(maxsize=4096)
+def _read_head(line: str) -> JournalHead:
+    found = _LINE.fullmatch(line)
     if found is None:
         raise MessageError("a line is not the head of a journal")
     key, journal, sequence, digest, signature = found.groups()
