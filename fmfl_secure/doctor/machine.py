@@ -69,7 +69,7 @@ def examine(folder: Path) -> Iterator[Finding]:
     yield _works(
         "post-quantum key agreement",
         _agree,
-        "Install cryptography 47 or newer, whose OpenSSL has ML-KEM-768.",
+        "Install cryptography 48 or newer, whose OpenSSL has ML-KEM-768.",
     )
     yield _works("private training", _clip, "Reinstall opacus and torch.")
     yield _base_model()
