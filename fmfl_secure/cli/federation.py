@@ -304,7 +304,7 @@ def _show_advice(config: FederationConfig, ahead: Outlook) -> None:
     """A verdict, in words and figures."""
     from fmfl_secure.planning.advice import advise
 
-    signals = ahead.expected_signals()
+    signals = ahead.signals
     if signals is None:
         say(
             f"verdict     none: of {config.task.kind} no records can be made up that tell what a "

@@ -7,7 +7,6 @@ gate themselves, each time: nothing that protects them is taken from here.
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 import msgspec
@@ -36,21 +35,7 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
     unlisted: str
     size: int
     start: str
-    signals: dict[str, dict[str, float]] | None = None
-
-    def expected_signals(self) -> dict[str, Signal] | None:
-        """The signals, as what they are."""
-        if self.signals is None:
-            return None
-        return {
-            kind: Signal(
-                head=found["head"],
-                adapter=found["adapter"],
-                head_size=int(found["head_size"]),
-                adapter_size=int(found["adapter_size"]),
-            )
-            for kind, found in self.signals.items()
-        }
+    signals: dict[str, Signal] | None = None
 
 
 def look_ahead(config: FederationConfig, *, relative_to: Path, signals: bool) -> Outlook:
@@ -98,5 +83,5 @@ def _measure(config: FederationConfig, *, relative_to: Path, signals: bool) -> O
         # Where rounds differ in what they train, the largest upload is shown.
         size=largest_layout(task, model).size,
         start=start,
-        signals=None if found is None else {kind: asdict(each) for kind, each in found.items()},
+        signals=found,
     )

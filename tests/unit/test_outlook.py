@@ -99,10 +99,10 @@ def test_a_plan_s_measurements_are_of_settings_and_base_model(
     assert len(made) == 2
     with_signals = ahead(signals=True)
     assert len(made) == 3
-    found = with_signals.expected_signals()
+    found = with_signals.signals
     assert found is not None
     assert {"head", config.adapter.kind} <= set(found)
-    assert ahead(signals=True).expected_signals() == found
+    assert ahead(signals=True).signals == found
 
 
 def test_a_base_model_that_is_gone_is_not_answered_for(tmp_path: Path, tiny_model: Path) -> None:
