@@ -17,3 +17,9 @@ FederationFile = Annotated[
     Path,
     typer.Argument(help="A federation's folder, or its federation.toml.", callback=_settings_file),
 ]
+InsiderEpsilon = Annotated[
+    float, typer.Option(help="With noise in shares: against all other sites together.")
+]
+Repeats = Annotated[
+    int, typer.Option(help="Answers to pay for that a site may compute again after a crash.")
+]

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from fmfl_secure.cli._console import console, facts, say
-from fmfl_secure.cli.arguments import FederationFile
+from fmfl_secure.cli.arguments import FederationFile, InsiderEpsilon, Repeats
 
 if TYPE_CHECKING:
     from fmfl_secure.asking import Answer
@@ -26,12 +26,8 @@ def ask(
     federation: FederationFile,
     what: Annotated[str, typer.Option(help="Questions, with commas: units,labels,lengths, ...")],
     epsilon: Annotated[float, typer.Option(help="What the answer may cost every unit.")],
-    insider_epsilon: Annotated[
-        float, typer.Option(help="With noise in shares: against all other sites together.")
-    ] = 0.0,
-    repeats: Annotated[
-        int, typer.Option(help="Answers to pay for that a site may compute again after a crash.")
-    ] = 0,
+    insider_epsilon: InsiderEpsilon = 0.0,
+    repeats: Repeats = 0,
     lengths: Annotated[
         str, typer.Option(help="For lengths: tokens at which classes end, with commas.")
     ] = "",

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from fmfl_secure.cli._console import console, say
+from fmfl_secure.cli.arguments import InsiderEpsilon, Repeats
 from fmfl_secure.cli.ask import show_answer, show_precision
 
 app = typer.Typer()
@@ -24,12 +25,8 @@ def choose(
     adapter: Annotated[
         list[Path] | None, typer.Option(help="An exported adapter besides; may be repeated.")
     ] = None,
-    insider_epsilon: Annotated[
-        float, typer.Option(help="With noise in shares: against all other sites together.")
-    ] = 0.0,
-    repeats: Annotated[
-        int, typer.Option(help="Answers to pay for that a site may compute again after a crash.")
-    ] = 0,
+    insider_epsilon: InsiderEpsilon = 0.0,
+    repeats: Repeats = 0,
     again: Annotated[
         bool, typer.Option(help="Ask anew what was answered before, and charge for it.")
     ] = False,
