@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
+import threading
 from pathlib import Path
 
 import forked
@@ -13,7 +15,8 @@ from prometheus_client import CollectorRegistry
 
 from fmfl_secure.provisioning.kit import Kit
 from fmfl_secure.settings.service import ClientSettings, Operations, Upstream
-from fmfl_secure.transports.https.processes.run_party import run_party
+from fmfl_secure.transports.https.processes import run_party as run_party_module
+from fmfl_secure.transports.https.processes.run_party import _Work, run_party
 
 
 class _Agent:
@@ -121,3 +124,50 @@ def test_a_second_signal_ends_a_training(kit: Path, silent: socket.socket) -> No
         process.join(timeout=120)
     assert process.exitcode == 0
     assert not (kit / "stored").exists()
+
+
+class _Waiting:
+    """A party's work that ends as soon as it is told to."""
+
+    def __init__(self) -> None:
+        self.agent = _Agent()
+        self._told = threading.Event()
+
+    def run(self) -> None:
+        self._told.wait()
+
+    def stop(self) -> None:
+        self._told.set()
+
+
+def test_a_signal_at_any_moment_of_the_wait_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler runs between any two lines of what it interrupts, and whatever that holds."""
+    monkeypatch.setattr(run_party_module, "_LOOK_S", 0.001)
+
+    def hangs(*_: object) -> None:
+        raise AssertionError("the handler waits for what it interrupted")
+
+    monkeypatch.setattr(run_party_module, "_leave", hangs)
+    before = signal.signal(signal.SIGALRM, hangs)
+    try:
+        for moment in range(150):
+            work, left = _Work(_Waiting()), [moment]  # type: ignore[arg-type]
+
+            def interrupt(_frame, event, _argument, work=work, left=left):
+                if event == "line" and left:
+                    left[0] -= 1
+                    if left[0] < 0:
+                        left.clear()
+                        work.stop()
+                return interrupt
+
+            signal.alarm(60)
+            sys.settrace(interrupt)
+            try:
+                work.run()
+            finally:
+                sys.settrace(None)
+                signal.alarm(0)
+            assert not left
+    finally:
+        signal.signal(signal.SIGALRM, before)

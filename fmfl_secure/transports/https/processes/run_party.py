@@ -22,6 +22,7 @@ from fmfl_secure.transports.https.processes.operations import OperationsApp, Ope
 
 _LOG = logging.getLogger("fmfl_secure.transports.https.processes.run_party")
 _GRACE_S: Final = 1.5  # for what is under way
+_LOOK_S: Final = 0.2  # how often a signal is looked for
 
 
 class PartyProcess(Protocol):
@@ -96,21 +97,24 @@ class _Work:
 
     def __init__(self, process: PartyProcess) -> None:
         self._process = process
-        self._changed = threading.Event()
         self._signals = 0
         self._failure: BaseException | None = None
 
     def stop(self) -> None:
-        """Told to stop. Safe from a signal's handler."""
+        """Told to stop.
+
+        Safe from a signal's handler: that interrupts `run`, whatever lock it holds there, so what
+        `run` waits with is not touched.
+        """
         self._signals += 1
         self._process.stop()
-        self._changed.set()
 
     def run(self) -> None:
         """Work until it is done or told to stop."""
         thread = threading.Thread(target=self._work, name="party", daemon=True)
         thread.start()
-        self._changed.wait()
+        while thread.is_alive() and not self._signals:
+            thread.join(_LOOK_S)
         thread.join(_GRACE_S)
         if thread.is_alive() and self._process.agent.is_training:
             _LOG.info("this round's training is charged, and is finished before this ends")
@@ -126,8 +130,6 @@ class _Work:
             self._process.run()
         except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
             self._failure = error
-        finally:
-            self._changed.set()
 
 
 def _leave() -> None:
