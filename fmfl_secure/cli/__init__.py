@@ -33,7 +33,9 @@ from fmfl_secure.cli import (
     ledger,
     members,
     model,
+    plan,
     report,
+    run,
     service,
     techniques,
 )
@@ -46,6 +48,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(federation.app)
+app.add_typer(plan.app)
+app.add_typer(run.app)
 app.add_typer(ask.app)
 app.add_typer(choose.app)
 app.add_typer(doctor.app)

@@ -54,7 +54,7 @@ def ask(
     Example: fmfl-secure ask pilot/federation.toml --what units,labels,lengths --epsilon 0.3
     """
     from fmfl_secure import asking
-    from fmfl_secure.cli.federation import grant_where_none_said
+    from fmfl_secure.cli.run import grant_where_none_said
     from fmfl_secure.errors import ConfigError
     from fmfl_secure.settings.federation import load_federation
     from fmfl_secure.settings.questions import QuestionSection

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fmfl_secure.cli._console import console, say
-from fmfl_secure.cli.federation import run
+from fmfl_secure.cli.run import run
 
 app = typer.Typer(
     help="Demonstrations on made-up data.", no_args_is_help=True, rich_markup_mode=None

@@ -125,7 +125,7 @@ def _ask_sites(
 ) -> None:
     from fmfl_secure.asking import RunAsked, asking
     from fmfl_secure.cli.ask import show_answer, show_precision, words
-    from fmfl_secure.cli.federation import grant_where_none_said
+    from fmfl_secure.cli.run import grant_where_none_said
     from fmfl_secure.settings.questions import FIRST_MEASURES, QuestionSection
     from fmfl_secure.settings.toml_file import convert_config
 

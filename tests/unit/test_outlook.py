@@ -123,7 +123,7 @@ def test_no_party_takes_its_gate_from_what_was_kept() -> None:
         for file in root.rglob("*.py")
         if "training.outlook import" in file.read_text() or "measured_once" in file.read_text()
     }
-    assert users == {"cli/federation.py", "training/outlook.py", "storage/measured.py"}
+    assert users == {"cli/plan.py", "training/outlook.py", "storage/measured.py"}
 
 
 def test_a_federation_s_folder_stands_for_its_settings(tmp_path: Path, tiny_model: Path) -> None:

@@ -37,7 +37,7 @@ COMPARED = {
     # Settings are below models: the one thing that they have to know of an adapter by themselves.
     ("settings/federation.py", "head"),
     # The engine of a run, which is no noise mechanism.
-    ("cli/federation.py", "local"),
+    ("cli/run.py", "local"),
     ("bench/flower.py", "local"),
     # A benchmark of bare models, without the registry: it freezes A by itself.
     ("bench/steps.py", "ffa-lora"),

@@ -1,0 +1,306 @@
+"""`plan`: what a run will do and cost, and what it will learn, said before any data are used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from fmfl_secure.cli._console import console, facts, say
+from fmfl_secure.cli.arguments import FederationFile
+
+if TYPE_CHECKING:
+    from fmfl_secure.planning.plans import Prediction
+    from fmfl_secure.settings.federation import FederationConfig
+    from fmfl_secure.training.outlook import Outlook
+
+app = typer.Typer()
+
+
+@app.command()
+def plan(
+    federation: FederationFile,
+    advice: Annotated[
+        bool,
+        typer.Option(
+            help="End in a verdict on what is learned beside the noise, from records made up: "
+            "takes some hundred of them through the base model."
+        ),
+    ] = True,
+) -> None:
+    """Show what a run will do and cost, and what it will learn, before any data are used.
+
+    Epsilons are what the sites' ledgers will show, where those lie beside the settings; elsewhere
+    those of a fresh grant of the settings' epsilon and delta.
+
+    Example: fmfl-secure plan pilot/federation.toml
+    """
+    from fmfl_secure.parties.ledgers_at_hand import ledgers_at_hand
+    from fmfl_secure.planning.answers import answer_layout
+    from fmfl_secure.planning.plans import encryption_parameters, predict, upload_bytes, value_bits
+    from fmfl_secure.planning.steps import both_places
+    from fmfl_secure.settings.federation import load_federation
+    from fmfl_secure.training.outlook import look_ahead
+
+    config = load_federation(federation)
+    ahead = look_ahead(config, relative_to=federation.parent, signals=advice)
+    parameters = encryption_parameters(config, ahead.size)
+    uploaded = ahead.size if config.trains else answer_layout(config).size
+    size = upload_bytes(config, uploaded)
+    facts(
+        f"{config.federation.name}: {config.all_rounds} rounds, {len(config.sites)} sites",
+        {
+            "base model": ahead.base_model,
+            "adapter": f"{config.adapter.kind}, {ahead.size:,} trained parameters",
+            **_other_code(config),
+            **_goes_on_from(config, federation.parent, ahead.start),
+            **_not_listed(ahead.unlisted),
+            "encryption": f"{parameters.id}, {value_bits(config, ahead.size)}-bit values, at "
+            f"least {parameters.security_bits} bits of security",
+            "upload": f"{size:,} bytes a site and round, {size / uploaded:.2f} a value",
+        },
+    )
+    for line in config.cohorts_in_words():
+        say(f"cohorts     {line}")
+    say(f"settings    {config.digest}")
+    say(f"base model  {ahead.base_digest}")
+    if not config.privacy.noise_mechanism.private:
+        console.print("[bold red]No privacy[/bold red]: a baseline, on data declared public.")
+        return
+    if config.asked is not None:
+        _show_asked(federation, config, ahead.size)
+    if not config.trains:
+        return
+    prediction = predict(config, ahead.size, ledgers_at_hand(federation.parent, config))
+    facts(
+        "privacy at every site",
+        {
+            "unit": config.task.unit,
+            "sample rate": f"{prediction.sample_rate:g}",
+            "steps": f"{prediction.steps} ({config.privacy.steps_per_round} a round), at the "
+            f"{'server' if config.steps_at_server else 'sites'}",
+            "noise multiplier": f"{prediction.noise_multiplier:.4f}",
+            "epsilon": f"{prediction.epsilon_by_round[-1]:.4f} after all rounds; "
+            f"{prediction.epsilon_worst_case:.4f} reserved, with {config.privacy.repeats} repeats",
+            "in the unit of": _unit_of(config, prediction),
+            "epsilon by PLD": f"{prediction.pld_epsilon:.4f}, had the parameters been fixed "
+            "in advance",
+            **(_shares(config, prediction) if config.privacy.noise_mechanism.in_shares else {}),
+            **_round_times(config),
+        },
+    )
+    where = Table("steps at", "rounds", "steps each", "a site uploads", "noise multiplier")
+    places = list(both_places(config, ahead.size))
+    where.title = f"where steps may be taken; set: {places[0].place}"
+    for place in places:
+        where.add_row(
+            place.place,
+            f"{place.rounds:,}",
+            f"{place.steps_per_round:,}",
+            f"{place.rounds * place.upload_bytes:,} bytes",
+            f"{place.noise_multiplier:.4f}",
+        )
+    console.print(where)
+    by_round = Table("round", "epsilon", title="predicted epsilon")
+    for number, epsilon in enumerate(prediction.epsilon_by_round, start=1):
+        by_round.add_row(str(number), f"{epsilon:.4f}")
+    console.print(by_round)
+    by_site = Table("site", "population", "units a step", "noise of the mean", title="sites")
+    for site in prediction.sites:
+        by_site.add_row(
+            site.name,
+            f"{site.population:,}",
+            f"{site.expected_batch_size:.0f}",
+            f"{site.noise_stddev_of_mean:.5f} x C",
+        )
+    console.print(by_site)
+    _show_ledgers(prediction)
+    if advice:
+        _show_advice(config, ahead)
+
+
+def _show_asked(federation: Path, config: FederationConfig, size: int) -> None:
+    """How precise answers would be, and what ledgers at hand will show of them."""
+    from fmfl_secure.cli.ask import show_precision
+    from fmfl_secure.parties.ledgers_at_hand import ledgers_at_hand
+    from fmfl_secure.planning.terms import foresee, terms_of
+    from fmfl_secure.run.answer_record import ONE_SITE
+    from privacy import BudgetExhausted, PlanError, PolicyRefusal
+
+    show_precision(config)
+    with_training = ", training with it" if config.trains else ""
+    table = Table("site", "spent before", "after all answers", f"reserved{with_training}")
+    table.title = "epsilon of answers, in the unit of the grant that is charged"
+    ledgers = ledgers_at_hand(federation.parent, config)
+    for entry in config.sites:
+        if entry.name not in ledgers:
+            continue
+        held = ledgers[entry.name]
+        try:
+            *_, found = foresee(
+                terms_of(config, entry, size),
+                held.budget,
+                dataset=held.dataset,
+                plan=config.digest,
+            )
+        except (BudgetExhausted, PlanError, PolicyRefusal) as error:
+            say(f"{entry.name} will refuse: {error}")
+            continue
+        figures = (found.before, found.by_round[-1], found.reserved)
+        table.add_row(entry.name, *(f"{figure:.4f}" for figure in figures))
+    if table.rows:
+        console.print(table)
+    say(ONE_SITE)
+
+
+def _show_advice(config: FederationConfig, ahead: Outlook) -> None:
+    """A verdict, in words and figures."""
+    from fmfl_secure.planning.advice import advise
+
+    signals = ahead.signals
+    if signals is None:
+        say(
+            f"verdict     none: of {config.task.kind} no records can be made up that tell what a "
+            "gradient is like; compare on public data instead (fmfl-secure compare)"
+        )
+        return
+    found = advise(config, signals)
+    table = Table(
+        "adapter",
+        "trained",
+        "above their noise",
+        "head, a step",
+        "head, the run",
+        "adapter, a step",
+        title="signal over noise, expected of records made up; steps at the server",
+    )
+    for reading in found.readings:
+        table.add_row(
+            reading.kind,
+            f"{reading.numbers:,}",
+            f"{reading.above:,}",
+            f"{reading.head:.2f}",
+            f"{reading.head_in_run:.2f}",
+            f"{reading.adapter:.2f}" if reading.signal.adapter_size else "",
+        )
+    console.print(table)
+    for number, sentence in enumerate(found.sentences()):
+        say(f"{'' if number else 'verdict':<12}{sentence}")
+    for number, change in enumerate(found.changes, start=1):
+        say(f"{'' if number > 1 else 'change':<12}{number}. {change.setting}: {change.words}")
+    say(
+        f"{'':<12}Real signals were within a factor of about two of this on two public sets; "
+        "whether an adapter has anything to add is for fmfl-secure compare to show, on public data"
+    )
+
+
+def _unit_of(config: FederationConfig, prediction: Prediction) -> str:
+    """Which grant's conversion the epsilons are of."""
+    found = prediction.forecast
+    if found is None:
+        return (
+            f"a fresh grant of epsilon {config.privacy.epsilon:g} at delta "
+            f"{config.privacy.delta:g}; no ledger that affords the run is at hand"
+        )
+    spent = f", {found.before:.4f} of it spent before" if found.before else ""
+    return (
+        f"grant {found.grant} at {prediction.charged}, epsilon {found.granted:g} at delta "
+        f"{found.delta:g}{spent}"
+    )
+
+
+def _show_ledgers(prediction: Prediction) -> None:
+    """What each ledger at hand will show, and what still fits then."""
+    table = Table("site", "grant", "spent before", "after", "reserved", "runs like it left")
+    for site in prediction.sites:
+        found = site.forecast
+        if found is not None:
+            table.add_row(
+                site.name,
+                f"{found.grant}: {found.granted:g}",
+                f"{found.before:.4f}",
+                f"{found.by_round[-1]:.4f}",
+                f"{found.reserved:.4f}",
+                str(found.runs_left),
+            )
+    if table.rows:
+        console.print(table)
+    for site in prediction.sites:
+        if site.refusal:
+            say(f"{site.name} will refuse: {site.refusal}")
+
+
+def _other_code(config: FederationConfig) -> dict[str, str]:
+    """What is said of other packages' code, where the settings name any."""
+    from fmfl_secure.extensions import installed_version, package_of
+
+    if not config.extensions:
+        return {}
+    found = [f"{n} ({package_of(n)} {installed_version(n)})" for n in config.extensions]
+    return {"other code": f"{', '.join(found)}; runs where a site's [policy] extensions name it"}
+
+
+def _goes_on_from(config: FederationConfig, folder: Path, start: str) -> dict[str, str]:
+    """What is said of an earlier adapter that training starts from."""
+    if not config.adapter.initial:
+        return {}
+    from fmfl_secure.planning.warm_start import find_initial, line_epsilon
+    from fmfl_secure.vectors.adapter_line import decode_line
+
+    initial = find_initial(config, relative_to=folder)
+    if initial is None:
+        return {}
+    runs, delta = decode_line(initial.line), config.privacy.delta
+    return {
+        "starts from": f"{config.adapter.initial}, {start}",
+        "before it": f"{len(runs)} runs, {', '.join(each.run for each in runs)}: epsilon "
+        f"{line_epsilon(runs, delta):.4f} at delta {delta:g} for who was in all of them, and this "
+        "run's comes on top",
+    }
+
+
+def _not_listed(architecture: str) -> dict[str, str]:
+    """What is said of a base model that no table lists."""
+    if not architecture:
+        return {}
+    return {
+        "architecture": f"{architecture}, in no table; it passed the gate here, and sites take it "
+        "whose [policy] says architectures = 'gated'"
+    }
+
+
+def _round_times(config: FederationConfig) -> dict[str, str]:
+    """What is said of how long rounds take, where a person may have many records."""
+    from fmfl_secure.planning.work import describe_work
+
+    if config.task.unit == "record":
+        return {}
+    most = config.privacy.max_records_per_unit
+    capped = f"at most {most}, drawn at random" if most else "ALL: a person's work has no end"
+    if not config.constant_work:
+        return {
+            "records a person": capped,
+            "round times": "NOT CONSTANT: they tell of people with many records, and of the "
+            "rounds they were in. privacy.constant_time = true, as init writes it, ends that",
+        }
+    return {
+        "records a person": capped,
+        "round times": "constant but for a chance of 2^-40 a run, within what sites declare",
+        **{
+            f"work at {site.name}": describe_work(config, site)
+            + ("" if site.records else f" (declares no records: {most} of each person)")
+            for site in config.sites
+        },
+    }
+
+
+def _shares(config: FederationConfig, prediction: Prediction) -> dict[str, str]:
+    """What is said of distributed noise besides."""
+    return {
+        "noise": "in shares: only the sum is private, as long as at most "
+        f"{config.privacy.colluding_sites} of its sites collude",
+        "other sites": f"together, epsilon {prediction.insider_epsilon:g}, with repeats; "
+        f"{config.privacy.insider_epsilon:g} is allowed",
+    }

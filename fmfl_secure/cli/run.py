@@ -1,0 +1,105 @@
+"""`run`: training, by the engine that the person names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from fmfl_secure.cli._console import console, say
+from fmfl_secure.cli.arguments import FederationFile
+
+if TYPE_CHECKING:
+    from fmfl_secure.settings.federation import FederationConfig
+
+app = typer.Typer()
+
+
+def grant_where_none_said(folder: Path, config: FederationConfig) -> None:
+    """Make first grants before all sites run on one machine, and say which."""
+    from fmfl_secure.parties.workspace import Workspace, grant_where_none
+
+    for note in grant_where_none(Workspace(folder), config):
+        say(f"made {note}")
+
+
+@app.command()
+def run(
+    federation: FederationFile,
+    output: Annotated[Path, typer.Option(help="Folder for the run.")],
+    resume: Annotated[bool, typer.Option(help="Go on with the run in that folder.")] = False,
+    engine: Annotated[
+        Literal["local", "flower-sim", "flower"],
+        typer.Option(help="One process; Flower's simulation on Ray; or a SuperLink that runs."),
+    ] = "local",
+    sites: Annotated[
+        int, typer.Option(help="flower-sim: the first so many sites only; 0 takes all.", min=0)
+    ] = 0,
+    workers: Annotated[
+        int, typer.Option(help="flower-sim: processes to spread sites over; 0: one a core.", min=0)
+    ] = 0,
+    superlink: Annotated[
+        str, typer.Option(help="flower: the connection's name in Flower's config.toml.")
+    ] = "",
+) -> None:
+    """Train: the main job. Writes the adapter, its metrics and a report.
+
+    All sites are on this machine, so one whose ledger has no grant yet gets its first from the
+    settings, unless they are as init wrote them, and the output says so.
+    With --engine flower, federation.toml is that of the server's kit, beside the SuperLink.
+    Example: fmfl-secure run pilot/federation.toml --output pilot/run-1
+    """
+    from fmfl_secure.cli.progress import TerminalProgress
+    from fmfl_secure.errors import ConfigError, RunStopped
+    from fmfl_secure.settings.federation import load_federation
+    from fmfl_secure.storage.run_store import holds_run
+
+    if (sites or workers) and engine != "flower-sim":
+        raise ConfigError("--sites and --workers are for --engine flower-sim")
+    if bool(superlink) != (engine == "flower"):
+        raise ConfigError("--engine flower needs --superlink, and no other engine has one")
+    config = load_federation(federation)
+    if engine != "flower" and not resume:
+        grant_where_none_said(federation.parent, config)
+    with TerminalProgress(console, config) as progress:
+        try:
+            if engine == "local":
+                from fmfl_secure.transports.local.engine import LocalEngine
+
+                started = LocalEngine(federation, output, resume=resume, observer=progress)
+                record = started.run()
+            else:
+                from fmfl_secure.transports.flower.extra import needs_flower_extra
+
+                needs_flower_extra()
+                if engine == "flower":
+                    from fmfl_secure.transports.flower import deployment
+
+                    kit = federation.parent
+                    record = deployment.run(kit, output, resume=resume, connection=superlink)
+                else:
+                    from fmfl_secure.transports.flower.simulation import Simulation
+
+                    record = Simulation(
+                        federation,
+                        output,
+                        resume=resume,
+                        observer=progress,
+                        sites=sites,
+                        workers=workers,
+                    ).run()
+        except BaseException as error:
+            progress.__exit__(None, None, None)
+            if holds_run(output):
+                say(f"what was spent is in {output / 'report.html'}")
+                if not isinstance(error, RunStopped):  # which ends a run for good
+                    say(f"go on with: fmfl-secure run {federation} --output {output} --resume")
+            raise
+    say(f"adapter  {output / 'adapter'}")
+    say(f"report   {output / 'report.html'}")
+    figures = record.rounds[-1].metrics if record.rounds else {}
+    for name, value in figures.items():
+        say(f"{name:<8} {value:.4f}")
+    if engine == "flower" and config.evaluation.file and not figures:
+        say(f"figures  where the base model is: fmfl-secure evaluate {output} --rounds due")
