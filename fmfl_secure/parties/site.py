@@ -7,12 +7,10 @@ wrong with data or training is told to others as one generic code.
 from __future__ import annotations
 
 import dataclasses
-import logging
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -34,12 +32,12 @@ from aggregation import (
 )
 from fmfl_secure.errors import KNOWN_ERRORS, RunError, SiteFailure, is_passing
 from fmfl_secure.models.adapters import adapter_bytes
-from fmfl_secure.models.heads import head_bytes
 from fmfl_secure.parties.agreed_plan import Agreed, AgreedAtSite, difference
 from fmfl_secure.parties.expected_adapter import ExpectedAdapter
 from fmfl_secure.parties.membership import MembershipFolder, digest_of
 from fmfl_secure.parties.run_budget import RunBudget, open_site_ledger
 from fmfl_secure.parties.site_data import SiteSource
+from fmfl_secure.parties.site_training import SiteTraining
 from fmfl_secure.planning.answers import answer_grid, answer_layout
 from fmfl_secure.planning.plans import quantization, run_proposal, site_plan
 from fmfl_secure.planning.task import largest_layout
@@ -53,11 +51,8 @@ from fmfl_secure.settings.site import SiteConfig
 from fmfl_secure.storage.anchor_store import AnchorStore
 from fmfl_secure.storage.files import write_files
 from fmfl_secure.storage.update_store import UpdateStore
-from fmfl_secure.tasks import Task, TaskData
+from fmfl_secure.tasks import Task
 from fmfl_secure.training.admission import check_admission
-from fmfl_secure.training.answering import answer_locally
-from fmfl_secure.training.constant_work import even_rounds
-from fmfl_secure.training.local_round import train_locally
 from fmfl_secure.training.server_step import ServerStep
 from fmfl_secure.vectors.adapter import adapter_digest
 from fmfl_secure.vectors.layout import FlatLayout
@@ -71,16 +66,6 @@ from privacy import (
 
 LOST_HEADS = "lost-heads.jsonl"  # of the ledger
 HEADS = "heads"  # of the model, where a site keeps its own
-_LOG = logging.getLogger("fmfl_secure.parties.site")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Trained:
-    """A round's training or answer that is done, and not stored yet."""
-
-    round: int
-    integers: NDArray[np.int32]
-    head: bytes = b""
 
 
 class Site:
@@ -139,12 +124,17 @@ class Site:
                 identity=self._identity,
             )
             self._budget = RunBudget(self._ledger, run, self._terms, config, self._settings)
-        self._data: TaskData | None = None
+        self._source = SiteSource(folder, self._settings, config, task)
+        self._training = SiteTraining(
+            self._source,
+            run=run,
+            entry=entry,
+            model=model,
+            plan=self._plan,
+            budget=self._budget,
+            updates=self._updates,
+        )
         self._run = run
-        # What the surroundings took apart goes on where it was, at no further charge.
-        self._unstored: _Trained | None = None
-        self._even = even_rounds(config, entry, task, least_s=self._settings.time.round_s)
-        self._even_answers = self._even.for_answers() if self._even else None
         self._checked = False
         asked = config.asked.adapter if config.asked else ""
         self._initial_adapter = asked or adapter_digest(adapter_bytes(model))
@@ -165,10 +155,6 @@ class Site:
     def visibility(self) -> Literal["private", "public"]:
         """Of its data, as its own file declares."""
         return self._settings.data.visibility
-
-    @property
-    def _source(self) -> SiteSource:
-        return SiteSource(self._folder, self._settings, self._config, self._task)
 
     @property
     def _exhausts(self) -> bool:
@@ -390,10 +376,7 @@ class Site:
                 are. Called again it goes on where it was, and charges nothing twice.
         """
         try:
-            asks = self._config.turn(plan.round).asked is not None
-            even = self._even_answers if asks else self._even
-            with even.paced() if even else nullcontext():
-                return self._train(plan, adapter, on_step)
+            return self._training.update(plan, adapter, on_step)
         except KNOWN_ERRORS as error:
             if is_passing(error):
                 raise
@@ -403,98 +386,6 @@ class Site:
             raise SiteFailure(
                 f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}"
             ) from error
-
-    def _train(
-        self, plan: RoundPlan, adapter: bytes, on_step: Callable[[int], None] | None
-    ) -> NDArray[np.int32]:
-        stored = self._updates.get(self._run, plan.round)
-        if stored is not None:
-            return stored
-        if self._unstored is not None and self._unstored.round == plan.round:
-            return self._store(self._unstored)
-        turn = self._config.turn(plan.round)
-        if turn.asked is not None:
-            return self._answer(plan, adapter, on_step)
-        personal = self._config.adapter.personal_head
-        layout = self._task.begin_round(self._model, turn.training)
-        if self._even is not None:
-            self._even.prepare(self._model)
-        if self._budget is not None:
-            self._budget.charge(plan.round)
-        data = self._read_data().to_train()
-        work = None
-        if self._even is not None:
-            data, work = self._even.work_on(data, self._model)
-        if on_step is not None:
-            on_step(0)
-        head = self._updates.head(self._run) if personal else b""
-        if self._budget is not None:
-            self._budget.used()
-        integers = train_locally(
-            self._model,
-            adapter,
-            data,
-            config=self._config,
-            task=self._task,
-            plan=self._plan,
-            layout=layout,
-            rank=self._config.rank_of(self.name),
-            quantization=plan.quantization,
-            weight=self._config.weight_of(self.name),
-            head=head,
-            work=work,
-            on_step=on_step,
-        )
-        head = head_bytes(self._model) if personal else b""
-        self._unstored = _Trained(plan.round, integers, head)
-        return self._store(self._unstored)
-
-    def _store(self, trained: _Trained) -> NDArray[np.int32]:
-        self._updates.put(self._run, trained.round, trained.integers, head=trained.head)
-        self._unstored = None
-        return trained.integers
-
-    def _answer(
-        self, plan: RoundPlan, adapter: bytes, on_step: Callable[[int], None] | None
-    ) -> NDArray[np.int32]:
-        answer = partial(
-            answer_locally,
-            self._model,
-            adapter,
-            site=self.name,
-            config=self._config,
-            task=self._task,
-        )
-        if self._even_answers is not None:
-            self._even_answers.prepare_answer(answer)
-        if self._budget is not None:
-            self._budget.charge(plan.round)
-        data = self._read_data()
-        if self._even_answers is not None:
-            data = self._even_answers.capped(data)
-        if on_step is not None:
-            on_step(0)
-        if self._budget is not None:
-            self._budget.used()
-        integers = answer(data)
-        self._unstored = _Trained(plan.round, integers)
-        return self._store(self._unstored)
-
-    def _read_data(self) -> TaskData:
-        if self._data is None:
-            self._data = self._source.read()
-            if self._data.left_out:
-                # For this site's own people, on its own machine; no message says it.
-                _LOG.warning("%s: %s", self.name, self._data.left_out, extra={"run": self._run})
-            if self._data.shortened:
-                _LOG.warning(
-                    "%s: %d of %d records are longer than model.max_length, and were cut",
-                    self.name,
-                    self._data.shortened,
-                    self._data.records,
-                    extra={"run": self._run},
-                )
-        return self._data
 
     def released(
         self, plan: RoundPlan, adapter: bytes, total: NDArray[np.int64], cohort: Sequence[str]

@@ -16,7 +16,7 @@ from support import Quiet, leave_no_records, make_federation
 
 from fmfl_secure.errors import RunError
 from fmfl_secure.models.adapters import adapter_bytes
-from fmfl_secure.parties.site import Site
+from fmfl_secure.parties.site_training import SiteTraining
 from fmfl_secure.planning.answers import answer_plan, figures_of
 from fmfl_secure.planning.noise import privacy_plan
 from fmfl_secure.storage.run_store import RunStore
@@ -364,7 +364,7 @@ def test_one_dishonest_site_moves_any_answer_and_nobody_can_tell(
     local: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not a guarantee: what `docs/private-answers.md` says of liars, shown."""
-    original = Site._answer
+    original = SiteTraining._answer
 
     def lie(self, plan, adapter, on_step):
         integers = original(self, plan, adapter, on_step)
@@ -372,7 +372,7 @@ def test_one_dishonest_site_moves_any_answer_and_nobody_can_tell(
             integers[0] += 30_000
         return integers
 
-    monkeypatch.setattr(Site, "_answer", lie)
+    monkeypatch.setattr(SiteTraining, "_answer", lie)
     asked = question("labels")
     record, observer = ask(local, asked)
     assert observer.refused == {}

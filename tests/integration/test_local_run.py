@@ -17,7 +17,7 @@ from dp_accounting.rdp import RdpAccountant
 from support import Quiet, leave_no_records, make_federation
 from transformers import AutoModel
 
-import fmfl_secure.parties.site
+import fmfl_secure.parties.site_training
 from aggregation import AggregationError, PublicIdentity, dequantize
 from fmfl_secure.errors import ConfigError, RunError
 from fmfl_secure.models.adapters import ADAPTERS
@@ -291,7 +291,7 @@ def test_sites_weigh_in_public_powers_of_two(
     weights: list[float] = []
     updates: list[np.ndarray] = []
     totals: list[np.ndarray] = []
-    train, apply = fmfl_secure.parties.site.train_locally, ServerStep.apply
+    train, apply = fmfl_secure.parties.site_training.train_locally, ServerStep.apply
 
     def training(*arguments, **named):
         weights.append(named["weight"])
@@ -305,7 +305,7 @@ def test_sites_weigh_in_public_powers_of_two(
         assert np.allclose(moved, dequantize(total, grid, 3.5), atol=1e-7)
         return after
 
-    monkeypatch.setattr("fmfl_secure.parties.site.train_locally", training)
+    monkeypatch.setattr("fmfl_secure.parties.site_training.train_locally", training)
     monkeypatch.setattr(ServerStep, "apply", applying)
     record = LocalEngine(path, tmp_path / "run", resume=False, observer=Quiet()).run()
     assert record.status == "finished"

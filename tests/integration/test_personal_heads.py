@@ -56,7 +56,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path):
         current["site"] = self.name
         return site_train(self, *arguments)
 
-    patch.setattr("fmfl_secure.parties.site.train_locally", train)
+    patch.setattr("fmfl_secure.parties.site_training.train_locally", train)
     patch.setattr(Site, "train", noting)
     record = LocalEngine(federation, folder / "run", resume=False, observer=Quiet()).run()
     patch.undo()

@@ -14,6 +14,7 @@ import aggregation
 from fmfl_secure.errors import RunError
 from fmfl_secure.parties.coordinator import Coordinator
 from fmfl_secure.parties.site import Site
+from fmfl_secure.parties.site_training import SiteTraining
 from fmfl_secure.run.record import RunRecord, decode_record
 from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import AdmissionError, Ledger
@@ -263,14 +264,14 @@ def test_private_data_are_not_trained_on_without_noise(folder: Path) -> None:
 def test_or_they_are_and_every_grant_of_the_ledger_is_exhausted(folder: Path) -> None:
     baseline(folder, exhaust=True)
     charged = []
-    read = Site._read_data
+    read = SiteTraining._read_data
 
     def reading(self):
         charged.append(ledger(folder, self.name).budget().non_private)
         return read(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Site, "_read_data", reading)
+        patch.setattr(SiteTraining, "_read_data", reading)
         record, _ = run(folder)
     assert charged == [[record.run]] * 8, "recorded before data are read, and once"
     stored = decode_record((folder / "run/report.json").read_bytes())
