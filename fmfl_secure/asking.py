@@ -23,8 +23,9 @@ from fmfl_secure.run.observer import Observer, Silent
 from fmfl_secure.run.record import RoundRecord
 from fmfl_secure.settings.federation import FederationConfig, load_federation
 from fmfl_secure.settings.questions import QuestionSection
+from fmfl_secure.settings.sections import ASKED_IN_TRAINING
 from fmfl_secure.settings.toml_file import convert_config
-from fmfl_secure.settings.written import with_populations, with_question
+from fmfl_secure.settings.written import with_populations, with_question, without_keys
 from fmfl_secure.storage.files import write_files
 from fmfl_secure.storage.run_store import RunStore, holds_run
 from fmfl_secure.transports.local.engine import LocalEngine
@@ -124,15 +125,19 @@ class RunAsked:
     adapter: bytes
 
     @classmethod
-    def of(cls, run_folder: Path) -> RunAsked:
-        """The run in a folder, whose federation's settings lie where it was started from.
+    def of(cls, run_folder: Path, federation: Path | None = None) -> RunAsked:
+        """The run in a folder.
+
+        Args:
+            run_folder: The run's.
+            federation: Its federation's settings; None for those where it was started from.
 
         Raises:
             ConfigError: The settings set apart other units now than the run trained without.
             RunError: There is no run, or it has no adapter.
         """
         store = RunStore(run_folder)
-        federation = Workspace(store.state.origin).federation_file
+        federation = federation or Workspace(store.state.origin).federation_file
         trained, now = store.state.config, load_federation(federation)
         if trained.evaluation.holdout != now.evaluation.holdout:
             raise ConfigError(
@@ -199,22 +204,43 @@ def read_answer(folder: Path, *, was_kept: bool) -> Answer:
     )
 
 
-def write_settings(federation: Path, asked: QuestionSection, target: Path) -> None:
+def write_settings(
+    federation: Path,
+    asked: QuestionSection,
+    target: Path,
+    *,
+    trained: FederationConfig | None = None,
+) -> None:
     """Write a federation's settings with a question, for parties on other machines.
+
+    What `[evaluation]` asks after rounds of training is left out, and who is set apart is kept:
+    such a run trains nothing.
 
     Args:
         federation: Path of `federation.toml`.
         asked: What is asked.
         target: File to write.
+        trained: Settings of the run whose adapters are asked about; None for no run's.
 
     Raises:
-        ConfigError: They ask something already, or would not read as meant.
+        ConfigError: They ask something already, say other work than the run's, or would not read
+            as meant.
     """
     before = load_federation(federation)
+    for section in ("task", "model", "adapter") if trained is not None else ():
+        if getattr(before, section) != getattr(trained, section):
+            raise ConfigError(
+                f"{federation} has another [{section}] than the run was trained by, so its "
+                "adapters cannot be asked about by these settings",
+                hint="Take the federation.toml that the run was started with.",
+            )
     text = with_question(federation.read_text(encoding="utf-8"), asked)
+    if before.evaluation.at_sites:
+        text = without_keys(text, "evaluation", ASKED_IN_TRAINING, why="not beside [question]")
+    meant = asking(before, asked)
     # What they may not say together is refused in words, before it is put together here.
     convert_config(tomllib.loads(text), FederationConfig, source=str(target), text=text)
-    _require(text, msgspec.structs.replace(before, question=asked), target)
+    _require(text, meant, target)
     write_files(target.parent, {target.name: text.encode()})
 
 

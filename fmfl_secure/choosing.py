@@ -8,17 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from fmfl_secure.asking import Answer, RunAsked, ask
+from fmfl_secure.asking import Answer, RunAsked, ask, read_answer, write_settings
 from fmfl_secure.errors import ConfigError, RunError
 from fmfl_secure.models.adapters import adapter_bytes, load_adapter_bytes, set_adapter_tensors
-from fmfl_secure.planning.answers import answer_plan
+from fmfl_secure.planning.answers import answer_plan, asked_of
+from fmfl_secure.planning.task import make_start_file
 from fmfl_secure.questions.choice import distance_of_winner
 from fmfl_secure.run.observer import Observer
 from fmfl_secure.settings.questions import QuestionSection
 from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.training.finished_run import open_run
 from fmfl_secure.vectors.adapter import Adapter, adapter_digest
-from fmfl_secure.vectors.candidates import MAX_CANDIDATES, join_candidates
+from fmfl_secure.vectors.candidates import MAX_CANDIDATES, join_candidates, split_candidates
 from privacy.queries import Interval
 
 
@@ -91,31 +92,20 @@ def _evenly(store: RunStore, room: int) -> list[int]:
     return sorted({trained[round(float(place))] for place in places})
 
 
-def choose(
-    run: Path,
-    candidates: dict[str, bytes],
-    *,
-    epsilon: float,
-    insider_epsilon: float = 0.0,
-    repeats: int = 0,
-    again: bool = False,
-    observer: Observer | None = None,
-) -> Chosen:
-    """Ask all sites, on this machine, which candidate is right most often.
+def question_among(
+    candidates: dict[str, bytes], *, epsilon: float, insider_epsilon: float = 0.0, repeats: int = 0
+) -> tuple[QuestionSection, bytes]:
+    """One joint question about candidates, and what it is asked about.
 
     Args:
-        run: The run's folder; its federation is where it was started.
         candidates: Adapters by name, as `candidates_of` finds them.
         epsilon: What the answer may cost every unit.
         insider_epsilon: With noise in shares, against all other sites together.
         repeats: Answers that a site may compute again after a crash.
-        again: Ask anew what was answered before, which is charged again.
-        observer: Told about progress.
 
     Raises:
-        FmflError, PrivacyError, AggregationError: Nothing is answered.
+        ModelError: They are too many, or not adapters of the same tensors.
     """
-    asked_run = RunAsked.of(run)
     joined = join_candidates(list(candidates.values()))
     asked = QuestionSection(
         what=("choice",),
@@ -125,6 +115,30 @@ def choose(
         adapter=adapter_digest(joined),
         candidates=tuple(candidates),
     )
+    return asked, joined
+
+
+def choose(
+    run: Path,
+    asked: QuestionSection,
+    joined: bytes,
+    *,
+    again: bool = False,
+    observer: Observer | None = None,
+) -> Chosen:
+    """Ask all sites, on this machine, which candidate is right most often.
+
+    Args:
+        run: The run's folder; its federation is where it was started.
+        asked: As `question_among` puts it.
+        joined: The candidates.
+        again: Ask anew what was answered before, which is charged again.
+        observer: Told about progress.
+
+    Raises:
+        FmflError, PrivacyError, AggregationError: Nothing is answered.
+    """
+    asked_run = RunAsked.of(run)
     answer = ask(
         asked_run.federation,
         asked,
@@ -133,15 +147,68 @@ def choose(
         settings=asked_run.config,
         observer=observer,
     )
+    return chosen_of(answer, joined)
+
+
+def write_question(
+    run: Path,
+    asked: QuestionSection,
+    joined: bytes,
+    target: Path,
+    *,
+    federation: Path | None = None,
+) -> Path:
+    """Write what parties on other machines are asked by: their settings, and a server's start.
+
+    Args:
+        run: The run's folder.
+        asked: As `question_among` puts it.
+        joined: The candidates.
+        target: Settings to write; what a server starts from gets its name and another ending.
+        federation: The settings to ask by; None for those where the run was started.
+
+    Returns:
+        What a server starts from.
+
+    Raises:
+        FmflError, PrivacyError: Nothing can be asked so.
+    """
+    asked_run = RunAsked.of(run, federation)
+    start = target.with_suffix(".safetensors")
+    if start.exists():
+        raise RunError(f"{start} exists already", hint="Name other settings to write.")
+    write_settings(asked_run.federation, asked, target, trained=asked_run.config)
+    make_start_file(target, start, adapter=joined)
+    return start
+
+
+def read_choice(folder: Path) -> Chosen:
+    """What a run of a choice, over whichever transport, was answered.
+
+    Args:
+        folder: Of that run.
+
+    Raises:
+        RunError: It gave no answer, or was asked something else.
+    """
+    store = RunStore(folder)
+    asked = store.state.config.asked
+    if asked is None or not asked.candidates:
+        raise RunError(f"the run in {folder} was asked for no choice")
+    return chosen_of(read_answer(folder, was_kept=True), store.adapter_after(0))
+
+
+def chosen_of(answer: Answer, joined: bytes) -> Chosen:
+    """What an answer says of the candidates that it is about."""
     plan = answer_plan(answer.config)
     (query,) = plan.release.queries
     stddev = plan.answer_stddev(query, len(answer.cohort))
     number, ahead, bias = distance_of_winner(answer.cells[query.name], stddev)
-    names = list(candidates)
+    names = asked_of(answer.config).candidates
     return Chosen(
         answer=answer,
         winner=names[number],
-        adapter=candidates[names[number]],
+        adapter=split_candidates(joined, len(names))[number],
         ahead=dict(zip(names, ahead, strict=True)),
         bias=bias,
     )

@@ -71,15 +71,19 @@ def ask(
         QuestionSection,
         source="the question",
     )
+    run = None
     if about is not None:
         if settings is None:
             raise ConfigError(
                 "--about goes with --settings, for servers on other transports",
                 hint="On one machine: fmfl-secure evaluate RUN --sites.",
             )
-        asked = asking.RunAsked.of(about).question(asked)
+        run = asking.RunAsked.of(about, federation)
+        asked = run.question(asked)
     if settings is not None:
-        asking.write_settings(federation, asked, settings)
+        asking.write_settings(
+            federation, asked, settings, trained=None if run is None else run.config
+        )
         of_run = f" --about {about}" if about else ""
         say(f"wrote {settings}: give it to all parties as federation.toml, and the server's kit")
         say(f"what fmfl-secure start-file {settings}{of_run} writes")

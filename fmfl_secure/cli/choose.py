@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -12,13 +12,18 @@ from fmfl_secure.cli._console import console, say
 from fmfl_secure.cli.arguments import InsiderEpsilon, Repeats
 from fmfl_secure.cli.ask import show_answer, show_precision
 
+if TYPE_CHECKING:
+    from fmfl_secure.choosing import Chosen
+
 app = typer.Typer()
 
 
 @app.command()
 def choose(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
-    epsilon: Annotated[float, typer.Option(help="What the answer may cost every unit.")],
+    epsilon: Annotated[
+        float | None, typer.Option(help="What the answer may cost every unit.")
+    ] = None,
     rounds: Annotated[
         str, typer.Option(help="Its rounds, with commas; default: the released ones, evenly.")
     ] = "",
@@ -30,30 +35,71 @@ def choose(
     again: Annotated[
         bool, typer.Option(help="Ask anew what was answered before, and charge for it.")
     ] = False,
+    settings: Annotated[
+        Path | None,
+        typer.Option(
+            help="Ask nothing: write settings that ask, for parties on other machines, and beside "
+            "them what their server starts from."
+        ),
+    ] = None,
+    federation: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --settings: the federation.toml to ask by, where the run's own is not here."
+        ),
+    ] = None,
+    answered: Annotated[
+        Path | None,
+        typer.Option(help="Ask nothing: the folder of the run in which the parties answered."),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder to write the winner to, as an adapter.")
     ] = None,
 ) -> None:
-    """Choose among up to 16 adapters by one private answer of all sites, on one machine.
+    """Choose among up to 16 adapters by one private answer of all sites.
 
     Every unit that is set apart says of each candidate how often it is right there; one noised sum
-    is opened and charged. Example: fmfl-secure choose pilot/run-1 --epsilon 0.5 --rounds 3,5,7
+    is opened and charged. Across machines: --settings writes what all parties are asked by, and
+    once they answered, --answered reads it.
+    Example: fmfl-secure choose pilot/run-1 --epsilon 0.5 --rounds 3,5,7
     """
     from fmfl_secure import choosing
     from fmfl_secure.errors import ConfigError
 
+    if answered is not None:
+        if epsilon is not None or rounds or adapter or again or settings is not None:
+            raise ConfigError("--answered reads what was asked, and goes with --output alone")
+        _show(run, choosing.read_choice(answered), output)
+        return
+    if epsilon is None:
+        raise ConfigError("--epsilon says what the answer may cost every unit: 0.5 is a good start")
+    if federation is not None and settings is None:
+        raise ConfigError("--federation goes with --settings")
     words = [word.strip() for word in rounds.split(",") if word.strip()]
     if not all(word.isascii() and word.isdigit() and int(word) > 0 for word in words):
         raise ConfigError(f"--rounds is {rounds!r}, expected numbers with commas, such as 3,5,7")
     candidates = choosing.candidates_of(run, [int(word) for word in words], adapter or [])
-    chosen = choosing.choose(
-        run,
-        candidates,
-        epsilon=epsilon,
-        insider_epsilon=insider_epsilon,
-        repeats=repeats,
-        again=again,
+    asked, joined = choosing.question_among(
+        candidates, epsilon=epsilon, insider_epsilon=insider_epsilon, repeats=repeats
     )
+    if settings is None:
+        _show(run, choosing.choose(run, asked, joined, again=again), output)
+        return
+    if again or output is not None:
+        raise ConfigError("--settings asks nothing yet: --again and --output do not go with it")
+    start = choosing.write_question(run, asked, joined, settings, federation=federation)
+    from fmfl_secure.settings.federation import load_federation
+
+    show_precision(load_federation(settings))
+    say(f"candidates  {', '.join(candidates)}")
+    say(f"wrote       {settings}: give it to all parties as federation.toml")
+    say(f"wrote       {start}: it belongs into the server's kit, as start.safetensors")
+    say(f"afterwards  fmfl-secure choose {run} --answered FOLDER_OF_THAT_RUN")
+
+
+def _show(run: Path, chosen: Chosen, output: Path | None) -> None:
+    from fmfl_secure import choosing
+
     show_precision(chosen.answer.config)
     show_answer(chosen.answer)
     table = Table("candidate", f"{chosen.winner} is ahead by, in units, 95 % for all at once")

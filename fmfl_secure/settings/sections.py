@@ -23,6 +23,8 @@ from fmfl_secure.settings.types import (
 from privacy import MAX_POPULATION_SIZE, MIN_SHARE
 
 AT_SITES: Final = "sites"
+# What `[evaluation]` says of answers between rounds of training.
+ASKED_IN_TRAINING: Final = ("data", "epsilon", "insider_epsilon", "measures", "every")
 
 
 class FederationSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -6,13 +6,16 @@ Whatever is written is read back by whoever asks for it and compared with what w
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Collection, Mapping
 
 import msgspec
 
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.settings.questions import QuestionSection
 
+_HEAD = re.compile(r"^[ \t]*\[\[?[ \t]*[A-Za-z_][\w.-]*[ \t]*\]", re.MULTILINE)
+_KEY = re.compile(r"^[ \t]*([A-Za-z0-9_-]+)[ \t]*=")
 _SITES = re.compile(r"^\s*\[\[\s*sites\s*\]\]", re.MULTILINE)
 _NAME = re.compile(r"""^\s*name\s*=\s*["']([^"']*)["']""", re.MULTILINE)
 _POPULATION = re.compile(r"^(\s*population\s*=\s*)([0-9_]+)", re.MULTILINE)
@@ -32,6 +35,49 @@ def with_question(text: str, asked: QuestionSection) -> str:
         if value or name == "epsilon"
     ]
     return text.rstrip("\n") + "\n\n[question]\n" + "\n".join(lines) + "\n"
+
+
+def without_keys(text: str, table: str, keys: Collection[str], *, why: str) -> str:
+    """Settings in which some keys of a table are comments.
+
+    Args:
+        text: The file.
+        table: Its name; one that is not there has no keys.
+        keys: Which; those that are not there stay so.
+        why: Said before each.
+    """
+    start, end = _body(text, table)
+    lines, kept = text[start:end].splitlines(keepends=True), []
+    while lines:
+        size = _assignment(lines, keys)
+        if size:
+            kept += [f"# {why}: {line}" for line in lines[:size]]
+        kept += [] if size else lines[:1]
+        lines = lines[max(1, size) :]
+    return text[:start] + "".join(kept) + text[end:]
+
+
+def _body(text: str, table: str) -> tuple[int, int]:
+    """Where a table's keys stand; at the file's end where there is no such table."""
+    head = re.search(rf"^[ \t]*\[[ \t]*{re.escape(table)}[ \t]*\].*$\n?", text, re.MULTILINE)
+    if head is None:
+        return len(text), len(text)
+    after = _HEAD.search(text, head.end())
+    return head.end(), len(text) if after is None else after.start()
+
+
+def _assignment(lines: list[str], keys: Collection[str]) -> int:
+    """How many lines the first key takes, if it is one of these; else 0."""
+    name = _KEY.match(lines[0])
+    if name is None or name[1] not in keys:
+        return 0
+    for size in range(1, len(lines) + 1):
+        try:
+            tomllib.loads("".join(lines[:size]))
+        except tomllib.TOMLDecodeError:
+            continue
+        return size
+    return 1
 
 
 def with_populations(text: str, populations: Mapping[str, int]) -> str:

@@ -213,7 +213,7 @@ class LocalWorld(ContractWorld):
 class _ServedWorld(ContractWorld):
     """A server as a deployment has it, with a durable store and the clock's waiter."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, adapter: bytes = b"") -> None:
         super().__init__(folder)
         task = build_task(self.config, relative_to=folder)
         model = task.build_model(seed=self.config.federation.seed)
@@ -222,7 +222,7 @@ class _ServedWorld(ContractWorld):
             folder / "run",
             config=self.config,
             settings=ServerSettings(time=Time(gather_s=60.0, end_s=5.0)),
-            start=start_of(self.config, task, model),
+            start=start_of(self.config, task, model, adapter=adapter),
             messages=open_store("sqlite:service.sqlite", relative_to=folder),
             observer=self.observer,
         )
@@ -238,8 +238,8 @@ class _ServedWorld(ContractWorld):
 class HttpsWorld(_ServedWorld):
     """As over HTTPS, by calls: the server in this thread, each party in one of its own."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, adapter: bytes = b"") -> None:
+        super().__init__(folder, adapter)
         self.dead: set[str] = set()
         self.board.silent_s = lambda party: 1e9 if party in self.dead else 0.0  # type: ignore[method-assign]
         self.stopping = threading.Event()
@@ -322,8 +322,8 @@ class HttpsWorld(_ServedWorld):
 class FlowerWorld(_ServedWorld):
     """As over Flower, with nodes in this process in place of a SuperLink."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, adapter: bytes = b"") -> None:
+        super().__init__(folder, adapter)
         self.started = 0
         self.online: dict[int, str] = {}
         self.held: dict[str, Parties] = {}

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from asked import PRIVACY, ledger, silence
+from contract_worlds import WORLDS
 from support import Quiet, make_federation
 from typer.testing import CliRunner
 
@@ -17,16 +18,19 @@ from fmfl_secure.cli import app
 from fmfl_secure.errors import ConfigError, ModelError, RunError
 from fmfl_secure.models.adapters import adapter_bytes, load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.questions.choice import distance_of_winner
+from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.tasks.classification import logits_of
 from fmfl_secure.training.finished_run import open_run
 from fmfl_secure.transports.local.engine import LocalEngine
 from fmfl_secure.vectors.candidates import join_candidates, split_candidates
+from fmfl_secure.vectors.start_file import read_start
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fmfl_secure.report.results.write_report", lambda *_: None)
     monkeypatch.setattr("privacy.training.check_admission", lambda *_, **__: None)
+    monkeypatch.setattr("fmfl_secure.transports.flower.server._NODES_S", 0.05)
     monkeypatch.setenv("COLUMNS", "160")
 
 
@@ -77,7 +81,7 @@ def test_without_noise_the_best_candidate_wins_with_its_own_rate(
     candidates = choosing.candidates_of(run, [], [])
     assert list(candidates) == ["round 1", "round 2", "round 3"]
     rates = {name: right(run, adapter) for name, adapter in candidates.items()}
-    chosen = choosing.choose(run, candidates, epsilon=8.0)
+    chosen = choosing.choose(run, *choosing.question_among(candidates, epsilon=8.0))
     assert rates[chosen.winner] == max(rates.values())
     for name, figure in chosen.answer.figures["choice"].items():
         assert figure.value == pytest.approx(rates[name], abs=2e-3)
@@ -125,6 +129,86 @@ def test_what_cannot_be_chosen_among_is_refused(run: Path) -> None:
     with pytest.raises(ModelError, match="not so many"):
         split_candidates(one, 2)
     assert split_candidates(joined, 3) == (split_candidates(joined, 3)[0],) * 3
+
+
+def elsewhere(run: Path, folder: Path) -> tuple[Path, dict[str, bytes]]:
+    """A federation on other machines, asked by what `choose --settings` wrote."""
+    shutil.copytree(run.parent, folder, ignore=shutil.ignore_patterns("run", "answers"))
+    target = folder / "choice.toml"
+    asked = ["--epsilon", "8", "--rounds", "1,3", "--adapter", str(run / "adapter")]
+    command = ["choose", str(run), *asked, "--settings", str(target)]
+    said = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert said.exit_code == 0, said.output
+    assert f"wrote       {target}" in said.output
+    assert not (run.parent / "answers").exists(), "nothing is asked yet"
+    return target, choosing.candidates_of(run, [1, 3], [run / "adapter"])
+
+
+@pytest.mark.parametrize("carrier", ["https", pytest.param("flower", marks=pytest.mark.slow)])
+def test_parties_elsewhere_choose_by_what_was_written(
+    carrier: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the carriers of messages; with noise off the best one wins, and its tensors are written.
+
+    `[evaluation] data = "sites"` of a training cannot stand beside a question, and is put aside.
+    """
+    silence(monkeypatch)
+    file = run.parent / "federation.toml"
+    before = file.read_text()
+    file.write_text(
+        before.replace('data = ""', 'data = "sites"\nevery = 2\nmeasures = [\n  "accuracy",\n]')
+        .replace('visibility = "public"', "epsilon = 6.0  # beside training")
+    )  # fmt: skip
+    try:
+        assert load_federation(file).evaluation.at_sites
+        target, candidates = elsewhere(run, tmp_path / "there")
+    finally:
+        file.write_text(before)
+    assert '# not beside [question]: data = "sites"' in target.read_text()
+    start = read_start(target.with_suffix(".safetensors"), load_federation(target))
+    (tmp_path / "there/federation.toml").write_text(target.read_text())
+    world = WORLDS[carrier](tmp_path / "there", adapter=start.adapter)
+    (answered,) = world.finish()
+    assert answered.cohort == ("site-1", "site-2", "site-3")
+    chosen = choosing.read_choice(tmp_path / "there/run")
+    rates = {name: right(run, adapter) for name, adapter in candidates.items()}
+    assert rates[chosen.winner] == max(rates.values())
+    best = load_adapter_bytes(candidates[chosen.winner])
+    assert all((load_adapter_bytes(chosen.adapter)[n] == t).all() for n, t in best.items())
+    read = ["choose", str(run), "--answered", str(tmp_path / "there/run")]
+    said = CliRunner().invoke(app, [*read, "--output", str(tmp_path / "best")])
+    assert said.exit_code == 0, said.output
+    assert f"ahead       {chosen.winner}," in said.output
+    assert (tmp_path / "best/adapter_config.json").exists()
+
+
+def test_a_choice_is_not_written_for_other_work_or_over_a_start(run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.toml"
+    other.write_text((run.parent / "federation.toml").read_text().replace("rank = 2", "rank = 1"))
+    asked = choosing.question_among(choosing.candidates_of(run, [1, 3], []), epsilon=1.0)
+    with pytest.raises(ConfigError, match=r"another \[adapter\]"):
+        choosing.write_question(run, *asked, tmp_path / "c.toml", federation=other)
+    assert not (tmp_path / "c.toml").exists()
+    (tmp_path / "c.safetensors").write_bytes(b"mine")
+    with pytest.raises(RunError, match="exists already"):
+        choosing.write_question(run, *asked, tmp_path / "c.toml")
+    with pytest.raises(RunError, match="asked for no choice"):
+        choosing.read_choice(run)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ([], "--epsilon says"),
+        (["--answered", "x", "--epsilon", "1"], "goes with --output alone"),
+        (["--epsilon", "1", "--federation", "x"], "goes with --settings"),
+        (["--epsilon", "1", "--settings", "x", "--again"], "do not go with it"),
+    ],
+    ids=["no-price", "answered", "federation", "again"],
+)
+def test_options_of_choose_that_do_not_go_together(run: Path, options: list[str], why: str) -> None:
+    said = CliRunner().invoke(app, ["choose", str(run), *options])
+    assert why in str(said.exception)
 
 
 def test_intervals_hold_for_all_pairs_at_once_though_the_winner_was_picked() -> None:
