@@ -53,8 +53,8 @@ def compare(
     """Train the federation's baselines beside it and print one table.
 
     Baselines train without privacy or on pooled data: only on data declared public. No ledger is
-    opened. Arms: federated (without privacy), alone, local, local-site, fedprox, personal,
-    distributed, pooled; each with every adapter.
+    opened. Arms: federated (without privacy), slower (so too, a third of the learning rate), alone,
+    local, local-site, fedprox, personal, distributed, pooled; each with every adapter.
     Example: fmfl-secure compare pilot/federation.toml --adapter head,lora --epsilon 1 --epsilon 3
     """
     import msgspec

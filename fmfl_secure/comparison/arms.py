@@ -3,8 +3,11 @@
 Every arm takes as many steps of the same optimizer, on released gradients with one memory for the
 run, at the same sample rate, clipping bound and learning rates; every private one is calibrated to
 the same epsilon and delta. So what differs between two is what their names say. None pays for
-repeats. One arm is there for the other way to step:
+repeats.
 
+    federated     without privacy: neither clipped nor noised
+    slower        the same at a third of the learning rates. Noise holds Adam's steps back, so rates
+                  that suit noise overfit few examples without it (docs/results.md)
     pooled        one party has all data: one noise
     distributed   the sites' noise adds up to one noise
     local         every site's gradient has noise of its own
@@ -45,6 +48,7 @@ class Arm:
         noise: Where noise comes from.
         parties: Who trains: the federation, each site by itself, or one party with all data.
         at_sites: Whether steps are taken at the sites.
+        rate: What learning rates are multiplied by.
         proximal: FedProx's strength where the settings have none.
         own_heads: Whether every site keeps its own head.
     """
@@ -53,6 +57,7 @@ class Arm:
     noise: NoiseMechanism
     parties: Parties = "together"
     at_sites: bool = False
+    rate: float = 1.0
     proximal: float = 0.0
     own_heads: bool = False
 
@@ -106,6 +111,11 @@ class Arm:
         )
 
     def _training(self, training: TrainingSection) -> TrainingSection:
+        training = msgspec.structs.replace(
+            training,
+            learning_rate=self.rate * training.learning_rate,
+            head_learning_rate=self.rate * training.head_learning_rate,
+        )
         if self.at_sites:
             return msgspec.structs.replace(
                 training,
@@ -129,6 +139,7 @@ def _pooled(config: FederationConfig) -> tuple[SiteEntry, ...]:
 ARMS = MappingProxyType(
     {
         "federated": Arm("federated, not private", NONE),
+        "slower": Arm("federated, not private, a third of the learning rate", NONE, rate=1 / 3),
         "alone": Arm("each site alone, private", LOCAL, parties="alone"),
         "local": Arm("federated, private: local noise", LOCAL),
         "local-site": Arm(

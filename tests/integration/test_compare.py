@@ -260,6 +260,12 @@ def test_the_shares_of_the_distributed_arm_add_up_to_less_noise(federation: Path
     prox = ARMS["fedprox"].settings(config, steps_per_round=2, epsilon=1.0, seed=1)
     assert prox.training.proximal == 0.1
     assert changed["local-site"].training.proximal == 0.0
+    slower = ARMS["slower"].settings(config, steps_per_round=2, epsilon=1.0, seed=1)
+    plain = ARMS["federated"].settings(config, steps_per_round=2, epsilon=1.0, seed=1)
+    rates = [(c.training.learning_rate, c.training.head_learning_rate) for c in (plain, slower)]
+    assert rates[0] == (config.training.learning_rate, config.training.head_learning_rate)
+    assert rates[1] == pytest.approx([rate / 3 for rate in rates[0]])
+    assert msgspec.structs.replace(slower, training=plain.training) == plain
     assert [c.federation.rounds for c in changed.values()] == [4, 2, 4, 4]
     assert [c.privacy.steps_per_round for c in changed.values()] == [1, 2, 1, 1]
     # One optimizer with one memory for all but the arm that is there to show the other way.
@@ -323,9 +329,10 @@ def test_a_summary_has_mean_and_spread(compared: Comparison) -> None:
     row = next(row for row in compared.rows if row.arm == "local" and row.adapter == "ffa-lora")
     other = msgspec.structs.replace(row, seed=2, metrics={**row.metrics, "accuracy": 1.0})
     lines = summarise(compared.adding(other))
-    assert [(x.adapter, x.arm) for x in lines[:3]] == [
+    assert [(x.adapter, x.arm) for x in lines[:4]] == [
         ("", UNTRAINED),
         ("head", "federated"),
+        ("head", "slower"),
         ("ffa-lora", "federated"),
     ]
     keys = [(x.adapter, x.arm, x.epsilon) for x in lines]

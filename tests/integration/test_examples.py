@@ -51,8 +51,9 @@ def test_there_is_an_example_for_every_task() -> None:
 
     from fmfl_secure.settings.federation import load_federation
 
-    kinds = {load_federation(path).task.kind for path in EXAMPLES.glob("*/federation.toml")}
-    assert kinds == set(TASKS)
+    found = [load_federation(path) for path in EXAMPLES.glob("*/federation.toml")]
+    assert {config.task.kind for config in found} == set(TASKS)
+    assert all(config.steps_at_server for config in found)  # the better model for the same epsilon
     assert set(FLOORS) == set(GENERATED)
 
 

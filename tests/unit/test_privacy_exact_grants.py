@@ -1,6 +1,7 @@
 """Exact grants: one run as it was fixed, at the price that dp-accounting computes apart."""
 
 import json
+from pathlib import Path
 
 import dp_accounting
 import pytest
@@ -26,6 +27,7 @@ from privacy import (
 SIGNER = Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)
 EPSILON, DELTA, TRAININGS = 1.0, 1e-5, 6
 PLAN = "sha256:" + "ab" * 32
+BENCHMARKS = Path(__file__).parents[2] / "docs/benchmarks.md"
 
 
 def planned(exact, rounds=5, epsilon=EPSILON):
@@ -66,6 +68,22 @@ def reserve(ledger, asked, run="r", **more):
     return ledger.reserve(**(terms | more))
 
 
+def priced():
+    """The rows of docs/benchmarks.md: sample rate, steps, epsilon; multipliers; what is saved."""
+    page = BENCHMARKS.read_text(encoding="utf-8")
+    table = page.partition("| q, steps | epsilon | filter | exact | less |\n")[2]
+    setting = ""
+    for line in table.partition("\n\n")[0].splitlines()[1:]:
+        first, epsilon, *figures, less = (cell.strip() for cell in line.strip("|").split("|"))
+        setting = first or setting
+        rate, steps = setting.split(", ")
+        marks = [] if epsilon == "1" else [pytest.mark.slow]
+        yield pytest.param(
+            (float(rate), int(steps), float(epsilon)), [float(f) for f in figures], less,
+            id=f"q{rate}-{steps}-epsilon-{epsilon}", marks=marks,
+        )  # fmt: skip
+
+
 def apart(event, trainings):
     """Epsilon by dp-accounting, without a line of this package's."""
     accountant = PLDAccountant(
@@ -87,6 +105,34 @@ def test_it_asks_a_tenth_less_noise_and_stays_within_epsilon(event):
     assert exact_epsilon(event, TRAININGS, DELTA) <= EPSILON
     less = PoissonSampledGaussian(0.2, 0.99 * event.noise_multiplier, 4)
     assert apart(less, TRAININGS) > EPSILON
+
+
+def test_benchmarks_have_all_settings():
+    rows = [row.values for row in priced()]
+    assert {setting for setting, *_ in rows} == {
+        (rate, steps, epsilon)
+        for rate, steps in ((0.2, 20), (0.2, 40), (0.1, 200))
+        for epsilon in (1.0, 3.0, 8.0)
+    }
+    more = [by_filter / exactly - 1.0 for _, (by_filter, exactly), _ in rows]
+    assert (round(min(more), 2), round(max(more), 2)) == (0.09, 0.13)
+    assert "The filter asks 9 to 13 % more noise" in BENCHMARKS.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("setting", "figures", "less"), list(priced()))
+def test_benchmarks_have_the_price_of_both(setting, figures, less):
+    rate, steps, epsilon = setting
+    found = [
+        PrivacyPlan.calibrated(
+            unit="record", population=1000, sample_rate=rate, max_grad_norm=1.0, steps_per_round=1,
+            rounds=steps, repeats=0, epsilon=epsilon, delta=DELTA, exact=exact,
+        ).round_event()
+        for exact in (False, True)
+    ]  # fmt: skip
+    multipliers = [event.noise_multiplier for event in found]
+    assert multipliers == pytest.approx(figures, abs=6e-4)
+    assert f"{1.0 - multipliers[1] / multipliers[0]:.0%}" == less.replace(" ", "")
+    assert 0.999 * epsilon < apart(found[1], steps) <= epsilon
 
 
 def test_a_grant_admits_its_one_run_once(ledger, event):
