@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from aggregation import Identity
-from aggregation.ckks.collective import public_points
+from aggregation.ckks.collective import public_stream
 from aggregation.ckks.parameters import parameter_set
 from aggregation.crypto.graph import mean_neighbours
 from aggregation.crypto.masking import Stream
@@ -35,12 +35,12 @@ def primitives() -> dict[str, float]:
     """CPU time of what a round is made of, in microseconds; medians."""
     identity, data = Identity.generate("site"), os.urandom(CHUNK_BYTES)
     signature = identity.sign(data[:200])
-    parameters = parameter_set("ckks-collective-4096-60")
+    parameters = parameter_set("ckks-collective-4096-60-aes")
     stream = Stream(bytes(32), parameters.modulus, parameters.poly_modulus_degree)
     operations: dict[str, Callable[[], object]] = {
         "ed25519_verify": lambda: identity.public.verify(signature, data[:200]),
         "sha256_of_a_chunk": lambda: hashlib.sha256(data).digest(),
-        "public_polynomial": lambda: public_points(bytes(32), 0, parameters),
+        "public_polynomial": lambda: public_stream(bytes(32), parameters).chunk(0),
         "mask_of_a_chunk": lambda: stream.chunk(0),
     }
     spent: dict[str, list[float]] = {name: [] for name in operations}

@@ -27,18 +27,17 @@ import numpy.typing as npt
 import tenseal.sealapi as seal
 
 from aggregation.ckks import _seal_streams, residues
-from aggregation.ckks.parameters import COLLECTIVE, ParameterSet
+from aggregation.ckks.exact_product import ExactMultiplier
+from aggregation.ckks.parameters import COLLECTIVE, MAX_SITES, ParameterSet
 from aggregation.ckks.residues import Residues
 from aggregation.errors import AggregationError, BackendError, MessageError, ReleaseError
 
 # SEAL allows sixteen polynomials in a ciphertext; one of ours is always the constant one.
 _BATCH: Final = 15
 
-# SHA-256 of the NTT (SEAL's order, little-endian) of the polynomial sum_j (j - 2048) X**j.
-_KNOWN_NTT: Final = {
-    "ckks-pk-4096-60-20": "e69bceca29ca9f392e9b23aae4b5202a43548a54d933076c06de520f0a24a836",
-    "ckks-collective-4096-60": "e69bceca29ca9f392e9b23aae4b5202a43548a54d933076c06de520f0a24a836",
-}
+# SHA-256 of the NTT (SEAL's order, little-endian) of the polynomial sum_j (j - 2048) X**j, under
+# the one prime of all sets.
+_KNOWN_NTT: Final = "e69bceca29ca9f392e9b23aae4b5202a43548a54d933076c06de520f0a24a836"
 
 
 _scratch = _seal_streams.Scratch()
@@ -257,7 +256,7 @@ def _self_test(made: Context) -> None:
     coefficients = residues.from_signed(np.stack([ramp, ramp[::-1], 0 * ramp]), made.modulus)
     transformed = made.to_ntt(coefficients)
     digest = hashlib.sha256(transformed[0].astype("<u8").tobytes()).hexdigest()
-    if digest != _KNOWN_NTT[made.parameters.id]:
+    if digest != _KNOWN_NTT:
         raise BackendError("the NTT of a known polynomial is another one")
     if not np.array_equal(made.from_ntt(transformed), coefficients):
         raise BackendError("the NTT does not round-trip")
@@ -275,6 +274,15 @@ def _self_test_products(made: Context, ramp: npt.NDArray[np.int64]) -> None:
     product = residues.to_signed(Multiplier(made, x).times(points)[0], made.modulus)
     if not np.array_equal(product, np.concatenate([-ramp[-1:], ramp[:-1]])):
         raise BackendError("a known product is another one")
+    # What a site and the key holder multiply with, beside SEAL: full words, and secrets of both.
+    words = np.frombuffer(hashlib.shake_256(b"self-test").digest(9 * made.degree), dtype=np.uint8)
+    points = words[made.degree :].view("<u8") % np.uint64(made.modulus)
+    for largest in (1, MAX_SITES):
+        secret = words[: made.degree].astype(np.int64) % (2 * largest + 1) - largest
+        expected = Multiplier(made, secret).times(made.to_ntt(points[np.newaxis]))
+        product = ExactMultiplier(secret, made.modulus).times(points[np.newaxis])
+        if not np.array_equal(product % made.modulus, expected.astype(np.int64)):
+            raise BackendError("NumPy's product of two polynomials is not SEAL's")
 
 
 def _self_test_encryption(

@@ -5,14 +5,16 @@
     decryptor:    C0_k + a_k S = X_k + E_k                   rounded: X_k
 
 This is the multiparty form of ring-LWE encryption (Mouchet et al., PETS 2021) without its joint
-public key: a_k is SHAKE-256 of the transcript, the same for everybody and chosen by nobody, so
-half of a ciphertext need not travel. S reaches the decryptor as a sum of masked s_i.
+public key: the a_k are a stream of AES-256-CTR under a key that is SHAKE-256 of the transcript, the
+same for everybody and chosen by nobody, so half of a ciphertext need not travel. A public matrix
+from AES under a public seed is what FrodoKEM's AES variant has, with its reduction (FrodoKEM,
+specification of 2021, section 5.1.4). S reaches the decryptor as a sum of masked s_i.
 
-x is added in integers, after the transform: |E| <= 21 K, always, and none of the noise is lost.
+x is added in integers, after the product: |E| <= 21 K, always, and none of the noise is lost.
 (Through CKKS's complex slots, large values erase the noise, and the secret is then a quotient.)
 
-Polynomials on the wire are in coefficient form; a_k is defined in SEAL's NTT order, where uniform
-is uniform all the same and a product is point by point. SEAL does the multiplication.
+All polynomials are coefficients. Products are exact (`exact_product`), and a process compares some
+with SEAL's before it encrypts anything.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import hashlib
 import math
 import os
 import secrets
+import threading
 from types import ModuleType
 from typing import Final
 
@@ -29,37 +32,25 @@ import numpy.typing as npt
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from aggregation.ckks import residues
+from aggregation.ckks.exact_product import ExactMultiplier
 from aggregation.ckks.parameters import KEY_ERROR, ParameterSet
 from aggregation.ckks.residues import Residues
 from aggregation.crypto import sealed_box
+from aggregation.crypto.masking import Stream
 from aggregation.errors import ReleaseError
 
-_A_LABEL: Final = b"fmfl-secure/aggregation/v1/a"
-_SPARE: Final = 16  # words beyond N squeezed at once; more are fetched if ever needed
+_A_LABEL: Final = b"fmfl-secure/aggregation/v2/a"
+_KEY_SIZE: Final = 32  # bytes of the public stream's key
 
 
-def public_points(transcript: bytes, chunk: int, parameters: ParameterSet) -> Residues:
-    """a_k in SEAL's NTT order, shape (N,): SHAKE-256, words not below q thrown away."""
-    degree, modulus = parameters.poly_modulus_degree, parameters.modulus
-    mask = np.uint64((1 << modulus.bit_length()) - 1)
-    state = hashlib.shake_256(_A_LABEL + transcript + chunk.to_bytes(8, "big"))
-    length = degree + _SPARE
-    while True:
-        words = np.frombuffer(state.digest(8 * length), dtype="<u8") & mask
-        if words[:degree].max() < modulus:
-            return words[:degree]
-        words = words[words < modulus]
-        if len(words) >= degree:
-            return words[:degree]
-        length *= 2  # squeezing more repeats the beginning, so everybody gets the same polynomial
+def public_stream(transcript: bytes, parameters: ParameterSet) -> Stream:
+    """The stream whose chunk k is a_k, coefficients below q, shape (N,). Nothing in it is secret.
 
-
-def public_chunks(transcript: bytes, first: int, count: int, parameters: ParameterSet) -> Residues:
-    """a_k of `count` chunks from `first` on, shape (count, N)."""
-    points = np.empty((count, parameters.poly_modulus_degree), dtype=np.uint64)
-    for k, row in enumerate(points, first):
-        row[:] = public_points(transcript, k, parameters)
-    return points
+    It is the stream that masks are made of, under a key that everybody derives. Whoever expands
+    chunks in several threads opens one for each.
+    """
+    key = hashlib.shake_256(_A_LABEL + transcript).digest(_KEY_SIZE)
+    return Stream(key, parameters.modulus, parameters.poly_modulus_degree)
 
 
 def draw_ternary(count: int) -> npt.NDArray[np.int64]:
@@ -85,14 +76,19 @@ def draw_errors(shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
 
 
 class CollectiveEncryptor:
-    """A site's half: a fresh secret, and encryptions under it. One attempt, one use a chunk."""
+    """A site's half: a fresh secret, and encryptions under it. One attempt, one use a chunk.
+
+    Threads may encrypt different chunks at once.
+    """
 
     def __init__(self, backend: ModuleType, parameters: ParameterSet, transcript: bytes) -> None:
+        backend.context(parameters)  # the library's own word on primes and products, once a process
         self._parameters = parameters
         self._transcript = transcript
         self._secret = draw_ternary(parameters.poly_modulus_degree)
-        self._multiplier = backend.Multiplier(backend.context(parameters), self._secret)
-        self._next = 0
+        self._multiplier = ExactMultiplier(self._secret, parameters.modulus)
+        self._encrypted: set[int] = set()
+        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return "CollectiveEncryptor(secret)"
@@ -107,16 +103,18 @@ class CollectiveEncryptor:
             ReleaseError: A chunk was encrypted before: two under one a_k would open their
                 difference.
         """
-        if first < self._next:
-            raise ReleaseError("this chunk was encrypted before in this attempt")
-        self._next = first + len(coefficients)
+        with self._lock:
+            chunks = range(first, first + len(coefficients))
+            if not self._encrypted.isdisjoint(chunks):
+                raise ReleaseError("this chunk was encrypted before in this attempt")
+            self._encrypted.update(chunks)
         modulus = self._parameters.modulus
-        points = public_chunks(self._transcript, first, len(coefficients), self._parameters)
-        result: Residues = self._multiplier.times(points)
-        # x + e - a s + 2 q, between 0 and 4 q: one reduction. Words wrap, so e may be negative.
+        points = public_stream(self._transcript, self._parameters).chunks(first, len(chunks))
+        result: Residues = self._multiplier.times(points).view(np.uint64)
+        # x + e - a s + 3 q, between 0 and 5 q: one reduction. Words wrap, so e may be negative.
         np.subtract(coefficients, result, out=result)
         result += draw_errors(coefficients.shape).view(np.uint64)
-        result += np.uint64(2 * modulus)
+        result += np.uint64(3 * modulus)
         residues.reduce(result, modulus)
         return result[:, np.newaxis, :]
 
@@ -129,11 +127,11 @@ class CollectiveKeyHolder:
     """The decryptor's half: a box key for the attempt, and the sum of the sites' secrets."""
 
     def __init__(self, backend: ModuleType, parameters: ParameterSet) -> None:
-        self._backend = backend
+        backend.context(parameters)  # as at a site
         self._parameters = parameters
         self._transcript = b""
         self._box: sealed_box.BoxKey | None = sealed_box.BoxKey()
-        self._multiplier: object | None = None
+        self._multiplier: ExactMultiplier | None = None
         self.material: bytes = self._box.public
 
     def __repr__(self) -> str:
@@ -177,21 +175,26 @@ class CollectiveKeyHolder:
         secret = residues.to_signed(total, self._parameters.modulus)
         if np.abs(secret).max() > sites:
             raise ReleaseError("the sum of secrets does not hold")
-        context = self._backend.context(self._parameters)
-        self._multiplier = self._backend.Multiplier(context, secret)
+        self._multiplier = ExactMultiplier(secret, self._parameters.modulus)
         self._transcript = transcript
 
     def decrypt(self, ciphertexts: Residues, first: int = 0) -> Residues:
         """Open summed chunks `first` and following; shape (n, 1, N) to (n, N), modulo q.
+
+        Threads may open different chunks at once.
 
         Raises:
             ReleaseError: There is no key.
         """
         if self._multiplier is None:
             raise ReleaseError("the key of this attempt is destroyed or was never learned")
-        points = public_chunks(self._transcript, first, len(ciphertexts), self._parameters)
-        result: Residues = self._multiplier.times(points)  # type: ignore[attr-defined]
-        residues.add(result, ciphertexts[:, 0], self._parameters.modulus)
+        modulus = self._parameters.modulus
+        stream = public_stream(self._transcript, self._parameters)
+        points = stream.chunks(first, len(ciphertexts))
+        result: Residues = self._multiplier.times(points).view(np.uint64)
+        result += ciphertexts[:, 0]
+        result += np.uint64(modulus)  # above zero, whatever the product
+        residues.reduce(result, modulus)
         return result
 
     def destroy(self) -> None:

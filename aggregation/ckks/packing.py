@@ -116,14 +116,18 @@ class Packing:
             packed[full] = packed[full] * base + value
         return packed.reshape(chunks, self.degree)
 
-    def unpack(self, coefficients: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Read the values of all chunks of a sum.
+    def unpack(
+        self, coefficients: npt.NDArray[np.int64], start: int = 0, stop: int | None = None
+    ) -> npt.NDArray[np.int64]:
+        """Read the values of chunks `start` to `stop` of a sum.
 
         Args:
-            coefficients: Shape (chunks, N), int64.
+            coefficients: Shape (stop - start, N), int64.
+            start: First chunk.
+            stop: One past the last chunk; all by default.
 
         Returns:
-            Shape (d,), int64, |v| <= K (2**(bits - 1) - 1).
+            Their values, one-dimensional, int64, |v| <= K (2**(bits - 1) - 1); (d,) of all chunks.
 
         Raises:
             ReleaseError: A coefficient beyond the range of a sum, or padding that is not zero.
@@ -132,7 +136,7 @@ class Packing:
         half = (base - 1) // 2
         offset = half * sum(base**j for j in range(digits))
         rest = coefficients.reshape(-1)
-        if rest.shape != (self.chunks * self.degree,):
+        if rest.shape != (((self.chunks if stop is None else stop) - start) * self.degree,):
             raise ReleaseError("the sum has another number of coefficients than the plan")
         if rest.max() > offset or rest.min() < -offset:
             raise ReleaseError("a coefficient is beyond the range of a sum")
@@ -144,7 +148,7 @@ class Packing:
             values[:, j] = rest - quotient * base - half
             rest = quotient
         values[:, -1] = rest - half
-        flat = values.reshape(-1)
-        if flat[self.size :].any():
+        flat, size = values.reshape(-1), self.size - start * self.values_per_chunk
+        if flat[size:].any():
             raise ReleaseError("the padding of the last chunk is not zero")
-        return flat[: self.size].copy()
+        return flat[:size]

@@ -232,7 +232,7 @@ def _encoding(row: ParameterSet, sites: int, bits: int) -> Encoding:
 # The primes are SEAL's choice for these sizes; `_ckks` compares them before first use.
 _TABLE: Final = (
     ParameterSet(
-        id="ckks-collective-4096-60",
+        id="ckks-collective-4096-60-aes",
         suite="ckks-collective",
         poly_modulus_degree=4096,
         coeff_mod_bit_sizes=(60,),
@@ -252,12 +252,21 @@ _TABLE: Final = (
 )
 
 
+# Sets that plans named once, and what came instead.
+_RETIRED: Final = {"ckks-collective-4096-60": "ckks-collective-4096-60-aes"}
+
+
 def parameter_set(identifier: str) -> ParameterSet:
     """Look a set up by its id.
 
     Raises:
-        ParameterError: No such set.
+        ParameterError: No such set, or one that is not used any more.
     """
+    if identifier in _RETIRED:
+        raise ParameterError(
+            f"{identifier} is of versions before 0.2.0, which drew public polynomials in another "
+            f"way; {_RETIRED[identifier]} took its place, and all parties of a run need it"
+        )
     for row in _TABLE:
         if row.id == identifier:
             return row

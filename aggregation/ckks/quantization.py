@@ -22,7 +22,7 @@ from aggregation.ckks.parameters import MAX_BITS, MAX_SIZE, MIN_BITS
 from aggregation.errors import InputError, ParameterError
 
 _MAX_NAME: Final = 512  # characters of a tensor's name
-_BLOCK: Final = 1 << 20  # values rounded at a time, so that scratch memory stays small
+_BLOCK: Final = 1 << 15  # values rounded at a time, so that scratch memory stays in a cache
 
 
 class Segment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -20,7 +20,6 @@ against sites: one that gives kappa away takes the protection from all.
 from __future__ import annotations
 
 import secrets
-from operator import add
 from typing import Final
 
 import numpy as np
@@ -80,10 +79,13 @@ class LinearMac:
             packed: Packed integers before scaling, shape (n, N), int64, |M| < 2**60.
             first: Index of the first chunk.
         """
-        sums = [[0] * _LIMBS for _ in range(TAGS * _LIMBS)]
+        wide = max(int(packed.max(initial=0)), -int(packed.min(initial=0)))
+        used = _LIMBS if wide >> (2 * _VALUE_LIMB - 1) else _LIMBS - 1  # limbs that hold something
+        sums = [[0] * used for _ in range(TAGS * _LIMBS)]
         # Doubles hold the sums of a chunk, which are below 2**53, and a word those of a batch.
         shape = (min(len(packed), _BATCH), self._degree)
-        values, limbs = np.empty((_LIMBS, *shape)), np.empty((TAGS * _LIMBS, *shape))
+        values = np.empty((used, *shape))
+        limbs = np.empty((shape[0], TAGS * _LIMBS, self._degree))
         room = masking.room_for(*shape)
         for low in range(0, len(packed), _BATCH):
             rows = packed[low : low + _BATCH]
@@ -91,10 +93,15 @@ class LinearMac:
             _split(rows, _VALUE_LIMB, values[:, :number])
             for i, stream in enumerate(self._alphas):
                 alphas = stream.chunks(first + low, number, room).view(np.int64)
-                _split(alphas, _ALPHA_LIMB, limbs[i * _LIMBS : (i + 1) * _LIMBS, :number])
-            lines = limbs[:, :number].transpose(1, 0, 2) @ values[:, :number].transpose(1, 2, 0)
-            for line, batch in zip(sums, lines.astype(np.int64).sum(axis=0), strict=True):
-                line[:] = map(add, line, batch.tolist())
+                part = limbs[:number, i * _LIMBS : (i + 1) * _LIMBS]
+                _split(alphas, _ALPHA_LIMB, part.transpose(1, 0, 2))
+            # One limb of the values at a time: BLAS is fastest at a matrix by a vector.
+            for b in range(used):
+                lines = limbs[:number] @ values[b, :number, :, np.newaxis]
+                for line, batch in zip(
+                    sums, lines.astype(np.int64).sum(axis=0).ravel(), strict=True
+                ):
+                    line[b] += int(batch)
         total = [0] * TAGS
         for i in range(TAGS):
             for a in range(_LIMBS):
@@ -156,9 +163,10 @@ def decode_tags(data: bytes) -> tuple[int, ...]:
 
 
 def _split(values: npt.NDArray[np.int64], width: int, limbs: npt.NDArray[np.float64]) -> None:
-    """Write values as limbs of `width` bits, the last one signed; shape (n, N) to (3, n, N)."""
-    mask, part = np.int64((1 << width) - 1), np.empty_like(values)
-    limbs[0] = np.bitwise_and(values, mask, out=part)
-    np.right_shift(values, width, out=part)
-    limbs[1] = np.bitwise_and(part, mask, out=part)
-    limbs[2] = np.right_shift(values, 2 * width, out=part)
+    """Write values as limbs of `width` bits, the last one signed; shape (n, N) to (l, n, N)."""
+    mask, rest = np.int64((1 << width) - 1), np.empty_like(values)
+    last = len(limbs) - 1
+    for j in range(last):
+        np.right_shift(values, j * width, out=rest)
+        limbs[j] = np.bitwise_and(rest, mask, out=rest)
+    limbs[last] = np.right_shift(values, last * width, out=rest)

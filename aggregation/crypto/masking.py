@@ -16,17 +16,24 @@ the residues uniform. Under the SEAL prime of 60 bits about one word in 2**46 go
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Final
 
 import numpy as np
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import (
+    Cipher,
+    CipherContext,
+    algorithms,
+    modes,
+)
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from aggregation.ckks.residues import Residues, reduce, subtract
+from aggregation.ckks.residues import Residues, reduce
 
 SEED_SIZE: Final = 32  # bytes of a self-mask's seed
 _COUNTER: Final = modes.CTR(bytes(16))  # every chunk sets its own place
@@ -60,9 +67,9 @@ def commitment(seed: bytes, transcript: bytes, name: str) -> bytes:
 
 
 class Stream:
-    """One stream of residues, addressed by chunk."""
+    """One stream of residues, addressed by chunk. Any thread may use it."""
 
-    __slots__ = ("_count", "_encryptor", "_mask", "_modulus", "_zeros")
+    __slots__ = ("_count", "_key", "_local", "_mask", "_modulus", "_zeros")
 
     def __init__(self, key: bytes, modulus: int, count: int) -> None:
         """Open a stream.
@@ -72,7 +79,8 @@ class Stream:
             modulus: The residues' modulus q, below 2**63.
             count: Residues of a chunk.
         """
-        self._encryptor = Cipher(algorithms.AES(key), _COUNTER).encryptor()
+        self._key = algorithms.AES(key)
+        self._local = threading.local()  # a cipher has a place of its own, so each thread has one
         self._modulus = modulus
         self._count = count
         self._mask = np.uint64((1 << modulus.bit_length()) - 1)
@@ -105,21 +113,25 @@ class Stream:
                 row[:] = self._rejecting(index)
         return words
 
-    def _fill(self, flat: Residues, first: int, number: int) -> None:
+    def _fill(self, flat: Residues, first: int, number: int) -> CipherContext:
         raw, size = flat.view(np.uint8).data, len(self._zeros)
+        encryptor = getattr(self._local, "encryptor", None)
+        if encryptor is None:
+            encryptor = self._local.encryptor = Cipher(self._key, _COUNTER).encryptor()
         for k in range(number):
-            self._encryptor.reset_nonce((first + k).to_bytes(8, "big") + bytes(8))
+            encryptor.reset_nonce((first + k).to_bytes(8, "big") + bytes(8))
             # It wants room for more than it fills; what that is of the next chunk comes later.
-            self._encryptor.update_into(self._zeros, raw[k * size : (k + 1) * size + 8 * _SPARE])
+            encryptor.update_into(self._zeros, raw[k * size : (k + 1) * size + 8 * _SPARE])
+        return encryptor
 
     def _rejecting(self, index: int) -> Residues:
         """Residues of a chunk that holds a word not below q: about one chunk in 2**34."""
         flat = room_for(1, self._count)
-        self._fill(flat, index, 1)
+        encryptor = self._fill(flat, index, 1)
         kept = flat[: self._count] & self._mask
         kept = kept[kept < self._modulus]
         while len(kept) < self._count:
-            more = np.frombuffer(self._encryptor.update(self._zeros), dtype="<u8") & self._mask
+            more = np.frombuffer(encryptor.update(self._zeros), dtype="<u8") & self._mask
             kept = np.concatenate([kept, more[more < self._modulus]])
         return kept[: self._count]
 
@@ -180,10 +192,7 @@ class SiteMasks:
     def apply(self, residues: Residues, first: int) -> None:
         """Mask the residues of chunks `first` and following in place, shape (n, count)."""
         _accumulate(residues, self.plus, first, self.modulus)
-        if self.minus:
-            taken = np.zeros_like(residues)
-            _accumulate(taken, self.minus, first, self.modulus)
-            subtract(residues, taken, self.modulus)
+        _accumulate(residues, self.minus, first, self.modulus, sign=-1)
 
 
 def site_masks(
@@ -221,16 +230,18 @@ def sum_streams(
     return total
 
 
-def _accumulate(total: Residues, streams: Iterable[Stream], first: int, modulus: int) -> None:
-    # As many residues as fit a word are added before one reduction.
+def _accumulate(
+    total: Residues, streams: Iterable[Stream], first: int, modulus: int, sign: int = 1
+) -> None:
+    # As many residues as fit a word are added before one reduction. What is taken away is taken
+    # from as many moduli, so that a word stays above zero.
     limit = (1 << 64) // modulus - 1
     room = room_for(*total.shape)
-    added = 0
-    for stream in streams:
-        total += stream.chunks(first, len(total), room)
-        added += 1
-        if added == limit:
-            reduce(total, modulus)
-            added = 0
-    if added:
+    rest = iter(streams)
+    while group := list(islice(rest, limit)):
+        if sign < 0:
+            total += np.uint64(len(group) * modulus)
+        for stream in group:
+            chunks = stream.chunks(first, len(total), room)
+            np.add(total, chunks, out=total) if sign > 0 else np.subtract(total, chunks, out=total)
         reduce(total, modulus)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
@@ -19,8 +18,6 @@ from aggregation.errors import CohortError
 from aggregation.protocol import messages
 from aggregation.protocol.messages import Body, Ready
 from aggregation.protocol.plan import Member, RoundPlan
-
-_BATCH: Final = 16  # chunks unpacked at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +65,24 @@ class Round:
         return kind.cap(chunks=self.upload_items, values=self.packing.size)
 
     def unpack_chunks(self, chunks: Sequence[bytes]) -> Residues:
-        """Validate chunks; shape (n, P, N).
+        """Validate a few chunks; shape (n, P, N).
 
         Raises:
             UploadError: Another length, or a residue that is not below q.
         """
-        count, modulus = self.chunk_residues, self.parameters.modulus
-        result = np.empty((len(chunks), count), dtype=np.uint64)
-        for low in range(0, len(chunks), _BATCH):
-            batch = chunks[low : low + _BATCH]
-            flat = residues.unpack(b"".join(batch), len(batch) * count, modulus)
-            result[low : low + _BATCH] = flat.reshape(-1, count)
-        return result.reshape(len(chunks), self.parameters.polynomials, -1)
+        count, modulus = len(chunks) * self.chunk_residues, self.parameters.modulus
+        flat = residues.unpack(b"".join(chunks), count, modulus)
+        return flat.reshape(len(chunks), self.parameters.polynomials, -1)
+
+    def split_chunks(self, chunks: Sequence[bytes]) -> Residues:
+        """As `unpack_chunks`, but pairs of residues split; shape (2, n, half a chunk's residues).
+
+        Raises:
+            UploadError: Another length, or a residue that is not below q.
+        """
+        count, modulus = len(chunks) * self.chunk_residues, self.parameters.modulus
+        planes = residues.split(b"".join(chunks), count, modulus)
+        return planes.reshape(2, len(chunks), self.chunk_residues // 2)
 
     def round_key(self, identity: PublicIdentity) -> str:
         """Journal key of this round, for one party."""

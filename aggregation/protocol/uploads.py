@@ -55,32 +55,41 @@ def split_digests(digests: bytes, chunks: int) -> list[bytes]:
     return [digests[i : i + size] for i in range(0, len(digests), size)]
 
 
-def checked_chunks(
-    chunks: Iterable[bytes], digests: Sequence[bytes], size: int, last_cap: int | None = None
+def sized_chunks(
+    chunks: Iterable[bytes], count: int, size: int, last_cap: int | None = None
 ) -> Iterator[bytes]:
-    """Yield chunks that are what a manifest lists, in order; exactly as many.
+    """Yield exactly as many chunks as there must be, each of its size. What they say is unchecked.
 
     Args:
         chunks: What came off the wire.
-        digests: What the manifest lists.
+        count: How many.
         size: Bytes of each.
         last_cap: Instead, the most bytes that the last may have.
 
     Raises:
-        UploadError: A chunk that is missing, altered, out of order or too much.
+        UploadError: A chunk that is missing, of another size or too much.
     """
     iterator = iter(chunks)
-    for k, expected in enumerate(digests):
+    for k in range(count):
         chunk = next(iterator, None)
         if chunk is None:
-            raise UploadError(f"chunk {k} of {len(digests)} is missing")
-        message = last_cap is not None and k == len(digests) - 1
+            raise UploadError(f"chunk {k} of {count} is missing")
+        message = last_cap is not None and k == count - 1
         if not isinstance(chunk, bytes):
             raise UploadError(f"chunk {k} is not bytes")
         if len(chunk) > (last_cap or 0) if message else len(chunk) != size:
             raise UploadError(f"chunk {k} is not {size} bytes")
-        if messages.digest(chunk) != expected:
-            raise UploadError(f"chunk {k} is not what the manifest lists")
         yield chunk
     if next(iterator, None) is not None:
-        raise UploadError(f"there are more chunks than the {len(digests)} of the manifest")
+        raise UploadError(f"there are more chunks than the {count} of the manifest")
+
+
+def check_digests(chunks: Sequence[bytes], digests: Sequence[bytes], first: int = 0) -> None:
+    """Check that chunks `first` and following are what a manifest lists.
+
+    Raises:
+        UploadError: One is altered or out of order.
+    """
+    for k, chunk in enumerate(chunks, first):
+        if messages.digest(chunk) != digests[k]:
+            raise UploadError(f"chunk {k} is not what the manifest lists")

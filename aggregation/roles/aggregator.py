@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
@@ -11,15 +11,17 @@ from typing import Final
 import numpy as np
 
 from aggregation.ckks import residues
+from aggregation.ckks.residues import Residues
 from aggregation.crypto import mac, masking
 from aggregation.crypto.identity import Identity, PublicIdentity
 from aggregation.errors import OpeningError, PlanError, RoleError, StateError, UploadError
 from aggregation.protocol import checks, messages
 from aggregation.protocol.messages import Opening, OpeningList, Sigma, SumManifest
 from aggregation.protocol.round import Round
-from aggregation.protocol.uploads import SumUpload, checked_chunks, split_digests
+from aggregation.protocol.uploads import SumUpload, check_digests, sized_chunks, split_digests
+from aggregation.threads import BATCH, in_order
 
-_BATCH: Final = 16  # chunks checked and added at a time: half a megabyte
+_BATCH: Final = 16  # chunks of the sum packed at a time: half a megabyte
 
 
 @dataclass(slots=True)
@@ -127,13 +129,20 @@ class Aggregator:
         if arrival.complete:
             return
         cap = Sigma.CAP if self._round.collective else None
-        checked = checked_chunks(chunks, arrival.digests, self._round.chunk_size, cap)
-        ciphertexts = islice(checked, self._round.packing.chunks)
-        fresh = islice(ciphertexts, arrival.added, None)
-        while batch := list(islice(fresh, _BATCH)):
-            self._add_chunks(arrival.added, batch)
-            arrival.added += len(batch)
-        for last in checked:
+        digests, count = arrival.digests, self._round.packing.chunks
+        sized = sized_chunks(chunks, len(digests), self._round.chunk_size, cap)
+        known = arrival.added  # of an upload that broke off; checked again, and not added again
+
+        def split(batch: tuple[int, list[bytes]]) -> Residues:
+            first, parts = batch
+            check_digests(parts, digests, first)
+            return self._round.split_chunks(parts[max(known - first, 0) :])
+
+        for planes in in_order(split, _batched(islice(sized, count)), count // BATCH):
+            self._add(arrival.added, planes)
+            arrival.added += planes.shape[1]
+        for last in sized:
+            check_digests([last], digests, count)
             # What is in the box is the decryptor's to see; that it is this site's, seen here.
             checks.read_sigma(self._cohort, arrival.site, last)
             arrival.secret = last
@@ -237,14 +246,12 @@ class Aggregator:
         self._total = SumUpload(messages.seal(self._identity, manifest), tuple(chunks))
         return self._total
 
-    def _add_chunks(self, first: int, chunks: list[bytes]) -> None:
-        modulus, count = self._round.parameters.modulus, self._round.chunk_residues
-        planes = residues.split(b"".join(chunks), len(chunks) * count, modulus)
-        part = slice(first, first + len(chunks))
-        if self._unreduced[part].max() >= self._room:
-            residues.reduce(self._sum[:, part], modulus)
+    def _add(self, first: int, planes: Residues) -> None:
+        part = slice(first, first + planes.shape[1])
+        if self._unreduced[part].max(initial=0) >= self._room:
+            residues.reduce(self._sum[:, part], self._round.parameters.modulus)
             self._unreduced[part] = 1
-        self._sum[:, part] += planes.reshape(2, len(chunks), -1)
+        self._sum[:, part] += planes
         self._unreduced[part] += 1
 
     def _arrival(self, manifest: bytes) -> _Arrival:
@@ -256,3 +263,10 @@ class Aggregator:
         elif known.manifest != manifest:
             raise UploadError(f"{name} sent another upload before")
         return known
+
+
+def _batched(chunks: Iterable[bytes]) -> Iterator[tuple[int, list[bytes]]]:
+    rest, first = iter(chunks), 0
+    while batch := list(islice(rest, BATCH)):
+        yield first, batch
+        first += len(batch)

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from aggregation.ckks import residues, suites
 from aggregation.ckks.collective import CollectiveKeyHolder
@@ -31,10 +30,9 @@ from aggregation.protocol.messages import (
     SumManifest,
 )
 from aggregation.protocol.round import FixedCohort, Round
-from aggregation.protocol.uploads import checked_chunks, split_digests
+from aggregation.protocol.uploads import check_digests, sized_chunks, split_digests
 from aggregation.roles.release_once import Gatekeeper, Held
-
-_BATCH = 15  # chunks decrypted at a time; the CKKS transform takes as many in one go
+from aggregation.threads import each_batch
 
 
 @dataclass(slots=True, repr=False, kw_only=True)
@@ -52,7 +50,7 @@ class _Attempt(Held):
 
 @dataclass(frozen=True, slots=True)
 class _Sum:
-    ciphertexts: Residues  # shape (chunks, P, N)
+    chunks: list[bytes]  # ciphertexts on the wire, every one of them valid
     self_masks: Residues | None
     tags: bytes
 
@@ -186,10 +184,9 @@ class Decryptor(Gatekeeper[_Attempt]):
         del self._attempts[cohort.round.round_key(self.public)]
         try:
             self._learn(cohort, attempt, summed, approved)
-            integers = self._decrypt(cohort, attempt.key, summed.ciphertexts)
+            packed = self._decrypt(cohort, attempt.key, summed.chunks)
         finally:
             attempt.destroy()
-        packed = integers.astype(cohort.integer_dtype).tobytes()
         return self._speak(
             cohort.round, Release(cohort.transcript, listed, packed, tags=summed.tags)
         )
@@ -282,28 +279,35 @@ class Decryptor(Gatekeeper[_Attempt]):
         decode_tags(body.tags)
         digests = split_digests(body.chunk_digests, round_.upload_items)
         # All of them before the key is touched: a transfer that broke off costs no attempt.
-        checked = list(checked_chunks(chunks, digests, round_.chunk_size))
+        received = list(sized_chunks(chunks, len(digests), round_.chunk_size))
+
+        def check(part: range) -> None:
+            batch = received[part.start : part.stop]
+            check_digests(batch, digests, part.start)
+            round_.unpack_chunks(batch[: round_.packing.chunks - part.start])
+
+        for _ in each_batch(check, len(received)):
+            pass
         self_masks = None
         if round_.collective:
-            last, modulus = checked.pop(), round_.parameters.modulus
+            last, modulus = received.pop(), round_.parameters.modulus
             self_masks = residues.unpack(last, round_.packing.degree, modulus)
-        ciphertexts = round_.unpack_chunks(checked)
-        return _Sum(ciphertexts, self_masks, body.tags)
+        return _Sum(received, self_masks, body.tags)
 
-    def _decrypt(
-        self, cohort: FixedCohort, key: suites.KeyHolder, ciphertexts: Residues
-    ) -> npt.NDArray[np.int64]:
-        round_ = cohort.round
-        scale_bits = round_.packing.encoding.scale_bits
-        coefficients = np.empty((len(ciphertexts), round_.packing.degree), dtype=np.int64)
-        for start in range(0, len(ciphertexts), _BATCH):
-            batch = ciphertexts[start : start + _BATCH]
-            opened = key.decrypt(batch, start)
-            centred = residues.to_signed(opened, round_.parameters.modulus)
+    def _decrypt(self, cohort: FixedCohort, key: suites.KeyHolder, chunks: list[bytes]) -> bytes:
+        """The sum's integers, little endian, as a release carries them."""
+        round_, packing = cohort.round, cohort.round.packing
+        scale_bits = packing.encoding.scale_bits
+
+        def opened(part: range) -> bytes:
+            ciphertexts = round_.unpack_chunks(chunks[part.start : part.stop])
+            opened = key.decrypt(ciphertexts, part.start)
+            coefficients = residues.to_signed(opened, round_.parameters.modulus)
             # To the nearest multiple of the scale; the shift floors, negative values included.
-            coefficients[start : start + len(batch)] = (
-                centred + (1 << (scale_bits - 1))
-            ) >> scale_bits
-        integers = round_.packing.unpack(coefficients)
-        checks.check_range(integers, cohort)
-        return integers
+            coefficients += 1 << (scale_bits - 1)
+            coefficients >>= scale_bits
+            integers = packing.unpack(coefficients, part.start, part.stop)
+            checks.check_range(integers, cohort)
+            return integers.astype(cohort.integer_dtype).tobytes()
+
+        return b"".join(each_batch(opened, packing.chunks))

@@ -6,7 +6,8 @@ those find it through the opening list, which carries that manifest whole.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +20,7 @@ from aggregation.protocol import accusation, checks, messages
 from aggregation.protocol.messages import OpeningList
 from aggregation.protocol.round import FixedCohort
 from aggregation.roles.site_secrets import SiteSecrets
-
-_BATCH: Final = 16  # chunks of a sum repacked at a time
+from aggregation.threads import each_batch
 
 
 class SiteMac:
@@ -100,7 +100,7 @@ class SiteMac:
 
     def tag(self, packed: npt.NDArray[np.int64], hidden_by: SiteSecrets) -> bytes:
         """Masked tags of this site's packed integers, shape (chunks, N), for the wire."""
-        self._tags = self.keyed.tag(packed)
+        self._tags = self._sum_of_tags(lambda part: packed[part.start : part.stop])
         pad = self.keyed.pad() if not self._own else (0,) * mac.TAGS
         masked = np.array(mac.add_tags(self._tags, pad), dtype=np.uint64)
         hidden_by.mask_tags(self._cohort, masked, mac.PRIME)
@@ -108,17 +108,21 @@ class SiteMac:
 
     def tagged(self, packed: npt.NDArray[np.int64]) -> bool:
         """Whether these are the packed integers that were tagged."""
-        return self.keyed.tag(packed) == self._tags
+        return self._sum_of_tags(lambda part: packed[part.start : part.stop]) == self._tags
 
     def matches(self, total: npt.NDArray[np.int64], tags: bytes) -> bool:
         """Whether released integers, shape (d,), have the summed tags."""
-        packing, expected = self._cohort.round.packing, self.keyed.pad()
-        for start in range(0, packing.chunks, _BATCH):
-            stop = min(start + _BATCH, packing.chunks)
-            tag = self.keyed.tag(packing.pack_sum(total, start, stop), start)
-            expected = mac.add_tags(expected, tag)
+        packing = self._cohort.round.packing
+        found = self._sum_of_tags(lambda part: packing.pack_sum(total, part.start, part.stop))
+        expected = mac.add_tags(self.keyed.pad(), found)
         # Not secret any more, and every site refuses for itself: no constant time is needed.
         return mac.decode_tags(tags) == expected
+
+    def _sum_of_tags(self, chunks: Callable[[range], npt.NDArray[np.int64]]) -> tuple[int, ...]:
+        """Tags of a whole update, given its packed chunks by range."""
+        keyed, count = self.keyed, self._cohort.round.packing.chunks
+        tags = each_batch(lambda part: keyed.tag(chunks(part), part.start), count)
+        return reduce(mac.add_tags, tags, (0,) * mac.TAGS)
 
     def _key_with(self, kappa: bytes) -> None:
         degree = self._cohort.round.packing.degree

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import struct
 from collections.abc import Iterable
-from typing import Final
+from itertools import chain
 
 import msgspec
 import numpy as np
@@ -24,8 +24,7 @@ from aggregation.errors import StateError
 from aggregation.protocol import checks, messages
 from aggregation.protocol.messages import Exchange, Ready
 from aggregation.protocol.round import FixedCohort, Round
-
-_BATCH: Final = 15  # chunks encrypted at a time; the CKKS transform takes as many in one go
+from aggregation.threads import each_batch
 
 
 class SiteSecrets:
@@ -146,13 +145,15 @@ class SiteSecrets:
         masks = masking.site_masks(
             self._pairs, transcript, masking.PAIR_LABEL, modulus, packing.degree, self_masks
         )
-        chunks: list[bytes] = []
-        for start in range(0, packing.chunks, _BATCH):
-            scaled = packed[start : start + _BATCH] << packing.encoding.scale_bits
-            encrypted = encryptor.encrypt(residues.from_signed(scaled, modulus), start)
-            masks.apply(encrypted[:, 0], start)
+
+        def encrypt(part: range) -> list[bytes]:
+            scaled = packed[part.start : part.stop] << packing.encoding.scale_bits
+            encrypted = encryptor.encrypt(residues.from_signed(scaled, modulus), part.start)
+            masks.apply(encrypted[:, 0], part.start)
             wire, size = residues.pack(encrypted, modulus), round_.chunk_size
-            chunks += [wire[k : k + size] for k in range(0, len(wire), size)]
+            return [wire[k : k + size] for k in range(0, len(wire), size)]
+
+        chunks = list(chain.from_iterable(each_batch(encrypt, packing.chunks)))
         if isinstance(encryptor, CollectiveEncryptor):
             return chunks, self._seal(cohort, encryptor)
         return chunks, None

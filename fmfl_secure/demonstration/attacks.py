@@ -277,7 +277,7 @@ def _secret_from_release(recording: Recording) -> npt.NDArray[np.int64]:
     packing = round_.packing
     message = packing.pack_sum(released, 0, 1)[0] << packing.encoding.scale_bits
     c0 = round_.unpack_chunks(recording.total.chunks[:1])[0, 0]
-    points = collective.public_points(recording.transcript, 0, round_.parameters)
+    points = collective.public_stream(recording.transcript, round_.parameters).chunk(0)
     ring = _ckks.context(round_.parameters)
     return key_recovery.secret_of_a_sum(message, c0, points, ring)
 

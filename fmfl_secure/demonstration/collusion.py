@@ -98,8 +98,9 @@ def open_upload(target: Target, pairs: Iterable[Pair], packing: Packing) -> Open
     unmask(sigma, known, transcript, masking.PAIR_SIGMA_LABEL, q)
     c0 = unmask(target.c0.copy(), known, transcript, masking.PAIR_LABEL, q)
     secret = residues.to_signed(sigma[0], q)
-    points = collective.public_chunks(transcript, 0, len(c0), parameters)
-    read = _ckks.Multiplier(_ckks.context(parameters), secret).times(points)
+    points = collective.public_stream(transcript, parameters).chunks(0, len(c0))
+    ring = _ckks.context(parameters)
+    read = _ckks.Multiplier(ring, secret).times(ring.to_ntt(points))
     residues.add(read, c0, q)
     scale_bits = packing.encoding.scale_bits
     rounded = (residues.to_signed(read, q) + (1 << scale_bits - 1)) >> scale_bits

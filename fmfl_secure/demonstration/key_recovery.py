@@ -113,7 +113,7 @@ def secret_of_a_sum(
     Args:
         released: The message X of one chunk, packed and scaled, from the released integers.
         c0: The sum's residues of that chunk, coefficients, shape (N,).
-        points: a in NTT order.
+        points: a, coefficients.
         ring: The suite's.
 
     Returns:
@@ -121,7 +121,8 @@ def secret_of_a_sum(
     """
     known = residues.from_signed(released, ring.modulus)
     residues.subtract(known, c0, ring.modulus)
-    return divide(ring.to_ntt(known[None])[0], points, ring)
+    numerator, denominator = ring.to_ntt(np.stack([known, points]))
+    return divide(numerator, denominator, ring)
 
 
 def _mirror(ring: _ckks.Context) -> list[int]:

@@ -67,7 +67,7 @@ queries = "statistics"           # what may be asked of the data, charged like t
 # extensions = ["acme-kinds:shift"]  # other packages' code that may run here; none otherwise
 # architectures = "gated"          # base models that no table lists, if the gate passes them
 # suites = ["ckks-collective"]     # encryption suites
-# parameter_sets = ["ckks-collective-4096-60"]  # encryption parameters, which plan prints
+# parameter_sets = ["ckks-collective-4096-60-aes"]  # encryption parameters, which plan prints
 """
 
 

@@ -22,7 +22,7 @@ from aggregation.protocol import checks, messages
 from aggregation.testing import Federation
 from fmfl_secure.demonstration import collusion
 
-SET = parameter_set("ckks-collective-4096-60")
+SET = parameter_set("ckks-collective-4096-60-aes")
 Q = SET.modulus
 
 
@@ -113,8 +113,9 @@ def test_a_stream_shared_by_ciphertext_and_secret_would_cancel(reused, monkeypat
     residues.add(difference, self_mask.chunk(0), Q)
     # What no mask at all would leave: x + e - a s - s. All but the small x + e is computed here.
     secret = kept[0]._secret
-    points = collective.public_points(cohort.transcript, 0, SET)
-    product = _ckks.Multiplier(_ckks.context(SET), secret).times(points[None])[0]
+    points = collective.public_stream(cohort.transcript, SET).chunk(0)
+    ring = _ckks.context(SET)
+    product = _ckks.Multiplier(ring, secret).times(ring.to_ntt(points[None]))[0]
     residues.add(product, residues.from_signed(secret, Q), Q)
     residues.add(difference, product, Q)
     packing = site._round.packing

@@ -27,7 +27,7 @@ from fmfl_secure.demonstration import collusion
 
 SITES, COLLUDING = 33, 27
 VICTIM = 0
-Q = parameter_set("ckks-collective-4096-60").modulus
+Q = parameter_set("ckks-collective-4096-60-aes").modulus
 
 
 def log2_choose(n: int, k: int) -> float:
@@ -106,7 +106,7 @@ class Ground:
             collusion.Target(
                 name=name,
                 transcript=transcript,
-                parameters=parameter_set("ckks-collective-4096-60"),
+                parameters=parameter_set("ckks-collective-4096-60-aes"),
                 c0=aggregator.round.unpack_chunks(upload.chunks[:-1])[:, 0],
                 sigma=residues.unpack(key.open_box(box, transcript + name.encode()), 4096, Q),
                 seed=victim._secrets.seed,

@@ -10,7 +10,7 @@ from aggregation.ckks import _ckks, collective, residues
 from aggregation.ckks.collective import CollectiveEncryptor
 from aggregation.ckks.parameters import LOG2_FAILURE_LIMIT, MAX_SIZE
 
-SET = parameter_set("ckks-collective-4096-60")
+SET = parameter_set("ckks-collective-4096-60-aes")
 Q = SET.modulus
 
 
@@ -23,8 +23,11 @@ def noise_of_sums(sites, chunks, key):
         encryptor = CollectiveEncryptor(_ckks, SET, transcript)
         residues.add(total, encryptor.encrypt(np.zeros((chunks, 4096), dtype=np.uint64)), Q)
         secret += encryptor._secret
-    points = np.stack([collective.public_points(transcript, k, SET) for k in range(chunks)])
-    opened = _ckks.Multiplier(_ckks.context(SET), secret).times(points)
+    context, points = (
+        _ckks.context(SET),
+        collective.public_stream(transcript, SET).chunks(0, chunks),
+    )
+    opened = _ckks.Multiplier(context, secret).times(context.to_ntt(points))
     residues.add(opened, total[:, 0], Q)
     return residues.to_signed(opened, Q).ravel()
 
@@ -71,7 +74,7 @@ def test_a_scale_below_the_bound_fails_as_often_as_the_bound_allows():
 @pytest.mark.parametrize("sites", [3, 8, 64, 128, 1000])
 @pytest.mark.parametrize("bits", [4, 8, 10, 16, 24, 32])
 def test_every_encoding_never_fails_or_is_below_the_limit(sites, bits):
-    for identifier in ("ckks-collective-4096-60", "ckks-pk-4096-60-20"):
+    for identifier in ("ckks-collective-4096-60-aes", "ckks-pk-4096-60-20"):
         encoding = parameter_set(identifier).encoding(sites, bits)
         assert encoding.log2_failure <= LOG2_FAILURE_LIMIT
 
@@ -79,7 +82,7 @@ def test_every_encoding_never_fails_or_is_below_the_limit(sites, bits):
 def test_choose_picks_the_smallest_upload_and_names_the_nearest():
     for sites, bits in ((3, 8), (128, 8), (128, 16), (1000, 16)):
         chosen = choose(sites, bits)
-        others = [parameter_set(i) for i in ("ckks-collective-4096-60", "ckks-pk-4096-60-20")]
+        others = [parameter_set(i) for i in ("ckks-collective-4096-60-aes", "ckks-pk-4096-60-20")]
         assert chosen.bytes_per_value(sites, bits) == min(
             row.bytes_per_value(sites, bits) for row in others
         )

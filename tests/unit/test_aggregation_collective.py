@@ -15,7 +15,7 @@ from aggregation.ckks.collective import CollectiveEncryptor, CollectiveKeyHolder
 from aggregation.protocol import checks, messages
 from aggregation.testing import Federation
 
-SET = parameter_set("ckks-collective-4096-60")
+SET = parameter_set("ckks-collective-4096-60-aes")
 Q = SET.modulus
 TRANSCRIPT = bytes(range(32))
 HYBRID = "x25519-mlkem768"
@@ -104,31 +104,29 @@ def test_noise_at_the_edge_of_the_modulus_wraps_to_the_right_residue(monkeypatch
     """x + e - a s for the smallest and largest of each: no outer edge is lost in a word."""
 
     class Edge:
-        context = staticmethod(lambda _parameters: None)
+        def __init__(self, _secret, _modulus):
+            pass
 
-        class Multiplier:
-            def __init__(self, _context, _secret):
-                pass
+        def times(self, points):
+            return np.full(points.shape, product, dtype=np.int64)
 
-            def times(self, points):
-                return np.full_like(points, product)
-
-    for product in (0, Q - 1):
+    monkeypatch.setattr(collective, "ExactMultiplier", Edge)
+    for product in (-(2**46), 0, Q - 1, 2**61 + 2**46):
         for x in (0, Q - 1):
             for e in (-21, 21):
                 monkeypatch.setattr(
                     collective, "draw_errors", lambda shape, e=e: np.full(shape, e, np.int64)
                 )
-                encryptor = CollectiveEncryptor(Edge, SET, TRANSCRIPT)
+                encryptor = CollectiveEncryptor(_ckks, SET, TRANSCRIPT)
                 made = encryptor.encrypt(np.full((1, 4096), x, dtype=np.uint64))
                 assert set(made.ravel().tolist()) == {(x + e - product) % Q}
 
 
 def test_public_points_are_uniform_fixed_and_differ():
-    a, b = (collective.public_points(TRANSCRIPT, k, SET) for k in (0, 1))
-    np.testing.assert_array_equal(a, collective.public_points(TRANSCRIPT, 0, SET))
+    a, b = collective.public_stream(TRANSCRIPT, SET).chunks(0, 2)
+    np.testing.assert_array_equal(a, collective.public_stream(TRANSCRIPT, SET).chunk(0))
     assert not (a == b).any()
-    assert not (a == collective.public_points(bytes(32), 0, SET)).any()
+    assert not (a == collective.public_stream(bytes(32), SET).chunk(0)).any()
     assert a.max() < Q
 
 

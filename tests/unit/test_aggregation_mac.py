@@ -33,7 +33,8 @@ def test_tags_are_the_inner_product():
 
 
 def test_extremes_stay_exact():
-    for value in (2**59, -(2**59), 2**40, -(2**40), 2**20 - 1, -1):
+    edge = 2**39  # from here on, a third limb
+    for value in (2**59, -(2**59), edge, edge - 1, -edge, -edge - 1, 2**20 - 1, -1):
         packed = np.full((1, 4096), value, dtype=np.int64)
         assert KEYED.tag(packed) == by_hand(packed)
 

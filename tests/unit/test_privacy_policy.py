@@ -29,7 +29,7 @@ PROPOSAL = RunProposal(
     smallest_cohort=7,
     sites=10,
     suite="ckks-collective",
-    parameter_set="ckks-collective-4096-60",
+    parameter_set="ckks-collective-4096-60-aes",
     epsilon=3.0,
     delta=1e-5,
     insider_epsilon=12.0,
@@ -61,9 +61,9 @@ RULES = {
     "rounds": ({"max_rounds": 10}, {"max_rounds": 9}, "10 rounds, above this site's limit of 9"),
     "suite": ({"suites": ["ckks-collective"]}, {"suites": ["ckks-pk"]}, "suite ckks-collective"),
     "parameter_set": (
-        {"parameter_sets": ["ckks-collective-4096-60"]},
+        {"parameter_sets": ["ckks-collective-4096-60-aes"]},
         {"parameter_sets": ["ckks-pk-4096-60-20"]},
-        "parameter set ckks-collective-4096-60",
+        "parameter set ckks-collective-4096-60-aes",
     ),
     "epsilon_per_run": (
         {"max_epsilon_per_run": 3.0},

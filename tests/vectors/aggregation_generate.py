@@ -25,7 +25,7 @@ from aggregation.testing import Federation
 
 PATH = Path(__file__).with_name("aggregation_vectors.json")
 SET = parameter_set("ckks-pk-4096-60-20")
-COLLECTIVE = parameter_set("ckks-collective-4096-60")
+COLLECTIVE = parameter_set("ckks-collective-4096-60-aes")
 TRANSCRIPT = bytes(range(32))
 SECRET = bytes(range(32, 64))
 SMALL_PRIME = 40961  # so that rejection happens
@@ -120,7 +120,7 @@ def mac_vectors() -> dict[str, object]:
 def collective_vectors() -> dict[str, object]:
     result = []
     for chunk in (0, 1, 2**40):
-        points = collective.public_points(TRANSCRIPT, chunk, COLLECTIVE)
+        points = collective.public_stream(TRANSCRIPT, COLLECTIVE).chunk(chunk)
         digest = hashlib.sha256(points.astype("<u8").tobytes()).hexdigest()
         result.append({"chunk": chunk, "first": points[:8].tolist(), "sha256": digest})
     return {"transcript": TRANSCRIPT.hex(), "points": result}
