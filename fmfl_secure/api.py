@@ -328,6 +328,7 @@ class Run:
         self,
         data: Path | str,
         *,
+        personal: Path | str | None = None,
         head: Path | str | None = None,
         max_left_out: float = MAX_LEFT_OUT,
     ) -> dict[str, float]:
@@ -335,7 +336,8 @@ class Run:
 
         Args:
             data: A file, or a folder of images by label.
-            head: A site's own head, where the run left each site one.
+            personal: A site's own parts, where the run left each site some.
+            head: The same, as version 0.1.0 calls it.
             max_left_out: Largest share of rows that may be left out as unusable.
 
         Raises:
@@ -344,7 +346,7 @@ class Run:
         return evaluate_run(
             self.folder,
             Path(data),
-            head=None if head is None else Path(head),
+            personal=_own_parts(personal, head),
             max_left_out=max_left_out,
         ).metrics
 
@@ -361,6 +363,7 @@ class Run:
         self,
         data: Path | str,
         *,
+        personal: Path | str | None = None,
         head: Path | str | None = None,
         sampling: Sampling = GREEDY,
     ) -> list[dict[str, Any]]:
@@ -368,16 +371,33 @@ class Run:
 
         Args:
             data: A file without what is to be predicted.
-            head: A site's own head, where the run left each site one.
+            personal: A site's own parts, where the run left each site some.
+            head: The same, as version 0.1.0 calls it.
             sampling: How a language model chooses tokens.
         """
-        own = None if head is None else Path(head)
-        return predict_run(self.folder, Path(data), head=own, sampling=sampling)
+        own = _own_parts(personal, head)
+        return predict_run(self.folder, Path(data), personal=own, sampling=sampling)
 
-    def export(self, output: Path | str, *, merged: bool = False) -> Path:
-        """Write the adapter, or merged weights, with a card of what they cost."""
-        return export_run(self.folder, Path(output), merged=merged)
+    def export(
+        self, output: Path | str, *, merged: bool = False, personal: Path | str | None = None
+    ) -> Path:
+        """Write the adapter, or merged weights, with a card of what they cost.
+
+        Args:
+            output: A folder that is not there yet, or is empty.
+            merged: Write whole weights in place of the adapter.
+            personal: A site's own parts, where the run left each site some; written with the rest.
+        """
+        own = _own_parts(personal, None)
+        return export_run(self.folder, Path(output), merged=merged, personal=own)
 
     def audit(self, *, confidence: float = 0.95) -> AuditRecord:
         """Audit the run's settings; writes `audit.json` and the report anew."""
         return audit_run(self.folder, confidence=confidence)
+
+
+def _own_parts(personal: Path | str | None, head: Path | str | None) -> Path | None:
+    if personal is not None and head is not None:
+        raise ConfigError("personal and head both name a site's own parts: give one of them")
+    chosen = head if personal is None else personal
+    return None if chosen is None else Path(chosen)

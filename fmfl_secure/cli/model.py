@@ -17,9 +17,13 @@ BaseModel = Annotated[
     Path | None, typer.Option(help="Base model folder, if it is elsewhere than at the run.")
 ]
 
-OwnHead = Annotated[
+OwnParts = Annotated[
     Path | None,
-    typer.Option(help="A site's own head: heads/RUN.safetensors in its folder."),
+    typer.Option(
+        "--personal",
+        "--head",
+        help="A site's own parts of the adapter: heads/RUN.safetensors in its folder.",
+    ),
 ]
 
 Temperature = Annotated[
@@ -69,7 +73,7 @@ def evaluate(
         ),
     ] = "",
     base: BaseModel = None,
-    head: OwnHead = None,
+    personal: OwnParts = None,
     max_left_out: Annotated[
         float,
         typer.Option(help="Largest share of rows that may be left out as unusable.", min=0, max=1),
@@ -88,21 +92,23 @@ def evaluate(
     from fmfl_secure.errors import ConfigError
 
     if sites:
-        if data is not None or suite is not None or rounds or head is not None or base is not None:
-            raise ConfigError("--sites goes with none of --data, --suite, --rounds, --head, --base")
+        if any((data, suite, rounds, personal, base)):
+            raise ConfigError(
+                "--sites goes with none of --data, --suite, --rounds, --personal, --base"
+            )
         _ask_sites(run_folder, measures, epsilon, insider_epsilon, again=again)
         return
     if measures or epsilon or insider_epsilon or again:
         raise ConfigError("--measures, --epsilon, --insider-epsilon and --again go with --sites")
     if rounds:
-        if head is not None:
-            raise ConfigError("--head is a site's own, and no part of a run's learning curve")
+        if personal is not None:
+            raise ConfigError("--personal is a site's own, and no part of a run's learning curve")
         _fill_curve(run_folder, rounds, data, base)
         return
     if suite is not None:
-        if data is not None or head is not None:
+        if data is not None or personal is not None:
             raise ConfigError(
-                "--suite names its own files, and goes with neither --data nor --head"
+                "--suite names its own files, and goes with neither --data nor --personal"
             )
         _evaluate_suite(run_folder, suite, base, output)
         return
@@ -110,7 +116,7 @@ def evaluate(
         raise ConfigError("--data names a file to evaluate on, or --rounds the run's own figures")
     from fmfl_secure.training.finished_run import evaluate_run
 
-    done = evaluate_run(run_folder, data, base=base, head=head, max_left_out=max_left_out)
+    done = evaluate_run(run_folder, data, base=base, personal=personal, max_left_out=max_left_out)
     for name, value in done.metrics.items():
         say(f"{name:<9} {value:.4f}")
     say(f"n         {done.records}")
@@ -196,7 +202,7 @@ def predict(
     data: Annotated[Path, typer.Option(help="Data without what is to be predicted.")],
     output: Annotated[Path, typer.Option(help="File to write: .jsonl or .csv.")],
     base: BaseModel = None,
-    head: OwnHead = None,
+    personal: OwnParts = None,
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
     stop: Stop = None,
@@ -213,7 +219,7 @@ def predict(
     from fmfl_secure.training.finished_run import answers_of, stream_answers
 
     sampling = Sampling(temperature, top_p, tuple(stop or ()), seed)
-    answers = answers_of(run_folder, data, base=base, head=head, sampling=sampling)
+    answers = answers_of(run_folder, data, base=base, personal=personal, sampling=sampling)
     say(f"{output}: {stream_answers(answers, output)} answers")
 
 
@@ -250,7 +256,7 @@ def export(
     output: Annotated[Path, typer.Option(help="Folder to make.")],
     merged: Annotated[bool, typer.Option(help="Whole weights in place of the adapter.")] = False,
     base: BaseModel = None,
-    head: OwnHead = None,
+    personal: OwnParts = None,
 ) -> None:
     """Write a run's adapter, or merged weights, as safetensors with a model card.
 
@@ -259,4 +265,4 @@ def export(
     """
     from fmfl_secure.report.export import export_run
 
-    say(f"{export_run(run_folder, output, merged=merged, base=base, head=head)}")
+    say(f"{export_run(run_folder, output, merged=merged, base=base, personal=personal)}")

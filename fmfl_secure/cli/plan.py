@@ -53,7 +53,8 @@ def plan(
         f"{config.federation.name}: {config.all_rounds} rounds, {len(config.sites)} sites",
         {
             "base model": ahead.base_model,
-            "adapter": f"{config.adapter.kind}, {ahead.size:,} trained parameters",
+            "adapter": f"{config.adapter.kind}, {ahead.size:,} trained parameters"
+            f"{_kept(config, ahead)}",
             **_other_code(config),
             **_goes_on_from(config, federation.parent, ahead.start),
             **_not_listed(ahead.unlisted),
@@ -119,6 +120,14 @@ def plan(
     _show_ledgers(prediction)
     if advice:
         _show_advice(config, ahead)
+
+
+def _kept(config: FederationConfig, ahead: Outlook) -> str:
+    """How many trained numbers are in no upload, and which."""
+    if not ahead.kept:
+        return ""
+    parts = ", ".join(config.adapter.personal_parts)
+    return f" shared, and {ahead.kept:,} that stay at each site: {parts}"
 
 
 def _show_asked(federation: Path, config: FederationConfig, size: int) -> None:

@@ -14,7 +14,8 @@ repeats.
     local-site    the same, with several steps at the site between uploads, whose difference is
                   averaged; weights and server optimizer as the settings say
     fedprox       the same with FedProx, at the settings' strength or 0.1
-    personal      the same, where every site keeps its own head
+    personal      the same, where every site keeps parts of its own: those that the settings name
+                  (`adapter.personal`), or its head
     alone         every site by itself; the mean over the sites is reported
 
 Each is trained with every adapter that is asked for; the linear probe is the adapter `head`.
@@ -31,6 +32,7 @@ import msgspec
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.noise import DISTRIBUTED, LOCAL, NONE, NoiseMechanism
 from fmfl_secure.settings.sections import EvaluationSection, SiteEntry, TrainingSection
+from fmfl_secure.settings.types import HEAD_PART
 
 Parties = Literal["together", "alone", "pooled"]
 
@@ -50,7 +52,7 @@ class Arm:
         at_sites: Whether steps are taken at the sites.
         rate: What learning rates are multiplied by.
         proximal: FedProx's strength where the settings have none.
-        own_heads: Whether every site keeps its own head.
+        own_parts: Whether every site keeps parts of its own.
     """
 
     title: str
@@ -59,7 +61,7 @@ class Arm:
     at_sites: bool = False
     rate: float = 1.0
     proximal: float = 0.0
-    own_heads: bool = False
+    own_parts: bool = False
 
     @property
     def private(self) -> bool:
@@ -95,9 +97,13 @@ class Arm:
                 min_sites=1 if one else federation.min_sites,
                 weights=federation.weights if self.at_sites else "equal",
             ),
-            adapter=replace(config.adapter, personal_head=self.own_heads),
-            # One model is scored by the comparison itself; heads of sites' own leave many.
-            evaluation=EvaluationSection() if self.own_heads else config.evaluation,
+            adapter=replace(
+                config.adapter,
+                personal=(config.adapter.personal_parts or (HEAD_PART,)) if self.own_parts else (),
+                personal_head=False,
+            ),
+            # One model is scored by the comparison itself; parts of sites' own leave many.
+            evaluation=EvaluationSection() if self.own_parts else config.evaluation,
             privacy=replace(
                 privacy,
                 noise=self.noise.name,
@@ -152,10 +158,10 @@ ARMS = MappingProxyType(
             proximal=0.1,
         ),
         "personal": Arm(
-            "federated, private: local noise, steps at the sites, heads of their own",
+            "federated, private: local noise, steps at the sites, parts of their own",
             LOCAL,
             at_sites=True,
-            own_heads=True,
+            own_parts=True,
         ),
         "distributed": Arm("federated, private: distributed noise", DISTRIBUTED),
         "pooled": Arm("pooled, private", LOCAL, parties="pooled"),

@@ -100,8 +100,6 @@ def compare(
     config = load_federation(federation)
     adapters = tuple(dict.fromkeys(adapters or ("head", config.adapter.kind)))
     _check_names(config, adapters, arms, partitions)
-    if config.adapter.personal_head:
-        raise ConfigError("a comparison scores one model, and adapter.personal_head leaves many")
     sources = Sources(federation, config)
     header = Header(
         format=FORMAT,
@@ -232,8 +230,8 @@ class _Runner:
         for parties in sources.parties(arm, config, shares):
             trained = simulate(config, task, parties, on_round=self._teller(arm, config))
             alone = arm.parties == "alone"
-            for site in trained.heads or list(parties)[:1]:
-                own = alone or bool(trained.heads)
+            for site in trained.own or list(parties)[:1]:
+                own = alone or bool(trained.own)
                 found[site] = score(
                     task,
                     trained.at(site),

@@ -13,7 +13,7 @@ import numpy as np
 from torch import nn
 
 from fmfl_secure.models.adapters import adapter_bytes, load_adapter_bytes, set_adapter_tensors
-from fmfl_secure.models.heads import head_bytes, set_head
+from fmfl_secure.models.personal import personal_bytes, personal_names, set_personal
 from fmfl_secure.planning.plans import quantization, site_plan
 from fmfl_secure.planning.task import largest_layout
 from fmfl_secure.settings.federation import FederationConfig
@@ -31,16 +31,18 @@ class Simulated:
 
     Attributes:
         model: The model with the final adapter.
-        heads: By site, where every site keeps its own.
+        parts: Names of the parts that every site keeps for itself.
+        own: Their values, by site.
     """
 
     model: nn.Module
-    heads: dict[str, bytes] = field(default_factory=dict)
+    parts: tuple[str, ...] = ()
+    own: dict[str, bytes] = field(default_factory=dict)
 
     def at(self, site: str) -> nn.Module:
-        """The model as a site has it: with its own head, where it keeps one."""
-        if site in self.heads:
-            set_head(self.model, self.heads[site])
+        """The model as a site has it: with its own parts, where it keeps any."""
+        if site in self.own:
+            set_personal(self.model, personal_names(self.model, self.parts), self.own[site])
         return self.model
 
 
@@ -60,7 +62,7 @@ def simulate(
         on_round: Told about progress.
 
     Returns:
-        The final adapter, in its model, and heads that sites kept.
+        The final adapter, in its model, and the parts that sites kept.
 
     Raises:
         PlanError: No noise meets the settings' target.
@@ -71,8 +73,8 @@ def simulate(
     parties = [entry for entry in config.sites if entry.name in data]
     plans = {entry.name: site_plan(config, entry, size) for entry in parties}
     adapter, server = adapter_bytes(model), ServerStep(config)
-    own = config.adapter.personal_head
-    heads = dict.fromkeys(data, head_bytes(model)) if own else {}
+    parts = config.adapter.personal_parts
+    own = dict.fromkeys(data, personal_bytes(model, parts)) if parts else {}
     for round_number in range(1, config.federation.rounds + 1):
         layout = task.begin_round(model, round_number)
         grid = quantization(config, layout, size)
@@ -89,13 +91,13 @@ def simulate(
                 rank=config.rank_of(entry.name),
                 quantization=grid,
                 weight=config.weight_of(entry.name),
-                head=heads.get(entry.name, b""),
+                personal=own.get(entry.name, b""),
             )
-            if own:
-                heads[entry.name] = head_bytes(model)
+            if parts:
+                own[entry.name] = personal_bytes(model, parts)
         cohort = [entry.name for entry in parties]
         adapter = server.apply(layout, grid, adapter, total, cohort)
         if on_round is not None:
             on_round(round_number)
     set_adapter_tensors(model, load_adapter_bytes(adapter))
-    return Simulated(model, heads)
+    return Simulated(model, parts, own)

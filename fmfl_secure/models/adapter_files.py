@@ -12,6 +12,7 @@ from fmfl_secure.models.adapters.peft_files import PEFT_CONFIG
 from fmfl_secure.models.base import BaseModel
 from fmfl_secure.models.heads import head_parameters
 from fmfl_secure.models.provenance import hub_id
+from fmfl_secure.settings.types import HEAD_PART
 
 __all__ = ["HEAD_FILE", "load_head", "save_files"]
 
@@ -29,7 +30,7 @@ def save_files(model: AdaptedModel, spec: AdapterSpec, base: BaseModel, folder: 
     if hub_id(base) and (folder / PEFT_CONFIG).is_file():
         _name_base(folder / PEFT_CONFIG, hub_id(base))
     head = head_parameters(model)
-    if head and not spec.personal_head:
+    if head and HEAD_PART not in spec.personal:
         save_tensors(dict(head), folder / HEAD_FILE)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fmfl_secure.errors import ModelError
+from fmfl_secure.models.personal import belongs_to
 from fmfl_secure.vectors.layout import FlatLayout, TensorSlot
 
 
@@ -18,25 +20,23 @@ class Layout(FlatLayout):
     """The layout of a model's trainable tensors.
 
     Attributes:
-        kept_back: Trainable parameters whose names start so stay at the site; empty for none.
+        kept_back: Parts of it that stay at the site (`models.personal`); empty for none.
     """
 
-    kept_back: str = ""
+    kept_back: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, model: nn.Module, *, kept_back: str = "") -> Layout:
+    def of(cls, model: nn.Module, *, kept_back: tuple[str, ...] = ()) -> Layout:
         """The layout of a model's parameters that require gradients.
 
         Args:
             model: The model.
-            kept_back: Beginning of the names of those that stay at the site; empty for none.
+            kept_back: Parts of them that stay at the site; empty for none.
 
         Raises:
-            ModelError: None does, or none but what stays, or nothing that could stay.
+            ModelError: None does, or none but what stays.
         """
         uploaded = _trainable(model, kept_back)
-        if kept_back and len(uploaded) == len(_trainable(model, "")):
-            raise ModelError("the model has no head that a site could keep for itself")
         slots = tuple(TensorSlot(n, tuple(p.shape)) for n, p in sorted(uploaded.items()))
         if not slots:
             raise ModelError("the model has no trainable parameters to upload")
@@ -67,9 +67,9 @@ class Layout(FlatLayout):
         self.require((n, p.numel()) for n, p in sorted(parameters.items()))
 
 
-def _trainable(model: nn.Module, kept_back: str) -> dict[str, nn.Parameter]:
+def _trainable(model: nn.Module, kept_back: Sequence[str]) -> dict[str, nn.Parameter]:
     return {
         name: parameter
         for name, parameter in model.named_parameters()
-        if parameter.requires_grad and not (kept_back and name.startswith(kept_back))
+        if parameter.requires_grad and not belongs_to(name, kept_back)
     }

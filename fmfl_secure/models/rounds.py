@@ -11,8 +11,6 @@ from torch import nn
 from fmfl_secure.models.adapters import AdapterSpec, adapter_of
 from fmfl_secure.models.layout import Layout
 
-HEAD = "head."  # how every task's model names the parameters of its head
-
 
 def begin_round(model: nn.Module, spec: AdapterSpec, round_number: int) -> Layout:
     """Make trainable what a round trains, and nothing else.
@@ -29,7 +27,7 @@ def begin_round(model: nn.Module, spec: AdapterSpec, round_number: int) -> Layou
         ModelError: Nothing would be trained.
     """
     adapter_of(spec).begin_round(model, round_number)
-    return Layout.of(model, kept_back=HEAD if spec.personal_head else "")
+    return Layout.of(model, kept_back=spec.personal)
 
 
 def distinct_rounds(spec: AdapterSpec) -> tuple[int, ...]:

@@ -35,6 +35,7 @@ from fmfl_secure.models.adapters import adapter_bytes
 from fmfl_secure.parties.agreed_plan import Agreed, AgreedAtSite, difference
 from fmfl_secure.parties.expected_adapter import ExpectedAdapter
 from fmfl_secure.parties.membership import MembershipFolder, digest_of
+from fmfl_secure.parties.own_parts import OwnParts
 from fmfl_secure.parties.run_budget import RunBudget, open_site_ledger
 from fmfl_secure.parties.site_data import SiteSource
 from fmfl_secure.parties.site_training import SiteTraining
@@ -65,7 +66,6 @@ from privacy import (
 )
 
 LOST_HEADS = "lost-heads.jsonl"  # of the ledger
-HEADS = "heads"  # of the model, where a site keeps its own
 
 
 class Site:
@@ -125,6 +125,14 @@ class Site:
             )
             self._budget = RunBudget(self._ledger, run, self._terms, config, self._settings)
         self._source = SiteSource(folder, self._settings, config, task)
+        self._own = OwnParts(
+            folder,
+            site=self.name,
+            run=run,
+            parts=config.adapter.personal_parts,
+            earlier=task.own_parts_of,
+            updates=self._updates,
+        )
         self._training = SiteTraining(
             self._source,
             run=run,
@@ -133,6 +141,7 @@ class Site:
             plan=self._plan,
             budget=self._budget,
             updates=self._updates,
+            own=self._own,
         )
         self._run = run
         self._checked = False
@@ -432,9 +441,7 @@ class Site:
         """Close the run's reservation on the coordinator's signed end of the run."""
         if self._budget is not None:
             self._budget.refund(evidence)
-        head = self._updates.head(self._run)
-        if head:
-            write_files(self._folder / HEADS, {f"{self._run}.safetensors": head})
+        self._own.leave()
         self._updates.forget(self._run, self._config.all_rounds)
 
     def statement(self) -> tuple[SiteStatement | None, str]:

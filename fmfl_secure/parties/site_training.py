@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from aggregation import RoundPlan
-from fmfl_secure.models.heads import head_bytes
+from fmfl_secure.parties.own_parts import OwnParts
 from fmfl_secure.parties.run_budget import RunBudget
 from fmfl_secure.parties.site_data import SiteSource
 from fmfl_secure.planning.noise import Plan
@@ -37,7 +37,7 @@ class _Trained:
 
     round: int
     integers: NDArray[np.int32]
-    head: bytes = b""
+    personal: bytes = b""
 
 
 class SiteTraining:
@@ -51,6 +51,7 @@ class SiteTraining:
         plan: What its privacy is held to; None without noise.
         budget: What is charged; None of data declared public, without noise.
         updates: Where what was made is stored.
+        own: Parts of the adapter that the site keeps for itself, if any.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class SiteTraining:
         plan: Plan | None,
         budget: RunBudget | None,
         updates: UpdateStore,
+        own: OwnParts,
     ) -> None:
         self.name = entry.name
         self._source = source
@@ -73,6 +75,7 @@ class SiteTraining:
         self._plan = plan
         self._budget = budget
         self._updates = updates
+        self._own = own
         self._data: TaskData | None = None
         # What the surroundings took apart goes on where it was, at no further charge.
         self._unstored: _Trained | None = None
@@ -107,10 +110,10 @@ class SiteTraining:
     def _train(
         self, plan: RoundPlan, adapter: bytes, on_step: Callable[[int], None] | None
     ) -> NDArray[np.int32]:
-        personal = self._config.adapter.personal_head
         layout = self._task.begin_round(self._model, self._config.turn(plan.round).training)
         if self._even is not None:
             self._even.prepare(self._model)
+        personal = self._own.now()
         if self._budget is not None:
             self._budget.charge(plan.round)
         data = self._read_data().to_train()
@@ -119,7 +122,6 @@ class SiteTraining:
             data, work = self._even.work_on(data, self._model)
         if on_step is not None:
             on_step(0)
-        head = self._updates.head(self._run) if personal else b""
         if self._budget is not None:
             self._budget.used()
         integers = train_locally(
@@ -133,16 +135,15 @@ class SiteTraining:
             rank=self._config.rank_of(self.name),
             quantization=plan.quantization,
             weight=self._config.weight_of(self.name),
-            head=head,
+            personal=personal,
             work=work,
             on_step=on_step,
         )
-        head = head_bytes(self._model) if personal else b""
-        self._unstored = _Trained(plan.round, integers, head)
+        self._unstored = _Trained(plan.round, integers, self._own.of(self._model))
         return self._store(self._unstored)
 
     def _store(self, trained: _Trained) -> NDArray[np.int32]:
-        self._updates.put(self._run, trained.round, trained.integers, head=trained.head)
+        self._updates.put(self._run, trained.round, trained.integers, personal=trained.personal)
         self._unstored = None
         return trained.integers
 
@@ -156,6 +157,7 @@ class SiteTraining:
             site=self.name,
             config=self._config,
             task=self._task,
+            personal=self._own.now(),
         )
         if self._even_answers is not None:
             self._even_answers.prepare_answer(answer)

@@ -169,7 +169,8 @@ def with_kind(config: FederationConfig, kind: str) -> FederationConfig:
     adapter = msgspec.structs.replace(
         config.adapter,
         kind=kind,
-        personal_head=False,  # what is learned is the same, wherever the head is kept
+        personal=(),  # what is learned is the same, wherever it is kept
+        personal_head=False,
     )
     sites = config.sites
     if kind not in LOW_RANK_KINDS:

@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fmfl_secure.errors import ModelError
-from fmfl_secure.models.heads import head_bytes, set_head
 from fmfl_secure.models.layout import Layout
+from fmfl_secure.models.personal import personal_bytes, personal_names, set_personal
 from fmfl_secure.planning.advice import CANDIDATES, with_kind
 from fmfl_secure.planning.readings import Signal
 from fmfl_secure.planning.task import build_task
 from fmfl_secure.settings.federation import FederationConfig
+from fmfl_secure.settings.types import HEAD_PART
 from fmfl_secure.tasks.base import Task, TaskData
 from fmfl_secure.tasks.text_classification import TextClassification
 from privacy.training import public_clipped_means
@@ -112,7 +113,7 @@ def head_signal(config: FederationConfig, task: Task, data: TaskData) -> HeadSig
             parameter.grad = torch.from_numpy(part).to(parameter).view_as(parameter)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return HeadSignal(length, layout.size, head_bytes(model))
+    return HeadSignal(length, layout.size, personal_bytes(model, (HEAD_PART,)))
 
 
 def adapter_signal(
@@ -130,7 +131,7 @@ def adapter_signal(
     layout = task.begin_round(model, task.distinct_rounds[0])
     if all(slot.name.startswith(_HEAD) for slot in layout.slots):
         return Signal(head.length, 0.0, head.size, 0)
-    set_head(model, head.moved)
+    set_personal(model, personal_names(model, (HEAD_PART,)), head.moved)
     order = _order(data)
     means = _means(config, task, model, layout, data, order[len(order) // 2 :], _BLOCKS)
     own = np.repeat(

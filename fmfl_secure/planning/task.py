@@ -57,7 +57,7 @@ def build_task(config: FederationConfig, *, relative_to: Path) -> Task:
         target_modules=config.adapter.target_modules,
         rank_stabilised=config.adapter.rank_stabilised,
         virtual_tokens=config.adapter.virtual_tokens,
-        personal_head=config.adapter.personal_head,
+        personal=config.adapter.personal_parts,
     )
     return make_task(
         config.task,
@@ -78,6 +78,19 @@ def largest_layout(task: Task, model: nn.Module) -> Layout:
     """The layout of the round that trains most, where rounds differ; leaves the model at one."""
     layouts = (task.begin_round(model, number) for number in task.distinct_rounds)
     return max(layouts, key=lambda layout: layout.size)
+
+
+def kept_size(task: Task, model: nn.Module) -> int:
+    """How many trained numbers stay at each site, over all rounds; leaves the model at one."""
+    sizes: dict[str, int] = {}
+    for number in task.distinct_rounds:
+        uploaded = {slot.name for slot in task.begin_round(model, number).slots}
+        sizes |= {
+            name: parameter.numel()
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad and name not in uploaded
+        }
+    return sum(sizes.values())
 
 
 def start_of(

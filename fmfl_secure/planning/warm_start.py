@@ -85,7 +85,7 @@ def find_initial(config: FederationConfig, *, relative_to: Path) -> InitialAdapt
         return None
     folder = relative_to / config.adapter.initial
     if (folder / "adapter" / TASK_FILE).is_file():
-        return InitialAdapter(folder / "adapter", encode_line(line_of_run(folder)))
+        return _initial(folder / "adapter", line_of_run(folder))
     if not (folder / TASK_FILE).is_file():
         raise ConfigError(
             f"adapter.initial: {folder} is neither a finished run nor an exported adapter",
@@ -98,7 +98,11 @@ def find_initial(config: FederationConfig, *, relative_to: Path) -> InitialAdapt
             f"adapter.initial: {folder} does not say what its adapter cost",
             hint="Name the run's own folder, or export the run again.",
         ) from error
-    return InitialAdapter(folder, encode_line(decode_line(text)))
+    return _initial(folder, decode_line(text))
+
+
+def _initial(folder: Path, line: tuple[Ancestor, ...]) -> InitialAdapter:
+    return InitialAdapter(folder, encode_line(line), line[-1].run if line else "")
 
 
 def line_of_run(folder: Path) -> tuple[Ancestor, ...]:

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 from fmfl_secure.errors import RunError
-from fmfl_secure.models.adapter_files import HEAD_FILE, name_base_by_place
+from fmfl_secure.models.adapter_files import name_base_by_place
 from fmfl_secure.planning.warm_start import line_of_run
 from fmfl_secure.report.merged import write_merged
 from fmfl_secure.report.model_card import write_card
@@ -26,7 +26,7 @@ def export_run(
     *,
     merged: bool = False,
     base: Path | None = None,
-    head: Path | None = None,
+    personal: Path | None = None,
 ) -> Path:
     """Write a run's adapter, or its base model with the adapter merged, into a new folder.
 
@@ -35,7 +35,7 @@ def export_run(
         output: A folder that is not there yet, or is empty.
         merged: Write whole weights in place of the adapter.
         base: The base model's folder; None finds it as the run's settings say.
-        head: A site's own head, where the run left each site one; written with the rest.
+        personal: A site's own parts, where the run left each site some; written with the rest.
 
     Returns:
         The folder.
@@ -52,14 +52,15 @@ def export_run(
     if not isinstance(task, AdapterTask):
         raise RunError(f"{task.kind} has no adapter to hand on")
     if merged:
-        write_merged(run, task, output, head)
+        write_merged(run, task, output, personal)
     else:
         # Opened first: what is handed on is known to work.
-        task.open_adapter(run.adapter, head=head)
-        shutil.copytree(run.adapter, output, dirs_exist_ok=True)
+        opened = task.open_adapter(run.adapter, personal=personal)
+        if personal is None:
+            shutil.copytree(run.adapter, output, dirs_exist_ok=True)
+        else:
+            task.whole.save_adapter(opened, output)
         name_base_by_place(task.base, output)
-        if head is not None:
-            shutil.copyfile(head, output / HEAD_FILE)
     two_towers = len(task.architecture.towers) > 1
     own = merged and task.own_head is not None
     # Whoever goes on from it is told what it cost, this run included.

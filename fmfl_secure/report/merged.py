@@ -16,6 +16,7 @@ from typing import Any
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.adapted import AdaptedModel
 from fmfl_secure.models.adapter_files import HEAD_FILE
+from fmfl_secure.models.adapters.files import save_tensors
 from fmfl_secure.models.base_files import behaviour_files
 from fmfl_secure.models.computation import Computation
 from fmfl_secure.models.heads import head_parameters
@@ -25,7 +26,7 @@ from fmfl_secure.models.own_heads import LinearHead, OwnHead
 from fmfl_secure.models.own_heads.model import own_class_model
 from fmfl_secure.report.conversation import write_conversation
 from fmfl_secure.settings.own_classes import OWN_CLASSES
-from fmfl_secure.tasks.adapter_task import TASK_FILE, AdapterTask
+from fmfl_secure.tasks.adapter_task import AdapterTask
 from fmfl_secure.training.finished_run import FinishedRun
 
 CONFIG = "config.json"
@@ -35,14 +36,16 @@ _OF_SENTENCES = ("modules.json", "sentence_bert_config.json", "config_sentence_t
 _OF_EARLIER_TASKS = ("problem_type", "task_specific_params", "finetuning_task")
 
 
-def write_merged(run: FinishedRun, task: AdapterTask[Any], output: Path, head: Path | None) -> None:
+def write_merged(
+    run: FinishedRun, task: AdapterTask[Any], output: Path, personal: Path | None
+) -> None:
     """Write whole weights.
 
     Args:
         run: The run.
         task: Its task.
         output: The folder; made if missing.
-        head: A site's own head, where the run left each site one.
+        personal: A site's own parts, where the run left each site some.
 
     Raises:
         ModelError: The adapter cannot be merged, or the class is built otherwise than expected.
@@ -52,7 +55,7 @@ def write_merged(run: FinishedRun, task: AdapterTask[Any], output: Path, head: P
     # bfloat16 rounds off a weight.
     computation = Computation(rounded=task.computation.dtype == "bfloat16")
     task = dataclasses.replace(task, cache_bytes=0, computation=computation)
-    opened = task.open_adapter(run.adapter, head=head)
+    opened = task.open_adapter(run.adapter, personal=personal)
     bare, own = merged_model(opened.encoder, task.adapter), task.own_head
     output.mkdir(parents=True, exist_ok=True)
     config = json.loads((task.base.path / CONFIG).read_text(encoding="utf-8"))
@@ -69,10 +72,10 @@ def write_merged(run: FinishedRun, task: AdapterTask[Any], output: Path, head: P
         config |= _write_own_class(task, own, opened, bare, output)
     _copy_files(task, output, leave_out=() if own is None else _OF_SENTENCES)
     _write(output / CONFIG, config)
-    shutil.copyfile(run.adapter / TASK_FILE, output / TASK_FILE)
-    beside = head or run.adapter / HEAD_FILE
-    if own is None and beside.is_file():
-        shutil.copyfile(beside, output / HEAD_FILE)
+    task.whole.save_description(opened, output)
+    head = head_parameters(opened)
+    if own is None and head:
+        save_tensors(dict(head), output / HEAD_FILE)
     if own is not None and "text" in task.needs.modalities:
         _say_length(output / "tokenizer_config.json", task.max_length)
     write_conversation(task, output)

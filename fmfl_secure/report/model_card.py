@@ -11,7 +11,7 @@ from typing import Any
 from fmfl_secure.errors import RunError
 from fmfl_secure.outside import parse_json, read_settings
 from fmfl_secure.report import answers, line, wording
-from fmfl_secure.report.names import count
+from fmfl_secure.report.names import count, listing
 from fmfl_secure.report.opening import Exported, how_to_open
 from fmfl_secure.report.opening_own_class import PIPELINES
 from fmfl_secure.run.answer_record import ONE_SITE
@@ -73,6 +73,7 @@ def model_card(
             f"- Aggregation: {record.encryption.parameter_set}, sums only, at least "
             f"{record.encryption.security_bits} bits of security"
         ),
+        *_own_parts(record, made),
         *_metrics(record),
         "",
         "## Files",
@@ -130,6 +131,20 @@ def _published(made: Mapping[str, Any]) -> list[str]:
     name, licence = made.get("base_model_id"), made.get("base_model_license")
     lines = [f"base_model: {json.dumps(name)}"] if name else []
     return [*lines, f"license: {json.dumps(licence)}"] if licence else lines
+
+
+def _own_parts(record: RunRecord, made: Mapping[str, Any]) -> list[str]:
+    """Whose parts are in the files, where every site kept some for itself."""
+    kept = listing(wording.kept_at_sites(record))
+    if not kept:
+        return []
+    if made.get("personal"):
+        said = f"**Not whole**: every site kept its own {kept}: here is what it was before training"
+    else:
+        said = (
+            f"One site's own {kept}, trained on its data alone; the rest all sites trained together"
+        )
+    return [f"- {said}"]
 
 
 def _privacy_tags(record: RunRecord) -> tuple[str, ...]:

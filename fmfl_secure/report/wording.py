@@ -28,6 +28,7 @@ from fmfl_secure.report.verdict import verdict
 from fmfl_secure.run.record import RunRecord
 from fmfl_secure.run.refusal_codes import meaning
 from fmfl_secure.run.statement import SiteStatement
+from fmfl_secure.settings.types import HEAD_PART
 
 if TYPE_CHECKING:
     from fmfl_secure.report.overview import Account, Promise
@@ -261,12 +262,25 @@ def _runs_left(record: RunRecord) -> str:
     return f"Of runs like this one, {more} at {where}."
 
 
+def kept_at_sites(record: RunRecord) -> tuple[str, ...]:
+    """Names of the adapter's parts that stayed at the sites; empty where all was shared."""
+    adapter = record.settings.get("adapter", {})
+    head = (HEAD_PART,) if adapter.get("personal_head") else ()
+    return tuple(dict.fromkeys((*head, *adapter.get("personal", ()))))
+
+
 def visibility(record: RunRecord) -> str:
     """Who could see what, in three sentences."""
     opened = "Each site's update travelled masked and encrypted. Only the sum over all sites of a "
     opened += "round was opened, and everyone in the federation sees that sum and the adapter. "
     opened += "No single site's update could be opened, not even by the holder of the key, unless "
     opened += "all other sites work together."
+    kept = kept_at_sites(record)
+    if kept:
+        opened += (
+            f" Every site kept its own {listing(kept)}: trained under the same clipping and noise "
+            "as what it uploaded, and in no message."
+        )
     if not record.mechanism.noise_mechanism.private:
         return opened + " What the sum itself reveals is not limited by anything."
     if record.mechanism.noise_mechanism.in_shares:

@@ -40,7 +40,7 @@ from fmfl_secure.settings.tasks import ImageTextSection, TaskSection
 from fmfl_secure.settings.techniques import INFO_NCE, INFO_NCE_INSTEAD
 from fmfl_secure.settings.toml_file import convert_config as convert_config  # noqa: PLC0414
 from fmfl_secure.settings.toml_file import load_toml
-from fmfl_secure.settings.types import LOW_RANK_KINDS, Section
+from fmfl_secure.settings.types import HEAD_PART, LOW_RANK_KINDS, Section
 from privacy import largest_delta, share_of
 
 # What the other parties are called: a site by such a name would be pinned in their place.
@@ -241,39 +241,42 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
 
     def _check_adapter(self) -> None:
         self._check_ranks()
-        if self.adapter.personal_head:
-            self._check_personal_head()
+        if self.adapter.personal_parts:
+            self._check_personal()
         if self.adapter.initial:
             self._check_initial()
 
     def _check_initial(self) -> None:
-        if self.adapter.personal_head:
-            raise ValueError(
-                "adapter.initial has no head where adapter.personal_head leaves each site its own"
-            )
         if getattr(self.task, "label_texts", ()):
             raise ValueError(
                 "task.label_texts says where the head starts, and adapter.initial does too: "
                 "leave one out"
             )
 
-    def _check_personal_head(self) -> None:
-        if self.adapter.kind == "head":
-            raise ValueError("adapter.personal_head keeps all that adapter 'head' would upload")
+    def _check_personal(self) -> None:
+        if self.adapter.kind == HEAD_PART and HEAD_PART in self.adapter.personal_parts:
+            raise ValueError("adapter.personal keeps all that adapter 'head' would upload")
         if self.privacy.noise_mechanism.in_shares:
             raise ValueError(
-                "adapter.personal_head needs local noise: a share of noise does not protect what "
-                "a site keeps, and later updates depend on it"
+                "adapter.personal needs local noise: a share of noise does not protect what a site "
+                "keeps, and later updates depend on it"
             )
         if self.steps_at_server:
             raise ValueError(
-                "adapter.personal_head needs training.steps_at = 'site': the server steps by what "
-                "is released, and a site's own head is not"
+                "adapter.personal needs training.steps_at = 'site': the server steps by what is "
+                "released, and a site's own parts are not"
             )
-        if self.evaluation.data:
+        if self.evaluation.file:
             raise ValueError(
-                "evaluation.data is scored with the global adapter, and adapter.personal_head "
-                "leaves it without a head: evaluate each site's with --head after the run"
+                "evaluation.data is scored with the global adapter, which adapter.personal leaves "
+                "without a site's own parts: set evaluation.data = 'sites', or evaluate each "
+                "site's with --personal after the run"
+            )
+        if self.question is not None and self.question.adapter:
+            raise ValueError(
+                "question.adapter is of a run that left every site parts of its own, and sites "
+                "asked later would answer without them: set evaluation.data = 'sites', which asks "
+                "during the run"
             )
 
     def _check_ranks(self) -> None:

@@ -9,12 +9,14 @@ import msgspec
 from fmfl_secure.settings.noise import NOISE, NoiseMechanism, NoiseName
 from fmfl_secure.settings.questions import MeasureName
 from fmfl_secure.settings.types import (
+    HEAD_PART,
     AnyAdapterKind,
     Device,
     Digest,
     Name,
     NonEmpty,
     OptimizerName,
+    PartName,
     Positive,
     Section,
     ServerOptimizerName,
@@ -87,14 +89,16 @@ class AdapterSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=T
             are computed once a record and kept.
         target_modules: Names of linear layers; empty takes the architecture's own.
         virtual_tokens: Length of a prompt or prefix.
-        personal_head: Every site keeps its own head: trained under the same clipping and noise as
-            the adapter, never uploaded, and left in the site's folder at the end.
+        personal: Parts that every site keeps for itself: trained under the same clipping and noise
+            as the rest, never uploaded, and left in the site's folder at the end. `head`, or words
+            of the names that parameters have, such as `lora_B` (FedSA-LoRA) or `lora_A`.
+        personal_head: The same as `personal = ["head"]`.
         initial: Where training starts: the folder of a finished run, or of an adapter that
             `fmfl-secure export` wrote, from the folder of these settings. Every party holds it.
             Empty starts a fresh adapter.
     """
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"initial"})
+    LATER: ClassVar[frozenset[str]] = frozenset({"initial", "personal"})
 
     kind: AnyAdapterKind = "ffa-lora"
     rank: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 8
@@ -103,8 +107,15 @@ class AdapterSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=T
     last_layers: Annotated[int, msgspec.Meta(ge=0)] = 0
     target_modules: tuple[NonEmpty, ...] = ()
     virtual_tokens: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 16
+    personal: tuple[PartName, ...] = ()
     personal_head: bool = False
     initial: str = ""
+
+    @property
+    def personal_parts(self) -> tuple[str, ...]:
+        """Names of the parts that every site keeps for itself, each once."""
+        head = (HEAD_PART,) if self.personal_head else ()
+        return tuple(dict.fromkeys((*head, *self.personal)))
 
 
 class PrivacySection(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -62,6 +62,7 @@ _LOOKS_AT_ONE = "it compares the sites' updates with each other, which nobody ev
 _COMPARES = "equal weights; a site's own clipping bounds what it can do"
 _BARE = "trains bare vectors, where hooks see no record alone"
 _READS_DATA = "what it leaves out is read off a site's data, and tells of it"
+_PARTS = "tests/integration/test_personal_parts.py"
 _MATRIX = "tests/integration/test_models_matrix.py::test_works"
 
 _SELECTIVE = "Selective tuning"
@@ -191,9 +192,11 @@ TECHNIQUES: tuple[Technique, ...] = (
         "a trained matrix of r x r between two that are fixed, the same at all sites to the bit",
         "ffa-lora at a small rank", "2502.15436", "fed-sb", "fedsb", "lora-xs", "lora-sb",
     ),
-    _missing(
-        _REPARAMETRISED, "FedSA-LoRA", "a named part of an adapter that stays at its site",
-        "ffa-lora, or adapter.personal_head = true", "2410.01463", "fedsa", "fedsa-lora",
+    _works(
+        _REPARAMETRISED, "FedSA-LoRA",
+        "adapter.kind = 'lora' and adapter.personal = ['lora_B']; ['lora_A'] is its mirror",
+        f"{_PARTS}::test_what_stays_is_in_no_upload_and_nothing_of_it_reaches_the_server",
+        "2410.01463", "fedsa", "fedsa-lora", "personal-matrices",
     ),
     _missing(
         _REPARAMETRISED, "SLoRA", "a first stage of sparse full tuning, and a start taken from it",
@@ -311,13 +314,13 @@ TECHNIQUES: tuple[Technique, ...] = (
     ),
     # Personalisation and heterogeneity
     _works(
-        _PERSONAL, "personal heads", "adapter.personal_head = true",
+        _PERSONAL, "personal heads", "adapter.personal = ['head']",
         "tests/integration/test_personal_heads.py::test_nothing_of_a_head_is_uploaded_or_saved_for_all",
         "2102.07078", "fedrep", "fedper", "personal-head",
     ),
-    _missing(
-        _PERSONAL, "personal norms", "a named part of an adapter that stays at its site",
-        "adapter.personal_head = true", "2102.07623", "fedbn",
+    _works(
+        _PERSONAL, "personal norms", "adapter.kind = 'norms' and adapter.personal = ['encoder']",
+        f"{_PARTS}::test_any_named_part_can_stay", "2102.07623", "fedbn",
     ),
     _refused(
         _PERSONAL, "clustered federations",
@@ -327,7 +330,7 @@ TECHNIQUES: tuple[Technique, ...] = (
     ),
     _missing(
         _PERSONAL, "mixtures of personal and shared experts",
-        "a router that every record passes alone", "adapter.personal_head = true", "",
+        "a router that every record passes alone", "adapter.personal", "",
         "pfedmoe", "fedmoe", "moe", "feddat", "fdlora",
     ),
     # Tasks and domains

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Final, Literal, get_args
 
 import msgspec
 
@@ -28,12 +28,23 @@ WeightType = Literal["float32", "bfloat16", "blocks"]
 TagScheme = Literal["bio", "bioes", "iob1"]
 # Where models are computed.
 Device = Literal["auto", "cpu", "cuda"]
+# What a task adds on top of a base model, as a part that sites may keep for themselves.
+HEAD_PART: Final = "head"
 # Kinds that have a rank.
 LOW_RANK_KINDS: frozenset[str] = frozenset({"lora", "ffa-lora", "rolora"})
 
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]  # finite: JSON has no infinity
 Finite = Annotated[float, msgspec.Meta(ge=-1e9, le=1e9)]
 NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
+# A part of an adapter: words of its parameters' names.
+PartName = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*\Z",
+        examples=["head", "lora_A", "lora_B"],
+        description="Words of the names that its parameters have, with dots between.",
+    ),
+]
 # Names become file names and appear in messages, reports and pages.
 Name = Annotated[
     str,

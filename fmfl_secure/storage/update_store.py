@@ -1,6 +1,7 @@
 """What a site keeps of its training: durable and encrypted, by run and round.
 
-Finished, quantised updates until they are released, and the site's own head where it has one.
+Finished, quantised updates until they are released, and the site's own parts of the adapter where
+it has any: in a table that is named after the first part that there was, the head.
 
 Storing an update before the site says that it is ready is what lets every later attempt at a
 round send the same integers again, under fresh keys and masks, at no further privacy cost.
@@ -75,7 +76,7 @@ class UpdateStore:
         return self._tables.kept_open()
 
     def put(
-        self, run: str, round_number: int, integers: NDArray[np.int32], *, head: bytes = b""
+        self, run: str, round_number: int, integers: NDArray[np.int32], *, personal: bytes = b""
     ) -> None:
         """Store an update; durable when this returns. A round's update is stored once.
 
@@ -83,7 +84,7 @@ class UpdateStore:
             run: Run id.
             round_number: Round.
             integers: int32, shape (d,).
-            head: The site's own head after it, stored in the same transaction; empty for none.
+            personal: The site's own parts after it, stored in the same transaction; empty for none.
 
         Raises:
             RunDamaged: One is stored for this round already.
@@ -92,8 +93,8 @@ class UpdateStore:
         sealed = self._seal(integers.astype("<i4").tobytes(), _context(run, round_number))
         with self._write() as transaction:
             transaction.execute("INSERT INTO updates VALUES (?, ?, ?)", run, round_number, sealed)
-            if head:
-                kept = self._seal(head, _head_context(run, round_number))
+            if personal:
+                kept = self._seal(personal, _personal_context(run, round_number))
                 transaction.execute("INSERT INTO heads VALUES (?, ?, ?)", run, round_number, kept)
 
     def get(self, run: str, round_number: int) -> NDArray[np.int32] | None:
@@ -112,8 +113,8 @@ class UpdateStore:
         )
         return np.frombuffer(data, dtype="<i4").astype(np.int32)
 
-    def head(self, run: str) -> bytes:
-        """The site's own head after the last round it trained; empty where there is none.
+    def personal(self, run: str) -> bytes:
+        """The site's own parts after the last round it trained; empty where there are none.
 
         Raises:
             RunDamaged: It was altered, or the key is another.
@@ -124,10 +125,14 @@ class UpdateStore:
         if not rows:
             return b""
         number, sealed = rows[0]
-        return self._open(bytes(sealed), _head_context(run, number), f"head of round {number}")
+        return self._open(
+            bytes(sealed),
+            _personal_context(run, number),
+            f"record of its own parts of round {number}",
+        )
 
     def forget(self, run: str, round_number: int) -> None:
-        """Delete an update that was released or can no longer be, and heads before its own."""
+        """Delete an update that was released or can no longer be, and parts before its own."""
         with self._write() as transaction:
             transaction.execute("PRAGMA secure_delete=ON")
             transaction.execute(
@@ -165,5 +170,5 @@ def _context(run: str, round_number: int) -> bytes:
     return f"fmfl-secure/update/v1/{run}/{round_number}".encode()
 
 
-def _head_context(run: str, round_number: int) -> bytes:
+def _personal_context(run: str, round_number: int) -> bytes:
     return f"fmfl-secure/head/v1/{run}/{round_number}".encode()

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 import torch
@@ -51,18 +51,21 @@ from fmfl_secure.models.features import Features
 from fmfl_secure.models.half_weights import round_to_half
 from fmfl_secure.models.layout import Layout
 from fmfl_secure.models.own_heads import OwnHead, own_head
+from fmfl_secure.models.personal import belongs_to, personal_names, require_parts, set_personal
 from fmfl_secure.models.prefix import FrozenPrefix
 from fmfl_secure.models.provenance import hub_id, licence
 from fmfl_secure.models.rounds import begin_round, distinct_rounds
 from fmfl_secure.models.support import require_supported
 from fmfl_secure.models.unlisted import require_causal
-from fmfl_secure.outside import parse_json, read_settings
+from fmfl_secure.outside import MOST_DOCUMENT, parse_json, read_regular, read_settings
 from fmfl_secure.settings.own_classes import OWN_CLASSES
 from fmfl_secure.settings.tasks import TaskSection
+from fmfl_secure.settings.types import HEAD_PART
 from fmfl_secure.tasks.base import TaskData
 from fmfl_secure.vectors.adapter_line import LINE_FILE
 
 TASK_FILE = "task.json"
+PERSONAL = "personal"  # of it: names of the tensors that stayed at the sites
 
 Settings = TypeVar("Settings", bound=TaskSection)
 
@@ -74,10 +77,12 @@ class InitialAdapter:
     Attributes:
         folder: Its files, as `save_adapter` wrote them.
         line: The runs that made it, as `vectors.adapter_line` writes them.
+        run: The last of them.
     """
 
     folder: Path
     line: str
+    run: str = ""
 
 
 @dataclass(frozen=True)
@@ -163,6 +168,13 @@ class AdapterTask(ABC, Generic[Settings]):
         """See `Task`."""
         return distinct_rounds(self.adapter)
 
+    @property
+    def own_parts_of(self) -> str:
+        """See `Task`."""
+        if self.initial is None:
+            return ""
+        return self.initial.run if self._kept_at_sites(self.initial.folder) else ""
+
     def build_model(self, *, seed: int) -> AdaptedModel:
         """See `Task`; random initial values come from the seed, and most start as no change.
 
@@ -186,6 +198,7 @@ class AdapterTask(ABC, Generic[Settings]):
                 checkpoint_layers(encoder, find_layers(encoder, tower)[depth:])
         model = self._assemble(adapted, self._prefixes(encoder), features)
         self._start(model)
+        require_parts(model, self.adapter)
         self.begin_round(model, 1)
         model = model.to(self.computation.device)
         if self.initial is not None:
@@ -243,30 +256,49 @@ class AdapterTask(ABC, Generic[Settings]):
             raise ModelError("save_adapter got a model of another task")
         folder.mkdir(parents=True, exist_ok=True)
         save_files(model, self.adapter, self.base, folder)
-        text = json.dumps(self._description(model), indent=2, ensure_ascii=False) + "\n"
-        (folder / TASK_FILE).write_text(text, encoding="utf-8")
+        self.save_description(model, folder)
         if self.initial is not None:
             (folder / LINE_FILE).write_text(self.initial.line, encoding="utf-8")
 
-    def open_adapter(self, folder: Path, *, head: Path | None = None) -> AdaptedModel:
+    def save_description(self, model: AdaptedModel, folder: Path) -> None:
+        """Write how an adapter's files belong together."""
+        text = json.dumps(self._description(model), indent=2, ensure_ascii=False) + "\n"
+        (folder / TASK_FILE).write_text(text, encoding="utf-8")
+
+    @property
+    def whole(self) -> Self:
+        """The same task, of adapters of which no site keeps anything for itself."""
+        return replace(self, adapter=replace(self.adapter, personal=()))
+
+    def open_adapter(self, folder: Path, *, personal: Path | None = None) -> AdaptedModel:
         """See `Task`.
 
         Raises:
-            ModelError: The folder is not an adapter for this base model and task, or the head is
-                missing or not one of it.
+            ModelError: The folder is not an adapter for this base model and task; or a site's own
+                parts are missing, too many, or not those of it.
         """
-        if self.adapter.personal_head and head is None:
+        kept = self._kept_at_sites(folder)
+        if kept and personal is None:
+            parts = self.adapter.personal or kept
             raise ModelError(
-                "this adapter has no head: every site kept its own",
-                hint="Name one with --head: heads/RUN.safetensors in a site's folder.",
+                f"this adapter is not whole: every site kept its own {' and '.join(parts)}",
+                hint="Name a site's with --personal: heads/RUN.safetensors in its folder.",
             )
-        try:
-            description = parse_json(read_settings(folder / TASK_FILE))
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{folder} does not hold a finished adapter: {error}") from error
-        if not isinstance(description, dict):
-            raise ModelError(f"{folder} does not hold a finished adapter: {TASK_FILE} is no object")
-        description = {**self._facts_of_0_1_0(), **description}
+        if personal is not None and not kept:
+            raise ModelError(f"{personal} is of no use: the adapter in {folder} is whole")
+        model = self._open_shared(folder)
+        if personal is not None:
+            try:
+                data = read_regular(personal, most_bytes=MOST_DOCUMENT)
+            except OSError as error:
+                raise ModelError(f"cannot read {personal}: {error.strerror}") from error
+            names = [name for name, _ in model.named_parameters() if belongs_to(name, kept)]
+            set_personal(model, names, data)
+        return model
+
+    def _open_shared(self, folder: Path) -> AdaptedModel:
+        """Open what all sites share; parts that they keep are as they were before training."""
+        description = {**self._facts_of_0_1_0(), **_described(folder)}
         for key, value in self._identity().items():
             known = self.base.digests if key == "base_model_digest" else (value,)
             if description.get(key) not in known:
@@ -276,8 +308,22 @@ class AdapterTask(ABC, Generic[Settings]):
         place = self._place(encoder, self.architecture)
         adapted = adapter_of(self.adapter).open(place, self.adapter, folder)
         model = self._assemble(adapted, self._prefixes(encoder), features)
-        load_head(model, head or folder / HEAD_FILE)
+        if not any(belongs_to(name, (HEAD_PART,)) for name in self._kept_at_sites(folder)):
+            load_head(model, folder / HEAD_FILE)
         return model.to(self.computation.device).eval()
+
+    def _kept_at_sites(self, folder: Path) -> tuple[str, ...]:
+        """Names of an adapter's tensors that stayed at the sites; empty where it is whole.
+
+        Raises:
+            ModelError: The folder is not a finished adapter.
+        """
+        description = _described(folder)
+        if PERSONAL not in description:
+            # Of 0.1.0, which could keep a head and nothing else, and did not write it down.
+            gone = HEAD_PART in self.adapter.personal and not (folder / HEAD_FILE).is_file()
+            return (f"{HEAD_PART}.weight", f"{HEAD_PART}.bias") if gone else ()
+        return tuple(str(name) for name in description[PERSONAL])
 
     def check_source(self, path: Path, *, unit: str, subgroups: Field | None = None) -> None:
         """See `Task`.
@@ -307,7 +353,15 @@ class AdapterTask(ABC, Generic[Settings]):
             ModelError: It is not of this base model, task, kind and form, or gives other answers
                 here than where it was made, as with another alpha.
         """
-        opened = self.open_adapter(folder)
+        kept = self._kept_at_sites(folder)
+        if kept and list(kept) != personal_names(model, self.adapter.personal):
+            raise ModelError(
+                f"the adapter in {folder} is not whole: its sites kept parts for themselves that "
+                "these settings share",
+                hint="Set adapter.personal as in that run; or go on from an export of it with a "
+                "site's --personal.",
+            )
+        opened = self._open_shared(folder)
         values = dict(opened.named_parameters())
         own = adapter_tensors(model)
         set_adapter_tensors(model, {name: values[name] for name in own if name in values})
@@ -447,6 +501,7 @@ class AdapterTask(ABC, Generic[Settings]):
             "max_length": self.max_length,
             "padding": "max_length" if self.architecture.fixed_length else False,
             **({"feature_scale": scale} if scale != 1.0 else {}),
+            **({PERSONAL: personal_names(model, own)} if (own := self.adapter.personal) else {}),
         }
 
     @property
@@ -488,3 +543,18 @@ class AdapterTask(ABC, Generic[Settings]):
                 "positions",
                 hint=f"Set model.max_length to at most {positions - virtual}.",
             )
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    """What `task.json` says.
+
+    Raises:
+        ModelError: It is not there, or no object.
+    """
+    try:
+        description = parse_json(read_settings(folder / TASK_FILE))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder} does not hold a finished adapter: {error}") from error
+    if not isinstance(description, dict):
+        raise ModelError(f"{folder} does not hold a finished adapter: {TASK_FILE} is no object")
+    return description

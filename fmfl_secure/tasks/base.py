@@ -132,6 +132,11 @@ class Task(Protocol):
         """One round of each sort that differs in what it trains."""
         ...
 
+    @property
+    def own_parts_of(self) -> str:
+        """The run whose sites' own parts each goes on from; empty where none kept any."""
+        ...
+
     def build_model(self, *, seed: int) -> nn.Module:
         """A model with a fresh adapter from a public seed, ready for the first round."""
         ...
@@ -204,8 +209,8 @@ class Task(Protocol):
         """Write the adapter in PEFT's form, and whatever the task needs besides."""
         ...
 
-    def open_adapter(self, folder: Path, *, head: Path | None = None) -> nn.Module:
-        """Open what `save_adapter` wrote, for inference; with a site's own head where one is."""
+    def open_adapter(self, folder: Path, *, personal: Path | None = None) -> nn.Module:
+        """Open what `save_adapter` wrote, for inference; with a site's own parts, if any are."""
         ...
 
 

@@ -108,11 +108,19 @@ are for `training.steps_at = "site"`. With `"server"`, and with distributed nois
 step and every unit weighs the same: `training.optimizer` runs at coordinator and sites alike, on
 the released sum of gradients, with one memory for the run.
 
-With `adapter.personal_head = true` every site keeps a head of its own. It is trained inside the
-same clipped and noised vector as the adapter, so what later updates owe to it is paid for, and it
-is never uploaded: it stays in `heads/RUN.safetensors` in the site's folder, for `fmfl-secure
-evaluate`, `predict` and `export` with `--head`. Only with steps at the sites; and not with
-distributed noise, whose shares protect only what is summed.
+With `adapter.personal = ["head", "lora_B"]` every site keeps these parts of the adapter for itself:
+`head` is what the task adds; any other part is named by words of the names that its parameters
+have, with dots between. `["lora_B"]` with `lora` is FedSA-LoRA, `["lora_A"]` its mirror, and
+`["encoder"]` with `norms` shares a head on norms of each site's own, as FedBN does with batch
+norms. They are trained inside the same clipped and noised vector as the rest, so what later updates
+owe to them is paid for, and they are never uploaded: they stay in `heads/RUN.safetensors` in the
+site's folder, for `fmfl-secure evaluate`, `predict` and `export` with `--personal`. Such a file
+tells of its site's data what its noise lets it tell, as an update that was seen alone would. The
+run's own folder has what these parts were before training, and says so. `plan` counts what is
+shared and what stays. With `evaluation.data = "sites"` each site answers with its own parts. A run
+that goes on from one with the same parts begins, at every site, with that site's own. Only with
+steps at the sites; and not with distributed noise, whose shares protect only what is summed.
+`adapter.personal_head = true` is `["head"]`.
 
 `adapter.initial = "run-1"` goes on from a finished run's folder, or from one that `export` wrote,
 with other sites or more rounds if need be; every party holds it. It has to be of the same base

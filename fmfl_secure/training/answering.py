@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
+from fmfl_secure.models.personal import personal_names, set_personal
 from fmfl_secure.planning.answers import answer_plan, asked_of
 from fmfl_secure.questions.registry import questions_of
 from fmfl_secure.questions.respondent import Respondent
@@ -30,6 +31,7 @@ def answer_locally(
     site: str,
     config: FederationConfig,
     task: Task,
+    personal: bytes = b"",
 ) -> NDArray[np.int32]:
     """Answer what the settings ask, from one site's data, once.
 
@@ -40,6 +42,7 @@ def answer_locally(
         site: Its name.
         config: The federation's settings.
         task: The task.
+        personal: The site's own parts of the adapter; empty takes the adapter's.
 
     Returns:
         The site's integers, noise included; int32, shape (d,).
@@ -54,6 +57,8 @@ def answer_locally(
         candidates = split_candidates(adapter, len(asked.candidates))
     else:
         set_adapter_tensors(model, load_adapter_bytes(adapter))
+    if personal:
+        set_personal(model, personal_names(model, config.adapter.personal_parts), personal)
     respondent = Respondent(site, config, task, data, model, candidates)
     vectors = {each.name: each.vectors(asked, respondent) for each in questions_of(asked)}
     return ProtectedSum(plan).integers(plan.release.joint(vectors)).astype(np.int32)

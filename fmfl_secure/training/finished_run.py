@@ -94,7 +94,7 @@ def evaluate_run(
     data: Path,
     *,
     base: Path | None = None,
-    head: Path | None = None,
+    personal: Path | None = None,
     max_left_out: float = MAX_LEFT_OUT,
 ) -> Evaluation:
     """Metrics of a run's adapter.
@@ -105,7 +105,7 @@ def evaluate_run(
         run_folder: The run.
         data: Labelled data with the task's columns.
         base: The base model's folder; None finds it as the run's settings say.
-        head: A site's own head, where the run left each site one.
+        personal: A site's own parts, where the run left each site some.
         max_left_out: Largest share of rows that may be left out as unusable.
 
     Raises:
@@ -120,7 +120,7 @@ def evaluate_run(
             f"--max-left-out, which is {max_left_out:g}",
             path=data,
         )
-    opened = run.task.open_adapter(run.adapter, head=head)
+    opened = run.task.open_adapter(run.adapter, personal=personal)
     batch_size = run.config.training.physical_batch_size
     metrics = run.task.evaluate(opened, loaded, batch_size=batch_size)
     return Evaluation(metrics, loaded.records, loaded.left_out, loaded.shortened)
@@ -131,7 +131,7 @@ def predict_run(
     data: Path,
     *,
     base: Path | None = None,
-    head: Path | None = None,
+    personal: Path | None = None,
     sampling: Sampling = GREEDY,
 ) -> list[dict[str, Any]]:
     """Answers of a run's adapter, one for each row of a file and in its order.
@@ -140,7 +140,7 @@ def predict_run(
         run_folder: The run.
         data: Data with the task's columns but for those that are predicted.
         base: The base model's folder; None finds it as the run's settings say.
-        head: A site's own head, where the run left each site one.
+        personal: A site's own parts, where the run left each site some.
         sampling: How a language model chooses tokens.
 
     Returns:
@@ -149,7 +149,7 @@ def predict_run(
     Raises:
         FmflError: Run, adapter or data are unusable; a bad row is named, and never left out.
     """
-    return list(answers_of(run_folder, data, base=base, head=head, sampling=sampling))
+    return list(answers_of(run_folder, data, base=base, personal=personal, sampling=sampling))
 
 
 def answers_of(
@@ -157,7 +157,7 @@ def answers_of(
     data: Path,
     *,
     base: Path | None = None,
-    head: Path | None = None,
+    personal: Path | None = None,
     sampling: Sampling = GREEDY,
 ) -> Iterator[dict[str, Any]]:
     """The same, each as soon as it is there. See `predict_run`.
@@ -173,7 +173,7 @@ def answers_of(
         _LOG.warning("%s: %s", data.name, inputs.left_out.passed_over)
     if inputs.shortened:
         _LOG.warning("%s of %s rows are too long, and were cut", inputs.shortened, inputs.records)
-    opened = run.task.open_adapter(run.adapter, head=head)
+    opened = run.task.open_adapter(run.adapter, personal=personal)
     batch_size = run.config.training.physical_batch_size
     # Some batches at a time: alike in length within them, and in the file's order between them.
     together = _BATCHES * batch_size

@@ -21,7 +21,7 @@ from torch import nn
 from aggregation import Quantization, quantize
 from fmfl_secure.models import Layout
 from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
-from fmfl_secure.models.heads import set_head
+from fmfl_secure.models.personal import personal_names, set_personal
 from fmfl_secure.models.ranks import truncate
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.sections import TrainingSection
@@ -89,7 +89,7 @@ def train_locally(
     rank: int,
     quantization: Quantization,
     weight: float = 1.0,
-    head: bytes = b"",
+    personal: bytes = b"",
     work: ConstantWork | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> NDArray[np.int32]:
@@ -106,7 +106,7 @@ def train_locally(
         rank: The site's own, of a low-rank adapter; what lies beyond stays zero.
         quantization: The round's grid; with distributed noise the plan's own.
         weight: The site's weight in the sum of updates.
-        head: The site's own head to go on from; empty takes the adapter's.
+        personal: The site's own parts to go on from; empty takes the adapter's.
         work: What every step computes, whoever is sampled; None computes what was sampled.
         on_step: Called with the number of finished steps; local progress only.
 
@@ -118,8 +118,8 @@ def train_locally(
         PrivacyError: A private step failed its checks; nothing of the round may be used.
     """
     set_adapter_tensors(model, load_adapter_bytes(adapter))
-    if head:
-        set_head(model, head)
+    if personal:
+        set_personal(model, personal_names(model, config.adapter.personal_parts), personal)
     truncate(model, rank)
     before = layout.flatten(model)
     training = config.training

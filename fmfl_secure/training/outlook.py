@@ -24,10 +24,11 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
         base_model: Its name.
         base_digest: Its digest.
         unlisted: Its architecture, where no table lists it and the gate let it pass; else empty.
-        size: Trained numbers, in the round that trains most.
+        size: Trained numbers that are shared, in the round that trains most.
         start: Digest of the adapter that training starts from.
         signals: What to expect of gradients, by kind of adapter; None where none was asked for,
             or none can be estimated.
+        kept: Trained numbers that stay at each site.
     """
 
     base_model: str
@@ -36,6 +37,7 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     start: str
     signals: dict[str, Signal] | None = None
+    kept: int = 0
 
 
 def look_ahead(config: FederationConfig, *, relative_to: Path, signals: bool) -> Outlook:
@@ -65,7 +67,7 @@ def look_ahead(config: FederationConfig, *, relative_to: Path, signals: bool) ->
 def _measure(config: FederationConfig, *, relative_to: Path, signals: bool) -> Outlook:
     from fmfl_secure.models.adapters import adapter_bytes  # noqa: PLC0415 - brings PyTorch
     from fmfl_secure.planning.signal import expected_signals  # noqa: PLC0415
-    from fmfl_secure.planning.task import build_task, largest_layout  # noqa: PLC0415
+    from fmfl_secure.planning.task import build_task, kept_size, largest_layout  # noqa: PLC0415
     from fmfl_secure.training.admission import check_admission  # noqa: PLC0415
     from fmfl_secure.vectors.adapter import adapter_digest  # noqa: PLC0415
 
@@ -84,4 +86,5 @@ def _measure(config: FederationConfig, *, relative_to: Path, signals: bool) -> O
         size=largest_layout(task, model).size,
         start=start,
         signals=found,
+        kept=kept_size(task, model),
     )

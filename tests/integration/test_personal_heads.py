@@ -14,11 +14,10 @@ from support import Quiet, make_federation
 from typer.testing import CliRunner
 
 from fmfl_secure.cli import app
-from fmfl_secure.comparison import compare
 from fmfl_secure.errors import ConfigError, ModelError
 from fmfl_secure.models.adapters import adapter_bytes
-from fmfl_secure.models.heads import head_bytes, set_head
 from fmfl_secure.models.layout import Layout
+from fmfl_secure.models.personal import personal_bytes, set_personal
 from fmfl_secure.parties.site import Site
 from fmfl_secure.planning.noise import privacy_plan
 from fmfl_secure.planning.plans import quantization
@@ -46,7 +45,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path):
     original, current = train_locally, {}
 
     def train(*arguments, **named):
-        began[current["site"]].append(named["head"])
+        began[current["site"]].append(named["personal"])
         grids.append(named["quantization"])
         return original(*arguments, **named)
 
@@ -96,15 +95,15 @@ def test_the_adapter_is_used_with_a_site_s_head_and_not_without(finished, tmp_pa
     run, data = folder / "run", folder / "data" / "holdout.csv"
     with pytest.raises(ModelError, match="every site kept its own"):
         evaluate_run(run, data)
-    metrics = {site: evaluate_run(run, data, head=kept(folder, site)).metrics for site in SITES}
+    metrics = {site: evaluate_run(run, data, personal=kept(folder, site)).metrics for site in SITES}
     assert len({m["loss"] for m in metrics.values()}) == 3
-    answers = predict_run(run, data, head=kept(folder, "site-1"))
+    answers = predict_run(run, data, personal=kept(folder, "site-1"))
     assert len(answers) == 30
     with pytest.raises(ModelError, match="every site kept its own"):
         export_run(run, tmp_path / "without")
-    out = export_run(run, tmp_path / "with", head=kept(folder, "site-2"))
+    out = export_run(run, tmp_path / "with", personal=kept(folder, "site-2"))
     assert (out / "head.safetensors").read_bytes() == kept(folder, "site-2").read_bytes()
-    merged = export_run(run, tmp_path / "merged", merged=True, head=kept(folder, "site-2"))
+    merged = export_run(run, tmp_path / "merged", merged=True, personal=kept(folder, "site-2"))
     assert (merged / "head.safetensors").exists()
     arguments = ["evaluate", str(run), "--data", str(data)]
     assert isinstance(CliRunner().invoke(app, arguments).exception, ModelError)
@@ -153,7 +152,7 @@ def test_a_head_has_its_noise_even_where_no_unit_was_sampled(
     ("changes", "words"),
     [
         ({"adapter": 'kind = "head"\npersonal_head = true'}, "would upload"),
-        ({"evaluation": True}, "without a head"),
+        ({"evaluation": True}, "without a site's own parts"),
         (
             {"privacy": 'noise = "distributed"\ninsider_epsilon = 30.0', "steps": 1},
             "needs local noise",
@@ -169,53 +168,44 @@ def test_where_it_means_nothing_it_is_refused(
         make_federation(tmp_path, tiny_model, rounds=1, **settings, plain=plain)
 
 
-def test_a_comparison_of_many_heads_is_refused(finished) -> None:
-    with pytest.raises(ConfigError, match="leaves many"):
-        compare(finished[0] / "federation.toml")
-
-
-def test_a_model_without_a_head_has_none_to_keep() -> None:
-    model = torch.nn.Linear(2, 2)
-    with pytest.raises(ModelError, match="no head that a site could keep"):
-        Layout.of(model, kept_back="head.")
-    with pytest.raises(ModelError, match="no head"):
-        head_bytes(model)
-
-
 def test_a_head_that_does_not_fit_is_refused() -> None:
     class WithHead(torch.nn.Module):
         def __init__(self, classes: int) -> None:
             super().__init__()
             self.head = torch.nn.Linear(2, classes)
 
+    own, names = ("head",), ("head.weight", "head.bias")
     model = WithHead(3)
-    data = head_bytes(model)
+    data = personal_bytes(model, own)
+    assert set(safetensors.torch.load(data)) == {"weight", "bias"}  # as a finished adapter's file
     other = WithHead(3)
-    set_head(other, data)
-    assert head_bytes(other) == data
-    with pytest.raises(ModelError, match="does not fit this model: bias"):
-        set_head(WithHead(4), data)
+    set_personal(other, names, data)
+    assert personal_bytes(other, own) == data
+    with pytest.raises(ModelError, match=r"do not fit this model: head\.bias"):
+        set_personal(WithHead(4), names, data)
     with pytest.raises(ModelError, match="safetensors"):
-        set_head(model, b"\x80\x04not a pickle to be opened")
+        set_personal(model, names, b"\x80\x04not a pickle to be opened")
     with pytest.raises(ModelError, match="to upload"):
-        Layout.of(model, kept_back="head.")
+        Layout.of(model, kept_back=own)
+    with pytest.raises(ModelError, match="no part head"):
+        personal_bytes(torch.nn.Linear(2, 2), own)
 
 
 def test_heads_are_stored_with_their_update_and_sealed(tmp_path: Path) -> None:
     path = tmp_path / "updates.sqlite"
     store = UpdateStore(path, bytes(32))
     update = np.arange(4, dtype=np.int32)
-    assert store.head("run") == b""
+    assert store.personal("run") == b""
     for number in (1, 2, 3):
-        store.put("run", number, update, head=b"a secret head %d" % number)
+        store.put("run", number, update, personal=b"a secret head %d" % number)
     store.put("other", 1, update)
-    assert store.head("run") == b"a secret head 3"
-    assert store.head("other") == b""
+    assert store.personal("run") == b"a secret head 3"
+    assert store.personal("other") == b""
     store.forget("run", 3)
-    assert store.head("run") == b"a secret head 3"
+    assert store.personal("run") == b"a secret head 3"
     assert b"secret head" not in b"".join(f.read_bytes() for f in tmp_path.iterdir())
     shutil.copy(path, tmp_path / "copy.sqlite")
     from fmfl_secure.errors import RunError
 
-    with pytest.raises(RunError, match="head of round 3 does not verify"):
-        UpdateStore(tmp_path / "copy.sqlite", bytes([1]) + bytes(31)).head("run")
+    with pytest.raises(RunError, match="own parts of round 3 does not verify"):
+        UpdateStore(tmp_path / "copy.sqlite", bytes([1]) + bytes(31)).personal("run")

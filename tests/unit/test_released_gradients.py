@@ -95,7 +95,7 @@ def test_settings_without_the_key_mean_what_they_did(tiny_model: Path) -> None:
         ("training", {"server_optimizer": "adam"}, "server_optimizer is for steps at the sites"),
         ("training", {"proximal": 0.1}, "proximal is for steps at the sites"),
         ("federation", {"weights": "population"}, "weights is for steps at the sites"),
-        ("adapter", {"personal_head": True}, "personal_head needs training.steps_at = 'site'"),
+        ("adapter", {"personal_head": True}, "personal needs training.steps_at = 'site'"),
     ],
 )
 def test_what_needs_steps_at_the_sites_is_refused(

@@ -127,7 +127,7 @@ def test_what_peft_says_of_an_adapter_does_not_depend_on_the_process(tiny_models
 
 
 def test_a_head_that_stays_at_its_site_is_in_no_file(tiny_models, tmp_path: Path) -> None:
-    task = task_on(tiny_models("bert"), "text-classification", personal_head=True)
+    task = task_on(tiny_models("bert"), "text-classification", personal=("head",))
     model = task.build_model(seed=1)
     files = adapter_files(task, model)
     assert "head.safetensors" not in files.names

@@ -31,7 +31,8 @@ RECOMMENDED = {
     "training.steps_at": "server",
 }
 # Left out of the template: for when the model is chosen, and for tuning.
-LEFT_OUT = {"model.digest", "training.cache_mib"}
+# The last is `personal = ["head"]`, as version 0.1.0 wrote it.
+LEFT_OUT = {"model.digest", "training.cache_mib", "adapter.personal_head"}
 
 
 def federation(sites: int = 4, task: str = "text-classification") -> FederationConfig:

@@ -37,7 +37,7 @@ class AdapterSpec:
         target_modules: Names of linear layers; empty takes the architecture's.
         rank_stabilised: Scale by alpha / sqrt(rank) instead (rsLoRA, arXiv 2312.03732).
         virtual_tokens: How many a prompt or prefix has, >= 1.
-        personal_head: The head is trained, and stays at the site.
+        personal: Parts of it that are trained, and stay at the site (`models.personal`).
     """
 
     kind: str
@@ -47,7 +47,7 @@ class AdapterSpec:
     target_modules: tuple[str, ...]
     rank_stabilised: bool = False
     virtual_tokens: int = 16
-    personal_head: bool = False
+    personal: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
