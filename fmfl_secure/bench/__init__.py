@@ -1,176 +1,16 @@
-"""`fmfl-secure bench`: what encryption and privacy cost, measured here and now.
+"""What encryption and privacy cost, measured here and now.
 
-`app` is registered by the command line. With `--json` nothing but JSON goes to standard output.
 What is measured stands with the code that measures: `fmfl_secure.bench.secure_aggregation`,
-`rounds`, `shares`, `steps`, `large` and `startup`. They are imported when they run, so that help
-needs no machine-learning library.
+`rounds`, `shares`, `steps`, `large`, `service`, `flower`, `startup`: `fmfl-secure bench` shows it.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from pathlib import Path
-from typing import Annotated, Any, Literal
 
-import typer
-
-__all__ = ["app", "machine"]
-
-app = typer.Typer(
-    help="Measure what encryption, masks and privacy cost on this machine.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-@app.command()
-def aggregation(
-    parameters: Annotated[int, typer.Option(help="Values in an update.", min=1)] = 1_000_000,
-    sites: Annotated[int, typer.Option(help="Sites in the cohort.", min=3, max=1000)] = 8,
-    bits: Annotated[int, typer.Option(help="Bits of a quantised value.", min=2, max=24)] = 16,
-    repeats: Annotated[int, typer.Option(help="Paired repeats; medians are shown.", min=1)] = 3,
-    suite: Annotated[str, typer.Option(help="ckks-collective or ckks-pk.")] = "ckks-collective",
-    as_json: JsonFlag = False,
-) -> None:
-    """Whole rounds of secure aggregation beside one CKKS vector a tensor.
-
-    Example: fmfl-secure bench aggregation --parameters 1000000 --sites 8 --bits 8 --json
-    """
-    from fmfl_secure.bench import secure_aggregation  # noqa: PLC0415 - loads TenSEAL
-
-    sizes = secure_aggregation.tensor_sizes(parameters)
-    result = secure_aggregation.compare(sizes, sites, bits, repeats=repeats, suite=suite).as_dict()
-    result.pop("samples")
-    _show(result, as_json=as_json)
-
-
-@app.command(name="round")
-def whole_round(
-    mode: Annotated[
-        Literal["local", "distributed"], typer.Option(help="Noise of each site, or in shares.")
-    ] = "local",
-    repeats: Annotated[int, typer.Option(help="Pairs; medians are shown.", min=1)] = 7,
-    as_json: JsonFlag = False,
-) -> None:
-    """CPU time of a MiniLM round. Local: 4 sites, encrypted and private over in the clear.
-
-    Distributed: a step of 8 sites, its protocol over its training.
-
-    Example: fmfl-secure bench round --mode distributed --json
-    """
-    from fmfl_secure.settings.noise import NOISE  # noqa: PLC0415 - loads cryptography
-
-    if NOISE.get(mode).in_shares:
-        from fmfl_secure.bench.shares import measure_shares  # noqa: PLC0415 - loads PyTorch
-
-        _show(measure_shares(repeats), as_json=as_json)
-        return
-    from fmfl_secure.bench.rounds import measure_rounds  # noqa: PLC0415 - loads PyTorch
-
-    _show(measure_rounds(repeats), as_json=as_json)
-
-
-@app.command()
-def training(
-    model: Annotated[
-        Literal["minilm", "gpt2", "llama", "all"], typer.Option(help="Which kind of model.")
-    ] = "all",
-    adapter: Annotated[
-        Literal["lora", "ffa-lora", "all"], typer.Option(help="Which kind of adapter.")
-    ] = "all",
-    steps: Annotated[int, typer.Option(help="Pairs of steps; medians are shown.", min=1)] = 15,
-    as_json: JsonFlag = False,
-) -> None:
-    """CPU time and peak memory of a private training step over the same step without privacy.
-
-    Example: fmfl-secure bench training --model minilm --adapter ffa-lora --json
-    """
-    from fmfl_secure.bench.steps import measure_steps  # noqa: PLC0415 - loads PyTorch
-
-    models = ("minilm", "gpt2", "llama") if model == "all" else (model,)
-    adapters = ("lora", "ffa-lora") if adapter == "all" else (adapter,)
-    measured = [measure_steps(m, a, steps) for m in models for a in adapters]
-    _show({"steps": measured}, as_json=as_json)
-
-
-@app.command()
-def large(
-    layers: Annotated[int, typer.Option(help="Of the model; 16 make 1.1 billion.", min=1)] = 16,
-    tokens: Annotated[int, typer.Option(help="Of each of 4 records.", min=2, max=2048)] = 32,
-    half: Annotated[
-        bool, typer.Option(help="Keep weights in bfloat16, as in the files, or in float32.")
-    ] = True,
-    checkpointing: Annotated[
-        bool, typer.Option(help="Compute activations twice, or keep them.")
-    ] = True,
-    blocks: Annotated[
-        Literal["q8_0", "q4_0", "q4_1"] | None,
-        typer.Option(help="Keep matrices in blocks of 8 or about 4 bits instead."),
-    ] = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Peak memory of a private LoRA step of a decoder of 1.1 billion parameters.
-
-    Writes 2.2 GB of random weights to a temporary folder, and deletes them.
-
-    Example: fmfl-secure bench large --layers 4 --tokens 128 --no-checkpointing --json
-    """
-    from fmfl_secure.bench.large import measure_large  # noqa: PLC0415 - loads PyTorch
-
-    result = measure_large(
-        layers=layers, tokens=tokens, half=half, checkpointing=checkpointing, blocks=blocks
-    )
-    _show(result, as_json=as_json)
-
-
-@app.command()
-def flower(
-    sites: Annotated[int, typer.Option(help="Sites.", min=3, max=1000)] = 10,
-    rounds: Annotated[int, typer.Option(help="RoundDriver.", min=1)] = 3,
-    engine: Annotated[
-        Literal["flower-sim", "local"], typer.Option(help="Flower's simulation, or calls alone.")
-    ] = "flower-sim",
-    train: Annotated[
-        bool, typer.Option(help="Train a tiny model; or carry the aggregation alone.")
-    ] = True,
-    workers: Annotated[
-        int, typer.Option(help="Processes to spread sites over; 0: one a core.", min=0)
-    ] = 0,
-    as_json: JsonFlag = False,
-) -> None:
-    """Rounds of a synthetic federation on Flower's simulation, or beside it on the local engine.
-
-    Example: fmfl-secure bench flower --sites 200 --rounds 3 --json
-    """
-    from fmfl_secure.bench.flower import measure_flower  # noqa: PLC0415 - loads PyTorch
-    from fmfl_secure.errors import ConfigError  # noqa: PLC0415
-    from fmfl_secure.transports.flower.extra import needs_flower_extra  # noqa: PLC0415
-
-    if engine == "flower-sim":
-        needs_flower_extra()
-    elif not train:
-        raise ConfigError("--no-train is for --engine flower-sim")
-    result = measure_flower(sites, rounds, engine=engine, train=train, workers=workers)
-    _show(result, as_json=as_json)
-
-
-@app.command()
-def startup(
-    repeats: Annotated[int, typer.Option(help="Starts of each; medians are shown.", min=1)] = 3,
-    rank: Annotated[int, typer.Option(help="Of the adapter; 256 makes 104 MiB.", min=1)] = 8,
-    as_json: JsonFlag = False,
-) -> None:
-    """CPU time and memory to start server and decryptor, whatever the base model; short commands.
-
-    Example: fmfl-secure bench startup --json
-    """
-    from fmfl_secure.bench.startup import measure_startup  # noqa: PLC0415 - loads CKKS
-
-    _show(measure_startup(repeats, rank), as_json=as_json)
+__all__ = ["machine"]
 
 
 def machine() -> dict[str, object]:
@@ -189,27 +29,3 @@ def machine() -> dict[str, object]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()}",
     }
-
-
-def _show(result: dict[str, Any], *, as_json: bool) -> None:
-    result["machine"] = machine()
-    if as_json:
-        typer.echo(json.dumps(result, indent=2))
-        return
-    for line in _lines(result, indent=0):
-        typer.echo(line)
-
-
-def _lines(result: dict[str, Any], *, indent: int) -> list[str]:
-    """As indented lines, for people."""
-    lines = []
-    for key, value in result.items():
-        if isinstance(value, dict):
-            lines += [" " * indent + f"{key}:", *_lines(value, indent=indent + 2)]
-        elif isinstance(value, list):
-            for item in value:
-                lines += [" " * indent + f"{key}:", *_lines(item, indent=indent + 2)]
-        else:
-            shown = f"{value:.4g}" if isinstance(value, float) else value
-            lines.append(" " * indent + f"{key}: {shown}")
-    return lines

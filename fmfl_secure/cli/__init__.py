@@ -9,18 +9,18 @@ import os
 import signal
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 from rich.markup import escape
 
 from fmfl_secure._version import __version__
-from fmfl_secure.bench import app as bench_app
 from fmfl_secure.cli import afford as _afford  # noqa: F401
 from fmfl_secure.cli import (
     ask,
     audit,
     base_models,
+    bench,
     choose,
     compare,
     demo,
@@ -36,10 +36,15 @@ from fmfl_secure.cli import (
     plan,
     report,
     run,
+    schema,
     service,
     techniques,
 )
-from fmfl_secure.cli._console import errors
+from fmfl_secure.cli import ledger_grants as _grants  # noqa: F401
+from fmfl_secure.cli import ledger_signers as _signers  # noqa: F401
+from fmfl_secure.cli._console import errors, print_document
+from fmfl_secure.cli.answers.base import Wrong
+from fmfl_secure.cli.exit_codes import Declined, ExitCode
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -60,14 +65,15 @@ app.add_typer(audit.app)
 app.add_typer(compare.app)
 app.add_typer(techniques.app)
 app.add_typer(dpia.app)
+app.add_typer(schema.app)
 app.add_typer(service.app)
 app.add_typer(members.app)
 app.add_typer(keys.app)
 app.add_typer(flower.app, name="flower")
-app.add_typer(ledger.app, name="ledger")  # with `afford`, which adds itself to it
+app.add_typer(ledger.app, name="ledger")  # with those that add themselves to it
 app.add_typer(journal.app, name="journal")
 app.add_typer(demo.app, name="demo")
-app.add_typer(bench_app, name="bench")
+app.add_typer(bench.app, name="bench")
 
 
 def _show_version(asked: bool) -> None:
@@ -102,30 +108,48 @@ def main() -> None:
     # As Ctrl-C: what a run spent is written before it ends. Services have their own handlers.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        app()
+        code = app(standalone_mode=False)
+    except typer.Abort:
+        raise SystemExit(_tell(Declined("nobody agreed"), debug=debug)) from None
     except Exception as error:  # noqa: BLE001 - the one place where all of them end
         raise SystemExit(_tell(error, debug=debug)) from None
-    except KeyboardInterrupt:
-        errors.print("interrupted")
-        raise SystemExit(130) from None
+    except KeyboardInterrupt as error:
+        raise SystemExit(_tell(error, debug=debug)) from None
+    if code == ExitCode.SIGNAL:
+        _tell(KeyboardInterrupt(), debug=False)
+    raise SystemExit(code)
 
 
-def _tell(error: Exception, *, debug: bool) -> int:
+def _tell(error: BaseException, *, debug: bool) -> int:
     """Say what ended a command, and how; a traceback is for bugs."""
-    from fmfl_secure.cli.exit_codes import ExitCode, exit_code
+    from fmfl_secure.cli.failure import failure_of
 
-    code = exit_code(error)
-    if debug or code == ExitCode.BUG:
+    failed = failure_of(error)
+    if _wants_json():
+        print_document(failed)
+        if failed.error.nature != "bug":
+            return failed.error.exit_code
+    if debug or failed.error.nature == "bug":
         traceback.print_exception(error)
-        return code
-    word = "interrupted" if code == ExitCode.INTERRUPTED else "error"
-    text = escape(str(error))
+    elif failed.error.code == "usage":
+        cast("Any", error).show()  # with the command's usage
+    else:
+        _say_failed(failed.error)
+    return failed.error.exit_code
+
+
+def _wants_json() -> bool:
+    words = sys.argv[1:]
+    return "--json" in words[: words.index("--") if "--" in words else None]
+
+
+def _say_failed(error: Wrong) -> None:
+    if error.exit_code == ExitCode.SIGNAL:
+        errors.print(error.message)
+        return
+    word = "interrupted" if error.exit_code == ExitCode.INTERRUPTED else "error"
+    text = escape(error.message)
     errors.print(f"[bold red]{word}:[/bold red] {text}", highlight=False, soft_wrap=True)
-    hint = getattr(error, "hint", "")
-    if code == ExitCode.INTERRUPTED:
-        again = "start it again: it goes on."
-        hint = f"{hint} Then {again}" if hint else again.capitalize()
-    if hint:
-        text = escape(hint)
+    if error.hint:
+        text = escape(error.hint)
         errors.print(f"[bold]what to do:[/bold] {text}", highlight=False, soft_wrap=True)
-    return code

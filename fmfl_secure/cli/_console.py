@@ -1,14 +1,25 @@
-"""How commands speak: one line as it is, or a table of facts."""
+"""How commands speak: lines and tables for people, or one JSON document for programs.
+
+What is meant for people goes to standard output. With `--json` standard output has the document
+alone, and people's lines go to standard error; with `--quiet` they go nowhere.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+LogLevel = Literal["debug", "info", "warning", "error"]
+
 console = Console()
+progress = Console(stderr=True)  # how far something is; never the answer
 errors = Console(stderr=True)
 
 
@@ -22,3 +33,48 @@ def facts(title: str, facts: dict[str, Any]) -> None:
     for name, value in facts.items():
         table.add_row(name, escape(str(value)))
     console.print(table)
+
+
+def print_document(document: Any) -> None:
+    """One JSON document, on standard output; a figure that is not finite is null.
+
+    Args:
+        document: What msgspec can write.
+    """
+    import msgspec
+
+    data = msgspec.json.format(msgspec.json.encode(document), indent=2)
+    sys.stdout.write(data.decode() + "\n")
+    sys.stdout.flush()
+
+
+@contextmanager
+def spoken(*, as_json: bool, quiet: bool, verbose: int, level: LogLevel | None) -> Iterator[None]:
+    """Speak so while a command runs.
+
+    Args:
+        as_json: Keep standard output for the document.
+        quiet: Say nothing but what goes wrong.
+        verbose: 1 shows what the program logs, from `info` on; 2 from `debug` on.
+        level: The same by name; it decides where both are given.
+    """
+    before = console.stderr, console.quiet, progress.quiet
+    console.stderr, console.quiet, progress.quiet = as_json, quiet, quiet
+    chosen = level or ("error" if quiet else ("", "info", "debug")[min(verbose, 2)])
+    _Log.level = getattr(logging, chosen.upper()) if chosen else None
+    if _Log.level is not None:
+        logging.basicConfig(level=_Log.level, format="%(levelname)s %(name)s: %(message)s")
+        logging.getLogger().setLevel(_Log.level)
+    try:
+        yield
+    finally:
+        console.stderr, console.quiet, progress.quiet = before
+
+
+class _Log:
+    level: int | None = None
+
+
+def log_level(otherwise: int) -> int:
+    """The least level that the person asked to see; `otherwise` where nothing was said."""
+    return otherwise if _Log.level is None else _Log.level

@@ -6,10 +6,10 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 from rich.table import Table
 
+from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import console, say
 from fmfl_secure.cli.ledger import LedgerPlace, app
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fmfl_secure.settings.federation import FederationConfig
 
 
-@app.command("afford")
+@command(app, "afford", answers="fmfl_secure.planning.affordability:Affordable")
 def afford(
     ledger: LedgerPlace,
     federation: Annotated[
@@ -40,8 +40,7 @@ def afford(
     rounds: Annotated[
         str, typer.Option(help="Lengths of runs to ask for, repeats included, with commas.")
     ] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
+) -> Affordable:
     """Say what a ledger can still afford: the largest runs that it would admit.
 
     Example: fmfl-secure ledger afford pilot/sites/site-1/ledger.sqlite
@@ -77,10 +76,8 @@ def afford(
             rounds=lengths,
             noise_multiplier=noise_multiplier,
         )
-    if as_json:
-        say(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
-    else:
-        _say_affordable(found)
+    _say_affordable(found)
+    return found
 
 
 def _parameters(config: FederationConfig, federation: Path) -> int:

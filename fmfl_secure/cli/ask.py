@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 from rich.table import Table
 
+from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import console, facts, say
+from fmfl_secure.cli.answers.base import Written, shown
+from fmfl_secure.cli.answers.federation import Figures, FigureShown, SitesAnswered
 from fmfl_secure.cli.arguments import FederationFile, InsiderEpsilon, Repeats
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command()
+@command(app, answers=(Figures, Written))
 def ask(
     federation: FederationFile,
     what: Annotated[str, typer.Option(help="Questions, with commas: units,labels,lengths, ...")],
@@ -46,8 +48,7 @@ def ask(
         Path | None,
         typer.Option(help="With --settings, of a finished run: ask about its adapter."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
+) -> Figures | Written:
     """Ask all sites, on one machine, and charge their ledgers: one sum, with noise.
 
     An answer is kept beside the settings, in answers/, where the same question finds it free.
@@ -88,21 +89,18 @@ def ask(
         say(f"wrote {settings}: give it to all parties as federation.toml, and the server's kit")
         say(f"what fmfl-secure start-file {settings}{of_run} writes")
         show_precision(load_federation(settings))
-        return
+        return Written(files=(str(settings),))
     config = asking.asking(load_federation(federation), asked)
-    if not as_json:
-        show_precision(config)
-        grant_where_none_said(federation.parent, config)
+    show_precision(config)
+    grant_where_none_said(federation.parent, config)
     answer = asking.ask(federation, asked, again=again)
-    if as_json:
-        say(msgspec.json.format(msgspec.json.encode(answer.figures), indent=2).decode())
-    else:
-        show_answer(answer)
+    show_answer(answer)
     if write:
         for site, population in asking.declare_populations(
             federation, answer, round_to=round_to
         ).items():
             say(f"{federation}: {site} declares {population:,}")
+    return _figures(answer)
 
 
 def show_precision(config: FederationConfig) -> None:
@@ -151,6 +149,27 @@ def show_answer(answer: Answer) -> None:
         },
     )
     say(ONE_SITE)
+
+
+def sites_answered(answer: Answer) -> SitesAnswered:
+    """An answer of sites, for programs."""
+    from fmfl_secure.planning.answers import asked_of
+
+    return SitesAnswered(
+        figures=_figures(answer),
+        sites=answer.cohort,
+        at=answer.at,
+        epsilon=0.0 if answer.was_kept else asked_of(answer.config).epsilon,
+        delta=answer.config.privacy.delta,
+        folder=str(answer.folder),
+    )
+
+
+def _figures(answer: Answer) -> Figures:
+    return {
+        question: {name: shown(each, FigureShown) for name, each in figures.items()}
+        for question, figures in answer.figures.items()
+    }
 
 
 def written(figure: Figure) -> tuple[str, str, str]:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fmfl_secure.cli._console import errors, facts, say
+from fmfl_secure.cli._command import command
+from fmfl_secure.cli._console import facts, progress, say
+
+if TYPE_CHECKING:
+    from fmfl_secure.run.audit_record import AuditRecord
 
 app = typer.Typer()
 
 ABOVE_CLAIM_EXIT_CODE = 2
 
 
-@app.command()
+@command(
+    app,
+    answers="fmfl_secure.run.audit_record:AuditRecord",
+    ends=lambda record: ABOVE_CLAIM_EXIT_CODE if record.above_claim else 0,
+)
 def audit(
     target: Annotated[
         Path, typer.Argument(metavar="RUN-or-PLAN", help="A run's folder, or a federation.toml.")
@@ -37,8 +45,7 @@ def audit(
     base: Annotated[
         Path | None, typer.Option(help="Base model folder, if it is elsewhere than at the run.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
+) -> AuditRecord:
     """Look for gross mistakes: train on canaries and bound epsilon from below.
 
     Uses no data and charges no budget. Of a run, it writes audit.json and the report anew. Exit
@@ -50,7 +57,7 @@ def audit(
     from fmfl_secure.audit import audit_answers, audit_run, audit_settings
     from fmfl_secure.errors import ConfigError
     from fmfl_secure.report import empirical
-    from fmfl_secure.run.audit_record import AUDIT_NAME, encode_audit
+    from fmfl_secure.run.audit_record import AUDIT_NAME
 
     of_run = target.is_dir()
     if answers and of_run:
@@ -59,11 +66,11 @@ def audit(
         raise ConfigError(
             "--base is for a run's folder", hint="In federation.toml, model.base says it."
         )
-    with Progress(console=errors, transient=True) as progress:
-        bar = progress.add_task("training on canaries", total=None)
+    with Progress(console=progress, transient=True) as shown:
+        bar = shown.add_task("training on canaries", total=None)
 
         def on_step(step: int, steps: int) -> None:
-            progress.update(bar, completed=step, total=steps)
+            shown.update(bar, completed=step, total=steps)
 
         if answers:
             record = audit_answers(
@@ -86,14 +93,10 @@ def audit(
                 against=against,
                 on_step=on_step,
             )
-    if as_json:
-        typer.echo(encode_audit(record).decode(), nl=False)
-    else:
-        what = f"run {record.run}" if record.run else "these settings"
-        facts(f"{record.federation}: empirical check of {what}", empirical.figures(record))
-        for sentence in empirical.sentences(record):
-            say(sentence)
-        if of_run:
-            say(f"written to {target / AUDIT_NAME} and {target / 'report.html'}")
-    if record.above_claim:
-        raise typer.Exit(ABOVE_CLAIM_EXIT_CODE)
+    what = f"run {record.run}" if record.run else "these settings"
+    facts(f"{record.federation}: empirical check of {what}", empirical.figures(record))
+    for sentence in empirical.sentences(record):
+        say(sentence)
+    if of_run:
+        say(f"written to {target / AUDIT_NAME} and {target / 'report.html'}")
+    return record

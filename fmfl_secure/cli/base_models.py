@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import say
+from fmfl_secure.cli.answers.adapters import ModelImported
 
 app = typer.Typer(help="Base models: make a folder that every party can pin.")
 
@@ -17,7 +19,7 @@ def options() -> None:
     """Base models: make a folder that every party can pin."""
 
 
-@app.command("import")
+@command(app, "import", answers=ModelImported)
 def import_(
     source: Annotated[
         str,
@@ -30,7 +32,7 @@ def import_(
         Literal["float32", "blocks", "q8_0", "q4_0", "q4_1"],
         typer.Option(help="blocks keeps a GGUF file's; q8_0, q4_0 and q4_1 make blocks."),
     ] = "float32",
-) -> None:
+) -> ModelImported:
     """Write a model as a Hugging Face folder of safetensors, with where it came from.
 
     Nothing of the source is run. Matrices in blocks take a quarter to an eighth of the memory, with
@@ -43,3 +45,4 @@ def import_(
     model = import_model(source, output, weights=weights)
     say(f"wrote {output}: {model.model_type}, {model.digest}")
     say(f"use it with base = {str(output)!r} in [model]; README.md says where it came from")
+    return ModelImported(folder=str(output), model_type=model.model_type, digest=model.digest)

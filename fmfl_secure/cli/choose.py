@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import console, say
+from fmfl_secure.cli.answers.base import Written
+from fmfl_secure.cli.answers.federation import AdapterChosen
 from fmfl_secure.cli.arguments import InsiderEpsilon, Repeats
-from fmfl_secure.cli.ask import show_answer, show_precision
+from fmfl_secure.cli.ask import show_answer, show_precision, sites_answered
 
 if TYPE_CHECKING:
     from fmfl_secure.choosing import Chosen
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command()
+@command(app, answers=(AdapterChosen, Written))
 def choose(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
     epsilon: Annotated[
@@ -55,7 +58,7 @@ def choose(
     output: Annotated[
         Path | None, typer.Option(help="Folder to write the winner to, as an adapter.")
     ] = None,
-) -> None:
+) -> AdapterChosen | Written:
     """Choose among up to 16 adapters by one private answer of all sites.
 
     Every unit that is set apart says of each candidate how often it is right there; one noised sum
@@ -69,8 +72,7 @@ def choose(
     if answered is not None:
         if epsilon is not None or rounds or adapter or again or settings is not None:
             raise ConfigError("--answered reads what was asked, and goes with --output alone")
-        _show(run, choosing.read_choice(answered), output)
-        return
+        return _show(run, choosing.read_choice(answered), output)
     if epsilon is None:
         raise ConfigError("--epsilon says what the answer may cost every unit: 0.5 is a good start")
     if federation is not None and settings is None:
@@ -83,8 +85,7 @@ def choose(
         candidates, epsilon=epsilon, insider_epsilon=insider_epsilon, repeats=repeats
     )
     if settings is None:
-        _show(run, choosing.choose(run, asked, joined, again=again), output)
-        return
+        return _show(run, choosing.choose(run, asked, joined, again=again), output)
     if again or output is not None:
         raise ConfigError("--settings asks nothing yet: --again and --output do not go with it")
     start = choosing.write_question(run, asked, joined, settings, federation=federation)
@@ -95,9 +96,10 @@ def choose(
     say(f"wrote       {settings}: give it to all parties as federation.toml")
     say(f"wrote       {start}: it belongs into the server's kit, as start.safetensors")
     say(f"afterwards  fmfl-secure choose {run} --answered FOLDER_OF_THAT_RUN")
+    return Written(files=(str(settings), str(start)))
 
 
-def _show(run: Path, chosen: Chosen, output: Path | None) -> None:
+def _show(run: Path, chosen: Chosen, output: Path | None) -> AdapterChosen:
     from fmfl_secure import choosing
 
     show_precision(chosen.answer.config)
@@ -122,3 +124,11 @@ def _show(run: Path, chosen: Chosen, output: Path | None) -> None:
     if output is not None:
         choosing.write_winner(run, chosen, output)
         say(f"wrote       {output}")
+    return AdapterChosen(
+        winner=chosen.winner,
+        is_clear=chosen.is_clear,
+        ahead=dict(chosen.ahead),
+        bias=chosen.bias,
+        output="" if output is None else str(output),
+        answer=sites_answered(chosen.answer),
+    )

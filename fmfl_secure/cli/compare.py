@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from fmfl_secure.cli._console import console, errors, say
+from fmfl_secure.cli._command import command
+from fmfl_secure.cli._console import console, progress, say
 from fmfl_secure.cli.arguments import FederationFile
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command()
+@command(app, answers="fmfl_secure.comparison:Comparison")
 def compare(
     federation: FederationFile,
     seeds: Annotated[int, typer.Option(help="Seeds, from 1 on.", min=1)] = 3,
@@ -48,8 +48,7 @@ def compare(
         Path | None,
         typer.Option(help="Append every row to this .jsonl, and skip those that are there."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
-) -> None:
+) -> Comparison:
     """Train the federation's baselines beside it and print one table.
 
     Baselines train without privacy or on pooled data: only on data declared public. No ledger is
@@ -57,8 +56,6 @@ def compare(
     local, local-site, fedprox, personal, distributed, pooled; each with every adapter.
     Example: fmfl-secure compare pilot/federation.toml --adapter head,lora --epsilon 1 --epsilon 3
     """
-    import msgspec
-
     from fmfl_secure.comparison import ARMS, OWN
     from fmfl_secure.comparison import compare as run
 
@@ -75,10 +72,8 @@ def compare(
             on_row=_tell,
             on_round=lambda arm, done, rounds: status.update(f"{arm}: round {done} of {rounds}"),
         )
-    if as_json:
-        typer.echo(json.dumps(msgspec.to_builtins(found), indent=2))
-        return
     _show(found)
+    return found
 
 
 def _split(given: list[str] | None) -> tuple[str, ...]:
@@ -91,7 +86,7 @@ def _tell(row: Row) -> None:
     if row.partition != "own":
         target += f", {row.partition}"
     first, value = next(iter(row.metrics.items()))
-    errors.print(
+    progress.print(
         f"{row.arm}{target}, seed {row.seed}: {first} {value:.4f}, {row.cpu_s:.0f} CPU seconds",
         highlight=False,
     )

@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
+from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import console, say
+from fmfl_secure.cli.answers.federation import RunDone
+from fmfl_secure.cli.answers.reports import AttacksShown
 from fmfl_secure.cli.run import run
 
 app = typer.Typer(
@@ -15,11 +18,11 @@ app = typer.Typer(
 )
 
 
-@app.command("federation")
+@command(app, "federation", answers=RunDone)
 def federation(
     output: Annotated[Path, typer.Option(help="Folder to make.")] = Path("demo"),
     fresh: Annotated[bool, typer.Option(help="Remove an earlier demonstration first.")] = False,
-) -> None:
+) -> RunDone:
     """Run a private federation of four made-up clinics on synthetic notes.
 
     Example: fmfl-secure demo federation --output demo --fresh
@@ -27,10 +30,10 @@ def federation(
     from fmfl_secure.demonstration.federation import prepare_demo
 
     federation = prepare_demo(output, fresh=fresh)
-    run(federation, output / "run", resume=False)
+    return run(federation, output / "run", resume=False)
 
 
-@app.command("aggregation")
+@command(app, "aggregation", answers=AttacksShown)
 def aggregation(
     output: Annotated[
         Path, typer.Option(help="Folder for demonstration.html and demonstration.json.")
@@ -39,7 +42,7 @@ def aggregation(
     custodians: Annotated[
         int, typer.Option(help="How many custodians have to agree before anything opens, 0 to 2.")
     ] = 0,
-) -> None:
+) -> AttacksShown:
     """Show what each role of secure aggregation sees, and try attacks on it and on a naive pattern.
 
     Exit code 0 only if every attack ends as expected.
@@ -60,3 +63,4 @@ def aggregation(
             f"not as expected: {'; '.join(found.surprises)}",
             hint="One of the guarantees, or the attack that tests it, is broken. Report it.",
         )
+    return AttacksShown(page=str(page), attacks=len(found.attacks))

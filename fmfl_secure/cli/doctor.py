@@ -9,7 +9,10 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import console
+from fmfl_secure.cli.answers.base import shown
+from fmfl_secure.cli.answers.reports import Examined, FindingShown
 
 app = typer.Typer()
 
@@ -21,10 +24,10 @@ _MARKS = {
 }
 
 
-@app.command()
+@command(app, answers=Examined, ends=lambda found: 1 if found.faults else 0)
 def doctor(
     folder: Annotated[Path, typer.Argument(help="Where federations are, or will be.")] = Path(),
-) -> None:
+) -> Examined:
     """Check that this machine can take part: libraries, room, encryption, private training.
 
     In a federation's folder or a site's kit it checks what an earlier version let pass, too: people
@@ -36,15 +39,16 @@ def doctor(
     from fmfl_secure.doctor.federation import examine_federation
     from fmfl_secure.doctor.machine import examine
 
-    faults = 0
+    findings = []
     for finding in chain(examine(folder), examine_federation(folder)):
-        faults += finding.state == "fault"
+        findings.append(shown(finding, FindingShown))
         line = f"{_MARKS[finding.state]} {escape(finding.what)}: {escape(finding.found)}"
         console.print(line, highlight=False, soft_wrap=True)
         if finding.advice:
             console.print(
                 f"        what to do: {escape(finding.advice)}", highlight=False, soft_wrap=True
             )
-    if faults:
-        raise typer.Exit(1)
-    console.print("this machine is ready", highlight=False)
+    faults = sum(finding.state == "fault" for finding in findings)
+    if not faults:
+        console.print("this machine is ready", highlight=False)
+    return Examined(findings=tuple(findings), faults=faults)

@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import say
+from fmfl_secure.cli.answers.reports import AssessmentDrafted
 
 app = typer.Typer()
 
 
-@app.command()
+@command(app, answers=AssessmentDrafted)
 def dpia(
     run_folder: Annotated[
         Path, typer.Argument(metavar="RUN", help="A run's folder, or its report.json.")
@@ -20,7 +22,7 @@ def dpia(
     output: Annotated[
         Path | None, typer.Option(help="File to write; default: dpia.md beside the report.")
     ] = None,
-) -> None:
+) -> AssessmentDrafted:
     """Draft a data protection impact assessment: facts from the run, questions left open.
 
     Help with drafting, not legal advice. A file that exists is never replaced.
@@ -31,3 +33,4 @@ def dpia(
     path = write_dpia(run_folder, output)
     found = open_questions(path.read_text(encoding="utf-8"))
     say(f"{path}: {found} questions are open, for people to answer")
+    return AssessmentDrafted(file=str(path), open_questions=found)

@@ -6,9 +6,14 @@
 from __future__ import annotations
 
 import enum
-from typing import Final
+from typing import ClassVar, Final
 
-from fmfl_secure.errors import RunStopped, is_known, is_passing
+import typer
+
+from fmfl_secure.errors import FmflError, Nature, RunStopped, is_known, is_passing
+
+# What a parser raises of a command line that is wrong. Typer gives its base no public name.
+_USAGE: Final = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 
 class ExitCode(enum.IntEnum):
@@ -57,15 +62,33 @@ MEANINGS: Final = {
 }
 
 
+class Declined(FmflError):
+    """A question was answered with no, or nobody was there to answer it."""
+
+    nature: ClassVar[Nature] = "decided"
+    code = "declined"
+
+
 def exit_code(error: BaseException) -> ExitCode:
     """How a command ends that an error ended."""
-    if isinstance(error, RunStopped):
-        return ExitCode.STOPPED
+    for kind, code in _BY_KIND:
+        if isinstance(error, kind):
+            return code
     if is_passing(error):
         return ExitCode.INTERRUPTED
+    # A path that somebody named, or its rights.
+    if isinstance(error, OSError) and error.filename is not None:
+        return ExitCode.REFUSED
     if not is_known(error):
         return ExitCode.BUG
     return ExitCode.DAMAGED if getattr(error, "nature", "") == "damage" else ExitCode.REFUSED
+
+
+_BY_KIND: Final[tuple[tuple[type[BaseException], ExitCode], ...]] = (
+    (KeyboardInterrupt, ExitCode.SIGNAL),
+    (_USAGE, ExitCode.USAGE),
+    (RunStopped, ExitCode.STOPPED),
+)
 
 
 def exit_codes_document() -> str:

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
+from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import say
+from fmfl_secure.cli.answers.base import shown
+from fmfl_secure.cli.answers.federation import (
+    Initialised,
+    Partitioned,
+    PartShown,
+    QuestionShown,
+    SiteChecked,
+    StartFileWritten,
+)
 from fmfl_secure.cli.arguments import FederationFile
 
 if TYPE_CHECKING:
@@ -17,7 +27,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command()
+@command(app, answers=Initialised)
 def init(
     folder: Annotated[Path, typer.Argument(help="The federation's folder; made if missing.")],
     sites: Annotated[int, typer.Option(help="Sites in a new federation.toml.", min=3)] = 4,
@@ -51,7 +61,7 @@ def init(
         bool,
         typer.Option("--simulated", help="All sites are yours: grant in their place, and say so."),
     ] = False,
-) -> None:
+) -> Initialised:
     """Write a commented federation.toml, and each party's identity key, site file and ledger.
 
     What exists is left alone. Nothing is granted: that is each site's own (ledger grant), or, of a
@@ -65,9 +75,10 @@ def init(
     from fmfl_secure.parties.workspace import Workspace, initialise
 
     path = Workspace(folder).federation_file
-    if path.exists() and model is not None:
+    is_new = not path.exists()
+    if not is_new and model is not None:
         raise ConfigError(f"{path} exists, and says itself which model: --model is for a new one")
-    if not path.exists():
+    if is_new:
         name = re.sub("[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")[:63]
         text = _new_settings(name or "federation", sites, task, model, folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -87,6 +98,9 @@ def init(
     if made and not simulated:
         say(f"nothing is granted: fmfl-secure ledger grant {folder}/sites/SITE shows each site")
         say("what is proposed, and what it means; --accept grants it")
+    return Initialised(
+        settings=str(path), new_settings=is_new, made=tuple(made), simulated=simulated
+    )
 
 
 def _new_settings(name: str, sites: int, task: str | None, model: str | None, folder: Path) -> str:
@@ -103,7 +117,7 @@ def _new_settings(name: str, sites: int, task: str | None, model: str | None, fo
     return federation_toml(name, sites, found.task, found.values)
 
 
-@app.command()
+@command(app, answers=Partitioned)
 def partition(
     file: Annotated[Path, typer.Argument(help="Table to split: .csv .tsv .jsonl .parquet")],
     sites: Annotated[int, typer.Option(help="Number of site files.", min=1)],
@@ -121,7 +135,7 @@ def partition(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier split.")] = False,
-) -> None:
+) -> Partitioned:
     """Split one table into site files, to simulate a federation.
 
     Example: fmfl-secure partition notes.csv --sites 4 --out pilot/data --holdout 0.1
@@ -144,6 +158,9 @@ def partition(
     )
     for part in summary.files:
         say(f"{out / part.name}: {part.rows} rows")
+    return Partitioned(
+        files=tuple(PartShown(path=str(out / part.name), rows=part.rows) for part in summary.files)
+    )
 
 
 def _unit_rules(given: list[str]) -> list[UnitRule]:
@@ -160,7 +177,7 @@ def _unit_rules(given: list[str]) -> list[UnitRule]:
         ) from error
 
 
-@app.command("start-file")
+@command(app, "start-file", answers=StartFileWritten)
 def start_file(
     federation: FederationFile,
     output: Annotated[
@@ -170,7 +187,7 @@ def start_file(
         Path | None,
         typer.Option(help="A finished run's folder, where the settings ask about its adapter."),
     ] = None,
-) -> None:
+) -> StartFileWritten:
     """Write what a server starts a run from. A server has no base model: make it where one is.
 
     It is public, holds no weights of the base model, and belongs into the server's kit.
@@ -190,10 +207,19 @@ def start_file(
     say(f"base model  {start.base_model}, {start.base_model_digest}")
     say(f"licence     {licence}")
     say(f"settings    {start.settings_digest}")
-    say(f"wrote       {path}, {path.stat().st_size:,} bytes")
+    size = path.stat().st_size
+    say(f"wrote       {path}, {size:,} bytes")
+    return StartFileWritten(
+        path=str(path),
+        size_bytes=size,
+        base_model=start.base_model,
+        base_model_digest=start.base_model_digest,
+        base_model_license=start.base_model_license,
+        settings_digest=start.settings_digest,
+    )
 
 
-@app.command()
+@command(app, answers=SiteChecked)
 def check(
     federation: FederationFile,
     site: Annotated[str, typer.Argument(help="Name of the site whose data to check.")],
@@ -201,7 +227,7 @@ def check(
         Path | None,
         typer.Option(help="PNG to write pictures to, small, as a model is given them."),
     ] = None,
-) -> None:
+) -> SiteChecked:
     """Check a site's policy and its own data file, locally; nothing is sent, nothing is charged.
 
     Says which rule of the policy would refuse a run, if one would. Counts the rows that a run
@@ -231,14 +257,28 @@ def check(
     for complaint in checked.beyond:
         say(f"more than declared: {complaint}")
     pictures = pilot.check_pictures(site)
+    lines = () if pictures is None else tuple(str(pictures).splitlines())
+    for line in lines:
+        say(f"pictures: {line}")
     if pictures is not None:
-        for line in str(pictures).splitlines():
-            say(f"pictures: {line}")
         if contact_sheet is not None:
             pictures.write_contact_sheet(contact_sheet)
             say(f"wrote {contact_sheet.resolve()}, which shows pictures of the site's data")
     elif contact_sheet is not None:
         raise ConfigError("--contact-sheet is of pictures, and the task has none")
-    for question in questions(site, pilot.check_units(site)):
+    asked = tuple(questions(site, pilot.check_units(site)))
+    for question in asked:
         say(f"question: {question.found}")
         say(f"          {question.advice}")
+    return SiteChecked(
+        site=site,
+        path=str(checked.path),
+        records=checked.records,
+        shortened=checked.shortened,
+        read_as=checked.read_as,
+        beyond=checked.beyond,
+        cohorts=tuple(pilot.config.cohorts_in_words()),
+        pictures=lines,
+        contact_sheet="" if contact_sheet is None else str(contact_sheet),
+        questions=tuple(shown(each, QuestionShown) for each in asked),
+    )

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from fmfl_secure.cli._command import command
+
 app = typer.Typer(
     help="A federation over Flower; run has its engines.",
     no_args_is_help=True,
@@ -20,7 +22,7 @@ def _flower() -> None:
     """A group, though it has one command."""
 
 
-@app.command()
+@command(app)
 def host(
     kit: Annotated[Path, typer.Argument(metavar="KIT", help="A party's kit.")],
     socket: Annotated[

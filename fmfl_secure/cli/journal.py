@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import say
+from fmfl_secure.cli.answers.reports import JournalMade
 
 app = typer.Typer(
     help="A party's record of what it opened.", no_args_is_help=True, rich_markup_mode=None
@@ -19,7 +21,7 @@ def journal() -> None:
     """A party's record of what it opened."""
 
 
-@app.command("recover")
+@command(app, "recover", answers=JournalMade)
 def recover(
     folder: Annotated[Path, typer.Argument(help="The party's folder or kit.")],
     reason: Annotated[str, typer.Option(help="What happened; kept in the new journal.")],
@@ -27,7 +29,7 @@ def recover(
         list[str] | None,
         typer.Option(help="A run that the lost journal may have taken part in; may be repeated."),
     ] = None,
-) -> None:
+) -> JournalMade:
     """Make a journal in place of one that is lost, was put back, or does not verify.
 
     Of every run that the lost one may have known, this party joins nothing any more: what it
@@ -58,3 +60,4 @@ def recover(
     say(f"made a journal for {own.name}, which joins nothing more of {len(barred)} runs")
     for run in barred:
         say(f"  {run}")
+    return JournalMade(party=own.name, barred=tuple(barred))

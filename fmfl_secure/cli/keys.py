@@ -7,7 +7,16 @@ from typing import Annotated, Literal
 
 import typer
 
+from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import say
+from fmfl_secure.cli.answers.parties import (
+    AnswerAccepted,
+    CeremonyCollected,
+    CeremonyShown,
+    CeremonySigned,
+    ComparedShown,
+    KeysRequested,
+)
 from fmfl_secure.cli.members import KitFolder
 from fmfl_secure.outside import MOST_DOCUMENT, read_regular
 
@@ -20,7 +29,7 @@ ceremony = typer.Typer(
 app.add_typer(ceremony, name="ceremony")
 
 
-@app.command()
+@command(app, answers=KeysRequested)
 def request(
     folder: Annotated[Path, typer.Argument(help="The party's folder; its kit to be.")],
     federation: Annotated[
@@ -40,7 +49,7 @@ def request(
     new_identity: Annotated[
         bool, typer.Option("--new-identity", help="With --renew: a site's new identity too.")
     ] = False,
-) -> None:
+) -> KeysRequested:
     """Draw this party's keys here, and sign a request for what goes beside them.
 
     Nothing in the request is secret; the keys never leave the folder.
@@ -59,13 +68,19 @@ def request(
     for party, identity in asked.read.request.public.items():
         say(f"{party}: {groups(identity.fingerprint)}")
     say(f"send {asked.path} to whoever provisions; nothing else in {folder} leaves this machine")
+    return KeysRequested(
+        request=str(asked.path),
+        fingerprints={
+            party: identity.fingerprint for party, identity in asked.read.request.public.items()
+        },
+    )
 
 
-@app.command()
+@command(app, answers=AnswerAccepted)
 def accept(
     folder: Annotated[Path, typer.Argument(help="The party's folder.")],
     answer: Annotated[Path, typer.Argument(help="The answer to its request.")],
-) -> None:
+) -> AnswerAccepted:
     """Put the answer to a request beside this party's keys, once it matches them.
 
     Example: fmfl-secure accept site-1 site-1.answer
@@ -78,19 +93,25 @@ def accept(
     )
     if checked.new_settings:
         say("the settings are others than those that this party has: read them before a run")
-        typer.confirm("take these settings?", abort=True)
+        typer.confirm("take these settings?", abort=True, err=True)
     for name in checked.added:
         say(f"a member with a new key: {name}")
         say(f"  {groups(checked.members.sites[name].fingerprint)}")
     if checked.added:
-        typer.confirm("trust these members?", abort=True)
-    for line in put_answer(checked):
+        typer.confirm("trust these members?", abort=True, err=True)
+    done = put_answer(checked)
+    for line in done:
         say(line)
     say(f"next, with all parties on the telephone: fmfl-secure ceremony show {folder}")
+    return AnswerAccepted(
+        done=tuple(done),
+        added={name: checked.members.sites[name].fingerprint for name in checked.added},
+        new_settings=checked.new_settings,
+    )
 
 
-@ceremony.command()
-def show(kit: KitFolder) -> None:
+@command(ceremony, answers=CeremonyShown)
+def show(kit: KitFolder) -> CeremonyShown:
     """Show whom this party trusts: one fingerprint of all, then each, and who has signed.
 
     One party reads the first aloud; all others type it into `ceremony sign`.
@@ -111,9 +132,25 @@ def show(kit: KitFolder) -> None:
         say(f"{name} signed on {one.at[:10]}, with {drew}; {one.heard_from} read to it")
     if found.missing:
         say(f"not signed yet, as far as this party has it: {', '.join(found.missing)}")
+    return CeremonyShown(
+        federation=found.view.federation,
+        fingerprint=found.view.fingerprint,
+        authority=found.view.authority,
+        parties=found.view.parties,
+        signed=tuple(
+            ComparedShown(
+                party=name,
+                at=one.at,
+                drew_own_keys=one.drew_own_keys,
+                heard_from=one.heard_from,
+            )
+            for name, one in found.compared.items()
+        ),
+        missing=found.missing,
+    )
 
 
-@ceremony.command()
+@command(ceremony, answers=CeremonySigned)
 def sign(
     kit: KitFolder,
     heard_from: Annotated[
@@ -122,31 +159,35 @@ def sign(
     heard: Annotated[
         str, typer.Option(help="What was read; asked for otherwise.", show_default=False)
     ] = "",
-) -> None:
+) -> CeremonySigned:
     """Type the fingerprint that another party reads aloud; sign that it is this party's too.
 
     Example: fmfl-secure ceremony sign site-1 --heard-from site-2
     """
     from fmfl_secure.provisioning.ceremony import sign_comparison
 
-    typed = heard or typer.prompt("the 16 groups that are read")
+    typed = heard or typer.prompt("the 16 groups that are read", err=True)
     path = sign_comparison(kit, heard_from=heard_from, heard=typed)
     say(f"the same: send {path} to the other parties")
+    return CeremonySigned(file=str(path))
 
 
-@ceremony.command("collect")
+@command(ceremony, "collect", answers=CeremonyCollected)
 def collect_records(
     kit: KitFolder,
     records: Annotated[list[Path], typer.Argument(help="What other parties signed.")],
-) -> None:
+) -> CeremonyCollected:
     """Verify what other parties signed, and keep it; refused if they saw other keys.
 
     Example: fmfl-secure ceremony collect site-1 site-2-0a1b2c3d4e5f6789.json
     """
     from fmfl_secure.provisioning.ceremony import collect, standing
 
+    taken = []
     for path in records:
         signed = read_regular(path, most_bytes=MOST_DOCUMENT)
-        say(f"{collect(kit, signed, source=str(path))} has the same keys")
+        taken.append(collect(kit, signed, source=str(path)))
+        say(f"{taken[-1]} has the same keys")
     missing = standing(kit).missing
     say(f"still missing: {', '.join(missing)}" if missing else "all parties have signed")
+    return CeremonyCollected(parties=tuple(taken), missing=missing)

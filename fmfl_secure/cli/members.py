@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import console, say
+from fmfl_secure.cli.answers.base import Written
+from fmfl_secure.cli.answers.parties import (
+    CertificateShown,
+    CertificatesShown,
+    MemberRemoved,
+    MembersApproved,
+    MembersShown,
+)
 
 app = typer.Typer()
 certificates = typer.Typer(
@@ -45,8 +54,8 @@ def needs_server_extra() -> None:
         ) from error
 
 
-@certificates.command("list")
-def list_certificates(folder: Kits) -> None:
+@command(certificates, "list", answers=CertificatesShown)
+def list_certificates(folder: Kits) -> CertificatesShown:
     """Show every certificate that the authority issued, when it ends, and which is due.
 
     Example: fmfl-secure certificates list pilot/kits
@@ -54,16 +63,29 @@ def list_certificates(folder: Kits) -> None:
     from fmfl_secure.provisioning.authority import issued
 
     table = Table("party", "role", "serial", "ends", "state")
-    for certified in issued(folder):
+    found = issued(folder)
+    for certified in found:
         table.add_row(
             certified.name, certified.role, certified.serial, certified.expires or "not noted",
             certified.state,
         )  # fmt: skip
     console.print(table)
+    return CertificatesShown(
+        certificates=tuple(
+            CertificateShown(
+                party=each.name,
+                role=each.role,
+                serial=each.serial,
+                expires=each.expires,
+                state=each.state,
+            )
+            for each in found
+        )
+    )
 
 
-@certificates.command()
-def renew(folder: Kits, name: Party) -> None:
+@command(certificates, answers=Written)
+def renew(folder: Kits, name: Party) -> Written:
     """Issue a new certificate and key to a party of a simulation; taken up without a restart.
 
     A party that drew its own keys asks for it: fmfl-secure request FOLDER --renew.
@@ -72,28 +94,32 @@ def renew(folder: Kits, name: Party) -> None:
     """
     from fmfl_secure.provisioning.authority import renew as issue
 
-    say(f"{issue(folder, name)}: put it in place of the party's tls folder")
+    made = issue(folder, name)
+    say(f"{made}: put it in place of the party's tls folder")
+    return Written(files=(str(made),))
 
 
-@certificates.command()
+@command(certificates, answers=Written)
 def revoke(
     folder: Kits,
     name: Party,
     keep_last: Annotated[
         bool, typer.Option("--keep-last", help="All but the newest, as after a renewal.")
     ] = False,
-) -> None:
+) -> Written:
     """Revoke a party's certificates; a running server shuts them out from the next request on.
 
     Example: fmfl-secure certificates revoke pilot/kits site-1
     """
     from fmfl_secure.provisioning.authority import revoke as make
 
-    say(f"{make(folder, name, keep_last=keep_last)}: the server's revoked.pem")
+    made = make(folder, name, keep_last=keep_last)
+    say(f"{made}: the server's revoked.pem")
+    return Written(files=(str(made),))
 
 
-@members.command()
-def show(kit: KitFolder) -> None:
+@command(members, answers=MembersShown)
+def show(kit: KitFolder) -> MembersShown:
     """Show whom a party trusts, by fingerprints to compare.
 
     Example: fmfl-secure members show pilot/kits/site-1
@@ -102,13 +128,20 @@ def show(kit: KitFolder) -> None:
 
     held = MembershipFolder(kit)
     trusted = held.members()
-    say(f"membership list {len(held.lists())}")
-    for party in (trusted.coordinator, *trusted.pinned.values()):
+    lists = len(held.lists())
+    say(f"membership list {lists}")
+    parties = (trusted.coordinator, *trusted.pinned.values())
+    for party in parties:
         say(f"{party.name:<16} {party.fingerprint}")
+    return MembersShown(
+        list=lists,
+        coordinator=trusted.coordinator.name,
+        fingerprints={party.name: party.fingerprint for party in parties},
+    )
 
 
-@members.command()
-def remove(kit: KitFolder, name: Party) -> None:
+@command(members, answers=MemberRemoved)
+def remove(kit: KitFolder, name: Party) -> MemberRemoved:
     """Sign a list of members without a site, at the server; it holds from now on.
 
     Example: fmfl-secure members remove pilot/kits/server site-3
@@ -116,11 +149,13 @@ def remove(kit: KitFolder, name: Party) -> None:
     from fmfl_secure.provisioning.kit import Kit
     from fmfl_secure.provisioning.provision import remove_site
 
-    say(f"membership list {remove_site(Kit(kit), name)} is without {name}")
+    number = remove_site(Kit(kit), name)
+    say(f"membership list {number} is without {name}")
+    return MemberRemoved(list=number, removed=name)
 
 
-@members.command()
-def approve(kit: KitFolder) -> None:
+@command(members, answers=MembersApproved)
+def approve(kit: KitFolder) -> MembersApproved:
     """Take over the server's newer lists of members at a site, after showing what they change.
 
     Example: fmfl-secure members approve pilot/kits/site-1
@@ -135,11 +170,14 @@ def approve(kit: KitFolder) -> None:
         pending = pending[held.adopt(pending) :]
     if not pending:
         say("there is no newer list")
+    approved = []
     for message in pending:
         change = held.change(message)
         for party in change.added:
             say(f"list {change.number} adds {party.name} {party.fingerprint}")
         for name in change.removed:
             say(f"list {change.number} removes {name}")
-        typer.confirm("trust these members?", abort=True)
+        typer.confirm("trust these members?", abort=True, err=True)
         held.approve(message)
+        approved.append(change.number)
+    return MembersApproved(lists=tuple(approved))

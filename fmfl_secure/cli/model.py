@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
+from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import say
+from fmfl_secure.cli.answers.adapters import (
+    AdapterExported,
+    BenchmarkRow,
+    CurveFilled,
+    Evaluated,
+    Predicted,
+    SuiteEvaluated,
+)
+from fmfl_secure.cli.answers.base import shown
+from fmfl_secure.cli.answers.federation import SitesAnswered
 
 app = typer.Typer()
 
@@ -36,7 +47,7 @@ Stop = Annotated[
 Seed = Annotated[int, typer.Option(help="Of what is drawn.", min=0)]
 
 
-@app.command()
+@command(app, answers=(Evaluated, SitesAnswered, CurveFilled, SuiteEvaluated))
 def evaluate(
     run_folder: RunFolder,
     data: Annotated[
@@ -78,7 +89,7 @@ def evaluate(
         float,
         typer.Option(help="Largest share of rows that may be left out as unusable.", min=0, max=1),
     ] = 0.05,
-) -> None:
+) -> Evaluated | SitesAnswered | CurveFilled | SuiteEvaluated:
     """Evaluate a run's adapter on a file, or on a folder of images.
 
     Says how many records the figures are of, and which rows were left out. With --suite: multiple
@@ -96,22 +107,19 @@ def evaluate(
             raise ConfigError(
                 "--sites goes with none of --data, --suite, --rounds, --personal, --base"
             )
-        _ask_sites(run_folder, measures, epsilon, insider_epsilon, again=again)
-        return
+        return _ask_sites(run_folder, measures, epsilon, insider_epsilon, again=again)
     if measures or epsilon or insider_epsilon or again:
         raise ConfigError("--measures, --epsilon, --insider-epsilon and --again go with --sites")
     if rounds:
         if personal is not None:
             raise ConfigError("--personal is a site's own, and no part of a run's learning curve")
-        _fill_curve(run_folder, rounds, data, base)
-        return
+        return _fill_curve(run_folder, rounds, data, base)
     if suite is not None:
         if data is not None or personal is not None:
             raise ConfigError(
                 "--suite names its own files, and goes with neither --data nor --personal"
             )
-        _evaluate_suite(run_folder, suite, base, output)
-        return
+        return _evaluate_suite(run_folder, suite, base, output)
     if data is None:
         raise ConfigError("--data names a file to evaluate on, or --rounds the run's own figures")
     from fmfl_secure.training.finished_run import evaluate_run
@@ -124,13 +132,19 @@ def evaluate(
         say(f"left out: {done.left_out}")
     if done.shortened:
         say(f"{done.shortened} of them are longer than model.max_length, and were cut")
+    return Evaluated(
+        metrics=done.metrics,
+        records=done.records,
+        left_out=str(done.left_out) if done.left_out else "",
+        shortened=done.shortened,
+    )
 
 
 def _ask_sites(
     run_folder: Path, measures: str, epsilon: float, insider_epsilon: float, *, again: bool
-) -> None:
+) -> SitesAnswered:
     from fmfl_secure.asking import RunAsked, asking
-    from fmfl_secure.cli.ask import show_answer, show_precision, words
+    from fmfl_secure.cli.ask import show_answer, show_precision, sites_answered, words
     from fmfl_secure.cli.run import grant_where_none_said
     from fmfl_secure.settings.questions import FIRST_MEASURES, QuestionSection
     from fmfl_secure.settings.toml_file import convert_config
@@ -149,10 +163,14 @@ def _ask_sites(
     config = asking(run.config, run.question(asked))
     show_precision(config)
     grant_where_none_said(run.federation.parent, config)
-    show_answer(run.ask(asked, again=again))
+    answer = run.ask(asked, again=again)
+    show_answer(answer)
+    return sites_answered(answer)
 
 
-def _evaluate_suite(run_folder: Path, suite: Path, base: Path | None, output: Path | None) -> None:
+def _evaluate_suite(
+    run_folder: Path, suite: Path, base: Path | None, output: Path | None
+) -> SuiteEvaluated:
     import msgspec
     from rich.table import Table
 
@@ -177,9 +195,13 @@ def _evaluate_suite(run_folder: Path, suite: Path, base: Path | None, output: Pa
         data = msgspec.json.format(msgspec.json.encode(rows), indent=2) + b"\n"
         write_outputs(output.parent, {output.name: data}, what="the table", hint="Check the path.")
         say(f"{output}")
+    return SuiteEvaluated(
+        rows=tuple(shown(row, BenchmarkRow) for row in rows),
+        output="" if output is None else str(output),
+    )
 
 
-def _fill_curve(run_folder: Path, rounds: str, data: Path | None, base: Path | None) -> None:
+def _fill_curve(run_folder: Path, rounds: str, data: Path | None, base: Path | None) -> CurveFilled:
     from fmfl_secure.errors import ConfigError
     from fmfl_secure.report.learning_curve import fill_curve
 
@@ -193,10 +215,14 @@ def _fill_curve(run_folder: Path, rounds: str, data: Path | None, base: Path | N
     for number, metrics in found.items():
         figures = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         say(f"round {number:<4} {figures}")
-    say(f"report   {run_folder / 'report.html'}")
+    page = run_folder / "report.html"
+    say(f"report   {page}")
+    return CurveFilled(
+        rounds={str(number): metrics for number, metrics in found.items()}, report=str(page)
+    )
 
 
-@app.command()
+@command(app, answers=Predicted)
 def predict(
     run_folder: RunFolder,
     data: Annotated[Path, typer.Option(help="Data without what is to be predicted.")],
@@ -207,7 +233,7 @@ def predict(
     top_p: TopP = 1.0,
     stop: Stop = None,
     seed: Seed = 0,
-) -> None:
+) -> Predicted:
     """Answer for each row of a file with a run's adapter: labels, tags, responses, similarities.
 
     A .jsonl file grows while answers come. With a temperature, responses are drawn: the same seed
@@ -220,10 +246,12 @@ def predict(
 
     sampling = Sampling(temperature, top_p, tuple(stop or ()), seed)
     answers = answers_of(run_folder, data, base=base, personal=personal, sampling=sampling)
-    say(f"{output}: {stream_answers(answers, output)} answers")
+    count = stream_answers(answers, output)
+    say(f"{output}: {count} answers")
+    return Predicted(output=str(output), answers=count)
 
 
-@app.command()
+@command(app)
 def chat(
     run_folder: RunFolder,
     base: BaseModel = None,
@@ -247,17 +275,17 @@ def chat(
             talk.begin()
             say("(a new conversation)")
             continue
-        typer.echo(talk.answer(line.strip()))
+        say(talk.answer(line.strip()))
 
 
-@app.command()
+@command(app, answers=AdapterExported)
 def export(
     run_folder: RunFolder,
     output: Annotated[Path, typer.Option(help="Folder to make.")],
     merged: Annotated[bool, typer.Option(help="Whole weights in place of the adapter.")] = False,
     base: BaseModel = None,
     personal: OwnParts = None,
-) -> None:
+) -> AdapterExported:
     """Write a run's adapter, or merged weights, as safetensors with a model card.
 
     The card states the privacy that was spent, from the run's report.
@@ -265,4 +293,6 @@ def export(
     """
     from fmfl_secure.report.export import export_run
 
-    say(f"{export_run(run_folder, output, merged=merged, base=base, personal=personal)}")
+    folder = export_run(run_folder, output, merged=merged, base=base, personal=personal)
+    say(f"{folder}")
+    return AdapterExported(folder=str(folder), merged=merged)

@@ -8,7 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import console, facts, say
+from fmfl_secure.cli.answers.base import shown
+from fmfl_secure.cli.answers.plan import (
+    AnswersPlanned,
+    ChangeShown,
+    ForecastShown,
+    PlaceShown,
+    Planned,
+    PrecisionShown,
+    ReadingShown,
+    SiteAsked,
+    SitePlanned,
+    TrainingPlanned,
+    VerdictShown,
+)
 from fmfl_secure.cli.arguments import FederationFile
 
 if TYPE_CHECKING:
@@ -19,7 +34,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command()
+@command(app, answers=Planned)
 def plan(
     federation: FederationFile,
     advice: Annotated[
@@ -29,7 +44,7 @@ def plan(
             "takes some hundred of them through the base model."
         ),
     ] = True,
-) -> None:
+) -> Planned:
     """Show what a run will do and cost, and what it will learn, before any data are used.
 
     Epsilons are what the sites' ledgers will show, where those lie beside the settings; elsewhere
@@ -37,10 +52,8 @@ def plan(
 
     Example: fmfl-secure plan pilot/federation.toml
     """
-    from fmfl_secure.parties.ledgers_at_hand import ledgers_at_hand
     from fmfl_secure.planning.answers import answer_layout
-    from fmfl_secure.planning.plans import encryption_parameters, predict, upload_bytes, value_bits
-    from fmfl_secure.planning.steps import both_places
+    from fmfl_secure.planning.plans import encryption_parameters, upload_bytes, value_bits
     from fmfl_secure.settings.federation import load_federation
     from fmfl_secure.training.outlook import look_ahead
 
@@ -49,32 +62,65 @@ def plan(
     parameters = encryption_parameters(config, ahead.size)
     uploaded = ahead.size if config.trains else answer_layout(config).size
     size = upload_bytes(config, uploaded)
+    bits = value_bits(config, ahead.size)
+    remarks = {
+        **_other_code(config),
+        **_goes_on_from(config, federation.parent, ahead.start),
+        **_not_listed(ahead.unlisted),
+    }
     facts(
         f"{config.federation.name}: {config.all_rounds} rounds, {len(config.sites)} sites",
         {
             "base model": ahead.base_model,
             "adapter": f"{config.adapter.kind}, {ahead.size:,} trained parameters"
             f"{_kept(config, ahead)}",
-            **_other_code(config),
-            **_goes_on_from(config, federation.parent, ahead.start),
-            **_not_listed(ahead.unlisted),
-            "encryption": f"{parameters.id}, {value_bits(config, ahead.size)}-bit values, at "
-            f"least {parameters.security_bits} bits of security",
+            **remarks,
+            "encryption": f"{parameters.id}, {bits}-bit values, at least "
+            f"{parameters.security_bits} bits of security",
             "upload": f"{size:,} bytes a site and round, {size / uploaded:.2f} a value",
         },
     )
-    for line in config.cohorts_in_words():
+    cohorts = tuple(config.cohorts_in_words())
+    for line in cohorts:
         say(f"cohorts     {line}")
     say(f"settings    {config.digest}")
     say(f"base model  {ahead.base_digest}")
-    if not config.privacy.noise_mechanism.private:
+    private = config.privacy.noise_mechanism.private
+    if not private:
         console.print("[bold red]No privacy[/bold red]: a baseline, on data declared public.")
-        return
-    if config.asked is not None:
-        _show_asked(federation, config, ahead.size)
-    if not config.trains:
-        return
-    prediction = predict(config, ahead.size, ledgers_at_hand(federation.parent, config))
+    asks, trains = private and config.asked is not None, private and config.trains
+    return Planned(
+        federation=config.federation.name,
+        rounds=config.all_rounds,
+        sites=len(config.sites),
+        base_model=ahead.base_model,
+        base_model_digest=ahead.base_digest,
+        settings_digest=config.digest,
+        adapter=config.adapter.kind,
+        trained_parameters=ahead.size,
+        kept_parameters=ahead.kept,
+        remarks=remarks,
+        encryption=parameters.id,
+        value_bits=bits,
+        security_bits=parameters.security_bits,
+        upload_bytes=size,
+        cohorts=cohorts,
+        private=private,
+        answers=_show_asked(federation, config, ahead.size) if asks else None,
+        training=_show_training(federation, config, ahead.size) if trains else None,
+        verdict=_show_advice(config, ahead) if trains and advice else None,
+    )
+
+
+def _show_training(federation: Path, config: FederationConfig, size: int) -> TrainingPlanned:
+    """What training costs every site."""
+    from fmfl_secure.parties.ledgers_at_hand import ledgers_at_hand
+    from fmfl_secure.planning.plans import predict
+    from fmfl_secure.planning.steps import both_places
+
+    prediction = predict(config, size, ledgers_at_hand(federation.parent, config))
+    in_shares = config.privacy.noise_mechanism.in_shares
+    remarks = {**(_shares(config, prediction) if in_shares else {}), **_round_times(config)}
     facts(
         "privacy at every site",
         {
@@ -88,12 +134,11 @@ def plan(
             "in the unit of": _unit_of(config, prediction),
             "epsilon by PLD": f"{prediction.pld_epsilon:.4f}, had the parameters been fixed "
             "in advance",
-            **(_shares(config, prediction) if config.privacy.noise_mechanism.in_shares else {}),
-            **_round_times(config),
+            **remarks,
         },
     )
     where = Table("steps at", "rounds", "steps each", "a site uploads", "noise multiplier")
-    places = list(both_places(config, ahead.size))
+    places = list(both_places(config, size))
     where.title = f"where steps may be taken; set: {places[0].place}"
     for place in places:
         where.add_row(
@@ -118,8 +163,20 @@ def plan(
         )
     console.print(by_site)
     _show_ledgers(prediction)
-    if advice:
-        _show_advice(config, ahead)
+    return TrainingPlanned(
+        unit=config.task.unit,
+        sample_rate=prediction.sample_rate,
+        steps=prediction.steps,
+        noise_multiplier=prediction.noise_multiplier,
+        epsilon_by_round=prediction.epsilon_by_round,
+        epsilon_reserved=prediction.epsilon_worst_case,
+        in_the_unit_of=_unit_of(config, prediction),
+        insider_epsilon=prediction.insider_epsilon,
+        pld_epsilon=prediction.pld_epsilon,
+        remarks=remarks,
+        places=tuple(shown(place, PlaceShown) for place in places),
+        sites=tuple(shown(site, SitePlanned) for site in prediction.sites),
+    )
 
 
 def _kept(config: FederationConfig, ahead: Outlook) -> str:
@@ -130,10 +187,12 @@ def _kept(config: FederationConfig, ahead: Outlook) -> str:
     return f" shared, and {ahead.kept:,} that stay at each site: {parts}"
 
 
-def _show_asked(federation: Path, config: FederationConfig, size: int) -> None:
+def _show_asked(federation: Path, config: FederationConfig, size: int) -> AnswersPlanned:
     """How precise answers would be, and what ledgers at hand will show of them."""
     from fmfl_secure.cli.ask import show_precision
     from fmfl_secure.parties.ledgers_at_hand import ledgers_at_hand
+    from fmfl_secure.planning.answers import asked_of
+    from fmfl_secure.planning.precision import precisions
     from fmfl_secure.planning.terms import foresee, terms_of
     from fmfl_secure.run.answer_record import ONE_SITE
     from privacy import BudgetExhausted, PlanError, PolicyRefusal
@@ -143,6 +202,7 @@ def _show_asked(federation: Path, config: FederationConfig, size: int) -> None:
     table = Table("site", "spent before", "after all answers", f"reserved{with_training}")
     table.title = "epsilon of answers, in the unit of the grant that is charged"
     ledgers = ledgers_at_hand(federation.parent, config)
+    sites = []
     for entry in config.sites:
         if entry.name not in ledgers:
             continue
@@ -156,15 +216,24 @@ def _show_asked(federation: Path, config: FederationConfig, size: int) -> None:
             )
         except (BudgetExhausted, PlanError, PolicyRefusal) as error:
             say(f"{entry.name} will refuse: {error}")
+            sites.append(SiteAsked(name=entry.name, forecast=None, refusal=str(error)))
             continue
+        sites.append(SiteAsked(name=entry.name, forecast=shown(found, ForecastShown), refusal=""))
         figures = (found.before, found.by_round[-1], found.reserved)
         table.add_row(entry.name, *(f"{figure:.4f}" for figure in figures))
     if table.rows:
         console.print(table)
     say(ONE_SITE)
+    asked = asked_of(config)
+    return AnswersPlanned(
+        epsilon=asked.epsilon,
+        answers=asked.answers(config.federation.rounds),
+        questions=tuple(shown(each, PrecisionShown) for each in precisions(config)),
+        sites=tuple(sites),
+    )
 
 
-def _show_advice(config: FederationConfig, ahead: Outlook) -> None:
+def _show_advice(config: FederationConfig, ahead: Outlook) -> VerdictShown | None:
     """A verdict, in words and figures."""
     from fmfl_secure.planning.advice import advise
 
@@ -174,7 +243,7 @@ def _show_advice(config: FederationConfig, ahead: Outlook) -> None:
             f"verdict     none: of {config.task.kind} no records can be made up that tell what a "
             "gradient is like; compare on public data instead (fmfl-secure compare)"
         )
-        return
+        return None
     found = advise(config, signals)
     table = Table(
         "adapter",
@@ -195,13 +264,20 @@ def _show_advice(config: FederationConfig, ahead: Outlook) -> None:
             f"{reading.adapter:.2f}" if reading.signal.adapter_size else "",
         )
     console.print(table)
-    for number, sentence in enumerate(found.sentences()):
+    sentences = tuple(found.sentences())
+    for number, sentence in enumerate(sentences):
         say(f"{'' if number else 'verdict':<12}{sentence}")
     for number, change in enumerate(found.changes, start=1):
         say(f"{'' if number > 1 else 'change':<12}{number}. {change.setting}: {change.words}")
     say(
         f"{'':<12}Real signals were within a factor of about two of this on two public sets; "
         "whether an adapter has anything to add is for fmfl-secure compare to show, on public data"
+    )
+    return VerdictShown(
+        kind=found.verdict,
+        sentences=sentences,
+        changes=tuple(shown(change, ChangeShown) for change in found.changes),
+        readings=tuple(shown(reading, ReadingShown) for reading in found.readings),
     )
 
 

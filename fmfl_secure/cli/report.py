@@ -8,7 +8,15 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import facts, say
+from fmfl_secure.cli.answers.base import Written
+from fmfl_secure.cli.answers.reports import (
+    DatasetReported,
+    ReportBundled,
+    ReportVerified,
+    SchemaPrinted,
+)
 
 
 class _RunByDefault(TyperGroup):
@@ -28,30 +36,39 @@ app = typer.Typer(
 )
 
 
-@app.command()
+@command(app, answers=Written)
 def show(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
     pdf: Annotated[
         bool, typer.Option("--pdf", help="Print report.pdf too, with this machine's Chromium.")
     ] = False,
-) -> None:
+) -> Written:
     """Rebuild report.html, report.json and metrics.json from a run's state; `report RUN` in short.
 
     Example: fmfl-secure report show pilot/run-1 --pdf
     """
-    from fmfl_secure.report.pdf import print_pdf
     from fmfl_secure.report.results import write_results
     from fmfl_secure.storage.run_store import RunStore
 
     write_results(RunStore(run_folder))
     page = run_folder / "report.html"
+    return Written(files=_say_page(page, printed=pdf))
+
+
+def _say_page(page: Path, *, printed: bool) -> tuple[str, ...]:
+    """Say where a page is, and print it where that was asked for."""
+    from fmfl_secure.report.pdf import print_pdf
+
     say(f"{page}")
-    if pdf:
-        print_pdf(page, page.with_suffix(".pdf"))
-        say(f"{page.with_suffix('.pdf')}")
+    if not printed:
+        return (str(page),)
+    pdf = page.with_suffix(".pdf")
+    print_pdf(page, pdf)
+    say(f"{pdf}")
+    return str(page), str(pdf)
 
 
-@app.command()
+@command(app, answers=DatasetReported)
 def dataset(
     ledger: Annotated[
         str,
@@ -77,7 +94,7 @@ def dataset(
     pdf: Annotated[
         bool, typer.Option("--pdf", help="Print dataset.pdf too, with this machine's Chromium.")
     ] = False,
-) -> None:
+) -> DatasetReported:
     """Report on one site's data over all runs: what its ledger granted, paid for and has left.
 
     Exit code 1, with the report written all the same, if it lacks a head that others kept of it.
@@ -86,7 +103,6 @@ def dataset(
     --output site-1-report
     """
     from fmfl_secure.report.dataset import open_source, read_reports, record_of, write_dataset
-    from fmfl_secure.report.pdf import print_pdf
     from privacy import missing_heads, read_anchors
 
     record = record_of(
@@ -94,16 +110,13 @@ def dataset(
         reports=read_reports(run or ()),
         anchors=[one for path in anchor or () for one in read_anchors(path)],
     )
-    page = write_dataset(record, output)
-    say(f"{page}")
-    if pdf:
-        print_pdf(page, page.with_suffix(".pdf"))
-        say(f"{page.with_suffix('.pdf')}")
+    files = _say_page(write_dataset(record, output), printed=pdf)
     if record.heads_missing:
         raise missing_heads(record.heads_missing, of=record.heads_checked, end=record.head_sequence)
+    return DatasetReported(files=files, heads_checked=record.heads_checked)
 
 
-@app.command()
+@command(app, answers=ReportBundled)
 def bundle(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
     output: Annotated[Path, typer.Option(help="File to write.")],
@@ -111,7 +124,7 @@ def bundle(
         Path | None,
         typer.Option(help="The coordinator's identity.pem; default: the federation's own."),
     ] = None,
-) -> None:
+) -> ReportBundled:
     """Sign a run's report for people who will have neither the run nor this machine.
 
     Example: fmfl-secure report bundle pilot/run-1 --output pilot-2026.report
@@ -120,24 +133,27 @@ def bundle(
 
     fingerprint = bundle_run(run_folder, output, identity=identity)
     say(f"{output}: signed by {fingerprint}")
+    return ReportBundled(file=str(output), signed_by=fingerprint)
 
 
-@app.command()
+@command(app, answers=SchemaPrinted)
 def schema(
     of_dataset: Annotated[
         bool, typer.Option("--dataset", help="That of dataset.json instead.")
     ] = False,
-) -> None:
+) -> SchemaPrinted:
     """Print the JSON Schema of report.json, for whoever reads reports by program.
 
     Example: fmfl-secure report schema --dataset
     """
     from fmfl_secure.report.schema import dataset_schema, report_schema, schema_text
 
-    typer.echo(schema_text(dataset_schema() if of_dataset else report_schema()), nl=False)
+    found = dataset_schema() if of_dataset else report_schema()
+    say(schema_text(found).removesuffix("\n"))
+    return SchemaPrinted(schema=found)
 
 
-@app.command()
+@command(app, answers=ReportVerified)
 def verify(
     file: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A signed report.")],
     coordinator: Annotated[
@@ -146,7 +162,7 @@ def verify(
     extract: Annotated[
         Path | None, typer.Option(help="Folder to write report.html and report.json to.")
     ] = None,
-) -> None:
+) -> ReportVerified:
     """Check a signed report: every signature in it, and that its parts agree.
 
     Needs neither the run nor its machine. Compare the fingerprints with those that you were given
@@ -169,6 +185,18 @@ def verify(
     )
     for name, fingerprint in checked.fingerprints.items():
         say(f"{name:<12} {fingerprint}")
+    files: tuple[str, ...] = ()
     if extract is not None:
         extract_bundle(checked, extract)
-        say(f"{extract / 'report.html'}")
+        files = tuple(str(extract / name) for name in ("report.html", "report.json"))
+        say(files[0])
+    return ReportVerified(
+        run=record.run,
+        federation=record.federation,
+        status=record.status,
+        ended=checked.ended,
+        page_made_again=checked.rendered_again,
+        coordinator_expected=bool(coordinator),
+        fingerprints=dict(checked.fingerprints),
+        files=files,
+    )

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import console, say
+from fmfl_secure.cli.answers.federation import RunDone
 from fmfl_secure.cli.arguments import FederationFile
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ def grant_where_none_said(folder: Path, config: FederationConfig) -> None:
         say(f"made {note}")
 
 
-@app.command()
+@command(app, answers=RunDone)
 def run(
     federation: FederationFile,
     output: Annotated[Path, typer.Option(help="Folder for the run.")],
@@ -42,7 +44,7 @@ def run(
     superlink: Annotated[
         str, typer.Option(help="flower: the connection's name in Flower's config.toml.")
     ] = "",
-) -> None:
+) -> RunDone:
     """Train: the main job. Writes the adapter, its metrics and a report.
 
     All sites are on this machine, so one whose ledger has no grant yet gets its first from the
@@ -103,3 +105,14 @@ def run(
         say(f"{name:<8} {value:.4f}")
     if engine == "flower" and config.evaluation.file and not figures:
         say(f"figures  where the base model is: fmfl-secure evaluate {output} --rounds due")
+    spent = [site.statement.epsilon_by_round for site in record.sites if site.statement]
+    return RunDone(
+        run=record.run,
+        status=record.status,
+        folder=str(output),
+        adapter=str(output / "adapter"),
+        report=str(output / "report.html"),
+        rounds=len(record.rounds),
+        metrics=figures,
+        epsilon=max((by_round[-1] for by_round in spent if by_round), default=None),
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fmfl_secure.bench import JsonFlag, machine
-from fmfl_secure.bench import app as bench_app
-from fmfl_secure.cli._console import facts, say
+from fmfl_secure.cli._command import command
+from fmfl_secure.cli._console import log_level, say
+from fmfl_secure.cli.answers.parties import KitUnsealed, Provisioned, Ready
 from fmfl_secure.cli.arguments import FederationFile
 from fmfl_secure.cli.members import KitFolder, needs_server_extra
 from fmfl_secure.outside import MOST_DOCUMENT, read_regular
@@ -52,7 +53,7 @@ def _say_page(kit: Path, port: int) -> None:
         say("no page: the port of [operations] in service.toml is taken")
 
 
-@app.command()
+@command(app, answers=Provisioned)
 def provision(
     federation: FederationFile,
     output: Annotated[Path, typer.Option(help="Folder for the authority and the answers or kits.")],
@@ -84,7 +85,7 @@ def provision(
     data: Annotated[
         str, typer.Option(help="A site's training file from its kit; {site} is its name.")
     ] = "data/train.csv",
-) -> None:
+) -> Provisioned:
     """Answer parties' requests with certificates and the list of parties; no key leaves its owner.
 
     Without --requests every party's keys are drawn here, for simulations: a kit each.
@@ -92,10 +93,8 @@ def provision(
     Example: fmfl-secure provision federation.toml --requests requests --output answers
     """
     if requests is not None:
-        _answer(federation, requests, output, replace or [], sealed=seal)
-        return
+        return _answer(federation, requests, output, replace or [], sealed=seal)
     from fmfl_secure.provisioning.provision import provision as make
-    from fmfl_secure.provisioning.provision import seal_kits
     from fmfl_secure.provisioning.simulated import WARNING
 
     made = make(
@@ -110,45 +109,71 @@ def provision(
     for line in made:
         say(f"made {line}")
     say(f"A SIMULATION: {WARNING}")
-    _provide_start(federation, output / "server")
-    if seal:
-        from fmfl_secure.provisioning.kit import write_private
+    start, missing = _provide_start(federation, output / "server")
+    sealed = _seal(output) if seal else ()
+    return Provisioned(
+        made=tuple(made),
+        simulation=True,
+        start_file=start,
+        start_file_missing=missing,
+        sealed=sealed,
+        passphrases=str(output / "passphrases") if seal else "",
+    )
 
-        drawn: dict[str, str] = {}
-        for path in seal_kits(
-            output, passphrase=lambda name: drawn.setdefault(name, secrets.token_urlsafe(18))
-        ):
-            say(f"sealed {path}")
-        for name, passphrase in drawn.items():
-            told = output / "passphrases" / f"{name}.txt"
-            told.unlink(missing_ok=True)
-            write_private(told, passphrase.encode() + b"\n")
-        say(f"passphrases are in {output / 'passphrases'}: tell each party its own, another way")
+
+def _seal(output: Path) -> tuple[str, ...]:
+    from fmfl_secure.provisioning.kit import write_private
+    from fmfl_secure.provisioning.provision import seal_kits
+
+    drawn: dict[str, str] = {}
+    sealed = []
+    for path in seal_kits(
+        output, passphrase=lambda name: drawn.setdefault(name, secrets.token_urlsafe(18))
+    ):
+        say(f"sealed {path}")
+        sealed.append(str(path))
+    for name, passphrase in drawn.items():
+        told = output / "passphrases" / f"{name}.txt"
+        told.unlink(missing_ok=True)
+        write_private(told, passphrase.encode() + b"\n")
+    say(f"passphrases are in {output / 'passphrases'}: tell each party its own, another way")
+    return tuple(sealed)
 
 
 def _answer(
     federation: Path, requests: Path, output: Path, replace: list[str], *, sealed: bool
-) -> None:
+) -> Provisioned:
     from fmfl_secure.errors import ConfigError
     from fmfl_secure.provisioning.certify import certify_requests
 
     if sealed:
         raise ConfigError("--seal is for kits with keys; an answer to a request has no secret")
-    for line in certify_requests(federation, requests, output, replace=replace):
+    made = certify_requests(federation, requests, output, replace=replace)
+    for line in made:
         say(line)
     say("send each party its answer: fmfl-secure accept FOLDER ANSWER puts it beside its keys")
-    _provide_start(federation, output)
+    start, missing = _provide_start(federation, output)
+    return Provisioned(
+        made=tuple(made),
+        simulation=False,
+        start_file=start,
+        start_file_missing=missing,
+        sealed=(),
+        passphrases="",
+    )
 
 
-def _provide_start(federation: Path, folder: Path) -> None:
-    """What a server starts from, where the base model is at hand; else who has to make it."""
+def _provide_start(federation: Path, folder: Path) -> tuple[str, str]:
+    """What a server starts from, where the base model is at hand; else why it is not there."""
     from fmfl_secure.errors import KNOWN_ERRORS
     from fmfl_secure.settings.federation import load_federation
     from fmfl_secure.vectors.start_file import START_FILE, is_for
 
     path = folder / START_FILE
-    if not folder.is_dir() or is_for(path, load_federation(federation)):
-        return
+    if not folder.is_dir():
+        return "", f"{folder} is no folder"
+    if is_for(path, load_federation(federation)):
+        return str(path), ""
     from fmfl_secure.planning.task import make_start_file
 
     try:
@@ -157,16 +182,18 @@ def _provide_start(federation: Path, folder: Path) -> None:
     except KNOWN_ERRORS as error:
         say(f"no {path}: {error}")
         say(f"whoever has the base model: fmfl-secure start-file {federation} --output {path}")
+        return "", str(error)
+    return str(path), ""
 
 
-@app.command()
+@command(app, answers=KitUnsealed)
 def unseal(
     sealed: Annotated[Path, typer.Argument(help="A sealed kit.")],
     output: Annotated[Path, typer.Option(help="Folder to make.")],
     passphrase_file: Annotated[
         Path | None, typer.Option(help="File with the passphrase; asked for otherwise.")
     ] = None,
-) -> None:
+) -> KitUnsealed:
     """Open a sealed kit into a folder that only its owner can read.
 
     Example: fmfl-secure unseal site-1.kit --output site-1
@@ -176,12 +203,13 @@ def unseal(
     if passphrase_file is not None:
         passphrase = passphrase_file.read_text(encoding="utf-8").strip()
     else:
-        passphrase = typer.prompt("passphrase", hide_input=True)
+        passphrase = typer.prompt("passphrase", hide_input=True, err=True)
     files = open_kit(read_regular(sealed, most_bytes=MOST_DOCUMENT), passphrase, output)
     say(f"{len(files)} files in {output}")
+    return KitUnsealed(folder=str(output), files=len(files))
 
 
-@app.command()
+@command(app)
 def serve(
     kit: KitFolder,
     output: Annotated[Path, typer.Option(help="The run's folder; a run that is there goes on.")],
@@ -199,7 +227,7 @@ def serve(
     from fmfl_secure.transports.https.server import Service
 
     _say_simulation(kit)
-    logs.configure("server")
+    logs.configure("server", level=log_level(logging.INFO))
     service = Service(Kit(kit), output)
     follow(service)
     operations = OperationsApp(
@@ -222,7 +250,7 @@ def serve(
         )
 
 
-@app.command()
+@command(app)
 def decryptor(
     kit: KitFolder,
     once: Annotated[bool, typer.Option("--once", help="End after one run.")] = False,
@@ -237,12 +265,12 @@ def decryptor(
     from fmfl_secure.transports.https.processes.decryptor import DecryptorProcess
     from fmfl_secure.transports.https.processes.decryptor_page import decryptor_page
 
-    logs.configure("decryptor")
+    logs.configure("decryptor", level=log_level(logging.INFO))
     process = DecryptorProcess(Kit(kit), once=once)
     _be(process, kit, template="decryptor.html", page=lambda: decryptor_page(process))
 
 
-@app.command()
+@command(app)
 def custodian(
     kit: KitFolder,
     once: Annotated[bool, typer.Option("--once", help="End after one run.")] = False,
@@ -258,11 +286,11 @@ def custodian(
     from fmfl_secure.transports.https.processes.custodian_page import custodian_page
 
     process = CustodianProcess(Kit(kit), once=once)
-    logs.configure(process.name)
+    logs.configure(process.name, level=log_level(logging.INFO))
     _be(process, kit, template="custodian.html", page=lambda: custodian_page(process))
 
 
-@app.command()
+@command(app)
 def join(
     kit: KitFolder,
     once: Annotated[bool, typer.Option("--once", help="End after one run.")] = False,
@@ -278,43 +306,21 @@ def join(
     from fmfl_secure.transports.https.processes.site_page import site_page
 
     process = SiteProcess(Kit(kit), once=once)
-    logs.configure(process.name)
+    logs.configure(process.name, level=log_level(logging.INFO))
     _be(process, kit, template="site.html", page=lambda: site_page(process))
 
 
-@app.command()
+@command(app, answers=Ready)
 def health(
     kit: KitFolder,
     port: Annotated[int | None, typer.Option(help="Operations port; default: the kit's.")] = None,
-) -> None:
+) -> Ready:
     """Ask the process of a kit on this machine whether it is ready; for containers and monitors.
 
     Example: fmfl-secure health pilot/kits/site-1
     """
     from fmfl_secure.transports.https.health import ask
 
-    say(ask(kit, port=port))
-
-
-@bench_app.command("service")
-def bench_service(
-    sites: Annotated[int, typer.Option(help="Simulated sites.", min=3, max=500)] = 10,
-    rounds: Annotated[int, typer.Option(help="RoundDriver.", min=1)] = 5,
-    base: Annotated[str, typer.Option(help="Base model whose adapter is summed.")] = "minilm",
-    as_json: JsonFlag = False,
-) -> None:
-    """Rounds of simulated sites over HTTPS, in processes of their own, beside one process alone.
-
-    Example: fmfl-secure bench service --sites 50 --rounds 20 --json
-    """
-    needs_server_extra()
-    import json
-
-    from fmfl_secure.bench.service import measure
-
-    result = measure(sites, rounds, base=base)
-    result["machine"] = machine()
-    if as_json:
-        typer.echo(json.dumps(result, indent=2))
-    else:
-        facts("sites across processes", result)
+    said = ask(kit, port=port)
+    say(said)
+    return Ready(said=said)

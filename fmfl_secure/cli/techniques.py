@@ -6,15 +6,18 @@ from typing import Annotated
 
 import typer
 
+from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import say
+from fmfl_secure.cli.answers.base import shown
+from fmfl_secure.cli.answers.reports import TechniqueShown, TechniquesShown
 
 app = typer.Typer()
 
 
-@app.command()
+@command(app, answers=TechniquesShown)
 def techniques(
     name: Annotated[str, typer.Argument(help="As its authors, or others, call it.")] = "",
-) -> None:
+) -> TechniquesShown:
     """Say whether a technique of the literature works here, and how; or list all of them.
 
     Example: fmfl-secure techniques fedprox
@@ -25,7 +28,7 @@ def techniques(
     if not name:
         for technique in TECHNIQUES:
             say(f"{technique.status:<8} {technique.name}")
-        return
+        return TechniquesShown(techniques=tuple(shown(each, TechniqueShown) for each in TECHNIQUES))
     found = technique_of(name)
     if found is None:
         raise ConfigError(
@@ -38,3 +41,4 @@ def techniques(
         say(f"Use {found.instead}.")
     if found.source:
         say(f"arXiv {found.source}")
+    return TechniquesShown(techniques=(shown(found, TechniqueShown),))

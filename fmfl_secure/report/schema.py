@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -36,19 +37,31 @@ def schema_text(schema: dict[str, Any]) -> str:
 
 def _schema(record: type[msgspec.Struct], title: str, nullable: frozenset[str]) -> dict[str, Any]:
     schema = msgspec.json.schema(record)
-    for definition in schema["$defs"].values():
-        words, meanings = _taken_apart(definition.get("description", ""))
-        definition["description"] = words
-        for name, field in definition.get("properties", {}).items():
-            if name in meanings:
-                field["description"] = meanings[name]
-            if name in nullable:
-                _allow_null(field)
+    with_meanings(schema["$defs"], may_be_null=nullable.__contains__)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": title,
         **schema,
     }
+
+
+def with_meanings(
+    definitions: dict[str, dict[str, Any]], *, may_be_null: Callable[[str], bool]
+) -> None:
+    """Say of each field what its type's docstring says of it.
+
+    Args:
+        definitions: The types' schemas, which are changed.
+        may_be_null: Of a field's name, whether a number in it may have no bound.
+    """
+    for definition in definitions.values():
+        words, meanings = _taken_apart(definition.get("description", ""))
+        definition["description"] = words
+        for name, field in definition.get("properties", {}).items():
+            if name in meanings:
+                field["description"] = meanings[name]
+            if may_be_null(name):
+                _allow_null(field)
 
 
 def _allow_null(field: dict[str, Any]) -> None:

@@ -44,6 +44,7 @@ COMMANDS = [
     ("report", "schema"),
     ("report", "verify"),
     ("dpia",),
+    ("schema",),
     ("audit",),
     ("compare",),
     ("techniques",),

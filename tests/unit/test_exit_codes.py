@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from aggregation import JournalError, JournalUnavailable
 from fmfl_secure import cli
@@ -27,6 +28,9 @@ CASES = [
     (RunStopped("x"), 4),
     (ZeroDivisionError("x"), 70),
     (OSError(errno.EACCES, "x"), 70),
+    (OSError(errno.EACCES, "x", "a/path"), 1),
+    (KeyboardInterrupt(), 130),
+    (typer.BadParameter("x"), 2),
     (Unavailable("x"), 75),
     (LedgerUnavailable("x"), 75),
     (JournalUnavailable("x"), 75),
@@ -71,7 +75,7 @@ def test_a_command_ends_so(
     says: str,
     traced: bool,
 ) -> None:
-    def fails() -> None:
+    def fails(**_: object) -> None:
         raise error
 
     monkeypatch.setattr(cli, "app", fails)

@@ -1,0 +1,123 @@
+"""How a command is registered: what all of them take, and how one answers a program.
+
+A command returns its answer, a structure whose type is its published form (`docs/cli.md`). Whoever
+calls it from Python gets that; on a command line `--json` prints it, and nothing beside it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from fmfl_secure.cli._console import LogLevel, print_document, spoken
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+FORM = "answers_with"  # where a command's function keeps the type of its answer
+
+
+def _common(
+    *,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Say nothing but what goes wrong.")
+    ] = False,
+    verbose: Annotated[
+        int, typer.Option("--verbose", "-v", count=True, help="Show what is logged; -vv: all.")
+    ] = 0,
+    log_level: Annotated[
+        LogLevel | None, typer.Option(help="Least level of what is logged to show.")
+    ] = None,
+) -> None:
+    """What every command takes."""
+
+
+def _answering(
+    *,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the answer as one JSON document.")
+    ] = False,
+) -> None:
+    """What every command takes that answers something."""
+
+
+def command(
+    app: typer.Typer,
+    name: str | None = None,
+    *,
+    answers: Any = None,
+    ends: Callable[[Any], int] = lambda _: 0,
+) -> Callable[[_Command], _Command]:
+    """Register a command.
+
+    Args:
+        app: Of which group.
+        name: Its word; default: the function's name.
+        answers: The type that it returns, or `module:name` where that loads more than help should;
+            None for one that answers nothing, such as a service. Several of them in a tuple.
+        ends: The exit code that an answer comes to.
+    """
+
+    def register(function: _Command) -> _Command:
+        # A return type may be one that only type checkers have seen.
+        function.__annotations__.pop("return", None)
+        given = inspect.signature(function, eval_str=True)
+        others: list[Callable[..., None]] = [_common] if answers is None else [_answering, _common]
+        added = [
+            parameter
+            for each in others
+            for parameter in inspect.signature(each, eval_str=True).parameters.values()
+        ]
+
+        @functools.wraps(function)
+        def typed(
+            *,
+            quiet: bool,
+            verbose: int,
+            log_level: LogLevel | None,
+            as_json: bool = False,
+            **arguments: Any,
+        ) -> None:
+            with spoken(as_json=as_json, quiet=quiet, verbose=verbose, level=log_level):
+                answer = function(**arguments)
+            if as_json:
+                print_document(answer)
+            code = ends(answer)
+            if code:
+                raise typer.Exit(code)
+
+        own = list(given.parameters.values())
+        typed.__dict__["__signature__"] = given.replace(parameters=[*_keyword(own), *added])
+        typed.__annotations__ = {
+            parameter.name: parameter.annotation for parameter in [*own, *added]
+        }
+        typed.__dict__[FORM] = answers
+        app.command(name)(typed)
+        return function
+
+    return register
+
+
+def _keyword(parameters: list[inspect.Parameter]) -> list[inspect.Parameter]:
+    return [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
+
+
+def forms_of(function: Any) -> tuple[Any, ...]:
+    """The types that a command answers with; none for one that answers nothing.
+
+    Args:
+        function: The command's callback, as its parser has it.
+    """
+    forms = getattr(function, FORM, None)
+    each = forms if isinstance(forms, tuple) else () if forms is None else (forms,)
+    return tuple(_loaded(form) for form in each)
+
+
+def _loaded(form: Any) -> Any:
+    if not isinstance(form, str):
+        return form
+    module, _, name = form.partition(":")
+    return getattr(importlib.import_module(module), name)

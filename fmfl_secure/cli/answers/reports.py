@@ -1,0 +1,161 @@
+"""What the commands on reports answer, and those on this machine and this program."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from fmfl_secure.cli.answers.base import Answer
+
+
+class DatasetReported(Answer, frozen=True, kw_only=True):
+    """A report on one site's data over all runs.
+
+    Attributes:
+        files: That were written.
+        heads_checked: Heads of its ledger, kept by others, that were looked for.
+    """
+
+    files: tuple[str, ...]
+    heads_checked: int
+
+
+class ReportBundled(Answer, frozen=True, kw_only=True):
+    """A signed report.
+
+    Attributes:
+        file: That was written.
+        signed_by: The coordinator's fingerprint.
+    """
+
+    file: str
+    signed_by: str
+
+
+class ReportVerified(Answer, frozen=True, kw_only=True):
+    """A signed report that holds.
+
+    Attributes:
+        run: Its id.
+        federation: Its name.
+        status: What became of the run.
+        ended: Whether the coordinator signed the run's end.
+        page_made_again: Whether the page is the one that this version makes of the record.
+        coordinator_expected: Whether its coordinator has the fingerprint that was asked for;
+            false where none was named: then nobody checked who signed.
+        fingerprints: Of all whose signatures were checked, by name.
+        files: That were written.
+    """
+
+    run: str
+    federation: str
+    status: str
+    ended: bool
+    page_made_again: bool
+    coordinator_expected: bool
+    fingerprints: dict[str, str]
+    files: tuple[str, ...]
+
+
+class SchemaPrinted(Answer, frozen=True, kw_only=True):
+    """A JSON Schema.
+
+    Attributes:
+        schema: It itself.
+    """
+
+    schema: dict[str, Any]
+
+
+class AssessmentDrafted(Answer, frozen=True, kw_only=True):
+    """A draft of an assessment.
+
+    Attributes:
+        file: That was written.
+        open_questions: How many are for people to answer.
+    """
+
+    file: str
+    open_questions: int
+
+
+class FindingShown(msgspec.Struct, frozen=True, kw_only=True):
+    """One check's result.
+
+    Attributes:
+        what: What was looked at.
+        state: `ok`, `missing` for what only some uses need, `question` for what people have to
+            answer, or `fault`.
+        found: What is there.
+        advice: What to do; empty where all is well.
+    """
+
+    what: str
+    state: Literal["ok", "missing", "question", "fault"]
+    found: str
+    advice: str
+
+
+class Examined(Answer, frozen=True, kw_only=True):
+    """A machine and a folder.
+
+    Attributes:
+        findings: All of them.
+        faults: How many are at fault: with any, the exit code is 1.
+    """
+
+    findings: tuple[FindingShown, ...]
+    faults: int
+
+
+class TechniqueShown(msgspec.Struct, frozen=True, kw_only=True):
+    """A technique of the literature.
+
+    Attributes:
+        name: As its authors call it.
+        status: `works`, `refused` or `not yet`.
+        said: The setting, the reason, or what is missing.
+        instead: What to use where it does not work; may be empty.
+        source: Number on arXiv; may be empty.
+    """
+
+    name: str
+    status: str
+    said: str
+    instead: str
+    source: str
+
+
+class TechniquesShown(Answer, frozen=True, kw_only=True):
+    """Techniques: the one that was named, or all.
+
+    Attributes:
+        techniques: In the order of the areas.
+    """
+
+    techniques: tuple[TechniqueShown, ...]
+
+
+class JournalMade(Answer, frozen=True, kw_only=True):
+    """A journal in place of a lost one.
+
+    Attributes:
+        party: Whose.
+        barred: Runs that it joins nothing more of.
+    """
+
+    party: str
+    barred: tuple[str, ...]
+
+
+class AttacksShown(Answer, frozen=True, kw_only=True):
+    """A demonstration in which every attack ended as expected.
+
+    Attributes:
+        page: Of all that was seen.
+        attacks: How many were tried.
+    """
+
+    page: str
+    attacks: int
