@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 import pytest
+from answered import read_answer
 from asked import PRIVACY, ledger, silence
 from support import Quiet, make_federation
 from typer.testing import CliRunner
@@ -47,7 +47,7 @@ def ask(folder: Path, *options: str):
         catch_exceptions=False,
     )
     assert result.exit_code == 0, result.output
-    return result.output
+    return result.stdout
 
 
 def spent(folder: Path) -> float:
@@ -62,7 +62,7 @@ def test_a_question_is_answered_once_and_found_again_for_nothing(folder: Path) -
     assert "One dishonest site can move" in first
     once = spent(folder)
     again = ask(folder, "--what", "labels", "--json")
-    assert set(json.loads(again)["labels"]) == {"no", "yes", "share of no", "share of yes"}
+    assert set(read_answer("ask", again)["labels"]) == {"no", "yes", "share of no", "share of yes"}
     kept = ask(folder, "--what", "labels")
     assert "nothing: asked before, and kept in" in kept.replace("\n", "")
     assert spent(folder) == once
@@ -109,7 +109,7 @@ def planned(folder: Path, every: int, epsilon: float = 3.0) -> str:
         app, ["plan", str(folder / "asks.toml"), "--no-advice"], catch_exceptions=False
     )
     assert result.exit_code == 0
-    return result.output
+    return result.stdout
 
 
 def afforded(folder: Path, *options: str) -> str:
@@ -119,7 +119,7 @@ def afforded(folder: Path, *options: str) -> str:
         app, ["ledger", "afford", place, *settings, *options], catch_exceptions=False
     )
     assert result.exit_code == 0
-    return result.output
+    return result.stdout
 
 
 def test_plan_and_afford_say_beforehand_what_comes(folder: Path) -> None:
@@ -134,7 +134,7 @@ def test_plan_and_afford_say_beforehand_what_comes(folder: Path) -> None:
     assert half == pytest.approx(labels.count, abs=0.05)
     after = next(line for line in said.splitlines() if "site-2" in line).split("│")[3]
     assert "they fit\n" in afforded(folder)
-    figures = json.loads(ask(folder, "--what", "units,labels", "--json"))
+    figures = read_answer("ask", ask(folder, "--what", "units,labels", "--json"))
     low, high = figures["labels"]["no"]["noise"]
     assert (high - low) / 2 == pytest.approx(labels.count, rel=1e-6)
     assert spent(folder) == pytest.approx(float(after), abs=1e-4)
@@ -144,7 +144,7 @@ def test_plan_counts_training_and_answers_together(folder: Path) -> None:
     said = planned(folder, every=1, epsilon=19.0)  # training alone fits, so do the answers
     assert said.count("will refuse") == 3
     assert "they do not fit beside the planned run" in afforded(folder)
-    found = json.loads(afforded(folder, "--json"))
+    found = read_answer("ledger afford", afforded(folder, "--json"))
     assert found["planned"]["fits"]
     assert not found["asked"]["fits"]
     assert "they fit beside the planned run" in (planned(folder, every=1), afforded(folder))[1]

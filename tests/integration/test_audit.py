@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from answered import read_answer
 from support import Quiet, make_federation, settings, write_tiny_bert
 from task_cases import task_on
 from typer.testing import CliRunner
@@ -90,6 +91,7 @@ def test_settings_are_audited_and_nothing_is_touched(tmp_path: Path, tiny_model:
     before = files(tmp_path)
     result = invoke(federation, "--json")
     assert result.exit_code == 0
+    read_answer("audit", result.stdout)
     record = decode_audit(result.stdout.encode())
     assert files(tmp_path) == before, "an audit of settings writes nothing"
     assert record.run == ""

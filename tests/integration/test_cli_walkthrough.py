@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from answered import read_answer
 from support import write_rows
 
 from fmfl_secure import cli
@@ -102,20 +103,32 @@ def test_from_one_table_to_a_rebuilt_report(
         .split("│")[2].split()[0].replace(",", "")
     )  # fmt: skip
 
-    assert shell("check", federation, "site-2").code == 0
-    assert "site-2.csv is usable\n" in shell.out
+    assert shell("plan", federation, "--json").code == 0
+    document = read_answer("plan", shell.out)
+    assert document["settings_digest"] == planned["settings"]
+    assert document["upload_bytes"] == bytes_planned
+    assert document["training"]["places"][0]["place"] == "server"
+
+    assert shell("check", federation, "site-2", "--json").code == 0
+    assert "site-2.csv is usable\n" in shell.err
+    assert read_answer("check", shell.out)["records"] == 50
     before_run = Ledger(pilot / "sites/site-2/ledger.sqlite").head()
     assert before_run[0] == 2, "neither plan nor check charges anything"
 
-    assert shell("run", federation, "--output", output).code == 0
-    assert "round 1/1 released: 3 sites" in shell.out
-    assert f"report   {output / 'report.html'}" in shell.out
-    accuracy = shell.lines()["accuracy"]
+    assert shell("run", federation, "--output", output, "--json").code == 0
+    assert "round 1/1 released: 3 sites" in shell.err
+    assert f"report   {output / 'report.html'}" in shell.err
+    done = read_answer("run", shell.out)
+    accuracy = f"{done['metrics']['accuracy']:.4f}"
     for name in ("report.html", "report.json", "metrics.json", "transcript.jsonl", "adapter"):
         assert (output / name).exists()
     record = decode_record((output / "report.json").read_bytes())
     assert record.status == "finished"
     assert record.settings_digest == planned["settings"]
+    assert (done["run"], done["status"], done["rounds"]) == (record.run, "finished", 1)
+    assert done["epsilon"] == max(
+        site.statement.epsilon_by_round[-1] for site in record.sites if site.statement
+    )
 
     lines = [json.loads(line) for line in (output / "transcript.jsonl").read_text().splitlines()]
     uploads = {line["upload_bytes"] for line in lines if line["saw"] == "upload"}
@@ -129,11 +142,17 @@ def test_from_one_table_to_a_rebuilt_report(
     assert shell("evaluate", output, "--data", pilot / "data/holdout.csv").code == 0
     assert shell.lines()["accuracy"] == accuracy
     assert list(shell.lines()) == ["accuracy", "macro_f1", "loss", "n"]
+    arguments = ("evaluate", output, "--data", pilot / "data/holdout.csv", "--json")
+    assert shell(*arguments).code == 0
+    evaluated = read_answer("evaluate", shell.out)
+    assert (evaluated["records"], evaluated["left_out"]) == (50, "")
+    assert evaluated["metrics"] == pytest.approx(done["metrics"])
 
     stored = (output / "report.json").read_bytes()
     (output / "report.html").unlink()
     (output / "metrics.json").unlink()
-    assert shell("report", output).code == 0
+    assert shell("report", output, "--json").code == 0
+    assert read_answer("report show", shell.out)["files"] == [str(output / "report.html")]
     assert (output / "report.html").stat().st_size > 10_000
     assert json.loads((output / "metrics.json").read_text())["status"] == "finished"
     again = decode_record((output / "report.json").read_bytes())
@@ -141,7 +160,8 @@ def test_from_one_table_to_a_rebuilt_report(
     assert again.sites == decode_record(stored).sites
 
     site, made = pilot / "sites/site-2", tmp_path / "dataset"
-    assert shell("report", "dataset", site, "--run", output, "--output", made).code == 0
+    assert shell("report", "dataset", site, "--run", output, "--output", made, "--json").code == 0
+    assert read_answer("report dataset", shell.out)["heads_checked"] == 1
     of_dataset = json.loads((made / "dataset.json").read_text())
     assert [(run["run"], run["outcome"]["status"]) for run in of_dataset["runs"]] == [
         (record.run, "finished")

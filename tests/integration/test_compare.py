@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from answered import read_answer
 from support import make_federation
 from typer.testing import CliRunner
 
@@ -322,7 +323,8 @@ def test_the_command_prints_one_table(federation: Path, monkeypatch: pytest.Monk
     assert done.output.count("federated, not private") == 2
     done = CliRunner().invoke(app, [*arguments, "--json"])
     assert done.exit_code == 0
-    assert done.output.count('"arm": "federated"') == 2
+    rows = read_answer("compare", done.stdout)["rows"]
+    assert [row["arm"] for row in rows].count("federated") == 2
 
 
 def test_a_summary_has_mean_and_spread(compared: Comparison) -> None:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jsonschema_rs
 import pytest
+from answered import forms, read_answer
 from documented import command_tree
 from support import settings
 from test_cli import COMMANDS, find
 
 from aggregation import Identity
-from fmfl_secure import cli
 from fmfl_secure.cli.answers.base import Failure
-from fmfl_secure.cli.schema import answers_schema, command_forms
+from fmfl_secure.cli.schema import answers_schema
 from fmfl_secure.parties.workspace import initialise
 from fmfl_secure.report.schema import schema_text
 from privacy import Ledger, PoissonSampledGaussian
@@ -29,33 +27,6 @@ EVERYWHERE = {"--quiet", "--verbose", "--log-level"}
 Main = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Main:
-    """Runs the entry point as a shell would; returns exit code, output and errors."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["fmfl-secure", *(str(a) for a in arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return call
-
-
-@pytest.fixture(scope="module")
-def forms() -> dict[str, tuple[Any, ...]]:
-    return dict(command_forms())
-
-
-def check(forms: dict[str, tuple[Any, ...]], command: str, printed: str) -> Any:
-    """What was printed is one document, of the command's form."""
-    document = json.loads(printed)
-    validator = jsonschema_rs.validator_for(answers_schema({command: forms[command]}))
-    validator.validate(document)
-    return document
-
-
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_command_answers_programs_or_has_no_answer(command: tuple[str, ...]) -> None:
     options = {name for one in find(command).params for name in one.opts}
@@ -63,21 +34,21 @@ def test_every_command_answers_programs_or_has_no_answer(command: tuple[str, ...
     assert ("--json" in options) == (" ".join(command) not in ANSWERS_NOTHING)
 
 
-def test_every_command_with_an_answer_has_a_form(forms: dict[str, tuple[Any, ...]]) -> None:
-    assert set(forms) == {" ".join(command) for command in COMMANDS}
-    assert {name for name, types in forms.items() if not types} == ANSWERS_NOTHING
+def test_every_command_with_an_answer_has_a_form() -> None:
+    assert set(forms()) == {" ".join(command) for command in COMMANDS}
+    assert {name for name, types in forms().items() if not types} == ANSWERS_NOTHING
 
 
-def test_what_is_published_is_what_the_code_says(forms: dict[str, tuple[Any, ...]]) -> None:
+def test_what_is_published_is_what_the_code_says() -> None:
     published = (DOCS / "answers.schema.json").read_text(encoding="utf-8")
-    assert published == schema_text(answers_schema(forms)), (
+    assert published == schema_text(answers_schema(forms())), (
         "fmfl-secure schema > docs/answers.schema.json"
     )
     jsonschema_rs.validator_for(json.loads(published))
 
 
-def test_every_field_says_what_it_means(forms: dict[str, tuple[Any, ...]]) -> None:
-    for name, definition in answers_schema(forms)["$defs"].items():
+def test_every_field_says_what_it_means() -> None:
+    for name, definition in answers_schema(forms())["$defs"].items():
         for field, schema in definition.get("properties", {}).items():
             is_tag = len(schema.get("enum", ())) == 1  # what kind of line it is
             assert schema.get("description") or is_tag, f"{name}.{field}"
@@ -94,9 +65,7 @@ def ledger(tmp_path: Path) -> Path:
     return place
 
 
-def test_commands_on_a_ledger_answer(
-    main: Main, forms: dict[str, tuple[Any, ...]], ledger: Path, tmp_path: Path
-) -> None:
+def test_commands_on_a_ledger_answer(main: Main, ledger: Path, tmp_path: Path) -> None:
     """Each as it would be typed, one after another, on the same ledger."""
     other = tmp_path / "sites/site-2/identity.pem"
     grant = ("--epsilon", 1, "--delta", "1e-5", "--purpose", "follow-up")
@@ -120,7 +89,7 @@ def test_commands_on_a_ledger_answer(
     for command, arguments in typed:
         code, printed, _ = main(*command.split(), *arguments, "--json")
         assert code == 0, command
-        found[command] = check(forms, command, printed)
+        found[command] = read_answer(command, printed)
     assert found["ledger show"]["grants"][0]["spent"] > 0
     assert found["ledger show"]["runs"][0]["run"] == "a"
     assert found["ledger grant"]["granted"]["purpose"] == "follow-up"
@@ -130,9 +99,7 @@ def test_commands_on_a_ledger_answer(
     assert (found["ledger release"]["charged"], found["ledger release"]["returned"]) == (1, 1)
 
 
-def test_commands_of_a_first_hour_answer(
-    main: Main, forms: dict[str, tuple[Any, ...]], tmp_path: Path
-) -> None:
+def test_commands_of_a_first_hour_answer(main: Main, tmp_path: Path) -> None:
     table, folder = tmp_path / "notes.csv", tmp_path / "pilot"
     table.write_text("text,label\n" + "".join(f"note {n},{'ab'[n % 2]}\n" for n in range(24)))
     typed: list[tuple[str, tuple[object, ...]]] = [
@@ -146,14 +113,14 @@ def test_commands_of_a_first_hour_answer(
     for command, arguments in typed:
         code, printed, _ = main(*command.split(), *arguments, "--json")
         assert code == 0, command
-        check(forms, command, printed)
+        read_answer(command, printed)
 
 
-def test_a_command_prints_the_form_of_another(main: Main, forms: dict[str, tuple[Any, ...]]) -> None:
+def test_a_command_prints_the_form_of_another(main: Main) -> None:
     code, printed, _ = main("schema", "ledger", "verify")
     assert (code, json.loads(printed)) == (
         0,
-        answers_schema({"ledger verify": forms["ledger verify"]}),
+        answers_schema({"ledger verify": forms()["ledger verify"]}),
     )
     code, printed, errors = main("schema", "serve")
     assert (code, printed) == (1, "")
@@ -202,7 +169,7 @@ def test_a_fault_of_the_program_is_a_document_and_a_traceback(
 
 
 def test_an_answer_that_ends_in_another_code_is_printed(
-    main: Main, forms: dict[str, tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+    main: Main, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fmfl_secure.doctor.machine import Finding
 
@@ -210,7 +177,7 @@ def test_an_answer_that_ends_in_another_code_is_printed(
     monkeypatch.setattr("fmfl_secure.doctor.machine.examine", lambda _: iter([fault]))
     monkeypatch.setattr("fmfl_secure.doctor.federation.examine_federation", lambda _: iter([]))
     code, printed, _ = main("doctor", "--json")
-    assert (code, check(forms, "doctor", printed)["faults"]) == (1, 1)
+    assert (code, read_answer("doctor", printed)["faults"]) == (1, 1)
 
 
 def test_people_s_lines_leave_standard_output_alone(main: Main, tmp_path: Path) -> None:

@@ -97,23 +97,6 @@ def invoke(*arguments: object):
     return CliRunner().invoke(cli.app, [str(a) for a in arguments])
 
 
-@pytest.fixture
-def main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Runs the entry point as a shell would; returns exit code, output and errors."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["fmfl-secure", *(str(a) for a in arguments)])
-        code: object = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code
-        captured = capsys.readouterr()
-        return int(code or 0), captured.out, captured.err
-
-    return call
-
-
 def test_the_list_above_is_complete() -> None:
     found = set()
     group = command_tree()

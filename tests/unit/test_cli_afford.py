@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
+from answered import read_answer
 from support import settings
 from typer.testing import CliRunner
 
@@ -42,7 +42,7 @@ def afford(folder: Path, *options: object):
 def found(folder: Path, *options: object) -> dict:
     result = afford(folder, *options, "--json")
     assert result.exit_code == 0, result.exception
-    return json.loads(result.output)
+    return read_answer("ledger afford", result.stdout)
 
 
 def by_settings(folder: Path) -> tuple[str, ...]:
