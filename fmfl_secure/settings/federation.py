@@ -40,7 +40,7 @@ from fmfl_secure.settings.tasks import ImageTextSection, TaskSection
 from fmfl_secure.settings.techniques import INFO_NCE, INFO_NCE_INSTEAD
 from fmfl_secure.settings.toml_file import convert_config as convert_config  # noqa: PLC0414
 from fmfl_secure.settings.toml_file import load_toml
-from fmfl_secure.settings.types import HEAD_PART, LOW_RANK_KINDS, Section
+from fmfl_secure.settings.types import LOW_RANK_KINDS, Section
 from privacy import largest_delta, share_of
 
 # What the other parties are called: a site by such a name would be pinned in their place.
@@ -254,8 +254,6 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
             )
 
     def _check_personal(self) -> None:
-        if self.adapter.kind == HEAD_PART and HEAD_PART in self.adapter.personal_parts:
-            raise ValueError("adapter.personal keeps all that adapter 'head' would upload")
         if self.privacy.noise_mechanism.in_shares:
             raise ValueError(
                 "adapter.personal needs local noise: a share of noise does not protect what a site "

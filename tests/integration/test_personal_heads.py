@@ -151,7 +151,6 @@ def test_a_head_has_its_noise_even_where_no_unit_was_sampled(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"adapter": 'kind = "head"\npersonal_head = true'}, "would upload"),
         ({"evaluation": True}, "without a site's own parts"),
         (
             {"privacy": 'noise = "distributed"\ninsider_epsilon = 30.0', "steps": 1},
@@ -163,9 +162,8 @@ def test_where_it_means_nothing_it_is_refused(
     tmp_path: Path, tiny_model: Path, changes: dict, words: str
 ) -> None:
     settings = {"adapter": ADAPTER, "evaluation": False} | changes
-    plain = "kind" in settings["adapter"]
     with pytest.raises(ConfigError, match=words):
-        make_federation(tmp_path, tiny_model, rounds=1, **settings, plain=plain)
+        make_federation(tmp_path, tiny_model, rounds=1, **settings)
 
 
 def test_a_head_that_does_not_fit_is_refused() -> None:

@@ -34,8 +34,6 @@ REGISTRIES = {
 PRODUCT = Path(__file__).parents[2] / "fmfl_secure"
 # Where a kind's name is compared outside its entry, and why it may be.
 COMPARED = {
-    # Settings are below models: the one thing that they have to know of an adapter by themselves.
-    ("settings/federation.py", "head"),
     # The engine of a run, which is no noise mechanism.
     ("cli/run.py", "local"),
     ("bench/flower.py", "local"),
