@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fmfl_secure.errors import RunError
 from fmfl_secure.models.adapter_files import name_base_by_place
+from fmfl_secure.models.adapters import adapter_of
 from fmfl_secure.planning.warm_start import line_of_run
 from fmfl_secure.report.merged import write_merged
 from fmfl_secure.report.model_card import write_card
@@ -60,6 +61,7 @@ def export_run(
             shutil.copytree(run.adapter, output, dirs_exist_ok=True)
         else:
             task.whole.save_adapter(opened, output)
+        adapter_of(task.adapter).add_for_peft(opened.encoder, task.adapter, task.base, output)
         name_base_by_place(task.base, output)
     two_towers = len(task.architecture.towers) > 1
     own = merged and task.own_head is not None

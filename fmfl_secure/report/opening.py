@@ -21,6 +21,10 @@ _REFUSES = (
     "tensor in that head's place, so that it refuses instead. A run with `task.head = "
     '"architecture"` trains a head that the class can hold.'
 )
+_EXPORT_FIRST = (
+    "`fmfl-secure export RUN` writes PEFT's files of it: here are the trained cores and the "
+    "factors that they stand between, which PEFT has no form for."
+)
 _READS_TEXT = {
     "text-classification",
     "multi-label-classification",
@@ -88,6 +92,8 @@ def how_to_open(exported: Exported) -> list[str]:
     Args:
         exported: What is to be opened.
     """
+    if "cores.safetensors" in exported.files and not exported.peft:
+        return ["## How to open it", "", _EXPORT_FIRST]
     others = [name for name in (exported.task, exported.adapter) if is_extension(name)]
     if others:
         return ["## How to open it", "", _with_packages(others)]

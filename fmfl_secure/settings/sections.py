@@ -80,8 +80,8 @@ class AdapterSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=T
     """`[adapter]`; docs/models.md says which kind goes with which model and task.
 
     Attributes:
-        kind: `ffa-lora`, `lora`, `rolora`, `ia3`, `prompt`, `prefix`, `bitfit`, `norms`, `head` or
-            `full`; or another package's, `PACKAGE:NAME` (`fmfl_secure.extensions`).
+        kind: `ffa-lora`, `lora`, `rolora`, `lora-xs`, `ia3`, `prompt`, `prefix`, `bitfit`, `norms`,
+            `head` or `full`; or another package's, `PACKAGE:NAME` (`fmfl_secure.extensions`).
         rank: Rank of the low-rank update: of all sites, or of those that have none of their own.
         alpha: Scaling numerator.
         rank_stabilised: Scale by alpha / sqrt(rank) instead of alpha / rank (rsLoRA).

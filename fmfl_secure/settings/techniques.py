@@ -187,10 +187,10 @@ TECHNIQUES: tuple[Technique, ...] = (
         "tests/unit/test_models_ranks.py::test_what_is_beyond_a_sites_rank_gets_no_gradient",
         "2401.06432", "het-lora", "heterogeneous-ranks",
     ),
-    _missing(
+    _works(
         _REPARAMETRISED, "Fed-SB and LoRA-XS",
-        "a trained matrix of r x r between two that are fixed, the same at all sites to the bit",
-        "ffa-lora at a small rank", "2502.15436", "fed-sb", "fedsb", "lora-xs", "lora-sb",
+        "adapter.kind = 'lora-xs': factors of the base weight, and cores that average exactly",
+        _MATRIX, "2502.15436", "fed-sb", "fedsb", "lora-xs", "lora-sb",
     ),
     _works(
         _REPARAMETRISED, "FedSA-LoRA",

@@ -37,7 +37,7 @@ DEFAULT = {
     ("roberta", "ia3", "text-classification"),
     ("distilbert", "prompt", "token-classification"),
     ("modernbert", "lora", "token-classification"),
-    ("electra", "lora", "text-classification"),
+    ("electra", "lora-xs", "text-classification"),
     ("bert", "ffa-lora", "multi-label-classification"),
     ("xlm-roberta", "ffa-lora", "token-classification"),
     ("camembert", "bitfit", "text-classification"),

@@ -8,6 +8,7 @@ no weighted sum are refused in words (`fmfl_secure.settings.refused`).
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,6 +49,11 @@ class AdapterSpec:
     rank_stabilised: bool = False
     virtual_tokens: int = 16
     personal: tuple[str, ...] = ()
+
+    @property
+    def divisor(self) -> float:
+        """What alpha is divided by."""
+        return math.sqrt(self.rank) if self.rank_stabilised else float(self.rank)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +115,14 @@ class Adapter(ABC):
         (`planning.adapter_template`, which refuses other files).
         """
 
+    def add_for_peft(  # noqa: B027, most are PEFT's already, or nothing that PEFT has
+        self, encoder: nn.Module, spec: AdapterSpec, base: BaseModel, folder: Path
+    ) -> None:
+        """Add PEFT's files to what `save` wrote, where `save` could not write them itself.
+
+        For somebody who takes an adapter away: these may hold products of the adapter's tensors.
+        """
+
     @abstractmethod
     def open(self, place: Place, spec: AdapterSpec, folder: Path) -> nn.Module:
         """Put what `save` wrote on an encoder, for inference.
@@ -154,7 +168,7 @@ class Adapter(ABC):
             raise ModelError(
                 f"adapter {self.name!r} does not go with model.dtype = {computation.dtype!r}: "
                 f"{self.needs_float32}",
-                hint="Use model.dtype = 'float32', or lora, ffa-lora, rolora, ia3 or norms.",
+                hint="Use model.dtype = 'float32', or a kind of lora, ia3 or norms.",
             )
         if computation.checkpointing and self.needs_activations:
             raise ModelError(

@@ -1,6 +1,7 @@
 """Tensors in files of safetensors: what adapters and heads are read from and written to.
 
 adapter_config.json, adapter_model.safetensors    LoRA family, IA3, prompt, prefix: PEFT opens them
+cores.safetensors                                 LoRA-XS: cores, and the factors beside them
 weights.safetensors                               parameters of the base model trained in place
 head.safetensors                                  what the task adds on top, if anything
 """
@@ -17,6 +18,7 @@ from torch import nn
 from fmfl_secure.errors import ModelError
 
 WEIGHTS_FILE = "weights.safetensors"
+CORES_FILE = "cores.safetensors"
 HEAD_FILE = "head.safetensors"
 
 

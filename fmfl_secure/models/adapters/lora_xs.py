@@ -171,7 +171,8 @@ def _basis(weight: torch.Tensor, rank: int) -> torch.Tensor:
         left = torch.linalg.eigh(weight @ weight.T).eigenvectors[:, -rank:]
         found = torch.linalg.qr(weight.T @ left).Q
     basis, signs = torch.linalg.qr(found @ (found.T @ start))
-    return basis * torch.where(signs.diagonal() < 0, -1.0, 1.0)
+    signed: torch.Tensor = basis * torch.where(signs.diagonal() < 0, -1.0, 1.0)
+    return signed
 
 
 def _coarse(factor: torch.Tensor) -> torch.Tensor:
@@ -183,7 +184,8 @@ def _weight(linear: nn.Module) -> torch.Tensor:
     """A linear layer's matrix in float32, shape (outputs, inputs), however it is kept."""
     weight = dict(linear.named_parameters())["weight"]
     if weight.is_floating_point():
-        return (weight if isinstance(linear, nn.Linear) else weight.T).float()
+        values: torch.Tensor = weight if isinstance(linear, nn.Linear) else weight.T
+        return values.float()
     # In blocks of whole numbers: what the layer makes of unit vectors, less what it makes of none.
     inputs: int = linear.in_features  # type: ignore[assignment]
     rows = torch.eye(inputs, device=weight.device)

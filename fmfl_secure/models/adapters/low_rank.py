@@ -9,6 +9,7 @@ even ones, so that every round averages exactly and both are learned (arXiv 2502
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,33 @@ from fmfl_secure.models.base import BaseModel
 LINEAR = (nn.Linear, Conv1D)  # GPT-2's linear layers are Conv1D, of transposed weights
 
 
+def target_names(place: Place, spec: AdapterSpec, layers: Sequence[nn.Module]) -> list[str]:
+    """Names in the encoder of the linear layers that carry an adapter.
+
+    Args:
+        place: The encoder.
+        spec: Which of them, by the last word of their names.
+        layers: Where to look.
+
+    Raises:
+        ModelError: There are none.
+    """
+    encoder, wanted = place.encoder, spec.target_modules or place.architecture.target_modules
+    chosen = {
+        id(module)
+        for layer in layers
+        for name, module in layer.named_modules()
+        if isinstance(module, LINEAR) and name.rsplit(".", 1)[-1] in wanted
+    }
+    targets = [name for name, module in encoder.named_modules() if id(module) in chosen]
+    if not targets:
+        raise ModelError(
+            f"no linear layer of {type(encoder).__name__} is named {', '.join(wanted)}",
+            hint="Set adapter.target_modules to names of linear layers of this model.",
+        )
+    return targets
+
+
 class LowRank(Adapter):
     """What the family shares."""
 
@@ -43,25 +71,13 @@ class LowRank(Adapter):
 
     def attach(self, place: Place, spec: AdapterSpec) -> nn.Module:
         """See `Adapter`."""
-        encoder, wanted = place.encoder, spec.target_modules or place.architecture.target_modules
-        chosen = {
-            id(module)
-            for layer in self.layers(place, spec)
-            for name, module in layer.named_modules()
-            if isinstance(module, LINEAR) and name.rsplit(".", 1)[-1] in wanted
-        }
-        targets = [name for name, module in encoder.named_modules() if id(module) in chosen]
-        if not targets:
-            raise ModelError(
-                f"no linear layer of {type(encoder).__name__} is named {', '.join(wanted)}",
-                hint="Set adapter.target_modules to names of linear layers of this model.",
-            )
+        encoder = place.encoder
         config = peft.LoraConfig(
             r=spec.rank,
             lora_alpha=spec.alpha,
             lora_dropout=0.0,
             bias="none",
-            target_modules=targets,
+            target_modules=target_names(place, spec, self.layers(place, spec)),
             use_rslora=spec.rank_stabilised,
             fan_in_fan_out=any(isinstance(m, Conv1D) for m in encoder.modules()),
             task_type=peft_task(encoder),

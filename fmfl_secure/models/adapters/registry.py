@@ -10,6 +10,7 @@ from fmfl_secure.extensions import ADAPTERS_GROUP, load_extension
 from fmfl_secure.models.adapters.base import Adapter, AdapterSpec, Place
 from fmfl_secure.models.adapters.head import Head
 from fmfl_secure.models.adapters.ia3 import Ia3
+from fmfl_secure.models.adapters.lora_xs import LoraXs
 from fmfl_secure.models.adapters.low_rank import FfaLora, Lora, RoLora
 from fmfl_secure.models.adapters.prefix import Prefix
 from fmfl_secure.models.adapters.prompt import Prompt
@@ -20,7 +21,8 @@ from fmfl_secure.registry import Registry
 ADAPTERS: Final[Registry[Adapter]] = Registry(
     "kind of adapter",
     (
-        FfaLora(), Lora(), RoLora(), Ia3(), Prompt(), Prefix(), BitFit(), Norms(), Head(), Full(),
+        FfaLora(), Lora(), RoLora(), LoraXs(), Ia3(), Prompt(), Prefix(), BitFit(), Norms(), Head(),
+        Full(),
     ),
     outside=lambda name: load_extension(ADAPTERS_GROUP, name, Adapter),  # type: ignore[type-abstract]
 )  # fmt: skip
