@@ -28,28 +28,34 @@ def pack(residues: Residues, modulus: int) -> bytes:
         residues: Any shape with an even number of items, uint64, each below `modulus`.
         modulus: Below 2**63; its bit length must be a multiple of four.
     """
+    packed = np.empty(packed_size(residues.size, modulus), dtype=np.uint8)
+    pack_into(packed, residues, modulus)
+    return packed.tobytes()
+
+
+def pack_into(packed: npt.NDArray[np.uint8], residues: Residues, modulus: int) -> None:
+    """`pack` to where it shall lie: contiguous bytes, as many as `packed_size` says."""
     pairs = np.ascontiguousarray(residues, dtype="<u8").reshape(-1, 2)
-    return join(pairs.T, modulus)
+    join_into(packed, pairs.T, modulus)
 
 
-def join(planes: Residues, modulus: int) -> bytes:
+def join_into(packed: npt.NDArray[np.uint8], planes: Residues, modulus: int) -> None:
     """Bit-pack residues whose pairs are split; shape (2, n), first the lower of each pair."""
     size = _pair_size(modulus)
     width = modulus.bit_length()
     low, high = planes
     if size < 8:
         both = (high << np.uint64(width) | low).astype("<u8", copy=False)
-        return bytes(both.view(np.uint8).reshape(-1, 8)[:, :size].tobytes())
+        packed.reshape(-1, size)[:] = both.view(np.uint8).reshape(-1, 8)[:, :size]
+        return
     # Eight bytes from the start of each pair, then eight to its end; both say the same in between.
-    packed = np.empty(len(low) * size, dtype=np.uint8)
-    ends = _both_ends(packed, len(low), size)
+    ends = _both_ends(packed.reshape(-1), len(low), size)
     words = high << np.uint64(width)
     words |= low
     ends[0] = words
     np.left_shift(high, np.uint64(64 - width), out=words)
     words |= low >> np.uint64(2 * width - 64)
     ends[1] = words
-    return packed.tobytes()
 
 
 def unpack(data: bytes, count: int, modulus: int) -> Residues:

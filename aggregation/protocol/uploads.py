@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import overload
+
+import numpy as np
+import numpy.typing as npt
 
 from aggregation.ckks import residues
 from aggregation.ckks.packing import Packing
@@ -11,6 +15,52 @@ from aggregation.ckks.parameters import COLLECTIVE, ParameterSet
 from aggregation.crypto import sealed_box
 from aggregation.errors import UploadError
 from aggregation.protocol import messages
+
+
+class Chunks(Sequence[bytes]):
+    """Chunks of one size that lie in one piece of memory, and perhaps a message after them.
+
+    An update's own object for every chunk would cost a page fault for every page of it, which on
+    some machines is more than encrypting what lies there.
+    """
+
+    def __init__(self, count: int, size: int) -> None:
+        """Make room.
+
+        Args:
+            count: Chunks.
+            size: Bytes of each.
+        """
+        self._rows = np.empty((count, size), dtype=np.uint8)
+        self._rest: tuple[bytes, ...] = ()
+
+    def part(self, chunks: range) -> npt.NDArray[np.uint8]:
+        """Where some chunks lie, shape (n, size), uint8, to be written or read."""
+        return self._rows[chunks.start : chunks.stop]
+
+    def digests(self, chunks: range) -> list[bytes]:
+        """SHA-256 of some chunks."""
+        return [messages.digest(row.data) for row in self.part(chunks)]
+
+    def end_with(self, message: bytes) -> None:
+        """Put a message, of whatever size, after the chunks."""
+        self._rest = (*self._rest, message)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[bytes]: ...
+
+    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
+        if isinstance(index, slice):
+            return [self[k] for k in range(len(self))[index]]
+        place = range(len(self))[index]
+        own = len(self._rows)
+        return self._rows[place].tobytes() if place < own else self._rest[place - own]
+
+    def __len__(self) -> int:
+        return len(self._rows) + len(self._rest)
 
 
 @dataclass(frozen=True, slots=True)

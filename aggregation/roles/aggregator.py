@@ -5,8 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
-from typing import Final
+from itertools import chain, islice
 
 import numpy as np
 
@@ -18,10 +17,14 @@ from aggregation.errors import OpeningError, PlanError, RoleError, StateError, U
 from aggregation.protocol import checks, messages
 from aggregation.protocol.messages import Opening, OpeningList, Sigma, SumManifest
 from aggregation.protocol.round import Round
-from aggregation.protocol.uploads import SumUpload, check_digests, sized_chunks, split_digests
-from aggregation.threads import BATCH, in_order
-
-_BATCH: Final = 16  # chunks of the sum packed at a time: half a megabyte
+from aggregation.protocol.uploads import (
+    Chunks,
+    SumUpload,
+    check_digests,
+    sized_chunks,
+    split_digests,
+)
+from aggregation.threads import BATCH, each_batch, in_order
 
 
 @dataclass(slots=True)
@@ -217,33 +220,37 @@ class Aggregator:
             masking.self_stream(seed, transcript, name, modulus, degree, label)
             for name, seed in self._seeds.items()
         ]
-        chunks: list[bytes] = []
-        for low in range(0, self._round.packing.chunks, _BATCH):
-            planes = self._sum[:, low : low + _BATCH]
+        chunks = Chunks(self._round.packing.chunks, self._round.chunk_size)
+
+        def pack(part: range) -> list[bytes]:
+            planes = self._sum[:, part.start : part.stop]
             residues.reduce(planes, modulus)
-            self._unreduced[low : low + _BATCH] = 1
+            self._unreduced[part.start : part.stop] = 1
             if not collective:
                 planes = planes.copy()  # the sum stays as it is until all is done
-                masks = masking.sum_streams(streams, low, planes.shape[1], modulus, degree)
+                masks = masking.sum_streams(streams, part.start, len(part), modulus, degree)
                 pairs = masks.reshape(len(masks), -1, 2).transpose(2, 0, 1)
                 residues.subtract(planes[:, :, : degree // 2], pairs, modulus)
-            wire, size = residues.join(planes.reshape(2, -1), modulus), self._round.chunk_size
-            chunks += [wire[k : k + size] for k in range(0, len(wire), size)]
+            residues.join_into(chunks.part(part), planes.reshape(2, -1), modulus)
+            return chunks.digests(part)
+
+        digests = list(chain.from_iterable(each_batch(pack, self._round.packing.chunks)))
         if collective:
             masks = masking.sum_streams(streams, 0, 1, modulus, degree)
-            chunks.append(residues.pack(masks, modulus))
+            chunks.end_with(residues.pack(masks, modulus))
+            digests.append(messages.digest(chunks[-1]))
         tags: tuple[int, ...] = (0,) * mac.TAGS
         for each in self._tags.values():
             tags = mac.add_tags(tags, each)
         manifest = SumManifest(
             transcript=transcript,
             opening_list=messages.digest(self._list),
-            chunk_digests=b"".join(messages.digest(chunk) for chunk in chunks),
+            chunk_digests=b"".join(digests),
             tags=mac.encode_tags(tags),
         )
         # The sum is packed in place and not needed any more: two of them would double the memory.
         self._sum = np.empty((2, 0, 0), dtype=np.uint64)
-        self._total = SumUpload(messages.seal(self._identity, manifest), tuple(chunks))
+        self._total = SumUpload(messages.seal(self._identity, manifest), chunks)
         return self._total
 
     def _add(self, first: int, planes: Residues) -> None:

@@ -224,17 +224,19 @@ class SiteAttempt:
             if self._witness is not None:
                 hear(cohort, self._identity.public, self._journal, self._witness, given)
             self._secrets.take(cohort, given)
-        chunks, box = self._secrets.encrypt(cohort, packed)
+        chunks, digests, box = self._secrets.encrypt(cohort, packed)
         if box is not None:
-            chunks.append(messages.seal(self._identity, Sigma(cohort.transcript, box)))
+            sealed = messages.seal(self._identity, Sigma(cohort.transcript, box))
+            chunks.end_with(sealed)
+            digests.append(messages.digest(sealed))
         self._mac = SiteMac(cohort, self._identity.public.name, self._secrets.key)
         manifest = UploadManifest(
             transcript=cohort.transcript,
-            chunk_digests=b"".join(messages.digest(chunk) for chunk in chunks),
+            chunk_digests=b"".join(digests),
             commitment=self._secrets.commitment(cohort),
             mac_boxes=self._mac.boxes,
         )
-        self._upload = Upload(messages.seal(self._identity, manifest), tuple(chunks))
+        self._upload = Upload(messages.seal(self._identity, manifest), chunks)
         self._packed = packed  # for the tags
         self._secrets.spend_key()
         return self._upload

@@ -24,6 +24,7 @@ from aggregation.errors import StateError
 from aggregation.protocol import checks, messages
 from aggregation.protocol.messages import Exchange, Ready
 from aggregation.protocol.round import FixedCohort, Round
+from aggregation.protocol.uploads import Chunks
 from aggregation.threads import each_batch
 
 
@@ -119,7 +120,7 @@ class SiteSecrets:
 
     def encrypt(
         self, cohort: FixedCohort, packed: npt.NDArray[np.int64]
-    ) -> tuple[list[bytes], bytes | None]:
+    ) -> tuple[Chunks, list[bytes], bytes | None]:
         """Encrypt and mask.
 
         Args:
@@ -127,7 +128,8 @@ class SiteSecrets:
             packed: Packed integers, shape (chunks, N), int64.
 
         Returns:
-            The chunks, and in the collective suite the box with this site's masked secret.
+            The chunks, their digests, and in the collective suite the box with this site's masked
+            secret.
 
         Raises:
             CohortError: A neighbour's key or secret is missing or not valid.
@@ -146,17 +148,20 @@ class SiteSecrets:
             self._pairs, transcript, masking.PAIR_LABEL, modulus, packing.degree, self_masks
         )
 
+        chunks = Chunks(packing.chunks, round_.chunk_size)
+
         def encrypt(part: range) -> list[bytes]:
             scaled = packed[part.start : part.stop] << packing.encoding.scale_bits
             encrypted = encryptor.encrypt(residues.from_signed(scaled, modulus), part.start)
             masks.apply(encrypted[:, 0], part.start)
-            wire, size = residues.pack(encrypted, modulus), round_.chunk_size
-            return [wire[k : k + size] for k in range(0, len(wire), size)]
+            residues.pack_into(chunks.part(part), encrypted, modulus)
+            return chunks.digests(part)
 
-        chunks = list(chain.from_iterable(each_batch(encrypt, packing.chunks)))
+        digests = list(chain.from_iterable(each_batch(encrypt, packing.chunks)))
+        box = None
         if isinstance(encryptor, CollectiveEncryptor):
-            return chunks, self._seal(cohort, encryptor)
-        return chunks, None
+            box = self._seal(cohort, encryptor)
+        return chunks, digests, box
 
     def mask_tags(self, cohort: FixedCohort, tags: npt.NDArray[np.uint64], prime: int) -> None:
         """Mask tags in place, shape (n,), with what is shared with the neighbours."""

@@ -31,9 +31,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from aggregation.ckks.packing import Packing
+from aggregation.ckks.parameters import COLLECTIVE, choose
 from aggregation.ckks.quantization import Quantization, Segment, dequantize, quantize
+from aggregation.crypto.graph import mean_neighbours
 from aggregation.roles.aggregator import Aggregator
 from aggregation.testing import Attempt, Federation
+from fmfl_secure.bench import floors
 from fmfl_secure.bench.footprint import peak_mib
 from fmfl_secure.demonstration.per_tensor_ckks import PerTensorCkks
 
@@ -78,6 +82,11 @@ class Comparison:
         ratios: Ours to the pattern's; upload: the pattern's to ours. `..._whole_round` counts every
             step of a party.
         cost_ms: CPU time of one party by step, in milliseconds; of the clients, one's.
+        floor_ms: What one party's ciphers, digests and transforms cost (`floors`); the
+            aggregator's for one upload. In `ckks-collective`.
+        over_floor: Median of the repeats' ratios of a party's cost to its floor: a client without
+            what the pattern has no counterpart of, the aggregator's adding of an upload, the key
+            holder without dequantising.
         samples: Every repeat's figures.
     """
 
@@ -92,6 +101,8 @@ class Comparison:
     per_tensor_ckks: Figures
     ratios: dict[str, float]
     cost_ms: dict[str, dict[str, float]]
+    floor_ms: dict[str, float]
+    over_floor: dict[str, float]
     samples: list[dict[str, dict[str, float]]] = field(repr=False)
 
     def as_dict(self) -> dict[str, object]:
@@ -141,6 +152,7 @@ def compare(
     total, pattern = sum(sizes), PerTensorCkks()
     samples: list[dict[str, dict[str, float]]] = []
     costs: list[dict[tuple[str, str], float]] = []
+    least: list[dict[str, float]] = []
     exact = True
     rng = np.random.default_rng()
     for number in range(repeats):
@@ -150,6 +162,8 @@ def compare(
         theirs = _pattern_round(pattern, sizes, sites, updates[number % sites])
         samples.append({"ours": mine, "per_tensor_ckks": theirs})
         costs.append(seconds)
+        if suite == COLLECTIVE:
+            least.append(_floors(total, sites, bits))
         del updates
         gc.collect()
     names = ("upload", *STEPS)
@@ -187,8 +201,33 @@ def compare(
             }
             for role, steps in STEPS.items()
         },
+        floor_ms={role: 1e3 * statistics.median(f[role] for f in least) for role in STEPS if least},
+        over_floor={
+            role: statistics.median(
+                _beside(role, cost, sites) / floor[role]
+                for cost, floor in zip(costs, least, strict=True)
+            )
+            for role in STEPS
+            if least
+        },
         samples=samples,
     )
+
+
+def _floors(total: int, sites: int, bits: int) -> dict[str, float]:
+    chosen = choose(sites, bits, suite=COLLECTIVE)
+    packing = Packing(total, chosen.poly_modulus_degree, chosen.encoding(sites, bits))
+    released = 2 if sites * packing.encoding.limit < 1 << 15 else 4
+    return floors.measure(packing, chosen.modulus, mean_neighbours(sites), released)
+
+
+def _beside(role: str, cost: dict[tuple[str, str], float], sites: int) -> float:
+    """Seconds of one party that are compared with its floor; an upload's, at the aggregator."""
+    if role == "aggregate":
+        return cost[role, "add"] / sites
+    left_out = (*BEYOND_THE_PATTERN, "dequantise")
+    steps = [s for (whose, step), s in cost.items() if whose == role and step not in left_out]
+    return sum(steps) / _parties(role, sites)
 
 
 def _parties(role: str, sites: int) -> int:

@@ -63,7 +63,7 @@ def test_all_uploads_without_the_openings_are_noise():
     round_ = of_plan(fed.plan(), attempt.plan_message)
     modulus = round_.parameters.modulus
     planes = aggregator._sum % np.uint64(modulus)
-    sealed = [residues.join(planes[:, k], modulus) for k in range(planes.shape[1])]
+    sealed = [residues.pack(planes[:, k].T, modulus) for k in range(planes.shape[1])]
     read, _ = opened(fed, attempt, sealed)
     assert np.abs(residues.to_signed(read, modulus)).mean() > 2**57
 
