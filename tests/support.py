@@ -158,7 +158,9 @@ class Quiet:
         if step == steps:
             self.trained.append((round_number, site))
 
-    def round_finished(self, record: RoundRecord, epsilon: dict[str, float]) -> None:
+    def round_finished(
+        self, record: RoundRecord, epsilon: dict[str, float], upload_bytes: int
+    ) -> None:
         self.rounds.append(record)
 
 

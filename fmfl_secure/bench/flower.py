@@ -45,8 +45,11 @@ class _Clock(Silent):
         """See `Observer`."""
         self.at.append(time.monotonic())
 
-    def round_finished(self, record: RoundRecord, epsilon: dict[str, float]) -> None:  # noqa: ARG002
+    def round_finished(
+        self, record: RoundRecord, epsilon: dict[str, float], upload_bytes: int
+    ) -> None:
         """See `Observer`."""
+        del record, epsilon, upload_bytes
         self.at.append(time.monotonic())
 
 

@@ -163,9 +163,11 @@ class _Clock:
         del round_number, site, steps
         self._lap("training" if step else "protocol")
 
-    def round_finished(self, record: RoundRecord, epsilon: dict[str, float]) -> None:
+    def round_finished(
+        self, record: RoundRecord, epsilon: dict[str, float], upload_bytes: int
+    ) -> None:
         """A pair is complete."""
-        del record, epsilon
+        del record, epsilon, upload_bytes
         self._lap("protocol")
         self.pairs.append(dict(self._now))
         self._now.clear()

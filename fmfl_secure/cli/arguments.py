@@ -20,6 +20,13 @@ FederationFile = Annotated[
 InsiderEpsilon = Annotated[
     float, typer.Option(help="With noise in shares: against all other sites together.")
 ]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TRACKER",
+        help="Tell a tracker what may leave: tensorboard:FOLDER or mlflow:URI; may be repeated.",
+    ),
+]
 Repeats = Annotated[
     int, typer.Option(help="Answers to pay for that a site may compute again after a crash.")
 ]

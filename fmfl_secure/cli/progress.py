@@ -80,8 +80,11 @@ class TerminalProgress:
             text += f"  epsilon {self._epsilon:.3f}"
         self._progress.update(self._bar, completed=done, description=text)
 
-    def round_finished(self, record: RoundRecord, epsilon: dict[str, float]) -> None:
+    def round_finished(
+        self, record: RoundRecord, epsilon: dict[str, float], upload_bytes: int
+    ) -> None:
         """See `Observer`."""
+        del upload_bytes
         self._epsilon = max(epsilon.values(), default=0.0)
         # The first metric is the one to watch; metrics.json has them all.
         figures = "".join(f"{name} {record.metrics[name]:.4f}" for name in list(record.metrics)[:1])

@@ -10,9 +10,11 @@ import typer
 from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import console, say
 from fmfl_secure.cli.answers.federation import RunDone
-from fmfl_secure.cli.arguments import FederationFile
+from fmfl_secure.cli.arguments import FederationFile, Track
 
 if TYPE_CHECKING:
+    from fmfl_secure.run.observer import Observer
+    from fmfl_secure.run.record import RunRecord
     from fmfl_secure.settings.federation import FederationConfig
 
 app = typer.Typer()
@@ -44,6 +46,7 @@ def run(
     superlink: Annotated[
         str, typer.Option(help="flower: the connection's name in Flower's config.toml.")
     ] = "",
+    track: Track = None,
 ) -> RunDone:
     """Train: the main job. Writes the adapter, its metrics and a report.
 
@@ -54,6 +57,7 @@ def run(
     """
     from fmfl_secure.cli.progress import TerminalProgress
     from fmfl_secure.errors import ConfigError, RunStopped
+    from fmfl_secure.run.trackers import tracked
     from fmfl_secure.settings.federation import load_federation
     from fmfl_secure.storage.run_store import holds_run
 
@@ -61,36 +65,28 @@ def run(
         raise ConfigError("--sites and --workers are for --engine flower-sim")
     if bool(superlink) != (engine == "flower"):
         raise ConfigError("--engine flower needs --superlink, and no other engine has one")
+    if track and engine == "flower":
+        raise ConfigError(
+            "--track is for --engine local and flower-sim: here the server is elsewhere"
+        )
     config = load_federation(federation)
     if engine != "flower" and not resume:
         grant_where_none_said(federation.parent, config)
-    with TerminalProgress(console, config) as progress:
+    with (
+        TerminalProgress(console, config) as progress,
+        tracked(config, track or (), progress) as observer,
+    ):
         try:
-            if engine == "local":
-                from fmfl_secure.transports.local.engine import LocalEngine
-
-                started = LocalEngine(federation, output, resume=resume, observer=progress)
-                record = started.run()
-            else:
-                from fmfl_secure.transports.flower.extra import needs_flower_extra
-
-                needs_flower_extra()
-                if engine == "flower":
-                    from fmfl_secure.transports.flower import deployment
-
-                    kit = federation.parent
-                    record = deployment.run(kit, output, resume=resume, connection=superlink)
-                else:
-                    from fmfl_secure.transports.flower.simulation import Simulation
-
-                    record = Simulation(
-                        federation,
-                        output,
-                        resume=resume,
-                        observer=progress,
-                        sites=sites,
-                        workers=workers,
-                    ).run()
+            record = _train(
+                federation,
+                output,
+                resume=resume,
+                engine=engine,
+                observer=observer,
+                sites=sites,
+                workers=workers,
+                superlink=superlink,
+            )
         except BaseException as error:
             progress.__exit__(None, None, None)
             if holds_run(output):
@@ -116,3 +112,32 @@ def run(
         metrics=figures,
         epsilon=max((by_round[-1] for by_round in spent if by_round), default=None),
     )
+
+
+def _train(
+    federation: Path,
+    output: Path,
+    *,
+    resume: bool,
+    engine: str,
+    observer: Observer,
+    sites: int,
+    workers: int,
+    superlink: str,
+) -> RunRecord:
+    if engine == "local":
+        from fmfl_secure.transports.local.engine import LocalEngine
+
+        return LocalEngine(federation, output, resume=resume, observer=observer).run()
+    from fmfl_secure.transports.flower.extra import needs_flower_extra
+
+    needs_flower_extra()
+    if engine == "flower":
+        from fmfl_secure.transports.flower import deployment
+
+        return deployment.run(federation.parent, output, resume=resume, connection=superlink)
+    from fmfl_secure.transports.flower.simulation import Simulation
+
+    return Simulation(
+        federation, output, resume=resume, observer=observer, sites=sites, workers=workers
+    ).run()

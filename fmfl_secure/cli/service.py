@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,11 +14,13 @@ import typer
 from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import log_level, say
 from fmfl_secure.cli.answers.parties import KitUnsealed, Provisioned, Ready
-from fmfl_secure.cli.arguments import FederationFile
+from fmfl_secure.cli.arguments import FederationFile, Track
 from fmfl_secure.cli.members import KitFolder, needs_server_extra
 from fmfl_secure.outside import MOST_DOCUMENT, read_regular
 
 if TYPE_CHECKING:
+    from fmfl_secure.provisioning.kit import Kit
+    from fmfl_secure.run.observer import Observer
     from fmfl_secure.transports.https.processes.run_party import PartyProcess
 
 app = typer.Typer()
@@ -213,6 +216,7 @@ def unseal(
 def serve(
     kit: KitFolder,
     output: Annotated[Path, typer.Option(help="The run's folder; a run that is there goes on.")],
+    track: Track = None,
 ) -> None:
     """Serve a run: coordinator and aggregator. Ends when the run has; not with 0 if that failed.
 
@@ -228,17 +232,19 @@ def serve(
 
     _say_simulation(kit)
     logs.configure("server", level=log_level(logging.INFO))
-    service = Service(Kit(kit), output)
-    follow(service)
-    operations = OperationsApp(
-        token=Kit(kit).operations_token(),
-        template="server.html",
-        page=lambda: server_page(service),
-        ready=service.not_ready,
-        registry=service.metrics.registry,
-        certificate=Kit(kit).certificate,
-    )
-    with OperationsPort(operations, service.settings.operations) as port:
+    with ExitStack() as stack:
+        observer = stack.enter_context(_tracked(Kit(kit), track)) if track else None
+        service = Service(Kit(kit), output, observer=observer)
+        follow(service)
+        operations = OperationsApp(
+            token=Kit(kit).operations_token(),
+            template="server.html",
+            page=lambda: server_page(service),
+            ready=service.not_ready,
+            registry=service.metrics.registry,
+            certificate=Kit(kit).certificate,
+        )
+        port = stack.enter_context(OperationsPort(operations, service.settings.operations))
         _say_page(kit, port.port)
         service.serve(started=lambda https: say(f"serving on port {https}"))
     say(f"report   {output / 'report.html'}")
@@ -248,6 +254,14 @@ def serve(
             "figures  not here, without the base model; where it is: "
             f"fmfl-secure evaluate {output} --rounds due"
         )
+
+
+def _tracked(kit: Kit, places: list[str]) -> AbstractContextManager[Observer]:
+    from fmfl_secure.run.observer import Silent
+    from fmfl_secure.run.trackers import tracked
+    from fmfl_secure.settings.federation import load_federation
+
+    return tracked(load_federation(kit.federation_file), places, Silent())
 
 
 @command(app)

@@ -22,8 +22,16 @@ class Observer(Protocol):
         """A site finished a step of a round (0: it begins)."""
         ...
 
-    def round_finished(self, record: RoundRecord, epsilon: dict[str, float]) -> None:
-        """A round ended; epsilon spent so far by site, over its ledger's life."""
+    def round_finished(
+        self, record: RoundRecord, epsilon: dict[str, float], upload_bytes: int
+    ) -> None:
+        """A round ended.
+
+        Args:
+            record: The round.
+            epsilon: Spent so far by site, over its ledger's life.
+            upload_bytes: The largest upload of a site.
+        """
         ...
 
 
@@ -39,5 +47,7 @@ class Silent:
     def site_training(self, round_number: int, site: str, step: int, steps: int) -> None:
         """See `Observer`."""
 
-    def round_finished(self, record: RoundRecord, epsilon: dict[str, float]) -> None:
+    def round_finished(
+        self, record: RoundRecord, epsilon: dict[str, float], upload_bytes: int
+    ) -> None:
         """See `Observer`."""

@@ -239,7 +239,8 @@ class RunDriver:
             store.move(lambda state: state.measured(metrics))
         for number in range(done + 1, rounds + 1):
             record = self.rounds.run_round(number, self._invite, self._refusals)
-            self._observer.round_finished(record, self._note_sites())
+            spent = self._note_sites()
+            self._observer.round_finished(record, spent, store.state.upload_bytes)
             _LOG.info(record.status, extra={"run": self.run, "round": number})
             self._patience.worked()
 

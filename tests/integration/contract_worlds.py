@@ -70,7 +70,9 @@ class Watcher(Quiet):
         super().__init__()
         self.world = world
 
-    def round_finished(self, record: RoundRecord, epsilon: dict[str, float]) -> None:
+    def round_finished(
+        self, record: RoundRecord, epsilon: dict[str, float], upload_bytes: int
+    ) -> None:
         super().round_finished(record, epsilon)
         self.world.between_rounds(record.round)
 

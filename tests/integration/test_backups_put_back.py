@@ -63,7 +63,9 @@ class BackingUp(Quiet):
         super().__init__()
         self.folder = folder
 
-    def round_finished(self, record: RoundRecord, epsilon: dict[str, float]) -> None:
+    def round_finished(
+        self, record: RoundRecord, epsilon: dict[str, float], upload_bytes: int
+    ) -> None:
         super().round_finished(record, epsilon)
         if record.round == 1:
             shutil.copytree(self.folder, self.folder.with_name("backup"))

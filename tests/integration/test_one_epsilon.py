@@ -19,7 +19,7 @@ class Watching(Quiet):
         super().__init__()
         self.shown: list[dict[str, float]] = []
 
-    def round_finished(self, record, epsilon) -> None:
+    def round_finished(self, record, epsilon, upload_bytes) -> None:
         super().round_finished(record, epsilon)
         self.shown.append(epsilon)
 

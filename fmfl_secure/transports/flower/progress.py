@@ -51,7 +51,8 @@ class ProgressWatcher:
                 observer.site_refused(name, code.decode(), "its own log says why")
         for record in side.coordinator.rounds[self._seen :]:
             self._seen += 1
-            observer.round_finished(record, self._epsilon(run))
+            uploaded = side.coordinator.store.state.upload_bytes
+            observer.round_finished(record, self._epsilon(run), uploaded)
 
     def _epsilon(self, run: str) -> dict[str, float]:
         spent = {}

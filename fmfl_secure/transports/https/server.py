@@ -15,6 +15,7 @@ from fmfl_secure.errors import RunStopped
 from fmfl_secure.parties.workspace import Members
 from fmfl_secure.provisioning.certificates import SERVER
 from fmfl_secure.provisioning.kit import Kit
+from fmfl_secure.run.observer import Observer
 from fmfl_secure.runtime.server import RunServer
 from fmfl_secure.runtime.waiting import Stopping
 from fmfl_secure.settings.federation import load_federation
@@ -39,12 +40,13 @@ class Service:
     Args:
         kit: The server's kit.
         output: The run's folder; a run that is there goes on.
+        observer: Told of the run's progress.
 
     Raises:
         FmflError, PrivacyError, AggregationError: Kit, settings or run cannot be used.
     """
 
-    def __init__(self, kit: Kit, output: Path) -> None:
+    def __init__(self, kit: Kit, output: Path, *, observer: Observer | None = None) -> None:
         kit.require(SERVER)
         self._kit = kit
         self.settings = load_settings(kit.service_file, ServerSettings)
@@ -54,6 +56,7 @@ class Service:
             config=load_federation(kit.federation_file),
             settings=self.settings,
             keep_open=True,
+            observer=observer,
         )
         self.config, self.coordinator = side.config, side.coordinator
         self.board, self.store, self.inbox, self.run = (
