@@ -73,7 +73,7 @@ class Watcher(Quiet):
     def round_finished(
         self, record: RoundRecord, epsilon: dict[str, float], upload_bytes: int
     ) -> None:
-        super().round_finished(record, epsilon)
+        super().round_finished(record, epsilon, upload_bytes)
         self.world.between_rounds(record.round)
 
 

@@ -66,7 +66,7 @@ class BackingUp(Quiet):
     def round_finished(
         self, record: RoundRecord, epsilon: dict[str, float], upload_bytes: int
     ) -> None:
-        super().round_finished(record, epsilon)
+        super().round_finished(record, epsilon, upload_bytes)
         if record.round == 1:
             shutil.copytree(self.folder, self.folder.with_name("backup"))
         else:

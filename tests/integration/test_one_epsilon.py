@@ -20,7 +20,7 @@ class Watching(Quiet):
         self.shown: list[dict[str, float]] = []
 
     def round_finished(self, record, epsilon, upload_bytes) -> None:
-        super().round_finished(record, epsilon)
+        super().round_finished(record, epsilon, upload_bytes)
         self.shown.append(epsilon)
 
 

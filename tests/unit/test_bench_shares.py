@@ -37,7 +37,7 @@ def test_time_between_a_sites_zero_and_its_step_is_training(
         at(ends)
         clock.site_training(1, site, 1, 1)
     at(34.0)
-    clock.round_finished(a_record(), {})
+    clock.round_finished(a_record(), {}, 0)
     (pair,) = clock.pairs
     assert pair["training"] == 7.0 + 8.0
     assert pair["protocol"] == 1.0 + 2.0 + 1.0 + 1.0 + 4.0
