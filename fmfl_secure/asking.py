@@ -18,14 +18,16 @@ from numpy.typing import NDArray
 
 from fmfl_secure.errors import ConfigError, RunError
 from fmfl_secure.parties.workspace import Workspace
-from fmfl_secure.planning.answers import cells_of, figures_of
+from fmfl_secure.planning.answers import asked_of, cells_of, figures_of
+from fmfl_secure.questions.registry import sort_of
 from fmfl_secure.run.observer import Observer, Silent
 from fmfl_secure.run.record import RoundRecord
-from fmfl_secure.settings.federation import FederationConfig, load_federation
+from fmfl_secure.settings.federation import FederationConfig, encode_config, load_federation
 from fmfl_secure.settings.questions import QuestionSection
-from fmfl_secure.settings.sections import ASKED_IN_TRAINING
+from fmfl_secure.settings.sections import ASKED_IN_TRAINING, ModelSection
+from fmfl_secure.settings.tasks import without_weights
 from fmfl_secure.settings.toml_file import convert_config
-from fmfl_secure.settings.written import with_populations, with_question, without_keys
+from fmfl_secure.settings.written import with_question, without_keys
 from fmfl_secure.storage.files import write_files
 from fmfl_secure.storage.run_store import RunStore, holds_run
 from fmfl_secure.transports.local.engine import LocalEngine
@@ -240,51 +242,16 @@ def write_settings(
     meant = asking(before, asked)
     # What they may not say together is refused in words, before it is put together here.
     convert_config(tomllib.loads(text), FederationConfig, source=str(target), text=text)
-    _require(text, meant, target)
+    require_meant(text, meant, target)
     write_files(target.parent, {target.name: text.encode()})
 
 
-def declare_populations(federation: Path, answer: Answer, *, round_to: int) -> dict[str, int]:
-    """Write how many units sites have into the settings, as they were answered, rounded.
-
-    Args:
-        federation: Path of `federation.toml`.
-        answer: With `units` in it.
-        round_to: What populations are rounded to, >= 1.
-
-    Returns:
-        What is declared now, by site.
+def require_meant(text: str, meant: FederationConfig, federation: Path) -> None:
+    """Refuse to write what does not read as what was meant.
 
     Raises:
-        ConfigError: The answer has no units, or the settings cannot be written so.
+        ConfigError: It would say something else.
     """
-    if "units" not in answer.figures:
-        raise ConfigError("units were not asked, so no populations can be written")
-    before = load_federation(federation)
-    populations = {
-        site.name: max(round_to, round_to * round((_count(answer, site.name)) / round_to))
-        for site in before.sites
-        if site.name in answer.cohort
-    }
-    text = with_populations(federation.read_text(encoding="utf-8"), populations)
-    meant = msgspec.structs.replace(
-        before,
-        sites=tuple(
-            msgspec.structs.replace(site, population=populations.get(site.name, site.population))
-            for site in before.sites
-        ),
-    )
-    _require(text, meant, federation)
-    write_files(federation.parent, {federation.name: text.encode()})
-    return populations
-
-
-def _count(answer: Answer, site: str) -> float:
-    return answer.figures["units"][site].value or 0.0
-
-
-def _require(text: str, meant: FederationConfig, federation: Path) -> None:
-    """Nothing is written that does not read as what was meant."""
     found = convert_config(tomllib.loads(text), FederationConfig, source=str(federation))
     if found != meant:
         raise ConfigError(
@@ -294,18 +261,18 @@ def _require(text: str, meant: FederationConfig, federation: Path) -> None:
 
 
 def _name(config: FederationConfig) -> str:
-    """After all that an answer depends on, and not after populations, which may follow from one."""
-    privacy, evaluation = config.privacy, config.evaluation
+    """After all that an answer depends on, and not after what may be declared by one."""
+    privacy, model = config.privacy, config.model
+    if sort_of(asked_of(config)) == "statistics":  # of whole texts
+        model = msgspec.structs.replace(model, max_length=ModelSection().max_length)
+    config = msgspec.structs.replace(config, model=model, task=without_weights(config.task))
+    written = msgspec.json.decode(encode_config(config))
     subject = (
         config.federation.name,
         config.federation.seed,
         [site.name for site in config.sites],
-        config.question,
-        config.task,
-        config.model,
-        config.adapter,
+        *(written.get(name) for name in ("question", "task", "model", "adapter", "evaluation")),
         [privacy.noise, privacy.delta, privacy.colluding_sites],
-        evaluation,
     )
     return hashlib.sha256(msgspec.json.encode(subject, order="sorted")).hexdigest()[:_DIGITS]
 

@@ -39,6 +39,14 @@ def ask(
     write: Annotated[
         bool, typer.Option(help="Write the answered units as declared populations.")
     ] = False,
+    write_lengths: Annotated[
+        bool,
+        typer.Option(help="Write model.max_length so that one unit in 20 at most loses any text."),
+    ] = False,
+    write_weights: Annotated[
+        bool,
+        typer.Option(help="Write task.label_weights so that rare labels weigh as much as others."),
+    ] = False,
     round_to: Annotated[int, typer.Option(help="What written populations are rounded to.")] = 10,
     settings: Annotated[
         Path | None,
@@ -54,13 +62,15 @@ def ask(
     An answer is kept beside the settings, in answers/, where the same question finds it free.
     Example: fmfl-secure ask pilot/federation.toml --what units,labels,lengths --epsilon 0.3
     """
-    from fmfl_secure import asking
+    from fmfl_secure import asking, declaring
     from fmfl_secure.cli.run import grant_where_none_said
     from fmfl_secure.errors import ConfigError
     from fmfl_secure.settings.federation import load_federation
     from fmfl_secure.settings.questions import QuestionSection
     from fmfl_secure.settings.toml_file import convert_config
 
+    if settings is not None and (write or write_lengths or write_weights or again):
+        raise ConfigError("--settings asks nothing yet: there is nothing to write, or ask again")
     asked: QuestionSection = convert_config(
         {
             "what": words(what),
@@ -95,11 +105,15 @@ def ask(
     grant_where_none_said(federation.parent, config)
     answer = asking.ask(federation, asked, again=again)
     show_answer(answer)
-    if write:
-        for site, population in asking.declare_populations(
-            federation, answer, round_to=round_to
-        ).items():
-            say(f"{federation}: {site} declares {population:,}")
+    declared = declaring.declare_populations(federation, answer, round_to=round_to) if write else []
+    if write_lengths:
+        declared.append(declaring.declare_length(federation, answer))
+    if write_weights:
+        declared.append(declaring.declare_weights(federation, answer))
+    if declared:
+        say(f"wrote {federation}:")
+        for line in declaring.in_words(declared, answer):
+            say(f"  {line}")
     return _figures(answer)
 
 

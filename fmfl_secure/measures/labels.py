@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmfl_secure.measures.base import Finding, Measure, Rate, one_hot, unit_interval
-from fmfl_secure.measures.outcomes import Labelled
+from fmfl_secure.measures.outcomes import OneOfSeveral
 from privacy.queries import Query, count, on_simplex, share
 
 # So wide that some hundred units leave each a figure.
@@ -24,7 +24,7 @@ class Accuracy(Rate):
     name = "accuracy"
     said = "share of records that get the right label"
 
-    def values(self, outcomes: Labelled) -> NDArray[np.float64]:
+    def values(self, outcomes: OneOfSeveral) -> NDArray[np.float64]:
         """1 where the likeliest label is the right one."""
         return _right(outcomes)
 
@@ -35,7 +35,7 @@ class Likelihood(Rate):
     name = "likelihood"
     said = "mean probability that the model gives the right label"
 
-    def values(self, outcomes: Labelled) -> NDArray[np.float64]:
+    def values(self, outcomes: OneOfSeveral) -> NDArray[np.float64]:
         """Of the right label."""
         return _of_right_label(outcomes)
 
@@ -59,7 +59,7 @@ class Recall(Measure):
         cells = tuple(f"{label}: {end}" for label in self.labels for end in ("right", "wrong"))
         return Query(self.name, cells, 1.0)
 
-    def vectors(self, outcomes: Labelled) -> NDArray[np.float64]:
+    def vectors(self, outcomes: OneOfSeveral) -> NDArray[np.float64]:
         """See `Measure`."""
         places = 2 * outcomes.labels + (_right(outcomes) == 0.0)
         return one_hot(places.astype(np.int64), 2 * len(self.labels))
@@ -97,10 +97,10 @@ class Confusion(Measure):
         cells = tuple(f"{right} as {said}" for right in self.labels for said in self.labels)
         return Query(self.name, cells, 1.0)
 
-    def vectors(self, outcomes: Labelled) -> NDArray[np.float64]:
+    def vectors(self, outcomes: OneOfSeveral) -> NDArray[np.float64]:
         """See `Measure`."""
         said = _likeliest(outcomes)
-        places = outcomes.labels * len(self.labels) + said
+        places = outcomes.labels * len(self.labels) + said  # below 0 of a label that is none
         return one_hot(places.astype(np.int64), len(self.labels) ** 2)
 
     def findings(self, cells: NDArray[np.float64], stddev: float) -> Iterator[Finding]:
@@ -134,7 +134,7 @@ class Calibration(Measure):
         cells = tuple(f"{name}: {end}" for name in _bins() for end in ("right", "wrong"))
         return Query(self.name, cells, 1.0)
 
-    def vectors(self, outcomes: Labelled) -> NDArray[np.float64]:
+    def vectors(self, outcomes: OneOfSeveral) -> NDArray[np.float64]:
         """See `Measure`."""
         sure = unit_interval(outcomes.probabilities.max(axis=1, initial=0.0))
         bins = np.minimum((sure * BINS).astype(np.int64), BINS - 1)
@@ -159,17 +159,17 @@ def _bins() -> list[str]:
     return [f"{n * step}-{(n + 1) * step} %" for n in range(BINS)]
 
 
-def _likeliest(outcomes: Labelled) -> NDArray[np.int64]:
+def _likeliest(outcomes: OneOfSeveral) -> NDArray[np.int64]:
     found: NDArray[np.int64] = unit_interval(outcomes.probabilities).argmax(axis=1)
     return found
 
 
-def _right(outcomes: Labelled) -> NDArray[np.float64]:
+def _right(outcomes: OneOfSeveral) -> NDArray[np.float64]:
     right: NDArray[np.bool_] = _likeliest(outcomes) == outcomes.labels
     return right.astype(np.float64)
 
 
-def _of_right_label(outcomes: Labelled) -> NDArray[np.float64]:
-    rows = np.arange(len(outcomes.labels))
-    found: NDArray[np.float64] = outcomes.probabilities[rows, outcomes.labels]
-    return found
+def _of_right_label(outcomes: OneOfSeveral) -> NDArray[np.float64]:
+    rows, right = np.arange(len(outcomes.labels)), np.maximum(outcomes.labels, 0)
+    found: NDArray[np.float64] = outcomes.probabilities[rows, right]
+    return np.where(outcomes.labels < 0, 0.0, found)

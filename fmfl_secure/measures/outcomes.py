@@ -6,7 +6,8 @@ brings about, its vector is projected to the bound, and nobody is told.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,25 @@ class Labelled(Outcomes):
 
     probabilities: NDArray[np.float64]
     labels: NDArray[np.int64]
+
+
+class OneOfSeveral(Protocol):
+    """What measures of one label a record look at, whether a head gives it or a response says it.
+
+    Attributes:
+        probabilities: float64, shape (records, labels).
+        labels: The right ones, int64, shape (records,); -1 where it is none of them.
+    """
+
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """See the class."""
+        ...
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """See the class."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, repr=False, kw_only=True)
@@ -94,10 +114,15 @@ class Responses(Outcomes):
         next_tokens: Share of a response's own tokens that were the likeliest, float64,
             shape (records,).
         whole: Whether all of them were, and the one that ends it; float64, shape (records,).
+        probabilities: Of each declared response, against the others; float64, shape (records,
+            responses), without columns where none is declared.
+        labels: Place of the right one among them, -1 for none; int64, shape (records,).
     """
 
     next_tokens: NDArray[np.float64]
     whole: NDArray[np.float64]
+    probabilities: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
+    labels: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
 
 @dataclass(frozen=True, slots=True, repr=False, kw_only=True)

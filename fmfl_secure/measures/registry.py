@@ -50,15 +50,7 @@ def measures_for(config: FederationConfig) -> dict[str, Measure]:
             | ImageClassificationSection()
             | ImageTextClassificationSection()
         ):
-            labels = task.labels
-            found = (
-                Accuracy(),
-                Recall(labels),
-                Confusion(labels),
-                Calibration(),
-                Likelihood(),
-                loss,
-            )
+            found = (*_of_labels(task.labels), loss)
         case TokenClassificationSection():
             found = (
                 EntityCounts(types_of(task.tags), evaluation.count_bound),
@@ -66,7 +58,8 @@ def measures_for(config: FederationConfig) -> dict[str, Measure]:
                 loss,
             )
         case CausalLMSection():
-            found = (NextToken(), ExactMatch(), loss)
+            over = _of_labels(task.responses) if task.responses else ()
+            found = (NextToken(), ExactMatch(), *over, loss)
         case ImageTextSection():
             matched = (Matched(),) if task.anchors else ()
             found = (*matched, Similarity(), loss)
@@ -78,6 +71,11 @@ def measures_for(config: FederationConfig) -> dict[str, Measure]:
             values = evaluation.subgroups
             found = (*found, BySubgroup(rate, evaluation.subgroup_column, values))
     return {measure.name: measure for measure in found}
+
+
+def _of_labels(labels: tuple[str, ...]) -> tuple[Measure, ...]:
+    """Of one label a record, which a head gives, or a response says."""
+    return Accuracy(), Recall(labels), Confusion(labels), Calibration(), Likelihood()
 
 
 def measure_named(config: FederationConfig, name: str) -> Measure:

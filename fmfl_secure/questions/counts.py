@@ -22,6 +22,10 @@ from privacy.queries import Figure, Query, count, share, unit_means
 if TYPE_CHECKING:
     from fmfl_secure.questions.respondent import Respondent
 
+# Where classes of lengths end, if settings do not say: the same whatever `model.max_length` is, so
+# that a question is the same one after its answer decided that.
+LENGTHS = tuple(1 << power for power in range(4, 13))
+
 
 class Counts(Question):
     """Base of questions whose cells are counts."""
@@ -113,23 +117,23 @@ class Lengths(Counts):
                 f"the task {config.task.kind!r} reads no text whose tokens could be counted",
                 hint="Ask without 'lengths'.",
             )
-        edges = self.edges(config, asked)
+        edges = self.edges(asked)
         classes = (*(f"up to {edge} tokens" for edge in edges), f"more than {edges[-1]} tokens")
         return Query(self.name, classes, 1.0)
 
     @staticmethod
-    def edges(config: FederationConfig, asked: QuestionSection) -> tuple[int, ...]:
+    def edges(asked: QuestionSection) -> tuple[int, ...]:
         """Where classes of lengths end, in tokens, ascending."""
-        longest = config.model.max_length
-        return asked.lengths or tuple(sorted({max(1, longest // n) for n in (8, 4, 2, 1)}))
+        return asked.lengths or LENGTHS
 
     def vectors(self, asked: QuestionSection, respondent: Respondent) -> NDArray[np.float64]:
         """See `Question`."""
         data = respondent.data
-        edges = self.edges(respondent.config, asked)
+        edges = self.edges(asked)
+        lengths = data.lengths if len(data.lengths) else data.record_cost
         found = np.zeros((len(data.units), len(edges) + 1))
         for row, records in enumerate(data.units):
             if len(records):
-                longest = data.record_cost[records].max()
+                longest = lengths[records].max()
                 found[row, np.searchsorted(edges, longest)] = 1.0
         return found

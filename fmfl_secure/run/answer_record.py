@@ -99,7 +99,7 @@ class AnswerRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.first is None:
             return ""
         name, figure = self.first
-        return f"{name} {figure.text}  for epsilon {self.epsilon:.3f}"
+        return f"{name} {figure.text}  for epsilon {self.epsilon:.3f} by itself"
 
 
 def records_of(

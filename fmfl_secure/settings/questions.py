@@ -53,7 +53,7 @@ class QuestionSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=
             none, such a site is missing in the answer.
         candidates: For a choice: names of the adapters that are joined in `adapter`, in order.
         lengths: Tokens of a record, ascending: where one class of lengths ends and the next begins.
-            Empty takes an eighth, a quarter, a half and the whole of `model.max_length`.
+            Empty takes 16, 32, 64 and so on to 4096.
     """
 
     what: Annotated[tuple[QuestionName, ...], msgspec.Meta(min_length=1, max_length=16)]

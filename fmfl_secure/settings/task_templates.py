@@ -23,6 +23,8 @@ labels = ["negative", "positive"]  # all of them, in order; never read off priva
 _ALIASES = 'label_aliases = []       # [["Positive", "positive"], ...]: other spellings in files'
 _LABEL_TEXTS = """\
 label_texts = []         # what each label means, in public words: a "unit-norm" head starts so"""
+_LABEL_WEIGHTS = """\
+label_weights = []       # what a record's loss is multiplied by, for each label; empty for 1"""
 _IMAGE = """\
 image_column = "image"   # paths, from the table's folder; not used where data are a folder by label
 # image_window = [0, 4095]  # black and white in pictures of deep grey: 12 bits in 16, floats"""
@@ -57,7 +59,7 @@ _QUERY_VALUE = '["query", "value"]'
 TASK_TEMPLATES: Final[Mapping[str, TaskTemplate]] = MappingProxyType(
     {
         "text-classification": TaskTemplate(
-            _MINILM, (_TEXTS, _LABELS, _HEAD, _ALIASES, _LABEL_TEXTS), _QUERY_VALUE
+            _MINILM, (_TEXTS, _LABELS, _HEAD, _ALIASES, _LABEL_TEXTS, _LABEL_WEIGHTS), _QUERY_VALUE
         ),
         "multi-label-classification": TaskTemplate(
             _MINILM,
@@ -94,12 +96,13 @@ TASK_TEMPLATES: Final[Mapping[str, TaskTemplate]] = MappingProxyType(
                 'messages_column = ""      # with chat: whole conversations, such as "messages"',
                 'system = ""               # with chat: of conversations without a system message',
                 "max_new_tokens = 64      # longest response that predict writes",
+                'responses = []            # all there are, where one is a label: ["yes", "no"]',
             ),
         ),
         "image-classification": TaskTemplate(
             _FOLDER.format("vit"),
             (_IMAGE, _LABELS, _HEAD.replace("pipeline too;", "pipeline too (not clip, siglip);"),
-             _ALIASES),
+             _ALIASES, _LABEL_WEIGHTS),
         ),
         "image-text": TaskTemplate(
             _FOLDER.format("clip"),
@@ -114,7 +117,7 @@ TASK_TEMPLATES: Final[Mapping[str, TaskTemplate]] = MappingProxyType(
         ),
         "image-text-classification": TaskTemplate(
             _FOLDER.format("clip"),
-            (_IMAGE, 'text_column = "text"', _LABELS, _ALIASES),
+            (_IMAGE, 'text_column = "text"', _LABELS, _ALIASES, _LABEL_WEIGHTS),
         ),
     }
 )  # fmt: skip

@@ -16,6 +16,7 @@ from fmfl_secure.settings.types import Finite, NonEmpty, Positive, Section, TagS
 
 Labels = Annotated[tuple[NonEmpty, ...], msgspec.Meta(min_length=2, max_length=10_000)]
 Window: TypeAlias = tuple[Finite, Finite] | None
+Weights: TypeAlias = tuple[Positive, ...]
 Aliases: TypeAlias = tuple[tuple[NonEmpty, NonEmpty], ...]
 
 
@@ -95,20 +96,28 @@ class TextClassificationSection(
             with the label it means.
         label_texts: What each label means, in public words and in their order: the head starts
             from their embeddings. Empty starts it at zero.
+        label_weights: What the loss of a record is multiplied by, for each label in order; empty
+            for 1. Declared, and never read off private data: `ask --write-weights`.
     """
 
-    LATER: ClassVar[frozenset[str]] = _Headed.LATER | {"label_aliases", "label_texts"}
+    LATER: ClassVar[frozenset[str]] = _Headed.LATER | {
+        "label_aliases",
+        "label_texts",
+        "label_weights",
+    }
 
     text_columns: Annotated[tuple[NonEmpty, ...], msgspec.Meta(min_length=1)]
     label_column: NonEmpty
     labels: Labels
     label_aliases: Aliases = ()
     label_texts: tuple[NonEmpty, ...] = ()
+    label_weights: Weights = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_distinct("task.labels", self.labels)
         require_aliases(self.labels, self.label_aliases)
+        require_weights(self.labels, self.label_weights)
         require_distinct("task.label_texts", self.label_texts)
         if len(self.label_texts) not in {0, len(self.labels)}:
             raise ValueError(
@@ -137,6 +146,7 @@ class MultiLabelClassificationSection(
         labels: All labels in order.
         label_aliases: See `TextClassificationSection`.
         label_texts: None here.
+        label_weights: None here.
         label_separator: Where a file holds texts in place of lists, what stands between labels.
         no_label: The text that stands for no label, such as `none`; without one, an empty list
             does, and an empty cell is a bad row.
@@ -160,6 +170,8 @@ class MultiLabelClassificationSection(
                 "task.label_texts is for one label a record: what it does where each label is "
                 "decided by itself has not been measured"
             )
+        if self.label_weights:
+            raise ValueError("task.label_weights is for one label a record")
 
 
 class TokenClassificationSection(
@@ -217,12 +229,17 @@ class CausalLMSection(
             learned, in every turn. Empty for one prompt and one response a row.
         system: With `chat`, the system message of conversations that have none; public.
         max_new_tokens: Longest response that `fmfl-secure predict` writes.
+        responses: All responses there are, where a response is one of a few, as a label is: sites
+            may then be asked for accuracy, likelihood and more over these
+            (`docs/private-answers.md`). Declared, and never read off private data. Training and
+            `predict` do not look at them.
     """
 
     LATER: ClassVar[frozenset[str]] = TaskBase.LATER | {
         "chat",
         "input_column",
         "messages_column",
+        "responses",
         "system",
     }
 
@@ -234,9 +251,13 @@ class CausalLMSection(
     messages_column: str = ""
     system: str = ""
     max_new_tokens: Annotated[int, msgspec.Meta(ge=1, le=8192)] = 64
+    responses: Annotated[tuple[NonEmpty, ...], msgspec.Meta(max_length=1000)] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_distinct("task.responses", tuple(each.strip() for each in self.responses))
+        if len(self.responses) == 1 or not all(each.strip() for each in self.responses):
+            raise ValueError("task.responses are at least two, none of them blank, or none at all")
         if self.template.count("{prompt}") != 1:
             raise ValueError("task.template does not hold {prompt} once")
         if self.chat and self.template != PLAIN_TEMPLATE:
@@ -264,21 +285,28 @@ class ImageClassificationSection(
         labels: All labels in order.
         label_aliases: Other spellings that a site's file may have, each in a pair
             with the label it means.
+        label_weights: See `TextClassificationSection`.
     """
 
-    LATER: ClassVar[frozenset[str]] = _Headed.LATER | {"label_aliases", "image_window"}
+    LATER: ClassVar[frozenset[str]] = _Headed.LATER | {
+        "label_aliases",
+        "image_window",
+        "label_weights",
+    }
 
     image_column: NonEmpty = "image"
     image_window: Window = None
     label_column: NonEmpty = "label"
     labels: Labels
     label_aliases: Aliases = ()
+    label_weights: Weights = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_window(self.image_window)
         require_distinct("task.labels", self.labels)
         require_aliases(self.labels, self.label_aliases)
+        require_weights(self.labels, self.label_weights)
 
 
 class ImageTextSection(
@@ -335,9 +363,14 @@ class ImageTextClassificationSection(
         labels: All labels in order.
         label_aliases: Other spellings that a site's file may have, each in a pair
             with the label it means.
+        label_weights: See `TextClassificationSection`.
     """
 
-    LATER: ClassVar[frozenset[str]] = TaskBase.LATER | {"label_aliases", "image_window"}
+    LATER: ClassVar[frozenset[str]] = TaskBase.LATER | {
+        "label_aliases",
+        "image_window",
+        "label_weights",
+    }
 
     image_column: NonEmpty = "image"
     image_window: Window = None
@@ -345,12 +378,14 @@ class ImageTextClassificationSection(
     label_column: NonEmpty = "label"
     labels: Labels
     label_aliases: Aliases = ()
+    label_weights: Weights = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_window(self.image_window)
         require_distinct("task.labels", self.labels)
         require_aliases(self.labels, self.label_aliases)
+        require_weights(self.labels, self.label_weights)
 
 
 _Section = TypeVar("_Section", bound=TaskBase)
@@ -423,6 +458,22 @@ def require_aliases(labels: tuple[str, ...], aliases: Aliases) -> None:
             raise ValueError(f"task.label_aliases: {label!r} is not among task.labels")
         if spelling in labels:
             raise ValueError(f"task.label_aliases: {spelling!r} is itself among task.labels")
+
+
+def require_weights(labels: tuple[str, ...], weights: Weights) -> None:
+    """Refuse weights of some labels and not of others."""
+    if len(weights) not in {0, len(labels)}:
+        raise ValueError(
+            f"task.label_weights has {len(weights)} numbers, expected one for each of the "
+            f"{len(labels)} labels, or none"
+        )
+
+
+def without_weights(task: TaskSection) -> TaskSection:
+    """A task without declared weights of labels, which no figure depends on."""
+    if not getattr(task, "label_weights", ()):
+        return task
+    return msgspec.structs.replace(task, label_weights=())
 
 
 def require_window(window: Window) -> None:

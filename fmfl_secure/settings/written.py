@@ -18,7 +18,9 @@ _HEAD = re.compile(r"^[ \t]*\[\[?[ \t]*[A-Za-z_][\w.-]*[ \t]*\]", re.MULTILINE)
 _KEY = re.compile(r"^[ \t]*([A-Za-z0-9_-]+)[ \t]*=")
 _SITES = re.compile(r"^\s*\[\[\s*sites\s*\]\]", re.MULTILINE)
 _NAME = re.compile(r"""^\s*name\s*=\s*["']([^"']*)["']""", re.MULTILINE)
-_POPULATION = re.compile(r"^(\s*population\s*=\s*)([0-9_]+)", re.MULTILINE)
+_POPULATION = re.compile(r"^([ \t]*population\s*=\s*)([0-9_]+)", re.MULTILINE)
+_NOTE = "# as the sites answered"  # begins the line before what was written from an answer
+_NOTES = re.compile(rf"^[ \t]*{_NOTE}.*\n(?=[ \t]*(?P<key>\w+)\s*=)", re.MULTILINE)
 
 
 def with_question(text: str, asked: QuestionSection) -> str:
@@ -46,7 +48,7 @@ def without_keys(text: str, table: str, keys: Collection[str], *, why: str) -> s
         keys: Which; those that are not there stay so.
         why: Said before each.
     """
-    start, end = _body(text, table)
+    start, end = _body(text, table) or (len(text), len(text))
     lines, kept = text[start:end].splitlines(keepends=True), []
     while lines:
         size = _assignment(lines, keys)
@@ -57,11 +59,11 @@ def without_keys(text: str, table: str, keys: Collection[str], *, why: str) -> s
     return text[:start] + "".join(kept) + text[end:]
 
 
-def _body(text: str, table: str) -> tuple[int, int]:
-    """Where a table's keys stand; at the file's end where there is no such table."""
+def _body(text: str, table: str) -> tuple[int, int] | None:
+    """Where a table's keys stand; None where there is no such table."""
     head = re.search(rf"^[ \t]*\[[ \t]*{re.escape(table)}[ \t]*\].*$\n?", text, re.MULTILINE)
     if head is None:
-        return len(text), len(text)
+        return None
     after = _HEAD.search(text, head.end())
     return head.end(), len(text) if after is None else after.start()
 
@@ -80,12 +82,44 @@ def _assignment(lines: list[str], keys: Collection[str]) -> int:
     return 1
 
 
-def with_populations(text: str, populations: Mapping[str, int]) -> str:
+def with_value(text: str, table: str, key: str, value: object, *, answer: str) -> str:
+    """Settings with a value that an answer gave, said in the line before it.
+
+    Args:
+        text: The file.
+        table: Name of the table; one that is not there is made, at the file's end.
+        key: In the table.
+        value: A number, or a list of numbers.
+        answer: Which answer it is from.
+
+    Raises:
+        ConfigError: What stands there is no such value.
+    """
+    if _body(text, table) is None:
+        text = text.rstrip("\n") + f"\n\n[{table}]\n"
+    start, end = _body(text, table) or (len(text), len(text))
+    body = _without_note(text[start:end], key)
+    line = f"{_NOTE}, {answer}\n{key} = {_toml(value)}"
+    there = rf"^[ \t]*{re.escape(key)}[ \t]*=[ \t]*"
+    body, found = re.subn(rf"{there}(\[[^\]#\"']*\]|[0-9][0-9_.]*)", line, body, flags=re.MULTILINE)
+    if not found:
+        if re.search(there, body, re.MULTILINE):
+            raise ConfigError(f"{table}.{key} is written in a way that is left alone")
+        body = f"{line}\n{body}"
+    return text[:start] + body + text[end:]
+
+
+def _without_note(body: str, key: str) -> str:
+    return _NOTES.sub(lambda found: "" if found["key"] == key else found[0], body)
+
+
+def with_populations(text: str, populations: Mapping[str, int], *, answer: str) -> str:
     """A federation's settings with other declared populations.
 
     Args:
         text: The file.
         populations: By site.
+        answer: Which answer they are from, said in the line before each.
 
     Raises:
         ConfigError: A site's entry, or its population, is not found where it would be written.
@@ -97,8 +131,8 @@ def with_populations(text: str, populations: Mapping[str, int]) -> str:
         entry = text[start:end]
         name = _NAME.search(entry)
         if name is not None and name[1] in populations:
-            written = rf"\g<1>{populations[name[1]]}"
-            entry, found = _POPULATION.subn(written, entry, count=1)
+            written = rf"{_NOTE}, {answer}\n\g<1>{populations[name[1]]}"
+            entry, found = _POPULATION.subn(written, _without_note(entry, "population"), count=1)
             done |= {name[1]} if found else set()
         parts.append(entry)
     missing = sorted(set(populations) - done)
@@ -112,5 +146,7 @@ def with_populations(text: str, populations: Mapping[str, int]) -> str:
 
 
 def _toml(value: object) -> str:
-    """A value as TOML; JSON writes these kinds alike."""
+    """A value as TOML; JSON writes these kinds alike, but for blanks."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
     return msgspec.json.encode(value).decode()

@@ -534,15 +534,20 @@ class AdapterTask(ABC, Generic[Settings]):
         """A text longer than the model's positions would fail in training, once it was paid for."""
         if "text" not in self.needs.modalities:
             return
-        positions = text_positions(self.base.load_config(), self.architecture)
-        virtual = self._virtual_tokens
-        if positions is not None and self.max_length + virtual > positions:
+        longest, virtual = self.longest_text, self._virtual_tokens
+        if longest is not None and self.max_length > longest:
             of_which = f" and {virtual} virtual tokens are added" if virtual else ""
             raise ModelError(
-                f"max_length is {self.max_length}{of_which}, the base model has {positions} "
-                "positions",
-                hint=f"Set model.max_length to at most {positions - virtual}.",
+                f"max_length is {self.max_length}{of_which}, the base model has "
+                f"{longest + virtual} positions",
+                hint=f"Set model.max_length to at most {longest}.",
             )
+
+    @property
+    def longest_text(self) -> int | None:
+        """The most that `model.max_length` may be; None without an end."""
+        positions = text_positions(self.base.load_config(), self.architecture)
+        return None if positions is None else positions - self._virtual_tokens
 
 
 def _described(folder: Path) -> dict[str, Any]:

@@ -39,6 +39,11 @@ class TaskData:
         pooled: How many units each of the files has, in order, where several were read as one.
         left_out: Rows of the data that are not among the records. Local only.
         shortened: Records whose text is longer than the model reads, and was cut. Local only.
+        lengths: Tokens of each record's whole text, also of what was cut off, int64, shape
+            (records,); empty where there is no text.
+        answered: Of some records, the same ones with each declared response in place of their own,
+            record by record, and the place of the right one, -1 for none; None where none is
+            declared.
         ids: Of the units, in their order; empty where a record is one.
         groups: The declared subgroup that each record is in, int64, shape (records,), -1 for none;
             empty where no column is read for it.
@@ -58,6 +63,8 @@ class TaskData:
     pooled: tuple[int, ...] = ()
     left_out: LeftOut = field(default_factory=LeftOut)
     shortened: int = 0
+    lengths: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    answered: Callable[[NDArray[np.int64]], tuple[TaskData, NDArray[np.int64]]] | None = None
     ids: Sequence[str] = ()
     groups: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     held_out: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, dtype=np.bool_))
@@ -94,8 +101,10 @@ class TaskData:
         Args:
             records: Which, int64, shape (n,).
         """
+        answered = self.answered
         return TaskData(
             collate=lambda chosen: self.collate(records[chosen]),
+            answered=None if answered is None else lambda chosen: answered(records[chosen]),
             units=one_unit_each(len(records)),
             record_cost=self.record_cost[records],
             labels=self.labels[records] if len(self.labels) else self.labels,
@@ -103,6 +112,7 @@ class TaskData:
             words=[self.words[record] for record in records] if len(self.words) else (),
             tags=[self.tags[record] for record in records] if len(self.tags) else (),
             groups=self.groups[records] if len(self.groups) else self.groups,
+            lengths=self.lengths[records] if len(self.lengths) else self.lengths,
         )
 
     def by_cost(self, batch_size: int) -> list[NDArray[np.int64]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -132,7 +132,14 @@ class CausalLM(AdapterTask[CausalLMSection]):
     def outcomes(self, model: nn.Module, data: TaskData, *, batch_size: int) -> Responses:
         """See `Task`."""
         scored = self._score(model, data, batch_size=batch_size)
+        over: dict[str, NDArray[Any]] = {}
+        if data.answered is not None:
+            others, right = data.answered(np.arange(data.records))
+            likelihoods = -self.surprise(model, others, batch_size=batch_size)
+            each = likelihoods.reshape(data.records, len(self.settings.responses))
+            over = {"probabilities": chances(each), "labels": right}
         return Responses(
+            **over,
             losses=scored.nll / scored.tokens,
             groups=data.groups if len(data.groups) else None,
             next_tokens=scored.hits / np.maximum(1.0, scored.own_tokens),
@@ -223,6 +230,7 @@ class CausalLM(AdapterTask[CausalLMSection]):
         tokenizer, writer = self.base.load_tokenizer(), self._writer()
         rows: list[torch.Tensor] = []
         labels: list[torch.Tensor] = []
+        lengths: list[int] = []
         shortened = 0
         for record in records:
             written = writer(record)
@@ -233,6 +241,7 @@ class CausalLM(AdapterTask[CausalLMSection]):
             rows.append(row)
             labels.append(torch.where(torch.tensor(learned), row, IGNORED))
             shortened += written.cut
+            lengths.append(written.length)
         collate = text_batches(
             rows,
             padded_labels(labels, IGNORED),
@@ -241,8 +250,29 @@ class CausalLM(AdapterTask[CausalLMSection]):
             device=self.computation.device,
         )
         return TaskData(
-            collate=collate, units=units, record_cost=lengths_of(rows), shortened=shortened
+            collate=collate,
+            units=units,
+            record_cost=lengths_of(rows),
+            shortened=shortened,
+            lengths=np.array(lengths, dtype=np.int64),
+            answered=self._with_each_response(records) if self.settings.responses else None,
         )
+
+    def _with_each_response(
+        self, records: Sequence[Conversation]
+    ) -> Callable[[NDArray[np.int64]], tuple[TaskData, NDArray[np.int64]]]:
+        """See `TaskData.answered`. Of a conversation, in place of its last answer."""
+        responses = self.settings.responses
+        places = {response.strip(): place for place, response in enumerate(responses)}
+        once = replace(self, cache_bytes=0)  # each is looked at once
+
+        def written(chosen: NDArray[np.int64]) -> tuple[TaskData, NDArray[np.int64]]:
+            own = [records[record] for record in chosen]
+            every = [(*r[:-1], ("assistant", response)) for r in own for response in responses]
+            right = [places.get(record[-1][1].strip(), -1) for record in own]
+            return once.prepare(every), np.array(right, dtype=np.int64)
+
+        return written
 
     def _room_after(self, prompt_tokens: int) -> int:
         """How long a response to a prompt of so many tokens may get, at least one token."""
@@ -334,6 +364,12 @@ def _response_logits(model: nn.Module, batch: TextBatch) -> tuple[torch.Tensor, 
     places = torch.argsort(here.to(torch.uint8), dim=1, descending=True, stable=True)[:, :longest]
     labels = batch.labels.gather(1, places)
     return model(batch, positions=(places - 1).clamp(min=0)), labels
+
+
+def chances(likelihoods: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probabilities of alternatives against each other, from log-likelihoods in the last axis."""
+    whole = np.logaddexp.reduce(likelihoods, axis=-1, keepdims=True)
+    return np.asarray(np.exp(likelihoods - whole), dtype=np.float64)
 
 
 def _prompts(columns: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -66,7 +66,7 @@ class ChatWriter:
         roles = [role for role, _ in said]
         shape = self._template.shape(roles)
         turns: list[Turn] = []
-        length, first, lead = 0, 0, ""
+        length, first, lead, cut = 0, 0, "", False
         for place, (role, text) in enumerate(said):
             if role != "assistant":
                 continue
@@ -77,18 +77,16 @@ class ChatWriter:
             before, own = self._between(literals, [text for _, text in said[first:place]])
             rest = shape.literals[place][len(asked) :]
             after, _ = encode(self._tokenizer, rest + text + end)
+            length += len(before) + len(after)
             if not turns:
                 turn, cut = fitted(before, own, after, self._max_length)
-                if cut:
-                    return Written((turn,), cut=True)
+                turns.append(turn)
+            elif cut or length > self._max_length:
+                cut = True
             else:
-                turn = Turn(before, after)
-            length += len(turn)
-            if length > self._max_length:
-                return Written(tuple(turns), cut=True)
-            turns.append(turn)
+                turns.append(Turn(before, after))
             first, lead = place + 1, shape.literals[place + 1][len(end) :]
-        return Written(tuple(turns), cut=False)
+        return Written(tuple(turns), cut, length)
 
     def _to_answer(self, conversation: Conversation) -> Written:
         """Tokenise a conversation that is to be answered.
@@ -103,11 +101,11 @@ class ChatWriter:
             ids, own = self._asked(system + turns)
             room = self._max_length - 1  # one token of an answer
             if len(ids) <= room:
-                return Written((Turn(ids, []),), cut=cut)
+                return Written((Turn(ids, []),), cut, len(ids))
             cut = True
             if len(turns) == 1:
                 turn, _ = fitted(ids, own, [], room)
-                return Written((turn,), cut=True)
+                return Written((turn,), True, len(ids))
             turns = turns[2:]
 
     def _asked(self, said: Conversation) -> tuple[list[int], list[int]]:

@@ -41,8 +41,15 @@ class ClassificationTask(AdapterTask[Settings]):
         return self.labels
 
     def per_record_loss(self, model: nn.Module, batch: Any) -> torch.Tensor:
-        """Cross-entropy of each record, shape (b,)."""
-        return nn.functional.cross_entropy(model(batch), batch.labels, reduction="none")
+        """Cross-entropy of each record, by its label's declared weight where there are weights.
+
+        Shape (b,). Figures are of the cross-entropy alone.
+        """
+        losses = nn.functional.cross_entropy(model(batch), batch.labels, reduction="none")
+        weights = self.settings.label_weights
+        if not weights:
+            return losses
+        return losses * torch.tensor(weights, device=losses.device)[batch.labels]
 
     def evaluate(self, model: nn.Module, data: TaskData, *, batch_size: int) -> dict[str, float]:
         """Accuracy, macro F1 over the labels that occur, and mean loss."""

@@ -178,7 +178,7 @@ class ImageText(PairTask[ImageTextSection]):
             return torch.zeros(0, width)
         model: Any = self._load_encoder().eval()
         padding = padding_id(self.base.load_tokenizer())
-        input_ids, mask = pad(self.tokenize(self.settings.anchors)[0], padding)
+        input_ids, mask = pad(self.tokenize(self.settings.anchors).rows, padding)
         with torch.no_grad():
             features = model.get_text_features(input_ids=input_ids, attention_mask=mask)
         return nn.functional.normalize(features.pooler_output, dim=1)

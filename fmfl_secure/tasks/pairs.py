@@ -16,6 +16,7 @@ from fmfl_secure.tasks.adapter_task import AdapterTask
 from fmfl_secure.tasks.base import TaskData
 from fmfl_secure.tasks.pictures import Pictures, synthetic_images
 from fmfl_secure.tasks.texts import (
+    Tokenized,
     lengths_of,
     pad,
     padding_id,
@@ -39,7 +40,7 @@ class PairTask(AdapterTask[Settings]):
     ) -> TaskData:
         """Pairs ready to train on; labels are int64, shape (records,)."""
         tokenizer = self.base.load_tokenizer()
-        rows, shortened = self.tokenize(texts)
+        rows, shortened, lengths = self.tokenize(texts)
         padding, cache = padding_id(tokenizer), RecordCache(self.cache_bytes)
         pictures = Pictures(self.base, images, cache)
 
@@ -61,10 +62,11 @@ class PairTask(AdapterTask[Settings]):
             record_cost=lengths_of(rows),
             labels=labels,
             shortened=shortened,
+            lengths=lengths,
         )
 
-    def tokenize(self, texts: Sequence[str]) -> tuple[list[torch.Tensor], int]:
-        """Token ids of each text as this model reads it, and how many of them were cut."""
+    def tokenize(self, texts: Sequence[str]) -> Tokenized:
+        """Token ids of each text as this model reads it."""
         return tokenize(
             self.base.load_tokenizer(),
             texts,

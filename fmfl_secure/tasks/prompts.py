@@ -35,10 +35,12 @@ class Written:
     Attributes:
         turns: In order; at least one.
         cut: Whether something of it was left out.
+        length: Tokens that it has, also of what was left out.
     """
 
     turns: tuple[Turn, ...]
     cut: bool
+    length: int
 
     @property
     def ids(self) -> list[int]:
@@ -154,7 +156,7 @@ class PromptWriter:
         own = [n for n, (a, b) in enumerate(spans) if start <= a < b <= stop]
         after = [] if response is None else self._response(response)
         turn, cut = fitted(ids, own, after, self._max_length)
-        return Written((turn,), cut)
+        return Written((turn,), cut, len(ids) + len(after))
 
     def _response(self, response: str) -> list[int]:
         ids, _ = encode(self._tokenizer, self._plain(response))

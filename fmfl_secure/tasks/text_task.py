@@ -80,7 +80,7 @@ class TextTask(ClassificationTask[Settings]):
         self, texts: Sequence[str], targets: NDArray[Any], units: Sequence[NDArray[np.int64]]
     ) -> TaskData:
         tokenizer = self.base.load_tokenizer()
-        rows, shortened = tokenize(tokenizer, texts, max_length=self.max_length)
+        rows, shortened, lengths = tokenize(tokenizer, texts, max_length=self.max_length)
         collate = text_batches(
             rows,
             lambda records: torch.from_numpy(targets[records]),
@@ -89,7 +89,11 @@ class TextTask(ClassificationTask[Settings]):
             device=self.computation.device,
         )
         data = TaskData(
-            collate=collate, units=units, record_cost=lengths_of(rows), shortened=shortened
+            collate=collate,
+            units=units,
+            record_cost=lengths_of(rows),
+            shortened=shortened,
+            lengths=lengths,
         )
         if targets.ndim == 1:
             return replace(data, labels=targets)

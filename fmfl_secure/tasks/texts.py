@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,15 +22,26 @@ def padding_id(tokenizer: Any) -> int:
     return int(tokenizer.pad_token_id or 0)
 
 
+class Tokenized(NamedTuple):
+    """Texts as token ids.
+
+    Attributes:
+        rows: Of each text, int64.
+        shortened: How many of the texts are longer and lost their ends.
+        lengths: Tokens of each whole text, int64, shape (texts,).
+    """
+
+    rows: list[torch.Tensor]
+    shortened: int
+    lengths: NDArray[np.int64]
+
+
 def tokenize(
     tokenizer: Any, texts: Sequence[str], *, max_length: int, fixed_length: bool = False
-) -> tuple[list[torch.Tensor], int]:
-    """Token ids of each text, int64, at most `max_length` of them, or exactly so many.
+) -> Tokenized:
+    """Token ids of each text, at most `max_length` of them, or exactly so many.
 
     What in a text spells a special token is read as the letters that it is.
-
-    Returns:
-        The rows, and how many of the texts are longer and lost their ends.
     """
     settings = {"padding": "max_length"} if fixed_length else {}
     plain = PlainText(tokenizer)
@@ -39,14 +50,19 @@ def tokenize(
     # Some tokenizers leave nothing of a text: the model still has to see something.
     padding = padding_id(tokenizer)
     rows = [torch.tensor(ids or [padding], dtype=torch.int64) for ids in encoded["input_ids"]]
-    return rows, count_cut(encoded, max_length)
+    if encoded.encodings is None:  # one that does not say what it cut off
+        whole = [len(ids) for ids in tokenizer(own)["input_ids"]]
+    else:
+        whole = [whole_length(each) for each in encoded.encodings]
+    lengths = np.array(whole, dtype=np.int64)
+    return Tokenized(rows, int((lengths > max_length).sum()), lengths)
 
 
-def count_cut(encoded: Any, max_length: int) -> int:
-    """How many texts a tokenizer cut; of one that does not say, those that fill all the room."""
-    if encoded.encodings is None:
-        return sum(len(ids) == max_length for ids in encoded["input_ids"])
-    return sum(bool(each.overflowing) for each in encoded.encodings)
+def whole_length(encoding: Any) -> int:
+    """Tokens of a text that a tokenizer cut, also of what it cut off."""
+    beyond: int = sum(part.special_tokens_mask.count(0) for part in encoding.overflowing)
+    own: int = sum(encoding.attention_mask)
+    return own + beyond
 
 
 def pad(rows: Sequence[torch.Tensor], value: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -33,13 +33,13 @@ from fmfl_secure.tasks.base import TaskData, one_unit_each
 from fmfl_secure.tasks.entities import count_entities, entity_scores
 from fmfl_secure.tasks.plain_text import PlainText
 from fmfl_secure.tasks.texts import (
-    count_cut,
     lengths_of,
     padded_labels,
     padding_id,
     synthetic_lengths,
     synthetic_words,
     text_batches,
+    whole_length,
 )
 
 
@@ -171,8 +171,8 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
         rows: list[torch.Tensor] = []
         labels: list[torch.Tensor] = []
         first: list[NDArray[np.int64]] = []
-        shortened = 0
-        for spelt, tag in zip(words, tags, strict=True):
+        lengths = np.zeros(len(words), dtype=np.int64)
+        for place, (spelt, tag) in enumerate(zip(words, tags, strict=True)):
             own = [plain(word) for word in spelt]
             encoded = tokenizer(
                 " ".join(own),
@@ -180,7 +180,7 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
                 max_length=self.max_length,
                 return_offsets_mapping=True,
             )
-            shortened += count_cut(encoded, self.max_length)
+            lengths[place] = whole_length(encoded.encodings[0])
             rows.append(torch.tensor(encoded["input_ids"], dtype=torch.int64))
             first.append(_first_tokens(own, encoded["offset_mapping"]))
             label = torch.full((len(rows[-1]),), IGNORED)
@@ -201,7 +201,8 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
             record_cost=lengths_of(rows),
             words=first,
             tags=tags,
-            shortened=shortened,
+            shortened=int((lengths > self.max_length).sum()),
+            lengths=lengths,
         )
 
     def _load_tokenizer(self) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import re
 import shutil
 from pathlib import Path
 
@@ -11,13 +13,14 @@ from asked import PRIVACY, ledger, silence
 from support import Quiet, make_federation
 from typer.testing import CliRunner
 
+from fmfl_secure import asking
 from fmfl_secure.asking import write_settings
 from fmfl_secure.cli import app
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.planning.precision import precisions
 from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.settings.questions import QuestionSection
-from fmfl_secure.settings.written import with_populations, with_question
+from fmfl_secure.settings.written import with_populations, with_question, with_value
 from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.transports.local.engine import LocalEngine
 from fmfl_secure.vectors.adapter import Adapter, adapter_digest
@@ -81,12 +84,81 @@ def test_answered_units_are_declared_and_the_question_is_not_asked_anew(
     before = file.read_text()
     file.write_text(before.replace("population = 40", "population = 90  # a guess", 1))
     said = ask(folder, "--what", "units,lengths", "--write", "--round-to", "5")
-    assert "site-1 declares 40" in said
+    assert "population of site-1 = 40  (before: 90); answered 40, by the noise" in said
     assert [site.population for site in load_federation(file).sites] == [40, 40, 40]
-    assert file.read_text() == before.replace("population = 40", "population = 40  # a guess", 1)
+    written = file.read_text()
+    assert without_notes(written) == before.replace(
+        "population = 40", "population = 40  # a guess", 1
+    )
+    (answer,) = (folder / "answers").iterdir()
+    notes = set(re.findall("# as the sites answered, (.*)", written))
+    assert notes == {f"{asking.read_answer(answer, was_kept=True).at}, answers/{answer.name}"}
+    ask(folder, "--what", "units,lengths", "--write", "--round-to", "5")
+    assert file.read_text() == written, "said once, however often it is written"
     once = spent(folder)
     assert "asked before" in ask(folder, "--what", "units,lengths")
     assert spent(folder) == once
+
+
+def without_notes(text: str) -> str:
+    return re.sub("# as the sites answered.*\n", "", text)
+
+
+def test_lengths_and_weights_of_labels_are_declared_and_used(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rare labels weigh more, texts are read as far as they go; the question stays the same one."""
+    silence(monkeypatch)
+    for number in (1, 2, 3):
+        rows = [("a " * 90, "yes")] * 2 + [("good film", "yes")] * 8 + [("bad film", "no")] * 30
+        with (folder / f"data/site-{number}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("text", "label"), *rows])
+    file = folder / "federation.toml"
+    before = file.read_text()
+    both = ["--what", "labels,lengths", "--write-lengths", "--write-weights", "--epsilon", "18"]
+    said = ask(folder, *both)
+    config = load_federation(file)
+    assert config.model.max_length == 64, "it was 16, and the tiny model has no more positions"
+    assert config.task.label_weights == (0.67, 2.0)
+    assert "of more than 128 tokens; the base model reads no more than 64" in said
+    assert "task.label_weights = [0.67, 2.0]  (before: []); no: answered 90" in said
+    assert said.count("from the answer of 20") == 1
+    once, written = spent(folder), file.read_text()
+    assert before == without_notes(written).replace("label_weights = [0.67, 2.0]\n", "").replace(
+        "64", "16"
+    )
+    assert "asked before" in ask(folder, *both), "what is declared changes no answer"
+    assert (spent(folder), file.read_text()) == (once, written)
+
+
+def test_lengths_are_not_declared_where_the_noise_hides_them(folder: Path) -> None:
+    before = (folder / "federation.toml").read_text()
+    with pytest.raises(ConfigError, match="as far as the noise lets anybody see"):
+        ask(folder, "--what", "lengths", "--write-lengths", "--epsilon", "0.3")
+    with pytest.raises(ConfigError, match="labels were not asked"):
+        ask(folder, "--what", "lengths", "--write-weights", "--epsilon", "0.3")
+    with pytest.raises(ConfigError, match="nothing to write"):
+        ask(folder, "--what", "lengths", "--write-lengths", "--settings", str(folder / "x.toml"))
+    assert (folder / "federation.toml").read_text() == before
+
+
+def test_values_are_written_where_they_stand_or_into_their_table() -> None:
+    text = '[task]\nkind = "x"\nlabel_weights = [\n  1.0,\n  2.0,\n]  # mine\n\n'
+    text += "[model]\nmax_length = 64 # m\n"
+    once = with_value(text, "task", "label_weights", [0.5, 3.0], answer="A")
+    note = "# as the sites answered, A\n"
+    assert once == text.replace("[\n  1.0,\n  2.0,\n]", "[0.5, 3.0]").replace(
+        "label_w", f"{note}label_w"
+    )
+    assert with_value(once, "task", "label_weights", [1.0, 3.0], answer="B").count("answered") == 1
+    assert with_value(text, "model", "max_length", 32, answer="A").endswith(
+        f"[model]\n{note}max_length = 32 # m\n"
+    )
+    assert with_value("[task]\n", "model", "max_length", 32, answer="A") == (
+        f"[task]\n\n[model]\n{note}max_length = 32\n"
+    )
+    with pytest.raises(ConfigError, match="left alone"):
+        with_value('[model]\nmax_length = "64"\n', "model", "max_length", 32, answer="A")
 
 
 def test_settings_for_other_transports_are_written_and_nothing_is_asked(folder: Path) -> None:
@@ -198,14 +270,14 @@ def test_populations_are_written_where_they_stand_or_not_at_all() -> None:
     text = (
         '[[sites]]\nname = "a"\npopulation = 1_000\n\n[[sites]]\npopulation = 7 # b\nname = "b"\n'
     )
-    assert with_populations(text, {"a": 20, "b": 30}) == (
+    assert without_notes(with_populations(text, {"a": 20, "b": 30}, answer="A")) == (
         '[[sites]]\nname = "a"\npopulation = 20\n\n[[sites]]\npopulation = 30 # b\nname = "b"\n'
     )
     inline = 'sites = [{name = "a", population = 4}]\n'
     with pytest.raises(ConfigError, match="entry of a"):
-        with_populations(inline, {"a": 20})
+        with_populations(inline, {"a": 20}, answer="A")
     with pytest.raises(ConfigError, match="entry of c"):
-        with_populations(text, {"c": 20})
+        with_populations(text, {"c": 20}, answer="A")
 
 
 def test_settings_that_ask_already_get_no_second_question() -> None:

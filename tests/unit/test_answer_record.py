@@ -34,7 +34,7 @@ def test_the_first_figure_is_the_one_to_watch_and_its_price_stands_beside_it() -
     answer = AnswerRecord(6, 5, 4, 0.4567, {"accuracy": {"accuracy": SHARE}, "recall": {}})
     assert answer.first == ("accuracy", SHARE)
     assert answer.line.startswith("accuracy 0.612 (noise")
-    assert answer.line.endswith("for epsilon 0.457")
+    assert answer.line.endswith("for epsilon 0.457 by itself")
     assert AnswerRecord(6, 5, 4, 0.5, {}).line == ""
 
 

@@ -44,6 +44,7 @@ TASKS = {
     "multi-label-classification": {"text_columns": ["t"], "label_column": "l", "labels": LABELS},
     "token-classification": {"tokens_column": "t", "tags_column": "g", "entities": ["DRUG", "DAY"]},
     "causal-lm": {"prompt_column": "p", "response_column": "r"},
+    "causal-lm of labels": {"prompt_column": "p", "response_column": "r", "responses": LABELS},
     "image-text": {"image_column": "i", "text_column": "t", "anchors": ["a", "b"]},
 }  # fmt: skip
 
@@ -51,7 +52,7 @@ TASKS = {
 def config_of(kind: str, **evaluation: object) -> FederationConfig:
     settings = {
         "federation": {"name": "f", "rounds": 1},
-        "task": {"kind": kind, **TASKS[kind]},
+        "task": {"kind": kind.partition(" ")[0], **TASKS[kind]},
         "evaluation": evaluation,
         "sites": [{"name": name, "population": 150} for name in ("a", "b", "c")],
     }
@@ -74,6 +75,9 @@ def outcomes_of(kind: str, numbers: np.ndarray) -> Outcomes:
             return Tagged(**common, right=numbers[:, 8], entities=Entities(*counts))
         case "causal-lm":
             return Responses(**common, next_tokens=numbers[:, 2], whole=numbers[:, 3])
+        case "causal-lm of labels":
+            own = {"probabilities": numbers[:, 4:7], "labels": whole[:, 5] - 1}  # of some, none
+            return Responses(**common, **own, next_tokens=numbers[:, 2], whole=numbers[:, 3])
         case "image-text":
             return Pairs(**common, cosines=numbers[:, 2], matched=numbers[:, 3])
         case _:

@@ -78,7 +78,8 @@ def test_a_unit_of_several_labels_is_divided_among_them(respondent: Respondent) 
 
 
 def test_the_longest_record_of_a_unit_decides(respondent: Respondent) -> None:
-    cost = respondent.data.record_cost
+    cost = respondent.data.lengths
+    assert cost.max() > respondent.config.model.max_length, "of whole texts, not of what is read"
     units = [np.array([int(cost.argmin()), int(cost.argmax())]), np.array([int(cost.argmin())])]
     own = dataclasses.replace(respondent, data=dataclasses.replace(respondent.data, units=units))
     edges = (int(cost.min()), int(cost.max()))

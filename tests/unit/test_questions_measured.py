@@ -36,16 +36,22 @@ EXACT = {
 }
 
 
-@pytest.fixture(scope="module", params=list(TASKS))
+OVER_RESPONSES = "causal-lm over responses"
+
+
+@pytest.fixture(scope="module", params=[*TASKS, OVER_RESPONSES])
 def respondent(request, tmp_path_factory: pytest.TempPathFactory) -> Respondent:
-    kind: str = request.param
+    kind: str = request.param.partition(" ")[0]
     folder = write_tiny(tmp_path_factory.mktemp("base"), MODELS[kind])
     task = task_on(folder, kind)
+    if request.param == OVER_RESPONSES:
+        section = msgspec.structs.replace(TASKS[kind], responses=("pain", "no pain", "the"))
+        task = dataclasses.replace(task, settings=section)
     model = task.build_model(seed=1)
     randomise(model)
     config = FederationConfig(
         federation=FederationSection(name="f", rounds=1),
-        task=TASKS[kind],
+        task=task.settings,
         evaluation=EvaluationSection(
             loss_bound=100.0, count_bound=50.0, subgroup_column="sex", subgroups=("f", "m")
         ),

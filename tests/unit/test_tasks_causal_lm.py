@@ -6,16 +6,21 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 from task_cases import TASKS, randomise, task_on
 
 from fmfl_secure.data import DataError
-from fmfl_secure.errors import ModelError
+from fmfl_secure.errors import ConfigError, ModelError
+from fmfl_secure.measures import measure_named
 from fmfl_secure.models.adapted import transformers_model
 from fmfl_secure.models.batches import IGNORED
+from fmfl_secure.settings.federation import FederationConfig
+from fmfl_secure.settings.sections import FederationSection, SiteEntry
 from fmfl_secure.settings.tasks import CausalLMSection
+from fmfl_secure.settings.toml_file import convert_config
 from fmfl_secure.tasks.prompts import PromptWriter, beginning, exchange
 
 END = 256  # of the byte tokenizer
@@ -60,6 +65,50 @@ def test_prompt_and_response_are_each_sure_of_half_the_room(task) -> None:
     ]
     short = task._prepare([exchange("a", "b")], units[:1])
     assert short.shortened == 0
+
+
+def test_declared_responses_are_measured_as_labels_are(task) -> None:
+    """By the likelihood of each whole response with its end, against the others, as in suites."""
+    section = msgspec.structs.replace(task.settings, responses=("yes", "no"))
+    task = replace(task, settings=section)
+    model = task.build_model(seed=1).eval()
+    randomise(model)
+    cases = [("abc", "no"), ("d", " yes "), ("efg", "perhaps")]
+    data = task.prepare([exchange(*case) for case in cases])
+    found = task.outcomes(model, data.only(np.array([2, 0, 1])), batch_size=2)
+    assert found.labels.tolist() == [-1, 1, 0]
+    for row, (prompt, _) in zip(found.probabilities, [cases[2], *cases[:2]], strict=True):
+        batch = task.prepare([exchange(prompt, each) for each in ("yes", "no")]).collate(
+            np.arange(2)
+        )
+        tokens = (batch.labels != IGNORED).sum(dim=1)
+        with torch.no_grad():
+            nll = task.per_record_loss(model, batch) * tokens
+        assert row == pytest.approx((-nll).softmax(dim=0).double().numpy(), abs=1e-5)
+    config = FederationConfig(
+        federation=FederationSection(name="f", rounds=1),
+        task=section,
+        sites=tuple(SiteEntry(name=name, population=100) for name in ("a", "b", "c")),
+    )
+    rates = {n: measure_named(config, n).vectors(found)[:, 0] for n in ("accuracy", "likelihood")}
+    assert rates["likelihood"].tolist() == [
+        0.0,
+        found.probabilities[1, 1],
+        found.probabilities[2, 0],
+    ]
+    assert rates["accuracy"].tolist() == [0.0, *(found.probabilities.argmax(1)[1:] == [1, 0])]
+    assert not measure_named(config, "recall").vectors(found)[0].any(), "of no label"
+    plain = msgspec.structs.replace(config, task=TASKS["causal-lm"])
+    with pytest.raises(ConfigError, match="'likelihood' is not measured"):
+        measure_named(plain, "likelihood")
+
+
+@pytest.mark.parametrize("responses", [["yes"], ["yes", " yes"], ["yes", " "]], ids=str)
+def test_responses_that_are_no_labels_are_refused(responses: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"task\.responses"):
+        convert_config(
+            {"kind": "causal-lm", "responses": responses}, CausalLMSection, source="task"
+        )
 
 
 def test_no_part_of_a_template_is_ever_cut(tiny_models) -> None:

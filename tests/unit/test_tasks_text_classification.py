@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,9 @@ from test_models_adapters import make_task, randomise
 from transformers import BatchEncoding
 
 from fmfl_secure.data import DataError
-from fmfl_secure.errors import ModelError
+from fmfl_secure.errors import ConfigError, ModelError
+from fmfl_secure.settings.tasks import TextClassificationSection
+from fmfl_secure.settings.toml_file import convert_config
 from fmfl_secure.tasks import TaskData, TextClassification
 from privacy.mechanism.admission import check_admission
 
@@ -54,6 +58,43 @@ def test_a_loss_is_that_of_one_record_alone(tiny_model: Path) -> None:
                 alone = task.per_record_loss(model, batch)[0]
                 assert alone.item() == pytest.approx(together[record].item(), abs=1e-5)
     assert together.std() > 1e-3
+
+
+def test_a_label_weighs_in_the_loss_what_is_declared_and_in_no_figure(tiny_model: Path) -> None:
+    """Per record, so that clipping bounds it as before, and the gate lets it pass."""
+    plain = make_task(tiny_model, labels=("a", "b"))
+    weights = msgspec.structs.replace(plain.settings, label_weights=(0.5, 4.0))
+    weighted = replace(plain, settings=weights)
+    model = plain.build_model(seed=1).eval()
+    randomise(model)
+    data = plain.synthetic()
+    batch = data.collate(np.arange(data.records))
+    with torch.no_grad():
+        before, after = plain.per_record_loss(model, batch), weighted.per_record_loss(model, batch)
+    factor = torch.tensor([0.5, 4.0])[torch.from_numpy(data.labels)]
+    assert torch.allclose(after, before * factor)
+    assert weighted.evaluate(model, data, batch_size=8) == plain.evaluate(model, data, batch_size=8)
+    own, others = (each.outcomes(model, data, batch_size=8).losses for each in (weighted, plain))
+    assert (own == others).all()
+    check_admission(
+        weighted.build_model(seed=1),
+        loss=weighted.per_record_loss,
+        collate=data.collate,
+        records=data.records,
+        physical_batch_size=8,
+    )
+
+
+@pytest.mark.parametrize(
+    ("weights", "why"),
+    [([1.0], "1 numbers, expected one for each of the 2"), ([1.0, 0.0], "above 0")],
+    ids=["too-few", "zero"],
+)
+def test_weights_that_are_none_are_refused(weights: list[float], why: str) -> None:
+    text = {"kind": "text-classification", "text_columns": ["t"], "label_column": "l"}
+    section = {**text, "labels": ["a", "b"], "label_weights": weights}
+    with pytest.raises(ConfigError, match=why):
+        convert_config(section, TextClassificationSection, source="task")
 
 
 def test_a_loss_is_the_cross_entropy(tiny_model: Path) -> None:

@@ -16,7 +16,7 @@ from torch import nn
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.measures import Labelled
 from fmfl_secure.models.architectures import text_positions
-from fmfl_secure.tasks.causal_lm import CausalLM
+from fmfl_secure.tasks.causal_lm import CausalLM, chances
 from fmfl_secure.tasks.prompts import exchange
 from fmfl_secure.training.finished_run import FinishedRun, open_run
 from fmfl_secure.training.suite.plan import Benchmark, Suite
@@ -181,8 +181,7 @@ def _chosen(
         ],
     }
     metrics = {name: float(np.mean(values)) for name, values in scores.items()}
-    chances = [np.exp(each - np.logaddexp.reduce(each)) for each in by_row]
-    metrics["calibration_error"] = calibration_error(chances, right)
+    metrics["calibration_error"] = calibration_error([chances(each) for each in by_row], right)
     return scores, metrics, data.shortened
 
 
