@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -16,7 +17,7 @@ from aggregation.ckks.parameters import choose
 from aggregation.ckks.quantization import Quantization, Segment
 from aggregation.crypto.identity import Identity, PublicIdentity
 from aggregation.protocol.journal import Journal, MemoryJournal
-from aggregation.protocol.plan import Member, RoundPlan, mask_graph
+from aggregation.protocol.plan import Member, RoundPlan, Vanishing, mask_graph
 from aggregation.roles.aggregator import Aggregator
 from aggregation.roles.coordinator import Coordinator
 from aggregation.roles.custodian import Custodian
@@ -52,6 +53,7 @@ class Federation:
         suite: str = "ckks-pk",
         key_agreement: str = "x25519",
         custodians: int = 0,
+        vanishing: Vanishing | None = None,
     ) -> None:
         """Generate all identities and journals."""
         self.names = tuple(f"site-{i}" for i in range(sites))
@@ -60,6 +62,7 @@ class Federation:
         self.size = size
         self.suite = suite
         self.key_agreement = key_agreement
+        self.vanishing: Vanishing | msgspec.UnsetType = vanishing or msgspec.UNSET
         self.quantization = Quantization(
             bits=bits, segments=(Segment(name="flat", size=size, range=1.0),)
         )
@@ -120,6 +123,7 @@ class Federation:
             key_agreement=self.key_agreement,
             custodians=tuple(public[name] for name in self.custodian_names),
             mask_graph=mask_graph(len(invited)),
+            vanishing=self.vanishing,
         )
 
     def site(self, name: str, plan_message: bytes) -> SiteAttempt:
@@ -142,7 +146,7 @@ class Federation:
         readies = [site.ready() for site in attempt.sites.values()]
         custodians = [custodian.ready(message) for custodian in self.custodians.values()]
         attempt.cohort = self.coordinator.cohort(message, attempt.announcement, readies, custodians)
-        if exchange and self.key_agreement != "x25519":
+        if exchange and (self.key_agreement != "x25519" or self.vanishing):
             attempt.exchanges = tuple(
                 site.exchange(attempt.cohort) for site in attempt.sites.values()
             )
@@ -157,20 +161,24 @@ class Federation:
     def upload(self, attempt: Attempt) -> Aggregator:
         """Step 5: every site uploads a random update; returns the aggregator."""
         attempt.aggregator = self.new_aggregator(attempt)
+        if self.vanishing:
+            for message in attempt.exchanges:
+                attempt.aggregator.add_exchange(message)
         for name, site in attempt.sites.items():
             attempt.integers[name] = self.random_integers()
             upload = site.upload(attempt.cohort, attempt.integers[name], attempt.exchanges)
             attempt.aggregator.add(upload.manifest, upload.chunks)
         return attempt.aggregator
 
-    def open(self, attempt: Attempt) -> Aggregator:
-        """Steps 5 and 6: upload, state the list, open."""
+    def open(self, attempt: Attempt, vanished: Sequence[str] = ()) -> Aggregator:
+        """Steps 5 and 6: upload, state the list, open, all but those that vanish."""
         aggregator = self.upload(attempt)
         attempt.opening_list = self.decryptor.confirm(
             attempt.cohort, aggregator.opening_list(), aggregator.sealed_secrets()
         )
-        for site in attempt.sites.values():
-            aggregator.add_opening(site.open(attempt.opening_list))
+        for name, site in attempt.sites.items():
+            if name not in vanished:
+                aggregator.add_opening(site.open(attempt.opening_list))
         return aggregator
 
     def new_aggregator(self, attempt: Attempt) -> Aggregator:
@@ -190,9 +198,9 @@ class Federation:
             for custodian in self.custodians.values()
         ]
 
-    def release(self, attempt: Attempt) -> bytes:
+    def release(self, attempt: Attempt, vanished: Sequence[str] = ()) -> bytes:
         """Steps 5 to 8: everything up to the signed release."""
-        total = self.open(attempt).total()
+        total = self.open(attempt, vanished).total()
         return self.decryptor.release(
             attempt.cohort,
             attempt.opening_list,

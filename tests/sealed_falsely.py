@@ -39,8 +39,8 @@ def spoils_mac_keys(monkeypatch: pytest.MonkeyPatch, bad: str, *victims: int) ->
     """The first site seals for these positions what nobody can open."""
     made = SiteMac.__init__
 
-    def spoiling(self: SiteMac, cohort, name: str, key: EphemeralKey) -> None:
-        made(self, cohort, name, key)
+    def spoiling(self: SiteMac, cohort, name: str, key: EphemeralKey, **more) -> None:
+        made(self, cohort, name, key, **more)
         if name == bad == cohort.names[0]:
             boxes = bytearray(self.boxes)
             for victim in victims:

@@ -42,6 +42,7 @@ _DOMAIN: Final = b"fmfl-secure/aggregation/v1/"
 PAIR_LABEL: Final = b"pair/c0"
 PAIR_SIGMA_LABEL: Final = b"pair/sigma"
 PAIR_TAGS_LABEL: Final = b"pair/tags"
+SELF_TAGS_LABEL: Final = b"self/tags"
 SELF_LABEL: Final = b"self/c0"
 SELF_SIGMA_LABEL: Final = b"self/sigma"
 COMMITMENT_LABEL: Final = b"self/commitment"
@@ -156,6 +157,11 @@ def self_stream(
 ) -> Stream:
     """The self-mask of site `name`; also how the aggregator takes it away once it is open."""
     return Stream(derive(seed, transcript, label, name), modulus, count)
+
+
+def self_tags_stream(seed: bytes, transcript: bytes, name: str, prime: int, count: int) -> Stream:
+    """The same on a site's tags, where they come with its upload; `count` tags modulo `prime`."""
+    return self_stream(seed, transcript, name, prime, count, SELF_TAGS_LABEL)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

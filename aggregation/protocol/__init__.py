@@ -21,6 +21,7 @@ from aggregation.protocol.membership import (
     sign_membership,
 )
 from aggregation.protocol.messages import (
+    MAX_SHARED,
     Announcement,
     Approval,
     Confirmation,
@@ -35,12 +36,13 @@ from aggregation.protocol.messages import (
     sender,
     unseal,
 )
-from aggregation.protocol.plan import mask_graph
+from aggregation.protocol.plan import Vanishing, mask_graph, openings_for
 from aggregation.protocol.round import FixedCohort, Round
 from aggregation.protocol.verdict import LOST, REFUSED, VERIFIED, Outcome, Verdict, read_verdict
 
 __all__ = [
     "LOST",
+    "MAX_SHARED",
     "REFUSED",
     "VERIFIED",
     "Accusation",
@@ -57,11 +59,13 @@ __all__ = [
     "Round",
     "Sigma",
     "UploadManifest",
+    "Vanishing",
     "Verdict",
     "digest",
     "follow_membership",
     "mask_graph",
     "membership_name",
+    "openings_for",
     "read_accusation",
     "read_announcement",
     "read_cohort",

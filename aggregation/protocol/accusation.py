@@ -1,7 +1,8 @@
 """Whose fault it is that a box does not open: a party's signed word, with the proof of it.
 
-Two things are sealed for one reader, who alone sees that they do not open: each site's secret for
-the decryptor, and the MAC key, which the first site of a cohort seals for each other. A word alone
+Things are sealed for one reader, who alone sees that they do not open: each site's secret for the
+decryptor; the MAC key, which the first site of a cohort seals for each other; and where sites may
+vanish, shares of each site's self-mask, in which the MAC key then is. A word alone
 would let whoever lies have honest sites left out. So an accusation carries the private key that the
 reader announced for this one attempt: whoever has the boxes sees for himself, and who accuses
 without cause names himself.
@@ -9,12 +10,13 @@ without cause names himself.
 The key is of no other use. Its owner gives no further word in the attempt, so no sum of it ever
 opens. Of the decryptor's boxes what shows are the sites' secrets of that attempt, each under a
 self-mask that is then never revealed. A site reveals X25519 alone, and in a hybrid plan only: masks
-stay hidden by ML-KEM.
+stay hidden by ML-KEM. The key that shares are sealed for is one of its own: it opens no mask, and
+who reveals it uploads nothing, so that what others uploaded in that attempt stays masked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, ClassVar
 
 import msgspec
@@ -27,6 +29,7 @@ from aggregation.crypto.pairwise import EphemeralKey
 from aggregation.crypto.sealed_box import PRIVATE_SIZE, BoxKey
 from aggregation.errors import CohortError, RefusedError, SealedError
 from aggregation.protocol import checks, messages
+from aggregation.protocol.dealt import open_share
 from aggregation.protocol.messages import Body, Bytes32, UploadManifest
 from aggregation.protocol.round import FixedCohort
 
@@ -37,7 +40,8 @@ class Accusation(Body, frozen=True, forbid_unknown_fields=True):
     Attributes:
         transcript: Of the attempt.
         accused: Name of the site.
-        key: The sender's private key of this attempt: the decryptor's box key, or a site's X25519.
+        key: The sender's private key of this attempt: the decryptor's or a site's box key, or a
+            site's X25519.
     """
 
     KIND: ClassVar[str] = "accusation"
@@ -96,7 +100,12 @@ def open_mac_key(
 
 
 def read_accusation(
-    cohort: FixedCohort, message: bytes, *, secrets: Sequence[bytes] = (), first: bytes | None
+    cohort: FixedCohort,
+    message: bytes,
+    *,
+    secrets: Sequence[bytes] = (),
+    first: bytes | None,
+    exchanges: Iterable[bytes] = (),
 ) -> tuple[str, ...]:
     """Verify an accusation.
 
@@ -105,6 +114,7 @@ def read_accusation(
         message: The accusation.
         secrets: Sealed secrets of all sites, in cohort order, if they have come.
         first: The first site's manifest, if it has come.
+        exchanges: Sites' exchange messages, where sites may vanish.
 
     Returns:
         Every site that the revealed key convicts, the accused among them.
@@ -120,6 +130,8 @@ def read_accusation(
         raise CohortError(f"the accusation of {name} is of another attempt")
     if signer == cohort.round.plan.decryptor:
         guilty = _of_decryptor(cohort, body.key, secrets)
+    elif cohort.shares:
+        guilty = _of_holder(cohort, name, body.key, exchanges)
     else:
         guilty = _of_site(cohort, name, body.key, first)
     if body.accused not in guilty:
@@ -144,6 +156,24 @@ def _of_decryptor(
             open_sigma(cohort, name, message, key.open)
         except SealedError:
             guilty.append(name)
+    return tuple(guilty)
+
+
+def _of_holder(
+    cohort: FixedCohort, name: str, revealed: bytes, exchanges: Iterable[bytes]
+) -> tuple[str, ...]:
+    place, key = cohort.position(name), BoxKey(revealed)
+    if key.public != cohort.readies[place].box:
+        raise CohortError(f"{name} reveals another key than it announced")
+    guilty = []
+    for message in exchanges:
+        sent = checks.read_exchange(cohort, message)
+        if sent.sender == place:
+            continue
+        try:
+            open_share(cohort, sent, name, key.open)
+        except SealedError:
+            guilty.append(cohort.names[sent.sender])
     return tuple(guilty)
 
 

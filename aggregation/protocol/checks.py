@@ -34,6 +34,7 @@ import numpy.typing as npt
 from aggregation.ckks import suites
 from aggregation.crypto import graph, mac, sealed_box
 from aggregation.crypto.identity import PublicIdentity
+from aggregation.crypto.sealed_box import X25519_SIZE
 from aggregation.errors import (
     CohortError,
     MessageError,
@@ -45,12 +46,15 @@ from aggregation.errors import (
 from aggregation.protocol import messages
 from aggregation.protocol.cohort_rule import effective_cohort
 from aggregation.protocol.messages import (
+    DEALT_BOX_SIZE,
+    DIGEST_SIZE,
     HEAD_SIZE,
     MAX_HEADS,
     Announcement,
     Cohort,
     Confirmation,
     CustodianReady,
+    Dealt,
     Exchange,
     OpeningList,
     Ready,
@@ -110,8 +114,13 @@ def _check_ready(round_: Round, ready: Ready, name: str) -> None:
         raise CohortError(f"the ready message of {name} is of another plan")
     if bool(ready.kem) != round_.hybrid:
         raise CohortError(f"{name} announces other kinds of keys than the plan's")
+    is_site = not isinstance(ready, CustodianReady)
+    if (ready.box is not msgspec.UNSET) != (round_.shares and is_site):
+        raise CohortError(f"{name} announces other kinds of keys than the plan's")
     try:
         sealed_box.check_public(ready.key, ready.kem)
+        if ready.box is not msgspec.UNSET:
+            sealed_box.check_public(ready.box[:X25519_SIZE], ready.box[X25519_SIZE:])
     except MessageError as error:
         raise CohortError(f"{name} announces a key that nobody can use: {error}") from error
 
@@ -156,9 +165,14 @@ def read_cohort(round_: Round, message: bytes) -> FixedCohort:
     members = tuple(member for member, _ in entries)
     readies = tuple(ready for _, ready in entries)
     keys = [ready.key for ready in (*readies, *custodians)]
-    kems = [ready.kem for ready in (*readies, *custodians) if ready.kem]
-    if len(set(keys)) != len(keys) or len(set(kems)) != len(kems):
+    keys += [ready.kem for ready in (*readies, *custodians) if ready.kem]
+    for ready in readies:
+        if ready.box is not msgspec.UNSET:
+            keys += [ready.box[:X25519_SIZE], ready.box[X25519_SIZE:]]
+    if len(set(keys)) != len(keys):
         raise CohortError("two parties announce one key")
+    if plan.vanishing is not msgspec.UNSET and len(members) < plan.vanishing.openings:
+        raise CohortError(f"the cohort has fewer sites than the {plan.vanishing.openings} to open")
     if effective_cohort(members) < plan.min_cohort:
         raise CohortError(f"the cohort is below the plan's min_cohort {plan.min_cohort}")
     transcript = messages.transcript_hash(
@@ -177,6 +191,7 @@ class Exchanged:
         ciphertexts: In a hybrid plan one for each of them, else none.
         custodians: In a hybrid plan one for each custodian.
         heads: What it tells of each site's journals, in cohort order; empty if it tells nothing.
+        dealt: Where sites may vanish, the shares of its self-mask.
     """
 
     sender: int
@@ -184,6 +199,7 @@ class Exchanged:
     ciphertexts: tuple[bytes, ...]
     custodians: tuple[bytes, ...]
     heads: tuple[bytes, ...] = ()
+    dealt: Dealt | None = None
 
 
 def read_exchange(cohort: FixedCohort, message: bytes) -> Exchanged:
@@ -207,7 +223,21 @@ def read_exchange(cohort: FixedCohort, message: bytes) -> Exchanged:
     whole = all(len(each) % HEAD_SIZE == 0 and len(each) <= MAX_HEADS * HEAD_SIZE for each in heads)
     if heads and (len(heads) != len(cohort.members) or not whole):
         raise CohortError(f"the exchange message of {signer.name} tells heads in another form")
-    return Exchanged(own, initiates, parts[: len(initiates)], parts[len(initiates) :], heads)
+    dealt = _read_dealt(cohort, signer.name, body)
+    kems, custodians = parts[: len(initiates)], parts[len(initiates) :]
+    return Exchanged(own, initiates, kems, custodians, heads, dealt)
+
+
+def _read_dealt(cohort: FixedCohort, name: str, body: Exchange) -> Dealt | None:
+    dealt, sites = body.dealt, len(cohort.members)
+    if (dealt is not msgspec.UNSET) != cohort.shares:
+        raise CohortError(f"the exchange message of {name} has shares where none belong, or none")
+    if dealt is msgspec.UNSET:
+        return None
+    boxes, commitments = DEALT_BOX_SIZE * (sites - 1), DIGEST_SIZE * sites
+    if (len(dealt.boxes), len(dealt.commitments)) != (boxes, commitments):
+        raise CohortError(f"the exchange message of {name} has shares for another number of sites")
+    return dealt
 
 
 def _read_chosen(cohort: FixedCohort, own: int, body: Exchange) -> tuple[int, ...]:
@@ -240,8 +270,13 @@ def read_upload(cohort: FixedCohort, message: bytes) -> tuple[str, UploadManifes
     body = messages.unseal(message, UploadManifest, cohort.member(name), cap)
     if body.transcript != cohort.transcript:
         raise UploadError(f"the upload of {name} is of another cohort")
-    if len(body.mac_boxes) != mac.BOX_SIZE * (len(cohort.members) - 1):
+    keyed = 0 if cohort.shares else len(cohort.members) - 1
+    if len(body.mac_boxes) != mac.BOX_SIZE * keyed:
         raise UploadError(f"the upload of {name} has another number of MAC keys")
+    if (body.tags is not msgspec.UNSET) != cohort.shares:
+        raise UploadError(f"the upload of {name} has tags where none belong, or none")
+    if body.tags is not msgspec.UNSET:
+        mac.decode_tags(body.tags)
     return name, body
 
 

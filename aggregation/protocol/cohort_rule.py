@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Final
 
+import msgspec
+
 from aggregation.crypto.identity import PublicIdentity
 from aggregation.errors import PlanError
 from aggregation.protocol.plan import Member, RoundPlan
@@ -43,7 +45,8 @@ def admit(
             picks a cohort could else pick the fewest, colluding but for one.
 
     Raises:
-        PlanError: A pinned name with another key, a role nobody pinned, or too few members.
+        PlanError: A pinned name with another key, a role nobody pinned, or too few members; or a
+            member nobody pinned, where sites may vanish.
     """
     if min_cohort < MIN_COHORT:
         raise PlanError(
@@ -60,6 +63,9 @@ def admit(
         known = trusted.get(member.identity.name)
         if known is not None and known != member.identity:
             raise PlanError(f"the site {member.identity.name} is pinned with another key")
+        if known is None and plan.vanishing is not msgspec.UNSET:
+            # Its opening would count like any other, and whose it is nobody knows.
+            raise PlanError(f"the site {member.identity.name} is pinned nowhere, and may open")
         if known is not None:
             counted.append(member)
     if len(counted) < min_cohort or effective_cohort(counted) < min_cohort:

@@ -17,7 +17,13 @@ import msgspec
 from aggregation.ckks.parameters import MAX_SITES
 from aggregation.crypto.identity import Identity, PublicIdentity
 from aggregation.crypto.mac import BOX_SIZE, TAG_BYTES
-from aggregation.crypto.sealed_box import KEM_CIPHERTEXT_SIZE, KEM_PUBLIC_SIZE
+from aggregation.crypto.sealed_box import (
+    KEM_CIPHERTEXT_SIZE,
+    KEM_PUBLIC_SIZE,
+    OVERHEAD,
+    PUBLIC_SIZE,
+)
+from aggregation.crypto.shamir import SALT_SIZE, SHARE_SIZE
 from aggregation.errors import AggregationError, MessageError, SignatureError
 
 VERSION: Final = 1
@@ -27,6 +33,10 @@ MAX_CUSTODIANS: Final = 16
 MAX_HEADS: Final = 8  # of one party's journals that a message tells
 HEAD_SIZE: Final = 120  # bytes of one: journal, sequence, digest, signature
 DIGEST_SIZE: Final = 32  # bytes
+MAX_SHARED: Final = 128  # sites of a cohort that share their self-masks' seeds out
+SALTED_SIZE: Final = SALT_SIZE + SHARE_SIZE  # bytes of a share with its salt
+DEALT_SIZE: Final = SALTED_SIZE + 32  # bytes in a box for one site; the last are the MAC key
+DEALT_BOX_SIZE: Final = OVERHEAD + DEALT_SIZE
 
 Bytes16 = Annotated[bytes, msgspec.Meta(min_length=TAG_BYTES, max_length=TAG_BYTES)]
 Bytes32 = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
@@ -67,18 +77,22 @@ class Ready(Body, frozen=True, forbid_unknown_fields=True):
         plan: Digest of the plan.
         key: X25519.
         kem: ML-KEM-768 in a hybrid plan, else empty.
+        box: What shares are sealed for, both kinds of key, where sites may vanish.
     """
 
     KIND: ClassVar[str] = "ready"
-    CAP: ClassVar[int] = 2048
+    CAP: ClassVar[int] = 4096
 
     plan: Bytes32
     key: Bytes32
     kem: bytes = b""
+    box: bytes | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         if len(self.kem) not in {0, KEM_PUBLIC_SIZE}:
             raise MessageError("an ML-KEM key has another length")
+        if self.box is not msgspec.UNSET and len(self.box) != PUBLIC_SIZE:
+            raise MessageError("a box key has another length")
 
 
 class CustodianReady(Ready, frozen=True, forbid_unknown_fields=True):
@@ -99,6 +113,21 @@ class Cohort(Body, frozen=True, forbid_unknown_fields=True):
     custodians: tuple[bytes, ...] = ()
 
 
+class Dealt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A site's self-mask, shared out: where sites may vanish, the others open for them.
+
+    Attributes:
+        boxes: For each other site of the cohort, in order, `DEALT_BOX_SIZE` bytes: a salt, its
+            share, and from the first site the MAC key; from the others as many zeros.
+        commitments: To each site's share, `shamir.commitment`, its own among them.
+        key: From the first site, the commitment to the MAC key; from the others zeros.
+    """
+
+    boxes: bytes
+    commitments: bytes
+    key: Bytes32
+
+
 class Exchange(Body, frozen=True, forbid_unknown_fields=True):
     """Whom a site shares masks with, and its ML-KEM ciphertexts for them.
 
@@ -109,6 +138,7 @@ class Exchange(Body, frozen=True, forbid_unknown_fields=True):
             order, two bytes each, big endian.
         heads: For each site of the cohort, in order, heads that the sender keeps of its journals,
             and of its own the one that it has (`witness`); absent from who keeps none.
+        dealt: Where sites may vanish, the shares of the sender's self-mask.
     """
 
     KIND: ClassVar[str] = "exchange"
@@ -116,12 +146,14 @@ class Exchange(Body, frozen=True, forbid_unknown_fields=True):
         1024
         + (MAX_SITES + MAX_CUSTODIANS) * (KEM_CIPHERTEXT_SIZE + 2)
         + MAX_SITES * (MAX_HEADS * HEAD_SIZE + 3)
+        + MAX_SHARED * (DEALT_BOX_SIZE + DIGEST_SIZE)
     )
 
     transcript: Bytes32
     ciphertexts: bytes
     chosen: bytes | msgspec.UnsetType = msgspec.UNSET
     heads: tuple[bytes, ...] | msgspec.UnsetType = msgspec.UNSET
+    dealt: Dealt | msgspec.UnsetType = msgspec.UNSET
 
 
 class Sigma(Body, frozen=True, forbid_unknown_fields=True):
@@ -142,7 +174,9 @@ class UploadManifest(Body, frozen=True, forbid_unknown_fields=True):
         chunk_digests: SHA-256 of each chunk in order.
         commitment: H(b_i).
         mac_boxes: From the first site of the cohort, the MAC key in a box for each other; from
-            the others as many zeros, so that all uploads are of one size.
+            the others as many zeros, so that all uploads are of one size. Where sites may vanish
+            the key came in the exchange, and there are none.
+        tags: There, the masked tags, which else come with the opening.
     """
 
     KIND: ClassVar[str] = "upload"
@@ -153,6 +187,7 @@ class UploadManifest(Body, frozen=True, forbid_unknown_fields=True):
     chunk_digests: bytes
     commitment: Bytes32
     mac_boxes: bytes
+    tags: Bytes16 | msgspec.UnsetType = msgspec.UNSET
 
 
 class OpeningList(Body, frozen=True, forbid_unknown_fields=True):
@@ -161,7 +196,8 @@ class OpeningList(Body, frozen=True, forbid_unknown_fields=True):
     Attributes:
         transcript: Of the attempt.
         manifests: SHA-256 of every manifest of the cohort.
-        first: The first of them, whole: the others find their MAC key in it.
+        first: The first of them, whole: the others find their MAC key in it. Where sites may
+            vanish, empty.
     """
 
     KIND: ClassVar[str] = "opening-list"
@@ -184,14 +220,24 @@ class Confirmation(Body, frozen=True, forbid_unknown_fields=True):
 
 
 class Opening(Body, frozen=True, forbid_unknown_fields=True):
-    """A site's seed b_i and its masked tags, for one list and no other."""
+    """A site's word for one list and no other.
+
+    Attributes:
+        transcript: Of the attempt.
+        opening_list: Digest of the list.
+        seed: The seed b_i of its self-mask.
+        tags: Its masked tags, where they did not come with the upload.
+        shares: Where sites may vanish, its share of every site's seed with the salt, in order.
+    """
 
     KIND: ClassVar[str] = "opening"
+    CAP: ClassVar[int] = 1024 + MAX_SHARED * SALTED_SIZE
 
     transcript: Bytes32
     opening_list: Bytes32
     seed: Bytes32
-    tags: Bytes16
+    tags: Bytes16 | msgspec.UnsetType = msgspec.UNSET
+    shares: bytes | msgspec.UnsetType = msgspec.UNSET
 
 
 class Approval(Body, frozen=True, forbid_unknown_fields=True):

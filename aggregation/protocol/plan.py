@@ -13,7 +13,7 @@ from aggregation.crypto.graph import CHOSEN, MAX_ATTEMPTS, SAME_AS_0_1_0_UP_TO
 from aggregation.crypto.identity import NAME, PublicIdentity
 from aggregation.crypto.pairwise import CLASSICAL, KEY_AGREEMENTS
 from aggregation.errors import PlanError
-from aggregation.protocol.messages import MAX_CUSTODIANS, Body
+from aggregation.protocol.messages import MAX_CUSTODIANS, MAX_SHARED, Body
 
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _RUN: Final = re.compile(r"[0-9a-f]{8,64}", re.ASCII)
@@ -43,6 +43,32 @@ class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise PlanError(f"weight {self.weight} of {self.identity.name} is not 0.001 to 1")
 
 
+class Vanishing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """That sites may vanish after their upload, and the others open for them.
+
+    Attributes:
+        sites: How many of a cohort, at most.
+        openings: The fewest openings that a sum opens with, whatever its cohort: more than half of
+            the sites that there are and of those that collude together (`openings_for`).
+    """
+
+    sites: Annotated[int, msgspec.Meta(ge=1, le=MAX_SHARED - 1)]
+    openings: Annotated[int, msgspec.Meta(ge=2, le=MAX_SHARED)]
+
+
+def openings_for(known: int, colluding: int) -> int:
+    """The fewest openings with which no two cohorts of a round can open, t > (n + c) / 2.
+
+    Of the openings of two cohorts, t - c each are of honest sites, and those are more than all
+    n - c that there are: one site would have opened both, which none does.
+
+    Args:
+        known: Sites n that a party has pinned.
+        colluding: Sites c of them that may collude with whoever else there is.
+    """
+    return (known + colluding) // 2 + 1
+
+
 class RoundPlan(Body, frozen=True, forbid_unknown_fields=True):
     """One attempt at a round, as the coordinator signs it.
 
@@ -69,6 +95,8 @@ class RoundPlan(Body, frozen=True, forbid_unknown_fields=True):
         membership_digest: `sha256:` of the membership list the plan was made under; may be empty.
         mask_graph: Who shares masks with whom, as `graph.CHOSEN`, where more sites are invited than
             0.1.0 took all pairs of; elsewhere not there, and the plan is what it was for 0.1.0.
+        vanishing: Whether sites may vanish after their upload, and how many; not there where
+            every site of a cohort must open.
     """
 
     KIND: ClassVar[str] = "plan"
@@ -94,6 +122,7 @@ class RoundPlan(Body, frozen=True, forbid_unknown_fields=True):
     custodians: tuple[PublicIdentity, ...] = ()
     membership_digest: str = ""
     mask_graph: str | msgspec.UnsetType = msgspec.UNSET
+    vanishing: Vanishing | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.federation):
@@ -128,6 +157,18 @@ class RoundPlan(Body, frozen=True, forbid_unknown_fields=True):
         if self.key_agreement not in KEY_AGREEMENTS:
             raise PlanError(f"key_agreement must be one of: {', '.join(KEY_AGREEMENTS)}")
         self._check_graph()
+        self._check_vanishing()
+
+    def _check_vanishing(self) -> None:
+        if self.vanishing is msgspec.UNSET:
+            return
+        invited, openings = len(self.members), self.vanishing.openings
+        if invited > MAX_SHARED:
+            raise PlanError(f"no site may vanish of {invited}, only of {MAX_SHARED} at most")
+        if not openings_for(invited, 0) <= openings <= invited:
+            raise PlanError(
+                f"{openings} openings are no majority of the {invited} sites invited, or more"
+            )
 
     def _check_graph(self) -> None:
         # Each leaves an entry in every party's journal, whoever chooses neighbours in it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from aggregation.ckks import residues
@@ -39,6 +40,11 @@ class Round:
     def hybrid(self) -> bool:
         """Whether pairwise secrets hang on ML-KEM too."""
         return self.plan.key_agreement == HYBRID
+
+    @property
+    def shares(self) -> bool:
+        """Whether sites share their self-masks out, so that some may vanish."""
+        return self.plan.vanishing is not msgspec.UNSET
 
     @property
     def upload_items(self) -> int:
@@ -125,9 +131,22 @@ class FixedCohort:
         return len(self.members) > graph.ALL_PAIRS_UP_TO
 
     @property
+    def shares(self) -> bool:
+        """Whether sites share their self-masks out, so that some may vanish."""
+        return self.round.shares
+
+    @property
     def exchanges(self) -> bool:
-        """Whether anything is masked without `exchange` messages."""
-        return self.round.hybrid or self.chooses
+        """Whether `exchange` messages are needed before anything is masked."""
+        return self.round.hybrid or self.chooses or self.shares
+
+    @property
+    def openings(self) -> int:
+        """How many sites must open before the sum does: all, or t where some may vanish."""
+        allowed = self.round.plan.vanishing
+        if allowed is msgspec.UNSET:
+            return len(self.members)
+        return max(len(self.members) - allowed.sites, allowed.openings)
 
     def initiates(self, index: int) -> tuple[int, ...]:
         """Of all pairs, those of a position that it sends key material for."""

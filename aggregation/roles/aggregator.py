@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
 
+import msgspec
 import numpy as np
 
 from aggregation.ckks import residues
@@ -24,6 +25,7 @@ from aggregation.protocol.uploads import (
     sized_chunks,
     split_digests,
 )
+from aggregation.roles.opened_shares import OpenedShares
 from aggregation.threads import BATCH, each_batch, in_order
 
 
@@ -33,6 +35,7 @@ class _Arrival:
     manifest: bytes
     commitment: bytes
     digests: list[bytes]
+    tags: tuple[int, ...]  # where they come with the upload
     added: int = 0  # chunks that are in the sum
     secret: bytes = b""  # the collective suite's sealed secret, which only the decryptor opens
     complete: bool = False
@@ -46,7 +49,9 @@ class Aggregator:
        again: chunks already added are skipped. In the collective suite an upload ends with a box
        for the decryptor, 32 KiB a site, which is kept and passed on.
     6. `opening_list` states what arrived; `sealed_secrets` are what the decryptor confirms it
-       by; `add_opening` takes the seeds and tags.
+       by; `add_opening` takes the seeds and tags. Where sites may vanish, `add_exchange` comes
+       first, the tags came with the uploads, and the others' shares give the seeds of those who
+       do not open.
     7. `total` takes the self-masks away and signs the sum. In the collective suite they lie on
        the secrets only, and their sum goes to the decryptor as the last chunk.
 
@@ -96,6 +101,7 @@ class Aggregator:
         self._list: bytes | None = None
         self._seeds: dict[str, bytes] = {}
         self._tags: dict[str, tuple[int, ...]] = {}
+        self._shares = OpenedShares(self._cohort)
         self._total: SumUpload | None = None
 
     @property
@@ -116,9 +122,34 @@ class Aggregator:
 
     @property
     def unopened(self) -> tuple[str, ...]:
-        """Members whose seed has not come."""
+        """Members that have not opened."""
         names = (m.identity.name for m in self._cohort.members)
         return tuple(n for n in names if n not in self._seeds)
+
+    @property
+    def opens(self) -> bool:
+        """Whether enough have opened for the sum to: all, but for those that may vanish."""
+        return len(self._seeds) >= self._cohort.openings
+
+    @property
+    def false_dealers(self) -> tuple[str, ...]:
+        """Members whose shares, each as they signed it, do not give the seed that they signed.
+
+        Known once enough have opened; what they spoiled is the sum only if they vanished as well.
+        """
+        if not self._cohort.shares or not self.opens:
+            return ()
+        return tuple(
+            name for name in self._cohort.names if not self._fits(name, self._shares.seed_of(name))
+        )
+
+    def add_exchange(self, message: bytes) -> None:
+        """Take what a site signed of its shares (step 4), where sites may vanish.
+
+        Raises:
+            RefusedError: It does not hold.
+        """
+        self._shares.expect(checks.read_exchange(self._cohort, message))
 
     def add(self, manifest: bytes, chunks: Iterable[bytes]) -> None:
         """Add one site's upload to the sum (step 5).
@@ -164,7 +195,9 @@ class Aggregator:
                 messages.digest(self._arrivals[m.identity.name].manifest)
                 for m in self._cohort.members
             )
-            first = self._arrivals[self._cohort.names[0]].manifest
+            # It carries the MAC key, which came in the exchange where sites may vanish.
+            shares = self._cohort.shares
+            first = b"" if shares else self._arrivals[self._cohort.names[0]].manifest
             listed = OpeningList(self._cohort.transcript, digests, first)
             self._list = messages.seal(self._identity, listed)
         return self._list
@@ -197,28 +230,56 @@ class Aggregator:
             raise OpeningError(f"the opening of {name} is of another cohort")
         if body.opening_list != messages.digest(self._list):
             raise OpeningError(f"the opening of {name} is for another list")
-        expected = masking.commitment(body.seed, self._cohort.transcript, name)
-        if not hmac.compare_digest(expected, self._arrivals[name].commitment):
+        if not self._fits(name, body.seed):
             raise OpeningError(f"the seed of {name} is not the one it committed to")
-        tags = mac.decode_tags(body.tags)
-        self._seeds[name], self._tags[name] = body.seed, tags
+        self._take_rest(name, body)
+        self._seeds[name] = body.seed
+
+    def _fits(self, name: str, seed: bytes) -> bool:
+        expected = masking.commitment(seed, self._cohort.transcript, name)
+        return hmac.compare_digest(expected, self._arrivals[name].commitment)
+
+    def _take_rest(self, name: str, body: Opening) -> None:
+        """Of an opening its tags, or where those came with the upload its shares."""
+        if (body.shares is not msgspec.UNSET) != self._cohort.shares:
+            raise OpeningError(f"the opening of {name} is of another form")
+        if body.shares is not msgspec.UNSET and body.tags is msgspec.UNSET:
+            self._shares.add(name, body.shares)
+        elif body.shares is msgspec.UNSET and body.tags is not msgspec.UNSET:
+            self._tags[name] = mac.decode_tags(body.tags)
+        else:
+            raise OpeningError(f"the opening of {name} is of another form")
+
+    def _recovered(self) -> dict[str, bytes]:
+        """By name, the seeds of those who vanished.
+
+        Raises:
+            OpeningError: A site dealt shares that do not give its seed; names it.
+        """
+        seeds = {name: self._shares.seed_of(name) for name in self.unopened}
+        for name, seed in seeds.items():
+            if not self._fits(name, seed):
+                raise OpeningError(f"the shares that {name} dealt do not give its seed")
+        return seeds
 
     def total(self) -> SumUpload:
         """Take the self-masks away and sign the sum (step 7).
 
         Raises:
             StateError: A seed is missing.
+            OpeningError: A site vanished, and dealt shares that do not give its seed.
         """
         if self._total is not None:
             return self._total
-        if self._list is None or self.unopened:
+        if self._list is None or not self.opens:
             raise StateError(f"openings are missing: {', '.join(self.unopened)}")
+        seeds = {**self._seeds, **self._recovered()}
         modulus, transcript = self._round.parameters.modulus, self._cohort.transcript
         degree, collective = self._round.packing.degree, self._round.collective
         label = masking.SELF_SIGMA_LABEL if collective else masking.SELF_LABEL
         streams = [
             masking.self_stream(seed, transcript, name, modulus, degree, label)
-            for name, seed in self._seeds.items()
+            for name, seed in seeds.items()
         ]
         chunks = Chunks(self._round.packing.chunks, self._round.chunk_size)
 
@@ -239,9 +300,7 @@ class Aggregator:
             masks = masking.sum_streams(streams, 0, 1, modulus, degree)
             chunks.end_with(residues.pack(masks, modulus))
             digests.append(messages.digest(chunks[-1]))
-        tags: tuple[int, ...] = (0,) * mac.TAGS
-        for each in self._tags.values():
-            tags = mac.add_tags(tags, each)
+        tags = self._summed_tags(seeds)
         manifest = SumManifest(
             transcript=transcript,
             opening_list=messages.digest(self._list),
@@ -252,6 +311,23 @@ class Aggregator:
         self._sum = np.empty((2, 0, 0), dtype=np.uint64)
         self._total = SumUpload(messages.seal(self._identity, manifest), chunks)
         return self._total
+
+    def _summed_tags(self, seeds: Mapping[str, bytes]) -> tuple[int, ...]:
+        """The sum of the tags; where they came with the uploads, out from under self-masks."""
+        tags: tuple[int, ...] = (0,) * mac.TAGS
+        for each in self._tags.values():
+            tags = mac.add_tags(tags, each)
+        if not self._cohort.shares:
+            return tags
+        for arrival in self._arrivals.values():
+            tags = mac.add_tags(tags, arrival.tags)
+        transcript = self._cohort.transcript
+        streams = [
+            masking.self_tags_stream(seed, transcript, name, mac.PRIME, mac.TAGS)
+            for name, seed in seeds.items()
+        ]
+        masks = masking.sum_streams(streams, 0, 1, mac.PRIME, mac.TAGS)[0]
+        return tuple((tag - int(mask)) % mac.PRIME for tag, mask in zip(tags, masks, strict=True))
 
     def _add(self, first: int, planes: Residues) -> None:
         part = slice(first, first + planes.shape[1])
@@ -266,7 +342,9 @@ class Aggregator:
         known = self._arrivals.get(name)
         if known is None:
             digests = split_digests(body.chunk_digests, self._round.upload_items)
-            known = self._arrivals[name] = _Arrival(name, manifest, body.commitment, digests)
+            tags = () if body.tags is msgspec.UNSET else mac.decode_tags(body.tags)
+            known = _Arrival(name, manifest, body.commitment, digests, tags)
+            self._arrivals[name] = known
         elif known.manifest != manifest:
             raise UploadError(f"{name} sent another upload before")
         return known

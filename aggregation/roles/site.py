@@ -34,12 +34,13 @@ from aggregation.protocol.round import FixedCohort
 from aggregation.protocol.uploads import Upload
 from aggregation.protocol.verdict import Outcome
 from aggregation.protocol.witness import Witness, hear, tell
+from aggregation.roles import one_cohort
 from aggregation.roles.site_mac import SiteMac
 from aggregation.roles.site_secrets import SiteSecrets
 from aggregation.roles.verdicts import give_verdict
 
 _READY: Final = "site/ready"
-_OPENED: Final = "site/opened"
+OPENED: Final = "site/opened"  # key of the round; of the attempt, where sites may vanish
 
 
 class SiteAttempt:
@@ -56,7 +57,9 @@ class SiteAttempt:
     6. `open` reveals the self-mask's seed and this site's masked tags, once the aggregator's
        signed list, in the collective suite confirmed by the decryptor, shows this very upload
        among those of the whole cohort. It is recorded first; a round is opened once, and no later
-       attempt at it is joined.
+       attempt at it is joined. Where sites may vanish, it also hands out its share of every
+       other's seed, and a later attempt is joined if it is the same but for its keys
+       (`one_cohort`).
     9. `verify` checks the release against the summed tags. What it returns is, but for sites that
        gave the MAC key away, the sum of what this cohort uploaded. `verdict` signs what came of it.
 
@@ -79,6 +82,7 @@ class SiteAttempt:
         journal: Journal,
         min_cohort: int = MIN_COHORT,
         floor: int = 0,
+        openings: int = 0,
         custodians: Iterable[str] = (),
         membership: bytes | None = None,
         witness: Witness | None = None,
@@ -93,6 +97,8 @@ class SiteAttempt:
             journal: This site's durable record.
             min_cohort: The fewest pinned sites, itself included, it will be summed with, by weight.
             floor: The fewest by count; what the caller's share of all its pinned sites comes to.
+            openings: Where sites may vanish, the fewest openings that a sum with this site may
+                open by: `plan.openings_for` all that it pinned and those it takes to collude.
             custodians: Names of the custodians without whom nothing of this site's opens.
             membership: The federation's signed membership list, if it keeps one.
             witness: What this site keeps of others' journals, if it takes part in that.
@@ -113,6 +119,11 @@ class SiteAttempt:
         if all(m.identity != own for m in self.plan.members):
             raise PlanError(f"the plan does not invite {own.name} with this key")
         admit(self.plan, self.plan.members, own, self._pinned, min_cohort, floor)
+        allowed = self.plan.vanishing
+        if allowed is not msgspec.UNSET and allowed.openings < openings:
+            raise PlanError(
+                f"a sum opens by {allowed.openings} sites, fewer than this site's {openings}"
+            )
         if membership is not None:
             check_plan(self.plan, membership, coordinator)
         missing = set(custodians) - {c.name for c in self.plan.custodians}
@@ -203,6 +214,9 @@ class SiteAttempt:
         Raises:
             StateError: `ready` comes first; or other integers, or another cohort than before.
             InputError: The integers are not what the plan asks for.
+            SealedError: A share that another site dealt does not hold. This site uploads nothing
+                in this attempt any more; what it says instead is in the error.
+            ReplayError: This round was opened, with another cohort or other integers.
             JournalError: This site's journal lacks what another site of the cohort has seen of it.
             RefusedError: The cohort does not hold, or would not protect this site.
         """
@@ -218,26 +232,37 @@ class SiteAttempt:
                 )
             return self._upload
         cohort = self._fix(cohort_message)
+        one_cohort.check_integers(self._journal, self._identity.public, self._round, packed)
         if cohort.exchanges:
             self.exchange(cohort_message)
             given = list(exchanges)
             if self._witness is not None:
                 hear(cohort, self._identity.public, self._journal, self._witness, given)
+            self._take_shares(cohort, given)
             self._secrets.take(cohort, given)
         chunks, digests, box = self._secrets.encrypt(cohort, packed)
         if box is not None:
             sealed = messages.seal(self._identity, Sigma(cohort.transcript, box))
             chunks.end_with(sealed)
             digests.append(messages.digest(sealed))
-        self._mac = SiteMac(cohort, self._identity.public.name, self._secrets.key)
+        tags: bytes | msgspec.UnsetType = msgspec.UNSET
+        self._mac = SiteMac(
+            cohort,
+            self._identity.public.name,
+            self._secrets.key,
+            mac_key=b"" if self._secrets.shares is None else self._secrets.shares.mac_key,
+        )
+        if cohort.shares:
+            tags = self._mac.tag(packed, self._secrets)
         manifest = UploadManifest(
             transcript=cohort.transcript,
             chunk_digests=b"".join(digests),
             commitment=self._secrets.commitment(cohort),
             mac_boxes=self._mac.boxes,
+            tags=tags,
         )
         self._upload = Upload(messages.seal(self._identity, manifest), chunks)
-        self._packed = packed  # for the tags
+        self._packed = packed  # for the tags, and to be held to
         self._secrets.spend_key()
         return self._upload
 
@@ -266,16 +291,38 @@ class SiteAttempt:
         own = cohort.position(self._identity.public.name)
         if listed.manifests[own] != messages.digest(self._upload.manifest):
             raise OpeningError("the list does not show this site's upload")
-        self._take_mac_key(cohort, self._mac, listed)
-        tags = self._mac.tag(self._packed, self._secrets)
-        opening = messages.seal(
-            self._identity, Opening(cohort.transcript, digest, self._secrets.seed, tags)
-        )
-        self._record(_OPENED, self._round.round_key(self._identity.public), opening)
+        if self._secrets.shares is None:
+            self._take_mac_key(cohort, self._mac, listed)
+            tags = self._mac.tag(self._packed, self._secrets)
+            body = Opening(cohort.transcript, digest, self._secrets.seed, tags)
+            once = self._round.round_key(self._identity.public)
+        else:
+            shares = b"".join(self._secrets.shares.held)
+            body = Opening(cohort.transcript, digest, self._secrets.seed, shares=shares)
+            one_cohort.bind(self._journal, self._identity.public, cohort, self._packed)
+            once = self._round.attempt_key(self._identity.public)
+        opening = messages.seal(self._identity, body)
+        self._record(OPENED, once, opening)
         self._opening_list, self._opening = digest, opening
         self._packed = None
         self._secrets.forget()
         return opening
+
+    def _take_shares(self, cohort: FixedCohort, exchanges: Iterable[bytes]) -> None:
+        """Take what others dealt, where sites may vanish; or reveal the key that proves a lie."""
+        shares = self._secrets.shares
+        if shares is None:
+            return
+        try:
+            if self._accusation:
+                raise SealedError("this site has revealed its key, and uploads nothing")
+            shares.take(cohort, exchanges)
+        except SealedError as error:
+            if not self._accusation:
+                self._accusation = accuse(self._identity, cohort, shares.accused, shares.reveal())
+                self._secrets.forget()
+            error.accusation = self._accusation
+            raise
 
     def _take_mac_key(self, cohort: FixedCohort, keyed: SiteMac, listed: OpeningList) -> None:
         try:
@@ -333,9 +380,10 @@ class SiteAttempt:
         own = self._identity.public
         admit(self.plan, cohort.members, own, self._pinned, self._min_cohort, self._floor)
         pairs = zip(cohort.members, cohort.readies, strict=True)
-        announced = [(r.key, r.kem) for member, r in pairs if member.identity == own]
-        if announced != [(self._secrets.key.public, self._secrets.key.kem_public)]:
+        announced = [r for member, r in pairs if member.identity == own]
+        if announced != [self._secrets.announced]:
             raise CohortError("the cohort does not carry this site's ready message")
+        one_cohort.check_cohort(self._journal, own, cohort)
         self._cohort, self._cohort_digest = cohort, messages.digest(message)
         return cohort
 
@@ -355,7 +403,8 @@ class SiteAttempt:
     def _refuse_replay(self) -> None:
         own = self._identity.public
         check_federation(self._journal, own, self.plan)
-        if self._journal.lookup(_OPENED, self._round.round_key(own)) is not None:
+        one_cohort.check_plan(self._journal, own, self._round)
+        if self._journal.lookup(OPENED, self._round.round_key(own)) is not None:
             raise ReplayError("this site opened this round already")
         if self._journal.lookup(_READY, self._round.attempt_key(own)) is not None:
             raise ReplayError("this site joined this attempt already; ask for a new one")

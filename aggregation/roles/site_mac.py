@@ -1,7 +1,8 @@
 """A site's side of the MAC: where its key comes from, its tags, and the check of a release.
 
 The first site of the cohort draws the key and seals it for each of the others, in its manifest;
-those find it through the opening list, which carries that manifest whole.
+those find it through the opening list, which carries that manifest whole. Where sites may vanish it
+comes in the exchange, with the shares, and the tags go with the upload.
 """
 
 from __future__ import annotations
@@ -26,13 +27,16 @@ from aggregation.threads import each_batch
 class SiteMac:
     """The MAC of one attempt, as one site holds it."""
 
-    def __init__(self, cohort: FixedCohort, name: str, key: EphemeralKey) -> None:
+    def __init__(
+        self, cohort: FixedCohort, name: str, key: EphemeralKey, *, mac_key: bytes = b""
+    ) -> None:
         """Draw the MAC key, if this is the first site; else note what opens its box.
 
         Args:
             cohort: The verified cohort.
             name: This site.
             key: Its single-use keys.
+            mac_key: The attempt's MAC key, where it has come already.
         """
         self._cohort = cohort
         self._name = name
@@ -41,6 +45,10 @@ class SiteMac:
         self._keyed: LinearMac | None = None
         self._tags: tuple[int, ...] = ()
         self._key: EphemeralKey | None = None
+        self.boxes = b""
+        if mac_key:
+            self._key_with(mac_key)
+            return
         if self._own:
             self._key = key
             # As many zeros, so that all uploads are of one size.

@@ -25,6 +25,7 @@ from aggregation.protocol import checks, messages
 from aggregation.protocol.messages import Exchange, Ready
 from aggregation.protocol.round import FixedCohort, Round
 from aggregation.protocol.uploads import Chunks
+from aggregation.roles.site_shares import SiteShares
 from aggregation.threads import each_batch
 
 
@@ -42,6 +43,7 @@ class SiteSecrets:
         # Those this site chose, and those who chose it, where sites choose.
         self._chosen: tuple[int, ...] = ()
         self._chosen_by: set[int] = set()
+        self.shares = SiteShares(name) if round_.shares else None
 
     def __repr__(self) -> str:
         return "SiteSecrets(secret)"
@@ -65,10 +67,20 @@ class SiteSecrets:
         """The self-mask's seed, 32 bytes: to be revealed at the opening."""
         return self._seed
 
+    @property
+    def announced(self) -> Ready:
+        """What announces the single-use keys.
+
+        Raises:
+            StateError: They are not drawn yet, or spent.
+        """
+        box = self.shares.box_key if self.shares is not None else msgspec.UNSET
+        return Ready(self._round.digest, self.key.public, self.key.kem_public, box)
+
     def draw(self) -> Ready:
         """Draw the single-use keys; what announces them."""
         self._key = EphemeralKey(hybrid=self._round.hybrid)
-        return Ready(self._round.digest, self._key.public, self._key.kem_public)
+        return self.announced
 
     def encapsulate(self, cohort: FixedCohort) -> Exchange:
         """Choose neighbours, and in a hybrid plan make the secrets this site initiates."""
@@ -86,7 +98,8 @@ class SiteSecrets:
             for custodian in cohort.custodians:
                 self._custodian_kem.append(sealed_box.encapsulate(custodian.kem))
                 ciphertexts.append(self._custodian_kem[-1][1])
-        return Exchange(cohort.transcript, b"".join(ciphertexts), chosen)
+        dealt = msgspec.UNSET if self.shares is None else self.shares.deal(cohort, self._seed)
+        return Exchange(cohort.transcript, b"".join(ciphertexts), chosen, dealt=dealt)
 
     def take(self, cohort: FixedCohort, exchanges: Iterable[bytes]) -> None:
         """Take the secrets that neighbours sent to this site.
@@ -164,11 +177,19 @@ class SiteSecrets:
         return chunks, digests, box
 
     def mask_tags(self, cohort: FixedCohort, tags: npt.NDArray[np.uint64], prime: int) -> None:
-        """Mask tags in place, shape (n,), with what is shared with the neighbours."""
-        transcript, label = cohort.transcript, masking.PAIR_TAGS_LABEL
-        masking.site_masks(self._pairs, transcript, label, prime, len(tags)).apply(
-            tags[np.newaxis], 0
+        """Mask tags in place, shape (n,), with what is shared with the neighbours.
+
+        Tags that come with the upload are under the self-mask too: without it, those of two
+        cohorts of which neither opened would tell their difference.
+        """
+        transcript, label, count = cohort.transcript, masking.PAIR_TAGS_LABEL, len(tags)
+        own = (
+            (masking.self_tags_stream(self._seed, transcript, self._name, prime, count),)
+            if cohort.shares
+            else ()
         )
+        masks = masking.site_masks(self._pairs, transcript, label, prime, count, own)
+        masks.apply(tags[np.newaxis], 0)
 
     def spend_key(self) -> None:
         """Forget the single-use keys: everything was agreed."""
@@ -178,6 +199,8 @@ class SiteSecrets:
         """Forget what hides the update, once the seed is revealed."""
         self._key = None
         self._pairs, self._kem, self._custodian_kem = [], {}, []
+        if self.shares is not None:
+            self.shares.forget()
 
     def _self_stream(self, cohort: FixedCohort, label: bytes) -> Stream:
         modulus, degree = self._round.parameters.modulus, self._round.packing.degree

@@ -20,6 +20,8 @@ from functools import partial
 from types import MappingProxyType
 from typing import Final, Generic, TypeVar
 
+import msgspec
+
 from aggregation import HYBRID, Quantization, RoundPlan
 from fmfl_secure.parties.workspace import Members
 from fmfl_secure.settings.federation import FederationConfig
@@ -105,6 +107,15 @@ def _custodians(plan: RoundPlan, agreed: Agreed) -> bool:
     return plan.custodians == tuple(pinned.get(name) for name in names)
 
 
+def _vanishing(plan: RoundPlan, agreed: Agreed) -> bool:
+    most = agreed.config.federation.vanished_sites
+    return (0 if plan.vanishing is msgspec.UNSET else plan.vanishing.sites) == most
+
+
+def _openings(agreed: Agreed) -> int:
+    return agreed.config.openings(len(agreed.members.sites))
+
+
 # The first that does not hold is named, so who is invited comes before their weights.
 EVERYBODY: Final[tuple[Term[Agreed], ...]] = (
     # Its name is in the journals' keys: under another, one round would open twice.
@@ -120,6 +131,13 @@ EVERYBODY: Final[tuple[Term[Agreed], ...]] = (
     Term("custodians", "list of custodians", _custodians),
     # More than agreed protects more; fewer, with distributed noise, is noise that is not there.
     Term("min_cohort", "smallest cohort", lambda p, a: p.min_cohort >= a.min_cohort),
+    # More than agreed may not vanish, nor may fewer openings do: two cohorts could open.
+    Term("vanishing.sites", "number of sites that may vanish", _vanishing),
+    Term(
+        "vanishing.openings",
+        "number of openings that a sum takes",
+        lambda p, a: p.vanishing is msgspec.UNSET or 0 < _openings(a) <= p.vanishing.openings,
+    ),
     Term("suite", "encryption suite", lambda p, a: p.suite == a.config.aggregation.suite),
     Term("key_agreement", "key agreement", lambda p, _: p.key_agreement == KEY_AGREEMENT),
 )

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 import aggregation
 from aggregation import Identity, Member, RoundPlan, choose
-from aggregation.protocol import mask_graph
+from aggregation.protocol import mask_graph, read_cohort, read_plan
 from fmfl_secure.errors import RunError
 from fmfl_secure.parties.agreed_plan import KEY_AGREEMENT
 from fmfl_secure.parties.workspace import AGGREGATOR, COORDINATOR, DECRYPTOR, Members
@@ -33,6 +34,18 @@ from fmfl_secure.training.server_step import ServerStep
 from fmfl_secure.vectors.adapter import adapter_digest
 from fmfl_secure.vectors.adapter_line import LINE_FILE
 from fmfl_secure.vectors.start import RunStart
+
+
+class Opened(NamedTuple):
+    """An attempt that too few sites may have opened, which only the same can open again.
+
+    Attributes:
+        invited: Names that its plan has, in order.
+        cohort: Those whose updates it was to sum.
+    """
+
+    invited: tuple[str, ...]
+    cohort: tuple[str, ...]
 
 
 class Coordinator:
@@ -135,6 +148,7 @@ class Coordinator:
             ),
             membership_digest=self.membership_digest,
             mask_graph=mask_graph(len(sites)),
+            vanishing=self._config.vanishing(known),
         )
         message = self._protocol.plan(plan)
         self.store.begin_attempt(round_number, attempt, message)
@@ -156,6 +170,18 @@ class Coordinator:
         cohort = self._protocol.cohort(message, announcement, readies, custodians)
         self.store.fix_cohort(plan.round, plan.attempt, cohort)
         return cohort
+
+    def opened_before(self, round_number: int) -> Opened:
+        """Whom a further attempt at a round has to be of, where sites may have opened one already.
+
+        Of nobody where none was opened, and where every site has to open: those join no other.
+        """
+        for attempt in self.store.opened_attempts(round_number):
+            round_ = read_plan(attempt.plan, self._members.coordinator)
+            if round_.shares:
+                invited = tuple(member.identity.name for member in round_.plan.members)
+                return Opened(invited, read_cohort(round_, attempt.cohort).names)
+        return Opened((), ())
 
     def following(self, plan: RoundPlan, total: NDArray[np.int64], sites: Sequence[str]) -> bytes:
         """The adapter that a release gives (step 9). Changes nothing.
@@ -211,6 +237,7 @@ class Coordinator:
         verdicts: Mapping[str, bytes],
         verified: Iterable[str],
         total: NDArray[np.int64],
+        vanished: Sequence[str] = (),
     ) -> RoundRecord:
         """Make a released round durable, with its adapter and what sites said of it.
 
@@ -228,6 +255,7 @@ class Coordinator:
             metrics=metrics,
             at=_now(),
             answer=msgspec.UNSET if asked is None else tuple(total.tolist()),
+            vanished=tuple(vanished) or msgspec.UNSET,
         )
         self.store.finish_round(
             plan.round,

@@ -312,6 +312,7 @@ class Site:
             journal=self._journal,
             min_cohort=self._min_cohort,
             floor=self._config.floor(len(members.sites), self._settings.policy.min_share),
+            openings=self._config.openings(len(members.sites)),
             custodians=self._config.aggregation.custodians,
             membership=membership,
             witness=self.others,

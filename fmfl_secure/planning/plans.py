@@ -92,7 +92,12 @@ def run_proposal(
         epsilon=epsilon,
         delta=config.privacy.delta,
         insider_epsilon=insider,
-        colluding_sites=noise.colluding_sites(config),
+        # Where sites may vanish, what may be opened hangs on it too, whatever the noise.
+        colluding_sites=(
+            config.privacy.colluding_sites
+            if config.federation.vanished_sites
+            else noise.colluding_sites(config)
+        ),
         extensions=config.extensions,
         queries="none" if asked is None else sort_of(asked),
         answers=0 if asked is None else asked.answers(config.federation.rounds),

@@ -25,6 +25,7 @@ from fmfl_secure.report import (
     wording,
 )
 from fmfl_secure.report.environment import environment
+from fmfl_secure.report.names import listing
 from fmfl_secure.report.overview import Promise
 from fmfl_secure.report.verdict import Verdict, verdict
 from fmfl_secure.run.answer_record import ONE_SITE, TWO_INTERVALS
@@ -130,6 +131,7 @@ def render_html(record: RunRecord) -> str:
             insider_left=shares.insider_left,
             granted=lambda statement: overview.guarantee(statement)[0],
             cohort=lambda sites: wording.cohort(record, sites),
+            listing=listing,
         )
     )
 

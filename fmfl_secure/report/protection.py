@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fmfl_secure.report.names import count
 from fmfl_secure.run.record import RunRecord
 from fmfl_secure.settings.noise import DISTRIBUTED, LOCAL, NONE
 
@@ -195,4 +196,17 @@ def limits(record: RunRecord) -> list[Limit]:
         if record.mechanism.unit != "record":
             even = record.settings.get("privacy", {}).get("constant_time")
             found += (_EVEN_ROUND_TIMES if even else _ROUND_TIMES,)
-    return [*found, *_LIMITS_OF_THE_PROTOCOL, _COLLUSION[noise]]
+    vanished = record.settings.get("federation", {}).get("vanished_sites", 0)
+    shared = (_quorum(record, int(vanished)),) if vanished else ()
+    return [*found, *_LIMITS_OF_THE_PROTOCOL, _COLLUSION[noise], *shared]
+
+
+def _quorum(record: RunRecord, vanished: int) -> Limit:
+    assumed = record.settings.get("privacy", {}).get("colluding_sites", 0)
+    return Limit(
+        "More colluding sites than assumed, where sites may vanish.",
+        f"Up to {count(vanished, 'site')} of a cohort may vanish after the upload, and the others "
+        f"open for them. While at most {count(assumed, 'site')} of all collude with coordinator, "
+        "aggregator and decryptor, no second sum of a round opens; with more, two sums could, and "
+        "be subtracted.",
+    )

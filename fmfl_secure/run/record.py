@@ -136,6 +136,7 @@ class RoundRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         at: UTC time of the release.
         answer: The released sum of a round that asked something, in steps of its grid; absent in a
             round that trained.
+        vanished: Sites of the cohort that vanished after their upload; absent where none did.
     """
 
     round: Number
@@ -148,6 +149,7 @@ class RoundRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metrics: dict[str, float]
     at: str
     answer: tuple[int, ...] | msgspec.UnsetType = msgspec.UNSET
+    vanished: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

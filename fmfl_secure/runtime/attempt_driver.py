@@ -84,19 +84,22 @@ class AttemptDriver:
         self._enter("custodians", attempt)
         self._custodians.collect_keys(attempt)  # before any site charges anything
         self._enter("train", attempt)
-        self._ask_ready(attempt)
+        # What opened once in this round, and too few opened, can open again with the same sites.
+        bound = self._coordinator.opened_before(attempt.plan.round).cohort
+        asked, least = bound or attempt.invited, max(self._smallest_cohort, len(bound))
+        self._ask_ready(attempt, asked)
         self._assign(attempt, [DECRYPTOR], Step.ANNOUNCE, {"plan": attempt.message})
         self._waiting.require(
             attempt, [DECRYPTOR], lambda: _present(attempt.announcement), "announce"
         )
         waited = self._waiting.limits.ready_s
         missing = self._waiting.missing(
-            attempt, attempt.invited, lambda: attempt.readies, waited, needed=self._smallest_cohort
+            attempt, asked, lambda: attempt.readies, waited, needed=least
         )
-        ready = {name: attempt.readies[name] for name in attempt.invited if name in attempt.readies}
-        if len(ready) < self._smallest_cohort:
+        ready = {name: attempt.readies[name] for name in asked if name in attempt.readies}
+        if len(ready) < least:
             raise TooFewReady(
-                f"{len(ready)} sites are ready, fewer than the {self._smallest_cohort} it takes; "
+                f"{len(ready)} sites are ready, fewer than the {least} it takes; "
                 f"missing: {', '.join(missing)}"
             )
         if attempt.announcement is None:
@@ -112,7 +115,7 @@ class AttemptDriver:
         late = set(attempt.invited) - set(attempt.sites)
         self._board.assign(late, Assignment(run=self._coordinator.run))
 
-    def _ask_ready(self, attempt: ServerAttempt) -> None:
+    def _ask_ready(self, attempt: ServerAttempt, asked: Sequence[str]) -> None:
         """Sites that were away are given what others signed meanwhile.
 
         In a second attempt all are: one may have lost what it had itself signed.
@@ -122,8 +125,8 @@ class AttemptDriver:
         history, knowing = self._coordinator.history()
         if attempt.plan.attempt > 1:
             knowing = frozenset()
-        up_to_date = [name for name in attempt.invited if name in knowing]
-        away = [name for name in attempt.invited if name not in knowing]
+        up_to_date = [name for name in asked if name in knowing]
+        away = [name for name in asked if name not in knowing]
         self._hand(attempt, up_to_date, Step.READY, documents)
         if history:
             documents = {**documents, HISTORY: Document([history])}
@@ -183,9 +186,31 @@ class AttemptDriver:
         self._enter("open", attempt)
         documents = {"plan": attempt.message, "list": attempt.confirmation or b""}
         self._assign(attempt, attempt.sites, Step.OPEN, documents)
-        self._waiting.require(
-            attempt, attempt.sites, lambda: set(attempt.sites) - set(attempt.unopened), "open"
+        opened = lambda: set(attempt.sites) - set(attempt.unopened)  # noqa: E731
+        if not attempt.round.shares:
+            self._waiting.require(attempt, attempt.sites, opened, "open")
+            return
+        missing = self._waiting.missing(
+            attempt,
+            attempt.sites,
+            opened,
+            self._waiting.limits.open_s,
+            needed=attempt.needed_openings,
         )
+        if not attempt.opens:
+            raise _over(f"{', '.join(missing)} did not open", missing)
+        false = attempt.false_dealers
+        self._waiting.convict(attempt, false)
+        lost = [name for name in missing if name in false]
+        if lost:
+            text = f"{', '.join(lost)} vanished, and dealt shares that do not open what it uploaded"
+            raise _over(text, lost)
+        if missing:
+            _LOG.warning(
+                "%s vanished after their upload: the round goes on with it",
+                ", ".join(missing),
+                extra={"run": attempt.plan.run, "round": attempt.plan.round},
+            )
 
     def _release(self, attempt: ServerAttempt) -> None:
         if attempt.release is not None:
@@ -256,6 +281,7 @@ class AttemptDriver:
             verdicts=attempt.verdict_messages,
             verified=attempt.verified(adapter_digest(following)),
             total=attempt.released_sum(),
+            vanished=attempt.vanished,
         )
 
     def _enter(self, phase: str, attempt: ServerAttempt) -> None:
@@ -302,6 +328,12 @@ class AttemptDriver:
                 sizes=sizes,
             ),
         )
+
+
+def _over(text: str, missing: Sequence[str]) -> AttemptOver:
+    over = AttemptOver(text)
+    over.missing = tuple(missing)
+    return over
 
 
 def _present(message: bytes | None) -> tuple[str, ...]:

@@ -225,6 +225,8 @@ class ServerAttempt:
         sent = read_exchange(self._fixed(), message)
         self._require(self._fixed().names[sent.sender] == party, "another site's message")
         self.exchanges[party] = self._once(self.exchanges.get(party), message)
+        if self.round.shares:
+            self._adding().add_exchange(message)
 
     def _take_manifest(self, party: str, message: bytes) -> None:
         name, _ = read_upload(self._fixed(), message)
@@ -267,10 +269,20 @@ class ServerAttempt:
 
     def _take_accusation(self, party: str, message: bytes) -> None:
         cohort = self._fixed()
-        self._require_now(not self.missing_uploads, "not every upload is here")
+        if self.round.shares and party != DECRYPTOR:  # of shares, before anybody uploads
+            self._require_now(len(self.exchanges) == len(cohort.names), "not every share is here")
+            secrets: tuple[bytes, ...] = ()
+        else:
+            self._require_now(not self.missing_uploads, "not every upload is here")
+            secrets = self.sealed_secrets()
         self._require(sender(message, Accusation.cap()) == party, "another party's message")
-        first = self._manifests.get(cohort.names[0])
-        guilty = read_accusation(cohort, message, secrets=self.sealed_secrets(), first=first)
+        guilty = read_accusation(
+            cohort,
+            message,
+            secrets=secrets,
+            first=self._manifests.get(cohort.names[0]),
+            exchanges=self.exchanges.values(),
+        )
         self.accusers[party] = self._once(self.accusers.get(party), message)
         self.guilty.update(guilty)
 
@@ -300,6 +312,28 @@ class ServerAttempt:
         """Sites of the cohort that have not opened."""
         with self._lock:
             return self._adding().unopened
+
+    @property
+    def opens(self) -> bool:
+        """Whether enough sites have opened for the sum to."""
+        with self._lock:
+            return self._adding().opens
+
+    @property
+    def needed_openings(self) -> int:
+        """How many sites of the cohort must open."""
+        return self._fixed().openings
+
+    @property
+    def vanished(self) -> tuple[str, ...]:
+        """Sites whose updates are in a sum that they did not open; unknown after a recall."""
+        return self.unopened if self.round.shares and not self.is_recalled else ()
+
+    @property
+    def false_dealers(self) -> tuple[str, ...]:
+        """Sites whose shares do not give what they signed; known once enough have opened."""
+        with self._lock:
+            return self._adding().false_dealers
 
     def recall(self, confirmation: bytes) -> None:
         """Take up an attempt whose messages are gone, at the list that its sites opened for.

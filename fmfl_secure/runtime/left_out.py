@@ -98,10 +98,8 @@ class LeftOut:
         if enough(able):
             return able
         # Too few without them: whoever has not failed this very round twice is asked again.
-        here = {
-            name: sum(r == number for r, *_ in found) for name, found in self._strikes().items()
-        }
-        able = [name for name in present if here.get(name, 0) < 2]
+        out_of_round = self.twice(number)
+        able = [name for name in present if name not in out_of_round]
         if enough(able):
             return able
         twice = [name for name in present if name not in able]
@@ -123,6 +121,11 @@ class LeftOut:
                 if recent and (word in _AT_ONCE or twice):
                     out[name] = word
         return out
+
+    def twice(self, number: int) -> set[str]:
+        """Whoever has failed a round twice: it gets no more chance in it."""
+        strikes = self._strikes().items()
+        return {name for name, found in strikes if sum(r == number for r, *_ in found) > 1}
 
     def codes(self) -> dict[str, str]:
         """The same in the words of a report."""

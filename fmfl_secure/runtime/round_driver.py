@@ -12,7 +12,7 @@ from typing import Final
 from aggregation import AggregationError, Identity
 from aggregation import Coordinator as ProtocolCoordinator
 from fmfl_secure.errors import RunDamaged, RunError
-from fmfl_secure.parties.coordinator import Coordinator
+from fmfl_secure.parties.coordinator import Coordinator, Opened
 from fmfl_secure.parties.workspace import DECRYPTOR, Members
 from fmfl_secure.run.record import RoundRecord
 from fmfl_secure.runtime.attempt_driver import AttemptDriver
@@ -127,11 +127,34 @@ class RoundDriver:
 
     def _choose(self, number: int, present: Sequence[str]) -> list[str]:
         try:
+            opened = self._coordinator.opened_before(number)
+            if opened.cohort:
+                return self._same(number, opened)
             return self._left_out.choose(number, present, self._coordinator.enough)
         except RunError as error:
             if self._coordinator.store.opened_attempts(number):
                 raise TooFewReady(str(error)) from error  # the round is lost, and the run goes on
             raise
+
+    def _same(self, number: int, opened: Opened) -> list[str]:
+        """Whoever was invited when sites opened; all that were in the cohort are waited for."""
+        out = self._left_out.twice(number)
+        able = [name for name in opened.cohort if name not in out]
+
+        def absent() -> list[str]:
+            return [name for name in able if not self._waiting.is_present(name)]
+
+        if able == list(opened.cohort):
+            wait_s = self._waiting.limits.gather_s
+            with self._waiting.awaiting(absent, wait_s):
+                self._waiting.until(lambda: not absent(), wait_s)
+        missing = [name for name in opened.cohort if name not in able or name in absent()]
+        if missing:
+            raise RunError(
+                f"round {number} opens with the same sites or not at all, and "
+                f"{', '.join(missing)} cannot take part again"
+            )
+        return list(opened.invited)
 
     def _counting(
         self, attempt: ServerAttempt, refusals: Callable[[], dict[str, str]]

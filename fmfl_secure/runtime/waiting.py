@@ -9,14 +9,14 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from fmfl_secure.errors import FmflError, Nature
 from fmfl_secure.runtime.attempt_state import ServerAttempt
-from fmfl_secure.runtime.inbox import REFUSED, Inbox, failures
+from fmfl_secure.runtime.inbox import INVALID, REFUSED, Inbox, failures
 from fmfl_secure.runtime.task_board import TaskBoard
 from fmfl_secure.settings.service import Time
 
@@ -193,6 +193,12 @@ class Waiter(ABC):
             over = AttemptOver(f"{', '.join(missing)} did not {step}")
             over.missing = tuple(missing)
             raise over
+
+    def convict(self, attempt: ServerAttempt, names: Iterable[str]) -> None:
+        """Note that what these sites signed does not hold: they are left out for a while."""
+        kind = failures(attempt.plan.round, attempt.plan.attempt)
+        for name in names:
+            self._inbox.store.note(attempt.plan.run, kind, name, INVALID)
 
     def failed(self, attempt: ServerAttempt) -> dict[str, bytes]:
         """Codes by party that cannot go on with an attempt."""

@@ -16,8 +16,10 @@ from typing import ClassVar
 
 import msgspec
 
+from aggregation.protocol import Vanishing
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.extensions import is_extension
+from fmfl_secure.settings import vanishing
 from fmfl_secure.settings.questions import (
     FIRST_MEASURES,
     QuestionSection,
@@ -92,6 +94,7 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
             and self.privacy.noise_mechanism.private
         ):
             raise ValueError(f"task.loss: {INFO_NCE}. Use {INFO_NCE_INSTEAD}")
+        vanishing.check(self.federation.vanished_sites, len(names), self.privacy.colluding_sites)
         self._check_adapter()
         largest = max(site.population for site in self.sites)
         if self.privacy.noise_mechanism.private and self.privacy.delta > largest_delta(largest):
@@ -331,13 +334,34 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
             pinned: How many sites a party knows, if more than are listed here.
         """
         everyone = max(len(self.sites), pinned)
-        return max(self.federation.min_sites, share_of(everyone, self.federation.min_share))
+        share = share_of(everyone, self.federation.min_share)
+        return max(self.federation.min_sites, share, self.openings(pinned))
+
+    def openings(self, pinned: int = 0) -> int:
+        """The fewest openings that a sum opens with, where sites may vanish; else 0.
+
+        Args:
+            pinned: How many sites a party knows, if more than are listed here.
+        """
+        everyone, colluding = max(len(self.sites), pinned), self.privacy.colluding_sites
+        return vanishing.openings(self.federation.vanished_sites, everyone, colluding)
+
+    def vanishing(self, pinned: int = 0) -> Vanishing | msgspec.UnsetType:
+        """What plans say of sites that may vanish.
+
+        Args:
+            pinned: How many sites the coordinator knows, if more than are listed here.
+        """
+        everyone, colluding = max(len(self.sites), pinned), self.privacy.colluding_sites
+        return vanishing.vanishing(self.federation.vanished_sites, everyone, colluding)
 
     def smallest_cohort_in_words(self, pinned: int = 0) -> str:
         """Which setting decides that number."""
         least, everyone = self.smallest_cohort(pinned), max(len(self.sites), pinned)
         if least == self.federation.min_sites:
             return f"min_sites = {least}"
+        if least > share_of(everyone, self.federation.min_share):
+            return f"{least} of {everyone}, by vanished_sites and colluding_sites"
         return f"{least} of {everyone}, by min_share = {self.federation.min_share:.4g}"
 
     def cohorts_in_words(self) -> list[str]:
@@ -349,13 +373,17 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
             f"it only if all {least - 1} others put together what they know"
         )
         told = [first]
-        if least > stated:
+        if least > max(stated, share_of(everyone, self.federation.min_share)):
+            told.append(f"a run waits for {self.smallest_cohort_in_words()}; with fewer it stops")
+        elif least > stated:
             told.append(
                 f"min_sites = {stated} is below the share of all sites that min_share = "
                 f"{self.federation.min_share:.4g} asks for: a run waits for {least}, and with "
                 "fewer it stops. To let fewer do, lower min_share here and in every site's policy"
             )
-        return told
+        return told + vanishing.in_words(
+            self.federation.vanished_sites, everyone, least, self.privacy.colluding_sites
+        )
 
     def sites_by_weight(self, names: Iterable[str]) -> float:
         """How many equal sites these are worth, (sum w)^2 / sum w^2; 0 of none."""

@@ -39,17 +39,22 @@ class FederationSection(Section, frozen=True, forbid_unknown_fields=True, kw_onl
             the other's update.
         min_share: Smallest cohort as a share of all sites, so that nobody who picks cohorts can
             fill one with the fewest. The larger of the two holds; 0 leaves `min_sites` alone.
+        vanished_sites: How many sites of a cohort may vanish for good once they have uploaded: the
+            round is released with their updates in it, by the others' shares of their masks. It
+            costs tolerated colluders: privacy.colluding_sites are what is left. With 0 every site
+            has to open, and one that vanishes loses the round.
         seed: Public seed of the adapter's initial values. Never drives sampling or noise.
         weights: `equal`, or `population`: 1, 1/2, 1/4 or 1/8 by the declared population over the
             largest, rounded down. Coarse and public, so that a weight tells nothing of data.
     """
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"min_share"})
+    LATER: ClassVar[frozenset[str]] = frozenset({"min_share", "vanished_sites"})
 
     name: Name
     rounds: Annotated[int, msgspec.Meta(ge=1, le=10_000)]
     min_sites: Annotated[int, msgspec.Meta(ge=3, le=1000)] = 3
     min_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = MIN_SHARE
+    vanished_sites: Annotated[int, msgspec.Meta(ge=0, le=127)] = 0
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 1
     weights: Literal["equal", "population"] = "equal"
 
@@ -133,7 +138,9 @@ class PrivacySection(Section, frozen=True, forbid_unknown_fields=True, kw_only=T
         repeats: Rounds that may be trained again after a crash, paid for in advance.
         colluding_sites: With distributed noise, how many sites of a cohort may leave their noise
             out, or tell it, before epsilon is lost. With 0, every site that takes part sees more
-            than epsilon allows others: it knows its own share.
+            than epsilon allows others: it knows its own share. Where sites may vanish
+            (`federation.vanished_sites`), how many may collude with coordinator, aggregator and
+            decryptor besides.
         insider_epsilon: With distributed noise, what the run may cost a site against all other
             sites together, which know their own shares; `fmfl-secure plan` says what it needs.
         max_records_per_unit: Most records of one unit that a private round trains on, drawn at

@@ -20,9 +20,17 @@ from support import make_federation
 
 from aggregation import AggregationError, Identity, Member, PublicIdentity, RoundPlan
 from aggregation.errors import PlanError
+from aggregation.protocol import Vanishing
 from aggregation.protocol.messages import seal
 from fmfl_secure.errors import FmflError
-from fmfl_secure.parties.agreed_plan import EVERYBODY, HARMLESS, SITES, Agreed, AgreedAtSite
+from fmfl_secure.parties.agreed_plan import (
+    EVERYBODY,
+    HARMLESS,
+    SITES,
+    Agreed,
+    AgreedAtSite,
+    difference,
+)
 from fmfl_secure.parties.coordinator import Coordinator, start_run
 from fmfl_secure.parties.custodian import Custodian
 from fmfl_secure.parties.decryptor import open_decryptor
@@ -195,6 +203,8 @@ LIES: dict[str, Callable[[RoundPlan], RoundPlan]] = {
     "custodians.name": lambda p: replace(p, custodians=(renamed(p.custodians[0]),)),
     "custodians.key": lambda p: replace(p, custodians=(rekeyed(p.custodians[0]),)),
     "membership_digest": lambda p: replace(p, membership_digest=OTHER),
+    "vanishing.sites": lambda p: replace(p, vanishing=Vanishing(1, 4)),
+    "vanishing.openings": lambda p: replace(p, vanishing=Vanishing(1, 3)),
 }
 
 # Of the same kinds, and nothing in them is unknown to the parties: whom they pinned for something
@@ -299,6 +309,26 @@ def test_what_is_left_to_the_coordinator_is_taken_by_all(world: World) -> None:
         world.site_admits(plan)
         world.decryptor_announces(plan)
         world.custodian_readies(plan)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "what"),
+    [
+        (Vanishing(1, 4), None),
+        (Vanishing(1, 5), None),  # more openings protect more
+        (Vanishing(2, 4), "number of sites that may vanish"),
+        (Vanishing(1, 3), "number of openings that a sum takes"),
+        (msgspec.UNSET, "number of sites that may vanish"),
+    ],
+    ids=["agreed", "more openings", "more sites", "fewer openings", "none may"],
+)
+def test_where_sites_may_vanish_as_many_may_as_agreed(world: World, allowed, what) -> None:
+    common, own = world.agreed()
+    settings = replace(world.config, federation=replace(world.config.federation, vanished_sites=1))
+    agreed = dataclasses.replace(common, config=settings)
+    own = dataclasses.replace(own, training_digest=settings.digest)
+    plan = replace(world.honest, vanishing=allowed, training_digest=settings.digest)
+    assert difference(plan, agreed, own) == what
 
 
 # A start file that lies: a server believes it, having no model; the sites do not.

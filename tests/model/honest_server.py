@@ -75,8 +75,7 @@ class HonestServer(Model):
                 and op[-1].partition(":")[2] == ""
             ]
         for who, op in orders:
-            place = -1 if who == "decryptor" else self.honest.index(who)
-            for move, state in self._told(at.state, place, op):
+            for move, state in self._asked(at.state, who, op):
                 yield move, Step(at.attempt, at.cohort, state)
 
     def _unheard(self, at: Step) -> list[tuple]:

@@ -5,6 +5,7 @@ said to be honest. It hears everything, forgets nothing, signs whatever its keys
 who is told what and when. Of what it could say, the model has: plans under several attempts and
 federations, every cohort of the sites that are ready, large enough or not, lists that show each
 site's upload or another in its place, and every order. Processes end, and journals are put back.
+Where sites may vanish it opens a cohort with the openings of some, and its liars'.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from itertools import chain, combinations
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from parties import DecryptorParty, Party, SiteParty, digest, drawn
 
@@ -28,15 +30,18 @@ from aggregation import (
     Segment,
     SiteAttempt,
     SumUpload,
+    Upload,
     choose,
 )
 from aggregation.protocol import messages
 from aggregation.protocol.checks import read_cohort, read_plan
 from aggregation.protocol.messages import Cohort, Confirmation, OpeningList
+from aggregation.protocol.plan import Vanishing, openings_for
 from fmfl_secure.parties.workspace import Members
 from fmfl_secure.runtime.attempt_state import ServerAttempt
 
 ROLES = ("coordinator", "aggregator", "decryptor")
+COHORT = "cohort"  # all honest sites of one
 NOTHING = "sha256:" + "0" * 64
 
 
@@ -78,6 +83,9 @@ class Model:
         put_backs: How many journals may be put back, unnoticed.
         journal: Makes a party's journal.
         keeps_updates: Whether a site stores what it trained.
+        false_lists: Whether it shows lists that are not as they should be.
+        vanishing: What plans say of sites that may vanish; None where all must open.
+        colluding: How many sites an honest one takes to collude, where some may vanish.
     """
 
     def __init__(
@@ -93,12 +101,20 @@ class Model:
         put_backs: int = 0,
         journal: type[MemoryJournal] = MemoryJournal,
         keeps_updates: bool = True,
+        false_lists: bool = True,
+        vanishing: Vanishing | None = None,
+        colluding: int = 0,
     ) -> None:
         self.honest = tuple(f"honest-{n}" for n in range(1, honest + 1))
         self.liars = tuple(f"liar-{n}" for n in range(1, liars + 1))
         self.names = self.honest + self.liars
         self.floor, self.least, self.is_honest = floor, least, is_honest
         self.journal, self.keeps_updates = journal, keeps_updates
+        self.false_lists = false_lists
+        self.vanishing: Vanishing | msgspec.UnsetType = vanishing or msgspec.UNSET
+        self.shares = vanishing is not None
+        self.openings = openings_for(len(self.names), colluding) if vanishing else 0
+        self.exchanges: dict[str, tuple[bytes, ...]] = {}  # by cohort, once all have spoken
         self.identities = {name: Identity.generate(name) for name in (*ROLES, *self.names)}
         public = {name: identity.public for name, identity in self.identities.items()}
         self.members = Members(
@@ -146,6 +162,7 @@ class Model:
             base_model_digest=NOTHING,
             training_digest=NOTHING,
             key_agreement="x25519",
+            vanishing=self.vanishing,
         )
         return Plan(plan, self.coordinator.plan(plan))
 
@@ -154,10 +171,7 @@ class Model:
     def moves(self, state: State) -> Iterator[tuple[str, State]]:
         """Whatever can happen next and changes anything."""
         for who, op in self.options(state.heard):
-            if who == "decryptor":
-                yield from self._told(state, -1, op)
-            else:
-                yield from self._told(state, self.honest.index(who), op)
+            yield from self._asked(state, who, op)
         for place in range(len(self.sites)):
             if state.crashes:
                 yield from self._told(state, place, ("crash",), crashes=1)
@@ -165,6 +179,21 @@ class Model:
                 yield from self._told(state, place, ("put back",), put_backs=1)
         if state.crashes and self.is_honest:
             yield from self._told(state, -1, ("crash",), crashes=1)
+
+    def _asked(self, state: State, who: str, op: tuple) -> Iterator[tuple[str, State]]:
+        """One party is told something, or a whole cohort."""
+        if who == "decryptor":
+            yield from self._told(state, -1, op)
+        elif who != COHORT:
+            yield from self._told(state, self.honest.index(who), op)
+        else:
+            following = state
+            for name in self.of[op[2]][1]:
+                if name in self.honest:
+                    for _, told in self._told(following, self.honest.index(name), op):
+                        following = told
+            if following != state:
+                yield f"{' '.join(self.of[op[2]][1])}: {' '.join(op)}", following
 
     def _told(
         self, state: State, place: int, op: tuple, *, crashes: int = 0, put_backs: int = 0
@@ -236,8 +265,12 @@ class Model:
         for cohort in self._formed_of[before]:
             plan, names = self.of[cohort]
             honest = [name for name in names if name in self.honest]
-            for name in honest:
-                yield name, ("upload", plan, cohort)
+            if self.shares:
+                # In one step: of a cohort in which not all have dealt, nothing more is asked.
+                yield COHORT, ("exchange", plan, cohort)
+            if not self.shares or self._exchanged(heard, cohort):
+                for name in honest:
+                    yield name, ("upload", plan, cohort)
             if self._have(heard, "upload", cohort):
                 yield from self._open(heard, plan, cohort, honest)
 
@@ -249,6 +282,40 @@ class Model:
             for name in self.of[cohort][1]
             if name in self.honest
         )
+
+    def _exchanged(self, heard: int, cohort: str) -> bool:
+        """Whether every site of a cohort has dealt its shares; liars do as they should."""
+        if not self._have(heard, "exchange", cohort):
+            return False
+        if cohort not in self.exchanges:
+            plan, names = self.of[cohort]
+            said = []
+            for name in names:
+                if name in self.honest:
+                    said.append(self._said["exchange", name, cohort])
+                    continue
+                liar = self._liar(name, plan)
+                with drawn(name, cohort):
+                    said.append(liar.exchange(self.cohorts[cohort]))
+            self.exchanges[cohort] = tuple(said)
+        return True
+
+    def opens_with(self, cohort: str, openings: int) -> bool:
+        """Whether a cohort's sum opens with the openings of so many honest sites."""
+        plan, names = self.of[cohort]
+        liars = sum(name in self.liars for name in names)
+        allowed = self.plans[plan].body.vanishing
+        if allowed is msgspec.UNSET:
+            return openings + liars == len(names)
+        return openings + liars >= max(len(names) - allowed.sites, allowed.openings)
+
+    def _opens(self, heard: int, cohort: str) -> bool:
+        said = sum(
+            bool(heard & self._bits.get(("opening", name, cohort), 0))
+            for name in self.of[cohort][1]
+            if name in self.honest
+        )
+        return self._have(heard, "upload", cohort) and self.opens_with(cohort, said)
 
     def _open(
         self, heard: int, plan: str, cohort: str, honest: Sequence[str]
@@ -264,9 +331,9 @@ class Model:
             for name in honest:
                 yield name, ("open", plan, listed)
         genuine = f"{cohort}:"
-        if self.is_honest and genuine in self.lists and self._have(heard, "opening", cohort):
+        if self.is_honest and genuine in self.lists and self._opens(heard, cohort):
             openings = self.heard(heard, "opening")
-            if self._adds_up(self._server(heard, cohort), openings, cohort, genuine, honest):
+            if self._adds_up(heard, openings, cohort, genuine, honest):
                 yield "decryptor", ("release", plan, cohort, genuine)
 
     def _formed(self, heard: int) -> list[str]:
@@ -340,18 +407,27 @@ class Model:
             aggregator=self.identities["aggregator"], members=self.members,
         )  # fmt: skip
         server.fix_cohort(self.cohorts[cohort])
+        for name, message in zip(names, self.exchanges.get(cohort, ()), strict=self.shares):
+            server.receive(name, "exchange", [message])
         uploads, chunks = self.heard(heard, "upload"), self.heard(heard, "chunks")
         for name in names:
             if name in self.honest:
                 server.receive(name, "upload", [uploads[name, cohort]])
                 server.receive(name, "chunks", [chunks[name, cohort]])
             else:
-                liar = self._liar(name, plan)
-                with drawn(name, cohort):
-                    upload = liar.upload(self.cohorts[cohort], np.zeros(3, dtype=np.int32))
+                upload = self._lies(name, plan, cohort)[1]
                 server.receive(name, "upload", [upload.manifest])
                 server.receive(name, "chunks", upload.chunks)
         return server
+
+    def _lies(self, name: str, plan: str, cohort: str) -> tuple[SiteAttempt, Upload]:
+        """A colluding site, with what it uploaded."""
+        liar, message = self._liar(name, plan), self.cohorts[cohort]
+        with drawn(name, cohort):
+            if self.shares:
+                liar.exchange(message)
+            zeros = np.zeros(3, dtype=np.int32)
+            return liar, liar.upload(message, zeros, self.exchanges.get(cohort, ()))
 
     def _listed(self, server: ServerAttempt, cohort: str, honest: Sequence[str]) -> list[str]:
         """The list as it is, and one for each honest site with another upload in its place."""
@@ -360,6 +436,7 @@ class Model:
         signer, cap = self.members.aggregator, server.round.cap(OpeningList)
         body = messages.unseal(genuine, OpeningList, signer, cap)
         self.asked[f"{cohort}:"] = genuine
+        honest = honest if self.false_lists else ()
         for name in honest:
             place = server.sites.index(name)
             shown = list(body.manifests)
@@ -375,32 +452,34 @@ class Model:
 
     def _adds_up(
         self,
-        server: ServerAttempt,
+        heard: int,
         openings: dict[tuple[str, str], bytes],
         cohort: str,
         listed: str,
         honest: Sequence[str],
     ) -> bool:
-        """Whether the openings are for the list as it is; then the sum is kept."""
-        if listed in self.totals:
-            return True
+        """Whether enough openings are for the list as it is; then the sum is kept."""
         plan, names = self.of[cohort]
         wanted = messages.digest(self.asked[listed])
+        fitting = {}
         for name in honest:
-            signer = self.members.sites[name]
-            body = messages.unseal(openings[name, cohort], messages.Opening, signer)
-            if body.opening_list != wanted:
-                return False
-        server.receive("decryptor", "confirmation", [self.lists[listed]])
-        for name in names:
             opening = openings.get((name, cohort))
-            if opening is None:
-                liar = self._liar(name, plan)
-                with drawn(name, cohort):
-                    liar.upload(self.cohorts[cohort], np.zeros(3, dtype=np.int32))
-                opening = liar.open(self.lists[listed])
-            server.receive(name, "opening", [opening])
-        self.totals[listed] = server.total()
+            signer = self.members.sites[name]
+            if opening is not None:
+                body = messages.unseal(opening, messages.Opening, signer)
+                fitting |= {name: opening} if body.opening_list == wanted else {}
+        if not self.opens_with(cohort, len(fitting)):
+            return False
+        if listed not in self.totals:
+            server = self._with_uploads(heard, cohort)
+            server.opening_list()
+            server.receive("decryptor", "confirmation", [self.lists[listed]])
+            for name in names:
+                if name in self.liars:
+                    fitting[name] = self._lies(name, plan, cohort)[0].open(self.lists[listed])
+                if name in fitting:
+                    server.receive(name, "opening", [fitting[name]])
+            self.totals[listed] = server.total()
         return True
 
     # What must hold.
@@ -417,7 +496,9 @@ class Model:
     def _twice(self, heard: int) -> str:
         if len(self.heard(heard, "release")) > 1:
             return "two sums are released"
-        opened = [cohort for cohort in self._made if self._have(heard, "opening", cohort)]
-        if len(opened) > 1 and not self.is_honest:
+        opened = [cohort for cohort in self._made if self._opens(heard, cohort)]
+        # Where sites may vanish, the same cohort may open again: of the same integers.
+        sums = {self.of[cohort][1] for cohort in opened} if self.shares else set(opened)
+        if len(sums) > 1 and not self.is_honest:
             return "two cohorts open: " + " and ".join(" ".join(self.of[c][1]) for c in opened)
         return ""

@@ -9,10 +9,11 @@ here (`SimulatedSite`); a training is counted instead.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -27,6 +28,7 @@ from aggregation import AggregationError, Decryptor, MemoryJournal, RoundPlan, S
 from aggregation.crypto import sealed_box
 from aggregation.crypto.masking import Pair
 from aggregation.protocol.round import FixedCohort
+from aggregation.protocol.uploads import Chunks
 from aggregation.roles.site_secrets import SiteSecrets
 from aggregation.testing import works
 from fmfl_secure.parties.workspace import Members
@@ -39,20 +41,20 @@ Op = tuple[Any, ...]
 # What was encapsulated, by who for whom.
 _KEPT: dict[tuple[object, bytes], tuple[bytes, bytes]] = {}
 _ENCAPSULATE = sealed_box.encapsulate
-_ENCRYPTED: dict[tuple[str, bytes], tuple[list[bytes], bytes | None, list[Pair]]] = {}
+_ENCRYPTED: dict[tuple[str, bytes], tuple[Chunks, list[bytes], bytes | None, list[Pair]]] = {}
 _ENCRYPT = SiteSecrets.encrypt
 
 
 def _encrypt_once(
     self: SiteSecrets, cohort: FixedCohort, packed: np.ndarray
-) -> tuple[list[bytes], bytes | None]:
+) -> tuple[Chunks, list[bytes], bytes | None]:
     """What is drawn alike is encrypted alike: computed once, and then the same again."""
     key = (self._name, cohort.transcript)
     if key not in _ENCRYPTED:
         with drawn(*key):  # what is drawn after it must not hang on whether it was computed
             _ENCRYPTED[key] = (*_ENCRYPT(self, cohort, packed), self._pairs)
-    chunks, box, self._pairs = _ENCRYPTED[key]
-    return list(chunks), box
+    chunks, digests, box, self._pairs = _ENCRYPTED[key]
+    return copy.copy(chunks), list(digests), box  # what comes after them is each upload's own
 
 
 @contextmanager
@@ -116,7 +118,9 @@ class Spoken:
         self.said: list[tuple[str, bytes]] = []
         self.documents: dict[str, bytes] = {}
 
-    def work(self, step: Step, body: RoundPlan, /, **documents: bytes) -> Work:
+    def work(
+        self, step: Step, body: RoundPlan, /, sizes: Sequence[int] = (), **documents: bytes
+    ) -> Work:
         self.said = []
         self.documents = {hashlib.sha256(data).hexdigest(): data for data in documents.values()}
         named = {
@@ -124,7 +128,7 @@ class Spoken:
             for name, data in documents.items()
         }
         place = body.run, body.round, body.attempt
-        return Work(1, step, *place, named, [], 0, 1 << 20)
+        return Work(1, step, *place, named, list(sizes), 0, 1 << 20)
 
     def fetch(self, document: DocumentRef) -> bytes:
         return self.documents[document.sha256]
@@ -141,9 +145,11 @@ class Spoken:
 class Modelled(SimulatedSite):
     """A site of the model: it counts what it charges, and has a floor."""
 
-    def __init__(self, *given: Any, floor: int, charged: dict[int, int], **more: Any) -> None:
+    def __init__(
+        self, *given: Any, floor: int, openings: int, charged: dict[int, int], **more: Any
+    ) -> None:
         super().__init__(*given, **more)
-        self._floor, self._charged = floor, charged
+        self._floor, self._openings, self._charged = floor, openings, charged
 
     def admit(self, plan_message: bytes, *_: object) -> SiteAttempt:
         return SiteAttempt(
@@ -153,6 +159,7 @@ class Modelled(SimulatedSite):
             pinned=self._members.pinned,
             journal=self._journal,
             floor=self._floor,
+            openings=self._openings,
         )
 
     def train(self, plan, *given: Any) -> np.ndarray:
@@ -269,9 +276,15 @@ class SiteParty(Party):
         if what == "ready":
             agent.do(spoken.work(Step.READY, plan.body, plan=plan.message, adapter=b""))
             return spoken.said
-        if what == "upload":
+        if what == "exchange":
             agent.do(spoken.work(Step.EXCHANGE, plan.body, cohort=world.cohorts[op[2]]))
-            agent.do(spoken.work(Step.UPLOAD, plan.body, exchanges=b""))
+            return spoken.said
+        if what == "upload":
+            if not world.shares:  # else it was a step of its own, and others' words are needed
+                agent.do(spoken.work(Step.EXCHANGE, plan.body, cohort=world.cohorts[op[2]]))
+            said = world.exchanges.get(op[2], ())
+            sizes = [len(message) for message in said]
+            agent.do(spoken.work(Step.UPLOAD, plan.body, sizes, exchanges=b"".join(said)))
             return spoken.said
         listed = world.lists[op[2]]
         agent.do(spoken.work(Step.OPEN, plan.body, plan=plan.message, list=listed))
@@ -285,7 +298,7 @@ class SiteParty(Party):
         members: Members = world.members
         site = Modelled(
             world.identities[self.name], members=members, journal=held.journal,
-            floor=world.floor, charged=held.charged,
+            floor=world.floor, openings=world.openings, charged=held.charged,
         )  # fmt: skip
         site.updates = held.updates
         agent = SiteAgent(
@@ -300,7 +313,7 @@ class SiteParty(Party):
             return ()
         a = live.attempt
         upload = a._upload.manifest if a._upload else b""
-        parts = (a._ready, a._cohort_digest, upload, a._opening_list, a._opening)
+        parts = (a._ready, a._cohort_digest, a._exchange, upload, a._opening_list, a._opening)
         return (live.place, digest(live.plan_message), *(digest(part or b"") for part in parts))
 
 

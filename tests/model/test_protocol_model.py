@@ -16,9 +16,11 @@ from parties import Modelled
 
 import aggregation.roles.site
 from aggregation import MemoryJournal
+from aggregation.protocol import Vanishing, openings_for
 
 SLOW = pytest.mark.slow
 ONCE = (("one", 1),)
+OF_FOUR = Vanishing(1, openings_for(4, 1))  # of four sites one may vanish, and one may collude
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +48,7 @@ def explored(model: Model) -> Explored[State]:
 
 def opened(model: Model, found: Explored[State]) -> bool:
     """Whether the adversary ever had a sum: else that nothing bad happens would mean nothing."""
-    return any(model._have(s.heard, "opening", c) for s in found.before for c in model._made)
+    return any(model._opens(s.heard, c) for s in found.before for c in model._made)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +67,19 @@ def opened(model: Model, found: Explored[State]) -> bool:
         ),
         pytest.param(
             {"honest": 2, "liars": 1, "put_backs": 1}, id="one journal of two put back", marks=SLOW
+        ),
+        pytest.param(
+            {"honest": 3, "liars": 1, "plans": ONCE, "vanishing": OF_FOUR},
+            id="one may vanish of three and a liar",
+        ),
+        pytest.param(
+            {"honest": 2, "liars": 1, "vanishing": Vanishing(1, 3)},
+            id="none may of three, by the quorum", marks=SLOW,
+        ),
+        pytest.param(
+            {"honest": 3, "liars": 2, "floor": 4, "least": 4, "plans": ONCE,
+             "vanishing": Vanishing(1, openings_for(5, 2))},
+            id="one may vanish of three and two liars", marks=SLOW,
         ),
     ],
 )  # fmt: skip
@@ -118,6 +133,10 @@ def test_an_honest_decryptor_releases_once_whatever_sites_forget(round_: dict) -
         pytest.param(
             {"honest": 2, "liars": 1, "crashes": 1, "keeps_updates": False}, "charged twice",
             id="an update is stored",
+        ),
+        pytest.param(
+            {"honest": 2, "liars": 2, "plans": ONCE, "vanishing": OF_FOUR}, "two cohorts open",
+            id="openings are a quorum of all who collude",
         ),
     ],
 )  # fmt: skip

@@ -314,6 +314,18 @@ def test_lost_rounds_are_named() -> None:
     assert "Of round 2 the sum was opened and its release was lost" in text
 
 
+def test_sites_that_vanished_are_named_and_what_it_rests_on_is_said() -> None:
+    settings = finished().settings
+    allowed = {**settings, "federation": {**settings["federation"], "vanished_sites": 1}}
+    rounds = (a_round(1), a_round(2, vanished=SITES[1:2]))
+
+    text = text_of(finished(settings=allowed, rounds=rounds))
+
+    assert text.count(f"{SITES[1]} vanished after the upload") == 1
+    assert "Up to 1 site of a cohort may vanish" in text
+    assert "may vanish" not in text_of(finished())
+
+
 def test_record_without_rounds_renders() -> None:
     statement = a_statement(
         "clinic-a", grants=(), runs=(), epsilon_by_round=(), verified=True, head_sequence=1
