@@ -42,11 +42,14 @@ from fmfl_secure.cli import (
 )
 from fmfl_secure.cli import ledger_grants as _grants  # noqa: F401
 from fmfl_secure.cli import ledger_signers as _signers  # noqa: F401
+from fmfl_secure.cli._command import Group
 from fmfl_secure.cli._console import errors, print_document
 from fmfl_secure.cli.answers.base import Wrong
-from fmfl_secure.cli.exit_codes import Declined, ExitCode
+
+_SIGNAL = 130  # what Typer makes of Ctrl-C, and `exit_codes` has
 
 app = typer.Typer(
+    cls=Group,
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -110,13 +113,15 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except typer.Abort:
+        from fmfl_secure.cli.exit_codes import Declined
+
         raise SystemExit(_tell(Declined("nobody agreed"), debug=debug)) from None
     except Exception as error:  # noqa: BLE001 - the one place where all of them end
         raise SystemExit(_tell(error, debug=debug)) from None
     except KeyboardInterrupt as error:
         raise SystemExit(_tell(error, debug=debug)) from None
-    if code == ExitCode.SIGNAL:
-        _tell(KeyboardInterrupt(), debug=False)
+    if code == _SIGNAL:
+        errors.print("interrupted")
     raise SystemExit(code)
 
 
@@ -144,10 +149,10 @@ def _wants_json() -> bool:
 
 
 def _say_failed(error: Wrong) -> None:
-    if error.exit_code == ExitCode.SIGNAL:
+    if error.exit_code == _SIGNAL:
         errors.print(error.message)
         return
-    word = "interrupted" if error.exit_code == ExitCode.INTERRUPTED else "error"
+    word = "interrupted" if error.nature == "passing" else "error"
     text = escape(error.message)
     errors.print(f"[bold red]{word}:[/bold red] {text}", highlight=False, soft_wrap=True)
     if error.hint:

@@ -13,11 +13,29 @@ from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
 import typer
+from typer.core import TyperGroup
 
 from fmfl_secure.cli._console import LogLevel, print_document, spoken
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 FORM = "answers_with"  # where a command's function keeps the type of its answer
+
+
+class Group(TyperGroup):
+    """Commands with the whole first sentence of each: Typer's own cuts it to fit on a line."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list of commands, as Click's own does but for that."""
+        rows = [
+            (name, each.get_short_help_str(limit=10_000))
+            for name in self.list_commands(ctx)
+            if (each := self.get_command(ctx, name)) is not None and not each.hidden
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+COMMON = ("quiet", "verbose", "log_level")  # parameters of every command
 
 
 def _common(
@@ -114,6 +132,17 @@ def forms_of(function: Any) -> tuple[Any, ...]:
     forms = getattr(function, FORM, None)
     each = forms if isinstance(forms, tuple) else () if forms is None else (forms,)
     return tuple(_loaded(form) for form in each)
+
+
+def answer_names(function: Any) -> list[str]:
+    """The names of those types, which the schema has too; nothing is loaded for it."""
+    forms = getattr(function, FORM, None)
+    each = forms if isinstance(forms, tuple) else () if forms is None else (forms,)
+    return [
+        form.partition(":")[2] if isinstance(form, str) else form.__name__
+        for form in each
+        if isinstance(form, str | type)
+    ]
 
 
 def _loaded(form: Any) -> Any:

@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from fmfl_secure.cli._command import command
+from fmfl_secure.cli._command import Group, command
 from fmfl_secure.cli._console import say
 from fmfl_secure.cli.answers.adapters import ModelImported
 
-app = typer.Typer(help="Base models: make a folder that every party can pin.")
+app = typer.Typer(cls=Group, help="Base models: make a folder that every party can pin.")
 
 
 @app.callback()

@@ -6,12 +6,13 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from fmfl_secure.cli._command import command
+from fmfl_secure.cli._command import Group, command
 from fmfl_secure.cli._console import say
 
 Figures = dict[str, Any]
 
 app = typer.Typer(
+    cls=Group,
     help="Measure what encryption, masks and privacy cost on this machine.",
     no_args_is_help=True,
     rich_markup_mode=None,

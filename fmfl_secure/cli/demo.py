@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from fmfl_secure.cli._command import command
+from fmfl_secure.cli._command import Group, command
 from fmfl_secure.cli._console import console, say
 from fmfl_secure.cli.answers.federation import RunDone
 from fmfl_secure.cli.answers.reports import AttacksShown
 from fmfl_secure.cli.run import run
 
 app = typer.Typer(
-    help="Demonstrations on made-up data.", no_args_is_help=True, rich_markup_mode=None
+    cls=Group, help="Demonstrations on made-up data.", no_args_is_help=True, rich_markup_mode=None
 )
 
 

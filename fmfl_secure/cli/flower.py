@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from fmfl_secure.cli._command import command
+from fmfl_secure.cli._command import Group, command
 
 app = typer.Typer(
+    cls=Group,
     help="A federation over Flower; run has its engines.",
     no_args_is_help=True,
     rich_markup_mode=None,

@@ -7,12 +7,15 @@ from typing import Annotated
 
 import typer
 
-from fmfl_secure.cli._command import command
+from fmfl_secure.cli._command import Group, command
 from fmfl_secure.cli._console import say
 from fmfl_secure.cli.answers.reports import JournalMade
 
 app = typer.Typer(
-    help="A party's record of what it opened.", no_args_is_help=True, rich_markup_mode=None
+    cls=Group,
+    help="A party's record of what it opened.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from fmfl_secure.cli._command import command
+from fmfl_secure.cli._command import Group, command
 from fmfl_secure.cli._console import say
 from fmfl_secure.cli.answers.parties import (
     AnswerAccepted,
@@ -22,6 +22,7 @@ from fmfl_secure.outside import MOST_DOCUMENT, read_regular
 
 app = typer.Typer()
 ceremony = typer.Typer(
+    cls=Group,
     help="Compare fingerprints with the other parties, by voice.",
     no_args_is_help=True,
     rich_markup_mode=None,

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from fmfl_secure.cli._command import command
+from fmfl_secure.cli._command import Group, command
 from fmfl_secure.cli._console import console, say
 from fmfl_secure.cli.answers.base import shown
 from fmfl_secure.cli.answers.ledger import (
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from privacy import Budget, Charge, Event, GrantStatus, Reservation
 
 app = typer.Typer(
-    help="A population's privacy budget.", no_args_is_help=True, rich_markup_mode=None
+    cls=Group, help="A population's privacy budget.", no_args_is_help=True, rich_markup_mode=None
 )
 
 LedgerPlace = Annotated[

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from fmfl_secure.cli._command import command
+from fmfl_secure.cli._command import Group, command
 from fmfl_secure.cli._console import console, say
 from fmfl_secure.cli.answers.base import Written
 from fmfl_secure.cli.answers.parties import (
@@ -21,10 +21,16 @@ from fmfl_secure.cli.answers.parties import (
 
 app = typer.Typer()
 certificates = typer.Typer(
-    help="Certificates of a provisioned federation.", no_args_is_help=True, rich_markup_mode=None
+    cls=Group,
+    help="Certificates of a provisioned federation.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 members = typer.Typer(
-    help="Who belongs to a provisioned federation.", no_args_is_help=True, rich_markup_mode=None
+    cls=Group,
+    help="Who belongs to a provisioned federation.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 app.add_typer(certificates, name="certificates")
 app.add_typer(members, name="members")

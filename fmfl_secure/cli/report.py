@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
-from fmfl_secure.cli._command import command
+from fmfl_secure.cli._command import Group, command
 from fmfl_secure.cli._console import facts, say
 from fmfl_secure.cli.answers.base import Written
 from fmfl_secure.cli.answers.reports import (
@@ -19,7 +18,7 @@ from fmfl_secure.cli.answers.reports import (
 )
 
 
-class _RunByDefault(TyperGroup):
+class _RunByDefault(Group):
     """`report RUN` is `report show RUN`: the first word is a command only if one has its name."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
