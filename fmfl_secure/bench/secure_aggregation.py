@@ -41,9 +41,11 @@ from fmfl_secure.bench import floors
 from fmfl_secure.bench.footprint import peak_mib
 from fmfl_secure.demonstration.per_tensor_ckks import PerTensorCkks
 
-# Tensors of a LoRA adapter of rank 8, as (count, values): queries and values of every layer.
+# Tensors of a LoRA adapter of rank 8, as (count, values): queries and values of every layer, and
+# of a classifier its head of two labels.
 GPT2_R8: Final = ((12, 8 * 768), (12, 2304 * 8))
-MINILM_R8: Final = ((24, 8 * 384),)
+MINILM_R8: Final = ((24, 8 * 384), (1, 2 * 384), (1, 2))
+SHAPES: Final = {"minilm-r8": MINILM_R8, "gpt2-r8": GPT2_R8}
 
 # What each party does, in the order of a round.
 STEPS: Final = {

@@ -22,6 +22,10 @@ app = typer.Typer(
 @command(app, answers=Figures)
 def aggregation(
     parameters: Annotated[int, typer.Option(help="Values in an update.", min=1)] = 1_000_000,
+    model: Annotated[
+        Literal["minilm-r8", "gpt2-r8"] | None,
+        typer.Option(help="The tensors of this model's LoRA adapter of rank 8 instead."),
+    ] = None,
     sites: Annotated[int, typer.Option(help="Sites in the cohort.", min=3, max=1000)] = 8,
     bits: Annotated[int, typer.Option(help="Bits of a quantised value.", min=2, max=24)] = 16,
     repeats: Annotated[int, typer.Option(help="Paired repeats; medians are shown.", min=1)] = 3,
@@ -33,7 +37,11 @@ def aggregation(
     """
     from fmfl_secure.bench import secure_aggregation
 
-    sizes = secure_aggregation.tensor_sizes(parameters)
+    sizes = (
+        secure_aggregation.tensor_sizes(parameters)
+        if model is None
+        else secure_aggregation.expand(secure_aggregation.SHAPES[model])
+    )
     result = secure_aggregation.compare(sizes, sites, bits, repeats=repeats, suite=suite).as_dict()
     result.pop("samples")
     return _show(result)

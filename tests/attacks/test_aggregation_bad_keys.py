@@ -9,9 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from aggregation import AggregationError, CohortError, MessageError, RefusedError
-from aggregation.crypto.sealed_box import KEM_PUBLIC_SIZE, BoxKey, KemKey, check_public
+from aggregation.crypto import sealed_box
+from aggregation.crypto.sealed_box import KEM_PUBLIC_SIZE, BoxKey, KemKey, agree, check_public
 from aggregation.protocol import messages
 from aggregation.protocol.checks import read_announcement, read_custodian, read_plan, read_ready
 from aggregation.protocol.messages import Announcement, CustodianReady, Ready
@@ -59,8 +61,73 @@ def case() -> Case:
 
 @pytest.mark.parametrize("value", LOW_ORDER, ids=hex)
 def test_every_point_of_low_order_is_refused(value: int) -> None:
-    with pytest.raises(MessageError):
+    with pytest.raises(MessageError, match="low order"):
         check_public(low_order(value))
+    with pytest.raises(MessageError):  # and the library's own agreement refuses the same
+        agree(X25519PrivateKey.generate(), low_order(value))
+
+
+def polynomials_of_low_order() -> list[list[int]]:
+    """What u must solve for its point to be at infinity after one, two or three doublings.
+
+    Doubling takes u to (u^2 - 1)^2 / (4 u (u^2 + A u + 1)). Coefficients, highest first.
+    """
+    a = 486662
+    return [
+        [1, 0],  # u
+        [1, a, 1],  # u^2 + A u + 1: with u, order 2
+        [1, 0, -1],  # u^2 - 1: order 4
+        [1, -4, -2 - 4 * a, -4, 1],  # (u^2 - 1)^2 = 4 u (u^2 + A u + 1), to u' = 1: order 8
+        [1, 4, 4 * a - 2, 4, 1],  # to u' = -1
+    ]
+
+
+def test_no_other_point_is_of_low_order() -> None:
+    """The polynomials have as many roots in the field as are on the list, and those are theirs."""
+    roots = 0
+    for polynomial in polynomials_of_low_order():
+        roots += degree_of_linear_part(polynomial)
+    found = {
+        u
+        for u in sealed_box._LOW_ORDER
+        for polynomial in polynomials_of_low_order()
+        if sum(c * u**k for k, c in enumerate(reversed(polynomial))) % P == 0
+    }
+    assert found == sealed_box._LOW_ORDER
+    assert roots == len(found) == 5
+
+
+def degree_of_linear_part(polynomial: list[int]) -> int:
+    """How many roots a square-free polynomial has modulo P: the degree of gcd(x^P - x, f)."""
+    f = [c % P for c in polynomial]
+
+    def rest(g: list[int], by: list[int]) -> list[int]:
+        g = list(g)
+        while len(g) >= len(by):
+            factor = g[0] * pow(by[0], -1, P) % P
+            g = [(x - factor * (by[i] if i < len(by) else 0)) % P for i, x in enumerate(g)][1:]
+        while g and g[0] == 0:
+            g = g[1:]
+        return g
+
+    def times(g: list[int], h: list[int]) -> list[int]:
+        product = [0] * (len(g) + len(h) - 1) if g and h else []
+        for i, x in enumerate(g):
+            for j, y in enumerate(h):
+                product[i + j] = (product[i + j] + x * y) % P
+        return rest(product, f)
+
+    power = [1]  # x^P modulo f
+    for bit in f"{P:b}":
+        power = times(power, power)
+        if bit == "1":
+            power = times(power, [1, 0])
+    difference = [0] * (2 - len(power)) + power if len(power) < 2 else power
+    difference[-2] = (difference[-2] - 1) % P
+    g, h = f, rest(difference, f)
+    while h:
+        g, h = h, rest(g, h)
+    return len(g) - 1
 
 
 @pytest.mark.parametrize("kem", UNDECODABLE, ids=["ones", "q"])
