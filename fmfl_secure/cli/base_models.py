@@ -32,6 +32,10 @@ def import_(
         Literal["float32", "blocks", "q8_0", "q4_0", "q4_1"],
         typer.Option(help="blocks keeps a GGUF file's; q8_0, q4_0 and q4_1 make blocks."),
     ] = "float32",
+    picture_size: Annotated[
+        int | None,
+        typer.Option(help="Pixels along a side that a DINO reads images at; few cost less.", min=1),
+    ] = None,
 ) -> ModelImported:
     """Write a model as a Hugging Face folder of safetensors, with where it came from.
 
@@ -42,7 +46,7 @@ def import_(
     """
     from fmfl_secure.models.importing import import_model
 
-    model = import_model(source, output, weights=weights)
+    model = import_model(source, output, weights=weights, picture_size=picture_size)
     say(f"wrote {output}: {model.model_type}, {model.digest}")
     say(f"use it with base = {str(output)!r} in [model]; README.md says where it came from")
     return ModelImported(folder=str(output), model_type=model.model_type, digest=model.digest)

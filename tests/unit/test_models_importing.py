@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 from tiny_models import write_byte_tokenizer, write_tiny
 
 from fmfl_secure.errors import ModelError
@@ -227,3 +228,34 @@ def test_other_weights_than_the_published_ones_are_refused(tmp_path, monkeypatch
     monkeypatch.setattr(packages.importlib.metadata, "distribution", lambda _: installed)
     with pytest.raises(ModelError, match="published weights"):
         import_model("smollm2", tmp_path / "model")
+
+
+def _pickled_dinov2(folder: Path) -> Path:
+    """A tiny DINOv2 with its processor, as an old export has it."""
+    write_tiny(folder, "dinov2")
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(tensors, folder / "pytorch_model.bin")
+    return folder
+
+
+def test_a_picture_size_is_what_the_model_then_reads_and_another_digest(tmp_path: Path) -> None:
+    source = _pickled_dinov2(tmp_path / "source")
+    patch = json.loads((source / "config.json").read_text())["patch_size"]
+    plain = import_model(str(source), tmp_path / "plain")
+    small = import_model(str(source), tmp_path / "small", picture_size=2 * patch)
+    assert small.digest != plain.digest
+    picture = Image.new("RGB", (90, 31), "white")
+    found = small.load_image_processor()(images=[picture], return_tensors="pt")
+    assert found["pixel_values"].shape == (1, 3, 2 * patch, 2 * patch)
+    states = small.load_encoder()(**found).last_hidden_state
+    assert states.shape[1] == 1 + 4, "the class token, and the patches that there are"
+    assert f"{2 * patch} x {2 * patch} pixels" in (tmp_path / "small/README.md").read_text()
+    with pytest.raises(ModelError, match=f"not whole patches of {patch}"):
+        import_model(str(source), tmp_path / "odd", picture_size=2 * patch + 1)
+    assert not (tmp_path / "odd").exists()
+
+
+def test_a_model_that_reads_no_pictures_of_another_size_is_refused(qwen2, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="'qwen2' has no pictures of another size"):
+        import_model(str(qwen2), tmp_path / "x", weights="q8_0", picture_size=56)

@@ -19,6 +19,7 @@ from fmfl_secure.models.importing.blocks import kept_blocks, made_blocks, requir
 from fmfl_secure.models.importing.gguf_file import is_gguf, read_gguf
 from fmfl_secure.models.importing.packages import PACKAGED, read_packaged
 from fmfl_secure.models.importing.pickled_folder import read_pickled
+from fmfl_secure.models.importing.picture_size import set_picture_size
 from fmfl_secure.models.importing.plain_folder import read_folder
 from fmfl_secure.models.importing.source import Origin, Parts
 
@@ -31,7 +32,9 @@ _FORMS: Final = {
 Weights = Literal["float32", "blocks", "q8_0", "q4_0", "q4_1"]
 
 
-def import_model(source: str, output: Path, *, weights: Weights = "float32") -> BaseModel:
+def import_model(
+    source: str, output: Path, *, weights: Weights = "float32", picture_size: int | None = None
+) -> BaseModel:
     """Write a model as a Hugging Face folder of safetensors, with a note of where it came from.
 
     Args:
@@ -40,6 +43,7 @@ def import_model(source: str, output: Path, *, weights: Weights = "float32") -> 
         output: Folder to make.
         weights: How matrices are kept: as float32; in the blocks that a GGUF file has; or in
             blocks of 8 or about 4 bits that are made here.
+        picture_size: Pixels along a side that images are scaled and cropped to; None leaves it.
 
     Returns:
         The model in it, digested.
@@ -63,8 +67,10 @@ def import_model(source: str, output: Path, *, weights: Weights = "float32") -> 
             parts.model.config.save_pretrained(unfinished)
             _write_blocks(parts, unfinished, weights, source)
         parts.save_assets(unfinished)
+        if picture_size is not None:
+            set_picture_size(unfinished, parts.model.config, picture_size)
         origin = replace(origin, form=f"{origin.form}{_FORMS.get(weights, '')}")
-        (unfinished / "README.md").write_text(_readme(origin), encoding="utf-8")
+        (unfinished / "README.md").write_text(_readme(origin, picture_size), encoding="utf-8")
         if origin.licence_file:
             shutil.copyfile(origin.licence_file, unfinished / "LICENSE")
         unfinished.rename(output)
@@ -113,13 +119,14 @@ def _read(source: str, weights: Weights) -> tuple[Parts, Origin]:
     )
 
 
-def _readme(origin: Origin) -> str:
+def _readme(origin: Origin, picture_size: int | None) -> str:
     """The note, with front matter that says the licence as model cards do."""
     head = [f"license: {origin.licence}"] if origin.licence else []
     if origin.published_as:
         head.append(f"base_model: {origin.published_as}")
     published = f"Published as `{origin.published_as}`. " if origin.published_as else ""
     licence = origin.licence or "not stated by the source; find out before you use it"
+    size = [f"- pictures: scaled and cropped to {picture_size} x {picture_size} pixels here"]
     return "\n".join(
         [
             "---",
@@ -132,6 +139,7 @@ def _readme(origin: Origin) -> str:
             "",
             f"- read from: `{origin.file}`, {origin.form}",
             f"- its SHA-256: `{origin.sha256}`",
+            *(size if picture_size is not None else []),
             f"- written by: fmfl-secure {__version__}, transformers {transformers.__version__}",
             "",
             "Other versions of these may write a tokenizer's file otherwise, and the folder then",
