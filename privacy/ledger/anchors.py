@@ -15,6 +15,7 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
@@ -91,28 +92,34 @@ class Anchor:
         Raises:
             LedgerError: It is not an anchor, or not signed.
         """
-        try:
-            if len(line) > _MAX_BYTES:
-                raise ValueError("too long")
-            anchor = cls(**json.loads(line))
-            if not (
-                type(anchor.sequence) is int
-                and 0 < anchor.sequence < _MAX_SEQUENCE
-                and isinstance(anchor.population, str)
-                and isinstance(anchor.at, str)
-                and _HEX_32.fullmatch(anchor.public_key)
-                and _HEX_32.fullmatch(anchor.digest)
-                and _HEX_64.fullmatch(anchor.signature)
-                and anchor.line == line
-            ):
-                raise ValueError("a field has the wrong type or form")
-            key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(anchor.public_key))
-            key.verify(bytes.fromhex(anchor.signature), _DOMAIN + anchor.content)
-        except InvalidSignature:
-            raise LedgerError("an anchor is not signed by the site that it names") from None
-        except (TypeError, ValueError, RecursionError) as error:
-            raise LedgerError(f"a line is not a ledger's anchor: {error}") from error
-        return anchor
+        if not isinstance(line, str) or len(line) > _MAX_BYTES:
+            raise LedgerError(f"a line is not a ledger's anchor: no text of {_MAX_BYTES} at most")
+        return _parse(line)
+
+
+# The same anchor is told by many, kept, and told again; what failed is not remembered.
+@lru_cache(maxsize=4096)
+def _parse(line: str) -> Anchor:
+    try:
+        anchor = Anchor(**json.loads(line))
+        if not (
+            type(anchor.sequence) is int
+            and 0 < anchor.sequence < _MAX_SEQUENCE
+            and isinstance(anchor.population, str)
+            and isinstance(anchor.at, str)
+            and _HEX_32.fullmatch(anchor.public_key)
+            and _HEX_32.fullmatch(anchor.digest)
+            and _HEX_64.fullmatch(anchor.signature)
+            and anchor.line == line
+        ):
+            raise ValueError("a field has the wrong type or form")
+        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(anchor.public_key))
+        key.verify(bytes.fromhex(anchor.signature), _DOMAIN + anchor.content)
+    except InvalidSignature:
+        raise LedgerError("an anchor is not signed by the site that it names") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise LedgerError(f"a line is not a ledger's anchor: {error}") from error
+    return anchor
 
 
 def read_anchors(path: Path) -> list[Anchor]:

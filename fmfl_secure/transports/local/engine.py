@@ -46,6 +46,10 @@ from fmfl_secure.training.evaluator import Utility
 from fmfl_secure.transports.local.pump import Pump
 from fmfl_secure.transports.local.transport import DirectTransport
 
+# So many parties have their files open for the whole run; of more, each has its own for its turn.
+# A party's are at most 15 descriptors, and a process has 1,024 of them by default.
+KEPT_OPEN = 32
+
 
 class LocalEngine:
     """Runs a federation's folder from start to end, or on from where it was interrupted.
@@ -81,6 +85,7 @@ class LocalEngine:
         require_folder(output, resume=resume)
         self._agents: dict[str, Agent] = {}
         self._refusals: dict[str, str] = {}
+        self._held: ExitStack | None = None  # what stays open until the run's end
         self._failure = ""  # why somebody did not go on with the last attempt that failed
         self._server = RunServer(
             federation.parent,
@@ -128,7 +133,15 @@ class LocalEngine:
             held.enter_context(self._server.kept_open())
             for folder, role in self._folders():
                 held.enter_context(in_use(folder, role))
-            return self._carry()
+            if len(self._agents) <= KEPT_OPEN:
+                for agent in self._agents.values():
+                    if agent.party is not None:
+                        held.enter_context(agent.party.kept_open())
+                self._held = held
+            try:
+                return self._carry()
+            finally:
+                self._held = None
 
     def _folders(self) -> Iterator[tuple[Path, str]]:
         yield self._workspace.role(DECRYPTOR), certificates.DECRYPTOR
@@ -207,7 +220,7 @@ class LocalEngine:
             # A site that has not begun looks once at the adapter that the settings' seed gives.
             initial = self.store.public().initial_adapter
             set_adapter_tensors(self._model, load_adapter_bytes(initial))
-        return Site(
+        site = Site(
             self._workspace.site(entry.name),
             run=run,
             entry=entry,
@@ -215,6 +228,9 @@ class LocalEngine:
             task=self._task,
             model=self._model,
         )
+        if self._held is not None:
+            self._held.enter_context(site.kept_open())
+        return site
 
     # What the person running it gets to see.
 
