@@ -1,7 +1,8 @@
 """What encryption and privacy cost, measured here and now.
 
 What is measured stands with the code that measures: `fmfl_secure.bench.secure_aggregation`,
-`rounds`, `shares`, `steps`, `large`, `service`, `flower`, `startup`: `fmfl-secure bench` shows it.
+`rounds`, `engine`, `shares`, `steps`, `large`, `service`, `flower`, `startup`; `fmfl-secure bench`
+shows it.
 """
 
 from __future__ import annotations

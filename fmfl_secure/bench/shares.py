@@ -86,7 +86,7 @@ def measure_shares(steps: int, *, last_layers: int = 1) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory() as folder, one_thread():
         federation = _prepare(Path(folder), rounds=_FIRST + steps, last_layers=last_layers)
-        clock = _Clock()
+        clock = RoundClock()
         LocalEngine(federation, Path(folder) / "run", resume=False, observer=clock).run()
         config = load_federation(federation)
         task = build_task(config, relative_to=federation.parent)
@@ -130,7 +130,7 @@ def _prepare(folder: Path, **choices: int) -> Path:
     return federation
 
 
-class _Clock:
+class RoundClock:
     """An observer that splits each round into training and all else."""
 
     def __init__(self) -> None:
@@ -145,10 +145,14 @@ class _Clock:
         self._now[f"{part}_wall"] += wall - self._wall
         self._cpu, self._wall = cpu, wall
 
+    def restart(self) -> None:
+        """Count from now on."""
+        self._cpu, self._wall = time.process_time(), time.perf_counter()
+
     def run_started(self, run: str, *, first_round: int, rounds: int) -> None:
         """The run starts; so does the clock."""
         del run, first_round, rounds
-        self._cpu, self._wall = time.process_time(), time.perf_counter()
+        self.restart()
 
     def site_refused(self, site: str, code: str, reason: str) -> None:
         """No site refuses here.

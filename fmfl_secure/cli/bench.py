@@ -50,16 +50,22 @@ def aggregation(
 @command(app, "round", answers=Figures)
 def whole_round(
     mode: Annotated[
-        Literal["local", "distributed"], typer.Option(help="Noise of each site, or in shares.")
+        Literal["local", "distributed", "engine"],
+        typer.Option(help="Noise of each site, or in shares; or rounds of the embedded engine."),
     ] = "local",
     repeats: Annotated[int, typer.Option(help="Pairs; medians are shown.", min=1)] = 7,
 ) -> Figures:
     """CPU time of a MiniLM round. Local: 4 sites, encrypted and private over in the clear.
 
     Distributed: a step of 8 sites, its protocol over its training.
+    Engine: a round of the embedded engine without its training, over the protocol's own steps.
 
     Example: fmfl-secure bench round --mode distributed --json
     """
+    if mode == "engine":
+        from fmfl_secure.bench.engine import measure_engine
+
+        return _show(measure_engine(repeats))
     from fmfl_secure.settings.noise import NOISE
 
     if NOISE.get(mode).in_shares:

@@ -19,7 +19,7 @@ def test_time_between_a_sites_zero_and_its_step_is_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = iter(range(1000))  # each look at the clock is a second later than the last
-    clock = shares._Clock()
+    clock = shares.RoundClock()
     times = {"cpu": 0.0}
 
     def at(seconds: float) -> None:
