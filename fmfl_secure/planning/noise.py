@@ -311,6 +311,7 @@ def distributed_plan(config: FederationConfig, site: SiteEntry, size: int) -> Di
     plan = DistributedPlan.calibrated(
         unit=config.task.unit,
         population=config.trained_units(site),
+        largest_population=max(map(config.trained_units, config.sites)),
         sample_rate=privacy.sample_rate,
         max_grad_norm=privacy.max_grad_norm,
         dimension=size,

@@ -18,16 +18,16 @@ from privacy.accounting.rdp import filter_orders
 from privacy.errors import PlanError, TrainingError
 from privacy.limits import check_delta, check_epsilon, check_population_delta, check_population_size
 from privacy.mechanism.plan import CLIP_TOLERANCE
-from privacy.mechanism.rounding import RandomizedRounding, squared_sensitivity
+from privacy.mechanism.rounding import MAX_CLAMP, RandomizedRounding, squared_sensitivity
 from privacy.mechanism.share_budget import MAX_EPSILON, fits_alone, insider_epsilon
 from privacy.mechanism.skellam import MAX_VARIANCE, SkellamSource, support_of
 
 # One unit's vector, clipped to C, is this many rounding steps times sqrt(d) long: rounding then
 # adds d / 4 to 25 d, about 1 % to the squared sensitivity.
 _FINENESS = 5.0
-# A coordinate of a site's sum is clamped at this many times C: where it matters at all, it costs
-# a little accuracy, never privacy.
-_CLAMP_NORMS = 16.0
+# A coordinate of a site's sum is clamped where more units than are sampled, by so many deviations,
+# would have to agree on it. Where a site's units do agree, such as all of one label, it comes near.
+_DEVIATIONS = 6.0
 # The share of delta that rounding may fail with in a run; it enters through sqrt(ln(1 / .)).
 _ROUNDING_DELTA_SHARE = 2.0**-16
 # (1 + e^epsilon) times what the samplers' tables leave out of a step: at most 2^24 coordinates of
@@ -44,6 +44,8 @@ class DistributedPlan:
     Attributes:
         unit: What one 'person' is: `record`, or the name of a column that identifies units.
         population: Declared, rounded number of units at the site.
+        largest_population: The same of the largest site, from which it follows how far a sum may
+            go: all sites' integers have one range.
         sample_rate: Poisson inclusion probability of a unit at each step, the same at all sites.
         max_grad_norm: L2 bound C on one unit's summed gradient, > 0.
         dimension: Coordinates d of the gradient, at most.
@@ -58,6 +60,7 @@ class DistributedPlan:
 
     unit: str
     population: int
+    largest_population: int
     sample_rate: float
     max_grad_norm: float
     dimension: int
@@ -71,6 +74,12 @@ class DistributedPlan:
     def __post_init__(self) -> None:
         check_delta(self.delta)
         check_population_size(self.population, "population")
+        check_population_size(self.largest_population, "largest_population")
+        if self.largest_population < self.population:
+            raise PlanError(
+                f"largest_population is {self.largest_population}, expected at least population, "
+                f"{self.population}"
+            )
         if not self.unit:
             raise PlanError("unit is empty, expected 'record' or a column name")
         for name, least, most in (
@@ -95,6 +104,7 @@ class DistributedPlan:
         *,
         unit: str,
         population: int,
+        largest_population: int,
         sample_rate: float,
         max_grad_norm: float,
         dimension: int,
@@ -110,6 +120,7 @@ class DistributedPlan:
         Args:
             unit: See the class; so are the others that are not named here.
             population: See the class.
+            largest_population: See the class.
             sample_rate: See the class.
             max_grad_norm: See the class.
             dimension: See the class.
@@ -133,6 +144,7 @@ class DistributedPlan:
             return cls(
                 unit=unit,
                 population=population,
+                largest_population=largest_population,
                 sample_rate=sample_rate,
                 max_grad_norm=max_grad_norm,
                 dimension=dimension,
@@ -171,8 +183,14 @@ class DistributedPlan:
 
     @property
     def clamp(self) -> int:
-        """Largest absolute integer before noise is added."""
-        return math.ceil(_CLAMP_NORMS * _FINENESS * math.sqrt(self.dimension))
+        """Largest absolute integer before noise is added.
+
+        Beyond it a coordinate is cut off, which costs accuracy, never privacy: of a model so
+        large that this many units in agreement do not fit into `MAX_CLAMP`.
+        """
+        units = self.sample_rate * self.largest_population
+        reach = units + _DEVIATIONS * math.sqrt(units)
+        return min(MAX_CLAMP, math.ceil(reach * _FINENESS * math.sqrt(self.dimension)))
 
     @property
     def largest_value(self) -> int:

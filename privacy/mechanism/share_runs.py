@@ -59,6 +59,7 @@ class ShareRuns:
         return DistributedPlan.calibrated(
             unit=plan.unit,
             population=plan.population,
+            largest_population=plan.largest_population,
             sample_rate=plan.sample_rate,
             max_grad_norm=plan.max_grad_norm,
             dimension=plan.dimension,

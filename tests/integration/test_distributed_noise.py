@@ -187,8 +187,8 @@ def test_an_interrupted_step_sends_the_same_share_again(
     stop = {"at": 6}  # in the second step, after two of its four sites have trained
     put = UpdateStore.put
 
-    def stopping(self: UpdateStore, *arguments: object, head: bytes) -> None:
-        put(self, *arguments, head=head)  # type: ignore[arg-type]
+    def stopping(self: UpdateStore, *arguments: object, **named: object) -> None:
+        put(self, *arguments, **named)  # type: ignore[arg-type]
         if len(drawn) == stop["at"]:
             raise KeyboardInterrupt
 

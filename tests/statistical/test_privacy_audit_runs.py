@@ -235,6 +235,7 @@ def a_distributed_plan(*, unit="record", rounds=12, epsilon=1.0):
     return DistributedPlan.calibrated(
         unit=unit,
         population=300,
+        largest_population=300,
         sample_rate=0.2,
         max_grad_norm=0.7,
         dimension=16 * 34 + 34 + 34 * 16 + 16,

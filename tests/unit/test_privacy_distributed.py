@@ -26,6 +26,7 @@ from privacy.mechanism.plan import CLIP_TOLERANCE
 SETTINGS = {
     "unit": "record",
     "population": 1250,
+    "largest_population": 2000,
     "sample_rate": 0.1,
     "max_grad_norm": 1.0,
     "dimension": 400,
@@ -81,6 +82,24 @@ def test_values_that_leave_fit_their_bits():
         assert values.dtype == np.int32
         assert np.abs(values).max() <= chosen.largest_value <= 2 ** (chosen.bits - 1) - 1
     assert chosen.largest_value > 2 ** (chosen.bits - 2) - 1  # and waste no bit
+
+
+def test_a_site_whose_units_all_agree_is_not_cut_off():
+    """Of a site with one label, the gradient in that label's bias is of all sampled units."""
+    chosen = plan(share_variance=1)
+    sampled = 200.0  # of the largest site's 2,000, on average
+    total = np.zeros(400)
+    total[:2] = sampled, -(sampled + 5.0 * math.sqrt(sampled))
+    values = SkellamShare(chosen).protect(total) * chosen.granularity
+    assert values[:2] == pytest.approx(total[:2], abs=20 * chosen.granularity)
+    # All sites' integers have one range, whatever their own population is.
+    assert chosen.bits == plan(share_variance=1, population=50).bits
+    with pytest.raises(PlanError, match="largest_population is 2000, expected at least"):
+        plan(population=2001)
+    # The failing arm: where the sum would be cut off, by the range of a tenth of the units.
+    few = plan(share_variance=1, population=20, largest_population=200)
+    cut = SkellamShare(few).protect(total) * few.granularity
+    assert np.abs(cut[:2]).max() < 0.5 * sampled
 
 
 def test_the_mean_of_many_shares_is_the_sum_that_went_in():

@@ -125,9 +125,9 @@ def plan(**changes):
 
 def shares(**changes):
     values = {
-        "unit": "record", "population": 1000, "sample_rate": 0.1, "max_grad_norm": 1.0,
-        "dimension": 10, "min_cohort": 3, "colluding_sites": 1, "share_variance": 1 << 40,
-        "rounds": 1, "repeats": 0, "delta": 1e-5,
+        "unit": "record", "population": 1000, "largest_population": 1000, "sample_rate": 0.1,
+        "max_grad_norm": 1.0, "dimension": 10, "min_cohort": 3, "colluding_sites": 1,
+        "share_variance": 1 << 40, "rounds": 1, "repeats": 0, "delta": 1e-5,
     }  # fmt: skip
     return DistributedPlan(**(values | changes))
 

@@ -32,6 +32,7 @@ def plan():
     return DistributedPlan.calibrated(
         unit="record",
         population=1000,
+        largest_population=1000,
         sample_rate=0.1,
         max_grad_norm=1.0,
         dimension=500,
