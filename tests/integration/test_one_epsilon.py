@@ -9,6 +9,9 @@ from support import Quiet, make_federation
 from typer.testing import CliRunner
 
 from fmfl_secure import Federation, cli
+from fmfl_secure.planning.plans import predict
+from fmfl_secure.report import rounding
+from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.transports.local.engine import LocalEngine
 
 
@@ -62,6 +65,42 @@ def test_a_run_of_epsilon_3_under_a_grant_of_8_shows_what_was_planned(
             assert site.statement.grants[0].epsilon_spent == found.by_round[-1]
     page = (folder / "run-2/report.html").read_text()
     assert "Of runs like this one, " in page
+    spent = record.sites[0].statement.grants[0].epsilon_spent
+    left = record.sites[0].statement.grants[0].epsilon_left
+    pages = {"report": page, **every_other_page(folder)}
+    for name, text in pages.items():
+        assert rounding.spent(spent) in text or f"{spent:.4f}" in text, name
+    for name in ("report", "ledger", "dataset"):
+        assert rounding.left(left) in pages[name] or f"{left:.4f}" in pages[name], name
+    # What a run comes to by the orders of a grant of its own, which is not what it was charged to.
+    of_a_run = predict(load_federation(folder / "federation.toml"), size=1)
+    assert of_a_run.forecast is None
+    wrong = of_a_run.epsilon_by_round[-1]
+    assert abs(wrong - foreseen["site-1"].by_round[-1]) > 0.01
+    for name, text in pages.items():
+        assert rounding.spent(wrong) not in text, name
+        assert f"{wrong:.4f}" not in text, name
+
+
+def every_other_page(folder: Path) -> dict[str, str]:
+    """What other commands write of the second run, and of the first site's ledger."""
+    site, run = folder / "sites/site-1", folder / "run-2"
+    for command in (
+        ["dpia", run, "--output", folder / "dpia.md"],
+        ["export", run, "--output", folder / "model"],
+        ["report", "dataset", site, "--output", folder / "dataset", "--run", run],
+    ):
+        done = CliRunner().invoke(cli.app, [str(word) for word in command])
+        assert done.exit_code == 0, (command, done.output, done.exception)
+    shown = CliRunner().invoke(
+        cli.app, ["ledger", "show", str(site / "ledger.sqlite")], env={"COLUMNS": "200"}
+    )
+    return {
+        "dpia": (folder / "dpia.md").read_text(),
+        "card": (folder / "model/README.md").read_text(),
+        "dataset": (folder / "dataset/dataset.html").read_text(),
+        "ledger": shown.output,
+    }
 
 
 def test_a_ledger_that_refuses_says_so_before_the_run(tmp_path: Path, tiny_model: Path) -> None:
