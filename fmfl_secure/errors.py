@@ -54,7 +54,8 @@ _SURROUNDINGS: Final = frozenset(
 if TYPE_CHECKING:
     # What a command line or an engine catches: everything this project raises on purpose.
     KNOWN_ERRORS: tuple[type[Exception], ...]
-    # The same, and the system's errors that nobody gave a name to: whoever asks for their nature.
+    # The same, and the system's errors that nobody gave a name to, memory's with them: whoever asks
+    # for their nature.
     ANY_FAILURE: tuple[type[Exception], ...]
 
 
@@ -244,7 +245,25 @@ def is_passing(error: BaseException) -> bool:
     """Whether an error is of the surroundings: to be tried again, and to decide nothing."""
     if isinstance(error, OSError):  # one that nobody gave a name to on its way here
         return error.errno in _SURROUNDINGS
+    if isinstance(error, MemoryError):
+        return True
     return getattr(error, "nature", "decided") == "passing"
+
+
+def said(error: BaseException) -> str:
+    """An error's text; Python itself gives none where there is no memory."""
+    if isinstance(error, MemoryError) and not str(error):
+        return "there is not enough memory"
+    return str(error)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was not to be had, in whichever of a library's words."""
+    if isinstance(error, MemoryError):
+        return True
+    # PyTorch's allocator has no type of its own for the machine's memory, nor safetensors for mmap.
+    text = str(error)
+    return "can't allocate memory" in text or "Cannot allocate memory" in text
 
 
 def os_failure(
@@ -278,5 +297,5 @@ def __getattr__(name: str) -> Any:
         from privacy import PrivacyError  # noqa: PLC0415
 
         known = FmflError, PrivacyError, AggregationError
-        return known if name == "KNOWN_ERRORS" else (*known, OSError)
+        return known if name == "KNOWN_ERRORS" else (*known, OSError, MemoryError)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Final
 
 MOST_DOCUMENT: Final = 256 << 20  # bytes of what other parties send: reports, requests, kits
 MOST_SETTINGS: Final = 16 << 20  # bytes of settings, and of a model's own descriptions
+_PIECE: Final = 1 << 20  # bytes
 _NO_FILE: Final = "it is no file but a pipe, a device or a socket"
 _KEY: Final = r"""(?:[A-Za-z0-9_-]++|"[^"\n]*+"|'[^'\n]*+')"""
 _LONG_KEY: Final = re.compile(rf"(?<![A-Za-z0-9_-]){_KEY}(?:[ \t]*+\.[ \t]*+{_KEY}){{64}}")
@@ -61,10 +62,14 @@ def read_regular(path: Path, *, most_bytes: int | None = None) -> bytes:
     with open_regular(path) as file:
         if most_bytes is None:
             return file.read()
-        data = file.read(most_bytes + 1)
-    if len(data) > most_bytes:
+        pieces, left = [], most_bytes + 1
+        # A read takes the memory that it asks for, however short the file is.
+        while left and (piece := file.read(min(left, _PIECE))):
+            pieces.append(piece)
+            left -= len(piece)
+    if not left:
         raise OSError(errno.EINVAL, f"it has more than {most_bytes} bytes", str(path))
-    return data
+    return b"".join(pieces)
 
 
 def read_settings(path: Path) -> str:

@@ -40,20 +40,30 @@ class HostileServer:
 
     Args:
         folder: For certificates.
+        ended: Begin with a certificate that ended yesterday.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, ended: bool = False) -> None:
         authority = new_authority("tiny")
-        made = issue(authority, federation="tiny", role=SERVER, name="server", hosts=("localhost",))
-        _write(folder / "server", authority, made)
+        self._folder, self._authority = folder, authority
         self.party = folder / "party"
         _write(self.party, authority, issue(authority, federation="tiny", role=SITE, name="site-1"))
         self.script: Script = lambda _method, _path: say({})
         self.asked: list[tuple[str, str, bytes]] = []
-        self._context = server_context(folder / "server")
+        self.renew(days=-1 if ended else 30)
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.url = f"https://localhost:{self._listening.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def renew(self, days: int = 30) -> None:
+        """Have a certificate that ends in so many days, from the next connection on."""
+        hosts = ("localhost",)
+        made = issue(
+            self._authority, federation="tiny", role=SERVER, name="server", hosts=hosts, days=days
+        )
+        folder = self._folder / f"server-{made.certificate[-60:-50].hex()}"
+        _write(folder, self._authority, made)
+        self._context = server_context(folder)
 
     def close(self) -> None:
         """Take no more connections."""

@@ -63,10 +63,17 @@ class Scratch(threading.local):
         return self._file.fd
 
     def save(self, item: Any) -> bytes:
-        """The stream of a SEAL object."""
+        """The stream of a SEAL object.
+
+        Raises:
+            BackendUnavailable: There is no memory for it.
+        """
         fd = self._open()
         os.ftruncate(fd, 0)
-        item.save(f"/proc/self/fd/{fd}")
+        try:
+            item.save(f"/proc/self/fd/{fd}")
+        except RuntimeError as error:  # of what SEAL itself made: there was no room for it
+            raise BackendUnavailable(f"there is no memory for a SEAL stream: {error}") from error
         stream = os.pread(fd, os.fstat(fd).st_size, 0)
         os.ftruncate(fd, 0)
         return stream
@@ -143,6 +150,8 @@ def _body(stream: bytes, size: int) -> Any:
         try:
             body = memoryview(pa.decompress(body, decompressed_size=size, codec="zstd"))
         except (pa.ArrowException, OSError) as error:
+            if isinstance(error, MemoryError) or "not enough memory" in str(error):
+                raise BackendUnavailable("there is no memory to unpack a SEAL stream") from error
             raise BackendError("a SEAL stream has an unknown size") from error
     elif compression != _RAW:
         raise BackendError(f"a SEAL stream is compressed in an unknown way ({compression})")

@@ -8,14 +8,19 @@ TenSEAL is imported only where a key or an encryption is needed: the aggregator 
 
 from __future__ import annotations
 
+import importlib
+from contextlib import suppress
+from importlib import metadata
 from types import ModuleType
-from typing import Protocol
+from typing import Final, Protocol
 
 from aggregation.ckks.collective import CollectiveEncryptor, CollectiveKeyHolder
 from aggregation.ckks.parameters import COLLECTIVE, ParameterSet
 from aggregation.ckks.residues import Residues, packed_size
 from aggregation.crypto import sealed_box
-from aggregation.errors import BackendError, MessageError
+from aggregation.errors import BackendError, BackendUnavailable, MessageError
+
+_VERSION: Final = "0.3.18"  # of TenSEAL; see `_ckks`
 
 
 class Encryptor(Protocol):
@@ -95,5 +100,10 @@ def _backend() -> ModuleType:
     try:
         from aggregation.ckks import _ckks  # noqa: PLC0415 - only roles that encrypt or decrypt need TenSEAL
     except ImportError as error:
-        raise BackendError("TenSEAL 0.3.18 is needed to encrypt or decrypt") from error
+        # Python takes a folder that it has no memory to list for an empty one, and remembers that.
+        importlib.invalidate_caches()
+        with suppress(metadata.PackageNotFoundError):
+            if metadata.version("tenseal") == _VERSION:
+                raise BackendUnavailable(f"TenSEAL cannot be loaded now: {error}") from error
+        raise BackendError(f"TenSEAL {_VERSION} is needed to encrypt or decrypt") from error
     return _ckks

@@ -6,7 +6,7 @@ from typing import Literal
 
 from fmfl_secure.cli.answers.base import Failure, Wrong
 from fmfl_secure.cli.exit_codes import ExitCode, exit_code
-from fmfl_secure.errors import is_known
+from fmfl_secure.errors import is_known, is_passing, said
 
 _AGAIN = "start it again: it goes on."
 
@@ -33,9 +33,9 @@ def failure_of(error: BaseException) -> Failure:
         return _failure("bug", told, "Report it, with the traceback.", "bug", code)
     return _failure(
         str(getattr(error, "code", "failed")),
-        str(error),
+        said(error),
         hint,
-        getattr(error, "nature", "decided"),
+        "passing" if is_passing(error) else getattr(error, "nature", "decided"),
         code,
     )
 
@@ -53,8 +53,8 @@ def _failure(
 
 
 def _of_system(error: OSError) -> str:
-    said = error.strerror or type(error).__name__
-    return f"cannot use {error.filename}: {said}" if error.filename else said
+    text = error.strerror or type(error).__name__
+    return f"cannot use {error.filename}: {text}" if error.filename else text
 
 
 def _of_path(code: ExitCode) -> tuple[str, Literal["passing", "decided"]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fmfl_secure.errors import ModelError
+from fmfl_secure.errors import ModelError, Unavailable, is_out_of_memory, is_passing, said
 
 _LONGEST = 400  # characters; transformers answers some files with its whole manual
 
@@ -21,6 +21,7 @@ def reading(what: str, path: Path) -> Iterator[None]:
 
     Raises:
         ModelError: The library could not read it.
+        MemoryError, Unavailable: The surroundings failed it: the file may well be good.
     """
     try:
         yield
@@ -29,8 +30,12 @@ def reading(what: str, path: Path) -> Iterator[None]:
     # tokenizers raises bare `Exception`, huggingface_hub errors below it, and torch, PEFT and
     # transformers six more kinds: a list of them was never complete.
     except Exception as error:
-        said = " ".join(str(error).split()) or type(error).__name__
+        text = " ".join(said(error).split()) or type(error).__name__
+        if is_out_of_memory(error):
+            raise MemoryError(f"not enough memory to load {what} in {path}") from error
+        if is_passing(error):
+            raise Unavailable(f"cannot load {what} in {path}: {text[:_LONGEST]}") from error
         raise ModelError(
-            f"cannot load {what} in {path}: {said[:_LONGEST]}",
+            f"cannot load {what} in {path}: {text[:_LONGEST]}",
             hint="Fetch the files again, all of one version, or save them with save_pretrained.",
         ) from error

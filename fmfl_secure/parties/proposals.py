@@ -16,6 +16,7 @@ import msgspec
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.outside import MOST_DOCUMENT, read_regular
 from fmfl_secure.planning.noise import privacy_plan
+from fmfl_secure.run.ranges import Delta, Granted
 from fmfl_secure.settings.federation import FederationConfig, load_federation
 from fmfl_secure.settings.site import SiteBudget
 from fmfl_secure.settings.task_templates import TASK_TEMPLATES
@@ -37,8 +38,8 @@ class Proposal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         delta_reason: Why delta may be above 1 / (10 x population); empty for none.
     """
 
-    epsilon: float | None = None
-    delta: float | None = None
+    epsilon: Granted | None = None
+    delta: Delta | None = None
     delta_reason: str = ""
 
     def keep(self, folder: Path) -> None:

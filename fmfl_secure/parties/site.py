@@ -382,8 +382,9 @@ class Site:
         Raises:
             SiteFailure: Something failed: the ledger, the data, a step's own checks, the machine.
                 From here on what fails can depend on a unit, so others hear the same of all.
-            Unavailable, LedgerUnavailable: What is kept here cannot be used now, whatever the data
-                are. Called again it goes on where it was, and charges nothing twice.
+            Unavailable, LedgerUnavailable, MemoryError: What is kept here cannot be used now,
+                whatever the data are, or memory is short before they are looked at. Called again it
+                goes on where it was, and charges nothing twice.
         """
         try:
             return self._training.update(plan, adapter, on_step)
@@ -392,6 +393,8 @@ class Site:
                 raise
             raise SiteFailure(str(error), hint=getattr(error, "hint", "")) from error
         except Exception as error:  # not ours: its text may quote data, so only its place is told
+            if is_passing(error) and not self._training.looks_at_data:
+                raise
             place = traceback.extract_tb(error.__traceback__)[-1]
             raise SiteFailure(
                 f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}"

@@ -52,6 +52,9 @@ class SiteTraining:
         budget: What is charged; None of data declared public, without noise.
         updates: Where what was made is stored.
         own: Parts of the adapter that the site keeps for itself, if any.
+
+    Attributes:
+        looks_at_data: Whether what `update` does depends on a unit by now, and so what fails in it.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class SiteTraining:
         self._updates = updates
         self._own = own
         self._data: TaskData | None = None
+        self.looks_at_data = False
         # What the surroundings took apart goes on where it was, at no further charge.
         self._unstored: _Trained | None = None
         self._even = even_rounds(self._config, entry, self._task, least_s=source.site.time.round_s)
@@ -95,6 +99,7 @@ class SiteTraining:
         Returns:
             int32, shape (d,).
         """
+        self.looks_at_data = False
         asks = self._config.turn(plan.round).asked is not None
         even = self._even_answers if asks else self._even
         with even.paced() if even else nullcontext():
@@ -175,6 +180,7 @@ class SiteTraining:
         return self._store(self._unstored)
 
     def _read_data(self) -> TaskData:
+        self.looks_at_data = True
         if self._data is None:
             self._data = self._source.read()
             if self._data.left_out:

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -33,9 +33,13 @@ from privacy import (
 _REFERENCE_EPSILON = 8.0
 
 
+# A report may be anybody's.
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+
+
 class _Charge(msgspec.Struct):
     run: str
-    rounds_trained: tuple[int, ...]
+    rounds_trained: tuple[_Count, ...]
 
 
 class _Statement(msgspec.Struct):
@@ -53,12 +57,12 @@ class _Round(msgspec.Struct):
 
 class _Mechanism(msgspec.Struct):
     unit: str
-    delta: float
-    noise_multiplier: float
+    delta: Annotated[float, msgspec.Meta(ge=0, lt=1)]
+    noise_multiplier: Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 
 
 class _Encryption(msgspec.Struct):
-    parameters: int
+    parameters: _Count
 
 
 class _Report(msgspec.Struct):

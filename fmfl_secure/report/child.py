@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from fmfl_secure.errors import ANY_FAILURE, is_passing
+from fmfl_secure.errors import ANY_FAILURE, is_passing, said
 from fmfl_secure.report.results import write_results
 from fmfl_secure.run.record import encode_record
 from fmfl_secure.run.results_request import Outcome, Request
@@ -26,7 +26,7 @@ def main() -> None:
         outcome = Outcome(record=encode_record(record))
     except ANY_FAILURE as error:
         hint = getattr(error, "hint", "")
-        outcome = Outcome(error=str(error), hint=hint, passing=is_passing(error))
+        outcome = Outcome(error=said(error), hint=hint, passing=is_passing(error))
     sys.stdout.buffer.write(msgspec.json.encode(outcome))
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from aggregation import Identity, PublicIdentity
 from fmfl_secure.errors import RunError
+from fmfl_secure.run.ranges import Number
 from fmfl_secure.run.record import RoundRecord
 
 _DOMAIN = b"fmfl-secure/run-end/v1\x00"
@@ -26,7 +27,7 @@ class RunEnd(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     run: str
-    rounds: tuple[tuple[int, str, str], ...]
+    rounds: tuple[tuple[Number, str, str], ...]
     at: str
 
 

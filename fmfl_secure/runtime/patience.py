@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from fmfl_secure.errors import said
+
 _LOG = logging.getLogger("fmfl_secure.runtime.patience")
 LIMIT_S: Final = 600.0
 _FIRST_S: Final = 0.5
@@ -48,7 +50,7 @@ class Patience:
         self._last = now
         if now - self._began >= self._limit_s:
             raise error
-        _LOG.warning("%s; tried again in %.1f s", error, self._pause_s)
+        _LOG.warning("%s; tried again in %.1f s", said(error), self._pause_s)
         return self._pause_s
 
     def worked(self) -> None:

@@ -63,7 +63,7 @@ def write_results_apart(store: RunStore, *, database: str | None) -> RunRecord:
 
     Raises:
         RunError: The state is damaged, or the process failed.
-        Unavailable: A file cannot be written now.
+        Unavailable: A file cannot be written now, or a signal ended the process.
     """
     again = f"Make them with: fmfl-secure report show {store.folder}"
     try:
@@ -82,12 +82,15 @@ def write_results_apart(store: RunStore, *, database: str | None) -> RunRecord:
         raise RunError(f"metrics and report cannot be written: {error}", hint=again) from error
     except msgspec.DecodeError:
         last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        raise RunError(
+        # A signal ended it, as the system's does where memory is short: it may do better again.
+        kind = Unavailable if done.returncode < 0 else RunError
+        raise kind(
             f"metrics and report cannot be written: their process ended with "
             f"{done.returncode}: {last}",
             hint=again,
         ) from None
     if outcome.error:
-        kind = Unavailable if outcome.passing else RunError
-        raise kind(outcome.error, hint=outcome.hint or again)
+        raise (Unavailable if outcome.passing else RunError)(
+            outcome.error, hint=outcome.hint or again
+        )
     return decode_record(outcome.record)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from aggregation import Identity
-from fmfl_secure.errors import ANY_FAILURE, RunError, is_passing
+from fmfl_secure.errors import ANY_FAILURE, RunError, is_passing, said
 from fmfl_secure.parties.coordinator import Coordinator
 from fmfl_secure.parties.workspace import DECRYPTOR, Members
 from fmfl_secure.run.observer import Observer
@@ -196,7 +196,7 @@ class RunDriver:
         try:
             pause_s = self._patience.pause_after(error)
         except ANY_FAILURE:
-            self.interrupt(f"interrupted; it goes on when it is started again: {error}")
+            self.interrupt(f"interrupted; it goes on when it is started again: {said(error)}")
             raise
         self.waiting.pause(pause_s)
 
@@ -217,7 +217,7 @@ class RunDriver:
             else:
                 self._write()
         except ANY_FAILURE as error:
-            _LOG.warning("cannot write what there is of the run: %s", error)
+            _LOG.warning("cannot write what there is of the run: %s", said(error))
 
     def _evaluate(self, round_number: int) -> dict[str, float]:
         turn = self._config.turn(round_number)

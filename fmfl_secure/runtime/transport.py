@@ -13,10 +13,11 @@ from fmfl_secure.runtime.task_board import Step
 from fmfl_secure.settings.service import PartBytes
 
 # What a server says may be anything: these are the ranges of what it can mean.
-_Place = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
-_Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
+Place = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
+Sequence = Annotated[int, msgspec.Meta(ge=0, le=2**60)]
 _Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
-_Run = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{8,64})?\Z")]
+RunId = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{8,64})?\Z")]
 _SMALL: Final = {"call": 1 << 16, "plan": 8 << 20, "cohort": 8 << 20, "end": 8 << 20}  # bytes
 
 
@@ -24,20 +25,20 @@ class DocumentRef(msgspec.Struct, frozen=True):
     """A document to fetch: its digest and length."""
 
     sha256: _Digest
-    size: _Size
+    size: Size
 
 
 class Work(msgspec.Struct, frozen=True):
     """What the server wants of this party; fields as `api.TaskBody`."""
 
-    sequence: Annotated[int, msgspec.Meta(ge=0, le=2**60)]
+    sequence: Sequence
     step: Step
-    run: _Run
-    round: _Place
-    attempt: _Place
+    run: RunId
+    round: Place
+    attempt: Place
     documents: dict[str, DocumentRef]
-    sizes: list[_Size]
-    membership: _Place
+    sizes: list[Size]
+    membership: Place
     part_bytes: PartBytes
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ which file is which of the adapter's, and what stands in the files that hold non
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -14,6 +15,8 @@ import safetensors.numpy
 
 from fmfl_secure.errors import ModelError
 from fmfl_secure.vectors.adapter import Adapter
+
+Length = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]  # of a tensor's axis, as a file may say
 
 
 class TensorSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -25,7 +28,7 @@ class TensorSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     name: str
-    shape: tuple[int, ...]
+    shape: tuple[Length, ...]
 
 
 class TensorFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

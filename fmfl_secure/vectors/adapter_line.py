@@ -6,7 +6,7 @@ adapter can say what all of it cost, and not the last run alone.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -35,8 +35,8 @@ class Ancestor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     settings_digest: str
     adapter_digest: str
     unit: str
-    delta: float
-    trainings: int
+    delta: Annotated[float, msgspec.Meta(ge=0, lt=1)]
+    trainings: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
     event: dict[str, Any] | None
 
 

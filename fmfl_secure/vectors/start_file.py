@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 import numpy as np
@@ -25,7 +25,7 @@ from fmfl_secure.outside import open_regular
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.storage.files import write_outputs
 from fmfl_secure.vectors.adapter import Adapter, adapter_digest
-from fmfl_secure.vectors.adapter_files import AdapterFiles
+from fmfl_secure.vectors.adapter_files import AdapterFiles, Length
 from fmfl_secure.vectors.layout import FlatLayout, TensorSlot
 from fmfl_secure.vectors.start import RunStart
 
@@ -43,11 +43,11 @@ _MAKE: Final = "Make it again where the base model is: fmfl-secure start-file FE
 
 class _Slot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
-    shape: tuple[int, ...]
+    shape: tuple[Length, ...]
 
 
 class _Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    format: int
+    format: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
     made_by: str
     settings_digest: str
     base_model: str

@@ -389,14 +389,20 @@ class Ledger(VerifiedLedger):
     def commit(self, *, run: str, round: int) -> None:  # noqa: A002
         """Charge one training of a round. Durable when this returns; only then read data.
 
+        Where it fails, the store may have kept it all the same, and only the answer was lost. Asked
+        again by the same object, what was kept is found and is not charged once more.
+
         Raises:
             LedgerError: No open reservation, it has expired, or nothing of it is left.
             LedgerLocked: It lacks a head that somebody kept.
         """
         with self._transaction("commit", locks=True) as (budget, append):
+            charge: dict[str, object] = {"run": run, "round": round}
+            if append.has_landed("commit", charge):
+                return
             held = budget.require_commit(run, append.now)
             budget.require_own(held, append.signer)
-            append("commit", {"run": run, "round": round})
+            append("commit", charge)
 
     def refund(self, *, run: str, evidence: str) -> int:
         """Close a run's reservation and give back the rounds that never started.

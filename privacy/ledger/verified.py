@@ -52,6 +52,7 @@ class VerifiedLedger:
         self._lines: list[str] = []
         self._records: list[Record] = []
         self._state: Budget | None = None
+        self._unheard: Record | None = None  # may have been kept: the store's answer was lost
         self.budget()  # refuse a damaged ledger at once
 
     def __repr__(self) -> str:
@@ -185,12 +186,16 @@ class VerifiedLedger:
                 budget.require_heads(sorted(self._heads))
             name = budget.signers.name_of(self._own_key(budget)) or ""
             budget.signers.require(name, kind)
-            append = Append(transaction, records[-1], signer, name)
+            landed = self._unheard if self._unheard in records else None
+            append = Append(transaction, records[-1], signer, name, landed)
             yield budget, append
             if append.record is not None:
                 self._require_readable(transaction)
-        if append.record is not None:  # and kept: whatever comes next must find it there
-            self._heads.add(append.record.head)
+                self._unheard = append.record
+        self._unheard = None
+        for record in (landed, append.record):  # kept: whatever comes next must find it there
+            if record is not None:
+                self._heads.add(record.head)
 
     def _require_readable(self, transaction: Transaction) -> None:
         """What was just appended must verify as when it is read back, signature included."""
@@ -224,18 +229,35 @@ class Append:
         signer: How records name who signs.
         now: The time of the transaction, not before the last record's.
         record: The last one appended; None before.
+        landed: One that an earlier call appended and is here, although that call failed: the store
+            kept it, and its answer was lost. None otherwise.
     """
 
-    def __init__(self, transaction: Transaction, last: Record, signer: Signer, name: str) -> None:
+    def __init__(
+        self,
+        transaction: Transaction,
+        last: Record,
+        signer: Signer,
+        name: str,
+        landed: Record | None,
+    ) -> None:
         self._transaction, self._last, self._signer = transaction, last, signer
         self.signer = name
         self.now = time_after(last.at)
         self.record: Record | None = None
+        self.landed = landed
+
+    def has_landed(self, kind: str, body: dict[str, object]) -> bool:
+        """Whether it was appended by the call before this one, which failed after it was kept."""
+        found = self.landed
+        return found is not None and found.kind == kind and found.body == {**body, **self._signed()}
+
+    def _signed(self) -> dict[str, object]:
+        return {"signer": self.signer} if self.signer else {}
 
     def __call__(self, kind: str, body: dict[str, object]) -> None:
         """Append one."""
-        if self.signer:
-            body = {**body, "signer": self.signer}
+        body = {**body, **self._signed()}
         self.record = new_record(previous=self._last, kind=kind, body=body, signer=self._signer)
         insert(self._transaction, self.record)
         self._last = self.record

@@ -10,18 +10,24 @@ import errno
 import os
 import random
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import forked
 import pytest
 from faults import Faults, Killed
-from limited import run_limited
+from limited import run_limited, run_on_tmpfs
 from support import Quiet, make_federation
 
-from fmfl_secure.errors import ANY_FAILURE, Unavailable, is_passing
+from aggregation import Aggregator, Decryptor, SiteAttempt
+from fmfl_secure.cli.exit_codes import ExitCode, exit_code
+from fmfl_secure.errors import ANY_FAILURE, RunStopped, Unavailable, is_passing
+from fmfl_secure.parties.coordinator import Coordinator
+from fmfl_secure.parties.custodian import Custodian
 from fmfl_secure.report.results import build_record
 from fmfl_secure.runtime.patience import Patience
 from fmfl_secure.storage.run_store import RunStore
+from fmfl_secure.storage.update_store import UpdateStore
 from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import Ledger
 
@@ -203,6 +209,137 @@ def test_a_disk_that_fails_at_the_end_keeps_the_run(
     assert faults.clock() >= 100.0
     assert (folder / "run/adapter").is_dir()
     assert_whole(folder)
+
+
+# Each at its second call, whoever makes that: other calls and parties are met in the slow tests.
+NO_MEMORY = [
+    (Ledger, "reserve"), (Ledger, "commit"), (Ledger, "refund"), (UpdateStore, "get"),
+    (SiteAttempt, "ready"), (SiteAttempt, "exchange"), (SiteAttempt, "upload"),
+    (SiteAttempt, "open"), (SiteAttempt, "verify"), (Decryptor, "announce"),
+    (Decryptor, "confirm"), (Decryptor, "release"), (Custodian, "ready"), (Custodian, "approve"),
+    (Aggregator, "add"), (Aggregator, "total"), (Coordinator, "apply"), (RunStore, "fix_cohort"),
+    (RunStore, "list_openings"), (RunStore, "finish_round"),
+]  # fmt: skip
+_MEMORY_SAMPLE = (1, 6, 11)
+
+
+@pytest.mark.parametrize(
+    ("owner", "call"),
+    [
+        pytest.param(
+            *where,
+            id=f"{where[0].__name__}-{where[1]}",
+            marks=() if place in _MEMORY_SAMPLE else pytest.mark.slow,
+        )
+        for place, where in enumerate(NO_MEMORY)
+    ],
+)
+def test_memory_that_is_short_for_a_moment_ends_and_excludes_nothing(
+    folder: Path, faults: Faults, monkeypatch: pytest.MonkeyPatch, owner: type, call: str
+) -> None:
+    started, original, calls = engine(folder), getattr(owner, call), []
+
+    def short(self, *given, **named):
+        calls.append(call)
+        if len(calls) == 2:
+            raise MemoryError
+        return original(self, *given, **named)
+
+    monkeypatch.setattr(owner, call, short)
+    started.run()
+    assert len(calls) > 2
+    assert faults.clock() > 0
+    assert_whole(folder)
+
+
+def test_memory_that_stays_short_interrupts(
+    folder: Path, faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Decryptor, "release", raises(MemoryError()))
+        with pytest.raises(MemoryError) as told:
+            engine(folder).run()
+    assert exit_code(told.value) == ExitCode.INTERRUPTED
+    assert faults.clock() >= 600.0
+    record = build_record(RunStore(folder / "run"))
+    assert record.status == "interrupted"
+    assert "there is not enough memory" in record.stop_reason
+    # Its secrets were in memory: the opened round is lost, and nobody is left out.
+    engine(folder, resume=True).run()
+    record = build_record(RunStore(folder / "run"))
+    assert record.status == "finished"
+    assert all(not r.refusals for r in record.rounds)
+
+
+def raises(error: Exception):
+    def call(*_, **__):
+        raise error
+
+    return call
+
+
+@pytest.mark.slow  # processes of their own
+@pytest.mark.parametrize("limit", ["AS", "DATA"])
+@pytest.mark.parametrize("mib", [0, 2, 4, 8, 12, 16, 24, 32, 48, 64])
+def test_a_limit_of_memory_damages_nothing(folder: Path, limit: str, mib: int) -> None:
+    """It is a passing fault, or a named end: a training that finds no memory is a failed one.
+
+    Some libraries end the process themselves where memory is short, as the system may; SEAL waits
+    for ever for a lock of its own, and is ended.
+    """
+    process = forked.start(run_limited, folder, limit, mib << 20)
+    process.join(timeout=120)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+    said = (folder / "said").read_text() if (folder / "said").exists() else ""
+    assert not said or process.exitcode in {ExitCode.INTERRUPTED, ExitCode.STOPPED}, said
+    died = not said and process.exitcode != 0
+    store = RunStore(folder / "run")
+    if not store.state.ended:
+        with suppress(RunStopped):  # sites that failed in a training stay out
+            engine(folder, resume=True).run()
+    record = build_record(RunStore(folder / "run"))
+    refusals = {code for each in record.rounds for code in each.refusals.values()}
+    refusals |= {site.refusal for site in record.sites if site.refusal}
+    assert refusals <= {"failed"}, record.stop_reason
+    assert record.status == "finished" or refusals, record.stop_reason
+    for rounds in charged(folder).values():
+        assert died or len(set(rounds)) == len(rounds)
+
+
+WRITERS = ["run", "sites/site-2", "decryptor", "custodians/board", "coordinator"]
+
+
+@pytest.mark.parametrize(
+    ("writer", "room"),
+    [("decryptor", 32)]
+    + [
+        pytest.param(writer, room, marks=pytest.mark.slow)
+        for writer in WRITERS
+        for room in (16, 32, 64, 128, 256, 400)
+        if (writer, room) != ("decryptor", 32)
+    ],
+)
+def test_a_small_disk_interrupts_and_on_a_larger_one_the_run_goes_on(
+    folder: Path, writer: str, room: int
+) -> None:
+    """A tmpfs of a few hundred KiB, filled by what its writer writes, and then made larger."""
+    process = forked.start(run_on_tmpfs, folder, writer, room)
+    process.join(timeout=300)
+    if (folder / "skipped").exists():
+        pytest.skip((folder / "skipped").read_text())
+    assert process.exitcode == 0
+    said = (folder / "said").read_text() if (folder / "said").exists() else ""
+    assert not said or said.startswith("75 "), said
+    assert said or room > 32, "so little room is filled"
+    shutil.copytree(folder / "after", folder / writer, dirs_exist_ok=True)
+    record = build_record(RunStore(folder / "run"))
+    assert (record.status, record.stop_reason) == ("finished", "")
+    assert all(not each.refusals for each in record.rounds)
+    assert sum(each.status == "lost" for each in record.rounds) <= bool(said)
+    for rounds in charged(folder).values():
+        assert len(set(rounds)) == len(rounds)
 
 
 @pytest.mark.slow  # processes of their own

@@ -11,7 +11,17 @@ from pathlib import Path
 import pytest
 
 import fmfl_secure
-from fmfl_secure.errors import KNOWN_ERRORS, RunError, Unavailable, is_passing, os_failure
+from fmfl_secure.cli.exit_codes import ExitCode, exit_code
+from fmfl_secure.errors import (
+    KNOWN_ERRORS,
+    ModelError,
+    RunError,
+    Unavailable,
+    is_passing,
+    os_failure,
+    said,
+)
+from fmfl_secure.models.library_errors import reading
 from fmfl_secure.storage.errors import storage_errors
 from privacy import StorageDamaged, StorageExists, StorageMissing, StorageUnavailable
 
@@ -93,6 +103,31 @@ def test_the_system_s_surroundings_pass(name: str) -> None:
     told = os_failure(RunError, "cannot write", error)
     assert type(told) is Unavailable
     assert str(told) == "cannot write: as the system says"
+
+
+def test_missing_memory_passes_and_says_so() -> None:
+    assert is_passing(MemoryError())
+    assert exit_code(MemoryError()) == ExitCode.INTERRUPTED
+    assert said(MemoryError()) == "there is not enough memory"
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] can't allocate memory"), MemoryError),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), MemoryError),
+        (OSError(errno.EIO, "Input/output error"), Unavailable),
+        (RuntimeError("size mismatch"), ModelError),
+    ],
+    ids=["allocator", "mmap", "disk", "file"],
+)
+def test_a_model_that_cannot_be_loaded_now_is_no_wrong_model(
+    raised: Exception, told: type[Exception]
+) -> None:
+    with pytest.raises(told) as found, reading("the base model", Path("folder")):
+        raise raised
+    assert type(found.value) is told
+    assert is_passing(found.value) == (told is not ModelError)
 
 
 @pytest.mark.parametrize("name", ["ENOENT", "EACCES", "EISDIR"])

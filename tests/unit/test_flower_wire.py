@@ -84,7 +84,9 @@ def test_chunks_join_to_the_frame_and_none_is_larger(frame: bytes, size: int) ->
 
 def test_an_order_is_done_and_the_answer_is_to_that_order_alone(party: FlowerParty) -> None:
     plan = b"a signed plan"
-    given_order = order("ready", run="ab", round=1, attempt=1, documents={"plan": reference(plan)})
+    given_order = order(
+        "ready", run="abad1dea", round=1, attempt=1, documents={"plan": reference(plan)}
+    )
     frame = seal(COORDINATOR, given_order, [plan])
     answer, opened = open_frame(party.answer(frame), Answer, SITE.public)
     _, own = open_frame(frame, Order, COORDINATOR.public)
@@ -118,12 +120,12 @@ def test_the_fingerprint_covers_the_source() -> None:
 
 
 def test_nothing_of_an_exception_leaves_but_a_code(party: FlowerParty) -> None:
-    frame = seal(COORDINATOR, order("upload", run="ab", round=1, attempt=1))
+    frame = seal(COORDINATOR, order("upload", run="abad1dea", round=1, attempt=1))
     answer = party.answer(frame)
     assert SECRET.encode() not in answer
     assert b"ZeroDivision" not in answer
     assert open_frame(answer, Answer, SITE.public)[0].words == [Failed("failed")]
-    joining, _ = answered(party, order("end", sequence=2, run="ab"))
+    joining, _ = answered(party, order("end", sequence=2, run="abad1dea"))
     assert joining.words == [Refused("failed")]
 
 
@@ -137,8 +139,10 @@ def test_nothing_of_an_exception_leaves_but_a_code(party: FlowerParty) -> None:
     ],
 )
 def test_an_order_that_is_not_for_now_is_not_done(party: FlowerParty, change) -> None:
-    assert answered(party, order("join", sequence=5, run="ab"))[0].words == [Joined("private")]
-    fields = {"step": "join", "sequence": 6, "run": "cd"} | change
+    assert answered(party, order("join", sequence=5, run="abad1dea"))[0].words == [
+        Joined("private")
+    ]
+    fields = {"step": "join", "sequence": 6, "run": "cafe0123"} | change
     with pytest.raises(FrameRefused):
         answered(party, order(**fields))
     assert len(party._agent.done) == 1  # type: ignore[attr-defined]
@@ -155,7 +159,7 @@ def test_only_the_coordinator_gives_orders(party: FlowerParty) -> None:
 
 
 def test_a_changed_frame_does_not_open() -> None:
-    frame = seal(COORDINATOR, order("join", run="ab"))
+    frame = seal(COORDINATOR, order("join", run="abad1dea"))
     place = frame.index(b"join")
     changed = frame[:place] + b"wait" + frame[place + 4 :]
     with pytest.raises(FrameRefused):

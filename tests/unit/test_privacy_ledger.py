@@ -1,5 +1,6 @@
 """The life of a budget: what each record does to it, and what is refused, with every store."""
 
+import contextlib
 import math
 import re
 
@@ -17,6 +18,7 @@ from privacy import (
     PlanError,
     PoissonSampledGaussian,
     PrivacyPlan,
+    StorageUnavailable,
 )
 from privacy.accounting.rdp import add_costs, epsilon_spent, fits, rdp_bound, rdp_cost, zero_cost
 from privacy.ledger.chain import GENESIS
@@ -55,6 +57,41 @@ def exhaust(ledger, run="exhausting", event=EVENT):
     rounds = refusal.value.affordable_rounds
     ledger.reserve(run=run, event=event, rounds=rounds, plan="p")
     return rounds
+
+
+class _Deaf:
+    """A store whose next change is kept, and its answer lost."""
+
+    def __init__(self, store):
+        self._store, self.lost = store, 1
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+    @contextlib.contextmanager
+    def write(self):
+        with self._store.write() as transaction:
+            yield transaction
+        if self.lost:
+            self.lost -= 1
+            raise StorageUnavailable("the connection broke")
+
+
+def test_a_charge_whose_answer_was_lost_is_not_made_again(ledger):
+    ledger.grant(epsilon=3.0, delta=DELTA, population_size=1000)
+    ledger.reserve(run="a", event=EVENT, rounds=4, plan="p")
+    ledger._store = _Deaf(ledger._store)
+    with pytest.raises(LedgerUnavailable):
+        ledger.commit(run="a", round=1)
+    ledger.commit(run="a", round=1)
+    assert kinds(ledger) == ["open", "grant", "reserve", "commit"]
+    ledger.commit(run="a", round=1)  # asked once more, it is another training
+    ledger._store.lost = 1
+    with pytest.raises(LedgerUnavailable):
+        ledger.commit(run="a", round=2)
+    ledger.commit(run="a", round=3)  # and what was lost is no charge for another round
+    rounds = [record.body["round"] for record in ledger.records() if record.kind == "commit"]
+    assert rounds == [1, 1, 2, 3]
 
 
 def test_the_life_of_a_run(ledger, place):

@@ -20,7 +20,8 @@ import msgspec
 from aggregation import AggregationError, Identity, PublicIdentity
 from fmfl_secure.errors import FrameRefused
 from fmfl_secure.runtime.anchor_registry import AnchorsForSite
-from fmfl_secure.runtime.transport import DocumentRef
+from fmfl_secure.runtime.transport import DocumentRef, Place, RunId, Sequence, Size
+from fmfl_secure.settings.service import PartBytes
 
 HELLO: Final = (
     "hello"  # the step by which a node is asked who it is; all others are `task_board.Step`
@@ -50,15 +51,15 @@ class Order(_Strict, frozen=True, forbid_unknown_fields=True):
 
     package: str
     party: str
-    sequence: int
+    sequence: Sequence
     step: str
-    run: str = ""
-    round: int = 0
-    attempt: int = 0
+    run: RunId = ""
+    round: Place = 0
+    attempt: Place = 0
     documents: dict[str, DocumentRef] = {}
-    sizes: list[int] = []
-    membership: int = 0
-    part_bytes: int = 1 << 20
+    sizes: list[Size] = []
+    membership: Place = 0
+    part_bytes: PartBytes = 1 << 20
     heads: AnchorsForSite | None = None
     lists: list[str] = []
 

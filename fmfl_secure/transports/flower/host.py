@@ -25,7 +25,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from fmfl_secure.errors import ANY_FAILURE, FlowerError, is_passing
+from fmfl_secure.errors import ANY_FAILURE, FlowerError, is_passing, said
 from fmfl_secure.provisioning.kit import Kit
 from fmfl_secure.run.refusal_codes import leaving_code
 from fmfl_secure.runtime.inbox import UNAVAILABLE
@@ -143,7 +143,7 @@ class Host:
             return 200, self._parties.answer(name, frame)
         except ANY_FAILURE as error:
             if is_passing(error):
-                _LOG.warning("an order cannot be done now: %s", error)
+                _LOG.warning("an order cannot be done now: %s", said(error))
                 return 503, UNAVAILABLE.encode()
             _LOG.error("%s", error)
             return 422, leaving_code(error).encode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Literal, Self
 
-from fmfl_secure.errors import Unreachable
+from fmfl_secure.errors import FrameRefused, Unreachable
 from fmfl_secure.run.statement import SiteStatement
 from fmfl_secure.runtime.anchor_registry import AnchorsForSite
 from fmfl_secure.runtime.task_board import Step
@@ -50,20 +50,27 @@ class OrderTransport:
         """Nothing to close."""
 
     def take(self, order: Order, opened: Opened) -> Work:
-        """Begin an order; what was said to an earlier one is forgotten."""
+        """Begin an order; what was said to an earlier one is forgotten.
+
+        Raises:
+            FrameRefused: It says what no order can mean.
+        """
         self._order, self._opened = order, opened
         self.words, self.messages = [], []
-        return Work(
-            sequence=order.sequence,
-            step=Step(order.step),
-            run=order.run,
-            round=order.round,
-            attempt=order.attempt,
-            documents=order.documents,
-            sizes=order.sizes,
-            membership=order.membership,
-            part_bytes=order.part_bytes,
-        )
+        try:
+            return Work(
+                sequence=order.sequence,
+                step=Step(order.step),
+                run=order.run,
+                round=order.round,
+                attempt=order.attempt,
+                documents=order.documents,
+                sizes=order.sizes,
+                membership=order.membership,
+                part_bytes=order.part_bytes,
+            )
+        except ValueError as error:
+            raise FrameRefused(f"an order cannot be meant: {error}") from error
 
     def work(self, after: int) -> Work:
         """Orders are handed over instead."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from aggregation import PublicIdentity
-from fmfl_secure.errors import ANY_FAILURE, FrameRefused, Problem, is_passing
+from fmfl_secure.errors import ANY_FAILURE, FrameRefused, Problem, is_passing, said
 from fmfl_secure.provisioning.certificates import CUSTODIAN, DECRYPTOR, SITE
 from fmfl_secure.runtime.inbox import UNAVAILABLE, SignedStatement
 from fmfl_secure.runtime.patience import Patience
@@ -308,7 +308,9 @@ class FlowerServer:
                     self._greeted(out, frame)
             except ANY_FAILURE as error:
                 if is_passing(error):  # the order goes out again; done twice, it does no harm
-                    _LOG.warning("%s cannot be taken now: %s", out.party or "a greeting", error)
+                    _LOG.warning(
+                        "%s cannot be taken now: %s", out.party or "a greeting", said(error)
+                    )
                     self._again[out.party] = time.monotonic() + _AGAIN_S
                     self._known.discard(-1 if out.party else out.node)
                     continue

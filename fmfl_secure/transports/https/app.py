@@ -19,7 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from fmfl_secure._version import __version__
-from fmfl_secure.errors import ANY_FAILURE, Problem, is_passing
+from fmfl_secure.errors import ANY_FAILURE, Problem, is_passing, said
 from fmfl_secure.runtime.anchor_registry import AnchorRegistry
 from fmfl_secure.runtime.inbox import Inbox, SignedStatement
 from fmfl_secure.runtime.task_board import Assignment, TaskBoard
@@ -258,7 +258,7 @@ async def _on_known(_: Request, error: Exception) -> JSONResponse:
     if not is_passing(error):
         _LOG.error("request failed: %s", error)
         return _body(Problem(500, "failed", "the server failed"))
-    _LOG.warning("request not served: %s", error)
+    _LOG.warning("request not served: %s", said(error))
     text = "the server cannot use what it needs now"
     return _body(Problem(503, "unavailable", text, retry_after_s=_AGAIN_S))
 
