@@ -74,6 +74,7 @@ OUTSIDE: dict[tuple[str, str], str] = {
 OWN: dict[str, str] = {
     "fmfl_secure.asking": "this process's own state",
     "fmfl_secure.bench.large": "its own child's arguments",
+    "fmfl_secure.cli.answers": "its own answers",
     "fmfl_secure.comparison.rows": "rows that it wrote",
     "fmfl_secure.data": "records, which tests of their own bound",
     "fmfl_secure.provisioning.authority": "the office's own list",
