@@ -68,10 +68,12 @@ from privacy.errors import (
 from privacy.ledger.anchors import Anchor, read_anchors
 from privacy.ledger.budget import Budget
 from privacy.ledger.chain import Record
+from privacy.ledger.charges import Charge
 from privacy.ledger.datasets import Dataset, DatasetCap
-from privacy.ledger.entries import Charge, Grant, GrantStatus, Recovery, Reservation, Spend
+from privacy.ledger.entries import Recovery, Reservation, Spend
 from privacy.ledger.export import export_csv, export_json, read_export
 from privacy.ledger.forecast import Forecast, forecast, with_reserved
+from privacy.ledger.grants import Grant, GrantStatus
 from privacy.ledger.heads import is_head, missing_heads
 from privacy.ledger.ledger import Ledger
 from privacy.ledger.standing import above_limit, objections

@@ -13,7 +13,8 @@ from privacy.accounting.exact import exact_epsilon
 from privacy.accounting.rdp import fits
 from privacy.errors import BudgetExhausted, LedgerError, PlanError, PolicyRefusal
 from privacy.ledger.datasets import Dataset
-from privacy.ledger.entries import Grant, Reservation
+from privacy.ledger.entries import Reservation
+from privacy.ledger.grants import Grant
 from privacy.ledger.standing import objections
 from privacy.ledger.totals import Totals
 from privacy.limits import as_written, check_epsilon, check_population_delta

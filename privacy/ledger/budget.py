@@ -51,20 +51,12 @@ from privacy.errors import LedgerDamaged, LedgerError, PlanError, PolicyRefusal
 from privacy.ledger.admissions import Admissions, fixes
 from privacy.ledger.anchors import Anchor
 from privacy.ledger.chain import Record
+from privacy.ledger.charges import COST_TOLERANCE, Charge
 from privacy.ledger.datasets import parse_dataset
-from privacy.ledger.entries import (
-    COST_TOLERANCE,
-    Charge,
-    Grant,
-    Recovery,
-    Reservation,
-    Spend,
-    declared_size,
-    read_orders,
-    text,
-    whole,
-)
+from privacy.ledger.entries import Recovery, Reservation, Spend
+from privacy.ledger.grants import Grant
 from privacy.ledger.heads import missing_heads, parse_head
+from privacy.ledger.record_values import declared_size, read_orders, text, whole
 from privacy.ledger.signers import OPENER, Signers
 from privacy.ledger.times import read_time
 from privacy.mechanism.plan import RELATION

@@ -22,7 +22,9 @@ from privacy.accounting.rdp import epsilon_spent, rdp_bound
 from privacy.errors import LedgerDamaged
 from privacy.ledger.budget import Budget
 from privacy.ledger.chain import Record, canonical_json, verify_lines
-from privacy.ledger.entries import Charge, GrantStatus, Reservation
+from privacy.ledger.charges import Charge
+from privacy.ledger.entries import Reservation
+from privacy.ledger.grants import GrantStatus
 from privacy.mechanism.plan import RELATION
 
 FORMAT = "fmfl-secure/ledger-export/v1"

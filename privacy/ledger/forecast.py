@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from privacy.accounting.events import Event
 from privacy.accounting.rdp import add_costs, epsilon_spent
 from privacy.ledger.budget import Budget
+from privacy.ledger.charges import Charge, Cost
 from privacy.ledger.datasets import Dataset
-from privacy.ledger.entries import Charge, Cost, Reservation
+from privacy.ledger.entries import Reservation
 
 _FORESEEN = "foreseen"  # no run is called so: ids are hexadecimal
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from fractions import Fraction
 
-from privacy.ledger.entries import Grant
+from privacy.ledger.grants import Grant
 from privacy.limits import MAX_EPSILON, as_written, largest_delta
 
 

@@ -11,7 +11,8 @@ from privacy.accounting.affordability import Allowance, Headroom
 from privacy.accounting.events import Event, NonPrivate, failure_of, repeated
 from privacy.accounting.rdp import FAILURE_SHARE, add_costs, filter_delta, rdp_cost, zero_cost
 from privacy.ledger.datasets import Dataset
-from privacy.ledger.entries import ExactTerms, Grant, GrantStatus, Recovery, Reservation, Spend
+from privacy.ledger.entries import Recovery, Reservation, Spend
+from privacy.ledger.grants import ExactTerms, Grant, GrantStatus
 from privacy.ledger.signers import Signers
 from privacy.ledger.standing import objections
 from privacy.limits import add

@@ -22,7 +22,7 @@ from privacy.ledger.chain import (
     verify_chain,
     verify_lines,
 )
-from privacy.ledger.entries import GrantStatus
+from privacy.ledger.grants import GrantStatus
 from privacy.ledger.signers import Signers
 from privacy.ledger.tables import insert, ledger_errors, open_ledger_store, read_lines
 from privacy.ledger.times import time_after

@@ -357,7 +357,7 @@ def test_a_head_of_a_name_that_reads_the_same_is_kept_to(places, monkeypatch):
     held = create(places.new(), population="wards")
     train(held, "a", 2)
     anchor = held.anchor()
-    monkeypatch.setattr("privacy.ledger.ledger.plain", lambda name: name)
+    monkeypatch.setattr("privacy.ledger.custody.plain", lambda name: name)
     again = create(places.new("again"), population="wards ")
     assert again.budget().population == "wards "
     with pytest.raises(LedgerLocked):

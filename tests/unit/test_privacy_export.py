@@ -200,5 +200,5 @@ def test_figures_of_another_version_of_the_accountant_still_verify(ledger, monke
     def drifting(event, orders):
         return {o: math.ceil(c * (1 + 1e-7)) for o, c in rdp_cost(event, orders).items()}
 
-    monkeypatch.setattr("privacy.ledger.entries.rdp_cost", drifting)
+    monkeypatch.setattr("privacy.ledger.charges.rdp_cost", drifting)
     read_export(text)

@@ -357,7 +357,7 @@ def test_grants_out_of_range_are_refused(ledger, epsilon, delta):
 
 def test_a_grant_s_recorded_orders_are_trusted_and_filtered_at(ledger, place, monkeypatch):
     """Other reference workloads in another version would choose other orders: still sound."""
-    monkeypatch.setattr("privacy.ledger.ledger.filter_orders", lambda *_: (4, 9, 20))
+    monkeypatch.setattr("privacy.ledger.custody.filter_orders", lambda *_: (4, 9, 20))
     ledger.grant(epsilon=3.0, delta=DELTA, population_size=1000)
     monkeypatch.undo()
     (status,) = Ledger(place).status()
@@ -399,7 +399,7 @@ def test_an_accountant_that_rounds_otherwise_locks_no_full_ledger(
     def drifting(event, orders):
         return {o: math.ceil(c * (1 + drift)) for o, c in rdp_cost(event, orders).items()}
 
-    monkeypatch.setattr("privacy.ledger.entries.rdp_cost", drifting)
+    monkeypatch.setattr("privacy.ledger.charges.rdp_cost", drifting)
     monkeypatch.setattr("privacy.ledger.totals.rdp_cost", drifting)
     later = Ledger(place, signer=SIGNER)
     (status,) = later.status()
@@ -419,7 +419,7 @@ def test_an_accountant_that_rounds_otherwise_locks_no_full_ledger(
 def test_costs_that_are_not_the_event_s_are_refused(ledger, place, monkeypatch, drift):
     exactly_full(ledger)
     monkeypatch.setattr(
-        "privacy.ledger.entries.rdp_cost",
+        "privacy.ledger.charges.rdp_cost",
         lambda event, orders: {
             o: math.ceil(c * (1 + drift)) for o, c in rdp_cost(event, orders).items()
         },
