@@ -74,7 +74,7 @@ def load_extension(group: str, name: str, kind: type[Entry]) -> Entry:
         known = ", ".join(sorted({f"{package}:{point.name}" for point in declared}))
         raise UnknownKind(
             f"{len(found)} entries of the package {package!r} are {name!r} in {group}, expected 1",
-            hint=f"It has {known}." if known else f"It has none in {group}.",
+            hint=f"Name one that it has: {known or f'none in {group}'}.",
         )
     try:
         loaded = found[0].load()

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 from fmfl_secure.errors import ConfigError, UnknownKind
 from fmfl_secure.extensions import is_extension
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """`Did you mean ...? `, or nothing where no name is near."""
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f'Did you mean "{close[0]}"? ' if close else ""
 
 
 class Named(Protocol):
@@ -73,5 +80,6 @@ class Registry(Generic[Entry]):
             return self._entries[name]
         except KeyError:
             raise UnknownKind(
-                f"{name!r} is no known {self._what}", hint=f"Known: {', '.join(self.names)}."
+                f"{name!r} is no known {self._what}",
+                hint=f"{nearest(name, self.names)}Known: {', '.join(self.names)}.",
             ) from None

@@ -27,7 +27,7 @@ def check_epsilon(epsilon: object, name: str = "epsilon", *, most: float = MAX_E
     if not (_is_number(epsilon) and 0.0 < epsilon <= most and epsilon != math.inf):
         raise PlanError(
             f"{name} is {_shown(epsilon)}, expected a number above 0 and at most {most:g}",
-            hint="8 already gives no meaningful bound; usual values are between 0.5 and 8.",
+            hint="Choose one between 0.5 and 8; 8 already gives no meaningful bound.",
         )
 
 
@@ -36,7 +36,7 @@ def check_delta(delta: object, name: str = "delta") -> None:
     if not (_is_number(delta) and 0.0 < delta < 1.0):
         raise PlanError(
             f"{name} is {_shown(delta)}, expected a number above 0 and below 1",
-            hint="At most 1 / (10 x the declared population size), such as 1e-5.",
+            hint="Choose at most 1 / (10 x the declared population size), such as 1e-5.",
         )
 
 
@@ -45,7 +45,7 @@ def check_population_size(size: object, name: str = "population_size") -> None:
     if type(size) is not int or not 1 <= size <= MAX_POPULATION_SIZE:
         raise PlanError(
             f"{name} is {_shown(size)}, expected a whole number, 1 to {MAX_POPULATION_SIZE}",
-            hint="The declared, rounded number of units, as `population` in federation.toml.",
+            hint="Give the declared, rounded number of units, as `population` in federation.toml.",
         )
 
 

@@ -222,7 +222,7 @@ def check_policy(policy: SitePolicy, proposal: RunProposal, *, now: dt.datetime)
         raise PolicyRefusal(
             "expired",
             f"this site's policy expired at the end of {policy.expires}, it is {today} (UTC)",
-            hint="Whoever is responsible for the data sets a new day in [policy] expires.",
+            hint="Ask whoever is responsible for the data to set a new day in [policy] expires.",
         )
     _at_least("min_sites", "sites whose sum may be opened", proposal.min_sites, policy.min_sites)
     _at_least(

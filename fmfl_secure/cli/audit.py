@@ -64,7 +64,7 @@ def audit(
         raise ConfigError("--answers is for a federation.toml: answers are audited beforehand")
     if base is not None and not of_run:
         raise ConfigError(
-            "--base is for a run's folder", hint="In federation.toml, model.base says it."
+            "--base is for a run's folder", hint="Set model.base in federation.toml instead."
         )
     with Progress(console=progress, transient=True) as shown:
         bar = shown.add_task("training on canaries", total=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
@@ -79,7 +80,8 @@ def init(
     if not is_new and model is not None:
         raise ConfigError(f"{path} exists, and says itself which model: --model is for a new one")
     if is_new:
-        name = re.sub("[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")[:63]
+        real = Path(os.path.realpath(folder))  # which a loop of links does not end
+        name = re.sub("[^a-z0-9]+", "-", real.name.lower()).strip("-")[:63]
         text = _new_settings(name or "federation", sites, task, model, folder)
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

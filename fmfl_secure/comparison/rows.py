@@ -174,8 +174,8 @@ def read_rows(path: Path) -> Comparison:
     except (OSError, msgspec.DecodeError) as error:
         raise RunError(
             f"{path} is not a comparison that can be gone on with: {error}",
-            hint="Earlier versions wrote one object in place of lines. A last line that was cut "
-            "short can be removed, and is measured again.",
+            hint="Name another file, where an earlier version wrote one object in place of lines. "
+            "A last line that was cut short can be removed, and is measured again.",
         ) from error
     if not found or not isinstance(found[0], Header) or not data.endswith(b"\n"):
         raise RunError(

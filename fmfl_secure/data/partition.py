@@ -247,11 +247,11 @@ def _parse_scheme(by: str) -> _Scheme:
             return _Scheme("dirichlet", alpha=alpha)
         raise DataArgumentError(
             f"by is {by!r}; expected a positive number after the colon",
-            hint='0.1 is strong skew, 1 moderate, 100 nearly none: "dirichlet:0.5"',
+            hint="give a number above 0: 0.1 is strong skew, 1 moderate, 100 nearly none",
         )
     raise DataArgumentError(
         f'by is {by!r}; expected "iid", "dirichlet:ALPHA" or "column:NAME"',
-        hint='for example "dirichlet:0.5" or "column:hospital"',
+        hint='write it as "dirichlet:0.5" or "column:hospital"',
     )
 
 
@@ -264,7 +264,7 @@ def _check_arguments(sites: int, holdout: float, tune: float, limit: int | None,
     if holdout + tune >= 1:
         raise DataArgumentError(
             f"holdout is {holdout} and tune is {tune}; expected a sum below 1",
-            hint="the sites need rows, too",
+            hint="set less aside: the sites need rows, too",
         )
     if limit is not None and limit < 1:
         raise DataArgumentError(f"limit is {limit}; expected at least 1 row")

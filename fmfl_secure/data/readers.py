@@ -118,5 +118,5 @@ def _check_arguments(names: Sequence[str], labels: Sequence[str] | None) -> None
     if len(set(labels)) != len(labels):
         raise DataArgumentError(
             f"labels is {list(labels)!r}; expected no label twice",
-            hint="each label's place in the list is its index",
+            hint="name each label once: its place in the list is its index",
         )

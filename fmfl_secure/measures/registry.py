@@ -88,7 +88,7 @@ def measure_named(config: FederationConfig, name: str) -> Measure:
     if name not in found:
         raise ConfigError(
             f"{name!r} is not measured of the task {config.task.kind!r}",
-            hint=f"What is: {', '.join(found)}."
+            hint=f"Name one of what is: {', '.join(found)}."
             if found
             else "What a task of another package makes of a record is not known here.",
         )

@@ -264,7 +264,7 @@ def find_base_model(name: str, *, digest: str = "", relative_to: Path | None = N
     if not isinstance(config, dict) or "auto_map" in config:
         raise ModelError(
             f"{config_file} asks to run code that came with the model",
-            hint="Only architectures that transformers itself implements are accepted.",
+            hint="Use an architecture that transformers itself implements.",
         )
     if config.get("quantization_config"):
         raise ModelError(

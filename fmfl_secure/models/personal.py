@@ -63,7 +63,7 @@ def require_parts(model: nn.Module, spec: AdapterSpec) -> None:
             words = sorted({word for name in trained for word in _words(name)})
             raise ModelError(
                 f"adapter.personal: {spec.kind!r} trains no part {part!r} here",
-                hint=f"Parts are named by these words, with dots between: {', '.join(words)}.",
+                hint=f"Name parts by these words, with dots between: {', '.join(words)}.",
             )
     if all(belongs_to(name, spec.personal) for name in trained):
         raise ModelError(

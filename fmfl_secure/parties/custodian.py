@@ -59,7 +59,7 @@ class Custodian:
         if last and plan.round > last:
             raise RunError(
                 f"{self.name} lets no round after {last} open, this is round {plan.round}",
-                hint="Its custodian.toml says so.",
+                hint="Raise last_round in its custodian.toml, if more rounds may open.",
             )
         return self._protocol.ready(plan_message)
 

@@ -106,7 +106,7 @@ class ExpectedAdapter:
         raise AdapterUnverified(
             f"{self._own.name}: fewer than {self._colluders + 1} other sites that are pinned here "
             f"have signed for the adapter of round {plan.round}",
-            hint="This site missed rounds. It is asked again in the next attempt.",
+            hint="Wait: this site missed rounds, and is asked again in the next attempt.",
         )
 
     def _last(self, before_round: int) -> _Known | None:

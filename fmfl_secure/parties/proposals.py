@@ -197,7 +197,7 @@ def fixed_run(config: FederationConfig, site: str) -> FixedRun:
     if config.privacy.accounting != "exact":
         raise ConfigError(
             "these settings account by the filter, and no grant is for their run alone",
-            hint='privacy.accounting = "exact" asks for one.',
+            hint='Set privacy.accounting = "exact", which asks for one.',
         )
     entries = [entry for entry in config.sites if entry.name == site]
     if not entries:

@@ -185,7 +185,7 @@ def _check_distinct(parties: Mapping[str, ReadRequest]) -> None:
             if key in seen:
                 raise ServiceError(
                     f"{seen[key]} and {name} ask with one key",
-                    hint="Each party draws keys of its own; one of the two has taken the other's.",
+                    hint="Ask both to draw keys of their own: one of them has taken the other's.",
                 )
             seen[key] = name
 

@@ -127,7 +127,7 @@ class Kit:
         if found != role:
             raise ServiceError(
                 f"{self.folder} is a {found}'s kit, and a {role}'s is needed here",
-                hint=f"Its command is: fmfl-secure {_COMMANDS[found]} {self.folder}",
+                hint=f"Run its own command: fmfl-secure {_COMMANDS[found]} {self.folder}",
             )
 
     def operations_token(self) -> str:
@@ -208,7 +208,8 @@ def open_kit(data: bytes, passphrase: str, folder: Path) -> list[str]:
     except FileExistsError:
         raise ServiceError(
             f"{folder} exists; a kit is opened once",
-            hint="A ledger that a kit brings again would have forgotten what was spent since.",
+            hint="Keep the ledger that is there: one that a kit brings has forgotten what was "
+            "spent since.",
         ) from None
     for file in files:
         write_private(folder / file.path, file.data)

@@ -199,7 +199,7 @@ def _check_listed(config: FederationConfig, role: Role, name: str) -> None:
     if name not in listed:
         raise ConfigError(
             f"the settings have no {role} {name!r}",
-            hint=f"They have: {', '.join(listed) or 'none'}",
+            hint=f"Name one of them: {', '.join(listed) or 'none'}",
         )
 
 

@@ -285,7 +285,9 @@ def _answers(exported: Exported) -> list[str]:
             "answer = tokenizer.decode(new, skip_special_tokens=True).strip()",
         ]
     if task not in _ENDINGS:
-        raise UnknownKind(f"{task!r} is no known kind of task", hint="Its card has no code.")
+        raise UnknownKind(
+            f"{task!r} is no known kind of task", hint="Write the code yourself: its card has none."
+        )
     if exported.embeds and task == "image-classification":
         unit = [f"    unit = {_NORMALIZE}({_IMAGE_UNIT}, dim=-1)"]
     else:

@@ -90,5 +90,5 @@ def require_call(
     if call.until.tzinfo is None or now >= call.until:
         raise RunError(
             f"the coordinator's call to run {run} ended at {call.until}",
-            hint="Is this machine's clock right? A server calls anew while it runs.",
+            hint="Check this machine's clock. A server calls anew while it runs.",
         )

@@ -13,6 +13,7 @@ from fmfl_secure.parties.coordinator import Coordinator
 from fmfl_secure.parties.workspace import DECRYPTOR, Members
 from fmfl_secure.run.observer import Observer
 from fmfl_secure.run.record import RunRecord
+from fmfl_secure.run.refusal_codes import GENERIC, MEANINGS
 from fmfl_secure.run.site_notes import noted_visibility, site_note
 from fmfl_secure.runtime.inbox import CLOSED, JOINED, REFUSED, Inbox, Stated, statements
 from fmfl_secure.runtime.patience import Patience
@@ -319,7 +320,12 @@ class RunDriver:
             text = f"{able} of {everyone} sites take part, fewer than {needed}; no data was read"
         else:
             text = f"{present} sites are left for round {number}, fewer than {needed}"
-        return RunError(text, hint="; ".join(f"{name}: {code}" for name, code in refusals.items()))
+        told = [
+            f"{name}: {code}, {MEANINGS.get(code, MEANINGS[GENERIC])}"
+            for name, code in refusals.items()
+        ]
+        hint = f"Ask them why, whose own logs say more. {'; '.join(told)}" if told else ""
+        return RunError(text, hint=hint)
 
     def _present(self) -> list[str]:
         joined = self._joined()

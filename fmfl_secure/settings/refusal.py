@@ -7,14 +7,15 @@ file. Nothing is decided here: a file is refused before, and for what `msgspec` 
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from msgspec import inspect
+
+from fmfl_secure.registry import nearest
 
 # A key of a section, or a place in a list, from 0.
 Step = str | int
@@ -68,12 +69,6 @@ def at_line(said: str, text: str, path: tuple[Step, ...] = ()) -> str:
         path = max(path, (found[1], found[2]), key=len)
     line = line_of(text, path)
     return f"line {line}: {said}" if line else said
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """`Did you mean ...? `, or nothing where no name is near."""
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f'Did you mean "{close[0]}"? ' if close else ""
 
 
 def line_of(text: str, path: tuple[Step, ...]) -> int:

@@ -151,7 +151,8 @@ class AnchorStore:
             raise HeadsFull(
                 f"the heads of {names[key]}'s ledgers take {taken} bytes here, at most "
                 f"{self._most_bytes} are kept of one party",
-                hint="Who charges so often? At a server, [limits] heads_bytes in service.toml.",
+                hint="Ask who charges so often; at a server, raise [limits] heads_bytes in "
+                "service.toml.",
             )
 
     def keep_journals(self, given: Iterable[tuple[PublicIdentity, str]]) -> None:

@@ -61,7 +61,7 @@ def _lock(descriptor: int, path: Path, role: str) -> None:
     except BlockingIOError:
         raise InUse(
             f"{path.parent} is in use: {_told(descriptor)}",
-            hint="One process at a time: end that one first. A process that is gone holds nothing.",
+            hint="Stop that one first, of which one may run. A process that is gone holds nothing.",
         ) from None
     except OSError as error:
         raise os_failure(ServiceError, f"cannot lock {path}", error) from error

@@ -70,7 +70,7 @@ class Adapter:
             if slot.name not in self.tensors or self.tensors[slot.name].shape != slot.shape:
                 raise ModelError(
                     f"adapter tensor {slot.name} does not match this model",
-                    hint="Base model and adapter settings must be those it was made with.",
+                    hint="Use the base model and the adapter settings that it was made with.",
                 )
 
     def flatten(self, layout: FlatLayout) -> NDArray[np.float64]:

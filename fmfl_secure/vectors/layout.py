@@ -79,7 +79,7 @@ class FlatLayout:
                 raise ModelError(
                     f"adapter layouts differ at tensor {index + 1}: here {_describe(ours)}, "
                     f"there {_describe(other)}",
-                    hint="Both sides need the same base model, adapter settings and versions.",
+                    hint="Give both sides the same base model, adapter settings and versions.",
                 )
 
     def split(self, vector: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:

@@ -181,7 +181,8 @@ def _check_arrival(
         raise AuditError(
             f"a canary reaches the clipped sum with {float(arrived.min()):.3g} C, expected C: "
             "its scores would mean nothing",
-            hint="The model's own gradients are too large beside the canaries', or not finite.",
+            hint="Use another model or loss: its own gradients are too large beside the canaries', "
+            "or not finite.",
         )
 
 

@@ -140,7 +140,7 @@ def read_anchors(path: Path) -> list[Anchor]:
     except (OSError, UnicodeDecodeError) as error:
         raise LedgerError(
             f"cannot read the anchors in {path}: {error}",
-            hint="Is the medium that the officer keeps them on mounted?",
+            hint="Check that the medium is mounted that the officer keeps them on.",
         ) from error
     anchors = []
     for file, line in lines:

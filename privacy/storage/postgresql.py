@@ -211,8 +211,8 @@ class PostgresStore:
         if state is None or state[:2] in _NO_ACCESS_CLASSES:
             return StorageUnavailable(
                 f"cannot use {self.name}: {text}",
-                hint="Is the server running and reachable, the password right, and no other "
-                "process holding the lock?",
+                hint="Check that the server runs and is reachable, that the password is right, and "
+                "that no other process holds the lock.",
             )
         return StorageDamaged(f"{self.name} is not readable: {text}")
 

@@ -176,8 +176,8 @@ class SqliteStore:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NO_ACCESS:
                 raise StorageUnavailable(
                     f"cannot use {self.name}: {error}",
-                    hint="Is it there, writable, on a disk with room, and not held by another "
-                    "process?",
+                    hint="Check that it is there, writable, on a disk with room, and not held by "
+                    "another process.",
                 ) from error
             raise StorageDamaged(f"{self.name} is not readable: {error}") from error
         except UnicodeDecodeError as error:  # SQLite quotes a damaged schema, not in UTF-8

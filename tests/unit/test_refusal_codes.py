@@ -23,6 +23,7 @@ NEVER_TOLD = {
     # The server's and its clients' own; answered over HTTP as problems, never as a site's refusal.
     *("service", "membership", "stopping", "attempt"),
     "unavailable",  # the surroundings: never a site's last word
+    "declined",  # a person said no at a terminal
     "adapter",  # why a site sits an attempt out, and is asked again: no refusal
 }
 RULES = re.findall(r"^\| `policy\.(\w+)` \|", privacy.policy.__doc__ or "", re.MULTILINE)

@@ -98,8 +98,8 @@ def _cells(
             return MalformedRowError(
                 f"the sentence has a line of {len(columns)} column(s) "
                 f"{'and others of more or fewer' if len(widths) > 1 else ''}".rstrip(),
-                hint="each line is a word, its tag, and the same between; an empty line ends a "
-                "sentence",
+                hint="write each line as a word, its tag, and the same between; an empty line "
+                "ends a sentence",
                 path=path,
                 row=row,
                 line=line,

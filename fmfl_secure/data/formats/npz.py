@@ -198,8 +198,8 @@ class NpzSource:
         if kind == "volume":
             raise MalformedRowError(
                 f"the array {name!r} holds neither numbers, lists nor pictures",
-                hint="pictures have the shape (n, height, width), or (n, height, width, channels) "
-                "with 1, 3 or 4 channels",
+                hint="save pictures in the shape (n, height, width), or (n, height, width, "
+                "channels) with 1, 3 or 4 channels",
                 path=self._path,
             )
         values = self._load(name)

@@ -32,7 +32,7 @@ def set_adapter_tensors(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -
         if name not in own or name not in tensors or own[name].shape != tensors[name].shape:
             raise ModelError(
                 f"adapter tensor {name} does not match this model",
-                hint="Base model and adapter settings must be those the adapter was made with.",
+                hint="Use the base model and the adapter settings that it was made with.",
             )
     with torch.no_grad():
         for name, tensor in own.items():

@@ -84,5 +84,5 @@ def load_suite(path: Path) -> Suite:
         raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
     except msgspec.ValidationError as error:
         raise ConfigError(
-            f"{path}: {error}", hint="The path after $ is where in the file it stands."
+            f"{path}: {error}", hint="Look in the file where the path after $ says."
         ) from error

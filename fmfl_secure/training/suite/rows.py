@@ -77,7 +77,7 @@ def _question(path: Path, number: int, row: Mapping[str, Any], benchmark: Benchm
     if not asked.strip() or not answer.strip():
         raise DataError(
             "the row has no question, no right answer, or not two different choices",
-            hint="answer_column holds a choice's text, its place from 0, or its letter",
+            hint="write a choice's text into answer_column, its place from 0, or its letter",
             path=path,
             row=number,
         )

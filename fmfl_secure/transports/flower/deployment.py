@@ -98,7 +98,7 @@ def _wait(number: str, output: Path, connection: str) -> None:
         if store is None and time.monotonic() - begun > _START_S:
             raise FlowerError(
                 "no ServerApp has begun the run",
-                hint="Has the SuperLink a SuperExec, and this package where it runs?",
+                hint="Check that the SuperLink has a SuperExec, and this package where it runs.",
             )
     # Its last orders, and the results, come after.
     while not _status(number, connection).startswith("finished"):

@@ -117,7 +117,7 @@ class HttpsTransport:
         if document.size > most_bytes:
             raise ServiceError(
                 f"a document of {document.size} bytes is not fetched, at most {most_bytes} are",
-                hint="Where the adapter is that large: [server] document_bytes in service.toml.",
+                hint="Raise [server] document_bytes in service.toml, if the adapter is that large.",
             )
         data = bytearray()
         while len(data) < document.size:

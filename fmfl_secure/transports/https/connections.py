@@ -108,7 +108,7 @@ class Door(socket.socket):
         except OSError as error:
             raise ServiceError(
                 f"cannot listen on {address}, port {port}: {error.strerror or error}",
-                hint="[listen] in service.toml says where; is another server running?",
+                hint="Stop the other server, or set another port in [listen] of service.toml.",
             ) from error
         self._room = room
         self._handshake_s = handshake_s
