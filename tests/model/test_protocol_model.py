@@ -15,8 +15,9 @@ from model import Model, State
 from parties import Modelled
 
 import aggregation.roles.site
-from aggregation import MemoryJournal
+from aggregation import MemoryJournal, ReplayError
 from aggregation.protocol import Vanishing, openings_for
+from aggregation.roles import one_cohort
 
 SLOW = pytest.mark.slow
 ONCE = (("one", 1),)
@@ -138,6 +139,16 @@ def test_an_honest_decryptor_releases_once_whatever_sites_forget(round_: dict) -
             {"honest": 2, "liars": 2, "plans": ONCE, "vanishing": OF_FOUR}, "two cohorts open",
             id="openings are a quorum of all who collude",
         ),
+        pytest.param(
+            {"honest": 3, "liars": 1, "vanishing": OF_FOUR, "colluding": 1, "false_lists": False,
+             "journal": without("site/cohort")}, "two cohorts open",
+            id="a site opens one cohort a round where some may vanish", marks=SLOW,
+        ),
+        pytest.param(
+            {"honest": 3, "liars": 1, "put_backs": 1, "plans": ONCE, "vanishing": OF_FOUR,
+             "colluding": 1}, "two cohorts open",
+            id="a journal that was put back counts as one that colludes", marks=SLOW,
+        ),
     ],
 )  # fmt: skip
 def test_with_a_rule_left_out_the_attack_is_found(round_: dict, attack: str) -> None:
@@ -154,12 +165,37 @@ def test_with_federations_not_pinned_the_attack_is_found(monkeypatch: pytest.Mon
     assert "two cohorts open" in explored(model).broken
 
 
-def finished(model: HonestServer) -> list[Step]:
-    """States from which the round is never released, and which nothing excuses."""
+def doomed(model: HonestServer) -> list[Step]:
+    """States from which the round is never released."""
     found = explore(model.first, model.steps, lambda at: model.broken(at.state), edges=True)
     assert found.broken == "", found.path
     assert any(model.ends(at) for at in found.before)
-    return [at for at in found.doomed(model.ends) if not model.excused(at)]
+    return found.doomed(model.ends)
+
+
+def finished(model: HonestServer) -> list[Step]:
+    """The same, and nothing excuses it."""
+    return [at for at in doomed(model) if not model.excused(at)]
+
+
+@pytest.mark.parametrize(
+    "crashes", [0, 1, pytest.param(2, marks=SLOW)], ids=["nobody dies", "one dies", "two die"]
+)
+def test_where_one_may_vanish_it_finishes_whoever_dies_and_when(crashes: int) -> None:
+    """One more than may: the attempt is made again, by the same sites."""
+    model = HonestServer(honest=3, crashes=crashes, vanishing=Vanishing(1, openings_for(3, 0)))
+    assert doomed(model) == []
+
+
+@pytest.mark.slow
+def test_with_no_attempt_made_again_one_more_dooms_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def joins_none_after(journal, own, round_) -> None:
+        if journal.lookup(one_cohort.BOUND, round_.round_key(own)) is not None:
+            raise ReplayError("this site opened this round already")
+
+    monkeypatch.setattr(one_cohort, "check_plan", joins_none_after)
+    model = HonestServer(honest=3, crashes=2, vanishing=Vanishing(1, openings_for(3, 0)))
+    assert doomed(model)
 
 
 @pytest.mark.parametrize(
