@@ -35,6 +35,7 @@ from aggregation.protocol.uploads import Upload
 from aggregation.protocol.verdict import Outcome
 from aggregation.protocol.witness import Witness, hear, tell
 from aggregation.roles import one_cohort
+from aggregation.roles.kept_attempt import KeptAttempt, read_kept
 from aggregation.roles.site_mac import SiteMac
 from aggregation.roles.site_secrets import SiteSecrets
 from aggregation.roles.verdicts import give_verdict
@@ -86,6 +87,7 @@ class SiteAttempt:
         custodians: Iterable[str] = (),
         membership: bytes | None = None,
         witness: Witness | None = None,
+        goes_on: bool = False,
     ) -> None:
         """Admit a plan.
 
@@ -102,6 +104,7 @@ class SiteAttempt:
             custodians: Names of the custodians without whom nothing of this site's opens.
             membership: The federation's signed membership list, if it keeps one.
             witness: What this site keeps of others' journals, if it takes part in that.
+            goes_on: It joined this attempt before a restart, and goes on by `recall` alone.
 
         Raises:
             RefusedError: The plan does not hold, or this site takes no part in it.
@@ -129,7 +132,7 @@ class SiteAttempt:
         missing = set(custodians) - {c.name for c in self.plan.custodians}
         if missing:
             raise PlanError(f"the plan leaves out a custodian: {', '.join(sorted(missing))}")
-        self._refuse_replay()
+        self._refuse_replay(goes_on=goes_on)
         self._secrets = SiteSecrets(self._round, own.name)
         self._ready: bytes | None = None
         self._cohort: FixedCohort | None = None
@@ -137,6 +140,8 @@ class SiteAttempt:
         self._exchange: bytes | None = None
         self._packed: npt.NDArray[np.int64] | None = None
         self._upload: Upload | None = None
+        self._manifest = b""  # its digest
+        self._cohort_message = b""  # where it may have to be kept
         self._mac: SiteMac | None = None
         self._opening_list: bytes | None = None
         self._opening: bytes | None = None
@@ -262,6 +267,7 @@ class SiteAttempt:
             tags=tags,
         )
         self._upload = Upload(messages.seal(self._identity, manifest), chunks)
+        self._manifest = messages.digest(self._upload.manifest)
         self._packed = packed  # for the tags, and to be held to
         self._secrets.spend_key()
         return self._upload
@@ -280,7 +286,7 @@ class SiteAttempt:
                 nothing in this attempt any more; what it says instead is in the error.
             ReplayError: This round was opened in another attempt.
         """
-        if self._cohort is None or self._upload is None or self._mac is None:
+        if self._cohort is None or not self._manifest:
             raise StateError("there is no upload to open")
         cohort = self._cohort
         listed, digest = checks.read_opening_list(cohort, opening_list)
@@ -289,9 +295,11 @@ class SiteAttempt:
                 raise StateError("this attempt opened for another list")
             return self._opening
         own = cohort.position(self._identity.public.name)
-        if listed.manifests[own] != messages.digest(self._upload.manifest):
+        if listed.manifests[own] != self._manifest:
             raise OpeningError("the list does not show this site's upload")
         if self._secrets.shares is None:
+            if self._mac is None:
+                raise StateError("there is no upload to open")
             self._take_mac_key(cohort, self._mac, listed)
             tags = self._mac.tag(self._packed, self._secrets)
             body = Opening(cohort.transcript, digest, self._secrets.seed, tags)
@@ -307,6 +315,49 @@ class SiteAttempt:
         self._packed = None
         self._secrets.forget()
         return opening
+
+    def keep(self) -> bytes:
+        """What it takes to open this attempt after a restart; empty where every site must open.
+
+        To be stored sealed before the upload leaves this site (`kept_attempt`).
+
+        Raises:
+            StateError: Nothing was uploaded, or it was opened.
+        """
+        if self._secrets.shares is None:
+            return b""
+        if self._packed is None:
+            raise StateError("there is nothing to keep before an upload, or after its opening")
+        shares = b"".join(self._secrets.shares.held)
+        return msgspec.msgpack.encode(
+            KeptAttempt(
+                self._round.digest, self._cohort_message, self._manifest, self._secrets.seed, shares
+            )
+        )
+
+    def recall(self, kept: bytes, integers: npt.NDArray[np.int32]) -> None:
+        """Go on after a restart where `keep` was called: to open, which is all that it can.
+
+        Args:
+            kept: What `keep` gave.
+            integers: What was uploaded.
+
+        Raises:
+            StateError: It is of another attempt, or this one did not begin with `goes_on`.
+            RefusedError: The cohort does not hold, or this round was opened otherwise.
+        """
+        shares, own = self._secrets.shares, self._identity.public
+        if shares is None or self._ready is not None:
+            raise StateError("only an attempt in which sites may vanish goes on after a restart")
+        body = read_kept(kept, self._round.digest)
+        cohort = checks.read_cohort(self._round, body.cohort)
+        admit(self.plan, cohort.members, own, self._pinned, self._min_cohort, self._floor)
+        packed = self._round.packing.pack(integers)
+        one_cohort.check_cohort(self._journal, own, cohort)
+        one_cohort.check_integers(self._journal, own, self._round, packed)
+        self._cohort, self._cohort_digest = cohort, messages.digest(body.cohort)
+        self._manifest, self._packed = body.manifest, packed
+        self._secrets.recall(body)
 
     def _take_shares(self, cohort: FixedCohort, exchanges: Iterable[bytes]) -> None:
         """Take what others dealt, where sites may vanish; or reveal the key that proves a lie."""
@@ -385,6 +436,7 @@ class SiteAttempt:
             raise CohortError("the cohort does not carry this site's ready message")
         one_cohort.check_cohort(self._journal, own, cohort)
         self._cohort, self._cohort_digest = cohort, messages.digest(message)
+        self._cohort_message = message if cohort.shares else b""
         return cohort
 
     def _is_of(self, cohort_message: bytes) -> bool:
@@ -400,14 +452,17 @@ class SiteAttempt:
             return np.array_equal(packed, self._packed)
         return self._mac is not None and self._mac.tagged(packed)  # opened, and forgotten here
 
-    def _refuse_replay(self) -> None:
+    def _refuse_replay(self, *, goes_on: bool = False) -> None:
         own = self._identity.public
         check_federation(self._journal, own, self.plan)
         one_cohort.check_plan(self._journal, own, self._round)
         if self._journal.lookup(OPENED, self._round.round_key(own)) is not None:
             raise ReplayError("this site opened this round already")
-        if self._journal.lookup(_READY, self._round.attempt_key(own)) is not None:
+        joined = self._journal.lookup(_READY, self._round.attempt_key(own)) is not None
+        if joined and not goes_on:
             raise ReplayError("this site joined this attempt already; ask for a new one")
+        if goes_on and not joined:
+            raise StateError("this site did not join this attempt before")
 
     def _record(self, kind: str, key: str, message: bytes) -> None:
         try:

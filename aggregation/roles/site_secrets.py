@@ -25,6 +25,7 @@ from aggregation.protocol import checks, messages
 from aggregation.protocol.messages import Exchange, Ready
 from aggregation.protocol.round import FixedCohort, Round
 from aggregation.protocol.uploads import Chunks
+from aggregation.roles.kept_attempt import KeptAttempt
 from aggregation.roles.site_shares import SiteShares
 from aggregation.threads import each_batch
 
@@ -194,6 +195,12 @@ class SiteSecrets:
     def spend_key(self) -> None:
         """Forget the single-use keys: everything was agreed."""
         self._key = None
+
+    def recall(self, kept: KeptAttempt) -> None:
+        """Have what an opening takes, after a restart; of no use for anything else."""
+        self._seed = kept.seed
+        if self.shares is not None:
+            self.shares.recall(kept.held)
 
     def forget(self) -> None:
         """Forget what hides the update, once the seed is revealed."""

@@ -111,6 +111,10 @@ class SiteShares:
             raise CohortError(f"the exchange message of {', '.join(missing)} is missing")
         self._held = tuple(by_place[place] for place in range(len(cohort.members)))
 
+    def recall(self, held: tuple[bytes, ...]) -> None:
+        """Have the shares that were held before a restart."""
+        self._held = held
+
     def reveal(self) -> bytes:
         """The private box key, as proof of what does not open; this site uploads nothing after."""
         return self._box.reveal()

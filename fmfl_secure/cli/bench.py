@@ -30,11 +30,20 @@ def aggregation(
     bits: Annotated[int, typer.Option(help="Bits of a quantised value.", min=2, max=24)] = 16,
     repeats: Annotated[int, typer.Option(help="Paired repeats; medians are shown.", min=1)] = 3,
     suite: Annotated[str, typer.Option(help="ckks-collective or ckks-pk.")] = "ckks-collective",
+    vanished: Annotated[
+        int, typer.Option(help="Instead, what it adds that so many of the sites vanish.", min=0)
+    ] = 0,
 ) -> Figures:
     """Whole rounds of secure aggregation beside one CKKS vector a tensor.
 
     Example: fmfl-secure bench aggregation --parameters 1000000 --sites 8 --bits 8 --json
     """
+    if vanished:
+        from fmfl_secure.bench.vanished import measure
+
+        if 2 * vanished >= sites:
+            raise typer.BadParameter(f"of {sites} sites fewer than {(sites + 1) // 2} may vanish")
+        return _show(measure(sites, vanished, repeats))
     from fmfl_secure.bench import secure_aggregation
 
     sizes = (

@@ -30,6 +30,7 @@ from aggregation import (
     sign_journal_head,
     verdict_after_restart,
 )
+from aggregation.protocol import read_plan
 from fmfl_secure.errors import KNOWN_ERRORS, RunError, SiteFailure, is_passing
 from fmfl_secure.models.adapters import adapter_bytes
 from fmfl_secure.parties.agreed_plan import Agreed, AgreedAtSite, difference
@@ -39,6 +40,7 @@ from fmfl_secure.parties.own_parts import OwnParts
 from fmfl_secure.parties.run_budget import RunBudget, open_site_ledger
 from fmfl_secure.parties.site_data import SiteSource
 from fmfl_secure.parties.site_training import SiteTraining
+from fmfl_secure.parties.workspace import Members
 from fmfl_secure.planning.answers import answer_grid, answer_layout
 from fmfl_secure.planning.plans import quantization, run_proposal, site_plan
 from fmfl_secure.planning.task import largest_layout
@@ -304,19 +306,7 @@ class Site:
             AggregationError: The plan does not hold.
         """
         members, membership = self._held.members(), self._held.last()
-        attempt = SiteAttempt(
-            self._identity,
-            plan_message,
-            coordinator=members.coordinator,
-            pinned=members.pinned,
-            journal=self._journal,
-            min_cohort=self._min_cohort,
-            floor=self._config.floor(len(members.sites), self._settings.policy.min_share),
-            openings=self._config.openings(len(members.sites)),
-            custodians=self._config.aggregation.custodians,
-            membership=membership,
-            witness=self.others,
-        )
+        attempt = self._attempt(plan_message, members, membership)
         plan = attempt.plan
         layout, grid = self._uploads(plan.round)
         base, planned = self._task.base, plan.base_model_digest
@@ -353,7 +343,57 @@ class Site:
                 hint="Ask whoever runs the coordinator, and compare federation.toml and the keys.",
             )
         self._expected_adapter.require(plan, members, history)
+        self._updates.forget_attempt(self._run)  # of an attempt that is over
         return attempt
+
+    def _attempt(
+        self, plan_message: bytes, members: Members, membership: bytes | None, **more: bool
+    ) -> SiteAttempt:
+        return SiteAttempt(
+            self._identity,
+            plan_message,
+            coordinator=members.coordinator,
+            pinned=members.pinned,
+            journal=self._journal,
+            min_cohort=self._min_cohort,
+            floor=self._config.floor(len(members.sites), self._settings.policy.min_share),
+            openings=self._config.openings(len(members.sites)),
+            custodians=self._config.aggregation.custodians,
+            membership=membership,
+            witness=self.others,
+            **more,
+        )
+
+    def keep(self, attempt: SiteAttempt) -> None:
+        """Store, sealed, what opens an attempt after a restart; nothing where all must open.
+
+        Raises:
+            Unavailable: It cannot be written now; nothing was stored.
+        """
+        kept, plan = attempt.keep(), attempt.plan
+        if kept:
+            self._updates.keep_attempt(self._run, plan.round, plan.attempt, kept)
+
+    def kept(self, plan_message: bytes) -> SiteAttempt | None:
+        """The attempt that was under way before a restart, to be opened and no more; or None.
+
+        Raises:
+            AggregationError: Plan or cohort do not hold, or the round was opened otherwise.
+            RunDamaged: What is stored was altered.
+        """
+        members, membership = self._held.members(), self._held.last()
+        plan = read_plan(plan_message, members.coordinator).plan
+        kept = self._updates.kept_attempt(self._run, plan.round, plan.attempt)
+        integers = self._updates.get(self._run, plan.round)
+        if not kept or integers is None or plan.run != self._run:
+            return None
+        attempt = self._attempt(plan_message, members, membership, goes_on=True)
+        attempt.recall(kept, integers)
+        return attempt
+
+    def opened(self) -> None:
+        """Erase what was kept of the attempt under way."""
+        self._updates.forget_attempt(self._run)
 
     def _uploads(self, round_number: int) -> tuple[FlatLayout, Quantization]:
         """What a round uploads, and on which grid; the model is left ready for it."""

@@ -32,6 +32,8 @@ _TABLES: Final = {
              PRIMARY KEY (run, round)) STRICT""",
         """CREATE TABLE heads (run TEXT, round INTEGER, sealed BLOB NOT NULL,
              PRIMARY KEY (run, round)) STRICT""",
+        """CREATE TABLE attempts (run TEXT PRIMARY KEY, round INTEGER, attempt INTEGER,
+             sealed BLOB NOT NULL) STRICT""",
     )
 }
 
@@ -131,10 +133,47 @@ class UpdateStore:
             f"record of its own parts of round {number}",
         )
 
+    def keep_attempt(self, run: str, round_number: int, attempt: int, data: bytes) -> None:
+        """Store what opens an attempt after a restart, in the place of any other of the run.
+
+        Raises:
+            Unavailable: It cannot be written now; nothing was stored.
+        """
+        sealed = self._seal(data, _attempt_context(run, round_number, attempt))
+        with self._write() as transaction:
+            transaction.execute("PRAGMA secure_delete=ON")
+            transaction.execute("DELETE FROM attempts WHERE run = ?", run)
+            statement = "INSERT INTO attempts VALUES (?, ?, ?, ?)"
+            transaction.execute(statement, run, round_number, attempt, sealed)
+
+    def kept_attempt(self, run: str, round_number: int, attempt: int) -> bytes:
+        """What opens an attempt; empty where nothing is kept of it.
+
+        Raises:
+            RunDamaged: It was altered, or the key is another.
+            Unavailable: It cannot be read now.
+        """
+        query = "SELECT sealed FROM attempts WHERE run = ? AND round = ? AND attempt = ?"
+        rows = self._read(query, run, round_number, attempt)
+        if not rows:
+            return b""
+        context = _attempt_context(run, round_number, attempt)
+        return self._open(bytes(rows[0][0]), context, f"attempt at round {round_number}")
+
+    def forget_attempt(self, run: str) -> None:
+        """Delete what opens an attempt of a run: it was opened, or is over."""
+        if self._read("SELECT run FROM attempts WHERE run = ?", run):
+            with self._write() as transaction:
+                transaction.execute("PRAGMA secure_delete=ON")
+                transaction.execute("DELETE FROM attempts WHERE run = ?", run)
+
     def forget(self, run: str, round_number: int) -> None:
         """Delete an update that was released or can no longer be, and parts before its own."""
         with self._write() as transaction:
             transaction.execute("PRAGMA secure_delete=ON")
+            transaction.execute(
+                "DELETE FROM attempts WHERE run = ? AND round <= ?", run, round_number
+            )
             transaction.execute(
                 "DELETE FROM updates WHERE run = ? AND round <= ?", run, round_number
             )
@@ -164,6 +203,10 @@ class UpdateStore:
     def _write(self) -> Iterator[Transaction]:
         with storage_errors(_FAILED), self._tables.write() as transaction:
             yield transaction
+
+
+def _attempt_context(run: str, round_number: int, attempt: int) -> bytes:
+    return f"fmfl-secure/attempt/v1/{run}/{round_number}/{attempt}".encode()
 
 
 def _context(run: str, round_number: int) -> bytes:

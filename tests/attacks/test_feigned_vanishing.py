@@ -548,3 +548,67 @@ def test_what_belongs_to_vanishing_sites_is_refused_where_none_may(kind: str) ->
             )  # fmt: skip
             with pytest.raises(OpeningError, match="another form"):
                 opened.add_opening(messages.seal(own, body))
+
+
+# What is kept for a restart.
+
+
+def restarted(fed: Federation, attempt: Attempt, plan: bytes = b"") -> SiteAttempt:
+    """The victim's attempt, in a process that remembers nothing."""
+    return SiteAttempt(
+        fed.identities[VICTIM],
+        plan or attempt.plan_message,
+        coordinator=fed.public["coordinator"],
+        pinned=fed.public,
+        journal=fed.journals[VICTIM],
+        goes_on=True,
+    )
+
+
+def test_what_is_kept_opens_and_does_nothing_else() -> None:
+    """It has no MAC key, no key to a mask between two sites, and no second upload."""
+    hostile = Hostile(federation())
+    attempt, listed = hostile.attempt()
+    before = attempt.sites[VICTIM]
+    kept, update = before.keep(), hostile.updates[VICTIM]
+    assert before._secrets.shares is not None
+    secrets = [pair.secret for pair in before._secrets._pairs] + [before._secrets.shares.mac_key]
+    assert secrets
+    assert not any(secret in kept for secret in secrets)
+    after = restarted(hostile.fed, attempt)
+    after.recall(kept, update)
+    with pytest.raises(ReplayError):
+        after.ready()
+    with pytest.raises(StateError):
+        after.upload(attempt.cohort, update, attempt.exchanges)
+    attempt.sites[VICTIM] = after
+    assert attempt.aggregator is not None
+    total = hostile.sum_of(attempt, "site-0", VICTIM, "site-3")
+    assert np.array_equal(total, np.sum(list(hostile.updates.values()), axis=0, dtype=np.int64))
+    with pytest.raises(StateError):
+        after.verify(b"")
+    assert after.open(listed) == after.open(listed)
+    with pytest.raises(StateError, match="nothing to keep"):
+        after.keep()
+
+
+def test_it_is_of_one_attempt_and_held_to_one_cohort() -> None:
+    hostile = Hostile(federation())
+    first, _ = hostile.attempt()
+    kept = first.sites[VICTIM].keep()
+    second, listed = hostile.attempt()
+    later = second.sites[VICTIM].keep()
+    with pytest.raises(StateError, match="of another attempt"):
+        restarted(hostile.fed, second).recall(kept, hostile.updates[VICTIM])
+    with pytest.raises(StateError, match="cannot be read"):
+        restarted(hostile.fed, second).recall(later[:-1], hostile.updates[VICTIM])
+    second.sites[VICTIM].open(listed)
+    with pytest.raises(ReplayError, match="another update"):
+        restarted(hostile.fed, second).recall(later, hostile.fed.random_integers())
+    with pytest.raises(StateError, match="did not join"):
+        restarted(hostile.fed, second, hostile.fed.coordinator.plan(hostile.fed.plan(attempt=9)))
+    none = federation(vanishing=None)
+    plain = none.start()
+    assert plain.sites[VICTIM].keep() == b""
+    with pytest.raises(StateError, match="only an attempt in which sites may vanish"):
+        restarted(none, plain).recall(kept, hostile.updates[VICTIM])

@@ -7,13 +7,22 @@ what a hostile server or site makes of it.
 from __future__ import annotations
 
 import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from functools import cache
 from pathlib import Path
 
 import msgspec
 import pytest
-from contract_worlds import WORLDS, ContractWorld
+from asked import PRIVACY
+from contract_worlds import WORLDS, ContractWorld, Death, Died
 from support import make_federation
 
+from aggregation import SiteAttempt
+from aggregation.roles.kept_attempt import read_kept
+from fmfl_secure.parties.site import Site
+from fmfl_secure.runtime.agents.site import SiteAgent
 from privacy import Ledger
 
 SLOW = pytest.mark.slow
@@ -21,15 +30,31 @@ FOUR = tuple(f"site-{n}" for n in range(1, 5))
 SIX = tuple(f"site-{n}" for n in range(1, 7))
 
 
+Template = Callable[[str], Path]
+FEDERATIONS = {
+    "four": {"sites": 4, "federation": "vanished_sites = 1"},
+    "six": {"sites": 6, "federation": "vanished_sites = 1"},
+    "eight": {"sites": 8, "federation": "vanished_sites = 2"},
+    "shares": {
+        "sites": 4,
+        "federation": "vanished_sites = 1",
+        "privacy": PRIVACY["distributed"],
+        "grant": 20.0,
+    },
+}
+
+
 @pytest.fixture(scope="module")
-def templates(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, Path]:
+def template(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Template:
     folder = tmp_path_factory.mktemp("vanished")
-    for name, sites, vanished in (("four", 4, 1), ("six", 6, 1), ("eight", 8, 2)):
-        make_federation(
-            folder / name, tiny_model, sites=sites, rounds=2, steps=1, evaluation=False,
-            federation=f"vanished_sites = {vanished}",
-        )  # fmt: skip
-    return {path.name: path for path in folder.iterdir()}
+
+    @cache
+    def made(name: str) -> Path:
+        more = {"rounds": 2, "steps": 1, "evaluation": False, **FEDERATIONS[name]}
+        make_federation(folder / name, tiny_model, **more)
+        return folder / name
+
+    return made
 
 
 @pytest.fixture(autouse=True)
@@ -47,8 +72,8 @@ def transport(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def world_of(transport: str, template: Path, tmp_path: Path) -> ContractWorld:
-    return WORLDS[transport](shutil.copytree(template, tmp_path / "federation"))
+def world_of(transport: str, made: Path, tmp_path: Path) -> ContractWorld:
+    return WORLDS[transport](shutil.copytree(made, tmp_path / "federation"))
 
 
 def charged(world: ContractWorld, name: str) -> list[int]:
@@ -61,10 +86,10 @@ def without(sites: tuple[str, ...], *gone: str) -> tuple[str, ...]:
 
 
 def test_one_that_vanishes_for_good_is_in_the_sum(
-    transport: str, templates: dict[str, Path], tmp_path: Path
+    transport: str, template: Template, tmp_path: Path
 ) -> None:
     """And the next round goes on without it: of three, none may vanish any more."""
-    world = world_of(transport, templates["four"], tmp_path)
+    world = world_of(transport, template("four"), tmp_path)
     world.dies("site-2", "opening")
     first, second = world.finish()
     assert (first.status, first.attempts, first.cohort) == ("released", 1, FOUR)
@@ -78,9 +103,9 @@ def test_one_that_vanishes_for_good_is_in_the_sum(
 
 
 def test_one_that_comes_back_is_in_the_next_round(
-    transport: str, templates: dict[str, Path], tmp_path: Path
+    transport: str, template: Template, tmp_path: Path
 ) -> None:
-    world = world_of(transport, templates["four"], tmp_path)
+    world = world_of(transport, template("four"), tmp_path)
     world.dies("site-3", "opening", back="next round")
     first, second = world.finish()
     assert (first.status, first.cohort, first.vanished) == ("released", FOUR, ("site-3",))
@@ -88,12 +113,13 @@ def test_one_that_comes_back_is_in_the_next_round(
     assert charged(world, "site-3") == [1, 2]
 
 
-@pytest.mark.parametrize("gone", [("site-8",), ("site-1", "site-5")], ids=["one", "two"])
-def test_of_eight_two_may_vanish(
-    templates: dict[str, Path], tmp_path: Path, gone: tuple[str, ...]
-) -> None:
+@pytest.mark.parametrize(
+    "gone",
+    [pytest.param(("site-8",), id="one", marks=SLOW), pytest.param(("site-1", "site-5"), id="two")],
+)
+def test_of_eight_two_may_vanish(template: Template, tmp_path: Path, gone: tuple[str, ...]) -> None:
     """The first of the cohort among them, who drew the MAC key."""
-    world = world_of("local", templates["eight"], tmp_path)
+    world = world_of("local", template("eight"), tmp_path)
     for name in gone:
         world.dies(name, "opening")
     first, second = world.finish()
@@ -102,23 +128,79 @@ def test_of_eight_two_may_vanish(
     assert (second.status, len(second.cohort)) == ("released", 8 - len(gone))
 
 
-def test_one_more_costs_an_attempt_and_no_charge_if_they_come_back(
-    transport: str, templates: dict[str, Path], tmp_path: Path
+def die_before_they_open(
+    monkeypatch: pytest.MonkeyPatch, world: ContractWorld, *names: str
 ) -> None:
-    """Two of four are too many. The same four open again, with the integers that they stored."""
-    world = world_of(transport, templates["four"], tmp_path)
-    for name in ("site-2", "site-4"):
-        world.dies(name, "opening", back="at once")
+    """In round 1, once they are asked to: nothing of an opening is recorded. Started again."""
+    opens = SiteAgent._open
+
+    def dying(self: SiteAgent, work) -> None:
+        death = world.deaths.get(self.party.name if isinstance(self.party, Site) else "")
+        if death is None or death.done or work.round != death.round:
+            opens(self, work)
+            return
+        death.done = True
+        raise Died
+
+    monkeypatch.setattr(SiteAgent, "_open", dying)
+    for name in names:
+        world.deaths[name] = Death("open", 1, "at once", sent=False)
+
+
+def kept(world: ContractWorld, name: str) -> list[tuple]:
+    with closing(sqlite3.connect(world.workspace.site(name) / "updates.sqlite")) as connection:
+        return connection.execute("SELECT run, round, attempt, sealed FROM attempts").fetchall()
+
+
+def test_a_restart_is_a_delay_and_what_was_kept_for_it_is_sealed_and_erased(
+    transport: str, template: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of four, where one may vanish: both open what they uploaded before they died."""
+    world = world_of(transport, template("four"), tmp_path)
+    die_before_they_open(monkeypatch, world, "site-2", "site-4")
+    seen: dict[str, list[tuple]] = {}
+    recall = SiteAttempt.recall
+
+    def recalling(self: SiteAttempt, data: bytes, integers) -> None:
+        name = self._identity.public.name
+        seen[name] = kept(world, name)
+        (row,) = seen[name]
+        assert read_kept(data, self._round.digest).seed not in row[3]
+        recall(self, data, integers)
+
+    monkeypatch.setattr(SiteAttempt, "recall", recalling)
     records = world.finish()
-    assert [(r.status, r.cohort) for r in records] == [("released", FOUR)] * 2
+    assert [(r.status, r.attempts, r.cohort) for r in records] == [("released", 1, FOUR)] * 2
+    assert records[0].vanished is msgspec.UNSET
+    assert {name: [row[1:3] for row in rows] for name, rows in seen.items()} == {
+        "site-2": [(1, 1)],
+        "site-4": [(1, 1)],
+    }
+    for name in FOUR:
+        assert kept(world, name) == []
+        assert charged(world, name) == [1, 2]
+
+
+def test_one_more_costs_an_attempt_and_no_charge_if_they_come_back(
+    transport: str, template: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of four are too many, with nothing kept. The same four open again, the same integers."""
+    monkeypatch.setattr(Site, "keep", lambda *_: None)
+    world = world_of(transport, template("four"), tmp_path)
+    die_before_they_open(monkeypatch, world, "site-2", "site-4")
+    records = world.finish()
+    assert [(r.status, r.attempts, r.cohort) for r in records] == [
+        ("released", 2, FOUR),
+        ("released", 1, FOUR),
+    ]
     assert all(charged(world, name) == [1, 2] for name in FOUR)
 
 
 def test_one_more_for_good_loses_the_round(
-    transport: str, templates: dict[str, Path], tmp_path: Path
+    transport: str, template: Template, tmp_path: Path
 ) -> None:
     """Two of six, where one may: no other cohort opens in that round, and the next one does."""
-    world = world_of(transport, templates["six"], tmp_path)
+    world = world_of(transport, template("six"), tmp_path)
     for name in ("site-1", "site-6"):
         world.dies(name, "opening")
     lost, released = world.finish()
@@ -127,10 +209,28 @@ def test_one_more_for_good_loses_the_round(
 
 
 def test_before_the_upload_one_that_vanishes_costs_an_attempt_as_ever(
-    templates: dict[str, Path], tmp_path: Path
+    template: Template, tmp_path: Path
 ) -> None:
-    world = world_of("local", templates["four"], tmp_path)
+    world = world_of("local", template("four"), tmp_path)
     world.dies("site-2", "upload")
     first, _ = world.finish()
     assert (first.status, first.attempts) == ("released", 2)
     assert first.cohort == without(FOUR, "site-2")
+
+
+@pytest.mark.slow
+def test_with_noise_in_shares_the_figures_are_the_same(template: Template, tmp_path: Path) -> None:
+    """A vanished site's share of noise is in the sum, and accounting knows of nobody that did."""
+    spent = []
+    for name in ("all", "one-vanishes"):
+        world = world_of("local", template("shares"), tmp_path / name)
+        if name == "one-vanishes":
+            world.dies("site-2", "opening", number=2)
+        records = world.finish()
+        assert [(r.status, r.cohort) for r in records] == [("released", FOUR)] * 2
+        ledger = Ledger(world.workspace.site("site-1") / "ledger.sqlite")
+        (status,) = ledger.budget().status()
+        assert status.epsilon_charged > 0
+        spent.append(status.epsilon_charged)
+        assert all(charged(world, each) == [1, 2] for each in FOUR)
+    assert spent[0] == spent[1]

@@ -82,6 +82,11 @@ def opened(model: Model, found: Explored[State]) -> bool:
              "vanishing": Vanishing(1, openings_for(5, 2))},
             id="one may vanish of three and two liars", marks=SLOW,
         ),
+        pytest.param(
+            {"honest": 4, "put_backs": 1, "plans": ONCE, "vanishing": OF_FOUR, "colluding": 1,
+             "false_lists": False},
+            id="one may vanish of four, and a journal is put back", marks=SLOW,
+        ),
     ],
 )  # fmt: skip
 def test_at_most_one_cohort_opens_and_nothing_is_charged_twice(round_: dict) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+import hashlib
+from itertools import combinations, count
 
 import pytest
 from hypothesis import given
@@ -110,3 +111,25 @@ def test_a_commitment_is_to_one_share_of_one_pair_in_one_attempt() -> None:
         (*terms[:2], b"u" * 32, *terms[3:]), (*terms[:3], "ab", "c"), (*terms[:4], "bd"),
     ]  # fmt: skip
     assert len({first, *(shamir.commitment(*each) for each in others)}) == 6
+
+
+# Computed term by term, without the package: of draws SHA-512(i), cut to 257 bits, the first two
+# below the modulus are the coefficients of the square and of the place.
+VECTOR = (
+    "000968eb5c8634f219a88e25c683d39dbee52e6a021fa0c90a12ff0009fefd8b33",
+    "000023ae56e36ccda0985c51f873eb00e045755ff00569fb96b6fe14a45d14e9f5",
+    "00e4314af21bac989bd7738ea0dc53377330e5f3dcc570adbd041657ea36633b8e",
+    "00b591c12e2ef4530b65d3dbbfbd0c4177a78025c85fb4df7cfa47c9db8ae87dac",
+)
+COMMITMENT = "8af5589d752eff659ec7e467ced127a2f136bca26d6f49c188a567687e1e431e"
+
+
+def test_shares_and_commitments_are_what_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = (hashlib.sha512(bytes([i])).digest() for i in count())
+    monkeypatch.setattr("secrets.token_bytes", lambda size: next(drawn)[:size])
+    secret = bytes(range(32))
+    shares = shamir.share(secret, 3, 4)
+    assert tuple(share.hex() for share in shares) == VECTOR
+    assert shamir.combine(_by_place(shares), shamir.at_zero([4, 2, 1])) == secret
+    five = bytes(32) + b"\5"
+    assert shamir.commitment(five, b"\7" * 32, secret, "site-a", "site-b").hex() == COMMITMENT

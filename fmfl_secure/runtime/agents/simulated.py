@@ -139,6 +139,15 @@ class SimulatedSite:
         coordinator = self._members.coordinator
         return recorded_opening(self._journal, self._identity.public, plan_message, coordinator)
 
+    def keep(self, attempt: SiteAttempt) -> None:
+        """It keeps nothing: a restart is a vanishing."""
+
+    def kept(self, plan_message: bytes) -> None:
+        """Nothing was kept."""
+
+    def opened(self) -> None:
+        """Nothing was kept."""
+
     def released(
         self, plan: RoundPlan, adapter: bytes, total: NDArray[np.int64], cohort: Sequence[str]
     ) -> bytes:

@@ -78,6 +78,18 @@ class Participant(LedgerOwner, Protocol):
         """What was opened in the plan's round before a restart."""
         ...
 
+    def keep(self, attempt: SiteAttempt) -> None:
+        """Store what opens an attempt after a restart, where sites may vanish."""
+        ...
+
+    def kept(self, plan_message: bytes) -> SiteAttempt | None:
+        """The attempt that was under way before a restart, to be opened; or None."""
+        ...
+
+    def opened(self) -> None:
+        """Erase what was kept of the attempt under way."""
+        ...
+
     def released(
         self, plan: RoundPlan, adapter: bytes, total: NDArray[np.int64], cohort: Sequence[str]
     ) -> bytes:
@@ -108,6 +120,7 @@ class _Live:
     integers: NDArray[np.int32]
     cohort: bytes = b""
     is_told: bool = False  # whether others have the head with this round's charge
+    is_kept: bool = False  # whether a restart would be a delay
 
 
 class SiteAgent(Agent):
@@ -321,6 +334,9 @@ class SiteAgent(Agent):
         exchanges = split(self.transport.fetch(work.documents["exchanges"]), work.sizes)
         try:
             upload = live.attempt.upload(live.cohort, live.integers, exchanges)
+            if not live.is_kept and self._participant is not None:
+                self._participant.keep(live.attempt)  # before anything of it leaves
+                live.is_kept = True
         except AggregationError as error:
             self.refusal = str(error)
             self._fail(work, error)
@@ -333,18 +349,24 @@ class SiteAgent(Agent):
         if participant is None:
             return
         live = self._live
-        if live is None or live.place != work.place:
-            # Opened before a restart, perhaps: what was recorded is sent again, and nothing else.
-            plan_message = self.transport.fetch(work.documents["plan"])
-            recorded = participant.recorded_opening(plan_message)
-            if recorded is not None:
-                self.transport.send(work, "opening", recorded)
-            else:
-                self._held(work)
-            return
+        is_held = live is not None and live.place == work.place
         try:
+            attempt = live.attempt if live is not None and is_held else None
+            if attempt is None:
+                # Opened before a restart, perhaps: what was recorded is sent again. Or kept, to
+                # be opened now.
+                plan_message = self.transport.fetch(work.documents["plan"])
+                recorded = participant.recorded_opening(plan_message)
+                if recorded is not None:
+                    self.transport.send(work, "opening", recorded)
+                    return
+                attempt = participant.kept(plan_message)
+            if attempt is None:
+                self._held(work)
+                return
             check_journal(participant, self.transport)
-            opening = live.attempt.open(self.transport.fetch(work.documents["list"]))
+            opening = attempt.open(self.transport.fetch(work.documents["list"]))
+            participant.opened()
             # Before the opening leaves: from then on others notice a journal without it.
             share_journal(participant, self.transport)
         except AggregationError as error:
