@@ -93,7 +93,8 @@ class SitePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         max_insider_epsilon_per_run: Most epsilon that one run may cost against all other sites
             together, which know their own shares of distributed noise.
         min_colluding_sites: With distributed noise, how many sites of a cohort a run has to
-            assume to give their noise away, at least.
+            assume to give their noise away, at least; where sites may vanish after their upload,
+            how many to collude, which decides by how many openings a sum opens.
         max_epsilon_per_dataset: Most epsilon that all runs on one data set may cost together,
             over the ledger's life; at `max_delta_per_dataset`, which goes with it.
         max_delta_per_dataset: The delta of that.

@@ -459,6 +459,7 @@ class Site:
         layout, _ = self._uploads(plan.round)
         following = self._server_step.after(plan, layout, adapter, total, cohort)
         self._updates.forget(self._run, plan.round)
+        self._updates.forget_attempt(self._run)
         return following
 
     def verdict_after_restart(self, plan_message: bytes, cohort_message: bytes) -> bytes:
@@ -487,6 +488,7 @@ class Site:
             self._budget.refund(evidence)
         self._own.leave()
         self._updates.forget(self._run, self._config.all_rounds)
+        self._updates.forget_attempt(self._run)
 
     def statement(self) -> tuple[SiteStatement | None, str]:
         """What this site states of its ledger, with its signature in hexadecimal."""

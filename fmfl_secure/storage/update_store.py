@@ -32,6 +32,10 @@ _TABLES: Final = {
              PRIMARY KEY (run, round)) STRICT""",
         """CREATE TABLE heads (run TEXT, round INTEGER, sealed BLOB NOT NULL,
              PRIMARY KEY (run, round)) STRICT""",
+    )
+}
+_ATTEMPTS: Final = {
+    "sqlite": (
         """CREATE TABLE attempts (run TEXT PRIMARY KEY, round INTEGER, attempt INTEGER,
              sealed BLOB NOT NULL) STRICT""",
     )
@@ -41,6 +45,9 @@ _TABLES: Final = {
 class UpdateStore:
     """Updates by run and round, AES-256-GCM under the site's storage key.
 
+    What opens an attempt after a restart, where sites may vanish, is sealed likewise in a file of
+    its own beside it, made when it is first needed: files of 0.1.0 stay what they were.
+
     Args:
         path: SQLite file, made if missing.
         key: 32 bytes.
@@ -49,6 +56,7 @@ class UpdateStore:
     def __init__(self, path: Path, key: bytes) -> None:
         # A file and never a database: updates are personal data until they are released.
         self._tables = open_store(path)
+        self._attempts = open_store(path.with_name("attempts.sqlite"))
         self._cipher = AESGCM(key)
         with storage_errors(_FAILED):
             make_missing(self._tables, _TABLES)
@@ -140,11 +148,12 @@ class UpdateStore:
             Unavailable: It cannot be written now; nothing was stored.
         """
         sealed = self._seal(data, _attempt_context(run, round_number, attempt))
-        with self._write() as transaction:
-            transaction.execute("PRAGMA secure_delete=ON")
-            transaction.execute("DELETE FROM attempts WHERE run = ?", run)
-            statement = "INSERT INTO attempts VALUES (?, ?, ?, ?)"
-            transaction.execute(statement, run, round_number, attempt, sealed)
+        with storage_errors(_FAILED):
+            make_missing(self._attempts, _ATTEMPTS)
+            with self._attempts.write() as transaction:
+                _erase_attempt(transaction, run)
+                statement = "INSERT INTO attempts VALUES (?, ?, ?, ?)"
+                transaction.execute(statement, run, round_number, attempt, sealed)
 
     def kept_attempt(self, run: str, round_number: int, attempt: int) -> bytes:
         """What opens an attempt; empty where nothing is kept of it.
@@ -154,7 +163,11 @@ class UpdateStore:
             Unavailable: It cannot be read now.
         """
         query = "SELECT sealed FROM attempts WHERE run = ? AND round = ? AND attempt = ?"
-        rows = self._read(query, run, round_number, attempt)
+        with storage_errors(_FAILED):
+            if not self._attempts.exists():
+                return b""
+            with self._attempts.read() as transaction:
+                rows = transaction.execute(query, run, round_number, attempt)
         if not rows:
             return b""
         context = _attempt_context(run, round_number, attempt)
@@ -162,18 +175,15 @@ class UpdateStore:
 
     def forget_attempt(self, run: str) -> None:
         """Delete what opens an attempt of a run: it was opened, or is over."""
-        if self._read("SELECT run FROM attempts WHERE run = ?", run):
-            with self._write() as transaction:
-                transaction.execute("PRAGMA secure_delete=ON")
-                transaction.execute("DELETE FROM attempts WHERE run = ?", run)
+        with storage_errors(_FAILED):
+            if self._attempts.exists():
+                with self._attempts.write() as transaction:
+                    _erase_attempt(transaction, run)
 
     def forget(self, run: str, round_number: int) -> None:
         """Delete an update that was released or can no longer be, and parts before its own."""
         with self._write() as transaction:
             transaction.execute("PRAGMA secure_delete=ON")
-            transaction.execute(
-                "DELETE FROM attempts WHERE run = ? AND round <= ?", run, round_number
-            )
             transaction.execute(
                 "DELETE FROM updates WHERE run = ? AND round <= ?", run, round_number
             )
@@ -203,6 +213,11 @@ class UpdateStore:
     def _write(self) -> Iterator[Transaction]:
         with storage_errors(_FAILED), self._tables.write() as transaction:
             yield transaction
+
+
+def _erase_attempt(transaction: Transaction, run: str) -> None:
+    transaction.execute("PRAGMA secure_delete=ON")
+    transaction.execute("DELETE FROM attempts WHERE run = ?", run)
 
 
 def _attempt_context(run: str, round_number: int, attempt: int) -> bytes:

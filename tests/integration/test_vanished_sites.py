@@ -19,7 +19,7 @@ from asked import PRIVACY
 from contract_worlds import WORLDS, ContractWorld, Death, Died
 from support import make_federation
 
-from aggregation import SiteAttempt
+from aggregation import Decryptor, SiteAttempt
 from aggregation.roles.kept_attempt import read_kept
 from fmfl_secure.parties.site import Site
 from fmfl_secure.runtime.agents.site import SiteAgent
@@ -148,7 +148,7 @@ def die_before_they_open(
 
 
 def kept(world: ContractWorld, name: str) -> list[tuple]:
-    with closing(sqlite3.connect(world.workspace.site(name) / "updates.sqlite")) as connection:
+    with closing(sqlite3.connect(world.workspace.site(name) / "attempts.sqlite")) as connection:
         return connection.execute("SELECT run, round, attempt, sealed FROM attempts").fetchall()
 
 
@@ -194,6 +194,26 @@ def test_one_more_costs_an_attempt_and_no_charge_if_they_come_back(
         ("released", 1, FOUR),
     ]
     assert all(charged(world, name) == [1, 2] for name in FOUR)
+
+
+def test_a_decryptor_that_dies_with_its_keys_costs_an_attempt_too(
+    template: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After all have opened: the same open again, where they would join no other attempt else."""
+    world = world_of("local", template("four"), tmp_path)
+    world.deaths["decryptor"] = Death("release", 1, "at once", sent=False, done=True)
+    released, died = Decryptor.release, []
+
+    def dying(self: Decryptor, *given, **more) -> bytes:
+        if not died:
+            died.append(self)
+            raise Died
+        return released(self, *given, **more)
+
+    monkeypatch.setattr(Decryptor, "release", dying)
+    first, second = world.finish()
+    assert (first.status, first.attempts, first.cohort) == ("released", 2, FOUR)
+    assert second.status == "released"
 
 
 def test_one_more_for_good_loses_the_round(

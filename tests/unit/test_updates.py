@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fmfl_secure.errors import RunError
+from fmfl_secure.errors import RunDamaged, RunError
 from fmfl_secure.storage.update_store import UpdateStore
 
 KEY = bytes(range(32))
@@ -169,3 +169,25 @@ def test_a_damaged_file_is_a_typed_error(path: Path) -> None:
     ):
         with pytest.raises(RunError, match="stored updates"):
             call()
+
+
+def test_what_opens_an_attempt_is_sealed_in_a_file_of_its_own_and_erased(path: Path) -> None:
+    store, file = UpdateStore(path, KEY), path.with_name("attempts.sqlite")
+    store.forget_attempt("aa")
+    assert store.kept_attempt("aa", 1, 1) == b""
+    assert not file.exists(), "where every site must open it is never made"
+    secret, later = b"seed of a mask, and shares of others'", b"of the next attempt"
+    store.keep_attempt("aa", 1, 1, secret)
+    store.keep_attempt("bb", 1, 1, later)
+    again = UpdateStore(path, KEY)
+    assert again.kept_attempt("aa", 1, 1) == secret
+    assert again.kept_attempt("aa", 1, 2) == again.kept_attempt("aa", 2, 1) == b""
+    assert all(secret not in each.read_bytes() for each in path.parent.glob("attempts.sqlite*"))
+    again.keep_attempt("aa", 1, 2, later)
+    assert again.kept_attempt("aa", 1, 1) == b"", "one of a run at a time"
+    execute(file, "UPDATE attempts SET attempt = 3 WHERE run = 'aa'")
+    with pytest.raises(RunDamaged, match="does not verify"):
+        store.kept_attempt("aa", 1, 3)
+    store.forget_attempt("aa")
+    assert store.kept_attempt("aa", 1, 3) == b""
+    assert store.kept_attempt("bb", 1, 1) == later
