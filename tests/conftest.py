@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,6 +37,22 @@ def _no_kept_measurements(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves out most of a tiny run's time: plots and the admission gate have tests of their own.
+
+    A process that a test starts and kills does the same for itself (`killer.py`).
+    """
+    monkeypatch.setattr("fmfl_secure.report.results.write_report", lambda *_: None)
+    monkeypatch.setattr("privacy.training.check_admission", lambda *_, **__: None)
+
+
+@pytest.fixture
+def folder(template: Path, tmp_path: Path) -> Path:
+    """A copy of a module's `template`, for one test to use up."""
+    return Path(shutil.copytree(template, tmp_path / "federation"))
 
 
 @pytest.fixture

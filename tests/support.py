@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import csv
+import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fmfl_secure.parties.workspace import initialise
+from fmfl_secure.parties.workspace import Workspace, initialise
 from fmfl_secure.run.record import RoundRecord
+from fmfl_secure.settings.federation import FederationConfig
+
+if TYPE_CHECKING:
+    from fmfl_secure.parties.site import Site
 
 # fmt: off
 WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta",
@@ -132,6 +138,24 @@ def make_federation(
     path.write_text(settings(model, sites=sites, **more), encoding="utf-8")
     initialise(folder, epsilon=grant, delta=None, simulated=True)
     return path
+
+
+def open_own_site(
+    folder: Path, name: str, run: str, *, config: FederationConfig, building: threading.Lock
+) -> Site:
+    """A site of a federation's folder with a model of its own, as in a process of its own.
+
+    Models are built one at a time: seeds are the process's, not a thread's.
+    """
+    from fmfl_secure.parties.site import Site
+    from fmfl_secure.planning.task import build_task
+
+    task = build_task(config, relative_to=folder)
+    with building:
+        model = task.build_model(seed=config.federation.seed)
+    entry = next(entry for entry in config.sites if entry.name == name)
+    own = Workspace(folder).site(name)
+    return Site(own, run=run, entry=entry, config=config, task=task, model=model)
 
 
 def leave_no_records(data: Path) -> None:

@@ -6,7 +6,6 @@ cohort of three, and take the two updates that they know from its sum.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +31,6 @@ def template(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path
     folder = tmp_path_factory.mktemp("template") / "federation"
     make_federation(folder, tiny_model, sites=6, rounds=2, steps=1, evaluation=False)
     return folder
-
-
-@pytest.fixture
-def folder(template: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(template, tmp_path / "federation"))
 
 
 def test_by_the_rule_of_0_1_0_two_colluders_of_five_read_an_update(

@@ -36,11 +36,6 @@ def template(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path
     return folder
 
 
-@pytest.fixture
-def folder(template: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(template, tmp_path / "federation"))
-
-
 def without_custodian(folder: Path) -> None:
     """As most federations are: the league has nobody to ask besides."""
     file = folder / "federation.toml"

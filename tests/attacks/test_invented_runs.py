@@ -5,7 +5,6 @@ The arm in which it works is 0.1.0's rule, under which a site reserved for any r
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -34,11 +33,6 @@ def template(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path
     folder = tmp_path_factory.mktemp("invented") / "federation"
     make_federation(folder, tiny_model, rounds=1, steps=1, evaluation=False)
     return folder
-
-
-@pytest.fixture
-def folder(template: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(template, tmp_path / "federation"))
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,6 @@ of three, and a unit has spent more than its site's ledger says.
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -58,11 +57,6 @@ def template(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path
         assert "min_sites = 5" in text
         file.write_text(text.replace("min_sites = 5", "min_sites = 3"))
     return folder
-
-
-@pytest.fixture
-def folder(template: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(template, tmp_path / "federation"))
 
 
 def commits(folder: Path) -> list[int]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from service_world import DirectTransport
-from support import Quiet
+from support import Quiet, open_own_site
 
 from aggregation import PublicIdentity, SqliteJournal, said_of
 from fmfl_secure.errors import RunError
@@ -294,17 +294,7 @@ class HttpsWorld(_ServedWorld):
         )
 
     def _site(self, name: str, run: str) -> Site:
-        task = build_task(self.config, relative_to=self.folder)
-        with self.building:
-            model = task.build_model(seed=self.config.federation.seed)
-        return Site(
-            self.workspace.site(name),
-            run=run,
-            entry=next(entry for entry in self.config.sites if entry.name == name),
-            config=self.config,
-            task=task,
-            model=model,
-        )
+        return open_own_site(self.folder, name, run, config=self.config, building=self.building)
 
     def finish(self) -> list[RoundRecord]:
         for name in self.parties:

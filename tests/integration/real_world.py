@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 from service_world import DirectTransport, World
-from support import make_federation
+from support import make_federation, open_own_site
 
 from fmfl_secure.parties.custodian import Custodian
 from fmfl_secure.parties.decryptor import open_decryptor
@@ -87,17 +87,7 @@ class RealWorld(World):
 
     def open_site(self, name: str, run: str) -> Site:
         """A site of its own model, as in a process of its own."""
-        task = build_task(self.config, relative_to=self.folder)
-        with self.building:
-            model = task.build_model(seed=self.config.federation.seed)
-        return Site(
-            self.workspace.site(name),
-            run=run,
-            entry=next(entry for entry in self.config.sites if entry.name == name),
-            config=self.config,
-            task=task,
-            model=model,
-        )
+        return open_own_site(self.folder, name, run, config=self.config, building=self.building)
 
     def start_decryptor(self) -> DirectTransport:
         decryptor = open_decryptor(

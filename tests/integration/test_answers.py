@@ -27,6 +27,8 @@ from fmfl_secure.vectors.layout import FlatLayout, TensorSlot
 from fmfl_secure.vectors.start import RunStart
 from privacy import Grant, Ledger, filter_delta
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 SITES = ("site-1", "site-2", "site-3")
 
 
@@ -40,13 +42,6 @@ def templates(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dic
             found[noise], tiny_model, grant=20.0, privacy=privacy, steps=steps, evaluation=False
         )
     return found
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What takes most of a tiny run's time, and has tests of its own."""
-    monkeypatch.setattr("fmfl_secure.report.results.write_report", lambda *_: None)
-    monkeypatch.setattr("privacy.training.check_admission", lambda *_, **__: None)
 
 
 @pytest.fixture(params=PRIVACY)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -41,11 +40,6 @@ def template(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path
     folder = tmp_path_factory.mktemp("left-out") / "federation"
     make_federation(folder, tiny_model, sites=4, rounds=2, steps=1, evaluation=False)
     return folder
-
-
-@pytest.fixture
-def folder(template: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(template, tmp_path / "federation"))
 
 
 def run(folder: Path, observer: Quiet | None = None):

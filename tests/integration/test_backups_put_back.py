@@ -23,6 +23,8 @@ from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import Ledger
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 SITES = ("site-1", "site-2", "site-3", "site-4")
 FOLDERS = {
     "site": ("sites/site-2", ("ledger", "journal", "updates", "anchors")),
@@ -48,12 +50,6 @@ def template(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path
         aggregation='custodians = ["board"]',
     )  # fmt: skip
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fmfl_secure.report.results.write_report", lambda *_: None)
-    monkeypatch.setattr("privacy.training.check_admission", lambda *_, **__: None)
 
 
 class BackingUp(Quiet):

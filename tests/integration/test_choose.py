@@ -27,9 +27,7 @@ from fmfl_secure.vectors.start_file import read_start
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fmfl_secure.report.results.write_report", lambda *_: None)
-    monkeypatch.setattr("privacy.training.check_admission", lambda *_, **__: None)
+def _quick(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fmfl_secure.transports.flower.server._NODES_S", 0.05)
     monkeypatch.setenv("COLUMNS", "160")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import msgspec
@@ -24,14 +23,9 @@ from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import Ledger
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 NAMES = ("board", "patients")
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves out most of a tiny run's time: plots and admission gate have tests of their own."""
-    monkeypatch.setattr("fmfl_secure.report.results.write_report", lambda *_: None)
-    monkeypatch.setattr("privacy.training.check_admission", lambda *_, **__: None)
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +36,6 @@ def template(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path
     federation.write_text(f'{settings}\n[aggregation]\ncustodians = ["board", "patients"]\n')
     initialise(folder, epsilon=None, delta=None, simulated=True)
     return folder
-
-
-@pytest.fixture
-def folder(template: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(template, tmp_path / "federation"))
 
 
 def run(folder: Path, *, resume: bool = False):

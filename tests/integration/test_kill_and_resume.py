@@ -15,6 +15,8 @@ from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import Ledger
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 
 @dataclass(frozen=True)
 class Case:
@@ -63,13 +65,6 @@ CASES = [
     Case("before:refund:2"),
     Case("after:refund:2"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What takes most of a tiny run's time, and has tests of its own; as in the killed process."""
-    monkeypatch.setattr("fmfl_secure.report.results.write_report", lambda *_: None)
-    monkeypatch.setattr("privacy.training.check_admission", lambda *_, **__: None)
 
 
 @pytest.fixture(scope="module")

@@ -26,12 +26,7 @@ from fmfl_secure.transports.local.engine import LocalEngine
 from fmfl_secure.vectors.adapter import Adapter
 from privacy import Budget, Ledger, PoissonSampledGaussian
 
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves out most of a tiny run's time: plots and admission gate have tests of their own."""
-    monkeypatch.setattr("fmfl_secure.report.results.write_report", lambda *_: None)
-    monkeypatch.setattr("privacy.training.check_admission", lambda *_, **__: None)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture(scope="module")

@@ -37,11 +37,6 @@ def template(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path
     return folder
 
 
-@pytest.fixture
-def folder(template: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(template, tmp_path / "federation"))
-
-
 def run(folder: Path, number: int, *, resume: bool = False) -> tuple[RunRecord, Quiet]:
     observer = Quiet()
     engine = LocalEngine(

@@ -31,6 +31,8 @@ from fmfl_secure.storage.update_store import UpdateStore
 from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import Ledger
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 SITES = ("site-1", "site-2", "site-3")
 
 
@@ -42,18 +44,6 @@ def template(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path
         aggregation='custodians = ["board"]',
     )  # fmt: skip
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves out most of a tiny run's time: plots and admission gate have tests of their own."""
-    monkeypatch.setattr("fmfl_secure.report.results.write_report", lambda *_: None)
-    monkeypatch.setattr("privacy.training.check_admission", lambda *_, **__: None)
-
-
-@pytest.fixture
-def folder(template: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(template, tmp_path / "federation"))
 
 
 @pytest.fixture
