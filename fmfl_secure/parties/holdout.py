@@ -24,7 +24,6 @@ from fmfl_secure.errors import ConfigError
 from fmfl_secure.storage.files import write_secret
 from privacy import plain
 
-KEY_FILE = "holdout.key"
 _KEY_BYTES = 32
 _DOMAIN = b"fmfl-secure/holdout/1\0"
 

@@ -147,18 +147,6 @@ class VerifiedLedger:
             signer=signer,
         )
 
-    def require_anchor(self, head: str) -> None:
-        """Check that a head seen earlier is still in the chain.
-
-        Args:
-            head: `SEQUENCE:DIGEST`, as `head` gave it and someone else kept it.
-
-        Raises:
-            LedgerError: The head is malformed.
-            LedgerLocked: The ledger was truncated, rolled back or forked since.
-        """
-        self.budget().require_heads([head])
-
     def hold_to(self, anchors: Iterable[Anchor]) -> int:
         """Charge nothing from now on unless the ledger holds all these heads.
 

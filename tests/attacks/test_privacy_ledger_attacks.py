@@ -279,7 +279,7 @@ def test_a_whole_ledger_signed_anew_is_caught_by_an_anchor_and_by_the_site(path)
     write_lines(path, sign_again(lines, STRANGER, bodies={0: ("open", body)}))
     forged = Ledger(path, signer=SIGNER)
     with pytest.raises(LedgerDamaged, match="forked"):
-        forged.require_anchor(anchor)
+        forged.budget().require_heads([anchor])
     assert forged.budget().public_key != PUBLIC_KEY
     with pytest.raises(LedgerError, match="unchanged"):  # nor can the site go on with it
         forged.commit(run="b", round=2)
@@ -289,11 +289,11 @@ def test_a_whole_ledger_signed_anew_is_caught_by_an_anchor_and_by_the_site(path)
 def test_truncation_is_caught_by_an_anchor(path, kept):
     ledger = Ledger(path)
     anchor = "{}:{}".format(*ledger.head())
-    ledger.require_anchor(anchor)
+    ledger.budget().require_heads([anchor])
     write_lines(path, read_lines(path)[:kept])
     shorter = Ledger(path)  # a chain cut at its end is a chain: this is why heads are kept
     with pytest.raises(LedgerDamaged, match="truncated or rolled back"):
-        shorter.require_anchor(anchor)
+        shorter.budget().require_heads([anchor])
 
 
 def test_a_rollback_that_grew_again_is_caught_by_an_anchor(path, tmp_path):
@@ -309,11 +309,11 @@ def test_a_rollback_that_grew_again_is_caught_by_an_anchor(path, tmp_path):
     shutil.copy(backup, path)
     restored = Ledger(path, signer=SIGNER)
     with pytest.raises(LedgerDamaged, match="rolled back"):
-        restored.require_anchor(anchor)
+        restored.budget().require_heads([anchor])
     restored.commit(run="b", round=3)
     restored.grant(epsilon=1.0, delta=1e-5, population_size=1000)
     with pytest.raises(LedgerDamaged, match="forked"):
-        restored.require_anchor(anchor)
+        restored.budget().require_heads([anchor])
 
 
 # What the site's key signed must add up too: the arithmetic does not trust the writer.

@@ -539,11 +539,11 @@ def test_anchors(ledger):
         ledger.grant(epsilon=epsilon, delta=DELTA, population_size=1000)
         anchors.append("{}:{}".format(*ledger.head()))
     for anchor in anchors:
-        ledger.require_anchor(anchor)
+        ledger.budget().require_heads([anchor])
     with pytest.raises(LedgerLocked, match="truncated or rolled back"):
-        ledger.require_anchor(f"9:{'a' * 64}")
+        ledger.budget().require_heads([f"9:{'a' * 64}"])
     with pytest.raises(LedgerLocked, match="forked"):
-        ledger.require_anchor(f"2:{'a' * 64}")
+        ledger.budget().require_heads([f"2:{'a' * 64}"])
 
 
 @pytest.mark.parametrize(
@@ -568,5 +568,5 @@ def test_anchors(ledger):
 )
 def test_what_is_not_an_anchor_is_refused(ledger, anchor):
     with pytest.raises(LedgerError, match="not an anchor") as refusal:
-        ledger.require_anchor(anchor)
+        ledger.budget().require_heads([anchor])
     assert not isinstance(refusal.value, LedgerDamaged)

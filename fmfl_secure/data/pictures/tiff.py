@@ -15,7 +15,6 @@ from fmfl_secure.data.pictures.pillow import PillowForm, both_bytes, sixteen_bit
 
 _UNSIGNED, _SIGNED = 1, 2
 _WHITE_IS_ZERO = 0
-_PREMULTIPLIED = 1
 _SEPARATE = 2
 
 
