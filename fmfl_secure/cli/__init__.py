@@ -38,6 +38,7 @@ from fmfl_secure.cli import (
     run,
     schema,
     service,
+    stop,
     techniques,
 )
 from fmfl_secure.cli import ledger_grants as _grants  # noqa: F401
@@ -70,6 +71,7 @@ app.add_typer(techniques.app)
 app.add_typer(dpia.app)
 app.add_typer(schema.app)
 app.add_typer(service.app)
+app.add_typer(stop.app)
 app.add_typer(members.app)
 app.add_typer(keys.app)
 app.add_typer(flower.app, name="flower")

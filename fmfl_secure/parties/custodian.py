@@ -11,6 +11,7 @@ from aggregation import Identity, SqliteJournal
 from aggregation.protocol import read_plan
 from fmfl_secure.errors import RunError
 from fmfl_secure.parties.agreed_plan import objection
+from fmfl_secure.parties.stops import Stops
 from fmfl_secure.parties.workspace import Members
 from fmfl_secure.settings.federation import FederationConfig, load_custodian
 
@@ -33,6 +34,8 @@ class Custodian:
         self._policy = load_custodian(folder / "custodian.toml").policy
         members = Members.load(folder / "members.json")
         self._coordinator = members.coordinator
+        self._stops = Stops(folder, members)
+        self._run = ""  # of the last plan
         self._protocol = aggregation.Custodian(
             Identity.load(folder / "identity.pem", name),
             SqliteJournal(folder / "journal.sqlite"),
@@ -50,11 +53,14 @@ class Custodian:
         """Announce single-use keys for a plan (step 4).
 
         Raises:
+            RunHalted: Somebody has stopped the run.
             RunError: The round is beyond what this custodian agrees to.
             ReplayError: It gave its word for this round already.
             AggregationError: The plan does not hold.
         """
         plan = read_plan(plan_message, self._coordinator).plan
+        self._run = plan.run
+        self._stops.require_none(plan.run)
         last = self._policy.last_round
         if last and plan.round > last:
             raise RunError(
@@ -80,8 +86,12 @@ class Custodian:
             plan_message: The plan, to have a word that was recorded before a restart repeated.
 
         Raises:
+            RunHalted: Somebody has stopped the run since its keys were announced.
             AggregationError: Something does not hold.
         """
+        if plan_message is not None:
+            self._run = read_plan(plan_message, self._coordinator).plan.run
+        self._stops.require_none(self._run)
         return self._protocol.approve(cohort, opening_list, exchanges, plan_message=plan_message)
 
     def journal_head(self) -> str | None:

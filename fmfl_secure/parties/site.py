@@ -40,6 +40,7 @@ from fmfl_secure.parties.own_parts import OwnParts
 from fmfl_secure.parties.run_budget import RunBudget, open_site_ledger
 from fmfl_secure.parties.site_data import SiteSource
 from fmfl_secure.parties.site_training import SiteTraining
+from fmfl_secure.parties.stops import Stops
 from fmfl_secure.parties.workspace import Members
 from fmfl_secure.planning.answers import answer_grid, answer_layout
 from fmfl_secure.planning.plans import quantization, run_proposal, site_plan
@@ -257,6 +258,7 @@ class Site:
             call: The coordinator's signed call; a run that holds a reservation already needs none.
 
         Raises:
+            RunHalted: The coordinator or a custodian has stopped the run.
             RunError: The call is not to this run, this federation and its settings.
             AggregationError: It is not the coordinator's.
             AdmissionError: The model, its loss or its batching couples records.
@@ -264,6 +266,7 @@ class Site:
             DataError: The data are not there, or are not what the settings say.
             BudgetExhausted: The ledger cannot afford it.
         """
+        self._require_going()
         if not self._checked:
             self.check()
         config = self._config
@@ -275,6 +278,9 @@ class Site:
             self._expected_adapter.begin(self._initial_adapter)
         if self._budget is not None:
             self._budget.reserve(call)
+
+    def _require_going(self) -> None:
+        Stops(self._folder, self._held.members()).require_none(self._run)
 
     def _require_call(self, call: bytes | None) -> None:
         require_call(
@@ -298,6 +304,7 @@ class Site:
             history: Fetches what sites signed of earlier rounds, should this one have been away.
 
         Raises:
+            RunHalted: The coordinator or a custodian has stopped the run.
             AdapterUnverified: This site was away, and too few others have signed for the adapter.
             PolicyRefusal: The policy rules it out, or has expired since the run began.
             RunError: The plan is not what was agreed here (`agreed_plan`), or its adapter is not
@@ -305,6 +312,7 @@ class Site:
             ModelError: The adapter's layout differs; names the first tensor that does.
             AggregationError: The plan does not hold.
         """
+        self._require_going()
         members, membership = self._held.members(), self._held.last()
         attempt = self._attempt(plan_message, members, membership)
         plan = attempt.plan

@@ -18,6 +18,7 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         GENERIC: "it failed in a round; the cause stays at the site",
         "refused": "a message that it received did not hold",
         "run": "the plan was not of this run, its settings or its adapter",
+        "stopped": "the coordinator or a custodian has stopped the run",
         "configuration": "its own settings do not fit the federation's",
         "model": "its base model or adapter is not the one of this run",
         "admission": "its model, loss or batching lets one record move more than it may",

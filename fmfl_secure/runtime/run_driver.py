@@ -58,6 +58,7 @@ class RunDriver:
         observer: Told of the run's progress; of refusals and training by who sees them.
         save_adapter: Writes an adapter's files into a folder.
         write_results: Writes metrics and report from the run's state.
+        going_on: Raises where the run was stopped for good; asked before every attempt.
         evaluator: Where there is none, the run's metrics stay empty.
         begin_results: As `write_results`, by a process that nobody waits for: for where this one is
             told to stop. None writes them all the same.
@@ -79,6 +80,7 @@ class RunDriver:
         observer: Observer,
         save_adapter: Callable[[bytes, Path], None],
         write_results: Callable[[RunStore], RunRecord],
+        going_on: Callable[[], None] = lambda: None,
         evaluator: Evaluator | None = None,
         begin_results: Callable[[RunStore], object] | None = None,
     ) -> None:
@@ -101,6 +103,7 @@ class RunDriver:
         self._write_results = write_results
         self._begin_results = begin_results
         self._evaluator = evaluator
+        self._going_on = going_on
         self.rounds = RoundDriver(
             coordinator,
             identity=identity,
@@ -227,6 +230,7 @@ class RunDriver:
         return self._evaluator.after(turn.training, self._coordinator.adapter)
 
     def _drive_rounds(self) -> None:
+        self._going_on()
         store, rounds = self._coordinator.store, self._config.all_rounds
         done = len(self._coordinator.rounds)
         if not self._has_begun:
@@ -285,8 +289,10 @@ class RunDriver:
         """Sites that joined and were heard of lately, once there are enough of them.
 
         Raises:
+            RunHalted: The run was stopped.
             RunError: There were not enough for too long.
         """
+        self._going_on()
         minimum = self._least
 
         def enough() -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 from aggregation import Identity
 from fmfl_secure.parties.coordinator import Coordinator, check_resumable, start_run
 from fmfl_secure.parties.membership import MembershipFolder, digest_of
+from fmfl_secure.parties.stops import Stops
 from fmfl_secure.parties.workspace import AGGREGATOR, COORDINATOR, Members
 from fmfl_secure.provisioning.ceremony import keys_record, require_comparison
 from fmfl_secure.provisioning.certificates import SERVER
@@ -116,6 +117,7 @@ class RunServer:
             board=self.board,
             waiting=waiter(self.inbox, self.board, settings.time),
             observer=observer or Silent(),
+            going_on=lambda: Stops(folder, self.members()).require_none(self.coordinator.run),
             save_adapter=self._save_adapter,
             write_results=write_results
             or partial(write_results_apart, database=run_location(settings.store)),

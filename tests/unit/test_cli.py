@@ -84,6 +84,7 @@ COMMANDS = [
     ("custodian",),
     ("join",),
     ("health",),
+    ("stop",),
     ("certificates", "list"),
     ("certificates", "renew"),
     ("certificates", "revoke"),

@@ -195,3 +195,21 @@ class MembersApproved(Answer, frozen=True, kw_only=True):
     """
 
     lists: tuple[int, ...]
+
+
+class RunStopKept(Answer, frozen=True, kw_only=True):
+    """A signed stop of a run, kept in a party's folder for good.
+
+    Attributes:
+        run: Its id.
+        party: Who stopped it.
+        reason: Why.
+        at: UTC time of it.
+        file: To send to the other parties.
+    """
+
+    run: str
+    party: str
+    reason: str
+    at: str
+    file: str
