@@ -15,7 +15,7 @@ from fmfl_secure.settings.service import PartBytes
 # What a server says may be anything: these are the ranges of what it can mean.
 Place = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
-Sequence = Annotated[int, msgspec.Meta(ge=0, le=2**60)]
+Sequence = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]  # over Flower, nanoseconds of a clock
 _Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 RunId = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{8,64})?\Z")]
 _SMALL: Final = {"call": 1 << 16, "plan": 8 << 20, "cohort": 8 << 20, "end": 8 << 20}  # bytes

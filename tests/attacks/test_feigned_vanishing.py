@@ -6,6 +6,7 @@ least are of honest sites. Each rule that this hangs on is left out once, and th
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -16,6 +17,7 @@ from aggregation import (
     CohortError,
     Identity,
     Member,
+    MemoryJournal,
     OpeningError,
     PlanError,
     RefusedError,
@@ -296,7 +298,7 @@ class Hostile:
         fed.decryptor._journal = type(fed.journals["decryptor"])()  # it remembers what it likes
         plan = fed.plan(attempt=self.attempts)
         message = fed.coordinator.plan(plan)
-        attempt = Attempt(message, {name: fed.site(name, message) for name in NAMES})
+        attempt = Attempt(message, {name: fed.site(name, message) for name in names})
         attempt.announcement = fed.decryptor.announce(message)
         readies = [attempt.sites[name].ready() for name in names]
         attempt.cohort = fed.coordinator.cohort(message, attempt.announcement, readies)
@@ -347,6 +349,25 @@ def test_where_sites_forget_which_cohort_they_opened_the_victim_is_read(
 
 def without(name: str) -> tuple[str, ...]:
     return tuple(each for each in NAMES if each != name)
+
+
+def test_a_journal_that_was_put_back_counts_as_one_that_colludes() -> None:
+    """With one that does collude that is one too many: two cohorts open, with another in each."""
+    for is_put_back in (False, True):
+        hostile = Hostile(federation())
+        before = copy.copy(hostile.fed.journals[VICTIM]._entries)  # type: ignore[attr-defined]
+        first, _ = hostile.attempt(("site-0", VICTIM, "site-2"))
+        one = hostile.sum_of(first, VICTIM, "site-2", "site-0")
+        hostile.fed.journals["site-0"] = MemoryJournal()  # which colludes
+        if not is_put_back:
+            with pytest.raises(ReplayError, match="with another cohort"):
+                hostile.attempt(("site-0", VICTIM, "site-3"))
+            continue
+        hostile.fed.journals[VICTIM]._entries = before  # type: ignore[attr-defined]
+        second, _ = hostile.attempt(("site-0", VICTIM, "site-3"))
+        other = hostile.sum_of(second, VICTIM, "site-3", "site-0")
+        updates = {name: update.astype(np.int64) for name, update in hostile.updates.items()}
+        assert np.array_equal(one - other, updates["site-2"] - updates["site-3"])
 
 
 def test_the_same_again_gives_the_same_sum() -> None:
