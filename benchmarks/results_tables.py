@@ -1,6 +1,6 @@
-"""Writes the tables of docs/results.md anew, from the raw rows beside it.
+"""Writes the tables of docs/results.md and docs/results-models.md anew, from the raw rows.
 
-    python benchmarks/results_tables.py docs/results.md
+    python benchmarks/results_tables.py docs/results.md docs/results-models.md
 
 A table stands between `<!-- table FORM FILE ... -->` and `<!-- end -->`. FORM is `rows` of what
 `fmfl-secure compare --output` wrote, `choices` of server_choices.py's rows, `head-first` of

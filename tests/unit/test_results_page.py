@@ -1,4 +1,4 @@
-"""docs/results.md says what the committed rows say."""
+"""The pages of results say what the committed rows say, and rows are of committed settings."""
 
 from __future__ import annotations
 
@@ -8,8 +8,14 @@ from types import ModuleType
 
 import pytest
 
+from fmfl_secure.comparison import read_rows
+from fmfl_secure.settings.federation import load_federation
+
 ROOT = Path(__file__).parents[2]
+SETTINGS = ROOT / "benchmarks/published"
 PAGE = ROOT / "docs/results.md"
+# Its least number of tables.
+PAGES = {PAGE: 6, ROOT / "docs/results-models.md": 2}
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +28,20 @@ def tables() -> ModuleType:
     return module
 
 
-def test_every_table_of_rows_is_what_the_rows_say(tables: ModuleType) -> None:
-    text = PAGE.read_text(encoding="utf-8")
-    assert text.count("<!-- table ") >= 6
-    assert tables.regenerated(PAGE) == text, "python benchmarks/results_tables.py docs/results.md"
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_table_of_rows_is_what_the_rows_say(tables: ModuleType, page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<!-- table ") >= PAGES[page]
+    assert tables.regenerated(page) == text, f"python benchmarks/results_tables.py {page}"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in SETTINGS.glob("*.toml")))
+def test_rows_on_published_weights_are_of_the_settings_that_lie_beside(name: str) -> None:
+    config = load_federation(SETTINGS / f"{name}.toml")
+    file = ROOT / f"docs/results/{config.federation.name.replace('-', '_')}.jsonl"
+    found = read_rows(file)
+    assert found.header.settings_digest == config.digest
+    assert len({row.key for row in found.rows}) == len(found.rows) > 1
 
 
 def test_a_changed_figure_and_a_missing_row_are_noticed(tables: ModuleType, tmp_path: Path) -> None:

