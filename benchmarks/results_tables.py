@@ -3,10 +3,9 @@
     python benchmarks/results_tables.py docs/results.md docs/results-models.md
 
 A table stands between `<!-- table FORM FILE ... -->` and `<!-- end -->`. FORM is `rows` of what
-`fmfl-secure compare --output` wrote, `choices` of server_choices.py's rows, `head-first` of
-head_first.py's, or `runs` of the earliest script's summaries. After the file, of rows: `old=FILE`
-puts earlier figures of the same arms beside them, and `adapter=`, `arm=` (with commas) and
-`partition=` leave out all others.
+`fmfl-secure compare --output` wrote, `choices` and `without-noise` of server_choices.py's rows, or
+`head-first` of head_first.py's. After the file, of rows: `old=FILE` puts figures of the same
+arms beside them, headed `was=`; `adapter=`, `arm=` (with commas) and `partition=` leave out others.
 """
 
 from __future__ import annotations
@@ -67,7 +66,8 @@ def rows_table(path: Path, options: Mapping[str, str]) -> str:
             row += [cell(old.get(_key(line)), metric) for metric in METRICS]
         rows.append(row)
     if old:
-        head += [f"{name} before" for name in METRICS.values()]
+        was = options.get("was", "before").replace("-", " ")
+        head += [f"{name} {was}" for name in METRICS.values()]
     return markdown(head, rows)
 
 
@@ -96,6 +96,21 @@ def choices_table(path: Path, _: Mapping[str, str]) -> str:
     return markdown(["", *(f"{data}, epsilon {epsilon:g}" for data, epsilon in columns)], table)
 
 
+def without_noise_table(path: Path, _: Mapping[str, str]) -> str:
+    """What server_choices.py measured without noise: on records held out, and on those trained."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for line in path.read_text().splitlines():
+        row = json.loads(line)
+        found.setdefault(row["choice"], []).append(row)
+    table = []
+    for choice, rows in found.items():
+        values = [[row[metric] for row in rows] for metric in ("accuracy", "macro_f1")]
+        values.append([row["fitted_accuracy"] for row in rows])
+        cells = [number(statistics.mean(x), statistics.stdev(x), len(x)) for x in values]
+        table.append([choice, *cells])
+    return markdown(["", *METRICS.values(), "accuracy on the training records"], table)
+
+
 def head_first_table(path: Path, _: Mapping[str, str]) -> str:
     """What head_first.py measured."""
     found: dict[tuple[str, str, float], dict[float, list[dict[str, float]]]] = {}
@@ -116,25 +131,11 @@ def head_first_table(path: Path, _: Mapping[str, str]) -> str:
     return markdown(["", "noise", "epsilon", *heads], table)
 
 
-def runs_table(path: Path, _: Mapping[str, str]) -> str:
-    """What the earliest script summed up, of three seeds."""
-    table = []
-    for each in json.loads(path.read_text())["summary"]:
-        cells = [
-            number(each[metric], each[f"{metric}_stdev"], 3 if each[f"{metric}_stdev"] else 1)
-            if metric in each
-            else ""
-            for metric in METRICS
-        ]
-        table.append([each["variant"], *cells])
-    return markdown(["", *METRICS.values()], table)
-
-
 FORMS = {
     "rows": rows_table,
     "choices": choices_table,
+    "without-noise": without_noise_table,
     "head-first": head_first_table,
-    "runs": runs_table,
 }
 
 

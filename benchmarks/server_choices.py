@@ -6,6 +6,9 @@ noise, Adam on the sum. Rows are appended to a file of JSON lines, and a rerun s
 
     python benchmarks/server_choices.py examples/medical_abstracts/federation.toml \
         --features build/medical.npz --output docs/results/server_choices.jsonl --seeds 8
+
+With `--without-noise` it is the training without privacy that is looked at: rates, steps and
+clipping, with the accuracy on the training records beside that on those held out.
 """
 
 from __future__ import annotations
@@ -41,8 +44,9 @@ class Choice:
     decay: float = 0.0
     average: float = 0.0  # of an exponential average, or below 0 the share of last iterates
     start: float = 0.0  # scale of the labels' embeddings; 0 starts at zero
-    longer: int = 1
+    longer: float = 1.0
     shared_noise: bool = False
+    clipped: bool = True
 
 
 CHOICES = {
@@ -67,6 +71,15 @@ CHOICES = {
     "noise in shares, one colluder": Choice(shared_noise=True),
 }
 
+WITHOUT_NOISE = {
+    f"rate {rate:g}{', clipped' * clipped}": Choice(rate=rate, start=SCALE, clipped=clipped)
+    for rate in (0.01, 0.033, 0.1, 0.3)
+    for clipped in (False, True)
+} | {
+    f"rate 0.1, {words} the steps": Choice(start=SCALE, longer=longer, clipped=False)
+    for words, longer in (("a quarter of", 0.25), ("twice", 2.0))
+}
+
 
 def main() -> None:
     """Measure what is not in the file yet."""
@@ -76,16 +89,18 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epsilon", type=float, nargs="*", default=[1.0, 3.0])
+    parser.add_argument("--without-noise", action="store_true")
     parser.add_argument("--labels", nargs="*", default=[], help="What each label means, in order.")
     given = parser.parse_args()
     config = load_federation(given.federation)
     sites, held_out, labels = features(config, given.federation.parent, given)
     lines = given.output.read_text().splitlines() if given.output.exists() else []
     done = {key(json.loads(line)) for line in lines}
-    for name, choice in CHOICES.items():
+    choices = WITHOUT_NOISE if given.without_noise else CHOICES
+    for name, choice in choices.items():
         if choice.start and labels is None:
             continue
-        for epsilon in given.epsilon:
+        for epsilon in [None] if given.without_noise else given.epsilon:
             for seed in range(1, given.seeds + 1):
                 row = {
                     "data": config.federation.name,
@@ -147,24 +162,27 @@ def train(
     held_out: tuple[Array, NDArray[np.int64]],
     labels: Array | None,
     choice: Choice,
-    epsilon: float,
+    epsilon: float | None,
     seed: int,
 ) -> dict[str, float]:
-    """Accuracy and macro F1 after all steps."""
-    privacy, steps = config.privacy, config.federation.rounds * choice.longer
-    rate, bound, population = privacy.sample_rate, privacy.max_grad_norm, config.sites[0].population
-    plan = PrivacyPlan.calibrated(
-        unit="record", population=population, sample_rate=rate, max_grad_norm=bound,
-        steps_per_round=1, rounds=steps, repeats=0, epsilon=epsilon, delta=privacy.delta,
-    )  # fmt: skip
+    """Accuracy and macro F1 after all steps; without noise also on the training records."""
+    privacy, steps = config.privacy, round(config.federation.rounds * choice.longer)
+    rate, population = privacy.sample_rate, config.sites[0].population
+    bound = privacy.max_grad_norm if choice.clipped else math.inf
+    of_one = 0.0
+    if epsilon is not None:
+        of_one = PrivacyPlan.calibrated(
+            unit="record", population=population, sample_rate=rate, max_grad_norm=bound,
+            steps_per_round=1, rounds=steps, repeats=0, epsilon=epsilon, delta=privacy.delta,
+        ).noise_stddev  # fmt: skip
     generator = np.random.default_rng(seed)
     classes, width = len(config.task.labels), sites[0][0].shape[1]
     start = np.zeros((classes, width)) if labels is None else choice.start * labels
     w = np.concatenate([start.ravel(), np.zeros(classes)])
     first, second, reported, averaged = np.zeros_like(w), np.zeros_like(w), w, 0
-    deviation = plan.noise_stddev * math.sqrt(len(sites))
+    deviation = of_one * math.sqrt(len(sites))
     if choice.shared_noise:
-        deviation = plan.noise_stddev * math.sqrt(len(sites) / (len(sites) - 1))
+        deviation = of_one * math.sqrt(len(sites) / (len(sites) - 1))
     for step in range(1, steps + 1):
         total = generator.normal(0.0, deviation, len(w))
         for x, y in sites:
@@ -183,8 +201,18 @@ def train(
             reported = w if averaged == 1 else reported + (w - reported) / averaged
         else:
             reported = w
-    x, y = held_out
-    predicted = (x @ reported[:-classes].reshape(classes, width).T + reported[-classes:]).argmax(1)
+    found = measured(reported, *held_out, classes)
+    if epsilon is None:
+        x, y = (np.concatenate(parts) for parts in zip(*sites, strict=True))
+        found |= {
+            f"fitted_{name}": value for name, value in measured(reported, x, y, classes).items()
+        }
+    return found
+
+
+def measured(w: Array, x: Array, y: NDArray[np.int64], classes: int) -> dict[str, float]:
+    """Accuracy and macro F1 of a head on records."""
+    predicted = (x @ w[:-classes].reshape(classes, -1).T + w[-classes:]).argmax(1)
     return {
         "accuracy": round(float((predicted == y).mean()), 4),
         "macro_f1": round(macro_f1(predicted, y), 4),

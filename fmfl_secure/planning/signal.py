@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fmfl_secure.errors import ModelError
+from fmfl_secure.models.adapted import AdaptedModel
 from fmfl_secure.models.layout import Layout
 from fmfl_secure.models.personal import personal_bytes, personal_names, set_personal
 from fmfl_secure.planning.advice import CANDIDATES, with_kind
@@ -74,16 +75,25 @@ def expected_signals(config: FederationConfig, *, relative_to: Path) -> dict[str
     if data is None:
         return None
     head, found = head_signal(of_head, task, data), {}
+    # Outputs of frozen layers are kept with the records, for all kinds that freeze the same.
+    records = {_frozen(of_head, task): data}
     for kind in dict.fromkeys((*CANDIDATES, config.adapter.kind)):
         changed = with_kind(config, kind)
         try:
             task = build_task(changed, relative_to=relative_to)
-            # Outputs of frozen layers are kept with the records, and kinds freeze different ones.
-            found[kind] = adapter_signal(changed, task, topics(task) or data, head)
+            frozen = _frozen(changed, task)
+            if frozen not in records:
+                records[frozen] = topics(task) or data
+            found[kind] = adapter_signal(changed, task, records[frozen], head)
         except ModelError:
             if kind == config.adapter.kind:
                 raise  # else: not for this base model
     return found
+
+
+def _frozen(config: FederationConfig, task: Task) -> tuple[int, ...]:
+    model = task.build_model(seed=config.federation.seed)
+    return model.frozen_layers if isinstance(model, AdaptedModel) else ()
 
 
 def topics(task: Task) -> TaskData | None:

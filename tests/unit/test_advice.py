@@ -13,13 +13,14 @@ from typer.testing import CliRunner
 
 from fmfl_secure.cli import app
 from fmfl_secure.comparison import OWN, read_rows, summarise
-from fmfl_secure.planning.advice import advise
+from fmfl_secure.planning.advice import CANDIDATES, MEASURED, advise
 from fmfl_secure.planning.plans import site_plan
 from fmfl_secure.planning.readings import Signal, share_above
 from fmfl_secure.planning.signal import expected_signals, head_signal, length_of_mean, topics
 from fmfl_secure.planning.task import build_task
 from fmfl_secure.settings.federation import FederationConfig, load_federation
 from fmfl_secure.settings.sections import AdapterSection
+from fmfl_secure.tasks import Task, TaskData
 from privacy import DistributedPlan
 
 ROOT = Path(__file__).parents[2]
@@ -87,11 +88,25 @@ def test_an_adapter_is_advised_where_it_rises_above_its_noise_and_not_before(
         assert reading.head_in_run == pytest.approx(reading.head * math.sqrt(40))
 
 
+def test_an_adapter_just_above_its_noise_is_one_to_compare_and_not_the_verdict(
+    config: FederationConfig,
+) -> None:
+    few = SIGNALS | {"lora-xs": Signal(0.06, 0.05, 770, 128)}
+    found = advise(config, few)
+    assert 1.0 < found.of("lora-xs").adapter < 3.0
+    assert found.verdict == "head"
+    (sentence,) = [s for s in found.sentences() if s.startswith("above their noise: ")]
+    assert sentence.startswith("above their noise: lora-xs. ")
+    assert not any(s.startswith("above their noise") for s in advise(config, SIGNALS).sentences())
+    assert advise(changed(config, noise="distributed"), few).verdict == "lora-xs"
+
+
 @pytest.mark.parametrize("noise", ["local", "distributed"])
 def test_so_many_more_sites_or_units_do_change_the_verdict(
     config: FederationConfig, noise: str
 ) -> None:
-    here = changed(config, noise=noise, delta=1e-7)
+    # Of more sites with shares each adds less noise, which the others may know: so more units here.
+    here = changed(config, noise=noise, delta=1e-7, units=3.0)
     before = advise(here, SIGNALS)
     assert before.verdict == "head"
     (sentence,) = [s for s in before.sentences() if s.startswith("no adapter pays yet")]
@@ -198,6 +213,27 @@ def test_records_made_up_can_be_told_apart_if_labels_have_words_and_else_not(
     assert length() < 0.4 * told
 
 
+def test_kinds_that_freeze_the_same_layers_share_their_outputs(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_federation(tmp_path, tiny_model)
+    made = []
+
+    def counted(task: Task) -> TaskData | None:
+        made.append(task)
+        return topics(task)
+
+    monkeypatch.setattr("fmfl_secure.planning.signal.RECORDS", 32)
+    monkeypatch.setattr("fmfl_secure.planning.signal.topics", counted)
+    found = expected_signals(load_federation(path), relative_to=tmp_path)
+    assert found is not None
+    assert tuple(found) == CANDIDATES
+    assert len(made) == 2, "the head's, which freezes all layers, and everybody else's"
+    for kind, signal in found.items():
+        assert (signal.adapter_size > 0) == (kind != "head")
+        assert signal.head == found["head"].head
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("example", "labelled", "files"),
@@ -230,7 +266,14 @@ def test_the_verdict_is_what_was_measured(
                 accuracy[line.adapter] = line.mean["accuracy"]
     both = {setting: by for setting, by in found.items() if "head" in by and len(by) > 1}
     assert both
+    ratios = []
     for (arm, epsilon), accuracy in both.items():
         here = changed(config, noise="distributed" if arm == "distributed" else "", epsilon=epsilon)
         better = {kind for kind in accuracy if accuracy[kind] >= accuracy["head"] + BETTER}
-        assert advise(here, signals).verdict in (better or {"head"}), (arm, epsilon, accuracy)
+        advice = advise(here, signals)
+        assert advice.verdict in (better or {"head"}), (arm, epsilon, accuracy)
+        known = [reading for reading in advice.readings if reading.kind in accuracy]
+        ratios.append(max(reading.adapter for reading in known))
+    assert max(ratios) <= MEASURED
+    if labelled:  # where the strongest was measured
+        assert max(ratios) > MEASURED - 0.1
