@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from aggregation.crypto import mac, sealed_box
 from aggregation.crypto.pairwise import EphemeralKey
 from aggregation.roles.site_mac import SiteMac
 from aggregation.roles.site_secrets import SiteSecrets
+from aggregation.roles.site_shares import SiteShares
 
 
 def altered(box: bytes, _: SiteSecrets, __) -> bytes:
@@ -48,3 +51,19 @@ def spoils_mac_keys(monkeypatch: pytest.MonkeyPatch, bad: str, *victims: int) ->
             self.boxes = bytes(boxes)
 
     monkeypatch.setattr(SiteMac, "__init__", spoiling)
+
+
+def deals(monkeypatch: pytest.MonkeyPatch, bad: str, spoil: Callable) -> None:
+    """One site deals something else, and signs it."""
+    deal = SiteShares.deal
+
+    def dealing(self: SiteShares, cohort, seed):
+        return spoil(self, cohort, deal, seed) if self._name == bad else deal(self, cohort, seed)
+
+    monkeypatch.setattr(SiteShares, "deal", dealing)
+
+
+def no_polynomial(self: SiteShares, cohort, deal, seed):
+    """Each share as it was signed, and all together of no polynomial that gives the seed."""
+    del seed
+    return deal(self, cohort, b"\1" * 32)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from msgspec.structs import replace
+from sealed_falsely import deals, no_polynomial
 
 from aggregation import (
     CohortError,
@@ -127,16 +128,6 @@ def test_an_opening_tells_nothing_before_it_is_recorded() -> None:
 # Whoever deals what does not hold.
 
 
-def deals(monkeypatch: pytest.MonkeyPatch, spoil: Callable) -> None:
-    """One site deals something else, and signs it."""
-    deal = SiteShares.deal
-
-    def dealing(self: SiteShares, cohort, seed):
-        return spoil(self, cohort, deal, seed) if self._name == BAD else deal(self, cohort, seed)
-
-    monkeypatch.setattr(SiteShares, "deal", dealing)
-
-
 def altered_box(self: SiteShares, cohort, deal, seed):
     made = deal(self, cohort, seed)
     boxes = bytearray(made.boxes)
@@ -164,7 +155,7 @@ def of_another_length(self: SiteShares, cohort, deal, seed):
 def test_a_dealer_of_what_does_not_hold_is_named_before_anybody_opens(
     monkeypatch: pytest.MonkeyPatch, spoil: Callable, key_agreement: str
 ) -> None:
-    deals(monkeypatch, spoil)
+    deals(monkeypatch, BAD, spoil)
     fed = federation(key_agreement=key_agreement)
     attempt = fed.start()
     cohort, said = fixed(fed, attempt), []
@@ -215,7 +206,7 @@ def test_who_accuses_an_honest_dealer_names_itself() -> None:
 
 def test_the_key_that_proves_it_opens_no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     """It shows the accuser's shares, of seeds; masks between pairs hang on other keys."""
-    deals(monkeypatch, altered_box)
+    deals(monkeypatch, BAD, altered_box)
     fed = federation()
     attempt = fed.start()
     with pytest.raises(SealedError) as refused:
@@ -229,18 +220,12 @@ def test_the_key_that_proves_it_opens_no_mask(monkeypatch: pytest.MonkeyPatch) -
     assert attempt.sites[VICTIM]._secrets._key is None
 
 
-def no_polynomial(self: SiteShares, cohort, deal, seed):
-    """Each share as it was signed, and all together of no polynomial that gives the seed."""
-    del seed
-    return deal(self, cohort, b"\1" * 32)
-
-
 @pytest.mark.parametrize("vanishes", [False, True], ids=["opens", "vanishes"])
 def test_shares_that_do_not_give_the_seed_name_their_dealer(
     monkeypatch: pytest.MonkeyPatch, vanishes: bool
 ) -> None:
     """While it opens itself it spoils nothing. Vanishing, it spoils the round, and is named."""
-    deals(monkeypatch, no_polynomial)
+    deals(monkeypatch, BAD, no_polynomial)
     fed = federation()
     attempt = fed.start()
     aggregator = fed.open(attempt, [BAD] if vanishes else [])

@@ -17,15 +17,18 @@ import msgspec
 import pytest
 from asked import PRIVACY
 from contract_worlds import WORLDS, ContractWorld, Death, Died
+from sealed_falsely import deals, no_polynomial
 from support import make_federation
 
 from aggregation import Decryptor, SiteAttempt
 from aggregation.roles.kept_attempt import read_kept
+from aggregation.roles.site_shares import SiteShares
 from fmfl_secure.parties.site import Site
 from fmfl_secure.runtime.agents.site import SiteAgent
 from privacy import Ledger
 
 SLOW = pytest.mark.slow
+FIVE = tuple(f"site-{n}" for n in range(1, 6))
 FOUR = tuple(f"site-{n}" for n in range(1, 5))
 SIX = tuple(f"site-{n}" for n in range(1, 7))
 
@@ -33,6 +36,7 @@ SIX = tuple(f"site-{n}" for n in range(1, 7))
 Template = Callable[[str], Path]
 FEDERATIONS = {
     "four": {"sites": 4, "federation": "vanished_sites = 1"},
+    "five": {"sites": 5, "federation": "vanished_sites = 1"},
     "six": {"sites": 6, "federation": "vanished_sites = 1"},
     "eight": {"sites": 8, "federation": "vanished_sites = 2"},
     "shares": {
@@ -254,3 +258,41 @@ def test_with_noise_in_shares_the_figures_are_the_same(template: Template, tmp_p
         spent.append(status.epsilon_charged)
         assert all(charged(world, each) == [1, 2] for each in FOUR)
     assert spent[0] == spent[1]
+
+
+BAD = "site-2"
+INVALID = {BAD: "attempt.invalid"}
+
+
+def for_nobody(self: SiteShares, cohort, deal, seed):
+    """Boxes that open for none of the others."""
+    made = deal(self, cohort, seed)
+    return msgspec.structs.replace(made, boxes=bytes(len(made.boxes)))
+
+
+def test_a_dealer_of_false_shares_is_left_out_by_name(
+    template: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All others say so, each with a proof; nothing was uploaded, and the run goes on."""
+    deals(monkeypatch, BAD, for_nobody)
+    world = world_of("local", template("five"), tmp_path)
+    first, second = world.finish()
+    assert (first.status, first.attempts) == ("released", 2)
+    assert first.cohort == second.cohort == without(FIVE, BAD)
+    assert first.refusals == second.refusals == INVALID
+
+
+@pytest.mark.parametrize("vanishes", [False, True], ids=["opens", "vanishes"])
+def test_so_is_who_dealt_what_gives_no_seed(
+    template: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vanishes: bool
+) -> None:
+    """While it opens it costs nothing. If it vanishes the round is lost, and its name is known."""
+    deals(monkeypatch, BAD, no_polynomial)
+    world = world_of("local", template("five"), tmp_path)
+    if vanishes:
+        world.dies(BAD, "opening")
+    first, second = world.finish()
+    assert first.status == ("lost" if vanishes else "released")
+    assert first.cohort == (() if vanishes else FIVE)
+    assert first.refusals == second.refusals == INVALID
+    assert (second.status, second.cohort) == ("released", without(FIVE, BAD))
