@@ -201,10 +201,18 @@ def unseal(
 
     Example: fmfl-secure unseal site-1.kit --output site-1
     """
+    from fmfl_secure.errors import ServiceError
     from fmfl_secure.provisioning.kit import open_kit
 
     if passphrase_file is not None:
-        passphrase = passphrase_file.read_text(encoding="utf-8").strip()
+        told = read_regular(passphrase_file, most_bytes=MOST_DOCUMENT)
+        try:
+            passphrase = told.decode().strip()
+        except UnicodeDecodeError as error:
+            raise ServiceError(
+                f"{passphrase_file} is no text in UTF-8, and holds no passphrase",
+                hint="Name the file that was sent with the kit: a line of text.",
+            ) from error
     else:
         passphrase = typer.prompt("passphrase", hide_input=True, err=True)
     files = open_kit(read_regular(sealed, most_bytes=MOST_DOCUMENT), passphrase, output)

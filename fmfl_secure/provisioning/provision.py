@@ -37,7 +37,7 @@ from fmfl_secure.parties.workspace import (
 from fmfl_secure.provisioning.authority import Authority, answers_requests, write_tls
 from fmfl_secure.provisioning.certificates import CUSTODIAN, DECRYPTOR, SERVER, SITE
 from fmfl_secure.provisioning.kit import Kit, seal_kit, write_private
-from fmfl_secure.provisioning.service_toml import client_toml, server_toml
+from fmfl_secure.provisioning.service_toml import client_toml, operations_port, server_toml
 from fmfl_secure.provisioning.simulated import MARK, WARNING
 from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.settings.templates import site_toml
@@ -151,7 +151,11 @@ def _fill_kit(kit: Path, role: str, name: str, workspace: Workspace, *, url: str
             shutil.copytree(workspace.role(each), kit / each)
     shutil.copy(workspace.federation_file, kit / "federation.toml")
     shutil.copy(workspace.members_file, kit / "members.json")
-    text = server_toml(urlsplit(url).port or 443) if role == SERVER else client_toml(url)
+    if role == SERVER:
+        text = server_toml(urlsplit(url).port or 443)
+    else:
+        config = load_federation(workspace.federation_file)
+        text = client_toml(url, operations_port(config, name))
     write_private(kit / "service.toml", text.encode())
     write_private(kit / MARK, f"{WARNING}\n".encode())
     write_private(kit / "operations.token", secrets.token_urlsafe(32).encode() + b"\n")

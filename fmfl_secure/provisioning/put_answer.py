@@ -21,7 +21,7 @@ from fmfl_secure.provisioning.certificate_requests import public_bytes
 from fmfl_secure.provisioning.certificates import SERVER, read_peer
 from fmfl_secure.provisioning.kit import write_private
 from fmfl_secure.provisioning.own_keys import RENEWAL, Asked, own_request, renewal_request
-from fmfl_secure.provisioning.service_toml import client_toml, server_toml
+from fmfl_secure.provisioning.service_toml import client_toml, operations_port, server_toml
 from fmfl_secure.settings.federation import FederationConfig, load_federation
 from fmfl_secure.storage.files import write_files
 
@@ -113,7 +113,7 @@ def put_answer(checked: Checked) -> list[str]:
         text = (
             server_toml(urlsplit(answer.url).port or 443)
             if answer.role == SERVER
-            else client_toml(answer.url)
+            else client_toml(answer.url, operations_port(_settings(folder, answer), answer.name))
         )
         write_private(folder / "service.toml", text.encode())
     if first:

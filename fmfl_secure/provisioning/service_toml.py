@@ -2,6 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from fmfl_secure.parties.workspace import DECRYPTOR
+from fmfl_secure.settings.federation import FederationConfig
+
+_FIRST_PAGE: Final = 9443  # the server's; the parties' follow
+
+
+def operations_port(config: FederationConfig, name: str) -> int:
+    """Where a party's page is by default: a port of its own, so that one machine may have several.
+
+    Args:
+        config: The federation's settings, which fix the order.
+        name: Of the decryptor, a custodian or a site.
+    """
+    sites = (site.name for site in config.sites)
+    parties = [DECRYPTOR, *config.aggregation.custodians, *sites]
+    return _FIRST_PAGE + 1 + parties.index(name)
+
 
 def server_toml(port: int) -> str:
     """The server's: what it listens on and how long it waits.
@@ -20,7 +39,7 @@ port = {port}
 
 [operations]
 address = "127.0.0.1"   # health, metrics and the live page; plain HTTP, by operations.token
-port = 9443
+port = {_FIRST_PAGE}
 
 [time]                  # seconds; whoever does not come in time is gone on without
 gather_s = 600          # for all sites to join, once there are enough
@@ -38,11 +57,12 @@ connections = 1000
 """
 
 
-def client_toml(url: str) -> str:
-    """A site's or the decryptor's: where the server is.
+def client_toml(url: str, operations_port: int) -> str:
+    """A site's, a custodian's or the decryptor's: where the server is.
 
     Args:
         url: The server's.
+        operations_port: TCP port of its own page.
     """
     return f"""\
 # This party's own settings. It connects out to one address, and nobody connects to it.
@@ -52,5 +72,5 @@ url = "{url}"
 
 [operations]
 address = "127.0.0.1"   # health, metrics and the live page; plain HTTP, by operations.token
-port = 9444
+port = {operations_port}
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import stat
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from fmfl_secure.provisioning.authority import issued, renew, revoke
 from fmfl_secure.provisioning.certificates import read_peer, revoked_serials, serial_of
 from fmfl_secure.provisioning.kit import Kit, open_kit, seal_kit
 from fmfl_secure.provisioning.provision import provision, remove_site, seal_kits
+from fmfl_secure.provisioning.service_toml import client_toml, operations_port, server_toml
 from fmfl_secure.settings.federation import load_custodian, load_federation, load_site
 from fmfl_secure.settings.service import ClientSettings, ServerSettings, load_settings
 from fmfl_secure.storage.files import write_files
@@ -347,3 +349,15 @@ def test_members_are_read_again_once_their_file_was_replaced_and_not_before(
     (kits / "server/members.json").unlink()
     with pytest.raises(ConfigError, match="cannot read the members"):
         folder.members()
+
+
+def test_every_party_s_page_has_a_port_of_its_own_by_default(tmp_path: Path) -> None:
+    """Several parties on one machine, as in a simulation, have a page each."""
+    file = tmp_path / "federation.toml"
+    file.write_text(settings(Path("none"), sites=5, aggregation='custodians = ["a", "b"]'))
+    config = load_federation(file)
+    names = ["decryptor", "a", "b", *(entry.name for entry in config.sites)]
+    texts = [client_toml(URL, operations_port(config, name)) for name in names]
+    ports = [tomllib.loads(text)["operations"]["port"] for text in [server_toml(8443), *texts]]
+    assert ports[:2] == [9443, 9444]
+    assert len(set(ports)) == len(names) + 1

@@ -65,7 +65,7 @@ DEPLOYMENT = {
         20, 200, 300,
         ("Each site, no port open", "Ed25519 key, storage.key",
          "one-attempt keys in memory only", "ledger, journal, updates, anchors .sqlite",
-         "127.0.0.1:9444: page, metrics"),
+         "127.0.0.1:9445 on: page, metrics"),
     ),
     "decryptor": Box(
         350, 200, 260,
