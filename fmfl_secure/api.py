@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fmfl_secure.attacks import attack_run
 from fmfl_secure.audit import audit_run, audit_settings
 from fmfl_secure.comparison import Comparison
 from fmfl_secure.comparison import compare as compare_arms
@@ -39,6 +40,7 @@ from fmfl_secure.planning.plans import Prediction, predict, run_proposal
 from fmfl_secure.planning.task import allow_extensions, build_task, largest_layout
 from fmfl_secure.report.export import export_run
 from fmfl_secure.report.results import build_record, write_results
+from fmfl_secure.run.attack_record import AttackRecord
 from fmfl_secure.run.audit_record import AuditRecord
 from fmfl_secure.run.observer import Observer, Silent
 from fmfl_secure.run.record import RunRecord
@@ -394,6 +396,30 @@ class Run:
     def audit(self, *, confidence: float = 0.95) -> AuditRecord:
         """Audit the run's settings; writes `audit.json` and the report anew."""
         return audit_run(self.folder, confidence=confidence)
+
+    def attack(
+        self,
+        public_like: Path | str,
+        *,
+        sites: Sequence[Path | str] = (),
+        secrets: Path | str | None = None,
+        references: int = 4,
+    ) -> AttackRecord:
+        """Attack the finished adapter; exact figures stay with whoever's data they are of.
+
+        Args:
+            public_like: Records like those that it was trained on, none of which was.
+            sites: Folders of sites whose units are attacked; empty for those on this machine.
+            secrets: Secrets that were planted for a language model.
+            references: Reference models.
+        """
+        return attack_run(
+            self.folder,
+            Path(public_like),
+            sites=[Path(site) for site in sites],
+            secrets=None if secrets is None else Path(secrets),
+            references=references,
+        ).record
 
 
 def _own_parts(personal: Path | str | None, head: Path | str | None) -> Path | None:

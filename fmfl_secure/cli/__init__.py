@@ -18,6 +18,7 @@ from fmfl_secure._version import __version__
 from fmfl_secure.cli import afford as _afford  # noqa: F401
 from fmfl_secure.cli import (
     ask,
+    attack,
     audit,
     base_models,
     bench,
@@ -66,6 +67,7 @@ app.add_typer(model.app)
 app.add_typer(base_models.app, name="model")
 app.add_typer(report.app, name="report")
 app.add_typer(audit.app)
+app.add_typer(attack.app)
 app.add_typer(compare.app)
 app.add_typer(techniques.app)
 app.add_typer(dpia.app)

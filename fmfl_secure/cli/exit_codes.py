@@ -39,8 +39,11 @@ MEANINGS: Final = {
         "read the line: it says what was expected and what to do. The same again ends the same",
     ),
     ExitCode.USAGE: (
-        "the command line is wrong; or, of `audit`, the bound refutes what the run claims",
-        "`--help`; of `audit`, do not use the run",
+        (
+            "the command line is wrong; of `audit`, the bound refutes what the run claims; of "
+            "`attack`, the adapter tells who it was trained on"
+        ),
+        "`--help`; of `audit`, do not use the run; of `attack`, do not hand the adapter on",
     ),
     ExitCode.DAMAGED: (
         "something kept is not what was written: a ledger, a journal, a run's state",

@@ -18,6 +18,16 @@ _FOLDER: Final = "heads"  # named after the first part that could be kept
 _LOG = logging.getLogger("fmfl_secure.parties.own_parts")
 
 
+def own_parts_file(folder: Path, run: str) -> Path:
+    """Where a site has its own parts of a finished run's adapter.
+
+    Args:
+        folder: The site's.
+        run: Run id.
+    """
+    return folder / _FOLDER / f"{run}.safetensors"
+
+
 class OwnParts:
     """A site's own parts in one run. They are in its store and its folder, and in no message.
 
@@ -40,7 +50,7 @@ class OwnParts:
         earlier: str,
         updates: UpdateStore,
     ) -> None:
-        self._folder = folder / _FOLDER
+        self._folder = folder
         self._site = site
         self._run = run
         self._parts = tuple(parts)
@@ -60,7 +70,7 @@ class OwnParts:
         kept = self._updates.personal(self._run)
         if kept or not self._earlier:
             return kept
-        path = self._folder / f"{self._earlier}.safetensors"
+        path = own_parts_file(self._folder, self._earlier)
         try:
             return path.read_bytes()
         except FileNotFoundError:
@@ -83,4 +93,5 @@ class OwnParts:
         """Write them into the site's folder, for its own people. At the end of a run."""
         kept = self._updates.personal(self._run)
         if kept:
-            write_files(self._folder, {f"{self._run}.safetensors": kept})
+            path = own_parts_file(self._folder, self._run)
+            write_files(path.parent, {path.name: kept})

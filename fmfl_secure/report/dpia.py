@@ -15,10 +15,20 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from fmfl_secure.errors import RunError
 from fmfl_secure.outside import MOST_DOCUMENT, read_regular
 from fmfl_secure.planning.terms import reservations_of
-from fmfl_secure.report import deltas, empirical, overview, protection, rounding, shares, wording
+from fmfl_secure.report import (
+    attacked,
+    deltas,
+    empirical,
+    overview,
+    protection,
+    rounding,
+    shares,
+    wording,
+)
 from fmfl_secure.report.dpia_questions import QUESTIONS
 from fmfl_secure.report.verdict import verdict
 from fmfl_secure.report.write import JSON_NAME
+from fmfl_secure.run.attack_record import AttackRecord
 from fmfl_secure.run.record import RunRecord, decode_record
 from fmfl_secure.storage.files import write_files
 
@@ -122,7 +132,11 @@ def _facts(record: RunRecord) -> dict[str, object]:
     statements = list(overview.statements(record))
     return {
         "private": private,
-        "alarms": [*empirical.warnings(record), *wording.warnings(record)],
+        "alarms": [
+            *empirical.warnings(record),
+            *attacked.warnings(record),
+            *wording.warnings(record),
+        ],
         "state": f"{word}. {text}",
         "task": record.task or "not stated",
         "unit": wording.unit(record),
@@ -139,6 +153,7 @@ def _facts(record: RunRecord) -> dict[str, object]:
         "roles": protection.roles(record),
         "noise": _noise(record),
         "trust": _trust(record),
+        "attacks": _attacks(record),
         "check": _check(record),
         "statements": statements,
         "accounts": overview.accounts(record),
@@ -191,6 +206,12 @@ def _trust(record: RunRecord) -> str:
     if record.mechanism.noise_mechanism.in_shares:
         return shares.trust(record)
     return "the site's own installed code; the bound holds against everybody else together"
+
+
+def _attacks(record: RunRecord) -> str:
+    if not isinstance(record.attack, AttackRecord):
+        return "none in this record; fmfl-secure attack RUN --public-like FILE makes some"
+    return " ".join(attacked.sentences(record.attack))
 
 
 def _check(record: RunRecord) -> str:

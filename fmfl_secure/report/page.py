@@ -14,6 +14,7 @@ from fmfl_secure.report import (
     answers as site_answers,
 )
 from fmfl_secure.report import (
+    attacked,
     deltas,
     empirical,
     key_owners,
@@ -91,7 +92,11 @@ def render_html(record: RunRecord) -> str:
             private=private,
             status_word=status_word,
             status_text=status_text,
-            warnings=[*empirical.warnings(record), *wording.warnings(record)],
+            warnings=[
+                *empirical.warnings(record),
+                *attacked.warnings(record),
+                *wording.warnings(record),
+            ],
             answers=(
                 ("What was promised", wording.promised(record), wording.meaning_in_short(record)),
                 ("What was spent", wording.spent(record), ()),
@@ -119,6 +124,8 @@ def render_html(record: RunRecord) -> str:
             sizes=_GROUP_SIZES,
             check_figures=empirical.figures(record.audit) if record.audit else {},
             check_sentences=empirical.sentences(record.audit) if record.audit else [],
+            attack_rows=attacked.figures(record.attack) if record.attack else [],
+            attack_sentences=attacked.sentences(record.attack) if record.attack else [],
             roles=protection.roles(record),
             limits=protection.limits(record),
             key_owners=key_owners.sentences(record),

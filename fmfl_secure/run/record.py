@@ -14,6 +14,7 @@ import msgspec
 from fmfl_secure.errors import RunError
 from fmfl_secure.extensions import is_extension
 from fmfl_secure.run.answer_record import AnswerRecord
+from fmfl_secure.run.attack_record import AttackRecord
 from fmfl_secure.run.audit_record import AuditRecord
 from fmfl_secure.run.keys_record import KeysRecord
 from fmfl_secure.run.ranges import Count, Figure, Number, Share, Text
@@ -181,6 +182,8 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         line: The earlier runs that the adapter continues; absent where it started afresh.
         answers: What the sites' answers say, as their released sums have it; absent where nothing
             was answered.
+        attack: Attacks on the finished adapter, by data that their sites declare public; absent
+            where none were made.
     """
 
     format: int
@@ -207,6 +210,7 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keys: KeysRecord | msgspec.UnsetType = msgspec.UNSET
     line: AdapterLine | msgspec.UnsetType = msgspec.UNSET
     answers: tuple[AnswerRecord, ...] | msgspec.UnsetType = msgspec.UNSET
+    attack: AttackRecord | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def task(self) -> str:

@@ -63,6 +63,7 @@ _COMPARES = "equal weights; a site's own clipping bounds what it can do"
 _BARE = "trains bare vectors, where hooks see no record alone"
 _READS_DATA = "what it leaves out is read off a site's data, and tells of it"
 _PARTS = "tests/integration/test_personal_parts.py"
+_ATTACKS = "tests/integration/test_attacks.py"
 _MATRIX = "tests/integration/test_models_matrix.py::test_works"
 
 _SELECTIVE = "Selective tuning"
@@ -444,10 +445,21 @@ TECHNIQUES: tuple[Technique, ...] = (
         _ROBUST, "audit by canaries", "fmfl-secure audit",
         "tests/integration/test_audit.py", "2305.08846", "canary", "one-run-audit",
     ),
-    _missing(
+    _works(
         _ROBUST, "membership inference on the finished adapter",
-        "reference models on public data, beside what epsilon allows", "fmfl-secure audit",
-        "2112.03570", "lira", "mia", "membership-inference",
+        "fmfl-secure attack: by losses and by reference models, beside what epsilon allows",
+        f"{_ATTACKS}::test_an_adapter_that_overfits_is_flagged_and_a_private_one_is_not",
+        "2112.03570", "lira", "mia", "membership-inference", "shadow-models",
+    ),
+    _works(
+        _ROBUST, "extraction of planted secrets", "fmfl-secure attack --secrets FILE",
+        f"{_ATTACKS}::test_a_secret_that_was_learned_by_heart_is_exposed", "1802.08232",
+        "exposure", "secret-sharer", "data-extraction", "memorisation", "memorization",
+    ),
+    _works(
+        _ROBUST, "inference of a record's site", "fmfl-secure attack, of several sites",
+        f"{_ATTACKS}::test_a_site_that_the_adapter_fits_otherwise_is_told_and_alike_ones_are_not",
+        "2109.05659", "source-inference", "site-inference",
     ),
     _missing(
         _ROBUST, "unlearning", "removal of a site's part from a released adapter",

@@ -1,8 +1,18 @@
-"""The one-run audit: canaries through the real training path, and what guesses about them show."""
+"""What can be seen from outside: the one-run audit by canaries, and how well members are told."""
 
 from privacy.auditing.answers import observe_answers
 from privacy.auditing.canaries import Observation, observe_canaries
 from privacy.auditing.canary_model import SyntheticRecords
+from privacy.auditing.membership import (
+    Told,
+    exposure,
+    most_auc,
+    most_exposed,
+    most_right_site,
+    most_true_positives,
+    told_apart,
+    true_positives,
+)
 from privacy.auditing.statistics import (
     DESIGN_FAULT,
     AuditDesign,
@@ -16,9 +26,17 @@ __all__ = [
     "AuditDesign",
     "Observation",
     "SyntheticRecords",
+    "Told",
     "design_audit",
     "evaluate",
     "expected_bound",
+    "exposure",
+    "most_auc",
+    "most_exposed",
+    "most_right_site",
+    "most_true_positives",
     "observe_answers",
     "observe_canaries",
+    "told_apart",
+    "true_positives",
 ]

@@ -45,6 +45,7 @@ COMMANDS = [
     ("report", "verify"),
     ("dpia",),
     ("schema",),
+    ("attack",),
     ("audit",),
     ("compare",),
     ("techniques",),
