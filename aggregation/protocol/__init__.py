@@ -37,6 +37,7 @@ from aggregation.protocol.messages import (
     unseal,
 )
 from aggregation.protocol.plan import Vanishing, mask_graph, openings_for
+from aggregation.protocol.prepared import prepared
 from aggregation.protocol.round import FixedCohort, Round
 from aggregation.protocol.verdict import LOST, REFUSED, VERIFIED, Outcome, Verdict, read_verdict
 
@@ -66,6 +67,7 @@ __all__ = [
     "mask_graph",
     "membership_name",
     "openings_for",
+    "prepared",
     "read_accusation",
     "read_announcement",
     "read_cohort",

@@ -25,6 +25,7 @@ from aggregation.crypto.sealed_box import (
 )
 from aggregation.crypto.shamir import SALT_SIZE, SHARE_SIZE
 from aggregation.errors import AggregationError, MessageError, SignatureError
+from aggregation.protocol.prepared import prepared
 
 VERSION: Final = 1
 _DOMAIN: Final = b"fmfl-secure/aggregation/signature/v1"
@@ -366,7 +367,7 @@ def _decode(raw: bytes, kind: type[S], cap: int) -> S:
     if len(raw) > cap:
         raise MessageError(f"a message has {len(raw)} bytes, more than {cap}")
     try:
-        decoded = msgspec.msgpack.decode(raw, type=kind, strict=True)
+        decoded = msgspec.msgpack.decode(raw, type=prepared(kind), strict=True)
         canonical = msgspec.msgpack.encode(decoded)
     except AggregationError as error:
         # A field's own check: from outside it is a malformed message, not a wrong argument.

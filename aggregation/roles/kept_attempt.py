@@ -12,6 +12,7 @@ import msgspec
 
 from aggregation.errors import StateError
 from aggregation.protocol.messages import SALTED_SIZE, Bytes32
+from aggregation.protocol.prepared import prepared
 
 
 class KeptAttempt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,7 +49,7 @@ def read_kept(data: bytes, plan: bytes) -> KeptAttempt:
         StateError: It is of another plan, or nothing that was kept.
     """
     try:
-        kept = msgspec.msgpack.decode(data, type=KeptAttempt)
+        kept = msgspec.msgpack.decode(data, type=prepared(KeptAttempt))
     except msgspec.MsgspecError as error:
         raise StateError("what was kept of an attempt cannot be read") from error
     if kept.plan != plan:

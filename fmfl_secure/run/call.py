@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from aggregation import Identity, PublicIdentity
+from aggregation.protocol import prepared
 from fmfl_secure.errors import RunError
 from fmfl_secure.settings.federation import FederationConfig
 
@@ -74,7 +75,7 @@ def require_call(
     body = statement[_SIGNATURE_BYTES:]
     coordinator.verify(statement[:_SIGNATURE_BYTES], _DOMAIN + body)
     try:
-        call = msgspec.json.decode(body, type=RunCall)
+        call = msgspec.json.decode(body, type=prepared(RunCall))
     except msgspec.DecodeError as error:
         raise RunError("the call to the run is malformed") from error
     for what, said, own in (

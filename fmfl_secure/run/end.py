@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from aggregation import Identity, PublicIdentity
+from aggregation.protocol import prepared
 from fmfl_secure.errors import RunError
 from fmfl_secure.run.ranges import Number
 from fmfl_secure.run.record import RoundRecord
@@ -53,7 +54,7 @@ def read_end(statement: bytes, *, coordinator: PublicIdentity, run: str) -> RunE
     body = statement[_SIGNATURE_BYTES:]
     coordinator.verify(statement[:_SIGNATURE_BYTES], _DOMAIN + body)
     try:
-        end = msgspec.json.decode(body, type=RunEnd)
+        end = msgspec.json.decode(body, type=prepared(RunEnd))
     except msgspec.DecodeError as error:
         raise RunError("the end of the run is malformed") from error
     if end.run != run:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from aggregation.protocol import prepared
 from fmfl_secure.errors import RunError
 
 
@@ -37,6 +38,6 @@ def decode_history(data: bytes) -> tuple[ReleaseHistory, ...]:
     if not data:
         return ()
     try:
-        return msgspec.msgpack.decode(data, type=tuple[ReleaseHistory, ...])
+        return msgspec.msgpack.decode(data, type=prepared(tuple[ReleaseHistory, ...]))
     except msgspec.DecodeError as error:
         raise RunError("what sites signed of earlier rounds is malformed") from error

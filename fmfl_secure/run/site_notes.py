@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from aggregation.protocol import prepared
 from fmfl_secure.errors import RunError
 from fmfl_secure.run.statement import SiteStatement, read_statement
 from fmfl_secure.storage.run_store import RunStore
@@ -57,7 +58,7 @@ def read_site_note(note: bytes) -> SiteNote:
     Raises:
         msgspec.DecodeError: It is something else.
     """
-    kept = msgspec.msgpack.decode(note, type=_Kept)
+    kept = msgspec.msgpack.decode(note, type=prepared(_Kept))
     try:
         statement = None if kept.statement is None else read_statement(kept.statement)
     except RunError as error:

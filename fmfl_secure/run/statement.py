@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from aggregation.protocol import prepared
 from fmfl_secure.errors import RunError
 from fmfl_secure.run.ranges import (
     Count,
@@ -252,7 +253,7 @@ def read_statement(form: object) -> SiteStatement:
             The text is for reports: printable, and no longer than a line or two.
     """
     try:
-        return msgspec.convert(unbounded(form), SiteStatement)
+        return msgspec.convert(unbounded(form), prepared(SiteStatement))
     except (RunError, msgspec.DecodeError, OverflowError, RecursionError) as error:
         text = "".join(c if c.isprintable() else "?" for c in str(error)[:_MOST_WORDS])
         raise RunError(text) from error

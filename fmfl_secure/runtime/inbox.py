@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from aggregation import AggregationError, PublicIdentity, RefusedError
+from aggregation.protocol import prepared
 from fmfl_secure.errors import Problem, RunError
 from fmfl_secure.provisioning.certificates import CUSTODIAN, DECRYPTOR, SITE
 from fmfl_secure.run.ledger_statement import verify_statement
@@ -81,7 +82,7 @@ def statements(store: Messages, run: str) -> dict[str, Stated]:
 
 
 def _stated(note: bytes) -> Stated:
-    kept = msgspec.msgpack.decode(note, type=SignedStatement)
+    kept = msgspec.msgpack.decode(note, type=prepared(SignedStatement))
     if kept.statement is None:
         return Stated(signature=kept.signature)
     try:

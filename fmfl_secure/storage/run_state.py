@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from aggregation.protocol import prepared
 from fmfl_secure.errors import RunError
 from fmfl_secure.settings.federation import FederationConfig, decode_config, encode_config
 
@@ -175,7 +176,7 @@ def decode_public(data: bytes) -> RunFacts:
         RunError: It is something else.
     """
     try:
-        return msgspec.msgpack.decode(data, type=RunFacts)
+        return msgspec.msgpack.decode(data, type=prepared(RunFacts))
     except msgspec.DecodeError as error:
         raise RunError(str(error)) from error
 

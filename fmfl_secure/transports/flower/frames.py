@@ -18,6 +18,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 import msgspec
 
 from aggregation import AggregationError, Identity, PublicIdentity
+from aggregation.protocol import prepared
 from fmfl_secure.errors import FrameRefused
 from fmfl_secure.runtime.anchor_registry import AnchorsForSite
 from fmfl_secure.runtime.transport import DocumentRef, Place, RunId, Sequence, Size
@@ -185,9 +186,9 @@ def open_frame(frame: bytes, kind: type[_H], signer: PublicIdentity) -> tuple[_H
         FrameRefused: It is malformed, of another kind, or not signed by `signer`.
     """
     try:
-        outer = msgspec.msgpack.decode(frame, type=_Frame)
+        outer = msgspec.msgpack.decode(frame, type=prepared(_Frame))
         signer.verify(outer.signature, _signed(kind, outer.head))
-        head = msgspec.msgpack.decode(outer.head, type=kind)
+        head = msgspec.msgpack.decode(outer.head, type=prepared(kind))
     except (msgspec.MsgspecError, ValueError, RecursionError, AggregationError) as error:
         raise FrameRefused(f"this is no {kind.__name__.lower()} by {signer.name}") from error
     return head, Opened(outer.head, outer.documents)
@@ -200,8 +201,8 @@ def claimed_party(frame: bytes) -> str:
         FrameRefused: It is malformed.
     """
     try:
-        outer = msgspec.msgpack.decode(frame, type=_Frame)
-        return msgspec.msgpack.decode(outer.head, type=Answer).party
+        outer = msgspec.msgpack.decode(frame, type=prepared(_Frame))
+        return msgspec.msgpack.decode(outer.head, type=prepared(Answer)).party
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise FrameRefused("this is no answer") from error
 

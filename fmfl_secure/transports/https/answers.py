@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 import httpx
 import msgspec
 
+from aggregation.protocol import prepared
 from fmfl_secure.errors import BadAnswer
 
 AS_IT_IS: Final = {"accept-encoding": "identity"}
@@ -50,7 +51,7 @@ def decode_answer(body: bytes, kind: type[_T]) -> _T:
         BadAnswer: It has another form, or says what cannot be.
     """
     try:
-        return msgspec.json.decode(body, type=kind)
+        return msgspec.json.decode(body, type=prepared(kind))
     except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
         raise BadAnswer(f"the server's answer is not what was asked for: {error}") from error
 
