@@ -50,6 +50,8 @@ def typed(main: Main, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path / "world")
     tree = command_tree()
     monkeypatch.setattr("typer.main.get_command", lambda _: tree)
+    # A handler would outlive the test, and write to a stream that is closed by then.
+    monkeypatch.setattr("fmfl_secure.transports.https.logs.configure", lambda *_, **__: None)
     monkeypatch.setattr("typer.confirm", lambda *_, **__: True)
     monkeypatch.setattr("typer.prompt", lambda *_, **__: "typed")
     return main
