@@ -59,9 +59,9 @@ def in_words(vanished: int, everyone: int, smallest: int, colluding: int) -> lis
         said += f", and {least or 'none'} of {smallest}"
     told = (
         f"after their upload, {said} may vanish: a sum opens, with their updates in it, once "
-        f"{needed} sites have opened, or more of a larger cohort. That no two sums of a round "
-        f"open holds against {2 * (everyone - vanished) - everyone - 1} sites that collude with "
-        "coordinator, aggregator and decryptor while all take part, and against "
-        f"{colluding} in any cohort; where all have to open, against all sites but two"
+        f"{needed} sites have opened, or more of a larger cohort. Whoever picks cohorts opens no "
+        f"two sums of a round while {2 * needed - everyone - 1} sites at most collude with "
+        "coordinator, aggregator and decryptor; where all have to open, while two do not. "
+        f"colluding_sites can be {everyone - 2 * vanished - 1} at most with so many that vanish"
     )
     return [told]

@@ -20,7 +20,8 @@ import pytest
 from aggregation import AggregationError, Decryptor, MemoryJournal
 from aggregation.ckks import residues, suites
 from aggregation.crypto import identity, mac, sealed_box, sealed_key
-from aggregation.protocol import checks, membership, messages
+from aggregation.protocol import Vanishing, checks, membership, messages, read_accusation
+from aggregation.protocol.accusation import accuse
 from aggregation.roles.decryptor import _Attempt
 from aggregation.testing import Federation
 
@@ -31,13 +32,20 @@ MEMORY_MIB = 64  # at any time, for all parsers together
 
 @functools.cache
 def targets():
-    """Each message of a round of either suite, its signer, and the parser it goes to."""
+    """Each message of a round of either suite, its signer, and the parser it goes to.
+
+    And of one in which sites may vanish, where messages have more in them.
+    """
     found = []
-    for suite, agreement, custodians in (
-        ("ckks-pk", "x25519", 0),
-        ("ckks-collective", "x25519-mlkem768", 1),
+    for suite, agreement, custodians, vanishing in (
+        ("ckks-pk", "x25519", 0, None),
+        ("ckks-collective", "x25519-mlkem768", 1, None),
+        ("ckks-collective", "x25519-mlkem768", 1, Vanishing(1, 2)),
     ):
-        fed = Federation(3, size=50, suite=suite, key_agreement=agreement, custodians=custodians)
+        fed = Federation(
+            3, size=50, suite=suite, key_agreement=agreement, custodians=custodians,
+            vanishing=vanishing,
+        )  # fmt: skip
         attempt = fed.start()
         total = fed.open(attempt).total()
         approvals = fed.approvals(attempt)
@@ -75,6 +83,13 @@ def targets():
             (fed, "site-0", site.open(listed), attempt.aggregator.add_opening),
             (fed, "decryptor", release, site.verify),
         ]
+        if vanishing is not None:
+            key = attempt.sites["site-1"]._secrets.shares.reveal()
+            said = accuse(fed.identities["site-1"], cohort, "site-0", key)
+            found += [
+                (fed, "site-0", attempt.exchanges[0], attempt.aggregator.add_exchange),
+                (fed, "site-1", said, functools.partial(accused, cohort, attempt.exchanges)),
+            ]
         if suite == "ckks-collective":
             found += [
                 (
@@ -106,6 +121,12 @@ def targets():
 
 def membership_read(public, message):
     membership.read_membership(message, public)
+
+
+def accused(cohort, exchanges, message):
+    """An honest dealer is accused of: whatever is made of it, that does not hold."""
+    guilty = read_accusation(cohort, message, first=None, exchanges=exchanges)
+    raise AssertionError(f"honest sites are convicted: {guilty}")
 
 
 def reader(read, public):
@@ -314,8 +335,8 @@ def test_messages_still_parse_after_all_that():
     """State intact: the true messages are accepted as before."""
     attack(200, seed=5)
     for _, _, message, parse in targets():
-        if parse.__class__ is functools.partial and parse.func is confirm:
-            continue  # a mock key opens no real box
+        if parse.__class__ is functools.partial and parse.func in {confirm, accused}:
+            continue  # a mock key opens no real box, and an honest site is not convicted
         parse(message)
 
 

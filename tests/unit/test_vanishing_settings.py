@@ -54,7 +54,16 @@ def test_so_many_may_and_no_more(sites: int, colluding: int, most: int) -> None:
     assert config.openings(sites + 2) == allowed.openings + 1
     told = config.cohorts_in_words()[-1]
     assert f"{most} of {sites} sites" in told
-    assert f"against {sites - 2 * most - 1} sites" in told
+    tolerated = 2 * allowed.openings - sites - 1
+    assert colluding <= tolerated <= colluding + 1
+    assert f"while {tolerated} sites at most collude" in told
+    assert f"colluding_sites can be {sites - 2 * most - 1} at most" in told
+    # However a hostile coordinator picks two cohorts, they take more openings than there are.
+    honest = sites - tolerated
+    for first in range(config.smallest_cohort(), sites + 1):
+        for second in range(config.smallest_cohort(), sites + 1):
+            needed = [max(k - most, allowed.openings) - tolerated for k in (first, second)]
+            assert sum(needed) > honest
 
 
 def test_a_run_waits_for_the_quorum_and_says_why() -> None:
