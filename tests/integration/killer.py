@@ -53,7 +53,7 @@ CALLS = {
     # Of the service only.
     "join": (Inbox, "join"),
     "head": (HttpsTransport, "give_head"),
-    "accept": (MessageStore, "accept"),
+    "accept": (MessageStore, "put"),  # a message in one part, as all are here
     "exchange": (aggregation.SiteAttempt, "exchange"),
     "confirm": (aggregation.Decryptor, "confirm"),
     "verify": (aggregation.SiteAttempt, "verify"),
