@@ -134,7 +134,7 @@ TECHNIQUES: tuple[Technique, ...] = (
     ),
     _refused(
         _SELECTIVE, "data-driven sparse masks", _READS_DATA,
-        "bitfit or norms, whose choice is public", "", "sparse-mask", "fish-mask",
+        "bitfit or norms, whose choice is public", "", "sparse-mask", "sparse-masks", "fish-mask",
         "diff-pruning", "lottery-ticket",
     ),
     _missing(
@@ -145,7 +145,7 @@ TECHNIQUES: tuple[Technique, ...] = (
     _missing(
         _ADDITIVE, "bottleneck adapters", "layers of their own between those of the model, which "
         "PEFT has no form for", "lora, as small and merged without a cost", "1902.00751",
-        "houlsby", "pfeiffer", "bottleneck", "adapter", "adapters", "fedadapter",
+        "houlsby", "pfeiffer", "compacter", "bottleneck", "adapter", "adapters", "fedadapter",
         "parallel-adapter",
     ),
     _works(_ADDITIVE, "IA3", "adapter.kind = 'ia3'", _MATRIX, "2205.05638", "(ia)3"),
@@ -169,6 +169,7 @@ TECHNIQUES: tuple[Technique, ...] = (
         _ADDITIVE, "context optimisation of two towers",
         "class names as prompts with trained words, compared with images",
         "kind = 'image-text-classification', or image-text with lora", "2109.01134", "coop",
+        "context-optimisation", "context-optimization",
         "promptfl", "cocoop", "fedotp", "pfedprompt", "fedtpg",
     ),
     # Reparametrisation
@@ -180,7 +181,8 @@ TECHNIQUES: tuple[Technique, ...] = (
         "rs-lora",
     ),
     _works(
-        _REPARAMETRISED, "FFA-LoRA", "adapter.kind = 'ffa-lora'", _MATRIX, "2403.12313", "ffalora",
+        _REPARAMETRISED, "FFA-LoRA", "adapter.kind = 'ffa-lora'", _MATRIX, "2403.12313",
+        "ffalora", "lora-fa",
     ),
     _works(_REPARAMETRISED, "RoLoRA", "adapter.kind = 'rolora'", _MATRIX, "2502.01755", "ro-lora"),
     _works(
@@ -198,6 +200,16 @@ TECHNIQUES: tuple[Technique, ...] = (
         "adapter.kind = 'lora' and adapter.personal = ['lora_B']; ['lora_A'] is its mirror",
         f"{_PARTS}::test_what_stays_is_in_no_upload_and_nothing_of_it_reaches_the_server",
         "2410.01463", "fedsa", "fedsa-lora", "personal-matrices",
+    ),
+    _missing(
+        _REPARAMETRISED, "LoRA from singular vectors",
+        "trained matrices that start from the base weight's own, the same at all sites",
+        "lora-xs, whose fixed factors these are", "2404.18848", "federa", "pissa",
+    ),
+    _missing(
+        _REPARAMETRISED, "Hadamard and Kronecker products",
+        "layers of such products under per-record gradients", "lora-xs, with as few trained values",
+        "2108.06098", "loha", "lokr", "fedpara",
     ),
     _missing(
         _REPARAMETRISED, "SLoRA", "a first stage of sparse full tuning, and a start taken from it",
@@ -279,16 +291,18 @@ TECHNIQUES: tuple[Technique, ...] = (
         "",
         "half-precision", "mixed-precision",
     ),
-    _missing(
+    _works(
         _SMALLER, "quantised base models",
-        "frozen weights in blocks of 4 or 8 bits under per-record gradients",
-        "model.dtype = 'bfloat16'", "2305.14314", "qlora", "4bit", "8bit",
+        "model.dtype = 'blocks': frozen weights of 8 or about 4 bits, and exact records' gradients",
+        "tests/unit/test_models_blocks.py::test_every_adapter_on_blocks_passes_the_gate",
+        "2305.14314", "qlora", "4bit", "8bit",
     ),
     # Distillation and split models
     _missing(
         _DISTILLED, "distillation from answers on public data",
         "answers of the sites to public examples, as charged sums", "a shared adapter",
-        "1910.03581", "distillation", "fedmd", "feddf", "fedkd", "mega", "fedmkt", "selective-fd",
+        "1910.03581", "distillation", "knowledge-distillation", "fedmd", "feddf", "fedkd",
+        "mega", "fedmkt", "selective-fd",
     ),
     _refused(
         _DISTILLED, "split learning",
@@ -305,12 +319,14 @@ TECHNIQUES: tuple[Technique, ...] = (
     _missing(
         _ORDERS, "zeroth-order tuning",
         "a number a step and public direction, clipped and noised for each record",
-        "ffa-lora or norms, with few trained values", "2312.06353", "fedkseed", "mezo", "dp-zo",
+        "ffa-lora or norms, with few trained values", "2312.06353", "zeroth-order",
+        "forward-gradients", "fedmezo", "fedkseed", "mezo", "dp-zo",
         "fwdllm", "forward-gradient", "fedzo", "baffle",
     ),
     _missing(
         _ORDERS, "black-box prompt tuning", "a prompt that is searched for through answers alone",
-        "prompt, where the model's gradient can be had", "2310.01467", "bbt", "fed-bbpt", "fedbpt",
+        "prompt, where the model's gradient can be had", "2310.01467", "black-box-tuning",
+        "bbt", "fed-bbpt", "fedbpt",
         "black-box",
     ),
     # Personalisation and heterogeneity
@@ -322,6 +338,12 @@ TECHNIQUES: tuple[Technique, ...] = (
     _works(
         _PERSONAL, "personal norms", "adapter.kind = 'norms' and adapter.personal = ['encoder']",
         f"{_PARTS}::test_any_named_part_can_stay", "2102.07623", "fedbn",
+    ),
+    _works(
+        _PERSONAL, "sites of different domains",
+        "adapter.personal: what differs by domain stays at its site, the rest is learned together",
+        f"{_PARTS}::test_the_adapter_is_used_with_a_site_s_own_parts_and_not_without", "",
+        "multi-domain", "cross-domain", "domain-adaptation", "feature-shift",
     ),
     _refused(
         _PERSONAL, "clustered federations",
@@ -339,7 +361,7 @@ TECHNIQUES: tuple[Technique, ...] = (
         _TASKS, "instruction tuning",
         "[task] kind = 'causal-lm' with a template, or with chat = true",
         "tests/unit/test_tasks_causal_lm.py::test_only_the_response_is_learned", "2305.05644",
-        "instruction-tuning", "openfedllm", "sft",
+        "instruction-tuning", "text-generation", "openfedllm", "sft",
     ),
     _refused(
         _TASKS, "packing",
@@ -349,7 +371,8 @@ TECHNIQUES: tuple[Technique, ...] = (
     ),
     _missing(
         _TASKS, "preference optimisation", "pairs of answers, and the frozen model's view of them",
-        "instruction tuning on the answers that were preferred", "2305.18290", "dpo", "rlhf", "ppo",
+        "instruction tuning on the answers that were preferred", "2305.18290", "preference",
+        "dpo", "rlhf", "ppo",
         "kto", "fedrlhf", "feddpo",
     ),
     _works(
@@ -385,12 +408,13 @@ TECHNIQUES: tuple[Technique, ...] = (
     ),
     _missing(
         _TASKS, "image generation", "a diffusion model's loss, with noise drawn for each record",
-        "image models of the kinds above", "", "diffusion", "fedtabdiff",
+        "image models of the kinds above", "", "generation", "diffusion", "fedtabdiff",
     ),
     # Privacy
     _works(
         _PRIVACY, "DP-SGD at every site", "privacy.noise = 'local'",
-        "tests/statistical/test_released_noise.py", "1607.00133", "dp-sgd", "local-dp", "dp-fedavg",
+        "tests/statistical/test_released_noise.py", "1607.00133", "dp-sgd", "dp-lora",
+        "differential-privacy", "local-dp", "dp-fedavg",
     ),
     _works(
         _PRIVACY, "distributed noise under secure aggregation", "privacy.noise = 'distributed'",
@@ -436,6 +460,19 @@ TECHNIQUES: tuple[Technique, ...] = (
         _ROBUST, "FLTrust", f"it weighs every update by its likeness to a trusted one: "
         f"{_LOOKS_AT_ONE}", _COMPARES, "2012.13995", "fltrust",
     ),
+    _refused(
+        _ROBUST, "detection of poisoned updates",
+        f"a poisoned update is an unlikely one: {_LOOKS_AT_ONE}",
+        _COMPARES, "1807.00459", "poisoning", "backdoor", "byzantine", "model-poisoning", "flame",
+        "foolsgold",
+    ),
+    _works(
+        _ROBUST, "gradient inversion",
+        "an attack that fails here: no single update is seen, and a sum has its noise",
+        "tests/attacks/test_aggregation_gradient_inversion.py"
+        "::test_what_an_aggregator_sees_is_no_better_than_guessing", "2003.14053",
+        "gradient-leakage", "reconstruction", "dlg",
+    ),
     _missing(
         _ROBUST, "bounds on single updates",
         "a check of norms on projections that every site can see", _COMPARES, "1911.07963",
@@ -470,6 +507,7 @@ TECHNIQUES: tuple[Technique, ...] = (
         _ROBUST, "watermarks of single sites",
         "a mark that only one site's update carries is what bounds on a site are to prevent",
         "signed reports and adapters, which say who made them", "2109.13236", "watermark",
+        "watermarks",
         "waffle", "fedipr",
     ),
 )  # fmt: skip

@@ -23,7 +23,11 @@ distillation, FedMD, sparsification, quantisation, split learning, FedBERT, offs
 FedKSeed, DP-ZO, forward gradient, FwdLLM, BBT, DPO, RLHF, personal head, FedBN, clustering,
 watermark, MIA, LiRA, krum, trimmed mean, median, DP-SGD, distributed DP, secagg, CKKS, TEE,
 synthetic text, unlearning, multilingual, speech, recommendation, diffusion, FedProx, FedAdam,
-SCAFFOLD, FedNova, QLoRA, instruction tuning, MoE, norm bounding, canary
+SCAFFOLD, FedNova, QLoRA, instruction tuning, MoE, norm bounding, canary, last layers only,
+sparse masks, bottleneck adapters, visual prompt, context optimisation, LoRA-XS, zeroth order,
+forward gradients, heterogeneous ranks, multi-domain, preference, fedsa-lora, personal matrices,
+black-box tuning, watermarks, poisoning, backdoor, extraction of planted secrets, source inference,
+gradient inversion, generation, text generation, knowledge distillation, PiSSA, LoKr, LoRA-FA
 """.replace("\n", " ")
 
 
