@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
 import msgspec
@@ -360,30 +361,30 @@ class SiteAttempt:
         self._secrets.recall(body)
 
     def _take_shares(self, cohort: FixedCohort, exchanges: Iterable[bytes]) -> None:
-        """Take what others dealt, where sites may vanish; or reveal the key that proves a lie."""
+        """Take what others dealt, where sites may vanish."""
         shares = self._secrets.shares
-        if shares is None:
-            return
-        try:
-            if self._accusation:
-                raise SealedError("this site has revealed its key, and uploads nothing")
-            shares.take(cohort, exchanges)
-        except SealedError as error:
-            if not self._accusation:
-                self._accusation = accuse(self._identity, cohort, shares.accused, shares.reveal())
-                self._secrets.forget()
-            error.accusation = self._accusation
-            raise
+        if shares is not None:
+            with self._proving(cohort, lambda: shares.accused, shares.reveal):
+                shares.take(cohort, exchanges)
 
     def _take_mac_key(self, cohort: FixedCohort, keyed: SiteMac, listed: OpeningList) -> None:
+        # With X25519 alone, the key that proves it would take the masks of others away.
+        reveal = keyed.reveal if self._round.hybrid else None
+        with self._proving(cohort, lambda: cohort.names[0], reveal):
+            keyed.open(listed)
+
+    @contextmanager
+    def _proving(
+        self, cohort: FixedCohort, accused: Callable[[], str], reveal: Callable[[], bytes] | None
+    ) -> Iterator[None]:
+        """Of what does not open inside, reveal the key that proves it; and say nothing else."""
         try:
             if self._accusation:
-                raise SealedError("this site has revealed its key, and opens nothing")
-            keyed.open(listed)
+                raise SealedError("this site has revealed its key, and gives no other word")
+            yield
         except SealedError as error:
-            # With X25519 alone, the key that proves it would take the masks of others away.
-            if not self._accusation and self._round.hybrid:
-                self._accusation = accuse(self._identity, cohort, cohort.names[0], keyed.reveal())
+            if not self._accusation and reveal is not None:
+                self._accusation = accuse(self._identity, cohort, accused(), reveal())
                 self._secrets.forget()
             error.accusation = self._accusation
             raise
