@@ -1,10 +1,10 @@
 """A verdict before anything is spent: which adapter, what would change it, what to change first.
 
 From the settings and records made up alone (`fmfl_secure.planning.signal`), with thresholds from
-measurements on public data (docs/results.md). A head whose ratio over the run is below 1 ends
+measurements on public texts (docs/results.md). A head whose ratio over the run is below 1 ends
 points below what it reaches without noise. That an adapter rises above its noise is not enough for
-it to pay: of those measured, up to a ratio of 2.2 in every step, none was better than the linear
-head alone by 2 points. So an adapter is advised from 3 on, which is a margin and no measurement,
+it to pay: of those measured, up to a ratio of 3 in every step, none was better than the linear
+head alone by 2 points. So an adapter is advised from 4 on, which is a margin and no measurement,
 and from 1 on it is named as one to compare. Candidates are kinds that were measured and may pay;
 normalisations rise above their noise as well, and were worse than the head.
 """
@@ -28,8 +28,8 @@ from privacy import PlanError
 
 CANDIDATES: Final = ("head", "ffa-lora", "lora", "lora-xs")
 _RISES = 1.0  # in a step, of an adapter: it may be worth a comparison
-MEASURED: Final = 2.2  # in a step: up to here no adapter was better than the head by 2 points
-_PAYS = 3.0  # clear of that
+MEASURED: Final = 3.0  # in a step: up to here no adapter was better than the head by 2 points
+_PAYS = 4.0  # clear of that
 _LEARNS = 1.0  # over the run, of a head
 _PLENTY = 2.0  # over the run: measured, nothing is lost from here on
 _WORTH_SAYING = 1.05  # of a ratio
@@ -113,8 +113,9 @@ class Advice:
             needed = _PAYS / best.adapter if best.adapter else math.inf
             yield (
                 f"no adapter pays yet: {best.kind}'s signal is {best.adapter:.2g} times its noise "
-                f"in a step, and up to {MEASURED:g} times none that was measured was better than "
-                f"the head by 2 points; it would be {_PAYS:g} times with {self._with(needed)}"
+                f"in a step, and up to {MEASURED:g} times none that was measured on texts was "
+                f"better than the head by 2 points; it would be {_PAYS:g} times with "
+                f"{self._with(needed)}"
             )
             rising = [reading.kind for reading in adapters if reading.adapter >= _RISES]
             if rising:

@@ -98,7 +98,7 @@ def test_an_adapter_just_above_its_noise_is_one_to_compare_and_not_the_verdict(
     (sentence,) = [s for s in found.sentences() if s.startswith("above their noise: ")]
     assert sentence.startswith("above their noise: lora-xs. ")
     assert not any(s.startswith("above their noise") for s in advise(config, SIGNALS).sentences())
-    assert advise(changed(config, noise="distributed"), few).verdict == "lora-xs"
+    assert advise(changed(config, noise="distributed", units=2.0), few).verdict == "lora-xs"
 
 
 @pytest.mark.parametrize("noise", ["local", "distributed"])
@@ -106,7 +106,7 @@ def test_so_many_more_sites_or_units_do_change_the_verdict(
     config: FederationConfig, noise: str
 ) -> None:
     # Of more sites with shares each adds less noise, which the others may know: so more units here.
-    here = changed(config, noise=noise, delta=1e-7, units=3.0)
+    here = changed(config, noise=noise, delta=1e-7, units=4.0)
     before = advise(here, SIGNALS)
     assert before.verdict == "head"
     (sentence,) = [s for s in before.sentences() if s.startswith("no adapter pays yet")]
@@ -275,5 +275,5 @@ def test_the_verdict_is_what_was_measured(
         known = [reading for reading in advice.readings if reading.kind in accuracy]
         ratios.append(max(reading.adapter for reading in known))
     assert max(ratios) <= MEASURED
-    if labelled:  # where the strongest was measured
+    if example == "sst2":  # where the strongest was measured
         assert max(ratios) > MEASURED - 0.1
