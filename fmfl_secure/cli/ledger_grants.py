@@ -127,13 +127,16 @@ def _grant_run(
 
     cap = None if epsilon is None or delta is None else (epsilon, delta)
     granted = grant_for(Path(place), settings, purpose=purpose, cap=cap)
-    _say_grant(granted)
-    if granted.cap is not None:
+    for each in granted:
+        _say_grant(each)
+    fixed = granted[0].cap
+    if fixed is not None:
         say(
-            f"all exact grants of this ledger come to epsilon {granted.cap[0]:g} at delta "
-            f"{granted.cap[1]:g} at most, from now on and for good; its guarantee counts that"
+            f"all exact grants of this ledger come to epsilon {fixed[0]:g} at delta "
+            f"{fixed[1]:g} at most, from now on and for good; its guarantee counts that"
         )
-    return Granted(granted=_as_it_stands(Path(place), granted), proposal=None, cap=granted.cap)
+    first, *besides = (_as_it_stands(Path(place), each) for each in granted)
+    return Granted(granted=first, proposal=None, cap=fixed, besides=tuple(besides))
 
 
 def _as_it_stands(folder: Path, granted: Grant) -> GrantShown:
@@ -149,7 +152,10 @@ def _say_grant(granted: Grant) -> None:
     seen = "" if insider is None else f"; against all other sites {insider:g}"
     say(f"grant {granted.number}: epsilon {granted.epsilon:g} at delta {granted.delta:g}{seen}")
     if granted.exact is not None:
-        say(f"  for one run of {granted.exact.rounds} trainings as its settings fix it, no other")
+        say(
+            f"  for {granted.exact.rounds} rounds of one run as its settings fix it, and no other: "
+            f"{granted.purpose}"
+        )
 
 
 def _show_proposal(place: str, *, accept: bool) -> Granted:
@@ -191,8 +197,10 @@ def _show_proposal(place: str, *, accept: bool) -> Granted:
         say("nothing is granted yet: --accept grants this; --epsilon and so on, another amount")
         return Granted(granted=None, proposal=proposal)
     granted = first_grant.accept(folder, given)
-    _say_grant(granted)
-    return Granted(granted=_as_it_stands(folder, granted), proposal=proposal)
+    for each in granted:
+        _say_grant(each)
+    first, *besides = (_as_it_stands(folder, each) for each in granted)
+    return Granted(granted=first, proposal=proposal, besides=tuple(besides))
 
 
 @command(app, "lower", answers=GrantChanged)

@@ -184,6 +184,12 @@ def verify(
     )
     for name, fingerprint in checked.fingerprints.items():
         say(f"{name:<12} {fingerprint}")
+    if not coordinator:
+        say(
+            "who signed   NOT CHECKED: these fingerprints are the bundle's own, and anybody can "
+            "make a bundle with keys of their own. Compare them with those that you were given by "
+            "other means, or give the coordinator's: --coordinator FINGERPRINT"
+        )
     files: tuple[str, ...] = ()
     if extract is not None:
         extract_bundle(checked, extract)

@@ -21,8 +21,8 @@ from privacy import Grant, Ledger
 
 def grant_for(
     folder: Path, settings: Path, *, purpose: str, cap: tuple[float, float] | None
-) -> Grant:
-    """Make an exact grant for a run by settings, as the site's custodian.
+) -> tuple[Grant, ...]:
+    """Make the exact grants for a run by settings, as the site's custodian.
 
     Args:
         folder: The site's.
@@ -44,7 +44,7 @@ def grant_for(
     return given.grant_run(ledger, fixed_run(config, name), purpose=purpose, cap=cap)
 
 
-def accept(folder: Path, given: Offer) -> Grant:
+def accept(folder: Path, given: Offer) -> tuple[Grant, ...]:
     """Grant to a site's ledger what was proposed and shown, as its custodian.
 
     Raises:

@@ -15,14 +15,14 @@ import msgspec
 
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.outside import MOST_DOCUMENT, read_regular
-from fmfl_secure.planning.noise import privacy_plan
+from fmfl_secure.planning.terms import Terms, terms_of
 from fmfl_secure.run.ranges import Delta, Granted
 from fmfl_secure.settings.federation import FederationConfig, load_federation
 from fmfl_secure.settings.site import SiteBudget
 from fmfl_secure.settings.task_templates import TASK_TEMPLATES
 from fmfl_secure.settings.templates import OF_MODEL, federation_toml
 from fmfl_secure.storage.files import write_files
-from privacy import Grant, Ledger, PrivacyPlan
+from privacy import Grant, Ledger
 
 PROPOSAL: Final = "grant-proposal.json"
 ACCEPTED: Final = "first grant, accepted by the site"
@@ -65,15 +65,22 @@ class Proposal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class FixedRun:
-    """The one run that an exact grant is for.
+    """The one run that exact grants are for: one for its training, and one for its answers.
 
     Attributes:
-        plan: What a site does to its data in it.
-        digest: Of its settings.
+        parts: What each may cost, and what it holds.
+        digest: Of the run's settings.
     """
 
-    plan: PrivacyPlan
+    parts: tuple[tuple[float, Terms], ...]
     digest: str
+
+    def missing(self, ledger: Ledger) -> tuple[tuple[float, Terms], ...]:
+        """The parts that no unused grant is there for; all of them where there is one for each."""
+        waiting = [s.grant.exact for s in ledger.budget().status() if s.is_open and not s.is_used]
+        held = {(e.event, e.rounds) for e in waiting if e is not None and e.plan == self.digest}
+        found = tuple(p for p in self.parts if (p[1].event, p[1].trainings) not in held)
+        return found or self.parts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +92,7 @@ class Offer:
         population: Of the ledger.
         unit: Of the ledger.
         epsilon: Against everyone who sees what is released.
-        delta: At this delta.
+        delta: At this delta; of all exact grants together.
         insider_epsilon: Against all other sites together, where the settings have noise in shares.
         population_size: Declared number of units.
         delta_reason: Why delta may be above 1 / (10 population_size).
@@ -102,8 +109,8 @@ class Offer:
     delta_reason: str
     run: FixedRun | None = None
 
-    def grant(self, ledger: Ledger, *, purpose: str) -> Grant:
-        """Make it, as the first of its ledger.
+    def grant(self, ledger: Ledger, *, purpose: str) -> tuple[Grant, ...]:
+        """Make it, as the first of its ledger: one grant, or an exact one for each part of a run.
 
         A ledger is opened before the settings are edited. Until its first grant it follows them.
 
@@ -116,14 +123,16 @@ class Offer:
             ledger.settle(population=self.population, unit=self.unit)
         if self.run is not None:
             return self.grant_run(ledger, self.run, purpose=purpose, first=True)
-        return ledger.grant(
-            epsilon=self.epsilon,
-            delta=self.delta,
-            purpose=purpose,
-            insider_epsilon=self.insider_epsilon,
-            population_size=self.population_size,
-            delta_reason=self.delta_reason,
-            first=True,
+        return (
+            ledger.grant(
+                epsilon=self.epsilon,
+                delta=self.delta,
+                purpose=purpose,
+                insider_epsilon=self.insider_epsilon,
+                population_size=self.population_size,
+                delta_reason=self.delta_reason,
+                first=True,
+            ),
         )
 
     def grant_run(
@@ -134,25 +143,33 @@ class Offer:
         purpose: str,
         first: bool = False,
         cap: tuple[float, float] | None = None,
-    ) -> Grant:
-        """Make an exact grant for one run.
+    ) -> tuple[Grant, ...]:
+        """Make exact grants for one run: for its training, and for its answers.
 
         Raises:
             LedgerError: It costs more, or exact grants would go beyond their cap.
             PlanError: It cannot be granted to so many.
         """
-        return ledger.grant_exact(
-            epsilon=self.epsilon,
-            delta=self.delta,
-            event=run.plan.round_event(),
-            rounds=run.plan.rounds + run.plan.repeats,
-            plan=run.digest,
-            purpose=purpose,
-            population_size=self.population_size,
-            delta_reason=self.delta_reason,
-            cap=cap,
-            first=first,
-        )
+        made: list[Grant] = []
+        if cap is None and ledger.budget().exact_cap is None:
+            cap = self.epsilon, self.delta
+        beyond = self.epsilon - sum(epsilon for epsilon, _ in run.parts)
+        for epsilon, terms in run.missing(ledger):
+            more = beyond if (epsilon, terms) == run.parts[0] else 0.0
+            granted = ledger.grant_exact(
+                epsilon=epsilon + more,
+                delta=self.delta / len(run.parts),
+                event=terms.event,
+                rounds=terms.trainings,
+                plan=run.digest,
+                purpose=terms.purpose(purpose),
+                population_size=self.population_size,
+                delta_reason=self.delta_reason,
+                cap=None if made else cap,
+                first=first and not made,
+            )
+            made.append(granted)
+        return tuple(made)
 
 
 def offer(config: FederationConfig, site: str, budget: SiteBudget, proposal: Proposal) -> Offer:
@@ -172,6 +189,8 @@ def offer(config: FederationConfig, site: str, budget: SiteBudget, proposal: Pro
     if asked is not None:
         wanted, insider = wanted + asked.epsilon, insider + asked.insider_epsilon
     epsilon = wanted if proposal.epsilon is None else proposal.epsilon
+    run = fixed_run(config, site) if privacy.accounting == "exact" else None
+    delta = privacy.delta * (1 if run is None else len(run.parts))  # of grants that add up
     # Shares of distributed noise are permitted where the settings ask for them, not otherwise.
     shares = privacy.noise_mechanism.in_shares
     return Offer(
@@ -179,11 +198,11 @@ def offer(config: FederationConfig, site: str, budget: SiteBudget, proposal: Pro
         population=budget.population,
         unit=config.task.unit,
         epsilon=epsilon,
-        delta=privacy.delta if proposal.delta is None else proposal.delta,
+        delta=delta if proposal.delta is None else proposal.delta,
         insider_epsilon=max(epsilon, insider) if shares else None,
         population_size=entries[0].population,
         delta_reason=proposal.delta_reason,
-        run=fixed_run(config, site) if privacy.accounting == "exact" else None,
+        run=run,
     )
 
 
@@ -202,7 +221,11 @@ def fixed_run(config: FederationConfig, site: str) -> FixedRun:
     entries = [entry for entry in config.sites if entry.name == site]
     if not entries:
         raise ConfigError(f"{site} is not among the sites of these settings")
-    return FixedRun(privacy_plan(config, entries[0]), config.digest)
+    # With noise of each site's own no term depends on how much is trained.
+    terms = terms_of(config, entries[0], size=1)
+    costs = {True: 0.0 if config.asked is None else config.asked.epsilon}
+    costs[False] = config.privacy.epsilon
+    return FixedRun(tuple((costs[bool(each.asked)], each) for each in terms), config.digest)
 
 
 def require_edited(federation: Path) -> None:

@@ -19,7 +19,7 @@ from fmfl_secure.questions.registry import questions_of
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.questions import QuestionSection
 from fmfl_secure.vectors.layout import FlatLayout, TensorSlot
-from privacy import epsilon_spent, filter_orders, rdp_cost
+from privacy import epsilon_spent, exact_epsilon, filter_orders, rdp_cost
 from privacy.queries import Figure, QueryPlan
 
 
@@ -75,7 +75,7 @@ def answer_grid(config: FederationConfig) -> Quantization:
 
 @functools.lru_cache(maxsize=64)
 def answer_epsilon(config: FederationConfig) -> float:
-    """What one answer costs every unit by itself, at `privacy.delta` and the run's orders.
+    """What one answer costs every unit by itself, at `privacy.delta`, as the run is accounted.
 
     Several cost less together than they add up to.
 
@@ -83,9 +83,12 @@ def answer_epsilon(config: FederationConfig) -> float:
         ConfigError: The settings ask nothing, or what the task has not.
         PlanError: They cannot be met.
     """
-    orders = filter_orders(asked_of(config).epsilon, config.privacy.delta)
-    cost = rdp_cost(answer_plan(config).event(), orders)
-    return epsilon_spent(cost, noise_of(config).accounted_delta(config.privacy.delta))
+    event, delta = answer_plan(config).event(), config.privacy.delta
+    if config.privacy.accounting == "exact":
+        return exact_epsilon(event, 1, delta)
+    orders = filter_orders(asked_of(config).epsilon, delta)
+    cost = rdp_cost(event, orders)
+    return epsilon_spent(cost, noise_of(config).accounted_delta(delta))
 
 
 def cells_of(config: FederationConfig, total: Sequence[int]) -> dict[str, NDArray[np.float64]]:

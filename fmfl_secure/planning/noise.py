@@ -353,7 +353,11 @@ def local_answers(config: FederationConfig, asked: QuestionSection) -> QueryPlan
         ConfigError: The task has not what is asked.
         PlanError: The settings cannot be met.
     """
-    return QueryPlan.local(release_of(config, asked), **_of_answers(config, asked))
+    return QueryPlan.local(
+        release_of(config, asked),
+        exact=config.privacy.accounting == "exact",
+        **_of_answers(config, asked),
+    )
 
 
 @functools.lru_cache(maxsize=256)

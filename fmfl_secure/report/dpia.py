@@ -14,11 +14,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fmfl_secure.errors import RunError
 from fmfl_secure.outside import MOST_DOCUMENT, read_regular
-from fmfl_secure.planning.terms import reservations_of
 from fmfl_secure.report import (
     attacked,
     deltas,
     empirical,
+    officer,
     overview,
     protection,
     rounding,
@@ -140,7 +140,7 @@ def _facts(record: RunRecord) -> dict[str, object]:
         "state": f"{word}. {text}",
         "task": record.task or "not stated",
         "unit": wording.unit(record),
-        "purposes": _purposes(record),
+        "purposes": officer.purposes(record),
         "steps": record.mechanism.steps_per_round * record.mechanism.rounds,
         "cohort": str(record.settings.get("federation", {}).get("min_sites", "not stated")),
         "promised": wording.promised(record),
@@ -163,18 +163,6 @@ def _facts(record: RunRecord) -> dict[str, object]:
             site.name: f"`{one.head_sequence}:{_code(one.head_digest)}`" for site, one in statements
         },
     }
-
-
-def _purposes(record: RunRecord) -> list[str]:
-    found: dict[str, None] = {}
-    for site, statement in overview.statements(record):
-        for grant in statement.grants:
-            told = [grant.purpose, note] if (note := deltas.note(grant)) else [grant.purpose]
-            found[f"{site.name}, grant {grant.number}: {'; '.join(told)}"] = None
-        for charge in statement.runs:
-            if charge.run in reservations_of(record.run):
-                found[f"{site.name}, this run: {charge.purpose}"] = None
-    return list(found)
 
 
 def _promises(record: RunRecord) -> Sequence[tuple[str, overview.Promise, object]]:

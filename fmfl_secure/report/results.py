@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -101,7 +100,8 @@ def build_record(store: RunStore) -> RunRecord:
         status=status,
         stop_reason=reason,
         started=state.started,
-        updated=datetime.now(UTC).isoformat(timespec="seconds"),
+        # A fact of the run, the same whenever somebody looks at it.
+        updated=max(state.started, state.changed or "", *(record.at for record in rounds)),
         settings=msgspec.json.decode(encode_config(config)),
         settings_digest=config.digest,
         base_model=public.base_model,

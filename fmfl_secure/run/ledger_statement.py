@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from aggregation import Identity, PublicIdentity
@@ -81,10 +83,18 @@ def describe_ledger(
     own_name = budget.signers.name_of(identity.key if identity else budget.public_key)
     names = reservations_of(run)  # of its training, and of its answers
     this_run = next((budget.reservations[n] for n in names if n in budget.reservations), None)
-    grant = this_run.grant if this_run else 1
-    own = [spend for spend in budget.history if spend.run in names and spend.grant == grant]
-    earlier = [s for s in budget.history if s.grant == grant and s.run not in names]
-    before = [s for s in earlier if not own or s.at <= own[0].at]
+    own = [spend for spend in budget.history if spend.run in names]
+    grants = {spend.grant for spend in own} or {this_run.grant if this_run else 1}
+    # What training and answers charged to several grants adds up.
+    spent = {
+        s.grant: s.epsilon
+        for s in budget.history
+        if s.grant in grants and s.run not in names and (not own or s.at <= own[0].at)
+    }
+    before, by_round = math.fsum(spent.values()), []
+    for spend in own:
+        spent[spend.grant] = spend.epsilon
+        by_round.append(math.fsum(spent.values()))
     _, delta = budget.guarantee()
     return SiteStatement(
         site=site,
@@ -103,8 +113,8 @@ def describe_ledger(
             )
             for reservation in budget.reservations.values()
         ),
-        epsilon_by_round=tuple(spend.epsilon for spend in own),
-        epsilon_before=before[-1].epsilon if before else 0.0,
+        epsilon_by_round=tuple(by_round),
+        epsilon_before=before,
         pld_epsilon_run=pld_epsilon([e for n in names for e in budget.events(n)], delta),
         pld_epsilon_life=pld_epsilon(budget.events(), delta),
         head_sequence=head.sequence,

@@ -180,8 +180,9 @@ class SiteStatement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         recoveries: Losses of records that an officer made up for.
         population_size: The largest number of units that a grant or run of the ledger has
             declared; absent if none has.
-        epsilon_by_round: Epsilon spent of the grant after each training of this run, cumulative
-            over the ledger's life; by the grant's filter.
+        epsilon_by_round: Epsilon spent of the grant after each training or answer of this run,
+            cumulative over the ledger's life; by the grant's filter. Where they are charged to
+            several grants, of all these together.
         epsilon_before: The same before this run began.
         pld_epsilon_run: This run alone by PLD, had its parameters been fixed in advance.
         pld_epsilon_life: The ledger's whole life by PLD.

@@ -155,7 +155,8 @@ class PrivacySection(Section, frozen=True, forbid_unknown_fields=True, kw_only=T
             to that length only.
         accounting: `filter`: the noise passes a grant's filter, beside whatever else is charged to
             it. `exact`: a tenth less noise, for a grant that is for this run alone, as these
-            settings fix it. With noise of each site's own.
+            settings fix it; where it asks as well, its answers have another. With noise of each
+            site's own.
     """
 
     LATER: ClassVar[frozenset[str]] = frozenset({"constant_time", "length_shares", "accounting"})

@@ -63,6 +63,7 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True):
         end: The coordinator's signed end.
         refusals: Code by site that takes no further part.
         sites: By site, the last note of what it states, as `report.results` writes it.
+        changed: When any of this was last written, ISO 8601; None of what 0.1.0 wrote.
     """
 
     run: str
@@ -77,6 +78,7 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True):
     end: bytes | None = None
     refusals: dict[str, str] = {}
     sites: dict[str, bytes] = {}
+    changed: str | None = None
 
     @property
     def ended(self) -> bool:
@@ -213,6 +215,7 @@ _FIELDS: Final[Mapping[str, _Codec]] = {
     "reason": _TEXT,
     "upload_bytes": (lambda size: b"%d" % size, int),
     "end": (bytes, bytes),
+    "changed": _TEXT,
 }
 _BY_SITE: Final[Mapping[str, tuple[str, *_Codec]]] = {
     "refusals": ("refusal/", *_TEXT),

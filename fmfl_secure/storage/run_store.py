@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -237,6 +238,8 @@ class RunStore:
         with self._write() as transaction:
             before = self._state(transaction)
             after = transition(before)
+            if changed_facts(before, after):
+                after = msgspec.structs.replace(after, changed=_now())
             for fact in changed_facts(before, after).items():
                 transaction.execute(_SET_FACT, *fact)
         return after
@@ -458,3 +461,7 @@ def _require_empty(folder: Path) -> None:
         )
     for file in rest:
         file.unlink(missing_ok=True)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 from privacy.accounting.events import PoissonSampledGaussian, PoissonSampledSkellam
+from privacy.accounting.exact import exact_noise_multiplier
 from privacy.accounting.rdp import calibrate_noise_multiplier, filter_orders
 from privacy.errors import PlanError
 from privacy.limits import check_delta, check_epsilon, check_population_delta, check_population_size
@@ -113,16 +114,26 @@ class QueryPlan:
         delta: float,
         answers: int = 1,
         repeats: int = 0,
+        exact: bool = False,
     ) -> QueryPlan:
         """The plan with the least noise of each site's own whose worst case is epsilon at delta.
+
+        Args:
+            release: What is asked.
+            unit: What one 'person' is.
+            population: Declared, rounded number of units.
+            epsilon: Of all answers and repeats.
+            delta: At this delta.
+            answers: How often it is asked.
+            repeats: Answers that may be computed again.
+            exact: For an exact grant of these answers alone, in place of the filter of any.
 
         Raises:
             PlanError: A value is out of range or the target cannot be met.
         """
+        least = exact_noise_multiplier if exact else calibrate_noise_multiplier
         noise = GaussianNoise(
-            calibrate_noise_multiplier(
-                epsilon=epsilon, delta=delta, sample_rate=1.0, steps=answers + repeats
-            )
+            least(epsilon=epsilon, delta=delta, sample_rate=1.0, steps=answers + repeats)
         )
         return cls(unit, population, release, noise, answers, repeats, delta)
 

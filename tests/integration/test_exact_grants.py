@@ -11,13 +11,18 @@ from support import Quiet, settings, write_rows
 from typer.testing import CliRunner
 
 from fmfl_secure import Federation, cli
+from fmfl_secure.asking import write_settings as write_question
 from fmfl_secure.errors import ConfigError, RunError
 from fmfl_secure.parties.workspace import initialise
+from fmfl_secure.planning.answers import answer_plan
 from fmfl_secure.report.overview import guarantee
 from fmfl_secure.settings.federation import load_federation
+from fmfl_secure.settings.questions import QuestionSection
+from fmfl_secure.settings.written import with_question
 from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import Ledger, LedgerError
 
+EXACT = 'accounting = "exact"'
 SITES = ("site-1", "site-2", "site-3")
 
 
@@ -120,6 +125,95 @@ def test_with_constant_work_a_run_costs_what_dp_accounting_says(
         assert guarantee(site.statement) == (3.0, 1e-5)
     with pytest.raises(RunError, match="no data was read"):
         run(folder, 2)
+
+
+def test_answers_have_an_exact_grant_beside_that_of_their_training(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    """Two rounds, each followed by an answer; then a question alone, of settings of its own."""
+    folder = tmp_path / "pilot"
+    for number, name in enumerate(SITES, 1):
+        write_rows(folder / f"data/{name}.csv", 40, seed=number)
+    file = folder / "federation.toml"
+    text = settings(tiny_model, rounds=2, steps=1, epsilon=3.0, evaluation=False)
+    asked = QuestionSection(what=("labels",), epsilon=1.0, every=1)
+    file.write_text(with_question(text, asked))
+    by_filter = answer_plan(load_federation(file)).noise.noise_multiplier
+    file.write_text(with_question(text, asked).replace("[training]", f"{EXACT}\n[training]"))
+    config = load_federation(file)
+    noise = answer_plan(config).noise.noise_multiplier
+    assert noise < 0.93 * by_filter
+    apart = PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)
+    apart.compose(dp_accounting.GaussianDpEvent(noise), 2)
+    assert apart.get_epsilon(1e-5) == pytest.approx(1.0, rel=2e-3)
+
+    initialise(folder, epsilon=None, delta=None, simulated=True)
+    (training, answers) = Ledger(folder / "sites/site-1/ledger.sqlite").budget().grants
+    assert (training.epsilon, answers.epsilon) == (3.0, 1.0)
+    assert (training.cap, answers.cap) == ((4.0, 2e-5), None)
+    record = run(folder, 1)
+    assert record.status == "finished"
+    for site in record.sites:
+        budget = Ledger(folder / f"sites/{site.name}/ledger.sqlite").budget()
+        assert [s.is_used for s in budget.status()] == [True, True]
+        assert budget.guarantee() == guarantee(site.statement) == (4.0, 2e-5)
+        held = {r.grant: [n for n, _ in r.commits] for r in budget.reservations.values()}
+        assert held == {1: [1, 3], 2: [2, 4]}
+        # What is shown as spent is both, and never more than both grants.
+        spent = [s.epsilon_committed for s in budget.status()]
+        assert site.statement.epsilon_by_round[-1] == pytest.approx(sum(spent))
+        assert list(site.statement.epsilon_by_round) == sorted(site.statement.epsilon_by_round)
+        assert spent[1] > 0.9
+        assert site.statement.epsilon_by_round[-1] <= 4.0
+        assert record.answers[0].epsilon < 1.0
+    with pytest.raises(RunError, match="no data was read"):
+        run(folder, 2)
+
+
+def test_a_question_alone_is_granted_exactly_and_half_a_grant_is_made_whole(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    folder = tmp_path / "pilot"
+    for number, name in enumerate(SITES, 1):
+        write_rows(folder / f"data/{name}.csv", 40, seed=number)
+    file = folder / "federation.toml"
+    text = settings(tiny_model, rounds=1, steps=1, epsilon=3.0, evaluation=False)
+    file.write_text(text.replace("[training]", f"{EXACT}\n[training]"))
+    initialise(folder, epsilon=None, delta=None)
+    asks, both = folder / "asks.toml", folder / "both.toml"
+    write_question(file, QuestionSection(what=("labels",), epsilon=0.5), asks)
+    both.write_text(
+        with_question(file.read_text(), QuestionSection(what=("labels",), epsilon=0.5, every=1))
+    )
+    cap = ("--cap-epsilon", 9, "--cap-delta", 5e-5)
+    for name in SITES:
+        granted = ("ledger", "grant", folder / "sites" / name, "--purpose", "a study", "--for")
+        done = invoke(*granted, asks, *cap)
+        assert "for 1 rounds of one run as its settings fix it, and no other" in done.output
+    assert run(folder, 1, "asks.toml").answers[0].epsilon == pytest.approx(0.5, rel=2e-3)
+    with pytest.raises(RunError, match="no data was read"):
+        run(folder, 2, "asks.toml")
+
+    ledger = Ledger(folder / "sites/site-1/ledger.sqlite")
+    granted = ("ledger", "grant", folder / "sites/site-1", "--purpose", "a study", "--for", both)
+    with pytest.MonkeyPatch.context() as patch:
+        make = Ledger.grant_exact
+        patch.setattr(Ledger, "grant_exact", lambda self, **k: made(make, self, k))
+        assert isinstance(invoke(*granted).exception, Killed)
+    assert [grant.epsilon for grant in ledger.budget().grants] == [0.5, 3.0], "half of it"
+    assert invoke(*granted).exit_code == 0
+    assert [grant.epsilon for grant in ledger.budget().grants] == [0.5, 3.0, 0.5]
+
+
+class Killed(Exception):
+    """The process is no more."""
+
+
+def made(make, ledger: Ledger, named: dict):
+    """Make the grant of a training; the process dies before that of its answers."""
+    if named["event"].sample_rate == 1.0:
+        raise Killed
+    return make(ledger, **named)
 
 
 def test_exact_grants_are_made_for_plans_under_a_cap(tmp_path: Path, tiny_model: Path) -> None:

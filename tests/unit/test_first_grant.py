@@ -99,7 +99,7 @@ def test_whoever_initialises_proposes_another_amount(tmp_path: Path) -> None:
     edit(folder)
     given = proposed(folder / "sites/site-1")
     assert (given.epsilon, given.delta) == (2.5, 1e-7)
-    assert accept(folder / "sites/site-1", given).epsilon == 2.5
+    assert [each.epsilon for each in accept(folder / "sites/site-1", given)] == [2.5]
 
 
 def test_a_ledger_follows_the_settings_until_its_first_grant_and_stays_then(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 import dp_accounting
 import numpy as np
@@ -279,3 +280,24 @@ def test_other_vectors_than_the_releases_are_refused() -> None:
         release.joint({"accuracy": np.zeros((1, 3))})
     with pytest.raises(TrainingError, match="shape"):
         ProtectedSum(shares()).integers(np.zeros((1, 3)))
+
+
+@pytest.mark.parametrize(("epsilon", "answers"), [(0.3, 1), (0.5, 1), (1.0, 1), (1.0, 4)])
+def test_an_exact_answer_has_the_noise_of_the_gaussians_own_curve(
+    epsilon: float, answers: int
+) -> None:
+    """The closed form of Balle and Wang 2018 (arXiv 1805.06530, Eq. 6), computed apart."""
+    multiplier = local(epsilon=epsilon, answers=answers, exact=True).noise.noise_multiplier
+    filtered = local(epsilon=epsilon, answers=answers).noise.noise_multiplier
+    assert multiplier < 0.9 * filtered
+
+    def delta(sigma: float) -> float:
+        of = statistics.NormalDist().cdf
+        a, b = 1.0 / (2.0 * sigma), epsilon * sigma
+        return of(a - b) - math.exp(epsilon) * of(-a - b)
+
+    together = multiplier / math.sqrt(answers)  # so many Gaussians are one
+    assert delta(together) <= DELTA
+    assert delta(0.997 * together) > DELTA
+    if (epsilon, answers) == (0.5, 1):
+        assert (multiplier, filtered) == pytest.approx((7.03, 7.99), abs=0.005)

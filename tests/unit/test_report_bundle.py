@@ -57,6 +57,7 @@ def test_it_holds_without_the_run(finished: Run, bundle: bytes, tmp_path: Path) 
     assert set(checked.fingerprints) == {"coordinator", "site-1", "site-2", "site-3"}
     assert checked.fingerprints["coordinator"] == coordinator(finished).public.fingerprint
     assert done.exit_code == 0, done.output
+    assert "who signed   NOT CHECKED" in done.output
     for fingerprint in checked.fingerprints.values():
         assert fingerprint in done.output
     assert (tmp_path / "out/report.html").read_text() == checked.page
@@ -143,6 +144,9 @@ def test_another_signer_is_noticed(finished: Run, bundle: bytes, tmp_path: Path)
         verify_bundle(bundle, coordinator=other.public.fingerprint)
     own = coordinator(finished).public.fingerprint
     assert verify_bundle(bundle, coordinator=own).fingerprints["coordinator"] == own
+    (tmp_path / "b.report").write_bytes(bundle)
+    arguments = ["report", "verify", str(tmp_path / "b.report"), "--coordinator", own]
+    assert "NOT CHECKED" not in CliRunner().invoke(app, arguments).output
     with pytest.raises(RunError, match="the run's coordinator is"):
         write_bundle(finished.record, b"", other)
 

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from fmfl_secure import cli
 from fmfl_secure.errors import RunError
+from fmfl_secure.parties.proposals import ACCEPTED, SIMULATED
 from fmfl_secure.report import wording
 from fmfl_secure.report.dpia import open_questions, plain, render_dpia, write_dpia
 from fmfl_secure.report.dpia_questions import QUESTIONS
@@ -78,6 +79,19 @@ def test_facts_are_those_of_the_report() -> None:
         record.settings_digest,
     ):
         assert fact in text, fact
+
+
+def test_how_a_grant_came_about_is_no_purpose() -> None:
+    record = finished()
+    for how in (ACCEPTED, SIMULATED, "first grant, made by init"):
+        sites = []
+        for site in record.sites:
+            (grant,) = site.statement.grants
+            grants = (msgspec.structs.replace(grant, purpose=how),)
+            statement = msgspec.structs.replace(site.statement, grants=grants)
+            sites.append(msgspec.structs.replace(site, statement=statement))
+        text = render_dpia(msgspec.structs.replace(record, sites=tuple(sites)))
+        assert f"clinic-a, grant 1: no purpose was stated ({plain(how)}); say here what for" in text
 
 
 def test_every_grant_of_a_history_has_a_row() -> None:

@@ -217,7 +217,7 @@ def test_the_first_page_names_all_that_is_not_protected() -> None:
         text.split("1. Budget over the run")[0],
         text.split("9. What is not protected")[1],
     )
-    named = first.split("What is not protected?")[1]
+    named = first.split("What is not protected")[1]
     for limit in PRIVACY_LIMITS:
         assert limit in named
         assert limit in later

@@ -61,6 +61,14 @@ def in_file(tmp_path: Path) -> RunStore:
     return create(tmp_path / "run")
 
 
+NOW = "2026-02-02T10:00:00+00:00"
+
+
+@pytest.fixture(autouse=True)
+def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fmfl_secure.storage.run_store._now", lambda: NOW)
+
+
 TRANSITIONS: list[tuple[Callable[[RunState], RunState], dict[str, object]]] = [
     (lambda s: s.measured({"accuracy": 0.5}), {"initial_metrics": {"accuracy": 0.5}}),
     (lambda s: s.measured({}), {"initial_metrics": {}}),
@@ -80,7 +88,7 @@ def test_a_transition_is_kept_and_changes_nothing_else(
     store: RunStore, database: str | None, transition, changed
 ) -> None:
     assert store.state == a_state()
-    after = msgspec.structs.replace(a_state(), **changed)
+    after = msgspec.structs.replace(a_state(), **changed, changed=NOW)
     assert store.move(transition) == after
     assert RunStore(store.folder, database=database).state == after
     assert store.public() == PUBLIC
@@ -93,6 +101,15 @@ def test_transitions_follow_each_other(store: RunStore) -> None:
     store.move(lambda state: state.noted({"a": b"3"}))
     assert store.state.refusals == {"a": "policy.rounds", "b": "ledger-damaged"}
     assert store.state.sites == {"a": b"3", "b": b"2"}
+
+
+def test_when_a_run_changed_last_is_kept_and_looking_at_it_is_no_change(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.move(lambda state: state.refused("a", "failed"))
+    monkeypatch.setattr("fmfl_secure.storage.run_store._now", lambda: "2027-01-01T00:00:00+00:00")
+    store.move(lambda state: state)
+    assert store.state.changed == NOW
 
 
 def test_only_finished_and_stopped_runs_have_ended() -> None:
@@ -123,6 +140,7 @@ def test_facts_on_disk_have_their_names_and_bytes(in_file: RunStore) -> None:
         "run": b"abcd",
         "started": b"2026-01-01T00:00:00",
         "origin": b"/here",
+        "changed": NOW.encode(),
         "public": msgspec.msgpack.encode(PUBLIC),
         "initial_metrics": b"{}",
         "upload_bytes": b"123456",

@@ -200,11 +200,13 @@ class Granted(Answer, frozen=True, kw_only=True):
         granted: The grant; null where nothing was granted.
         proposal: What is proposed; null where figures were given.
         cap: Most epsilon and delta of all exact grants together; null where no cap is.
+        besides: Another grant that was made with it: an exact one for a run's answers.
     """
 
     granted: GrantShown | None
     proposal: ProposalShown | None
     cap: tuple[float, float] | None = None
+    besides: tuple[GrantShown, ...] = ()
 
 
 class GrantChanged(Answer, frozen=True, kw_only=True):

@@ -103,10 +103,11 @@ def _epsilon(stated: Stated) -> dict[str, str]:
     statement = stated.statement
     if statement is None or not statement.grants:
         return dict.fromkeys(("spent", "held", "left"), _NONE)
-    grant = statement.grants[-1]
-    held = grant.epsilon_charged - grant.epsilon_spent  # for the rounds of this run to come
+    grants = statement.grants  # they add up
+    spent = sum(grant.epsilon_spent for grant in grants)
+    held = sum(grant.epsilon_charged for grant in grants) - spent  # for rounds of runs to come
     return {
-        "spent": f"{grant.epsilon_spent:.4f}",
+        "spent": f"{spent:.4f}",
         "held": f"{held:.4f}",
-        "left": f"{grant.epsilon_left:.4f}",
+        "left": f"{sum(grant.epsilon_left for grant in grants):.4f}",
     }
