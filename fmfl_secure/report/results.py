@@ -150,13 +150,17 @@ def _mechanism(config: FederationConfig, parameters: int) -> Mechanism:
     privacy, shares = config.privacy, config.privacy.noise_mechanism.in_shares
     if not config.trains:
         return _mechanism_of_answers(config)
+    # Of training and answers together: both are charged, and cost no more than they add up to.
+    asked = config.asked
+    epsilon = privacy.epsilon + (0.0 if asked is None else asked.epsilon)
+    insider = privacy.insider_epsilon + (0.0 if asked is None else asked.insider_epsilon)
     # The same at every site: it depends on the sample rate and not on the population.
     plan = site_plan(config, config.sites[0], parameters)
     return Mechanism(
         noise=privacy.noise,
         unit=config.task.unit,
         relation=RELATION,
-        target_epsilon=0.0 if not privacy.noise_mechanism.private else privacy.epsilon,
+        target_epsilon=0.0 if not privacy.noise_mechanism.private else epsilon,
         delta=privacy.delta,
         sample_rate=privacy.sample_rate,
         noise_multiplier=0.0 if plan is None else plan.noise_multiplier,
@@ -165,7 +169,7 @@ def _mechanism(config: FederationConfig, parameters: int) -> Mechanism:
         rounds=config.federation.rounds,
         repeats=privacy.repeats,
         colluding_sites=privacy.colluding_sites if shares else 0,
-        insider_epsilon=privacy.insider_epsilon if shares else 0.0,
+        insider_epsilon=insider if shares else 0.0,
     )
 
 

@@ -74,6 +74,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> tupl
 def test_every_round_of_training_is_followed_by_an_answer(finished) -> None:
     folder, record = finished
     assert [len(one.metrics) for one in record.rounds] == [0, 0, 0, 0]
+    assert record.mechanism.target_epsilon == 8.0 + 6.0, "what the report says that was planned"
     assert [answer.trained for answer in record.answers] == [1, 2]
     assert [answer.round for answer in record.answers] == [2, 4]
     for answer in record.answers:
