@@ -100,9 +100,31 @@ def init(
     if made and not simulated:
         say(f"nothing is granted: fmfl-secure ledger grant {folder}/sites/SITE shows each site")
         say("what is proposed, and what it means; --accept grants it")
+    following = _what_next(folder, is_new=is_new, simulated=simulated) if made else ()
+    for number, line in enumerate(following, start=1):
+        say(f"{'next' if number == 1 else '':<5}{number}. {line}")
     return Initialised(
-        settings=str(path), new_settings=is_new, made=tuple(made), simulated=simulated
+        settings=str(path),
+        new_settings=is_new,
+        made=tuple(made),
+        simulated=simulated,
+        next=following,
     )
+
+
+def _what_next(folder: Path, *, is_new: bool, simulated: bool) -> tuple[str, ...]:
+    """The way from here to a run, a line each: what to edit, then what to type."""
+    settings = f"edit {folder}/federation.toml: the task, populations and the privacy target"
+    table = f"fmfl-secure partition TABLE --sites N --out {folder}/data"
+    lines = [settings] if is_new else []
+    lines += [f"bring each site's table, or split one: {table}", f"fmfl-secure plan {folder}"]
+    if not simulated:
+        lines.append(f"fmfl-secure ledger grant {folder}/sites/SITE --accept")
+    elif is_new:  # what nobody has edited yet was not granted
+        lines.append(f"fmfl-secure init {folder} --simulated")
+    lines.append(f"fmfl-secure check {folder} SITE")
+    lines.append(f"fmfl-secure run {folder} --output {folder}/run-1")
+    return tuple(lines)
 
 
 def _new_settings(name: str, sites: int, task: str | None, model: str | None, folder: Path) -> str:

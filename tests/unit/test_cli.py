@@ -267,6 +267,20 @@ def test_init_makes_a_federation_and_leaves_it_alone(tmp_path: Path) -> None:
     assert (folder / "federation.toml").read_text() == text
 
 
+def test_init_ends_with_what_to_do_next_and_each_can_be_typed(tmp_path: Path, main) -> None:
+    _, printed, _ = main("init", tmp_path / "pilot", "--sites", 3, "--json")
+    lines = json.loads(printed)["next"]
+    commands = [line.partition("fmfl-secure ")[2] for line in lines if "fmfl-secure " in line]
+    assert [each.split()[0] for each in commands] == ["partition", "plan", "ledger", "check", "run"]
+    for each in commands:
+        words = each.replace("--sites N", "--sites 3").split()
+        names = words[:2] if words[0] == "ledger" else words[:1]
+        with find(tuple(names)).make_context(names[-1], words[len(names) :]):
+            pass
+    _, again, _ = main("init", tmp_path / "pilot", "--json")
+    assert json.loads(again)["next"] == []
+
+
 @pytest.mark.parametrize(
     ("folder", "name"),
     [("Żółw", "w"), ("北京", "federation"), ("a" * 80, "a" * 63), ("x_y.z", "x-y-z")],

@@ -15,12 +15,14 @@ class Initialised(Answer, frozen=True, kw_only=True):
         new_settings: Whether they were written now.
         made: What was made, in words.
         simulated: Whether all sites are one person's, and grants were made in their place.
+        next: What to do next, in order; empty where nothing was made.
     """
 
     settings: str
     new_settings: bool
     made: tuple[str, ...]
     simulated: bool
+    next: tuple[str, ...]
 
 
 class PartShown(msgspec.Struct, frozen=True, kw_only=True):
