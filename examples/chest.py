@@ -1,6 +1,7 @@
-"""Made-up chest pictures, with a nodule in a lung or without; and a small vision transformer.
+"""Made-up chest pictures, with a nodule in a lung or without; and a model of images.
 
-The transformer was trained on public pictures of another kind: with less noise, and with a small
+The model is DINOv2-small where the package that carries it is installed. Its stand-in is a small
+vision transformer, trained on public pictures of another kind: with less noise, and with a small
 calcified granuloma (dense, sharp) or a tube to find in place of a soft nodule.
 """
 
@@ -11,16 +12,21 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from published import in_place
 from small_models import small_vit, train_encoder
 from tables import parts, write_table
 
 SIDE = 48  # pixels
+_PIXELS_READ = 56  # of DINOv2: 4 x 4 of its patches, a sixteenth of the work of 224 pixels
 _PER_SITE, _HOLDOUT, _PUBLIC = 500, 300, 1500  # patients; public pictures
 _PUBLIC_FINDINGS = ("clear", "tube", "granuloma")
 
 
-def write(out: Path, *, sites: int) -> None:
-    """Tables of `image`, `label` and `patient_id`; a patient has one or two pictures."""
+def write(out: Path, *, sites: int, stand_in: bool) -> None:
+    """Tables of `image`, `label` and `patient_id`, and the model's folder.
+
+    A patient has one or two pictures.
+    """
     generator = np.random.default_rng(7)
     for part, patients in parts(sites=sites, per_site=_PER_SITE, holdout=_HOLDOUT).items():
         (out / "data" / part).mkdir(parents=True, exist_ok=True)
@@ -32,7 +38,12 @@ def write(out: Path, *, sites: int) -> None:
                 Image.fromarray(_picture(label, generator)[0]).save(out / "data" / name)
                 rows.append((name, label, f"{part}-{patient:04d}"))
         write_table(out / "data" / f"{part}.csv", ("image", "label", "patient_id"), rows)
-    model = small_vit(out / "model", image_size=SIDE)
+    if not in_place(out / "model", "dinov2-small", stand_in=stand_in, picture_size=_PIXELS_READ):
+        _write_stand_in(out / "model", generator)
+
+
+def _write_stand_in(folder: Path, generator: np.random.Generator) -> None:
+    model = small_vit(folder, image_size=SIDE)
     labels = generator.integers(len(_PUBLIC_FINDINGS), size=_PUBLIC)
     pictures, places = zip(
         *(_picture(_PUBLIC_FINDINGS[n], generator, noise=6.0) for n in labels), strict=True
@@ -45,7 +56,7 @@ def write(out: Path, *, sites: int) -> None:
         epochs=8,
         places=torch.from_numpy(np.stack(places)).float(),
     )
-    model.save_pretrained(out / "model", safe_serialization=True)
+    model.save_pretrained(folder, safe_serialization=True)
 
 
 def _picture(
