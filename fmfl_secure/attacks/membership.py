@@ -101,7 +101,7 @@ def tell_members(
     if len(pool) < LEAST_UNITS or not (held_out or len(apart) >= LEAST_UNITS):
         raise ConfigError(
             f"the public-like file has {len(like.units)} units, too few to compare anybody with",
-            hint="A few hundred will do; as many as a site has are better.",
+            hint="Bring a few hundred; as many as a site has are better.",
         )
     inside: list[_Units] = [each.to_train().units for each in sites]
     if min(map(len, inside)) < LEAST_UNITS:
