@@ -16,15 +16,16 @@ from fmfl_secure.settings.service import PartBytes
 Place = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
 Sequence = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]  # over Flower, nanoseconds of a clock
-_Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 RunId = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{8,64})?\Z")]
+MOST_INLINE: Final = 256 << 10  # bytes of a document that comes with the work it is for
 _SMALL: Final = {"call": 1 << 16, "plan": 8 << 20, "cohort": 8 << 20, "end": 8 << 20}  # bytes
 
 
 class DocumentRef(msgspec.Struct, frozen=True):
     """A document to fetch: its digest and length."""
 
-    sha256: _Digest
+    sha256: Digest
     size: Size
 
 
@@ -40,6 +41,7 @@ class Work(msgspec.Struct, frozen=True):
     sizes: list[Size]
     membership: Place
     part_bytes: PartBytes
+    inline: dict[Digest, bytes] = {}  # small documents that came with it, by their SHA-256
 
     def __post_init__(self) -> None:
         for name, most_bytes in _SMALL.items():

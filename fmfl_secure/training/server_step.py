@@ -108,14 +108,19 @@ class ServerStep:
     ) -> NDArray[np.float64]:
         """The weighted mean update; or minus the mean gradient, over the declared populations."""
         members = [site for site in self.config.sites if site.name in set(cohort)]
-        weights = np.zeros(layout.size)
+        ranks = {self.config.rank_of(site.name) for site in members}
+        masks = {rank: rank_mask(layout, rank) for rank in ranks}
+        # Of one rank, what is added up for one value is so for all: the same sum, in its order.
+        weights = np.zeros(layout.size if len(ranks) > 1 else 1)
         for site in members:
             weight = (
                 self.config.privacy.sample_rate * self.config.trained_units(site)
                 if self.config.steps_at_server
                 else self.config.weight_of(site.name)
             )
-            weights += weight * rank_mask(layout, self.config.rank_of(site.name))
+            weights += weight * masks[self.config.rank_of(site.name)] if len(ranks) > 1 else weight
+        if len(ranks) == 1:
+            weights = weights * masks[ranks.pop()]
         # Where no site of the cohort trains a value, what was summed is zero, or noise alone.
         trained = weights > 0.0
         direction = dequantize(total, quantization, 1.0) / np.where(trained, weights, 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import gzip
 import hashlib
@@ -202,6 +203,27 @@ def test_a_server_that_always_lacks_a_part_is_left(
     with pytest.raises((BadAnswer, Rejected)):
         transport.send(a_work(), "chunks", bytes(10_000))
     assert len(hostile.asked) < 40
+
+
+def test_a_document_that_came_with_the_work_is_fetched_no_more_and_is_no_other(
+    hostile: HostileServer, transport: HttpsTransport
+) -> None:
+    named = DocumentRef(hashlib.sha256(b"expected").hexdigest(), 8)
+    for body in (b"expected", b"otherwis", b"expected and more"):
+        inline = {named.sha256: base64.b64encode(body).decode()}
+        hostile.script = lambda *_, inline=inline: say(WORK | {"inline": inline})
+        transport.work(-1)
+        hostile.asked.clear()
+        if body == b"expected":
+            assert transport.fetch(named) == body
+        else:
+            with pytest.raises(ServiceError, match="digest"):
+                transport.fetch(named)
+        assert hostile.asked == []
+    for wrong in ({"x": "eHg="}, {named.sha256: "%"}, {named.sha256: 7}):
+        hostile.script = lambda *_, wrong=wrong: say(WORK | {"inline": wrong})
+        with pytest.raises(BadAnswer):
+            transport.work(-1)
 
 
 def test_a_document_of_other_bytes_or_another_length_is_refused(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from task_cases import randomise, task_on
 
-from aggregation import quantize
+from aggregation import dequantize, quantize
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.models.adapters import adapter_bytes, load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.models.ranks import truncate
@@ -108,3 +108,35 @@ def test_a_rank_without_a_common_layout_is_refused(
     path.write_text(text.replace("population = 40\n", f"population = 40\n{entry}\n", 1))
     with pytest.raises(ConfigError, match=reason):
         load_federation(path)
+
+
+@pytest.mark.parametrize("ranks", [(4,) * 6, (4, 4, 2, 2, 1, 1)], ids=["one", "several"])
+def test_a_direction_is_bit_for_bit_that_of_a_mask_for_each_site(
+    tiny_model: Path, tmp_path: Path, ranks: tuple[int, ...]
+) -> None:
+    """What is added up once for all of one rank: parties of earlier versions add each alone."""
+    from support import make_federation
+
+    populations = (80, 80, 80, 40, 40, 15)
+    path = make_federation(
+        tmp_path, tiny_model, sites=6, adapter='kind = "lora"\nrank = 4', plain=True,
+        federation='weights = "population"',
+    )  # fmt: skip
+    config = load_federation(path)
+    sites = tuple(
+        msgspec.structs.replace(site, rank=rank, population=population)
+        for site, rank, population in zip(config.sites, ranks, populations, strict=True)
+    )
+    config = msgspec.structs.replace(config, sites=sites)
+    task = task_on(tiny_model, "text-classification", "lora", rank=4)
+    layout = task.begin_round(task.build_model(seed=1), 1)
+    grid = quantization(config, layout, layout.size)
+    total = np.random.default_rng(1).integers(-500, 500, layout.size)
+    found = ServerStep(config)._direction(layout, grid, total, [site.name for site in sites])
+    weights = np.zeros(layout.size)
+    for site in sites:
+        weights += config.weight_of(site.name) * rank_mask(layout, config.rank_of(site.name))
+    assert len(set(weights)) == len(set(ranks))
+    expected = dequantize(total, grid, 1.0) / np.where(weights > 0, weights, 1.0)
+    expected[weights == 0] = 0.0
+    assert found.tobytes() == expected.tobytes()

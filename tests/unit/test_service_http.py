@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import datetime as dt
 import hashlib
 import json
@@ -382,6 +383,29 @@ def test_what_a_party_may_fetch_is_its_own_task(running: Running) -> None:
         assert client.get(path, params={"offset": 4}).content == b"site-1 only"
     with running.client(name="site-2") as client:
         assert_problem(client.get(path), 404, "not-found")
+
+
+def test_a_small_document_comes_with_the_work_that_it_is_for(running: Running) -> None:
+    """Where it is asked for, once, and no larger: a request less for each step and site."""
+    plan, adapter = Document([b"a plan"]), Document([b"an adapter"])
+    running.board.assign(
+        ["site-1"],
+        Assignment(step=Step.READY, run=RUN, documents={"plan": plan, "adapter": adapter}),
+    )
+    with running.client() as client:
+        assert client.get("/v1/task").json()["inline"] == {}
+        assert client.get("/v1/task", params={"inline": 5}).json()["inline"] == {}
+        task = client.get("/v1/task", params={"inline": 6}).json()
+        assert task["inline"] == {plan.sha256: base64.b64encode(b"a plan").decode()}
+        again = {"inline": 6, "after": task["sequence"]}
+        assert client.get("/v1/task", params=again).json()["inline"] == {}
+        assert_problem(client.get("/v1/task", params={"inline": 1 << 30}), 422, "malformed")
+    with line_of(running, running.tls(SITE, "site-1")) as transport:
+        work = transport.work(-1)
+        assert transport.fetch(work.documents["plan"]) == b"a plan"
+        assert transport._metrics.requests.labels("served")._value.get() == 1
+        assert transport.fetch(work.documents["adapter"]) == b"an adapter"
+        assert transport._metrics.requests.labels("served")._value.get() == 2
 
 
 def test_a_question_for_work_is_answered_when_there_is_some(running: Running) -> None:

@@ -22,7 +22,8 @@ from fmfl_secure._version import __version__
 from fmfl_secure.errors import ANY_FAILURE, Problem, is_passing, said
 from fmfl_secure.runtime.anchor_registry import AnchorRegistry
 from fmfl_secure.runtime.inbox import Inbox, SignedStatement
-from fmfl_secure.runtime.task_board import Assignment, TaskBoard
+from fmfl_secure.runtime.task_board import Assignment, Step, TaskBoard
+from fmfl_secure.runtime.transport import MOST_INLINE
 from fmfl_secure.storage.message_store import MessageKey
 from fmfl_secure.transports.https.anchor_routes import head_routes
 from fmfl_secure.transports.https.dependencies import Party, SiteParty
@@ -68,6 +69,16 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
         503: "going down",
     }.items()
 }
+# What a site looks at in a step, and has not fetched in an earlier one.
+_ABOUT = {
+    Step.JOIN: "call",
+    Step.READY: "plan",
+    Step.EXCHANGE: "cohort",
+    Step.UPLOAD: "exchanges",
+    Step.OPEN: "list",
+    Step.VERIFY: "release",
+    Step.END: "end",
+}
 _BYTES = {
     "requestBody": {
         "required": True,
@@ -104,7 +115,7 @@ def build_app(
     _answer_errors(app)
     router = APIRouter(prefix="/v1", responses=_PROBLEMS)
 
-    def describe(number: int, task: Assignment) -> TaskBody:
+    def describe(number: int, task: Assignment, inline: int) -> TaskBody:
         return TaskBody(
             sequence=number,
             step=task.step,
@@ -118,6 +129,7 @@ def build_app(
             sizes=list(task.sizes),
             membership=len(membership()),
             part_bytes=inbox.part_bytes,
+            inline=_inlined(task, inline),
         )
 
     @router.get("/task")
@@ -125,12 +137,16 @@ def build_app(
         peer: Party,
         after: Annotated[int, Query(ge=-1, le=2**60)] = -1,
         wait_s: Annotated[float, Query(ge=0, le=_MAX_WAIT_S)] = 0.0,
+        inline: Annotated[int, Query(ge=0, le=MOST_INLINE)] = 0,
     ) -> TaskBody:
-        """What there is to do; with `wait_s`, once it is another than number `after`."""
+        """What there is to do; with `wait_s`, once it is another than number `after`.
+
+        With `inline`, what a site fetches next is in the answer, if it has at most so many bytes.
+        """
         number, found = await board.wait(peer.name, after, wait_s)
         if board.closed:
             raise Problem(503, "stopping", "the server is going down", retry_after_s=1)
-        return describe(number, found)
+        return describe(number, found, inline if number != after else 0)
 
     @router.get(
         "/documents/{sha256}",
@@ -212,6 +228,14 @@ def build_app(
     app.include_router(router)
     app.include_router(head_routes(heads), prefix="/v1", responses=_PROBLEMS)
     return app
+
+
+def _inlined(task: Assignment, most_bytes: int) -> dict[str, str]:
+    """The document that a step is about, by its SHA-256, where it is small enough."""
+    found = task.documents.get(_ABOUT.get(task.step, ""))
+    if found is None or found.size > most_bytes:
+        return {}
+    return {found.sha256: base64.b64encode(found.slice(0, found.size)).decode("ascii")}
 
 
 def _answer_errors(app: FastAPI) -> None:

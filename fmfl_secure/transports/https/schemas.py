@@ -45,6 +45,9 @@ class TaskBody(Model):
     sizes: list[int] = Field(description="Lengths of the messages that one document joins.")
     membership: int = Field(description="Number of the membership list in force; 0 for none.")
     part_bytes: int = Field(description="Largest part of a message.")
+    inline: dict[str, str] = Field(
+        default={}, description="Where asked for: small documents that the step needs, base64."
+    )
 
 
 class ReceiptBody(Model):
