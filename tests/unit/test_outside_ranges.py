@@ -52,6 +52,7 @@ OUTSIDE: dict[tuple[str, str], str] = {
     ("fmfl_secure.run.record", "RunRecord"): FIGURES,
     ("fmfl_secure.run.record", ""): FIGURES,
     ("fmfl_secure.run.site_notes", "_Kept"): FIGURES,
+    ("fmfl_secure.run.stop", "RunStop"): "",
     ("fmfl_secure.run.statement", "SiteStatement"): FIGURES,
     ("fmfl_secure.runtime.inbox", "SignedStatement"): FIGURES,
     ("fmfl_secure.transports.flower.frames", "Answer"): FIGURES,
@@ -72,6 +73,7 @@ OUTSIDE: dict[tuple[str, str], str] = {
 }
 # What is not a counterparty's word, and why.
 OWN: dict[str, str] = {
+    "aggregation.roles.kept_attempt": "what the site itself kept",
     "fmfl_secure.asking": "this process's own state",
     "fmfl_secure.bench.large": "its own child's arguments",
     "fmfl_secure.cli.answers": "its own answers",
