@@ -73,8 +73,10 @@ OUTSIDE: dict[tuple[str, str], str] = {
 }
 # What is not a counterparty's word, and why.
 OWN: dict[str, str] = {
+    "aggregation.protocol.prepared": "nothing: it only makes types ready",
     "aggregation.roles.kept_attempt": "what the site itself kept",
     "fmfl_secure.asking": "this process's own state",
+    "fmfl_secure.attacks.secrets": "its owner's file of what was planted",
     "fmfl_secure.bench.large": "its own child's arguments",
     "fmfl_secure.cli.answers": "its own answers",
     "fmfl_secure.comparison.rows": "rows that it wrote",
@@ -82,6 +84,7 @@ OWN: dict[str, str] = {
     "fmfl_secure.provisioning.authority": "the office's own list",
     "fmfl_secure.report.child": "its own parent",
     "fmfl_secure.report.results": "settings that were read before",
+    "fmfl_secure.run.attack_record": "what this machine found in its own run",
     "fmfl_secure.run.keys_record": "what this folder's own owner pinned",
     "fmfl_secure.runtime.results_apart": "its own child",
     "fmfl_secure.settings": "settings: their owner's, refused by section and line",
@@ -106,7 +109,7 @@ def _type(call: ast.Call) -> str:
     given = [each.value for each in call.keywords if each.arg == "type"]
     if isinstance(place, int):
         given = call.args[place : place + 1] or given
-    return ast.unparse(given[0]) if given else ""
+    return ast.unparse(given[0]).removeprefix("prepared(").removesuffix(")") if given else ""
 
 
 def is_own(module: str) -> bool:
