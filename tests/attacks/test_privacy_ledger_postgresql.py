@@ -281,7 +281,7 @@ def test_a_server_that_is_not_there_is_no_damage():
     ):
         with pytest.raises(LedgerUnavailable, match="cannot use postgresql://site@") as refusal:
             Ledger(url)
-        assert "running and reachable" in refusal.value.hint
+        assert "server runs and is reachable" in refusal.value.hint
 
 
 # Passwords.

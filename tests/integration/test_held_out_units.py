@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support import WORDS, Quiet, make_federation
 
-import fmfl_secure.parties.site as site_module
+import fmfl_secure.parties.site_training as site_module
 from fmfl_secure.parties.site_data import SiteSource
 from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import Ledger
