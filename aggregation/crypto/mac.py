@@ -46,7 +46,7 @@ _ALPHA_LIMB: Final = 21
 _VALUE_LIMB: Final = 20
 _LIMBS: Final = 3
 _MAX_DEGREE: Final = 4096
-_BATCH: Final = 2  # chunks tagged at a time, so that all limbs stay in cache
+_BATCH: Final = 8  # chunks tagged at a time, so that all limbs stay in cache
 
 
 class LinearMac:

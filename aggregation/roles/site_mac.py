@@ -21,7 +21,7 @@ from aggregation.protocol import accusation, checks, messages
 from aggregation.protocol.messages import OpeningList
 from aggregation.protocol.round import FixedCohort
 from aggregation.roles.site_secrets import SiteSecrets
-from aggregation.threads import each_batch
+from aggregation.threads import batches
 
 
 class SiteMac:
@@ -129,7 +129,7 @@ class SiteMac:
     def _sum_of_tags(self, chunks: Callable[[range], npt.NDArray[np.int64]]) -> tuple[int, ...]:
         """Tags of a whole update, given its packed chunks by range."""
         keyed, count = self.keyed, self._cohort.round.packing.chunks
-        tags = each_batch(lambda part: keyed.tag(chunks(part), part.start), count)
+        tags = (keyed.tag(chunks(part), part.start) for part in batches(count))
         return reduce(mac.add_tags, tags, (0,) * mac.TAGS)
 
     def _key_with(self, kappa: bytes) -> None:

@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 
-from aggregation import UploadError
+from aggregation import UploadError, threads
 from aggregation.protocol.uploads import Chunks
 from aggregation.testing import Federation
 from aggregation.threads import BATCH, each_batch, in_order
@@ -17,6 +17,7 @@ SIZE = 70 * 4096 * 3 - 5  # of three sites' 16 bits three values fit a coefficie
 @pytest.fixture(params=[1, 2, 3])
 def cores(request, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(request.param)))
+    monkeypatch.setattr(threads, "_SHARED", BATCH)  # a small update is worth them too
     return request.param
 
 
