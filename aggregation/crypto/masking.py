@@ -243,11 +243,12 @@ def _accumulate(
     # from as many moduli, so that a word stays above zero.
     limit = (1 << 64) // modulus - 1
     room = room_for(*total.shape)
+    change = np.add if sign > 0 else np.subtract
     rest = iter(streams)
     while group := list(islice(rest, limit)):
         if sign < 0:
             total += np.uint64(len(group) * modulus)
         for stream in group:
             chunks = stream.chunks(first, len(total), room)
-            np.add(total, chunks, out=total) if sign > 0 else np.subtract(total, chunks, out=total)
+            change(total, chunks, out=total)
         reduce(total, modulus)

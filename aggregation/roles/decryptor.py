@@ -284,7 +284,7 @@ class Decryptor(Gatekeeper[_Attempt]):
         def check(part: range) -> None:
             batch = received[part.start : part.stop]
             check_digests(batch, digests, part.start)
-            round_.unpack_chunks(batch[: round_.packing.chunks - part.start])
+            round_.split_chunks(batch[: round_.packing.chunks - part.start])  # every residue
 
         for _ in each_batch(check, len(received)):
             pass
