@@ -42,7 +42,8 @@ UNTRAINED = "untrained"
 """The row before all arms: the majority class, or the model before any training."""
 
 START = "start"
-"""The row after it, where a head starts from its labels' texts: the model before any training."""
+"""The row after it, where there is a majority class and yet a model that answers untrained: with
+a head that starts from its labels' texts, or a language model that says a declared response."""
 
 OnRow = Callable[[Row], None]
 OnRound = Callable[[str, int, int], None]
@@ -138,7 +139,7 @@ def _cells(
 ) -> Iterator[_Cell]:
     """In an order in which a start that is cut short leaves whole tables of fewer seeds."""
     yield _Cell(OWN, "", UNTRAINED, None, 0)
-    if getattr(config.task, "label_texts", ()):
+    if getattr(config.task, "label_texts", ()) or getattr(config.task, "responses", ()):
         yield _Cell(OWN, "", START, None, 0)
     for seed in seeds:
         for adapter in adapters:
@@ -178,6 +179,8 @@ class _Runner:
             if row.key in made:
                 continue
             made.add(row.key)
+            if cell.arm == START and not self._labelled(self._config):
+                continue  # then the row before it is the same
             if cell.arm in {UNTRAINED, START}:
                 metrics = self._start() if cell.arm == START else self._untrained()
                 yield msgspec.structs.replace(row, metrics=metrics)
@@ -246,15 +249,20 @@ class _Runner:
         return None if tell is None else lambda done: tell(arm.title, done, rounds)
 
     def _mixes(self, config: FederationConfig, shares: Shares) -> Mixes:
-        data, held_out = self._sources.pooled(config), self._sources.evaluation(config)
-        if not data.labels.size or not held_out.labels.size:
+        if not self._labelled(config):
             return {}
+        data = self._sources.pooled(config)
         return {site: label_mix(data, units) for site, units in shares.items()}
+
+    def _labelled(self, config: FederationConfig) -> bool:
+        """Whether every record has one label, or one of the declared responses."""
+        sources = self._sources
+        return bool(sources.pooled(config).labels.size and sources.evaluation(config).labels.size)
 
     def _untrained(self) -> dict[str, float]:
         config, sources = self._config, self._sources
         held_out = sources.evaluation(config)
-        if not held_out.labels.size:
+        if not self._labelled(config):
             return self._start()
         answer = int(np.bincount(sources.pooled(config).labels).argmax())
         answers = np.full_like(held_out.labels, answer)

@@ -10,6 +10,7 @@ from torch import nn
 
 from fmfl_secure.comparison.partitions import accuracy_on_mix
 from fmfl_secure.tasks import Task, TaskData
+from fmfl_secure.tasks.causal_lm import CausalLM
 from fmfl_secure.tasks.classification import logits_of
 
 SITE_ACCURACY = "site_accuracy"
@@ -37,7 +38,10 @@ def score(
     """
     metrics = task.evaluate(model, held_out, batch_size=batch_size)
     if mixes:
-        predicted = logits_of(model, held_out, batch_size=batch_size).argmax(dim=1).numpy()
+        if isinstance(task, CausalLM):
+            predicted = task.likeliest(model, held_out, batch_size=batch_size)
+        else:
+            predicted = logits_of(model, held_out, batch_size=batch_size).argmax(dim=1).numpy()
         metrics[SITE_ACCURACY] = mean_on_mixes(predicted, held_out.labels, mixes)
     return metrics
 

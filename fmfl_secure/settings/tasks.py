@@ -229,10 +229,10 @@ class CausalLMSection(
             learned, in every turn. Empty for one prompt and one response a row.
         system: With `chat`, the system message of conversations that have none; public.
         max_new_tokens: Longest response that `fmfl-secure predict` writes.
-        responses: All responses there are, where a response is one of a few, as a label is: sites
-            may then be asked for accuracy, likelihood and more over these
-            (`docs/private-answers.md`). Declared, and never read off private data. Training and
-            `predict` do not look at them.
+        responses: All responses there are, where a response is one of a few, as a label is:
+            figures are then of accuracy and macro F1 over these too, and sites may be asked for
+            accuracy, likelihood and more (`docs/private-answers.md`). Declared, and never read off
+            private data. Training and `predict` do not look at them.
     """
 
     LATER: ClassVar[frozenset[str]] = TaskBase.LATER | {

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from fmfl_secure.measures import Outcomes
 from fmfl_secure.models.base import BaseModel
 from fmfl_secure.models.layout import Layout
 
+if TYPE_CHECKING:
+    from fmfl_secure.tasks.responses import WithEachResponse
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TaskData:
@@ -30,7 +33,7 @@ class TaskData:
         collate: int64 record indices, shape (b,), to a batch the task's loss understands.
         units: Record indices of each unit.
         record_cost: int64, shape (records,): relative cost of each record, for batching.
-        labels: int64, shape (records,), or empty where the task has none.
+        labels: int64, shape (records,), or empty where the task has none, or not every record.
         label_sets: float32, shape (records, labels): 1 where a label holds; empty where a record
             has one label, or none.
         words: For each record, the token that answers for each of its words, -1 where none does;
@@ -41,9 +44,8 @@ class TaskData:
         shortened: Records whose text is longer than the model reads, and was cut. Local only.
         lengths: Tokens of each record's whole text, also of what was cut off, int64, shape
             (records,); empty where there is no text.
-        answered: Of some records, the same ones with each declared response in place of their own,
-            record by record, and the place of the right one, -1 for none; None where none is
-            declared.
+        answered: The records with each declared response in place of their own; None where none
+            is declared.
         ids: Of the units, in their order; empty where a record is one.
         groups: The declared subgroup that each record is in, int64, shape (records,), -1 for none;
             empty where no column is read for it.
@@ -64,7 +66,7 @@ class TaskData:
     left_out: LeftOut = field(default_factory=LeftOut)
     shortened: int = 0
     lengths: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-    answered: Callable[[NDArray[np.int64]], tuple[TaskData, NDArray[np.int64]]] | None = None
+    answered: WithEachResponse | None = None
     ids: Sequence[str] = ()
     groups: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     held_out: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, dtype=np.bool_))
@@ -101,10 +103,9 @@ class TaskData:
         Args:
             records: Which, int64, shape (n,).
         """
-        answered = self.answered
         return TaskData(
             collate=lambda chosen: self.collate(records[chosen]),
-            answered=None if answered is None else lambda chosen: answered(records[chosen]),
+            answered=None if self.answered is None else self.answered.only(records),
             units=one_unit_each(len(records)),
             record_cost=self.record_cost[records],
             labels=self.labels[records] if len(self.labels) else self.labels,

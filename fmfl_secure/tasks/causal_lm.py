@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,13 +29,15 @@ from fmfl_secure.models.architectures import Modality, TaskNeeds, text_positions
 from fmfl_secure.models.batches import IGNORED, TextBatch
 from fmfl_secure.models.features import Features
 from fmfl_secure.models.language import GREEDY, LanguageModel, Sampling
-from fmfl_secure.models.prefix import FrozenPrefix
+from fmfl_secure.models.prefix import FrozenPrefix, RecordCache
 from fmfl_secure.settings.tasks import CausalLMSection
 from fmfl_secure.tasks.adapter_task import AdapterTask
 from fmfl_secure.tasks.base import TaskData, one_unit_each
 from fmfl_secure.tasks.chat_template import ChatTemplate
 from fmfl_secure.tasks.chats import ChatWriter
+from fmfl_secure.tasks.classification import macro_f1
 from fmfl_secure.tasks.prompts import PromptWriter, Writer, beginning, exchange
+from fmfl_secure.tasks.responses import WithEachResponse, chances
 from fmfl_secure.tasks.texts import (
     lengths_of,
     padded_labels,
@@ -119,10 +121,21 @@ class CausalLM(AdapterTask[CausalLMSection]):
 
         The token that ends a response counts for the first, which is what greedy decoding gets
         right, and for the losses; it is no token of the response for the second.
+
+        Where responses are declared, first of all accuracy and macro F1 of the likeliest of them,
+        as of labels; a record whose own is none of them is one that is missed.
         """
         scored = self._score(model, data, batch_size=batch_size)
         nll, tokens = float(scored.nll.sum()), int(scored.tokens.sum())
-        return {
+        of_responses: dict[str, float] = {}
+        if data.answered is not None:
+            right = data.answered.right
+            said = self.likeliest(model, data, batch_size=batch_size)
+            of_responses = {
+                "accuracy": float((said == right).mean()),
+                "macro_f1": macro_f1(said, right),
+            }
+        return of_responses | {
             "token_accuracy": int(scored.hits.sum()) / max(1, int(scored.own_tokens.sum())),
             "exact_match": int(scored.whole.sum()) / data.records,
             "perplexity": math.exp(min(nll / tokens, 700.0)),  # e^710 is infinite
@@ -134,10 +147,8 @@ class CausalLM(AdapterTask[CausalLMSection]):
         scored = self._score(model, data, batch_size=batch_size)
         over: dict[str, NDArray[Any]] = {}
         if data.answered is not None:
-            others, right = data.answered(np.arange(data.records))
-            likelihoods = -self.surprise(model, others, batch_size=batch_size)
-            each = likelihoods.reshape(data.records, len(self.settings.responses))
-            over = {"probabilities": chances(each), "labels": right}
+            each = self._likelihoods(model, data.answered, batch_size=batch_size, keep=False)
+            over = {"probabilities": chances(each), "labels": data.answered.right}
         return Responses(
             **over,
             losses=scored.nll / scored.tokens,
@@ -145,6 +156,21 @@ class CausalLM(AdapterTask[CausalLMSection]):
             next_tokens=scored.hits / np.maximum(1.0, scored.own_tokens),
             whole=scored.whole,
         )
+
+    def likeliest(self, model: nn.Module, data: TaskData, *, batch_size: int) -> NDArray[np.int64]:
+        """The place of the declared response that is likeliest with its end, shape (records,)."""
+        if data.answered is None:
+            raise ModelError("task.responses declares none to choose from")
+        each = self._likelihoods(model, data.answered, batch_size=batch_size, keep=True)
+        return np.asarray(each.argmax(axis=1), dtype=np.int64)
+
+    def _likelihoods(
+        self, model: nn.Module, answered: WithEachResponse, *, batch_size: int, keep: bool
+    ) -> NDArray[np.float64]:
+        """Logarithms for every record and response, shape (records, responses)."""
+        data = answered.data(keep=keep)
+        likelihoods = -self.surprise(model, data, batch_size=batch_size)
+        return likelihoods.reshape(len(answered.records), len(answered.responses))
 
     def _score(self, model: nn.Module, data: TaskData, *, batch_size: int) -> _Scores:
         model.eval()
@@ -249,30 +275,27 @@ class CausalLM(AdapterTask[CausalLMSection]):
             cache_bytes=self.cache_bytes,
             device=self.computation.device,
         )
-        return TaskData(
+        data = TaskData(
             collate=collate,
             units=units,
             record_cost=lengths_of(rows),
             shortened=shortened,
             lengths=np.array(lengths, dtype=np.int64),
-            answered=self._with_each_response(records) if self.settings.responses else None,
         )
+        if not self.settings.responses:
+            return data
+        answered = self._with_each_response(records)
+        right = answered.right
+        return replace(data, answered=answered, labels=right if (right >= 0).all() else data.labels)
 
-    def _with_each_response(
-        self, records: Sequence[Conversation]
-    ) -> Callable[[NDArray[np.int64]], tuple[TaskData, NDArray[np.int64]]]:
-        """See `TaskData.answered`. Of a conversation, in place of its last answer."""
-        responses = self.settings.responses
-        places = {response.strip(): place for place, response in enumerate(responses)}
-        once = replace(self, cache_bytes=0)  # each is looked at once
-
-        def written(chosen: NDArray[np.int64]) -> tuple[TaskData, NDArray[np.int64]]:
-            own = [records[record] for record in chosen]
-            every = [(*r[:-1], ("assistant", response)) for r in own for response in responses]
-            right = [places.get(record[-1][1].strip(), -1) for record in own]
-            return once.prepare(every), np.array(right, dtype=np.int64)
-
-        return written
+    def _with_each_response(self, records: Sequence[Conversation]) -> WithEachResponse:
+        return WithEachResponse(
+            records,
+            self.settings.responses,
+            replace(self, cache_bytes=0).prepare,
+            RecordCache(self.cache_bytes),
+            range(len(records)),
+        )
 
     def _room_after(self, prompt_tokens: int) -> int:
         """How long a response to a prompt of so many tokens may get, at least one token."""
@@ -364,12 +387,6 @@ def _response_logits(model: nn.Module, batch: TextBatch) -> tuple[torch.Tensor, 
     places = torch.argsort(here.to(torch.uint8), dim=1, descending=True, stable=True)[:, :longest]
     labels = batch.labels.gather(1, places)
     return model(batch, positions=(places - 1).clamp(min=0)), labels
-
-
-def chances(likelihoods: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probabilities of alternatives against each other, from log-likelihoods in the last axis."""
-    whole = np.logaddexp.reduce(likelihoods, axis=-1, keepdims=True)
-    return np.asarray(np.exp(likelihoods - whole), dtype=np.float64)
 
 
 def _prompts(columns: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -106,9 +106,9 @@ class ClassificationTask(AdapterTask[Settings]):
 
 
 def macro_f1(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
-    """The mean of the F1 scores of the labels that occur."""
-    scores = []
-    for label in np.unique(labels):
+    """The mean of the F1 scores of the labels that occur; -1 is no label, and 0 where none does."""
+    scores = [] if (labels >= 0).any() else [0.0]
+    for label in np.unique(labels[labels >= 0]):
         hit = float(((predicted == label) & (labels == label)).sum())
         scores.append(2.0 * hit / float((predicted == label).sum() + (labels == label).sum()))
     return float(np.mean(scores))

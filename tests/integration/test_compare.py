@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from fmfl_secure.cli import app
 from fmfl_secure.cli._console import console
 from fmfl_secure.comparison import ARMS, OWN, compare, read_rows, summarise
-from fmfl_secure.comparison.compare import UNTRAINED
+from fmfl_secure.comparison.compare import START, UNTRAINED
 from fmfl_secure.comparison.partitions import accuracy_on_mix, label_mix
 from fmfl_secure.comparison.rows import Comparison
 from fmfl_secure.comparison.simulate import simulate
@@ -225,6 +225,37 @@ def test_data_are_shared_out_anew_by_label_and_scored_as_sites_see_them(
     for row in compared.rows:
         if row.arm == "federated":  # equal shares of two labels: the same to the last of 30 records
             assert abs(row.metrics["site_accuracy"] - row.metrics["accuracy"]) < 0.05
+
+
+def test_answers_that_are_labels_are_compared_as_labels_are(tmp_path: Path, tiny_models) -> None:
+    """Beside classification on the same rows: the same majority class, partitions and figures."""
+    path = make_federation(tmp_path, tiny_models("llama"), rounds=1, steps=1, privacy=DELTA)
+    before, after = path.read_text().split("[task]")
+    rest = after.split("[adapter]")[1].replace('target_modules = ["query", "value"]\n', "")
+    task = 'kind = "causal-lm"\nprompt_column = "text"\nresponse_column = "label"\n'
+    asked = f'{before}[task]\n{task}responses = ["no", "yes"]\n[adapter]{rest}'
+    path.write_text(asked)
+    for file in tmp_path.glob("sites/*/site.toml"):
+        declare(file, "public")
+    chosen = {"adapters": ["lora"], "arms": ["federated"], "partitions": ["dirichlet:0.3"]}
+    rows = compare(path, seeds=1, **chosen).rows
+    assert [row.arm for row in rows] == [UNTRAINED, START, "federated"]
+    assert rows[0].metrics == {
+        "accuracy": 0.5,
+        "macro_f1": pytest.approx(1 / 3),
+        "site_accuracy": pytest.approx(0.5, abs=0.05),
+    }
+    for row in rows[1:]:
+        assert list(row.metrics)[:3] == ["accuracy", "macro_f1", "token_accuracy"]
+        assert {"exact_match", "loss", "site_accuracy"} < set(row.metrics)
+    # Of some other response the rows have no labels: no majority, nothing to share out by.
+    path.write_text(asked.replace('["no", "yes"]', '["no", "perhaps"]'))
+    with pytest.raises(ConfigError, match="have none"):
+        compare(path, seeds=1, **chosen)
+    found = compare(path, seeds=1, adapters=["lora"], arms=[])
+    assert [row.arm for row in found.rows] == [UNTRAINED]
+    assert "loss" in found.rows[0].metrics
+    assert "site_accuracy" not in found.rows[0].metrics
 
 
 def test_a_site_trains_on_its_own_units_alone(

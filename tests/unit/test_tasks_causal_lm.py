@@ -17,6 +17,7 @@ from fmfl_secure.errors import ConfigError, ModelError
 from fmfl_secure.measures import measure_named
 from fmfl_secure.models.adapted import transformers_model
 from fmfl_secure.models.batches import IGNORED
+from fmfl_secure.models.prefix import FrozenPrefix
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.sections import FederationSection, SiteEntry
 from fmfl_secure.settings.tasks import CausalLMSection
@@ -101,6 +102,41 @@ def test_declared_responses_are_measured_as_labels_are(task) -> None:
     plain = msgspec.structs.replace(config, task=TASKS["causal-lm"])
     with pytest.raises(ConfigError, match="'likelihood' is not measured"):
         measure_named(plain, "likelihood")
+
+
+def test_declared_responses_are_evaluated_as_labels_are(task, monkeypatch) -> None:
+    """With outputs of frozen layers kept from one evaluation to the next, and the same figures."""
+    section = msgspec.structs.replace(task.settings, responses=("yes", "no"))
+    task = replace(task, settings=section, adapter=replace(task.adapter, last_layers=1))
+    model = task.build_model(seed=1).eval()
+    randomise(model, scale=0.5)
+    cases = [("abc", "no"), ("d", " yes "), ("efg", "no"), ("hi", "perhaps")]
+    data = task.prepare([exchange(*case) for case in cases])
+    assert not data.labels.size, "one has none of them"
+    found = task.evaluate(model, data, batch_size=3)
+    assert list(found)[:2] == ["accuracy", "macro_f1"]
+    assert list(found)[2:] == ["token_accuracy", "exact_match", "perplexity", "loss"]
+    outcomes = task.outcomes(model, data, batch_size=4)
+    said = outcomes.probabilities.argmax(axis=1)
+    assert found["accuracy"] == (said == [1, 0, 1, -1]).mean()
+    hits = [(said[[1]] == 0).sum(), (said[[0, 2]] == 1).sum()]
+    scores = [2 * hits[n] / ((said == n).sum() + [1, 2][n]) for n in (0, 1)]
+    assert found["macro_f1"] == pytest.approx(np.mean(scores))
+    ran = []
+    model.encoder.get_submodule("base_model.model.transformer.h.0").register_forward_hook(
+        lambda _module, inputs, _output: ran.append(inputs)
+    )
+    monkeypatch.setattr(FrozenPrefix, "_run_alone", lambda *_: pytest.fail("computed again"))
+    assert task.evaluate(model, data, batch_size=2) == pytest.approx(found)
+    assert ran, "the adapter's layers do run"
+    some = data.only(np.array([2, 0, 1]))
+    assert some.answered.right.tolist() == [1, 1, 0]
+    part = task.evaluate(model, some, batch_size=2)
+    assert part["accuracy"] == pytest.approx((said[[2, 0, 1]] == [1, 1, 0]).mean())
+    assert task.prepare([exchange(*case) for case in cases[:3]]).labels.tolist() == [1, 0, 1]
+    assert not task.prepare([exchange("yes")]).labels.size, "a prompt is no response"
+    with pytest.raises(ModelError, match="declares none"):
+        task.likeliest(model, replace(data, answered=None), batch_size=2)
 
 
 @pytest.mark.parametrize("responses", [["yes"], ["yes", " yes"], ["yes", " "]], ids=str)

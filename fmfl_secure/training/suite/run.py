@@ -16,8 +16,9 @@ from torch import nn
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.measures import Labelled
 from fmfl_secure.models.architectures import text_positions
-from fmfl_secure.tasks.causal_lm import CausalLM, chances
+from fmfl_secure.tasks.causal_lm import CausalLM
 from fmfl_secure.tasks.prompts import exchange
+from fmfl_secure.tasks.responses import chances
 from fmfl_secure.training.finished_run import FinishedRun, open_run
 from fmfl_secure.training.suite.plan import Benchmark, Suite
 from fmfl_secure.training.suite.rows import Question, read_questions
