@@ -11,6 +11,7 @@ from rich.table import Table
 
 from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import console, say
+from fmfl_secure.cli.ask import width
 from fmfl_secure.cli.ledger import LedgerPlace, app
 
 if TYPE_CHECKING:
@@ -108,10 +109,13 @@ def _say_asked(asked: AskedAnswers, *, beside: bool) -> None:
         f"together: they {fit}{' beside the planned run' if beside else ''}"
     )
     for each in asked.precision:
+        first, sampling, widest = (
+            width(half, each.figure) for half in (each.share, each.sampling, each.widest)
+        )
         say(
-            f"  {each.question}: a count to +-{each.count:.1f}, a share of all {each.units:,.0f} "
-            f"to +-{100 * each.share:.1f} points, +-{100 * each.sampling:.1f} with sampling, at "
-            "95 %"
+            f"  {each.question} of {each.units:,.0f}: in 19 of 20 answers a count to "
+            f"+-{each.count:.1f}, {each.figure or 'a share'} to +-{first} at most, +-{sampling} "
+            f"with sampling, the widest figure to +-{widest}"
         )
 
 

@@ -124,20 +124,30 @@ def show_precision(config: FederationConfig) -> None:
 
     asked = asked_of(config)
     times = asked.answers(config.federation.rounds)
-    table = Table("question", "figures", "a count, +-", "a share of all, +-", "with sampling")
+    table = Table("question", "figures", "a count, +-", "first, +-", "with sampling", "widest, +-")
     table.title = (
         f"{'an answer' if times == 1 else f'{times} answers, each'} with all "
-        f"{len(config.sites)} sites, at 95 %; epsilon {asked.epsilon:g} together"
+        f"{len(config.sites)} sites: half widths that 19 of 20 keep to; epsilon {asked.epsilon:g} "
+        "together"
     )
     for each in precisions(config):
         table.add_row(
             each.question,
             f"{each.cells:,}",
             f"{each.count:.1f}",
-            f"{100 * each.share:.1f} points",
-            f"{100 * each.sampling:.1f} points",
+            *(width(half, each.figure) for half in (each.share, each.sampling, each.widest)),
         )
     console.print(table)
+    if any(each.figure and each.share is None for each in precisions(config)):
+        say("nothing  more than one answer in 20 would say nothing of that: ask fewer things at")
+        say("         once, or with more epsilon")
+
+
+def width(half: float | None, figure: str) -> str:
+    """A half width in words, in the figure's own units: 0.021 of a share is 2.1 points."""
+    if half is None:
+        return "nothing" if figure else "only counts"
+    return f"{half:.3f}"
 
 
 def show_answer(answer: Answer) -> None:

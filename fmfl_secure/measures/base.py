@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmfl_secure.measures.outcomes import Outcomes
-from privacy.queries import Figure, Query, half_width_of_share, share, unit_means
+from privacy.queries import Figure, Query, share, unit_means
 
-# Figures are expected for a share like this one, where nothing is known of it.
-EXPECTED_SHARE = 0.6
+# Rates that figures are foreseen for. Below a half all is as above it, right and wrong changed.
+RATES = (0.5, 0.65, 0.8, 0.9, 0.95)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +68,16 @@ class Measure(ABC):
             stddev: Of the noise in every cell.
         """
 
-    @property
-    def parts(self) -> int:
-        """Into how many figures of alike size the units fall: those of each label, say."""
-        return 1
-
-    def expected(self, units: float, stddev: float) -> tuple[float, float]:
-        """Half widths of the 95 % intervals to expect, of the noise alone and with sampling.
+    @abstractmethod
+    def sums(self, units: float) -> NDArray[np.float64]:
+        """Sums that might be, were nothing known but how many answer; see `questions.base`.
 
         Args:
             units: That will answer, of all sites.
-            stddev: Of the noise in every cell.
+
+        Returns:
+            float64, shape (cases, cells).
         """
-        return half_width_of_share(EXPECTED_SHARE, max(1.0, units / self.parts), stddev)
 
 
 class Rate(Measure):
@@ -113,10 +110,22 @@ class Rate(Measure):
         figure = share(cells, part=[0], whole=[0, 1], stddev=stddev, scale=self.scale)
         yield Finding(self.name, figure, self.kind)
 
-    def expected(self, units: float, stddev: float) -> tuple[float, float]:
+    def sums(self, units: float) -> NDArray[np.float64]:
         """See `Measure`."""
-        noise, sampling = super().expected(units, stddev)
-        return self.scale * noise, self.scale * sampling
+        return rates_of(1, units)
+
+
+def rates_of(parts: int, units: float) -> NDArray[np.float64]:
+    """Two cells a part, hits and misses, where units fall into the parts evenly; by rate.
+
+    Args:
+        parts: How many.
+        units: In all of them.
+
+    Returns:
+        float64, shape (rates, 2 parts).
+    """
+    return np.array([np.tile([rate, 1.0 - rate], parts) * units / parts for rate in RATES])
 
 
 def unit_interval(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fmfl_secure.measures.base import EXPECTED_SHARE, Finding, Measure, Rate
+from fmfl_secure.measures.base import RATES, Finding, Measure, Rate
 from fmfl_secure.measures.outcomes import LabelSets, Tagged
-from privacy.queries import Figure, Query, half_width_of_share, ratio
+from privacy.queries import Figure, Query, ratio
 
 # Of cells (found, missed, invented): what a unit's part is, and its whole.
 _SCORES = {
@@ -68,11 +68,11 @@ class Counts(Measure):
             most=max(1.0, self.l2 * float(np.linalg.norm(of_whole))),
         )
 
-    def expected(self, units: float, stddev: float) -> tuple[float, float]:
-        """As if every unit had one to find, and F1 were taken over all names."""
-        return half_width_of_share(
-            EXPECTED_SHARE, max(1.0, units), stddev * math.sqrt(len(self.names))
-        )
+    def sums(self, units: float) -> NDArray[np.float64]:
+        """See `Measure`: every unit has one to find, each name as often; as many are invented."""
+        rates = (*RATES, *(1.0 - rate for rate in RATES))
+        rows = [np.tile([rate, 1.0 - rate, 1.0 - rate], len(self.names)) for rate in rates]
+        return np.array(rows) * units / len(self.names)
 
 
 def types_of(tags: Sequence[str]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fmfl_secure.measures.base import Finding, Measure, Rate, one_hot, unit_interval
+from fmfl_secure.measures.base import Finding, Measure, Rate, one_hot, rates_of, unit_interval
 from fmfl_secure.measures.outcomes import OneOfSeveral
 from privacy.queries import Query, count, on_simplex, share
 
@@ -72,10 +72,9 @@ class Recall(Measure):
                 f"recall of {label}", share(cells, part=own[:1], whole=own, stddev=stddev)
             )
 
-    @property
-    def parts(self) -> int:
-        """As many as labels."""
-        return len(self.labels)
+    def sums(self, units: float) -> NDArray[np.float64]:
+        """See `Measure`: each label has as many."""
+        return rates_of(len(self.labels), units)
 
 
 @dataclass(frozen=True)
@@ -110,16 +109,10 @@ class Confusion(Measure):
             figure = count(float(cell), stddev)
             yield Finding(name, type(figure)(float(positive), figure.noise, None), "count")
 
-    @property
-    def parts(self) -> int:
-        """As many as there are cells of one label, and labels."""
-        return len(self.labels) ** 2
-
-    def expected(self, units: float, stddev: float) -> tuple[float, float]:  # noqa: ARG002
-        """Of a count: the noise's own, and nothing of sampling."""
-        figure = count(0.0, stddev)
-        reach = 0.0 if figure.noise is None else figure.noise[1]
-        return reach, reach
+    def sums(self, units: float) -> NDArray[np.float64]:
+        """See `Measure`: all alike, which is as good as any, for counts are as wide whatever is."""
+        cells = len(self.labels) ** 2
+        return np.full((1, cells), units / cells)
 
 
 class Calibration(Measure):
@@ -148,10 +141,9 @@ class Calibration(Measure):
                 f"right where sure of {name}", share(cells, part=own[:1], whole=own, stddev=stddev)
             )
 
-    @property
-    def parts(self) -> int:
-        """As many as bins."""
-        return BINS
+    def sums(self, units: float) -> NDArray[np.float64]:
+        """See `Measure`: each bin has as many."""
+        return rates_of(BINS, units)
 
 
 def _bins() -> list[str]:

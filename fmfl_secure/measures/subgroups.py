@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmfl_secure.measures.base import Finding, Measure, Rate, one_hot
+from fmfl_secure.measures.base import Finding, Measure, Rate, one_hot, rates_of
 from privacy.queries import Query, share
 
 OTHERS = "any other"
@@ -58,7 +58,6 @@ class BySubgroup(Measure):
             figure = share(cells, part=own[:1], whole=own, stddev=stddev, scale=self.rate.scale)
             yield Finding(f"{self.rate.name}, {self.column} {group}", figure, self.rate.kind)
 
-    @property
-    def parts(self) -> int:
-        """As many as were declared."""
-        return len(self.values)
+    def sums(self, units: float) -> NDArray[np.float64]:
+        """See `Measure`: each group has as many, and as many are in none of them."""
+        return rates_of(len(self.groups), units)

@@ -75,6 +75,24 @@ class Question(ABC):
         """
 
     @abstractmethod
+    def sums(
+        self, config: FederationConfig, asked: QuestionSection, units: float
+    ) -> NDArray[np.float64]:
+        """Sums that might be, were nothing known but what settings say: made up, for `foreseen`.
+
+        How precise an answer would be is said of these, by `figures`: of each figure as of the
+        case in which it is widest.
+
+        Args:
+            config: The federation's settings.
+            asked: What is asked.
+            units: Whom it is asked of, of all sites.
+
+        Returns:
+            float64, shape (cases, cells).
+        """
+
+    @abstractmethod
     def figures(
         self,
         config: FederationConfig,

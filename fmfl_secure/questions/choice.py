@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.measures import measures_for
-from fmfl_secure.measures.base import Rate
+from fmfl_secure.measures.base import RATES, Rate
 from fmfl_secure.questions.base import Question
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.questions import QuestionSection
@@ -64,6 +64,18 @@ class Choice(Question):
                 values = rate.vectors(own)[:, 0]
                 found[row, cell] = values.mean() - 0.5
                 found[row, -1] = 0.5
+        return found
+
+    def sums(
+        self,
+        config: FederationConfig,  # noqa: ARG002
+        asked: QuestionSection,
+        units: float,
+    ) -> NDArray[np.float64]:
+        """See `Question`: all candidates alike, by their rate."""
+        cells = len(asked.candidates) + 1
+        found = np.array([np.full(cells, rate - 0.5) for rate in RATES]) * units
+        found[:, -1] = units / 2.0
         return found
 
     def figures(

@@ -32,6 +32,15 @@ class Counts(Question):
 
     sort: ClassVar[Queries] = "statistics"
 
+    def sums(
+        self, config: FederationConfig, asked: QuestionSection, units: float
+    ) -> NDArray[np.float64]:
+        """See `Question`: up to half of all in one cell, the rest evenly. Wider is only more."""
+        cells = self.query(config, asked).dimension
+        found = np.full(cells, 1.0 if cells == 1 else 0.5 / (cells - 1))
+        found[0] = max(found[0], 0.5)
+        return units * np.stack([found, np.full(cells, 1.0 / cells)])
+
     def figures(
         self,
         config: FederationConfig,

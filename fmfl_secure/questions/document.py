@@ -8,8 +8,11 @@ from __future__ import annotations
 import sys
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from privacy import share_of
-from privacy.queries import Query, QueryPlan, Release, half_width_of_share
+from privacy.queries import Figure, Query, QueryPlan, Release, Width, foreseen, share
 
 SITES: Final = (3, 5, 10, 50)
 UNITS: Final = (100, 1_000, 10_000)
@@ -22,7 +25,7 @@ _RELEASE: Final = Release.of(Query("accuracy", ("right", "wrong"), 1.0))
 def half_widths(
     sites: int, units: int, epsilon: float, *, min_cohort: int
 ) -> tuple[float, float, float]:
-    """Half widths of a rate's 95 % interval, in points: local noise, shares, sampling as well.
+    """Half widths of a rate's 95 % interval, in points, that 19 of 20 answers keep to.
 
     Args:
         sites: That answer, all of them.
@@ -40,14 +43,22 @@ def half_widths(
         "delta": min(DELTA, 1.0 / (10.0 * units)),
     }
     everybody = float(sites * units)
-    found = []
-    for plan in (
+    plans = (
         QueryPlan.local(_RELEASE, **common),  # type: ignore[arg-type]
         QueryPlan.distributed(_RELEASE, min_cohort=min_cohort, colluding_sites=1, **common),  # type: ignore[arg-type]
-    ):
-        stddev = plan.answer_stddev(_RELEASE.queries[0], sites)
-        found.append(100.0 * half_width_of_share(RATE, everybody, stddev)[0])
-    return found[0], found[1], 100.0 * half_width_of_share(RATE, everybody, 0.0)[1]
+    )
+    local, shares = (
+        100.0 * _width(everybody, plan.answer_stddev(_RELEASE.queries[0], sites)).noise
+        for plan in plans
+    )
+    return local, shares, 100.0 * (_width(everybody, 0.0).sampling or 0.0)
+
+
+def _width(units: float, stddev: float) -> Width:
+    def figures(cells: NDArray[np.float64]) -> dict[str, Figure]:
+        return {"": share(cells, part=[0], whole=[0, 1], stddev=stddev)}
+
+    return foreseen(figures, np.array([[RATE * units, (1.0 - RATE) * units]]), stddev)[""]
 
 
 def table() -> str:

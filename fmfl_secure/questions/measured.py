@@ -54,6 +54,15 @@ class Measured(Question):
             found[row] = unit_vectors(measure, own, [np.arange(len(data.units[row]))])[0]
         return found
 
+    def sums(
+        self,
+        config: FederationConfig,
+        asked: QuestionSection,  # noqa: ARG002
+        units: float,
+    ) -> NDArray[np.float64]:
+        """See `Question`."""
+        return measure_named(config, self.name).sums(units)
+
     def figures(
         self,
         config: FederationConfig,

@@ -8,14 +8,18 @@ was released, and costs nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 Interval = tuple[float, float]
+
+_DRAWS: Final = 200
+_KEPT: Final = 0.95  # of answers, which are no wider than was said
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,20 +126,63 @@ def ratio(
     )
 
 
-def half_width_of_share(
-    value: float, units: float, stddev: float, *, level: float = 0.95
-) -> Interval:
-    """What to expect before asking: half widths of noise alone, and of noise with sampling.
+@dataclass(frozen=True, slots=True)
+class Width:
+    """How wide a figure's intervals will be: half widths that 19 of 20 answers keep to.
+
+    Attributes:
+        noise: Of the noise alone; infinite where more than one answer in 20 says nothing.
+        sampling: With sampling; None of a count.
+    """
+
+    noise: float
+    sampling: float | None
+
+
+def foreseen(
+    figures: Callable[[NDArray[np.float64]], Mapping[str, Figure]],
+    sums: NDArray[np.float64],
+    stddev: float,
+) -> dict[str, Width]:
+    """What to expect before asking: the widths of answers to made-up data, by figure.
+
+    The figures themselves are drawn, so what they do (levels for several at once, a denominator
+    with noise of its own) is in what is said of them. The draws are the same each time.
 
     Args:
-        value: The share that is expected, of two cells of its own, one for each outcome.
-        units: Units that will answer.
+        figures: What an answer says, from its cells: what will be called of the real one.
+        sums: Exact sums that might be, float64, shape (cases, cells). Of each figure the widest
+            case is taken.
         stddev: Of the noise in every cell.
-        level: Of the intervals.
     """
-    z = _quantile(level)
-    noise = stddev**2 * ((1.0 - value) ** 2 + value**2) / units**2
-    return z * math.sqrt(noise), z * math.sqrt(noise + value * (1.0 - value) / units)
+    half = np.random.default_rng(20261129).standard_normal((_DRAWS // 2, sums.shape[1]))
+    noise = stddev * np.concatenate([half, -half])
+    found: dict[str, Width] = {}
+    for exact in sums:
+        drawn: dict[str, list[Figure]] = {}
+        for row in noise:
+            for name, figure in figures(exact + row).items():
+                drawn.setdefault(name, []).append(figure)
+        for name, answers in drawn.items():
+            is_count = all(a.noise is not None and a.sampling is None for a in answers)
+            own = Width(
+                _kept_to(a.noise for a in answers),
+                None if is_count else _kept_to(a.sampling for a in answers),
+            )
+            found[name] = _wider(own, found[name]) if name in found else own
+    return found
+
+
+def _kept_to(intervals: Iterable[Interval | None]) -> float:
+    widths = sorted(math.inf if each is None else (each[1] - each[0]) / 2.0 for each in intervals)
+    return widths[math.ceil(_KEPT * len(widths)) - 1]
+
+
+def _wider(one: Width, other: Width) -> Width:
+    noise = max(one.noise, other.noise)
+    if one.sampling is None or other.sampling is None:
+        return Width(noise, None)
+    return Width(noise, max(one.sampling, other.sampling))
 
 
 def on_simplex(cells: NDArray[np.float64], total: float) -> NDArray[np.float64]:

@@ -120,8 +120,10 @@ def test_every_measure_has_figures_and_says_what_they_are(kind, name) -> None:
         if finding.figure.sampling is not None:
             assert finding.figure.sampling[0] <= low
             assert finding.figure.sampling[1] >= high
-    noise, sampling = measure.expected(600, 5.0)
-    assert 0 < noise <= sampling
+    for sums in measure.sums(600.0):  # as many units as are said, in vectors that may be
+        assert sums.shape == (measure.query.dimension,)
+        assert (sums >= 0).all()
+        assert np.linalg.norm(sums) <= 600.0 * measure.query.l2 * (1 + 1e-9)
 
 
 def labelled(right: Sequence[bool], labels: Sequence[int], **more: object) -> Labelled:

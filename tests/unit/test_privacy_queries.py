@@ -22,7 +22,7 @@ from privacy.queries import (
     Release,
     SkellamShares,
     count,
-    half_width_of_share,
+    foreseen,
     on_simplex,
     project,
     share,
@@ -228,10 +228,25 @@ def test_counts_cover_and_are_of_these_units() -> None:
 
 
 def test_what_is_expected_is_what_comes() -> None:
-    noise, sampling = half_width_of_share(0.6, 600, 8.0)
-    figure = share(np.array([360.0, 240.0]), part=[0], whole=[0, 1], stddev=8.0)
-    assert (figure.noise[1] - figure.noise[0]) / 2 == pytest.approx(noise, rel=0.02)
-    assert (figure.sampling[1] - figure.sampling[0]) / 2 == pytest.approx(sampling, rel=0.02)
+    def figures(cells: np.ndarray) -> dict:
+        return {"rate": share(cells, part=[0], whole=[0, 1], stddev=8.0), "n": count(cells[0], 8.0)}
+
+    found = foreseen(figures, np.array([[360.0, 240.0]]), 8.0)
+    rate = figures(np.array([360.0, 240.0]))["rate"]
+    half = (rate.noise[1] - rate.noise[0]) / 2
+    assert half < found["rate"].noise < 1.06 * half
+    half = (rate.sampling[1] - rate.sampling[0]) / 2
+    assert half < found["rate"].sampling < 1.06 * half
+    assert found["n"].sampling is None
+    assert found["n"].noise == pytest.approx(1.96 * 8, rel=1e-3)
+
+
+def test_where_answers_would_often_say_nothing_that_is_foreseen() -> None:
+    def figures(cells: np.ndarray) -> dict:
+        return {"rate": share(cells, part=[0], whole=[0, 1], stddev=8.0)}
+
+    assert foreseen(figures, np.array([[30.0, 20.0]]), 8.0)["rate"].noise < 0.5
+    assert math.isinf(foreseen(figures, np.array([[18.0, 12.0]]), 8.0)["rate"].noise)
 
 
 def test_a_ratio_whose_denominator_may_be_zero_is_no_figure() -> None:

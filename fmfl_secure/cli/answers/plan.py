@@ -108,15 +108,20 @@ class PrecisionShown(msgspec.Struct, frozen=True, kw_only=True):
         question: Its name.
         cells: How many figures it has.
         count: Half width of a count's interval, of the noise alone.
-        share: The same of a share of all units.
+        figure: Name of the first figure that is no count; empty where all are counts.
+        share: Half width that 19 of 20 answers keep to for it, of the noise alone; null where more
+            than one in 20 would say nothing, or all figures are counts.
         sampling: The same with sampling.
+        widest: As `share`, of the figure that is widest of all.
     """
 
     question: str
     cells: int
     count: float
-    share: float
-    sampling: float
+    figure: str
+    share: float | None
+    sampling: float | None
+    widest: float | None
 
 
 class SiteAsked(msgspec.Struct, frozen=True, kw_only=True):
