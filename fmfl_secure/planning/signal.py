@@ -6,9 +6,12 @@ of the *mean* clipped gradient of one record, which is what a step sums up; what
 add beside it averages out, and is not signal.
 
 Of two disjoint blocks of records the means a and b have E <a, b> = |E g|^2: what chance leaves in
-each does not enter. Of the head it is measured at the start, where it is longest. The adapter's is
-exactly zero there if the head is zero, so it is measured once the head has moved a few public
-steps, on records that it has not seen.
+each does not enter. Every block has each label as often: where a model's outputs are much alike,
+as a decoder's are, one label more in a block would outweigh all that tells labels apart.
+
+Of the head it is measured at the start, where it is longest. The adapter's is exactly zero there
+if the head is zero, so it is measured once the head has moved a few public steps, on records that
+it has not seen.
 """
 
 from __future__ import annotations
@@ -107,18 +110,18 @@ def head_signal(config: FederationConfig, task: Task, data: TaskData) -> HeadSig
     Args:
         config: The settings, with the adapter `head`.
         task: The task that they describe.
-        data: Records made up, or public ones.
+        data: Records made up, whose labels take turns.
     """
     model = task.build_model(seed=config.federation.seed)
     layout = task.begin_round(model, 1)
-    order = _order(data)
-    length = length_of_mean(_means(config, task, model, layout, data, order, _BLOCKS))
+    turns = _turns(task, data)
+    length = length_of_mean(_means(config, task, model, layout, data, turns, _BLOCKS))
     named = dict(model.named_parameters())
     parameters = [named[slot.name] for slot in layout.slots]
     ends = np.cumsum([slot.size for slot in layout.slots])[:-1]
     optimizer = torch.optim.Adam(parameters, lr=config.training.head_learning_rate)
     for _ in range(_HEAD_STEPS):
-        (gradient,) = _means(config, task, model, layout, data, order[: len(order) // 2], 1)
+        (gradient,) = _means(config, task, model, layout, data, turns[: len(turns) // 2], 1)
         for parameter, part in zip(parameters, np.split(gradient, ends), strict=True):
             parameter.grad = torch.from_numpy(part).to(parameter).view_as(parameter)
         optimizer.step()
@@ -142,8 +145,8 @@ def adapter_signal(
     if all(slot.name.startswith(_HEAD) for slot in layout.slots):
         return Signal(head.length, 0.0, head.size, 0)
     set_personal(model, personal_names(model, (HEAD_PART,)), head.moved)
-    order = _order(data)
-    means = _means(config, task, model, layout, data, order[len(order) // 2 :], _BLOCKS)
+    turns = _turns(task, data)
+    means = _means(config, task, model, layout, data, turns[len(turns) // 2 :], _BLOCKS)
     own = np.repeat(
         [not slot.name.startswith(_HEAD) for slot in layout.slots],
         [slot.size for slot in layout.slots],
@@ -162,8 +165,16 @@ def length_of_mean(blocks: NDArray[np.float64]) -> float:
     return math.sqrt(max(0.0, float(squared)))
 
 
-def _order(data: TaskData) -> NDArray[np.int64]:
-    return np.random.default_rng(20260105).permutation(data.records).astype(np.int64)
+def _turns(task: Task, data: TaskData) -> NDArray[np.int64]:
+    """Records made up, a turn of all labels a row; in an order of no meaning, the rest left out.
+
+    One record a row where there are too many labels for every block to have a turn.
+    """
+    labels = len(task.labels) if isinstance(task, TextClassification) else 1
+    if data.records < 2 * _BLOCKS * labels:
+        labels = 1
+    turns = np.arange(data.records // labels * labels, dtype=np.int64).reshape(-1, labels)
+    return np.random.default_rng(20260105).permutation(turns)
 
 
 def _means(
@@ -172,17 +183,17 @@ def _means(
     model: nn.Module,
     layout: Layout,
     data: TaskData,
-    records: NDArray[np.int64],
+    turns: NDArray[np.int64],
     blocks: int,
 ) -> NDArray[np.float64]:
-    """Mean clipped gradients over C, shape (blocks, d)."""
+    """Mean clipped gradients over C, shape (blocks, d), of as good as equally many turns each."""
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     means = public_clipped_means(
         model,
         parameters=[named[slot.name] for slot in layout.slots],
         loss=task.per_record_loss,
         collate=data.collate,
-        blocks=np.array_split(records, blocks),
+        blocks=[part.ravel() for part in np.array_split(turns, blocks)],
         max_grad_norm=config.privacy.max_grad_norm,
         physical_batch_size=config.training.physical_batch_size,
     )

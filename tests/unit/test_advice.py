@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from support import make_federation
 from typer.testing import CliRunner
 
@@ -22,6 +24,7 @@ from fmfl_secure.settings.federation import FederationConfig, load_federation
 from fmfl_secure.settings.sections import AdapterSection
 from fmfl_secure.tasks import Task, TaskData
 from privacy import DistributedPlan
+from privacy.training import public_clipped_means
 
 ROOT = Path(__file__).parents[2]
 SIGNALS = {
@@ -211,6 +214,29 @@ def test_records_made_up_can_be_told_apart_if_labels_have_words_and_else_not(
     monkeypatch.setattr("fmfl_secure.tasks.text_classification.OWN_WORDS", 0.0)
     assert told > 0.02
     assert length() < 0.4 * told
+
+
+def test_every_block_of_records_made_up_has_each_label_as_often(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One label more would hide all else, where a model's outputs are much alike."""
+    path = make_federation(tmp_path, tiny_model)
+    config = replace(load_federation(path), adapter=AdapterSection(kind="head"))
+    task = build_task(config, relative_to=tmp_path)
+    data, met = topics(task), []
+    assert data is not None
+
+    def seen(*given: Any, **told: Any) -> NDArray[np.float64]:
+        met.extend(told["blocks"])
+        return public_clipped_means(*given, **told)
+
+    monkeypatch.setattr("fmfl_secure.planning.signal.public_clipped_means", seen)
+    head_signal(config, task, data)
+    labels = len(config.task.labels)
+    for block in met:
+        counts = np.bincount(block % labels, minlength=labels)  # made up in turns
+        assert counts.min() == counts.max() > 0
+    assert sorted(np.concatenate(met[:8])) == list(range(data.records // labels * labels))
 
 
 def test_kinds_that_freeze_the_same_layers_share_their_outputs(
