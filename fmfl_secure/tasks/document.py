@@ -59,8 +59,8 @@ token, conversations out of turn (a bad row), and packing, which gives several r
 
 A language model classifies where `task.responses` lists all answers there are, such as
 `["yes", "no"]`. `evaluate`, the run's own figures and `compare` then begin with `accuracy` and
-`macro_f1` of the likeliest answer, as `text-classification` has them: each whole answer with its end
-is put behind the prompt, and its likelihood held against the others'. A record whose own response
+`macro_f1` of the likeliest answer, as `text-classification` has them: each whole answer with its
+end is put behind the prompt, and its likelihood held against the others'. A record whose own response
 is none of them counts as missed. `compare` adds the majority class, the model before any training,
 and `--partition dirichlet:ALPHA` by answer; its `--adapter` names one, as there is no probe. So a
 classifier and instruction answers on the same files and in the same columns are two settings files:
