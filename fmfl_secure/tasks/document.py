@@ -57,13 +57,14 @@ to be answered; in a single exchange the question loses its end, then the answer
 beginning. Refused are templates that write the date, change texts or end answers with no special
 token, conversations out of turn (a bad row), and packing, which gives several records one gradient.
 
-A language model classifies where `task.responses` lists all answers there are, such as
-`["yes", "no"]`. `evaluate`, the run's own figures and `compare` then begin with `accuracy` and
-`macro_f1` of the likeliest answer, as `text-classification` has them: each whole answer with its
-end is put behind the prompt, and its likelihood held against the others'. A record whose own response
-is none of them counts as missed. `compare` adds the majority class, the model before any training,
-and `--partition dirichlet:ALPHA` by answer; its `--adapter` names one, as there is no probe. So a
-classifier and instruction answers on the same files and in the same columns are two settings files:
+A language model classifies where `task.responses` lists all answers there are, such as `["yes",
+"no"]`. `evaluate`, the run's own figures and `compare` then begin with `accuracy` and `macro_f1`
+of the likeliest answer, as `text-classification` has them: each whole answer with its end is put
+behind the prompt, and its likelihood held against the others'. A record whose own response is none
+of them counts as missed. `compare` adds the majority class, the model before any training, and
+`--partition dirichlet:ALPHA` by answer; its `--adapter` names one, as there is no probe. So a
+classifier and instruction answers on the same files and in the same columns are two settings
+files:
 
     [task]                                  [task]
     kind = "text-classification"            kind = "causal-lm"
