@@ -18,9 +18,12 @@ import typer
 from fmfl_secure import cli
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "examples").glob("*/README.md"))]
+QUICK_START = ROOT / "docs/quick-start.md"
+DOCUMENTS = [ROOT / "README.md", QUICK_START, *sorted((ROOT / "examples").glob("*/README.md"))]
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_ITEM = re.compile(r"\d+\. ")
+_BLOCK = "    "
 _NOT_TYPED = {"python", "toml", "mermaid", "json", "text"}  # languages of blocks with no commands
 _REFUSES = re.compile(r"# refuses: (.+)")
 
@@ -63,15 +66,17 @@ class Command:
 def read_commands(document: Path) -> list[Command]:
     """Every command line of a document's code blocks, indented or fenced, in order."""
     text = _FENCE.sub(_indented, document.read_text(encoding="utf-8")).replace("\\\n", " ")
-    commands, section, before = [], "", ""
+    commands, section, before, block = [], "", "", _BLOCK
     for line in text.splitlines():
         if line.startswith("#"):
             section = line.lstrip("# ")
+        if line[:1].strip():  # in an item of a list, its own text is indented already
+            block = 2 * _BLOCK if _ITEM.match(line) else _BLOCK
         # In Markdown an indented line after one that is not blank goes on with that paragraph.
-        in_block = line.startswith("    ") and (not before.strip() or before.startswith("    "))
+        in_block = line.startswith(block) and (not before.strip() or before.startswith(block))
         if in_block and line.strip():
             commands.append(Command(document, section, re.sub(r"\s+", " ", line.strip())))
-        before = line if in_block or not line.startswith("    ") else before
+        before = line if in_block or not line.startswith(block) else before
     return commands
 
 

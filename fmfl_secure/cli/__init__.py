@@ -29,6 +29,7 @@ from fmfl_secure.cli import (
     dpia,
     federation,
     flower,
+    init,
     journal,
     keys,
     ledger,
@@ -57,6 +58,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(init.app)
 app.add_typer(federation.app)
 app.add_typer(plan.app)
 app.add_typer(run.app)

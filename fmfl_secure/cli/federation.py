@@ -1,9 +1,7 @@
-"""What comes before a run: init, partition, start-file, check."""
+"""What comes before a run: partition, start-file, check."""
 
 from __future__ import annotations
 
-import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
@@ -13,7 +11,6 @@ from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import say
 from fmfl_secure.cli.answers.base import shown
 from fmfl_secure.cli.answers.federation import (
-    Initialised,
     Partitioned,
     PartShown,
     QuestionShown,
@@ -26,119 +23,6 @@ if TYPE_CHECKING:
     from fmfl_secure.settings.types import UnitRule
 
 app = typer.Typer()
-
-
-@command(app, answers=Initialised)
-def init(
-    folder: Annotated[Path, typer.Argument(help="The federation's folder; made if missing.")],
-    sites: Annotated[int, typer.Option(help="Sites in a new federation.toml.", min=3)] = 4,
-    task: Annotated[
-        str | None,
-        typer.Option(
-            help="Kind of task of a new federation.toml; docs/models.md. Default: what --model was "
-            "made for, else text-classification."
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Base model of a new federation.toml: a folder, whose settings go in."),
-    ] = None,
-    epsilon: Annotated[
-        float | None, typer.Option(help="Propose it as first grant; default: the settings'.")
-    ] = None,
-    delta: Annotated[float | None, typer.Option(help="The same for delta.")] = None,
-    delta_reason: Annotated[
-        str,
-        typer.Option(help="Why delta may be above 1 / (10 x population); proposed with it."),
-    ] = "",
-    data: Annotated[
-        str, typer.Option(help="A site's training file from the folder; {site} is its name.")
-    ] = "data/{site}.csv",
-    public: Annotated[
-        bool,
-        typer.Option("--public", help="Declare new sites' data public: anyone may see every row."),
-    ] = False,
-    simulated: Annotated[
-        bool,
-        typer.Option("--simulated", help="All sites are yours: grant in their place, and say so."),
-    ] = False,
-) -> Initialised:
-    """Write a commented federation.toml, and each party's identity key, site file and ledger.
-
-    What exists is left alone. Nothing is granted: that is each site's own (ledger grant), or, of a
-    simulation, --simulated does it once federation.toml was edited.
-    With --model, what follows from a base model is set: task, digest, linear layers, how many of
-    the last layers, type of weights, and how prompts are written.
-
-    Example: fmfl-secure init pilot --sites 4
-    """
-    from fmfl_secure.errors import ConfigError
-    from fmfl_secure.parties.workspace import Workspace, initialise
-
-    path = Workspace(folder).federation_file
-    is_new = not path.exists()
-    if not is_new and model is not None:
-        raise ConfigError(f"{path} exists, and says itself which model: --model is for a new one")
-    if is_new:
-        real = Path(os.path.realpath(folder))  # which a loop of links does not end
-        name = re.sub("[^a-z0-9]+", "-", real.name.lower()).strip("-")[:63]
-        text = _new_settings(name or "federation", sites, task, model, folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-        say(f"wrote {path}: set the task, the sites' populations and the privacy target")
-    made = initialise(
-        folder,
-        epsilon=epsilon,
-        delta=delta,
-        delta_reason=delta_reason,
-        data=data,
-        public=public,
-        simulated=simulated,
-    )
-    for line in made:
-        say(f"made {line}")
-    if made and not simulated:
-        say(f"nothing is granted: fmfl-secure ledger grant {folder}/sites/SITE shows each site")
-        say("what is proposed, and what it means; --accept grants it")
-    following = _what_next(folder, is_new=is_new, simulated=simulated) if made else ()
-    for number, line in enumerate(following, start=1):
-        say(f"{'next' if number == 1 else '':<5}{number}. {line}")
-    return Initialised(
-        settings=str(path),
-        new_settings=is_new,
-        made=tuple(made),
-        simulated=simulated,
-        next=following,
-    )
-
-
-def _what_next(folder: Path, *, is_new: bool, simulated: bool) -> tuple[str, ...]:
-    """The way from here to a run, a line each: what to edit, then what to type."""
-    settings = f"edit {folder}/federation.toml: the task, populations and the privacy target"
-    table = f"fmfl-secure partition TABLE --sites N --out {folder}/data"
-    lines = [settings] if is_new else []
-    lines += [f"bring each site's table, or split one: {table}", f"fmfl-secure plan {folder}"]
-    if not simulated:
-        lines.append(f"fmfl-secure ledger grant {folder}/sites/SITE --accept")
-    elif is_new:  # what nobody has edited yet was not granted
-        lines.append(f"fmfl-secure init {folder} --simulated")
-    lines.append(f"fmfl-secure check {folder} SITE")
-    lines.append(f"fmfl-secure run {folder} --output {folder}/run-1")
-    return tuple(lines)
-
-
-def _new_settings(name: str, sites: int, task: str | None, model: str | None, folder: Path) -> str:
-    """The text of new settings; what a model decides of them is said."""
-    from fmfl_secure.settings.templates import federation_toml
-
-    if model is None:
-        return federation_toml(name, sites, task or "text-classification")
-    from fmfl_secure.planning.model_defaults import model_defaults
-
-    found = model_defaults(model, task=task, folder=folder)
-    for line in found.said:
-        say(line)
-    return federation_toml(name, sites, found.task, found.values)
 
 
 @command(app, answers=Partitioned)

@@ -59,7 +59,7 @@ def run(
     from fmfl_secure.errors import ConfigError, RunStopped
     from fmfl_secure.run.trackers import tracked
     from fmfl_secure.settings.federation import load_federation
-    from fmfl_secure.storage.run_store import holds_run
+    from fmfl_secure.storage.run_store import RunStore, holds_run
 
     if (sites or workers) and engine != "flower-sim":
         raise ConfigError("--sites and --workers are for --engine flower-sim")
@@ -91,7 +91,8 @@ def run(
             progress.__exit__(None, None, None)
             if holds_run(output):
                 say(f"what was spent is in {output / 'report.html'}")
-                if not isinstance(error, RunStopped):  # which ends a run for good
+                # One that was stopped ends for good, and one that had ended goes on no more.
+                if not isinstance(error, RunStopped) and not RunStore(output).state.ended:
                     say(f"go on with: fmfl-secure run {federation} --output {output} --resume")
             raise
     say(f"adapter  {output / 'adapter'}")

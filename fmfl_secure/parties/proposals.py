@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -17,10 +17,11 @@ from fmfl_secure.errors import ConfigError
 from fmfl_secure.outside import MOST_DOCUMENT, read_regular
 from fmfl_secure.planning.terms import Terms, terms_of
 from fmfl_secure.run.ranges import Delta, Granted
+from fmfl_secure.settings.choices import choices_of
 from fmfl_secure.settings.federation import FederationConfig, load_federation
 from fmfl_secure.settings.site import SiteBudget
 from fmfl_secure.settings.task_templates import TASK_TEMPLATES
-from fmfl_secure.settings.templates import OF_MODEL, federation_toml
+from fmfl_secure.settings.templates import OF_MODEL, federation_toml, left_open
 from fmfl_secure.storage.files import write_files
 from privacy import Grant, Ledger
 
@@ -243,15 +244,35 @@ def require_edited(federation: Path) -> None:
 
 
 def is_template(federation: Path) -> bool:
-    """Whether settings are as `init` wrote them, or differ in what the base model decides alone."""
-    config = load_federation(federation)
+    """Whether settings are as `init` wrote them before people had chosen all that is theirs.
+
+    What the base model decides, and what they did choose, makes no difference.
+    """
+    config, text = load_federation(federation), federation.read_text(encoding="utf-8")
     if config.task.kind not in TASK_TEMPLATES:
         return False
-    chosen = {
-        f"{section}.{key}": getattr(getattr(config, section), key)
-        for section, key in (name.split(".") for name in OF_MODEL)
-        if hasattr(getattr(config, section), key)
-    }
-    name, sites = config.federation.name, len(config.sites)
-    template = federation_toml(name, sites, config.task.kind, chosen)
-    return federation.read_text(encoding="utf-8") == template
+    keys, missing = set(OF_MODEL), left_open(text)
+    if missing:
+        keys |= {each.key for each in choices_of(config.task.kind)} - set(missing)
+        keys.add("privacy.delta")  # which follows from a population
+    values = {key: value for key in keys if (value := _value_of(config, key)) is not None}
+    template = federation_toml(config.federation.name, len(config.sites), config.task.kind, values)
+    return text == template
+
+
+def open_choices(federation: Path) -> tuple[str, ...]:
+    """Keys of settings that nobody has chosen since `init` wrote them; none once they are edited.
+
+    Raises:
+        ConfigError: There are no settings, or they are wrong.
+    """
+    if not is_template(federation):
+        return ()
+    every = tuple(each.key for each in choices_of(load_federation(federation).task.kind))
+    return left_open(federation.read_text(encoding="utf-8")) or every
+
+
+def _value_of(config: FederationConfig, key: str) -> Any:
+    section, name = key.split(".")
+    found = config.sites[0] if section == "sites" else getattr(config, section)
+    return getattr(found, name, None)

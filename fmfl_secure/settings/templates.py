@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+import tomllib
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
+from fmfl_secure.settings.choices import choices_of, still_open
 from fmfl_secure.settings.task_templates import task_template
 
 
@@ -94,6 +97,8 @@ OF_MODEL: Final = (
     "adapter.last_layers", "adapter.target_modules", "training.physical_batch_size",
 )  # fmt: skip
 
+_OPEN: Final = "# Nobody has chosen yet, so nothing is granted: "
+
 
 def federation_toml(
     name: str,
@@ -107,13 +112,17 @@ def federation_toml(
         name: The federation.
         sites: How many.
         task: Kind of task.
-        values: In place of a template's, by section and key; of those in `OF_MODEL`.
+        values: In place of a template's, by section and key: of those in `OF_MODEL`, and what
+            people chose (`settings.choices`). What they left open is said at the beginning.
 
     Raises:
         UnknownKind: There is no template for such a task.
     """
     section, lines = "", []
-    for line in _template(name, sites, task).splitlines():
+    written = _template(name, sites, task).splitlines()
+    if any(each.key in values for each in choices_of(task)):
+        written[1:1] = _said_of_choices(still_open(task, values))
+    for line in written:
         section = line.strip("[]") if line.startswith("[") else section
         key = f"{section}.{line.partition(' = ')[0]}"
         if key == "model.max_length" and values.get("model.digest"):
@@ -122,8 +131,22 @@ def federation_toml(
     return "\n".join(lines) + "\n"
 
 
+def _said_of_choices(missing: tuple[str, ...]) -> list[str]:
+    lines = ["# Written by init from what was chosen."]
+    return [*lines, f"{_OPEN}{', '.join(missing)}"] if missing else lines
+
+
+def left_open(text: str) -> tuple[str, ...]:
+    """Keys that settings say nobody has chosen yet, as `init` wrote them; else none."""
+    found = re.search(rf"^{_OPEN}(.+)$", text, re.MULTILINE)
+    return tuple(found[1].split(", ")) if found else ()
+
+
 def _with_value(line: str, value: Any) -> str:
     """A line of a setting with another value; its comment stays where it is."""
+    (there,) = tomllib.loads(line).values()
+    if there == (list(value) if isinstance(value, tuple) else value):
+        return line
     key, _, rest = line.partition(" = ")
     old, mark, comment = rest.partition("#")
     written = f"{key} = {json.dumps(value, ensure_ascii=False)}"

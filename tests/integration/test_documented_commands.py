@@ -24,6 +24,7 @@ import transformers
 import typer
 from documented import (
     DOCUMENTS,
+    QUICK_START,
     ROOT,
     Command,
     Terminal,
@@ -34,6 +35,7 @@ from documented import (
 from support import write_rows
 from test_cli_walkthrough import EDITS, Shell, shell  # noqa: F401 - a fixture
 
+from fmfl_secure.models import find_base_model
 from fmfl_secure.transports.https.ports import free_port
 
 UsageError = typer.BadParameter.__base__  # Click's own, which Typer brings with it
@@ -45,7 +47,8 @@ MAKE = {
     "make demo": "installs packages first; what it does then is typed in the slow suite",
     "make test": "is this suite",
 }
-TYPED = {OWN_FILES, ACROSS}  # sections of the README whose every line a test below types
+# Sections whose every line a test below types, by document.
+TYPED = {README: {OWN_FILES, ACROSS}, QUICK_START: {"On a table of your own", "Finding commands"}}
 
 
 def identify(command: Command) -> str:
@@ -80,7 +83,7 @@ def test_commands_are_found() -> None:
     assert lines[0].startswith("make demo")
     assert sum(line.startswith("fmfl-secure ") for line in lines) >= 19
     assert not any("import" in line for line in lines)
-    found = {command.document.parent.name for command in ALL if command.document != README}
+    found = {command.document.parent.name for command in ALL if command.document not in TYPED}
     assert found == set(test_examples.NAMES)
     (dealt,) = (c for c in ALL if "partition" in c.words and "medical_abstracts" in c.line)
     assert dealt.words[-2:] == ["--out", "examples/medical_abstracts/data"]
@@ -103,6 +106,8 @@ def test_a_command_that_does_not_exist_is_found_out() -> None:
 def test_every_command_is_one_and_some_test_types_it(command: Command) -> None:
     program, *arguments = command.words
     match program:
+        case "fmfl-secure" if arguments[0].startswith("--"):  # which the parser would do at once
+            assert arguments[0] in {name for one in command_tree().params for name in one.opts}
         case "fmfl-secure":
             check_arguments(arguments)
         case "make":
@@ -116,59 +121,136 @@ def test_every_command_is_one_and_some_test_types_it(command: Command) -> None:
         case "for" | "cat":
             for file in re.findall(r"cat (\S+)", command.line):
                 assert (ROOT / file).is_file(), file
+        case ".":
+            assert arguments == [".venv/bin/activate"], "what make leaves there"
         case _:
             pytest.fail(f"{program} is no program that these tests know")
-    if command.document == README and program != "make":
-        assert command.section in TYPED, "a test below has to type what this section says"
+    if command.document in TYPED and program not in {"make", "."}:
+        assert command.section in TYPED[command.document], "a test below has to type this section"
 
 
-def edited(federation: Path, model: Path, **more: str) -> None:
-    """The settings as somebody leaves them who has said what to learn."""
+def edited(federation: Path, model: Path, edits: dict[str, str]) -> None:
+    """The settings with another base model, and other changes."""
     text = federation.read_text().replace('base = "minilm"', f'base = "{model}"')
-    for before, after in (EDITS | more).items():
-        assert before in text
+    for before, after in edits.items():
+        assert before in text, before
         text = text.replace(before, after)
     federation.write_text(text)
 
 
-def test_the_readmes_commands_take_a_table_to_a_report(
+# What makes a run short: nothing of what the documents have people say.
+SHORT = {"rounds = 40": "rounds = 1", "max_length = 128": "max_length = 16", "rank = 8": "rank = 2"}
+
+
+def write_tables(folder: Path) -> list[str]:
+    """The tables that the documents name; returns the texts of the one to answer for."""
+    write_rows(folder / "notes.csv", 220, seed=5, columns=("note", "category"))
+    write_rows(folder / "new.csv", 5, seed=6, columns=("note", "category"))
+    texts = [line.split(",")[0] for line in (folder / "new.csv").read_text().splitlines()[1:]]
+    # As a spreadsheet writes it where the comma is a decimal sign.
+    (folder / "new.csv").write_text("id;note\n" + "".join(f"1;{text}\n" for text in texts))
+    return texts
+
+
+def typed_here(document: Path) -> list[Command]:
+    """Lines of a document that take a table to a report, in their order."""
+    section = OWN_FILES if document == README else "On a table of your own"
+    return [
+        command
+        for command in read_commands(document)
+        if command.section == section and command.words[0] == "fmfl-secure"
+    ]
+
+
+def type_line(shell: Shell, command: Command) -> None:  # noqa: F811
+    """It ends well; one that goes on with a run that was cut off finds that it was not."""
+    done = shell(*command.words[1:])
+    said = f"{command}\n{done.out}\n{done.err}"
+    if "--resume" in command.words:
+        assert (done.code, "has ended; there is nothing to resume" in done.err) == (1, True), said
+        assert "go on with" not in done.out, said
+    else:
+        assert done.code == 0, said
+
+
+@pytest.mark.parametrize("document", [README, QUICK_START], ids=lambda path: path.stem)
+def test_the_commands_of_a_document_take_a_table_to_a_report(
     shell: Shell,  # noqa: F811
     tmp_path: Path,
     tiny_model: Path,
     monkeypatch: pytest.MonkeyPatch,
+    document: Path,
 ) -> None:
-    """All of "On your own files", as they are written and in their order."""
+    """All of them, as they are written and in their order, on a tiny model and for one round."""
     monkeypatch.chdir(tmp_path)
-    write_rows(tmp_path / "notes.csv", 220, seed=5, columns=("note", "category"))
-    write_rows(tmp_path / "new.csv", 5, seed=6, columns=("note", "category"))
-    texts = [line.split(",")[0] for line in (tmp_path / "new.csv").read_text().splitlines()[1:]]
-    # As a spreadsheet writes it where the comma is a decimal sign.
-    (tmp_path / "new.csv").write_text("id;note\n" + "".join(f"1;{text}\n" for text in texts))
-    for command in read_commands(README):
-        if command.section != OWN_FILES:
-            continue
-        assert shell(*command.words[1:]).code == 0, f"{command}\n{shell.out}\n{shell.err}"
+    texts = write_tables(tmp_path)
+    for command in typed_here(document):
+        type_line(shell, command)
         if "--sites" in command.words and command.words[1] == "init":
-            edited(tmp_path / "pilot/federation.toml", tiny_model)
-    for made in ("answers.jsonl", "pilot/model/README.md", "pilot.report", "pilot/run/report.html"):
-        assert (tmp_path / made).exists(), made
+            edited(tmp_path / "pilot/federation.toml", tiny_model, SHORT)
+    assert (tmp_path / "pilot/run/report.html").exists()
+    if document == README:
+        require_what_the_readme_makes(tmp_path, texts)
+    run_python_of(document, tmp_path, tiny_model, shell)
+
+
+def require_what_the_readme_makes(folder: Path, texts: list[str]) -> None:
+    for made in ("answers.jsonl", "pilot/model/README.md", "pilot.report"):
+        assert (folder / made).exists(), made
     # The export answers as the run does, by what people use.
-    answers = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    answers = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
     classify = transformers.pipeline("text-classification", "pilot/model", truncation=True)
     for text, expected in zip(texts, answers, strict=True):
         given = {one["label"]: one["score"] for one in classify(text, top_k=None)}
         assert given == pytest.approx(expected["probabilities"], abs=1e-5)
-    # And the Python of that section and the one on the adapter, in the same folder.
-    shutil.rmtree(tmp_path / "pilot/run")
+
+
+def run_python_of(document: Path, folder: Path, base: Path, shell: Shell) -> None:  # noqa: F811
+    """Every Python block of a document, in the folder that its commands left."""
+    shutil.rmtree(folder / "pilot/run")
     for n in range(1, 5):
         ledger = f"pilot/sites/site-{n}/ledger.sqlite"
-        granted = ("--epsilon", 8, "--delta", 1e-5, "--purpose", "the same from Python")
+        granted = ("--epsilon", 3, "--delta", 1e-5, "--purpose", "the same from Python")
         assert shell("ledger", "grant", ledger, *granted).code == 0
-    namespace: dict[str, object] = {"base": str(tiny_model)}
-    for block in read_blocks(README, "python"):
-        exec(compile(block, str(README), "exec"), namespace)
+    namespace: dict[str, object] = {"base": str(base)}
+    for block in read_blocks(document, "python"):
+        exec(compile(block, str(document), "exec"), namespace)
     assert namespace["run"].report.is_file()  # type: ignore[attr-defined]
-    assert "encoder" in namespace
+    assert ("encoder" in namespace) == (document == README)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("document", [README, QUICK_START], ids=lambda path: path.stem)
+def test_the_commands_and_snippets_of_a_document_run_as_they_stand(
+    shell: Shell,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    document: Path,
+) -> None:
+    """On the built-in model, with the settings as they come: nothing is edited on the way."""
+    monkeypatch.chdir(tmp_path)
+    texts = write_tables(tmp_path)
+    for command in typed_here(document):
+        type_line(shell, command)
+    if document == README:
+        require_what_the_readme_makes(tmp_path, texts)
+    run_python_of(document, tmp_path, find_base_model("minilm").path, shell)
+
+
+def test_the_quick_start_completes_commands_in_a_shell_of_one_s_own(
+    shell: Shell,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`--install-completion` writes to a start-up file, here to that of somebody with none."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("shellingham.detect_shell", lambda *_: ("bash", "/bin/bash"))
+    finding = [c for c in read_commands(QUICK_START) if c.section == "Finding commands"]
+    assert [c.words[1] for c in finding] == ["--install-completion"]
+    assert shell(*finding[0].words[1:]).code == 0
+    assert "fmfl-secure" in "".join(
+        path.read_text() for path in tmp_path.rglob("*") if path.is_file()
+    )
 
 
 STAND_IN = """\
@@ -201,10 +283,9 @@ def test_the_readmes_five_commands_run_a_federation_across_machines(
 
     terminal.type(init)
     # Between the first command and the second: what to learn, and figures on nothing held out.
-    edited(tmp_path / "pilot/federation.toml", tiny_model, **{
-        'data = "data/holdout.csv"': 'data = ""',
-        'visibility = "public"   # must': 'visibility = "private"   # must',
-    })  # fmt: skip
+    on_figures = {'data = ""', 'visibility = "private"   # must'}
+    edits = {before: after for before, after in EDITS.items() if before not in on_figures}
+    edited(tmp_path / "pilot/federation.toml", tiny_model, edits)
     terminal.type(provision)
     for n in range(1, 5):
         write_rows(

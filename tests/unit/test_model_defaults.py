@@ -79,7 +79,7 @@ def test_what_does_not_go_with_a_model_is_refused_before_anything_is_made(
         init(tmp_path / "pilot", "--model", str(base), "--task", "causal-lm")
     assert not (tmp_path / "pilot").exists()
     init(tmp_path / "pilot", "--model", str(base))
-    with pytest.raises(ConfigError, match="says itself which model"):
+    with pytest.raises(ConfigError, match="says itself what --model says"):
         init(tmp_path / "pilot", "--model", str(base))
     shutil.rmtree(tmp_path / "pilot")
     with pytest.raises(ModelError, match="not a Hugging Face model folder"):

@@ -15,6 +15,8 @@ class Initialised(Answer, frozen=True, kw_only=True):
         new_settings: Whether they were written now.
         made: What was made, in words.
         simulated: Whether all sites are one person's, and grants were made in their place.
+        left_open: Settings that nobody has chosen yet, by section and key: until then nothing is
+            granted.
         next: What to do next, in order; empty where nothing was made.
     """
 
@@ -22,6 +24,7 @@ class Initialised(Answer, frozen=True, kw_only=True):
     new_settings: bool
     made: tuple[str, ...]
     simulated: bool
+    left_open: tuple[str, ...]
     next: tuple[str, ...]
 
 
