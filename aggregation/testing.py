@@ -16,8 +16,11 @@ import numpy.typing as npt
 from aggregation.ckks.parameters import choose
 from aggregation.ckks.quantization import Quantization, Segment
 from aggregation.crypto.identity import Identity, PublicIdentity
+from aggregation.protocol import checks
+from aggregation.protocol.exchange import verify_and_hand_out
 from aggregation.protocol.journal import Journal, MemoryJournal
-from aggregation.protocol.plan import Member, RoundPlan, Vanishing, mask_graph
+from aggregation.protocol.plan import Member, RoundPlan, Vanishing, exchange_form, mask_graph
+from aggregation.protocol.round import FixedCohort
 from aggregation.roles.aggregator import Aggregator
 from aggregation.roles.coordinator import Coordinator
 from aggregation.roles.custodian import Custodian
@@ -124,6 +127,9 @@ class Federation:
             custodians=tuple(public[name] for name in self.custodian_names),
             mask_graph=mask_graph(len(invited)),
             vanishing=self.vanishing,
+            exchange=exchange_form(
+                len(invited), self.key_agreement, vanishing=bool(self.vanishing)
+            ),
         )
 
     def site(self, name: str, plan_message: bytes) -> SiteAttempt:
@@ -164,9 +170,10 @@ class Federation:
         if self.vanishing:
             for message in attempt.exchanges:
                 attempt.aggregator.add_exchange(message)
+        handed = self.handed(attempt)
         for name, site in attempt.sites.items():
             attempt.integers[name] = self.random_integers()
-            upload = site.upload(attempt.cohort, attempt.integers[name], attempt.exchanges)
+            upload = site.upload(attempt.cohort, attempt.integers[name], handed[name])
             attempt.aggregator.add(upload.manifest, upload.chunks)
         return attempt.aggregator
 
@@ -193,10 +200,20 @@ class Federation:
 
     def approvals(self, attempt: Attempt) -> list[bytes]:
         """Step 6 of every custodian."""
+        handed = self.handed(attempt)
         return [
-            custodian.approve(attempt.cohort, attempt.opening_list, attempt.exchanges)
-            for custodian in self.custodians.values()
+            custodian.approve(attempt.cohort, attempt.opening_list, handed[name])
+            for name, custodian in self.custodians.items()
         ]
+
+    def handed(self, attempt: Attempt) -> dict[str, list[bytes]]:
+        """By name, what each party is handed of the exchange messages."""
+        return verify_and_hand_out(self.fixed(attempt), attempt.exchanges)
+
+    def fixed(self, attempt: Attempt) -> FixedCohort:
+        """The cohort of an attempt, verified."""
+        round_ = checks.read_plan(attempt.plan_message, self.public["coordinator"])
+        return checks.read_cohort(round_, attempt.cohort)
 
     def release(self, attempt: Attempt, vanished: Sequence[str] = ()) -> bytes:
         """Steps 5 to 8: everything up to the signed release."""

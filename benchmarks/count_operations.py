@@ -11,18 +11,22 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from unittest import mock
 
 import numpy as np
 
+from aggregation import Aggregator, SiteAttempt, SumUpload
 from aggregation.ckks.exact_product import ExactMultiplier
 from aggregation.crypto import sealed_box
 from aggregation.crypto.identity import Identity, PublicIdentity
 from aggregation.crypto.masking import Stream
-from aggregation.protocol import messages
+from aggregation.protocol import checks, messages
 from aggregation.testing import Attempt, Federation
+
+T = TypeVar("T")
 
 ROUNDS = {
     "one value, 8 sites": (1, 8, 16),
@@ -59,6 +63,26 @@ def counted(counts: Counter[str]) -> Iterator[None]:
         yield
 
 
+class Process:
+    """A party's process: what it verified once it keeps, and what others verified it does not.
+
+    Args:
+        counts: Where what it does is counted.
+    """
+
+    def __init__(self, counts: Counter[str]) -> None:
+        self._counts = counts
+        self._kept = {
+            name: lru_cache(4)(getattr(checks, name).__wrapped__)
+            for name in ("_read_plan", "_read_cohort")
+        }
+
+    def does(self, step: Callable[[], T]) -> T:
+        """Do something in it, counted."""
+        with counted(self._counts), mock.patch.multiple(checks, **self._kept):
+            return step()
+
+
 def count(size: int, sites: int, bits: int) -> dict[str, dict[str, int]]:
     """One round's counts by role; `site` is the mean over the sites.
 
@@ -72,44 +96,58 @@ def count(size: int, sites: int, bits: int) -> dict[str, dict[str, int]]:
     )
     roles: dict[str, Counter[str]] = {name: Counter() for name in ("site", "server", "decryptor")}
     site, server, decryptor = roles["site"], roles["server"], roles["decryptor"]
+    processes = {name: Process(site) for name in fed.names}
+    at_server, at_decryptor = Process(server), Process(decryptor)
     integers = np.zeros(size, dtype=np.int32)
-    with counted(server):
-        message = fed.coordinator.plan(fed.plan())
-    with counted(site):
-        attempts = [fed.site(name, message) for name in fed.names]
-        readies = [each.ready() for each in attempts]
-    with counted(decryptor):
-        announcement = fed.decryptor.announce(message)
-    with counted(server):
-        cohort = fed.coordinator.cohort(message, announcement, readies, [])
-    with counted(site):
-        exchanges = [each.exchange(cohort) for each in attempts]
-        uploads = [each.upload(cohort, integers, exchanges) for each in attempts]
-    with counted(server):
-        aggregator = fed.new_aggregator(Attempt(message, {}, cohort=cohort))
-        for upload in uploads:
+    message = at_server.does(lambda: fed.coordinator.plan(fed.plan()))
+
+    attempts = {name: at.does(partial(fed.site, name, message)) for name, at in processes.items()}
+
+    def each(step: Callable[[str, SiteAttempt], Any]) -> dict[str, Any]:
+        return {
+            name: at.does(partial(step, name, attempts[name])) for name, at in processes.items()
+        }
+
+    readies = each(lambda _, site: site.ready())
+    announcement = at_decryptor.does(lambda: fed.decryptor.announce(message))
+    cohort = at_server.does(
+        lambda: fed.coordinator.cohort(message, announcement, readies.values(), [])
+    )
+    exchanges = each(lambda _, site: site.exchange(cohort))
+    attempt = Attempt(message, attempts, cohort=cohort, exchanges=tuple(exchanges.values()))
+    handed = at_server.does(lambda: fed.handed(attempt))
+    uploads = each(lambda name, site: site.upload(cohort, integers, handed[name]))
+
+    def add() -> Aggregator:
+        aggregator = fed.new_aggregator(attempt)
+        for upload in uploads.values():
             aggregator.add(upload.manifest, upload.chunks)
-        listed = aggregator.opening_list()
-    with counted(decryptor):
-        confirmed = fed.decryptor.confirm(cohort, listed, aggregator.sealed_secrets())
-    with counted(site):
-        openings = [each.open(confirmed) for each in attempts]
-    with counted(server):
-        for opening in openings:
+        return aggregator
+
+    aggregator = at_server.does(add)
+    listed = at_server.does(aggregator.opening_list)
+    secrets = aggregator.sealed_secrets()
+    confirmed = at_decryptor.does(lambda: fed.decryptor.confirm(cohort, listed, secrets))
+    openings = each(lambda _, site: site.open(confirmed))
+
+    def total_of() -> SumUpload:
+        for opening in openings.values():
             aggregator.add_opening(opening)
-        total = aggregator.total()
-    with counted(decryptor):
-        release = fed.decryptor.release(cohort, confirmed, total.manifest, total.chunks)
-    with counted(site):
-        for each in attempts:
-            each.verify(release)
-    sent = (readies, exchanges, [u.manifest for u in uploads], openings)
+        return aggregator.total()
+
+    total = at_server.does(total_of)
+    release = at_decryptor.does(
+        lambda: fed.decryptor.release(cohort, confirmed, total.manifest, total.chunks)
+    )
+    each(lambda _, site: site.verify(release))
+    sent = (
+        readies.values(), exchanges.values(), [u.manifest for u in uploads.values()],
+        openings.values(), *(upload.chunks for upload in uploads.values()),
+    )  # fmt: skip
     site["bytes sent"] = sum(len(m) for part in sent for m in part)
-    site["bytes sent"] += sum(len(chunk) for upload in uploads for chunk in upload.chunks)
-    exchanged = sum(map(len, exchanges))
     site["bytes received"] = sites * sum(map(len, (message, cohort, confirmed, release)))
-    site["bytes received"] += sites * exchanged
-    decryptor["bytes received"] = total.size_bytes + sum(map(len, aggregator.sealed_secrets()))
+    site["bytes received"] += sum(len(m) for given in handed.values() for m in given)
+    decryptor["bytes received"] = total.size_bytes + sum(map(len, secrets))
     return {
         role: {
             name: round(value / (sites if role == "site" else 1)) for name, value in each.items()

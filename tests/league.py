@@ -9,6 +9,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from aggregation import Aggregator, Decryptor, Identity, MemoryJournal, RoundPlan, SiteAttempt
+from aggregation.protocol import read_cohort, read_plan, verify_and_hand_out
 from aggregation.protocol.messages import Cohort, digest, seal
 from fmfl_secure.parties.coordinator import Coordinator, start_run
 from fmfl_secure.parties.site import Site
@@ -98,8 +99,10 @@ class League:
             pinned=self.members.pinned,
         )
         exchanges = [attempt.exchange(cohort) for attempt in attempts.values()]
+        fixed = read_cohort(read_plan(plan, self.members.coordinator), cohort)
+        handed = verify_and_hand_out(fixed, exchanges)
         for name, attempt in attempts.items():
-            upload = attempt.upload(cohort, updates[name], exchanges)
+            upload = attempt.upload(cohort, updates[name], handed[name])
             aggregator.add(upload.manifest, upload.chunks)
         listed = self.decryptor.confirm(
             cohort, aggregator.opening_list(), aggregator.sealed_secrets()

@@ -9,10 +9,16 @@ from aggregation.protocol.checks import (
     read_announcement,
     read_cohort,
     read_custodian,
-    read_exchange,
     read_opening_list,
     read_plan,
     read_upload,
+)
+from aggregation.protocol.exchange import (
+    EXCHANGE_CAP,
+    Exchange,
+    hand_out,
+    read_exchange,
+    verify_and_hand_out,
 )
 from aggregation.protocol.membership import (
     follow_membership,
@@ -26,7 +32,6 @@ from aggregation.protocol.messages import (
     Approval,
     Confirmation,
     CustodianReady,
-    Exchange,
     Opening,
     Ready,
     Release,
@@ -36,12 +41,13 @@ from aggregation.protocol.messages import (
     sender,
     unseal,
 )
-from aggregation.protocol.plan import Vanishing, mask_graph, openings_for
+from aggregation.protocol.plan import Vanishing, exchange_form, mask_graph, openings_for
 from aggregation.protocol.prepared import prepared
 from aggregation.protocol.round import FixedCohort, Round
 from aggregation.protocol.verdict import LOST, REFUSED, VERIFIED, Outcome, Verdict, read_verdict
 
 __all__ = [
+    "EXCHANGE_CAP",
     "LOST",
     "MAX_SHARED",
     "REFUSED",
@@ -63,7 +69,9 @@ __all__ = [
     "Vanishing",
     "Verdict",
     "digest",
+    "exchange_form",
     "follow_membership",
+    "hand_out",
     "mask_graph",
     "membership_name",
     "openings_for",
@@ -81,4 +89,5 @@ __all__ = [
     "sender",
     "sign_membership",
     "unseal",
+    "verify_and_hand_out",
 ]

@@ -30,6 +30,7 @@ from aggregation.crypto.sealed_box import PRIVATE_SIZE, BoxKey
 from aggregation.errors import CohortError, RefusedError, SealedError
 from aggregation.protocol import checks, messages
 from aggregation.protocol.dealt import open_share
+from aggregation.protocol.exchange import read_exchange
 from aggregation.protocol.messages import Body, Bytes32, UploadManifest
 from aggregation.protocol.round import FixedCohort
 
@@ -114,7 +115,7 @@ def read_accusation(
         message: The accusation.
         secrets: Sealed secrets of all sites, in cohort order, if they have come.
         first: The first site's manifest, if it has come.
-        exchanges: Sites' exchange messages, where sites may vanish.
+        exchanges: Sites' exchange messages, whole, where sites may vanish.
 
     Returns:
         Every site that the revealed key convicts, the accused among them.
@@ -167,7 +168,7 @@ def _of_holder(
         raise CohortError(f"{name} reveals another key than it announced")
     guilty = []
     for message in exchanges:
-        sent = checks.read_exchange(cohort, message)
+        sent = read_exchange(cohort, message)
         if sent.sender == place:
             continue
         try:

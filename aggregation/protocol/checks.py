@@ -6,7 +6,7 @@
     4     announcement   decryptor     coordinator and everybody after it: `read_cohort`
     4     ready          site          coordinator: `read_ready`
     4     cohort         coordinator   everybody: `read_cohort`
-    4     exchange       site          site, custodian: `read_exchange`
+    4     exchange       site          site, custodian, server: `exchange`
     5     upload         site          aggregator: `read_upload`
     5     sigma          site          aggregator, decryptor: `read_sigma`
     6     opening-list   aggregator    site, decryptor, custodian: `read_opening_list`
@@ -23,8 +23,7 @@ and hashed into the transcript.
 
 from __future__ import annotations
 
-import struct
-from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 import msgspec
@@ -32,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aggregation.ckks import suites
-from aggregation.crypto import graph, mac, sealed_box
+from aggregation.crypto import mac, sealed_box
 from aggregation.crypto.identity import PublicIdentity
 from aggregation.crypto.sealed_box import X25519_SIZE
 from aggregation.errors import (
@@ -46,16 +45,10 @@ from aggregation.errors import (
 from aggregation.protocol import messages
 from aggregation.protocol.cohort_rule import effective_cohort
 from aggregation.protocol.messages import (
-    DEALT_BOX_SIZE,
-    DIGEST_SIZE,
-    HEAD_SIZE,
-    MAX_HEADS,
     Announcement,
     Cohort,
     Confirmation,
     CustodianReady,
-    Dealt,
-    Exchange,
     OpeningList,
     Ready,
     Release,
@@ -72,6 +65,13 @@ def read_plan(message: bytes, coordinator: PublicIdentity) -> Round:
     Raises:
         RefusedError: It is not a plan by this coordinator.
     """
+    return _read_plan(messages.checked_bytes(message), coordinator)
+
+
+# A plan and a cohort are read at many steps, and where parties share a process by all of them. What
+# was verified once is kept, by every byte that it was verified from; nothing in it is secret.
+@lru_cache(maxsize=4)
+def _read_plan(message: bytes, coordinator: PublicIdentity) -> Round:
     plan = messages.unseal(message, RoundPlan, coordinator)
     if plan.coordinator != coordinator:
         raise PlanError("the plan names another coordinator than the one who signed it")
@@ -88,11 +88,7 @@ def read_ready(round_: Round, message: bytes) -> tuple[Member, Ready]:
         RefusedError: Malformed, unsigned, of another plan or by nobody invited.
     """
     name = messages.sender(message, Ready.CAP)
-    for member in round_.plan.members:
-        if member.identity.name == name:
-            break
-    else:
-        raise CohortError("a ready message comes from nobody the plan invites")
+    member = round_.invited(name)
     ready = messages.unseal(message, Ready, member.identity)
     _check_ready(round_, ready, name)
     return member, ready
@@ -144,6 +140,11 @@ def read_cohort(round_: Round, message: bytes) -> FixedCohort:
     Raises:
         RefusedError: Malformed, unsigned, of another plan, out of order or below `min_cohort`.
     """
+    return _read_cohort(round_, messages.checked_bytes(message))
+
+
+@lru_cache(maxsize=2)
+def _read_cohort(round_: Round, message: bytes) -> FixedCohort:
     plan = round_.plan
     cohort = messages.unseal(message, Cohort, plan.coordinator)
     if cohort.plan != round_.digest:
@@ -179,79 +180,6 @@ def read_cohort(round_: Round, message: bytes) -> FixedCohort:
         round_.message, cohort.announcement, cohort.readies, cohort.custodians
     )
     return FixedCohort(round_, transcript, material, members, readies, custodians)
-
-
-@dataclass(frozen=True, slots=True)
-class Exchanged:
-    """A verified exchange message.
-
-    Attributes:
-        sender: Its sender's position.
-        initiates: Positions of the neighbours that it is for.
-        ciphertexts: In a hybrid plan one for each of them, else none.
-        custodians: In a hybrid plan one for each custodian.
-        heads: What it tells of each site's journals, in cohort order; empty if it tells nothing.
-        dealt: Where sites may vanish, the shares of its self-mask.
-    """
-
-    sender: int
-    initiates: tuple[int, ...]
-    ciphertexts: tuple[bytes, ...]
-    custodians: tuple[bytes, ...]
-    heads: tuple[bytes, ...] = ()
-    dealt: Dealt | None = None
-
-
-def read_exchange(cohort: FixedCohort, message: bytes) -> Exchanged:
-    """Verify an exchange message (step 4).
-
-    Raises:
-        RefusedError: Malformed, unsigned, or of another cohort.
-    """
-    own = cohort.position(messages.sender(message, Exchange.CAP))
-    signer = cohort.members[own].identity
-    body = messages.unseal(message, Exchange, signer)
-    if body.transcript != cohort.transcript:
-        raise CohortError(f"the exchange message of {signer.name} is of another cohort")
-    initiates = _read_chosen(cohort, own, body)
-    size = sealed_box.KEM_CIPHERTEXT_SIZE
-    count = len(initiates) + len(cohort.custodians) if cohort.round.hybrid else 0
-    if len(body.ciphertexts) != count * size:
-        raise CohortError(f"the exchange message of {signer.name} has another length")
-    parts = tuple(body.ciphertexts[i * size : (i + 1) * size] for i in range(count))
-    heads = () if body.heads is msgspec.UNSET else body.heads
-    whole = all(len(each) % HEAD_SIZE == 0 and len(each) <= MAX_HEADS * HEAD_SIZE for each in heads)
-    if heads and (len(heads) != len(cohort.members) or not whole):
-        raise CohortError(f"the exchange message of {signer.name} tells heads in another form")
-    dealt = _read_dealt(cohort, signer.name, body)
-    kems, custodians = parts[: len(initiates)], parts[len(initiates) :]
-    return Exchanged(own, initiates, kems, custodians, heads, dealt)
-
-
-def _read_dealt(cohort: FixedCohort, name: str, body: Exchange) -> Dealt | None:
-    dealt, sites = body.dealt, len(cohort.members)
-    if (dealt is not msgspec.UNSET) != cohort.shares:
-        raise CohortError(f"the exchange message of {name} has shares where none belong, or none")
-    if dealt is msgspec.UNSET:
-        return None
-    boxes, commitments = DEALT_BOX_SIZE * (sites - 1), DIGEST_SIZE * sites
-    if (len(dealt.boxes), len(dealt.commitments)) != (boxes, commitments):
-        raise CohortError(f"the exchange message of {name} has shares for another number of sites")
-    return dealt
-
-
-def _read_chosen(cohort: FixedCohort, own: int, body: Exchange) -> tuple[int, ...]:
-    name, sites = cohort.names[own], len(cohort.members)
-    if not cohort.chooses:
-        if body.chosen is not msgspec.UNSET:
-            raise CohortError(f"{name} chooses neighbours where all sites are")
-        return cohort.initiates(own)
-    if body.chosen is msgspec.UNSET or len(body.chosen) != 2 * graph.choices(sites):
-        raise CohortError(f"{name} chooses another number of neighbours than it must")
-    chosen = struct.unpack(f">{len(body.chosen) // 2}H", body.chosen)
-    if chosen[-1] >= sites or own in chosen or any(a >= b for a, b in pairwise(chosen)):
-        raise CohortError(f"{name} chooses neighbours that are none")
-    return chosen
 
 
 def read_upload(cohort: FixedCohort, message: bytes) -> tuple[str, UploadManifest]:

@@ -13,8 +13,8 @@ from typing import Final
 
 from aggregation.crypto import shamir
 from aggregation.errors import RefusedError, SealedError
-from aggregation.protocol.checks import Exchanged
-from aggregation.protocol.messages import DEALT_BOX_SIZE, DIGEST_SIZE, SALTED_SIZE
+from aggregation.protocol.exchange import Exchanged
+from aggregation.protocol.messages import SALTED_SIZE
 from aggregation.protocol.round import FixedCohort
 
 _KEY_DOMAIN: Final = b"fmfl-secure/aggregation/v1/mac-key"
@@ -46,11 +46,10 @@ def commitment(cohort: FixedCohort, dealer: str, to: str, salted: bytes) -> byte
     return shamir.commitment(share, salt, cohort.transcript, dealer, to)
 
 
-def commitment_of(dealt: Exchanged, place: int) -> bytes:
+def commitment_of(sent: Exchanged, place: int) -> bytes:
     """What was signed of the share for a place of the cohort; empty where nothing is dealt."""
-    if dealt.dealt is None:
-        return b""
-    return dealt.dealt.commitments[place * DIGEST_SIZE : (place + 1) * DIGEST_SIZE]
+    part = sent.parts.get(place)
+    return b"" if part is None else part.commitment
 
 
 def key_commitment(key: bytes, transcript: bytes) -> bytes:
@@ -65,7 +64,7 @@ def open_share(
 
     Args:
         cohort: The verified cohort.
-        sent: The dealer's exchange message, verified.
+        sent: The dealer's exchange message, verified; of it at least the part for this reader.
         to: Whom it was dealt to; not the dealer.
         open_box: Opens a box, given what it is bound to.
 
@@ -73,17 +72,16 @@ def open_share(
         SealedError: It does not open, or is not what the dealer signed.
     """
     dealer, place = cohort.names[sent.sender], cohort.position(to)
-    if sent.dealt is None:
+    part = sent.parts.get(place)
+    if part is None or not part.box:
         raise SealedError(f"{dealer} dealt nothing")
-    nth = place - (place > sent.sender)  # there is no box for the dealer itself
-    box = sent.dealt.boxes[nth * DEALT_BOX_SIZE : (nth + 1) * DEALT_BOX_SIZE]
     try:
-        content = open_box(box, bound_to(cohort, dealer, to))
+        content = open_box(part.box, bound_to(cohort, dealer, to))
     except RefusedError as error:
         raise SealedError(f"the share that {dealer} dealt does not open") from error
     share = Share(content[:SALTED_SIZE], content[SALTED_SIZE:])
     if commitment(cohort, dealer, to, share.salted) != commitment_of(sent, place):
         raise SealedError(f"the share that {dealer} dealt is not the one that it signed")
-    if not sent.sender and key_commitment(share.key, cohort.transcript) != sent.dealt.key:
+    if not sent.sender and key_commitment(share.key, cohort.transcript) != sent.key:
         raise SealedError(f"the MAC key from {dealer} is not the one that it signed")
     return share

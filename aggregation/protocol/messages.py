@@ -18,7 +18,6 @@ from aggregation.ckks.parameters import MAX_SITES
 from aggregation.crypto.identity import Identity, PublicIdentity
 from aggregation.crypto.mac import BOX_SIZE, TAG_BYTES
 from aggregation.crypto.sealed_box import (
-    KEM_CIPHERTEXT_SIZE,
     KEM_PUBLIC_SIZE,
     OVERHEAD,
     PUBLIC_SIZE,
@@ -112,49 +111,6 @@ class Cohort(Body, frozen=True, forbid_unknown_fields=True):
     announcement: bytes
     readies: tuple[bytes, ...]
     custodians: tuple[bytes, ...] = ()
-
-
-class Dealt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A site's self-mask, shared out: where sites may vanish, the others open for them.
-
-    Attributes:
-        boxes: For each other site of the cohort, in order, `DEALT_BOX_SIZE` bytes: a salt, its
-            share, and from the first site the MAC key; from the others as many zeros.
-        commitments: To each site's share, `shamir.commitment`, its own among them.
-        key: From the first site, the commitment to the MAC key; from the others zeros.
-    """
-
-    boxes: bytes
-    commitments: bytes
-    key: Bytes32
-
-
-class Exchange(Body, frozen=True, forbid_unknown_fields=True):
-    """Whom a site shares masks with, and its ML-KEM ciphertexts for them.
-
-    Attributes:
-        transcript: Of the attempt.
-        ciphertexts: For the neighbours it initiates to, in cohort order, then for the custodians.
-        chosen: In a cohort above `graph.ALL_PAIRS_UP_TO`, those neighbours: their positions, in
-            order, two bytes each, big endian.
-        heads: For each site of the cohort, in order, heads that the sender keeps of its journals,
-            and of its own the one that it has (`witness`); absent from who keeps none.
-        dealt: Where sites may vanish, the shares of the sender's self-mask.
-    """
-
-    KIND: ClassVar[str] = "exchange"
-    CAP: ClassVar[int] = (
-        1024
-        + (MAX_SITES + MAX_CUSTODIANS) * (KEM_CIPHERTEXT_SIZE + 2)
-        + MAX_SITES * (MAX_HEADS * HEAD_SIZE + 3)
-        + MAX_SHARED * (DEALT_BOX_SIZE + DIGEST_SIZE)
-    )
-
-    transcript: Bytes32
-    ciphertexts: bytes
-    chosen: bytes | msgspec.UnsetType = msgspec.UNSET
-    heads: tuple[bytes, ...] | msgspec.UnsetType = msgspec.UNSET
-    dealt: Dealt | msgspec.UnsetType = msgspec.UNSET
 
 
 class Sigma(Body, frozen=True, forbid_unknown_fields=True):
@@ -302,7 +258,7 @@ def sender(message: bytes, cap: int) -> str:
     Raises:
         MessageError: Not an envelope.
     """
-    return _decode(message, _Envelope, cap).sender
+    return decode(message, _Envelope, cap).sender
 
 
 def unseal(message: bytes, body: type[B], signer: PublicIdentity, cap: int | None = None) -> B:
@@ -320,7 +276,7 @@ def unseal(message: bytes, body: type[B], signer: PublicIdentity, cap: int | Non
         SignatureError: Not by `signer`.
     """
     cap = body.cap() if cap is None else cap
-    envelope = _decode(message, _Envelope, cap)
+    envelope = decode(message, _Envelope, cap)
     if envelope.version != VERSION:
         raise MessageError(f"protocol version {envelope.version} is not {VERSION}")
     if envelope.kind != body.KIND:
@@ -328,7 +284,7 @@ def unseal(message: bytes, body: type[B], signer: PublicIdentity, cap: int | Non
     if envelope.sender != signer.name:
         raise SignatureError(f"a message that {signer.name} must send names another sender")
     signer.verify(envelope.signature, _signed(body.KIND, signer.name, envelope.body))
-    return _decode(envelope.body, body, cap)
+    return decode(envelope.body, body, cap)
 
 
 def digest(message: bytes) -> bytes:
@@ -361,10 +317,24 @@ def _signed(kind: str, name: str, raw: bytes) -> bytes:
     return b"".join(len(part).to_bytes(8, "big") + part for part in parts)
 
 
-def _decode(raw: bytes, kind: type[S], cap: int) -> S:
-    if not isinstance(raw, bytes):
+def checked_bytes(message: bytes) -> bytes:
+    """A message as it is.
+
+    Raises:
+        MessageError: It is something else than bytes.
+    """
+    if not isinstance(message, bytes):
         raise MessageError("a message must be bytes")
-    if len(raw) > cap:
+    return message
+
+
+def decode(raw: bytes, kind: type[S], cap: int) -> S:
+    """Read what must be of one kind and in the one form that it has; nothing is verified.
+
+    Raises:
+        MessageError: Longer than `cap` bytes, malformed, or not canonical.
+    """
+    if len(checked_bytes(raw)) > cap:
         raise MessageError(f"a message has {len(raw)} bytes, more than {cap}")
     try:
         decoded = msgspec.msgpack.decode(raw, type=prepared(kind), strict=True)

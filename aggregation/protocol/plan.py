@@ -9,7 +9,7 @@ import msgspec
 
 from aggregation.ckks.parameters import COLLECTIVE, parameter_set
 from aggregation.ckks.quantization import Quantization
-from aggregation.crypto.graph import CHOSEN, MAX_ATTEMPTS, SAME_AS_0_1_0_UP_TO
+from aggregation.crypto.graph import ALL_PAIRS_UP_TO, CHOSEN, MAX_ATTEMPTS, SAME_AS_0_1_0_UP_TO
 from aggregation.crypto.identity import NAME, PublicIdentity
 from aggregation.crypto.pairwise import CLASSICAL, KEY_AGREEMENTS
 from aggregation.errors import PlanError
@@ -18,12 +18,25 @@ from aggregation.protocol.messages import MAX_CUSTODIANS, MAX_SHARED, Body
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _RUN: Final = re.compile(r"[0-9a-f]{8,64}", re.ASCII)
 
+BY_READER: Final = "by-reader"  # exchange messages are an index, and a part for each reader
 Counter = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
 
 def mask_graph(sites: int) -> str | msgspec.UnsetType:
     """What `RoundPlan.mask_graph` is in a plan that invites so many sites."""
     return CHOSEN if sites > SAME_AS_0_1_0_UP_TO else msgspec.UNSET
+
+
+def exchange_form(sites: int, key_agreement: str, *, vanishing: bool) -> str | msgspec.UnsetType:
+    """What `RoundPlan.exchange` is in a plan in which sites cannot do without an exchange.
+
+    Args:
+        sites: Invited.
+        key_agreement: The plan's.
+        vanishing: Whether sites may vanish in it.
+    """
+    needed = vanishing or key_agreement != CLASSICAL or sites > ALL_PAIRS_UP_TO
+    return BY_READER if needed else msgspec.UNSET
 
 
 class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -97,6 +110,8 @@ class RoundPlan(Body, frozen=True, forbid_unknown_fields=True):
             0.1.0 took all pairs of; elsewhere not there, and the plan is what it was for 0.1.0.
         vanishing: Whether sites may vanish after their upload, and how many; not there where
             every site of a cohort must open.
+        exchange: The form of exchange messages, as `BY_READER`, where sites cannot do without them
+            (`exchange_form`); elsewhere not there.
     """
 
     KIND: ClassVar[str] = "plan"
@@ -123,6 +138,7 @@ class RoundPlan(Body, frozen=True, forbid_unknown_fields=True):
     membership_digest: str = ""
     mask_graph: str | msgspec.UnsetType = msgspec.UNSET
     vanishing: Vanishing | msgspec.UnsetType = msgspec.UNSET
+    exchange: str | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.federation):
@@ -158,6 +174,7 @@ class RoundPlan(Body, frozen=True, forbid_unknown_fields=True):
             raise PlanError(f"key_agreement must be one of: {', '.join(KEY_AGREEMENTS)}")
         self._check_graph()
         self._check_vanishing()
+        self._check_exchange()
 
     def _check_vanishing(self) -> None:
         if self.vanishing is msgspec.UNSET:
@@ -169,6 +186,18 @@ class RoundPlan(Body, frozen=True, forbid_unknown_fields=True):
             raise PlanError(
                 f"{openings} openings are no majority of the {invited} sites invited, or more"
             )
+
+    def _check_exchange(self) -> None:
+        vanishing = self.vanishing is not msgspec.UNSET
+        expected = exchange_form(len(self.members), self.key_agreement, vanishing=vanishing)
+        if self.exchange == expected:
+            return
+        if expected == BY_READER:
+            raise PlanError(
+                f"this plan needs exchange {BY_READER!r}: before 0.2.0 every site was handed every "
+                "other's whole exchange message. Update server and sites together"
+            )
+        raise PlanError("exchange has no place in a plan whose sites can do without")
 
     def _check_graph(self) -> None:
         # Each leaves an entry in every party's journal, whoever chooses neighbours in it.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
@@ -21,15 +21,37 @@ from aggregation.protocol.messages import Body, Ready
 from aggregation.protocol.plan import Member, RoundPlan
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Round:
-    """A plan whose signature was checked, and what follows from it."""
+    """A verified plan, and what follows from it: two of one message are equal."""
 
     plan: RoundPlan
     message: bytes
     digest: bytes
     parameters: ParameterSet
     packing: Packing
+    _members: Mapping[str, Member] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        by_name = {member.identity.name: member for member in self.plan.members}
+        object.__setattr__(self, "_members", by_name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Round) and other.digest == self.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def invited(self, name: str) -> Member:
+        """Whom the plan invites by this name.
+
+        Raises:
+            CohortError: Nobody.
+        """
+        member = self._members.get(name)
+        if member is None:
+            raise CohortError("a ready message comes from nobody the plan invites")
+        return member
 
     @property
     def collective(self) -> bool:
@@ -111,6 +133,7 @@ class FixedCohort:
         members: Who takes part, in the plan's order.
         readies: Their single-use public keys, in the same order.
         custodians: Those of the plan's custodians, in the plan's order.
+        names: Names of the members.
     """
 
     round: Round
@@ -119,11 +142,13 @@ class FixedCohort:
     members: tuple[Member, ...]
     readies: tuple[Ready, ...]
     custodians: tuple[Ready, ...]
+    names: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    _places: Mapping[str, int] = field(init=False, repr=False, compare=False)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the members."""
-        return tuple(member.identity.name for member in self.members)
+    def __post_init__(self) -> None:
+        names = tuple(member.identity.name for member in self.members)
+        object.__setattr__(self, "names", names)
+        object.__setattr__(self, "_places", {name: place for place, name in enumerate(names)})
 
     @property
     def chooses(self) -> bool:
@@ -158,10 +183,10 @@ class FixedCohort:
         Raises:
             CohortError: Nobody of that name is in the cohort.
         """
-        for i, member in enumerate(self.members):
-            if member.identity.name == name:
-                return i
-        raise CohortError("a message comes from outside the cohort")
+        place = self._places.get(name)
+        if place is None:
+            raise CohortError("a message comes from outside the cohort")
+        return place
 
     def member(self, name: str) -> PublicIdentity:
         """Identity of a member.

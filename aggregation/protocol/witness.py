@@ -15,7 +15,7 @@ from typing import Protocol
 
 from aggregation.crypto.identity import Identity, PublicIdentity
 from aggregation.errors import CohortError, MessageError
-from aggregation.protocol import checks
+from aggregation.protocol.exchange import Exchanged
 from aggregation.protocol.journal import Journal
 from aggregation.protocol.journal_heads import (
     HEAD_SIZE,
@@ -43,20 +43,33 @@ class Witness(Protocol):
 
 
 def tell(
-    cohort: FixedCohort, identity: Identity, journal: Journal, witness: Witness
-) -> tuple[bytes, ...]:
-    """What a site says of the journals of its cohort, in the cohort's order.
+    cohort: FixedCohort,
+    identity: Identity,
+    journal: Journal,
+    witness: Witness,
+    to: Iterable[int],
+) -> tuple[bytes, dict[int, bytes]]:
+    """What a site says of journals: of its own to all, and to others what it keeps of theirs.
+
+    Args:
+        cohort: The verified cohort.
+        identity: The site's key pair.
+        journal: Its journal.
+        witness: What it keeps of others'.
+        to: Positions of those that it tells.
+
+    Returns:
+        The head of its own journal, empty of one in memory alone; by position those it keeps.
 
     Raises:
         JournalError: Its own cannot be read.
     """
     own = sign_head(journal, identity)
-    lines = [
-        ([own] if own else []) if member.identity == identity.public
-        else list(witness.journals(member.identity))[-MAX_HEADS:]
-        for member in cohort.members
-    ]  # fmt: skip
-    return tuple(b"".join(pack_head(line) for line in each) for each in lines)
+    kept = {place: witness.journals(cohort.members[place].identity)[-MAX_HEADS:] for place in to}
+    return (
+        pack_head(own) if own else b"",
+        {place: b"".join(pack_head(line) for line in lines) for place, lines in kept.items()},
+    )
 
 
 def hear(
@@ -64,7 +77,7 @@ def hear(
     own: PublicIdentity,
     journal: Journal,
     witness: Witness,
-    exchanges: Iterable[bytes],
+    exchanges: Iterable[Exchanged],
 ) -> None:
     """Hold a site's journal to what its cohort remembers, and keep what is told of the others'.
 
@@ -73,23 +86,21 @@ def hear(
         own: The site.
         journal: Its journal.
         witness: What it keeps of others'.
-        exchanges: The others' exchange messages. All of them where all are neighbours; above
-            that, of those that chose it, who cannot be known beforehand.
+        exchanges: The others' exchange messages, as it was handed them. All of them where all are
+            neighbours; above that, of those that chose it, who cannot be known beforehand.
 
     Raises:
         JournalError: The journal lacks what somebody has seen of it.
-        RefusedError: A message is missing, or does not hold.
+        RefusedError: A message is missing.
     """
     place, heard = cohort.position(own.name), {own.name}
     remembered: list[str] = []
     given: list[tuple[PublicIdentity, str]] = []
-    for message in exchanges:
-        sent = checks.read_exchange(cohort, message)
+    for sent in exchanges:
         sender = cohort.members[sent.sender].identity
         heard.add(sender.name)
-        if sender != own and sent.heads:
-            remembered += _read(own, sent.heads[place], sender)
-            given += [(sender, line) for line in _read(sender, sent.heads[sent.sender], sender)]
+        remembered += _read(own, sent.parts[place].heads, sender)
+        given += [(sender, line) for line in _read(sender, sent.head, sender)]
     missing = [name for name in cohort.names if name not in heard]
     if missing and not cohort.chooses:
         raise CohortError(f"the exchange message of {', '.join(missing)} is missing")

@@ -16,6 +16,7 @@ from aggregation.crypto import mac, masking
 from aggregation.crypto.identity import Identity, PublicIdentity
 from aggregation.errors import OpeningError, PlanError, RoleError, StateError, UploadError
 from aggregation.protocol import checks, messages
+from aggregation.protocol.exchange import read_exchange
 from aggregation.protocol.messages import Opening, OpeningList, Sigma, SumManifest
 from aggregation.protocol.round import Round
 from aggregation.protocol.uploads import (
@@ -149,7 +150,7 @@ class Aggregator:
         Raises:
             RefusedError: It does not hold.
         """
-        self._shares.expect(checks.read_exchange(self._cohort, message))
+        self._shares.expect(read_exchange(self._cohort, message))
 
     def add(self, manifest: bytes, chunks: Iterable[bytes]) -> None:
         """Add one site's upload to the sum (step 5).

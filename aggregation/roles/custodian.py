@@ -20,6 +20,7 @@ from aggregation.crypto import masking, pairwise
 from aggregation.crypto.pairwise import EphemeralKey
 from aggregation.errors import CohortError, PlanError
 from aggregation.protocol import checks
+from aggregation.protocol.exchange import read_handed
 from aggregation.protocol.messages import Approval, CustodianReady
 from aggregation.protocol.round import FixedCohort, Round
 from aggregation.roles.release_once import Gatekeeper, Held
@@ -69,7 +70,7 @@ class Custodian(Gatekeeper[_Attempt]):
         Args:
             cohort_message: The fixed cohort.
             opening_list: The decryptor's confirmation of the aggregator's list.
-            exchanges: In a hybrid plan, every site's exchange message.
+            exchanges: In a hybrid plan, what is handed to it of every site's exchange message.
             plan_message: The plan; needed only to have a stored approval repeated after a restart.
 
         Returns:
@@ -115,8 +116,9 @@ class Custodian(Gatekeeper[_Attempt]):
         ciphertexts: dict[int, bytes] = {}
         if cohort.round.hybrid:
             for message in exchanges:
-                sent = checks.read_exchange(cohort, message)
-                ciphertexts[sent.sender] = sent.custodians[position]
+                place = len(cohort.members) + position
+                sent = read_handed(cohort, place, message)
+                ciphertexts[sent.sender] = sent.parts[place].ciphertext
             if len(ciphertexts) != len(cohort.members):
                 raise CohortError("an exchange message is missing")
         streams = []

@@ -7,7 +7,7 @@ import hmac
 from aggregation.crypto import shamir
 from aggregation.errors import MessageError, OpeningError, StateError
 from aggregation.protocol import dealt
-from aggregation.protocol.checks import Exchanged
+from aggregation.protocol.exchange import Exchanged
 from aggregation.protocol.messages import SALTED_SIZE
 from aggregation.protocol.round import FixedCohort
 

@@ -26,6 +26,7 @@ from aggregation.errors import (
 from aggregation.protocol import checks, messages
 from aggregation.protocol.accusation import accuse
 from aggregation.protocol.cohort_rule import MIN_COHORT, admit
+from aggregation.protocol.exchange import Exchanged, Part, compose, handed_by, read_handed
 from aggregation.protocol.journal import Journal
 from aggregation.protocol.membership import check_plan
 from aggregation.protocol.messages import Opening, OpeningList, Sigma, UploadManifest
@@ -180,7 +181,7 @@ class SiteAttempt:
     def exchange(self, cohort_message: bytes) -> bytes:
         """Send key material to neighbours (step 4). A second call returns the same message.
 
-        Whoever carries it gives it to every site's `upload`; a site takes what is for it.
+        Whoever carries it hands each site, for its `upload`, the part for it (`exchange.hand_out`).
 
         Raises:
             StateError: `ready` comes first, or another cohort came before.
@@ -188,16 +189,15 @@ class SiteAttempt:
         """
         if self._exchange is None or messages.digest(cohort_message) != self._cohort_digest:
             cohort = self._fix(cohort_message)
-            # Read before anything is drawn: where that fails it is asked again, and draws once.
-            told = (
-                ()
-                if self._witness is None
-                else tell(cohort, self._identity, self._journal, self._witness)
-            )
-            body = self._secrets.encapsulate(cohort)
+            parts, head, to = {}, b"", self._secrets.choose(cohort)
+            # Read before keys are drawn: where that fails it is asked again, and draws once.
             if self._witness is not None:
-                body = msgspec.structs.replace(body, heads=told)
-            self._exchange = messages.seal(self._identity, body)
+                head, heads = tell(cohort, self._identity, self._journal, self._witness, to)
+                parts = {place: Part(heads=told) for place, told in heads.items()}
+            drawn = self._secrets.encapsulate(cohort, parts)
+            self._exchange = compose(
+                self._identity, cohort, drawn.parts, chosen=drawn.chosen, head=head, key=drawn.key
+            )
         return self._exchange
 
     def upload(
@@ -211,8 +211,8 @@ class SiteAttempt:
         Args:
             cohort_message: The coordinator's cohort, with this site's ready message in it.
             integers: The quantised update, shape (d,), int32, |v| <= 2**(bits - 1) - 1.
-            exchanges: In a hybrid plan, or where sites choose neighbours, the cohort's exchange
-                messages; at least those that are for this site.
+            exchanges: In a hybrid plan, or where sites choose neighbours or may vanish, what this
+                site is handed of the cohort's exchange messages.
 
         Returns:
             The signed manifest and its chunks; the same bytes on every call.
@@ -241,7 +241,7 @@ class SiteAttempt:
         one_cohort.check_integers(self._journal, self._identity.public, self._round, packed)
         if cohort.exchanges:
             self.exchange(cohort_message)
-            given = list(exchanges)
+            given = self._read_handed(cohort, exchanges)
             if self._witness is not None:
                 hear(cohort, self._identity.public, self._journal, self._witness, given)
             self._take_shares(cohort, given)
@@ -360,7 +360,23 @@ class SiteAttempt:
         self._manifest, self._packed = body.manifest, packed
         self._secrets.recall(body)
 
-    def _take_shares(self, cohort: FixedCohort, exchanges: Iterable[bytes]) -> None:
+    def _read_handed(self, cohort: FixedCohort, exchanges: Iterable[bytes]) -> list[Exchanged]:
+        """Verify what this site was handed, one message a sender."""
+        own = cohort.position(self._identity.public.name)
+        found: dict[int, Exchanged] = {}
+        # Without heads and shares, and where nobody chooses, half of them have nothing for it.
+        is_for_all = self._witness is not None or cohort.shares or cohort.chooses
+        for message in exchanges:
+            claimed = cohort.position(handed_by(message))
+            if not is_for_all and own not in cohort.initiates(claimed):
+                continue
+            sent = read_handed(cohort, own, message)
+            if sent.sender == own or sent.sender in found:
+                raise CohortError(f"a second exchange message of {cohort.names[sent.sender]}")
+            found[sent.sender] = sent
+        return list(found.values())
+
+    def _take_shares(self, cohort: FixedCohort, exchanges: Iterable[Exchanged]) -> None:
         """Take what others dealt, where sites may vanish."""
         shares = self._secrets.shares
         if shares is not None:

@@ -7,8 +7,8 @@ self-mask. They encrypt and mask one update, once, and are of no use afterwards.
 from __future__ import annotations
 
 import secrets
-import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from itertools import chain
 
 import msgspec
@@ -21,13 +21,28 @@ from aggregation.crypto import graph, masking, pairwise, sealed_box
 from aggregation.crypto.masking import Pair, Stream
 from aggregation.crypto.pairwise import EphemeralKey
 from aggregation.errors import StateError
-from aggregation.protocol import checks, messages
-from aggregation.protocol.messages import Exchange, Ready
+from aggregation.protocol.exchange import Exchanged, Part
+from aggregation.protocol.messages import Ready
 from aggregation.protocol.round import FixedCohort, Round
 from aggregation.protocol.uploads import Chunks
 from aggregation.roles.kept_attempt import KeptAttempt
 from aggregation.roles.site_shares import SiteShares
 from aggregation.threads import each_batch
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What an exchange message is made of.
+
+    Attributes:
+        chosen: Positions of the neighbours, where sites choose.
+        parts: By reader's place (`exchange.Exchanged`).
+        key: Where sites may vanish, the commitment to the MAC key, or zeros.
+    """
+
+    chosen: tuple[int, ...]
+    parts: dict[int, Part]
+    key: bytes | msgspec.UnsetType
 
 
 class SiteSecrets:
@@ -83,43 +98,59 @@ class SiteSecrets:
         self._key = EphemeralKey(hybrid=self._round.hybrid)
         return self.announced
 
-    def encapsulate(self, cohort: FixedCohort) -> Exchange:
-        """Choose neighbours, and in a hybrid plan make the secrets this site initiates."""
+    def choose(self, cohort: FixedCohort) -> tuple[int, ...]:
+        """Positions of those that this site has something for; where sites choose, drawn once.
+
+        Nobody has another draw by having this fail: what was drawn stays drawn.
+        """
         own, sites = cohort.position(self._name), len(cohort.members)
-        chosen: bytes | msgspec.UnsetType = msgspec.UNSET
-        if cohort.chooses:
-            # Drawn once everybody's keys are fixed, by this site alone: nobody can place it.
-            self._chosen = graph.choose(sites, own)
-            chosen = struct.pack(f">{len(self._chosen)}H", *self._chosen)
-        ciphertexts: list[bytes] = []
+        if not cohort.chooses:
+            return tuple(index for index in range(sites) if index != own)
+        # Drawn once everybody's keys are fixed, by this site alone: nobody can place it.
+        self._chosen = self._chosen or graph.choose(sites, own)
+        return self._chosen
+
+    def encapsulate(self, cohort: FixedCohort, parts: Mapping[int, Part]) -> Drawn:
+        """In a hybrid plan make the secrets this site initiates; where sites may vanish, deal.
+
+        Args:
+            cohort: The verified cohort, in which this site chose.
+            parts: By reader's place, what else is said to each.
+        """
+        own, sites = cohort.position(self._name), len(cohort.members)
+        filled = dict(parts)
+        key: bytes | msgspec.UnsetType = msgspec.UNSET
+
+        def add(place: int, **fields: bytes) -> None:
+            filled[place] = msgspec.structs.replace(filled.get(place, Part()), **fields)
+
+        if self.shares is not None:
+            dealt, key = self.shares.deal(cohort, self._seed)
+            for place, (box, commitment) in enumerate(dealt):
+                add(place, box=box, commitment=commitment)
         if self._round.hybrid:
             for j in self._chosen or cohort.initiates(own):
                 self._kem[j] = sealed_box.encapsulate(cohort.readies[j].kem)
-                ciphertexts.append(self._kem[j][1])
-            for custodian in cohort.custodians:
+                add(j, ciphertext=self._kem[j][1])
+            for i, custodian in enumerate(cohort.custodians):
                 self._custodian_kem.append(sealed_box.encapsulate(custodian.kem))
-                ciphertexts.append(self._custodian_kem[-1][1])
-        dealt = msgspec.UNSET if self.shares is None else self.shares.deal(cohort, self._seed)
-        return Exchange(cohort.transcript, b"".join(ciphertexts), chosen, dealt=dealt)
+                add(sites + i, ciphertext=self._custodian_kem[-1][1])
+        return Drawn(self._chosen, filled, key)
 
-    def take(self, cohort: FixedCohort, exchanges: Iterable[bytes]) -> None:
+    def take(self, cohort: FixedCohort, exchanges: Iterable[Exchanged]) -> None:
         """Take the secrets that neighbours sent to this site.
 
         Raises:
-            RefusedError: A neighbour's message does not hold.
+            RefusedError: A ciphertext is none.
         """
         own = cohort.position(self._name)
-        for message in exchanges:
-            claimed = cohort.position(messages.sender(message, Exchange.CAP))
-            if not cohort.chooses and own not in cohort.initiates(claimed):
-                continue  # nothing in it is for this site
-            sent = checks.read_exchange(cohort, message)
-            if own not in sent.initiates or sent.sender == own:
+        for sent in exchanges:
+            if own not in sent.initiates:
                 continue
             self._chosen_by.add(sent.sender)
             if self._round.hybrid and not (sent.sender in self._chosen and own < sent.sender):
                 # Where two chose each other, the earlier's counts.
-                ciphertext = sent.ciphertexts[sent.initiates.index(own)]
+                ciphertext = sent.parts[own].ciphertext
                 self._kem[sent.sender] = (self.key.decapsulate(ciphertext), ciphertext)
 
     def _neighbours(self, cohort: FixedCohort) -> list[int]:

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from aggregation.crypto import mac, sealed_box, shamir
 from aggregation.crypto.sealed_box import BoxKey
 from aggregation.errors import CohortError, SealedError, StateError
-from aggregation.protocol import checks, dealt, messages
-from aggregation.protocol.messages import Dealt, Exchange
+from aggregation.protocol import dealt
+from aggregation.protocol.exchange import Exchanged
 from aggregation.protocol.round import FixedCohort
 
 
@@ -62,42 +62,43 @@ class SiteShares:
             raise StateError("the shares of this attempt have not come yet")
         return self._held
 
-    def deal(self, cohort: FixedCohort, seed: bytes) -> Dealt:
+    def deal(self, cohort: FixedCohort, seed: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
         """Share the seed of this site's self-mask out, and from the first site the MAC key.
 
         Args:
             cohort: The verified cohort.
             seed: 32 bytes.
+
+        Returns:
+            By position the box, which this site itself has none of, and the commitment to the share
+            in it; then the commitment to the MAC key, or zeros.
         """
         own, transcript = cohort.position(self._name), cohort.transcript
         if not own:
             self._key = mac.new_key()
         key = self._key or bytes(mac.KEY_SIZE)
-        boxes, commitments = [], []
-        parts = shamir.share(seed, cohort.openings, len(cohort.members))
-        for name, ready, part in zip(cohort.names, cohort.readies, parts, strict=True):
-            salted = secrets.token_bytes(shamir.SALT_SIZE) + part
-            commitments.append(dealt.commitment(cohort, self._name, name, salted))
-            if name == self._name:
+        parts: list[tuple[bytes, bytes]] = []
+        shares = shamir.share(seed, cohort.openings, len(cohort.members))
+        for place, (name, ready) in enumerate(zip(cohort.names, cohort.readies, strict=True)):
+            salted = secrets.token_bytes(shamir.SALT_SIZE) + shares[place]
+            box = b""
+            if place == own:
                 self._own = salted
             elif isinstance(ready.box, bytes):
                 bound = dealt.bound_to(cohort, self._name, name)
-                boxes.append(sealed_box.seal_box(ready.box, salted + key, bound))
-        signed = bytes(mac.KEY_SIZE) if own else dealt.key_commitment(key, transcript)
-        return Dealt(b"".join(boxes), b"".join(commitments), signed)
+                box = sealed_box.seal_box(ready.box, salted + key, bound)
+            parts.append((box, dealt.commitment(cohort, self._name, name, salted)))
+        return parts, bytes(mac.KEY_SIZE) if own else dealt.key_commitment(key, transcript)
 
-    def take(self, cohort: FixedCohort, exchanges: Iterable[bytes]) -> None:
+    def take(self, cohort: FixedCohort, exchanges: Iterable[Exchanged]) -> None:
         """Take what every other site dealt.
 
         Raises:
             SealedError: A box does not open, or has something else than its dealer signed.
-            RefusedError: A message is missing, or does not hold.
+            RefusedError: A message is missing.
         """
         by_place = {cohort.position(self._name): self._own}
-        for message in exchanges:
-            if messages.sender(message, Exchange.CAP) == self._name:
-                continue
-            sent = checks.read_exchange(cohort, message)
+        for sent in exchanges:
             try:
                 share = dealt.open_share(cohort, sent, self._name, self._box.open)
             except SealedError:

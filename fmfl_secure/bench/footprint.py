@@ -30,8 +30,8 @@ def density(parameters: int, sites: int, bits: int, suite: str = "ckks-collectiv
         sites, size=parameters, bits=bits, suite=suite, key_agreement="x25519-mlkem768"
     )
     attempt = fed.start()
-    site = attempt.sites[fed.names[0]]
-    upload = site.upload(attempt.cohort, fed.random_integers(), attempt.exchanges)
+    site, handed = attempt.sites[fed.names[0]], fed.handed(attempt)[fed.names[0]]
+    upload = site.upload(attempt.cohort, fed.random_integers(), handed)
     opening = Opening(bytes(32), bytes(32), bytes(32), bytes(mac.TAG_BYTES))
     rest = (
         len(site.ready())

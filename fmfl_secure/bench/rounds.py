@@ -211,8 +211,9 @@ class _Demonstration:
             site.updates.put(run, number, site.integers)
         attempt = federation.start(federation.plan(round_=number))
         aggregator = federation.new_aggregator(attempt)
-        for site, party in zip(self.sites, attempt.sites.values(), strict=True):
-            upload = party.upload(attempt.cohort, site.integers, attempt.exchanges)
+        handed = federation.handed(attempt)
+        for site, (name, party) in zip(self.sites, attempt.sites.items(), strict=True):
+            upload = party.upload(attempt.cohort, site.integers, handed[name])
             aggregator.add(upload.manifest, upload.chunks)
         listed = federation.decryptor.confirm(
             attempt.cohort, aggregator.opening_list(), aggregator.sealed_secrets()

@@ -273,11 +273,12 @@ def _round(
     sites_, cohort, exchanges = attempt.sites.values(), attempt.cohort, attempt.exchanges
     upload_bytes = sum(len(site.ready()) for site in sites_) + sum(map(len, exchanges))
     exact_sum = np.zeros(total, dtype=np.int64)
-    for update, site in zip(updates, sites_, strict=True):
+    handed = fed.handed(attempt).values()  # what the server hands on; not a step of the pattern's
+    for update, site, given in zip(updates, sites_, handed, strict=False):
         with clock.measure("client", "quantise"):
             integers = quantize(update, fed.quantization)
         with clock.measure("client", "upload"):
-            upload = site.upload(cohort, integers, exchanges)
+            upload = site.upload(cohort, integers, given)
         with clock.measure("aggregate", "add"):
             aggregator.add(upload.manifest, upload.chunks)
         exact_sum += integers

@@ -32,7 +32,8 @@ from aggregation import (
     SqliteJournal,
 )
 from aggregation import Coordinator as ProtocolCoordinator
-from aggregation.protocol.checks import read_plan
+from aggregation.protocol import exchange_form, verify_and_hand_out
+from aggregation.protocol.checks import read_cohort, read_plan
 from aggregation.protocol.plan import Member, mask_graph
 from fmfl_secure.bench._memory import peak_mib
 from fmfl_secure.errors import RunError
@@ -327,6 +328,7 @@ def _in_process(
         fields |= {"round": number, "attempt": 1, "run": "00" * 8, "membership_digest": ""}
         fields["members"] = tuple(Member(members.sites[name]) for name in names)
         fields["mask_graph"] = mask_graph(len(names))
+        fields["exchange"] = exchange_form(len(names), fields["key_agreement"], vanishing=False)
         seconds.append(_one_round(RoundPlan(**fields), coordinator, aggregator, decryptor, sites))
     return seconds
 
@@ -345,9 +347,11 @@ def _one_round(
     readies = [attempt.ready() for attempt in attempts]
     cohort = coordinator.cohort(message, decryptor.announce(message), readies)
     aggregator = Aggregator(identity, message, cohort, coordinator=plan.coordinator)
+    fixed = read_cohort(read_plan(message, plan.coordinator), cohort)
     exchanges = [attempt.exchange(cohort) for attempt in attempts]
-    for attempt, update in zip(attempts, updates, strict=True):
-        upload = attempt.upload(cohort, update, exchanges)
+    handed = verify_and_hand_out(fixed, exchanges).values()
+    for attempt, update, given in zip(attempts, updates, handed, strict=True):
+        upload = attempt.upload(cohort, update, given)
         aggregator.add(upload.manifest, upload.chunks)
     listed = decryptor.confirm(cohort, aggregator.opening_list(), aggregator.sealed_secrets())
     for attempt in attempts:

@@ -79,8 +79,11 @@ def _round(sites: int, allowed: Vanishing | None, vanished: int) -> dict[str, fl
         for message in exchanges:
             timed("aggregator", aggregator.add_exchange, message)
     sent = sum(map(len, readies)) + sum(map(len, exchanges))
-    for site in attending:
-        upload = timed("site", site.upload, attempt.cohort, fed.random_integers(), exchanges)
+    attempt.exchanges = tuple(exchanges)
+    handed = fed.handed(attempt)
+    for name, site in attempt.sites.items():
+        given = handed[name]
+        upload = timed("site", site.upload, attempt.cohort, fed.random_integers(), given)
         aggregator.add(upload.manifest, upload.chunks)
         sent += upload.size_bytes
     listed = fed.decryptor.confirm(
@@ -95,5 +98,5 @@ def _round(sites: int, allowed: Vanishing | None, vanished: int) -> dict[str, fl
         "site_ms": 1e3 * spent["site"] / sites,
         "aggregator_ms": 1e3 * spent["aggregator"],
         "sent": sent / sites + len(openings[0]),
-        "read": float(len(attempt.cohort) + sum(map(len, exchanges)) + len(listed)),
+        "read": float(len(attempt.cohort) + sum(map(len, given)) + len(listed)),
     }

@@ -132,9 +132,10 @@ def run_round(
     attempt = federation.start(federation.plan(round_=number))
     aggregator = federation.new_aggregator(attempt)
     recording = Recording(federation, attempt, aggregator.round, aggregator.transcript)
+    parts = federation.handed(attempt)
     for name, site in attempt.sites.items():
         integers = quantize(updates[name], federation.quantization)
-        upload = site.upload(attempt.cohort, integers, attempt.exchanges)
+        upload = site.upload(attempt.cohort, integers, parts[name])
         aggregator.add(upload.manifest, upload.chunks)
         recording.integers[name], recording.uploads[name] = integers, upload
         recording.pairs[name] = list(site._secrets._pairs)

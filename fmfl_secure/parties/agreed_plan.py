@@ -168,6 +168,7 @@ HARMLESS: Final[Mapping[str, str]] = MappingProxyType(
         "attempt": "every attempt at a round sends the integers stored for it, at no charge, under "
         "keys and masks of its own; a site's journal joins each once, and opens one a round",
         "mask_graph": "a plan has the one that goes with how many sites it invites, or is none",
+        "exchange": "a plan has the one form that there is where sites need it, or is none",
     }
 )
 

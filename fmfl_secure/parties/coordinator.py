@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 import aggregation
 from aggregation import Identity, Member, RoundPlan, choose
-from aggregation.protocol import mask_graph, read_cohort, read_plan
+from aggregation.protocol import exchange_form, mask_graph, read_cohort, read_plan
 from fmfl_secure.errors import RunError
 from fmfl_secure.parties.agreed_plan import KEY_AGREEMENT
 from fmfl_secure.parties.workspace import AGGREGATOR, COORDINATOR, DECRYPTOR, Members
@@ -121,6 +121,7 @@ class Coordinator:
         attempt = self.store.attempts(round_number) + 1
         turn = self._config.turn(round_number)
         layout, grid = self._start.layout(turn), self._start.grid(turn)
+        vanishing = self._config.vanishing(known)
         plan = RoundPlan(
             federation=self._config.federation.name,
             run=self.run,
@@ -148,7 +149,10 @@ class Coordinator:
             ),
             membership_digest=self.membership_digest,
             mask_graph=mask_graph(len(sites)),
-            vanishing=self._config.vanishing(known),
+            vanishing=vanishing,
+            exchange=exchange_form(
+                len(sites), KEY_AGREEMENT, vanishing=vanishing is not msgspec.UNSET
+            ),
         )
         message = self._protocol.plan(plan)
         self.store.begin_attempt(round_number, attempt, message)

@@ -82,7 +82,7 @@ class Custodian:
         Args:
             cohort: The fixed cohort.
             opening_list: The decryptor's confirmation of the aggregator's list.
-            exchanges: Every site's exchange message.
+            exchanges: What it is handed of every site's exchange message.
             plan_message: The plan, to have a word that was recorded before a restart repeated.
 
         Raises:

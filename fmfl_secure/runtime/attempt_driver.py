@@ -139,14 +139,14 @@ class AttemptDriver:
 
     def _collect_uploads(self, attempt: ServerAttempt) -> None:
         self._enter("upload", attempt)
-        for names, needed in attempt.exchanges_by_need():
-            exchanges = [attempt.exchanges[name] for name in needed]
+        handed = attempt.handed()
+        for name in attempt.sites:
             self._hand(
                 attempt,
-                names,
+                [name],
                 Step.UPLOAD,
-                {"exchanges": Document(exchanges)},
-                sizes=[len(message) for message in exchanges],
+                {"exchanges": Document(handed[name])},
+                sizes=[len(message) for message in handed[name]],
             )
         self._waiting.require(
             attempt,

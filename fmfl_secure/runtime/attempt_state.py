@@ -24,6 +24,7 @@ from aggregation import (
 )
 from aggregation import Coordinator as ProtocolCoordinator
 from aggregation.protocol import (
+    EXCHANGE_CAP,
     REFUSED,
     VERIFIED,
     Accusation,
@@ -31,7 +32,6 @@ from aggregation.protocol import (
     Approval,
     Confirmation,
     CustodianReady,
-    Exchange,
     FixedCohort,
     Opening,
     Ready,
@@ -41,6 +41,7 @@ from aggregation.protocol import (
     UploadManifest,
     Verdict,
     digest,
+    hand_out,
     read_accusation,
     read_announcement,
     read_cohort,
@@ -95,6 +96,7 @@ class ServerAttempt:
         self.cohort_message: bytes | None = None
         self.cohort: FixedCohort | None = None
         self.exchanges: dict[str, bytes] = {}
+        self._readers: dict[str, tuple[int, ...]] = {}  # places that each has a part for
         self._manifests: dict[str, bytes] = {}
         self._aggregator: Aggregator | None = None
         self.confirmation: bytes | None = None
@@ -122,23 +124,12 @@ class ServerAttempt:
         """Names of the sites in the cohort; empty before it is fixed."""
         return self.cohort.names if self.cohort else ()
 
-    def exchanges_by_need(self) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
-        """Whose exchange messages go to whom: each site is given those that are for it at least.
-
-        Returns:
-            Pairs of sites and of whom they are given messages. Where all sites are neighbours,
-            one pair: a document that is the same for all is made once.
-        """
+    def handed(self) -> dict[str, list[bytes]]:
+        """What each site and custodian is handed of the others' exchange messages, by name."""
         cohort = self._fixed()
-        names = cohort.names
-        if not cohort.chooses:
-            return [(names, names)]
-        read = [read_exchange(cohort, self.exchanges[name]) for name in names]
-        chosen_by: dict[int, list[str]] = {index: [] for index in range(len(names))}
-        for sent in read:
-            for other in sent.initiates:
-                chosen_by[other].append(names[sent.sender])
-        return [((name,), tuple(chosen_by[index])) for index, name in enumerate(names)]
+        return hand_out(
+            cohort, {self.exchanges[name]: self._readers[name] for name in cohort.names}
+        )
 
     def cap(self, kind: str) -> int:
         """Largest message of a kind in this attempt, in bytes."""
@@ -149,7 +140,7 @@ class ServerAttempt:
             "ready": Ready.cap(),
             "custodian-ready": CustodianReady.cap(),
             "approval": Approval.cap(),
-            "exchange": Exchange.cap(),
+            "exchange": EXCHANGE_CAP,
             "upload": UploadManifest.cap(items),
             "chunks": chunks + (Sigma.cap() if self.round.collective else 0),
             "confirmation": Confirmation.cap(items),
@@ -225,6 +216,7 @@ class ServerAttempt:
         sent = read_exchange(self._fixed(), message)
         self._require(self._fixed().names[sent.sender] == party, "another site's message")
         self.exchanges[party] = self._once(self.exchanges.get(party), message)
+        self._readers[party] = tuple(sent.parts)
         if self.round.shares:
             self._adding().add_exchange(message)
 

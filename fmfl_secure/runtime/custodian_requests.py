@@ -61,21 +61,22 @@ class CustodianRequests:
         if not attempt.custodians:
             return
         plan = attempt.plan
-        exchanges = [attempt.exchanges[name] for name in attempt.sites]
-        task = Assignment(
-            step=Step.APPROVE,
-            run=plan.run,
-            round=plan.round,
-            attempt=plan.attempt,
-            documents={
-                "plan": Document([attempt.message]),
-                "cohort": Document([attempt.cohort_message or b""]),
-                "list": Document([attempt.confirmation or b""]),
-                "exchanges": Document(exchanges),
-            },
-            sizes=[len(message) for message in exchanges],
-        )
-        self._board.assign(attempt.custodians, task)
+        handed = attempt.handed()
+        for name in attempt.custodians:
+            task = Assignment(
+                step=Step.APPROVE,
+                run=plan.run,
+                round=plan.round,
+                attempt=plan.attempt,
+                documents={
+                    "plan": Document([attempt.message]),
+                    "cohort": Document([attempt.cohort_message or b""]),
+                    "list": Document([attempt.confirmation or b""]),
+                    "exchanges": Document(handed[name]),
+                },
+                sizes=[len(message) for message in handed[name]],
+            )
+            self._board.assign([name], task)
         self._require(attempt, lambda: attempt.approvals, "approve")
 
     def _require(

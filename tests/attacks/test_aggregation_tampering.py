@@ -138,8 +138,9 @@ def test_one_upload_a_subset_or_a_share_twice_is_noise(suite, trick):
     """The masks do not cancel, so what the decryptor sees is uniform: never released."""
     fed, attempt, chunks, round_ = ready_to_hand_over(suite)
     modulus = round_.parameters.modulus
+    handed = fed.handed(attempt)
     uploads = [
-        site.upload(attempt.cohort, attempt.integers[name], attempt.exchanges)
+        site.upload(attempt.cohort, attempt.integers[name], handed[name])
         for name, site in attempt.sites.items()
     ]
     chosen = {"one": [0], "subset": [0, 1, 2], "twice": [0, 1, 2, 3, 0]}[trick]

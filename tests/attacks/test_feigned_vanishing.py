@@ -9,8 +9,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 
+import msgspec
 import numpy as np
 import pytest
+from exchanges import index_of, signed_anew, whole
 from msgspec.structs import replace
 from sealed_falsely import deals, no_polynomial
 
@@ -38,13 +40,7 @@ from aggregation.protocol import (
     read_plan,
 )
 from aggregation.protocol.accusation import Accusation, accuse
-from aggregation.protocol.messages import (
-    DEALT_BOX_SIZE,
-    SALTED_SIZE,
-    Exchange,
-    Opening,
-    OpeningList,
-)
+from aggregation.protocol.messages import SALTED_SIZE, Opening, OpeningList
 from aggregation.protocol.plan import RoundPlan
 from aggregation.protocol.round import FixedCohort
 from aggregation.roles import one_cohort
@@ -129,25 +125,25 @@ def test_an_opening_tells_nothing_before_it_is_recorded() -> None:
 
 
 def altered_box(self: SiteShares, cohort, deal, seed):
-    made = deal(self, cohort, seed)
-    boxes = bytearray(made.boxes)
-    boxes[DEALT_BOX_SIZE + 5] ^= 1  # for the second other site, which is the victim
-    return replace(made, boxes=bytes(boxes))
+    made, key = deal(self, cohort, seed)
+    place = cohort.position(VICTIM)
+    box, commitment = made[place]
+    made[place] = box[:5] + bytes([box[5] ^ 1]) + box[6:], commitment
+    return made, key
 
 
 def another_share(self: SiteShares, cohort, deal, seed):
-    made, place = deal(self, cohort, seed), cohort.position(VICTIM)
-    commitments = bytearray(made.commitments)
-    commitments[place * 32] ^= 1
-    return replace(made, commitments=bytes(commitments))
+    (made, key), place = deal(self, cohort, seed), cohort.position(VICTIM)
+    box, commitment = made[place]
+    made[place] = box, bytes([commitment[0] ^ 1]) + commitment[1:]
+    return made, key
 
 
 def of_another_length(self: SiteShares, cohort, deal, seed):
-    made, place = deal(self, cohort, seed), cohort.position(VICTIM)
+    (made, key), place = deal(self, cohort, seed), cohort.position(VICTIM)
     bound = cohort.transcript + b"another"
-    box = sealed_box.seal_box(cohort.readies[place].box, bytes(97), bound)
-    boxes = made.boxes[:DEALT_BOX_SIZE] + box + made.boxes[2 * DEALT_BOX_SIZE :]
-    return replace(made, boxes=boxes)
+    made[place] = sealed_box.seal_box(cohort.readies[place].box, bytes(97), bound), made[place][1]
+    return made, key
 
 
 @pytest.mark.parametrize("spoil", [altered_box, another_share, of_another_length])
@@ -161,7 +157,9 @@ def test_a_dealer_of_what_does_not_hold_is_named_before_anybody_opens(
     cohort, said = fixed(fed, attempt), []
     for _ in range(2):
         with pytest.raises(SealedError) as refused:
-            attempt.sites[VICTIM].upload(attempt.cohort, fed.random_integers(), attempt.exchanges)
+            attempt.sites[VICTIM].upload(
+                attempt.cohort, fed.random_integers(), fed.handed(attempt)[VICTIM]
+            )
         said.append(refused.value.accusation)
     assert said[0] == said[1], "and it uploads nothing more in this attempt"
     guilty = read_accusation(cohort, said[0], first=None, exchanges=attempt.exchanges)
@@ -170,17 +168,17 @@ def test_a_dealer_of_what_does_not_hold_is_named_before_anybody_opens(
 
 def test_the_first_site_gives_all_the_same_mac_key(monkeypatch: pytest.MonkeyPatch) -> None:
     def other_key(self: SiteShares, cohort, seed):
-        made = deal(self, cohort, seed)
-        if self._name != "site-0":
-            return made
-        return replace(made, key=bytes(31) + b"\1")
+        made, key = deal(self, cohort, seed)
+        return made, key if self._name != "site-0" else bytes(31) + b"\1"
 
     deal = SiteShares.deal
     monkeypatch.setattr(SiteShares, "deal", other_key)
     fed = federation()
     attempt = fed.start()
     with pytest.raises(SealedError, match="MAC key from site-0") as refused:
-        attempt.sites[VICTIM].upload(attempt.cohort, fed.random_integers(), attempt.exchanges)
+        attempt.sites[VICTIM].upload(
+            attempt.cohort, fed.random_integers(), fed.handed(attempt)[VICTIM]
+        )
     guilty = read_accusation(
         fixed(fed, attempt), refused.value.accusation, first=None, exchanges=attempt.exchanges
     )
@@ -210,7 +208,9 @@ def test_the_key_that_proves_it_opens_no_mask(monkeypatch: pytest.MonkeyPatch) -
     fed = federation()
     attempt = fed.start()
     with pytest.raises(SealedError) as refused:
-        attempt.sites[VICTIM].upload(attempt.cohort, fed.random_integers(), attempt.exchanges)
+        attempt.sites[VICTIM].upload(
+            attempt.cohort, fed.random_integers(), fed.handed(attempt)[VICTIM]
+        )
     body = messages.unseal(refused.value.accusation, Accusation, fed.public[VICTIM])
     cohort = fixed(fed, attempt)
     shared = attempt.sites["site-3"]._secrets.key.exchange(cohort.readies[1].key)
@@ -291,10 +291,9 @@ class Hostile:
         aggregator = attempt.aggregator = fed.new_aggregator(attempt)
         for exchange in attempt.exchanges:
             aggregator.add_exchange(exchange)
+        handed = fed.handed(attempt)
         for name in names:
-            upload = attempt.sites[name].upload(
-                attempt.cohort, self.updates[name], attempt.exchanges
-            )
+            upload = attempt.sites[name].upload(attempt.cohort, self.updates[name], handed[name])
             aggregator.add(upload.manifest, upload.chunks)
         attempt.opening_list = fed.decryptor.confirm(
             attempt.cohort, aggregator.opening_list(), aggregator.sealed_secrets()
@@ -385,7 +384,7 @@ def test_with_other_integers_it_is_not_the_same() -> None:
         ),
         lambda plan: replace(plan, vanishing=Vanishing(2, 3)),
         lambda plan: replace(plan, vanishing=Vanishing(1, 4)),
-        lambda plan: replace(plan, vanishing=Federation(3).vanishing),
+        lambda plan: replace(plan, vanishing=msgspec.UNSET, exchange=msgspec.UNSET),
     ],
     ids=["least", "adapter", "order", "weight", "more-vanish", "more-open", "none-may"],
 )
@@ -478,7 +477,8 @@ def test_a_site_that_nobody_pinned_does_not_open_for_others() -> None:
     more = replace(plan, members=(*plan.members, Member(stranger)))
     with pytest.raises(PlanError, match="stranger is pinned nowhere"):
         site(fed, more)
-    site(fed, replace(more, vanishing=Federation(3).vanishing))
+    without = {"vanishing": msgspec.UNSET, "exchange": msgspec.UNSET}
+    site(fed, replace(more, **without))
 
 
 def test_tags_of_an_upload_are_under_the_self_mask() -> None:
@@ -525,8 +525,9 @@ def test_what_belongs_to_vanishing_sites_is_refused_where_none_may(kind: str) ->
         foreign, _ = made[other]
         own = fed.identities[VICTIM]
         if kind == "exchange":
-            body = messages.unseal(foreign.exchanges[1], Exchange, other.public[VICTIM])
-            message = messages.seal(own, replace(body, transcript=cohort.transcript))
+            said = signed_anew(other.identities[VICTIM], foreign.exchanges[1])
+            index = replace(index_of(said, other.identities[VICTIM]), transcript=cohort.transcript)
+            message = msgspec.msgpack.encode(replace(whole(said), index=messages.seal(own, index)))
             with pytest.raises(CohortError, match="shares where none belong"):
                 read_exchange(cohort, message)
         elif kind == "ready":
@@ -538,7 +539,7 @@ def test_what_belongs_to_vanishing_sites_is_refused_where_none_may(kind: str) ->
                 fed.coordinator.check_ready(attempt.plan_message, message)
         elif kind == "upload":
             upload = foreign.sites[VICTIM].upload(
-                foreign.cohort, other.random_integers(), foreign.exchanges
+                foreign.cohort, other.random_integers(), other.handed(foreign)[VICTIM]
             )
             body = messages.unseal(upload.manifest, messages.UploadManifest, other.public[VICTIM])
             message = messages.seal(own, replace(body, transcript=cohort.transcript))
@@ -586,7 +587,7 @@ def test_what_is_kept_opens_and_does_nothing_else() -> None:
     with pytest.raises(ReplayError):
         after.ready()
     with pytest.raises(StateError):
-        after.upload(attempt.cohort, update, attempt.exchanges)
+        after.upload(attempt.cohort, update, hostile.fed.handed(attempt)[VICTIM])
     attempt.sites[VICTIM] = after
     assert attempt.aggregator is not None
     total = hostile.sum_of(attempt, "site-0", VICTIM, "site-3")

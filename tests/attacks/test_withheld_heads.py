@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from exchanges import handed_anew, index_of, part_of, signed_anew, whole
 
 from aggregation import (
     CohortError,
@@ -17,10 +18,10 @@ from aggregation import (
     SqliteJournal,
     sign_journal_head,
 )
-from aggregation.protocol import messages
-from aggregation.protocol.checks import read_exchange
+from aggregation.protocol import read_exchange, verify_and_hand_out
+from aggregation.protocol.exchange import Part
 from aggregation.protocol.journal_heads import HEAD_SIZE, pack_head, unpack_head
-from aggregation.protocol.messages import MAX_HEADS, Exchange
+from aggregation.protocol.messages import MAX_HEADS
 from aggregation.protocol.witness import hear
 from aggregation.testing import Attempt, Federation
 from fmfl_secure.storage.anchor_store import AnchorStore
@@ -57,7 +58,9 @@ class Remembering(Federation):
         self.journals[VICTIM] = SqliteJournal(self.folder / f"{VICTIM}.sqlite")
 
     def victim_uploads(self, attempt: Attempt, exchanges) -> None:
-        attempt.sites[VICTIM].upload(attempt.cohort, self.random_integers(), exchanges)
+        """As a server has it that hands on these messages."""
+        handed = verify_and_hand_out(self.fixed(attempt), exchanges)[VICTIM]
+        attempt.sites[VICTIM].upload(attempt.cohort, self.random_integers(), handed)
 
 
 @pytest.fixture
@@ -74,11 +77,10 @@ def after(fed: Remembering) -> Attempt:
     return fed.start(fed.plan(round_=2))
 
 
-def resigned(fed: Remembering, message: bytes, **changes: object) -> bytes:
-    """What a colluding site says instead."""
-    name = messages.sender(message, Exchange.CAP)
-    body = messages.unseal(message, Exchange, fed.public[name])
-    return messages.seal(fed.identities[name], msgspec.structs.replace(body, **changes))
+def silent(fed: Remembering, name: str, message: bytes) -> bytes:
+    """What a colluding site says instead: of journals nothing."""
+    nothing = {leaf: {"heads": b""} for leaf in range(3)}
+    return signed_anew(fed.identities[name], message, nothing, head=b"")
 
 
 def test_rounds_go_on_where_nothing_was_put_back(fed: Remembering) -> None:
@@ -91,9 +93,8 @@ def test_rounds_go_on_where_nothing_was_put_back(fed: Remembering) -> None:
 
 def test_any_honest_site_of_the_cohort_is_enough(fed: Remembering, after: Attempt) -> None:
     own, colluding, honest = after.exchanges
-    silent = resigned(fed, colluding, heads=msgspec.UNSET)
     with pytest.raises(JournalError, match="lacks entry"):
-        fed.victim_uploads(after, (own, silent, honest))
+        fed.victim_uploads(after, (own, silent(fed, COLLUDER, colluding), honest))
     # Also once it has grown again, by attempts that come to nothing.
     for attempt in (2, 3, 4):
         again = fed.start(fed.plan(round_=2, attempt=attempt))
@@ -104,57 +105,68 @@ def test_any_honest_site_of_the_cohort_is_enough(fed: Remembering, after: Attemp
 def test_where_all_others_tell_nothing_it_is_not_noticed(fed: Remembering, after: Attempt) -> None:
     """The arm in which it works: a site alone among colluders has nobody who would tell it."""
     own, *others = after.exchanges
-    fed.victim_uploads(after, (own, *(resigned(fed, m, heads=msgspec.UNSET) for m in others)))
+    said = (silent(fed, name, m) for name, m in zip((COLLUDER, HONEST), others, strict=True))
+    fed.victim_uploads(after, (own, *said))
 
 
 def test_it_cannot_be_stripped_or_left_out_or_replayed(fed: Remembering, after: Attempt) -> None:
-    own, colluding, honest = after.exchanges
-    body = messages.unseal(honest, Exchange, fed.public[HONEST])
-    stripped = messages.seal(
-        fed.identities[COLLUDER], msgspec.structs.replace(body, heads=msgspec.UNSET)
-    )
-    old = fed.start(fed.plan(round_=3)).exchanges[2]
+    colluding, honest = fed.handed(after)[VICTIM]
+    nothing = msgspec.msgpack.encode(Part(ciphertext=part_of(after.exchanges[2], 0).ciphertext))
+    stripped = handed_anew(honest, part=nothing)
+    index = whole(silent(fed, COLLUDER, after.exchanges[1])).index
+    old = fed.handed(fed.start(fed.plan(round_=3)))[VICTIM][1]
+    for_another = fed.handed(after)[COLLUDER][1]
     for given, error in (
-        ((own, colluding), CohortError),
-        ((own, colluding, stripped), CohortError),  # then it is the colluder's, and theirs is none
-        ((own, colluding, honest[:-1] + b"x"), RefusedError),
-        ((own, colluding, old), CohortError),
+        ((colluding,), CohortError),
+        ((colluding, stripped), CohortError),
+        ((colluding, for_another), CohortError),
+        ((colluding, handed_anew(honest, index=index)), CohortError),  # then it is the colluder's
+        ((colluding, honest[:-1] + b"x"), RefusedError),
+        ((colluding, old), CohortError),
+        ((colluding, colluding, honest), CohortError),
     ):
         with pytest.raises(error):
-            fed.victim_uploads(after, given)
+            after.sites[VICTIM].upload(after.cohort, fed.random_integers(), given)
 
 
 def test_a_lie_stops_nobody(fed: Remembering) -> None:
     """A head that the site never signed is passed over: else one liar would have it left out."""
     attempt = fed.start()
-    own, colluding, honest = attempt.exchanges
-    body = messages.unseal(colluding, Exchange, fed.public[COLLUDER])
-    theirs = body.heads[1]
+    _, colluding, honest = attempt.exchanges
+    theirs, cohort = index_of(colluding, fed.identities[COLLUDER]).head, fed.fixed(attempt)
+    assert len(theirs) == HEAD_SIZE
     for of_victim in (bytes(HEAD_SIZE), theirs, theirs[:-1] + b"x", theirs * MAX_HEADS):
         for of_colluder in (theirs, bytes(HEAD_SIZE)):
-            lie = resigned(fed, colluding, heads=(of_victim, of_colluder, b""))
-            cohort = attempt.sites[VICTIM]._cohort
+            lie = signed_anew(
+                fed.identities[COLLUDER], colluding, {0: {"heads": of_victim}}, head=of_colluder
+            )
             journal, kept = fed.journals[VICTIM], fed.kept[VICTIM]
-            hear(cohort, fed.public[VICTIM], journal, kept, (own, lie, honest))
+            said = [read_exchange(cohort, message) for message in (lie, honest)]
+            hear(cohort, fed.public[VICTIM], journal, kept, said)
     assert kept.journals(fed.public[COLLUDER]) == [unpack_head(fed.public[COLLUDER], theirs).line]
 
 
 @pytest.mark.parametrize(
-    "heads",
+    ("leaf", "heads", "head"),
     [
-        (b"",),
-        (b"", b"", b"", b""),
-        (b"x", b"", b""),
-        (bytes(HEAD_SIZE * (MAX_HEADS + 1)), b"", b""),
+        (0, b"x", b""),
+        (0, bytes(HEAD_SIZE * (MAX_HEADS + 1)), b""),
+        (1, bytes(HEAD_SIZE), b""),
+        (0, b"", b"x"),
+        (0, b"", bytes(2 * HEAD_SIZE)),
     ],
-    ids=["too few", "too many", "cut", "too long"],
+    ids=["cut", "too long", "to itself", "its own cut", "its own twice"],
 )
-def test_another_form_is_refused_and_named(fed: Remembering, heads: tuple[bytes, ...]) -> None:
+def test_another_form_is_refused_and_named(
+    fed: Remembering, leaf: int, heads: bytes, head: bytes
+) -> None:
     attempt = fed.start()
     fed.victim_uploads(attempt, attempt.exchanges)
-    spoiled = resigned(fed, attempt.exchanges[1], heads=heads)
+    spoiled = signed_anew(
+        fed.identities[COLLUDER], attempt.exchanges[1], {leaf: {"heads": heads}}, head=head
+    )
     with pytest.raises(CohortError, match=f"exchange message of {COLLUDER} tells heads"):
-        read_exchange(attempt.sites[VICTIM]._cohort, spoiled)
+        read_exchange(fed.fixed(attempt), spoiled)
 
 
 def test_a_head_packed_is_the_head(fed: Remembering) -> None:

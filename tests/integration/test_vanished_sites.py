@@ -266,8 +266,8 @@ INVALID = {BAD: "attempt.invalid"}
 
 def for_nobody(self: SiteShares, cohort, deal, seed):
     """Boxes that open for none of the others."""
-    made = deal(self, cohort, seed)
-    return msgspec.structs.replace(made, boxes=bytes(len(made.boxes)))
+    made, key = deal(self, cohort, seed)
+    return [(bytes(len(box)), commitment) for box, commitment in made], key
 
 
 def test_a_dealer_of_false_shares_is_left_out_by_name(

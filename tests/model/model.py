@@ -35,8 +35,9 @@ from aggregation import (
 )
 from aggregation.protocol import messages
 from aggregation.protocol.checks import read_cohort, read_plan
+from aggregation.protocol.exchange import verify_and_hand_out
 from aggregation.protocol.messages import Cohort, Confirmation, OpeningList
-from aggregation.protocol.plan import Vanishing, openings_for
+from aggregation.protocol.plan import Vanishing, exchange_form, openings_for
 from fmfl_secure.parties.workspace import Members
 from fmfl_secure.runtime.attempt_state import ServerAttempt
 
@@ -115,6 +116,7 @@ class Model:
         self.shares = vanishing is not None
         self.openings = openings_for(len(self.names), colluding) if vanishing else 0
         self.exchanges: dict[str, tuple[bytes, ...]] = {}  # by cohort, once all have spoken
+        self._handed: dict[tuple[str, str], tuple[bytes, ...]] = {}
         self.identities = {name: Identity.generate(name) for name in (*ROLES, *self.names)}
         public = {name: identity.public for name, identity in self.identities.items()}
         self.members = Members(
@@ -163,6 +165,7 @@ class Model:
             training_digest=NOTHING,
             key_agreement="x25519",
             vanishing=self.vanishing,
+            exchange=exchange_form(sites, "x25519", vanishing=self.shares),
         )
         return Plan(plan, self.coordinator.plan(plan))
 
@@ -300,6 +303,16 @@ class Model:
             self.exchanges[cohort] = tuple(said)
         return True
 
+    def handed(self, cohort: str, name: str) -> tuple[bytes, ...]:
+        """What a site is handed of a cohort's exchange messages, once all have spoken."""
+        said = self.exchanges.get(cohort, ())
+        if said and (cohort, name) not in self._handed:
+            plan = self.plans[self.of[cohort][0]].message
+            fixed = read_cohort(read_plan(plan, self.members.coordinator), self.cohorts[cohort])
+            handed = verify_and_hand_out(fixed, said)
+            self._handed |= {(cohort, each): tuple(given) for each, given in handed.items()}
+        return self._handed.get((cohort, name), ())
+
     def opens_with(self, cohort: str, openings: int) -> bool:
         """Whether a cohort's sum opens with the openings of so many honest sites."""
         plan, names = self.of[cohort]
@@ -427,7 +440,7 @@ class Model:
             if self.shares:
                 liar.exchange(message)
             zeros = np.zeros(3, dtype=np.int32)
-            return liar, liar.upload(message, zeros, self.exchanges.get(cohort, ()))
+            return liar, liar.upload(message, zeros, self.handed(cohort, name))
 
     def _listed(self, server: ServerAttempt, cohort: str, honest: Sequence[str]) -> list[str]:
         """The list as it is, and one for each honest site with another upload in its place."""

@@ -282,7 +282,7 @@ class SiteParty(Party):
         if what == "upload":
             if not world.shares:  # else it was a step of its own, and others' words are needed
                 agent.do(spoken.work(Step.EXCHANGE, plan.body, cohort=world.cohorts[op[2]]))
-            said = world.exchanges.get(op[2], ())
+            said = world.handed(op[2], self.name)
             sizes = [len(message) for message in said]
             agent.do(spoken.work(Step.UPLOAD, plan.body, sizes, exchanges=b"".join(said)))
             return spoken.said

@@ -22,6 +22,7 @@ from aggregation.ckks import residues, suites
 from aggregation.crypto import identity, mac, sealed_box, sealed_key
 from aggregation.protocol import Vanishing, checks, membership, messages, read_accusation
 from aggregation.protocol.accusation import accuse
+from aggregation.protocol.exchange import read_exchange, read_handed
 from aggregation.roles.decryptor import _Attempt
 from aggregation.testing import Federation
 
@@ -91,13 +92,15 @@ def targets():
                 (fed, "site-1", said, functools.partial(accused, cohort, attempt.exchanges)),
             ]
         if suite == "ckks-collective":
+            handed = fed.handed(attempt)["site-1"][0]
             found += [
                 (
                     fed,
                     "site-0",
                     attempt.exchanges[0],
-                    functools.partial(checks.read_exchange, cohort),
+                    functools.partial(read_exchange, cohort),
                 ),
+                (fed, "site-0", handed, functools.partial(read_handed, cohort, 1)),
                 (
                     fed,
                     "site-0",
@@ -278,7 +281,10 @@ def mutated(rng, fed, signer, message):
         return mutate_bytes(rng, message)
     envelope = msgspec.msgpack.decode(message)
     try:
-        if kind == 1:
+        if "index" in envelope and rng.random() < 0.5:  # of an exchange message, or a part of it
+            index = mutated(rng, fed, signer, envelope["index"])
+            return msgspec.msgpack.encode({**envelope, "index": index})
+        if kind == 1 or "index" in envelope:
             return msgspec.msgpack.encode(mutate_fields(rng, envelope))
         if kind == 2:
             raw = mutate_bytes(rng, envelope["body"])

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 import tenseal.sealapi as seal
+from exchanges import signed_anew
 
 from aggregation import (
     AggregationError,
+    CohortError,
     OpeningError,
     ReleaseError,
     StateError,
@@ -12,7 +14,7 @@ from aggregation import (
 )
 from aggregation.ckks import _ckks, collective, residues
 from aggregation.ckks.collective import CollectiveEncryptor, CollectiveKeyHolder
-from aggregation.protocol import checks, messages
+from aggregation.protocol import messages, read_exchange
 from aggregation.testing import Federation
 
 SET = parameter_set("ckks-collective-4096-60-aes")
@@ -166,10 +168,10 @@ def test_keys_open_nothing_before_and_after():
 def test_uploads_are_of_one_size_and_resent_byte_for_byte():
     fed = Federation(4, suite="ckks-collective", key_agreement=HYBRID)
     attempt = fed.start()
-    uploads = []
-    for site in attempt.sites.values():
+    uploads, handed = [], fed.handed(attempt)
+    for name, site in attempt.sites.items():
         integers = fed.random_integers()
-        uploads.append(site.upload(attempt.cohort, integers, attempt.exchanges))
+        uploads.append(site.upload(attempt.cohort, integers, handed[name]))
         assert site.upload(attempt.cohort, integers) == uploads[-1]
     assert len({upload.size_bytes for upload in uploads}) == 1
 
@@ -184,22 +186,23 @@ def test_a_hybrid_upload_needs_its_neighbours_exchanges():
     assert needed
     with pytest.raises(AggregationError, match="missing"):
         site.upload(attempt.cohort, integers, ())
-    site.upload(attempt.cohort, integers, attempt.exchanges)
+    site.upload(attempt.cohort, integers, fed.handed(attempt)["site-0"])
     assert site.exchange(attempt.cohort) == attempt.exchanges[0]
 
 
 def test_an_exchange_of_another_length_or_cohort_is_refused():
     fed = Federation(4, suite="ckks-collective", key_agreement=HYBRID)
     attempt = fed.start()
-    cohort = attempt.sites["site-0"]._cohort
-    for body in (
-        messages.Exchange(cohort.transcript, b""),
-        messages.Exchange(cohort.transcript, bytes(1088 * 40)),
-        messages.Exchange(bytes(32), bytes(1088)),
+    cohort, said = fed.fixed(attempt), attempt.exchanges[1]
+    keyed = cohort.initiates(1)[0]
+    for message in (
+        signed_anew(fed.identities["site-1"], said, {keyed: {"ciphertext": b""}}),
+        signed_anew(fed.identities["site-1"], said, {1: {"ciphertext": bytes(1088)}}),
+        signed_anew(fed.identities["site-1"], said, {keyed: {"ciphertext": bytes(1089)}}),
+        signed_anew(fed.identities["site-1"], said, transcript=bytes(32)),
     ):
-        message = messages.seal(fed.identities["site-1"], body)
-        with pytest.raises(checks.CohortError):
-            attempt.sites["site-0"].upload(attempt.cohort, fed.random_integers(), [message])
+        with pytest.raises(CohortError, match="site-1"):
+            read_exchange(cohort, message)
 
 
 def test_the_list_must_be_confirmed_and_only_one_is():

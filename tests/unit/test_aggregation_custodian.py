@@ -86,7 +86,8 @@ def test_one_approval_a_round_also_after_a_restart():
     attempt = fed.start()
     opened(fed, attempt)
     custodian = fed.custodians["custodian-0"]
-    arguments = (attempt.cohort, attempt.opening_list, attempt.exchanges)
+    handed = fed.handed(attempt)["custodian-0"]
+    arguments = (attempt.cohort, attempt.opening_list, handed)
     assert custodian.approve(*arguments) == custodian.approve(*arguments)
     with pytest.raises(ReplayError):
         fed.new_custodian("custodian-0").ready(fed.coordinator.plan(fed.plan(attempt=2)))
@@ -117,15 +118,15 @@ def test_a_custodian_approves_only_what_the_decryptor_confirmed():
     fed = federation(1)
     attempt = fed.start()
     aggregator = fed.upload(attempt)
-    custodian = fed.custodians["custodian-0"]
+    custodian, handed = fed.custodians["custodian-0"], fed.handed(attempt)["custodian-0"]
     with pytest.raises(messages.MessageError):
-        custodian.approve(attempt.cohort, aggregator.opening_list(), attempt.exchanges)
+        custodian.approve(attempt.cohort, aggregator.opening_list(), handed)
     confirmed = fed.decryptor.confirm(
         attempt.cohort, aggregator.opening_list(), aggregator.sealed_secrets()
     )
     with pytest.raises(CohortError, match="exchange message is missing"):
-        custodian.approve(attempt.cohort, confirmed, attempt.exchanges[:2])
-    custodian.approve(attempt.cohort, confirmed, attempt.exchanges)
+        custodian.approve(attempt.cohort, confirmed, handed[:2])
+    custodian.approve(attempt.cohort, confirmed, handed)
 
 
 def test_a_site_insists_on_its_custodians():

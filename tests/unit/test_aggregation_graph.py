@@ -2,12 +2,12 @@ import math
 
 import numpy as np
 import pytest
+from exchanges import signed_anew, whole
 
 from aggregation import CohortError, ParameterError, PlanError, ReleaseError
 from aggregation.crypto import graph
 from aggregation.crypto.graph import ALL_PAIRS_UP_TO, choices, choose, initiates, log2_failure
-from aggregation.protocol import checks, messages
-from aggregation.protocol.messages import Exchange
+from aggregation.protocol import read_exchange
 from aggregation.testing import Federation
 
 TRANSCRIPT = bytes(range(32))
@@ -112,11 +112,15 @@ def test_a_message_that_is_kept_from_its_reader_opens_nothing(large, monkeypatch
     monkeypatch.setattr(graph, "choose", following)
     fed = Federation(9, suite="ckks-collective")
     attempt = fed.start(exchange=False)
-    messages_ = [s.exchange(attempt.cohort) for s in attempt.sites.values()]
+    attempt.exchanges = tuple(s.exchange(attempt.cohort) for s in attempt.sites.values())
+    handed = fed.handed(attempt)
+    of_first = whole(attempt.exchanges[0]).index
+    kept_from = {"site-1": [m for m in handed["site-1"] if of_first not in m]}
+    assert len(kept_from["site-1"]) == len(handed["site-1"]) - 1
     attempt.aggregator = fed.new_aggregator(attempt)
     for name, site in attempt.sites.items():
         attempt.integers[name] = fed.random_integers()
-        given = messages_[1:] if name == "site-1" else messages_
+        given = (handed | kept_from)[name]
         upload = site.upload(attempt.cohort, attempt.integers[name], given)
         attempt.aggregator.add(upload.manifest, upload.chunks)
     listed = fed.decryptor.confirm(
@@ -137,21 +141,19 @@ def test_a_message_that_is_kept_from_its_reader_opens_nothing(large, monkeypatch
 def test_choices_that_are_none_are_refused_and_their_sender_named(large, chosen):
     fed = Federation(9)
     attempt = fed.start(exchange=False)
-    attempt.sites["site-0"].exchange(attempt.cohort)
-    cohort = attempt.sites["site-0"]._cohort
-    body = Exchange(cohort.transcript, b"", chosen)
+    said = attempt.sites["site-0"].exchange(attempt.cohort)
+    message = signed_anew(fed.identities["site-0"], said, chosen=chosen)
     with pytest.raises(CohortError, match="site-0 chooses"):
-        checks.read_exchange(cohort, messages.seal(fed.identities["site-0"], body))
+        read_exchange(fed.fixed(attempt), message)
 
 
 def test_where_all_are_neighbours_nobody_chooses():
     fed = Federation(4)
     attempt = fed.start(exchange=False)
-    attempt.sites["site-0"].exchange(attempt.cohort)
-    cohort = attempt.sites["site-0"]._cohort
-    body = Exchange(cohort.transcript, b"", b"\0\1\0\2")
+    said = attempt.sites["site-0"].exchange(attempt.cohort)
+    message = signed_anew(fed.identities["site-0"], said, chosen=b"\0\1\0\2")
     with pytest.raises(CohortError, match="site-0 chooses neighbours where all sites are"):
-        checks.read_exchange(cohort, messages.seal(fed.identities["site-0"], body))
+        read_exchange(fed.fixed(attempt), message)
 
 
 def test_a_plan_of_0_1_0_for_more_sites_is_refused_by_name():

@@ -75,7 +75,7 @@ def test_in_threads_too_a_spoiled_chunk_is_not_in_the_sum_and_the_upload_goes_on
     for name, site in attempt.sites.items():
         attempt.integers[name] = fed.random_integers()
         exact += attempt.integers[name]
-        upload = site.upload(attempt.cohort, attempt.integers[name], attempt.exchanges)
+        upload = site.upload(attempt.cohort, attempt.integers[name])
         spoiled = list(upload.chunks)
         spoiled[41] = bytes(len(spoiled[41]))
         with pytest.raises(UploadError, match="chunk 41 is not what"):

@@ -75,16 +75,14 @@ def test_a_site_is_given_the_exchanges_it_needs_and_they_are_enough(count: int) 
     for name, attempt in attempts.items():
         server.receive(name, "exchange", [attempt.exchange(cohort)])
 
-    given = {name: needed for group, needed in server.exchanges_by_need() for name in group}
-    assert sorted(given) == names
-    others = {name: set(needed) - {name} for name, needed in given.items()}
+    handed = server.handed()
+    assert sorted(handed) == names
     if count <= ALL_PAIRS_UP_TO:
-        assert {len(given) for given in others.values()} == {count - 1}
+        assert {len(given) for given in handed.values()} == {count - 1}
     else:  # those who chose it, which each of the others did so many times
-        assert sum(len(given) for given in others.values()) == count * choices(count)
-    for name, needed in given.items():
-        exchanges = [server.exchanges[other] for other in needed]
-        upload = attempts[name].upload(cohort, sites[name].train(plan, b""), exchanges)
+        assert sum(len(given) for given in handed.values()) == count * choices(count)
+    for name, given in handed.items():
+        upload = attempts[name].upload(cohort, sites[name].train(plan, b""), given)
         server.receive(name, "upload", [upload.manifest])
         server.receive(name, "chunks", upload.chunks)
     listed = decryptor.confirm(cohort, server.opening_list(), server.sealed_secrets())
