@@ -77,6 +77,7 @@ class Architecture:
         norms: Its normalisation layers have per-record gradients; Opacus 1.6 has none for a
             LayerNorm without a bias.
         prefixes: Its attention takes keys and values computed elsewhere, as prefix tuning needs.
+        transposed: It keeps the weights of linear layers transposed.
         fixed_length: Texts are padded to its whole length, as it reads the last position.
         positions_after_padding: Its positions begin after the padding index.
         width: Width of the features that one tower gives for a record, from its configuration.
@@ -92,6 +93,7 @@ class Architecture:
     biases: bool = True
     norms: bool = True
     prefixes: bool = False
+    transposed: bool = False
     fixed_length: bool = False
     positions_after_padding: bool = False
     width: Callable[[Any, Modality], int] = _hidden_width
@@ -194,6 +196,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
             scaled_inputs=("mlp.c_proj",),
             causal=True,
             prefixes=True,
+            transposed=True,
             frozen=("wpe",),
         ),
         "llama": _LLAMA,

@@ -85,9 +85,11 @@ class AdapterSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=T
     """`[adapter]`; docs/models.md says which kind goes with which model and task.
 
     Attributes:
-        kind: `ffa-lora`, `lora`, `rolora`, `lora-xs`, `ia3`, `prompt`, `prefix`, `bitfit`, `norms`,
-            `head` or `full`; or another package's, `PACKAGE:NAME` (`fmfl_secure.extensions`).
+        kind: `ffa-lora`, `lora`, `rolora`, `lora-xs`, `dora`, `vera`, `lokr`, `ia3`, `bottleneck`,
+            `prompt`, `p-tuning`, `prefix`, `bitfit`, `norms`, `head` or `full`; or another
+            package's, `PACKAGE:NAME` (`fmfl_secure.extensions`).
         rank: Rank of the low-rank update: of all sites, or of those that have none of their own.
+            Of `bottleneck` and `p-tuning` the width of what they put in between.
         alpha: Scaling numerator.
         rank_stabilised: Scale by alpha / sqrt(rank) instead of alpha / rank (rsLoRA).
         last_layers: Adapt so many of the last layers; 0 for all. Layers below the first adapter

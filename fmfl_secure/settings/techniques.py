@@ -60,10 +60,12 @@ class Technique:
 _NOT_A_SUM = "its result is no weighted sum of the sites' updates, and only a sum can be opened"
 _LOOKS_AT_ONE = "it compares the sites' updates with each other, which nobody ever sees"
 _COMPARES = "equal weights; a site's own clipping bounds what it can do"
-_BARE = "trains bare vectors, where hooks see no record alone"
 _READS_DATA = "what it leaves out is read off a site's data, and tells of it"
 _PARTS = "tests/integration/test_personal_parts.py"
 _ATTACKS = "tests/integration/test_attacks.py"
+_AROUND = (
+    "tests/unit/test_models_around.py::test_three_sites_train_it_and_others_open_what_is_exported"
+)
 _MATRIX = "tests/integration/test_models_matrix.py::test_works"
 
 _SELECTIVE = "Selective tuning"
@@ -142,11 +144,15 @@ TECHNIQUES: tuple[Technique, ...] = (
         "adapter.last_layers", "", "fed-dropout", "droppeft", "layer-drop",
     ),
     # Additive tuning
+    _works(
+        _ADDITIVE, "bottleneck adapters",
+        "adapter.kind = 'bottleneck': one after each feed-forward block, of width adapter.rank",
+        _AROUND, "1902.00751", "houlsby", "pfeiffer", "adapter", "adapters", "fedadapter",
+    ),
     _missing(
-        _ADDITIVE, "bottleneck adapters", "layers of their own between those of the model, which "
-        "PEFT has no form for", "lora, as small and merged without a cost", "1902.00751",
-        "houlsby", "pfeiffer", "compacter", "bottleneck", "adapter", "adapters", "fedadapter",
-        "parallel-adapter",
+        _ADDITIVE, "adapters beside a block, and products as their weights",
+        "bottlenecks that read what a block reads, or whose matrices are Kronecker products",
+        "bottleneck, or lokr", "2110.04366", "parallel-adapter", "compacter", "mam-adapter",
     ),
     _works(_ADDITIVE, "IA3", "adapter.kind = 'ia3'", _MATRIX, "2205.05638", "(ia)3"),
     _works(
@@ -157,9 +163,9 @@ TECHNIQUES: tuple[Technique, ...] = (
         _ADDITIVE, "prefix tuning", "adapter.kind = 'prefix'", _MATRIX, "2101.00190",
         "prefix-tuning", "p-tuning-v2", "ptuning-v2",
     ),
-    _missing(
-        _ADDITIVE, "P-tuning", "a small network that writes the prompt", "prompt or prefix",
-        "2103.10385", "p-tuning", "ptuning", "prompt-encoder",
+    _works(
+        _ADDITIVE, "P-tuning", "adapter.kind = 'p-tuning': a small network writes the prompt",
+        _AROUND, "2103.10385", "ptuning", "prompt-encoder",
     ),
     _missing(
         _ADDITIVE, "visual prompt tuning", "virtual tokens in front of an image's patches",
@@ -206,10 +212,16 @@ TECHNIQUES: tuple[Technique, ...] = (
         "trained matrices that start from the base weight's own, the same at all sites",
         "lora-xs, whose fixed factors these are", "2404.18848", "federa", "pissa",
     ),
-    _missing(
-        _REPARAMETRISED, "Hadamard and Kronecker products",
-        "layers of such products under per-record gradients", "lora-xs, with as few trained values",
-        "2108.06098", "loha", "lokr", "fedpara",
+    _works(
+        _REPARAMETRISED, "LoKr", "adapter.kind = 'lokr': a Kronecker product beside each weight",
+        _AROUND, "2309.14859", "kronecker", "krona", "kronecker-products",
+    ),
+    _refused(
+        _REPARAMETRISED, "Hadamard products",
+        "a record's gradient of their factors goes through one as large as the weight, which is "
+        "not kept for every record of a batch",
+        "lokr, or lora-xs, with as few trained values", "2108.06098", "loha", "fedpara",
+        "hadamard",
     ),
     _missing(
         _REPARAMETRISED, "SLoRA", "a first stage of sparse full tuning, and a start taken from it",
@@ -235,17 +247,19 @@ TECHNIQUES: tuple[Technique, ...] = (
         f"it needs every site's product B A beside the mean of the parts: {_NOT_A_SUM}",
         "rolora or ffa-lora, whose averages are exact", "2410.09432", "fedex", "fedex-lora",
     ),
-    _refused(
-        _REPARAMETRISED, "DoRA",
-        "DoRA divides by the norm of the updated weight, where hooks see no record alone",
-        "lora with rank_stabilised = true", "2402.09353", "dora",
+    _works(
+        _REPARAMETRISED, "DoRA", "adapter.kind = 'dora': its lengths are a layer of their own here",
+        _AROUND, "2402.09353",
     ),
     _refused(
         _REPARAMETRISED, "AdaLoRA",
         "AdaLoRA drops ranks by what it reads off a site's data: layouts would tell of it",
         "lora, with a public rank for each site if need be", "2303.10512", "adalora",
     ),
-    _refused(_REPARAMETRISED, "VeRA", f"VeRA {_BARE}", "ffa-lora", "2310.11454", "vera"),
+    _works(
+        _REPARAMETRISED, "VeRA", "adapter.kind = 'vera': its vectors are layers of their own here",
+        _AROUND, "2310.11454",
+    ),
     # Aggregation and optimisation
     _works(
         _MEANS, "FedAvg", "training.server_optimizer = 'average'",

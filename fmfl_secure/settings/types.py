@@ -9,8 +9,8 @@ import msgspec
 from fmfl_secure.extensions import PACKAGE_AND_NAME
 
 AdapterKind = Literal[
-    "ffa-lora", "lora", "rolora", "lora-xs", "ia3", "prompt", "prefix", "bitfit", "norms", "head",
-    "full",
+    "ffa-lora", "lora", "rolora", "lora-xs", "dora", "vera", "lokr", "ia3", "bottleneck", "prompt",
+    "p-tuning", "prefix", "bitfit", "norms", "head", "full",
 ]  # fmt: skip
 # The same, or another package's.
 AnyAdapterKind = Annotated[

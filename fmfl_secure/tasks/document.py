@@ -96,6 +96,27 @@ a record.
 A site's `rank` in `[[sites]]` may be smaller than `adapter.rank`, which fixes the common layout:
 what lies beyond is zero, in public, and a value's mean is taken over the sites that train it.
 
+PEFT opens what the LoRA family, `dora`, `vera`, `lokr`, `ia3`, `prompt` and `prefix` write, and
+what `export` adds for `lora-xs` and `p-tuning`. For `bottleneck` it has no form; on a `model` of
+transformers
+
+    from safetensors.torch import load_file
+    from torch.nn.functional import gelu, linear
+
+    tensors = load_file("adapter/bottleneck.safetensors")
+    for name in {key.rsplit(".", 2)[0] for key in tensors}:
+        def bend(_module, _inputs, given, name=name):
+            down, up = (
+                [tensors[f"{name}.{part}.{each}"] for each in ("weight", "bias")]
+                for part in ("down", "up")
+            )
+            return given + linear(gelu(linear(given, *down)), *up)
+        model.get_submodule(name).register_forward_hook(bend)
+
+opens it (`tests/unit/test_models_around.py`). What it computes, and `dora`, `vera` and `lokr`, is
+not linear in what is trained, so that the mean of the sites' parts is not quite the mean of their
+changes; of `ffa-lora` and `lora-xs` it is.
+
 ## The classifier head, and what an export opens as
 
 Text, token and image classifiers have a linear head. `task.head` says what it reads:

@@ -76,7 +76,22 @@ def test_a_step_on_blocks_is_that_on_their_values(base: Path) -> None:
     assert float((alone - one).norm()) < 1e-5 * 0.1 * 2 * data.records
 
 
-@pytest.mark.parametrize("adapter", ["ffa-lora", "lora", "lora-xs", "ia3", "prompt", "norms"])
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        "ffa-lora",
+        "lora",
+        "lora-xs",
+        "dora",
+        "vera",
+        "lokr",
+        "ia3",
+        "bottleneck",
+        "prompt",
+        "p-tuning",
+        "norms",
+    ],
+)
 def test_every_adapter_on_blocks_passes_the_gate(tiny_models, adapter: str, tmp_path: Path) -> None:
     import_model(str(tiny_models("llama")), tmp_path / "base", weights="q4_0")
     task = task_on(tmp_path / "base", "causal-lm", adapter, computation=BLOCKS)

@@ -14,7 +14,7 @@ from tiny_models import MODEL_TYPES
 from transformers import AutoModel, AutoModelForCausalLM
 
 from fmfl_secure.errors import ModelError
-from fmfl_secure.models.adapters import adapter_bytes, load_adapter_bytes
+from fmfl_secure.models.adapters import adapter_bytes, adapter_of, load_adapter_bytes
 from fmfl_secure.models.architectures import ARCHITECTURES
 from fmfl_secure.models.merge import merged_model
 from fmfl_secure.models.support import refusal
@@ -122,6 +122,9 @@ def test_replaying_frozen_layers_changes_nothing(tiny_models, model_type: str) -
     [
         ("gpt2", "lora"), ("llama", "rolora"), ("gpt2", "ia3"), ("llama", "ia3"),
         ("qwen2", "prompt"), ("gpt2", "prefix"), ("bert", "ia3"), ("roberta", "prompt"),
+        ("gpt2", "vera"), ("roberta", "vera"), ("llama", "lokr"), ("bert", "lokr"),
+        ("gpt2", "dora"), ("bert", "dora"),
+        ("qwen2", "p-tuning"), ("bert", "p-tuning"),
     ],
 )  # fmt: skip
 def test_peft_opens_the_files_and_computes_the_same(
@@ -132,6 +135,9 @@ def test_peft_opens_the_files_and_computes_the_same(
     model = task.build_model(seed=1).eval()
     randomise(model, scale=0.3)
     task.save_adapter(model, tmp_path / "adapter")
+    adapter_of(task.adapter).add_for_peft(
+        model.encoder, task.adapter, task.base, tmp_path / "adapter"
+    )
     auto = AutoModelForCausalLM if kind == "causal-lm" else AutoModel
     fresh = auto.from_pretrained(tiny_models(model_type), dtype=torch.float32).eval()
     ids = torch.tensor([[5, 9, 11, 7, 3]])
@@ -147,7 +153,7 @@ def test_peft_opens_the_files_and_computes_the_same(
 
 
 @pytest.mark.parametrize("model_type", ["gpt2", "llama", "bert", "clip"])
-@pytest.mark.parametrize("adapter", ["lora", "ia3", "full"])
+@pytest.mark.parametrize("adapter", ["lora", "ia3", "full", "vera", "dora"])
 def test_merged_weights_compute_what_the_adapter_does(
     tiny_models, tmp_path: Path, model_type: str, adapter: str
 ) -> None:
@@ -168,7 +174,7 @@ def test_merged_weights_compute_what_the_adapter_does(
     assert names == plain, "as the model library names them"
 
 
-@pytest.mark.parametrize("adapter", ["prompt", "prefix"])
+@pytest.mark.parametrize("adapter", ["prompt", "prefix", "p-tuning", "bottleneck"])
 def test_a_prompt_cannot_be_merged(tiny_models, adapter: str) -> None:
     task = task_on(tiny_models("gpt2"), "causal-lm", adapter)
     with pytest.raises(ModelError, match="cannot be merged"):

@@ -15,7 +15,8 @@ from transformers import AutoModel
 from transformers.pytorch_utils import Conv1D
 
 from fmfl_secure.errors import ModelError
-from fmfl_secure.models.adapters import adapter_bytes, load_adapter_bytes, lora_xs
+from fmfl_secure.models.adapters import adapter_bytes, load_adapter_bytes
+from fmfl_secure.models.adapters.beside import dense_weight
 from fmfl_secure.models.adapters.lora_xs import CoredLinear
 from fmfl_secure.models.layout import Layout
 from fmfl_secure.report.export import export_run
@@ -101,7 +102,7 @@ def test_a_weight_in_blocks_is_read_by_what_its_layer_does(monkeypatch) -> None:
 
     blocks = Blocks(12, 20)
     blocks.weight = nn.Parameter(torch.zeros(20, 3, dtype=torch.uint8), requires_grad=False)
-    assert torch.allclose(lora_xs._weight(blocks), lora_xs._weight(plain.linear), atol=1e-5)
+    assert torch.allclose(dense_weight(blocks), dense_weight(plain.linear), atol=1e-5)
 
 
 def test_the_mean_of_cores_is_the_mean_of_updates() -> None:

@@ -1,7 +1,10 @@
 """Tensors in files of safetensors: what adapters and heads are read from and written to.
 
-adapter_config.json, adapter_model.safetensors    LoRA family, IA3, prompt, prefix: PEFT opens them
+adapter_config.json, adapter_model.safetensors    LoRA family, LoKr, VeRA, IA3, prompt, prefix: PEFT
+                                                  opens them
 cores.safetensors                                 LoRA-XS: cores, and the factors beside them
+bottleneck.safetensors                            bottleneck adapters
+prompt_encoder.safetensors                        P-tuning: tokens, and the network that writes them
 weights.safetensors                               parameters of the base model trained in place
 head.safetensors                                  what the task adds on top, if anything
 """
@@ -19,6 +22,8 @@ from fmfl_secure.errors import ModelError
 
 WEIGHTS_FILE = "weights.safetensors"
 CORES_FILE = "cores.safetensors"
+BOTTLENECK_FILE = "bottleneck.safetensors"
+PROMPT_ENCODER_FILE = "prompt_encoder.safetensors"
 HEAD_FILE = "head.safetensors"
 
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.adapters.base import Adapter, AdapterSpec, Place, Refusal
+from fmfl_secure.models.adapters.beside import sizes
 from fmfl_secure.models.adapters.files import read_tensors, set_tensors
 from fmfl_secure.models.adapters.low_rank import LINEAR
 from fmfl_secure.models.adapters.peft_files import PEFT_WEIGHTS, peft_task, save_as_peft
@@ -46,7 +47,7 @@ class ScaledLinear(nn.Module):
         super().__init__()
         self.linear = linear
         self.inputs = inputs
-        self.scale = Scale(_widths(linear)[0 if inputs else 1])
+        self.scale = Scale(sizes(linear)[0 if inputs else 1])
 
     def forward(self, activations: torch.Tensor) -> torch.Tensor:
         """Shape (..., inputs) to (..., outputs)."""
@@ -143,11 +144,3 @@ def _scaled_layers(model: nn.Module) -> dict[str, ScaledLinear]:
 
 def _peft_key(name: str) -> str:
     return f"base_model.model.{name}.ia3_l"
-
-
-def _widths(linear: nn.Module) -> tuple[int, int]:
-    """Inputs and outputs."""
-    if isinstance(linear, nn.Linear):
-        return linear.in_features, linear.out_features
-    inputs, outputs = dict(linear.named_parameters())["weight"].shape
-    return inputs, outputs

@@ -102,12 +102,7 @@ class Prompt(VirtualTokens):
 
     def save(self, encoder: Any, base: BaseModel, folder: Path) -> None:
         """See `Adapter`."""
-        config = peft.PromptTuningConfig(
-            num_virtual_tokens=encoder.prompt.num_embeddings,
-            task_type=peft_task(encoder.encoder),
-            base_model_name_or_path=base.name,
-        )
-        save_as_peft(config, {_PEFT_TENSOR: encoder.prompt.weight}, folder)
+        save_prompt(encoder, encoder.prompt.weight, base, folder)
 
     def open(self, place: Place, spec: AdapterSpec, folder: Path) -> nn.Module:
         """See `Adapter`."""
@@ -116,3 +111,20 @@ class Prompt(VirtualTokens):
         own = dict(adapted.prompt.named_parameters())
         set_tensors({_PEFT_TENSOR: own["weight"]}, read_tensors(path), path)
         return adapted
+
+
+def save_prompt(encoder: Any, prompt: torch.Tensor, base: BaseModel, folder: Path) -> None:
+    """Write a prompt as PEFT's files.
+
+    Args:
+        encoder: That reads it, as `SoftPrompt`.
+        prompt: Embeddings, shape (tokens, width).
+        base: The base model.
+        folder: Where.
+    """
+    config = peft.PromptTuningConfig(
+        num_virtual_tokens=len(prompt),
+        task_type=peft_task(encoder.encoder),
+        base_model_name_or_path=base.name,
+    )
+    save_as_peft(config, {_PEFT_TENSOR: prompt}, folder)

@@ -8,21 +8,26 @@ from torch import nn
 
 from fmfl_secure.extensions import ADAPTERS_GROUP, load_extension
 from fmfl_secure.models.adapters.base import Adapter, AdapterSpec, Place
+from fmfl_secure.models.adapters.bottleneck import Bottlenecks
+from fmfl_secure.models.adapters.dora import Dora
 from fmfl_secure.models.adapters.head import Head
 from fmfl_secure.models.adapters.ia3 import Ia3
+from fmfl_secure.models.adapters.lokr import LoKr
 from fmfl_secure.models.adapters.lora_xs import LoraXs
 from fmfl_secure.models.adapters.low_rank import FfaLora, Lora, RoLora
+from fmfl_secure.models.adapters.p_tuning import PTuning
 from fmfl_secure.models.adapters.prefix import Prefix
 from fmfl_secure.models.adapters.prompt import Prompt
 from fmfl_secure.models.adapters.selective import BitFit, Full, Norms
+from fmfl_secure.models.adapters.vera import Vera
 from fmfl_secure.models.architectures import Tower, find_layers
 from fmfl_secure.registry import Registry
 
 ADAPTERS: Final[Registry[Adapter]] = Registry(
     "kind of adapter",
     (
-        FfaLora(), Lora(), RoLora(), LoraXs(), Ia3(), Prompt(), Prefix(), BitFit(), Norms(), Head(),
-        Full(),
+        FfaLora(), Lora(), RoLora(), LoraXs(), Dora(), Vera(), LoKr(), Ia3(), Bottlenecks(),
+        Prompt(), PTuning(), Prefix(), BitFit(), Norms(), Head(), Full(),
     ),
     outside=lambda name: load_extension(ADAPTERS_GROUP, name, Adapter),  # type: ignore[type-abstract]
 )  # fmt: skip
