@@ -22,6 +22,7 @@
         +-- OpeningError       an opening or opening list that does not fit
         |   +-- SealedError    what another party sealed for this one does not open
         +-- ReleaseError       a release that is not the sum of this cohort
+        |   +-- NormError      an update in it is larger than an honest one, or may be
         +-- ReplayError        a round or attempt that was already used
 
 The text of an error is for the people of the party where it arose. What may leave the party is
@@ -183,6 +184,12 @@ class SealedError(OpeningError):
 
 class ReleaseError(RefusedError):
     """A release that is not the sum of this cohort."""
+
+    nature: ClassVar[Nature] = "decided"
+
+
+class NormError(ReleaseError):
+    """An update in a sum is larger than an honest one can be, or cannot be told not to be."""
 
     nature: ClassVar[Nature] = "decided"
 

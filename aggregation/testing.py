@@ -19,7 +19,14 @@ from aggregation.crypto.identity import Identity, PublicIdentity
 from aggregation.protocol import checks
 from aggregation.protocol.exchange import verify_and_hand_out
 from aggregation.protocol.journal import Journal, MemoryJournal
-from aggregation.protocol.plan import Member, RoundPlan, Vanishing, exchange_form, mask_graph
+from aggregation.protocol.plan import (
+    Member,
+    NormGroup,
+    RoundPlan,
+    Vanishing,
+    exchange_form,
+    mask_graph,
+)
 from aggregation.protocol.round import FixedCohort
 from aggregation.roles.aggregator import Aggregator
 from aggregation.roles.coordinator import Coordinator
@@ -57,6 +64,7 @@ class Federation:
         key_agreement: str = "x25519",
         custodians: int = 0,
         vanishing: Vanishing | None = None,
+        norms: Sequence[NormGroup] | None = None,
     ) -> None:
         """Generate all identities and journals."""
         self.names = tuple(f"site-{i}" for i in range(sites))
@@ -66,6 +74,7 @@ class Federation:
         self.suite = suite
         self.key_agreement = key_agreement
         self.vanishing: Vanishing | msgspec.UnsetType = vanishing or msgspec.UNSET
+        self.norms: tuple[NormGroup, ...] | msgspec.UnsetType = tuple(norms or ()) or msgspec.UNSET
         self.quantization = Quantization(
             bits=bits, segments=(Segment(name="flat", size=size, range=1.0),)
         )
@@ -130,6 +139,7 @@ class Federation:
             exchange=exchange_form(
                 len(invited), self.key_agreement, vanishing=bool(self.vanishing)
             ),
+            norms=self.norms,
         )
 
     def site(self, name: str, plan_message: bytes) -> SiteAttempt:

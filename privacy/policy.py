@@ -27,6 +27,7 @@ so the code may be told to others.
 | `policy.queries` | it asks more of the data than may be asked |
 | `policy.epsilon_per_answer` | its answers may cost more epsilon |
 | `policy.answers_per_run` | it asks for too many answers |
+| `policy.norm_check` | it tells numbers of this site's update to the others, or does not |
 | `policy.answers_per_year` | with the last year's it asks for too many |
 | `policy.epsilon_per_dataset` | with earlier runs on the same data set it may cost more |
 
@@ -103,6 +104,9 @@ class SitePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         max_epsilon_per_answer: Most epsilon that a run's answers may cost together.
         max_answers_per_run: Most answers that a run may give.
         max_answers_per_year: Most that all runs may give in 365 days; the ledger keeps count.
+        norm_check: What becomes of a run that checks how large each update is, for which 64 numbers
+            a tensor of every site's are told to all, and the whole update where somebody lies about
+            them: `refuse`, `accept`, or `require`, which refuses one that does not check.
     """
 
     min_sites: Annotated[int, msgspec.Meta(ge=3)] = 3
@@ -127,6 +131,7 @@ class SitePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     max_epsilon_per_answer: _Epsilon = math.inf
     max_answers_per_run: Annotated[int, msgspec.Meta(ge=0)] | None = None
     max_answers_per_year: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    norm_check: Literal["refuse", "accept", "require"] = "refuse"
 
     def __post_init__(self) -> None:
         if (self.max_epsilon_per_dataset < math.inf) != (self.max_delta_per_dataset < 1.0):
@@ -176,6 +181,7 @@ class RunProposal:
         queries: What it asks of the data: the most that any of its questions is.
         answers: How many answers it gives, repeats not counted.
         answer_epsilon: What they may cost a unit together.
+        norm_check: Whether it checks how large each site's update is.
     """
 
     task: str
@@ -196,6 +202,7 @@ class RunProposal:
     queries: Queries = "none"
     answers: int = 0
     answer_epsilon: float = 0.0
+    norm_check: bool = False
 
 
 def share_of(sites: int, share: float) -> int:
@@ -262,6 +269,7 @@ def check_policy(policy: SitePolicy, proposal: RunProposal, *, now: dt.datetime)
         policy.max_insider_epsilon_per_run,
     )
     _check_queries(policy, proposal)
+    _check_norms(policy, proposal)
     if proposal.colluding_sites is not None:
         _at_least(
             "colluding_sites",
@@ -287,6 +295,24 @@ def _check_queries(policy: SitePolicy, proposal: RunProposal) -> None:
         policy.max_epsilon_per_answer,
     )
     _at_most("answers_per_run", "answers", proposal.answers, policy.max_answers_per_run)
+
+
+def _check_norms(policy: SitePolicy, proposal: RunProposal) -> None:
+    if proposal.norm_check and policy.norm_check == "refuse":
+        raise PolicyRefusal(
+            "norm_check",
+            "the run tells 64 numbers of each tensor of this site's updates to all parties, so "
+            "that their size can be checked, and this site's policy does not accept that",
+            hint="Set [policy] norm_check = 'accept' if whoever is responsible for the data agrees "
+            "(docs/policy.md); or plan with federation.norm_check = false.",
+        )
+    if not proposal.norm_check and policy.norm_check == "require":
+        raise PolicyRefusal(
+            "norm_check",
+            "the run does not check how large each site's update is, and this site's policy "
+            "requires that",
+            hint="Set federation.norm_check = true, which is for local noise and for training.",
+        )
 
 
 def check_answers_per_year(policy: SitePolicy, *, given: int, planned: int) -> None:

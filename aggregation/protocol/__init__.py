@@ -4,6 +4,7 @@ No I/O and no secrets. `aggregation` has the roles; whoever takes their messages
 other, and wants to know early whether one holds, finds here what reads each kind.
 """
 
+from aggregation.crypto.projections import LEAST_GROUP, MOST_GROUP
 from aggregation.protocol.accusation import Accusation, read_accusation
 from aggregation.protocol.checks import (
     read_announcement,
@@ -41,15 +42,31 @@ from aggregation.protocol.messages import (
     sender,
     unseal,
 )
-from aggregation.protocol.plan import Vanishing, exchange_form, mask_graph, openings_for
+from aggregation.protocol.norms import (
+    Projections,
+    check_sum,
+    limit_of,
+    missing_allowed,
+    read_projections,
+    signs_for,
+)
+from aggregation.protocol.plan import (
+    NormGroup,
+    Vanishing,
+    exchange_form,
+    mask_graph,
+    openings_for,
+)
 from aggregation.protocol.prepared import prepared
 from aggregation.protocol.round import FixedCohort, Round
 from aggregation.protocol.verdict import LOST, REFUSED, VERIFIED, Outcome, Verdict, read_verdict
 
 __all__ = [
     "EXCHANGE_CAP",
+    "LEAST_GROUP",
     "LOST",
     "MAX_SHARED",
+    "MOST_GROUP",
     "REFUSED",
     "VERIFIED",
     "Accusation",
@@ -59,8 +76,10 @@ __all__ = [
     "CustodianReady",
     "Exchange",
     "FixedCohort",
+    "NormGroup",
     "Opening",
     "Outcome",
+    "Projections",
     "Ready",
     "Release",
     "Round",
@@ -68,12 +87,15 @@ __all__ = [
     "UploadManifest",
     "Vanishing",
     "Verdict",
+    "check_sum",
     "digest",
     "exchange_form",
     "follow_membership",
     "hand_out",
+    "limit_of",
     "mask_graph",
     "membership_name",
+    "missing_allowed",
     "openings_for",
     "prepared",
     "read_accusation",
@@ -84,10 +106,12 @@ __all__ = [
     "read_membership",
     "read_opening_list",
     "read_plan",
+    "read_projections",
     "read_upload",
     "read_verdict",
     "sender",
     "sign_membership",
+    "signs_for",
     "unseal",
     "verify_and_hand_out",
 ]

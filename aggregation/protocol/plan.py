@@ -12,6 +12,7 @@ from aggregation.ckks.quantization import Quantization
 from aggregation.crypto.graph import ALL_PAIRS_UP_TO, CHOSEN, MAX_ATTEMPTS, SAME_AS_0_1_0_UP_TO
 from aggregation.crypto.identity import NAME, PublicIdentity
 from aggregation.crypto.pairwise import CLASSICAL, KEY_AGREEMENTS
+from aggregation.crypto.projections import LEAST_GROUP, MOST_GROUP
 from aggregation.errors import PlanError
 from aggregation.protocol.messages import MAX_CUSTODIANS, MAX_SHARED, Body
 
@@ -69,6 +70,19 @@ class Vanishing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     openings: Annotated[int, msgspec.Meta(ge=2, le=MAX_SHARED)]
 
 
+class NormGroup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Consecutive values of an update whose norm is checked together.
+
+    Attributes:
+        size: How many.
+        norm: The largest Euclidean norm that they have in an honest update of weight 1, in steps
+            of the grid, before they are rounded to it; from public settings alone.
+    """
+
+    size: Annotated[int, msgspec.Meta(ge=LEAST_GROUP, le=MOST_GROUP)]
+    norm: Annotated[int, msgspec.Meta(ge=1, le=2**40)]
+
+
 def openings_for(known: int, colluding: int) -> int:
     """The fewest openings with which no two cohorts of a round can open, t > (n + c) / 2.
 
@@ -112,6 +126,8 @@ class RoundPlan(Body, frozen=True, forbid_unknown_fields=True):
             every site of a cohort must open.
         exchange: The form of exchange messages, as `BY_READER`, where sites cannot do without them
             (`exchange_form`); elsewhere not there.
+        norms: Groups of values, all of them in order, whose norms are checked; not there where
+            none is.
     """
 
     KIND: ClassVar[str] = "plan"
@@ -139,6 +155,7 @@ class RoundPlan(Body, frozen=True, forbid_unknown_fields=True):
     mask_graph: str | msgspec.UnsetType = msgspec.UNSET
     vanishing: Vanishing | msgspec.UnsetType = msgspec.UNSET
     exchange: str | msgspec.UnsetType = msgspec.UNSET
+    norms: tuple[NormGroup, ...] | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.federation):
@@ -175,6 +192,16 @@ class RoundPlan(Body, frozen=True, forbid_unknown_fields=True):
         self._check_graph()
         self._check_vanishing()
         self._check_exchange()
+        self._check_norms()
+
+    def _check_norms(self) -> None:
+        if self.norms is msgspec.UNSET:
+            return
+        covered = sum(group.size for group in self.norms)
+        if covered != self.quantization.size:
+            raise PlanError(
+                f"norms are of {covered} values, and an update has {self.quantization.size}"
+            )
 
     def _check_vanishing(self) -> None:
         if self.vanishing is msgspec.UNSET:

@@ -69,6 +69,11 @@ class Round:
         return self.plan.vanishing is not msgspec.UNSET
 
     @property
+    def checks_norms(self) -> bool:
+        """Whether sites send projections of their updates, so that norms can be checked."""
+        return self.plan.norms is not msgspec.UNSET
+
+    @property
     def upload_items(self) -> int:
         """Entries of a manifest: the chunks, and in the collective suite one for the secret."""
         return self.packing.chunks + (1 if self.collective else 0)

@@ -39,6 +39,7 @@ from aggregation.protocol.witness import Witness, hear, tell
 from aggregation.roles import one_cohort
 from aggregation.roles.kept_attempt import KeptAttempt, read_kept
 from aggregation.roles.site_mac import SiteMac
+from aggregation.roles.site_norms import SiteNorms
 from aggregation.roles.site_secrets import SiteSecrets
 from aggregation.roles.verdicts import give_verdict
 
@@ -64,7 +65,9 @@ class SiteAttempt:
        other's seed, and a later attempt is joined if it is the same but for its keys
        (`one_cohort`).
     9. `verify` checks the release against the summed tags. What it returns is, but for sites that
-       gave the MAC key away, the sum of what this cohort uploaded. `verdict` signs what came of it.
+       gave the MAC key away, the sum of what this cohort uploaded. Where norms are checked
+       `project` comes before it, and what all sites sent is checked too. `verdict` signs what
+       came of it.
 
     What this object cannot know is the caller's to check on `plan`, before `ready`: that every
     field is what the site agreed to (federation, run, rounds, grid, digests, parameter set, key
@@ -145,6 +148,8 @@ class SiteAttempt:
         self._manifest = b""  # its digest
         self._cohort_message = b""  # where it may have to be kept
         self._mac: SiteMac | None = None
+        self._norms: SiteNorms | None = None
+        self._total: tuple[bytes, npt.NDArray[np.int64]] | None = None  # of a release, verified
         self._opening_list: bytes | None = None
         self._opening: bytes | None = None
         self._accusation = b""
@@ -270,6 +275,8 @@ class SiteAttempt:
         self._upload = Upload(messages.seal(self._identity, manifest), chunks)
         self._manifest = messages.digest(self._upload.manifest)
         self._packed = packed  # for the tags, and to be held to
+        if self._round.checks_norms:
+            self._norms = SiteNorms(cohort, integers.copy())
         self._secrets.spend_key()
         return self._upload
 
@@ -405,21 +412,53 @@ class SiteAttempt:
             error.accusation = self._accusation
             raise
 
-    def verify(self, release: bytes) -> npt.NDArray[np.int64]:
+    def project(self, release: bytes) -> bytes:
+        """Send projections of what was uploaded, so that norms can be checked (step 9).
+
+        Args:
+            release: The decryptor's message; it has to verify, and no other of this round is
+                answered.
+
+        Raises:
+            StateError: This site opened nothing, or norms are not checked in this plan.
+            ReplayError: Projections were sent for another release of this round.
+            RefusedError: It is not the release of what this site opened, or not the sum.
+        """
+        self._verified(release)
+        if self._norms is None:
+            raise StateError("norms are not checked in this plan")
+        return self._norms.project(self._identity, self._journal, release)
+
+    def verify(self, release: bytes, projections: Iterable[bytes] = ()) -> npt.NDArray[np.int64]:
         """Check a release (step 9).
+
+        Args:
+            release: The decryptor's message.
+            projections: Where norms are checked, what the sites sent.
 
         Returns:
             The sum of the cohort's integers, shape (d,), int64.
 
         Raises:
-            StateError: This site opened nothing.
+            StateError: This site opened nothing; or norms are checked, and it sent no projections.
+            NormError: An update in it is larger than an honest one, or may be.
             RefusedError: It is not the release of what this site opened, or not the sum.
         """
+        total = self._verified(release)
+        if self._norms is not None:
+            self._norms.check(release, total, projections)
+        return total
+
+    def _verified(self, release: bytes) -> npt.NDArray[np.int64]:
         if self._cohort is None or self._opening_list is None or self._mac is None:
             raise StateError("this site has opened nothing that could be released")
+        if self._total is not None and self._total[0] == release:
+            return self._total[1]
         total, tags = checks.read_release(self._cohort, release, self._opening_list)
         if not self._mac.matches(total, tags):
             raise ReleaseError("the release is not the sum of what the cohort uploaded")
+        if self._norms is not None:  # it is asked for twice
+            self._total = release, total
         return total
 
     def verdict(self, outcome: Outcome, after: str = "") -> bytes:

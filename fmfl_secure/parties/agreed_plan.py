@@ -23,6 +23,7 @@ from typing import Final, Generic, TypeVar
 import msgspec
 
 from aggregation import HYBRID, Quantization, RoundPlan
+from aggregation.protocol import NormGroup
 from fmfl_secure.parties.workspace import Members
 from fmfl_secure.settings.federation import FederationConfig
 
@@ -58,6 +59,7 @@ class AgreedAtSite:
         quantization: The grid of that round.
         parameter_set: Id of the encryption parameters.
         membership_digest: Of the membership list in force here; empty where there is none.
+        norms: Groups whose norms are checked, and how long an honest update is in each.
     """
 
     run: str
@@ -68,6 +70,7 @@ class AgreedAtSite:
     quantization: Quantization
     parameter_set: str
     membership_digest: str
+    norms: tuple[NormGroup, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 A = TypeVar("A", Agreed, AgreedAtSite)
@@ -161,6 +164,8 @@ SITES: Final[tuple[Term[AgreedAtSite], ...]] = (
         "membership list",
         lambda p, a: p.membership_digest == a.membership_digest,
     ),
+    # With larger ones a hostile site would go further; with smaller ones honest ones be named.
+    Term("norms", "bound on an update's size", lambda p, a: p.norms == a.norms),
 )
 
 HARMLESS: Final[Mapping[str, str]] = MappingProxyType(

@@ -23,6 +23,7 @@ from aggregation.protocol import exchange_form, mask_graph, read_cohort, read_pl
 from fmfl_secure.errors import RunError
 from fmfl_secure.parties.agreed_plan import KEY_AGREEMENT
 from fmfl_secure.parties.workspace import AGGREGATOR, COORDINATOR, DECRYPTOR, Members
+from fmfl_secure.planning.norms import norm_groups
 from fmfl_secure.run.call import sign_call
 from fmfl_secure.run.end import evidence, sign_end
 from fmfl_secure.run.history import ReleaseHistory, encode_history
@@ -153,6 +154,7 @@ class Coordinator:
             exchange=exchange_form(
                 len(sites), KEY_AGREEMENT, vanishing=vanishing is not msgspec.UNSET
             ),
+            norms=norm_groups(self._config, turn, grid),
         )
         message = self._protocol.plan(plan)
         self.store.begin_attempt(round_number, attempt, message)

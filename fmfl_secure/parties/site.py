@@ -43,6 +43,7 @@ from fmfl_secure.parties.site_training import SiteTraining
 from fmfl_secure.parties.stops import Stops
 from fmfl_secure.parties.workspace import Members
 from fmfl_secure.planning.answers import answer_grid, answer_layout
+from fmfl_secure.planning.norms import norm_groups
 from fmfl_secure.planning.plans import quantization, run_proposal, site_plan
 from fmfl_secure.planning.task import largest_layout
 from fmfl_secure.planning.terms import terms_of
@@ -343,6 +344,7 @@ class Site:
                     len(self._config.sites), grid.bits, suite=self._config.aggregation.suite
                 ).id,
                 membership_digest=digest_of(membership),
+                norms=norm_groups(self._config, self._config.turn(plan.round), grid),
             ),
         )
         if unagreed is not None:

@@ -28,6 +28,8 @@ Place = Literal["server", "site"]
 
 # Rounding to the grid of a released gradient may add so much to the variance of its noise.
 _ROUNDING_SHARE = 0.01
+# The norm of n Gaussian values exceeds sqrt(n) and so many deviations with probability 1e-12.
+_NOISE_DEVIATIONS = 7.5
 # Of gradients without noise or clipping: the grid goes to so many C a unit, in so many bits.
 _UNBOUNDED_NORMS, _UNBOUNDED_BITS = 8.0, 28
 
@@ -101,6 +103,26 @@ class PlannedNoise(ABC):
         """What a plan costs against all other sites together, if `worst` against others."""
         return worst
 
+    def largest_norm(
+        self,
+        config: FederationConfig,  # noqa: ARG002
+        values: int,  # noqa: ARG002
+        step: float,  # noqa: ARG002
+        limit: int,  # noqa: ARG002
+    ) -> float:
+        """The largest Euclidean norm of so many values of an honest update, in steps of the grid.
+
+        Args:
+            config: The settings.
+            values: How many.
+            step: Of the grid.
+            limit: Largest integer of the grid.
+
+        Raises:
+            PlanError: Norms are not checked with this noise.
+        """
+        raise PlanError("norms are checked of updates that are private by themselves")
+
     @abstractmethod
     def noise_of_mean(self, config: FederationConfig, plan: Plan) -> float:
         """Deviation of the noise on each coordinate of the mean gradient, over C."""
@@ -154,10 +176,22 @@ class LocalNoise(PlannedNoise):
 
     def gradient_range(self, config: FederationConfig, size: int) -> float:  # noqa: ARG002
         """As far as all sampled units together and the noise go, at the largest site."""
-        privacy = config.privacy
-        units = privacy.sample_rate * max(config.trained_units(site) for site in config.sites)
         noise = privacy_plan(config, config.sites[0]).noise_stddev
-        return privacy.max_grad_norm * (units + 6.0 * math.sqrt(units)) + 8.0 * noise
+        return self._largest_signal(config) + 8.0 * noise
+
+    def largest_norm(self, config: FederationConfig, values: int, step: float, limit: int) -> float:
+        """As far as the grid goes; of a gradient as far as its units and its noise go together."""
+        clamped = limit * math.sqrt(values)
+        if not config.steps_at_server:
+            return clamped
+        noise = privacy_plan(config, config.sites[0]).noise_stddev
+        noised = noise * (math.sqrt(values) + _NOISE_DEVIATIONS)
+        return min(clamped, (self._largest_signal(config) + noised) / step)
+
+    def _largest_signal(self, config: FederationConfig) -> float:
+        """All units of a step together, clipped, at the largest site."""
+        units = config.privacy.sample_rate * max(map(config.trained_units, config.sites))
+        return config.privacy.max_grad_norm * (units + 6.0 * math.sqrt(units))
 
     def epsilon(self, config: FederationConfig, site: SiteConfig) -> float:  # noqa: ARG002
         """See `PlannedNoise`."""

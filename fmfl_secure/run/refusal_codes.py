@@ -48,6 +48,7 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "policy.epsilon_per_answer": "its policy allows less epsilon for answers",
         "policy.answers_per_run": "its policy allows fewer answers a run",
         "policy.answers_per_year": "its policy allows fewer answers a year",
+        "policy.norm_check": "its policy and the run differ on checks of how large updates are",
         "policy.epsilon_per_dataset": "its data set's own budget cannot afford the run",
     }
 )

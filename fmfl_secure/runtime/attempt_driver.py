@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Sequence
 
+from aggregation import NormError
 from fmfl_secure.parties.coordinator import Coordinator
 from fmfl_secure.parties.workspace import DECRYPTOR
 from fmfl_secure.run.record import RoundRecord
@@ -22,7 +23,7 @@ from fmfl_secure.runtime.task_board import (
     Step,
     TaskBoard,
 )
-from fmfl_secure.runtime.waiting import AttemptOver, TooFewReady, Waiter
+from fmfl_secure.runtime.waiting import AttemptOver, RoundSpent, TooFewReady, Waiter
 from fmfl_secure.vectors.adapter import adapter_digest
 
 _LOG = logging.getLogger("fmfl_secure.runtime.attempt_driver")
@@ -74,6 +75,8 @@ class AttemptDriver:
             self._confirm(attempt)
             self._collect_openings(attempt)
         self._release(attempt)
+        if attempt.round.checks_norms and not attempt.is_recalled:
+            self._project(attempt)
         following = self._verify(attempt)
         self._enter("apply", attempt)
         return self._apply(attempt, following, refusals)
@@ -241,6 +244,26 @@ class AttemptDriver:
             attempt, [DECRYPTOR], lambda: _present(attempt.release), "release", patient=True
         )
 
+    def _project(self, attempt: ServerAttempt) -> None:
+        """Have sites show that their updates are no larger than honest ones.
+
+        Whose is, is named by its own word, and who is silent is bounded with what the sum has.
+        """
+        self._enter("project", attempt)
+        self._board.assign([DECRYPTOR], Assignment(run=attempt.plan.run))
+        self._assign(attempt, attempt.sites, Step.PROJECT, {"release": attempt.release or b""})
+        missing = self._waiting.missing(
+            attempt, attempt.sites, lambda: attempt.projections, self._waiting.limits.verify_s
+        )
+        try:
+            attempt.check_norms()
+        except NormError as error:
+            # Of those who said why they cannot, the fault is not known here.
+            told = self._waiting.failed(attempt)
+            spent = RoundSpent(str(error))
+            spent.missing = tuple(name for name in missing if name not in told)
+            raise spent from error
+
     def _verify(self, attempt: ServerAttempt) -> bytes:
         """Have sites verify the release; returns the adapter that it gives.
 
@@ -254,7 +277,17 @@ class AttemptDriver:
             "cohort": _bytes(attempt),
             "release": attempt.release or b"",
         }
-        self._assign(attempt, attempt.sites, Step.VERIFY, documents)
+        parts = {name: Document([data]) for name, data in documents.items()}
+        projections = list(attempt.projections.values())
+        if projections:
+            parts["projections"] = Document(projections)
+        self._hand(
+            attempt,
+            attempt.sites,
+            Step.VERIFY,
+            parts,
+            sizes=[len(message) for message in projections],
+        )
         following = self._coordinator.following(attempt.plan, attempt.released_sum(), attempt.sites)
         self._waiting.missing(
             attempt, attempt.sites, lambda: attempt.verdicts, self._waiting.limits.verify_s

@@ -34,12 +34,14 @@ from aggregation.protocol import (
     CustodianReady,
     FixedCohort,
     Opening,
+    Projections,
     Ready,
     Release,
     Round,
     Sigma,
     UploadManifest,
     Verdict,
+    check_sum,
     digest,
     hand_out,
     read_accusation,
@@ -49,16 +51,20 @@ from aggregation.protocol import (
     read_exchange,
     read_opening_list,
     read_plan,
+    read_projections,
     read_upload,
     read_verdict,
     sender,
+    signs_for,
     unseal,
 )
 from fmfl_secure.parties.workspace import DECRYPTOR, Members
 
 # Kinds of messages by who may send them.
 ACCUSATION: Final = "accusation"
-SITE_KINDS: Final = ("ready", "exchange", "upload", "chunks", "opening", "verdict", ACCUSATION)
+SITE_KINDS: Final = (
+    "ready", "exchange", "upload", "chunks", "opening", "projections", "verdict", ACCUSATION,
+)  # fmt: skip
 DECRYPTOR_KINDS: Final = ("announcement", "confirmation", "release", ACCUSATION)
 CUSTODIAN_KINDS: Final = ("custodian-ready", "approval")
 KINDS: Final = tuple(dict.fromkeys(SITE_KINDS + DECRYPTOR_KINDS + CUSTODIAN_KINDS))
@@ -103,6 +109,8 @@ class ServerAttempt:
         self.release: bytes | None = None
         self._released: NDArray[np.int64] | None = None
         self.is_recalled = False
+        self.projections: dict[str, bytes] = {}
+        self._projected: dict[str, NDArray[np.int64]] = {}
         self.verdicts: dict[str, Verdict] = {}
         self.verdict_messages: dict[str, bytes] = {}
         self.accusers: dict[str, bytes] = {}
@@ -146,6 +154,7 @@ class ServerAttempt:
             "confirmation": Confirmation.cap(items),
             "opening": Opening.cap(),
             "release": Release.cap(values=self.round.packing.size),
+            "projections": Projections.cap(values=self.round.packing.size),
             "verdict": Verdict.cap(),
             ACCUSATION: Accusation.cap(),
         }[kind]
@@ -171,6 +180,7 @@ class ServerAttempt:
                 "confirmation": self._take_confirmation,
                 "opening": self._take_opening,
                 "release": self._take_release,
+                "projections": self._take_projections,
                 "verdict": self._take_verdict,
                 ACCUSATION: self._take_accusation,
             }[kind]
@@ -250,6 +260,16 @@ class ServerAttempt:
             total = self._coordinator.verify(self._cohort_message(), message, self.message)
             self.release = self._once(self.release, message)
             self._released = total
+
+    def _take_projections(self, party: str, message: bytes) -> None:
+        self._require(self.round.checks_norms, "norms are not checked in this plan")
+        release = self.release
+        if release is None:
+            raise StateError("nothing was released")
+        name, projected = read_projections(self._fixed(), release, message)
+        self._require(name == party, "another site's message")
+        self.projections[party] = self._once(self.projections.get(party), message)
+        self._projected[party] = projected
 
     def _take_verdict(self, party: str, message: bytes) -> None:
         self._require_now(self.release is not None, "nothing was released")
@@ -377,6 +397,19 @@ class ServerAttempt:
             if self._released is None:
                 raise StateError("nothing was released")
             return self._released
+
+    def check_norms(self) -> None:
+        """Check what sites have shown of their updates against the sum.
+
+        Raises:
+            NormError: It does not add up, or too much is missing.
+            StateError: Nothing was released, or norms are not checked.
+        """
+        with self._lock:
+            cohort, release, total = self._fixed(), self.release, self.released_sum()
+            if release is None:
+                raise StateError("nothing was released")
+            check_sum(cohort, signs_for(cohort, release), total, self._projected)
 
     def _fixed(self) -> FixedCohort:
         if self.cohort is None:

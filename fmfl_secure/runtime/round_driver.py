@@ -28,7 +28,7 @@ _LOG = logging.getLogger("fmfl_secure.runtime.round_driver")
 _BEFORE_COHORT: Final = ("custodian-ready", "announcement", "ready")
 _ORDER: Final = (
     *_BEFORE_COHORT, "exchange", "upload", "chunks",
-    "confirmation", "approval", "opening", ACCUSATION, "release", "verdict",
+    "confirmation", "approval", "opening", ACCUSATION, "release", "projections", "verdict",
 )  # fmt: skip
 
 

@@ -30,6 +30,7 @@ class Step(StrEnum):
     EXCHANGE = "exchange"
     UPLOAD = "upload"
     OPEN = "open"
+    PROJECT = "project"
     VERIFY = "verify"
     ANNOUNCE = "announce"
     CONFIRM = "confirm"

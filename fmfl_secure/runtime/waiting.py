@@ -51,7 +51,10 @@ class TooFewReady(AttemptOver):
 
 
 class RoundSpent(AttemptOver):
-    """No other attempt at this round can open: a custodian gave its word for one that is over."""
+    """No other attempt at this round can open.
+
+    A custodian gave its word for one that is over, or the decryptor has released.
+    """
 
     nature: ClassVar[Nature] = "decided"
 

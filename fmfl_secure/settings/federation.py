@@ -95,6 +95,11 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
         ):
             raise ValueError(f"task.loss: {INFO_NCE}. Use {INFO_NCE_INSTEAD}")
         vanishing.check(self.federation.vanished_sites, len(names), self.privacy.colluding_sites)
+        if self.federation.norm_check and self.privacy.noise != "local":
+            raise ValueError(
+                "federation.norm_check is for privacy.noise = 'local': numbers are told of every "
+                "site's update, which no other noise makes private by itself"
+            )
         self._check_adapter()
         largest = max(site.population for site in self.sites)
         if self.privacy.noise_mechanism.private and self.privacy.delta > largest_delta(largest):

@@ -43,18 +43,22 @@ class FederationSection(Section, frozen=True, forbid_unknown_fields=True, kw_onl
             round is released with their updates in it, by the others' shares of their masks. It
             costs tolerated colluders: privacy.colluding_sites are what is left. With 0 every site
             has to open, and one that vanishes loses the round.
+        norm_check: Whether every site shows, by 64 numbers a tensor, that its update is no larger
+            than an honest one's: who sends more is named and left out, and the round is lost. With
+            local noise; every site's policy has to accept it.
         seed: Public seed of the adapter's initial values. Never drives sampling or noise.
         weights: `equal`, or `population`: 1, 1/2, 1/4 or 1/8 by the declared population over the
             largest, rounded down. Coarse and public, so that a weight tells nothing of data.
     """
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"min_share", "vanished_sites"})
+    LATER: ClassVar[frozenset[str]] = frozenset({"min_share", "vanished_sites", "norm_check"})
 
     name: Name
     rounds: Annotated[int, msgspec.Meta(ge=1, le=10_000)]
     min_sites: Annotated[int, msgspec.Meta(ge=3, le=1000)] = 3
     min_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = MIN_SHARE
     vanished_sites: Annotated[int, msgspec.Meta(ge=0, le=127)] = 0
+    norm_check: bool = False
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 1
     weights: Literal["equal", "population"] = "equal"
 

@@ -64,6 +64,8 @@ queries = "statistics"           # what may be asked of the data, charged like t
 # max_epsilon_per_answer = 0.5     # most that a run's answers may cost together
 # max_answers_per_run = 10         # most answers a run may give,
 # max_answers_per_year = 20        # and all runs together in 365 days
+# norm_check = "accept"            # runs that tell 64 numbers of each tensor of an update, so that
+                                 # its size can be checked; "require": no others
 # base_models = ["sha256:..."]     # by digest, which fmfl-secure plan prints
 # tasks = ["text-classification"]  # kinds of task
 # adapters = ["ffa-lora", "lora"]  # kinds of adapter
@@ -168,6 +170,7 @@ rounds = 40              # sums released; each is one step where steps are the s
 min_sites = 3            # smallest cohort whose sum may be opened
 min_share = 0.6667       # and what share of all sites it has to be; the larger of the two holds
 # vanished_sites = 1     # so many may vanish once they have uploaded; fewer may then collude
+# norm_check = true      # sites show that no update is larger than an honest one; policies accept
 seed = 1                 # of the adapter's initial values; never of sampling or noise
 weights = "equal"        # or "population": 1, 1/2, 1/4 or 1/8, by the declared populations
 

@@ -20,7 +20,7 @@ from support import make_federation
 
 from aggregation import AggregationError, Identity, Member, PublicIdentity, RoundPlan
 from aggregation.errors import PlanError
-from aggregation.protocol import Vanishing
+from aggregation.protocol import NormGroup, Vanishing
 from aggregation.protocol.messages import seal
 from fmfl_secure.errors import FmflError
 from fmfl_secure.parties.agreed_plan import (
@@ -205,6 +205,8 @@ LIES: dict[str, Callable[[RoundPlan], RoundPlan]] = {
     "membership_digest": lambda p: replace(p, membership_digest=OTHER),
     "vanishing.sites": lambda p: replace(p, vanishing=Vanishing(1, 4)),
     "vanishing.openings": lambda p: replace(p, vanishing=Vanishing(1, 3)),
+    "norms.size": lambda p: replace(p, norms=(NormGroup(p.quantization.size, 1000),)),
+    "norms.norm": lambda p: replace(p, norms=(NormGroup(p.quantization.size, 10**9),)),
 }
 
 # Of the same kinds, and nothing in them is unknown to the parties: whom they pinned for something

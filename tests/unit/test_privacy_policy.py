@@ -95,6 +95,11 @@ RULES = {
         {"queries": "statistics", "max_answers_per_run": 2},
         "3 answers, above this site's limit of 2",
     ),
+    "norm_check": (
+        {"norm_check": "accept"},
+        {"norm_check": "refuse"},
+        "tells 64 numbers of each tensor .* does not accept that",
+    ),
     "colluding_sites": (
         {"min_colluding_sites": 1},
         {"min_colluding_sites": 2},
@@ -115,6 +120,8 @@ def test_each_rule_allows_its_limit_and_refuses_what_is_beyond(rule):
         proposal = dataclasses.replace(PROPOSAL, extensions=("acme-kinds:shift",))
     if rule == "architecture":
         proposal = dataclasses.replace(PROPOSAL, unlisted="bloom")
+    if rule == "norm_check":
+        proposal = dataclasses.replace(PROPOSAL, norm_check=True)
     if "queries" in allowing:
         asked = {"queries": "statistics", "answers": 3, "answer_epsilon": 0.5}
         proposal = dataclasses.replace(PROPOSAL, **asked)
@@ -128,6 +135,16 @@ def test_each_rule_allows_its_limit_and_refuses_what_is_beyond(rule):
 
 def test_a_policy_that_says_nothing_allows_what_is_private():
     check_policy(SitePolicy(), PROPOSAL, now=NOON)
+
+
+def test_a_policy_may_require_that_norms_are_checked():
+    checked = dataclasses.replace(PROPOSAL, norm_check=True)
+    with pytest.raises(PolicyRefusal, match="does not accept"):
+        check_policy(SitePolicy(), checked, now=NOON)
+    check_policy(read({"norm_check": "require"}), checked, now=NOON)
+    with pytest.raises(PolicyRefusal, match="does not check how large") as refusal:
+        check_policy(read({"norm_check": "require"}), PROPOSAL, now=NOON)
+    assert refusal.value.code == "policy.norm_check"
 
 
 def test_a_policy_that_does_not_speak_of_questions_allows_none():

@@ -33,6 +33,7 @@ ROUND = (
     ("Aggregator", "Decryptor", "7 sum"),
     ("Decryptor", "Sites", "8 release"),
     ("Decryptor", "Coordinator", "8 release"),
+    ("Sites", "Coordinator", "9 projections, if norms are checked"),
     ("Sites", "Sites", "9 verify, apply"),
     ("Sites", "Coordinator", "9 verdict: the adapter after, signed"),
     ("Coordinator", "Coordinator", "9 verify, apply"),

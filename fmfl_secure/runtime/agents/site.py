@@ -177,6 +177,7 @@ class SiteAgent(Agent):
             Step.EXCHANGE: self._exchange,
             Step.UPLOAD: self._upload,
             Step.OPEN: self._open,
+            Step.PROJECT: self._project,
             Step.VERIFY: self._verify,
             Step.END: self._end,
         }.get(work.step)
@@ -375,6 +376,17 @@ class SiteAgent(Agent):
             return
         self.transport.send(work, "opening", opening)
 
+    def _project(self, work: Work) -> None:
+        live = self._held(work)
+        if live is None:
+            return
+        try:
+            message = live.attempt.project(self.transport.fetch(work.documents["release"]))
+        except AggregationError as error:
+            self._fail(work, error)
+            return
+        self.transport.send(work, "projections", message)
+
     def _verify(self, work: Work) -> None:
         participant = self._begin(work)
         if participant is None:
@@ -396,7 +408,10 @@ class SiteAgent(Agent):
 
     def _verdict(self, work: Work, participant: Participant, live: _Live) -> bytes:
         try:
-            total = live.attempt.verify(self.transport.fetch(work.documents["release"]))
+            release = self.transport.fetch(work.documents["release"])
+            sent = work.documents.get("projections")
+            shown = [] if sent is None else split(self.transport.fetch(sent), work.sizes)
+            total = live.attempt.verify(release, shown)
         except ReleaseError as error:
             _LOG.error("the sum is refused: %s", error, extra={"round": work.round})
             return live.attempt.verdict(REFUSED)

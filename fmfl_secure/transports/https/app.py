@@ -45,7 +45,7 @@ Run = Annotated[str, Path(pattern=r"^[0-9a-f]{8,64}$")]
 Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
 Sha256 = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
 Kind = Literal[
-    "ready", "exchange", "upload", "chunks", "opening", "verdict",
+    "ready", "exchange", "upload", "chunks", "opening", "projections", "verdict",
     "announcement", "confirmation", "release", "custodian-ready", "approval",
 ]  # fmt: skip
 _MAX_SIZE = 1 << 40
@@ -76,6 +76,7 @@ _ABOUT = {
     Step.EXCHANGE: "cohort",
     Step.UPLOAD: "exchanges",
     Step.OPEN: "list",
+    Step.PROJECT: "release",
     Step.VERIFY: "release",
     Step.END: "end",
 }

@@ -31,6 +31,7 @@ _SEEN_BY_SERVER: Final = {
     "release": "coordinator",
     "upload": "aggregator",
     "opening": "aggregator",
+    "projections": "coordinator",
     "approval": DECRYPTOR,
 }
 

@@ -1,0 +1,178 @@
+"""The projected norm check: what one site can add to a sum, bounded without seeing it.
+
+Once a sum is released, and with it every update fixed, a challenge is derived from the release.
+Each site sends projections of its own whole numbers on random signs (`crypto.projections`), group
+by group. Everybody checks that each site's are no longer than those of an honest update, and that
+all together are the projections of the sum. What a site did not send is what is left of the sum's;
+it is held to the limits of all who sent none, together, and so many may be missing as may vanish,
+or one. `docs/protocol.md` has the claims and their proof.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import ClassVar, Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from aggregation.crypto.projections import FEW_ROWS, ROWS, Signs, rows_of
+from aggregation.errors import CohortError, NormError, StateError
+from aggregation.protocol import messages
+from aggregation.protocol.messages import Body, Bytes32
+from aggregation.protocol.plan import NormGroup
+from aggregation.protocol.round import FixedCohort
+
+_DOMAIN: Final = b"fmfl-secure/aggregation/norms/v1"
+# An honest group of the largest norm is beyond its limit with probability 4e-12 and 7e-12.
+SLACK: Final = {ROWS: 1.7, FEW_ROWS: 2.0}
+_CLOSE: Final = 1e-6  # nearer to a limit than floating point can tell, whole numbers decide
+
+Projected = npt.NDArray[np.int64]
+
+
+class Projections(Body, frozen=True, forbid_unknown_fields=True):
+    """A site's projections of the update that it uploaded.
+
+    Attributes:
+        transcript: Of the attempt.
+        release: Digest of the release that the challenge is of.
+        values: Little-endian int64, those of the first group first.
+    """
+
+    KIND: ClassVar[str] = "projections"
+    PER_VALUE: ClassVar[int] = 1  # at most 64 of 8 bytes for 512 values
+
+    transcript: Bytes32
+    release: Bytes32
+    values: bytes
+
+
+def limit_of(group: NormGroup, weight: float) -> float:
+    """How long a group's projections may be, over the root of their number.
+
+    Args:
+        group: The group.
+        weight: Of the site. Rounding to the grid adds less than a step to each value.
+    """
+    return SLACK[rows_of(group.size)] * (weight * group.norm + math.sqrt(group.size))
+
+
+def missing_allowed(cohort: FixedCohort) -> int:
+    """How many sites' projections may be missing."""
+    vanishing = cohort.round.plan.vanishing
+    return 1 if vanishing is msgspec.UNSET else vanishing.sites
+
+
+def signs_for(cohort: FixedCohort, release: bytes) -> Signs:
+    """The signs that everybody projects on: of this attempt and this release, whole.
+
+    Args:
+        cohort: The verified cohort of a plan in which norms are checked.
+        release: The decryptor's signed message.
+    """
+    state = hashlib.sha256(_DOMAIN + cohort.transcript + messages.digest(release))
+    return Signs(state.digest(), [group.size for group in _groups(cohort)])
+
+
+def read_projections(cohort: FixedCohort, release: bytes, message: bytes) -> tuple[str, Projected]:
+    """Verify a site's projections, all but that they are of what it uploaded.
+
+    Args:
+        cohort: The verified cohort.
+        release: The release that they should be about.
+        message: What came.
+
+    Returns:
+        Whose they are, and the projections, int64.
+
+    Raises:
+        NormError: They are longer than an honest update's.
+        RefusedError: Malformed, unsigned, or of another attempt or release.
+    """
+    cap = cohort.round.cap(Projections)
+    name = messages.sender(message, cap)
+    body = messages.unseal(message, Projections, cohort.member(name), cap)
+    if body.transcript != cohort.transcript or body.release != messages.digest(release):
+        raise CohortError(f"the projections of {name} are of another attempt")
+    groups = _groups(cohort)
+    rows = [rows_of(group.size) for group in groups]
+    if len(body.values) != 8 * sum(rows):
+        raise CohortError(f"{name} sends another number of projections")
+    found = np.frombuffer(body.values, dtype="<i8").astype(np.int64)
+    beyond = _beyond(found, rows, _limits(cohort, [name]))
+    if beyond is not None:
+        raise NormError(
+            f"the update of {name} is larger than an honest one, in group {beyond + 1} of "
+            f"{len(groups)}"
+        )
+    return name, found
+
+
+def check_sum(
+    cohort: FixedCohort,
+    signs: Signs,
+    total: npt.NDArray[np.int64],
+    sent: Mapping[str, Projected],
+) -> None:
+    """Check that projections add up to those of the sum.
+
+    Args:
+        cohort: The verified cohort.
+        signs: `signs_for` its release.
+        total: The released sum, int64, shape (d,); verified by its tags, where this party can.
+        sent: By site, what `read_projections` gave.
+
+    Raises:
+        NormError: They do not; or too many are missing, or what those add is too large.
+    """
+    missing = [name for name in cohort.names if name not in sent]
+    if len(missing) > missing_allowed(cohort):
+        raise NormError(
+            f"the projections of {', '.join(missing)} are missing: too many to bound them together"
+        )
+    added = np.zeros(signs.size, dtype=np.int64)
+    for each in sent.values():
+        added += each
+    if not missing:
+        if not signs.agree(total, cohort.limit, added):
+            raise NormError("the projections that the sites sent are not those of the sum")
+        return
+    left = signs.project(total, cohort.limit) - added
+    rows = [rows_of(group.size) for group in _groups(cohort)]
+    if _beyond(left, rows, _limits(cohort, missing)) is not None:
+        raise NormError(
+            f"what {', '.join(missing)} and others added to the sum without saying is larger than "
+            "honest updates are"
+        )
+
+
+def _groups(cohort: FixedCohort) -> Sequence[NormGroup]:
+    norms = cohort.round.plan.norms
+    if norms is msgspec.UNSET:
+        raise StateError("norms are not checked in this plan")
+    return norms
+
+
+def _limits(cohort: FixedCohort, names: Sequence[str]) -> list[float]:
+    """Of each group, the limits of these sites added up."""
+    weights = [cohort.members[cohort.position(name)].weight for name in names]
+    return [math.fsum(limit_of(group, w) for w in weights) for group in _groups(cohort)]
+
+
+def _beyond(found: Projected, rows: Sequence[int], limits: Sequence[float]) -> int | None:
+    """The first group that is longer than its limit, or None; the same at every party."""
+    starts = np.cumsum([0, *rows[:-1]])
+    squares = np.add.reduceat(found.astype(np.float64) ** 2, starts)
+    allowed = np.array([count * limit**2 for count, limit in zip(rows, limits, strict=True)])
+    doubtful = squares > (1.0 - _CLOSE) * allowed
+    for place in np.flatnonzero(doubtful).tolist():
+        start, count = int(starts[place]), rows[place]
+        exact = sum(int(value) ** 2 for value in found[start : start + count])
+        if exact > count * Fraction(limits[place]) ** 2:
+            return int(place)
+    return None
