@@ -71,13 +71,13 @@ class Round:
 
     def _release(self, hostile: Mapping[str, np.ndarray]) -> bytes:
         fed, attempt = self.fed, self.attempt
-        aggregator = fed.new_aggregator(attempt)
+        aggregator, handed = fed.new_aggregator(attempt), fed.handed(attempt)
         for name, site in attempt.sites.items():
             if name in hostile:
                 strict = site._round.packing
                 loose = _Loose(strict.size, strict.degree, strict.encoding)
                 site._round = dataclasses.replace(site._round, packing=loose)
-            upload = site.upload(attempt.cohort, self.integers[name], attempt.exchanges)
+            upload = site.upload(attempt.cohort, self.integers[name], handed[name])
             aggregator.add(upload.manifest, upload.chunks)
         attempt.opening_list = fed.decryptor.confirm(
             attempt.cohort, aggregator.opening_list(), aggregator.sealed_secrets()

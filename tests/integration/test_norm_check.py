@@ -128,6 +128,7 @@ def test_a_site_that_sends_too_much_is_named_and_left_out(
     assert second.refusals == {BAD: "attempt.invalid"}
 
 
+@SLOW
 def test_where_norms_are_not_checked_its_update_is_applied(
     template: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +138,7 @@ def test_where_norms_are_not_checked_its_update_is_applied(
     assert second.status == "released"
 
 
+@SLOW
 def test_a_site_that_is_silent_stops_nothing(
     template: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
