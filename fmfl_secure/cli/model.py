@@ -83,6 +83,24 @@ def evaluate(
             "report: numbers such as 0,5,10, or due for those that the settings ask for."
         ),
     ] = "",
+    round_number: Annotated[
+        int | None,
+        typer.Option(
+            "--round",
+            help="With --data: the adapter after this round; 0 is before the first.",
+            min=0,
+        ),
+    ] = None,
+    curve: Annotated[
+        bool, typer.Option("--curve", help="With --data: the adapters after all rounds besides.")
+    ] = False,
+    details: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --data, a folder for a page, plots and JSON: figures by label, which "
+            "label was answered for which, how sure the answers are."
+        ),
+    ] = None,
     base: BaseModel = None,
     personal: OwnParts = None,
     max_left_out: Annotated[
@@ -92,7 +110,9 @@ def evaluate(
 ) -> Evaluated | SitesAnswered | CurveFilled | SuiteEvaluated:
     """Evaluate a run's adapter on a file, or on a folder of images.
 
-    Says how many records the figures are of, and which rows were left out. With --suite: multiple
+    Says how many records the figures are of, and which rows were left out. With --details it looks
+    closer, and with --round and --curve at the adapters after rounds, which a run keeps; nothing
+    of that gets into the report. With --suite: multiple
     choice, generated answers and the run's own task on files that you bring, the adapter beside its
     base model with and without examples (docs/models.md). With --rounds: the learning curve of a
     run whose server had no base model, kept in its metrics and report. With --sites: one noised sum
@@ -108,6 +128,8 @@ def evaluate(
                 "--sites goes with none of --data, --suite, --rounds, --personal, --base"
             )
         return _ask_sites(run_folder, measures, epsilon, insider_epsilon, again=again)
+    if (round_number is not None or curve or details is not None) and data is None:
+        raise ConfigError("--round, --curve and --details go with --data")
     if measures or epsilon or insider_epsilon or again:
         raise ConfigError("--measures, --epsilon, --insider-epsilon and --again go with --sites")
     if rounds:
@@ -122,21 +144,17 @@ def evaluate(
         return _evaluate_suite(run_folder, suite, base, output)
     if data is None:
         raise ConfigError("--data names a file to evaluate on, or --rounds the run's own figures")
-    from fmfl_secure.training.finished_run import evaluate_run
+    from fmfl_secure.cli.evaluate_file import evaluate_file
 
-    done = evaluate_run(run_folder, data, base=base, personal=personal, max_left_out=max_left_out)
-    for name, value in done.metrics.items():
-        say(f"{name:<9} {value:.4f}")
-    say(f"n         {done.records}")
-    if done.left_out:
-        say(f"left out: {done.left_out}")
-    if done.shortened:
-        say(f"{done.shortened} of them are longer than model.max_length, and were cut")
-    return Evaluated(
-        metrics=done.metrics,
-        records=done.records,
-        left_out=str(done.left_out) if done.left_out else "",
-        shortened=done.shortened,
+    return evaluate_file(
+        run_folder,
+        data,
+        after=round_number,
+        curve=curve,
+        details=details,
+        base=base,
+        personal=personal,
+        max_left_out=max_left_out,
     )
 
 

@@ -5,14 +5,17 @@ For runs whose server has no base model. It may be done while the run goes on, a
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import msgspec
 
 from fmfl_secure.errors import ConfigError, ModelError, RunError
+from fmfl_secure.report.closer_look import record_of
 from fmfl_secure.report.results import write_results
-from fmfl_secure.run.record import decode_round
+from fmfl_secure.run.evaluation_record import EVALUATION_NAME, encode_evaluation
+from fmfl_secure.run.record import RunRecord, decode_round
+from fmfl_secure.storage.files import write_outputs
 from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.training.evaluator import Utility, is_due
 from fmfl_secure.training.finished_run import open_run
@@ -78,8 +81,55 @@ def fill_curve(
     for number in sorted(wanted):
         found[number] = utility.measure(store.adapter_after(number))
         store.evaluated(number, found[number])
+    keep_look(store, utility)
     write_results(store)
     return found
+
+
+def results_with_look(utility: Utility) -> Callable[[RunStore], RunRecord]:
+    """Writes a run's results, once it has ended with a closer look at its last adapter.
+
+    Args:
+        utility: Of the run's public set; looks at nothing where the settings declare none.
+    """
+
+    def write(store: RunStore) -> RunRecord:
+        if store.state.ended:
+            keep_look(store, utility)
+        return write_results(store)
+
+    return write
+
+
+def keep_look(store: RunStore, utility: Utility) -> None:
+    """Look closer at the last adapter that has figures, and keep what is seen in the run's folder.
+
+    Raises:
+        DataError: The public set cannot be used.
+        RunError: It cannot be written.
+    """
+    config, state = store.state.config, store.state
+    rounds = {0: state.initial_metrics or {}}
+    rounds |= {each.round: each.metrics for each in map(decode_round, store.rounds())}
+    known = {number: metrics for number, metrics in sorted(rounds.items()) if metrics}
+    last = max(known, default=0)
+    if not config.evaluation.file or last == 0:
+        return
+    record = record_of(
+        config,
+        state.run,
+        utility.outcomes(store.adapter_after(last)),
+        round_number=last,
+        data=Path(config.evaluation.file).name,
+        public=True,
+        metrics=known,
+    )
+    write_outputs(
+        store.folder,
+        {EVALUATION_NAME: encode_evaluation(record)},
+        what="the evaluation",
+        hint="Check that the folder is writable and that there is space; the run is unharmed.",
+    )
 
 
 def _released(store: RunStore) -> set[int]:

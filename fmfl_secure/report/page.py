@@ -15,6 +15,7 @@ from fmfl_secure.report import (
 )
 from fmfl_secure.report import (
     attacked,
+    closely,
     deltas,
     empirical,
     key_owners,
@@ -115,6 +116,8 @@ def render_html(record: RunRecord) -> str:
             answer_notes=(ONE_SITE, TWO_INTERVALS),
             held_out=site_answers.held_out(record),
             utility_plot=Markup(plots.utility_plot(record)),  # noqa: S704 - labels are escaped
+            look=record.looked_at or None,
+            look_plots=closely.for_page(record.looked_at) if record.looked_at else {},
             meanings=_meanings(record, promises),
             sentences=_sentences(promises),
             groups=_groups(promises),

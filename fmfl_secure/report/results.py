@@ -23,6 +23,7 @@ from fmfl_secure.report.model_card import TASK_FILE, write_card
 from fmfl_secure.run.answers import answers_of
 from fmfl_secure.run.attack_record import load_attack
 from fmfl_secure.run.audit_check import load_audit
+from fmfl_secure.run.evaluation_record import load_evaluation
 from fmfl_secure.run.keys_record import load_keys
 from fmfl_secure.run.record import (
     FORMAT,
@@ -142,6 +143,8 @@ def build_record(store: RunStore) -> RunRecord:
         else msgspec.UNSET,
         answers=answers_of(config, rounds) or msgspec.UNSET,
         attack=load_attack(store.folder, run=state.run, settings_digest=config.digest)
+        or msgspec.UNSET,
+        looked_at=load_evaluation(store.folder, run=state.run, settings_digest=config.digest)
         or msgspec.UNSET,
     )
 

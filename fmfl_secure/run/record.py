@@ -16,6 +16,7 @@ from fmfl_secure.extensions import is_extension
 from fmfl_secure.run.answer_record import AnswerRecord
 from fmfl_secure.run.attack_record import AttackRecord
 from fmfl_secure.run.audit_record import AuditRecord
+from fmfl_secure.run.evaluation_record import EvaluationRecord
 from fmfl_secure.run.keys_record import KeysRecord
 from fmfl_secure.run.ranges import Count, Figure, Number, Share, Text
 from fmfl_secure.run.statement import SiteStatement, unbounded
@@ -184,6 +185,8 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             was answered.
         attack: Attacks on the finished adapter, by data that their sites declare public; absent
             where none were made.
+        looked_at: What the adapter does by label, on the public evaluation set; absent where there
+            is none, or nobody looked.
     """
 
     format: int
@@ -211,6 +214,7 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     line: AdapterLine | msgspec.UnsetType = msgspec.UNSET
     answers: tuple[AnswerRecord, ...] | msgspec.UnsetType = msgspec.UNSET
     attack: AttackRecord | msgspec.UnsetType = msgspec.UNSET
+    looked_at: EvaluationRecord | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def task(self) -> str:

@@ -379,6 +379,12 @@ class RunStore:
             raise RunError(f"round {round_number} has no adapter in {self.folder}")
         return bytes(rows[0][0])
 
+    def rounds_with_adapter(self) -> tuple[int, ...]:
+        """Rounds after which there is an adapter, in order; 0 is before the first."""
+        query = "SELECT round FROM rounds WHERE adapter IS NOT NULL ORDER BY round"
+        with self._read() as transaction:
+            return (0, *(int(row[0]) for row in transaction.execute(query)))
+
     def evaluated(self, round_number: int, metrics: dict[str, float]) -> None:
         """Keep the metrics of a round that ended, or of before the first for 0.
 

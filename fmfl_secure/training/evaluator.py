@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
+from fmfl_secure.measures import Outcomes
 from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.tasks import Task, TaskData
@@ -55,6 +56,32 @@ class Utility:
         Raises:
             DataError: The set cannot be used.
         """
+        set_adapter_tensors(self._model, load_adapter_bytes(adapter))
+        return self._task.evaluate(self._model, self._set(), batch_size=self._batch_size)
+
+    @property
+    def records(self) -> int:
+        """How many records the set has.
+
+        Raises:
+            DataError: The set cannot be used.
+        """
+        return self._set().records
+
+    def outcomes(self, adapter: bytes) -> Outcomes:
+        """What a model with an adapter makes of each record.
+
+        Raises:
+            DataError: The set cannot be used.
+        """
+        set_adapter_tensors(self._model, load_adapter_bytes(adapter))
+        return self._task.outcomes(self._model, self._set(), batch_size=self._batch_size)
+
+    @property
+    def _batch_size(self) -> int:
+        return self._config.training.physical_batch_size
+
+    def _set(self) -> TaskData:
         if self._data is None:
             self._data = self._task.load(
                 self._folder / self._config.evaluation.file,
@@ -63,10 +90,7 @@ class Utility:
             )
             if self._data.left_out:
                 _LOG.warning("evaluation.data: %s", self._data.left_out)
-        set_adapter_tensors(self._model, load_adapter_bytes(adapter))
-        return self._task.evaluate(
-            self._model, self._data, batch_size=self._config.training.physical_batch_size
-        )
+        return self._data
 
 
 def is_due(config: FederationConfig, round_number: int) -> bool:

@@ -12,9 +12,12 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from torch import nn
 
 from fmfl_secure.data import DataError, LeftOut
 from fmfl_secure.errors import ConfigError, RunError
+from fmfl_secure.measures import Outcomes
+from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.models.language import GREEDY, Sampling
 from fmfl_secure.planning.task import build_task
 from fmfl_secure.settings.federation import FederationConfig
@@ -89,6 +92,89 @@ class Evaluation:
     shortened: int = 0
 
 
+class OnFile:
+    """A run's adapters on a labelled file: its own at the end, and those after its rounds.
+
+    The figures are exact: computed on private data they are not private, and must stay there.
+
+    Args:
+        run_folder: The run.
+        data: Labelled data with the task's columns.
+        base: The base model's folder; None finds it as the run's settings say.
+        max_left_out: Largest share of rows that may be left out as unusable.
+
+    Raises:
+        FmflError: Run or data are unusable, or too many rows of them.
+    """
+
+    def __init__(
+        self,
+        run_folder: Path,
+        data: Path,
+        *,
+        base: Path | None = None,
+        max_left_out: float = MAX_LEFT_OUT,
+    ) -> None:
+        self.run = open_run(run_folder, base=base)
+        self._store = RunStore(run_folder)
+        self.data = self.run.task.load(
+            data, unit="record", on_bad_row=self.run.config.task.on_bad_row
+        )
+        left_out = self.data.left_out
+        if left_out.share > max_left_out:
+            raise DataError(
+                f"figures would be of {self.data.records} records: {left_out}",
+                hint="mend the rows or the settings; or allow so large a share to be left out with "
+                f"--max-left-out, which is {max_left_out:g}",
+                path=data,
+            )
+
+    @property
+    def name(self) -> str:
+        """The run's."""
+        return self._store.state.run
+
+    @property
+    def rounds(self) -> tuple[int, ...]:
+        """Rounds that have an adapter, in order; 0 is before the first."""
+        return self._store.rounds_with_adapter()
+
+    def model(self, *, after: int | None = None, personal: Path | None = None) -> nn.Module:
+        """A model with the run's adapter.
+
+        Args:
+            after: A round; None for the adapter that the run left.
+            personal: A site's own parts of that, where the run left each site some.
+
+        Raises:
+            ConfigError: Own parts are of the end alone.
+            FmflError: Base model or adapter are unusable, or there is no such round.
+        """
+        if after is None:
+            return self.run.task.open_adapter(self.run.adapter, personal=personal)
+        if personal is not None or self.run.config.adapter.personal_parts:
+            raise ConfigError(
+                "a site's own parts are of the run's end, and the adapter of a round is not whole "
+                "without them"
+            )
+        adapter = self._store.adapter_after(after)
+        model = self.run.task.build_model(seed=self.run.config.federation.seed)
+        set_adapter_tensors(model, load_adapter_bytes(adapter))
+        return model
+
+    def metrics(self, model: nn.Module) -> dict[str, float]:
+        """The task's metrics; higher is better for the first."""
+        return self.run.task.evaluate(model, self.data, batch_size=self._batch_size)
+
+    def outcomes(self, model: nn.Module) -> Outcomes:
+        """What a model makes of each record."""
+        return self.run.task.outcomes(model, self.data, batch_size=self._batch_size)
+
+    @property
+    def _batch_size(self) -> int:
+        return self.run.config.training.physical_batch_size
+
+
 def evaluate_run(
     run_folder: Path,
     data: Path,
@@ -97,9 +183,7 @@ def evaluate_run(
     personal: Path | None = None,
     max_left_out: float = MAX_LEFT_OUT,
 ) -> Evaluation:
-    """Metrics of a run's adapter.
-
-    The figures are exact: computed on private data they are not private, and must stay there.
+    """Metrics of a run's adapter. See `OnFile`.
 
     Args:
         run_folder: The run.
@@ -111,18 +195,9 @@ def evaluate_run(
     Raises:
         FmflError: Run, adapter or data are unusable, or too many rows of them.
     """
-    run = open_run(run_folder, base=base)
-    loaded = run.task.load(data, unit="record", on_bad_row=run.config.task.on_bad_row)
-    if loaded.left_out.share > max_left_out:
-        raise DataError(
-            f"figures would be of {loaded.records} records: {loaded.left_out}",
-            hint="mend the rows or the settings; or allow so large a share to be left out with "
-            f"--max-left-out, which is {max_left_out:g}",
-            path=data,
-        )
-    opened = run.task.open_adapter(run.adapter, personal=personal)
-    batch_size = run.config.training.physical_batch_size
-    metrics = run.task.evaluate(opened, loaded, batch_size=batch_size)
+    on_file = OnFile(run_folder, data, base=base, max_left_out=max_left_out)
+    metrics = on_file.metrics(on_file.model(personal=personal))
+    loaded = on_file.data
     return Evaluation(metrics, loaded.records, loaded.left_out, loaded.shortened)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from support import Quiet, make_federation
 from typer.testing import CliRunner
@@ -105,3 +106,66 @@ def test_a_round_that_has_no_adapter_is_named(finished: Path) -> None:
 def test_another_base_model_is_refused(finished: Path, tiny_models) -> None:
     with pytest.raises(ModelError, match="is not the base model of the run"):
         fill_curve(finished, base=tiny_models("bert"))
+
+
+def test_the_report_looks_closer_at_the_last_adapter_with_figures(finished: Path) -> None:
+    fill_curve(finished)
+    record = decode_record((finished / "report.json").read_bytes())
+    look = record.looked_at
+    assert look is not msgspec.UNSET
+    assert (look.round, look.public, look.data) == (3, True, "holdout.csv")
+    assert look.metrics == record.rounds[2].metrics
+    right = sum(row[place] for place, row in enumerate(look.confusion))
+    assert right / look.records == pytest.approx(look.metrics["accuracy"])
+    assert [each.round for each in look.curve] == [0, 2, 3]
+    assert all(each.low <= each.value <= each.high for each in look.curve)
+    page = (finished / "report.html").read_text()
+    assert "By label, after round 3" in page
+    assert 'id="confusion-title"' in page
+
+
+def test_a_run_that_evaluates_looks_closer_by_itself(finished: Path) -> None:
+    """As the engine left it, before anybody asked."""
+    kept = (finished / "evaluation.json").read_bytes()
+    (finished / "evaluation.json").unlink()
+    fill_curve(finished)
+    assert (finished / "evaluation.json").read_bytes() == kept
+
+
+def test_every_round_is_evaluated_at_home_and_nothing_of_it_is_reported(
+    finished: Path, tmp_path: Path
+) -> None:
+    before, report = figures(finished), (finished / "report.json").read_bytes()
+    private = finished.parent / "data/site-1.csv"
+    command = ["evaluate", str(finished), "--data", str(private), "--json"]
+    closely = ["--round", "1", "--curve", "--details", str(tmp_path / "closely")]
+    done = CliRunner().invoke(app, [*command, *closely])
+    assert done.exit_code == 0, done.output
+    answer = json.loads(done.stdout)
+    assert (answer["round"], list(answer["curve"])) == (1, ["0", "1", "2", "3"])
+    assert answer["metrics"] == answer["curve"]["1"]
+    last = json.loads(CliRunner().invoke(app, command).stdout)
+    assert last["metrics"] == answer["curve"]["3"], "the adapter that the run left"
+    written = json.loads((tmp_path / "closely/evaluation.json").read_bytes())
+    assert (written["public"], written["round"], len(written["curve"])) == (False, 1, 4)
+    assert written["metrics"] == answer["metrics"]
+    hits = sum(row[place] for place, row in enumerate(written["confusion"]))
+    assert hits / written["records"] == pytest.approx(answer["metrics"]["accuracy"])
+    assert (figures(finished), (finished / "report.json").read_bytes()) == (before, report)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        pytest.param(("--round", "1"), "go with --data", id="no-data"),
+        pytest.param(("--data", "DATA", "--round", "9"), "round 9 has no adapter", id="no-round"),
+    ],
+)
+def test_a_closer_look_at_nothing_is_refused(
+    finished: Path, words: tuple[str, ...], complaint: str
+) -> None:
+    data = str(finished.parent / "data/site-1.csv")
+    words = tuple(data if word == "DATA" else word for word in words)
+    done = CliRunner().invoke(app, ["evaluate", str(finished), *words])
+    assert done.exit_code == 1
+    assert complaint in str(done.exception)

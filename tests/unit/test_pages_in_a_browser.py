@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import test_closer_look
 import test_report_dataset
 import test_report_records
 from browser import (
@@ -23,6 +24,7 @@ from browser import (
 
 from fmfl_secure.demonstration import demonstrate, render_page
 from fmfl_secure.report import render_html
+from fmfl_secure.report.closely import render_evaluation
 from fmfl_secure.report.dataset import render_dataset
 
 pytestmark = needs_browser
@@ -31,7 +33,8 @@ __all__ = ["browser"]
 # The pages with the most on them; what differs in others are words.
 RUNS = ("multi_run", "without_privacy", "distributed_noise")
 DATASETS = ("several_runs", "set_back")
-PAGES = [*(f"run-{name}" for name in RUNS), *(f"dataset-{name}" for name in DATASETS), "demo"]
+PAGES = [*(f"run-{name}" for name in RUNS), *(f"dataset-{name}" for name in DATASETS)]
+PAGES += ["demo", "evaluation"]
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +48,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         record = getattr(test_report_dataset, name)(ledger)
         texts[f"dataset-{name}"] = render_dataset(record)
     texts["demo"] = render_page(demonstrate(3, custodians=1))
+    texts["evaluation"] = render_evaluation(test_closer_look.record(public=False))
     for name, text in texts.items():
         (folder / f"{name}.html").write_text(text, encoding="utf-8")
     return {name: folder / f"{name}.html" for name in texts}

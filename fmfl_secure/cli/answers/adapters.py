@@ -29,12 +29,18 @@ class Evaluated(Answer, frozen=True, kw_only=True):
         records: How many they are of.
         left_out: Which rows are not among them, in words; empty where all are.
         shortened: Records longer than the model reads, which were cut.
+        round: After which the adapter is; null for the one that the run left.
+        curve: The metrics after each round, by its number; empty unless asked for.
+        details: Files with a closer look, the page first; empty unless asked for.
     """
 
     metrics: dict[str, float]
     records: int
     left_out: str
     shortened: int
+    round: int | None
+    curve: dict[str, dict[str, float]]
+    details: tuple[str, ...]
 
 
 class BenchmarkRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,7 +24,7 @@ from fmfl_secure.parties.site import Site
 from fmfl_secure.parties.workspace import DECRYPTOR, Workspace
 from fmfl_secure.planning.task import build_task, start_of
 from fmfl_secure.provisioning import certificates
-from fmfl_secure.report.results import write_results
+from fmfl_secure.report.learning_curve import results_with_look
 from fmfl_secure.run.observer import Observer
 from fmfl_secure.run.record import RunRecord
 from fmfl_secure.run.transcript import Transcript
@@ -87,14 +87,15 @@ class LocalEngine:
         self._refusals: dict[str, str] = {}
         self._held: ExitStack | None = None  # what stays open until the run's end
         self._failure = ""  # why somebody did not go on with the last attempt that failed
+        utility = Utility(self._config, self._task, self._model, federation.parent)
         self._server = RunServer(
             federation.parent,
             output,
             config=self._config,
             settings=ServerSettings(),
             start=start_of(self._config, self._task, self._model, adapter=adapter),
-            write_results=write_results,
-            evaluator=Utility(self._config, self._task, self._model, federation.parent),
+            write_results=results_with_look(utility),
+            evaluator=utility,
             messages=MemoryMessageStore(),
             waiter=lambda inbox, _, limits: Pump(inbox, limits, self._agents),
             observer=observer,
