@@ -156,3 +156,21 @@ def test_the_diagram_of_a_round_and_the_protocol_name_the_same_messages() -> Non
     assert {"plan", "cohort", "upload", "release"} <= shown
     for kind in shown:
         assert kind in drawn, kind
+
+
+def test_versions_of_peers_stand_in_one_place() -> None:
+    """The comparison names versions and dates in its first table alone, and cites every source."""
+    text = (DOCS / "compare.md").read_text(encoding="utf-8")
+    before, _, rest = text.partition("## What was looked at\n")
+    looked_at, _, rest = rest.partition("\n## ")
+    body, _, sources = rest.partition("\n## Sources\n")
+    rows = re.findall(
+        r"^\| ([\w -]+?) \|.*?\| ([^|]+) \| ([^|]+) \|[^|]*\|$", looked_at, re.MULTILINE
+    )
+    peers = [name for name, *_ in rows if name.strip("- ")]
+    assert len(peers) >= 8
+    for name in peers:
+        assert not re.search(rf"{re.escape(name)} v?\d", before + body), name
+    listed = {int(number) for number in re.findall(r"^(\d+)\. .+<https://", sources, re.MULTILINE)}
+    cited = {int(number) for number in re.findall(r"\[(\d+)\]", looked_at + body)}
+    assert cited == listed
