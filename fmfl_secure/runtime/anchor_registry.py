@@ -7,6 +7,8 @@ site, whose own record of them reaches it through the server.
 from __future__ import annotations
 
 import hashlib
+import secrets
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Final
 
@@ -20,6 +22,8 @@ from fmfl_secure.storage.message_store import Messages
 from privacy import Anchor, LedgerError
 
 PER_RUN: Final = 10_000
+ALL: Final = ""  # since when a party asks for others' heads: ever
+NOW: Final = "now"  # and for none of them
 _HEAD: Final = "head"  # kind of the notes of each site's latest head; of no run in particular
 
 
@@ -36,6 +40,7 @@ class AnchorsForSite(msgspec.Struct, frozen=True):
             they were asked for.
         journals: The latest heads that are kept of its own journals.
         other_journals: The same of each other party.
+        upto: What to ask `since` next time, so that nothing of others comes twice.
     """
 
     own: list[HeadLine]
@@ -43,6 +48,7 @@ class AnchorsForSite(msgspec.Struct, frozen=True):
     known: dict[str, list[HeadLine]]
     journals: list[HeadLine] = []
     other_journals: dict[str, list[HeadLine]] = {}
+    upto: Annotated[str, msgspec.Meta(max_length=64)] = ""
 
 
 def parties_with_journals(members: Members) -> dict[str, PublicIdentity]:
@@ -78,6 +84,12 @@ class AnchorRegistry:
         self._anchors = anchors
         self._store = store
         self._members = members
+        # By party the number of its last change, as far as this process saw one: everybody asks for
+        # everybody's many times a round.
+        self._process = secrets.token_hex(4)
+        self._changes = 0
+        self._changed: dict[str, int] = {}
+        self._changing = threading.Lock()
 
     def give(self, site: str, line: str) -> None:
         """A party gives the head that its ledger or journal has now; durable when this returns.
@@ -99,6 +111,7 @@ class AnchorRegistry:
         self._keep(signed)
         self._given[site] = (given + (head != last), head)
         self._store.note("", _HEAD, site, line.encode())
+        self._note_change(site)
 
     def bring(self, heads: Mapping[str, Iterable[str]]) -> None:
         """A site brings what it kept of others' ledgers; those of strangers are passed over.
@@ -125,6 +138,7 @@ class AnchorRegistry:
     def _keep_journals(self, heads: Mapping[str, Iterable[str]]) -> None:
         parties = parties_with_journals(self._members())
         given = [(parties[name], line) for name in heads if name in parties for line in heads[name]]
+        kept = {party: self._anchors.journals(party) for party, _ in given}
         try:
             self._anchors.keep_journals(given)
         except AggregationError as error:
@@ -133,19 +147,43 @@ class AnchorRegistry:
             raise _quota(str(error)) from error
         except RunError as error:
             raise Problem(422, "refused", "a head is not of the party that gives it") from error
+        finally:
+            for party, lines in kept.items():
+                if self._anchors.journals(party) != lines:
+                    self._note_change(party.name)
 
-    def tell(self, site: str, *, known: bool) -> AnchorsForSite:
+    def _note_change(self, party: str) -> None:
+        """Noted once it is kept: who asks in between is told it once more, and never too little."""
+        with self._changing:
+            self._changes += 1
+            self._changed[party] = self._changes
+
+    def tell(self, site: str, *, known: bool, since: str = ALL) -> AnchorsForSite:
         """What a party is told; who is no site, of its own journal alone.
 
         Args:
             site: Which.
             known: Whether it asks what is kept of the others as well, which takes longer.
+            since: Of the others what changed since an answer's `upto`; all where that is of another
+                process or of other members; nothing of them with `NOW`.
         """
         parties, sites = parties_with_journals(self._members()), self._members().sites
+        with self._changing:
+            changes = self._changes
+        named = hashlib.sha256("\n".join(sorted(parties)).encode()).hexdigest()[:16]
+        upto = f"{self._process}.{named}.{changes}"
+        process, _, after = since.rpartition(".")
+        if since == NOW:
+            parties, sites, upto = {}, {site: sites[site]} if site in sites else {}, ""
+        elif process == upto.rpartition(".")[0] and after.isdecimal():
+            recent = {name for name, at in self._changed.copy().items() if at > int(after)}
+            parties = {name: each for name, each in parties.items() if name in recent}
+            sites = {name: each for name, each in sites.items() if name in recent or name == site}
         if site not in sites:
-            journals = self._anchors.journals(parties[site])
+            own = parties_with_journals(self._members())[site]
+            journals = self._anchors.journals(own)
             return AnchorsForSite(own=[], others={}, known={}, journals=journals)
-        latest = self._store.notes("", _HEAD)
+        latest = self._store.notes("", _HEAD) if len(sites) > 1 else {}
         others = {name: identity for name, identity in sites.items() if name != site}
         return AnchorsForSite(
             own=self._anchors.held(sites[site]),
@@ -161,6 +199,7 @@ class AnchorRegistry:
                 for name, identity in parties.items()
                 if name != site
             },
+            upto=upto,
         )
 
 

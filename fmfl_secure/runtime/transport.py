@@ -107,8 +107,8 @@ class ServerTransport(Protocol):
         """State the ledger."""
         ...
 
-    def heads(self, *, known: bool) -> AnchorsForSite:
-        """Heads of ledgers that the server keeps."""
+    def heads(self, *, known: bool, since: str) -> AnchorsForSite:
+        """Heads of ledgers that the server keeps; arguments as `AnchorRegistry.tell`."""
         ...
 
     def bring_heads(self, heads: dict[str, list[str]]) -> None:

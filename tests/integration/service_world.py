@@ -106,8 +106,9 @@ class DirectTransport:
         stated = SignedStatement(statement, signature)
         self._call("state", lambda: self.world.inbox.state(self.name, run, stated, final=final))
 
-    def heads(self, *, known: bool):
-        return self._call("heads", lambda: self.world.heads.tell(self.name, known=known))
+    def heads(self, *, known: bool, since: str):
+        tell = self.world.heads.tell
+        return self._call("heads", lambda: tell(self.name, known=known, since=since))
 
     def bring_heads(self, heads) -> None:
         self._call("bring", lambda: self.world.heads.bring(heads))

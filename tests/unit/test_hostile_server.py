@@ -108,7 +108,7 @@ ANSWERS = {
 CALLS = {
     "work": lambda t: t.work(-1),
     "membership": lambda t: t.membership(0),
-    "heads": lambda t: t.heads(known=True),
+    "heads": lambda t: t.heads(known=True, since=""),
     "fetch": lambda t: t.fetch(DocumentRef("0" * 64, 100)),
     "send": lambda t: t.send(a_work(), "chunks", bytes(10_000)),
     "give": lambda t: t.give_head("head"),

@@ -58,8 +58,9 @@ class DirectTransport:
         self.kept, self.name = kept, name
         self.requests = 0
 
-    def heads(self, *, known: bool) -> AnchorsForSite:
-        return self.kept.tell(self.name, known=known)
+    def heads(self, *, known: bool, since: str) -> AnchorsForSite:
+        self.told = self.kept.tell(self.name, known=known, since=since)
+        return self.told
 
     def bring_heads(self, heads: dict[str, list[str]]) -> None:
         self.requests += 1
@@ -243,3 +244,48 @@ def test_what_was_kept_is_not_written_again_and_the_next_process_has_it(
         assert len(again.held(given)) == number
     with pytest.raises(RunError, match="another identity"):
         kept.keep_journals([(Identity.generate("site-1").public, head)])
+
+
+def test_of_others_a_site_is_told_what_changed_and_of_itself_everything(world: World) -> None:
+    """So what a round tells a site grows with who charged, and not with each time it asks."""
+    heads, transport = world.heads["site-2"], world.transports["site-2"]
+    heads.settle(world.owners["site-2"])
+    heads.settle(world.owners["site-2"])
+    assert transport.told.others == transport.told.other_journals == {}
+    assert transport.told.own
+    world.owners["site-3"].charge()
+    world.share("site-3")
+    heads.settle(world.owners["site-2"])
+    assert set(transport.told.others) == {"site-3"}
+    kept = world.owners["site-2"].others.held(world.members.sites["site-3"])
+    latest = Anchor.parse(world.owners["site-3"].anchor()).head
+    assert latest in {Anchor.parse(line).head for line in kept}
+
+
+@pytest.mark.parametrize("made_up", ["x.y.0", "nothing", "..", "9"])
+def test_since_what_is_not_known_here_means_everything(world: World, made_up: str) -> None:
+    """Of a server that was started again, of other members, or made up."""
+    heads, transport = world.heads["site-2"], world.transports["site-2"]
+    heads.settle(world.owners["site-2"])
+    before = heads._upto
+    for since in (made_up, before.replace(".", ".0", 1), f"{before}x"):
+        told = world.kept.tell("site-2", known=False, since=since)
+        assert set(told.others) == {"site-1", "site-3"}
+    world.restart()
+    told = world.kept.tell("site-2", known=False, since=before)
+    assert set(told.others) == {"site-1", "site-3"}
+    nothing = transport.kept.tell("site-2", known=False, since="now")
+    assert (nothing.others, nothing.other_journals, nothing.upto) == ({}, {}, "")
+    assert nothing.own == told.own
+
+
+def test_a_journals_head_is_news_once(world: World, tmp_path: Path) -> None:
+    journal = SqliteJournal(tmp_path / "news.sqlite")
+    journal.record("a", "b", b"c")
+    line = sign_journal_head(journal, world.identities["site-1"])
+    upto = world.kept.tell("site-2", known=False).upto
+    for news in ({"site-1": [line]}, {}):
+        world.kept.give("site-1", line)
+        told = world.kept.tell("site-2", known=False, since=upto)
+        assert told.other_journals == news
+        upto = told.upto

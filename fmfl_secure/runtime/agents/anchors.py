@@ -14,6 +14,8 @@ from typing import Protocol
 
 from fmfl_secure.parties.workspace import Members
 from fmfl_secure.runtime.anchor_registry import (
+    ALL,
+    NOW,
     AnchorsForSite,
     parties_with_journals,
     short_name,
@@ -48,7 +50,7 @@ def check_journal(party: JournalOwner, transport: ServerTransport) -> None:
         AggregationError: It lacks a head that somebody has seen.
     """
     if party.journal_head() is not None:
-        party.hold_journal(transport.heads(known=False).journals)
+        party.hold_journal(transport.heads(known=False, since=NOW).journals)
 
 
 def share_journal(party: JournalOwner, transport: ServerTransport) -> None:
@@ -92,6 +94,7 @@ class SiteAnchors:
         self._transport = transport
         self._members = members
         self._said: set[str] = set()
+        self._upto = ALL
 
     def bring(self, site: LedgerOwner, *, part_bytes: int) -> None:
         """Bring the server what a site kept of others' ledgers, as far as the server lacks it.
@@ -106,7 +109,7 @@ class SiteAnchors:
         """
         if site.others is None:
             return
-        unknown = self._unknown(site.others, self._transport.heads(known=True))
+        unknown = self._unknown(site.others, self._transport.heads(known=True, since=ALL))
         for heads in _parts(unknown, part_bytes):
             self._transport.bring_heads(heads)
 
@@ -120,8 +123,7 @@ class SiteAnchors:
         """
         if site.others is None:
             return
-        told = self._transport.heads(known=False)
-        self._keep(site.others, told)
+        told = self._keep(site.others)
         site.hold_to(told.own)
         site.hold_journal(told.journals)
 
@@ -137,9 +139,11 @@ class SiteAnchors:
         head = site.anchor()
         if head is not None:
             self._transport.give_head(head)
-        self._keep(site.others, self._transport.heads(known=False))
+        self._keep(site.others)
 
-    def _keep(self, kept: AnchorStore, told: AnchorsForSite) -> None:
+    def _keep(self, kept: AnchorStore) -> AnchorsForSite:
+        """Ask, keep what is new of the others, and return what was told."""
+        told = self._transport.heads(known=False, since=self._upto)
         members = self._members()
         sites, parties = members.sites, parties_with_journals(members)
         given = [(sites[name], line) for name, line in told.others.items() if name in sites]
@@ -156,6 +160,8 @@ class SiteAnchors:
                 if str(error) not in self._said:
                     self._said.add(str(error))
                     _LOG.warning("%s", error)
+        self._upto = told.upto  # only once all of it is kept
+        return told
 
     def _unknown(self, kept: AnchorStore, told: AnchorsForSite) -> Iterator[tuple[str, str]]:
         members = self._members()

@@ -115,7 +115,7 @@ class OrderTransport:
         """See `Line`."""
         self.words.append(Stating(statement, signature, final))
 
-    def heads(self, *, known: bool) -> AnchorsForSite:  # noqa: ARG002 - the order has them where they matter
+    def heads(self, *, known: bool, since: str) -> AnchorsForSite:  # noqa: ARG002 - the order has them where they matter
         """See `Line`."""
         told = self._order.heads if self._order else None
         return told or AnchorsForSite(own=[], others={}, known={})

@@ -18,6 +18,7 @@ from typing import Final, Protocol
 from aggregation import PublicIdentity
 from fmfl_secure.errors import ANY_FAILURE, FrameRefused, Problem, is_passing, said
 from fmfl_secure.provisioning.certificates import CUSTODIAN, DECRYPTOR, SITE
+from fmfl_secure.runtime.anchor_registry import ALL, NOW
 from fmfl_secure.runtime.inbox import UNAVAILABLE, SignedStatement
 from fmfl_secure.runtime.patience import Patience
 from fmfl_secure.runtime.server import RunServer
@@ -248,7 +249,11 @@ class FlowerServer:
             membership=len(lists),
             part_bytes=self._side.inbox.part_bytes,
             heads=(
-                self._side.heads.tell(party, known=task.step == Step.JOIN)
+                self._side.heads.tell(
+                    party,
+                    known=task.step == Step.JOIN,
+                    since=NOW if task.step == Step.OPEN else ALL,
+                )
                 if task.step in _WITH_HEADS
                 else None
             ),

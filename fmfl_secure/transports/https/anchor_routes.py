@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from fmfl_secure.runtime.anchor_registry import AnchorRegistry
+from fmfl_secure.runtime.anchor_registry import ALL, AnchorRegistry
 from fmfl_secure.transports.https.dependencies import Party, SiteParty
 from fmfl_secure.transports.https.schemas import BroughtHeadsBody, HeadBody, HeadsBody
 
@@ -20,15 +20,20 @@ def head_routes(heads: AnchorRegistry) -> APIRouter:
     router = APIRouter()
 
     @router.get("/heads")
-    def tell_heads(peer: Party, known: Annotated[bool, Query()] = False) -> HeadsBody:
+    def tell_heads(
+        peer: Party,
+        known: Annotated[bool, Query()] = False,
+        since: Annotated[str, Query(max_length=64)] = ALL,
+    ) -> HeadsBody:
         """What is kept of the party's ledgers and journals, and the latest of the others'."""
-        told = heads.tell(peer.name, known=known)
+        told = heads.tell(peer.name, known=known, since=since)
         return HeadsBody(
             own=told.own,
             others=told.others,
             known=told.known,
             journals=told.journals,
             other_journals=told.other_journals,
+            upto=told.upto,
         )
 
     @router.put("/heads", status_code=204)

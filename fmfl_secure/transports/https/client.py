@@ -196,9 +196,10 @@ class HttpsTransport:
         body = {"statement": statement, "signature": signature, "final": final}
         self._request("PUT", f"/v1/runs/{run}/statement", content=msgspec.json.encode(body))
 
-    def heads(self, *, known: bool) -> AnchorsForSite:
+    def heads(self, *, known: bool, since: str) -> AnchorsForSite:
         """What the server keeps of this site's ledgers, and the latest of the others'."""
         query = {"known": "true"} if known else {}
+        query |= {"since": since} if since else {}
         answer = self._request("GET", "/v1/heads", most_bytes=_MOST_HISTORY, params=query)
         return decode_answer(answer, AnchorsForSite)
 

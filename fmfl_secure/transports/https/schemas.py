@@ -101,6 +101,9 @@ class HeadsBody(Model):
     other_journals: dict[str, list[str]] = Field(
         description="For a site: the latest of each other party's journals."
     )
+    upto: str = Field(
+        description="What to ask `since` next time: then only what changed of others comes."
+    )
 
 
 class MembershipBody(Model):

@@ -186,9 +186,9 @@ class DirectTransport:
         with _rejections():
             self._server.inbox.state(self._name, run, stated, final=final)
 
-    def heads(self, *, known: bool) -> AnchorsForSite:
+    def heads(self, *, known: bool, since: str) -> AnchorsForSite:
         """Heads of ledgers that the coordinator keeps."""
-        return self._server.heads.tell(self._name, known=known)
+        return self._server.heads.tell(self._name, known=known, since=since)
 
     def bring_heads(self, heads: dict[str, list[str]]) -> None:
         """Bring heads of others' ledgers."""
