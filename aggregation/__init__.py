@@ -64,11 +64,14 @@ from aggregation.roles.coordinator import Coordinator
 from aggregation.roles.custodian import Custodian
 from aggregation.roles.decryptor import Decryptor
 from aggregation.roles.recovery import recorded_opening
+from aggregation.roles.rehearsed import DEVIATIONS, UNREVEALED, Evidence, Judgement, judge
 from aggregation.roles.site import SiteAttempt
 from aggregation.roles.verdicts import said_of, verdict_after_restart
 
 __all__ = [
+    "DEVIATIONS",
     "HYBRID",
+    "UNREVEALED",
     "AggregationError",
     "Aggregator",
     "BackendError",
@@ -79,6 +82,7 @@ __all__ = [
     "Custodian",
     "Decryptor",
     "Encoding",
+    "Evidence",
     "Identity",
     "IdentityError",
     "IdentityUnavailable",
@@ -86,6 +90,7 @@ __all__ = [
     "Journal",
     "JournalError",
     "JournalUnavailable",
+    "Judgement",
     "Member",
     "MembershipList",
     "MemoryJournal",
@@ -117,6 +122,7 @@ __all__ = [
     "dequantize",
     "hold_journal_to",
     "is_journal_head",
+    "judge",
     "parameter_set",
     "quantize",
     "read_journal_head",

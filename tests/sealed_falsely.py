@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
+from aggregation.ckks import residues
 from aggregation.crypto import mac, sealed_box
 from aggregation.crypto.pairwise import EphemeralKey
 from aggregation.roles.site_mac import SiteMac
@@ -25,6 +27,14 @@ def not_residues(box: bytes, self: SiteSecrets, cohort) -> bytes:
 def of_another_site(box: bytes, _: SiteSecrets, cohort) -> bytes:
     content = bytes(len(box) - sealed_box.OVERHEAD)
     return sealed_box.seal_box(cohort.material, content, cohort.transcript + b"another")
+
+
+def at_random(_: bytes, self: SiteSecrets, cohort) -> bytes:
+    """What opens, and is well formed: residues that are no secret under any masks."""
+    modulus, degree = cohort.round.parameters.modulus, cohort.round.packing.degree
+    drawn = np.random.default_rng(1).integers(0, modulus, degree, dtype=np.uint64)
+    content = residues.pack(drawn, modulus)
+    return sealed_box.seal_box(cohort.material, content, cohort.transcript + self._name.encode())
 
 
 def seals(monkeypatch: pytest.MonkeyPatch, bad: str, box) -> None:

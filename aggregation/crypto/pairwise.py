@@ -31,19 +31,21 @@ class EphemeralKey:
     __slots__ = ("_kem", "_key", "_shared", "kem_public", "public")
 
     def __init__(self, *, hybrid: bool = False, revealed: bytes | None = None) -> None:
-        """Draw keys, or take an X25519 key that its owner revealed.
+        """Draw keys, or take an X25519 key that its owner revealed, or both kinds.
 
         Raises:
             MessageError: What was revealed is no private key.
         """
+        size = sealed_box.X25519_SIZE
         if revealed is None:
             self._key = X25519PrivateKey.generate()
-        elif len(revealed) == sealed_box.X25519_SIZE:
-            self._key = X25519PrivateKey.from_private_bytes(revealed)
+            self._kem = sealed_box.KemKey() if hybrid else None
+        elif len(revealed) == (sealed_box.PRIVATE_SIZE if hybrid else size):
+            self._key = X25519PrivateKey.from_private_bytes(revealed[:size])
+            self._kem = sealed_box.KemKey(revealed[size:]) if hybrid else None
         else:
-            raise MessageError(f"a private X25519 key has {len(revealed)} bytes")
+            raise MessageError(f"a private key of one attempt has {len(revealed)} bytes")
         self.public = self._key.public_key().public_bytes_raw()
-        self._kem = sealed_box.KemKey() if hybrid else None
         self.kem_public = self._kem.public if self._kem is not None else b""
         self._shared: dict[bytes, bytes] = {}
 
@@ -56,6 +58,10 @@ class EphemeralKey:
     def reveal(self) -> bytes:
         """The private X25519 key, 32 bytes; the ML-KEM key stays secret, and with it every mask."""
         return self._key.private_bytes_raw()
+
+    def reveal_all(self) -> bytes:
+        """Every private key, X25519 and where there is one ML-KEM's seed: of a rehearsal alone."""
+        return self.reveal() + (b"" if self._kem is None else self._kem.reveal())
 
     def exchange(self, other: bytes) -> bytes:
         """Agree on a secret with another party's X25519 key.

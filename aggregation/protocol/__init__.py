@@ -51,6 +51,8 @@ from aggregation.protocol.norms import (
     signs_for,
 )
 from aggregation.protocol.plan import (
+    OF_NOTHING,
+    REHEARSED,
     NormGroup,
     Vanishing,
     exchange_form,
@@ -58,6 +60,7 @@ from aggregation.protocol.plan import (
     openings_for,
 )
 from aggregation.protocol.prepared import prepared
+from aggregation.protocol.rehearsal import Reveal, public_integers, read_reveal, rehearsal_grid
 from aggregation.protocol.round import FixedCohort, Round
 from aggregation.protocol.verdict import LOST, REFUSED, VERIFIED, Outcome, Verdict, read_verdict
 
@@ -67,7 +70,9 @@ __all__ = [
     "LOST",
     "MAX_SHARED",
     "MOST_GROUP",
+    "OF_NOTHING",
     "REFUSED",
+    "REHEARSED",
     "VERIFIED",
     "Accusation",
     "Announcement",
@@ -82,6 +87,7 @@ __all__ = [
     "Projections",
     "Ready",
     "Release",
+    "Reveal",
     "Round",
     "Sigma",
     "UploadManifest",
@@ -98,6 +104,7 @@ __all__ = [
     "missing_allowed",
     "openings_for",
     "prepared",
+    "public_integers",
     "read_accusation",
     "read_announcement",
     "read_cohort",
@@ -107,8 +114,10 @@ __all__ = [
     "read_opening_list",
     "read_plan",
     "read_projections",
+    "read_reveal",
     "read_upload",
     "read_verdict",
+    "rehearsal_grid",
     "sender",
     "sign_membership",
     "signs_for",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Annotated, ClassVar, Final
 
@@ -20,6 +21,12 @@ _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _RUN: Final = re.compile(r"[0-9a-f]{8,64}", re.ASCII)
 
 BY_READER: Final = "by-reader"  # exchange messages are an index, and a part for each reader
+# A plan with this as its kind is a rehearsal, and has this in place of adapter, layout and model.
+REHEARSED: Final = "public-integers"
+OF_NOTHING: Final = (
+    "sha256:" + hashlib.sha256(b"fmfl-secure/aggregation/v1/rehearsal/nothing").hexdigest()
+)
+
 Counter = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
 
@@ -128,6 +135,9 @@ class RoundPlan(Body, frozen=True, forbid_unknown_fields=True):
             (`exchange_form`); elsewhere not there.
         norms: Groups of values, all of them in order, whose norms are checked; not there where
             none is.
+        rehearsal: `REHEARSED` in a plan of no round, on public integers, whose secrets are all
+            revealed; `round` is then its number among the run's rehearsals, and adapter, layout
+            and base model are `OF_NOTHING`. Not there in a plan of a round.
     """
 
     KIND: ClassVar[str] = "plan"
@@ -156,6 +166,7 @@ class RoundPlan(Body, frozen=True, forbid_unknown_fields=True):
     vanishing: Vanishing | msgspec.UnsetType = msgspec.UNSET
     exchange: str | msgspec.UnsetType = msgspec.UNSET
     norms: tuple[NormGroup, ...] | msgspec.UnsetType = msgspec.UNSET
+    rehearsal: str | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.federation):
@@ -193,6 +204,7 @@ class RoundPlan(Body, frozen=True, forbid_unknown_fields=True):
         self._check_vanishing()
         self._check_exchange()
         self._check_norms()
+        self._check_rehearsal()
 
     def _check_norms(self) -> None:
         if self.norms is msgspec.UNSET:
@@ -202,6 +214,24 @@ class RoundPlan(Body, frozen=True, forbid_unknown_fields=True):
             raise PlanError(
                 f"norms are of {covered} values, and an update has {self.quantization.size}"
             )
+
+    def _check_rehearsal(self) -> None:
+        of_nothing = [
+            getattr(self, f"{name}_digest") == OF_NOTHING
+            for name in ("adapter", "layout", "base_model")
+        ]
+        if self.rehearsal is msgspec.UNSET:
+            if any(of_nothing):
+                raise PlanError("a plan of a round names an adapter, a layout and a base model")
+            return
+        if self.rehearsal != REHEARSED:
+            raise PlanError(f"rehearsal must be {REHEARSED!r}, or not be there")
+        if not all(of_nothing) or [s.name for s in self.quantization.segments] != [REHEARSED]:
+            raise PlanError("a rehearsal is of no adapter, layout and base model")
+        if self.suite != COLLECTIVE or self.custodians:
+            raise PlanError(f"a rehearsal is of the suite {COLLECTIVE}, and without custodians")
+        if self.attempt != 1 or self.round > MAX_ATTEMPTS:
+            raise PlanError(f"a run has {MAX_ATTEMPTS} rehearsals at most, of one attempt each")
 
     def _check_vanishing(self) -> None:
         if self.vanishing is msgspec.UNSET:

@@ -74,6 +74,11 @@ class Round:
         return self.plan.norms is not msgspec.UNSET
 
     @property
+    def is_rehearsal(self) -> bool:
+        """Whether it is of no round: on public integers, with secrets that are all revealed."""
+        return self.plan.rehearsal is not msgspec.UNSET
+
+    @property
     def upload_items(self) -> int:
         """Entries of a manifest: the chunks, and in the collective suite one for the secret."""
         return self.packing.chunks + (1 if self.collective else 0)
@@ -118,9 +123,10 @@ class Round:
         return planes.reshape(2, len(chunks), self.chunk_residues // 2)
 
     def round_key(self, identity: PublicIdentity) -> str:
-        """Journal key of this round, for one party."""
+        """Journal key of this round, for one party; a rehearsal's is no round's."""
         plan = self.plan
-        return f"{identity.fingerprint}/{plan.federation}/{plan.run}/{plan.round}"
+        number = f"rehearsal/{plan.round}" if self.is_rehearsal else f"{plan.round}"
+        return f"{identity.fingerprint}/{plan.federation}/{plan.run}/{number}"
 
     def attempt_key(self, identity: PublicIdentity) -> str:
         """Journal key of this attempt, for one party."""

@@ -60,8 +60,13 @@ def verdict_on(cohort: FixedCohort, outcome: Outcome, after: str = "") -> Verdic
         cohort: The verified cohort.
         outcome: What became of the release there.
         after: `sha256:` of the adapter that the sum gives, if it verified.
+
+    Raises:
+        CohortError: It is a rehearsal, which moves no adapter: there is no word on one.
     """
     plan = cohort.round.plan
+    if cohort.round.is_rehearsal:
+        raise CohortError("a rehearsal moves no adapter, and there is no word on one")
     return Verdict(
         plan=cohort.round.digest,
         transcript=cohort.transcript,

@@ -29,6 +29,7 @@ from aggregation.protocol.messages import (
     Release,
     SumManifest,
 )
+from aggregation.protocol.rehearsal import Reveal
 from aggregation.protocol.round import FixedCohort, Round
 from aggregation.protocol.uploads import check_digests, sized_chunks, split_digests
 from aggregation.roles.release_once import Gatekeeper, Held
@@ -73,6 +74,9 @@ class Decryptor(Gatekeeper[_Attempt]):
     process that dies has lost its keys, and its attempts need new ones. Calls must come from one
     thread at a time.
     """
+
+    # Of the last rehearsal: the digest of its plan, and the private key, which is to be revealed.
+    _rehearsed: tuple[bytes, bytes] | None = None
 
     ANNOUNCED = "decryptor/announced"
     SPOKEN = "decryptor/released"
@@ -191,6 +195,23 @@ class Decryptor(Gatekeeper[_Attempt]):
             cohort.round, Release(cohort.transcript, listed, packed, tags=summed.tags)
         )
 
+    def reveal(self, plan_message: bytes, cohort_message: bytes) -> bytes:
+        """Hand out the private key of a rehearsal, whatever became of it; again, the same bytes.
+
+        Raises:
+            StateError: The plan is of a round; or the key went with an earlier process, or a later
+                rehearsal.
+            RefusedError: Plan or cohort do not hold.
+        """
+        round_ = self._read_plan(plan_message)
+        cohort = self._admit(cohort_message, round_)
+        if self._rehearsed is None or self._rehearsed[0] != round_.digest:
+            raise StateError("no key of this attempt is to be revealed")
+        held = self._attempts.pop(round_.round_key(self.public), None)
+        if held is not None:
+            held.destroy()
+        return messages.seal(self._identity, Reveal(cohort.transcript, self._rehearsed[1]))
+
     def _read_plan(self, plan_message: bytes) -> Round:
         round_ = checks.read_plan(plan_message, self._coordinator)
         if round_.plan.decryptor != self.public:
@@ -199,6 +220,8 @@ class Decryptor(Gatekeeper[_Attempt]):
 
     def _draw(self, round_: Round) -> tuple[_Attempt, Announcement]:
         key = suites.new_key(round_.parameters)
+        if round_.is_rehearsal and isinstance(key, CollectiveKeyHolder):
+            self._rehearsed = round_.digest, key.reveal()
         return _Attempt(round=round_, key=key), Announcement(round_.digest, key.material)
 
     def _check_own_material(self, cohort: FixedCohort, attempt: _Attempt) -> None:

@@ -17,6 +17,7 @@ from aggregation.errors import (
     OpeningError,
     PlanError,
     RecordedError,
+    RefusedError,
     ReleaseError,
     ReplayError,
     RoleError,
@@ -31,6 +32,7 @@ from aggregation.protocol.journal import Journal
 from aggregation.protocol.membership import check_plan
 from aggregation.protocol.messages import Opening, OpeningList, Sigma, UploadManifest
 from aggregation.protocol.plan import Member, RoundPlan
+from aggregation.protocol.rehearsal import public_integers
 from aggregation.protocol.replay import check_federation, pin_federation
 from aggregation.protocol.round import FixedCohort
 from aggregation.protocol.uploads import Upload
@@ -64,6 +66,8 @@ class SiteAttempt:
        attempt at it is joined. Where sites may vanish, it also hands out its share of every
        other's seed, and a later attempt is joined if it is the same but for its keys
        (`one_cohort`).
+       In a rehearsal `reveal` ends the attempt: it hands out every secret of it, and no other
+       integers than the public ones were uploaded.
     9. `verify` checks the release against the summed tags. What it returns is, but for sites that
        gave the MAC key away, the sum of what this cohort uploaded. Where norms are checked
        `project` comes before it, and what all sites sent is checked too. `verdict` signs what
@@ -135,7 +139,7 @@ class SiteAttempt:
         if membership is not None:
             check_plan(self.plan, membership, coordinator)
         missing = set(custodians) - {c.name for c in self.plan.custodians}
-        if missing:
+        if missing and not self._round.is_rehearsal:  # where they would have nothing to guard
             raise PlanError(f"the plan leaves out a custodian: {', '.join(sorted(missing))}")
         self._refuse_replay(goes_on=goes_on)
         self._secrets = SiteSecrets(self._round, own.name)
@@ -153,6 +157,7 @@ class SiteAttempt:
         self._opening_list: bytes | None = None
         self._opening: bytes | None = None
         self._accusation = b""
+        self._reveal = b""
 
     def __repr__(self) -> str:
         plan = self.plan
@@ -168,6 +173,17 @@ class SiteAttempt:
     def cohort(self) -> tuple[Member, ...]:
         """Who takes part, in the plan's order; empty before `upload`."""
         return self._cohort.members if self._cohort is not None else ()
+
+    @property
+    def public_integers(self) -> npt.NDArray[np.int32]:
+        """What this site uploads in a rehearsal, shape (d,).
+
+        Raises:
+            StateError: The plan is of a round, where a site uploads its update.
+        """
+        if not self._round.is_rehearsal:
+            raise StateError("only a rehearsal is of public integers")
+        return public_integers(self._round, self._identity.public.name)
 
     def ready(self) -> bytes:
         """Announce a single-use key (step 4). A second call returns the same message.
@@ -192,6 +208,7 @@ class SiteAttempt:
             StateError: `ready` comes first, or another cohort came before.
             RefusedError: The cohort does not hold, or would not protect this site.
         """
+        self._refuse_revealed()
         if self._exchange is None or messages.digest(cohort_message) != self._cohort_digest:
             cohort = self._fix(cohort_message)
             parts, head, to = {}, b"", self._secrets.choose(cohort)
@@ -235,6 +252,9 @@ class SiteAttempt:
             raise StateError("announce a key with ready() first")
         if not isinstance(integers, np.ndarray) or integers.dtype != np.int32:
             raise InputError("quantised integers must be a NumPy array of int32")
+        if self._round.is_rehearsal and not np.array_equal(integers, self.public_integers):
+            raise InputError("a rehearsal takes its public integers, and no others")
+        self._refuse_revealed()
         packed = self._round.packing.pack(integers)
         if self._upload is not None:
             if not self._is_of(cohort_message) or not self._is_uploaded(packed):
@@ -296,6 +316,7 @@ class SiteAttempt:
         """
         if self._cohort is None or not self._manifest:
             raise StateError("there is no upload to open")
+        self._refuse_revealed()
         cohort = self._cohort
         listed, digest = checks.read_opening_list(cohort, opening_list)
         if self._opening is not None or self._packed is None:
@@ -332,7 +353,7 @@ class SiteAttempt:
         Raises:
             StateError: Nothing was uploaded, or it was opened.
         """
-        if self._secrets.shares is None:
+        if self._secrets.shares is None or self._round.is_rehearsal:
             return b""
         if self._packed is None:
             raise StateError("there is nothing to keep before an upload, or after its opening")
@@ -461,6 +482,36 @@ class SiteAttempt:
             self._total = release, total
         return total
 
+    def reveal(self, release: bytes = b"") -> bytes:
+        """Hand out every secret of a rehearsal. A second call returns the same message.
+
+        Args:
+            release: The decryptor's, if there was one; then what is said includes whether it
+                verifies here.
+
+        Raises:
+            StateError: The plan is of a round, whose secrets nobody is told; or there is no cohort.
+        """
+        if self._cohort is None:
+            raise StateError("there is no cohort whose rehearsal this could be")
+        if not self._reveal:
+            verified: bool | msgspec.UnsetType = msgspec.UNSET
+            if release:
+                try:
+                    self.verify(release)
+                    verified = True
+                except StateError:
+                    pass  # it had not opened, and can say nothing of the sum
+                except RefusedError:
+                    verified = False
+            body = self._secrets.reveal(self._cohort, verified=verified)
+            self._reveal = messages.seal(self._identity, body)
+        return self._reveal
+
+    def _refuse_revealed(self) -> None:
+        if self._reveal:
+            raise StateError("this site has revealed its keys, and gives no other word")
+
     def verdict(self, outcome: Outcome, after: str = "") -> bytes:
         """Sign what became of the release, recorded first (step 9). The same again is the same.
 
@@ -469,9 +520,10 @@ class SiteAttempt:
             after: `sha256:` of the adapter that the sum gives, if it did.
 
         Raises:
-            StateError: This site opened nothing, or said something else of this round.
+            StateError: This site opened nothing, or said something else of this round; or it is a
+                rehearsal, which moves no adapter.
         """
-        if self._cohort is None or self._opening_list is None:
+        if self._cohort is None or self._opening_list is None or self._round.is_rehearsal:
             raise StateError("this site has opened nothing that could be released")
         return give_verdict(self._identity, self._journal, self._cohort, outcome, after)
 

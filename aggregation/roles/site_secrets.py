@@ -18,11 +18,12 @@ import numpy.typing as npt
 from aggregation.ckks import residues, suites
 from aggregation.ckks.collective import CollectiveEncryptor
 from aggregation.crypto import graph, masking, pairwise, sealed_box
-from aggregation.crypto.masking import Pair, Stream
+from aggregation.crypto.masking import Pair, SiteMasks, Stream
 from aggregation.crypto.pairwise import EphemeralKey
 from aggregation.errors import StateError
 from aggregation.protocol.exchange import Exchanged, Part
 from aggregation.protocol.messages import Ready
+from aggregation.protocol.rehearsal import Reveal
 from aggregation.protocol.round import FixedCohort, Round
 from aggregation.protocol.uploads import Chunks
 from aggregation.roles.kept_attempt import KeptAttempt
@@ -60,6 +61,15 @@ class SiteSecrets:
         self._chosen: tuple[int, ...] = ()
         self._chosen_by: set[int] = set()
         self.shares = SiteShares(name) if round_.shares else None
+        # Of a rehearsal, every private key: nothing of it is worth hiding.
+        self._to_reveal: tuple[bytes, bytes | msgspec.UnsetType] | None = None
+
+    @classmethod
+    def revealed(cls, round_: Round, name: str, seed: bytes, key: EphemeralKey) -> SiteSecrets:
+        """What a site had in a rehearsal, from what it revealed."""
+        made = cls(round_, name)
+        made._seed, made._key = seed, key
+        return made
 
     def __repr__(self) -> str:
         return "SiteSecrets(secret)"
@@ -96,7 +106,21 @@ class SiteSecrets:
     def draw(self) -> Ready:
         """Draw the single-use keys; what announces them."""
         self._key = EphemeralKey(hybrid=self._round.hybrid)
+        if self._round.is_rehearsal:
+            box = msgspec.UNSET if self.shares is None else self.shares.reveal()
+            self._to_reveal = (self._key.reveal_all(), box)
         return self.announced
+
+    def reveal(self, cohort: FixedCohort, *, verified: bool | msgspec.UnsetType) -> Reveal:
+        """Every secret of a rehearsal.
+
+        Raises:
+            StateError: It is none, or the keys are not drawn yet.
+        """
+        if self._to_reveal is None:
+            raise StateError("keys are revealed of a rehearsal alone, once they were announced")
+        key, box = self._to_reveal
+        return Reveal(cohort.transcript, key, self._seed, box, verified)
 
     def choose(self, cohort: FixedCohort) -> tuple[int, ...]:
         """Positions of those that this site has something for; where sites choose, drawn once.
@@ -179,20 +203,10 @@ class SiteSecrets:
         Raises:
             CohortError: A neighbour's key or secret is missing or not valid.
         """
-        round_, transcript = self._round, cohort.transcript
+        round_ = self._round
         modulus, packing = round_.parameters.modulus, round_.packing
-        own = cohort.position(self._name)
-        encryptor = suites.encryptor(round_.parameters, cohort.material, transcript)
-        keys = [ready.key for ready in cohort.readies]
-        kem = self._kem if round_.hybrid else None
-        near = self._neighbours(cohort)
-        self._pairs = pairwise.pairs(self.key, transcript, cohort.names, keys, own, near, kem)
-        # Where the secret is masked, its masks alone decide when a sum opens.
-        self_masks = () if round_.collective else (self._self_stream(cohort, masking.SELF_LABEL),)
-        masks = masking.site_masks(
-            self._pairs, transcript, masking.PAIR_LABEL, modulus, packing.degree, self_masks
-        )
-
+        encryptor = suites.encryptor(round_.parameters, cohort.material, cohort.transcript)
+        masks = self.agree(cohort, self._neighbours(cohort), self._kem)
         chunks = Chunks(packing.chunks, round_.chunk_size)
 
         def encrypt(part: range) -> list[bytes]:
@@ -207,6 +221,42 @@ class SiteSecrets:
         if isinstance(encryptor, CollectiveEncryptor):
             box = self._seal(cohort, encryptor)
         return chunks, digests, box
+
+    def agree(
+        self,
+        cohort: FixedCohort,
+        neighbours: Iterable[int],
+        kem: Mapping[int, tuple[bytes, bytes]],
+    ) -> SiteMasks:
+        """Agree on secrets with neighbours, for this and for `sigma_masks` and `mask_tags`.
+
+        Args:
+            cohort: The verified cohort.
+            neighbours: Their positions.
+            kem: In a hybrid plan, by neighbour, the ML-KEM secret and its ciphertext.
+
+        Returns:
+            The masks of c0.
+
+        Raises:
+            CohortError: A neighbour's key or secret is missing or not valid.
+        """
+        round_, transcript, own = self._round, cohort.transcript, cohort.position(self._name)
+        keys = [ready.key for ready in cohort.readies]
+        needed = kem if round_.hybrid else None
+        self._pairs = pairwise.pairs(
+            self.key, transcript, cohort.names, keys, own, neighbours, needed
+        )
+        # Where the secret is masked, its masks alone decide when a sum opens.
+        self_masks = () if round_.collective else (self._self_stream(cohort, masking.SELF_LABEL),)
+        return masking.site_masks(
+            self._pairs,
+            transcript,
+            masking.PAIR_LABEL,
+            round_.parameters.modulus,
+            round_.packing.degree,
+            self_masks,
+        )
 
     def mask_tags(self, cohort: FixedCohort, tags: npt.NDArray[np.uint64], prime: int) -> None:
         """Mask tags in place, shape (n,), with what is shared with the neighbours.
@@ -248,6 +298,15 @@ class SiteSecrets:
 
     def _seal(self, cohort: FixedCohort, encryptor: CollectiveEncryptor) -> bytes:
         """sigma: the secret under masks of its own, in a box for the decryptor."""
+        sigma = encryptor.secret()[np.newaxis]
+        self.sigma_masks(cohort).apply(sigma, 0)
+        content = residues.pack(sigma, self._round.parameters.modulus)
+        return sealed_box.seal_box(
+            cohort.material, content, cohort.transcript + self._name.encode()
+        )
+
+    def sigma_masks(self, cohort: FixedCohort) -> SiteMasks:
+        """The masks of the secret, once `agree` was called."""
         modulus, degree = self._round.parameters.modulus, self._round.packing.degree
         transcript, name = cohort.transcript, self._name
         streams = [self._self_stream(cohort, masking.SELF_SIGMA_LABEL)]
@@ -258,10 +317,6 @@ class SiteSecrets:
                 shared = pairwise.combine(shared, *kem, transcript, name, custodian.name)
             key = masking.derive(shared, transcript, masking.CUSTODIAN_LABEL, name, custodian.name)
             streams.append(Stream(key, modulus, degree))
-        masks = masking.site_masks(
+        return masking.site_masks(
             self._pairs, transcript, masking.PAIR_SIGMA_LABEL, modulus, degree, streams
         )
-        sigma = encryptor.secret()[np.newaxis]
-        masks.apply(sigma, 0)
-        content = residues.pack(sigma, modulus)
-        return sealed_box.seal_box(cohort.material, content, transcript + name.encode())

@@ -105,9 +105,22 @@ def _weights(plan: RoundPlan, agreed: Agreed) -> bool:
 
 
 def _custodians(plan: RoundPlan, agreed: Agreed) -> bool:
-    """Exactly the settings', in their order: one more could hold up what all agreed to open."""
+    """Exactly the settings', in their order: one more could hold up what all agreed to open.
+
+    A rehearsal has none: nothing of it is worth guarding.
+    """
+    if _is_rehearsal(plan):
+        return not plan.custodians
     names, pinned = agreed.config.aggregation.custodians, agreed.members.custodians
     return plan.custodians == tuple(pinned.get(name) for name in names)
+
+
+def _is_rehearsal(plan: RoundPlan) -> bool:
+    return plan.rehearsal is not msgspec.UNSET
+
+
+def _rehearsal(plan: RoundPlan, agreed: Agreed) -> bool:
+    return not _is_rehearsal(plan) or agreed.config.federation.rehearsals != "never"
 
 
 def _vanishing(plan: RoundPlan, agreed: Agreed) -> bool:
@@ -123,8 +136,10 @@ def _openings(agreed: Agreed) -> int:
 EVERYBODY: Final[tuple[Term[Agreed], ...]] = (
     # Its name is in the journals' keys: under another, one round would open twice.
     Term("federation", "federation", lambda p, a: p.federation == a.config.federation.name),
-    # The ledger's reservation is for these and no more.
-    Term("round", "round", lambda p, a: p.round <= a.config.all_rounds),
+    # Only of public integers, which site and plan hold it to; its secrets are revealed.
+    Term("rehearsal", "rehearsal", _rehearsal),
+    # The ledger's reservation is for these and no more; a rehearsal is of none.
+    Term("round", "round", lambda p, a: _is_rehearsal(p) or p.round <= a.config.all_rounds),
     Term("members.identity", "sites", _members),
     Term("members.weight", "weights", _weights),
     # Each in its own role: pinned in another, it would be trusted with what it must not hold.

@@ -11,23 +11,31 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 import aggregation
-from aggregation import Identity, Member, RoundPlan, choose
-from aggregation.protocol import exchange_form, mask_graph, read_cohort, read_plan
+from aggregation import Identity, Member, Quantization, RoundPlan, choose
+from aggregation.protocol import (
+    OF_NOTHING,
+    REHEARSED,
+    exchange_form,
+    mask_graph,
+    read_cohort,
+    read_plan,
+)
 from fmfl_secure.errors import RunError
 from fmfl_secure.parties.agreed_plan import KEY_AGREEMENT
 from fmfl_secure.parties.workspace import AGGREGATOR, COORDINATOR, DECRYPTOR, Members
 from fmfl_secure.planning.norms import norm_groups
+from fmfl_secure.planning.plans import rehearsed_grid
 from fmfl_secure.run.call import sign_call
 from fmfl_secure.run.end import evidence, sign_end
 from fmfl_secure.run.history import ReleaseHistory, encode_history
-from fmfl_secure.run.record import RoundRecord, decode_round
+from fmfl_secure.run.record import RehearsalRecord, RoundRecord, decode_round
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.storage.run_state import RunFacts, RunState
 from fmfl_secure.storage.run_store import RunStore
@@ -121,13 +129,50 @@ class Coordinator:
             )
         attempt = self.store.attempts(round_number) + 1
         turn = self._config.turn(round_number)
-        layout, grid = self._start.layout(turn), self._start.grid(turn)
-        vanishing = self._config.vanishing(known)
-        plan = RoundPlan(
-            federation=self._config.federation.name,
-            run=self.run,
+        grid = self._start.grid(turn)
+        plan = self._plan(
+            sites,
+            grid,
             round=round_number,
             attempt=attempt,
+            adapter_digest=adapter_digest(self.adapter),
+            layout_digest=self._start.layout(turn).digest,
+            base_model_digest=self._start.base_model_digest,
+            custodians=tuple(
+                self._members.custodians[name] for name in self._config.aggregation.custodians
+            ),
+            norms=norm_groups(self._config, turn, grid),
+        )
+        message = self._protocol.plan(plan)
+        self.store.begin_attempt(round_number, attempt, message)
+        return plan, message
+
+    def plan_rehearsal(self, number: int, sites: Sequence[str]) -> bytes:
+        """Plan a rehearsal: of public integers, no round and no adapter. Recorded by its caller.
+
+        Args:
+            number: Which of the run's.
+            sites: Names of those invited.
+        """
+        size = self._start.size if self._config.trains else 0
+        plan = self._plan(
+            sites,
+            rehearsed_grid(self._config, size),
+            round=number,
+            attempt=1,
+            adapter_digest=OF_NOTHING,
+            layout_digest=OF_NOTHING,
+            base_model_digest=OF_NOTHING,
+            rehearsal=REHEARSED,
+        )
+        return self._protocol.plan(plan)
+
+    def _plan(self, sites: Sequence[str], grid: Quantization, **terms: Any) -> RoundPlan:
+        """What plans of rounds and of rehearsals have in common."""
+        vanishing = self._config.vanishing(len(self._members.sites))
+        return RoundPlan(
+            federation=self._config.federation.name,
+            run=self.run,
             suite=self._config.aggregation.suite,
             parameter_set=choose(
                 len(self._config.sites), grid.bits, suite=self._config.aggregation.suite
@@ -139,26 +184,27 @@ class Coordinator:
             aggregator=self._members.aggregator,
             decryptor=self._members.decryptor,
             coordinator=self._members.coordinator,
-            adapter_digest=adapter_digest(self.adapter),
-            layout_digest=layout.digest,
-            base_model_digest=self._start.base_model_digest,
             training_digest=self._config.digest,
             min_cohort=self._config.federation.min_sites,
             key_agreement=KEY_AGREEMENT,
-            custodians=tuple(
-                self._members.custodians[name] for name in self._config.aggregation.custodians
-            ),
             membership_digest=self.membership_digest,
             mask_graph=mask_graph(len(sites)),
             vanishing=vanishing,
             exchange=exchange_form(
                 len(sites), KEY_AGREEMENT, vanishing=vanishing is not msgspec.UNSET
             ),
-            norms=norm_groups(self._config, turn, grid),
+            **terms,
         )
-        message = self._protocol.plan(plan)
-        self.store.begin_attempt(round_number, attempt, message)
-        return plan, message
+
+    def rehearsal_cohort(
+        self, message: bytes, announcement: bytes, readies: Iterable[bytes]
+    ) -> bytes:
+        """Fix a rehearsal's cohort, which the run's state knows nothing of.
+
+        Raises:
+            AggregationError: A message does not hold or too few sites are ready.
+        """
+        return self._protocol.cohort(message, announcement, readies, ())
 
     def fix_cohort(
         self,
@@ -244,6 +290,7 @@ class Coordinator:
         verified: Iterable[str],
         total: NDArray[np.int64],
         vanished: Sequence[str] = (),
+        rehearsals: Sequence[RehearsalRecord] = (),
     ) -> RoundRecord:
         """Make a released round durable, with its adapter and what sites said of it.
 
@@ -262,6 +309,7 @@ class Coordinator:
             at=_now(),
             answer=msgspec.UNSET if asked is None else tuple(total.tolist()),
             vanished=tuple(vanished) or msgspec.UNSET,
+            rehearsals=tuple(rehearsals) or msgspec.UNSET,
         )
         self.store.finish_round(
             plan.round,
@@ -273,7 +321,12 @@ class Coordinator:
         self._knowing = frozenset(verified)
         return record
 
-    def lose_round(self, round_number: int, refusals: dict[str, str]) -> RoundRecord:
+    def lose_round(
+        self,
+        round_number: int,
+        refusals: dict[str, str],
+        rehearsals: Sequence[RehearsalRecord] = (),
+    ) -> RoundRecord:
         """Record that a round was opened and no release survived: spent, and never repeated."""
         record = RoundRecord(
             round=round_number,
@@ -285,6 +338,7 @@ class Coordinator:
             release_digest="",
             metrics={},
             at=_now(),
+            rehearsals=tuple(rehearsals) or msgspec.UNSET,
         )
         self.store.finish_round(round_number, msgspec.json.encode(record), None)
         return record

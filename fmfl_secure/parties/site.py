@@ -30,7 +30,7 @@ from aggregation import (
     sign_journal_head,
     verdict_after_restart,
 )
-from aggregation.protocol import read_plan
+from aggregation.protocol import OF_NOTHING, read_plan
 from fmfl_secure.errors import KNOWN_ERRORS, RunError, SiteFailure, is_passing
 from fmfl_secure.models.adapters import adapter_bytes
 from fmfl_secure.parties.agreed_plan import Agreed, AgreedAtSite, difference
@@ -44,7 +44,12 @@ from fmfl_secure.parties.stops import Stops
 from fmfl_secure.parties.workspace import Members
 from fmfl_secure.planning.answers import answer_grid, answer_layout
 from fmfl_secure.planning.norms import norm_groups
-from fmfl_secure.planning.plans import quantization, run_proposal, site_plan
+from fmfl_secure.planning.plans import (
+    quantization,
+    rehearsed_grid,
+    run_proposal,
+    site_plan,
+)
 from fmfl_secure.planning.task import largest_layout
 from fmfl_secure.planning.terms import terms_of
 from fmfl_secure.run.call import require_call
@@ -354,6 +359,41 @@ class Site:
             )
         self._expected_adapter.require(plan, members, history)
         self._updates.forget_attempt(self._run)  # of an attempt that is over
+        return attempt
+
+    def rehearse(self, plan_message: bytes) -> SiteAttempt:
+        """Decide whether to take part in a rehearsal. It reads no data and charges nothing.
+
+        Raises:
+            RunHalted: The coordinator or a custodian has stopped the run.
+            RunError: The plan is no rehearsal's, or not what was agreed here.
+            AggregationError: The plan does not hold.
+        """
+        self._require_going()
+        members, membership = self._held.members(), self._held.last()
+        attempt = self._attempt(plan_message, members, membership)
+        grid = rehearsed_grid(self._config, self._size)
+        unagreed = difference(
+            attempt.plan,
+            Agreed(config=self._config, members=members, min_cohort=self._min_cohort),
+            AgreedAtSite(
+                run=self._run,
+                training_digest=self._config.digest,
+                base_model_digests=(OF_NOTHING,),
+                layout_digest=OF_NOTHING,
+                adapter_digest=OF_NOTHING,
+                quantization=grid,
+                parameter_set=choose(
+                    len(self._config.sites), grid.bits, suite=self._config.aggregation.suite
+                ).id,
+                membership_digest=digest_of(membership),
+            ),
+        )
+        if unagreed is not None:
+            raise RunError(
+                f"{self.name}: the rehearsal's {unagreed} is not the one agreed here",
+                hint="Ask whoever runs the coordinator, and compare federation.toml and the keys.",
+            )
         return attempt
 
     def _attempt(

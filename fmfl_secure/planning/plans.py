@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 
 from aggregation import Packing, ParameterSet, Quantization, choose, upload_size
-from fmfl_secure.planning.answers import answer_plan
+from aggregation.protocol import rehearsal_grid
+from fmfl_secure.planning.answers import answer_layout, answer_plan
 from fmfl_secure.planning.noise import Plan, noise_of
 from fmfl_secure.questions.registry import sort_of
 from fmfl_secure.settings.federation import FederationConfig
@@ -54,6 +55,17 @@ def value_bits(config: FederationConfig, size: int) -> int:
     if not config.trains:
         return answer_plan(config).bits
     return noise_of(config).bits(config, size)
+
+
+def rehearsed_grid(config: FederationConfig, size: int) -> Quantization:
+    """The grid of a rehearsal: as many bits as a round's values have, and as many values, or fewer.
+
+    Args:
+        config: The settings.
+        size: Trained parameters of the round that trains most, d.
+    """
+    values = size if config.trains else answer_layout(config).size
+    return rehearsal_grid(value_bits(config, size), values)
 
 
 def run_proposal(

@@ -33,6 +33,7 @@ from fmfl_secure.report.overview import Promise
 from fmfl_secure.report.verdict import Verdict, verdict
 from fmfl_secure.run.answer_record import ONE_SITE, TWO_INTERVALS
 from fmfl_secure.run.record import RunRecord
+from fmfl_secure.run.rehearsal_words import rehearsal_in_words, rehearsals_of
 from fmfl_secure.run.statement import RunCharge
 
 _GROUP_SIZES = (2, 4)  # a pair, which is also one unit replaced by another; a family
@@ -131,6 +132,9 @@ def render_html(record: RunRecord) -> str:
             key_owners=key_owners.sentences(record),
             unit=wording.unit(record),
             refusals=wording.refusals(record),
+            rehearsals=[
+                (each.at, rehearsal_in_words(each)) for each in rehearsals_of(record.rounds)
+            ],
             max_bars=plots.MAX_BARS,
             max_panels=plots.MAX_PANELS,
             metric_names=plots.metric_names(record),

@@ -123,6 +123,31 @@ class SiteRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     not_shown: Text | msgspec.UnsetType = msgspec.UNSET
 
 
+class RehearsalRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One rehearsal: a round's steps on public numbers, after which all keys were revealed.
+
+    Attributes:
+        number: Which of the run's, from 1.
+        before: The round that it came before, or in the middle of.
+        occasion: What for: `start` of the run, or a `failure` that nobody's name went with.
+        cohort: Names of the sites that took part; empty where it did not get so far.
+        holds: Whether the sum of the public numbers came out, at every site.
+        named: By party, why it is to blame: a word that `aggregation` has the meanings of, or what
+            an attempt at a round says of a site.
+        reason: What ended it, if something did.
+        at: UTC time of its end.
+    """
+
+    number: Number
+    before: Number
+    occasion: Literal["start", "failure"]
+    cohort: tuple[str, ...]
+    holds: bool
+    named: dict[str, str]
+    reason: str
+    at: str
+
+
 class RoundRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One round.
 
@@ -139,6 +164,7 @@ class RoundRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         answer: The released sum of a round that asked something, in steps of its grid; absent in a
             round that trained.
         vanished: Sites of the cohort that vanished after their upload; absent where none did.
+        rehearsals: Rehearsals before it and between its attempts; absent where there were none.
     """
 
     round: Number
@@ -152,6 +178,7 @@ class RoundRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     at: str
     answer: tuple[int, ...] | msgspec.UnsetType = msgspec.UNSET
     vanished: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    rehearsals: tuple[RehearsalRecord, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -62,6 +62,7 @@ OF_ATTEMPTS: Mapping[str, str] = MappingProxyType(
         "attempt.silent": "it was there and did not answer in time, and was left out after that",
         "attempt.failed": "it alone could not go on with an attempt, and was left out after that",
         "attempt.gone": "it went away in two attempts, and was left out after that",
+        "attempt.rehearsed": "a rehearsal named it, and it was left out after that",
         "attempt.several": "it could not go on twice, nor could others: whose fault is not known",
     }
 )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from aggregation import NormError
 from fmfl_secure.parties.coordinator import Coordinator
 from fmfl_secure.parties.workspace import DECRYPTOR
-from fmfl_secure.run.record import RoundRecord
+from fmfl_secure.run.record import RehearsalRecord, RoundRecord
 from fmfl_secure.runtime.attempt_state import ServerAttempt
 from fmfl_secure.runtime.custodian_requests import CustodianRequests
 from fmfl_secure.runtime.task_board import (
@@ -38,6 +38,7 @@ class AttemptDriver:
         waiting: Waits for them.
         smallest_cohort: The fewest sites whose sum is opened.
         evaluate: From a round to the metrics of the adapter as it stands after it.
+        rehearsed: From a round to what its rehearsals found.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class AttemptDriver:
         waiting: Waiter,
         smallest_cohort: int,
         evaluate: Callable[[int], dict[str, float]],
+        rehearsed: Callable[[int], tuple[RehearsalRecord, ...]] = lambda _: (),
     ) -> None:
         self._coordinator = coordinator
         self._board = board
@@ -55,6 +57,7 @@ class AttemptDriver:
         self._custodians = CustodianRequests(board, waiting)
         self._smallest_cohort = smallest_cohort
         self._evaluate = evaluate
+        self._rehearsed = rehearsed
         self.phase = ""
 
     def drive(self, attempt: ServerAttempt, refusals: Callable[[], dict[str, str]]) -> RoundRecord:
@@ -81,16 +84,59 @@ class AttemptDriver:
         self._enter("apply", attempt)
         return self._apply(attempt, following, refusals)
 
+    def rehearse(self, attempt: ServerAttempt) -> AttemptOver | None:
+        """Go through the same steps on public integers, as far as they go; then all keys come.
+
+        Args:
+            attempt: A rehearsal.
+
+        Returns:
+            What ended it, if something did before its release.
+        """
+        ended = None
+        try:
+            self._collect_ready(attempt)
+            self._exchange(attempt)
+            self._collect_uploads(attempt)
+            self._confirm(attempt)
+            self._collect_openings(attempt)
+            self._release(attempt)
+        except AttemptOver as over:
+            ended = over
+        if attempt.cohort is not None:
+            self._collect_reveals(attempt)
+        return ended
+
+    def _collect_reveals(self, attempt: ServerAttempt) -> None:
+        self._enter("reveal", attempt)
+        documents = {"plan": attempt.message, "cohort": _bytes(attempt)}
+        if attempt.release:
+            documents["release"] = attempt.release
+        parties = (*attempt.sites, DECRYPTOR)
+        self._assign(attempt, parties, Step.REVEAL, documents)
+        self._waiting.missing(
+            attempt,
+            parties,
+            lambda: attempt.reveals,
+            self._waiting.limits.exchange_s,
+            forgiving=True,
+        )
+
     def _collect_ready(self, attempt: ServerAttempt) -> None:
         if attempt.cohort is not None:
             return
         self._enter("custodians", attempt)
         self._custodians.collect_keys(attempt)  # before any site charges anything
         self._enter("train", attempt)
-        # What opened once in this round, and too few opened, can open again with the same sites.
-        bound = self._coordinator.opened_before(attempt.plan.round).cohort
+        bound: tuple[str, ...] = ()
+        if not attempt.round.is_rehearsal:
+            # What opened once in this round, and too few opened, can open again with the same.
+            bound = self._coordinator.opened_before(attempt.plan.round).cohort
         asked, least = bound or attempt.invited, max(self._smallest_cohort, len(bound))
-        self._ask_ready(attempt, asked)
+        if attempt.round.is_rehearsal:
+            self._assign(attempt, asked, Step.REHEARSE, {"plan": attempt.message})
+        else:
+            self._ask_ready(attempt, asked)
         self._assign(attempt, [DECRYPTOR], Step.ANNOUNCE, {"plan": attempt.message})
         self._waiting.require(
             attempt, [DECRYPTOR], lambda: _present(attempt.announcement), "announce"
@@ -107,13 +153,18 @@ class AttemptDriver:
             )
         if attempt.announcement is None:
             raise AttemptOver("the decryptor did not announce")
-        cohort = self._coordinator.fix_cohort(
-            attempt.plan,
-            attempt.message,
-            attempt.announcement,
-            ready.values(),
-            [attempt.custodian_readies[name] for name in attempt.custodians],
-        )
+        if attempt.round.is_rehearsal:
+            cohort = self._coordinator.rehearsal_cohort(
+                attempt.message, attempt.announcement, ready.values()
+            )
+        else:
+            cohort = self._coordinator.fix_cohort(
+                attempt.plan,
+                attempt.message,
+                attempt.announcement,
+                ready.values(),
+                [attempt.custodian_readies[name] for name in attempt.custodians],
+            )
         attempt.fix_cohort(cohort)
         late = set(attempt.invited) - set(attempt.sites)
         self._board.assign(late, Assignment(run=self._coordinator.run))
@@ -158,7 +209,7 @@ class AttemptDriver:
             "upload",
         )
         store = self._coordinator.store
-        if attempt.upload_bytes:
+        if attempt.upload_bytes and not attempt.round.is_rehearsal:
             store.move(lambda state: state.uploaded(attempt.upload_bytes))
 
     def _confirm(self, attempt: ServerAttempt) -> None:
@@ -180,6 +231,8 @@ class AttemptDriver:
             attempt, [DECRYPTOR], lambda: _present(attempt.confirmation), "confirm"
         )
         self._custodians.collect_approvals(attempt)
+        if attempt.round.is_rehearsal:
+            return  # nothing is spent by what opens in it
         # Recorded before any site hears of it.
         self._coordinator.store.list_openings(
             attempt.plan.round, attempt.plan.attempt, attempt.confirmation or b""
@@ -212,7 +265,7 @@ class AttemptDriver:
             _LOG.warning(
                 "%s vanished after their upload: the round goes on with it",
                 ", ".join(missing),
-                extra={"run": attempt.plan.run, "round": attempt.plan.round},
+                extra={"run": attempt.plan.run, "round": attempt.place[0]},
             )
 
     def _release(self, attempt: ServerAttempt) -> None:
@@ -315,17 +368,19 @@ class AttemptDriver:
             verified=attempt.verified(adapter_digest(following)),
             total=attempt.released_sum(),
             vanished=attempt.vanished,
+            rehearsals=self._rehearsed(attempt.plan.round),
         )
 
     def _enter(self, phase: str, attempt: ServerAttempt) -> None:
-        self.phase = phase
+        self.phase = f"rehearsal: {phase}" if attempt.round.is_rehearsal else phase
+        number, which = attempt.place
         _LOG.info(
-            phase,
+            self.phase,
             extra={
                 "run": attempt.plan.run,
-                "round": attempt.plan.round,
-                "attempt": attempt.plan.attempt,
-                "phase": phase,
+                "round": number,
+                "attempt": which,
+                "phase": self.phase,
                 "sites": len(attempt.sites or attempt.invited),
             },
         )
@@ -349,14 +404,14 @@ class AttemptDriver:
         *,
         sizes: Sequence[int] = (),
     ) -> None:
-        plan = attempt.plan
+        number, which = attempt.place
         self._board.assign(
             parties,
             Assignment(
                 step=step,
-                run=plan.run,
-                round=plan.round,
-                attempt=plan.attempt,
+                run=attempt.plan.run,
+                round=number,
+                attempt=which,
                 documents=documents,
                 sizes=sizes,
             ),

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from aggregation import (
     Aggregator,
     CohortError,
+    Evidence,
     Identity,
     PublicIdentity,
     RoundPlan,
@@ -37,6 +38,7 @@ from aggregation.protocol import (
     Projections,
     Ready,
     Release,
+    Reveal,
     Round,
     Sigma,
     UploadManifest,
@@ -52,6 +54,7 @@ from aggregation.protocol import (
     read_opening_list,
     read_plan,
     read_projections,
+    read_reveal,
     read_upload,
     read_verdict,
     sender,
@@ -62,10 +65,12 @@ from fmfl_secure.parties.workspace import DECRYPTOR, Members
 
 # Kinds of messages by who may send them.
 ACCUSATION: Final = "accusation"
+REVEAL: Final = "reveal"
 SITE_KINDS: Final = (
     "ready", "exchange", "upload", "chunks", "opening", "projections", "verdict", ACCUSATION,
+    REVEAL,
 )  # fmt: skip
-DECRYPTOR_KINDS: Final = ("announcement", "confirmation", "release", ACCUSATION)
+DECRYPTOR_KINDS: Final = ("announcement", "confirmation", "release", ACCUSATION, REVEAL)
 CUSTODIAN_KINDS: Final = ("custodian-ready", "approval")
 KINDS: Final = tuple(dict.fromkeys(SITE_KINDS + DECRYPTOR_KINDS + CUSTODIAN_KINDS))
 
@@ -115,7 +120,17 @@ class ServerAttempt:
         self.verdict_messages: dict[str, bytes] = {}
         self.accusers: dict[str, bytes] = {}
         self.guilty: set[str] = set()  # sites that accusations convict
+        # Of a rehearsal, what it takes to judge it.
+        self._chunks: dict[str, tuple[bytes, ...]] = {}
+        self._openings: dict[str, bytes] = {}
+        self.reveals: dict[str, bytes] = {}
         self.upload_bytes = 0
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Round and attempt, where it is looked for; a rehearsal is of no round, which is 0."""
+        plan = self.plan
+        return (0, plan.round) if self.round.is_rehearsal else (plan.round, plan.attempt)
 
     @property
     def invited(self) -> tuple[str, ...]:
@@ -157,6 +172,7 @@ class ServerAttempt:
             "projections": Projections.cap(values=self.round.packing.size),
             "verdict": Verdict.cap(),
             ACCUSATION: Accusation.cap(),
+            REVEAL: Reveal.cap(),
         }[kind]
 
     def receive(self, party: str, kind: str, parts: Iterable[bytes]) -> None:
@@ -183,6 +199,7 @@ class ServerAttempt:
                 "projections": self._take_projections,
                 "verdict": self._take_verdict,
                 ACCUSATION: self._take_accusation,
+                REVEAL: self._take_reveal,
             }[kind]
             taker(party, message)
 
@@ -241,7 +258,10 @@ class ServerAttempt:
             raise StateError("the manifest comes before the chunks")
         sizes = [self.round.chunk_size] * self.round.packing.chunks
         counted = _Counted(parts)
-        self._aggregator.add(manifest, _split(counted, sizes))
+        chunks: Iterable[bytes] = _split(counted, sizes)
+        if self.round.is_rehearsal:  # of any other, only the sum is kept
+            chunks = self._chunks[party] = tuple(chunks)
+        self._aggregator.add(manifest, chunks)
         self.upload_bytes = len(manifest) + counted.size
 
     def _take_confirmation(self, party: str, message: bytes) -> None:
@@ -253,6 +273,13 @@ class ServerAttempt:
     def _take_opening(self, party: str, message: bytes) -> None:
         self._require(sender(message, Opening.cap()) == party, "another site's message")
         self._adding().add_opening(message)
+        if self.round.is_rehearsal:
+            self._openings[party] = message
+
+    def _take_reveal(self, party: str, message: bytes) -> None:
+        name, _ = read_reveal(self._fixed(), message)
+        self._require(name == party, "another party's message")
+        self.reveals[party] = self._once(self.reveals.get(party), message)
 
     def _take_release(self, party: str, message: bytes) -> None:
         self._require(party == DECRYPTOR, "only the decryptor releases")
@@ -410,6 +437,20 @@ class ServerAttempt:
             if release is None:
                 raise StateError("nothing was released")
             check_sum(cohort, signs_for(cohort, release), total, self._projected)
+
+    def evidence(self) -> Evidence:
+        """Everything that came of a rehearsal."""
+        with self._lock:
+            return Evidence(
+                plan=self.message,
+                cohort=self._cohort_message(),
+                exchanges=dict(self.exchanges),
+                manifests={name: self._manifests[name] for name in self._chunks},
+                chunks=dict(self._chunks),
+                openings=dict(self._openings),
+                release=self.release or b"",
+                reveals=dict(self.reveals),
+            )
 
     def _fixed(self) -> FixedCohort:
         if self.cohort is None:

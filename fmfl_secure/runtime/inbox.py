@@ -306,7 +306,7 @@ class Inbox:
 
     def _check_attempt(self, run: str, round_number: int, number: int) -> ServerAttempt:
         attempt = self.attempt
-        now = (attempt.plan.run, attempt.plan.round, attempt.plan.attempt) if attempt else None
+        now = (attempt.plan.run, *attempt.place) if attempt else None
         if attempt is None or now != (run, round_number, number):
             raise Problem(409, "over", "this attempt is not under way")
         return attempt

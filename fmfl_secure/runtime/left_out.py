@@ -9,6 +9,7 @@ are attempts. What counts against a site is what the server saw itself:
     failed    it said that it could not go on, and no other site said so at that step
     gone      it was away, its secrets went with an earlier process, or its surroundings failed it
               (a full disk, an answer that did not arrive): once is forgiven
+    rehearsed a rehearsal named it: what it sent is not what its own keys give
     several   it could not go on, and neither could others: whose fault that is cannot be told,
               since one site's message may stop all others; once is forgiven
 
@@ -30,7 +31,7 @@ from fmfl_secure.storage.message_store import Messages
 
 _LOG = logging.getLogger("fmfl_secure.runtime.left_out")
 _STRIKES: Final = "strikes"  # kind of the notes; key SITE/ROUND/ATTEMPT, value: a word from above
-_AT_ONCE: Final = frozenset({"invalid", "silent", "failed"})
+_AT_ONCE: Final = frozenset({"invalid", "silent", "failed", "rehearsed"})
 _ATTEMPTS: Final = 5  # that a site which failed is left out of
 # What a site says whose secrets went with an earlier process, or whose surroundings failed it.
 _FORGIVEN: Final = frozenset({b"lost", UNAVAILABLE.encode()})
@@ -55,30 +56,36 @@ class LeftOut:
         self._run = run
         self._attempts = attempts
 
-    def count(self, attempt: ServerAttempt, over: AttemptOver | None) -> None:
+    def count(self, attempt: ServerAttempt, over: AttemptOver | None) -> dict[str, str]:
         """Note whom an attempt failed by, also one that was released without them.
 
         Args:
             attempt: The attempt, ended.
             over: What ended it, if that was no release.
+
+        Returns:
+            The word for each of those.
         """
-        plan = attempt.plan
-        said = self._store.notes(self._run, failures(plan.round, plan.attempt))
+        said = self._store.notes(self._run, failures(*attempt.place))
         # Who proved another's fault has none of its own: it could not go on because of that one.
         missing = set(over.missing if over else ()) & set(attempt.invited) - set(attempt.accusers)
         passed = _FORGIVEN | {INVALID}
         reported = {name for name in missing if said.get(name, INVALID) not in passed}
+        found: dict[str, str] = {}
         for name in attempt.invited:
             if said.get(name) == INVALID:
-                self._strike(attempt, name, "invalid")
+                found[name] = "invalid"
             elif name not in missing:
                 continue
             elif name in reported:
-                self._strike(attempt, name, "failed" if len(reported) == 1 else "several")
+                found[name] = "failed" if len(reported) == 1 else "several"
             elif name in said or not self._waiting.is_present(name):
-                self._strike(attempt, name, "gone")
+                found[name] = "gone"
             else:
-                self._strike(attempt, name, "silent")
+                found[name] = "silent"
+        for name, word in found.items():
+            self.strike(attempt, name, word)
+        return found
 
     def choose(
         self, number: int, present: Sequence[str], enough: Callable[[Sequence[str]], bool]
@@ -131,12 +138,24 @@ class LeftOut:
         """The same in the words of a report."""
         return {name: f"{CODE}{word}" for name, word in self.of().items()}
 
-    def _strike(self, attempt: ServerAttempt, name: str, word: str) -> None:
-        plan = attempt.plan
-        key = f"{name}/{plan.round}/{plan.attempt}"
-        place = self._attempts()
+    def unanswered(self, attempt: ServerAttempt, name: str) -> None:
+        """Note that a site did not answer, where the attempt went on without that."""
+        said = self._store.notes(self._run, failures(*attempt.place))
+        gone = name in said or not self._waiting.is_present(name)
+        self.strike(attempt, name, "gone" if gone else "silent")
+
+    def strike(self, attempt: ServerAttempt, name: str, word: str) -> None:
+        """Note that an attempt failed by a site, in place of what was noted of it and that attempt.
+
+        Args:
+            attempt: The attempt.
+            name: The site.
+            word: Why, one from above.
+        """
+        number, which = attempt.place
+        key, place = f"{name}/{number}/{which}", self._attempts()
         self._store.note(self._run, _STRIKES, key, f"{place} {word}".encode())
-        _LOG.warning("%s: %s", name, _MEANINGS[word], extra={"run": self._run, "round": plan.round})
+        _LOG.warning("%s: %s", name, _MEANINGS[word], extra={"run": self._run, "round": number})
 
     def _strikes(self) -> dict[str, list[tuple[int, int, str]]]:
         """By site: round, how many attempts of the run there had been, and the word."""
@@ -153,5 +172,6 @@ _MEANINGS: Final = {
     "silent": "it was there, and did not answer in time",
     "failed": "it could not go on with an attempt, and it alone",
     "gone": "it went away in two attempts at a round",
+    "rehearsed": "a rehearsal named it: what it sent is not what its own keys give",
     "several": "it could not go on, and neither could others: whose fault that is cannot be told",
 }

@@ -14,11 +14,12 @@ from aggregation import Coordinator as ProtocolCoordinator
 from fmfl_secure.errors import RunDamaged, RunError
 from fmfl_secure.parties.coordinator import Coordinator, Opened
 from fmfl_secure.parties.workspace import DECRYPTOR, Members
-from fmfl_secure.run.record import RoundRecord
+from fmfl_secure.run.record import RehearsalRecord, RoundRecord
 from fmfl_secure.runtime.attempt_driver import AttemptDriver
 from fmfl_secure.runtime.attempt_state import ACCUSATION, ServerAttempt
 from fmfl_secure.runtime.inbox import OVER, Inbox
 from fmfl_secure.runtime.left_out import LeftOut
+from fmfl_secure.runtime.rehearsals import Rehearsals
 from fmfl_secure.runtime.task_board import Assignment, TaskBoard
 from fmfl_secure.runtime.waiting import AttemptOver, RoundSpent, TooFewReady, Waiter
 from fmfl_secure.storage.message_store import MessageKey, Messages
@@ -45,6 +46,7 @@ class RoundDriver:
         waiting: Waits for them.
         smallest_cohort: The fewest sites whose sum is opened.
         evaluate: From a round to the metrics of the adapter as it stands after it.
+        rehearsals: When the sites rehearse, `federation.rehearsals`.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class RoundDriver:
         waiting: Waiter,
         smallest_cohort: int,
         evaluate: Callable[[int], dict[str, float]],
+        rehearsals: str = "never",
     ) -> None:
         self._coordinator = coordinator
         self._protocol = ProtocolCoordinator(identity)
@@ -77,7 +80,20 @@ class RoundDriver:
             waiting=waiting,
             smallest_cohort=smallest_cohort,
             evaluate=evaluate,
+            rehearsed=self._rehearsed,
         )
+        self.rehearsals = Rehearsals(
+            rehearsals,
+            coordinator,
+            open_attempt=self._open,
+            steps=self.attempts,
+            inbox=inbox,
+            board=board,
+            left_out=self._left_out,
+        )
+
+    def _rehearsed(self, number: int) -> tuple[RehearsalRecord, ...]:
+        return self.rehearsals.of_round(number)
 
     def run_round(
         self, number: int, invite: Callable[[], list[str]], refusals: Callable[[], dict[str, str]]
@@ -90,8 +106,13 @@ class RoundDriver:
             refusals: Codes by site that took no part.
 
         Raises:
-            RunError: No attempt succeeded, and none was opened; or a custodian refuses.
+            RunError: No attempt succeeded, and none was opened; or a custodian refuses; or a
+                rehearsal shows that nothing right can be released.
         """
+
+        def choose() -> list[str]:
+            return self._left_out.choose(number, invite(), self._coordinator.enough)
+
         reason, spent = "", False
         store = self._coordinator.store
         attempts = self._waiting.limits.attempts
@@ -101,15 +122,17 @@ class RoundDriver:
                 if attempt is None:
                     if store.attempts(number) == attempts:
                         break
+                    self.rehearsals.at_start(number, choose)
                     attempt = self._plan(number, self._choose(number, invite()))
                 self._inbox.open_attempt(attempt)
                 record = self.attempts.drive(attempt, self._counting(attempt, refusals))
             except AttemptOver as over:
-                reason = str(over)
+                reason, found = str(over), {}
                 if self._inbox.attempt is not None:
-                    self._left_out.count(self._inbox.attempt, over)
+                    found = self._left_out.count(self._inbox.attempt, over)
                 _LOG.warning("attempt over: %s", reason, extra={"round": number})
                 self._close(number, reason)
+                self.rehearsals.after_failure(over, found, number, choose)
                 spent = isinstance(over, RoundSpent)
                 if spent or (isinstance(over, TooFewReady) and store.opened_attempts(number)):
                     break
@@ -122,7 +145,11 @@ class RoundDriver:
             # Sites that opened this round join no further attempt at it, and custodians give their
             # word for no other: it is spent.
             _LOG.error("round lost: %s", reason, extra={"round": number})
-            return self._coordinator.lose_round(number, {**self._left_out.codes(), **refusals()})
+            return self._coordinator.lose_round(
+                number,
+                {**self._left_out.codes(), **refusals()},
+                self.rehearsals.of_round(number),
+            )
         raise RunError(f"round {number} did not succeed in {attempts} attempts: {reason}")
 
     def _choose(self, number: int, present: Sequence[str]) -> list[str]:

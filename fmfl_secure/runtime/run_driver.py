@@ -114,6 +114,7 @@ class RunDriver:
             waiting=self.waiting,
             smallest_cohort=config.smallest_cohort(len(members().sites)),
             evaluate=self._evaluate,
+            rehearsals=config.federation.rehearsals,
         )
         inbox.open_run(coordinator.run, members().sites)
 

@@ -137,6 +137,7 @@ class Waiter(ABC):
         *,
         patient: bool = False,
         needed: int = 0,
+        forgiving: bool = False,
     ) -> list[str]:
         """Wait until all parties are here, or nobody is left to wait for; names who is not.
 
@@ -147,6 +148,7 @@ class Waiter(ABC):
             timeout_s: For how long.
             patient: Whether a party that is silent is waited for to the end.
             needed: How many must come for it to be of use; once fewer can, the wait is over.
+            forgiving: Whether a party that failed the attempt earlier is waited for all the same.
         """
 
         def missing() -> list[str]:
@@ -158,7 +160,7 @@ class Waiter(ABC):
             if not left:
                 return True
             refused = self._inbox.store.notes(attempt.plan.run, REFUSED)
-            gone = refused | self.failed(attempt)
+            gone = refused if forgiving else refused | self.failed(attempt)
             if sum(party not in gone for party in parties) < needed:
                 return True
             return all(
@@ -199,14 +201,13 @@ class Waiter(ABC):
 
     def convict(self, attempt: ServerAttempt, names: Iterable[str]) -> None:
         """Note that what these sites signed does not hold: they are left out for a while."""
-        kind = failures(attempt.plan.round, attempt.plan.attempt)
+        kind = failures(*attempt.place)
         for name in names:
             self._inbox.store.note(attempt.plan.run, kind, name, INVALID)
 
     def failed(self, attempt: ServerAttempt) -> dict[str, bytes]:
         """Codes by party that cannot go on with an attempt."""
-        plan = attempt.plan
-        return self._inbox.store.notes(plan.run, failures(plan.round, plan.attempt))
+        return self._inbox.store.notes(attempt.plan.run, failures(*attempt.place))
 
 
 class PartyWaiter(Waiter):

@@ -94,6 +94,11 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
             and self.privacy.noise_mechanism.private
         ):
             raise ValueError(f"task.loss: {INFO_NCE}. Use {INFO_NCE_INSTEAD}")
+        if self.federation.rehearsals != "never" and self.aggregation.suite != "ckks-collective":
+            raise ValueError(
+                "federation.rehearsals need aggregation.suite = 'ckks-collective': in the other "
+                "one no site has a secret of its own that it could reveal"
+            )
         vanishing.check(self.federation.vanished_sites, len(names), self.privacy.colluding_sites)
         if self.federation.norm_check and self.privacy.noise != "local":
             raise ValueError(

@@ -46,12 +46,18 @@ class FederationSection(Section, frozen=True, forbid_unknown_fields=True, kw_onl
         norm_check: Whether every site shows, by 64 numbers a tensor, that its update is no larger
             than an honest one's: who sends more is named and left out, and the round is lost. With
             local noise; every site's policy has to accept it.
+        rehearsals: When the sites go through a round on public numbers and reveal all of its keys,
+            so that whoever sends what does not fit is named: `never`; `after-failure`, after an
+            attempt that failed and nobody knows by whom; or `always`, before the first round as
+            well. It reads no data, charges nothing and moves no adapter.
         seed: Public seed of the adapter's initial values. Never drives sampling or noise.
         weights: `equal`, or `population`: 1, 1/2, 1/4 or 1/8 by the declared population over the
             largest, rounded down. Coarse and public, so that a weight tells nothing of data.
     """
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"min_share", "vanished_sites", "norm_check"})
+    LATER: ClassVar[frozenset[str]] = frozenset(
+        {"min_share", "vanished_sites", "norm_check", "rehearsals"}
+    )
 
     name: Name
     rounds: Annotated[int, msgspec.Meta(ge=1, le=10_000)]
@@ -59,6 +65,7 @@ class FederationSection(Section, frozen=True, forbid_unknown_fields=True, kw_onl
     min_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = MIN_SHARE
     vanished_sites: Annotated[int, msgspec.Meta(ge=0, le=127)] = 0
     norm_check: bool = False
+    rehearsals: Literal["never", "after-failure", "always"] = "never"
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 1
     weights: Literal["equal", "population"] = "equal"
 

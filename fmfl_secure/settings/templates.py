@@ -171,6 +171,7 @@ min_sites = 3            # smallest cohort whose sum may be opened
 min_share = 0.6667       # and what share of all sites it has to be; the larger of the two holds
 # vanished_sites = 1     # so many may vanish once they have uploaded; fewer may then collude
 # norm_check = true      # sites show that no update is larger than an honest one; policies accept
+rehearsals = "after-failure"  # where nobody knows why one failed: on public numbers, by name
 seed = 1                 # of the adapter's initial values; never of sampling or noise
 weights = "equal"        # or "population": 1, 1/2, 1/4 or 1/8, by the declared populations
 

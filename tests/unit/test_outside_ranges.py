@@ -87,6 +87,7 @@ OWN: dict[str, str] = {
     "fmfl_secure.report.results": "settings that were read before",
     "fmfl_secure.run.attack_record": "what this machine found in its own run",
     "fmfl_secure.run.keys_record": "what this folder's own owner pinned",
+    "fmfl_secure.runtime.rehearsals": "what this process noted",
     "fmfl_secure.runtime.results_apart": "its own child",
     "fmfl_secure.settings": "settings: their owner's, refused by section and line",
     "fmfl_secure.storage": "what this process wrote",

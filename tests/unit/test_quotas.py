@@ -216,6 +216,7 @@ def test_a_message_does_not_come_byte_by_byte(inbox: Inbox) -> None:
         from types import SimpleNamespace
 
         plan = SimpleNamespace(run=RUN, round=1, attempt=1)
+        place = (1, 1)
 
         def cap(self, kind: str) -> int:
             return 1 << 20

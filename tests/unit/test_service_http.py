@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import httpx
 import pytest
@@ -62,6 +63,7 @@ class FakeAttempt:
         from types import SimpleNamespace
 
         self.plan = SimpleNamespace(run=RUN, round=1, attempt=1)
+        self.place = (1, 1)
         self.taken: list[tuple[str, str, bytes]] = []
 
     def cap(self, kind: str) -> int:
@@ -745,3 +747,11 @@ def test_metrics_name_roles_and_routes_and_no_one(running: Running) -> None:
     assert 'route="/v1/runs/{run}' in text
     for hidden in ("site-1", RUN, "nothing-"):
         assert hidden not in text
+
+
+def test_every_kind_of_message_has_a_way_over_https() -> None:
+    """An accusation had none: 422 shut its sender out, and nobody learned whose fault it was."""
+    from fmfl_secure.runtime.attempt_state import KINDS
+    from fmfl_secure.transports.https import app
+
+    assert set(get_args(app.Kind)) == set(KINDS)

@@ -33,10 +33,10 @@ class Run:
         for name, code in said.items():
             key = name.replace("_", "-")
             self.store.note("ab" * 8, failures(round_number, number), key, code)
-        plan = SimpleNamespace(round=round_number, attempt=number)
+        place = (round_number, number)
         over = AttemptOver("over")
         over.missing = missing
-        self.left_out.count(SimpleNamespace(plan=plan, invited=NAMES, accusers={}), over)  # type: ignore[arg-type]
+        self.left_out.count(SimpleNamespace(place=place, invited=NAMES, accusers={}), over)  # type: ignore[arg-type]
 
     def chosen(self, round_number: int, least: int = 3) -> list[str]:
         return self.left_out.choose(round_number, NAMES, lambda names: len(names) >= least)

@@ -47,6 +47,7 @@ class DecryptorAgent(Agent):
             Step.ANNOUNCE: self._announce,
             Step.CONFIRM: self._confirm,
             Step.RELEASE: self._release,
+            Step.REVEAL: self._reveal,
         }.get(work.step)
         if does is None:
             return
@@ -91,6 +92,10 @@ class DecryptorAgent(Agent):
         )
         share_journal(self._decryptor, self.transport)
         return "release", release
+
+    def _reveal(self, work: Work) -> tuple[str, bytes]:
+        plan, cohort = self._fetch(work, "plan"), self._fetch(work, "cohort")
+        return "reveal", self._decryptor.reveal(plan, cohort)
 
     def _fetch(self, work: Work, name: str) -> bytes:
         return self.transport.fetch(work.documents[name])

@@ -119,6 +119,17 @@ class SimulatedSite:
             ).require(attempt.plan, self._members, history)
         return attempt
 
+    def rehearse(self, plan_message: bytes) -> SiteAttempt:
+        """As a site does, but for the settings, where it has none."""
+        return SiteAttempt(
+            self._identity,
+            plan_message,
+            coordinator=self._members.coordinator,
+            pinned=self._members.pinned,
+            journal=self._journal,
+            membership=self._membership,
+        )
+
     def train(
         self,
         plan: RoundPlan,

@@ -68,6 +68,10 @@ class Participant(LedgerOwner, Protocol):
         """Decide about an attempt."""
         ...
 
+    def rehearse(self, plan_message: bytes) -> SiteAttempt:
+        """Decide about a rehearsal."""
+        ...
+
     def train(
         self, plan: RoundPlan, adapter: bytes, on_step: Callable[[int], None] | None = None
     ) -> NDArray[np.int32]:
@@ -174,11 +178,13 @@ class SiteAgent(Agent):
         does = {
             Step.JOIN: self._join,
             Step.READY: self._ready,
+            Step.REHEARSE: self._rehearse,
             Step.EXCHANGE: self._exchange,
             Step.UPLOAD: self._upload,
             Step.OPEN: self._open,
             Step.PROJECT: self._project,
             Step.VERIFY: self._verify,
+            Step.REVEAL: self._reveal,
             Step.END: self._end,
         }.get(work.step)
         if does is not None:
@@ -286,6 +292,44 @@ class SiteAgent(Agent):
             self.is_training, self.training = False, None
         return _Live(work.place, plan_message, attempt, adapter, integers)
 
+    def _rehearse(self, work: Work) -> None:
+        """As `_ready`, of public integers: no data are read, and nothing is charged."""
+        participant = self._begin(work)
+        if participant is None:
+            return
+        live = self._live
+        if live is None or live.place != work.place:
+            plan_message = self.transport.fetch(work.documents["plan"])
+            try:
+                self._approve(work.membership)
+                attempt = participant.rehearse(plan_message)
+                attempt.ready()
+            except Rejected:
+                raise
+            except KNOWN_ERRORS as error:
+                if is_passing(error):
+                    raise
+                self.refusal = str(error)
+                _LOG.warning("no rehearsal: %s", error, extra={"run": work.run})
+                self.transport.fail(work, leaving_code(error))
+                return
+            integers = attempt.public_integers
+            live = _Live(work.place, plan_message, attempt, b"", integers, is_kept=True)
+            self._live = live
+        self.transport.send(work, "ready", live.attempt.ready())
+
+    def _reveal(self, work: Work) -> None:
+        live = self._held(work)
+        if live is None:
+            return
+        release = work.documents.get("release")
+        try:
+            message = live.attempt.reveal(b"" if release is None else self.transport.fetch(release))
+        except AggregationError as error:
+            self._fail(work, error)
+            return
+        self.transport.send(work, "reveal", message)
+
     def _on_step(self, round_number: int) -> Callable[[int], None]:
         def note(step: int) -> None:
             self.training = (round_number, step)
@@ -353,6 +397,9 @@ class SiteAgent(Agent):
         is_held = live is not None and live.place == work.place
         try:
             attempt = live.attempt if live is not None and is_held else None
+            if attempt is None and not work.round:  # a rehearsal: nothing of it is kept
+                self._held(work)
+                return
             if attempt is None:
                 # Opened before a restart, perhaps: what was recorded is sent again. Or kept, to
                 # be opened now.

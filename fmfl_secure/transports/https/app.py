@@ -43,10 +43,12 @@ _LOG = logging.getLogger("fmfl_secure.transports.https.app")
 
 Run = Annotated[str, Path(pattern=r"^[0-9a-f]{8,64}$")]
 Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
+Round = Annotated[int, Path(ge=0, le=2**31 - 1)]  # 0 is of no round: a rehearsal
 Sha256 = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
 Kind = Literal[
     "ready", "exchange", "upload", "chunks", "opening", "projections", "verdict",
-    "announcement", "confirmation", "release", "custodian-ready", "approval",
+    "announcement", "confirmation", "release", "custodian-ready", "approval", "accusation",
+    "reveal",
 ]  # fmt: skip
 _MAX_SIZE = 1 << 40
 _MAX_WAIT_S = 60.0
@@ -73,6 +75,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 _ABOUT = {
     Step.JOIN: "call",
     Step.READY: "plan",
+    Step.REHEARSE: "plan",
     Step.EXCHANGE: "cohort",
     Step.UPLOAD: "exchanges",
     Step.OPEN: "list",
@@ -189,14 +192,14 @@ def build_app(
 
     @router.put("/runs/{run}/rounds/{round_number}/attempts/{attempt}/failure", status_code=204)
     def fail(
-        peer: Party, run: Run, round_number: Number, attempt: Number, body: RefusalBody
+        peer: Party, run: Run, round_number: Round, attempt: Number, body: RefusalBody
     ) -> None:
         """The party cannot go on with an attempt."""
         inbox.fail(peer.name, run, round_number, attempt, body.code)
 
     @router.get("/runs/{run}/rounds/{round_number}/attempts/{attempt}/{kind}")
     def receipt(
-        peer: Party, run: Run, round_number: Number, attempt: Number, kind: Kind
+        peer: Party, run: Run, round_number: Round, attempt: Number, kind: Kind
     ) -> ReceiptBody:
         """How much of a message is here: where to go on with it."""
         key = MessageKey(run, round_number, attempt, peer.name, kind)
@@ -210,7 +213,7 @@ def build_app(
         request: Request,
         peer: Party,
         run: Run,
-        round_number: Number,
+        round_number: Round,
         attempt: Number,
         kind: Kind,
         sha256: Annotated[str, Query(pattern=r"^[0-9a-f]{64}$")],

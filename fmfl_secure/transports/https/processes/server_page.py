@@ -9,6 +9,7 @@ from typing import Final
 from fmfl_secure.parties.workspace import DECRYPTOR
 from fmfl_secure.run.answers import answer_of
 from fmfl_secure.run.record import RoundRecord
+from fmfl_secure.run.rehearsal_words import rehearsal_in_words
 from fmfl_secure.runtime.inbox import JOINED, OVER, REFUSED, Stated, statements
 from fmfl_secure.runtime.waiting import Awaited
 from fmfl_secure.settings.federation import FederationConfig
@@ -53,9 +54,9 @@ def server_page(service: Service) -> Mapping[str, object]:
         "run": run,
         "status": kept.status or "running",
         "reason": kept.reason or "",
-        "round": attempt.plan.round if attempt else len(finished),
+        "round": (attempt.place[0] if attempt else 0) or len(finished),
         "rounds": service.config.all_rounds,
-        "attempt": attempt.plan.attempt if attempt else 0,
+        "attempt": attempt.plan.attempt if attempt and attempt.place[0] else 0,
         "phase": service.run.rounds.attempts.phase,
         "awaited": awaited_in_words(service.run.waiting.awaited),
         "helpers": helpers,
@@ -75,6 +76,10 @@ def server_page(service: Service) -> Mapping[str, object]:
         "over": [
             f"round {place.replace('/', ', attempt ')}: {reason.decode()}"
             for place, reason in service.store.notes(run, OVER).items()
+        ],
+        "rehearsals": [
+            f"{record.at}. {rehearsal_in_words(record)}"
+            for record in service.run.rounds.rehearsals.of_run()
         ],
         "refresh_s": REFRESH_S,
     }

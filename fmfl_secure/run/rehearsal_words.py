@@ -1,0 +1,38 @@
+"""What a rehearsal found, in sentences: for the log, the live page and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from aggregation import DEVIATIONS
+from fmfl_secure.run.record import RehearsalRecord, RoundRecord
+from fmfl_secure.run.refusal_codes import meaning
+
+_OCCASIONS = {"start": "before the first round", "failure": "after a failure"}
+
+
+def rehearsal_in_words(record: RehearsalRecord) -> str:
+    """Who was named and why, or that nobody was."""
+    told = f"Rehearsal {record.number}, {_OCCASIONS[record.occasion]}"
+    if record.named:
+        return f"{told}: " + "; ".join(
+            f"{name}: {deviation_in_words(word)}" for name, word in record.named.items()
+        )
+    if not record.holds:
+        return f"{told}: nobody is named. {record.reason or 'The public sum did not come out'}"
+    if record.occasion == "start":
+        return f"{told}: everybody sent what is right, and the public sum came out"
+    return (
+        f"{told}: everybody sent what is right. What failed has passed, or whoever spoiled the "
+        "attempt behaves in rehearsals"
+    )
+
+
+def deviation_in_words(word: str) -> str:
+    """Why somebody is named."""
+    return DEVIATIONS.get(word) or meaning(f"attempt.{word}")
+
+
+def rehearsals_of(rounds: Iterable[RoundRecord]) -> list[RehearsalRecord]:
+    """All rehearsals of a run's rounds, in order."""
+    return [each for one in rounds if isinstance(one.rehearsals, tuple) for each in one.rehearsals]
