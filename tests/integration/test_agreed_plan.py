@@ -20,7 +20,7 @@ from support import make_federation
 
 from aggregation import AggregationError, Identity, Member, PublicIdentity, RoundPlan
 from aggregation.errors import PlanError
-from aggregation.protocol import NormGroup, Vanishing
+from aggregation.protocol import OF_NOTHING, REHEARSED, NormGroup, Vanishing, rehearsal_grid
 from aggregation.protocol.messages import seal
 from fmfl_secure.errors import FmflError
 from fmfl_secure.parties.agreed_plan import (
@@ -170,6 +170,20 @@ def other_suite(plan: RoundPlan) -> RoundPlan:
     return replace(plan, suite="ckks-pk", parameter_set="ckks-pk-4096-60-20", custodians=())
 
 
+def a_rehearsal(plan: RoundPlan) -> RoundPlan:
+    """In a federation whose settings want none."""
+    return replace(
+        plan,
+        rehearsal=REHEARSED,
+        adapter_digest=OF_NOTHING,
+        layout_digest=OF_NOTHING,
+        base_model_digest=OF_NOTHING,
+        quantization=rehearsal_grid(plan.quantization.bits, plan.quantization.size),
+        norms=msgspec.UNSET,
+        custodians=(),
+    )
+
+
 # A plan that breaks its own form cannot even be signed, so some lies take more than one field.
 LIES: dict[str, Callable[[RoundPlan], RoundPlan]] = {
     "federation": lambda p: replace(p, federation="another"),
@@ -199,12 +213,13 @@ LIES: dict[str, Callable[[RoundPlan], RoundPlan]] = {
     "base_model_digest": lambda p: replace(p, base_model_digest=OTHER),
     "training_digest": lambda p: replace(p, training_digest=OTHER),
     "min_cohort": lambda p: replace(p, min_cohort=3),
-    "key_agreement": lambda p: replace(p, key_agreement="x25519"),
+    "key_agreement": lambda p: replace(p, key_agreement="x25519", exchange=msgspec.UNSET),
     "custodians.name": lambda p: replace(p, custodians=(renamed(p.custodians[0]),)),
     "custodians.key": lambda p: replace(p, custodians=(rekeyed(p.custodians[0]),)),
     "membership_digest": lambda p: replace(p, membership_digest=OTHER),
     "vanishing.sites": lambda p: replace(p, vanishing=Vanishing(1, 4)),
     "vanishing.openings": lambda p: replace(p, vanishing=Vanishing(1, 3)),
+    "rehearsal": a_rehearsal,
     "norms.size": lambda p: replace(p, norms=(NormGroup(p.quantization.size, 1000),)),
     "norms.norm": lambda p: replace(p, norms=(NormGroup(p.quantization.size, 10**9),)),
 }
