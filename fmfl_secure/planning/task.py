@@ -58,6 +58,7 @@ def build_task(config: FederationConfig, *, relative_to: Path) -> Task:
         rank_stabilised=config.adapter.rank_stabilised,
         virtual_tokens=config.adapter.virtual_tokens,
         personal=config.adapter.personal_parts,
+        layer_groups=config.adapter.layer_groups,
     )
     return make_task(
         config.task,

@@ -291,6 +291,11 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
             )
 
     def _check_ranks(self) -> None:
+        if self.adapter.layer_groups > 1 and self.adapter.kind not in LOW_RANK_KINDS:
+            raise ValueError(
+                f"adapter.layer_groups is for {', '.join(sorted(LOW_RANK_KINDS))}, and not for "
+                f"{self.adapter.kind!r}"
+            )
         for site in self.sites:
             if not site.rank:
                 continue

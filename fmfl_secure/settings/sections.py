@@ -111,12 +111,14 @@ class AdapterSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=T
             as the rest, never uploaded, and left in the site's folder at the end. `head`, or words
             of the names that parameters have, such as `lora_B` (FedSA-LoRA) or `lora_A`.
         personal_head: The same as `personal = ["head"]`.
+        layer_groups: Of the LoRA family, train every so many-th layer in a round, and the next ones
+            in the next: a round uploads so much less. 1 trains all in every round.
         initial: Where training starts: the folder of a finished run, or of an adapter that
             `fmfl-secure export` wrote, from the folder of these settings. Every party holds it.
             Empty starts a fresh adapter.
     """
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"initial", "personal"})
+    LATER: ClassVar[frozenset[str]] = frozenset({"initial", "personal", "layer_groups"})
 
     kind: AnyAdapterKind = "ffa-lora"
     rank: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 8
@@ -127,6 +129,7 @@ class AdapterSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=T
     virtual_tokens: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 16
     personal: tuple[PartName, ...] = ()
     personal_head: bool = False
+    layer_groups: Annotated[int, msgspec.Meta(ge=1, le=8)] = 1
     initial: str = ""
 
     @property

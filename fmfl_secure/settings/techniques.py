@@ -139,9 +139,11 @@ TECHNIQUES: tuple[Technique, ...] = (
         "bitfit or norms, whose choice is public", "", "sparse-mask", "sparse-masks", "fish-mask",
         "diff-pruning", "lottery-ticket",
     ),
-    _missing(
-        _SELECTIVE, "layer dropout", "a public schedule of the layers that a round trains",
-        "adapter.last_layers", "", "fed-dropout", "droppeft", "layer-drop",
+    _works(
+        _SELECTIVE, "layer dropout",
+        "adapter.layer_groups = N, of the LoRA family: a round trains every Nth layer, in turns",
+        "tests/unit/test_models_rounds.py::test_three_sites_train_layers_in_turns", "2503.10217",
+        "fed-dropout", "droppeft", "layer-drop", "federated-dropout",
     ),
     # Additive tuning
     _works(

@@ -91,7 +91,8 @@ word embeddings that are the output layer as well.
 Classification tasks train their head besides, whatever the adapter. `rank_stabilised = true`
 scales a low-rank update by alpha / sqrt(rank) (rsLoRA). `target_modules` overrides the
 architecture's own linear layers, and `last_layers` adapts the last ones only: those below run once
-a record.
+a record. With `layer_groups = N` a round of the LoRA family trains every Nth of the adapted layers,
+and the next round the next ones: a round uploads so much less.
 
 A site's `rank` in `[[sites]]` may be smaller than `adapter.rank`, which fixes the common layout:
 what lies beyond is zero, in public, and a value's mean is taken over the sites that train it.

@@ -77,7 +77,7 @@ def file(tmp_path: Path) -> Path:
         ('["text"]', "[]", "line 7: task.text_columns = [] has to have at least 1 value", ""),
         ('"b"', '"B"', 'line 23: sites[2].name = "B" cannot be', "Small letters"),
         ('"yes"]', '"no"]', "line 9: task.labels has a label twice", ""),
-        ('"lora"', '"dora"', "line 12: adapter.kind = 'dora': DoRA is refused", "Use "),
+        ('"lora"', '"adalora"', "line 12: adapter.kind = 'adalora': AdaLoRA is refused", "Use "),
     ],
 )
 def test_the_setting_its_line_and_what_is_allowed_are_named(

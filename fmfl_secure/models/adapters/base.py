@@ -39,6 +39,8 @@ class AdapterSpec:
         rank_stabilised: Scale by alpha / sqrt(rank) instead (rsLoRA, arXiv 2312.03732).
         virtual_tokens: How many a prompt or prefix has, >= 1.
         personal: Parts of it that are trained, and stay at the site (`models.personal`).
+        layer_groups: Into how many groups its layers fall, one of which a round trains
+            (`models.rounds`); 1 trains all in every round.
     """
 
     kind: str
@@ -49,6 +51,7 @@ class AdapterSpec:
     rank_stabilised: bool = False
     virtual_tokens: int = 16
     personal: tuple[str, ...] = ()
+    layer_groups: int = 1
 
     @property
     def divisor(self) -> float:
