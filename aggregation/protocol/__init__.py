@@ -4,7 +4,7 @@ No I/O and no secrets. `aggregation` has the roles; whoever takes their messages
 other, and wants to know early whether one holds, finds here what reads each kind.
 """
 
-from aggregation.crypto.projections import LEAST_GROUP, MOST_GROUP
+from aggregation.crypto.projections import LEAST_GROUP, MOST_GROUP, rows_of
 from aggregation.protocol.accusation import Accusation, read_accusation
 from aggregation.protocol.checks import (
     read_announcement,
@@ -42,14 +42,7 @@ from aggregation.protocol.messages import (
     sender,
     unseal,
 )
-from aggregation.protocol.norms import (
-    Projections,
-    check_sum,
-    limit_of,
-    missing_allowed,
-    read_projections,
-    signs_for,
-)
+from aggregation.protocol.norms import NormCheck, Projections, limit_of
 from aggregation.protocol.plan import (
     OF_NOTHING,
     REHEARSED,
@@ -81,6 +74,7 @@ __all__ = [
     "CustodianReady",
     "Exchange",
     "FixedCohort",
+    "NormCheck",
     "NormGroup",
     "Opening",
     "Outcome",
@@ -93,7 +87,6 @@ __all__ = [
     "UploadManifest",
     "Vanishing",
     "Verdict",
-    "check_sum",
     "digest",
     "exchange_form",
     "follow_membership",
@@ -101,7 +94,6 @@ __all__ = [
     "limit_of",
     "mask_graph",
     "membership_name",
-    "missing_allowed",
     "openings_for",
     "prepared",
     "public_integers",
@@ -113,14 +105,13 @@ __all__ = [
     "read_membership",
     "read_opening_list",
     "read_plan",
-    "read_projections",
     "read_reveal",
     "read_upload",
     "read_verdict",
     "rehearsal_grid",
+    "rows_of",
     "sender",
     "sign_membership",
-    "signs_for",
     "unseal",
     "verify_and_hand_out",
 ]

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import pairwise
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -244,9 +245,23 @@ def read_opening_list(cohort: FixedCohort, message: bytes) -> tuple[OpeningList,
     return listed, messages.digest(message)
 
 
+class Released(NamedTuple):
+    """A verified release; not yet checked against its tags, which only a site can do.
+
+    Attributes:
+        integers: The sum of the cohort's integers, shape (d,), int64.
+        tags: The summed tags.
+        mark: What names the message, `messages.unseal_marked`.
+    """
+
+    integers: npt.NDArray[np.int64]
+    tags: bytes
+    mark: bytes
+
+
 def read_release(
     cohort: FixedCohort, message: bytes, opening_list: bytes | None = None
-) -> tuple[npt.NDArray[np.int64], bytes]:
+) -> Released:
     """Verify a release (step 9).
 
     Args:
@@ -254,16 +269,13 @@ def read_release(
         message: The decryptor's release.
         opening_list: Digest of the list this party opened for, if it did.
 
-    Returns:
-        The sum of the cohort's integers, shape (d,), int64, and the summed tags: not yet checked
-        against one another, which only a site can do.
-
     Raises:
         RefusedError: Not the decryptor's, not of this cohort, or out of range.
     """
     size = cohort.round.packing.size
     signer = cohort.round.plan.decryptor
-    release = messages.unseal(message, Release, signer, cohort.round.cap(Release))
+    cap = cohort.round.cap(Release)
+    release, mark = messages.unseal_marked(message, Release, signer, cap)
     if release.transcript != cohort.transcript:
         raise ReleaseError("the release is of another cohort")
     if opening_list is not None and release.opening_list != opening_list:
@@ -273,7 +285,7 @@ def read_release(
         raise ReleaseError("the release has another number of values than the plan")
     integers = np.frombuffer(release.integers, dtype=dtype).astype(np.int64)
     check_range(integers, cohort)
-    return integers, release.tags
+    return Released(integers, release.tags, mark)
 
 
 def check_range(integers: npt.NDArray[np.int64], cohort: FixedCohort) -> None:

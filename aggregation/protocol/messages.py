@@ -248,7 +248,8 @@ def seal(identity: Identity, body: Body) -> bytes:
     """Sign a body and wrap it."""
     raw = msgspec.msgpack.encode(body)
     name = identity.public.name
-    signature = identity.sign(_signed(body.KIND, name, raw))
+    content = hashlib.sha256(raw).digest()
+    signature = identity.sign(_signed(body.KIND, name, content))
     return msgspec.msgpack.encode(_Envelope(VERSION, body.KIND, name, raw, signature))
 
 
@@ -275,6 +276,20 @@ def unseal(message: bytes, body: type[B], signer: PublicIdentity, cap: int | Non
         MessageError: Oversized, malformed, not canonical, or of another kind or version.
         SignatureError: Not by `signer`.
     """
+    return unseal_marked(message, body, signer, cap)[0]
+
+
+def unseal_marked(
+    message: bytes, body: type[B], signer: PublicIdentity, cap: int | None = None
+) -> tuple[B, bytes]:
+    """As `unseal`, and a mark that stands for the message as its digest would.
+
+    It is SHA-256 over that of the body, which the signature is of, and the signature: so a large
+    body is read once.
+
+    Returns:
+        The body, and the mark, 32 bytes.
+    """
     cap = body.cap() if cap is None else cap
     envelope = decode(message, _Envelope, cap)
     if envelope.version != VERSION:
@@ -283,8 +298,10 @@ def unseal(message: bytes, body: type[B], signer: PublicIdentity, cap: int | Non
         raise MessageError(f"expected a message of kind {body.KIND!r}")
     if envelope.sender != signer.name:
         raise SignatureError(f"a message that {signer.name} must send names another sender")
-    signer.verify(envelope.signature, _signed(body.KIND, signer.name, envelope.body))
-    return decode(envelope.body, body, cap)
+    content = hashlib.sha256(envelope.body).digest()
+    signer.verify(envelope.signature, _signed(body.KIND, signer.name, content))
+    mark = hashlib.sha256(content + envelope.signature).digest()
+    return decode(envelope.body, body, cap), mark
 
 
 def digest(message: bytes) -> bytes:
@@ -311,9 +328,9 @@ def transcript_hash(
     return state.digest()
 
 
-def _signed(kind: str, name: str, raw: bytes) -> bytes:
+def _signed(kind: str, name: str, content: bytes) -> bytes:
     # The body's digest stands for it: Ed25519 would read a large body twice, and slowly.
-    parts = (_DOMAIN, kind.encode(), name.encode(), hashlib.sha256(raw).digest())
+    parts = (_DOMAIN, kind.encode(), name.encode(), content)
     return b"".join(len(part).to_bytes(8, "big") + part for part in parts)
 
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
+from functools import cached_property
 from typing import ClassVar, Final
 
 import msgspec
@@ -40,7 +41,7 @@ class Projections(Body, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         transcript: Of the attempt.
-        release: Digest of the release that the challenge is of.
+        release: Mark of the release that the challenge is of.
         values: Little-endian int64, those of the first group first.
     """
 
@@ -62,117 +63,111 @@ def limit_of(group: NormGroup, weight: float) -> float:
     return SLACK[rows_of(group.size)] * (weight * group.norm + math.sqrt(group.size))
 
 
-def missing_allowed(cohort: FixedCohort) -> int:
-    """How many sites' projections may be missing."""
-    vanishing = cohort.round.plan.vanishing
-    return 1 if vanishing is msgspec.UNSET else vanishing.sites
-
-
-def signs_for(cohort: FixedCohort, release: bytes) -> Signs:
-    """The signs that everybody projects on: of this attempt and this release, whole.
+class NormCheck:
+    """The check of one attempt's sum, for whoever has its release.
 
     Args:
         cohort: The verified cohort of a plan in which norms are checked.
-        release: The decryptor's signed message.
-    """
-    state = hashlib.sha256(_DOMAIN + cohort.transcript + messages.digest(release))
-    return Signs(state.digest(), [group.size for group in _groups(cohort)])
-
-
-def read_projections(cohort: FixedCohort, release: bytes, message: bytes) -> tuple[str, Projected]:
-    """Verify a site's projections, all but that they are of what it uploaded.
-
-    Args:
-        cohort: The verified cohort.
-        release: The release that they should be about.
-        message: What came.
-
-    Returns:
-        Whose they are, and the projections, int64.
+        release: Mark of the decryptor's signed release (`Released.mark`).
 
     Raises:
-        NormError: They are longer than an honest update's.
-        RefusedError: Malformed, unsigned, or of another attempt or release.
+        StateError: Norms are not checked in this plan.
     """
-    cap = cohort.round.cap(Projections)
-    name = messages.sender(message, cap)
-    body = messages.unseal(message, Projections, cohort.member(name), cap)
-    if body.transcript != cohort.transcript or body.release != messages.digest(release):
-        raise CohortError(f"the projections of {name} are of another attempt")
-    groups = _groups(cohort)
-    rows = [rows_of(group.size) for group in groups]
-    if len(body.values) != 8 * sum(rows):
-        raise CohortError(f"{name} sends another number of projections")
-    found = np.frombuffer(body.values, dtype="<i8").astype(np.int64)
-    beyond = _beyond(found, rows, _limits(cohort, [name]))
-    if beyond is not None:
-        raise NormError(
-            f"the update of {name} is larger than an honest one, in group {beyond + 1} of "
-            f"{len(groups)}"
-        )
-    return name, found
 
+    def __init__(self, cohort: FixedCohort, release: bytes) -> None:
+        norms = cohort.round.plan.norms
+        if norms is msgspec.UNSET:
+            raise StateError("norms are not checked in this plan")
+        self._cohort = cohort
+        self._groups = norms
+        self.release = release
+        self._rows = np.array([rows_of(group.size) for group in norms])
+        self._starts = np.cumsum([0, *self._rows[:-1]])
+        self._slack = np.array([SLACK[rows] for rows in self._rows.tolist()])
+        self._norms = np.array([group.norm for group in norms], dtype=np.float64)
+        self._rounding = np.sqrt([group.size for group in norms])
 
-def check_sum(
-    cohort: FixedCohort,
-    signs: Signs,
-    total: npt.NDArray[np.int64],
-    sent: Mapping[str, Projected],
-) -> None:
-    """Check that projections add up to those of the sum.
+    @cached_property
+    def signs(self) -> Signs:
+        """What everybody projects on: of this attempt and this release."""
+        state = hashlib.sha256(_DOMAIN + self._cohort.transcript + self.release)
+        return Signs(state.digest(), [group.size for group in self._groups])
 
-    Args:
-        cohort: The verified cohort.
-        signs: `signs_for` its release.
-        total: The released sum, int64, shape (d,); verified by its tags, where this party can.
-        sent: By site, what `read_projections` gave.
+    @property
+    def missing_allowed(self) -> int:
+        """How many sites' projections may be missing."""
+        vanishing = self._cohort.round.plan.vanishing
+        return 1 if vanishing is msgspec.UNSET else vanishing.sites
 
-    Raises:
-        NormError: They do not; or too many are missing, or what those add is too large.
-    """
-    missing = [name for name in cohort.names if name not in sent]
-    if len(missing) > missing_allowed(cohort):
-        raise NormError(
-            f"the projections of {', '.join(missing)} are missing: too many to bound them together"
-        )
-    added = np.zeros(signs.size, dtype=np.int64)
-    for each in sent.values():
-        added += each
-    if not missing:
-        if not signs.agree(total, cohort.limit, added):
-            raise NormError("the projections that the sites sent are not those of the sum")
-        return
-    left = signs.project(total, cohort.limit) - added
-    rows = [rows_of(group.size) for group in _groups(cohort)]
-    if _beyond(left, rows, _limits(cohort, missing)) is not None:
-        raise NormError(
-            f"what {', '.join(missing)} and others added to the sum without saying is larger than "
-            "honest updates are"
-        )
+    def read(self, message: bytes) -> tuple[str, Projected]:
+        """Verify a site's projections, all but that they are of what it uploaded.
 
+        Returns:
+            Whose they are, and the projections, int64.
 
-def _groups(cohort: FixedCohort) -> Sequence[NormGroup]:
-    norms = cohort.round.plan.norms
-    if norms is msgspec.UNSET:
-        raise StateError("norms are not checked in this plan")
-    return norms
+        Raises:
+            NormError: They are longer than an honest update's.
+            RefusedError: Malformed, unsigned, or of another attempt or release.
+        """
+        cohort = self._cohort
+        cap = cohort.round.cap(Projections)
+        name = messages.sender(message, cap)
+        body = messages.unseal(message, Projections, cohort.member(name), cap)
+        if body.transcript != cohort.transcript or body.release != self.release:
+            raise CohortError(f"the projections of {name} are of another attempt")
+        if len(body.values) != 8 * int(self._rows.sum()):
+            raise CohortError(f"{name} sends another number of projections")
+        found = np.frombuffer(body.values, dtype="<i8").astype(np.int64)
+        beyond = self._beyond(found, [name])
+        if beyond is not None:
+            raise NormError(
+                f"the update of {name} is larger than an honest one, in group {beyond + 1} of "
+                f"{len(self._groups)}"
+            )
+        return name, found
 
+    def check_sum(self, total: npt.NDArray[np.int64], sent: Mapping[str, Projected]) -> None:
+        """Check that projections add up to those of the sum.
 
-def _limits(cohort: FixedCohort, names: Sequence[str]) -> list[float]:
-    """Of each group, the limits of these sites added up."""
-    weights = [cohort.members[cohort.position(name)].weight for name in names]
-    return [math.fsum(limit_of(group, w) for w in weights) for group in _groups(cohort)]
+        Args:
+            total: The released sum, int64, shape (d,); verified by its tags, where this party can.
+            sent: By site, what `read` gave.
 
+        Raises:
+            NormError: They do not; or too many are missing, or what those add is too large.
+        """
+        cohort = self._cohort
+        missing = [name for name in cohort.names if name not in sent]
+        if len(missing) > self.missing_allowed:
+            raise NormError(
+                f"the projections of {', '.join(missing)} are missing: too many to bound them "
+                "together"
+            )
+        added = np.zeros(self.signs.size, dtype=np.int64)
+        for each in sent.values():
+            added += each
+        if not missing:
+            if not self.signs.agree(total, cohort.limit, added):
+                raise NormError("the projections that the sites sent are not those of the sum")
+            return
+        left = self.signs.project(total, cohort.limit) - added
+        if self._beyond(left, missing) is not None:
+            raise NormError(
+                f"what {', '.join(missing)} and others added to the sum without saying is larger "
+                "than honest updates are"
+            )
 
-def _beyond(found: Projected, rows: Sequence[int], limits: Sequence[float]) -> int | None:
-    """The first group that is longer than its limit, or None; the same at every party."""
-    starts = np.cumsum([0, *rows[:-1]])
-    squares = np.add.reduceat(found.astype(np.float64) ** 2, starts)
-    allowed = np.array([count * limit**2 for count, limit in zip(rows, limits, strict=True)])
-    doubtful = squares > (1.0 - _CLOSE) * allowed
-    for place in np.flatnonzero(doubtful).tolist():
-        start, count = int(starts[place]), rows[place]
-        exact = sum(int(value) ** 2 for value in found[start : start + count])
-        if exact > count * Fraction(limits[place]) ** 2:
-            return int(place)
-    return None
+    def _beyond(self, found: Projected, names: Iterable[str]) -> int | None:
+        """The first group longer than what these sites may have, or None; alike at every party."""
+        limits = np.zeros(len(self._groups))
+        for name in names:
+            weight = self._cohort.members[self._cohort.position(name)].weight
+            limits += self._slack * (weight * self._norms + self._rounding)
+        squares = np.add.reduceat(found.astype(np.float64) ** 2, self._starts)
+        doubtful = squares > (1.0 - _CLOSE) * self._rows * limits**2
+        for place in np.flatnonzero(doubtful).tolist():
+            start, count = int(self._starts[place]), int(self._rows[place])
+            exact = sum(int(value) ** 2 for value in found[start : start + count])
+            if exact > count * Fraction(float(limits[place])) ** 2:
+                return int(place)
+        return None

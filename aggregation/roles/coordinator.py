@@ -125,7 +125,13 @@ class Coordinator:
             StateError: The plan is not known here.
             RefusedError: It is not a release of that cohort.
         """
-        return checks.read_release(self._cohort(cohort_message, plan_message), release)[0]
+        return self.read_release(cohort_message, release, plan_message).integers
+
+    def read_release(
+        self, cohort_message: bytes, release: bytes, plan_message: bytes | None = None
+    ) -> checks.Released:
+        """As `verify`, with its tags and the mark that names it."""
+        return checks.read_release(self._cohort(cohort_message, plan_message), release)
 
     def _cohort(self, cohort_message: bytes, plan_message: bytes | None) -> FixedCohort:
         if plan_message is None:

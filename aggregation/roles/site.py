@@ -26,6 +26,7 @@ from aggregation.errors import (
 )
 from aggregation.protocol import checks, messages
 from aggregation.protocol.accusation import accuse
+from aggregation.protocol.checks import Released
 from aggregation.protocol.cohort_rule import MIN_COHORT, admit
 from aggregation.protocol.exchange import Exchanged, Part, compose, handed_by, read_handed
 from aggregation.protocol.journal import Journal
@@ -153,7 +154,7 @@ class SiteAttempt:
         self._cohort_message = b""  # where it may have to be kept
         self._mac: SiteMac | None = None
         self._norms: SiteNorms | None = None
-        self._total: tuple[bytes, npt.NDArray[np.int64]] | None = None  # of a release, verified
+        self._released: tuple[bytes, Released] | None = None  # as it came, and verified
         self._opening_list: bytes | None = None
         self._opening: bytes | None = None
         self._accusation = b""
@@ -445,10 +446,10 @@ class SiteAttempt:
             ReplayError: Projections were sent for another release of this round.
             RefusedError: It is not the release of what this site opened, or not the sum.
         """
-        self._verified(release)
+        released = self._verified(release)
         if self._norms is None:
             raise StateError("norms are not checked in this plan")
-        return self._norms.project(self._identity, self._journal, release)
+        return self._norms.project(self._identity, self._journal, released.mark)
 
     def verify(self, release: bytes, projections: Iterable[bytes] = ()) -> npt.NDArray[np.int64]:
         """Check a release (step 9).
@@ -465,22 +466,22 @@ class SiteAttempt:
             NormError: An update in it is larger than an honest one, or may be.
             RefusedError: It is not the release of what this site opened, or not the sum.
         """
-        total = self._verified(release)
+        released = self._verified(release)
         if self._norms is not None:
-            self._norms.check(release, total, projections)
-        return total
+            self._norms.check(released, projections)
+        return released.integers
 
-    def _verified(self, release: bytes) -> npt.NDArray[np.int64]:
+    def _verified(self, release: bytes) -> Released:
         if self._cohort is None or self._opening_list is None or self._mac is None:
             raise StateError("this site has opened nothing that could be released")
-        if self._total is not None and self._total[0] == release:
-            return self._total[1]
-        total, tags = checks.read_release(self._cohort, release, self._opening_list)
-        if not self._mac.matches(total, tags):
+        if self._released is not None and self._released[0] == release:
+            return self._released[1]
+        released = checks.read_release(self._cohort, release, self._opening_list)
+        if not self._mac.matches(released.integers, released.tags):
             raise ReleaseError("the release is not the sum of what the cohort uploaded")
         if self._norms is not None:  # it is asked for twice
-            self._total = release, total
-        return total
+            self._released = release, released
+        return released
 
     def reveal(self, release: bytes = b"") -> bytes:
         """Hand out every secret of a rehearsal. A second call returns the same message.

@@ -8,14 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from aggregation.crypto.identity import Identity
-from aggregation.crypto.projections import Signs
 from aggregation.errors import RecordedError, ReplayError, StateError
 from aggregation.protocol import messages
+from aggregation.protocol.checks import Released
 from aggregation.protocol.journal import Journal
-from aggregation.protocol.norms import Projections, check_sum, read_projections, signs_for
+from aggregation.protocol.norms import NormCheck, Projections
 from aggregation.protocol.round import FixedCohort
 
-_PROJECTED = "site/projected"  # key of the round; digest of the release
+_PROJECTED = "site/projected"  # key of the round; mark of the release
 
 
 class SiteNorms:
@@ -29,8 +29,7 @@ class SiteNorms:
     def __init__(self, cohort: FixedCohort, integers: npt.NDArray[np.int32]) -> None:
         self._cohort = cohort
         self._integers = integers
-        self._release = b""
-        self._signs: Signs | None = None
+        self._check: NormCheck | None = None
 
     def __repr__(self) -> str:
         return "SiteNorms(secret)"
@@ -41,28 +40,31 @@ class SiteNorms:
         Of one round they are sent for one release: no more than these is ever told of an update,
         and nobody tries twice.
 
+        Args:
+            identity: The site's key pair.
+            journal: Its record.
+            release: Mark of the release.
+
         Raises:
             ReplayError: They were sent for another release of this round.
             JournalError: It cannot be recorded.
         """
-        digest = messages.digest(release)
         key = self._cohort.round.round_key(identity.public)
         try:
-            journal.record(_PROJECTED, key, digest)
+            journal.record(_PROJECTED, key, release)
         except RecordedError:
-            if journal.lookup(_PROJECTED, key) != digest:
+            if journal.lookup(_PROJECTED, key) != release:
                 raise ReplayError(
                     "projections were sent for another release of this round"
                 ) from None
-        values = self._signs_for(release).project(
-            self._integers, self._cohort.round.packing.encoding.limit
-        )
-        body = Projections(self._cohort.transcript, digest, values.astype("<i8").tobytes())
+        if self._check is None or self._check.release != release:
+            self._check = NormCheck(self._cohort, release)
+        largest = self._cohort.round.packing.encoding.limit
+        values = self._check.signs.project(self._integers, largest)
+        body = Projections(self._cohort.transcript, release, values.astype("<i8").tobytes())
         return messages.seal(identity, body)
 
-    def check(
-        self, release: bytes, total: npt.NDArray[np.int64], projections: Iterable[bytes]
-    ) -> None:
+    def check(self, released: Released, projections: Iterable[bytes]) -> None:
         """Check everybody's projections against each other and the sum.
 
         Raises:
@@ -70,12 +72,7 @@ class SiteNorms:
             NormError: An update is larger than an honest one, or may be.
             RefusedError: A message does not hold.
         """
-        if self._release != messages.digest(release):
+        check = self._check
+        if check is None or check.release != released.mark:
             raise StateError("this site has not sent projections for this release")
-        read = dict(read_projections(self._cohort, release, each) for each in projections)
-        check_sum(self._cohort, self._signs_for(release), total, read)
-
-    def _signs_for(self, release: bytes) -> Signs:
-        if self._signs is None:
-            self._signs, self._release = signs_for(self._cohort, release), messages.digest(release)
-        return self._signs
+        check.check_sum(released.integers, dict(map(check.read, projections)))

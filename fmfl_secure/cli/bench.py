@@ -33,6 +33,9 @@ def aggregation(
     vanished: Annotated[
         int, typer.Option(help="Instead, what it adds that so many of the sites vanish.", min=0)
     ] = 0,
+    norms: Annotated[
+        bool, typer.Option("--norms", help="Instead, what it adds that norms are checked.")
+    ] = False,
 ) -> Figures:
     """Whole rounds of secure aggregation beside one CKKS vector a tensor.
 
@@ -51,6 +54,10 @@ def aggregation(
         if model is None
         else secure_aggregation.expand(secure_aggregation.SHAPES[model])
     )
+    if norms:
+        from fmfl_secure.bench.norms import measure as measure_norms
+
+        return _show(measure_norms(sizes, sites, bits, repeats))
     result = secure_aggregation.compare(sizes, sites, bits, repeats=repeats, suite=suite).as_dict()
     result.pop("samples")
     return _show(result)

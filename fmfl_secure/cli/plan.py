@@ -15,6 +15,7 @@ from fmfl_secure.cli.answers.plan import (
     AnswersPlanned,
     ChangeShown,
     ForecastShown,
+    NormBounded,
     PlaceShown,
     Planned,
     PrecisionShown,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from fmfl_secure.training.outlook import Outlook
 
 app = typer.Typer()
+_SHOWN_GROUPS = 12  # of those that are bounded together
 
 
 @command(app, answers=Planned)
@@ -83,6 +85,7 @@ def plan(
     cohorts = tuple(config.cohorts_in_words())
     for line in cohorts:
         say(f"cohorts     {line}")
+    norms = _show_norms(config, ahead)
     say(f"settings    {config.digest}")
     say(f"base model  {ahead.base_digest}")
     private = config.privacy.noise_mechanism.private
@@ -105,11 +108,36 @@ def plan(
         security_bits=parameters.security_bits,
         upload_bytes=size,
         cohorts=cohorts,
+        norms=norms,
         private=private,
         answers=_show_asked(federation, config, ahead.size) if asks else None,
         training=_show_training(federation, config, ahead.size) if trains else None,
         verdict=_show_advice(config, ahead) if trains and advice else None,
     )
+
+
+def _show_norms(config: FederationConfig, ahead: Outlook) -> tuple[NormBounded, ...]:
+    """Which values are bounded together, where norms are checked."""
+    from fmfl_secure.planning.norms import bounded_tensors
+
+    found = bounded_tensors(config, ahead.tensors, ahead.size)
+    if not found:
+        return ()
+    told = sum(group.projections for group in found)
+    say(
+        f"norms       every site shows {told:,} numbers of each update, and one that is larger "
+        "than an honest one can be is named and left out; every site's policy has to accept it"
+    )
+    table = Table("tensors", "values", "honest, at most", "limit", "one site moves the mean")
+    table.title = "norms that are checked, over that of an update at the end of its range"
+    for group in found[:_SHOWN_GROUPS]:
+        names = group.first if group.first == group.last else f"{group.first} to {group.last}"
+        figures = (group.honest, group.limit, group.mean)
+        table.add_row(names, f"{group.size:,}", *(f"{figure:.3f}" for figure in figures))
+    console.print(table)
+    if len(found) > _SHOWN_GROUPS:
+        say(f"            and {len(found) - _SHOWN_GROUPS:,} groups more: --json has all")
+    return tuple(shown(group, NormBounded) for group in found)
 
 
 def _show_training(federation: Path, config: FederationConfig, size: int) -> TrainingPlanned:

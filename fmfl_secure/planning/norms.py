@@ -7,17 +7,25 @@ from another. `aggregation.protocol` has the check; `docs/protocol.md` what it p
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import Final
 
 import msgspec
 
 from aggregation import Quantization
-from aggregation.protocol import LEAST_GROUP, MOST_GROUP, NormGroup, limit_of
+from aggregation.protocol import LEAST_GROUP, MOST_GROUP, NormGroup, limit_of, rows_of
 from fmfl_secure.planning.noise import noise_of
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.questions import Turn
+from fmfl_secure.vectors.layout import FlatLayout, TensorSlot
 from privacy import PlanError
+
+# How many times its limit a coalition may exceed, and with which probability at most: of 64
+# projections and of 32 (docs/protocol.md).
+_MISSED: Final = {64: (1.6, 6.3e-5), 32: (2.0, 8.4e-4)}
 
 
 def norm_groups(
@@ -93,40 +101,61 @@ class BoundedTensors:
         first: Name of the first tensor that has values in it.
         last: Name of the last.
         size: Values.
-        norm: Largest norm of an honest update of weight 1 there, in steps of the grid.
-        limit: What a site of weight 1 is held to.
-        of_range: The limit over that of an update at the end of its range in every value.
+        projections: Numbers that each site shows of it.
+        honest: Largest norm of an honest update there, over that of one at the end of its range.
+        limit: What a site is held to, in the same measure.
+        mean: How far one hostile site can move the mean, in the same measure; further with
+            probability `missed` a round. So many of them go so many times as far.
+        missed: That probability.
     """
 
     first: str
     last: str
     size: int
-    norm: int
+    projections: int
+    honest: float
     limit: float
-    of_range: float
+    mean: float
+    missed: float
 
 
-def bounded_tensors(groups: Sequence[NormGroup], grid: Quantization) -> list[BoundedTensors]:
-    """The groups of a plan with the names of what is in them.
+def bounded_tensors(
+    config: FederationConfig, tensors: Sequence[tuple[str, int]], size: int
+) -> list[BoundedTensors]:
+    """What settings with a norm check bound; nothing without one.
 
     Args:
-        groups: Of the plan.
-        grid: Of the same round.
+        config: The settings.
+        tensors: Name and size of each tensor of a round of training.
+        size: Trained parameters of the round that trains most.
+
+    Raises:
+        PlanError: The update is too small for any group.
     """
-    names: list[tuple[int, str]] = []
-    end = 0
-    for segment in grid.segments:
-        end += segment.size
-        names.append((end, segment.name))
-
-    def name_at(place: int) -> str:
-        return next(name for end, name in names if place < end)
-
+    if not config.trains:
+        return []
+    layout = FlatLayout(tuple(TensorSlot(name, (values,)) for name, values in tensors))
+    grid = noise_of(config).grid(config, layout, size)
+    groups = norm_groups(config, Turn(training=1), grid)
+    if isinstance(groups, msgspec.UnsetType):
+        return []
+    ends = list(accumulate(values for _, values in tensors))
     found, start = [], 0
     for group in groups:
-        limit = limit_of(group, 1.0)
-        whole = grid.limit * math.sqrt(group.size)
-        first, last = name_at(start), name_at(start + group.size - 1)
-        found.append(BoundedTensors(first, last, group.size, group.norm, limit, limit / whole))
+        rows, whole = rows_of(group.size), grid.limit * math.sqrt(group.size)
+        times, missed = _MISSED[rows]
+        limit = limit_of(group, 1.0) / whole
+        found.append(
+            BoundedTensors(
+                first=tensors[bisect_right(ends, start)][0],
+                last=tensors[bisect_right(ends, start + group.size - 1)][0],
+                size=group.size,
+                projections=rows,
+                honest=group.norm / whole,
+                limit=limit,
+                mean=times * limit / len(config.sites),
+                missed=missed,
+            )
+        )
         start += group.size
     return found

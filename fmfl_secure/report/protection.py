@@ -104,16 +104,22 @@ _LIMITS_OF_THE_PROTOCOL = (
         "site trusts its own installation.",
     ),
     Limit(
-        "A poisoned update.",
-        "A site can send a well-formed but harmful update, or make rounds fail. Neither is "
-        "detected.",
-    ),
-    Limit(
         "A site that gives the sum's key away.",
         "Sites check every sum with a linear authentication code, under a key that only they "
         "share. A replaced or altered sum is refused. One site that gives this key to the "
         "aggregator lets it forge a sum; that would spoil the adapter and open no update.",
     ),
+)
+_POISONED_UPDATE = Limit(
+    "A poisoned update.",
+    "A site can send a well-formed but harmful update, or make rounds fail. Neither is detected.",
+)
+_BOUNDED_UPDATE = Limit(
+    "A poisoned update of ordinary size.",
+    "Every site showed, by 64 numbers of each 512 to 16,384 values of its update, that it was no "
+    "larger than an honest one can be, and whoever sent more was left out. What is smaller is not "
+    "told from an honest one: a site can steer within the bound. All parties saw these numbers; "
+    "what protects the update they are of is its own noise.",
 )
 _COLLUSION = {
     LOCAL: Limit(
@@ -196,9 +202,11 @@ def limits(record: RunRecord) -> list[Limit]:
         if record.mechanism.unit != "record":
             even = record.settings.get("privacy", {}).get("constant_time")
             found += (_EVEN_ROUND_TIMES if even else _ROUND_TIMES,)
-    vanished = record.settings.get("federation", {}).get("vanished_sites", 0)
+    federation = record.settings.get("federation", {})
+    vanished = federation.get("vanished_sites", 0)
     shared = (_quorum(record, int(vanished)),) if vanished else ()
-    return [*found, *_LIMITS_OF_THE_PROTOCOL, _COLLUSION[noise], *shared]
+    poisoned = _BOUNDED_UPDATE if federation.get("norm_check") else _POISONED_UPDATE
+    return [*found, *_LIMITS_OF_THE_PROTOCOL, poisoned, _COLLUSION[noise], *shared]
 
 
 def _quorum(record: RunRecord, vanished: int) -> Limit:

@@ -34,6 +34,7 @@ from aggregation.protocol import (
     Confirmation,
     CustodianReady,
     FixedCohort,
+    NormCheck,
     Opening,
     Projections,
     Ready,
@@ -43,7 +44,6 @@ from aggregation.protocol import (
     Sigma,
     UploadManifest,
     Verdict,
-    check_sum,
     digest,
     hand_out,
     read_accusation,
@@ -53,12 +53,10 @@ from aggregation.protocol import (
     read_exchange,
     read_opening_list,
     read_plan,
-    read_projections,
     read_reveal,
     read_upload,
     read_verdict,
     sender,
-    signs_for,
     unseal,
 )
 from fmfl_secure.parties.workspace import DECRYPTOR, Members
@@ -116,6 +114,7 @@ class ServerAttempt:
         self.is_recalled = False
         self.projections: dict[str, bytes] = {}
         self._projected: dict[str, NDArray[np.int64]] = {}
+        self._norms: NormCheck | None = None  # once there is a release
         self.verdicts: dict[str, Verdict] = {}
         self.verdict_messages: dict[str, bytes] = {}
         self.accusers: dict[str, bytes] = {}
@@ -284,16 +283,15 @@ class ServerAttempt:
     def _take_release(self, party: str, message: bytes) -> None:
         self._require(party == DECRYPTOR, "only the decryptor releases")
         if self.release != message:
-            total = self._coordinator.verify(self._cohort_message(), message, self.message)
+            known = self._coordinator.read_release(self._cohort_message(), message, self.message)
             self.release = self._once(self.release, message)
-            self._released = total
+            self._released = known.integers
+            if self.round.checks_norms:
+                self._norms = NormCheck(self._fixed(), known.mark)
 
     def _take_projections(self, party: str, message: bytes) -> None:
         self._require(self.round.checks_norms, "norms are not checked in this plan")
-        release = self.release
-        if release is None:
-            raise StateError("nothing was released")
-        name, projected = read_projections(self._fixed(), release, message)
+        name, projected = self._checking().read(message)
         self._require(name == party, "another site's message")
         self.projections[party] = self._once(self.projections.get(party), message)
         self._projected[party] = projected
@@ -433,10 +431,12 @@ class ServerAttempt:
             StateError: Nothing was released, or norms are not checked.
         """
         with self._lock:
-            cohort, release, total = self._fixed(), self.release, self.released_sum()
-            if release is None:
-                raise StateError("nothing was released")
-            check_sum(cohort, signs_for(cohort, release), total, self._projected)
+            self._checking().check_sum(self.released_sum(), self._projected)
+
+    def _checking(self) -> NormCheck:
+        if self._norms is None:
+            raise StateError("nothing was released")
+        return self._norms
 
     def evidence(self) -> Evidence:
         """Everything that came of a rehearsal."""

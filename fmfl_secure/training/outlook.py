@@ -29,6 +29,7 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
         signals: What to expect of gradients, by kind of adapter; None where none was asked for,
             or none can be estimated.
         kept: Trained numbers that stay at each site.
+        tensors: Names and sizes of those that are shared in that round, in order.
     """
 
     base_model: str
@@ -38,6 +39,7 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
     start: str
     signals: dict[str, Signal] | None = None
     kept: int = 0
+    tensors: tuple[tuple[str, int], ...] = ()
 
 
 def look_ahead(config: FederationConfig, *, relative_to: Path, signals: bool) -> Outlook:
@@ -78,13 +80,15 @@ def _measure(config: FederationConfig, *, relative_to: Path, signals: bool) -> O
     found = None
     if signals and config.trains and config.privacy.noise_mechanism.private:
         found = expected_signals(config, relative_to=relative_to)
+    # Where rounds differ in what they train, the largest upload is shown.
+    layout = largest_layout(task, model)
     return Outlook(
         base_model=task.base.name,
         base_digest=task.base.digest,
         unlisted=task.base.unlisted,
-        # Where rounds differ in what they train, the largest upload is shown.
-        size=largest_layout(task, model).size,
+        size=layout.size,
         start=start,
         signals=found,
         kept=kept_size(task, model),
+        tensors=tuple((slot.name, slot.size) for slot in layout.slots),
     )

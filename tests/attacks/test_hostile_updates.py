@@ -16,15 +16,12 @@ from aggregation import NormError, RefusedError, ReplayError, StateError
 from aggregation.ckks.packing import Packing
 from aggregation.crypto.projections import ROWS
 from aggregation.protocol import (
+    NormCheck,
     NormGroup,
     Projections,
-    Release,
-    check_sum,
     messages,
     read_cohort,
     read_plan,
-    read_projections,
-    signs_for,
 )
 from aggregation.protocol.norms import limit_of
 from aggregation.testing import Federation
@@ -68,6 +65,8 @@ class Round:
         self.release = self._release(hostile)
         round_ = read_plan(self.attempt.plan_message, self.fed.public["coordinator"])
         self.cohort = read_cohort(round_, self.attempt.cohort)
+        self.released = self.fed.coordinator.read_release(self.attempt.cohort, self.release)
+        self.check = NormCheck(self.cohort, self.released.mark) if norms else None
 
     def _release(self, hostile: Mapping[str, np.ndarray]) -> bytes:
         fed, attempt = self.fed, self.attempt
@@ -99,8 +98,8 @@ class Round:
 
     def signed(self, name: str, values: np.ndarray) -> bytes:
         """Projections of a site's own making."""
-        digest = messages.digest(self.release)
-        body = Projections(self.cohort.transcript, digest, values.astype("<i8").tobytes())
+        mark = self.released.mark
+        body = Projections(self.cohort.transcript, mark, values.astype("<i8").tobytes())
         return messages.seal(self.fed.identities[name], body)
 
     def read(self, message: bytes) -> np.ndarray:
@@ -147,7 +146,7 @@ def test_a_larger_update_than_an_honest_one_names_its_site(upload: str) -> None:
         run.verify(sent)
     for name, message in sent.items():
         if name != EVE:
-            read_projections(run.cohort, run.release, message)
+            run.check.read(message)
 
 
 @pytest.mark.parametrize("upload", UPLOADS)
@@ -181,9 +180,7 @@ def test_projections_made_to_fit_the_sum_are_themselves_too_long() -> None:
     run = Round({EVE: everywhere(6.0)})
     sent = run.projections()
     others = sum(run.read(message) for name, message in sent.items() if name != EVE)
-    signs = signs_for(run.cohort, run.release)
-    total = run.attempt.sites[EVE]._verified(run.release)
-    fitting = signs.project(total, SITES * LIMIT) - others
+    fitting = run.check.signs.project(run.released.integers, SITES * LIMIT) - others
     sent[EVE] = run.signed(EVE, fitting)
     with pytest.raises(NormError, match=f"the update of {EVE} is larger"):
         run.verify(sent)
@@ -225,7 +222,7 @@ def test_whoever_knows_the_signs_before_the_sum_is_fixed_adds_what_nobody_sees()
     """Why the challenge is of the release: an earlier one would let an aggregator in league add to
     the sum, with the MAC key of a site, what the signs do not show."""
     run = Round({})
-    signs = signs_for(run.cohort, run.release)
+    signs = run.check.signs
     shown = signs._signs[:HEAD].T.astype(float)  # P, for the head
     wanted = np.full(HEAD, 6.0 * LIMIT)
     seen = np.linalg.solve(shown @ shown.T, shown @ wanted)
@@ -233,18 +230,15 @@ def test_whoever_knows_the_signs_before_the_sum_is_fixed_adds_what_nobody_sees()
     unseen[ADAPTER:] = np.round(wanted - shown.T @ seen)
     moved = np.linalg.norm(unseen[ADAPTER:])
     assert moved > 1.4 * limit_of(GROUPS[1], 1.0)
-    sent = {
-        name: read_projections(run.cohort, run.release, message)[1]
-        for name, message in run.projections().items()
-    }
+    sent = {name: run.check.read(message)[1] for name, message in run.projections().items()}
     sent[EVE] = sent[EVE] + signs.project(unseen, SITES * LIMIT)
     # By the old challenge it would pass; a sum with it is another release, and has other signs.
-    read_projections(run.cohort, run.release, run.signed(EVE, sent[EVE]))
-    check_sum(run.cohort, signs, run.honest + unseen, sent)
-    others = signs_for(run.cohort, run.release + b"another")
+    run.check.read(run.signed(EVE, sent[EVE]))
+    run.check.check_sum(run.honest + unseen, sent)
+    other = NormCheck(run.cohort, bytes(32))
     with pytest.raises(NormError):
-        check_sum(run.cohort, others, run.honest + unseen, sent)
-    there = np.linalg.norm(others.project(unseen, SITES * LIMIT)[-ROWS:]) / ROWS**0.5
+        other.check_sum(run.honest + unseen, sent)
+    there = np.linalg.norm(other.signs.project(unseen, SITES * LIMIT)[-ROWS:]) / ROWS**0.5
     assert there > limit_of(GROUPS[1], 1.0)
 
 
@@ -268,22 +262,20 @@ def test_of_a_round_a_site_sends_projections_of_one_release_only() -> None:
     run = Round({})
     site = run.attempt.sites[EVE]
     assert site.project(run.release) == site.project(run.release)
-    body = messages.unseal(run.release, Release, run.fed.public["decryptor"], MOST)
-    again = messages.seal(run.fed.identities["decryptor"], body)
-    assert again == run.release  # the same is signed alike
-    site._total = run.release + b"x", run.honest  # as if another had verified
+    # As if the decryptor had signed another, and the site's MAC had verified that.
+    site._released = b"another", run.released._replace(mark=bytes(32))
     with pytest.raises(ReplayError):
-        site.project(run.release + b"x")
+        site.project(b"another")
 
 
 def test_what_a_site_sends_is_for_its_own_weight_and_form() -> None:
     run = Round({})
     for values in (np.zeros(2 * ROWS - 1), np.zeros(2 * ROWS + 1)):
         with pytest.raises(RefusedError, match="another number of projections"):
-            read_projections(run.cohort, run.release, run.signed(EVE, values))
+            run.check.read(run.signed(EVE, values))
     for extreme in (2**63 - 1, -(2**63)):
         values = np.zeros(2 * ROWS, dtype=np.int64)
         values[-1] = extreme
         with pytest.raises(NormError):
-            read_projections(run.cohort, run.release, run.signed(EVE, values))
+            run.check.read(run.signed(EVE, values))
     assert limit_of(GROUPS[0], 0.25) < 0.26 * limit_of(GROUPS[0], 1.0)

@@ -90,13 +90,17 @@ def test_an_update_of_steps_at_the_sites_goes_as_far_as_its_grid() -> None:
     config = settings(federation={"norm_check": True})
     groups = norm_groups(config, config.turn(1), grid())
     assert groups == tuple(NormGroup(n, math.ceil(32_767 * math.sqrt(n))) for n in (3072, 770))
-    shown = bounded_tensors(groups, grid())
-    assert [(each.first, each.last, each.size) for each in shown] == [
-        ("lora", "lora", 3072),
-        ("head.weight", "head.bias", 770),
+    tensors = [(segment.name, segment.size) for segment in grid().segments]
+    shown = bounded_tensors(config, tensors, 3842)
+    assert [(each.first, each.last, each.size, each.projections) for each in shown] == [
+        ("lora", "lora", 3072, 64),
+        ("head.weight", "head.bias", 770, 32),
     ]
-    assert shown[0].of_range == pytest.approx(1.7, abs=1e-3)
-    assert shown[1].of_range == pytest.approx(2.0, abs=1e-3)
+    assert [each.honest for each in shown] == pytest.approx([1.0, 1.0], abs=1e-3)
+    assert [each.limit for each in shown] == pytest.approx([1.7, 2.0], abs=1e-3)
+    # Of three sites one goes a third as far in the mean, and so much further as is seldom missed.
+    assert [each.mean for each in shown] == pytest.approx([1.7 * 1.6 / 3, 2.0 * 2 / 3], abs=1e-3)
+    assert bounded_tensors(settings(), tensors, 3842) == []
 
 
 def test_a_gradient_goes_as_far_as_its_units_and_its_noise() -> None:

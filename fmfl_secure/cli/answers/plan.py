@@ -202,6 +202,30 @@ class VerdictShown(msgspec.Struct, frozen=True, kw_only=True):
     readings: tuple[ReadingShown, ...]
 
 
+class NormBounded(msgspec.Struct, frozen=True, kw_only=True):
+    """Values of an update whose norm is checked together; lengths over that of the whole range.
+
+    Attributes:
+        first: Name of the first tensor that has values in it.
+        last: Name of the last.
+        size: Values.
+        projections: Numbers that each site shows of it.
+        honest: Largest norm of an honest update there.
+        limit: What a site is held to.
+        mean: How far one hostile site can move the mean; further with probability `missed`.
+        missed: That probability, of a round.
+    """
+
+    first: str
+    last: str
+    size: int
+    projections: int
+    honest: float
+    limit: float
+    mean: float
+    missed: float
+
+
 class Planned(Answer, frozen=True, kw_only=True):
     """What a run will do and cost.
 
@@ -222,6 +246,7 @@ class Planned(Answer, frozen=True, kw_only=True):
         security_bits: At least.
         upload_bytes: A site and round.
         cohorts: Which cohorts the settings allow, in words.
+        norms: Which values are bounded together, and how; empty where norms are not checked.
         private: Whether there is privacy; without, it is a baseline on public data.
         training: What training costs; null without privacy, or where nothing is trained.
         answers: What is asked; null where nothing is, or without privacy.
@@ -243,6 +268,7 @@ class Planned(Answer, frozen=True, kw_only=True):
     security_bits: int
     upload_bytes: int
     cohorts: tuple[str, ...]
+    norms: tuple[NormBounded, ...]
     private: bool
     training: TrainingPlanned | None
     answers: AnswersPlanned | None
