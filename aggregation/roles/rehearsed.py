@@ -404,7 +404,7 @@ class _Judge:
     def _holds(self) -> bool:
         """Whether what was released is the sum of the public integers, and of their tags."""
         try:
-            total, tags = checks.read_release(self._cohort, self._evidence.release)
+            total, tags, _ = checks.read_release(self._cohort, self._evidence.release)
         except AggregationError:
             return False
         if not self._mac_key:
