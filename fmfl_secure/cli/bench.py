@@ -116,6 +116,31 @@ def training(
 
 
 @command(app, answers=Figures)
+def decoder(
+    targets: Annotated[
+        Literal["query-value", "all-linear"], typer.Option(help="Adapted in each of 30 layers.")
+    ] = "query-value",
+    records: Annotated[int, typer.Option(help="Of a step.", min=1)] = 8,
+    tokens: Annotated[int, typer.Option(help="Of a record.", min=2, max=8192)] = 64,
+    response: Annotated[int, typer.Option(help="Of these, learned, at its end.", min=1)] = 8,
+    repeats: Annotated[int, typer.Option(help="Of each; medians are shown.", min=1)] = 5,
+) -> Figures:
+    """CPU time of a private LoRA step of SmolLM2-135M beside other libraries' steps, and a floor.
+
+    Example: fmfl-secure bench decoder --records 4 --repeats 3 --json
+    """
+    from fmfl_secure.bench.decoder import measure_decoder
+
+    if response >= tokens:
+        raise typer.BadParameter(f"of {tokens} tokens at most {tokens - 1} are a response")
+    return _show(
+        measure_decoder(
+            targets=targets, records=records, tokens=tokens, response=response, repeats=repeats
+        )
+    )
+
+
+@command(app, answers=Figures)
 def large(
     layers: Annotated[int, typer.Option(help="Of the model; 16 make 1.1 billion.", min=1)] = 16,
     tokens: Annotated[int, typer.Option(help="Of each of 4 records.", min=2, max=2048)] = 32,

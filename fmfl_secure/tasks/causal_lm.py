@@ -111,10 +111,8 @@ class CausalLM(AdapterTask[CausalLMSection]):
         return self._prepare(records, one_unit_each(len(records)))
 
     def per_record_loss(self, model: nn.Module, batch: TextBatch) -> torch.Tensor:
-        """Negative log-likelihood averaged over a record's own response, shape (b,)."""
-        losses, labels = _token_losses(model, batch)
-        tokens: torch.Tensor = (labels != IGNORED).sum(dim=1)
-        return losses.sum(dim=1) / tokens
+        """See `response_losses`."""
+        return response_losses(model, batch)
 
     def evaluate(self, model: nn.Module, data: TaskData, *, batch_size: int) -> dict[str, float]:
         """Share of responses that are predicted whole, accuracy of the next token, and losses.
@@ -402,6 +400,8 @@ def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     )
 
 
-def _token_losses(model: nn.Module, batch: TextBatch) -> tuple[torch.Tensor, torch.Tensor]:
+def response_losses(model: nn.Module, batch: TextBatch) -> torch.Tensor:
+    """Negative log-likelihood averaged over a record's own response, shape (b,)."""
     logits, labels = _response_logits(model, batch)
-    return _cross_entropy(logits, labels), labels
+    tokens: torch.Tensor = (labels != IGNORED).sum(dim=1)
+    return _cross_entropy(logits, labels).sum(dim=1) / tokens

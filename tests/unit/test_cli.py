@@ -67,6 +67,7 @@ COMMANDS = [
     ("bench", "aggregation"),
     ("bench", "round"),
     ("bench", "training"),
+    ("bench", "decoder"),
     ("bench", "large"),
     ("bench", "startup"),
     ("bench", "service"),
