@@ -34,6 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from fmfl_secure.bench._paired import cpu_seconds, one_thread, spread
+from fmfl_secure.bench.floors import median_cpu_seconds
 from fmfl_secure.models.batches import IGNORED, TextBatch
 from fmfl_secure.models.language import LanguageModel
 from fmfl_secure.models.prefix import RecordCache
@@ -197,7 +198,7 @@ class Arms:
         return cpu_seconds(lambda: self._plain(self._optimizers["b"]))
 
     def _plain(self, optimizer: torch.optim.Optimizer) -> None:
-        response_losses(self.model, self._collate(self._everyone)).mean().backward()
+        response_losses(self.model, self._collate(self._everyone)).mean().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
@@ -218,7 +219,7 @@ class Arms:
         optimizer = self._noising(DPOptimizer, "d")
 
         def step() -> None:
-            response_losses(self.model, self._collate(self._everyone)).mean().backward()
+            response_losses(self.model, self._collate(self._everyone)).mean().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
@@ -268,5 +269,5 @@ def multiplication_rate(config: LlamaConfig, rows: int) -> float:
     left = torch.ones(rows, config.hidden_size)
     right = torch.ones(config.hidden_size, config.intermediate_size)
     out = torch.empty(rows, config.intermediate_size)
-    times = [cpu_seconds(lambda: torch.mm(left, right, out=out)) for _ in range(9)]
-    return 2.0 * rows * right.numel() / statistics.median(times)
+    spent = median_cpu_seconds(lambda: torch.mm(left, right, out=out))
+    return 2.0 * rows * right.numel() / spent

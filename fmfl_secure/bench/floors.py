@@ -32,7 +32,8 @@ _LIMBS: Final = 2  # of a residue, as long as a cohort's secrets allow it
 _ROWS: Final = 16  # transforms at a time
 
 
-def _median(operation: Callable[[], object], repeats: int = 15) -> float:
+def median_cpu_seconds(operation: Callable[[], object], repeats: int = 15) -> float:
+    """CPU time of what leaves no garbage, of so many after one that is not counted."""
     operation()
     spent = []
     for _ in range(repeats):
@@ -59,10 +60,10 @@ def measure(
     rows = np.ones((_ROWS, packing.degree // 2), dtype=np.complex128)
     source = np.zeros(_ROWS * packing.degree)
     target = np.empty_like(source)
-    aes = _median(lambda: cipher.update_into(zeros, out)) / _ROWS
-    digest = _median(lambda: hashlib.sha256(zeros)) / len(zeros)
-    transform = _median(lambda: np.fft.fft(rows, out=rows)) / _ROWS
-    copy = _median(lambda: np.copyto(target, source)) / source.nbytes
+    aes = median_cpu_seconds(lambda: cipher.update_into(zeros, out)) / _ROWS
+    digest = median_cpu_seconds(lambda: hashlib.sha256(zeros)) / len(zeros)
+    transform = median_cpu_seconds(lambda: np.fft.fft(rows, out=rows)) / _ROWS
+    copy = median_cpu_seconds(lambda: np.copyto(target, source)) / source.nbytes
     transforms = 2 * _LIMBS * transform
     values = 4 * packing.size  # bytes of float32, and as many random ones
     return {
