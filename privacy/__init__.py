@@ -70,6 +70,7 @@ from privacy.ledger.budget import Budget
 from privacy.ledger.chain import Record
 from privacy.ledger.charges import Charge
 from privacy.ledger.datasets import Dataset, DatasetCap
+from privacy.ledger.decided import UNSAID, Decided
 from privacy.ledger.entries import Recovery, Reservation, Spend
 from privacy.ledger.export import export_csv, export_json, read_export
 from privacy.ledger.forecast import Forecast, forecast, with_reserved
@@ -117,6 +118,7 @@ __all__ = [
     "MIN_SHARE",
     "QUERIES",
     "RELATION",
+    "UNSAID",
     "AdmissionError",
     "AffordableRun",
     "Anchor",
@@ -127,6 +129,7 @@ __all__ = [
     "ConstantWork",
     "Dataset",
     "DatasetCap",
+    "Decided",
     "DistributedPlan",
     "Event",
     "Forecast",

@@ -21,6 +21,10 @@ from aggregation.protocol.exchange import (
     read_exchange,
     verify_and_hand_out,
 )
+from aggregation.protocol.journal import Entry as JournalEntry
+from aggregation.protocol.journal import Head, heads_of
+from aggregation.protocol.journal_heads import ACTS, RECOVERED, lacking, read_head, sign_head
+from aggregation.protocol.journal_recovery import set_aside
 from aggregation.protocol.membership import (
     follow_membership,
     membership_name,
@@ -58,12 +62,14 @@ from aggregation.protocol.round import FixedCohort, Round
 from aggregation.protocol.verdict import LOST, REFUSED, VERIFIED, Outcome, Verdict, read_verdict
 
 __all__ = [
+    "ACTS",
     "EXCHANGE_CAP",
     "LEAST_GROUP",
     "LOST",
     "MAX_SHARED",
     "MOST_GROUP",
     "OF_NOTHING",
+    "RECOVERED",
     "REFUSED",
     "REHEARSED",
     "VERIFIED",
@@ -74,6 +80,8 @@ __all__ = [
     "CustodianReady",
     "Exchange",
     "FixedCohort",
+    "Head",
+    "JournalEntry",
     "NormCheck",
     "NormGroup",
     "Opening",
@@ -91,6 +99,8 @@ __all__ = [
     "exchange_form",
     "follow_membership",
     "hand_out",
+    "heads_of",
+    "lacking",
     "limit_of",
     "mask_graph",
     "membership_name",
@@ -102,6 +112,7 @@ __all__ = [
     "read_cohort",
     "read_custodian",
     "read_exchange",
+    "read_head",
     "read_membership",
     "read_opening_list",
     "read_plan",
@@ -111,6 +122,8 @@ __all__ = [
     "rehearsal_grid",
     "rows_of",
     "sender",
+    "set_aside",
+    "sign_head",
     "sign_membership",
     "unseal",
     "verify_and_hand_out",

@@ -45,6 +45,7 @@ CREATE TABLE chain (
 _BEGUN: Final = "journal/begun"
 FEDERATION: Final = "run/federation"  # key FINGERPRINT/RUN: the one federation that it is of
 _DOMAIN: Final = b"fmfl-secure/aggregation/journal/v1"
+_LOST: Final = "Where it is lost, fmfl-secure journal recover makes another that opens nothing old"
 _BUSY_TIMEOUT_S: Final = 30.0
 # Primary SQLite codes that speak of the surroundings and not of what the file holds.
 _SURROUNDINGS: Final = {
@@ -103,6 +104,23 @@ class Head:
     digest: str
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What stands at one place of a journal.
+
+    Attributes:
+        sequence: Its place; that of the chain's beginning is 1.
+        kind: What it is.
+        key: Of what.
+        value: What was recorded.
+    """
+
+    sequence: int
+    kind: str
+    key: str
+    value: bytes
+
+
 class MemoryJournal:
     """A journal that lives and dies with the process: for tests and simulations."""
 
@@ -137,14 +155,19 @@ class SqliteJournal:
     and not begun anew. A journal of 0.1.0 has no chain: it is taken over as it is, once, and said.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, lost: str = _LOST) -> None:
         """Open a file, or create it readable by its owner only.
+
+        Args:
+            path: The file.
+            lost: What to do where it is missing for good, as a sentence.
 
         Raises:
             JournalUnavailable: It cannot be opened now.
             JournalError: It is no journal, was changed, or is missing where one was.
         """
         self._path = Path(path)
+        self._lost = lost
         self._mark = self._path.with_name(f"{self._path.name}.made")
         self._lock = threading.Lock()
         self._keepers = 0
@@ -189,10 +212,21 @@ class SqliteJournal:
             row = connection.execute(query, (head.sequence,)).fetchone()
         return journal == head.journal and row is not None and row[0].hex() == head.digest
 
-    def record(self, kind: str, key: str, value: bytes) -> None:
-        """Write an entry; see `Journal`."""
+    def record(self, kind: str, key: str, value: bytes, *, after: Head | None = None) -> None:
+        """Write an entry; see `Journal`.
+
+        Args:
+            kind: What it is.
+            key: Of what.
+            value: What is recorded.
+            after: The head that it is to follow; RecordedError where another entry has come since.
+        """
         try:
             with self._connection() as connection, _transaction(connection):
+                if after is not None and _last(connection) != (
+                    after.sequence, bytes.fromhex(after.digest)
+                ):  # fmt: skip
+                    raise RecordedError(f"the journal has gone on since entry {after.sequence}")
                 connection.execute("INSERT INTO entries VALUES (?, ?, ?)", (kind, key, value))
                 _extend(connection, kind, key, value)
         except sqlite3.IntegrityError:
@@ -206,6 +240,18 @@ class SqliteJournal:
         with self._reading() as connection:
             row = connection.execute(query, (kind, key)).fetchone()
         return None if row is None else bytes(row[0])
+
+    def entries(self) -> tuple[str, list[Entry]]:
+        """The journal's id, and all entries as its chain has them, verified.
+
+        Raises:
+            JournalError: It cannot be read, or does not verify.
+        """
+        query = """SELECT sequence, kind, key, value FROM chain JOIN entries USING (kind, key)
+                     ORDER BY sequence"""
+        with self._reading() as connection, _transaction(connection):
+            journal = _verified(connection, self._path).journal
+            return journal, [Entry(*row) for row in connection.execute(query)]
 
     @contextmanager
     def kept_open(self) -> Iterator[None]:
@@ -226,8 +272,7 @@ class SqliteJournal:
 
     def _missing(self) -> JournalError:
         return JournalError(
-            f"the journal {self._path} is missing, and there was one: put it back. Where it is "
-            "lost, fmfl-secure journal recover makes another that opens nothing old"
+            f"the journal {self._path} is missing, and there was one: put it back. {self._lost}"
         )
 
     def _begin(self, connection: sqlite3.Connection, *, is_new: bool) -> None:
@@ -339,6 +384,15 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
 def _has_chain(connection: sqlite3.Connection) -> bool:
     query = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'chain'"
     return connection.execute(query).fetchone() is not None
+
+
+def heads_of(journal: str, entries: Iterable[Entry]) -> Iterator[tuple[Head, Entry]]:
+    """Each entry of a journal that adopted none, with the head that it follows."""
+    before = Head(journal, 1, _beginning(journal, ()).hex())
+    for entry in entries:
+        yield before, entry
+        digest = _following(bytes.fromhex(before.digest), entry.kind, entry.key, entry.value)
+        before = Head(journal, before.sequence + 1, digest.hex())
 
 
 def _last(connection: sqlite3.Connection) -> tuple[int, bytes]:

@@ -5,7 +5,8 @@ tell. So a party hands its head out, signed, before a word leaves that its journ
 and before it gives the next one it asks for the heads that others kept, and gives none while its
 journal lacks one of them. Whoever holds a head learns how many entries there are, and nothing else.
 
-A head is one line: `journal-head`, key, journal, sequence, digest, signature.
+A head is one line: `journal-head`, key, journal, sequence, digest, signature. One of a party's log
+of acts, which is a journal too, begins with `acts-head` and is of no use in its place.
 """
 
 from __future__ import annotations
@@ -23,13 +24,16 @@ from aggregation.protocol.messages import HEAD_SIZE
 
 _DOMAIN: Final = b"fmfl-secure/aggregation/journal-head/v1\x00"
 _LINE: Final = re.compile(
-    r"journal-head ([0-9a-f]{64}) ([0-9a-f]{32}) ([1-9][0-9]{0,17}) ([0-9a-f]{64}) ([0-9a-f]{128})",
+    r"(journal|acts)-head ([0-9a-f]{64}) ([0-9a-f]{32}) ([1-9][0-9]{0,17}) ([0-9a-f]{64}) "
+    r"([0-9a-f]{128})",
     re.ASCII,
 )
 __all__ = [
-    "HEAD_SIZE", "RECOVERED", "JournalHead", "hold_to", "is_journal_head", "lacking",
-    "pack_head", "read_head", "sign_head", "unpack_head",
+    "ACTS", "HEAD_SIZE", "JOURNAL", "RECOVERED", "JournalHead", "hold_to", "is_journal_head",
+    "lacking", "pack_head", "read_head", "sign_head", "unpack_head",
 ]  # fmt: skip
+JOURNAL: Final = "journal"  # what a party recorded of what it opened
+ACTS: Final = "acts"  # what people did at it
 RECOVERED: Final = "journal/recovered"  # key JOURNAL: of what was made in place of a lost one
 
 
@@ -38,11 +42,13 @@ class JournalHead:
     """A head with its signature. Made by `sign_head` and `read_head`, which both see to that.
 
     Attributes:
+        of: Of what: `JOURNAL` or `ACTS`.
         public_key: The party's Ed25519 key, 64 hexadecimal digits.
         head: The journal's head.
         line: Its stored form.
     """
 
+    of: str
     public_key: str
     head: Head
     line: str
@@ -70,7 +76,7 @@ def _read_head(line: str) -> JournalHead:
     found = _LINE.fullmatch(line)
     if found is None:
         raise MessageError("a line is not the head of a journal")
-    key, journal, sequence, digest, signature = found.groups()
+    of, key, journal, sequence, digest, signature = found.groups()
     content = line.rpartition(" ")[0].encode("ascii")
     try:
         PublicIdentity("head", bytes.fromhex(key)).verify(
@@ -78,7 +84,7 @@ def _read_head(line: str) -> JournalHead:
         )
     except (SignatureError, IdentityError):
         raise MessageError("the head of a journal is not signed by the party it names") from None
-    return JournalHead(key, Head(journal, int(sequence), digest), line)
+    return JournalHead(of, key, Head(journal, int(sequence), digest), line)
 
 
 def pack_head(line: str) -> bytes:
@@ -88,6 +94,8 @@ def pack_head(line: str) -> bytes:
         MessageError: It is not a head, or not signed.
     """
     found = read_head(line)
+    if found.of != JOURNAL:
+        raise MessageError("a head is of no journal of what was opened")
     head, signature = found.head, bytes.fromhex(found.line.rpartition(" ")[2])
     place = head.sequence.to_bytes(8, "big")
     return bytes.fromhex(head.journal) + place + bytes.fromhex(head.digest) + signature
@@ -104,7 +112,7 @@ def unpack_head(owner: PublicIdentity, packed: bytes) -> JournalHead:
     return read_head(f"journal-head {owner.key.hex()} {journal} {sequence} {digest} {signature}")
 
 
-def sign_head(journal: Journal, identity: Identity) -> str | None:
+def sign_head(journal: Journal, identity: Identity, *, of: str = JOURNAL) -> str | None:
     """The head that a journal has now, signed; None of one that is in memory alone.
 
     Raises:
@@ -114,17 +122,20 @@ def sign_head(journal: Journal, identity: Identity) -> str | None:
         return None
     head = journal.head
     key = identity.public.key.hex()
-    content = f"journal-head {key} {head.journal} {head.sequence} {head.digest}"
+    content = f"{of}-head {key} {head.journal} {head.sequence} {head.digest}"
     return f"{content} {identity.sign(_DOMAIN + content.encode('ascii')).hex()}"
 
 
-def lacking(journal: Journal, own: PublicIdentity, lines: Iterable[str]) -> list[JournalHead]:
+def lacking(
+    journal: Journal, own: PublicIdentity, lines: Iterable[str], *, of: str = JOURNAL
+) -> list[JournalHead]:
     """Those of a party's heads that its journal lacks, but for those of one that it is made for.
 
     Args:
         journal: The party's.
         own: The party; heads of others are passed over.
         lines: What others kept.
+        of: What kind of journal it is; heads of another kind are passed over.
 
     Raises:
         MessageError: One is no head, or not signed.
@@ -138,7 +149,7 @@ def lacking(journal: Journal, own: PublicIdentity, lines: Iterable[str]) -> list
     return [
         kept
         for kept in heads
-        if kept.public_key == own.key.hex()
+        if (kept.of, kept.public_key) == (of, own.key.hex())
         and not journal.holds(kept.head)
         and not (recovered and kept.head.journal != current)
     ]

@@ -41,14 +41,9 @@ def recover_journal(
     place = Path(path)
     try:
         entries = _read(place) if place.exists() else []
-        aside = f".lost-{secrets.token_hex(4)}"
-        for ending in ("", "-wal", "-shm"):
-            found = place.with_name(f"{place.name}{ending}")
-            if found.exists():
-                found.rename(place.with_name(f"{place.name}{aside}{ending}"))
-        place.with_name(f"{place.name}.made").unlink(missing_ok=True)
     except (OSError, sqlite3.Error) as error:
-        raise JournalUnavailable(f"cannot set the journal {place} aside: {error}") from error
+        raise JournalUnavailable(f"cannot read the journal {place}: {error}") from error
+    set_aside(place)
     made = SqliteJournal(place)
     for kind, key, value in entries:
         made.record(kind, key, value)
@@ -60,6 +55,27 @@ def recover_journal(
         bar(made, own, run)
     made.record(RECOVERED, made.head.journal, reason.encode())
     return barred
+
+
+def set_aside(place: Path) -> Path | None:
+    """Rename a journal that does not hold, so that another may be made in its place.
+
+    Returns:
+        Where it is now; None where there was nothing.
+
+    Raises:
+        JournalUnavailable: It cannot be renamed.
+    """
+    aside = place.with_name(f"{place.name}.lost-{secrets.token_hex(4)}")
+    try:
+        for ending in ("-wal", "-shm", ""):
+            found = place.with_name(f"{place.name}{ending}")
+            if found.exists():
+                found.rename(aside.with_name(f"{aside.name}{ending}"))
+        place.with_name(f"{place.name}.made").unlink(missing_ok=True)
+    except OSError as error:
+        raise JournalUnavailable(f"cannot set the journal {place} aside: {error}") from error
+    return aside if aside.exists() else None
 
 
 def _read(place: Path) -> list[tuple[str, str, bytes]]:

@@ -19,8 +19,10 @@ from aggregation.protocol.exchange import Exchanged
 from aggregation.protocol.journal import Journal
 from aggregation.protocol.journal_heads import (
     HEAD_SIZE,
+    JOURNAL,
     hold_to,
     pack_head,
+    read_head,
     sign_head,
     unpack_head,
 )
@@ -65,11 +67,16 @@ def tell(
         JournalError: Its own cannot be read.
     """
     own = sign_head(journal, identity)
-    kept = {place: witness.journals(cohort.members[place].identity)[-MAX_HEADS:] for place in to}
+    kept = {place: _of_journals(witness, cohort.members[place].identity) for place in to}
     return (
         pack_head(own) if own else b"",
         {place: b"".join(pack_head(line) for line in lines) for place, lines in kept.items()},
     )
+
+
+def _of_journals(witness: Witness, party: PublicIdentity) -> Sequence[str]:
+    """The heads of a party's journals that are kept; those of its log of acts are none."""
+    return [line for line in witness.journals(party) if read_head(line).of == JOURNAL][-MAX_HEADS:]
 
 
 def hear(

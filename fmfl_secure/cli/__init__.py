@@ -15,8 +15,8 @@ import typer
 from rich.markup import escape
 
 from fmfl_secure._version import __version__
-from fmfl_secure.cli import afford as _afford  # noqa: F401
 from fmfl_secure.cli import (
+    acts,
     ask,
     attack,
     audit,
@@ -43,6 +43,7 @@ from fmfl_secure.cli import (
     stop,
     techniques,
 )
+from fmfl_secure.cli import afford as _afford  # noqa: F401
 from fmfl_secure.cli import ledger_grants as _grants  # noqa: F401
 from fmfl_secure.cli import ledger_signers as _signers  # noqa: F401
 from fmfl_secure.cli._command import Group
@@ -81,6 +82,7 @@ app.add_typer(keys.app)
 app.add_typer(flower.app, name="flower")
 app.add_typer(ledger.app, name="ledger")  # with those that add themselves to it
 app.add_typer(journal.app, name="journal")
+app.add_typer(acts.app, name="acts")
 app.add_typer(demo.app, name="demo")
 app.add_typer(bench.app, name="bench")
 

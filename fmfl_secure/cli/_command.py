@@ -16,9 +16,11 @@ import typer
 from typer.core import TyperGroup
 
 from fmfl_secure.cli._console import LogLevel, print_document, spoken
+from fmfl_secure.cli.acting import Act, acted
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 FORM = "answers_with"  # where a command's function keeps the type of its answer
+ACT = "acts"  # and whether it is an act at a party, or why not
 
 
 class Group(TyperGroup):
@@ -66,6 +68,7 @@ def command(
     app: typer.Typer,
     name: str | None = None,
     *,
+    acts: Act | str,
     answers: Any = None,
     ends: Callable[[Any], int] = lambda _: 0,
 ) -> Callable[[_Command], _Command]:
@@ -74,6 +77,7 @@ def command(
     Args:
         app: Of which group.
         name: Its word; default: the function's name.
+        acts: What a party's log of acts is told of it, or why nothing.
         answers: The type that it returns, or `module:name` where that loads more than help should;
             None for one that answers nothing, such as a service. Several of them in a tuple.
         ends: The exit code that an answer comes to.
@@ -83,6 +87,7 @@ def command(
         # A return type may be one that only type checkers have seen.
         function.__annotations__.pop("return", None)
         given = inspect.signature(function, eval_str=True)
+        defaults = {name: one.default for name, one in given.parameters.items()}
         others: list[Callable[..., None]] = [_common] if answers is None else [_answering, _common]
         added = [
             parameter
@@ -99,8 +104,12 @@ def command(
             as_json: bool = False,
             **arguments: Any,
         ) -> None:
-            with spoken(as_json=as_json, quiet=quiet, verbose=verbose, level=log_level):
+            with (
+                spoken(as_json=as_json, quiet=quiet, verbose=verbose, level=log_level),
+                acted(acts, arguments, defaults) as answered,
+            ):
                 answer = function(**arguments)
+                answered(answer)
             if as_json:
                 print_document(answer)
             code = ends(answer)
@@ -113,6 +122,7 @@ def command(
             parameter.name: parameter.annotation for parameter in [*own, *added]
         }
         typed.__dict__[FORM] = answers
+        typed.__dict__[ACT] = acts
         app.command(name)(typed)
         return function
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import console, say
+from fmfl_secure.cli.acting import READS
 from fmfl_secure.cli.ask import width
 from fmfl_secure.cli.ledger import LedgerPlace, app
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from fmfl_secure.settings.federation import FederationConfig
 
 
-@command(app, "afford", answers="fmfl_secure.planning.affordability:Affordable")
+@command(app, "afford", answers="fmfl_secure.planning.affordability:Affordable", acts=READS)
 def afford(
     ledger: LedgerPlace,
     federation: Annotated[

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import console, facts, say
+from fmfl_secure.cli.acting import Act, beside_settings
 from fmfl_secure.cli.answers.base import Written, shown
 from fmfl_secure.cli.answers.federation import Figures, FigureShown, SitesAnswered
 from fmfl_secure.cli.arguments import FederationFile, InsiderEpsilon, Repeats
@@ -23,7 +24,16 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@command(app, answers=(Figures, Written))
+@command(
+    app,
+    answers=(Figures, Written),
+    acts=Act(
+        "ask",
+        beside_settings,
+        keeps=("what", "lengths"),
+        when=lambda given: given["settings"] is None,
+    ),
+)
 def ask(
     federation: FederationFile,
     what: Annotated[str, typer.Option(help="Questions, with commas: units,labels,lengths, ...")],

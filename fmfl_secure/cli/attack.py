@@ -23,6 +23,7 @@ FLAGGED_EXIT_CODE = 2
     app,
     answers="fmfl_secure.run.attack_record:AttackRecord",
     ends=lambda record: FLAGGED_EXIT_CODE if record.flagged or record.beyond_epsilon else 0,
+    acts="it looks at a finished adapter, and charges nothing",
 )
 def attack(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],

@@ -22,6 +22,7 @@ ABOVE_CLAIM_EXIT_CODE = 2
     app,
     answers="fmfl_secure.run.audit_record:AuditRecord",
     ends=lambda record: ABOVE_CLAIM_EXIT_CODE if record.above_claim else 0,
+    acts="it trains on records of its own making, and charges no ledger",
 )
 def audit(
     target: Annotated[

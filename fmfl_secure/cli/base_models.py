@@ -19,7 +19,7 @@ def options() -> None:
     """Base models: make a folder that every party can pin."""
 
 
-@command(app, "import", answers=ModelImported)
+@command(app, "import", answers=ModelImported, acts="a base model is public, and no party's")
 def import_(
     source: Annotated[
         str,

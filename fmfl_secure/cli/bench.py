@@ -19,7 +19,7 @@ app = typer.Typer(
 )
 
 
-@command(app, answers=Figures)
+@command(app, answers=Figures, acts="it measures with parties of its own making")
 def aggregation(
     parameters: Annotated[int, typer.Option(help="Values in an update.", min=1)] = 1_000_000,
     model: Annotated[
@@ -63,7 +63,7 @@ def aggregation(
     return _show(result)
 
 
-@command(app, "round", answers=Figures)
+@command(app, "round", answers=Figures, acts="it measures with parties of its own making")
 def whole_round(
     mode: Annotated[
         Literal["local", "distributed", "engine"],
@@ -93,7 +93,7 @@ def whole_round(
     return _show(measure_rounds(repeats))
 
 
-@command(app, answers=Figures)
+@command(app, answers=Figures, acts="it measures with parties of its own making")
 def training(
     model: Annotated[
         Literal["minilm", "gpt2", "llama", "all"], typer.Option(help="Which kind of model.")
@@ -115,7 +115,7 @@ def training(
     return _show({"steps": measured})
 
 
-@command(app, answers=Figures)
+@command(app, answers=Figures, acts="it measures with parties of its own making")
 def decoder(
     targets: Annotated[
         Literal["query-value", "all-linear"], typer.Option(help="Adapted in each of 30 layers.")
@@ -140,7 +140,7 @@ def decoder(
     )
 
 
-@command(app, answers=Figures)
+@command(app, answers=Figures, acts="it measures with parties of its own making")
 def large(
     layers: Annotated[int, typer.Option(help="Of the model; 16 make 1.1 billion.", min=1)] = 16,
     tokens: Annotated[int, typer.Option(help="Of each of 4 records.", min=2, max=2048)] = 32,
@@ -169,7 +169,7 @@ def large(
     return _show(result)
 
 
-@command(app, answers=Figures)
+@command(app, answers=Figures, acts="it measures with parties of its own making")
 def flower(
     sites: Annotated[int, typer.Option(help="Sites.", min=3, max=1000)] = 10,
     rounds: Annotated[int, typer.Option(help="Of the run.", min=1)] = 3,
@@ -199,7 +199,7 @@ def flower(
     return _show(result)
 
 
-@command(app, answers=Figures)
+@command(app, answers=Figures, acts="it measures with parties of its own making")
 def startup(
     repeats: Annotated[int, typer.Option(help="Starts of each; medians are shown.", min=1)] = 3,
     rank: Annotated[int, typer.Option(help="Of the adapter; 256 makes 104 MiB.", min=1)] = 8,
@@ -213,7 +213,7 @@ def startup(
     return _show(measure_startup(repeats, rank))
 
 
-@command(app, answers=Figures)
+@command(app, answers=Figures, acts="it measures with parties of its own making")
 def service(
     sites: Annotated[int, typer.Option(help="Simulated sites.", min=3, max=500)] = 10,
     rounds: Annotated[int, typer.Option(help="Of the run.", min=1)] = 5,

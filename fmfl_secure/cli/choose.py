@@ -10,6 +10,7 @@ from rich.table import Table
 
 from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import console, say
+from fmfl_secure.cli.acting import Act, Given, of_run
 from fmfl_secure.cli.answers.base import Written
 from fmfl_secure.cli.answers.federation import AdapterChosen
 from fmfl_secure.cli.arguments import InsiderEpsilon, Repeats
@@ -21,7 +22,15 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@command(app, answers=(AdapterChosen, Written))
+def _asks(given: Given) -> bool:
+    return given["settings"] is None and given["answered"] is None
+
+
+@command(
+    app,
+    answers=(AdapterChosen, Written),
+    acts=Act("choose", of_run("run"), keeps=("rounds",), when=_asks, tells=("winner",)),
+)
 def choose(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
     epsilon: Annotated[

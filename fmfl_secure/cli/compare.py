@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@command(app, answers="fmfl_secure.comparison:Comparison")
+@command(
+    app,
+    answers="fmfl_secure.comparison:Comparison",
+    acts="its sites are of its own making: no ledger is charged",
+)
 def compare(
     federation: FederationFile,
     seeds: Annotated[int, typer.Option(help="Seeds, from 1 on.", min=1)] = 3,

@@ -18,7 +18,7 @@ app = typer.Typer(
 )
 
 
-@command(app, "federation", answers=RunDone)
+@command(app, "federation", answers=RunDone, acts="all its parties are made up")
 def federation(
     output: Annotated[Path, typer.Option(help="Folder to make.")] = Path("demo"),
     fresh: Annotated[bool, typer.Option(help="Remove an earlier demonstration first.")] = False,
@@ -33,7 +33,7 @@ def federation(
     return run(federation, output / "run", resume=False)
 
 
-@command(app, "aggregation", answers=AttacksShown)
+@command(app, "aggregation", answers=AttacksShown, acts="all its parties are made up")
 def aggregation(
     output: Annotated[
         Path, typer.Option(help="Folder for demonstration.html and demonstration.json.")

@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import console
+from fmfl_secure.cli.acting import READS
 from fmfl_secure.cli.answers.base import shown
 from fmfl_secure.cli.answers.reports import Examined, FindingShown
 
@@ -24,7 +25,7 @@ _MARKS = {
 }
 
 
-@command(app, answers=Examined, ends=lambda found: 1 if found.faults else 0)
+@command(app, answers=Examined, ends=lambda found: 1 if found.faults else 0, acts=READS)
 def doctor(
     folder: Annotated[Path, typer.Argument(help="Where federations are, or will be.")] = Path(),
 ) -> Examined:

@@ -14,7 +14,7 @@ from fmfl_secure.cli.answers.reports import AssessmentDrafted
 app = typer.Typer()
 
 
-@command(app, answers=AssessmentDrafted)
+@command(app, answers=AssessmentDrafted, acts="it drafts a text from a report")
 def dpia(
     run_folder: Annotated[
         Path, typer.Argument(metavar="RUN", help="A run's folder, or its report.json.")

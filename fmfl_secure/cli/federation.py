@@ -9,6 +9,7 @@ import typer
 
 from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import say
+from fmfl_secure.cli.acting import READS
 from fmfl_secure.cli.answers.base import shown
 from fmfl_secure.cli.answers.federation import (
     Partitioned,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@command(app, answers=Partitioned)
+@command(app, answers=Partitioned, acts="it splits a table, at no party")
 def partition(
     file: Annotated[Path, typer.Argument(help="Table to split: .csv .tsv .jsonl .parquet")],
     sites: Annotated[int, typer.Option(help="Number of site files.", min=1)],
@@ -85,7 +86,7 @@ def _unit_rules(given: list[str]) -> list[UnitRule]:
         ) from error
 
 
-@command(app, "start-file", answers=StartFileWritten)
+@command(app, "start-file", answers=StartFileWritten, acts="what a server starts from is public")
 def start_file(
     federation: FederationFile,
     output: Annotated[
@@ -127,7 +128,7 @@ def start_file(
     )
 
 
-@command(app, answers=SiteChecked)
+@command(app, answers=SiteChecked, acts=READS)
 def check(
     federation: FederationFile,
     site: Annotated[str, typer.Argument(help="Name of the site whose data to check.")],

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from fmfl_secure.cli._command import Group, command
+from fmfl_secure.cli.acting import Act
 
 app = typer.Typer(
     cls=Group,
@@ -23,7 +24,7 @@ def _flower() -> None:
     """A group, though it has one command."""
 
 
-@command(app)
+@command(app, acts=Act("flower host", "kit"))
 def host(
     kit: Annotated[Path, typer.Argument(metavar="KIT", help="A party's kit.")],
     socket: Annotated[

@@ -9,6 +9,7 @@ import typer
 
 from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import say
+from fmfl_secure.cli.acting import Act
 from fmfl_secure.cli.answers.federation import Initialised
 
 app = typer.Typer()
@@ -18,7 +19,9 @@ def _choice(text: str) -> Any:
     return typer.Option(help=f"Of a new federation.toml: {text}")
 
 
-@command(app, answers=Initialised)
+@command(
+    app, answers=Initialised, acts=Act("init", "folder", keeps=("task", "model", "delta_reason"))
+)
 def init(
     folder: Annotated[Path, typer.Argument(help="The federation's folder; made if missing.")],
     sites: Annotated[

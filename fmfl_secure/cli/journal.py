@@ -9,6 +9,7 @@ import typer
 
 from fmfl_secure.cli._command import Group, command
 from fmfl_secure.cli._console import say
+from fmfl_secure.cli.acting import Act
 from fmfl_secure.cli.answers.reports import JournalMade
 
 app = typer.Typer(
@@ -24,7 +25,12 @@ def journal() -> None:
     """A party's record of what it opened."""
 
 
-@command(app, "recover", answers=JournalMade)
+@command(
+    app,
+    "recover",
+    answers=JournalMade,
+    acts=Act("journal recover", "folder", keeps=("reason", "bar")),
+)
 def recover(
     folder: Annotated[Path, typer.Argument(help="The party's folder or kit.")],
     reason: Annotated[str, typer.Option(help="What happened; kept in the new journal.")],

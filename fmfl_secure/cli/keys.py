@@ -9,6 +9,7 @@ import typer
 
 from fmfl_secure.cli._command import Group, command
 from fmfl_secure.cli._console import say
+from fmfl_secure.cli.acting import READS, Act
 from fmfl_secure.cli.answers.parties import (
     AnswerAccepted,
     CeremonyCollected,
@@ -30,7 +31,7 @@ ceremony = typer.Typer(
 app.add_typer(ceremony, name="ceremony")
 
 
-@command(app, answers=KeysRequested)
+@command(app, answers=KeysRequested, acts=Act("request", "folder", keeps=("role", "name", "url")))
 def request(
     folder: Annotated[Path, typer.Argument(help="The party's folder; its kit to be.")],
     federation: Annotated[
@@ -77,7 +78,7 @@ def request(
     )
 
 
-@command(app, answers=AnswerAccepted)
+@command(app, answers=AnswerAccepted, acts=Act("accept", "folder", keeps=("answer",)))
 def accept(
     folder: Annotated[Path, typer.Argument(help="The party's folder.")],
     answer: Annotated[Path, typer.Argument(help="The answer to its request.")],
@@ -111,7 +112,7 @@ def accept(
     )
 
 
-@command(ceremony, answers=CeremonyShown)
+@command(ceremony, answers=CeremonyShown, acts=READS)
 def show(kit: KitFolder) -> CeremonyShown:
     """Show whom this party trusts: one fingerprint of all, then each, and who has signed.
 
@@ -151,7 +152,7 @@ def show(kit: KitFolder) -> CeremonyShown:
     )
 
 
-@command(ceremony, answers=CeremonySigned)
+@command(ceremony, answers=CeremonySigned, acts=Act("ceremony sign", "kit", keeps=("heard_from",)))
 def sign(
     kit: KitFolder,
     heard_from: Annotated[
@@ -173,7 +174,12 @@ def sign(
     return CeremonySigned(file=str(path))
 
 
-@command(ceremony, "collect", answers=CeremonyCollected)
+@command(
+    ceremony,
+    "collect",
+    answers=CeremonyCollected,
+    acts=Act("ceremony collect", "kit", keeps=("records",)),
+)
 def collect_records(
     kit: KitFolder,
     records: Annotated[list[Path], typer.Argument(help="What other parties signed.")],

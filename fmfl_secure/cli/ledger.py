@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -12,6 +13,7 @@ from rich.table import Column, Table
 
 from fmfl_secure.cli._command import Group, command
 from fmfl_secure.cli._console import console, say
+from fmfl_secure.cli.acting import READS, Act, beside_ledger
 from fmfl_secure.cli.answers.base import shown
 from fmfl_secure.cli.answers.ledger import (
     ChargeShown,
@@ -26,8 +28,7 @@ from fmfl_secure.cli.answers.ledger import (
 )
 
 if TYPE_CHECKING:
-    from aggregation import Identity
-    from privacy import Budget, Charge, Event, GrantStatus, Reservation
+    from privacy import Budget, Charge, Event, GrantStatus, Ledger, Reservation
 
 app = typer.Typer(
     cls=Group, help="A population's privacy budget.", no_args_is_help=True, rich_markup_mode=None
@@ -42,7 +43,7 @@ SiteKey = Annotated[
 ]
 
 
-@command(app, "show", answers=LedgerShown)
+@command(app, "show", answers=LedgerShown, acts=READS)
 def show(ledger: LedgerPlace) -> LedgerShown:
     """Show a ledger: grants, runs, what is spent and left.
 
@@ -128,7 +129,15 @@ def grant_shown(status: GrantStatus) -> GrantShown:
         closed=grant.closed,
         exact_plan=grant.exact.plan if grant.exact else "",
         is_used=status.is_used,
+        rationale=grant.decided.rationale,
+        decided_by=grant.decided.by,
+        review_on="" if grant.decided.review_on is None else str(grant.decided.review_on),
+        review_is_due=grant.decided.is_due(_today()),
     )
+
+
+def _today() -> dt.date:
+    return dt.datetime.now(dt.UTC).date()
 
 
 def charge_shown(charge: Charge) -> ChargeShown:
@@ -163,6 +172,8 @@ def show_standing(budget: Budget) -> None:
     """Say what is special about each grant."""
     for status in budget.status():
         grant = status.grant
+        for sentence in grant.decided.sentences(_today()):
+            say(f"grant {grant.number}: {sentence[0].lower()}{sentence[1:]}")
         if grant.delta_reason:
             say(f"grant {grant.number}, why its delta: {grant.delta_reason}")
         if status.objection:
@@ -218,7 +229,7 @@ def mechanism_in_words(event: Event) -> str:
     return steps
 
 
-@command(app, "verify", answers=LedgerVerified)
+@command(app, "verify", answers=LedgerVerified, acts=READS)
 def verify(
     ledger: Annotated[
         str,
@@ -265,7 +276,12 @@ def verify(
     )
 
 
-@command(app, "anchor", answers=HeadAnchored)
+@command(
+    app,
+    "anchor",
+    answers=HeadAnchored,
+    acts=Act("ledger anchor", beside_ledger, keeps=("output",), tells=("head",)),
+)
 def anchor(
     ledger: LedgerPlace,
     output: Annotated[
@@ -278,9 +294,9 @@ def anchor(
     Example: fmfl-secure ledger anchor pilot/sites/site-1/ledger.sqlite --output
     /media/officer/site-1.jsonl
     """
-    from privacy import Ledger, LedgerError
+    from privacy import LedgerError
 
-    signed = Ledger(ledger, signer=load_identity(ledger, identity)).anchor()
+    signed = open_to_sign(ledger, identity).anchor()
     try:
         with output.open("a", encoding="ascii") as file:
             file.write(signed.line + "\n")
@@ -292,7 +308,12 @@ def anchor(
     return HeadAnchored(output=str(output), head=signed.head, population=signed.population)
 
 
-@command(app, "export", answers=LedgerExported)
+@command(
+    app,
+    "export",
+    answers=LedgerExported,
+    acts=Act("ledger export", beside_ledger, keeps=("output", "form")),
+)
 def export(
     ledger: LedgerPlace,
     output: Annotated[Path | None, typer.Option(help="File to write; default: print.")] = None,
@@ -321,14 +342,15 @@ def export(
     return LedgerExported(form=form, records=len(records), output=str(output), text="")
 
 
-def load_identity(ledger: str, identity: Path | None) -> Identity:
-    """The site's key: the one that was named, or the one beside the ledger's file."""
+def open_to_sign(ledger: str, identity: Path | None) -> Ledger:
+    """A ledger, and the site's key: the one that was named, or the one beside its file."""
     from aggregation import Identity
-    from privacy import LedgerError
+    from privacy import Ledger, LedgerError
     from privacy.storage import is_url
 
     if identity is None and is_url(ledger):
         raise LedgerError(
             "a ledger in a database has no key beside it", hint="Name the site's: --identity FILE"
         )
-    return Identity.load(identity or Path(ledger).parent / "identity.pem")
+    key = Identity.load(identity or Path(ledger).parent / "identity.pem")
+    return Ledger(ledger, signer=key)

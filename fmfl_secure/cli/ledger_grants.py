@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,21 +10,40 @@ import typer
 
 from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import say
+from fmfl_secure.cli.acting import Act, Given, beside_ledger
 from fmfl_secure.cli.answers.ledger import GrantChanged, Granted, GrantShown, ProposalShown
 from fmfl_secure.cli.ledger import (
     LedgerPlace,
     SiteKey,
     app,
     grant_shown,
-    load_identity,
+    open_to_sign,
     show_standing,
 )
 
 if TYPE_CHECKING:
-    from privacy import Grant
+    from privacy import Decided, Grant
 
 
-@command(app, "grant", answers=Granted)
+_KEPT = ("purpose", "delta_reason", "for_plan", "rationale", "decided_by", "review_on")
+
+
+def _grants(given: Given) -> bool:
+    """Whether anything is granted, and not only shown."""
+    return bool(given["accept"]) or given["for_plan"] is not None or given["epsilon"] is not None
+
+
+@command(
+    app,
+    "grant",
+    answers=Granted,
+    acts=Act(
+        "ledger grant",
+        beside_ledger,
+        keeps=_KEPT,
+        when=_grants,
+    ),
+)
 def grant(
     ledger: Annotated[
         str,
@@ -65,6 +85,14 @@ def grant(
             help="Why all grants' deltas together may be above 1 / (10 x population size)."
         ),
     ] = "",
+    rationale: Annotated[
+        str, typer.Option(help="Why this epsilon; the ledger and reports keep it.")
+    ] = "",
+    decided_by: Annotated[str, typer.Option(help="Who decided that: a person, a board.")] = "",
+    review_on: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="The day by which somebody looks at it again."),
+    ] = None,
     identity: SiteKey = None,
 ) -> Granted:
     """Permit a budget, or more of it: the custodian's decision. Grants add up, in both numbers.
@@ -74,8 +102,9 @@ def grant(
 
     Example: fmfl-secure ledger grant pilot/sites/site-1 --accept
     """
-    from privacy import Ledger, LedgerError
+    from privacy import Decided, LedgerError
 
+    said = Decided(rationale.strip(), decided_by.strip(), review_on and review_on.date())
     if for_plan is not None:
         if (
             accept
@@ -84,7 +113,7 @@ def grant(
             or (cap_epsilon is None) != (cap_delta is None)
         ):
             raise LedgerError("--for takes --purpose, --cap-epsilon with --cap-delta, or neither")
-        return _grant_run(ledger, for_plan, purpose or "", cap_epsilon, cap_delta)
+        return _grant_run(ledger, for_plan, purpose or "", cap_epsilon, cap_delta, said)
     if cap_epsilon is not None or cap_delta is not None:
         raise LedgerError("--cap-epsilon and --cap-delta go with --for")
     if epsilon is None or delta is None or purpose is None:
@@ -102,11 +131,10 @@ def grant(
                 "say what to grant by --epsilon, --delta and --purpose together",
                 hint="Without any of them the site's first grant is what its settings propose.",
             )
-        return _show_proposal(ledger, accept=accept)
+        return _show_proposal(ledger, said, accept=accept)
     if accept:
         raise LedgerError("--accept grants what is proposed, and takes no figures")
-    signer = load_identity(ledger, identity)
-    opened = Ledger(ledger, signer=signer)
+    opened = open_to_sign(ledger, identity)
     granted = opened.grant(
         epsilon=epsilon,
         delta=delta,
@@ -114,6 +142,7 @@ def grant(
         insider_epsilon=insider_epsilon,
         population_size=population_size,
         delta_reason=delta_reason,
+        decided=said,
     )
     _say_grant(granted)
     show_standing(opened.budget())
@@ -121,12 +150,17 @@ def grant(
 
 
 def _grant_run(
-    place: str, settings: Path, purpose: str, epsilon: float | None, delta: float | None
+    place: str,
+    settings: Path,
+    purpose: str,
+    epsilon: float | None,
+    delta: float | None,
+    said: Decided,
 ) -> Granted:
     from fmfl_secure.parties.first_grant import grant_for
 
     cap = None if epsilon is None or delta is None else (epsilon, delta)
-    granted = grant_for(Path(place), settings, purpose=purpose, cap=cap)
+    granted = grant_for(Path(place), settings, purpose=purpose, cap=cap, said=said)
     for each in granted:
         _say_grant(each)
     fixed = granted[0].cap
@@ -158,7 +192,7 @@ def _say_grant(granted: Grant) -> None:
         )
 
 
-def _show_proposal(place: str, *, accept: bool) -> Granted:
+def _show_proposal(place: str, said: Decided, *, accept: bool) -> Granted:
     """Say what a site's first grant would be and what it means; make it, if that is accepted."""
     from fmfl_secure.parties import first_grant
     from fmfl_secure.report.verdict import verdict
@@ -167,7 +201,7 @@ def _show_proposal(place: str, *, accept: bool) -> Granted:
     folder = Path(place)
     if is_url(place) or not folder.is_dir():
         folder = Path() if is_url(place) else folder.parent
-    given = first_grant.proposed(folder)
+    given = first_grant.proposed(folder).said(said)
     say(f"proposed to {given.site}, for its ledger of population {given.population!r}:")
     say(f"  epsilon {given.epsilon:g} at delta {given.delta:g}, over the ledger's whole life")
     say(f"  {given.population_size:,} units are declared, a unit being one {given.unit!r}")
@@ -179,6 +213,8 @@ def _show_proposal(place: str, *, accept: bool) -> Granted:
         say("  for the one run of these settings, and no other (exact)")
     if given.delta_reason:
         say(f"  why its delta: {given.delta_reason}")
+    for sentence in given.decided.sentences():
+        say(f"  {sentence[0].lower()}{sentence[1:]}")
     insiders = given.insider_epsilon
     proposal = ProposalShown(
         site=given.site,
@@ -203,7 +239,9 @@ def _show_proposal(place: str, *, accept: bool) -> Granted:
     return Granted(granted=first, proposal=proposal, besides=tuple(besides))
 
 
-@command(app, "lower", answers=GrantChanged)
+@command(
+    app, "lower", answers=GrantChanged, acts=Act("ledger lower", beside_ledger, keeps=("reason",))
+)
 def lower(
     ledger: LedgerPlace,
     grant: Annotated[int, typer.Option(help="Number of the grant.", min=1)],
@@ -219,9 +257,7 @@ def lower(
     Example: fmfl-secure ledger lower pilot/sites/site-1/ledger.sqlite --grant 1 --epsilon 2
     --reason 'the study became smaller'
     """
-    from privacy import Ledger
-
-    opened = Ledger(ledger, signer=load_identity(ledger, identity))
+    opened = open_to_sign(ledger, identity)
     lowered = opened.lower(grant, epsilon=epsilon, insider_epsilon=insider_epsilon, reason=reason)
     status = opened.status()[grant - 1]
     say(f"grant {grant}: epsilon {lowered.epsilon:g}, {status.epsilon_left:.4f} of it is left")
@@ -233,7 +269,9 @@ def lower(
     return GrantChanged(changed=grant_shown(status))
 
 
-@command(app, "close", answers=GrantChanged)
+@command(
+    app, "close", answers=GrantChanged, acts=Act("ledger close", beside_ledger, keeps=("reason",))
+)
 def close(
     ledger: LedgerPlace,
     grant: Annotated[int, typer.Option(help="Number of the grant.", min=1)],
@@ -245,9 +283,7 @@ def close(
     Example: fmfl-secure ledger close pilot/sites/site-1/ledger.sqlite --grant 1
     --reason 'the study is over'
     """
-    from privacy import Ledger
-
-    opened = Ledger(ledger, signer=load_identity(ledger, identity))
+    opened = open_to_sign(ledger, identity)
     opened.close_grant(grant, reason=reason)
     status = opened.status()[grant - 1]
     say(f"grant {grant} is closed; {status.epsilon_charged:.4f} of it stay spent or reserved")

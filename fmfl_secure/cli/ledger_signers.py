@@ -9,6 +9,7 @@ import typer
 
 from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import say
+from fmfl_secure.cli.acting import Act, beside_ledger
 from fmfl_secure.cli.answers.ledger import (
     GrantShown,
     LedgerRecovered,
@@ -22,8 +23,8 @@ from fmfl_secure.cli.ledger import (
     app,
     charge_shown,
     grant_shown,
-    load_identity,
     mechanism_in_words,
+    open_to_sign,
 )
 
 if TYPE_CHECKING:
@@ -31,12 +32,20 @@ if TYPE_CHECKING:
     from privacy import Event, Ledger
 
 
-@command(app, "admit", answers=SignerAdmitted)
+SignerKey = Annotated[
+    str, typer.Argument(help="The identity: its identity.pem, or its public key (ed25519:...).")
+]
+
+
+@command(
+    app,
+    "admit",
+    answers=SignerAdmitted,
+    acts=Act("ledger admit", beside_ledger, keeps=("key", "name"), tells=("fingerprint",)),
+)
 def admit(
     ledger: LedgerPlace,
-    key: Annotated[
-        str, typer.Argument(help="The identity: its identity.pem, or its public key (ed25519:...).")
-    ],
+    key: SignerKey,
     name: Annotated[str, typer.Option(help="Your own name for it.")],
     custodian: Annotated[
         bool, typer.Option("--custodian", help="It may grant, admit and dismiss as well.")
@@ -48,21 +57,21 @@ def admit(
     Example: fmfl-secure ledger admit pilot/sites/site-1/ledger.sqlite
     second/sites/site-1/identity.pem --name 'second federation'
     """
-    from privacy import Ledger
-
-    opened = Ledger(ledger, signer=load_identity(ledger, identity))
-    admitted = _public_key(key)
+    opened, admitted = open_to_sign(ledger, identity), _public_key(key)
     opened.admit(admitted.key, name=name, custodian=custodian)
     say(f"{name} may sign in this ledger: {admitted.fingerprint}")
     return SignerAdmitted(name=name, fingerprint=admitted.fingerprint, custodian=custodian)
 
 
-@command(app, "dismiss", answers=SignerDismissed)
+@command(
+    app,
+    "dismiss",
+    answers=SignerDismissed,
+    acts=Act("ledger dismiss", beside_ledger, keeps=("key", "reason"), tells=("fingerprint",)),
+)
 def dismiss(
     ledger: LedgerPlace,
-    key: Annotated[
-        str, typer.Argument(help="The identity: its identity.pem, or its public key (ed25519:...).")
-    ],
+    key: SignerKey,
     reason: Annotated[str, typer.Option(help="Why, for whoever reads the ledger.")],
     identity: SiteKey = None,
 ) -> SignerDismissed:
@@ -71,10 +80,7 @@ def dismiss(
     Example: fmfl-secure ledger dismiss pilot/sites/site-1/ledger.sqlite
     second/sites/site-1/identity.pem --reason 'the federation is over'
     """
-    from privacy import Ledger
-
-    opened = Ledger(ledger, signer=load_identity(ledger, identity))
-    dismissed = _public_key(key)
+    opened, dismissed = open_to_sign(ledger, identity), _public_key(key)
     opened.dismiss(dismissed.key, reason=reason)
     say(f"{dismissed.fingerprint} signs in this ledger no more")
     held = [r for r in opened.budget().reservations.values() if r.open]
@@ -84,7 +90,12 @@ def dismiss(
     return SignerDismissed(fingerprint=dismissed.fingerprint, open_runs=runs)
 
 
-@command(app, "recover", answers=LedgerRecovered)
+@command(
+    app,
+    "recover",
+    answers=LedgerRecovered,
+    acts=Act("ledger recover", beside_ledger, keeps=("anchor", "reason", "report")),
+)
 def recover(
     ledger: LedgerPlace,
     anchor: Annotated[
@@ -126,7 +137,7 @@ def recover(
     pilot/run-3/report.json
     """
     from fmfl_secure.parties.ledger_recovery import lost_heads, lost_runs
-    from privacy import Ledger, LedgerError, PoissonSampledGaussian
+    from privacy import LedgerError, PoissonSampledGaussian
 
     figures = (rounds, steps, sample_rate, noise_multiplier)
     by_figures = any(figure is not None for figure in figures)
@@ -136,7 +147,7 @@ def recover(
             hint="--report, or --rounds with --steps, --sample-rate and --noise-multiplier, or "
             "--everything, or --nothing",
         )
-    opened = Ledger(ledger, signer=load_identity(ledger, identity))
+    opened = open_to_sign(ledger, identity)
     losses: list[tuple[int, Event, int]] | None = None if everything else []
     if report:
         losses = [(grant, event, times) for event, times in lost_runs(report)]
@@ -155,7 +166,12 @@ def recover(
     )
 
 
-@command(app, "release", answers=RunReleased)
+@command(
+    app,
+    "release",
+    answers=RunReleased,
+    acts=Act("ledger release", beside_ledger, keeps=("run", "reason", "anchor")),
+)
 def release(
     ledger: LedgerPlace,
     run: Annotated[str, typer.Option(help="Id of the run, as ledger show has it.")],
@@ -176,9 +192,9 @@ def release(
     Example: fmfl-secure ledger release pilot/sites/site-1/ledger.sqlite --run 6a1f0c --reason
     'nobody here knows this run' --anchor /media/officer/site-1.jsonl
     """
-    from privacy import Ledger, read_anchors
+    from privacy import read_anchors
 
-    opened = Ledger(ledger, signer=load_identity(ledger, identity))
+    opened = open_to_sign(ledger, identity)
     kept = [each for path in anchor for each in read_anchors(path)]
     end = opened.head()[0]
     back = opened.release(run=run, reason=reason, anchors=kept)

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from fmfl_secure.cli._command import Group, command
 from fmfl_secure.cli._console import console, say
+from fmfl_secure.cli.acting import AUTHORITY, READS, Act
 from fmfl_secure.cli.answers.base import Written
 from fmfl_secure.cli.answers.parties import (
     CertificateShown,
@@ -60,7 +61,7 @@ def needs_server_extra() -> None:
         ) from error
 
 
-@command(certificates, "list", answers=CertificatesShown)
+@command(certificates, "list", answers=CertificatesShown, acts=READS)
 def list_certificates(folder: Kits) -> CertificatesShown:
     """Show every certificate that the authority issued, when it ends, and which is due.
 
@@ -90,7 +91,7 @@ def list_certificates(folder: Kits) -> CertificatesShown:
     )
 
 
-@command(certificates, answers=Written)
+@command(certificates, answers=Written, acts=AUTHORITY)
 def renew(folder: Kits, name: Party) -> Written:
     """Issue a new certificate and key to a party of a simulation; taken up without a restart.
 
@@ -105,7 +106,7 @@ def renew(folder: Kits, name: Party) -> Written:
     return Written(files=(str(made),))
 
 
-@command(certificates, answers=Written)
+@command(certificates, answers=Written, acts=AUTHORITY)
 def revoke(
     folder: Kits,
     name: Party,
@@ -124,7 +125,7 @@ def revoke(
     return Written(files=(str(made),))
 
 
-@command(members, answers=MembersShown)
+@command(members, answers=MembersShown, acts=READS)
 def show(kit: KitFolder) -> MembersShown:
     """Show whom a party trusts, by fingerprints to compare.
 
@@ -146,7 +147,11 @@ def show(kit: KitFolder) -> MembersShown:
     )
 
 
-@command(members, answers=MemberRemoved)
+@command(
+    members,
+    answers=MemberRemoved,
+    acts=Act("members remove", "kit", keeps=("name",), tells=("list",)),
+)
 def remove(kit: KitFolder, name: Party) -> MemberRemoved:
     """Sign a list of members without a site, at the server; it holds from now on.
 
@@ -160,7 +165,7 @@ def remove(kit: KitFolder, name: Party) -> MemberRemoved:
     return MemberRemoved(list=number, removed=name)
 
 
-@command(members, answers=MembersApproved)
+@command(members, answers=MembersApproved, acts=Act("members approve", "kit", tells=("lists",)))
 def approve(kit: KitFolder) -> MembersApproved:
     """Take over the server's newer lists of members at a site, after showing what they change.
 

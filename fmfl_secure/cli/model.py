@@ -10,6 +10,7 @@ import typer
 
 from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import say
+from fmfl_secure.cli.acting import Act, of_run
 from fmfl_secure.cli.answers.adapters import (
     AdapterExported,
     BenchmarkRow,
@@ -47,7 +48,13 @@ Stop = Annotated[
 Seed = Annotated[int, typer.Option(help="Of what is drawn.", min=0)]
 
 
-@command(app, answers=(Evaluated, SitesAnswered, CurveFilled, SuiteEvaluated))
+@command(
+    app,
+    answers=(Evaluated, SitesAnswered, CurveFilled, SuiteEvaluated),
+    acts=Act(
+        "evaluate", of_run("run_folder"), keeps=("measures",), when=lambda given: given["sites"]
+    ),
+)
 def evaluate(
     run_folder: RunFolder,
     data: Annotated[
@@ -240,7 +247,7 @@ def _fill_curve(run_folder: Path, rounds: str, data: Path | None, base: Path | N
     )
 
 
-@command(app, answers=Predicted)
+@command(app, answers=Predicted, acts="it answers with an adapter, and changes nothing at a party")
 def predict(
     run_folder: RunFolder,
     data: Annotated[Path, typer.Option(help="Data without what is to be predicted.")],
@@ -269,7 +276,7 @@ def predict(
     return Predicted(output=str(output), answers=count)
 
 
-@command(app)
+@command(app, acts="it answers with an adapter, and keeps nothing")
 def chat(
     run_folder: RunFolder,
     base: BaseModel = None,
@@ -296,7 +303,11 @@ def chat(
         say(talk.answer(line.strip()))
 
 
-@command(app, answers=AdapterExported)
+@command(
+    app,
+    answers=AdapterExported,
+    acts=Act("export", of_run("run_folder"), keeps=("run_folder", "output")),
+)
 def export(
     run_folder: RunFolder,
     output: Annotated[Path, typer.Option(help="Folder to make.")],

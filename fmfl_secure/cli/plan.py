@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ from rich.table import Table
 
 from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import console, facts, say
+from fmfl_secure.cli.acting import READS
 from fmfl_secure.cli.answers.base import shown
 from fmfl_secure.cli.answers.plan import (
     AnswersPlanned,
@@ -36,7 +38,7 @@ app = typer.Typer()
 _SHOWN_GROUPS = 12  # of those that are bounded together
 
 
-@command(app, answers=Planned)
+@command(app, answers=Planned, acts=READS)
 def plan(
     federation: FederationFile,
     advice: Annotated[
@@ -69,6 +71,7 @@ def plan(
         **_other_code(config),
         **_goes_on_from(config, federation.parent, ahead.start),
         **_not_listed(ahead.unlisted),
+        **_decided(config),
     }
     facts(
         f"{config.federation.name}: {config.all_rounds} rounds, {len(config.sites)} sites",
@@ -138,6 +141,16 @@ def _show_norms(config: FederationConfig, ahead: Outlook) -> tuple[NormBounded, 
     if len(found) > _SHOWN_GROUPS:
         say(f"            and {len(found) - _SHOWN_GROUPS:,} groups more: --json has all")
     return tuple(shown(group, NormBounded) for group in found)
+
+
+def _decided(config: FederationConfig) -> dict[str, str]:
+    """Why this epsilon, who decided it, and when to look again: what everybody will read."""
+    if not config.privacy.noise_mechanism.private:
+        return {}
+    decided = config.privacy.decided
+    said = decided.sentences(dt.datetime.now(dt.UTC).date())
+    missing = "nobody says: rationale, decided_by and review_on in [privacy] do"
+    return {"decision": ". ".join(said) if said else missing}
 
 
 def _show_training(federation: Path, config: FederationConfig, size: int) -> TrainingPlanned:

@@ -9,6 +9,7 @@ import typer
 
 from fmfl_secure.cli._command import Group, command
 from fmfl_secure.cli._console import facts, say
+from fmfl_secure.cli.acting import READS, Act, beside_key_or_run, beside_ledger
 from fmfl_secure.cli.answers.base import Written
 from fmfl_secure.cli.answers.reports import (
     DatasetReported,
@@ -35,7 +36,7 @@ app = typer.Typer(
 )
 
 
-@command(app, answers=Written)
+@command(app, answers=Written, acts="it writes a run's report anew, from the run's own state")
 def show(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
     pdf: Annotated[
@@ -67,7 +68,16 @@ def _say_page(page: Path, *, printed: bool) -> tuple[str, ...]:
     return str(page), str(pdf)
 
 
-@command(app, answers=DatasetReported)
+@command(
+    app,
+    answers=DatasetReported,
+    acts=Act(
+        "report dataset",
+        beside_ledger,
+        keeps=("output", "run"),
+        when=lambda given: not given["ledger"].endswith(".json"),
+    ),
+)
 def dataset(
     ledger: Annotated[
         str,
@@ -115,7 +125,11 @@ def dataset(
     return DatasetReported(files=files, heads_checked=record.heads_checked)
 
 
-@command(app, answers=ReportBundled)
+@command(
+    app,
+    answers=ReportBundled,
+    acts=Act("report bundle", beside_key_or_run, keeps=("run_folder", "output")),
+)
 def bundle(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
     output: Annotated[Path, typer.Option(help="File to write.")],
@@ -135,7 +149,7 @@ def bundle(
     return ReportBundled(file=str(output), signed_by=fingerprint)
 
 
-@command(app, answers=SchemaPrinted)
+@command(app, answers=SchemaPrinted, acts=READS)
 def schema(
     of_dataset: Annotated[
         bool, typer.Option("--dataset", help="That of dataset.json instead.")
@@ -152,7 +166,7 @@ def schema(
     return SchemaPrinted(schema=found)
 
 
-@command(app, answers=ReportVerified)
+@command(app, answers=ReportVerified, acts=READS)
 def verify(
     file: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A signed report.")],
     coordinator: Annotated[

@@ -9,6 +9,7 @@ import typer
 
 from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import console, say
+from fmfl_secure.cli.acting import Act, beside_settings
 from fmfl_secure.cli.answers.federation import RunDone
 from fmfl_secure.cli.arguments import FederationFile, Track
 
@@ -28,7 +29,11 @@ def grant_where_none_said(folder: Path, config: FederationConfig) -> None:
         say(f"made {note}")
 
 
-@command(app, answers=RunDone)
+@command(
+    app,
+    answers=RunDone,
+    acts=Act("run", beside_settings, keeps=("output", "engine"), tells=("run", "status", "rounds")),
+)
 def run(
     federation: FederationFile,
     output: Annotated[Path, typer.Option(help="Folder for the run.")],

@@ -12,13 +12,14 @@ import typer
 
 from fmfl_secure.cli._command import command, forms_of
 from fmfl_secure.cli._console import say
+from fmfl_secure.cli.acting import READS
 from fmfl_secure.cli.answers.base import Failure
 from fmfl_secure.cli.answers.reports import SchemaPrinted
 
 app = typer.Typer()
 
 
-@command(app, answers=SchemaPrinted)
+@command(app, answers=SchemaPrinted, acts=READS)
 def schema(
     words: Annotated[
         list[str] | None, typer.Argument(metavar="COMMAND", help="A command's words; else all.")

@@ -13,6 +13,7 @@ import typer
 
 from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import log_level, say
+from fmfl_secure.cli.acting import AUTHORITY, READS, Act, end_now
 from fmfl_secure.cli.answers.parties import KitUnsealed, Provisioned, Ready
 from fmfl_secure.cli.arguments import FederationFile, Track
 from fmfl_secure.cli.members import KitFolder, needs_server_extra
@@ -39,6 +40,7 @@ def _be(
         template=template,
         page=page,
         started=lambda port: _say_page(kit, port),
+        leaving=end_now,
     )
 
 
@@ -56,7 +58,7 @@ def _say_page(kit: Path, port: int) -> None:
         say("no page: the port of [operations] in service.toml is taken")
 
 
-@command(app, answers=Provisioned)
+@command(app, answers=Provisioned, acts=AUTHORITY)
 def provision(
     federation: FederationFile,
     output: Annotated[Path, typer.Option(help="Folder for the authority and the answers or kits.")],
@@ -189,7 +191,7 @@ def _provide_start(federation: Path, folder: Path) -> tuple[str, str]:
     return str(path), ""
 
 
-@command(app, answers=KitUnsealed)
+@command(app, answers=KitUnsealed, acts=Act("unseal", "output", keeps=("sealed",)))
 def unseal(
     sealed: Annotated[Path, typer.Argument(help="A sealed kit.")],
     output: Annotated[Path, typer.Option(help="Folder to make.")],
@@ -220,7 +222,7 @@ def unseal(
     return KitUnsealed(folder=str(output), files=len(files))
 
 
-@command(app)
+@command(app, acts=Act("serve", "kit", keeps=("output",)))
 def serve(
     kit: KitFolder,
     output: Annotated[Path, typer.Option(help="The run's folder; a run that is there goes on.")],
@@ -272,7 +274,7 @@ def _tracked(kit: Kit, places: list[str]) -> AbstractContextManager[Observer]:
     return tracked(load_federation(kit.federation_file), places, Silent())
 
 
-@command(app)
+@command(app, acts=Act("decryptor", "kit"))
 def decryptor(
     kit: KitFolder,
     once: Annotated[bool, typer.Option("--once", help="End after one run.")] = False,
@@ -292,7 +294,7 @@ def decryptor(
     _be(process, kit, template="decryptor.html", page=lambda: decryptor_page(process))
 
 
-@command(app)
+@command(app, acts=Act("custodian", "kit"))
 def custodian(
     kit: KitFolder,
     once: Annotated[bool, typer.Option("--once", help="End after one run.")] = False,
@@ -312,7 +314,7 @@ def custodian(
     _be(process, kit, template="custodian.html", page=lambda: custodian_page(process))
 
 
-@command(app)
+@command(app, acts=Act("join", "kit"))
 def join(
     kit: KitFolder,
     once: Annotated[bool, typer.Option("--once", help="End after one run.")] = False,
@@ -332,7 +334,7 @@ def join(
     _be(process, kit, template="site.html", page=lambda: site_page(process))
 
 
-@command(app, answers=Ready)
+@command(app, answers=Ready, acts=READS)
 def health(
     kit: KitFolder,
     port: Annotated[int | None, typer.Option(help="Operations port; default: the kit's.")] = None,

@@ -9,12 +9,19 @@ import typer
 
 from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import say
+from fmfl_secure.cli.acting import Act
 from fmfl_secure.cli.answers.parties import RunStopKept
 
 app = typer.Typer()
 
 
-@command(app, answers=RunStopKept)
+@command(
+    app,
+    answers=RunStopKept,
+    acts=Act(
+        "stop", "folder", keeps=("run", "reason"), tells=("run", "party", "reason"), always=True
+    ),
+)
 def stop(
     folder: Annotated[
         Path, typer.Argument(help="A party's kit; or a federation's folder, as its coordinator.")
@@ -27,9 +34,10 @@ def stop(
 ) -> RunStopKept:
     """Stop a run: its coordinator or any custodian signs, and no round begins after that.
 
-    A custodian's process gives its word for nothing more, so no sum opens, whoever carries
-    messages. A server that hides a stop could still have sites train for a round that never opens:
-    send them the file, and --take keeps it there. Takes effect without a restart, and for good.
+    It reaches every party in the run's own messages, without a restart, and for good. A
+    custodian's process gives its word for nothing more, so no sum opens, whoever carries messages.
+    A server that withholds a stop could still have sites train for a round that never opens: if
+    the run does not end within minutes, send them the file, and --take keeps it there.
     Example: fmfl-secure stop pilot/kits/board --run 6a1f0c --reason 'consent was withdrawn'
     """
     from fmfl_secure.errors import ConfigError
@@ -47,7 +55,8 @@ def stop(
     say(f"run {kept.run} is stopped by {kept.party}, from {kept.at} on: {kept.reason}")
     say(f"kept in {path}")
     if take is None:
-        say("send that file to the other parties: fmfl-secure stop FOLDER --take FILE")
+        say("running processes carry it; if the run does not end within minutes, send that file to")
+        say("the other parties: fmfl-secure stop FOLDER --take FILE")
     return RunStopKept(
         run=kept.run, party=kept.party, reason=kept.reason, at=kept.at, file=str(path)
     )

@@ -8,13 +8,14 @@ import typer
 
 from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import say
+from fmfl_secure.cli.acting import READS
 from fmfl_secure.cli.answers.base import shown
 from fmfl_secure.cli.answers.reports import TechniqueShown, TechniquesShown
 
 app = typer.Typer()
 
 
-@command(app, answers=TechniquesShown)
+@command(app, answers=TechniquesShown, acts=READS)
 def techniques(
     name: Annotated[str, typer.Argument(help="As its authors, or others, call it.")] = "",
 ) -> TechniquesShown:

@@ -6,6 +6,7 @@ tells nobody else. A new one is a function with a line in `_CHECKS`.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,6 +184,31 @@ def _deltas(config: FederationConfig, site: _Site) -> Iterator[Finding]:
     )
 
 
+def _reviews(config: FederationConfig, site: _Site) -> Iterator[Finding]:
+    """A day of review that is past: somebody had said that they would look at it again."""
+    today = dt.datetime.now(dt.UTC).date()
+    try:
+        location = site.settings.budget.ledger_from(site.folder)
+        status = Ledger(location).status() if Ledger.exists(location) else []
+    except PrivacyError:
+        return  # `_deltas` says what is wrong with it
+    due = [
+        f"grant {each.grant.number} by {each.grant.decided.review_on}"
+        for each in status
+        if each.grant.decided.is_due(today) and not each.grant.closed
+    ]
+    if config.privacy.decided.is_due(today):
+        due.append(f"privacy.epsilon in federation.toml by {config.privacy.review_on}")
+    if due:
+        yield Finding(
+            f"{site.name}: reviews",
+            "question",
+            f"somebody was to look again at {'; '.join(due)}",
+            "Do so with who decided it, before more is trained. Of a grant: fmfl-secure ledger "
+            "lower or close takes back what is too much, and a new grant carries a new day.",
+        )
+
+
 def _population(config: FederationConfig, site: _Site, public_key: bytes) -> int:
     """Of the site whose ledger it is. Where a kit does not tell, the smallest: it faults least."""
     declared = {entry.name: entry.population for entry in config.sites}
@@ -200,4 +226,5 @@ _CHECKS: tuple[Callable[[FederationConfig, _Site], Iterator[Finding]], ...] = (
     _unit_ids,
     _cohort,
     _deltas,
+    _reviews,
 )

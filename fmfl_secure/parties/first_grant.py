@@ -16,11 +16,16 @@ from fmfl_secure.parties.proposals import (
 )
 from fmfl_secure.parties.workspace import Members
 from fmfl_secure.settings.federation import FederationConfig, load_federation, load_site
-from privacy import Grant, Ledger
+from privacy import Decided, Grant, Ledger
 
 
 def grant_for(
-    folder: Path, settings: Path, *, purpose: str, cap: tuple[float, float] | None
+    folder: Path,
+    settings: Path,
+    *,
+    purpose: str,
+    cap: tuple[float, float] | None,
+    said: Decided,
 ) -> tuple[Grant, ...]:
     """Make the exact grants for a run by settings, as the site's custodian.
 
@@ -29,6 +34,7 @@ def grant_for(
         settings: The run's `federation.toml`.
         purpose: What for.
         cap: Most that all exact grants of the ledger may come to; with the first of them alone.
+        said: Why this epsilon, and so on, in place of what the settings say of it.
 
     Raises:
         ConfigError: The settings account by the filter, or do not name the site.
@@ -38,7 +44,7 @@ def grant_for(
     config = load_federation(settings)
     name = name_of(folder, config)
     budget = load_site(folder / "site.toml").budget
-    given = offer(config, name, budget, Proposal())
+    given = offer(config, name, budget, Proposal()).said(said)
     signer = Identity.load(folder / "identity.pem", name)
     ledger = Ledger(budget.ledger_from(folder), signer=signer)
     return given.grant_run(ledger, fixed_run(config, name), purpose=purpose, cap=cap)

@@ -7,7 +7,7 @@ another amount, which lies beside the site's file until then.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ from fmfl_secure.settings.site import SiteBudget
 from fmfl_secure.settings.task_templates import TASK_TEMPLATES
 from fmfl_secure.settings.templates import OF_MODEL, federation_toml, left_open
 from fmfl_secure.storage.files import write_files
-from privacy import Grant, Ledger
+from privacy import UNSAID, Decided, Grant, Ledger
 
 PROPOSAL: Final = "grant-proposal.json"
 ACCEPTED: Final = "first grant, accepted by the site"
@@ -97,6 +97,7 @@ class Offer:
         insider_epsilon: Against all other sites together, where the settings have noise in shares.
         population_size: Declared number of units.
         delta_reason: Why delta may be above 1 / (10 population_size).
+        decided: Why this epsilon, who decided it, and when to look again, as the settings say.
         run: The run that it is for and no other, where the settings account exactly.
     """
 
@@ -108,7 +109,12 @@ class Offer:
     insider_epsilon: float | None
     population_size: int
     delta_reason: str
+    decided: Decided = UNSAID
     run: FixedRun | None = None
+
+    def said(self, more: Decided) -> Offer:
+        """The same, with what its custodian says of the decision in place of the settings' word."""
+        return replace(self, decided=more.over(self.decided))
 
     def grant(self, ledger: Ledger, *, purpose: str) -> tuple[Grant, ...]:
         """Make it, as the first of its ledger: one grant, or an exact one for each part of a run.
@@ -132,6 +138,7 @@ class Offer:
                 insider_epsilon=self.insider_epsilon,
                 population_size=self.population_size,
                 delta_reason=self.delta_reason,
+                decided=self.decided,
                 first=True,
             ),
         )
@@ -166,6 +173,7 @@ class Offer:
                 purpose=terms.purpose(purpose),
                 population_size=self.population_size,
                 delta_reason=self.delta_reason,
+                decided=self.decided,
                 cap=None if made else cap,
                 first=first and not made,
             )
@@ -203,6 +211,7 @@ def offer(config: FederationConfig, site: str, budget: SiteBudget, proposal: Pro
         insider_epsilon=max(epsilon, insider) if shares else None,
         population_size=entries[0].population,
         delta_reason=proposal.delta_reason,
+        decided=privacy.decided,
         run=run,
     )
 

@@ -6,13 +6,15 @@ does not verify stops as well: what it said is not known.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from aggregation import Identity, PublicIdentity
+from aggregation import AggregationError, PublicIdentity
 from fmfl_secure.errors import RunError, os_failure
 from fmfl_secure.outside import MOST_DOCUMENT, read_regular
 from fmfl_secure.parties.membership import MembershipFolder
+from fmfl_secure.parties.own_identity import own_identity
 from fmfl_secure.parties.workspace import COORDINATOR, Members
 from fmfl_secure.run.stop import RunHalted, RunStop, read_stop, sign_stop
 from fmfl_secure.storage.files import write_files
@@ -58,6 +60,19 @@ class Stops:
             ) from error
         return stop, self._folder / name
 
+    def of(self, run: str) -> dict[str, bytes]:
+        """Stops of a run that hold, by who signed them; those that do not are passed over.
+
+        Raises:
+            RunError: They cannot be read.
+        """
+        found = {}
+        for path in sorted(self._folder.glob(f"{run}.*.stop")):
+            statement = read_regular(path, most_bytes=MOST_DOCUMENT)
+            with suppress(RunError, AggregationError):
+                found[read_stop(statement, may_stop=self._may_stop).party] = statement
+        return found
+
     def require_none(self, run: str) -> None:
         """Check that nobody has stopped a run.
 
@@ -92,12 +107,10 @@ def stop_run(folder: Path, run: str, reason: str) -> tuple[RunStop, Path]:
         RunError: The party is neither coordinator nor custodian; or see `sign_stop`.
         AggregationError: Its key cannot be read.
     """
-    own = folder / COORDINATOR / "identity.pem"
-    is_coordinator = own.is_file()
-    identity = Identity.load(own if is_coordinator else folder / "identity.pem")
-    party = COORDINATOR if is_coordinator else identity.public.name
+    identity = own_identity(folder)
+    party = identity.public.name
     members = MembershipFolder(folder).members()
-    if not is_coordinator and party not in members.custodians:
+    if party != COORDINATOR and party not in members.custodians:
         raise RunError(
             f"{party} can stop no run: the coordinator and custodians can",
             hint="End this party's own process to take no more part.",

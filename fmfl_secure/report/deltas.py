@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 
 import msgspec
@@ -20,9 +21,15 @@ def declared(population_size: int | msgspec.UnsetType | None) -> str:
     return f"{rounding.count(population_size)} units declared"
 
 
-def note(grant: GrantRecord) -> str:
-    """What is to be said of one grant beside its figures; empty if nothing is."""
-    parts = [f"Why its delta: {grant.delta_reason}"] if grant.delta_reason else []
+def note(grant: GrantRecord, *, on: dt.date | None = None) -> str:
+    """What is to be said of one grant beside its figures; empty if nothing is.
+
+    Args:
+        grant: The grant.
+        on: The day as of which a day of review is past; None says nothing of that.
+    """
+    parts = grant.decided.sentences(on)
+    parts += [f"Why its delta: {grant.delta_reason}"] if grant.delta_reason else []
     parts += [f"Affords nothing: {grant.objection}"] if grant.objection else []
     if grant.exact:
         parts.append("Exact: for one run as it was fixed beforehand, and no other")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from typing import Final
 
@@ -12,6 +13,7 @@ from fmfl_secure.planning.terms import reservations_of
 from fmfl_secure.report import deltas, key_owners, overview, protection, rounding, wording
 from fmfl_secure.report.names import capital, count, listing
 from fmfl_secure.run.record import RunRecord
+from privacy import UNSAID, Decided
 
 # A question, its answer, and more to it.
 Answer = tuple[str, str, Sequence[str]]
@@ -39,7 +41,7 @@ def answers(record: RunRecord) -> tuple[Answer, ...]:
     limits = " ".join(limit.name for limit in protection.limits(record))
     found = {
         WHAT_FOR: (_about(record), ()),
-        PROMISED: (wording.promised(record), ()),
+        PROMISED: (wording.promised(record), _decided(record)),
         MEANS: (means[0] if means else "Nothing was promised that could mean anything.", means[1:]),
         SPENT: (wording.spent(record), ()),
         LEFT: (wording.left(record), ()),
@@ -53,8 +55,11 @@ def answers(record: RunRecord) -> tuple[Answer, ...]:
 
 
 def purposes(record: RunRecord) -> list[str]:
-    """What grants and the run were stated to be for, by site; each once."""
+    """What grants and the run were stated to be for, by site, and why so much; each once."""
     found: dict[str, None] = {}
+    of_run = _of_run(record)
+    if of_run != UNSAID:
+        found[f"this run's epsilon: {'. '.join(of_run.sentences(_last_day(record)))}"] = None
     for site, statement in overview.statements(record):
         for grant in statement.grants:
             told = [_stated(grant.purpose)]
@@ -117,6 +122,43 @@ def _signed(record: RunRecord) -> str:
     )
 
 
+def _of_run(record: RunRecord) -> Decided:
+    """What its settings say of the run's epsilon."""
+    return Decided.parse(record.settings.get("privacy", {}))
+
+
+def _decisions(record: RunRecord) -> dict[Decided, list[str]]:
+    """What was said of the run's epsilon and of each grant's, with whose it is; alike together."""
+    found: dict[Decided, list[str]] = {}
+    if (of_run := _of_run(record)) != UNSAID:
+        found[of_run] = ["the run"]
+    for site, statement in overview.statements(record):
+        for grant in statement.grants:
+            if grant.decided != UNSAID:
+                found.setdefault(grant.decided, []).append(f"{site.name}, grant {grant.number}")
+    return found
+
+
+def _decided(record: RunRecord) -> list[str]:
+    """Why so much and no other, for the run and for each grant; and that nobody said so."""
+    if not record.mechanism.noise_mechanism.private:
+        return []
+    found = _decisions(record)
+    if not found:
+        return ["Nobody has said why this epsilon: ask who set it, and the custodians."]
+    day = _last_day(record)
+    shown = list(found.items())[:_MANY]
+    told = [f"For {listing(whose)}: {'. '.join(d.sentences(day))}." for d, whose in shown]
+    more = len(found) - len(shown)
+    return [*told, f"{count(more, 'more decision')} in section 3."] if more else told
+
+
+def _last_day(record: RunRecord) -> dt.date:
+    """The day of the run's last round, or of its begin: as of it a review is past or not."""
+    at = record.rounds[-1].at if record.rounds else record.started
+    return dt.datetime.fromisoformat(at).date()
+
+
 def _again(record: RunRecord) -> str:
     reasons = ["before anything more is granted"]
     if record.status == "interrupted":
@@ -125,6 +167,10 @@ def _again(record: RunRecord) -> str:
         reasons.append("once somebody has made the empirical check, which this run lacks")
     if any(not statement.verified for _, statement in overview.statements(record)):
         reasons.append("at once: a ledger did not verify")
+    days = sorted({d.review_on for d in _decisions(record) if d.review_on is not None})
+    if days:
+        past = " (past when this run ended)" if days[0] < _last_day(record) else ""
+        reasons.insert(0, f"by {days[0]}{past}, as was decided with its epsilon")
     reasons.append(
         "when the adapter is given to anybody else, and when people or data are added to a ledger"
     )

@@ -6,6 +6,7 @@ looked at wherever one comes in; see `ranges`.
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from fmfl_secure.run.ranges import (
     require_figures,
     within,
 )
+from privacy import Decided
 
 ELSEWHERE: Final = "of another federation"  # in a statement, instead of the id of its run
 
@@ -49,6 +51,9 @@ class GrantRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         population_size: Declared number of units of the population, with this grant.
         delta_reason: Why delta, with that of earlier grants, may be above 1 / (10 x that number),
             in the custodian's words.
+        rationale: Why this epsilon, in the custodian's words.
+        decided_by: Who decided that.
+        review_on: The day by which somebody looks at it again.
         objection: Why the grant affords nothing any more; absent where it stands.
         lowered_from: What epsilon was, where it was lowered after trainings were charged.
         closed: Why the custodian closed it; absent where it is open.
@@ -71,12 +76,20 @@ class GrantRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     # Left out where unset, so that what sites signed with 0.1.0 is what they signed.
     population_size: Number | msgspec.UnsetType = msgspec.UNSET
     delta_reason: Text | msgspec.UnsetType = msgspec.UNSET
+    rationale: Text | msgspec.UnsetType = msgspec.UNSET
+    decided_by: Text | msgspec.UnsetType = msgspec.UNSET
+    review_on: dt.date | msgspec.UnsetType = msgspec.UNSET
     objection: Text | msgspec.UnsetType = msgspec.UNSET
     lowered_from: Granted | msgspec.UnsetType = msgspec.UNSET
     closed: Text | msgspec.UnsetType = msgspec.UNSET
     exact: bool | msgspec.UnsetType = msgspec.UNSET
     is_used: bool | msgspec.UnsetType = msgspec.UNSET
     cap: tuple[Granted, Delta] | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def decided(self) -> Decided:
+        """Why its epsilon, who decided it, and when to look again."""
+        return Decided(self.rationale or "", self.decided_by or "", self.review_on or None)
 
     def __post_init__(self) -> None:
         """See `ranges`.

@@ -15,6 +15,7 @@ _DOMAIN: Final = b"fmfl-secure/run-stop/v1\x00"
 _SIGNATURE_BYTES: Final = 64  # Ed25519
 _RUN: Final = re.compile(r"[0-9a-z-]{1,64}\Z")
 MOST_REASON: Final = 500  # characters; others read it
+MOST_STOP: Final = 1 << 13  # bytes of a signed stop
 
 
 class RunHalted(RunError):
@@ -71,6 +72,8 @@ def read_stop(statement: bytes, *, may_stop: dict[str, PublicIdentity]) -> RunSt
         RunError: It is malformed, or of somebody whose word does not count.
         AggregationError: It is not signed by whom it names.
     """
+    if len(statement) > MOST_STOP:
+        raise RunError(f"the stop has {len(statement)} bytes", hint="Ask for it again.")
     signature, body = statement[:_SIGNATURE_BYTES], statement[_SIGNATURE_BYTES:]
     try:
         stop = msgspec.json.decode(body, type=RunStop)

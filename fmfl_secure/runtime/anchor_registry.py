@@ -16,7 +16,7 @@ import msgspec
 
 from aggregation import AggregationError, PublicIdentity, is_journal_head
 from fmfl_secure.errors import Problem, RunError
-from fmfl_secure.parties.workspace import DECRYPTOR, Members
+from fmfl_secure.parties.workspace import COORDINATOR, DECRYPTOR, Members
 from fmfl_secure.storage.anchor_store import AnchorStore, HeadsFull
 from fmfl_secure.storage.message_store import Messages
 from privacy import Anchor, LedgerError
@@ -52,8 +52,9 @@ class AnchorsForSite(msgspec.Struct, frozen=True):
 
 
 def parties_with_journals(members: Members) -> dict[str, PublicIdentity]:
-    """Those that keep a journal: sites, the decryptor, custodians."""
-    return {DECRYPTOR: members.decryptor, **members.custodians, **members.sites}
+    """Those that keep a journal: sites, decryptor, custodians; the coordinator, of acts alone."""
+    roles = {COORDINATOR: members.coordinator, DECRYPTOR: members.decryptor}
+    return {**roles, **members.custodians, **members.sites}
 
 
 def short_name(line: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -15,10 +15,11 @@ from fmfl_secure.run.observer import Observer
 from fmfl_secure.run.record import RunRecord
 from fmfl_secure.run.refusal_codes import GENERIC, MEANINGS
 from fmfl_secure.run.site_notes import noted_visibility, site_note
+from fmfl_secure.run.stop import RunHalted
 from fmfl_secure.runtime.inbox import CLOSED, JOINED, REFUSED, Inbox, Stated, statements
 from fmfl_secure.runtime.patience import Patience
 from fmfl_secure.runtime.round_driver import RoundDriver
-from fmfl_secure.runtime.task_board import Assignment, Document, Step, TaskBoard
+from fmfl_secure.runtime.task_board import STOP, Assignment, Document, Step, TaskBoard
 from fmfl_secure.runtime.waiting import Stopping, Waiter
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.storage.run_state import Status
@@ -59,6 +60,7 @@ class RunDriver:
         save_adapter: Writes an adapter's files into a folder.
         write_results: Writes metrics and report from the run's state.
         going_on: Raises where the run was stopped for good; asked before every attempt.
+        stops: Signed stops of the run, by who signed them: every party is given them at the end.
         evaluator: Where there is none, the run's metrics stay empty.
         begin_results: As `write_results`, by a process that nobody waits for: for where this one is
             told to stop. None writes them all the same.
@@ -81,6 +83,7 @@ class RunDriver:
         save_adapter: Callable[[bytes, Path], None],
         write_results: Callable[[RunStore], RunRecord],
         going_on: Callable[[], None] = lambda: None,
+        stops: Callable[[], Mapping[str, bytes]] = dict,
         evaluator: Evaluator | None = None,
         begin_results: Callable[[RunStore], object] | None = None,
     ) -> None:
@@ -104,6 +107,7 @@ class RunDriver:
         self._begin_results = begin_results
         self._evaluator = evaluator
         self._going_on = going_on
+        self._stops = stops
         self.rounds = RoundDriver(
             coordinator,
             identity=identity,
@@ -166,10 +170,18 @@ class RunDriver:
         except RunError as error:
             if error.nature != "decided":
                 raise
-            _LOG.error("run stopped: %s", error, extra={"run": self.run})
-            self.stopped = error
+            self.stopped = self._halted() or error
+            _LOG.error("run stopped: %s", self.stopped, extra={"run": self.run})
         reason = "" if self.stopped is None else str(self.stopped)
         store.move(lambda state: state.rounds_over(reason))
+
+    def _halted(self) -> RunHalted | None:
+        """Who stopped the run, where somebody did: whatever else came of it."""
+        try:
+            self._going_on()
+        except RunHalted as halted:
+            return halted
+        return None
 
     def patiently(self, call: Callable[[], T]) -> T:
         """Do something that can be begun again, until the surroundings let it.
@@ -383,10 +395,12 @@ class RunDriver:
 
     def _close(self) -> RunRecord:
         self.rounds.attempts.phase = "end"
-        documents = {"end": Document([self._coordinator.signed_end()])}
+        stops = {f"{STOP}{signer}": Document([each]) for signer, each in self._stops().items()}
+        documents = {"end": Document([self._coordinator.signed_end()]), **stops}
         task = Assignment(step=Step.END, run=self.run, documents=documents)
         self._board.assign(self._members().sites, task)
-        self._board.assign(self._helpers, Assignment(step=Step.END, run=self.run))
+        ended = Assignment(step=Step.END, run=self.run, documents=stops)
+        self._board.assign(self._helpers, ended)
 
         parties = (*self._members().sites, *self._helpers)
 

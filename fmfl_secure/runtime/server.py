@@ -7,12 +7,15 @@ of a known layout and has neither base model nor PyTorch; what it has to know of
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from aggregation import Identity
+from aggregation import AggregationError, Identity
+from fmfl_secure.errors import Problem, RunError
+from fmfl_secure.parties.acts import ActLog
 from fmfl_secure.parties.coordinator import Coordinator, check_resumable, start_run
 from fmfl_secure.parties.membership import MembershipFolder, digest_of
 from fmfl_secure.parties.stops import Stops
@@ -38,6 +41,26 @@ from fmfl_secure.storage.message_store import Messages, heads_location, open_sto
 from fmfl_secure.storage.run_store import RunStore, holds_run
 from fmfl_secure.vectors.adapter import Adapter
 from fmfl_secure.vectors.start import RunStart
+
+_LOG = logging.getLogger("fmfl_secure.runtime.server")
+
+
+def take_stop(stops: Stops, statement: bytes) -> None:
+    """Keep a stop that a party brings; durable when this returns, and no attempt follows.
+
+    Args:
+        stops: Where.
+        statement: As it was signed.
+
+    Raises:
+        Problem: 422, it does not hold.
+    """
+    try:
+        stop, path = stops.keep(statement)
+    except (RunError, AggregationError) as error:
+        raise Problem(422, "refused", "this is no stop that holds here") from error
+    place = {"run": stop.run}
+    _LOG.warning("%s stopped the run (%s): %s", stop.party, path, stop.reason, extra=place)
 
 
 class RunServer:
@@ -87,6 +110,7 @@ class RunServer:
         store, self.ended = self._open_run(output)
         save_keys(output, keys_record(folder))
         self.identity = self._load(COORDINATOR)
+        self._acts = ActLog(folder, self.identity)
         self.coordinator = Coordinator(
             self.identity,
             members=self.members(),
@@ -117,7 +141,8 @@ class RunServer:
             board=self.board,
             waiting=waiter(self.inbox, self.board, settings.time),
             observer=observer or Silent(),
-            going_on=lambda: Stops(folder, self.members()).require_none(self.coordinator.run),
+            going_on=self._require_going,
+            stops=lambda: self._stops.of(self.coordinator.run),
             save_adapter=self._save_adapter,
             write_results=write_results
             or partial(write_results_apart, database=run_location(settings.store)),
@@ -165,6 +190,14 @@ class RunServer:
         with in_use(self.output, SERVER), in_use(self._folder / COORDINATOR, SERVER):
             yield
 
+    @property
+    def _stops(self) -> Stops:
+        return Stops(self._folder, self.members())
+
+    def take_stop(self, statement: bytes) -> None:
+        """Keep a stop that a party brings; see `take_stop`."""
+        take_stop(self._stops, statement)
+
     def stop(self) -> None:
         """Stop where it is; the run goes on when its server starts again."""
         self.run.stop()
@@ -174,6 +207,19 @@ class RunServer:
         """Release what was kept open."""
         for kept in (self.store, self.coordinator.store, self._kept_heads):
             kept.close()
+
+    def _require_going(self) -> None:
+        """Check that nobody has stopped the run, and that the log of acts is as others saw it.
+
+        Raises:
+            RunHalted: Somebody has.
+            ActsDamaged: It lacks what others have seen of it.
+        """
+        self._stops.require_none(self.coordinator.run)
+        self._acts.hold_to(self._kept_heads.journals(self.identity.public))
+        head = self._acts.head()
+        if head is not None:
+            self.heads.give(COORDINATOR, head)
 
     def _save_adapter(self, adapter: bytes, folder: Path) -> None:
         write_outputs(

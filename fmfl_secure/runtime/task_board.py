@@ -18,6 +18,7 @@ from enum import StrEnum
 from typing import Final
 
 APPROVAL: Final = "approval "  # begins the names of documents with a custodian's word
+STOP: Final = "stop "  # begins the names of documents with a signed stop of the run
 HISTORY: Final = "history"  # the document with what sites signed of earlier rounds
 
 

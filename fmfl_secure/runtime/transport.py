@@ -8,8 +8,9 @@ from typing import Annotated, Final, Literal, Protocol, Self
 import msgspec
 
 from fmfl_secure.run.statement import SiteStatement
+from fmfl_secure.run.stop import MOST_STOP
 from fmfl_secure.runtime.anchor_registry import AnchorsForSite
-from fmfl_secure.runtime.task_board import Step
+from fmfl_secure.runtime.task_board import STOP, Step
 from fmfl_secure.settings.service import PartBytes
 
 # What a server says may be anything: these are the ranges of what it can mean.
@@ -48,6 +49,9 @@ class Work(msgspec.Struct, frozen=True):
             document = self.documents.get(name)
             if document is not None and document.size > most_bytes:
                 raise ValueError(f"the {name} has {document.size} bytes, at most {most_bytes}")
+        if any(name.startswith(STOP) and document.size > MOST_STOP
+               for name, document in self.documents.items()):  # fmt: skip
+            raise ValueError(f"a stop has more than {MOST_STOP} bytes")
 
     @property
     def place(self) -> tuple[str, int, int]:
@@ -117,6 +121,10 @@ class ServerTransport(Protocol):
 
     def give_head(self, head: str) -> None:
         """Give the own ledger's head."""
+        ...
+
+    def give_stop(self, statement: bytes) -> None:
+        """Give a signed stop of the run, as this party or another signed it."""
         ...
 
     def heartbeat(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Annotated, ClassVar, Final, Literal
 
 import msgspec
@@ -22,7 +23,7 @@ from fmfl_secure.settings.types import (
     ServerOptimizerName,
     WeightType,
 )
-from privacy import MAX_POPULATION_SIZE, MIN_SHARE
+from privacy import MAX_POPULATION_SIZE, MIN_SHARE, Decided
 
 AT_SITES: Final = "sites"
 # What `[evaluation]` says of answers between rounds of training.
@@ -173,9 +174,23 @@ class PrivacySection(Section, frozen=True, forbid_unknown_fields=True, kw_only=T
             it. `exact`: a tenth less noise, for a grant that is for this run alone, as these
             settings fix it; where it asks as well, its answers have another. With noise of each
             site's own.
+        rationale: Why this epsilon and no other, for everybody who reads a report; up to 1,000
+            characters. Where it is said it is part of what all parties agree on, as are the next
+            two; nothing is computed from them.
+        decided_by: Who decided that: a person, a board; up to 200 characters.
+        review_on: The day by which somebody looks at it again, such as 2027-05-01.
     """
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"constant_time", "length_shares", "accounting"})
+    LATER: ClassVar[frozenset[str]] = frozenset(
+        {
+            "constant_time",
+            "length_shares",
+            "accounting",
+            "rationale",
+            "decided_by",
+            "review_on",
+        }
+    )
 
     noise: NoiseName = "local"
     epsilon: Positive = 8.0
@@ -190,6 +205,14 @@ class PrivacySection(Section, frozen=True, forbid_unknown_fields=True, kw_only=T
     constant_time: bool | None = None
     length_shares: tuple[LengthShare, ...] = ()
     accounting: Literal["filter", "exact"] = "filter"
+    rationale: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+    decided_by: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    review_on: dt.date | None = None
+
+    @property
+    def decided(self) -> Decided:
+        """Why this epsilon, who decided it, and when to look again, as far as anybody said."""
+        return Decided(self.rationale.strip(), self.decided_by.strip(), self.review_on)
 
     @property
     def noise_mechanism(self) -> NoiseMechanism:

@@ -197,6 +197,9 @@ initial = ""             # go on from a finished run's folder, or an exported ad
 noise = "local"          # noise of each site's own; "distributed": in shares, one step a round,
                          # docs/distributed-noise.md; "none" needs public data
 epsilon = 8.0            # what the whole run may cost each site, repeats included
+rationale = ""           # why this epsilon and no other: reports have it
+decided_by = ""          # who decided that
+# review_on = 2027-05-12 # when somebody looks at it again
 delta = 1e-5             # at most 1 / (10 x the largest population)
 sample_rate = 0.2        # chance of a unit to take part in a step
 steps_per_round = 1      # more only with training.steps_at = "site"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from privacy.accounting.events import Event, NonPrivate
 from privacy.accounting.exact import require_exact
@@ -17,6 +17,7 @@ from privacy.errors import LedgerDamaged, LedgerError, PlanError
 from privacy.ledger.budget import Budget
 from privacy.ledger.chain import Signer, new_record, verify_chain
 from privacy.ledger.charges import Charge
+from privacy.ledger.decided import UNSAID, Decided
 from privacy.ledger.entries import Recovery
 from privacy.ledger.grants import ExactTerms, Grant
 from privacy.ledger.tables import TABLES, insert, ledger_errors, open_ledger_store
@@ -78,6 +79,7 @@ class LedgerInCustody(VerifiedLedger):
         insider_epsilon: float | None = None,
         population_size: int | None = None,
         delta_reason: str = "",
+        decided: Decided = UNSAID,
         first: bool = False,
     ) -> Grant:
         """Permit (epsilon, delta) to this population, on top of earlier grants.
@@ -95,6 +97,7 @@ class LedgerInCustody(VerifiedLedger):
                 earlier grant or a run has declared it.
             delta_reason: Why the sum of deltas may be above 1 / (10 n), in the custodian's words,
                 for whoever reads the ledger or a report. It is below 1 all the same.
+            decided: Why this epsilon, who decided it, and when to look again.
             first: Refuse where the ledger has a grant already.
 
         Raises:
@@ -102,7 +105,6 @@ class LedgerInCustody(VerifiedLedger):
             PlanError: epsilon, delta, insider_epsilon or population_size is out of range; no
                 population size was ever declared; or the sum of deltas is too large.
         """
-        orders = filter_orders(epsilon, delta)
         insider_orders: tuple[int, ...] = ()
         if insider_epsilon is not None:
             check_epsilon(insider_epsilon, "insider_epsilon")
@@ -112,19 +114,17 @@ class LedgerInCustody(VerifiedLedger):
                     "other sites see all that everyone sees"
                 )
             insider_orders = filter_orders(insider_epsilon, delta)
-        asked = Grant(
-            number=0,
+        return self._permit(
+            first=first,
             epsilon=epsilon,
             delta=delta,
-            orders=orders,
             purpose=purpose,
-            at="",
             insider_epsilon=insider_epsilon,
             insider_orders=insider_orders,
             population_size=population_size,
-            delta_reason=delta_reason.strip(),
+            delta_reason=delta_reason,
+            decided=decided,
         )
-        return self._permit(asked, first=first)
 
     def grant_exact(
         self,
@@ -137,6 +137,7 @@ class LedgerInCustody(VerifiedLedger):
         purpose: str = "",
         population_size: int | None = None,
         delta_reason: str = "",
+        decided: Decided = UNSAID,
         cap: tuple[float, float] | None = None,
         first: bool = False,
     ) -> Grant:
@@ -154,6 +155,7 @@ class LedgerInCustody(VerifiedLedger):
             purpose: For whoever reads the ledger.
             population_size: As in `grant`.
             delta_reason: As in `grant`.
+            decided: As in `grant`.
             cap: Most epsilon and delta that all exact grants of this ledger may ever come to
                 together; with the first of them, and then fixed. None takes this grant's own.
             first: Refuse where the ledger has a grant already.
@@ -162,23 +164,37 @@ class LedgerInCustody(VerifiedLedger):
             PlanError: A number is out of range, or the event has no exact price.
             LedgerError: The run costs more, or all exact grants together would go beyond their cap.
         """
-        orders = filter_orders(epsilon, delta)
+        return self._permit(
+            first=first,
+            epsilon=epsilon,
+            delta=delta,
+            purpose=purpose,
+            population_size=population_size,
+            delta_reason=delta_reason,
+            decided=decided,
+            exact=ExactTerms(require_exact(event), rounds, plan),
+            cap=cap,
+        )
+
+    def _permit(
+        self,
+        *,
+        first: bool,
+        epsilon: float,
+        delta: float,
+        delta_reason: str,
+        **terms: Any,
+    ) -> Grant:
+        """Append a grant as it was asked for, with its number, where it may stand."""
         asked = Grant(
             number=0,
             epsilon=epsilon,
             delta=delta,
-            orders=orders,
-            purpose=purpose,
+            orders=filter_orders(epsilon, delta),
             at="",
-            population_size=population_size,
             delta_reason=delta_reason.strip(),
-            exact=ExactTerms(require_exact(event), rounds, plan),
-            cap=cap,
+            **terms,
         )
-        return self._permit(asked, first=first)
-
-    def _permit(self, asked: Grant, *, first: bool) -> Grant:
-        """Append what was asked for, with its number, where it may stand."""
         if asked.population_size is not None:
             check_population_size(asked.population_size)
         with self._transaction("grant") as (budget, append):

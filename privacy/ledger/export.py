@@ -125,6 +125,7 @@ def _grant(status: GrantStatus) -> dict[str, Any]:
     told = {
         "population_size": grant.population_size,
         "delta_reason": grant.delta_reason,
+        **grant.decided.body(),
         "lowered_from": grant.lowered_from,
         "closed": grant.closed,
         "exact": None if grant.exact is None else grant.exact.body(),

@@ -11,6 +11,7 @@ from privacy.accounting.events import PoissonSampledGaussian, parse_event
 from privacy.accounting.exact import renyi_epsilon, require_exact
 from privacy.accounting.rdp import FAILURE_SHARE, epsilon_spent, filter_delta
 from privacy.errors import LedgerDamaged
+from privacy.ledger.decided import UNSAID, Decided
 from privacy.ledger.record_values import check_orders, declared_size, text, whole
 from privacy.limits import check_delta, check_epsilon
 
@@ -72,6 +73,7 @@ class Grant:
         exact: What it is for, if it is for one run that was fixed beforehand.
         cap: Most epsilon and delta that all exact grants of the ledger may come to together, fixed
             by the first of them.
+        decided: Why this epsilon, who decided it, and when to look again, as far as anybody said.
         lowered_from: What epsilon was, where it was lowered after trainings were charged.
         closed: Why nothing more may be reserved of it; empty while that is not so.
     """
@@ -90,6 +92,7 @@ class Grant:
     closed: str = ""
     exact: ExactTerms | None = None
     cap: tuple[float, float] | None = None
+    decided: Decided = UNSAID
 
     @property
     def counted_delta(self) -> float:
@@ -145,6 +148,7 @@ class Grant:
             body["population_size"] = self.population_size
         if self.delta_reason:
             body["delta_reason"] = self.delta_reason
+        body |= self.decided.body()
         if self.exact is not None:
             body["exact"] = self.exact.body()
         if self.cap is not None:
@@ -169,6 +173,7 @@ class Grant:
             delta_reason=text(body.get("delta_reason", "")).strip(),
             exact=ExactTerms.parse(body["exact"]) if "exact" in body else None,
             cap=_cap(body["cap"]) if "cap" in body else None,
+            decided=Decided.parse(body),
         )
         # Only what makes no sense at all is damage; whether it affords anything: `standing`.
         check_epsilon(grant.epsilon, most=math.inf)

@@ -20,6 +20,7 @@ from support import Quiet, open_own_site
 from aggregation import PublicIdentity, SqliteJournal, said_of
 from fmfl_secure.errors import RunError
 from fmfl_secure.parties.custodian import Custodian
+from fmfl_secure.parties.decisions import Decisions
 from fmfl_secure.parties.decryptor import open_decryptor
 from fmfl_secure.parties.membership import MembershipFolder
 from fmfl_secure.parties.site import Site
@@ -280,10 +281,16 @@ class HttpsWorld(_ServedWorld):
         if name == DECRYPTOR:
             role = self.workspace.role(DECRYPTOR)
             decryptor = open_decryptor(role, config=self.config, members=self.members)
-            return DecryptorAgent(decryptor, transport, stopping=stopping, once=True)
+            return DecryptorAgent(
+                decryptor, transport, stopping=stopping, once=True,
+                decisions=Decisions(role, self.members),
+            )  # fmt: skip
         if name not in self.sites:
-            custodian = Custodian(self.workspace.custodian(name), name, self.config)
-            return CustodianAgent(custodian, transport, stopping=stopping, once=True)
+            folder = self.workspace.custodian(name)
+            return CustodianAgent(
+                Custodian(folder, name, self.config), transport, stopping=stopping, once=True,
+                decisions=Decisions(folder),
+            )  # fmt: skip
         return SiteAgent(
             lambda run: self._site(name, run),
             members=MembershipFolder(self.workspace.site(name)).members,
@@ -291,6 +298,7 @@ class HttpsWorld(_ServedWorld):
             open_transport=None,
             stopping=stopping,
             once=True,
+            decisions=Decisions(self.workspace.site(name)),
         )
 
     def _site(self, name: str, run: str) -> Site:

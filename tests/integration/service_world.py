@@ -116,6 +116,9 @@ class DirectTransport:
     def give_head(self, head: str) -> None:
         self._call("head", lambda: self.world.heads.give(self.name, head))
 
+    def give_stop(self, statement: bytes) -> None:
+        self._call("stop", lambda: self.world.server.take_stop(statement))
+
     def heartbeat(self) -> None:
         pass
 

@@ -17,7 +17,9 @@ from contract_worlds import WORLDS, ContractWorld, Killed
 from support import make_federation
 
 from fmfl_secure.parties.coordinator import Coordinator
+from fmfl_secure.parties.stops import Stops, stop_run
 from fmfl_secure.planning.answers import answer_plan, figures_of
+from fmfl_secure.run.stop import RunHalted
 from fmfl_secure.settings.written import with_question
 from privacy import Ledger
 
@@ -264,3 +266,22 @@ def test_a_run_that_was_killed_goes_on(world: ContractWorld) -> None:
     records = again.finish()
     check(again, records, SITES, SITES)
     assert [charged(again, name) for name in SITES] == [[1, 2]] * 4
+
+
+def test_a_custodian_s_stop_reaches_every_party_in_band(transport: str, kept: Path) -> None:
+    """Signed at one party's machine, and carried by nothing but the run's own messages."""
+    world = WORLDS[transport](kept)
+    between = world.between_rounds
+
+    def stop(number: int) -> None:
+        between(number)
+        stop_run(kept / "custodians/board", world.observer.run, "consent was withdrawn")
+
+    world.between_rounds = stop  # type: ignore[method-assign]
+    assert len(world.finish()) == 1
+    assert "board stopped run" in world.reason
+    assert [charged(world, name) for name in SITES] == [[1]] * 4, "no data were read after it"
+    folders = [kept, kept / "decryptor", *(kept / "sites" / name for name in SITES)]
+    for folder in folders:
+        with pytest.raises(RunHalted, match="consent was withdrawn"):
+            Stops(folder, world.members).require_none(world.observer.run)

@@ -20,7 +20,10 @@ from fmfl_secure.parties.stops import Stops, stop_run, take_stop
 from fmfl_secure.parties.workspace import Members, initialise
 from fmfl_secure.run.record import RoundRecord
 from fmfl_secure.run.stop import RunHalted, sign_stop
+from fmfl_secure.runtime.agents.base import Agent
 from fmfl_secure.runtime.server import RunServer
+from fmfl_secure.runtime.task_board import STOP, Step
+from fmfl_secure.runtime.transport import DocumentRef, Work
 from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.transports.local.engine import LocalEngine
@@ -145,6 +148,37 @@ def test_sites_that_were_given_a_stop_train_no_more_whatever_the_server_does(
     assert (released(folder), committed(folder)) == (1, [1, 1, 1]), "nothing more was charged"
 
 
+def test_the_decryptor_opens_nothing_of_a_run_that_it_knows_to_be_stopped(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that goes on all the same, and sites that were told nothing."""
+    monkeypatch.setattr(Stops, "require_none", hidden_from(RunServer, Stops.require_none))
+
+    def stop(run: str) -> None:
+        board = Identity.load(folder / "custodians/board/identity.pem")
+        told = Stops(folder / "decryptor", Members.load(folder / "members.json"))
+        told.keep(sign_stop(board, run, "board", "consent was withdrawn"))
+
+    monkeypatch.setattr(Agent, "_give_stops", lambda *_: None)
+    with pytest.raises(RunStopped):
+        run(folder, stop)
+    assert (released(folder), committed(folder)) == (1, [1, 1, 1]), "no keys, so no training"
+
+
+def test_what_a_server_says_is_a_stop_stops_nobody(folder: Path) -> None:
+    """The coordinator's server could end a run; it cannot say that a custodian did."""
+    members = Members.load(folder / "members.json")
+    key = Identity.load(folder / "coordinator/identity.pem")
+    agent = LocalEngine(
+        folder / "federation.toml", folder / "run", resume=False, observer=Quiet()
+    )._agents["site-1"]
+    forged = sign_stop(key, RUN, "board", "said by the server")
+    agent.transport.fetch = lambda _: forged  # type: ignore[method-assign]
+    document = DocumentRef("0" * 64, len(forged))
+    agent._take_stops(Work(1, Step.END, RUN, 0, 0, {f"{STOP}board": document}, [], 0, 1 << 20))
+    Stops(folder / "sites/site-1", members).require_none(RUN)
+
+
 def test_a_custodian_gives_no_word_in_a_new_process_either(folder: Path) -> None:
     board = folder / "custodians/board"
     stop_run(board, RUN, "consent was withdrawn")
@@ -203,7 +237,7 @@ def test_the_command_signs_keeps_and_takes(folder: Path, main: Any) -> None:
     assert code == 0
     kept = read_answer("stop", printed)
     assert (kept["party"], kept["run"]) == ("board", RUN)
-    assert "send that file to the other parties" in errors
+    assert "send that file to" in errors
     code, printed, _ = main("stop", site, "--take", kept["file"], "--json")
     assert (code, json.loads(printed)["at"]) == (0, kept["at"])
     assert main("stop", site, "--run", RUN)[0] == 1

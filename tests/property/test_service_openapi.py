@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 
 from aggregation import Identity
+from fmfl_secure.parties.stops import Stops
 from fmfl_secure.parties.workspace import Members
 from fmfl_secure.provisioning.certificates import SITE, Peer
 from fmfl_secure.runtime.anchor_registry import AnchorRegistry
 from fmfl_secure.runtime.inbox import Inbox
+from fmfl_secure.runtime.server import take_stop
 from fmfl_secure.runtime.task_board import TaskBoard
 from fmfl_secure.storage.anchor_store import AnchorStore
 from fmfl_secure.storage.message_store import open_store
@@ -41,6 +44,7 @@ def app(tmp_path_factory: pytest.TempPathFactory):
         board=TaskBoard(),
         membership=list,
         heads=AnchorRegistry(anchors, store, lambda: members),
+        take_stop=partial(take_stop, Stops(tmp_path_factory.mktemp("stops"), members)),
         metrics=ServerMetrics(),
     )
     far = dt.datetime(2100, 1, 1, tzinfo=dt.UTC)

@@ -44,7 +44,7 @@ class Obedient:
         self.transport = transport
         self.done: list[Work] = []
 
-    def do(self, work: Work) -> None:
+    def perform(self, work: Work) -> None:
         self.done.append(work)
         if work.step == Step.JOIN:
             self.transport.join(work.run, "private")

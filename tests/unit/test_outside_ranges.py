@@ -36,6 +36,8 @@ FIGURES = "tests/unit/test_absurd_figures.py"
 OUTSIDE: dict[tuple[str, str], str] = {
     ("aggregation.protocol.messages", "kind"): "tests/property/test_aggregation_fuzz.py",
     ("fmfl_secure.cli.federation", "list[UnitRule]"): "",
+    ("fmfl_secure.parties.acts", "Note"): "",
+    ("fmfl_secure.parties.acts", "_Export"): "",
     ("fmfl_secure.parties.proposals", "cls"): "",
     ("fmfl_secure.parties.workspace", "_MembersFile"): "",
     ("fmfl_secure.planning.warm_start", "_Report"): "",

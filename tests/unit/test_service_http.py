@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -22,6 +23,7 @@ import pytest
 
 from aggregation import Identity
 from fmfl_secure.errors import Problem, Rejected, Unreachable
+from fmfl_secure.parties.stops import Stops
 from fmfl_secure.parties.workspace import Members
 from fmfl_secure.provisioning.certificates import (
     CUSTODIAN,
@@ -36,8 +38,10 @@ from fmfl_secure.provisioning.certificates import (
 )
 from fmfl_secure.provisioning.kit import write_private
 from fmfl_secure.run.refusal_codes import MEANINGS
+from fmfl_secure.run.stop import sign_stop
 from fmfl_secure.runtime.anchor_registry import AnchorRegistry
 from fmfl_secure.runtime.inbox import Inbox
+from fmfl_secure.runtime.server import take_stop
 from fmfl_secure.runtime.task_board import Assignment, Document, Step, TaskBoard
 from fmfl_secure.settings.service import Limits, Upstream
 from fmfl_secure.storage.anchor_store import AnchorStore
@@ -93,6 +97,7 @@ class Running:
     attempt: FakeAttempt
     metrics: ServerMetrics
     context: ssl.SSLContext
+    custodian: Identity
 
     def tls(self, role: str, name: str, *, days: int = 30, federation: str = "tiny") -> Path:
         folder = self.folder / f"{role}-{name}-{days}-{federation}-{time.monotonic_ns()}"
@@ -120,7 +125,8 @@ def running(tmp_path: Path) -> Iterator[Running]:
     _write(tls, authority, made)
     public = {n: Identity.generate(n).public for n in ("coordinator", "aggregator", "decryptor")}
     sites = {f"site-{n}": Identity.generate(f"site-{n}").public for n in (1, 2, 3)}
-    custodians = {"board": Identity.generate("board").public}
+    board_key = Identity.generate("board")
+    custodians = {"board": board_key.public}
     members = Members(**public, sites=sites, custodians=custodians)
     store, board, metrics = (
         open_store("sqlite:s.sqlite", relative_to=tmp_path),
@@ -132,7 +138,14 @@ def running(tmp_path: Path) -> Iterator[Running]:
     attempt = FakeAttempt()
     inbox.open_attempt(attempt)  # type: ignore[arg-type]
     heads = AnchorRegistry(AnchorStore(tmp_path / "anchors.sqlite"), store, lambda: members)
-    app = build_app(inbox=inbox, board=board, membership=list, heads=heads, metrics=metrics)
+    app = build_app(
+        inbox=inbox,
+        board=board,
+        membership=list,
+        heads=heads,
+        take_stop=partial(take_stop, Stops(tmp_path, members)),
+        metrics=metrics,
+    )
     access = Access(
         "tiny",
         members=lambda: members,
@@ -150,7 +163,9 @@ def running(tmp_path: Path) -> Iterator[Running]:
         time.sleep(0.01)
     port = listener.port
     url = f"https://localhost:{port}"
-    yield Running(url, port, tmp_path, authority, board, inbox, attempt, metrics, context)
+    yield Running(
+        url, port, tmp_path, authority, board, inbox, attempt, metrics, context, board_key
+    )
     listener.stop()
     thread.join()
     store.close()
@@ -735,6 +750,24 @@ def test_heads_of_ledgers_are_the_sites_to_give_and_to_ask_for(running: Running)
         assert_problem(client.put("/v1/head", json={"head": "x" * 5000}), 422, "malformed")
         body = {"heads": {"site-2": ["{}"]}}
         assert_problem(client.put("/v1/heads", json=body), 422, "refused")
+
+
+def test_any_party_brings_a_signed_stop_and_nobody_one_that_was_not_signed(
+    running: Running,
+) -> None:
+    signed = sign_stop(running.custodian, RUN, "board", "consent was withdrawn")
+    forged = sign_stop(Identity.generate("board"), RUN, "board", "consent was withdrawn")
+    with running.client() as client:
+        for statement in (forged, signed[:-1], b"x" * 64 + b"{}"):
+            body = {"statement": base64.b64encode(statement).decode()}
+            assert_problem(client.put("/v1/stop", json=body), 422, "refused")
+        assert_problem(client.put("/v1/stop", json={"statement": "="}), 422, "malformed")
+    assert not (running.folder / "stops").exists()
+    with line_of(running, running.tls(SITE, "site-1")) as line:
+        line.give_stop(signed)
+        line.give_stop(signed)  # again, as after a lost answer
+    (kept,) = (running.folder / "stops").iterdir()
+    assert kept.read_bytes() == signed
 
 
 def test_metrics_name_roles_and_routes_and_no_one(running: Running) -> None:

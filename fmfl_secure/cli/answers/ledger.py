@@ -30,6 +30,10 @@ class GrantShown(msgspec.Struct, frozen=True, kw_only=True):
         closed: Why nothing more is reserved of it; empty while that is not so.
         exact_plan: Digest of the one plan that it is for; empty where it is for any.
         is_used: Whether the one run of an exact grant was reserved.
+        rationale: Why this epsilon; empty where nobody said.
+        decided_by: Who decided that; empty where nobody said.
+        review_on: The day by which somebody looks at it again; empty for none.
+        review_is_due: Whether that day is past.
     """
 
     grant: int
@@ -49,6 +53,10 @@ class GrantShown(msgspec.Struct, frozen=True, kw_only=True):
     closed: str
     exact_plan: str
     is_used: bool
+    rationale: str = ""
+    decided_by: str = ""
+    review_on: str = ""
+    review_is_due: bool = False
 
 
 class RunShown(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from fmfl_secure.parties.acts import ActLog
 from fmfl_secure.parties.workspace import Members
 from fmfl_secure.runtime.anchor_registry import (
     ALL,
@@ -61,6 +62,19 @@ def share_journal(party: JournalOwner, transport: ServerTransport) -> None:
         Rejected: The server does not take it.
     """
     head = party.journal_head()
+    if head is not None:
+        transport.give_head(head)
+
+
+def carry_acts(acts: ActLog, transport: ServerTransport) -> None:
+    """Hold a party's log of acts to what others kept of it, and give the head that it has now.
+
+    Raises:
+        ActsDamaged, AggregationError: It lacks what somebody has seen, or cannot be read.
+        Rejected: The server does not take it.
+    """
+    acts.hold_to(transport.heads(known=False, since=NOW).journals)
+    head = acts.head()
     if head is not None:
         transport.give_head(head)
 

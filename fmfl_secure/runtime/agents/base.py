@@ -8,10 +8,11 @@ from abc import ABC, abstractmethod
 from contextlib import nullcontext
 
 from aggregation import AggregationError, SealedError
-from fmfl_secure.errors import ANY_FAILURE, Rejected, is_passing
-from fmfl_secure.runtime.agents.anchors import JournalOwner
+from fmfl_secure.errors import ANY_FAILURE, Rejected, RunError, is_passing
+from fmfl_secure.parties.decisions import Decisions
+from fmfl_secure.runtime.agents.anchors import JournalOwner, carry_acts
 from fmfl_secure.runtime.patience import Patience
-from fmfl_secure.runtime.task_board import Step
+from fmfl_secure.runtime.task_board import STOP, Step
 from fmfl_secure.runtime.transport import ServerTransport, Work
 
 _LOG = logging.getLogger("fmfl_secure.runtime.agents.base")
@@ -26,12 +27,21 @@ class Agent(ABC):
         transport: To the server.
         stopping: Ends the loop.
         once: End after one run.
+        decisions: What people decided at this party; None of a simulated one.
     """
 
     def __init__(
-        self, transport: ServerTransport, *, stopping: threading.Event, once: bool
+        self,
+        transport: ServerTransport,
+        *,
+        stopping: threading.Event,
+        once: bool,
+        decisions: Decisions | None = None,
     ) -> None:
         self.transport = transport
+        self._decisions = decisions
+        self._acts_of = ""  # the run at whose beginning its acts were told
+        self._stops: set[tuple[str, str]] = set()  # run and signer of those that the server has
         self._stopping = stopping
         self._once = once
         self._patience = Patience()
@@ -83,13 +93,13 @@ class Agent(ABC):
         before = self._after
         work = self.transport.work(before)
         if work.sequence == before or self._stopping.is_set():
+            if not self._stopping.is_set():
+                self._give_stops(work)
             return False
         self._after, self.work = work.sequence, work
         _LOG.info(work.step, extra={"run": work.run, "round": work.round, "attempt": work.attempt})
-        party = self.party
         try:
-            with nullcontext() if party is None else party.kept_open():
-                self.do(work)
+            self.perform(work)
         except Rejected as rejected:
             if rejected.reason not in _MOVED_ON:
                 raise
@@ -101,6 +111,56 @@ class Agent(ABC):
             self._ended = work.step == Step.END
         self.worked()
         return True
+
+    def perform(self, work: Work) -> None:
+        """Do a task, and carry what people decided here and elsewhere.
+
+        Raises:
+            FmflError, PrivacyError, AggregationError: See `do`; or this party's log of acts lacks
+                what others have seen of it.
+        """
+        party = self.party
+        with nullcontext() if party is None else party.kept_open():
+            self._tell_acts(work)
+            self._give_stops(work)
+            self._take_stops(work)
+            self.do(work)
+
+    def _tell_acts(self, work: Work) -> None:
+        """As a run begins and ends here: what was done at this party since, others hold from now.
+
+        Raises:
+            ActsDamaged, AggregationError: The log lacks what somebody has seen, or cannot be read.
+        """
+        is_new = bool(work.run) and work.run != self._acts_of
+        if self._decisions is not None and (is_new or work.step == Step.END):
+            carry_acts(self._decisions.acts, self.transport)
+            self._acts_of = work.run
+
+    def _give_stops(self, work: Work) -> None:
+        """Bring the server the stops of its run that are kept here, each once."""
+        if self._decisions is None or not work.run or work.step == Step.END:
+            return
+        for signer, statement in self._decisions.stops.of(work.run).items():
+            if (work.run, signer) in self._stops:
+                continue
+            try:
+                self.transport.give_stop(statement)
+            except Rejected as rejected:  # it holds here all the same
+                _LOG.error("the server does not take the stop by %s: %s", signer, rejected)
+            self._stops.add((work.run, signer))
+
+    def _take_stops(self, work: Work) -> None:
+        """Keep the stops that came with a task: whoever carries it later, this party obeys them."""
+        for name, document in work.documents.items():
+            if self._decisions is not None and name.startswith(STOP):
+                try:
+                    stop, _ = self._decisions.stops.keep(self.transport.fetch(document))
+                except (RunError, AggregationError) as error:
+                    _LOG.error("what came as a stop is none: %s", error, extra={"run": work.run})
+                else:
+                    _LOG.warning("%s stopped the run: %s", stop.party, stop.reason,
+                                 extra={"run": stop.run})  # fmt: skip
 
     def worked(self) -> None:
         """Something went well: what fails after it is waited for anew."""
@@ -120,7 +180,7 @@ class Agent(ABC):
         """
 
 
-def accuse(transport: ServerTransport, work: Work, error: AggregationError) -> None:
+def accuse(transport: ServerTransport, work: Work, error: Exception) -> None:
     """Send what proves whose fault an error is, if anything does, before this party gives up."""
     if isinstance(error, SealedError) and error.accusation:
         transport.send(work, "accusation", error.accusation)

@@ -8,6 +8,7 @@ import threading
 from aggregation import ReplayError, StateError
 from fmfl_secure.errors import KNOWN_ERRORS, ServiceError, is_passing
 from fmfl_secure.parties.custodian import Custodian
+from fmfl_secure.parties.decisions import Decisions
 from fmfl_secure.run.refusal_codes import leaving_code
 from fmfl_secure.runtime.agents.anchors import check_journal, share_journal
 from fmfl_secure.runtime.agents.base import Agent, split
@@ -26,6 +27,7 @@ class CustodianAgent(Agent):
         transport: To the server.
         stopping: Ends the loop.
         once: End after one run.
+        decisions: What people decided here.
     """
 
     def __init__(
@@ -35,8 +37,9 @@ class CustodianAgent(Agent):
         *,
         stopping: threading.Event,
         once: bool,
+        decisions: Decisions | None = None,
     ) -> None:
-        super().__init__(transport, stopping=stopping, once=once)
+        super().__init__(transport, stopping=stopping, once=once, decisions=decisions)
         self._custodian = custodian
 
     @property

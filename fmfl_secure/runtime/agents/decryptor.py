@@ -7,6 +7,8 @@ import threading
 
 from aggregation import AggregationError, Decryptor
 from fmfl_secure.errors import is_passing
+from fmfl_secure.parties.decisions import Decisions
+from fmfl_secure.run.stop import RunHalted
 from fmfl_secure.runtime.agents.anchors import check_journal, share_journal
 from fmfl_secure.runtime.agents.base import Agent, accuse, split
 from fmfl_secure.runtime.task_board import APPROVAL, Step
@@ -23,6 +25,7 @@ class DecryptorAgent(Agent):
         transport: To the server.
         stopping: Ends the loop.
         once: End after one run.
+        decisions: What people decided here.
     """
 
     def __init__(
@@ -32,8 +35,9 @@ class DecryptorAgent(Agent):
         *,
         stopping: threading.Event,
         once: bool,
+        decisions: Decisions | None = None,
     ) -> None:
-        super().__init__(transport, stopping=stopping, once=once)
+        super().__init__(transport, stopping=stopping, once=once, decisions=decisions)
         self._decryptor = decryptor
 
     @property
@@ -53,7 +57,7 @@ class DecryptorAgent(Agent):
             return
         try:
             kind, message = does(work)
-        except AggregationError as error:
+        except (AggregationError, RunHalted) as error:
             if is_passing(error):
                 raise
             # The reason stays here; the attempt ends, and a new one has fresh keys.

@@ -27,6 +27,7 @@ from fmfl_secure.errors import (
     Rejected,
     is_passing,
 )
+from fmfl_secure.parties.decisions import Decisions
 from fmfl_secure.parties.workspace import Members
 from fmfl_secure.run.end import evidence, read_end
 from fmfl_secure.run.refusal_codes import leaving_code
@@ -140,6 +141,7 @@ class SiteAgent(Agent):
         once: End after one run.
         on_step: Called with round and finished steps while it trains.
         approve: Called with the number of the membership list in force, before a plan is looked at.
+        decisions: What people decided here.
     """
 
     def __init__(
@@ -153,8 +155,9 @@ class SiteAgent(Agent):
         once: bool,
         approve: Callable[[int], None] = lambda _: None,
         on_step: Callable[[int, int], None] = lambda *_: None,
+        decisions: Decisions | None = None,
     ) -> None:
-        super().__init__(transport, stopping=stopping, once=once)
+        super().__init__(transport, stopping=stopping, once=once, decisions=decisions)
         self._open_run = open_run
         self._coordinator = members().coordinator  # whose end of a run counts
         self._heads = SiteAnchors(transport, members)

@@ -110,13 +110,19 @@ class HeadGiven(_Strict, frozen=True, forbid_unknown_fields=True, tag="head"):
     head: str
 
 
+class StopGiven(_Strict, frozen=True, forbid_unknown_fields=True, tag="stop"):
+    """A signed stop of the run, of the party's own or of another's."""
+
+    statement: bytes
+
+
 class HeadsBrought(_Strict, frozen=True, forbid_unknown_fields=True, tag="heads"):
     """Heads of others' ledgers that the site kept."""
 
     heads: dict[str, list[str]]
 
 
-Word = Present | Sent | Joined | Refused | Failed | Stating | HeadGiven | HeadsBrought
+Word = Present | Sent | Joined | Refused | Failed | Stating | HeadGiven | HeadsBrought | StopGiven
 
 
 class Answer(_Strict, frozen=True, forbid_unknown_fields=True):

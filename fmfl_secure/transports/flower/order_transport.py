@@ -20,6 +20,7 @@ from fmfl_secure.transports.flower.frames import (
     Refused,
     Sent,
     Stating,
+    StopGiven,
     Word,
     reference,
 )
@@ -127,6 +128,10 @@ class OrderTransport:
     def give_head(self, head: str) -> None:
         """See `Line`."""
         self.words.append(HeadGiven(head))
+
+    def give_stop(self, statement: bytes) -> None:
+        """See `Line`."""
+        self.words.append(StopGiven(statement))
 
     def heartbeat(self) -> None:
         """The SuperNode's own heartbeats say that this party lives."""

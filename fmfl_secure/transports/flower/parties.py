@@ -16,6 +16,7 @@ import msgspec
 from aggregation import Identity, MemoryJournal
 from fmfl_secure.errors import ConfigError, FrameRefused
 from fmfl_secure.parties.custodian import Custodian
+from fmfl_secure.parties.decisions import Decisions
 from fmfl_secure.parties.decryptor import open_decryptor
 from fmfl_secure.parties.membership import MembershipFolder
 from fmfl_secure.parties.workspace import DECRYPTOR, Workspace
@@ -125,7 +126,13 @@ class Parties:
             agent = self._decryptor(folder, held, transport)
         elif name in self.config.aggregation.custodians:
             custodian = Custodian(folder, name, self.config)
-            agent = CustodianAgent(custodian, transport, stopping=self._stopping, once=False)
+            agent = CustodianAgent(
+                custodian,
+                transport,
+                stopping=self._stopping,
+                once=False,
+                decisions=Decisions(folder),
+            )
         else:
             agent = SiteAgent(
                 self._participants(name, folder, identity, held),
@@ -135,6 +142,7 @@ class Parties:
                 stopping=self._stopping,
                 once=False,
                 approve=lambda number: follow_removals(held, number, transport.membership),
+                decisions=None if self._simulate else Decisions(folder),
             )
         return FlowerParty(identity, held.members().coordinator, agent, transport)
 
@@ -146,7 +154,13 @@ class Parties:
         self, folder: Path, held: MembershipFolder, transport: OrderTransport
     ) -> DecryptorAgent:
         decryptor = open_decryptor(folder, config=self.config, members=held.members())
-        return DecryptorAgent(decryptor, transport, stopping=self._stopping, once=False)
+        return DecryptorAgent(
+            decryptor,
+            transport,
+            stopping=self._stopping,
+            once=False,
+            decisions=Decisions(folder, held.members()),
+        )
 
     def _participants(
         self, name: str, folder: Path, identity: Identity, held: MembershipFolder

@@ -85,7 +85,7 @@ class FlowerParty:
         while True:
             work = self._transport.take(order, opened)
             try:
-                self._agent.do(work)
+                self._agent.perform(work)
                 self._agent.worked()
             except Exception as error:  # noqa: BLE001 - the one place where all of them end
                 if is_passing(error):

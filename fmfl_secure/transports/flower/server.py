@@ -38,6 +38,7 @@ from fmfl_secure.transports.flower.frames import (
     Refused,
     Sent,
     Stating,
+    StopGiven,
     Word,
     claimed_party,
     open_frame,
@@ -376,6 +377,8 @@ class FlowerServer:
                 self._side.heads.give(party, head)
             case HeadsBrought(heads):
                 self._side.heads.bring(heads)
+            case StopGiven(statement):
+                self._side.take_stop(statement)
             case Present():
                 pass
 

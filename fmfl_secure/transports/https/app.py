@@ -38,6 +38,7 @@ from fmfl_secure.transports.https.schemas import (
     StatementBody,
     TaskBody,
 )
+from fmfl_secure.transports.https.stop_routes import stop_routes
 
 _LOG = logging.getLogger("fmfl_secure.transports.https.app")
 
@@ -97,6 +98,7 @@ def build_app(
     board: TaskBoard,
     membership: Callable[[], list[bytes]],
     heads: AnchorRegistry,
+    take_stop: Callable[[bytes], None],
     metrics: ServerMetrics,
 ) -> FastAPI:
     """The application, to be put behind a `Guard`.
@@ -106,6 +108,7 @@ def build_app(
         board: Where tasks come from.
         membership: The federation's membership lists, from the first.
         heads: What is kept of the sites' ledgers.
+        take_stop: Keeps a signed stop of a run, if it holds.
         metrics: Counts.
     """
     app = FastAPI(
@@ -231,6 +234,7 @@ def build_app(
 
     app.include_router(router)
     app.include_router(head_routes(heads), prefix="/v1", responses=_PROBLEMS)
+    app.include_router(stop_routes(take_stop), prefix="/v1", responses=_PROBLEMS)
     return app
 
 

@@ -6,6 +6,7 @@ is tried again, with growing pauses, until the server answers or says no.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import logging
 import random
@@ -210,6 +211,11 @@ class HttpsTransport:
     def give_head(self, head: str) -> None:
         """Give the head that this site's ledger has now."""
         self._request("PUT", "/v1/head", json={"head": head})
+
+    def give_stop(self, statement: bytes) -> None:
+        """Give a signed stop of the run."""
+        body = {"statement": base64.b64encode(statement).decode("ascii")}
+        self._request("PUT", "/v1/stop", json=body)
 
     def heartbeat(self) -> None:
         """Ask for nothing, once, so that the server knows this party lives."""

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fmfl_secure.run.stop import MOST_STOP
 from fmfl_secure.runtime.task_board import Step
 
 Code = Annotated[str, Field(pattern=r"^[a-z][a-z_.-]{0,47}$")]
@@ -104,6 +105,12 @@ class HeadsBody(Model):
     upto: str = Field(
         description="What to ask `since` next time: then only what changed of others comes."
     )
+
+
+class StopBody(Model):
+    """A run's stop as its coordinator or a custodian signed it, base64."""
+
+    statement: Annotated[str, Field(max_length=MOST_STOP * 2, pattern=r"^[A-Za-z0-9+/]+=*$")]
 
 
 class MembershipBody(Model):

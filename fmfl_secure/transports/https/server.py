@@ -72,6 +72,7 @@ class Service:
             board=self.board,
             membership=kit.membership.lists,
             heads=side.heads,
+            take_stop=side.take_stop,
             metrics=self.metrics,
         )
         access = Access(

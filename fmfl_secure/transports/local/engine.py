@@ -18,6 +18,7 @@ from pathlib import Path
 from fmfl_secure.errors import RunError, RunStopped
 from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.parties.custodian import Custodian
+from fmfl_secure.parties.decisions import Decisions
 from fmfl_secure.parties.decryptor import open_decryptor
 from fmfl_secure.parties.membership import MembershipFolder
 from fmfl_secure.parties.site import Site
@@ -193,12 +194,24 @@ class LocalEngine:
             self._workspace.role(DECRYPTOR), config=self._config, members=self._server.members()
         )
         transport = self._transport(DECRYPTOR, certificates.DECRYPTOR)
-        return DecryptorAgent(role, transport, stopping=threading.Event(), once=False)
+        return DecryptorAgent(
+            role,
+            transport,
+            stopping=threading.Event(),
+            once=False,
+            decisions=Decisions(self._workspace.role(DECRYPTOR), self._server.members()),
+        )
 
     def _custodian(self, name: str) -> CustodianAgent:
         custodian = Custodian(self._workspace.custodian(name), name, self._config)
         transport = self._transport(name, certificates.CUSTODIAN)
-        return CustodianAgent(custodian, transport, stopping=threading.Event(), once=False)
+        return CustodianAgent(
+            custodian,
+            transport,
+            stopping=threading.Event(),
+            once=False,
+            decisions=Decisions(self._workspace.custodian(name)),
+        )
 
     def _site(self, entry: SiteEntry) -> SiteAgent:
         steps = self._config.privacy.steps_per_round
@@ -212,6 +225,7 @@ class LocalEngine:
             on_step=lambda number, step: self._observer.site_training(
                 number, entry.name, step, steps
             ),
+            decisions=Decisions(self._workspace.site(entry.name)),
         )
 
     def _open_site(self, entry: SiteEntry, run: str) -> Site:

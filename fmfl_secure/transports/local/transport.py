@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, Literal, Protocol, Self
 
+from aggregation import is_journal_head
 from fmfl_secure.errors import Problem, Rejected
 from fmfl_secure.provisioning.certificates import CUSTODIAN, DECRYPTOR, SITE
 from fmfl_secure.run.statement import SiteStatement
@@ -198,10 +199,16 @@ class DirectTransport:
     def give_head(self, head: str) -> None:
         """Give the own ledger's head."""
         # The one with a round's charge in it. Later ones are of the same head at another second.
-        if self._work is not None and self._work.step == Step.READY:
+        is_charge = not is_journal_head(head)
+        if is_charge and self._work is not None and self._work.step == Step.READY:
             self._note_sent("anchor", head.encode())
         with _rejections():
             self._server.heads.give(self._name, head)
+
+    def give_stop(self, statement: bytes) -> None:
+        """Give a signed stop of the run."""
+        with _rejections():
+            self._server.take_stop(statement)
 
     def heartbeat(self) -> None:
         """Nobody counts on any."""

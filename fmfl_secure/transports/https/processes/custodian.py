@@ -5,6 +5,7 @@ from __future__ import annotations
 from aggregation import Identity
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.parties.custodian import Custodian
+from fmfl_secure.parties.decisions import Decisions
 from fmfl_secure.provisioning.certificates import CUSTODIAN
 from fmfl_secure.provisioning.kit import Kit
 from fmfl_secure.runtime.agents.custodian import CustodianAgent
@@ -28,4 +29,10 @@ class CustodianProcess(AgentProcess[CustodianAgent]):
         if self.name not in self.config.aggregation.custodians:
             raise ConfigError(f"{self.name} is not among the custodians of {kit.federation_file}")
         custodian = Custodian(kit.folder, self.name, self.config)
-        self.agent = CustodianAgent(custodian, self._transport, stopping=self.stopping, once=once)
+        self.agent = CustodianAgent(
+            custodian,
+            self._transport,
+            stopping=self.stopping,
+            once=once,
+            decisions=Decisions(kit.folder),
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fmfl_secure.parties.decisions import Decisions
 from fmfl_secure.parties.decryptor import open_decryptor
 from fmfl_secure.provisioning.certificates import DECRYPTOR
 from fmfl_secure.provisioning.kit import Kit
@@ -24,4 +25,10 @@ class DecryptorProcess(AgentProcess[DecryptorAgent]):
         super().__init__(kit, DECRYPTOR)
         members = kit.membership.members()
         decryptor = open_decryptor(kit.folder, config=self.config, members=members)
-        self.agent = DecryptorAgent(decryptor, self._transport, stopping=self.stopping, once=once)
+        self.agent = DecryptorAgent(
+            decryptor,
+            self._transport,
+            stopping=self.stopping,
+            once=once,
+            decisions=Decisions(kit.folder),
+        )

@@ -59,6 +59,7 @@ def run_party(
     template: str,
     page: Callable[[], Mapping[str, object]],
     started: Callable[[int], None],
+    leaving: Callable[[], None] = lambda: None,
 ) -> None:
     """Be a site or the decryptor, until told to stop.
 
@@ -68,6 +69,7 @@ def run_party(
         template: Of its live page.
         page: What the page shows.
         started: Called with the operations port, once it is open.
+        leaving: Called before this process ends here and now, whatever it waits for.
 
     Raises:
         FmflError, PrivacyError, AggregationError: The server shuts this party out, or it cannot
@@ -81,7 +83,7 @@ def run_party(
         registry=process.metrics.registry,
         certificate=kit.certificate,
     )
-    work = _Work(process)
+    work = _Work(process, leaving)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: work.stop())
     with OperationsPort(app, process.settings.operations) as port:
@@ -95,8 +97,9 @@ class _Work:
     Nothing is lost by it: what a party has said is on its disk before it leaves, as for a kill.
     """
 
-    def __init__(self, process: PartyProcess) -> None:
+    def __init__(self, process: PartyProcess, leaving: Callable[[], None]) -> None:
         self._process = process
+        self._leaving = leaving
         self._signals = 0
         self._failure: BaseException | None = None
 
@@ -120,6 +123,7 @@ class _Work:
             _LOG.info("this round's training is charged, and is finished before this ends")
         while thread.is_alive():
             if not self._process.agent.is_training or self._signals > 1:
+                self._leaving()
                 _leave()
             thread.join(_GRACE_S)
         if self._failure is not None:

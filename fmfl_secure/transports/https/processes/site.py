@@ -9,6 +9,7 @@ from torch import nn
 
 from aggregation import Identity
 from fmfl_secure.errors import ConfigError
+from fmfl_secure.parties.decisions import Decisions
 from fmfl_secure.parties.site import Site
 from fmfl_secure.planning.task import allow_extensions, build_task
 from fmfl_secure.provisioning.ceremony import require_comparison
@@ -73,6 +74,7 @@ class SiteProcess:
             stopping=self.stopping,
             once=once,
             approve=self._approve,
+            decisions=Decisions(kit.folder),
         )
 
     def run(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
 
 from fmfl_secure.errors import KNOWN_ERRORS
@@ -29,7 +30,7 @@ def site_page(process: SiteProcess) -> Mapping[str, object]:
                 "spent": f"{status.epsilon_committed:.4f}",
                 "held": f"{status.epsilon_charged - status.epsilon_committed:.4f}",
                 "left": f"{status.epsilon_left:.4f}",
-                "note": note(grant_record(status)),
+                "note": note(grant_record(status), on=dt.datetime.now(dt.UTC).date()),
             }
             for status in budget.status()
         ]
