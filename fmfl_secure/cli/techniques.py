@@ -17,20 +17,23 @@ app = typer.Typer()
 
 @command(app, answers=TechniquesShown, acts=READS)
 def techniques(
-    name: Annotated[str, typer.Argument(help="As its authors, or others, call it.")] = "",
+    name: Annotated[
+        str, typer.Argument(help="As its authors, or others, call it; or an area, as attacks.")
+    ] = "",
 ) -> TechniquesShown:
     """Say whether a technique of the literature works here, and how; or list all of them.
 
     Example: fmfl-secure techniques fedprox
     """
     from fmfl_secure.errors import ConfigError
-    from fmfl_secure.settings.techniques import TECHNIQUES, technique_of
+    from fmfl_secure.settings.techniques import TECHNIQUES, technique_of, techniques_in
 
-    if not name:
-        for technique in TECHNIQUES:
+    found = technique_of(name) if name else None
+    listed = () if found else techniques_in(name) if name else TECHNIQUES
+    if listed:
+        for technique in listed:
             say(f"{technique.status:<8} {technique.name}")
-        return TechniquesShown(techniques=tuple(shown(each, TechniqueShown) for each in TECHNIQUES))
-    found = technique_of(name)
+        return TechniquesShown(techniques=tuple(shown(each, TechniqueShown) for each in listed))
     if found is None:
         raise ConfigError(
             f"no technique is known by the name {name!r}",

@@ -6,11 +6,18 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from fmfl_secure.cli import app
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.models.adapters import ADAPTERS
 from fmfl_secure.settings.federation import FederationConfig, convert_config
-from fmfl_secure.settings.techniques import TECHNIQUES, find_refusal, technique_of
+from fmfl_secure.settings.techniques import (
+    TECHNIQUES,
+    find_refusal,
+    technique_of,
+    techniques_in,
+)
 from fmfl_secure.settings.techniques_document import survey_document
 
 ROOT = Path(__file__).parents[2]
@@ -119,3 +126,15 @@ def test_the_page_is_the_one_that_the_table_gives() -> None:
     assert page == survey_document(), (
         "python -m fmfl_secure.settings.techniques_document > docs/survey.md"
     )
+
+
+@pytest.mark.parametrize(
+    ("word", "among"),
+    [("attacks", "Krum"), ("Personalisation", "personal heads"), ("privacy", "secure aggregation")],
+)
+def test_a_word_of_an_area_finds_its_techniques(word: str, among: str) -> None:
+    done = CliRunner().invoke(app, ["techniques", word])
+    assert done.exit_code == 0, done.output
+    assert among in done.output
+    assert "IA3" not in done.output
+    assert techniques_in("and") == ()
