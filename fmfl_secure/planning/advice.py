@@ -7,6 +7,10 @@ it to pay: of those measured, up to a ratio of 3 in every step, none was better 
 head alone by 2 points. So an adapter is advised from 4 on, which is a margin and no measurement,
 and from 1 on it is named as one to compare. Candidates are kinds that were measured and may pay;
 normalisations rise above their noise as well, and were worse than the head.
+
+Of images those thresholds say nothing: on both sets that were measured (docs/results-models.md)
+FFA-LoRA was better than the head, by 5 to 19 points, though both were below their noise in a step.
+Its signal was above the head's there, each beside its own noise; so that decides.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from fmfl_secure.planning.readings import Noise, Reading, Signal, noise_in, with
 from fmfl_secure.planning.steps import stepping_at
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.noise import DISTRIBUTED, LOCAL
-from fmfl_secure.settings.tasks import TextClassificationSection
+from fmfl_secure.settings.tasks import ImageClassificationSection, TextClassificationSection
 from fmfl_secure.settings.types import LOW_RANK_KINDS, Section
 from privacy import PlanError
 
@@ -34,6 +38,7 @@ _LEARNS = 1.0  # over the run, of a head
 _PLENTY = 2.0  # over the run: measured, nothing is lost from here on
 _WORTH_SAYING = 1.05  # of a ratio
 _MOST_CHANGES = 3
+_ON_IMAGES = "ffa-lora"  # what was measured there
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,7 @@ class Advice:
         other: The head's ratio over the run with the other mechanism; None where that cannot be.
         insider_epsilon: What all other sites together would learn with shares; None without figure.
         changes: At most three, what helps most first.
+        of_images: Whether images are classified.
     """
 
     readings: tuple[Reading, ...]
@@ -73,6 +79,7 @@ class Advice:
     other: float | None
     insider_epsilon: float | None
     changes: tuple[Change, ...]
+    of_images: bool = False
 
     def of(self, kind: str) -> Reading:
         """One kind's."""
@@ -108,7 +115,13 @@ class Advice:
                 _LEARNS / chosen.head_in_run if chosen.head_in_run else math.inf
             )
         adapters = [reading for reading in self.readings if reading.signal.adapter_size]
-        if adapters and not chosen.signal.adapter_size:
+        if self.of_images:
+            yield (
+                f"on the two sets of images that were measured {_ON_IMAGES} was better than the "
+                "head, and its signal in a step above the head's, each beside its own noise; here "
+                f"it is {self._beside_the_head()}. Compare both on public data first"
+            )
+        elif adapters and not chosen.signal.adapter_size:
             best = max(adapters, key=lambda reading: reading.adapter)
             needed = _PAYS / best.adapter if best.adapter else math.inf
             yield (
@@ -123,6 +136,12 @@ class Advice:
                     f"above their noise: {', '.join(rising)}. Whether they have anything to add no "
                     "plan can tell: compare them with the head on public data first"
                 )
+
+    def _beside_the_head(self) -> str:
+        found = [reading for reading in self.readings if reading.kind == _ON_IMAGES]
+        if not found:
+            return "not known, as it does not go with this model"
+        return f"{found[0].adapter:.2g} beside {found[0].head:.2g}"
 
     def _with(self, times: float) -> str:
         if not math.isfinite(times) or times > 1e6:
@@ -152,7 +171,16 @@ def advise(config: FederationConfig, signals: Mapping[str, Signal]) -> Advice:
     for kind, signal in signals.items():
         noise = noise_in(with_kind(config, kind), signal.head_size + signal.adapter_size)
         readings.append(Reading(kind, signal, noise))
-    paying = [reading for reading in readings if reading.adapter >= _PAYS]
+    of_images = isinstance(config.task, ImageClassificationSection)
+    paying = [
+        reading
+        for reading in readings
+        if (
+            reading.kind == _ON_IMAGES and reading.adapter > reading.head
+            if of_images
+            else reading.adapter >= _PAYS
+        )
+    ]
     verdict = max(paying, key=lambda reading: reading.adapter).kind if paying else "head"
     chosen = next(reading for reading in readings if reading.kind == verdict)
     config = with_kind(config, verdict)
@@ -166,6 +194,7 @@ def advise(config: FederationConfig, signals: Mapping[str, Signal]) -> Advice:
         other=None if other is None else replace(chosen, noise=other).head_in_run,
         insider_epsilon=chosen.noise.insider_epsilon or (other.insider_epsilon if other else None),
         changes=tuple(ranked[:_MOST_CHANGES]),
+        of_images=of_images,
     )
 
 

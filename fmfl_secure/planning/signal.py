@@ -1,9 +1,9 @@
 """How large a gradient is to be expected, before any data are used: of a head, and of an adapter.
 
 From public facts and records made up alone: the base model, the settings, and texts in which some
-words are their label's own (`TextClassification.synthetic_topics`). What is measured is the length
-of the *mean* clipped gradient of one record, which is what a step sums up; what single records
-add beside it averages out, and is not signal.
+words, or images in which some patches, are their label's own (`synthetic_topics` of both tasks).
+What is measured is the length of the *mean* clipped gradient of one record, which is what a step
+sums up; what single records add beside it averages out, and is not signal.
 
 Of two disjoint blocks of records the means a and b have E <a, b> = |E g|^2: what chance leaves in
 each does not enter. Every block has each label as often: where a model's outputs are much alike,
@@ -35,6 +35,7 @@ from fmfl_secure.planning.task import build_task
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.types import HEAD_PART
 from fmfl_secure.tasks.base import Task, TaskData
+from fmfl_secure.tasks.image_classification import ImageClassification
 from fmfl_secure.tasks.text_classification import TextClassification
 from privacy.training import public_clipped_means
 
@@ -42,6 +43,7 @@ RECORDS = 256  # half of them moves the head, the other half is measured on
 _BLOCKS = 8
 _HEAD_STEPS = 3
 _HEAD = "head."
+_MADE_UP = (TextClassification, ImageClassification)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ def expected_signals(config: FederationConfig, *, relative_to: Path) -> dict[str
         relative_to: Where a base model's relative path starts.
 
     Returns:
-        By kind; None where no signal can be estimated: of tasks other than text classification.
+        By kind; None where no signal can be estimated: of tasks of which no records are made up.
 
     Raises:
         ModelError: The settings' own adapter does not go with the model.
@@ -100,8 +102,8 @@ def _frozen(config: FederationConfig, task: Task) -> tuple[int, ...]:
 
 
 def topics(task: Task) -> TaskData | None:
-    """Records made up whose labels can be told; None of tasks other than text classification."""
-    return task.synthetic_topics(RECORDS) if isinstance(task, TextClassification) else None
+    """Records made up whose labels can be told; None of tasks of which there are none."""
+    return task.synthetic_topics(RECORDS) if isinstance(task, _MADE_UP) else None
 
 
 def head_signal(config: FederationConfig, task: Task, data: TaskData) -> HeadSignal:
@@ -170,7 +172,7 @@ def _turns(task: Task, data: TaskData) -> NDArray[np.int64]:
 
     One record a row where there are too many labels for every block to have a turn.
     """
-    labels = len(task.labels) if isinstance(task, TextClassification) else 1
+    labels = len(task.labels) if isinstance(task, _MADE_UP) else 1
     if data.records < 2 * _BLOCKS * labels:
         labels = 1
     turns = np.arange(data.records // labels * labels, dtype=np.int64).reshape(-1, labels)

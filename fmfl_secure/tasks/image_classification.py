@@ -31,7 +31,7 @@ from fmfl_secure.models.prefix import FrozenPrefix, RecordCache
 from fmfl_secure.settings.tasks import ImageClassificationSection
 from fmfl_secure.tasks.base import TaskData, one_unit_each
 from fmfl_secure.tasks.classification import ClassificationTask
-from fmfl_secure.tasks.pictures import Pictures, synthetic_images
+from fmfl_secure.tasks.pictures import Pictures, synthetic_images, telling_images
 
 
 class ImageClassification(ClassificationTask[ImageClassificationSection]):
@@ -110,6 +110,15 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
         images = synthetic_images()
         labels = np.arange(len(images), dtype=np.int64) % len(self.labels)
         return self._prepare(images, labels, one_unit_each(len(images)))
+
+    def synthetic_topics(self, records: int) -> TaskData:
+        """Images made up whose labels can be told: some patches are their label's own.
+
+        Args:
+            records: How many; labels are as often as each other.
+        """
+        labels = np.arange(records, dtype=np.int64) % len(self.labels)
+        return self._prepare(telling_images(labels), labels, one_unit_each(records))
 
     def _image_field(self, path: Path) -> Any:
         return image_field(

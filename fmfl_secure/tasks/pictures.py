@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import torch
@@ -13,6 +14,12 @@ from PIL import Image
 from fmfl_secure.data import decode_image
 from fmfl_secure.models.base import BaseModel
 from fmfl_secure.models.prefix import RecordCache
+
+# Of images made up: how likely a patch is its label's own, how many lie side by side, how wide.
+# With these the gradients of DINOv2-small's head and of FFA-LoRA in two layers are .011 and .48 C
+# long with the settings of the digits; as many real ones of each label give .021 and .37.
+OWN_PATCHES: Final = 0.4
+_PATCHES, _PIXELS = 8, 8
 
 
 class Pictures:
@@ -59,7 +66,29 @@ def synthetic_images() -> list[bytes]:
         values = generator.integers(0, 256, size=(height, width, 3), dtype=np.uint8)
         if number % 4 == 1:
             values[:] = 255 * (number == 5)
-        buffer = io.BytesIO()
-        Image.fromarray(values).save(buffer, format="PNG")
-        found.append(buffer.getvalue())
+        found.append(_encoded(values))
     return found
+
+
+def telling_images(labels: NDArray[np.int64]) -> list[bytes]:
+    """Images whose labels can be told: patches of grey, some of which are the label's own.
+
+    Args:
+        labels: Of each image, int64, shape (images,).
+    """
+    generator = np.random.default_rng(20260106)
+    grid = (int(labels.max(initial=0)) + 1, _PATCHES, _PATCHES)
+    own = generator.integers(0, 256, size=grid, dtype=np.uint8)
+    found = []
+    for label in labels:
+        others = generator.integers(0, 256, size=grid[1:], dtype=np.uint8)
+        telling = generator.random(grid[1:]) < OWN_PATCHES
+        patches = np.where(telling, own[label], others).repeat(_PIXELS, 0).repeat(_PIXELS, 1)
+        found.append(_encoded(np.repeat(patches[:, :, None], 3, axis=2)))
+    return found
+
+
+def _encoded(values: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -216,6 +216,57 @@ def test_records_made_up_can_be_told_apart_if_labels_have_words_and_else_not(
     assert length() < 0.4 * told
 
 
+def test_images_made_up_can_be_told_apart_by_their_labels_own_patches(
+    tmp_path: Path, tiny_models: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_federation(tmp_path, tiny_models("vit"))
+    before, after = path.read_text().split("[task]")
+    rest = after.split("[adapter]")[1].replace('target_modules = ["query", "value"]', "")
+    task = '[task]\nkind = "image-classification"\nlabels = ["dark", "bright"]\n'
+    path.write_text(f"{before}{task}[adapter]{rest}")
+    config = replace(load_federation(path), adapter=AdapterSection(kind="head"))
+    made = build_task(config, relative_to=tmp_path)
+
+    def length() -> float:
+        data = topics(made)
+        assert data is not None
+        assert data.labels.tolist() == [0, 1] * 32
+        return head_signal(config, made, data).length
+
+    monkeypatch.setattr("fmfl_secure.planning.signal.RECORDS", 64)
+    told = length()
+    monkeypatch.setattr("fmfl_secure.tasks.pictures.OWN_PATCHES", 0.0)
+    assert told > 2.0 * length()
+    monkeypatch.undo()
+    monkeypatch.setattr("fmfl_secure.planning.signal.RECORDS", 32)
+    done = CliRunner().invoke(app, ["plan", str(path)], env={"COLUMNS": "200"})
+    assert done.exit_code == 0, done.output
+    assert "verdict     train " in done.output
+    assert "on the two sets of images that were measured" in done.output
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist"])
+def test_the_verdict_on_images_is_what_was_measured(name: str) -> None:
+    """With the lengths that images made up gave on DINOv2-small (`tasks.pictures`)."""
+    config = load_federation(ROOT / f"benchmarks/published/{name}.toml")
+    signals = {"head": Signal(0.011, 0.0, 3850, 0), "ffa-lora": Signal(0.011, 0.48, 3850, 27648)}
+    signals["lora-xs"] = Signal(0.011, 0.39, 3850, 192)  # which nobody measured there
+    lines = summarise(read_rows(ROOT / f"docs/results/{name}_dinov2.jsonl"))
+    for line in (line for line in lines if line.adapter == "ffa-lora" and line.epsilon):
+        (head,) = (
+            each.mean["accuracy"]
+            for each in lines
+            if each.adapter == "head" and (each.arm, each.epsilon) == (line.arm, line.epsilon)
+        )
+        noise = "distributed" if line.arm == "distributed" else ""
+        advice = advise(changed(config, noise=noise, epsilon=line.epsilon), signals)
+        assert advice.verdict == "ffa-lora"
+        assert line.mean["accuracy"] > head + BETTER
+        assert not any("measured on texts" in sentence for sentence in advice.sentences())
+    weaker = signals | {"ffa-lora": Signal(0.011, 0.01, 3850, 27648)}
+    assert advise(config, weaker).verdict == "head"
+
+
 def test_every_block_of_records_made_up_has_each_label_as_often(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
