@@ -3,9 +3,10 @@
     python benchmarks/results_tables.py docs/results.md docs/results-models.md
 
 A table stands between `<!-- table FORM FILE ... -->` and `<!-- end -->`. FORM is `rows` of what
-`fmfl-secure compare --output` wrote, `choices` and `without-noise` of server_choices.py's rows, or
-`head-first` of head_first.py's. After the file, of rows: `old=FILE` puts figures of the same
-arms beside them, headed `was=`; `adapter=`, `arm=` (with commas) and `partition=` leave out others.
+`fmfl-secure compare --output` wrote, `choices` and `without-noise` of server_choices.py's rows,
+`head-first` of head_first.py's, or `attacks`, `late` and `sigma` of robustness.py's. After the
+file, of rows: `old=FILE` puts figures of the same arms beside them, headed `was=`; `adapter=`,
+`arm=` (with commas) and `partition=` leave out others.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import statistics
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from fmfl_secure.comparison import OWN, Summary, read_rows, summarise
 
@@ -131,7 +133,77 @@ def head_first_table(path: Path, _: Mapping[str, str]) -> str:
     return markdown(["", "noise", "epsilon", *heads], table)
 
 
+ATTACKS = {
+    "none": "none",
+    "label flip": "its labels the other way round, through the mechanism",
+    "sign flip": "its update with the other sign",
+    "scaled": "eight times that",
+    "range": "seven times its range against its gradient, in every value",
+    "head moved": "the mean moved by .4 of the range, in every value",
+    "against, passing": "against its gradient, as far as mostly passes",
+    "head moved, passing": "the same for the head moved",
+    "backdoor": "backdoor: half of its records with the trigger, through the mechanism",
+    "backdoor, boosted": "backdoor: its whole gradient, as large as the sum's range lets it",
+    "backdoor, passing": "backdoor: as far as mostly passes",
+}
+
+
+def attacks_table(path: Path, _: Mapping[str, str]) -> str:
+    """What robustness.py found of learning: each attack, without and with the norm check."""
+    found: dict[str, dict[bool, list[dict[str, float]]]] = {}
+    for row in _of_kind(path, "learning"):
+        found.setdefault(row["attack"], {}).setdefault(row["norm_check"], []).append(row)
+    table = []
+    for attack, by in found.items():
+        cells = []
+        for checked in (False, True):
+            rows = by[checked]
+            for metric in ("accuracy", "triggered", "to_target"):
+                values = [row[metric] for row in rows]
+                cells.append(number(statistics.mean(values), statistics.stdev(values), len(values)))
+        rows = by[True]
+        lost = [sum(row[name] for row in rows) for name in ("named", "rounds")]
+        sent = statistics.mean(row["sent_of_limit"] or 0.0 for row in by[False])
+        table.append([ATTACKS[attack], f"{sent:.2g}", *cells, f"{lost[0]:.0f} of {lost[1]:.0f}"])
+    both = ("clean", "trigger", "to target")
+    head = ["the hostile site sends", "norm over its limit"]
+    head += [f"{name}, {arm}" for arm in ("unchecked", "checked") for name in both]
+    return markdown([*head, "rounds in which it was named"], table)
+
+
+def late_table(path: Path, _: Mapping[str, str]) -> str:
+    """What robustness.py found of sites that are gone once they uploaded."""
+    table = []
+    for row in _of_kind(path, "protocol"):
+        if row["attack"] == "late":
+            given = [row[name] for name in ("vanished_sites", "gone", "rounds", "released")]
+            lost = row["rounds"] - row["released"]
+            table.append([*map(str, given), str(lost), str(row["with_their_updates"])])
+    return markdown(
+        ["`vanished_sites`", "gone of 8", "rounds", "released", "lost", "with all updates in"],
+        table,
+    )
+
+
+def sigma_table(path: Path, _: Mapping[str, str]) -> str:
+    """What robustness.py found of a site that sends a wrong sigma in every round."""
+    table = [
+        [f"`{row['rehearsals']}`", str(row["rounds"]), str(row["released"]), str(row["held"]),
+         row["named"] or "nobody"]
+        for row in _of_kind(path, "protocol") if row["attack"] == "wrong sigma"
+    ]  # fmt: skip
+    return markdown(["`rehearsals`", "rounds", "released", "rehearsals held", "named"], table)
+
+
+def _of_kind(path: Path, kind: str) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [row for row in rows if row["kind"] == kind]
+
+
 FORMS = {
+    "attacks": attacks_table,
+    "late": late_table,
+    "sigma": sigma_table,
     "rows": rows_table,
     "choices": choices_table,
     "without-noise": without_noise_table,

@@ -9,6 +9,7 @@ neighbours', which all were announced before anybody sent anything:
     sigma       less the masks that its keys give: a secret of ones, zeros and minus ones
     c0          less its masks, its integers and its secret's product: an error of 21 at most
     tags        less their masks: those of its integers
+    projections where norms are checked: those of its integers
 
 So where every site reveals and none is named, each sent what an honest one could have sent, and the
 sum opens to the sum of the public integers. A release that is another is then the fault of neither.
@@ -50,6 +51,7 @@ from aggregation.protocol import checks, dealt, messages
 from aggregation.protocol.accusation import open_mac_key, open_sigma
 from aggregation.protocol.exchange import Exchanged, read_exchange
 from aggregation.protocol.messages import Opening, UploadManifest
+from aggregation.protocol.norms import NormCheck
 from aggregation.protocol.rehearsal import Reveal, public_integers, read_reveal
 from aggregation.protocol.round import FixedCohort
 from aggregation.protocol.uploads import split_digests
@@ -65,6 +67,7 @@ SIGMA: Final = "secret"
 UPLOAD: Final = "upload"
 SEED: Final = "seed"
 TAGS: Final = "tags"
+PROJECTIONS: Final = "projections"
 VERDICT: Final = "verdict"
 DEVIATIONS: Final[Mapping[str, str]] = {
     UNREVEALED: "it did not reveal its keys of the rehearsal",
@@ -75,6 +78,7 @@ DEVIATIONS: Final[Mapping[str, str]] = {
     UPLOAD: "what it uploaded is no encryption of the public integers under its own keys",
     SEED: "it committed to another seed of its mask than the one that it used",
     TAGS: "its tags are not those of the public integers",
+    PROJECTIONS: "the projections that it sent are not those of what it uploaded",
     VERDICT: "it says that the right sum does not verify",
 }
 
@@ -90,6 +94,7 @@ class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         chunks: By site its chunks, the sealed secret last.
         openings: Openings, by site.
         release: The decryptor's; empty where none came.
+        projections: Where norms are checked, what sites sent of them, by site.
         reveals: What parties revealed, by party.
     """
 
@@ -100,6 +105,7 @@ class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     chunks: dict[str, tuple[bytes, ...]]
     openings: dict[str, bytes]
     release: bytes
+    projections: dict[str, bytes]
     reveals: dict[str, bytes]
 
 
@@ -148,6 +154,7 @@ class _Judge:
         self._exchanged: dict[int, Exchanged] = {}
         self._manifests: dict[str, UploadManifest] = {}
         self._mac_key = b""
+        self._norms: NormCheck | None = None
 
     def judge(self) -> Judgement:
         if not self._cohort.round.is_rehearsal:
@@ -303,6 +310,7 @@ class _Judge:
         secret = self._secret(name, sealed, secrets)
         self._check_chunks(chunks, packed, masks, secret)
         self._check_tags(place, name, packed, secrets)
+        self._check_projections(name)
 
     def _kem(self, place: int) -> dict[int, tuple[bytes, bytes]] | None:
         """By neighbour the ML-KEM secret, as its reader reads it; None where one is not known."""
@@ -393,6 +401,22 @@ class _Judge:
         masked = np.array(self._tags(place, packed), dtype=np.uint64)
         secrets.mask_tags(cohort, masked, mac.PRIME)
         _require(said == mac.encode_tags(tuple(int(tag) for tag in masked)), TAGS)
+
+    def _check_projections(self, name: str) -> None:
+        """What it sent of its upload's projections, if norms are checked and anything was sent."""
+        cohort, message = self._cohort, self._evidence.projections.get(name)
+        if message is None or not cohort.round.checks_norms:
+            return  # who sent none is left out for its silence
+        if self._norms is None:
+            mark = checks.read_release(cohort, self._evidence.release).mark
+            self._norms = NormCheck(cohort, mark)
+        try:
+            _, found = self._norms.read(message)
+        except AggregationError:
+            raise _Deviates(PROJECTIONS) from None
+        largest = cohort.round.packing.encoding.limit
+        expected = self._norms.signs.project(public_integers(cohort.round, name), largest)
+        _require(np.array_equal(found, expected), PROJECTIONS)
 
     def _tags(self, place: int, packed: npt.NDArray[np.int64]) -> tuple[int, ...]:
         """A site's tags before they are masked; the first site's have the pad on them."""

@@ -499,7 +499,7 @@ class SiteAttempt:
             verified: bool | msgspec.UnsetType = msgspec.UNSET
             if release:
                 try:
-                    self.verify(release)
+                    self._verified(release)
                     verified = True
                 except StateError:
                     pass  # it had not opened, and can say nothing of the sum

@@ -30,7 +30,7 @@ from aggregation.protocol import (
 from fmfl_secure.errors import RunError
 from fmfl_secure.parties.agreed_plan import KEY_AGREEMENT
 from fmfl_secure.parties.workspace import AGGREGATOR, COORDINATOR, DECRYPTOR, Members
-from fmfl_secure.planning.norms import norm_groups
+from fmfl_secure.planning.norms import norm_groups, rehearsed_norms
 from fmfl_secure.planning.plans import rehearsed_grid
 from fmfl_secure.run.call import sign_call
 from fmfl_secure.run.end import evidence, sign_end
@@ -154,16 +154,17 @@ class Coordinator:
             number: Which of the run's.
             sites: Names of those invited.
         """
-        size = self._start.size if self._config.trains else 0
+        grid = rehearsed_grid(self._config, self._start.size if self._config.trains else 0)
         plan = self._plan(
             sites,
-            rehearsed_grid(self._config, size),
+            grid,
             round=number,
             attempt=1,
             adapter_digest=OF_NOTHING,
             layout_digest=OF_NOTHING,
             base_model_digest=OF_NOTHING,
             rehearsal=REHEARSED,
+            norms=rehearsed_norms(self._config, grid),
         )
         return self._protocol.plan(plan)
 

@@ -43,7 +43,7 @@ from fmfl_secure.parties.site_training import SiteTraining
 from fmfl_secure.parties.stops import Stops
 from fmfl_secure.parties.workspace import Members
 from fmfl_secure.planning.answers import answer_grid, answer_layout
-from fmfl_secure.planning.norms import norm_groups
+from fmfl_secure.planning.norms import norm_groups, rehearsed_norms
 from fmfl_secure.planning.plans import (
     quantization,
     rehearsed_grid,
@@ -387,6 +387,7 @@ class Site:
                     len(self._config.sites), grid.bits, suite=self._config.aggregation.suite
                 ).id,
                 membership_digest=digest_of(membership),
+                norms=rehearsed_norms(self._config, grid),
             ),
         )
         if unagreed is not None:

@@ -57,6 +57,21 @@ def norm_groups(
     )
 
 
+def rehearsed_norms(
+    config: FederationConfig, grid: Quantization
+) -> tuple[NormGroup, ...] | msgspec.UnsetType:
+    """The groups of a rehearsal: as long as its public integers may be. None as in `norm_groups`.
+
+    Args:
+        config: The settings.
+        grid: Of the rehearsal.
+    """
+    if not config.federation.norm_check or grid.size < LEAST_GROUP:
+        return msgspec.UNSET
+    sizes = group_sizes([grid.size])
+    return tuple(NormGroup(size, math.ceil(grid.limit * math.sqrt(size))) for size in sizes)
+
+
 def group_sizes(sizes: Sequence[int]) -> list[int]:
     """Cut tensors, one after the other, into groups of 512 to 16,384 values.
 

@@ -101,6 +101,8 @@ class AttemptDriver:
             self._confirm(attempt)
             self._collect_openings(attempt)
             self._release(attempt)
+            if attempt.round.checks_norms:
+                self._project(attempt)
         except AttemptOver as over:
             ended = over
         if attempt.cohort is not None:

@@ -449,6 +449,7 @@ class ServerAttempt:
                 chunks=dict(self._chunks),
                 openings=dict(self._openings),
                 release=self.release or b"",
+                projections=dict(self.projections),
                 reveals=dict(self.reveals),
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets as random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -36,6 +37,8 @@ from aggregation.protocol import (
     REHEARSED,
     VERIFIED,
     FixedCohort,
+    NormGroup,
+    Projections,
     Reveal,
     Vanishing,
     messages,
@@ -61,10 +64,13 @@ def federation(vanishing: Vanishing | None = ALL_OPEN, sites: int = 4) -> Federa
     )
 
 
-def rehearsal(fed: Federation, number: int = 1) -> RoundPlan:
+def rehearsal(fed: Federation, number: int = 1, *, norms: bool = False) -> RoundPlan:
+    grid = rehearsal_grid(fed.bits, fed.size)
+    longest = NormGroup(10_000, math.ceil(100 * grid.limit))
     return msgspec.structs.replace(
         fed.plan(round_=number),
-        quantization=rehearsal_grid(fed.bits, fed.size),
+        quantization=grid,
+        norms=(longest, longest) if norms else msgspec.UNSET,
         adapter_digest=OF_NOTHING,
         layout_digest=OF_NOTHING,
         base_model_digest=OF_NOTHING,
@@ -82,6 +88,7 @@ class Rehearsal:
     manifests: dict[str, bytes] = field(default_factory=dict)
     chunks: dict[str, tuple[bytes, ...]] = field(default_factory=dict)
     openings: dict[str, bytes] = field(default_factory=dict)
+    projections: dict[str, bytes] = field(default_factory=dict)
     reveals: dict[str, bytes] = field(default_factory=dict)
 
     @property
@@ -126,6 +133,7 @@ class Rehearsal:
             chunks=self.chunks,
             openings=self.openings,
             release=self.release,
+            projections=self.projections,
             reveals=self.reveals,
         )
 
@@ -232,7 +240,7 @@ def a_lie_about_the_sum(site: SiteAttempt) -> None:
     def refuse(release: bytes) -> np.ndarray:
         raise OpeningError("a lie")
 
-    site.verify = refuse  # type: ignore[method-assign]
+    site._verified = refuse  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("vanishing", [ALL_OPEN, ONE_VANISHES], ids=["all-open", "one-vanishes"])
@@ -317,6 +325,22 @@ def test_who_reveals_nothing_is_named_and_none_that_depends_on_it() -> None:
     made = rehearse()
     del made.reveals["site-3"]
     assert made.judged().named == {"site-3": "unrevealed"}
+
+
+def test_projections_that_are_not_of_the_upload_name_their_sender() -> None:
+    """In a round they cost it and name nobody, since nobody may look at an update."""
+    fed = federation()
+    attempt = fed.start(rehearsal(fed, norms=True))
+    made = Rehearsal(fed, attempt)
+    made.go_on()
+    for name, site in attempt.sites.items():
+        made.projections[name] = site.project(made.release)
+    body = messages.unseal(made.projections["site-2"], Projections, fed.public["site-2"], 1 << 20)
+    altered = msgspec.structs.replace(body, values=bytes(8) + body.values[8:])
+    made.reveal()
+    assert made.judged() == Judgement({}, holds=True)
+    made.projections["site-2"] = messages.seal(fed.identities["site-2"], altered)
+    assert made.judged().named == {"site-2": "projections"}
 
 
 def test_several_are_all_named() -> None:

@@ -12,13 +12,17 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from contract_worlds import WORLDS, ContractWorld
 from support import initialise, settings, write_rows
 
-from aggregation import SiteAttempt
+from aggregation import Identity, Journal, SiteAttempt
 from aggregation.ckks.packing import Packing
+from aggregation.protocol import Projections, unseal
+from aggregation.protocol.messages import seal
+from aggregation.roles.site_norms import SiteNorms
 from fmfl_secure.runtime.agents.site import SiteAgent
 
 SLOW = pytest.mark.slow
@@ -103,6 +107,39 @@ def uploads_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
         return upload(self, cohort, integers, exchanges)
 
     monkeypatch.setattr(SiteAttempt, "upload", uploading)
+
+
+def sends_false_projections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last site's are short enough, and not of what it uploaded; in rehearsals too."""
+    project = SiteNorms.project
+
+    def projecting(self: SiteNorms, identity: Identity, journal: Journal, release: bytes) -> bytes:
+        message = project(self, identity, journal, release)
+        if identity.public.name != BAD:
+            return message
+        body = unseal(message, Projections, identity.public, len(message))
+        values = (-np.frombuffer(body.values, dtype="<i8")).tobytes()
+        return seal(identity, msgspec.structs.replace(body, values=values))
+
+    monkeypatch.setattr(SiteNorms, "project", projecting)
+
+
+def test_false_projections_lose_rounds_until_a_rehearsal_names_their_sender(
+    template: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sends_false_projections(monkeypatch)
+    without, with_them = tmp_path / "without", tmp_path / "with"
+    for record in world_of("local", template(True), without).finish():
+        assert (record.status, record.refusals) == ("lost", {})
+    made = shutil.copytree(template(True), with_them / "made")
+    path = made / "federation.toml"
+    text = path.read_text().replace("[federation]", '[federation]\nrehearsals = "after-failure"', 1)
+    path.write_text(text)
+    first, second = world_of("local", made, with_them).finish()
+    assert first.status == "lost"
+    assert first.rehearsals[0].named == {BAD: "projections"}
+    assert (second.status, second.cohort) == ("released", HONEST)
+    assert second.refusals == {BAD: "attempt.rehearsed"}
 
 
 def test_an_honest_run_goes_as_without(transport: str, template: Template, tmp_path: Path) -> None:
