@@ -19,12 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fmfl_secure.attacks import attack_run
-from fmfl_secure.audit import audit_run, audit_settings
-from fmfl_secure.comparison import Comparison
-from fmfl_secure.comparison import compare as compare_arms
 from fmfl_secure.data import PictureCheck, UnitCheck, check_units, read_as
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.models.language import GREEDY, Sampling
@@ -38,22 +34,24 @@ from fmfl_secure.parties.workspace import (
 )
 from fmfl_secure.planning.plans import Prediction, predict, run_proposal
 from fmfl_secure.planning.task import allow_extensions, build_task, largest_layout
-from fmfl_secure.report.export import export_run
-from fmfl_secure.report.results import build_record, write_results
-from fmfl_secure.run.attack_record import AttackRecord
-from fmfl_secure.run.audit_record import AuditRecord
 from fmfl_secure.run.observer import Observer, Silent
-from fmfl_secure.run.record import RunRecord
 from fmfl_secure.settings.federation import FederationConfig, load_federation, load_site
 from fmfl_secure.settings.templates import federation_toml
 from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.tasks import TASKS
 from fmfl_secure.training.constant_work import declared_by
 from fmfl_secure.training.finished_run import MAX_LEFT_OUT, evaluate_run, predict_run
-from fmfl_secure.training.suite import SuiteRow, evaluate_suite, load_suite
-from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import Ledger, check_policy
 
+if TYPE_CHECKING:
+    from fmfl_secure.comparison import Comparison
+    from fmfl_secure.run.attack_record import AttackRecord
+    from fmfl_secure.run.audit_record import AuditRecord
+    from fmfl_secure.run.record import RunRecord
+    from fmfl_secure.training.suite import SuiteRow
+
+# ruff: noqa: PLC0415 - training, attacks and reports are loaded by who asks for them: a check of
+# data needs none of these
 _LOG = logging.getLogger(__name__)
 
 
@@ -251,6 +249,8 @@ class Federation:
             resume: Go on with the run in that folder.
             observer: Told about progress.
         """
+        from fmfl_secure.transports.local.engine import LocalEngine
+
         folder = Path(output)
         if not resume:
             for note in grant_where_none(Workspace(self.folder), self.config):
@@ -274,12 +274,16 @@ class Federation:
             seeds: How many.
             output: A file that keeps every row, and is gone on with.
         """
+        from fmfl_secure.comparison import compare as compare_arms
+
         chosen: dict[str, Any] = {"arms": tuple(arms)} if arms else {}
         kept = None if output is None else Path(output)
         return compare_arms(self._file, epsilons=epsilons, seeds=seeds, output=kept, **chosen)
 
     def audit(self, *, confidence: float = 0.95) -> AuditRecord:
         """Bound epsilon from below by canaries through the training that the settings describe."""
+        from fmfl_secure.audit import audit_settings
+
         return audit_settings(self._file, confidence=confidence)
 
     def _site(self, name: str) -> Path:
@@ -313,6 +317,8 @@ class Run:
     @property
     def record(self) -> RunRecord:
         """Everything that the report states."""
+        from fmfl_secure.report.results import build_record
+
         return build_record(self._store)
 
     @property
@@ -323,6 +329,8 @@ class Run:
     @property
     def report(self) -> Path:
         """The privacy-budget report, rebuilt from the run's state."""
+        from fmfl_secure.report.results import write_results
+
         write_results(self._store)
         return self.folder / "report.html"
 
@@ -358,6 +366,8 @@ class Run:
         Args:
             suite: The file; docs/models.md has its form.
         """
+        from fmfl_secure.training.suite import evaluate_suite, load_suite
+
         file = Path(suite)
         return list(evaluate_suite(self.folder, load_suite(file), relative_to=file.parent))
 
@@ -390,11 +400,15 @@ class Run:
             merged: Write whole weights in place of the adapter.
             personal: A site's own parts, where the run left each site some; written with the rest.
         """
+        from fmfl_secure.report.export import export_run
+
         own = _own_parts(personal, None)
         return export_run(self.folder, Path(output), merged=merged, personal=own)
 
     def audit(self, *, confidence: float = 0.95) -> AuditRecord:
         """Audit the run's settings; writes `audit.json` and the report anew."""
+        from fmfl_secure.audit import audit_run
+
         return audit_run(self.folder, confidence=confidence)
 
     def attack(
@@ -413,6 +427,8 @@ class Run:
             secrets: Secrets that were planted for a language model.
             references: Reference models.
         """
+        from fmfl_secure.attacks import attack_run
+
         return attack_run(
             self.folder,
             Path(public_like),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from aggregation import Quantization, Segment
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.planning.noise import noise_of
+from fmfl_secure.questions.choice import Choice, distance_of_winner
 from fmfl_secure.questions.registry import questions_of
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.questions import QuestionSection
@@ -128,3 +129,28 @@ def figures_of(
         stddev = plan.answer_stddev(query, cohort)
         found[query.name] = question.figures(config, asked, values[query.name], stddev)
     return found
+
+
+def ahead_of(
+    config: FederationConfig, total: Sequence[int], cohort: int
+) -> dict[str, tuple[float, float]]:
+    """How far the candidate ahead is ahead of each, in units; empty of answers to no choice.
+
+    Args:
+        config: The settings that it was asked by.
+        total: The released sum, as a round's record keeps it.
+        cohort: How many sites are in it.
+
+    Returns:
+        95 % intervals that hold for all at once; around 0 for the one ahead.
+
+    Raises:
+        ConfigError: It is not an answer to these settings.
+    """
+    plan, asked = answer_plan(config), asked_of(config)
+    for query in plan.release.queries:
+        if query.name == Choice.name:
+            cells = cells_of(config, total)[query.name]
+            _, ahead, _ = distance_of_winner(cells, plan.answer_stddev(query, cohort))
+            return dict(zip(asked.candidates, ahead, strict=True))
+    return {}

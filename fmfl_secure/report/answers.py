@@ -98,6 +98,8 @@ def summary(record: RunRecord) -> str:
         return ""
     answer, name, figure = points[-1]
     when = f"after {answer.trained} rounds of training, " if answer.trained else ""
+    if answer.who_is_ahead:
+        return f"{when}by {answer.sites} sites' own held-out units: {answer.who_is_ahead}"
     whom = "held-out units" if _of_held_out(answer) else "units"
     return f"{when}by {answer.sites} sites' own {whom}: {name} {figure.text}"
 

@@ -114,6 +114,7 @@ def render_html(record: RunRecord) -> str:
             budget_plot=Markup(plots.budget_plot(accounts)),  # noqa: S704 - labels are escaped
             answer_plot=Markup(site_answers.curve_plot(record)),  # noqa: S704 - labels are escaped
             answer_rows=list(site_answers.rows(record)),
+            who_is_ahead=[t for a in site_answers.of(record) if (t := a.who_is_ahead)],
             answer_notes=(ONE_SITE, TWO_INTERVALS),
             held_out=site_answers.held_out(record),
             utility_plot=Markup(plots.utility_plot(record)),  # noqa: S704 - labels are escaped

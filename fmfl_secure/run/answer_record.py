@@ -77,6 +77,8 @@ class AnswerRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         sites: How many sites are in it.
         epsilon: What it costs every unit by itself; together answers cost less than they add up to.
         figures: By question, and by name.
+        ahead: Of a choice, by candidate, how far the one ahead is ahead of it, in units: 95 %
+            intervals that hold for all at once. Absent of every other answer.
     """
 
     round: Number
@@ -84,6 +86,21 @@ class AnswerRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sites: Number
     epsilon: ranges.Figure
     figures: dict[str, dict[str, FigureRecord]]
+    ahead: dict[str, Interval] | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def who_is_ahead(self) -> str:
+        """Of a choice, who is ahead and whether noise may have done it, in a sentence; else empty.
+
+        It is ahead of itself by an interval around 0, and of every other by one further up.
+        """
+        if not self.ahead:
+            return ""
+        winner = min(self.ahead, key=lambda name: sum(self.ahead[name]))  # type: ignore[index]
+        close = [n for n, (low, _) in self.ahead.items() if n != winner and low <= 0.0]
+        if not close:
+            return f"{winner} is ahead of all others, by more than noise does."
+        return f"{winner} is ahead; noise may have put it before {', '.join(close)}."
 
     @property
     def first(self) -> tuple[str, FigureRecord] | None:
@@ -99,7 +116,8 @@ class AnswerRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.first is None:
             return ""
         name, figure = self.first
-        return f"{name} {figure.text}  for epsilon {self.epsilon:.3f} by itself"
+        told = self.who_is_ahead or f"{name} {figure.text}"
+        return f"{told}  for epsilon {self.epsilon:.3f} by itself"
 
 
 def records_of(

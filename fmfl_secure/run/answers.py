@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from fmfl_secure.planning.answers import answer_epsilon, figures_of
+from fmfl_secure.planning.answers import ahead_of, answer_epsilon, figures_of
 from fmfl_secure.run.answer_record import AnswerRecord, records_of
 from fmfl_secure.run.record import RoundRecord
 from fmfl_secure.settings.federation import FederationConfig
@@ -30,6 +30,7 @@ def answer_of(config: FederationConfig, record: RoundRecord) -> AnswerRecord | N
         sites=len(record.cohort),
         epsilon=answer_epsilon(config),
         figures=records_of(figures_of(config, record.answer, len(record.cohort))),
+        ahead=ahead_of(config, record.answer, len(record.cohort)) or msgspec.UNSET,
     )
 
 

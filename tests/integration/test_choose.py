@@ -18,7 +18,10 @@ from fmfl_secure.cli import app
 from fmfl_secure.errors import ConfigError, ModelError, RunError
 from fmfl_secure.models.adapters import adapter_bytes, load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.questions.choice import distance_of_winner
+from fmfl_secure.report import render_html
+from fmfl_secure.report.results import build_record
 from fmfl_secure.settings.federation import load_federation
+from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.tasks.classification import logits_of
 from fmfl_secure.training.finished_run import open_run
 from fmfl_secure.transports.local.engine import LocalEngine
@@ -83,6 +86,12 @@ def test_without_noise_the_best_candidate_wins_with_its_own_rate(
     assert rates[chosen.winner] == max(rates.values())
     for name, figure in chosen.answer.figures["choice"].items():
         assert figure.value == pytest.approx(rates[name], abs=2e-3)
+    # The report of that answer, and so every page, says the same.
+    record = build_record(RunStore(chosen.answer.folder))
+    (answer,) = record.answers
+    assert answer.ahead == chosen.ahead
+    assert answer.who_is_ahead.startswith(f"{chosen.winner} is ahead")
+    assert f"<strong>{answer.who_is_ahead}</strong>" in render_html(record)
 
 
 def test_one_answer_is_charged_for_all_candidates_and_kept(run: Path, tmp_path: Path) -> None:

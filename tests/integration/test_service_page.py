@@ -95,6 +95,12 @@ def test_the_coordinator_sees_every_site(ports, page) -> None:
     sign_in(page, port, kits / "server")
     assert page.inner_text("#run") == run
     assert page.inner_text("#round") == "0 of 2"
+    told = page.inner_text("#progress")
+    assert "2 of 2 left" in told
+    assert "1 of 3 sites with it" in told
+    assert "1 not joined" in told
+    assert "1 refused or removed" in told
+    assert page.locator("#progress svg").count() == 2
     rows = page.locator("#sites tbody tr")
     texts = [rows.nth(n).inner_text().split("\t") for n in range(rows.count())]
     assert [(row[0], row[1], row[-1]) for row in texts] == [
@@ -122,6 +128,9 @@ def test_a_site_sees_itself_alone(ports, page) -> None:
     spent, held, left = (float(cell) for cell in cells[3:])
     assert min(spent, held, left) > 0
     assert spent + held + left == pytest.approx(8.0, abs=2e-4)
+    widths = [float(rect.get_attribute("width")) for rect in page.locator("rect").all()]
+    drawn = [amount / 8.0 * 1000 for amount in (spent, held, left)]
+    assert widths == pytest.approx(drawn, abs=0.2), "the bar is of these figures"
 
 
 def test_pages_load_nothing_from_elsewhere_and_work_from_the_keyboard(ports, page) -> None:

@@ -42,3 +42,30 @@ def test_what_is_kept_is_read_again() -> None:
     figures = records_of({"accuracy": {"accuracy": Figure(0.6, (0.5, 0.7), None)}})
     answer = AnswerRecord(1, 0, 3, 0.5, figures)
     assert msgspec.json.decode(msgspec.json.encode(answer), type=AnswerRecord) == answer
+
+
+@pytest.mark.parametrize(
+    ("ahead", "told"),
+    [
+        pytest.param(
+            {"round 2": (3.0, 9.0), "round 4": (-3.0, 3.0), "round 6": (1.0, 7.0)},
+            "round 4 is ahead of all others, by more than noise does.",
+            id="clear",
+        ),
+        pytest.param(
+            {"round 2": (3.0, 9.0), "round 4": (-3.0, 3.0), "round 6": (-1.0, 5.0)},
+            "round 4 is ahead; noise may have put it before round 6.",
+            id="close",
+        ),
+    ],
+)
+def test_a_choice_says_who_is_ahead_and_whether_noise_did_it(
+    ahead: dict[str, tuple[float, float]], told: str
+) -> None:
+    figures = {"choice": dict.fromkeys(ahead, SHARE)}
+    answer = AnswerRecord(1, 0, 4, 0.5, figures, ahead)
+    assert answer.who_is_ahead == told
+    assert answer.line == f"{told}  for epsilon 0.500 by itself"
+    kept = msgspec.convert(msgspec.to_builtins(answer), AnswerRecord)
+    assert kept.who_is_ahead == told
+    assert AnswerRecord(1, 0, 4, 0.5, {"accuracy": {"accuracy": SHARE}}).who_is_ahead == ""

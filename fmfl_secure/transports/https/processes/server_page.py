@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -60,6 +60,8 @@ def server_page(service: Service) -> Mapping[str, object]:
         "phase": service.run.rounds.attempts.phase,
         "awaited": awaited_in_words(service.run.waiting.awaited),
         "helpers": helpers,
+        "progress": _progress(finished, service.config.all_rounds, now=attempt is not None),
+        "came": _came(sites, awaited.missing() if (awaited := service.run.waiting.awaited) else []),
         "upload_bytes": f"{kept.upload_bytes:,}",
         "sites": sites,
         "finished": [
@@ -83,6 +85,38 @@ def server_page(service: Service) -> Mapping[str, object]:
         ],
         "refresh_s": REFRESH_S,
     }
+
+
+def _progress(
+    finished: Sequence[RoundRecord], rounds: int, *, now: bool
+) -> list[tuple[str, str, float]]:
+    """Rounds as parts of a bar: released, lost, the one that is tried, left."""
+    released = sum(record.status == "released" for record in finished)
+    lost = len(finished) - released
+    tried = int(now and len(finished) < rounds)
+    left = rounds - len(finished) - tried
+    return [
+        ("done", f"{released} of {rounds} rounds released", released),
+        ("out", f"{lost} lost", lost),
+        ("awaited", "one at work", tried),
+        ("left", f"{left} of {rounds} left", left),
+    ]
+
+
+def _came(
+    sites: Sequence[Mapping[str, str | int]], missing: Collection[str]
+) -> list[tuple[str, str, float]]:
+    """Sites as parts of a bar: with the run, awaited now, not there yet, out of it."""
+    out = [site for site in sites if site["state"] in {"refused", "removed"}]
+    awaited = [site for site in sites if site["name"] in missing and site not in out]
+    absent = [s for s in sites if s["state"] == "not joined" and s not in awaited]
+    there = len(sites) - len(out) - len(awaited) - len(absent)
+    return [
+        ("done", f"{there} of {len(sites)} sites with it", there),
+        ("awaited", f"{len(awaited)} awaited", len(awaited)),
+        ("left", f"{len(absent)} not joined", len(absent)),
+        ("out", f"{len(out)} refused or removed", len(out)),
+    ]
 
 
 def _figures(config: FederationConfig, record: RoundRecord) -> str:

@@ -12,7 +12,7 @@ from fmfl_secure.run.ledger_statement import grant_record
 from fmfl_secure.settings.federation import load_site
 from fmfl_secure.transports.https.processes.operations import REFRESH_S
 from fmfl_secure.transports.https.processes.site import SiteProcess
-from privacy import Ledger
+from privacy import GrantStatus, Ledger
 
 
 def site_page(process: SiteProcess) -> Mapping[str, object]:
@@ -31,6 +31,7 @@ def site_page(process: SiteProcess) -> Mapping[str, object]:
                 "held": f"{status.epsilon_charged - status.epsilon_committed:.4f}",
                 "left": f"{status.epsilon_left:.4f}",
                 "note": note(grant_record(status), on=dt.datetime.now(dt.UTC).date()),
+                "bar": budget_bar(status),
             }
             for status in budget.status()
         ]
@@ -64,3 +65,14 @@ def site_page(process: SiteProcess) -> Mapping[str, object]:
         "runs": runs,
         "refresh_s": REFRESH_S,
     }
+
+
+def budget_bar(status: GrantStatus) -> list[tuple[str, str, float]]:
+    """A grant as parts of a bar: spent, held for runs that are open, left."""
+    held = max(0.0, status.epsilon_charged - status.epsilon_committed)
+    name = f"grant {status.grant.number}"
+    return [
+        ("done", f"{name}: {status.epsilon_committed:.4f} spent", status.epsilon_committed),
+        ("held", f"{held:.4f} held", held),
+        ("left", f"{status.epsilon_left:.4f} left", max(0.0, status.epsilon_left)),
+    ]
