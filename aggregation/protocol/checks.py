@@ -23,6 +23,7 @@ and hashed into the transcript.
 
 from __future__ import annotations
 
+import threading
 from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
@@ -59,6 +60,8 @@ from aggregation.protocol.messages import (
 from aggregation.protocol.plan import Member, RoundPlan
 from aggregation.protocol.round import FixedCohort, Round, of_plan
 
+_verifying = threading.Lock()
+
 
 def read_plan(message: bytes, coordinator: PublicIdentity) -> Round:
     """Verify a plan (step 1).
@@ -66,11 +69,13 @@ def read_plan(message: bytes, coordinator: PublicIdentity) -> Round:
     Raises:
         RefusedError: It is not a plan by this coordinator.
     """
-    return _read_plan(messages.checked_bytes(message), coordinator)
+    with _verifying:
+        return _read_plan(messages.checked_bytes(message), coordinator)
 
 
 # A plan and a cohort are read at many steps, and where parties share a process by all of them. What
 # was verified once is kept, by every byte that it was verified from; nothing in it is secret.
+# One verifies and the others wait: threads that come together would each do the same.
 @lru_cache(maxsize=4)
 def _read_plan(message: bytes, coordinator: PublicIdentity) -> Round:
     plan = messages.unseal(message, RoundPlan, coordinator)
@@ -141,7 +146,8 @@ def read_cohort(round_: Round, message: bytes) -> FixedCohort:
     Raises:
         RefusedError: Malformed, unsigned, of another plan, out of order or below `min_cohort`.
     """
-    return _read_cohort(round_, messages.checked_bytes(message))
+    with _verifying:
+        return _read_cohort(round_, messages.checked_bytes(message))
 
 
 @lru_cache(maxsize=2)
