@@ -209,7 +209,9 @@ def _summary(seconds: list[float]) -> dict[str, float]:
 def _configure(kits: Path, port: int, sites: int) -> None:
     (kits / "server/service.toml").write_text(
         f'[listen]\naddress = "127.0.0.1"\nport = {port}\n[operations]\nport = 0\n'
-        f"[limits]\nconnections = {4 * sites + 16}\n",
+        # All come from one address, and begin at once.
+        f"[limits]\nconnections = {4 * sites + 16}\n"
+        f"handshakes = {2 * sites + 16}\nhandshakes_from_address = {2 * sites + 16}\n",
         encoding="utf-8",
     )
     for kit in kits.iterdir():

@@ -1,0 +1,37 @@
+"""docs/benchmarks.md says what the kept JSON of a run says, and not what an earlier one said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/benchmarks.md").read_text(encoding="utf-8")
+
+
+def kept(name: str) -> dict[str, Any]:
+    return json.loads((ROOT / f"benchmarks/results/{name}.json").read_text(encoding="utf-8"))
+
+
+def spread(figures: dict[str, float], digits: int) -> str:
+    median, low, high = (figures[n] for n in ("median", "quartile_1", "quartile_3"))
+    return f"{median:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def test_a_round_of_the_engine() -> None:
+    found = kept("engine")
+    assert f"| ratio | {spread(found['engine_over_protocol'], 1)} |" in PAGE
+    assert f"| the engine, all but training | {found['cpu_s']['engine']:.3f} |" in PAGE
+
+
+def test_the_service_under_load() -> None:
+    found = kept("service")
+    cpu, seconds = found["cpu_seconds_a_round"], found["seconds_a_round"]
+    row = (
+        f"| {found['sites']} | {found['rounds']} | {found['errors']} | {found['upload_bytes']:,} | "
+        f"{cpu['server']:.2f} | {cpu['decryptor']:.2f} | {cpu['sites']:.2f} | "
+        f"{cpu['in_process']:.2f} | {seconds['https']['median']:.1f} | "
+        f"{seconds['in_process']['median']:.1f} |"
+    )
+    assert row in PAGE, row
