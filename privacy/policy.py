@@ -105,8 +105,8 @@ class SitePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         max_answers_per_run: Most answers that a run may give.
         max_answers_per_year: Most that all runs may give in 365 days; the ledger keeps count.
         norm_check: What becomes of a run that checks how large each update is, for which 64 numbers
-            a tensor of every site's are told to all, and the whole update where somebody lies about
-            them: `refuse`, `accept`, or `require`, which refuses one that does not check.
+            a tensor of every site's are told to all: `refuse`, `accept`, or `require`, which
+            refuses one that does not check.
     """
 
     min_sites: Annotated[int, msgspec.Meta(ge=3)] = 3

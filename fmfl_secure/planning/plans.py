@@ -114,7 +114,7 @@ def run_proposal(
         queries="none" if asked is None else sort_of(asked),
         answers=0 if asked is None else asked.answers(config.federation.rounds),
         answer_epsilon=0.0 if asked is None else asked.epsilon,
-        norm_check=config.federation.norm_check,
+        norm_check=config.federation.norm_check and config.trains,
     )
 
 

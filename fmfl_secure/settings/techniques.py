@@ -494,9 +494,10 @@ TECHNIQUES: tuple[Technique, ...] = (
         "::test_what_an_aggregator_sees_is_no_better_than_guessing", "2003.14053",
         "gradient-leakage", "reconstruction", "dlg",
     ),
-    _missing(
-        _ROBUST, "bounds on single updates",
-        "a check of norms on projections that every site can see", _COMPARES, "1911.07963",
+    _works(
+        _ROBUST, "bounds on single updates", "federation.norm_check = true, with local noise",
+        "tests/integration/test_norm_check.py"
+        "::test_a_site_that_sends_too_much_is_named_and_left_out", "1911.07963",
         "norm-bounding", "norm-clipping", "rofl",
     ),
     _works(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from aggregation.ckks.packing import Packing
 from aggregation.protocol import Projections, unseal
 from aggregation.protocol.messages import seal
 from aggregation.roles.site_norms import SiteNorms
+from fmfl_secure.errors import Rejected
 from fmfl_secure.runtime.agents.site import SiteAgent
 
 SLOW = pytest.mark.slow
@@ -107,6 +109,14 @@ def uploads_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
         return upload(self, cohort, integers, exchanges)
 
     monkeypatch.setattr(SiteAttempt, "upload", uploading)
+    project = SiteAgent._project
+
+    def stubborn(self: SiteAgent, work) -> None:
+        """What it sends is refused, and it stays where it is."""
+        with suppress(Rejected):
+            project(self, work)
+
+    monkeypatch.setattr(SiteAgent, "_project", stubborn)
 
 
 def sends_false_projections(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,6 +126,7 @@ class _Live:
     cohort: bytes = b""
     is_told: bool = False  # whether others have the head with this round's charge
     is_kept: bool = False  # whether a restart would be a delay
+    release: bytes = b""  # where norms are checked, which asks for it twice
 
 
 class SiteAgent(Agent):
@@ -431,7 +432,8 @@ class SiteAgent(Agent):
         if live is None:
             return
         try:
-            message = live.attempt.project(self.transport.fetch(work.documents["release"]))
+            live.release = self.transport.fetch(work.documents["release"])
+            message = live.attempt.project(live.release)
         except AggregationError as error:
             self._fail(work, error)
             return
@@ -458,7 +460,10 @@ class SiteAgent(Agent):
 
     def _verdict(self, work: Work, participant: Participant, live: _Live) -> bytes:
         try:
-            release = self.transport.fetch(work.documents["release"])
+            document = work.documents["release"]
+            release = live.release
+            if not release or hashlib.sha256(release).hexdigest() != document.sha256:
+                release = self.transport.fetch(document)
             sent = work.documents.get("projections")
             shown = [] if sent is None else split(self.transport.fetch(sent), work.sizes)
             total = live.attempt.verify(release, shown)
