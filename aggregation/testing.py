@@ -16,10 +16,13 @@ import numpy.typing as npt
 from aggregation.ckks.parameters import choose
 from aggregation.ckks.quantization import Quantization, Segment
 from aggregation.crypto.identity import Identity, PublicIdentity
+from aggregation.errors import AggregationError
 from aggregation.protocol import checks
 from aggregation.protocol.exchange import verify_and_hand_out
 from aggregation.protocol.journal import Journal, MemoryJournal
 from aggregation.protocol.plan import (
+    OF_NOTHING,
+    REHEARSED,
     Member,
     NormGroup,
     RoundPlan,
@@ -27,11 +30,13 @@ from aggregation.protocol.plan import (
     exchange_form,
     mask_graph,
 )
+from aggregation.protocol.rehearsal import rehearsal_grid
 from aggregation.protocol.round import FixedCohort
 from aggregation.roles.aggregator import Aggregator
 from aggregation.roles.coordinator import Coordinator
 from aggregation.roles.custodian import Custodian
 from aggregation.roles.decryptor import Decryptor
+from aggregation.roles.rehearsed import Evidence, Judgement, judge
 from aggregation.roles.site import SiteAttempt
 
 _DIGEST = "sha256:" + "0" * 64
@@ -197,6 +202,51 @@ class Federation:
             if name not in vanished:
                 aggregator.add_opening(site.open(attempt.opening_list))
         return aggregator
+
+    def rehearsal(self, number: int = 1, names: Sequence[str] | None = None) -> RoundPlan:
+        """The plan of a rehearsal inviting `names`, all sites by default."""
+        return msgspec.structs.replace(
+            self.plan(round_=number, names=names),
+            quantization=rehearsal_grid(self.bits, self.size),
+            adapter_digest=OF_NOTHING,
+            layout_digest=OF_NOTHING,
+            base_model_digest=OF_NOTHING,
+            rehearsal=REHEARSED,
+            norms=msgspec.UNSET,
+        )
+
+    def rehearse(self, attempt: Attempt) -> Evidence:
+        """All steps of a rehearsal that began, as far as they go; then everybody reveals."""
+        aggregator, handed = self.new_aggregator(attempt), self.handed(attempt)
+        manifests, openings, release = dict[str, bytes](), dict[str, bytes](), b""
+        chunks: dict[str, tuple[bytes, ...]] = {}
+        for name, site in attempt.sites.items():
+            upload = site.upload(attempt.cohort, site.public_integers, handed[name])
+            manifests[name], chunks[name] = upload.manifest, tuple(upload.chunks)
+            aggregator.add(upload.manifest, upload.chunks)
+        try:
+            listed = self.decryptor.confirm(
+                attempt.cohort, aggregator.opening_list(), aggregator.sealed_secrets()
+            )
+            for name, site in attempt.sites.items():
+                openings[name] = site.open(listed)
+                aggregator.add_opening(openings[name])
+            total = aggregator.total()
+            release = self.decryptor.release(attempt.cohort, listed, total.manifest, total.chunks)
+        except AggregationError:
+            release = b""  # somebody spoiled it, and what everybody reveals says who
+        reveals = {name: site.reveal(release) for name, site in attempt.sites.items()}
+        reveals["decryptor"] = self.decryptor.reveal(attempt.plan_message, attempt.cohort)
+        exchanges = dict(zip(attempt.sites, attempt.exchanges, strict=True))
+        return Evidence(
+            attempt.plan_message, attempt.cohort, exchanges, manifests, chunks, openings, release,
+            {}, reveals,
+        )  # fmt: skip
+
+    def judge(self, evidence: Evidence) -> Judgement:
+        """What a rehearsal shows."""
+        round_ = checks.read_plan(evidence.plan, self.public["coordinator"])
+        return judge(checks.read_cohort(round_, evidence.cohort), evidence)
 
     def new_aggregator(self, attempt: Attempt) -> Aggregator:
         """An aggregator for an attempt with a fixed cohort."""

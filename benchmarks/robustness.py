@@ -16,11 +16,10 @@ import argparse
 import csv
 import json
 import math
-import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,31 +30,23 @@ from server_choices import gradient, measured, read
 
 from aggregation import (
     AggregationError,
-    Aggregator,
-    Evidence,
     Quantization,
     RoundPlan,
     SiteAttempt,
     dequantize,
-    judge,
     quantize,
 )
 from aggregation.ckks import residues
 from aggregation.crypto import sealed_box
 from aggregation.crypto.projections import Signs, rows_of
 from aggregation.protocol import (
-    OF_NOTHING,
-    REHEARSED,
     FixedCohort,
     NormGroup,
     Vanishing,
     limit_of,
     openings_for,
-    read_cohort,
-    read_plan,
-    rehearsal_grid,
 )
-from aggregation.testing import Attempt, Federation
+from aggregation.testing import Federation
 from fmfl_secure.planning.norms import norm_groups
 from fmfl_secure.planning.plans import quantization
 from fmfl_secure.planning.task import build_task
@@ -274,7 +265,7 @@ ATTACKS: dict[str, Callable[[Hostile], Integers]] = {
 def learn(world: World, attack: str, seed: int, *, checked: bool) -> dict[str, Any]:
     """Train, with one hostile site; what came of it."""
     rounds, rate = world.config.federation.rounds, world.config.training.head_learning_rate
-    rng = np.random.default_rng([seed, 24])
+    rng, drawn = np.random.default_rng([seed, 24]), np.random.default_rng([seed, 25])
     order = np.random.default_rng(seed).permutation(SITES * OF_A_SITE - OF_A_SITE)
     x, y = world.parts["train"], world.labels["train"]
     honest = [(x[part], y[part]) for part in np.split(order, SITES - 1)]
@@ -289,7 +280,7 @@ def learn(world: World, attack: str, seed: int, *, checked: bool) -> dict[str, A
         if number > out_until:
             hostile = Hostile(world, w, rng, x[own], y[own], world.parts["poisoned"])
             sent = ATTACKS[attack](hostile)
-            if checked and too_long(world, sent):
+            if checked and too_long(world, sent, drawn):
                 lost, named, out_until = lost + 1, named + 1, number + OUT_OF
                 continue
             uploads.append(sent)
@@ -322,9 +313,9 @@ def learn(world: World, attack: str, seed: int, *, checked: bool) -> dict[str, A
     }
 
 
-def too_long(world: World, sent: Integers) -> bool:
+def too_long(world: World, sent: Integers, rng: np.random.Generator) -> bool:
     """Whether the norm check names who uploaded this, by signs that are drawn after it."""
-    signs = Signs(secrets.token_bytes(32), [group.size for group in world.groups])
+    signs = Signs(rng.bytes(32), [group.size for group in world.groups])
     most = int(np.abs(sent).max(initial=1))
     shown = signs.project(sent, most).astype(np.float64)
     start = 0
@@ -338,17 +329,6 @@ def too_long(world: World, sent: Integers) -> bool:
 
 
 # The protocol, by its real classes.
-
-
-@dataclass
-class _Sent:
-    """What an attempt brought, as far as it went."""
-
-    attempt: Attempt
-    manifests: dict[str, bytes] = field(default_factory=dict)
-    chunks: dict[str, tuple[bytes, ...]] = field(default_factory=dict)
-    openings: dict[str, bytes] = field(default_factory=dict)
-    release: bytes = b""
 
 
 def federation(vanishing: Vanishing | None = None) -> Federation:
@@ -400,55 +380,32 @@ def spoil(rehearsals: str, rounds: int = 6) -> dict[str, Any]:
     for number in range(1, rounds + 1):
         names = [name for name in fed.names if not (out and name == bad)]
         out = max(0, out - 1)
-        sent = go(fed, fed.plan(round_=number, names=names), bad)
-        released += bool(sent.release)
-        if sent.release or rehearsals == "never":
+        if is_released(fed, fed.plan(round_=number, names=names), bad):
+            released += 1
+            continue
+        if rehearsals == "never":
             continue
         held += 1
-        found = judged(fed, go(fed, rehearsal(fed, held), bad))
+        attempt = fed.start(fed.rehearsal(held))
+        _seal_falsely(attempt.sites[bad], bad)
+        found = fed.judge(fed.rehearse(attempt)).named
         named = ", ".join(f"{name}: {word}" for name, word in found.items())
         out = OUT_OF if bad in found else 0
     return {"rounds": rounds, "released": released, "held": held, "named": named}
 
 
-def rehearsal(fed: Federation, number: int) -> RoundPlan:
-    """The plan of one."""
-    return msgspec.structs.replace(
-        fed.plan(round_=number),
-        quantization=rehearsal_grid(fed.bits, fed.size),
-        adapter_digest=OF_NOTHING,
-        layout_digest=OF_NOTHING,
-        base_model_digest=OF_NOTHING,
-        rehearsal=REHEARSED,
-    )
-
-
-def go(fed: Federation, plan: RoundPlan, bad: str = "") -> _Sent:
-    """An attempt, as far as it goes, with one site that seals another secret."""
+def is_released(fed: Federation, plan: RoundPlan, bad: str) -> bool:
+    """Whether a round comes to a release, with one site that seals another secret, if it is in."""
     attempt = fed.start(plan)
     if bad in attempt.sites:
         _seal_falsely(attempt.sites[bad], bad)
-    sent = _Sent(attempt)
-    aggregator: Aggregator = fed.new_aggregator(attempt)
-    handed = fed.handed(attempt)
-    for name, site in attempt.sites.items():
-        public = plan.rehearsal is not msgspec.UNSET
-        integers = site.public_integers if public else fed.random_integers()
-        upload_ = site.upload(attempt.cohort, integers, handed[name])
-        sent.manifests[name], sent.chunks[name] = upload_.manifest, tuple(upload_.chunks)
-        aggregator.add(upload_.manifest, upload_.chunks)
+    aggregator = fed.open(attempt)
+    total = aggregator.total()
     try:
-        listed = fed.decryptor.confirm(
-            attempt.cohort, aggregator.opening_list(), aggregator.sealed_secrets()
-        )
-        for name, site in attempt.sites.items():
-            sent.openings[name] = site.open(listed)
-            aggregator.add_opening(sent.openings[name])
-        total = aggregator.total()
-        sent.release = fed.decryptor.release(attempt.cohort, listed, total.manifest, total.chunks)
+        fed.decryptor.release(attempt.cohort, attempt.opening_list, total.manifest, total.chunks)
     except AggregationError:
-        sent.release = b""
-    return sent
+        return False
+    return True
 
 
 def _seal_falsely(site: SiteAttempt, name: str) -> None:
@@ -461,33 +418,19 @@ def _seal_falsely(site: SiteAttempt, name: str) -> None:
     site._secrets._seal = seal  # type: ignore[method-assign]
 
 
-def judged(fed: Federation, sent: _Sent) -> dict[str, str]:
-    """Whom a rehearsal names."""
-    attempt = sent.attempt
-    reveals = {name: site.reveal(sent.release) for name, site in attempt.sites.items()}
-    reveals["decryptor"] = fed.decryptor.reveal(attempt.plan_message, attempt.cohort)
-    evidence = Evidence(
-        attempt.plan_message, attempt.cohort,
-        dict(zip(attempt.sites, attempt.exchanges, strict=True)),
-        sent.manifests, sent.chunks, sent.openings, sent.release, {}, reveals,
-    )  # fmt: skip
-    cohort = read_cohort(read_plan(attempt.plan_message, fed.public["coordinator"]), attempt.cohort)
-    return judge(cohort, evidence).named
-
-
 def cost_of_rehearsal() -> dict[str, Any]:
     """CPU time of a rehearsal of the largest size at eight sites, all parties in one process."""
     fed = federation()
     fed.size = 1 << 20
     started = time.process_time()
-    sent = go(fed, rehearsal(fed, 1))
+    evidence = fed.rehearse(fed.start(fed.rehearsal()))
     steps = time.process_time() - started
     started = time.process_time()
-    named = judged(fed, sent)
+    named = fed.judge(evidence).named
     return {
         "steps_cpu_s": round(steps, 3),
         "judging_cpu_s": round(time.process_time() - started, 3),
-        "upload_bytes": sum(map(len, sent.chunks["site-0"])),
+        "upload_bytes": sum(map(len, evidence.chunks["site-0"])),
         "named": len(named),
     }
 

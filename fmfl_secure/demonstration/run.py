@@ -10,6 +10,7 @@ import numpy as np
 from fmfl_secure._version import __version__
 from fmfl_secure.demonstration import attacks, inversions, pictures, protected, views
 from fmfl_secure.demonstration.findings import FORMAT, Demonstration, rows
+from fmfl_secure.demonstration.hostile_sites import run_hostile
 from fmfl_secure.demonstration.naive import run_naive
 from fmfl_secure.errors import RunError
 
@@ -68,7 +69,7 @@ def demonstrate(
         constant=_CONSTANT,
     )
     say("The attacks.")
-    found = attacks.run_attacks(rounds)
+    found = attacks.run_attacks(rounds) + run_hostile(plain, names[-1])
     truth = data[victim][0]
     inverted = inversions.run_inversions(rounds, truth, np.sum(list(plain.values()), axis=0))
     return Demonstration(

@@ -7,8 +7,17 @@ import dataclasses
 import numpy as np
 import pytest
 
+from aggregation import Judgement
 from aggregation.roles.site_mac import SiteMac
-from fmfl_secure.demonstration import attacks, gradient_inversion, inversions, pictures, protected
+from aggregation.testing import Federation
+from fmfl_secure.demonstration import (
+    attacks,
+    gradient_inversion,
+    hostile_sites,
+    inversions,
+    pictures,
+    protected,
+)
 from fmfl_secure.demonstration.naive import run_naive
 
 SITES = 4
@@ -153,3 +162,24 @@ def test_the_best_of_many_looks_at_noise_is_no_likeness(data):
         for _ in range(100)
     ]
     assert max(best) < gradient_inversion.READABLE / 2
+
+
+def test_a_hostile_site_rules_the_naive_pattern_and_is_named_here(plain):
+    """What its update is too large for, and what it spoils: each names it, and nobody else."""
+    found = {attack.id: attack for attack in hostile_sites.run_hostile(plain, "site-2")}
+    assert set(found) == {"scaled-update", "spoiled-sum"}
+    for attack in found.values():
+        assert attack.naive.succeeded
+        assert attack.naive.as_expected
+        assert not attack.here.succeeded
+        assert attack.here.as_expected
+    assert found["scaled-update"].here.figure == "named: site-2"
+    assert "site-2: the secret that it sealed" in found["spoiled-sum"].here.figure
+
+
+def test_without_the_judgement_the_verdict_turns(plain, monkeypatch):
+    """The reject arm: where nobody judges, it is named by nobody, and that is a surprise."""
+    monkeypatch.setattr(Federation, "judge", lambda *_: Judgement())
+    found = {attack.id: attack for attack in hostile_sites.run_hostile(plain, "site-2")}
+    assert found["spoiled-sum"].here.succeeded
+    assert not found["spoiled-sum"].here.as_expected

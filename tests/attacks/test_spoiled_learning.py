@@ -101,9 +101,13 @@ def test_where_norms_are_checked_it_is_named_and_the_others_learn(
 
 def test_below_the_bound_it_steers_and_is_not_named(robustness: ModuleType, world: Any) -> None:
     """What remains possible, said in docs/robustness.md."""
-    found = robustness.learn(world, "against, passing", 1, checked=True)
-    assert found["accuracy"] < robustness.learn(world, "none", 1, checked=True)["accuracy"] - 0.1
-    assert found["named"] <= ROUNDS // 4
+    found = robustness.learn(world, "against, passing", 1, checked=False)
+    assert found["accuracy"] < robustness.learn(world, "none", 1, checked=False)["accuracy"] - 0.1
+    x, y = world.parts["train"][:OF_A_SITE], world.labels["train"][:OF_A_SITE]
+    rng = np.random.default_rng(5)
+    hostile = robustness.Hostile(world, np.zeros(2 * WIDTH + 2), rng, x, y, x)
+    sent = robustness.ATTACKS["against, passing"](hostile)
+    assert np.mean([robustness.too_long(world, sent, rng) for _ in range(200)]) < 0.25
 
 
 def test_a_backdoor_through_the_mechanism_is_not_named(robustness: ModuleType, world: Any) -> None:

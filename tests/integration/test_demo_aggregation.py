@@ -38,9 +38,9 @@ def found(folder: Path) -> Demonstration:
     return msgspec.json.decode((folder / JSON_NAME).read_bytes(), type=Demonstration)
 
 
-def test_everything_ends_as_expected_and_nine_attacks_were_tried(found: Demonstration) -> None:
+def test_everything_ends_as_expected_and_eleven_attacks_were_tried(found: Demonstration) -> None:
     assert found.surprises == []
-    assert len({attack.id for attack in found.attacks}) == 9
+    assert len({attack.id for attack in found.attacks}) == 11
     assert all(attack.naive.succeeded for attack in found.attacks)
     assert [a.id for a in found.attacks if a.here.succeeded] == ["all-other-sites"]
     assert found.custodians == ("custodian-0",)
@@ -67,8 +67,8 @@ def test_the_page_says_what_the_record_says_and_stands_alone(
     pictures = page.named("img")
     assert len(pictures) == 1 + len(found.inversions)
     assert all(picture["alt"] for picture in pictures)
-    assert "9 of 9 attacks succeed" in page.text
-    assert "1 of 9 attacks succeed" in page.text
+    assert "11 of 11 attacks succeed" in page.text
+    assert "1 of 11 attacks succeed" in page.text
 
 
 def test_each_role_saw_this_runs_own_bytes(found: Demonstration) -> None:
