@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -15,6 +17,9 @@ from fmfl_secure.cli.acting import READS
 from fmfl_secure.cli.answers.base import shown
 from fmfl_secure.cli.answers.reports import Examined, FindingShown
 
+if TYPE_CHECKING:
+    from fmfl_secure.doctor.machine import Finding
+
 app = typer.Typer()
 
 _MARKS = {
@@ -23,6 +28,17 @@ _MARKS = {
     "question": "[yellow]asks[/yellow]   ",
     "fault": "[red]fault[/red]  ",
 }
+
+
+def _uncollected(found: Iterable[Finding]) -> Iterator[Finding]:
+    """Findings, while no garbage is looked for: libraries load in four fifths of the CPU time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield from found
+    finally:
+        if was_on:
+            gc.enable()
 
 
 @command(app, answers=Examined, ends=lambda found: 1 if found.faults else 0, acts=READS)
@@ -41,7 +57,7 @@ def doctor(
     from fmfl_secure.doctor.machine import examine
 
     findings = []
-    for finding in chain(examine(folder), examine_federation(folder)):
+    for finding in _uncollected(chain(examine(folder), examine_federation(folder))):
         findings.append(shown(finding, FindingShown))
         line = f"{_MARKS[finding.state]} {escape(finding.what)}: {escape(finding.found)}"
         console.print(line, highlight=False, soft_wrap=True)

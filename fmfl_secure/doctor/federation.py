@@ -10,8 +10,8 @@ import datetime as dt
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fmfl_secure.data import UnitCheck, check_units
 from fmfl_secure.doctor.keys import examine_keys
 from fmfl_secure.doctor.machine import Finding
 from fmfl_secure.errors import FmflError
@@ -19,6 +19,9 @@ from fmfl_secure.parties.workspace import Members, Workspace
 from fmfl_secure.settings.federation import FederationConfig, load_federation, load_site
 from fmfl_secure.settings.site import SiteConfig
 from privacy import Ledger, PolicyRefusal, PrivacyError, check_extensions, objections
+
+if TYPE_CHECKING:
+    from fmfl_secure.data import UnitCheck
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,8 @@ def _unit_ids(config: FederationConfig, site: _Site) -> Iterator[Finding]:
     task = config.task
     if task.unit == "record":
         return
+    from fmfl_secure.data import check_units  # noqa: PLC0415 - readers load more than the rest
+
     path = site.folder / site.settings.data.path
     try:
         check_extensions(site.settings.policy, task.readers)

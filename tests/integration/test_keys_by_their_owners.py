@@ -21,6 +21,7 @@ from aggregation import Identity
 from fmfl_secure.cli import app
 from fmfl_secure.doctor.keys import examine_keys
 from fmfl_secure.errors import ConfigError, FmflError, NotApproved, ServiceError
+from fmfl_secure.parties.acts import FILE, ActLog
 from fmfl_secure.parties.membership import MembershipFolder, next_list
 from fmfl_secure.provisioning.answer import read_answer, sign_answer
 from fmfl_secure.provisioning.authority import Authority, revoke
@@ -263,10 +264,18 @@ def lying(owners: Owners, name: str, **changes: object) -> Path:
 
 
 def refused_answer(owners: Owners, name: str) -> str:
+    """Nothing has changed but the log of acts, which has the refusal."""
+
+    def files() -> dict[Path, bytes]:
+        kept = (f for f in folder.rglob("*") if f.is_file() and not f.name.startswith(FILE))
+        return {f: f.read_bytes() for f in kept}
+
     folder = owners.at(name)
-    before = {f: f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+    before = files()
     said = refusal("accept", folder, owners.answers / f"{name}.answer")
-    assert {f: f.read_bytes() for f in folder.rglob("*") if f.is_file()} == before
+    assert files() == before
+    last = ActLog(folder).notes()[-1]
+    assert (last.act, last.what) == ("accept", "refused")
     return said
 
 
