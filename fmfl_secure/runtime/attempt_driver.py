@@ -107,6 +107,7 @@ class AttemptDriver:
             ended = over
         if attempt.cohort is not None:
             self._collect_reveals(attempt)
+        self._board.assign((*attempt.invited, DECRYPTOR), Assignment(run=attempt.plan.run))
         return ended
 
     def _collect_reveals(self, attempt: ServerAttempt) -> None:

@@ -26,7 +26,6 @@ from fmfl_secure.runtime.attempt_driver import AttemptDriver
 from fmfl_secure.runtime.attempt_state import ServerAttempt
 from fmfl_secure.runtime.inbox import Inbox
 from fmfl_secure.runtime.left_out import LeftOut
-from fmfl_secure.runtime.task_board import Assignment, TaskBoard
 from fmfl_secure.runtime.waiting import AttemptOver, TooFewReady
 from fmfl_secure.storage.files import write_files
 
@@ -48,7 +47,6 @@ class Rehearsals:
         open_attempt: Makes an attempt of a signed plan.
         steps: Goes through the steps.
         inbox: Where parties' messages come in.
-        board: Where parties look for what to do.
         left_out: Leaves out whom they name.
     """
 
@@ -60,7 +58,6 @@ class Rehearsals:
         open_attempt: Callable[[bytes], ServerAttempt],
         steps: AttemptDriver,
         inbox: Inbox,
-        board: TaskBoard,
         left_out: LeftOut,
     ) -> None:
         self._setting = setting
@@ -68,7 +65,6 @@ class Rehearsals:
         self._open = open_attempt
         self._steps = steps
         self._inbox = inbox
-        self._board = board
         self._left_out = left_out
 
     def at_start(self, number: int, choose: Callable[[], list[str]]) -> None:
@@ -139,8 +135,6 @@ class Rehearsals:
             judged, holds = self._judge(attempt)
         finally:
             self._inbox.open_attempt(None)
-            idle = Assignment(run=run)
-            self._board.assign((*attempt.invited, DECRYPTOR), idle)
         self._strike(attempt, judged)
         record = RehearsalRecord(
             number=number,

@@ -88,7 +88,6 @@ class RoundDriver:
             open_attempt=self._open,
             steps=self.attempts,
             inbox=inbox,
-            board=board,
             left_out=self._left_out,
         )
 
