@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/benchmarks.md").read_text(encoding="utf-8")
 
@@ -17,6 +19,27 @@ def kept(name: str) -> dict[str, Any]:
 def spread(figures: dict[str, float], digits: int) -> str:
     median, low, high = (figures[n] for n in ("median", "quartile_1", "quartile_3"))
     return f"{median:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+@pytest.mark.parametrize(
+    ("row", "field"),
+    [
+        ("encryption, masks, MAC and every signature", "encrypted_over_clear"),
+        ("and differentially private training", "private_over_clear"),
+    ],
+)
+def test_a_whole_round(row: str, field: str) -> None:
+    assert f"| {row} | {spread(kept('round')[field], 3)} |" in PAGE
+
+
+def test_what_a_whole_round_takes() -> None:
+    found = kept("round")
+    assert f"Medians of {found['repeats']} pairs" in PAGE
+    clear, protection = found["cpu_s"]["clear"], found["cpu_s"]["protection"]
+    assert (
+        f"In the clear the round takes {clear:.1f} CPU seconds, protection {protection:.3f}."
+        in (PAGE)
+    )
 
 
 def test_a_round_of_the_engine() -> None:
