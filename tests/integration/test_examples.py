@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -124,8 +125,12 @@ def has_learned(name: str, folder: Path) -> None:
     answers = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
     assert answers
     assert all("row" in answer for answer in answers)
-    epsilon = 3 if name in ANSWERED else 2 if name in PILOTS else 8
-    assert f"epsilon {epsilon}" in (folder / "exported" / "README.md").read_text()
+    with (folder / "federation.toml").open("rb") as file:
+        settings = tomllib.load(file)
+    epsilon = settings["privacy"]["epsilon"]
+    if name in ANSWERED:  # the same grant pays for what sites are asked
+        epsilon += settings["evaluation"]["epsilon"]
+    assert f"epsilon {epsilon:g}" in (folder / "exported" / "README.md").read_text()
     if name in PILOTS:
         asked = folder / "data" / ("new.csv" if name in ANSWERED else "holdout.csv")
         right, majority = against_majority(asked, PILOTS[name], answers)
