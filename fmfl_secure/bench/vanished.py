@@ -81,9 +81,11 @@ def _round(sites: int, allowed: Vanishing | None, vanished: int) -> dict[str, fl
     sent = sum(map(len, readies)) + sum(map(len, exchanges))
     attempt.exchanges = tuple(exchanges)
     handed = fed.handed(attempt)
+    # Of all sites: of each pair, chance decides which one is sent a key's ciphertext.
+    read = sum(len(message) for given in handed.values() for message in given)
     for name, site in attempt.sites.items():
-        given = handed[name]
-        upload = timed("site", site.upload, attempt.cohort, fed.random_integers(), given)
+        integers = fed.random_integers()
+        upload = timed("site", site.upload, attempt.cohort, integers, handed[name])
         aggregator.add(upload.manifest, upload.chunks)
         sent += upload.size_bytes
     listed = fed.decryptor.confirm(
@@ -98,5 +100,5 @@ def _round(sites: int, allowed: Vanishing | None, vanished: int) -> dict[str, fl
         "site_ms": 1e3 * spent["site"] / sites,
         "aggregator_ms": 1e3 * spent["aggregator"],
         "sent": sent / sites + len(openings[0]),
-        "read": float(len(attempt.cohort) + sum(map(len, given)) + len(listed)),
+        "read": len(attempt.cohort) + read / sites + len(listed),
     }

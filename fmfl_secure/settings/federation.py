@@ -100,7 +100,8 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
                 "one no site has a secret of its own that it could reveal"
             )
         vanishing.check(self.federation.vanished_sites, len(names), self.privacy.colluding_sites)
-        if self.federation.norm_check and self.privacy.noise != "local":
+        noise = self.privacy.noise_mechanism
+        if self.federation.norm_check and (noise.in_shares or not noise.private):
             raise ValueError(
                 "federation.norm_check is for privacy.noise = 'local': numbers are told of every "
                 "site's update, which no other noise makes private by itself"

@@ -190,6 +190,7 @@ rank_stabilised = false  # true scales by alpha / sqrt(rank)
 virtual_tokens = 16      # of "prompt" and "prefix"
 last_layers = 1          # adapt the last layer only; layers below run once a record. 0 for all
 target_modules = {of_task.target_modules}
+# layer_groups = 2       # of the LoRA family: a round trains every second layer, in turns
 personal = []            # ["head", "lora_B"]: parts that every site trains and keeps for itself
 initial = ""             # go on from a finished run's folder, or an exported adapter's
 

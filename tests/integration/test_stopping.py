@@ -151,7 +151,7 @@ def test_a_signal_at_any_moment_of_the_wait_is_heard(monkeypatch: pytest.MonkeyP
     before = signal.signal(signal.SIGALRM, hangs)
     try:
         for moment in range(150):
-            work, left = _Work(_Waiting()), [moment]  # type: ignore[arg-type]
+            work, left = _Work(_Waiting(), hangs), [moment]  # type: ignore[arg-type]
 
             def interrupt(_frame, event, _argument, work=work, left=left):
                 if event == "line" and left:

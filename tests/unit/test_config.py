@@ -228,7 +228,7 @@ def test_a_setting_of_another_type_is_refused_with_its_place(key: str) -> None:
         ("task.unit_normalisation", ["letters"]),
         ("task.unit_normalisation", "case"),
         ("task.on_bad_row", "ignore"),
-        ("adapter.kind", "lokr"),
+        ("adapter.kind", "loha"),
         ("adapter.rank", 0),
         ("adapter.alpha", 0.0),
         ("adapter.alpha", math.inf),

@@ -101,6 +101,9 @@ class Rude(Question):
     def vectors(self, asked, respondent) -> np.ndarray:
         return self._vectors(respondent.data)
 
+    def sums(self, config, asked, units) -> np.ndarray:
+        return np.zeros((1, 2))
+
     def figures(self, config, asked, cells, stddev) -> dict:
         return {}
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -158,11 +160,12 @@ def test_a_flood_of_another_site_s_heads_does_not_keep_a_site_from_a_run(
 ) -> None:
     kept = AnchorStore(tmp_path / "mine.sqlite", most_bytes=2000)
     liar, honest = world.identities["site-1"], world.identities["site-2"]
-    heads = SiteAnchors(None, lambda: world.members)  # type: ignore[arg-type]
+    server = SimpleNamespace(heads=partial(world.registry.tell, "site-3"))
+    heads = SiteAnchors(server, lambda: world.members)  # type: ignore[arg-type]
     for number in range(1, 30):
         world.registry.give("site-1", line(liar, number))
         world.registry.give("site-2", line(honest, 1))
-        heads._keep(kept, world.registry.tell("site-3", known=False))
+        heads._keep(kept)
     assert sum(map(len, kept.held(liar.public))) <= 2000
     assert len(kept.held(honest.public)) == 1
     assert [r.message for r in caplog.records if "site-1's ledgers take" in r.message]

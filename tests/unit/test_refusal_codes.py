@@ -24,6 +24,7 @@ NEVER_TOLD = {
     *("service", "membership", "stopping", "attempt"),
     "unavailable",  # the surroundings: never a site's last word
     "declined",  # a person said no at a terminal
+    "acts",  # this party's own log of what people did
     "adapter",  # why a site sits an attempt out, and is asked again: no refusal
 }
 RULES = re.findall(r"^\| `policy\.(\w+)` \|", privacy.policy.__doc__ or "", re.MULTILINE)

@@ -34,7 +34,7 @@ RECOMMENDED = {
 # The last is `personal = ["head"]`, as version 0.1.0 wrote it.
 LEFT_OUT = {"model.digest", "training.cache_mib", "adapter.personal_head"}
 # In a comment, as something to turn on and not a value to change.
-COMMENTED = {"federation.vanished_sites", "federation.norm_check"}
+COMMENTED = {"federation.vanished_sites", "federation.norm_check", "adapter.layer_groups"}
 
 
 def federation(sites: int = 4, task: str = "text-classification") -> FederationConfig:
