@@ -245,16 +245,22 @@ def is_passing(error: BaseException) -> bool:
     """Whether an error is of the surroundings: to be tried again, and to decide nothing."""
     if isinstance(error, OSError):  # one that nobody gave a name to on its way here
         return error.errno in _SURROUNDINGS
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or _is_memory_error_that_was_lost(error):
         return True
     return getattr(error, "nature", "decided") == "passing"
 
 
 def said(error: BaseException) -> str:
     """An error's text; Python itself gives none where there is no memory."""
-    if isinstance(error, MemoryError) and not str(error):
+    lost = _is_memory_error_that_was_lost(error)
+    if lost or (isinstance(error, MemoryError) and not str(error)):
         return "there is not enough memory"
     return str(error)
+
+
+def _is_memory_error_that_was_lost(error: BaseException) -> bool:
+    """Whether C code of Python failed and named no error: seen where there was no memory, alone."""
+    return isinstance(error, SystemError) and "without setting an exception" in str(error)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
