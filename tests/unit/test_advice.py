@@ -262,7 +262,7 @@ def test_the_verdict_on_images_is_what_was_measured(name: str) -> None:
         advice = advise(changed(config, noise=noise, epsilon=line.epsilon), signals)
         assert advice.verdict == "ffa-lora"
         assert line.mean["accuracy"] > head + BETTER
-        assert not any("measured on texts" in sentence for sentence in advice.sentences())
+        assert not any("measured on an encoder" in sentence for sentence in advice.sentences())
     weaker = signals | {"ffa-lora": Signal(0.011, 0.01, 3850, 27648)}
     assert advise(config, weaker).verdict == "head"
 
