@@ -12,7 +12,7 @@ from typing import Final, Literal
 import msgspec
 
 from fmfl_secure.errors import RunError
-from fmfl_secure.outside import MOST_DOCUMENT, read_regular
+from fmfl_secure.run.beside_report import read_record
 from fmfl_secure.run.ranges import Count, Figure, Share, Spent
 from fmfl_secure.storage.files import write_files
 
@@ -174,14 +174,9 @@ def load_attack(folder: Path, *, run: str, settings_digest: str) -> AttackRecord
     """
     path = folder / ATTACK_NAME
     hint = f"Make it again with fmfl-secure attack {folder}, or remove it."
-    try:
-        record = msgspec.json.decode(
-            read_regular(path, most_bytes=MOST_DOCUMENT), type=AttackRecord
-        )
-    except FileNotFoundError:
+    record = read_record(path, AttackRecord, hint=hint)
+    if record is None:
         return None
-    except (OSError, msgspec.DecodeError, RecursionError) as error:
-        raise RunError(f"cannot read {path}: {error}", hint=hint) from error
     if (record.format, record.run, record.settings_digest) != (FORMAT, run, settings_digest):
         raise RunError(f"{path} is of another run, settings or form", hint=hint)
     if record.visibility != "public":

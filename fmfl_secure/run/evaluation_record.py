@@ -13,7 +13,7 @@ from typing import Annotated, Final
 import msgspec
 
 from fmfl_secure.errors import RunError
-from fmfl_secure.outside import MOST_DOCUMENT, read_regular
+from fmfl_secure.run.beside_report import read_record
 from fmfl_secure.run.ranges import Count, Number, Share, Text
 
 EVALUATION_NAME: Final = "evaluation.json"
@@ -168,14 +168,9 @@ def load_evaluation(folder: Path, *, run: str, settings_digest: str) -> Evaluati
     """
     path = folder / EVALUATION_NAME
     hint = f"Make it again with fmfl-secure evaluate {folder} --rounds due, or remove it."
-    try:
-        record = msgspec.json.decode(
-            read_regular(path, most_bytes=MOST_DOCUMENT), type=EvaluationRecord
-        )
-    except FileNotFoundError:
+    record = read_record(path, EvaluationRecord, hint=hint)
+    if record is None:
         return None
-    except (OSError, msgspec.DecodeError, RecursionError) as error:
-        raise RunError(f"cannot read {path}: {error}", hint=hint) from error
     if (record.run, record.settings_digest) != (run, settings_digest):
         raise RunError(f"{path} is of another run or other settings", hint=hint)
     if not record.public:

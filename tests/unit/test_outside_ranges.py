@@ -27,6 +27,7 @@ DECODERS = {
     "msgspec.msgpack.Decoder": 0,
     "decode_answer": 1,
     "open_frame": 1,
+    "read_record": 1,
 }
 HERE = "tests/unit/test_absurd_outside.py"
 FIGURES = "tests/unit/test_absurd_figures.py"
@@ -87,6 +88,7 @@ OWN: dict[str, str] = {
     "fmfl_secure.provisioning.authority": "the office's own list",
     "fmfl_secure.report.child": "its own parent",
     "fmfl_secure.report.results": "settings that were read before",
+    "fmfl_secure.run.beside_report": "of a type of its callers, which are here",
     "fmfl_secure.run.attack_record": "what this machine found in its own run",
     "fmfl_secure.run.keys_record": "what this folder's own owner pinned",
     "fmfl_secure.runtime.rehearsals": "what this process noted",
