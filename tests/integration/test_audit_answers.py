@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from asked import PRIVACY, Silent, question
+from audited import settled, unless_refuted
 from support import settings
 from typer.testing import CliRunner
 
@@ -53,7 +54,7 @@ def test_noise_that_is_missing_or_too_small_is_flagged(
 ) -> None:  # fmt: skip
     path = federation(tmp_path / "f", tiny_model, noise)
     weaken(monkeypatch, factor)
-    record = audit_answers(path)
+    record = settled(lambda: audit_answers(path))
     assert record.above_claim == flagged
     assert record.audited == "answers"
     assert record.expected_noise_eighth > record.claimed_epsilon
@@ -74,7 +75,7 @@ def test_a_bound_that_is_not_kept_is_flagged(
 
 def test_the_view_of_other_sites_is_audited_as_well(tmp_path: Path, tiny_model: Path) -> None:
     path = federation(tmp_path / "f", tiny_model, "distributed")
-    record = audit_answers(path, against="sites")
+    record = settled(lambda: audit_answers(path, against="sites"))
     assert not record.above_claim
     assert (record.against, record.shares) == ("sites", 1)
     outside = audit_answers(path)
@@ -85,7 +86,10 @@ def test_the_view_of_other_sites_is_audited_as_well(tmp_path: Path, tiny_model: 
 
 def test_the_command_says_what_it_audited(tmp_path: Path, tiny_model: Path) -> None:
     path = federation(tmp_path / "f", tiny_model, "local")
-    result = CliRunner().invoke(app, ["audit", str(path), "--answers"])
+    result = unless_refuted(
+        lambda: CliRunner().invoke(app, ["audit", str(path), "--answers"]),
+        lambda result: result.exit_code == 2,
+    )
     assert result.exit_code == 0
     assert "asked of made-up records" in " ".join(result.output.split())
     with pytest.raises(AuditError, match="train nothing"):

@@ -11,6 +11,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from audited import SIGNIFICANCE, unless_refuted
 from scipy import stats
 
 from privacy import AuditError, PrivacyPlan, pld_epsilon
@@ -22,10 +23,6 @@ from privacy.auditing.statistics import AuditDesign, design_audit, evaluate, exp
 from privacy.mechanism.distributed import DistributedPlan
 from privacy.mechanism.skellam import SkellamSource
 from privacy.mechanism.training import ClippedSum, PrivateTrainer
-
-# A test of a share is failed with this probability if the share is what it should be.
-SIGNIFICANCE = 1e-6
-
 
 # Statistics alone: randomised response is the mechanism that makes theorem 5.2 tight.
 
@@ -130,6 +127,10 @@ class Audit:
         found = self.observe()
         return evaluate(self.design, included=found.included, scores=found.scores).lower_bound
 
+    def is_refuted(self):
+        """Whether each of AUDITS audits raises the alarm."""
+        return unless_refuted(self.bound, lambda bound: bound > self.epsilon) > self.epsilon
+
 
 def scale_noise(patch, factor):
     """The trainer adds so much of the noise that the plan asks for and the ledger charges."""
@@ -144,11 +145,9 @@ def audit():
 
 def test_the_correct_trainer_is_not_flagged():
     audit = Audit(a_plan(epsilon=3.0))
+    assert not audit.is_refuted()
     found = audit.observe()
     assert found.spare == 0
-    result = evaluate(audit.design, included=found.included, scores=found.scores)
-    # Wrongly flagged in 5 % of runs is what is proved; for this mechanism it is far rarer.
-    assert result.lower_bound <= audit.epsilon
     # And canaries did leave a trace: eight standard deviations are expected of their mean.
     shift = found.scores[found.included].mean() - found.scores[~found.included].mean()
     spread = found.scores.std() / math.sqrt(audit.design.canaries / 4)
@@ -171,23 +170,21 @@ def test_released_gradients_are_audited_as_they_are_released(monkeypatch, factor
     stepped = []
     monkeypatch.setattr(PrivateTrainer, "train_round", lambda *_: stepped.append(1))
     scale_noise(monkeypatch, factor)
-    assert (audit.bound() > audit.epsilon) == (factor < 1.0)
+    assert audit.is_refuted() == (factor < 1.0)
     assert not stepped, "no optimizer at a site"
 
 
 def test_canaries_beside_the_models_own_layers_work_alike(monkeypatch):
     small = Audit(a_plan(epsilon=3.0), width=4)
-    found = small.observe()
-    assert found.spare == small.design.canaries - 2 * 16 * 4
-    result = evaluate(small.design, included=found.included, scores=found.scores)
-    assert result.lower_bound <= small.epsilon
+    assert small.observe().spare == small.design.canaries - 2 * 16 * 4
+    assert not small.is_refuted()
     scale_noise(monkeypatch, 1 / 8)
     assert small.bound() > small.epsilon
 
 
 def test_clipping_records_in_place_of_people_is_flagged(monkeypatch):
     people = Audit(a_plan(unit="patient_id", steps=2, rounds=4), records_per_canary=8)
-    assert people.bound() <= people.epsilon
+    assert not people.is_refuted()
     clip_records(monkeypatch)
     assert people.bound() > people.epsilon
 
@@ -204,7 +201,7 @@ def clip_records(patch):
 
 def test_taking_every_unit_at_every_step_is_flagged(monkeypatch):
     rare = Audit(a_plan(sample_rate=0.05, steps=4, rounds=4))
-    assert rare.bound() <= rare.epsilon
+    assert not rare.is_refuted()
     monkeypatch.setattr(
         "privacy.mechanism.sampling.poisson_sample",
         lambda units, _: np.arange(units, dtype=np.int64),
@@ -276,10 +273,9 @@ def test_correct_shares_are_not_flagged(shares):
     plan = a_distributed_plan(epsilon=3.0 if shares == 4 else 1.0)
     event = plan.round_event()
     audit = Audit(plan, shares=shares, event=event if shares == 4 else event.seen_by_sites())
+    assert not audit.is_refuted()
     found = audit.observe()
     assert found.spare == 0
-    result = evaluate(audit.design, included=found.included, scores=found.scores)
-    assert result.lower_bound <= audit.epsilon
     shift = found.scores[found.included].mean() - found.scores[~found.included].mean()
     spread = found.scores.std() / math.sqrt(audit.design.canaries / 4)
     assert shift > 2.5 * spread  # canaries did leave a trace
@@ -317,7 +313,7 @@ def test_more_shares_than_a_sum_has_are_refused(sums):
 
 def test_people_with_distributed_noise_are_clipped_as_people(monkeypatch):
     people = Audit(a_distributed_plan(unit="patient_id", rounds=8), records_per_canary=8, shares=4)
-    assert people.bound() <= people.epsilon
+    assert not people.is_refuted()
     clip_records(monkeypatch)
     assert people.bound() > people.epsilon
 
