@@ -50,6 +50,7 @@ from aggregation.errors import (
     StateError,
     UploadError,
 )
+from aggregation.protocol.evidence import MOST_EVIDENCE, Evidence, read_evidence
 from aggregation.protocol.journal import Journal, MemoryJournal, SqliteJournal
 from aggregation.protocol.journal_heads import hold_to as hold_journal_to
 from aggregation.protocol.journal_heads import is_journal_head
@@ -64,13 +65,14 @@ from aggregation.roles.coordinator import Coordinator
 from aggregation.roles.custodian import Custodian
 from aggregation.roles.decryptor import Decryptor
 from aggregation.roles.recovery import recorded_opening
-from aggregation.roles.rehearsed import DEVIATIONS, UNREVEALED, Evidence, Judgement, judge
+from aggregation.roles.rehearsed import DEVIATIONS, UNREVEALED, Judgement, judge
 from aggregation.roles.site import SiteAttempt
 from aggregation.roles.verdicts import said_of, verdict_after_restart
 
 __all__ = [
     "DEVIATIONS",
     "HYBRID",
+    "MOST_EVIDENCE",
     "UNREVEALED",
     "AggregationError",
     "Aggregator",
@@ -125,6 +127,7 @@ __all__ = [
     "judge",
     "parameter_set",
     "quantize",
+    "read_evidence",
     "read_journal_head",
     "recorded_opening",
     "recover_journal",

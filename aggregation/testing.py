@@ -18,6 +18,7 @@ from aggregation.ckks.quantization import Quantization, Segment
 from aggregation.crypto.identity import Identity, PublicIdentity
 from aggregation.errors import AggregationError
 from aggregation.protocol import checks
+from aggregation.protocol.evidence import Evidence
 from aggregation.protocol.exchange import verify_and_hand_out
 from aggregation.protocol.journal import Journal, MemoryJournal
 from aggregation.protocol.plan import (
@@ -36,7 +37,7 @@ from aggregation.roles.aggregator import Aggregator
 from aggregation.roles.coordinator import Coordinator
 from aggregation.roles.custodian import Custodian
 from aggregation.roles.decryptor import Decryptor
-from aggregation.roles.rehearsed import Evidence, Judgement, judge
+from aggregation.roles.rehearsed import Judgement, judge
 from aggregation.roles.site import SiteAttempt
 
 _DIGEST = "sha256:" + "0" * 64

@@ -49,6 +49,7 @@ from aggregation.errors import (
 )
 from aggregation.protocol import checks, dealt, messages
 from aggregation.protocol.accusation import open_mac_key, open_sigma
+from aggregation.protocol.evidence import Evidence
 from aggregation.protocol.exchange import Exchanged, read_exchange
 from aggregation.protocol.messages import Opening, UploadManifest
 from aggregation.protocol.norms import NormCheck
@@ -81,32 +82,6 @@ DEVIATIONS: Final[Mapping[str, str]] = {
     PROJECTIONS: "the projections that it sent are not those of what it uploaded",
     VERDICT: "it says that the right sum does not verify",
 }
-
-
-class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything that came in a rehearsal, as it came: what anybody needs to judge it again.
-
-    Attributes:
-        plan: The signed plan.
-        cohort: The fixed cohort.
-        exchanges: Exchange messages, by site.
-        manifests: Signed manifests of the uploads, by site.
-        chunks: By site its chunks, the sealed secret last.
-        openings: Openings, by site.
-        release: The decryptor's; empty where none came.
-        projections: Where norms are checked, what sites sent of them, by site.
-        reveals: What parties revealed, by party.
-    """
-
-    plan: bytes
-    cohort: bytes
-    exchanges: dict[str, bytes]
-    manifests: dict[str, bytes]
-    chunks: dict[str, tuple[bytes, ...]]
-    openings: dict[str, bytes]
-    release: bytes
-    projections: dict[str, bytes]
-    reveals: dict[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,10 @@ MEANINGS: Final = {
         "nothing",
     ),
     ExitCode.REFUSED: (
-        "it was refused, or what was checked does not hold (`report verify`, `doctor`, `demo`)",
+        (
+            "it was refused, or what was checked does not hold (`report verify`, "
+            "`report rehearsals`, `doctor`, `demo`)"
+        ),
         "read the line: it says what was expected and what to do. The same again ends the same",
     ),
     ExitCode.USAGE: (

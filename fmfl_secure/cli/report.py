@@ -13,6 +13,8 @@ from fmfl_secure.cli.acting import READS, Act, beside_key_or_run, beside_ledger
 from fmfl_secure.cli.answers.base import Written
 from fmfl_secure.cli.answers.reports import (
     DatasetReported,
+    RehearsalJudged,
+    RehearsalsJudged,
     ReportBundled,
     ReportVerified,
     SchemaPrinted,
@@ -219,3 +221,45 @@ def verify(
         fingerprints=dict(checked.fingerprints),
         files=files,
     )
+
+
+@command(app, answers=RehearsalsJudged, ends=lambda found: 1 if found.faults else 0, acts=READS)
+def rehearsals(
+    path: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run's folder, or one N.msgpack of it.")
+    ],
+    pinned: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder or kit of a party: its pinned keys count. Default: the run's federation."
+        ),
+    ] = None,
+) -> RehearsalsJudged:
+    """Judge again whom a run's rehearsals named, from what every party signed in them.
+
+    Whoever has rehearsals/N.msgpack and the parties' public keys can: it takes no private key and
+    believes no server. Exit code 1 if evidence is missing, was altered, or names others than the
+    run's record does. That a party revealed nothing rests on the server's word.
+    Example: fmfl-secure report rehearsals pilot/run-1
+    """
+    from fmfl_secure.report.rehearsed import judge_kept
+    from fmfl_secure.run.rehearsal_words import judged_in_words
+
+    answers = []
+    for one in judge_kept(path, pinned=pinned):
+        answer = RehearsalJudged(
+            file=str(one.file),
+            run=one.run,
+            number=one.number,
+            cohort=one.cohort,
+            sum_came_out=one.holds,
+            named=dict(one.named or {}),
+            recorded=None if one.recorded is None else one.recorded.named,
+            fault=one.fault,
+        )
+        answers.append(answer)
+        for line in judged_in_words(answer.number, answer.named, answer.recorded, answer.fault):
+            say(line)
+    if not answers:
+        say("nothing is kept: no rehearsal of this run named anybody")
+    return RehearsalsJudged(rehearsals=tuple(answers), faults=sum(bool(a.fault) for a in answers))

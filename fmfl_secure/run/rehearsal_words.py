@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from aggregation import DEVIATIONS
+from aggregation import DEVIATIONS, UNREVEALED
 from fmfl_secure.run.record import RehearsalRecord, RoundRecord
 from fmfl_secure.run.refusal_codes import meaning
 
@@ -26,6 +26,29 @@ def rehearsal_in_words(record: RehearsalRecord) -> str:
         f"{told}: everybody sent what is right. What failed has passed, or whoever spoiled the "
         "attempt behaves in rehearsals"
     )
+
+
+def judged_in_words(
+    number: int, named: Mapping[str, str], recorded: Mapping[str, str] | None, fault: str
+) -> list[str]:
+    """What a rehearsal's evidence shows, line by line.
+
+    Args:
+        number: Which of the run's.
+        named: Whom the evidence names, and why.
+        recorded: What the run's record says, if there is one.
+        fault: Why it does not hold.
+    """
+    if fault:
+        return [f"rehearsal {number}: DOES NOT HOLD: {fault}"]
+    lines = [f"rehearsal {number}: holds, and names {'these' if named else 'nobody'}"]
+    for name, word in named.items():
+        rests = " (by the server's word alone)" if word == UNREVEALED else ""
+        lines.append(f"  {name}: {deviation_in_words(word)}{rests}")
+    for name, word in (recorded or {}).items():
+        if name not in named:
+            lines.append(f"  {name}: {deviation_in_words(word)} (by the server's word alone)")
+    return lines
 
 
 def deviation_in_words(word: str) -> str:

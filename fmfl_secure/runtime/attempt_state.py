@@ -257,10 +257,13 @@ class ServerAttempt:
             raise StateError("the manifest comes before the chunks")
         sizes = [self.round.chunk_size] * self.round.packing.chunks
         counted = _Counted(parts)
-        chunks: Iterable[bytes] = _split(counted, sizes)
+        chunks = _split(counted, sizes)
         if self.round.is_rehearsal:  # of any other, only the sum is kept
-            chunks = self._chunks[party] = tuple(chunks)
-        self._aggregator.add(manifest, chunks)
+            kept = tuple(chunks)
+            self._aggregator.add(manifest, kept)
+            self._chunks[party] = kept  # once it is what its site signed: else it is no evidence
+        else:
+            self._aggregator.add(manifest, chunks)
         self.upload_bytes = len(manifest) + counted.size
 
     def _take_confirmation(self, party: str, message: bytes) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -9,14 +11,17 @@ import pytest
 from real_world import RealWorld
 from sealed_falsely import at_random, seals
 from support import Quiet, make_federation
+from typer.testing import CliRunner
 
-from aggregation import Decryptor, Evidence, Identity, judge
-from aggregation.protocol import Reveal, read_cohort, read_plan
+from aggregation import Decryptor, SiteAttempt
+from aggregation.protocol import Reveal
 from aggregation.roles.site_secrets import SiteSecrets
+from fmfl_secure.cli import app
+from fmfl_secure.cli.answers.reports import RehearsalsJudged
 from fmfl_secure.errors import RunError
 from fmfl_secure.parties.site_training import SiteTraining
-from fmfl_secure.parties.workspace import Workspace
 from fmfl_secure.runtime.agents.site import SiteAgent
+from fmfl_secure.runtime.rehearsals import Rehearsals
 from fmfl_secure.transports.local.engine import LocalEngine
 
 HONEST = ("site-1", "site-2", "site-3")
@@ -81,18 +86,96 @@ def test_at_the_start_it_is_named_before_anybody_trains(
     assert {site for _, site in observer.trained} == set(HONEST)
 
 
+def judged(*arguments: object) -> tuple[int, RehearsalsJudged]:
+    """What `report rehearsals` answers, and how it ends."""
+    told = CliRunner().invoke(
+        app, ["report", "rehearsals", *[str(each) for each in arguments], "--json"]
+    )
+    return told.exit_code, msgspec.json.decode(told.stdout, type=RehearsalsJudged)
+
+
 def test_what_was_sent_is_kept_and_anybody_can_judge_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seals(monkeypatch, BAD, at_random)
     run(folder, "always")
-    raw = (folder / "run/rehearsals/1.msgpack").read_bytes()
-    evidence = msgspec.msgpack.decode(raw, type=Evidence)
-    coordinator = Identity.load(
-        Workspace(folder).role("coordinator") / "identity.pem", "coordinator"
-    ).public
-    cohort = read_cohort(read_plan(evidence.plan, coordinator), evidence.cohort)
-    assert judge(cohort, evidence).named == {BAD: "secret"}
+    kept = folder / "run/rehearsals/1.msgpack"
+    said = {BAD: "secret"}
+    for arguments in (
+        [folder / "run"],
+        [kept, "--pinned", folder],
+        [folder / "run", "--pinned", folder / "sites/site-1"],  # by what a site itself pinned
+    ):
+        code, answer = judged(*arguments)
+        (one,) = answer.rehearsals
+        assert (code, answer.faults, one.fault, one.named) == (0, 0, "", said), arguments
+        assert (one.sum_came_out, set(one.cohort)) == (False, {*HONEST, BAD})
+    assert judged(folder / "run")[1].rehearsals[0].recorded == said
+    assert (
+        CliRunner().invoke(app, ["report", "rehearsals", str(kept)]).exit_code == 1
+    )  # whose keys?
+
+    told = CliRunner().invoke(app, ["report", "rehearsals", str(folder / "run")])
+    assert "site-4: the secret that it sealed for the decryptor is none" in told.stdout
+
+    raw = kept.read_bytes()
+    other = bytearray(raw)
+    other[len(raw) // 2] ^= 1
+    kept.write_bytes(other)
+    code, answer = judged(folder / "run")
+    assert (code, answer.faults, answer.rehearsals[0].named) == (1, 1, {})
+    assert answer.rehearsals[0].fault.startswith("it is no evidence")
+
+    kept.unlink()
+    code, answer = judged(folder / "run")
+    assert code == 1
+    assert "missing" in answer.rehearsals[0].fault
+
+    kept.write_bytes(raw)
+    kept.rename(kept.with_name("2.msgpack"))  # of another, which named nobody
+    assert judged(folder / "run")[0] == 1
+
+
+def test_a_record_that_names_another_than_the_evidence_does_not_hold(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that wants a site gone writes that a rehearsal named it."""
+    seals(monkeypatch, BAD, at_random)
+    genuine = Rehearsals._judge
+
+    def judging(self: Rehearsals, attempt):
+        named, holds = genuine(self, attempt)
+        return dict.fromkeys(["site-2"] if named else [], "secret"), holds
+
+    monkeypatch.setattr(Rehearsals, "_judge", judging)
+    with suppress(RunError):  # it goes on with the saboteur, and comes to nothing
+        run(folder, "always")
+    code, answer = judged(folder / "run")
+    assert code == 1
+    assert answer.faults
+    first = answer.rehearsals[0]
+    assert (first.named, first.recorded) == ({BAD: "secret"}, {"site-2": "secret"})
+    assert "it names site-4 (secret), and the record site-2 (secret)" in first.fault
+
+
+def test_a_site_whose_upload_is_not_what_it_signed_does_not_end_the_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what a site signed is evidence of it; before, the whole run ended by such a one."""
+    upload = SiteAttempt.upload
+
+    def uploading(self: SiteAttempt, *given, **more):
+        made = upload(self, *given, **more)
+        if self._identity.public.name != BAD:
+            return made
+        return replace(made, chunks=[bytes(len(each)) for each in made.chunks])
+
+    monkeypatch.setattr(SiteAttempt, "upload", uploading)
+    first, second = run(folder, "always").rounds
+    assert first.rehearsals[0].named == {BAD: "invalid"}
+    assert first.cohort == second.cohort == HONEST
+    code, answer = judged(folder / "run")
+    assert (code, answer.rehearsals[0].named) == (0, {})
 
 
 def test_a_rehearsal_trains_nothing_and_charges_nothing(

@@ -43,6 +43,7 @@ COMMANDS = [
     ("report", "bundle"),
     ("report", "schema"),
     ("report", "verify"),
+    ("report", "rehearsals"),
     ("dpia",),
     ("schema",),
     ("attack",),

@@ -58,6 +58,43 @@ class ReportVerified(Answer, frozen=True, kw_only=True):
     files: tuple[str, ...]
 
 
+class RehearsalJudged(msgspec.Struct, frozen=True, kw_only=True):
+    """One rehearsal, judged again from what was kept of it.
+
+    Attributes:
+        file: The evidence.
+        run: That it is of; empty where the evidence does not hold.
+        number: Which of the run's; 0 where nothing says.
+        cohort: Sites that took part.
+        sum_came_out: Whether the sum of the public numbers was released.
+        named: By party, the word for why it is to blame.
+        recorded: By party, what the run's record says; null where there is none.
+        fault: Why it is no evidence, or what the record says otherwise; empty where all agrees.
+    """
+
+    file: str
+    run: str
+    number: int
+    cohort: tuple[str, ...]
+    sum_came_out: bool
+    named: dict[str, str]
+    recorded: dict[str, str] | None
+    fault: str
+
+
+class RehearsalsJudged(Answer, frozen=True, kw_only=True):
+    """What kept rehearsals show.
+
+    Attributes:
+        rehearsals: In order.
+        faults: How many do not hold, or say something else than the record: with any, the exit
+            code is 1.
+    """
+
+    rehearsals: tuple[RehearsalJudged, ...]
+    faults: int
+
+
 class SchemaPrinted(Answer, frozen=True, kw_only=True):
     """A JSON Schema.
 
