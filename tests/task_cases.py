@@ -16,6 +16,7 @@ from fmfl_secure.settings.tasks import (
     ImageTextClassificationSection,
     ImageTextSection,
     MultiLabelClassificationSection,
+    PreferenceSection,
     TextClassificationSection,
     TokenClassificationSection,
 )
@@ -31,6 +32,7 @@ TASKS: dict[str, Any] = {
     ),
     "token-classification": TokenClassificationSection(entities=("NAME", "DATE")),
     "causal-lm": CausalLMSection(max_new_tokens=5),
+    "preference": PreferenceSection(max_new_tokens=5),
     "image-classification": ImageClassificationSection(labels=("dark", "bright")),
     "image-text": ImageTextSection(anchors=("alpha beta", "gamma", "nu xi pi")),
     "image-text-classification": ImageTextClassificationSection(labels=("no", "yes")),

@@ -50,6 +50,7 @@ def ask_task(default: str) -> str:
         "multi-label-classification": "a text, any number of labels",
         "token-classification": "words and a tag for each: entities, de-identification",
         "causal-lm": "a prompt and a response, with a language model",
+        "preference": "a prompt and two answers of which one was chosen, with a language model",
         "image-classification": "a picture, one label",
         "image-text": "a picture and the text that describes it",
         "image-text-classification": "a picture and a text, one label",

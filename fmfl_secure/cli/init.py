@@ -49,6 +49,8 @@ def init(
     entities: Annotated[str | None, _choice("all types of entity, with commas.")] = None,
     prompt_column: Annotated[str | None, _choice("column with the prompt.")] = None,
     response_column: Annotated[str | None, _choice("column with the response.")] = None,
+    chosen_column: Annotated[str | None, _choice("column with the chosen answer.")] = None,
+    rejected_column: Annotated[str | None, _choice("column with the rejected answer.")] = None,
     unit: Annotated[
         str | None, _choice("record, or the column that identifies a person: protected as one.")
     ] = None,
@@ -116,6 +118,7 @@ def init(
         "text_column": text_column, "label_column": label_column, "labels": labels,
         "image_column": image_column, "tokens_column": tokens_column, "tags_column": tags_column,
         "entities": entities, "prompt_column": prompt_column, "response_column": response_column,
+        "chosen_column": chosen_column, "rejected_column": rejected_column,
         "unit": unit, "population": population,
     }  # fmt: skip
     said = Said(

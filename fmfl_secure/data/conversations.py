@@ -52,11 +52,11 @@ def messages_field(
     """
 
     def parse(value: str | None, column: str) -> Conversation:
-        found = _read(value, column)
+        found = read_messages(value, column)
         if not answered and found and found[-1][0] == "assistant":
             found = found[:-1]
         roles = [role for role, _ in found]
-        wrong = _out_of_turn(roles, answered=answered) or refuses(roles)
+        wrong = out_of_turn(roles, answered=answered) or refuses(roles)
         if wrong:
             raise _unusable(column, wrong)
         return found
@@ -73,7 +73,12 @@ def optional_text_field(argument: str, column: str) -> Field:
     return Field(argument, (column,), parse)
 
 
-def _read(value: str | None, column: str) -> Conversation:
+def read_messages(value: str | None, column: str) -> Conversation:
+    """A list of messages, of whatever roles in whatever order.
+
+    Raises:
+        UnusableValue: It is none.
+    """
     items: list[dict[str, Any]] | None = None
     try:
         items = _LIST.decode(str(value or ""))
@@ -97,7 +102,13 @@ def _message(item: dict[str, Any], column: str) -> tuple[Role, str]:
     return _ROLES[role], text
 
 
-def _out_of_turn(roles: Sequence[Role], *, answered: bool) -> str:
+def out_of_turn(roles: Sequence[Role], *, answered: bool) -> str:
+    """What is wrong with a sequence of roles; empty where they take turns.
+
+    Args:
+        roles: Of a conversation.
+        answered: It has to end with the assistant, else with the user.
+    """
     turns = roles[1:] if roles[:1] == ["system"] else roles
     expected: list[Role] = ["user", "assistant"] * (len(turns) // 2 + 1)
     if list(turns) != expected[: len(turns)]:

@@ -15,6 +15,7 @@ from fmfl_secure.measures.outcomes import (
     LabelSets,
     Outcomes,
     Pairs,
+    Preferences,
     Responses,
     Tagged,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "Measure",
     "Outcomes",
     "Pairs",
+    "Preferences",
     "Responses",
     "Tagged",
     "measure_named",

@@ -126,6 +126,18 @@ class Responses(Outcomes):
 
 
 @dataclass(frozen=True, slots=True, repr=False, kw_only=True)
+class Preferences(Outcomes):
+    """Pairs of answers, one of which was chosen.
+
+    Attributes:
+        preferred: 1 where training made the chosen one likelier by more than the other, a half
+            where it made no difference; float64, shape (records,).
+    """
+
+    preferred: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, repr=False, kw_only=True)
 class Pairs(Outcomes):
     """Images with a text each.
 

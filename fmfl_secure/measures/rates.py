@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmfl_secure.measures.base import Rate
-from fmfl_secure.measures.outcomes import Outcomes, Pairs, Responses
+from fmfl_secure.measures.outcomes import Outcomes, Pairs, Preferences, Responses
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,17 @@ class ExactMatch(Rate):
     def values(self, outcomes: Responses) -> NDArray[np.float64]:
         """1 where it would."""
         return outcomes.whole
+
+
+class Preferred(Rate):
+    """Share of pairs whose chosen answer has the higher implicit reward."""
+
+    name = "preferred"
+    said = "share of pairs in which training moved the model to the answer that was chosen"
+
+    def values(self, outcomes: Preferences) -> NDArray[np.float64]:
+        """1 where it did, a half where it moved to neither."""
+        return outcomes.preferred
 
 
 class Matched(Rate):

@@ -14,7 +14,14 @@ from fmfl_secure.measures.counts import (
     types_of,
 )
 from fmfl_secure.measures.labels import Accuracy, Calibration, Confusion, Likelihood, Recall
-from fmfl_secure.measures.rates import ClippedLoss, ExactMatch, Matched, NextToken, Similarity
+from fmfl_secure.measures.rates import (
+    ClippedLoss,
+    ExactMatch,
+    Matched,
+    NextToken,
+    Preferred,
+    Similarity,
+)
 from fmfl_secure.measures.subgroups import BySubgroup
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.tasks import (
@@ -23,6 +30,7 @@ from fmfl_secure.settings.tasks import (
     ImageTextClassificationSection,
     ImageTextSection,
     MultiLabelClassificationSection,
+    PreferenceSection,
     TextClassificationSection,
     TokenClassificationSection,
 )
@@ -30,7 +38,8 @@ from fmfl_secure.settings.tasks import (
 # All there are, of whichever task.
 MEASURES: Final[tuple[type[Measure], ...]] = (
     Accuracy, Recall, Confusion, Calibration, Likelihood, ClippedLoss, ExactSets, LabelCounts,
-    EntityCounts, WordAccuracy, NextToken, ExactMatch, Matched, Similarity, BySubgroup,
+    EntityCounts, WordAccuracy, NextToken, ExactMatch, Preferred, Matched, Similarity,
+    BySubgroup,
 )  # fmt: skip
 
 
@@ -57,6 +66,8 @@ def measures_for(config: FederationConfig) -> dict[str, Measure]:
                 WordAccuracy(),
                 loss,
             )
+        case PreferenceSection():
+            found = (Preferred(), loss)
         case CausalLMSection():
             over = _of_labels(task.responses) if task.responses else ()
             found = (NextToken(), ExactMatch(), *over, loss)

@@ -71,6 +71,40 @@ class PairBatch(TextBatch, ImageBatch):
     """An image and a text each."""
 
 
+@dataclass(kw_only=True)
+class PreferenceBatch(TextBatch):
+    """Two answers to each prompt: the chosen ones are the texts, and the others beside them.
+
+    Attributes:
+        rejected_input_ids: int64, shape (b, tokens of the longest of these).
+        rejected_attention_mask: int64, of the same shape.
+        rejected_labels: int64, of the same shape; -100 but on the answer.
+    """
+
+    rejected_input_ids: torch.Tensor
+    rejected_attention_mask: torch.Tensor
+    rejected_labels: torch.Tensor
+
+    def answers(self, rows: Sequence[int]) -> tuple[TextBatch, TextBatch]:
+        """Chosen and rejected answers of some rows; the cache knows each by a number of its own."""
+        own, chosen = list(rows), []
+        for place, name in enumerate(("", "rejected_")):
+            tensors = {
+                key: getattr(self, name + key)[own]
+                for key in ("input_ids", "attention_mask", "labels")
+            }
+            chosen.append(
+                TextBatch(
+                    **tensors,
+                    records=[2 * self.records[row] + place for row in own],
+                    cache=self.cache,
+                    padding=self.padding,
+                    evenly=self.evenly,
+                )
+            )
+        return chosen[0], chosen[1]
+
+
 AnyBatch = TypeVar("AnyBatch", bound=Batch)
 
 
@@ -85,7 +119,8 @@ def join_evenly(parts: Sequence[AnyBatch], length: int) -> AnyBatch:
     joined: dict[str, Any] = {"records": [record for part in parts for record in part.records]}
     for own in fields(first):
         if isinstance(getattr(first, own.name), torch.Tensor):
-            fill = {"labels": IGNORED, "input_ids": getattr(first, "padding", 0)}.get(own.name, 0)
+            filled = {"labels": IGNORED, "input_ids": getattr(first, "padding", 0)}
+            fill = filled.get(own.name.removeprefix("rejected_"), 0)
             # What has a value a token is integers; label sets are a whole record's.
             rows = [
                 nn.functional.pad(value, (0, length - value.shape[1]), value=fill)

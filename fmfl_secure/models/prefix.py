@@ -8,13 +8,15 @@ at the site.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import nn
 
 Output = TypeVar("Output")
+Key: TypeAlias = tuple[str, Hashable]
+"""What is kept of a record, and what the record is known by."""
 
 
 class RecordCache:
@@ -25,19 +27,25 @@ class RecordCache:
     """
 
     def __init__(self, limit_bytes: int) -> None:
-        self._kept: dict[Hashable, torch.Tensor] = {}
+        self._kept: dict[Key, torch.Tensor] = {}
         self._room_bytes = limit_bytes
 
     def __repr__(self) -> str:
         return "RecordCache()"
 
-    def __contains__(self, record: Hashable) -> bool:
+    def __contains__(self, record: Key) -> bool:
         return record in self._kept
 
-    def __getitem__(self, record: Hashable) -> torch.Tensor:
+    def __getitem__(self, record: Key) -> torch.Tensor:
         return self._kept[record]
 
-    def put(self, record: Hashable, tensor: torch.Tensor) -> None:
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._kept)
+
+    def put(self, record: Key, tensor: torch.Tensor) -> None:
         """Keep a copy of one record's tensor, if there is room."""
         size_bytes = tensor.numel() * tensor.element_size()
         if record not in self._kept and size_bytes <= self._room_bytes:
@@ -69,7 +77,7 @@ class FrozenPrefix:
         self,
         forward: Callable[[Sequence[int]], Output],
         *,
-        keys: Sequence[Hashable],
+        keys: Sequence[Key],
         lengths: Sequence[int] | None,
         cache: RecordCache,
         tokens: int = 0,

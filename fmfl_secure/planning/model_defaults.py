@@ -86,7 +86,7 @@ def model_defaults(model: str, *, task: str | None, folder: Path) -> ModelDefaul
     if kind in _ANSWERS_FOR and _ANSWERS_FOR[kind] not in OWN_HEADS.get(base.model_type, {}):
         values["task.head"] = "unit-norm"
         said.append("no class of transformers holds a head here: task.head is 'unit-norm'")
-    if TASKS.get(kind).section is CausalLMSection:
+    if issubclass(TASKS.get(kind).section, CausalLMSection):
         values["training.physical_batch_size"] = 16
         said.append(_asked(base, values))
     if base.unlisted:

@@ -27,6 +27,8 @@ _USUAL: Final[Mapping[str, tuple[str, ...]]] = {
     "tags_column": ("tags", "ner_tags", "labels"),
     "prompt_column": ("prompt", "instruction", "question", "input"),
     "response_column": ("response", "output", "answer", "completion"),
+    "chosen_column": ("chosen", "preferred"),
+    "rejected_column": ("rejected", "dispreferred"),
     "image_column": ("image", "picture", "image_path", "path", "file"),
     "unit": ("patient_id", "person_id", "subject_id", "customer_id", "client_id", "user_id"),
 }

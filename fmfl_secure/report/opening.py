@@ -7,7 +7,7 @@ process in which this package cannot be imported.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fmfl_secure.errors import UnknownKind
@@ -25,6 +25,7 @@ _EXPORT_FIRST = (
     "`fmfl-secure export RUN` writes PEFT's files of it: here are the trained cores and the "
     "factors that they stand between, which PEFT has no form for."
 )
+_OPENS_AS: Mapping[str, str] = {"preference": "causal-lm"}  # it answers as one
 _READS_TEXT = {
     "text-classification",
     "multi-label-classification",
@@ -92,6 +93,7 @@ def how_to_open(exported: Exported) -> list[str]:
     Args:
         exported: What is to be opened.
     """
+    exported = replace(exported, task=_OPENS_AS.get(exported.task, exported.task))
     if "cores.safetensors" in exported.files and not exported.peft:
         return ["## How to open it", "", _EXPORT_FIRST]
     others = [name for name in (exported.task, exported.adapter) if is_extension(name)]

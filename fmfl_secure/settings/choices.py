@@ -59,6 +59,11 @@ _OF_TASK: Final[Mapping[str, tuple[Choice, ...]]] = MappingProxyType(
             Choice("prompt_column", "task.prompt_column", "Column with the prompt"),
             Choice("response_column", "task.response_column", "Column with the response"),
         ),
+        "preference": (
+            Choice("prompt_column", "task.prompt_column", "Column with the prompt"),
+            Choice("chosen_column", "task.chosen_column", "Column with the chosen answer"),
+            Choice("rejected_column", "task.rejected_column", "Column with the rejected answer"),
+        ),
         "image-classification": (_IMAGE, _LABEL, _LABELS),
         "image-text": (_IMAGE, _CAPTION),
         "image-text-classification": (_IMAGE, _CAPTION, _LABEL, _LABELS),

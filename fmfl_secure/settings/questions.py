@@ -18,7 +18,7 @@ from fmfl_secure.settings.types import Digest, NonEmpty, Positive, Section
 MeasureName = Literal[
     "accuracy", "recall", "confusion", "calibration", "likelihood", "clipped-loss",
     "exact-sets", "label-scores", "entities", "tags", "next-token", "exact-match",
-    "matched", "similarity", "subgroups",
+    "preferred", "matched", "similarity", "subgroups",
 ]  # fmt: skip
 QuestionName = Literal["units", "labels", "lengths", MeasureName, "choice"]
 # What a learning curve shows where settings do not say, by kind of task.
@@ -30,6 +30,7 @@ FIRST_MEASURES: Mapping[str, MeasureName] = MappingProxyType(
         "multi-label-classification": "exact-sets",
         "token-classification": "entities",
         "causal-lm": "next-token",
+        "preference": "preferred",
         "image-text": "similarity",
     }
 )

@@ -25,6 +25,10 @@ _LABEL_TEXTS = """\
 label_texts = []         # what each label means, in public words: a "unit-norm" head starts so"""
 _LABEL_WEIGHTS = """\
 label_weights = []       # what a record's loss is multiplied by, for each label; empty for 1"""
+_TEMPLATE = 'template = "{prompt}\\n"  # what is read before a response'
+_CHAT = "chat = false              # true: the tokenizer's own chat template instead"
+_SYSTEM = 'system = ""               # with chat: of conversations without a system message'
+_LONGEST = "max_new_tokens = 64      # longest response that predict writes"
 _IMAGE = """\
 image_column = "image"   # paths, from the table's folder; not used where data are a folder by label
 # image_window = [0, 4095]  # black and white in pictures of deep grey: 12 bits in 16, floats"""
@@ -91,12 +95,25 @@ TASK_TEMPLATES: Final[Mapping[str, TaskTemplate]] = MappingProxyType(
                 'prompt_column = "prompt"',
                 'response_column = "response"  # what is learned',
                 'input_column = ""         # what a prompt is about, as "input" of Alpaca\'s files',
-                'template = "{prompt}\\n"  # what is read before a response',
-                "chat = false              # true: the tokenizer\'s own chat template instead",
+                _TEMPLATE,
+                _CHAT,
                 'messages_column = ""      # with chat: whole conversations, such as "messages"',
-                'system = ""               # with chat: of conversations without a system message',
-                "max_new_tokens = 64      # longest response that predict writes",
+                _SYSTEM,
+                _LONGEST,
                 'responses = []            # all there are, where one is a label: ["yes", "no"]',
+            ),
+        ),
+        "preference": TaskTemplate(
+            _FOLDER.format("decoder"),
+            (
+                'prompt_column = "prompt"  # "" where answers are whole conversations (with chat)',
+                'chosen_column = "chosen"  # texts; with chat, lists of messages too',
+                'rejected_column = "rejected"',
+                "beta = 0.1               # smaller: further from the model before training",
+                _TEMPLATE,
+                _CHAT,
+                _SYSTEM,
+                _LONGEST,
             ),
         ),
         "image-classification": TaskTemplate(

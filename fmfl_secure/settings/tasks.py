@@ -271,6 +271,43 @@ class CausalLMSection(
             raise ValueError("task.input_column is for prompts and responses, not for messages")
 
 
+class PreferenceSection(
+    CausalLMSection, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="preference"
+):
+    """A prompt and two answers, one of which was chosen (DPO, arXiv 2305.18290).
+
+    A cell is a text or, with `chat`, a list of messages. An answer is then its own message alone,
+    or a whole conversation that ends with it.
+
+    Attributes:
+        prompt_column: Column with the prompt; empty where answers are whole conversations.
+        chosen_column: Column with the answer that was chosen.
+        rejected_column: Column with the one that was not.
+        beta: How much the implicit reward counts: the smaller, the further the model may go from
+            what it was before training.
+        response_column: None here.
+        input_column: None here.
+        messages_column: None here.
+        responses: None here.
+    """
+
+    prompt_column: str = "prompt"
+    chosen_column: NonEmpty = "chosen"
+    rejected_column: NonEmpty = "rejected"
+    beta: Positive = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.chosen_column == self.rejected_column:
+            raise ValueError("task.chosen_column and task.rejected_column are the same")
+        if not self.prompt_column and not self.chat:
+            raise ValueError("task.prompt_column may be empty with task.chat = true alone")
+        plain = CausalLMSection()
+        for name in ("response_column", "input_column", "messages_column", "responses"):
+            if getattr(self, name) != getattr(plain, name):
+                raise ValueError(f"task.{name} is for causal-lm, and a preference has none")
+
+
 class ImageClassificationSection(
     _Headed, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="image-classification"
 ):
@@ -437,6 +474,7 @@ TaskSection: TypeAlias = (
     | MultiLabelClassificationSection
     | TokenClassificationSection
     | CausalLMSection
+    | PreferenceSection
     | ImageClassificationSection
     | ImageTextSection
     | ImageTextClassificationSection

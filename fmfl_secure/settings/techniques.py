@@ -390,11 +390,23 @@ TECHNIQUES: tuple[Technique, ...] = (
         "model.max_length near the length of most records; rows are padded to the longest of a "
         "batch only", "", "pack", "sample packing", "concatenate",
     ),
+    _works(
+        _TASKS, "direct preference optimisation",
+        "[task] kind = 'preference': pairs of answers beside the model before training",
+        "tests/integration/test_preference_run.py"
+        "::test_three_sites_learn_what_was_chosen_and_others_open_it", "2305.18290",
+        "dpo", "preference", "preference optimisation", "preference optimization", "feddpo",
+    ),
     _missing(
-        _TASKS, "preference optimisation", "pairs of answers, and the frozen model's view of them",
-        "instruction tuning on the answers that were preferred", "2305.18290", "preference",
-        "dpo", "rlhf", "ppo",
-        "kto", "fedrlhf", "feddpo",
+        _TASKS, "reinforcement learning from feedback",
+        "a reward model, and answers drawn and scored in training", "kind = 'preference'",
+        "2203.02155", "rlhf", "ppo", "fedrlhf",
+    ),
+    _missing(
+        _TASKS, "preference without pairs",
+        "answers that are good or bad each by itself, and a public number in place of the batch's "
+        "mean that its loss compares them with",
+        "kind = 'preference', of pairs", "2402.01306", "kto", "fedkto",
     ),
     _works(
         _TASKS, "entity recognition", "[task] kind = 'token-classification'", _MATRIX, "", "ner",

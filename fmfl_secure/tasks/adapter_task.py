@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -66,8 +66,11 @@ class AdapterTask(TaskModel[Settings]):
     """A task, bound to a base model and an adapter; see `TaskModel` besides.
 
     Attributes:
+        continues: Other kinds of task whose adapters it goes on from.
         initial: The adapter that training starts from; None for a fresh one.
     """
+
+    continues: ClassVar[tuple[str, ...]] = ()
 
     initial: InitialAdapter | None = None
 
@@ -191,8 +194,8 @@ class AdapterTask(TaskModel[Settings]):
         """Open what all sites share; parts that they keep are as they were before training."""
         description = {**self._facts_of_0_1_0(), **_described(folder)}
         for key, value in self._identity().items():
-            known = self.base.digests if key == "base_model_digest" else (value,)
-            if description.get(key) not in known:
+            known = {"base_model_digest": self.base.digests, "task": (value, *self.continues)}
+            if description.get(key) not in known.get(key, (value,)):
                 raise ModelError(f"the adapter in {folder} was made with another {key}")
         encoder = self._load_rounded()
         features = self._features(encoder)
@@ -256,11 +259,8 @@ class AdapterTask(TaskModel[Settings]):
         values = dict(opened.named_parameters())
         own = adapter_tensors(model)
         set_adapter_tensors(model, {name: values[name] for name in own if name in values})
-        everyone = np.arange(self.synthetic().records)
         with torch.no_grad():
-            # Each with records of its own: what is kept of them in memory is the model's.
-            there = self.per_record_loss(opened, self.synthetic().collate(everyone))
-            here = self.per_record_loss(model.eval(), self.synthetic().collate(everyone))
+            there, here = self._said(opened), self._said(model.eval())
         if not torch.allclose(there, here, atol=1e-4, rtol=1e-4):
             raise ModelError(
                 f"the adapter in {folder} answers otherwise with these settings than with its own",
@@ -268,8 +268,12 @@ class AdapterTask(TaskModel[Settings]):
                 "run that made it.",
             )
 
-    @staticmethod
-    def _agree(values: Sequence[Any]) -> None:
+    def _said(self, model: AdaptedModel) -> torch.Tensor:
+        """What every model with one adapter says alike of made-up records, shape (records,)."""
+        data = self.synthetic()  # its own: what is kept of them in memory is the model's
+        return self.per_record_loss(model, data.collate(np.arange(data.records)))
+
+    def _agree(self, values: Sequence[Any]) -> None:
         """Refuse a row whose values do not go together."""
 
     @abstractmethod

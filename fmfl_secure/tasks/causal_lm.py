@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ from fmfl_secure.tasks.base import TaskData, one_unit_each
 from fmfl_secure.tasks.chat_template import ChatTemplate
 from fmfl_secure.tasks.chats import ChatWriter
 from fmfl_secure.tasks.classification import macro_f1
-from fmfl_secure.tasks.prompts import PromptWriter, Writer, beginning, exchange
+from fmfl_secure.tasks.prompts import PromptWriter, Writer, Written, beginning, exchange
 from fmfl_secure.tasks.responses import WithEachResponse, chances
 from fmfl_secure.tasks.texts import (
     lengths_of,
@@ -46,6 +46,9 @@ from fmfl_secure.tasks.texts import (
     synthetic_words,
     text_batches,
 )
+
+Logits: TypeAlias = Callable[..., torch.Tensor]
+"""A `LanguageModel`, or another way to such logits."""
 
 
 class CausalLM(AdapterTask[CausalLMSection]):
@@ -251,25 +254,13 @@ class CausalLM(AdapterTask[CausalLMSection]):
     def _prepare(
         self, records: Sequence[Conversation], units: Sequence[NDArray[np.int64]]
     ) -> TaskData:
-        tokenizer, writer = self.base.load_tokenizer(), self._writer()
-        rows: list[torch.Tensor] = []
-        labels: list[torch.Tensor] = []
-        lengths: list[int] = []
-        shortened = 0
-        for record in records:
-            written = writer(record)
-            ids, learned = written.ids, written.learned
-            if not written.turns[0].before:  # the model has to see something before it answers
-                ids, learned = [padding_id(tokenizer), *ids], [False, *learned]
-            row = torch.tensor(ids, dtype=torch.int64)
-            rows.append(row)
-            labels.append(torch.where(torch.tensor(learned), row, IGNORED))
-            shortened += written.cut
-            lengths.append(written.length)
+        written = [*map(self._writer(), records)]
+        rows, labels = self._rows(written)
+        padding = padding_id(self.base.load_tokenizer())
         collate = text_batches(
             rows,
             padded_labels(labels, IGNORED),
-            padding=padding_id(tokenizer),
+            padding=padding,
             cache_bytes=self.cache_bytes,
             device=self.computation.device,
         )
@@ -277,14 +268,28 @@ class CausalLM(AdapterTask[CausalLMSection]):
             collate=collate,
             units=units,
             record_cost=lengths_of(rows),
-            shortened=shortened,
-            lengths=np.array(lengths, dtype=np.int64),
+            shortened=sum(each.cut for each in written),
+            lengths=np.array([each.length for each in written], dtype=np.int64),
         )
         if not self.settings.responses:
             return data
         answered = self._with_each_response(records)
         right = answered.right
         return replace(data, answered=answered, labels=right if (right >= 0).all() else data.labels)
+
+    def _rows(self, written: Sequence[Written]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Token ids of each record, and of each token what is learned, or `IGNORED`."""
+        rows: list[torch.Tensor] = []
+        labels: list[torch.Tensor] = []
+        for record in written:
+            ids, learned = record.ids, record.learned
+            if not record.turns[0].before:  # the model has to see something before it answers
+                padding = padding_id(self.base.load_tokenizer())
+                ids, learned = [padding, *ids], [False, *learned]
+            row = torch.tensor(ids, dtype=torch.int64)
+            rows.append(row)
+            labels.append(torch.where(torch.tensor(learned), row, IGNORED))
+        return rows, labels
 
     def _with_each_response(self, records: Sequence[Conversation]) -> WithEachResponse:
         return WithEachResponse(
@@ -373,7 +378,7 @@ class _Scores(NamedTuple):
     whole: NDArray[np.float64]
 
 
-def _response_logits(model: nn.Module, batch: TextBatch) -> tuple[torch.Tensor, torch.Tensor]:
+def _response_logits(model: Logits, batch: TextBatch) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits of all responses' tokens and the tokens themselves, shapes (b, n, words) and (b, n).
 
     Shorter responses than the longest are filled up with `IGNORED`.
@@ -400,7 +405,12 @@ def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     )
 
 
-def response_losses(model: nn.Module, batch: TextBatch) -> torch.Tensor:
+def response_likelihoods(model: Logits, batch: TextBatch) -> torch.Tensor:
+    """Log-likelihood of each record's whole response with its end, shape (b,)."""
+    return -_cross_entropy(*_response_logits(model, batch)).sum(dim=1)
+
+
+def response_losses(model: Logits, batch: TextBatch) -> torch.Tensor:
     """Negative log-likelihood averaged over a record's own response, shape (b,)."""
     logits, labels = _response_logits(model, batch)
     tokens: torch.Tensor = (labels != IGNORED).sum(dim=1)

@@ -75,6 +75,23 @@ files:
 
 An evaluation costs a forward pass for each answer; with `training.cache_mib`, frozen layers run
 once a record and answer.
+
+`kind = "preference"` learns which of two answers people chose (direct preference optimisation,
+arXiv 2305.18290): a record is a prompt with a chosen and a rejected answer. A cell is a text or,
+with `chat`, a list of messages; an answer is then the assistant's message alone or a whole
+conversation, and with `prompt_column = ""` there is no prompt beside it. A record's loss is
+-log s(beta (d - d_ref)), with d the log-likelihood of the chosen answer less that of the rejected
+one, and d_ref the same by the model as it was before training: the base model, or the adapter of
+`adapter.initial`, which may be of a `causal-lm` run on instructions. No pair meets another pair, so
+a record's gradient is its own. Both answers stand behind the same tokens: what does not fit goes
+from the conversation's beginning, then from the prompt's end, then from an answer's. There is no
+second model in memory, and with room in `training.cache_mib` d_ref is computed once a record. A
+step costs two causal-LM steps. `evaluate` gives `pair_accuracy`, the share of pairs whose chosen
+answer has the higher implicit reward beta (log pi - log pi_ref), one that both see alike counting
+for a half; `likelier`, the share in which the model itself finds it likelier; and the mean
+`margin`. An untrained model has 0.5 and 0. `predict`, `chat` and an export answer as a `causal-lm`
+does.
+*(`tests/unit/test_tasks_preference.py`, `tests/integration/test_preference_run.py`.)*
 """
 
 _ADAPTERS = """\

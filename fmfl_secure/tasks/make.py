@@ -18,6 +18,7 @@ from fmfl_secure.settings.tasks import (
     ImageTextClassificationSection,
     ImageTextSection,
     MultiLabelClassificationSection,
+    PreferenceSection,
     TaskSection,
     TextClassificationSection,
     TokenClassificationSection,
@@ -29,6 +30,7 @@ from fmfl_secure.tasks.image_classification import ImageClassification
 from fmfl_secure.tasks.image_text import ImageText
 from fmfl_secure.tasks.image_text_classification import ImageTextClassification
 from fmfl_secure.tasks.multi_label_classification import MultiLabelClassification
+from fmfl_secure.tasks.preference import PreferenceTask
 from fmfl_secure.tasks.text_classification import TextClassification
 from fmfl_secure.tasks.token_classification import TokenClassification
 
@@ -64,6 +66,7 @@ TASKS: Final[Registry[TaskKind]] = Registry(
         TaskKind(MultiLabelClassificationSection, MultiLabelClassification),
         TaskKind(TokenClassificationSection, TokenClassification),
         TaskKind(CausalLMSection, CausalLM),
+        TaskKind(PreferenceSection, PreferenceTask),
         TaskKind(ImageClassificationSection, ImageClassification),
         TaskKind(ImageTextSection, ImageText),
         TaskKind(ImageTextClassificationSection, ImageTextClassification),

@@ -53,8 +53,7 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
     needs = TaskNeeds(name="token-classification", modalities=("text",))
     answers_for = "tokens"
 
-    @staticmethod
-    def _agree(values: Sequence[Any]) -> None:
+    def _agree(self, values: Sequence[Any]) -> None:
         check_equally_many(values)
 
     def _fields(self, path: Path) -> list[Field]:  # noqa: ARG002

@@ -186,14 +186,12 @@ class EvenRounds:
         )
 
     def _keeps_all(self) -> bool:
-        """Whether outputs of frozen layers fit for all records declared, of the longest kind."""
+        """Whether what is kept of the dummy fits for all records declared, of the longest kind."""
         size_bytes = 0
-        for modality in ("text", "image"):
-            key = modality, DUMMY
-            if key in self._cache:
-                kept = self._cache[key]
-                values = kept.numel() if modality == "image" else kept.shape[-1] * self._longest
-                size_bytes += values * kept.element_size()
+        for key in self._cache:
+            kept = self._cache[key]
+            values = kept.shape[-1] * self._longest if key[0] == "text" else kept.numel()
+            size_bytes += values * kept.element_size()
         return size_bytes * (self.declared.records + 1) <= self.cache_bytes
 
     @property
@@ -203,8 +201,7 @@ class EvenRounds:
     def _compute_prefix(
         self, units: Sequence[NDArray[np.int64]], collate: PaddedCollate, model: nn.Module
     ) -> None:
-        kinds = [kind for kind in ("text", "image") if (kind, DUMMY) in self._cache]
-        if not kinds:
+        if not self._cache:
             return  # nothing is kept
         usable = self.step.rows - 1
         passes = math.ceil(max(self.declared.records, sum(map(len, units))) / usable)
@@ -217,7 +214,7 @@ class EvenRounds:
                 passing = RecordCache(self.cache_bytes)
                 batch = collate(np.append(chosen, DUMMY), self._longest)
                 self.task.per_record_loss(model, replace(batch, cache=passing))
-                for key in ((kind, int(record)) for record in chosen for kind in kinds):
+                for key in passing:
                     self._cache.put(key, passing[key])
 
     def _over(self, rows: int) -> None:

@@ -25,6 +25,7 @@ from fmfl_secure.storage.files import write_files
 from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.tasks import Task
 from fmfl_secure.tasks.causal_lm import CausalLM
+from fmfl_secure.tasks.preference import PreferenceTask
 
 _LOG = logging.getLogger(__name__)
 _BATCHES = 8  # that are answered before what they say is written
@@ -62,13 +63,17 @@ def open_run(run_folder: Path, *, base: Path | None = None) -> FinishedRun:
     """
     state = RunStore(run_folder).state
     config = state.config
-    # What its adapter started from is in its values, and need not be at hand any more.
+    # What its adapter started from is in its values and in the run's, and need not be at hand.
     fresh = msgspec.structs.replace(config.adapter, initial="")
     config = msgspec.structs.replace(config, adapter=fresh)
     if base is not None:
         model = msgspec.structs.replace(config.model, base=str(base.resolve()))
         config = msgspec.structs.replace(config, model=model)
-    return FinishedRun(run_folder, config, build_task(config, relative_to=state.origin))
+    task = build_task(config, relative_to=state.origin)
+    if isinstance(task, PreferenceTask) and state.config.adapter.initial:
+        began = load_adapter_bytes(RunStore(run_folder).adapter_after(0))
+        task = replace(task, began=began)
+    return FinishedRun(run_folder, config, task)
 
 
 # Largest share of rows without which figures still stand for a file.

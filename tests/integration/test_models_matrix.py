@@ -61,6 +61,8 @@ DEFAULT = {
     ("dinov2_with_registers", "full", "image-classification"),
     ("dinov3_vit", "ffa-lora", "image-classification"),
     ("llama", "prefix", "causal-lm"),
+    ("llama", "ffa-lora", "preference"),
+    ("gpt2", "prompt", "preference"),
     ("mistral", "norms", "causal-lm"),
     ("qwen2", "bitfit", "text-classification"),
     ("qwen3", "ia3", "causal-lm"),

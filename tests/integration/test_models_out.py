@@ -36,7 +36,7 @@ TEXT = "alpha beta xi"
 TASKS_OF = {
     "bert": ("text-classification", "multi-label-classification", "token-classification"),
     "modernbert": ("text-classification",),
-    "llama": ("causal-lm", "text-classification"),
+    "llama": ("causal-lm", "preference", "text-classification"),
     "gpt2": ("causal-lm",),
     "vit": ("image-classification",),
     "clip": ("image-classification", "image-text", "image-text-classification"),
@@ -112,6 +112,7 @@ def inputs_of(task: Any, folder: Path) -> Any:
         "multi-label-classification": f"text\n{TEXT}\n",
         "token-classification": json.dumps({"tokens": TEXT.split()}) + "\n",
         "causal-lm": f"prompt\n{TEXT}\n",
+        "preference": f"prompt\n{TEXT}\n",
         "image-classification": "image\npicture.png\n",
         "image-text": f"image,text\npicture.png,{TEXT}\n",
         "image-text-classification": f"image,text\npicture.png,{TEXT}\n",
@@ -135,7 +136,7 @@ def assert_same(task: Any, answer: Any, expected: dict[str, Any]) -> None:
         assert answer == pytest.approx(expected["probabilities"], abs=1e-5)
     elif task.kind == "image-text":
         assert answer == pytest.approx(expected["similarity"], abs=1e-5)
-    elif task.kind == "causal-lm":
+    elif task.kind in {"causal-lm", "preference"}:
         assert answer == expected["response"]
     else:
         tags = [tag for token, tag in answer if token not in {"[CLS]", "[SEP]"}]
@@ -156,7 +157,7 @@ def assert_same(task: Any, answer: Any, expected: dict[str, Any]) -> None:
         for head in ("unit-norm", "architecture")
         if not (adapter == "prompt" and (model_type not in {"bert", "llama", "gpt2"}))
         if not (adapter == "bitfit" and model_type in {"modernbert", "llama"})
-        if not (adapter == "head" and kind in {"causal-lm", "image-text"})
+        if not (adapter == "head" and kind in {"causal-lm", "preference", "image-text"})
         if head == "unit-norm"
         or (
             adapter == "lora" and kind in {TASK_FOR[what] for what in OWN_HEADS.get(model_type, ())}

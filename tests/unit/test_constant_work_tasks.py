@@ -22,6 +22,7 @@ CASES = [
     ("modernbert", "token-classification"),
     ("gpt2", "causal-lm"),
     ("llama", "causal-lm"),
+    ("gpt2", "preference"),
     ("vit", "image-classification"),
     ("clip", "image-text"),
     ("siglip", "image-text-classification"),

@@ -19,6 +19,7 @@ from fmfl_secure.measures import (
     Measure,
     Outcomes,
     Pairs,
+    Preferences,
     Responses,
     Tagged,
     measure_named,
@@ -45,6 +46,7 @@ TASKS = {
     "token-classification": {"tokens_column": "t", "tags_column": "g", "entities": ["DRUG", "DAY"]},
     "causal-lm": {"prompt_column": "p", "response_column": "r"},
     "causal-lm of labels": {"prompt_column": "p", "response_column": "r", "responses": LABELS},
+    "preference": {"prompt_column": "p"},
     "image-text": {"image_column": "i", "text_column": "t", "anchors": ["a", "b"]},
 }  # fmt: skip
 
@@ -78,6 +80,8 @@ def outcomes_of(kind: str, numbers: np.ndarray) -> Outcomes:
         case "causal-lm of labels":
             own = {"probabilities": numbers[:, 4:7], "labels": whole[:, 5] - 1}  # of some, none
             return Responses(**common, **own, next_tokens=numbers[:, 2], whole=numbers[:, 3])
+        case "preference":
+            return Preferences(**common, preferred=numbers[:, 2])
         case "image-text":
             return Pairs(**common, cosines=numbers[:, 2], matched=numbers[:, 3])
         case _:

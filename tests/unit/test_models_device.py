@@ -19,6 +19,7 @@ MODELS = {
     "multi-label-classification": "bert",
     "token-classification": "bert",
     "causal-lm": "llama",
+    "preference": "llama",
     "image-classification": "vit",
     "image-text": "clip",
     "image-text-classification": "clip",

@@ -23,6 +23,7 @@ MODELS = {
     "multi-label-classification": "bert",
     "token-classification": "bert",
     "causal-lm": "gpt2",
+    "preference": "gpt2",
     "image-classification": "vit",
     "image-text": "clip",
     "image-text-classification": "clip",
@@ -32,6 +33,7 @@ EXACT = {
     "accuracy": "accuracy",
     "exact-sets": "subset_accuracy",
     "exact-match": "exact_match",
+    "preferred": "pair_accuracy",
     "clipped-loss": "loss",
 }
 

@@ -48,6 +48,12 @@ def test_the_template_is_a_federation_of_so_many_sites() -> None:
     assert [site.name for site in config.sites] == [f"site-{n}" for n in range(1, 6)]
 
 
+REFUSED = {
+    "multi-label-classification": {"label_texts", "label_weights"},
+    "preference": {"response_column", "input_column", "messages_column", "responses"},
+}
+
+
 @pytest.mark.parametrize("task", TASKS.names)
 def test_the_template_spells_out_every_setting(task: str) -> None:
     text = federation_toml("pilot", 3, task)
@@ -66,10 +72,9 @@ def test_the_template_spells_out_every_setting(task: str) -> None:
         absent = {n for n in section.__struct_fields__ if getattr(section, n) is None}
         absent |= {n for n in section.__struct_fields__ if f"{field.name}.{n}" in COMMENTED}
         assert all(f"# {name} = " in text for name in absent)
-        # What the other task with texts has, and this one refuses.
-        absent |= (
-            {"label_texts", "label_weights"} if task == "multi-label-classification" else set()
-        )
+        # What another task has, and this one refuses.
+        if field.name == "task":
+            absent |= REFUSED.get(task, set())
         expected = {
             name for name in section.__struct_fields__ if f"{field.name}.{name}" not in LEFT_OUT
         }
@@ -81,7 +86,7 @@ def test_the_template_spells_out_every_setting(task: str) -> None:
 @pytest.mark.parametrize("task", TASKS.names)
 def test_a_template_trains_on_a_model_of_its_kind(tiny_models, task: str) -> None:
     """Heads, modules and layers that it names are there."""
-    models = {"causal-lm": "llama", "image-classification": "vit"}
+    models = {"causal-lm": "llama", "preference": "llama", "image-classification": "vit"}
     kind = models.get(task, "clip" if task.startswith("image") else "bert")
     config = federation(task=task)
     length = msgspec.structs.replace(config.model, base=str(tiny_models(kind)), max_length=24)
