@@ -63,6 +63,11 @@ OF_ATTEMPTS: Mapping[str, str] = MappingProxyType(
         "attempt.failed": "it alone could not go on with an attempt, and was left out after that",
         "attempt.gone": "it went away in two attempts, and was left out after that",
         "attempt.rehearsed": "a rehearsal named it, and it was left out after that",
+        "attempt.refused": "it signed that a sum does not verify which more others verified",
+        "attempt.suspected": (
+            "sums that it was in were spoiled, nobody knows by whom, and it was left out to see "
+            "whether rounds go without it; no proof of anything"
+        ),
         "attempt.several": "it could not go on twice, nor could others: whose fault is not known",
     }
 )

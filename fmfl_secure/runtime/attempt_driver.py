@@ -348,9 +348,12 @@ class AttemptDriver:
         self._waiting.missing(
             attempt, attempt.sites, lambda: attempt.verdicts, self._waiting.limits.verify_s
         )
-        if attempt.refused:
-            raise AttemptOver(f"the sum does not verify at {', '.join(attempt.refused)}")
         verified, needed = attempt.verified(adapter_digest(following)), self._coordinator.witnesses
+        if attempt.refused:
+            over = AttemptOver(f"the sum does not verify at {', '.join(attempt.refused)}")
+            if len(verified) >= max(needed, len(attempt.refused) + 1):
+                over.outvoted = attempt.refused
+            raise over
         if len(verified) < min(needed, len(attempt.sites)):
             raise AttemptOver(
                 f"{len(verified)} sites could verify the sum, fewer than the {needed} that it takes"

@@ -10,11 +10,15 @@ are attempts. What counts against a site is what the server saw itself:
     gone      it was away, its secrets went with an earlier process, or its surroundings failed it
               (a full disk, an answer that did not arrive): once is forgiven
     rehearsed a rehearsal named it: what it sent is not what its own keys give
+    refused   it signed that a sum does not verify, and more others that it does: it lies, or has
+              another MAC key than they, or was shown another sum. Once is forgiven; twice in a run,
+              it is left out of the rest of it
     several   it could not go on, and neither could others: whose fault that is cannot be told,
               since one site's message may stop all others; once is forgiven
 
 Whoever is left out is left out of the round, and of five attempts at least, as long as the others
-are enough. Where they are not, it gets one more chance, and then the run ends and says why.
+are enough. Where they are not, it gets one more chance, and then the run ends and says why. Where a
+sum was spoiled and nobody is found, `suspicion` says who is left out to see if it goes without.
 """
 
 from __future__ import annotations
@@ -26,15 +30,18 @@ from typing import Final
 from fmfl_secure.errors import RunError
 from fmfl_secure.runtime.attempt_state import ServerAttempt
 from fmfl_secure.runtime.inbox import INVALID, UNAVAILABLE, failures
+from fmfl_secure.runtime.suspicion import ATTEMPTS, Suspicion
 from fmfl_secure.runtime.waiting import AttemptOver, Waiter
 from fmfl_secure.storage.message_store import Messages
 
 _LOG = logging.getLogger("fmfl_secure.runtime.left_out")
 _STRIKES: Final = "strikes"  # kind of the notes; key SITE/ROUND/ATTEMPT, value: a word from above
+_SUSPECTED: Final = "suspected"
 _AT_ONCE: Final = frozenset({"invalid", "silent", "failed", "rehearsed"})
-_ATTEMPTS: Final = 5  # that a site which failed is left out of
+_REFUSED: Final = "refused"
+_REFUSALS: Final = 2  # of sums that others verified: from then on it is left out of the run
 # What a site says whose secrets went with an earlier process, or whose surroundings failed it.
-_FORGIVEN: Final = frozenset({b"lost", UNAVAILABLE.encode()})
+FORGIVEN: Final = frozenset({b"lost", UNAVAILABLE.encode()})
 CODE: Final = "attempt."  # begins the words that reports have
 
 
@@ -55,6 +62,7 @@ class LeftOut:
         self._waiting = waiting
         self._run = run
         self._attempts = attempts
+        self._suspicion = Suspicion(store, run, attempts)
 
     def count(self, attempt: ServerAttempt, over: AttemptOver | None) -> dict[str, str]:
         """Note whom an attempt failed by, also one that was released without them.
@@ -69,7 +77,7 @@ class LeftOut:
         said = self._store.notes(self._run, failures(*attempt.place))
         # Who proved another's fault has none of its own: it could not go on because of that one.
         missing = set(over.missing if over else ()) & set(attempt.invited) - set(attempt.accusers)
-        passed = _FORGIVEN | {INVALID}
+        passed = FORGIVEN | {INVALID}
         reported = {name for name in missing if said.get(name, INVALID) not in passed}
         found: dict[str, str] = {}
         for name in attempt.invited:
@@ -83,9 +91,22 @@ class LeftOut:
                 found[name] = "gone"
             else:
                 found[name] = "silent"
+        for name in over.outvoted if over else ():
+            found.setdefault(name, _REFUSED)
         for name, word in found.items():
             self.strike(attempt, name, word)
         return found
+
+    def spoiled(self, attempt: ServerAttempt, enough: Callable[[Sequence[str]], bool]) -> None:
+        """Note that a sum was spoiled, and nobody knows by whom.
+
+        Args:
+            attempt: The attempt, ended.
+            enough: Whether so few sites may be summed.
+        """
+        known = {*attempt.invited, *self._suspicion.of()}
+        out = {name for name, word in self.of().items() if word != _SUSPECTED}
+        self._suspicion.spoiled(attempt.place, attempt.sites, sorted(known - out), enough)
 
     def choose(
         self, number: int, present: Sequence[str], enough: Callable[[Sequence[str]], bool]
@@ -123,20 +144,34 @@ class LeftOut:
         out: dict[str, str] = {}
         for name, found in strikes.items():
             for round_number, place, word in found:
-                recent = total - place < _ATTEMPTS
+                recent = total - place < ATTEMPTS
                 twice = sum(r == round_number for r, *_ in found) > 1
                 if recent and (word in _AT_ONCE or twice):
                     out[name] = word
-        return out
+            if sum(word == _REFUSED for *_, word in found) >= _REFUSALS:
+                out[name] = _REFUSED
+        return dict.fromkeys(self._suspicion.of(), _SUSPECTED) | out
 
     def twice(self, number: int) -> set[str]:
         """Whoever has failed a round twice: it gets no more chance in it."""
         strikes = self._strikes().items()
         return {name for name, found in strikes if sum(r == number for r, *_ in found) > 1}
 
-    def codes(self) -> dict[str, str]:
-        """The same in the words of a report."""
-        return {name: f"{CODE}{word}" for name, word in self.of().items()}
+    @property
+    def suspected(self) -> tuple[str, ...]:
+        """Who is left out now since sums were spoiled, and nobody knows by whom."""
+        return self._suspicion.of()
+
+    def codes(self, suspected: Sequence[str] | None = None) -> dict[str, str]:
+        """Who is left out, in the words of a report.
+
+        Args:
+            suspected: Who was, of a round in which that changed; None takes who is now.
+        """
+        out = {name: word for name, word in self.of().items() if word != _SUSPECTED}
+        apart = self.suspected if suspected is None else suspected
+        found = dict.fromkeys(apart, _SUSPECTED) | out
+        return {name: f"{CODE}{word}" for name, word in found.items()}
 
     def unanswered(self, attempt: ServerAttempt, name: str) -> None:
         """Note that a site did not answer, where the attempt went on without that."""
@@ -173,5 +208,7 @@ _MEANINGS: Final = {
     "failed": "it could not go on with an attempt, and it alone",
     "gone": "it went away in two attempts at a round",
     "rehearsed": "a rehearsal named it: what it sent is not what its own keys give",
+    "refused": "it signed that sums do not verify which more others verified",
+    "suspected": "sums that it was in were spoiled, and nobody knows by whom",
     "several": "it could not go on, and neither could others: whose fault that is cannot be told",
 }

@@ -82,7 +82,7 @@ class Rehearsals:
 
     def after_failure(
         self, over: AttemptOver, found: dict[str, str], number: int, choose: Callable[[], list[str]]
-    ) -> None:
+    ) -> bool:
         """Rehearse, if an attempt failed and nobody knows by whom.
 
         Args:
@@ -91,13 +91,16 @@ class Rehearsals:
             number: Its round.
             choose: Names sites that can take part.
 
+        Returns:
+            Whether one was held and named somebody.
+
         Raises:
             RunError: As `at_start`.
         """
         known = isinstance(over, TooFewReady) or any(w in _EXPLAINED for w in found.values())
         if self._setting == "never" or known:
-            return
-        self._hold(number, "failure", choose)
+            return False
+        return self._hold(number, "failure", choose)
 
     def of_run(self) -> list[RehearsalRecord]:
         """All that ended, in order."""
@@ -110,18 +113,21 @@ class Rehearsals:
         """Those before a round and between its attempts."""
         return tuple(record for record in self.of_run() if record.before == number)
 
-    def _hold(self, number: int, occasion: Occasion, choose: Callable[[], list[str]]) -> None:
-        """Rehearse until the public sum comes out, or nobody more is found."""
+    def _hold(self, number: int, occasion: Occasion, choose: Callable[[], list[str]]) -> bool:
+        """Rehearse until the public sum comes out, or nobody more is found; whether anybody was."""
+        found = False
         for _ in range(_MOST):
             try:
                 sites = choose()
             except RunError as error:  # what follows needs as many, and says so itself
                 _LOG.warning("no rehearsal: %s", error, extra={"round": number})
-                return
+                return found
             record = self._rehearse(number, occasion, sites)
             self._require_helpers(record)
+            found = found or bool(record.named)
             if record.holds and not record.named:
-                return
+                return found
+        return found
 
     def _rehearse(self, before: int, occasion: Occasion, sites: Sequence[str]) -> RehearsalRecord:
         run, store = self._coordinator.run, self._inbox.store

@@ -18,7 +18,7 @@ from fmfl_secure.run.record import RehearsalRecord, RoundRecord
 from fmfl_secure.runtime.attempt_driver import AttemptDriver
 from fmfl_secure.runtime.attempt_state import ACCUSATION, ServerAttempt
 from fmfl_secure.runtime.inbox import OVER, Inbox
-from fmfl_secure.runtime.left_out import LeftOut
+from fmfl_secure.runtime.left_out import CODE, FORGIVEN, LeftOut
 from fmfl_secure.runtime.rehearsals import Rehearsals
 from fmfl_secure.runtime.task_board import Assignment, TaskBoard
 from fmfl_secure.runtime.waiting import AttemptOver, RoundSpent, TooFewReady, Waiter
@@ -113,6 +113,7 @@ class RoundDriver:
             return self._left_out.choose(number, invite(), self._coordinator.enough)
 
         reason, spent = "", False
+        suspected, refusing = self._left_out.suspected, dict[str, str]()
         store = self._coordinator.store
         attempts = self._waiting.limits.attempts
         while store.attempts(number) <= attempts:
@@ -126,12 +127,15 @@ class RoundDriver:
                 self._inbox.open_attempt(attempt)
                 record = self.attempts.drive(attempt, self._counting(attempt, refusals))
             except AttemptOver as over:
-                reason, found = str(over), {}
-                if self._inbox.attempt is not None:
-                    found = self._left_out.count(self._inbox.attempt, over)
+                reason, found, failed = str(over), {}, self._inbox.attempt
+                if failed is not None:
+                    found = self._left_out.count(failed, over)
+                refusing |= dict.fromkeys(over.outvoted, f"{CODE}refused")
                 _LOG.warning("attempt over: %s", reason, extra={"round": number})
                 self._close(number, reason)
-                self.rehearsals.after_failure(over, found, number, choose)
+                named = self.rehearsals.after_failure(over, found, number, choose)
+                if failed is not None and not named and self._is_spoiled(failed, over, found):
+                    self._left_out.spoiled(failed, self._coordinator.enough)
                 spent = isinstance(over, RoundSpent)
                 if spent or (isinstance(over, TooFewReady) and store.opened_attempts(number)):
                     break
@@ -146,10 +150,23 @@ class RoundDriver:
             _LOG.error("round lost: %s", reason, extra={"round": number})
             return self._coordinator.lose_round(
                 number,
-                {**self._left_out.codes(), **refusals()},
+                {**refusing, **self._left_out.codes(suspected), **refusals()},
                 self.rehearsals.of_round(number),
             )
         raise RunError(f"round {number} did not succeed in {attempts} attempts: {reason}")
+
+    def _is_spoiled(self, attempt: ServerAttempt, over: AttemptOver, found: dict[str, str]) -> bool:
+        """Whether an attempt went to its end with a wrong sum, and nobody is known to be at fault.
+
+        The decryptor cannot open what was summed, projections do not add up, or sites refuse it.
+        """
+        if found:
+            return False
+        if attempt.release is not None:
+            return bool(attempt.refused) or isinstance(over, RoundSpent)
+        said = self._waiting.failed(attempt).get(DECRYPTOR)
+        opened = attempt.confirmation is not None and attempt.opens
+        return opened and said is not None and said not in FORGIVEN
 
     def _choose(self, number: int, present: Sequence[str]) -> list[str]:
         try:

@@ -37,11 +37,13 @@ class AttemptOver(FmflError):
 
     Attributes:
         missing: Who did not come, where somebody was needed.
+        outvoted: Sites that refused a sum which more others verified.
     """
 
     nature: ClassVar[Nature] = "decided"
     code = "attempt"
     missing: tuple[str, ...] = ()
+    outvoted: tuple[str, ...] = ()
 
 
 class TooFewReady(AttemptOver):

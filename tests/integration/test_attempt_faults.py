@@ -12,7 +12,7 @@ from support import Quiet, make_federation
 
 from aggregation import Decryptor, SealedError
 from aggregation.crypto import sealed_box
-from aggregation.errors import CohortError
+from aggregation.errors import CohortError, ReleaseError
 from aggregation.protocol.accusation import accuse
 from aggregation.protocol.messages import Ready
 from aggregation.roles.site import SiteAttempt
@@ -149,6 +149,43 @@ def test_a_site_that_alone_cannot_go_on_is_left_out(
     first, second = run(folder).rounds
     assert (first.attempts, first.cohort, first.refusals) == (2, HONEST, {BAD: "attempt.failed"})
     assert (second.attempts, second.cohort) == (1, HONEST)
+
+
+def refuses_sums(monkeypatch: pytest.MonkeyPatch, *bad: str) -> None:
+    """They sign of every sum that it does not verify."""
+    verify = SiteAttempt.verify
+
+    def refusing(self: SiteAttempt, *given):
+        if self._identity.public.name in bad:
+            raise ReleaseError("it says so")
+        return verify(self, *given)
+
+    monkeypatch.setattr(SiteAttempt, "verify", refusing)
+
+
+@pytest.mark.parametrize("rehearsals", ["never", "after-failure"])
+def test_a_site_that_refuses_every_sum_loses_two_rounds_and_is_left_out_of_the_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, rehearsals: str
+) -> None:
+    path = folder / "federation.toml"
+    text = path.read_text().replace("rounds = 2", "rounds = 4", 1)
+    path.write_text(text.replace("[federation]", f'[federation]\nrehearsals = "{rehearsals}"', 1))
+    refuses_sums(monkeypatch, BAD)
+    record = run(folder)
+    assert record.status == "finished"
+    assert [one.status for one in record.rounds] == ["lost", "lost", "released", "released"]
+    assert [one.refusals for one in record.rounds] == [{BAD: "attempt.refused"}] * 4
+    assert [one.cohort for one in record.rounds[2:]] == [HONEST, HONEST]
+    assert "which more others verified" in (folder / "run/report.html").read_text()
+
+
+def test_sites_that_all_refuse_a_sum_are_not_blamed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decryptor or an aggregator that changes sums leaves nobody out by that."""
+    refuses_sums(monkeypatch, *HONEST)  # three of four, whom one colluder outvotes nowhere
+    for one in run(folder).rounds:
+        assert (one.status, one.refusals) == ("lost", {})
 
 
 def nobody_judges(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -200,23 +200,47 @@ def test_a_rehearsal_trains_nothing_and_charges_nothing(
         assert 0 < grant.epsilon_spent == pytest.approx(grant.epsilon_charged)
 
 
-def test_who_behaves_in_rehearsals_is_not_found_and_that_is_said(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What a rehearsal is not: whoever reads the plan knows that it is one."""
+def spoils_rounds_alone(monkeypatch: pytest.MonkeyPatch, bad: str) -> None:
+    """It reads in the plan what an attempt is, and behaves in rehearsals."""
     seal = SiteSecrets._seal
 
     def sealing(self: SiteSecrets, cohort, encryptor) -> bytes:
-        if self._name == BAD and not cohort.round.is_rehearsal:
+        if self._name == bad and not cohort.round.is_rehearsal:
             return at_random(b"", self, cohort)
         return seal(self, cohort, encryptor)
 
     monkeypatch.setattr(SiteSecrets, "_seal", sealing)
+
+
+def test_who_behaves_in_rehearsals_is_not_found_and_that_is_said(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a rehearsal is not: whoever reads the plan knows that it is one."""
+    spoils_rounds_alone(monkeypatch, BAD)
     for one in run(folder, "after-failure").rounds:
-        assert one.status == "lost"
+        assert (one.status, one.refusals) == ("lost", {})
         (found,) = one.rehearsals
         assert (found.holds, found.named) == (True, {})
     assert "behaves in rehearsals" in (folder / "run/report.html").read_text()
+
+
+def test_whoever_spoils_rounds_alone_is_left_out_on_suspicion_and_rounds_are_released(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can prove it. The first two are lost with all; then one after the other is out."""
+    path = folder / "federation.toml"
+    path.write_text(path.read_text().replace("rounds = 2", "rounds = 5", 1))
+    spoils_rounds_alone(monkeypatch, "site-2")
+    rounds = run(folder, "never").rounds
+    assert [one.status for one in rounds[:2]] == ["lost", "lost"]
+    assert [one.refusals for one in rounds[:2]] == [{}, {}]
+    tried = [one.refusals for one in rounds[2:]]
+    assert all(set(each.values()) == {"attempt.suspected"} and len(each) == 1 for each in tried)
+    for one in rounds[2:]:
+        without = set(one.refusals) == {"site-2"}
+        assert (one.status == "released") == without
+    assert rounds[-1].status == "released"
+    assert "no proof of anything" in (folder / "run/report.html").read_text()
 
 
 def test_a_site_that_reveals_nothing_is_named_for_that(

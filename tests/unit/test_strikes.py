@@ -27,7 +27,12 @@ class Run:
         self.left_out = LeftOut(self.store, waiter, "ab" * 8, lambda: self.total)  # type: ignore[arg-type]
 
     def attempt(
-        self, round_number: int, number: int, missing: tuple[str, ...] = (), **said: bytes
+        self,
+        round_number: int,
+        number: int,
+        missing: tuple[str, ...] = (),
+        outvoted: tuple[str, ...] = (),
+        **said: bytes,
     ) -> None:
         self.total += 1
         for name, code in said.items():
@@ -35,7 +40,7 @@ class Run:
             self.store.note("ab" * 8, failures(round_number, number), key, code)
         place = (round_number, number)
         over = AttemptOver("over")
-        over.missing = missing
+        over.missing, over.outvoted = missing, outvoted
         self.left_out.count(SimpleNamespace(place=place, invited=NAMES, accusers={}), over)  # type: ignore[arg-type]
 
     def chosen(self, round_number: int, least: int = 3) -> list[str]:
@@ -106,3 +111,15 @@ def test_it_is_remembered_by_the_store() -> None:
     run.attempt(1, 1, ("site-4",))
     again = LeftOut(run.store, SimpleNamespace(), "ab" * 8, lambda: run.total)  # type: ignore[arg-type]
     assert again.of() == {"site-4": "silent"}
+
+
+def test_one_that_refuses_what_others_verified_is_forgiven_once_and_then_out_for_good() -> None:
+    run = Run()
+    run.attempt(1, 1, outvoted=("site-4",))
+    assert run.chosen(2) == list(NAMES)
+    run.attempt(2, 1, outvoted=("site-4",))
+    assert run.left_out.codes() == {"site-4": "attempt.refused"}
+    for number in range(3, 30):
+        assert run.chosen(number) == ["site-1", "site-2", "site-3"]
+        run.attempt(number, 1)
+    assert run.chosen(30, least=4) == list(NAMES), "where the others are too few it is asked again"
