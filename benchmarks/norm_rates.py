@@ -1,7 +1,7 @@
 """How often the norm check flags honest updates: real uploads, many challenges.
 
 Updates are those of the product's own training on real texts, in the clear: each clipped, noised
-and rounded to its grid. Three ways of training, and each also at its largest public norm: every
+and rounded to its grid. Two ways of training, and each also at its largest public norm: every
 group of an update lengthened, before it is rounded, to the norm that the plan allows. (Adam's first
 step is there by itself: each of its values is at the end of the range.)
 
@@ -51,7 +51,6 @@ SMALLER = (1.0, 1.1, 1.2, 1.3)  # of the largest norm, where SLACK has 1.7
 ARMS: dict[str, dict[str, Any]] = {
     "gradients, steps at the server": {"steps_at": "server", "steps": 1},
     "one Adam step at the sites": {"steps_at": "site", "steps": 1},
-    "four Adam steps at the sites": {"steps_at": "site", "steps": 4},
 }
 
 

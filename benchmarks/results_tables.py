@@ -4,9 +4,9 @@
 
 A table stands between `<!-- table FORM FILE ... -->` and `<!-- end -->`. FORM is `rows` of what
 `fmfl-secure compare --output` wrote, `choices` and `without-noise` of server_choices.py's rows,
-`head-first` of head_first.py's, or `attacks`, `late` and `sigma` of robustness.py's. After the
-file, of rows: `old=FILE` puts figures of the same arms beside them, headed `was=`; `adapter=`,
-`arm=` (with commas) and `partition=` leave out others.
+`head-first` of head_first.py's, `attacks`, `late` and `sigma` of robustness.py's, or `flags` of
+norm_rates.py's. After the file, of rows: `old=FILE` puts figures of the same arms beside them,
+headed `was=`; `adapter=`, `arm=` (with commas) and `partition=` leave out others.
 """
 
 from __future__ import annotations
@@ -188,11 +188,35 @@ def late_table(path: Path, _: Mapping[str, str]) -> str:
 def sigma_table(path: Path, _: Mapping[str, str]) -> str:
     """What robustness.py found of a site that sends a wrong sigma in every round."""
     table = [
-        [f"`{row['rehearsals']}`", str(row["rounds"]), str(row["released"]), str(row["held"]),
-         row["named"] or "nobody"]
+        [f"`{row['rehearsals']}`", "behaves" if row["behaves"] else "spoils", str(row["rounds"]),
+         ", ".join(map(str, row["lost"])), str(row["held"]), row["named"] or "nobody"]
         for row in _of_kind(path, "protocol") if row["attack"] == "wrong sigma"
     ]  # fmt: skip
-    return markdown(["`rehearsals`", "rounds", "released", "rehearsals held", "named"], table)
+    head = ["`rehearsals`", "in them it", "rounds", "lost", "rehearsals held", "named"]
+    return markdown(head, table)
+
+
+def flags_table(path: Path, _: Mapping[str, str]) -> str:
+    """What norm_rates.py found of honest updates that the norm check refuses."""
+    names = {"as uploaded": "as uploaded", "at the largest public norm": "at the largest norm"}
+    table = []
+    for arm, found in json.loads(path.read_text()).items():
+        for key, name in names.items():
+            one = found[key]
+            low, middle, high = one["norms_over_largest"]
+            norms = "1" if low > 0.99 else f"{low:.2f} to {high:.2f}, median {middle:.2f}"
+            table.append(
+                [f"{arm}, {name}", norms, f"{one['rounds']:,}", str(one["flagged"]),
+                 "{:.2g} to {:.2g}".format(*one["interval_95"]), f"{one['stated_odds']:.2g}",
+                 f"{one['longest_over_limit']:.2f}",
+                 " / ".join(f"{100 * one[of]['1.2']:.2f} %" for of in
+                            ("beyond_smaller_limits", "chi_square_at_the_largest_norm"))]
+            )  # fmt: skip
+    head = [
+        "updates", "norm, of the largest", "rounds", "flagged", "95 % interval", "stated odds",
+        "longest, of its limit", "groups beyond 1.2 / chi-square at the largest norm",
+    ]  # fmt: skip
+    return markdown(head, table)
 
 
 def _of_kind(path: Path, kind: str) -> list[dict[str, Any]]:
@@ -204,6 +228,7 @@ FORMS = {
     "attacks": attacks_table,
     "late": late_table,
     "sigma": sigma_table,
+    "flags": flags_table,
     "rows": rows_table,
     "choices": choices_table,
     "without-noise": without_noise_table,

@@ -50,7 +50,9 @@ from aggregation.testing import Federation
 from fmfl_secure.planning.norms import norm_groups
 from fmfl_secure.planning.plans import quantization
 from fmfl_secure.planning.task import build_task
+from fmfl_secure.runtime.suspicion import Suspicion
 from fmfl_secure.settings.federation import FederationConfig, load_federation
+from fmfl_secure.storage.message_memory import MemoryMessageStore
 from privacy import PrivacyPlan
 
 Array = NDArray[np.float64]
@@ -114,7 +116,16 @@ def main() -> None:
 
 
 def _key(row: dict[str, Any]) -> list[Any]:
-    names = ("kind", "attack", "norm_check", "seed", "vanished_sites", "gone", "rehearsals")
+    names = (
+        "kind",
+        "attack",
+        "norm_check",
+        "seed",
+        "vanished_sites",
+        "gone",
+        "rehearsals",
+        "behaves",
+    )
     return [row.get(name) for name in names]
 
 
@@ -345,9 +356,16 @@ def protocol_rows() -> Iterator[tuple[dict[str, Any], Callable[[], dict[str, Any
         for gone in (0, 1, 2, 3):
             row = {"kind": "protocol", "attack": "late", "vanished_sites": vanished, "gone": gone}
             yield row, lambda v=vanished, g=gone: lose(v, g)
-    for rehearsals in ("never", "after-failure"):
-        row = {"kind": "protocol", "attack": "wrong sigma", "rehearsals": rehearsals}
-        yield row, lambda r=rehearsals: spoil(r)
+    for rehearsals, behaves in (
+        ("never", False),
+        ("after-failure", False),
+        ("after-failure", True),
+    ):
+        row = {
+            "kind": "protocol", "attack": "wrong sigma", "rehearsals": rehearsals,
+            "behaves": behaves,
+        }  # fmt: skip
+        yield row, lambda r=rehearsals, b=behaves: spoil(r, b)
     yield {"kind": "cost", "attack": "rehearsal"}, cost_of_rehearsal
 
 
@@ -372,26 +390,30 @@ def lose(vanished: int, gone: int, rounds: int = 10) -> dict[str, Any]:
     return {"rounds": rounds, "released": released, "with_their_updates": with_all}
 
 
-def spoil(rehearsals: str, rounds: int = 6) -> dict[str, Any]:
-    """Rounds in which one site sends a wrong sigma, in rehearsals too."""
-    bad, released, out, named = "site-5", 0, 0, ""
-    fed = federation()
-    held = 0
+def spoil(rehearsals: str, behaves: bool, rounds: int = 24) -> dict[str, Any]:
+    """Rounds in which one site sends a wrong sigma; in rehearsals too, unless it behaves there."""
+    bad, lost, named = "site-5", list[int](), ""
+    fed, begun, out, held = federation(), 0, 0, 0
+    least = math.ceil(SITES * 2 / 3)
+    suspicion = Suspicion(MemoryMessageStore(), "0" * 16, lambda: begun)
     for number in range(1, rounds + 1):
-        names = [name for name in fed.names if not (out and name == bad)]
-        out = max(0, out - 1)
+        apart = {*suspicion.of(), *([bad] if out else [])}
+        names = [name for name in fed.names if name not in apart]
+        begun, out = number, max(0, out - 1)
         if is_released(fed, fed.plan(round_=number, names=names), bad):
-            released += 1
             continue
-        if rehearsals == "never":
-            continue
-        held += 1
-        attempt = fed.start(fed.rehearsal(held))
-        _seal_falsely(attempt.sites[bad], bad)
-        found = fed.judge(fed.rehearse(attempt)).named
-        named = ", ".join(f"{name}: {word}" for name, word in found.items())
-        out = OUT_OF if bad in found else 0
-    return {"rounds": rounds, "released": released, "held": held, "named": named}
+        lost.append(number)
+        if rehearsals != "never":
+            held += 1
+            attempt = fed.start(fed.rehearsal(held))
+            if not behaves:
+                _seal_falsely(attempt.sites[bad], bad)
+            found = fed.judge(fed.rehearse(attempt)).named
+            named = ", ".join(f"{name}: {word}" for name, word in found.items())
+            out = OUT_OF if bad in found else 0
+        if not named:
+            suspicion.spoiled((number, 1), names, fed.names, lambda left: len(left) >= least)
+    return {"rounds": rounds, "lost": lost, "held": held, "named": named}
 
 
 def is_released(fed: Federation, plan: RoundPlan, bad: str) -> bool:

@@ -120,6 +120,8 @@ def test_late_sites_and_wrong_sigmas_by_the_real_classes(robustness: ModuleType)
     assert robustness.lose(0, 1, rounds=1)["released"] == 0
     assert robustness.lose(2, 2, rounds=1)["with_their_updates"] == 1
     assert robustness.lose(2, 3, rounds=1)["released"] == 0
-    assert robustness.spoil("never", rounds=2)["released"] == 0
-    found = robustness.spoil("after-failure", rounds=2)
-    assert (found["released"], found["named"]) == (1, "site-5: secret")
+    assert robustness.spoil("never", False, rounds=2)["lost"] == [1, 2]
+    found = robustness.spoil("after-failure", False, rounds=2)
+    assert (found["lost"], found["named"]) == ([1], "site-5: secret")
+    found = robustness.spoil("after-failure", True, rounds=4)
+    assert (found["named"], len(found["lost"]) < 4) == ("", True), "left out on suspicion"
