@@ -41,6 +41,7 @@ from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.tasks import TASKS
 from fmfl_secure.training.constant_work import declared_by
 from fmfl_secure.training.finished_run import MAX_LEFT_OUT, evaluate_run, predict_run
+from fmfl_secure.training.outlook import look_ahead
 from privacy import Ledger, check_policy
 
 if TYPE_CHECKING:
@@ -175,15 +176,23 @@ class Federation:
         Raises:
             ConfigError: There is no such site.
             PolicyRefusal: Its policy rules the run out.
+            PrivacyError: The admission gate refuses model, loss or batching.
             DataError: Its file or a row of it is unusable.
         """
         folder = self._site(site)
         settings = load_site(folder / "site.toml")
         allow_extensions(self.config, settings)
         task = build_task(self.config, relative_to=self.folder)
-        size = largest_layout(task, task.build_model(seed=self.config.federation.seed)).size
+        ahead = look_ahead(self.config, relative_to=self.folder, signals=False)
         approved = task.base.digest_in(settings.policy.base_models)
-        proposal = run_proposal(self.config, settings, approved, size, unlisted=task.base.unlisted)
+        proposal = run_proposal(
+            self.config,
+            settings,
+            approved,
+            ahead.size,
+            unlisted=ahead.unlisted,
+            parameter_set=ahead.parameter_set,
+        )
         check_policy(settings.policy, proposal, now=datetime.now(UTC))
         data = folder / settings.data.path
         loaded = SiteSource(folder, settings, self.config, task).read(on_bad_row="error")

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import console
+from fmfl_secure.cli._loading import seldom_collected
 from fmfl_secure.cli.acting import READS
 from fmfl_secure.cli.answers.base import shown
 from fmfl_secure.cli.answers.reports import Examined, FindingShown
-
-if TYPE_CHECKING:
-    from fmfl_secure.doctor.machine import Finding
 
 app = typer.Typer()
 
@@ -30,18 +26,8 @@ _MARKS = {
 }
 
 
-def _uncollected(found: Iterable[Finding]) -> Iterator[Finding]:
-    """Findings, while no garbage is looked for: libraries load in four fifths of the CPU time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield from found
-    finally:
-        if was_on:
-            gc.enable()
-
-
 @command(app, answers=Examined, ends=lambda found: 1 if found.faults else 0, acts=READS)
+@seldom_collected()
 def doctor(
     folder: Annotated[Path, typer.Argument(help="Where federations are, or will be.")] = Path(),
 ) -> Examined:
@@ -57,7 +43,7 @@ def doctor(
     from fmfl_secure.doctor.machine import examine
 
     findings = []
-    for finding in _uncollected(chain(examine(folder), examine_federation(folder))):
+    for finding in chain(examine(folder), examine_federation(folder)):
         findings.append(shown(finding, FindingShown))
         line = f"{_MARKS[finding.state]} {escape(finding.what)}: {escape(finding.found)}"
         console.print(line, highlight=False, soft_wrap=True)

@@ -9,6 +9,7 @@ import typer
 
 from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import say
+from fmfl_secure.cli._loading import seldom_collected
 from fmfl_secure.cli.acting import READS
 from fmfl_secure.cli.answers.base import shown
 from fmfl_secure.cli.answers.federation import (
@@ -129,6 +130,7 @@ def start_file(
 
 
 @command(app, answers=SiteChecked, acts=READS)
+@seldom_collected()
 def check(
     federation: FederationFile,
     site: Annotated[str, typer.Argument(help="Name of the site whose data to check.")],

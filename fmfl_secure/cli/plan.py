@@ -11,6 +11,7 @@ from rich.table import Table
 
 from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import console, facts, say
+from fmfl_secure.cli._loading import seldom_collected
 from fmfl_secure.cli.acting import READS
 from fmfl_secure.cli.answers.base import shown
 from fmfl_secure.cli.answers.plan import (
@@ -39,6 +40,7 @@ _SHOWN_GROUPS = 12  # of those that are bounded together
 
 
 @command(app, answers=Planned, acts=READS)
+@seldom_collected()
 def plan(
     federation: FederationFile,
     advice: Annotated[

@@ -20,7 +20,7 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     # On first use: adapters bring PEFT, and finding a base model needs none of it.
     if name in _HOMES:
-        import importlib  # noqa: PLC0415
+        import importlib
 
         return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

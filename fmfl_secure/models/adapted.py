@@ -6,10 +6,10 @@ that parameters get from that are the ones that settings, layouts and files use.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import peft
 import torch
 from torch import nn
 
@@ -106,8 +106,11 @@ class AdaptedModel(nn.Module):
 
 def transformers_model(encoder: nn.Module) -> nn.Module:
     """The model of transformers inside an adapted encoder."""
-    if isinstance(encoder, peft.PeftModel | SoftPrompt):
-        inner: nn.Module = encoder.get_base_model()
+    # Nothing is PEFT's where no adapter has loaded it; loading it takes longer than a small run.
+    peft = sys.modules.get("peft")
+    if isinstance(encoder, SoftPrompt) or (peft and isinstance(encoder, peft.PeftModel)):
+        adapted: Any = encoder
+        inner: nn.Module = adapted.get_base_model()
         return inner
     return encoder
 

@@ -85,7 +85,7 @@ class BaseModel:
     @property
     def unlisted(self) -> str:
         """The architecture's name where no table lists it; empty where one does."""
-        from fmfl_secure.models.architectures import ARCHITECTURES  # noqa: PLC0415
+        from fmfl_secure.models.architectures import ARCHITECTURES
 
         return "" if self.model_type in ARCHITECTURES else self.model_type
 
@@ -95,7 +95,7 @@ class BaseModel:
         Raises:
             ModelError: transformers does not know the architecture, or cannot read it.
         """
-        from transformers import AutoConfig  # noqa: PLC0415
+        from transformers import AutoConfig
 
         with reading("the configuration", self.path / "config.json"):
             return AutoConfig.from_pretrained(
@@ -114,7 +114,7 @@ class BaseModel:
         Raises:
             ModelError: transformers cannot build it, or a weight it needs is not in the files.
         """
-        from transformers import AutoModel  # noqa: PLC0415
+        from transformers import AutoModel
 
         return self._load(AutoModel, dtype)
 
@@ -124,16 +124,16 @@ class BaseModel:
         Raises:
             ModelError: As for `load_encoder`.
         """
-        from transformers import AutoModelForCausalLM  # noqa: PLC0415
+        from transformers import AutoModelForCausalLM
 
         return self._load(AutoModelForCausalLM, dtype)
 
     def _load(self, kind: Any, dtype: WeightType) -> nn.Module:
-        import torch  # noqa: PLC0415
-        from transformers.utils import logging as transformers_logging  # noqa: PLC0415
+        import torch
+        from transformers.utils import logging as transformers_logging
 
-        from fmfl_secure.models.block_weights import block_kinds  # noqa: PLC0415
-        from fmfl_secure.models.half_weights import keep_half  # noqa: PLC0415
+        from fmfl_secure.models.block_weights import block_kinds
+        from fmfl_secure.models.half_weights import keep_half
 
         if block_kinds(self.path) or dtype == "blocks":
             return self._load_blocks(kind, dtype)
@@ -167,7 +167,7 @@ class BaseModel:
         return encoder
 
     def _load_blocks(self, kind: Any, dtype: WeightType) -> nn.Module:
-        from fmfl_secure.models.block_weights import block_kinds, load_blocks  # noqa: PLC0415
+        from fmfl_secure.models.block_weights import block_kinds, load_blocks
 
         if not block_kinds(self.path):
             raise ModelError(
@@ -200,7 +200,7 @@ class BaseModel:
         Raises:
             ModelError: There is none, or it is not this model's.
         """
-        from transformers import AutoTokenizer  # noqa: PLC0415
+        from transformers import AutoTokenizer
 
         with reading("the tokenizer", self.path):
             tokenizer = AutoTokenizer.from_pretrained(
@@ -230,7 +230,7 @@ class BaseModel:
         Raises:
             ModelError: There is none.
         """
-        from transformers import AutoImageProcessor  # noqa: PLC0415
+        from transformers import AutoImageProcessor
 
         if not any((self.path / name).is_file() for name in _PROCESSOR_FILES):
             raise ModelError(
@@ -299,7 +299,7 @@ def find_base_model(name: str, *, digest: str = "", relative_to: Path | None = N
 
 
 def _without_dropout(model: nn.Module) -> None:
-    from torch import nn  # noqa: PLC0415
+    from torch import nn
 
     for module in model.modules():
         if isinstance(module, nn.Dropout):

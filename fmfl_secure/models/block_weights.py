@@ -17,7 +17,6 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import nn
-from transformers.initialization import no_init_weights
 
 from fmfl_secure.errors import ModelError
 
@@ -123,6 +122,8 @@ def load_blocks(build: Callable[[], Any], folder: Path, *, keep: bool) -> nn.Mod
     Raises:
         ModelError: A weight is missing or of another shape.
     """
+    from transformers.initialization import no_init_weights
+
     with no_init_weights():  # memory that nothing is written to is never taken
         model: Any = build()
     kinds = block_kinds(folder)

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 import torch.utils.checkpoint
 from torch import nn
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from fmfl_secure.errors import ModelError
 
@@ -34,6 +33,8 @@ def checkpoint_layers(encoder: nn.Module, layers: Iterable[nn.Module]) -> None:
     Raises:
         ModelError: A layer is of a kind that transformers cannot do it for.
     """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
     for layer in layers:
         if not isinstance(layer, GradientCheckpointingLayer):
             raise ModelError(

@@ -9,11 +9,11 @@ clipping bound by which a unit may move the sum. In float32 it is 7e-7 (both mea
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 
 @torch.no_grad()
@@ -27,7 +27,7 @@ def keep_half(model: nn.Module) -> None:
         model: With nothing trainable.
     """
     for module in model.modules():
-        half = _HALVES.get(type(module))
+        half = _halves().get(type(module))
         for name, parameter in module.named_parameters(recurse=False):
             parameter.data = parameter.data.to(torch.bfloat16)
             if half is None or name != "weight":
@@ -54,23 +54,22 @@ class _HalfLinear(nn.Linear):
         return product if self.bias is None else product + self.bias
 
 
-class _HalfConv1D(Conv1D):  # type: ignore[misc]
-    def forward(self, activations: torch.Tensor) -> torch.Tensor:
-        output: torch.Tensor = _product(activations, self.weight.T) + self.bias
-        return output
-
-
 class _HalfEmbedding(nn.Embedding):
     def forward(self, index: torch.Tensor) -> torch.Tensor:
         return super().forward(index).float()
 
 
-# Exactly these types: what derives from them may read its weight in ways of its own.
-_HALVES: dict[type[nn.Module], type[nn.Module]] = {
-    nn.Linear: _HalfLinear,
-    Conv1D: _HalfConv1D,
-    nn.Embedding: _HalfEmbedding,
-}
+@cache
+def _halves() -> dict[type[nn.Module], type[nn.Module]]:
+    """Exactly these types: what derives from them may read its weight in ways of its own."""
+    from transformers.pytorch_utils import Conv1D
+
+    class HalfConv1D(Conv1D):  # type: ignore[misc]
+        def forward(self, activations: torch.Tensor) -> torch.Tensor:
+            output: torch.Tensor = _product(activations, self.weight.T) + self.bias
+            return output
+
+    return {nn.Linear: _HalfLinear, Conv1D: HalfConv1D, nn.Embedding: _HalfEmbedding}
 
 
 class _Product(torch.autograd.Function):

@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import transformers
 
 from fmfl_secure.settings.own_classes import OWN_CLASSES
 
@@ -23,6 +22,8 @@ def invented_heads(model: Any, task: str) -> dict[str, torch.Tensor]:
         model: The bare model of transformers that is exported.
         task: Name of the task.
     """
+    import transformers
+
     if task not in OWN_CLASSES:
         return {}
     try:

@@ -15,9 +15,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-from transformers.pytorch_utils import Conv1D
 
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.architectures import (
@@ -79,6 +76,10 @@ def require_causal(encoder: nn.Module) -> None:
 
 
 def _worked_out(base: BaseModel) -> Architecture:
+    from transformers import AutoModel
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    from transformers.pytorch_utils import Conv1D
+
     if base.digest in _KNOWN:
         return _KNOWN[base.digest]
     config = base.load_config()

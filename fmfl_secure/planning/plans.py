@@ -69,7 +69,13 @@ def rehearsed_grid(config: FederationConfig, size: int) -> Quantization:
 
 
 def run_proposal(
-    config: FederationConfig, site: SiteConfig, base_model: str, size: int, *, unlisted: str
+    config: FederationConfig,
+    site: SiteConfig,
+    base_model: str,
+    size: int,
+    *,
+    unlisted: str,
+    parameter_set: str = "",
 ) -> RunProposal:
     """What a run by these settings asks of a site, for its policy to judge.
 
@@ -79,6 +85,7 @@ def run_proposal(
         base_model: Digest of the base model, as the site measured it.
         size: Trained parameters of the round that trains most, d.
         unlisted: The base model's architecture, where no table lists it.
+        parameter_set: Name of the encryption parameters, where they were worked out before.
 
     Raises:
         ParameterError: No encryption parameter set fits the settings.
@@ -100,7 +107,7 @@ def run_proposal(
         smallest_cohort=config.smallest_cohort(),
         sites=len(config.sites),
         suite=config.aggregation.suite,
-        parameter_set=encryption_parameters(config, size).id,
+        parameter_set=parameter_set or encryption_parameters(config, size).id,
         epsilon=epsilon,
         delta=config.privacy.delta,
         insider_epsilon=insider,

@@ -42,6 +42,7 @@ from privacy.training import public_clipped_means
 RECORDS = 256  # half of them moves the head, the other half is measured on
 _BLOCKS = 8
 _HEAD_STEPS = 3
+_BATCH = 64  # records
 _HEAD = "head."
 _MADE_UP = (TextClassification, ImageClassification)
 
@@ -79,25 +80,31 @@ def expected_signals(config: FederationConfig, *, relative_to: Path) -> dict[str
     data = topics(task)
     if data is None:
         return None
-    head, found = head_signal(of_head, task, data), {}
+    seed = config.federation.seed
+    model = task.build_model(seed=seed)
+    _run_frozen(task, model, data, _turns(task, data))
+    head = head_signal(of_head, task, model, data)
+    found = {"head": adapter_signal(of_head, task, model, data, head)}
     # Outputs of frozen layers are kept with the records, for all kinds that freeze the same.
-    records = {_frozen(of_head, task): data}
-    for kind in dict.fromkeys((*CANDIDATES, config.adapter.kind)):
+    records = {_frozen(model): data}
+    for kind in (*CANDIDATES, config.adapter.kind):
+        if kind in found:
+            continue
         changed = with_kind(config, kind)
         try:
             task = build_task(changed, relative_to=relative_to)
-            frozen = _frozen(changed, task)
-            if frozen not in records:
-                records[frozen] = topics(task) or data
-            found[kind] = adapter_signal(changed, task, records[frozen], head)
+            model = task.build_model(seed=seed)
+            if _frozen(model) not in records:
+                records[_frozen(model)] = fresh = topics(task) or data
+                _run_frozen(task, model, fresh, _not_met(_turns(task, fresh)))
+            found[kind] = adapter_signal(changed, task, model, records[_frozen(model)], head)
         except ModelError:
             if kind == config.adapter.kind:
                 raise  # else: not for this base model
     return found
 
 
-def _frozen(config: FederationConfig, task: Task) -> tuple[int, ...]:
-    model = task.build_model(seed=config.federation.seed)
+def _frozen(model: nn.Module) -> tuple[int, ...]:
     return model.frozen_layers if isinstance(model, AdaptedModel) else ()
 
 
@@ -106,15 +113,17 @@ def topics(task: Task) -> TaskData | None:
     return task.synthetic_topics(RECORDS) if isinstance(task, _MADE_UP) else None
 
 
-def head_signal(config: FederationConfig, task: Task, data: TaskData) -> HeadSignal:
+def head_signal(
+    config: FederationConfig, task: Task, model: nn.Module, data: TaskData
+) -> HeadSignal:
     """The signal of the head alone, and where a few public steps take it.
 
     Args:
         config: The settings, with the adapter `head`.
         task: The task that they describe.
+        model: A fresh model of it; its head is left where the steps took it.
         data: Records made up, whose labels take turns.
     """
-    model = task.build_model(seed=config.federation.seed)
     layout = task.begin_round(model, 1)
     turns = _turns(task, data)
     length = length_of_mean(_means(config, task, model, layout, data, turns, _BLOCKS))
@@ -132,23 +141,22 @@ def head_signal(config: FederationConfig, task: Task, data: TaskData) -> HeadSig
 
 
 def adapter_signal(
-    config: FederationConfig, task: Task, data: TaskData, head: HeadSignal
+    config: FederationConfig, task: Task, model: nn.Module, data: TaskData, head: HeadSignal
 ) -> Signal:
     """The signal of an adapter below a head that has begun to learn.
 
     Args:
         config: The settings.
         task: The task that they describe.
+        model: A fresh model of it, which gets that head.
         data: The records that the head's was measured with.
         head: The head's.
     """
-    model = task.build_model(seed=config.federation.seed)
     layout = task.begin_round(model, task.distinct_rounds[0])
     if all(slot.name.startswith(_HEAD) for slot in layout.slots):
         return Signal(head.length, 0.0, head.size, 0)
     set_personal(model, personal_names(model, (HEAD_PART,)), head.moved)
-    turns = _turns(task, data)
-    means = _means(config, task, model, layout, data, turns[len(turns) // 2 :], _BLOCKS)
+    means = _means(config, task, model, layout, data, _not_met(_turns(task, data)), _BLOCKS)
     own = np.repeat(
         [not slot.name.startswith(_HEAD) for slot in layout.slots],
         [slot.size for slot in layout.slots],
@@ -177,6 +185,20 @@ def _turns(task: Task, data: TaskData) -> NDArray[np.int64]:
         labels = 1
     turns = np.arange(data.records // labels * labels, dtype=np.int64).reshape(-1, labels)
     return np.random.default_rng(20260105).permutation(turns)
+
+
+def _not_met(turns: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Those that moved no head."""
+    return turns[len(turns) // 2 :]
+
+
+def _run_frozen(task: Task, model: nn.Module, data: TaskData, turns: NDArray[np.int64]) -> None:
+    """Let frozen layers' outputs be kept, from batches of alike length: blocks would pad more."""
+    if any(_frozen(model)):
+        records = turns.ravel()
+        with torch.no_grad():
+            for chosen in data.only(records).by_cost(_BATCH):
+                task.per_record_loss(model, data.collate(records[chosen]))
 
 
 def _means(

@@ -1,7 +1,7 @@
 """What was measured once, kept for the next time: in the user's own cache folder, by digest.
 
-For what one person sees again and again while settings are written (`fmfl-secure plan`). What
-protects somebody is never taken from here: each site measures its own.
+For what one person sees again and again while settings are written (`fmfl-secure plan`, `check`).
+What protects somebody is never taken from here: in a run each site measures its own.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import platform
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -21,7 +23,9 @@ import msgspec
 from fmfl_secure.storage.files import write_files
 
 _KEPT = 256  # files; the oldest go
-_LIBRARIES: Final = ("torch", "transformers", "peft", "opacus")
+_LIBRARIES: Final = (
+    "torch", "transformers", "tokenizers", "safetensors", "peft", "opacus", "numpy", "scipy",
+)  # fmt: skip
 _PACKAGE: Final = Path(__file__).parents[2]
 
 Measured = TypeVar("Measured", bound=msgspec.Struct)
@@ -56,10 +60,9 @@ def cache_folder() -> Path:
 
 @cache
 def code_digest() -> str:
-    """Of the libraries' versions, and of the source files by name, size and time of change."""
-    found: list[tuple[object, ...]] = [
-        (name, importlib.metadata.version(name)) for name in _LIBRARIES
-    ]
+    """Of Python, the libraries' versions, and source files by name, size and time of change."""
+    found: list[tuple[object, ...]] = [(sys.version, platform.machine())]
+    found += [(name, importlib.metadata.version(name)) for name in _LIBRARIES]
     for package in ("fmfl_secure", "privacy", "aggregation"):
         for file in sorted((_PACKAGE / package).rglob("*.py")):
             status = file.stat()

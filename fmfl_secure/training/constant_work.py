@@ -26,7 +26,6 @@ from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.sections import SiteEntry
 from fmfl_secure.tasks import Task, TaskData
 from privacy import DUMMY, ConstantWork, PaddedCollate, StepWork, cap_contributions
-from privacy.training import measure_step
 
 _LOG = logging.getLogger("fmfl_secure.training.constant_work")
 # A period is so many times what a round of dummies took: machines have other things to do.
@@ -177,6 +176,8 @@ class EvenRounds:
     def _measure(self, model: nn.Module) -> float:
         made_up = self.task.synthetic()
         collate = padded_collate(made_up, made_up, self._cache)
+        from privacy.training import measure_step  # noqa: PLC0415 - brings Opacus
+
         return measure_step(
             model,
             parameters=[p for p in model.parameters() if p.requires_grad],

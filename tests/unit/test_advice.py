@@ -208,7 +208,7 @@ def test_records_made_up_can_be_told_apart_if_labels_have_words_and_else_not(
     def length() -> float:
         data = topics(task)
         assert data is not None
-        return head_signal(config, task, data).length
+        return head_signal(config, task, task.build_model(seed=1), data).length
 
     told = length()
     monkeypatch.setattr("fmfl_secure.tasks.text_classification.OWN_WORDS", 0.0)
@@ -231,7 +231,7 @@ def test_images_made_up_can_be_told_apart_by_their_labels_own_patches(
         data = topics(made)
         assert data is not None
         assert data.labels.tolist() == [0, 1] * 32
-        return head_signal(config, made, data).length
+        return head_signal(config, made, made.build_model(seed=1), data).length
 
     monkeypatch.setattr("fmfl_secure.planning.signal.RECORDS", 64)
     told = length()
@@ -282,7 +282,7 @@ def test_every_block_of_records_made_up_has_each_label_as_often(
         return public_clipped_means(*given, **told)
 
     monkeypatch.setattr("fmfl_secure.planning.signal.public_clipped_means", seen)
-    head_signal(config, task, data)
+    head_signal(config, task, task.build_model(seed=1), data)
     labels = len(config.task.labels)
     for block in met:
         counts = np.bincount(block % labels, minlength=labels)  # made up in turns

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import peft
 import torch
 from torch import nn
 
@@ -101,6 +100,8 @@ class Dora(LinearAdapter):
 
     def save(self, encoder: nn.Module, base: BaseModel, folder: Path) -> None:
         """See `Adapter`."""
+        import peft
+
         layers = around_of(encoder, DoraLinear)
         first = next(iter(layers.values()))
         config = peft.LoraConfig(

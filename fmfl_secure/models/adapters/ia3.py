@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import peft
 import torch
 from torch import nn
 
@@ -17,7 +16,7 @@ from fmfl_secure.errors import ModelError
 from fmfl_secure.models.adapters.base import Adapter, AdapterSpec, Place, Refusal
 from fmfl_secure.models.adapters.beside import sizes
 from fmfl_secure.models.adapters.files import read_tensors, set_tensors
-from fmfl_secure.models.adapters.low_rank import LINEAR
+from fmfl_secure.models.adapters.low_rank import linear_kinds
 from fmfl_secure.models.adapters.peft_files import PEFT_WEIGHTS, peft_task, save_as_peft
 from fmfl_secure.models.architectures import Architecture, TaskNeeds
 from fmfl_secure.models.base import BaseModel
@@ -97,7 +96,7 @@ class Ia3(Adapter):
                     linear = owner.get_submodule(name)
                 except AttributeError as error:
                     raise ModelError(f"a layer of the base model has no {path}") from error
-                if not isinstance(linear, LINEAR):
+                if not isinstance(linear, linear_kinds()):
                     raise ModelError(
                         f"{path} is a {type(linear).__name__}, expected a linear layer"
                     )
@@ -106,6 +105,8 @@ class Ia3(Adapter):
 
     def save(self, encoder: nn.Module, base: BaseModel, folder: Path) -> None:
         """See `Adapter`."""
+        import peft
+
         layers = _scaled_layers(encoder)
         config = peft.IA3Config(
             target_modules=sorted(layers),

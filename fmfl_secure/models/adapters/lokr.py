@@ -12,9 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import peft
 import torch
-from peft.tuners.lokr.layer import factorization
 from torch import nn
 
 from fmfl_secure.errors import ModelError
@@ -38,6 +36,8 @@ class KroneckerLinear(Beside):
     """
 
     def __init__(self, linear: nn.Linear, rank: int, scale: float) -> None:
+        from peft.tuners.lokr.layer import factorization
+
         super().__init__(linear)
         self.rank, self.scale = rank, scale
         outer, k = factorization(linear.out_features)
@@ -91,6 +91,8 @@ class LoKr(LinearAdapter):
 
     def save(self, encoder: nn.Module, base: BaseModel, folder: Path) -> None:
         """See `Adapter`."""
+        import peft
+
         layers = around_of(encoder, KroneckerLinear)
         first = next(iter(layers.values()))
         config = peft.LoKrConfig(

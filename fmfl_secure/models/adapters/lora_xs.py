@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import peft
 import torch
 from torch import nn
 
@@ -118,6 +117,8 @@ class LoraXs(LinearAdapter):
         self, encoder: nn.Module, spec: AdapterSpec, base: BaseModel, folder: Path
     ) -> None:
         """See `Adapter`: a LoRA whose B is B R."""
+        import peft
+
         layers = around_of(encoder, CoredLinear)
         config = peft.LoraConfig(
             r=spec.rank,

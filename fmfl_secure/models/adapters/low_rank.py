@@ -13,9 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import peft
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.adapters.base import Adapter, AdapterSpec, Place, Refusal
@@ -28,7 +26,12 @@ from fmfl_secure.models.adapters.peft_files import (
 from fmfl_secure.models.architectures import Architecture, TaskNeeds
 from fmfl_secure.models.base import BaseModel
 
-LINEAR = (nn.Linear, Conv1D)  # GPT-2's linear layers are Conv1D, of transposed weights
+
+def linear_kinds() -> tuple[type[nn.Module], ...]:
+    """Kinds of linear layer that carry an adapter."""
+    from transformers.pytorch_utils import Conv1D
+
+    return nn.Linear, Conv1D  # GPT-2's linear layers are Conv1D, of transposed weights
 
 
 def target_names(place: Place, spec: AdapterSpec, layers: Sequence[nn.Module]) -> list[str]:
@@ -42,12 +45,13 @@ def target_names(place: Place, spec: AdapterSpec, layers: Sequence[nn.Module]) -
     Raises:
         ModelError: There are none.
     """
+    kinds = linear_kinds()
     encoder, wanted = place.encoder, spec.target_modules or place.architecture.target_modules
     chosen = {
         id(module)
         for layer in layers
         for name, module in layer.named_modules()
-        if isinstance(module, LINEAR) and name.rsplit(".", 1)[-1] in wanted
+        if isinstance(module, kinds) and name.rsplit(".", 1)[-1] in wanted
     }
     targets = [name for name, module in encoder.named_modules() if id(module) in chosen]
     if not targets:
@@ -71,6 +75,9 @@ class LowRank(Adapter):
 
     def attach(self, place: Place, spec: AdapterSpec) -> nn.Module:
         """See `Adapter`."""
+        import peft
+        from transformers.pytorch_utils import Conv1D
+
         encoder = place.encoder
         config = peft.LoraConfig(
             r=spec.rank,

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import peft
 import safetensors
 import torch
 from torch import nn
@@ -38,6 +37,8 @@ def peft_warnings_silenced() -> Iterator[None]:
 
 def adapt_with_peft(encoder: nn.Module, config: Any, *, base_name: str) -> nn.Module:
     """Let PEFT put an adapter on an encoder."""
+    import peft
+
     with peft_warnings_silenced():
         adapted: nn.Module = peft.get_peft_model(encoder, config)
     config.base_model_name_or_path = base_name  # PEFT writes this machine's path otherwise
@@ -76,6 +77,8 @@ def open_peft_model(encoder: nn.Module, folder: Path) -> nn.Module:
     Raises:
         ModelError: They are not there as safetensors, or do not fit.
     """
+    import peft
+
     for name in (PEFT_CONFIG, PEFT_WEIGHTS):
         # PEFT would go on to a pickled file of the same stem, and then to a hub.
         if not (folder / name).is_file():

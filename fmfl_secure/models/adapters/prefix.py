@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import peft
 from torch import nn
 
 from fmfl_secure.models.adapters.base import AdapterSpec, Place, Refusal
@@ -39,6 +38,8 @@ class Prefix(VirtualTokens):
 
     def attach(self, place: Place, spec: AdapterSpec) -> nn.Module:
         """See `Adapter`."""
+        import peft
+
         config = peft.PrefixTuningConfig(
             num_virtual_tokens=spec.virtual_tokens, task_type=peft_task(place.encoder)
         )

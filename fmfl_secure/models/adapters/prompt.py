@@ -10,7 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import peft
 import torch
 from torch import nn
 
@@ -122,6 +121,8 @@ def save_prompt(encoder: Any, prompt: torch.Tensor, base: BaseModel, folder: Pat
         base: The base model.
         folder: Where.
     """
+    import peft
+
     config = peft.PromptTuningConfig(
         num_virtual_tokens=len(prompt),
         task_type=peft_task(encoder.encoder),

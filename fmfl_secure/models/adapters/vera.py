@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-import peft
 import torch
 from torch import nn
 
@@ -94,6 +93,8 @@ class Vera(LinearAdapter):
 
     def save(self, encoder: nn.Module, base: BaseModel, folder: Path) -> None:
         """See `Adapter`."""
+        import peft
+
         layers = around_of(encoder, VeraLinear)
         first = next(iter(layers.values()))
         config = peft.VeraConfig(

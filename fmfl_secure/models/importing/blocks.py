@@ -19,7 +19,7 @@ Blocks = tuple[str, torch.Tensor, BlockKind | None]
 def made_blocks(model: nn.Module, kind: BlockKind) -> Iterator[Blocks]:
     """A model's tensors, with the matrices of linear layers and embeddings rounded to blocks."""
     # Of an extra, whose absence was told before.
-    from gguf import GGMLQuantizationType, quants  # noqa: PLC0415
+    from gguf import GGMLQuantizationType, quants
 
     matrices = _matrices(model)
     for name, tensor in _state(model):
@@ -42,7 +42,7 @@ def kept_blocks(model: nn.Module, file: Path) -> Iterator[Blocks]:
         model: As transformers dequantised it, in float32.
         file: The GGUF file.
     """
-    from gguf import GGUFReader  # noqa: PLC0415
+    from gguf import GGUFReader
 
     found: dict[tuple[tuple[int, ...], bytes], list[tuple[torch.Tensor, BlockKind]]] = {}
     for each in GGUFReader(str(file)).tensors:

@@ -66,7 +66,7 @@ def read_gguf(path: Path) -> tuple[Parts, Origin]:
 def _described(path: Path) -> dict[str, str]:
     """The words that a GGUF file says about itself."""
     # Of an extra, and looked for above.
-    from gguf import GGUFReader, GGUFValueType  # noqa: PLC0415
+    from gguf import GGUFReader, GGUFValueType
 
     with reading("the model", path):
         fields = GGUFReader(str(path)).fields

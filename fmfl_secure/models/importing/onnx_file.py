@@ -33,7 +33,7 @@ def read_onnx(path: Path) -> dict[str, torch.Tensor]:
             "ONNX files are read with the package onnx, which is not installed",
             hint=how_to_install("onnx"),
         )
-    import onnx  # noqa: PLC0415, of an extra
+    import onnx  # of an extra
 
     with reading("the model", path):
         # Without external data: a file must not make the reader open others.

@@ -6,7 +6,6 @@ import copy
 from typing import Any
 
 import torch
-import transformers
 
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.own_heads.base import LinearHead, OwnHead, Tensors
@@ -27,6 +26,8 @@ def own_class_model(
     Raises:
         ModelError: This version of transformers builds the class otherwise.
     """
+    import transformers
+
     config = copy.deepcopy(bare.config)
     config.update(changes)
     with torch.device("meta"):
