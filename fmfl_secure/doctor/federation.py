@@ -6,7 +6,6 @@ tells nobody else. A new one is a function with a line in `_CHECKS`.
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 from fmfl_secure.doctor.keys import examine_keys
 from fmfl_secure.doctor.machine import Finding
 from fmfl_secure.errors import FmflError
+from fmfl_secure.parties.reviews import review_notice, reviews_due
 from fmfl_secure.parties.workspace import Members, Workspace
 from fmfl_secure.settings.federation import FederationConfig, load_federation, load_site
 from fmfl_secure.settings.site import SiteConfig
@@ -191,24 +191,17 @@ def _deltas(config: FederationConfig, site: _Site) -> Iterator[Finding]:
 
 def _reviews(config: FederationConfig, site: _Site) -> Iterator[Finding]:
     """A day of review that is past: somebody had said that they would look at it again."""
-    today = dt.datetime.now(dt.UTC).date()
     try:
         location = site.settings.budget.ledger_from(site.folder)
         status = Ledger(location).status() if Ledger.exists(location) else []
     except PrivacyError:
         return  # `_deltas` says what is wrong with it
-    due = [
-        f"grant {each.grant.number} by {each.grant.decided.review_on}"
-        for each in status
-        if each.grant.decided.is_due(today) and not each.grant.closed
-    ]
-    if config.privacy.decided.is_due(today):
-        due.append(f"privacy.epsilon in federation.toml by {config.privacy.review_on}")
-    if due:
+    notice = review_notice(reviews_due(config, status))
+    if notice:
         yield Finding(
             f"{site.name}: reviews",
             "question",
-            f"somebody was to look again at {'; '.join(due)}",
+            notice,
             "Do so with who decided it, before more is trained. Of a grant: fmfl-secure ledger "
             "lower or close takes back what is too much, and a new grant carries a new day.",
         )

@@ -94,6 +94,14 @@ class Stops:
                 hint="Start another run, if they agree; this one takes no more rounds.",
             )
 
+    def reason(self, run: str) -> str:
+        """Why no more round of a run begins here; empty where nobody stopped it."""
+        try:
+            self.require_none(run)
+        except RunHalted as error:
+            return str(error)
+        return ""
+
 
 def stop_run(folder: Path, run: str, reason: str) -> tuple[RunStop, Path]:
     """Sign a stop with the key in a party's folder, and keep it there.

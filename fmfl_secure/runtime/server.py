@@ -194,6 +194,11 @@ class RunServer:
     def _stops(self) -> Stops:
         return Stops(self._folder, self.members())
 
+    @property
+    def stopped(self) -> str:
+        """By whom the run was stopped and why, for people; empty where nobody has."""
+        return self._stops.reason(self.coordinator.run)
+
     def take_stop(self, statement: bytes) -> None:
         """Keep a stop that a party brings; see `take_stop`."""
         take_stop(self._stops, statement)

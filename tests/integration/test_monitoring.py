@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import re
 import time
@@ -9,14 +10,24 @@ from pathlib import Path
 
 import pytest
 import yaml
+from msgspec.structs import replace
 from support import make_kits
 
+from aggregation import Identity
+from fmfl_secure.parties.stops import stop_run, take_stop
 from fmfl_secure.provisioning.kit import Kit
+from fmfl_secure.runtime.task_board import Step
+from fmfl_secure.runtime.transport import Work
 from fmfl_secure.transports.https.expiry import CertificateWatch
 from fmfl_secure.transports.https.metrics import ClientMetrics, exposition
+from fmfl_secure.transports.https.processes.decryptor import DecryptorProcess
+from fmfl_secure.transports.https.processes.decryptor_page import decryptor_page
 from fmfl_secure.transports.https.processes.server_metrics import follow
 from fmfl_secure.transports.https.processes.server_page import server_page
+from fmfl_secure.transports.https.processes.site import SiteProcess
+from fmfl_secure.transports.https.processes.site_page import site_page
 from fmfl_secure.transports.https.server import Service
+from privacy import Decided, Ledger
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
@@ -63,6 +74,58 @@ def test_whom_a_run_waits_for_is_named_on_the_page_and_counted_for_monitoring(
     shown = exposition(service.metrics.registry).decode()
     names = [site.name for site in service.config.sites]
     assert not any(name in shown for name in (*names, service.run.run)), "numbers only"
+
+
+def test_a_stop_and_a_past_review_stand_on_every_party_s_page(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, kits = service.run.run, service._kit.folder.parent
+    registry = service.metrics.registry
+    site, decryptor = SiteProcess(Kit(kits / "site-1")), DecryptorProcess(Kit(kits / "decryptor"))
+    nothing = {"documents": {}, "sizes": [], "membership": 1, "part_bytes": 1 << 16}
+    work = Work(sequence=1, step=Step.WAIT, run=run, round=0, attempt=0, **nothing)
+    monkeypatch.setattr(site.agent, "work", work)
+    monkeypatch.setattr(decryptor.agent, "work", work)
+    pages = (
+        lambda: server_page(service),
+        lambda: site_page(site),
+        lambda: decryptor_page(decryptor),
+    )
+    assert [page()["notices"] for page in pages] == [[], [], []]
+    assert registry.get_sample_value("fmfl_stop_kept") == 0
+    assert registry.get_sample_value("fmfl_reviews_due") == 0
+
+    _, file = stop_run(kits / "server", run, "consent was withdrawn")
+    for name in ("site-1", "decryptor"):
+        take_stop(kits / name, file.read_bytes())
+    past = dt.date(2020, 5, 1)
+    for party in (service, site, decryptor):
+        privacy = replace(party.config.privacy, review_on=past)
+        monkeypatch.setattr(party, "config", replace(party.config, privacy=privacy))
+    assert registry.get_sample_value("fmfl_stop_kept") == 1
+    assert registry.get_sample_value("fmfl_reviews_due") == 1
+    due = "somebody was to look again at privacy.epsilon in federation.toml by 2020-05-01"
+    for page in pages:
+        stopped, review = page()["notices"]
+        assert stopped.startswith(f"coordinator stopped run {run} at 20")
+        assert stopped.endswith(": consent was withdrawn")
+        assert review == due
+    file.unlink()
+    assert server_page(service)["notices"] == [due]
+
+
+def test_a_site_s_page_names_the_grant_whose_review_is_past(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    kit = make_kits(tmp_path, tiny_model, evaluation=False) / "site-1"
+    said = Decided("what the board accepts", "the board", dt.date(2020, 5, 1))
+    ledger = Ledger(kit / "ledger.sqlite", signer=Identity.load(kit / "identity.pem", "site-1"))
+    ledger.grant(epsilon=1.0, delta=1e-5, decided=said)
+    number = ledger.status()[-1].grant.number
+    site = SiteProcess(Kit(kit))
+    assert site_page(site)["notices"] == [
+        f"somebody was to look again at grant {number} by 2020-05-01"
+    ]
 
 
 def asked_for() -> dict[str, set[str]]:

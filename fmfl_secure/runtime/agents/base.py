@@ -162,6 +162,13 @@ class Agent(ABC):
                     _LOG.warning("%s stopped the run: %s", stop.party, stop.reason,
                                  extra={"run": stop.run})  # fmt: skip
 
+    @property
+    def stopped(self) -> str:
+        """By whom its run was stopped and why, as kept here; empty where nobody has."""
+        if self.work is None or self._decisions is None:
+            return ""
+        return self._decisions.stops.reason(self.work.run)
+
     def worked(self) -> None:
         """Something went well: what fails after it is waited for anew."""
         self._patience.worked()

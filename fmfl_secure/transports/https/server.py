@@ -98,6 +98,11 @@ class Service:
         """All parties, as the membership list in force has them."""
         return self._side.members()
 
+    @property
+    def stopped(self) -> str:
+        """By whom the run was stopped and why, for people; empty where nobody has."""
+        return self._side.stopped
+
     def not_ready(self) -> str:
         """Why the server cannot do its work; empty if it can."""
         if self.board.closed:

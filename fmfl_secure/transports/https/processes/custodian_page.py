@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from fmfl_secure.parties.reviews import reviews_due
 from fmfl_secure.transports.https.processes.custodian import CustodianProcess
-from fmfl_secure.transports.https.processes.operations import REFRESH_S
+from fmfl_secure.transports.https.processes.operations import REFRESH_S, notices
 
 
 def custodian_page(process: CustodianProcess) -> Mapping[str, object]:
@@ -20,5 +21,6 @@ def custodian_page(process: CustodianProcess) -> Mapping[str, object]:
         "round": agent.work.round if agent.work else 0,
         "phase": agent.work.step.value if agent.work else "connecting",
         "refusal": agent.refusal,
+        "notices": notices(agent.stopped, reviews_due(process.config)),
         "refresh_s": REFRESH_S,
     }

@@ -11,7 +11,7 @@ import asyncio
 import hmac
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import parse_qs
@@ -24,6 +24,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from fmfl_secure.parties.reviews import review_notice
 from fmfl_secure.settings.service import Operations
 from fmfl_secure.transports.https.expiry import CHECKED_EVERY_S, CertificateWatch
 from fmfl_secure.transports.https.guard import App, Receive, Scope, Send
@@ -43,6 +44,16 @@ _HEADERS: Final = {
     "cache-control": "no-store",
 }
 _PAGES: Final = Path(__file__).parents[1] / "pages"
+
+
+def notices(stopped: str, due: Sequence[str]) -> list[str]:
+    """What stands above everything else on a party's page, and is not of its process.
+
+    Args:
+        stopped: By whom its run was stopped and why; empty where nobody has.
+        due: What should have been looked at again.
+    """
+    return [line for line in (stopped, review_notice(due)) if line]
 
 
 class _Local:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from prometheus_client import Gauge
 
+from fmfl_secure.parties.reviews import reviews_due
 from fmfl_secure.parties.workspace import DECRYPTOR
 from fmfl_secure.runtime.inbox import JOINED, REFUSED
 from fmfl_secure.transports.https.server import Service
@@ -51,6 +52,10 @@ def follow(service: Service) -> None:
     add("fmfl_rounds_planned", "Rounds of the whole run.", lambda: service.config.all_rounds)
     add("fmfl_run_stopped", "1 where the run ended before its last round.",
         lambda: status() == "stopped")  # fmt: skip
+    add("fmfl_stop_kept", "1 where its coordinator or a custodian stopped it, and no round begins.",
+        lambda: bool(service.stopped))  # fmt: skip
+    add("fmfl_reviews_due", "Decisions in the settings whose day of review is past.",
+        lambda: len(reviews_due(service.config)))  # fmt: skip
     add("fmfl_run_finished", "1 where it ended with its last round.",
         lambda: status() == "finished")  # fmt: skip
     sites = Gauge("fmfl_sites", "Sites by state.", ("state",), registry=registry)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
+from fmfl_secure.parties.reviews import reviews_due
 from fmfl_secure.parties.workspace import DECRYPTOR
 from fmfl_secure.run.answers import answer_of
 from fmfl_secure.run.record import RoundRecord
@@ -13,7 +14,7 @@ from fmfl_secure.run.rehearsal_words import rehearsal_in_words
 from fmfl_secure.runtime.inbox import JOINED, OVER, REFUSED, Stated, statements
 from fmfl_secure.runtime.waiting import Awaited
 from fmfl_secure.settings.federation import FederationConfig
-from fmfl_secure.transports.https.processes.operations import REFRESH_S
+from fmfl_secure.transports.https.processes.operations import REFRESH_S, notices
 from fmfl_secure.transports.https.server import Service
 
 _NONE: Final = "-"
@@ -58,6 +59,7 @@ def server_page(service: Service) -> Mapping[str, object]:
         "rounds": service.config.all_rounds,
         "attempt": attempt.plan.attempt if attempt and attempt.place[0] else 0,
         "phase": service.run.rounds.attempts.phase,
+        "notices": notices(service.stopped, reviews_due(service.config)),
         "awaited": awaited_in_words(service.run.waiting.awaited),
         "helpers": helpers,
         "progress": _progress(finished, service.config.all_rounds, now=attempt is not None),

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 
 from fmfl_secure.errors import KNOWN_ERRORS
 from fmfl_secure.parties.membership import MembershipFolder
+from fmfl_secure.parties.reviews import reviews_due
 from fmfl_secure.report.deltas import note
 from fmfl_secure.run.ledger_statement import grant_record
 from fmfl_secure.settings.federation import load_site
-from fmfl_secure.transports.https.processes.operations import REFRESH_S
+from fmfl_secure.transports.https.processes.operations import REFRESH_S, notices
 from fmfl_secure.transports.https.processes.site import SiteProcess
 from privacy import GrantStatus, Ledger
 
@@ -18,10 +19,11 @@ from privacy import GrantStatus, Ledger
 def site_page(process: SiteProcess) -> Mapping[str, object]:
     """A site's page, from its own files and process."""
     agent, kit = process.agent, process.kit
-    grants, runs, trouble = [], [], agent.refusal
+    grants, runs, due, trouble = [], [], reviews_due(process.config), agent.refusal
     try:
         settings = load_site(kit.folder / "site.toml")
         budget = Ledger(settings.budget.ledger_from(kit.folder)).budget()
+        due = reviews_due(process.config, budget.status())
         grants = [
             {
                 "number": status.grant.number,
@@ -59,6 +61,7 @@ def site_page(process: SiteProcess) -> Mapping[str, object]:
         "run": agent.work.run if agent.work else "",
         "phase": phase,
         "refusal": trouble,
+        "notices": notices(agent.stopped, due),
         "membership": len(held_lists.lists()),
         "members": len(held_lists.members().sites),
         "grants": grants,
