@@ -40,6 +40,16 @@ def _no_kept_measurements(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_lines_by_the_clock() -> Iterator[None]:
+    """A command that takes long on a busy machine says no more than on a quiet one."""
+    from fmfl_secure.cli._heartbeat import Heartbeat
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Heartbeat, "_keep_telling", lambda _: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _log_level() -> Iterator[None]:
     """A command that a test runs sets the level of this process's log, as it should."""

@@ -10,12 +10,14 @@ import functools
 import importlib
 import inspect
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperGroup
 
-from fmfl_secure.cli._console import LogLevel, print_document, spoken
+from fmfl_secure.cli._console import LogLevel, console, print_document, progress, spoken
+from fmfl_secure.cli._heartbeat import Heartbeat
 from fmfl_secure.cli.acting import Act, acted
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -95,6 +97,8 @@ def command(
             for parameter in inspect.signature(each, eval_str=True).parameters.values()
         ]
 
+        word = name or function.__name__.replace("_", "-")
+
         @functools.wraps(function)
         def typed(
             *,
@@ -107,6 +111,8 @@ def command(
             with (
                 spoken(as_json=as_json, quiet=quiet, verbose=verbose, level=log_level),
                 acted(acts, arguments, defaults) as answered,
+                # A service says by its log what it does.
+                nullcontext() if answers is None else _heartbeat(word),
             ):
                 answer = function(**arguments)
                 answered(answer)
@@ -127,6 +133,10 @@ def command(
         return function
 
     return register
+
+
+def _heartbeat(word: str) -> Heartbeat:
+    return Heartbeat(progress, word, watched=console.is_terminal and progress.is_terminal)
 
 
 def _keyword(parameters: list[inspect.Parameter]) -> list[inspect.Parameter]:

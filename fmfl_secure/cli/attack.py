@@ -10,6 +10,7 @@ from rich.table import Table
 
 from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import console, progress, say
+from fmfl_secure.cli._heartbeat import doing
 
 if TYPE_CHECKING:
     from fmfl_secure.run.attack_record import AttackRecord
@@ -64,6 +65,11 @@ def attack(
 
     with Progress(console=progress, transient=True) as shown:
         bar = shown.add_task("reading", total=None)
+
+        def on_part(part: str) -> None:
+            shown.update(bar, description=part)
+            doing(part)
+
         found = attack_run(
             run,
             public_like,
@@ -72,7 +78,7 @@ def attack(
             references=references,
             confidence=confidence,
             base=base,
-            on_part=lambda part: shown.update(bar, description=part),
+            on_part=on_part,
         )
     table = Table("tried", "found", "allowed", title=f"{found.record.federation}: attacks on {run}")
     for row in attacked.figures(found.record):

@@ -9,6 +9,7 @@ import typer
 
 from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import facts, progress, say
+from fmfl_secure.cli._heartbeat import doing
 
 if TYPE_CHECKING:
     from fmfl_secure.run.audit_record import AuditRecord
@@ -72,6 +73,7 @@ def audit(
 
         def on_step(step: int, steps: int) -> None:
             shown.update(bar, completed=step, total=steps)
+            doing(f"training on canaries, step {step} of {steps}")
 
         if answers:
             record = audit_answers(

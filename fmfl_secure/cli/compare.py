@@ -10,6 +10,7 @@ from rich.table import Table
 
 from fmfl_secure.cli._command import command
 from fmfl_secure.cli._console import console, progress, say
+from fmfl_secure.cli._heartbeat import doing
 from fmfl_secure.cli.arguments import FederationFile
 
 if TYPE_CHECKING:
@@ -64,6 +65,12 @@ def compare(
     from fmfl_secure.comparison import compare as run
 
     with console.status("reading data", spinner="dots") as status:
+
+        def on_round(arm: str, done: int, rounds: int) -> None:
+            where = f"{arm}: round {done} of {rounds}"
+            status.update(where)
+            doing(where)
+
         found = run(
             federation,
             adapters=_split(adapter),
@@ -74,7 +81,7 @@ def compare(
             steps_per_round=steps_per_round,
             output=output,
             on_row=_tell,
-            on_round=lambda arm, done, rounds: status.update(f"{arm}: round {done} of {rounds}"),
+            on_round=on_round,
         )
     _show(found)
     return found

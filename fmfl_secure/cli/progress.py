@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from fmfl_secure.cli._heartbeat import Heartbeat
 from fmfl_secure.run.answers import answer_of
 from fmfl_secure.run.record import RoundRecord
 from fmfl_secure.settings.federation import FederationConfig
-
-EVERY_S: Final = 15.0
 
 
 class TerminalProgress:
     """An engine's observer that draws one bar over all steps of all sites.
 
-    On something that is not a terminal it prints a line a round and, where nothing was said for
-    `EVERY_S` seconds, a line with where it is.
+    On something that is not a terminal it prints a line a round, and tells the command's
+    `Heartbeat` where it is in between.
 
     Args:
         console: Where to.
         config: The federation's settings, for the number of steps.
-        clock: Seconds.
+        beat: What says so; None takes that of the command that runs.
     """
 
     def __init__(
         self,
         console: Console,
         config: FederationConfig,
-        clock: Callable[[], float] = time.monotonic,
+        beat: Heartbeat | None = None,
     ) -> None:
         self._console, self._config = console, config
         self._sites = [site.name for site in config.sites]
@@ -53,15 +49,13 @@ class TerminalProgress:
         )
         self._bar = self._progress.add_task("starting", total=None)
         self._epsilon = 0.0
-        self._clock = clock
-        self._said = clock()
-        self._where = "nothing is trained yet"
-        self._over = threading.Event()
+        self._beat = (
+            beat or Heartbeat.current() or Heartbeat(console, "run", watched=console.is_terminal)
+        )
+        self._beat.at("nothing is trained yet")
 
     def __enter__(self) -> Self:
         self._progress.start()
-        if not self._console.is_terminal:
-            threading.Thread(target=self._keep_telling, daemon=True).start()
         return self
 
     def __exit__(
@@ -70,7 +64,6 @@ class TerminalProgress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._over.set()
         self._progress.stop()
 
     def run_started(self, run: str, *, first_round: int, rounds: int) -> None:
@@ -99,26 +92,14 @@ class TerminalProgress:
             text += f"  epsilon {self._epsilon:.3f}"
         self._progress.update(self._bar, completed=done, description=text)
         share = 100 * done // (self._rounds * self._steps * len(self._sites))
-        self._where = f"{text}  {share}% of all steps"
-        self.tick()
-
-    def tick(self) -> None:
-        """Say where the run is, if there is no terminal and nothing was said for a while."""
-        if not self._console.is_terminal and self._clock() - self._said >= EVERY_S:
-            self._said = self._clock()
-            self._console.print(self._where, highlight=False)
-
-    def _keep_telling(self) -> None:
-        # A step may last for minutes, and so may the waiting for others.
-        while not self._over.wait(EVERY_S):
-            self.tick()
+        self._beat.at(f"{text}  {share}% of all steps")
 
     def round_finished(
         self, record: RoundRecord, epsilon: dict[str, float], upload_bytes: int
     ) -> None:
         """See `Observer`."""
         del upload_bytes
-        self._said = self._clock()
+        self._beat.told()
         self._epsilon = max(epsilon.values(), default=0.0)
         # The first metric is the one to watch; metrics.json has them all.
         figures = "".join(f"{name} {record.metrics[name]:.4f}" for name in list(record.metrics)[:1])

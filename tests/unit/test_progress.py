@@ -1,21 +1,28 @@
-"""What a run says while it goes on, where nobody has a terminal: a line every 15 seconds."""
+"""What a command says while it goes on, where nobody has a terminal: a line every 15 seconds."""
 
 from __future__ import annotations
 
 import io
 import itertools
+import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 from support import settings
+from typer.testing import CliRunner
 
-from fmfl_secure.cli.progress import EVERY_S, TerminalProgress
+from fmfl_secure.cli import app
+from fmfl_secure.cli._heartbeat import EVERY_S, Heartbeat, doing
+from fmfl_secure.cli.progress import TerminalProgress
 from fmfl_secure.run.record import RoundRecord
 from fmfl_secure.settings.federation import FederationConfig, load_federation
+from fmfl_secure.settings.techniques import Technique, technique_of
 
 STEP_S = 4.0
+KEEP_TELLING = Heartbeat._keep_telling  # which `conftest` takes away: no test hangs on a clock
 
 
 @pytest.fixture
@@ -38,7 +45,8 @@ def told(config: FederationConfig, *, terminal: bool) -> list[tuple[float, str]]
             return len(text)
 
     console = Console(file=Lines(), force_terminal=terminal, width=80, color_system=None)
-    progress = TerminalProgress(console, config, clock=lambda: now)
+    beat = Heartbeat(console, "run", clock=lambda: now, watched=terminal)
+    progress = TerminalProgress(console, config, beat)
     progress.run_started("00ff", first_round=1, rounds=2)
     for number in (1, 2):
         for site in ("site-1", "site-2", "site-3"):
@@ -67,17 +75,55 @@ def test_on_a_terminal_the_bar_says_it(config: FederationConfig) -> None:
 
 def test_a_step_that_lasts_is_told_of_too(config: FederationConfig) -> None:
     now, said = 0.0, io.StringIO()
-    progress = TerminalProgress(Console(file=said, width=80), config, clock=lambda: now)
+    beat = Heartbeat(Console(file=said, width=80), "run", clock=lambda: now)
+    progress = TerminalProgress(Console(file=io.StringIO()), config, beat)
     progress.site_training(1, "site-2", 3, 10)
     for _ in range(6):
         now += 10.0
-        progress.tick()
+        beat.tick()
     assert said.getvalue().count("round 1/2  site-2 3/10") == 3
+    assert said.getvalue().splitlines()[-1].endswith(", 60 s so far")
 
 
-def test_the_clock_ends_with_the_run(config: FederationConfig) -> None:
-    progress = TerminalProgress(Console(file=io.StringIO()), config)
-    with progress:
-        (teller,) = (each for each in threading.enumerate() if "_keep_telling" in each.name)
+def test_the_clock_ends_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Heartbeat, "_keep_telling", KEEP_TELLING)
+    with Heartbeat(Console(file=io.StringIO()), "plan"):
+        (teller,) = (each for each in threading.enumerate() if each.name == "heartbeat")
     teller.join(5)
     assert not teller.is_alive()
+    assert Heartbeat.current() is None
+
+
+@pytest.mark.parametrize("flag", ["", "--json", "--quiet"], ids=["plain", "json", "quiet"])
+def test_a_long_command_tells_on_standard_error_and_answers_on_the_other(
+    flag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The technique takes 40 seconds to find, by the command's own clock."""
+    seconds = iter([0.0, 10.0, 40.0])
+
+    def late(*given: Any, **more: Any) -> Heartbeat:
+        return Heartbeat(*given, **more, clock=lambda: next(seconds))
+
+    def slow(name: str) -> Technique | None:
+        doing("looking in the first half")
+        doing("looking in the second half")
+        return technique_of(name)
+
+    monkeypatch.setattr("fmfl_secure.cli._command.Heartbeat", late)
+    monkeypatch.setattr("fmfl_secure.settings.techniques.technique_of", slow)
+    result = CliRunner().invoke(app, ["techniques", "fedprox", *([flag] if flag else [])])
+    assert result.exit_code == 0
+    line = "techniques: looking in the second half, 40 s so far"
+    lines = [each for each in result.stderr.splitlines() if "so far" in each]
+    assert lines == ([] if flag == "--quiet" else [line])
+    assert "so far" not in result.stdout
+    if flag == "--json":
+        assert json.loads(result.stdout)["techniques"]
+
+
+def test_a_service_says_by_its_log_what_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    beats = []
+    monkeypatch.setattr("fmfl_secure.cli._command._heartbeat", beats.append)
+    result = CliRunner().invoke(app, ["serve", "nowhere"])
+    assert result.exit_code != 0
+    assert beats == []
