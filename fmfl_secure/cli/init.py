@@ -108,9 +108,14 @@ def init(
 
     Example: fmfl-secure init pilot --sites 4
     """
-    from fmfl_secure.cli.new_settings import Said, require_new_only, write_new
+    from fmfl_secure.cli.new_settings import (
+        Said,
+        require_new_only,
+        require_new_sites,
+        write_new,
+    )
     from fmfl_secure.parties.proposals import open_choices
-    from fmfl_secure.parties.workspace import Workspace, initialise
+    from fmfl_secure.parties.workspace import DATA_PATTERN, Workspace, initialise
 
     path = Workspace(folder).federation_file
     is_new = not path.exists()
@@ -131,6 +136,17 @@ def init(
         write_new(path, said)
     else:
         require_new_only(path, said)
+        of_data = {"--data": data != DATA_PATTERN, "--public": public}
+        of_grant = {
+            "--epsilon": epsilon is not None,
+            "--delta": delta is not None,
+            "--delta-reason": bool(delta_reason),
+        }
+        require_new_sites(
+            folder,
+            of_data=[name for name, is_given in of_data.items() if is_given],
+            of_grant=[name for name, is_given in of_grant.items() if is_given],
+        )
     made = initialise(
         folder,
         epsilon=None if is_new else epsilon,  # which is the settings' own by now
@@ -142,6 +158,8 @@ def init(
     )
     for line in made:
         say(f"made {line}")
+    if not made:
+        say(f"nothing was made: {folder} has all of its parties")
     missing = open_choices(path)
     if made and not simulated:
         say(f"nothing is granted: fmfl-secure ledger grant {folder}/sites/SITE shows each site")

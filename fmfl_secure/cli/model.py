@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -23,6 +23,7 @@ from fmfl_secure.cli.answers.base import shown
 from fmfl_secure.cli.answers.federation import SitesAnswered
 
 app = typer.Typer()
+MOST_LEFT_OUT: Final = 0.05  # as `training.finished_run` has it, which loads more than help should
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
 BaseModel = Annotated[
@@ -113,7 +114,7 @@ def evaluate(
     max_left_out: Annotated[
         float,
         typer.Option(help="Largest share of rows that may be left out as unusable.", min=0, max=1),
-    ] = 0.05,
+    ] = MOST_LEFT_OUT,
 ) -> Evaluated | SitesAnswered | CurveFilled | SuiteEvaluated:
     """Evaluate a run's adapter on a file, or on a folder of images.
 
@@ -129,25 +130,28 @@ def evaluate(
     """
     from fmfl_secure.errors import ConfigError
 
+    given = {
+        "--data": data is not None,
+        "--suite": suite is not None,
+        "--output": output is not None,
+        "--measures": bool(measures),
+        "--epsilon": bool(epsilon),
+        "--insider-epsilon": bool(insider_epsilon),
+        "--again": again,
+        "--rounds": bool(rounds),
+        "--round": round_number is not None,
+        "--curve": curve,
+        "--details": details is not None,
+        "--base": base is not None,
+        "--personal": personal is not None,
+        "--max-left-out": max_left_out != MOST_LEFT_OUT,
+    }
+    _require_heeded([name for name, is_given in given.items() if is_given], sites=sites)
     if sites:
-        if any((data, suite, rounds, personal, base)):
-            raise ConfigError(
-                "--sites goes with none of --data, --suite, --rounds, --personal, --base"
-            )
         return _ask_sites(run_folder, measures, epsilon, insider_epsilon, again=again)
-    if (round_number is not None or curve or details is not None) and data is None:
-        raise ConfigError("--round, --curve and --details go with --data")
-    if measures or epsilon or insider_epsilon or again:
-        raise ConfigError("--measures, --epsilon, --insider-epsilon and --again go with --sites")
     if rounds:
-        if personal is not None:
-            raise ConfigError("--personal is a site's own, and no part of a run's learning curve")
         return _fill_curve(run_folder, rounds, data, base)
     if suite is not None:
-        if data is not None or personal is not None:
-            raise ConfigError(
-                "--suite names its own files, and goes with neither --data nor --personal"
-            )
         return _evaluate_suite(run_folder, suite, base, output)
     if data is None:
         raise ConfigError("--data names a file to evaluate on, or --rounds the run's own figures")
@@ -163,6 +167,38 @@ def evaluate(
         personal=personal,
         max_left_out=max_left_out,
     )
+
+
+# What each way to evaluate heeds, in the order in which they are looked for.
+_HEEDED: Final = {
+    "--sites": {"--measures", "--epsilon", "--insider-epsilon", "--again"},
+    "--rounds": {"--data", "--base"},
+    "--suite": {"--output", "--base"},
+    "--data": {"--round", "--curve", "--details", "--base", "--personal", "--max-left-out"},
+}
+
+
+def _require_heeded(given: list[str], *, sites: bool) -> None:
+    """Refuse what would be passed over, beside the way that is chosen.
+
+    Raises:
+        ConfigError: An option goes with another way, or no way is chosen.
+    """
+    from fmfl_secure.errors import ConfigError
+
+    chosen = [way for way in _HEEDED if way in given or (sites and way == "--sites")]
+    for option in given:
+        if chosen and option != chosen[0] and option not in _HEEDED[chosen[0]]:
+            raise ConfigError(f"{option} does not go with {chosen[0]}", hint=_ways(option))
+        if not chosen:
+            raise ConfigError(f"{option} alone evaluates nothing", hint=_ways(option))
+
+
+def _ways(option: str) -> str:
+    ways = [way for way, heeded in _HEEDED.items() if option in heeded]
+    if not ways:
+        return f"Evaluate twice: {option} is a way of its own."
+    return f"It goes with {' or '.join(ways)}."
 
 
 def _ask_sites(
@@ -247,6 +283,13 @@ def _fill_curve(run_folder: Path, rounds: str, data: Path | None, base: Path | N
     )
 
 
+def _require_drawn(temperature: float, seed: int) -> None:
+    from fmfl_secure.errors import ConfigError
+
+    if seed and not temperature:
+        raise ConfigError("--seed is of drawing tokens: set --temperature above 0")
+
+
 @command(app, answers=Predicted, acts="it answers with an adapter, and changes nothing at a party")
 def predict(
     run_folder: RunFolder,
@@ -269,6 +312,7 @@ def predict(
     from fmfl_secure.models.language import Sampling
     from fmfl_secure.training.finished_run import answers_of, stream_answers
 
+    _require_drawn(temperature, seed)
     sampling = Sampling(temperature, top_p, tuple(stop or ()), seed)
     answers = answers_of(run_folder, data, base=base, personal=personal, sampling=sampling)
     count = stream_answers(answers, output)
@@ -293,6 +337,7 @@ def chat(
     from fmfl_secure.models.language import Sampling
     from fmfl_secure.training.talk import Talk
 
+    _require_drawn(temperature, seed)
     talk = Talk(run_folder, Sampling(temperature, top_p, tuple(stop or ()), seed), base=base)
     say(talk.remembers)
     for line in sys.stdin:

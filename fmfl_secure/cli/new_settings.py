@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -56,12 +56,41 @@ def require_new_only(path: Path, said: Said) -> None:
     """
     from fmfl_secure.errors import ConfigError
 
-    given = {name: getattr(said, name) for name in ("task", "model", "table", "schema")}
+    names = ("task", "model", "sites", "table", "table_is", "schema")
+    given = {name: getattr(said, name) for name in names}
     for name, value in (given | dict(said.options)).items():
         if value is not None:
             raise ConfigError(
                 f"{path} exists, and says itself what --{name.replace('_', '-')} says of a new one",
                 hint="Edit it, or choose another folder.",
+            )
+
+
+def require_new_sites(folder: Path, *, of_data: Sequence[str], of_grant: Sequence[str]) -> None:
+    """Refuse to say of new sites what would be of none, before anything is made.
+
+    Args:
+        folder: The federation's, with its settings.
+        of_data: Options that are given and go into new site files.
+        of_grant: Options that are given and are proposed as first grant of new sites.
+
+    Raises:
+        ConfigError: Every site has what they speak of.
+    """
+    from fmfl_secure.errors import ConfigError
+    from fmfl_secure.parties.workspace import Workspace
+    from fmfl_secure.settings.federation import load_federation
+
+    workspace = Workspace(folder)
+    sites = [workspace.site(each.name) for each in load_federation(workspace.federation_file).sites]
+    for given, file, hint in (
+        (of_data, "site.toml", "Edit sites/SITE/site.toml."),
+        (of_grant, "identity.pem", f"fmfl-secure ledger grant {folder}/sites/SITE has options."),
+    ):
+        if given and all((site / file).exists() for site in sites):
+            raise ConfigError(
+                f"{given[0]} is of sites that are made new, and {folder} has all of its sites",
+                hint=hint,
             )
 
 
@@ -111,6 +140,7 @@ def _answers(folder: Path, said: Said) -> tuple[str, dict[str, Any], int]:
     if asks and known is None:
         known = questions.ask_known()
     sites = said.sites or (questions.ask_sites(_SITES) if asks else _SITES)
+    proposes = known is not None and any(each.option not in given for each in choices)
     for choice in choices:
         if choice == EPSILON:
             values |= _delta(said.delta, values.get("sites.population"))
@@ -122,6 +152,8 @@ def _answers(folder: Path, said: Said) -> tuple[str, dict[str, Any], int]:
         elif known is not None and (proposed := known.proposal(choice, values)) is not None:
             values[choice.key] = choice.read(proposed)
             say(f"{choice.key} = {proposed}: proposed by {known.source}")
+    if known is not None and not proposes:
+        say(f"{known.source} proposes nothing: options say all that it could")
     return task, values, sites
 
 

@@ -101,6 +101,7 @@ def compare(
     config = load_federation(federation)
     adapters = tuple(dict.fromkeys(adapters or ("head", config.adapter.kind)))
     _check_names(config, adapters, arms, partitions)
+    _check_effect(arms, epsilons, partitions, steps_per_round)
     sources = Sources(federation, config)
     header = Header(
         format=FORMAT,
@@ -301,6 +302,27 @@ def _check_names(
             )
     for partition in partitions:
         check_partition(partition, OWN)
+
+
+def _check_effect(
+    arms: Sequence[str],
+    epsilons: Sequence[float],
+    partitions: Sequence[str],
+    steps_per_round: int | None,
+) -> None:
+    """Refuse what none of the arms would heed."""
+    chosen = [ARMS[name] for name in arms]
+    heeded = {
+        "--epsilon": not epsilons or any(arm.private for arm in chosen),
+        "--partition": set(partitions) <= {OWN} or any(a.parties != "pooled" for a in chosen),
+        "--steps-per-round": steps_per_round is None or any(arm.at_sites for arm in chosen),
+    }
+    for option, is_heeded in heeded.items():
+        if not is_heeded:
+            raise ConfigError(
+                f"{option} changes nothing of {', '.join(arms)}",
+                hint="Leave it out, or choose other arms: fmfl-secure compare --help lists them.",
+            )
 
 
 def _steps_at_once(config: FederationConfig) -> int:

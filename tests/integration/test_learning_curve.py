@@ -157,7 +157,7 @@ def test_every_round_is_evaluated_at_home_and_nothing_of_it_is_reported(
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        pytest.param(("--round", "1"), "go with --data", id="no-data"),
+        pytest.param(("--round", "1"), "--round alone", id="no-data"),
         pytest.param(("--data", "DATA", "--round", "9"), "round 9 has no adapter", id="no-round"),
     ],
 )

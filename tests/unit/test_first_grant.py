@@ -138,7 +138,7 @@ def test_a_simulation_grants_in_its_sites_place_and_says_so(folder: Path) -> Non
     edit(folder)
     said = invoke("init", folder, "--simulated").output
     assert said.count("A SIMULATION, since a site grants for itself") == 3
-    assert invoke("init", folder, "--simulated").output == ""
+    assert "nothing was made" in invoke("init", folder, "--simulated").output
     kits = folder.parent / "kits"
     made = provision(folder / "federation.toml", kits)
     assert sum("A SIMULATION" in line for line in made) == 3
