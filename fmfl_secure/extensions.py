@@ -11,7 +11,6 @@ Metadata alone is read until settings name an entry, and nothing but that entry 
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 from typing import Annotated, Final, TypeVar
 
@@ -42,6 +41,8 @@ def package_of(name: str) -> str:
 
 def installed_version(name: str) -> str:
     """Version of an entry's package as it is installed here; empty where it is not."""
+    import importlib.metadata  # noqa: PLC0415 - most settings name no package
+
     try:
         return importlib.metadata.version(package_of(name))
     except importlib.metadata.PackageNotFoundError:
@@ -61,6 +62,8 @@ def load_extension(group: str, name: str, kind: type[Entry]) -> Entry:
         ConfigError: It cannot be imported, or is something else.
     """
     package, _, entry = name.partition(":")
+    import importlib.metadata  # noqa: PLC0415
+
     try:
         points = importlib.metadata.distribution(package).entry_points
     except importlib.metadata.PackageNotFoundError:
