@@ -56,7 +56,7 @@ class AggregationError(Exception):
 
 
 class ConfigurationError(AggregationError):
-    """What this party asked for is not possible."""
+    """This party asked for something that is not possible."""
 
     nature: ClassVar[Nature] = "decided"
 
@@ -171,7 +171,7 @@ class OpeningError(RefusedError):
 
 
 class SealedError(OpeningError):
-    """What another party sealed for this one does not open.
+    """A box that another party sealed for this one does not open.
 
     Attributes:
         accusation: A signed message that proves whose fault it is, to be sent; empty where none

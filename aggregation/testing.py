@@ -45,7 +45,7 @@ _DIGEST = "sha256:" + "0" * 64
 
 @dataclass(slots=True)
 class Attempt:
-    """What one attempt has produced so far."""
+    """Messages and integers of one attempt, as far as it has come."""
 
     plan_message: bytes
     sites: dict[str, SiteAttempt]
@@ -245,7 +245,7 @@ class Federation:
         )  # fmt: skip
 
     def judge(self, evidence: Evidence) -> Judgement:
-        """What a rehearsal shows."""
+        """Judges the evidence of a rehearsal as the coordinator would."""
         round_ = checks.read_plan(evidence.plan, self.public["coordinator"])
         return judge(checks.read_cohort(round_, evidence.cohort), evidence)
 

@@ -1,4 +1,4 @@
-"""What the command line does, from Python.
+"""Runs federations from Python, as the command line does.
 
     from fmfl_secure import Federation
 
@@ -118,7 +118,7 @@ class Federation:
 
     @property
     def folder(self) -> Path:
-        """Where it is."""
+        """The folder that the settings' file is in."""
         return self._file.parent
 
     def initialise(
@@ -155,7 +155,7 @@ class Federation:
         )
 
     def predict(self) -> Prediction:
-        """What a run will cost every site, before any data are used.
+        """Predicts a run's cost for every site, before any data are used.
 
         Epsilons are those that the sites' ledgers will show, where they are in this folder.
 
@@ -301,7 +301,7 @@ class Federation:
         return Workspace(self.folder).site(name)
 
     def ledger(self, site: str) -> Ledger:
-        """A site's privacy-budget ledger."""
+        """Opens a site's privacy-budget ledger."""
         folder = Workspace(self.folder).site(site)
         return Ledger(load_site(folder / "site.toml").budget.ledger_from(folder))
 

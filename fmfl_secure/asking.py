@@ -40,7 +40,7 @@ _DIGITS: Final = 12  # of a digest, in a folder's name
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What sites answered.
+    """The sites' answer to a question, with its figures.
 
     Attributes:
         folder: Of the run.

@@ -25,7 +25,7 @@ from privacy.queries import Interval
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What the sites' answer says of candidates.
+    """The candidate that the sites' answer puts ahead, and how far.
 
     Attributes:
         answer: With each candidate's rate.
@@ -183,7 +183,7 @@ def write_question(
 
 
 def read_choice(folder: Path) -> Chosen:
-    """What a run of a choice, over whichever transport, was answered.
+    """Reads the outcome of a choice from its run's folder, over whichever transport.
 
     Args:
         folder: Of that run.
@@ -199,7 +199,7 @@ def read_choice(folder: Path) -> Chosen:
 
 
 def chosen_of(answer: Answer, joined: bytes) -> Chosen:
-    """What an answer says of the candidates that it is about."""
+    """Chooses among the candidates that an answer is about."""
     plan = answer_plan(answer.config)
     (query,) = plan.release.queries
     stddev = plan.answer_stddev(query, len(answer.cohort))

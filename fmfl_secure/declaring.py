@@ -203,7 +203,7 @@ def _write(federation: Path, text: str, meant: FederationConfig) -> None:
 
 
 def in_words(declared: Sequence[Declared], answer: Answer) -> list[str]:
-    """What was written, and from which answer, a line each."""
+    """Says what was written, and from which answer, a line each."""
     lines = [
         f"{each.name} = {_value(each.now)}  (before: {_value(each.before)}); {each.why}"
         for each in declared

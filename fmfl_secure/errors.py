@@ -1,4 +1,4 @@
-"""What can go wrong, as types.
+"""Errors of the product, as types.
 
     FmflError
       ConfigError            the federation's or a site's settings
@@ -97,7 +97,7 @@ class ModelError(FmflError):
 
 
 class StartError(ModelError):
-    """What a server starts a run from is missing, damaged, or made for other settings."""
+    """A server's start file is missing, damaged, or made for other settings."""
 
     nature: ClassVar[Nature] = "decided"
 
@@ -116,13 +116,13 @@ class RunStopped(RunError):
 
 
 class RunDamaged(RunError):
-    """What is kept of a run, or at a site for it, is not what was written."""
+    """The files of a run, or of a site for it, are not what was written."""
 
     nature: ClassVar[Nature] = "damage"
 
 
 class Unavailable(FmflError):
-    """What a party works with cannot be used now: held by others, full, not permitted, gone away.
+    """A party's surroundings fail it now: held by others, full, not permitted, gone away.
 
     Tried again it may be there: nothing was decided, and nothing was changed.
     """
@@ -275,7 +275,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def os_failure(
     otherwise: type[FmflError], what: str, error: OSError, *, hint: str = ""
 ) -> FmflError:
-    """What to raise for a failure of the operating system.
+    """Makes the error to raise for a failure of the operating system.
 
     Args:
         otherwise: What it is where the path or its rights are wrong.

@@ -17,11 +17,11 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 
 class Named(Protocol):
-    """What a registry can hold."""
+    """An entry of a registry, known by its name."""
 
     @property
     def name(self) -> str:
-        """Its name in settings."""
+        """The name that settings use."""
 
 
 Entry = TypeVar("Entry", bound=Named)

@@ -1,4 +1,4 @@
-"""What can go wrong in this package, as types.
+"""Errors of this package, as types.
 
     PrivacyError
       PlanError              a privacy plan contradicts itself
@@ -134,7 +134,7 @@ class StorageUnusable(StorageUnavailable):
 
 
 class StorageDamaged(StorageError):
-    """What is there is not what was written."""
+    """The bytes that are there are not those that were written."""
 
     nature: ClassVar[Nature] = "damage"
     code = "storage-damaged"

@@ -1,4 +1,4 @@
-"""What an epsilon, a delta and a declared population size may be, wherever somebody states one.
+"""Bounds on an epsilon, a delta and a declared population size, wherever somebody states one.
 
 A mechanism that publishes one record in n, chosen at random, is (0, 1 / n)-DP. A delta is therefore
 at most `largest_delta(n)` = 1 / (10 n), n being the *declared*, rounded number of units.

@@ -1,4 +1,4 @@
-"""What a site allows, whatever is planned elsewhere: its own rules, checked before data are read.
+"""A site's own rules, which it checks before data are read, whatever is planned elsewhere.
 
 A policy is the site's own. A run is described to it as a `RunProposal`, made from what the
 coordinator signed and from what the site measured itself (the base model's digest), and
@@ -157,7 +157,7 @@ class SitePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunProposal:
-    """What a run asks of a site: the facts that a policy speaks of.
+    """A run as a site's policy sees it: the public facts that its rules speak of.
 
     Attributes:
         task: Kind of task.

@@ -103,7 +103,7 @@ class Context:
         return self._transform(polynomials, forward=True)
 
     def from_ntt(self, polynomials: Residues) -> Residues:
-        """Undo `to_ntt`."""
+        """Undoes `to_ntt`: residues of evaluations to residues of coefficients."""
         return self._transform(polynomials, forward=False)
 
     def products(self, points: Residues, secret: Any) -> Residues:

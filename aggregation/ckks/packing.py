@@ -36,12 +36,12 @@ class Packing:
 
     @property
     def values_per_chunk(self) -> int:
-        """Values one chunk carries."""
+        """Values that one chunk carries."""
         return self.degree * self.encoding.digits
 
     @property
     def chunks(self) -> int:
-        """Chunks of one update."""
+        """Chunks that one update takes, the last one padded."""
         return -(-self.size // self.values_per_chunk)
 
     def pack(

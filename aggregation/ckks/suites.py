@@ -1,4 +1,4 @@
-"""What a protocol suite must offer, so that the protocol need not know which one it runs.
+"""The interface of a protocol suite, so that the protocol need not know which one it runs.
 
 A suite turns coefficients modulo q into residues and back. Everything else (packing, masks, the
 wire, signatures, the order of steps) is the same for all suites, but for one difference: in the
@@ -24,7 +24,7 @@ _VERSION: Final = "0.3.18"  # of TenSEAL; see `_ckks`
 
 
 class Encryptor(Protocol):
-    """What a site holds: encrypts its chunks, each once."""
+    """A site's side of a suite: encrypts its chunks, each once."""
 
     def encrypt(self, coefficients: Residues, first: int = 0) -> Residues:
         """Encrypt chunks `first` and following, shape (n, N), modulo q, to (n, P, N)."""
@@ -32,7 +32,7 @@ class Encryptor(Protocol):
 
 
 class KeyHolder(Protocol):
-    """What the decryptor holds for one attempt."""
+    """The decryptor's side of a suite for one attempt."""
 
     material: bytes  # what it announces to the sites; public
 
@@ -41,7 +41,7 @@ class KeyHolder(Protocol):
         ...
 
     def destroy(self) -> None:
-        """Forget what is secret."""
+        """Forgets everything that is secret."""
         ...
 
 

@@ -50,7 +50,7 @@ class PublicIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def fingerprint(self) -> str:
-        """What people compare: `ed25519:` and the SHA-256 of the raw key in hexadecimal."""
+        """The word that people compare: `ed25519:` and the raw key's SHA-256 in hexadecimal."""
         return _PREFIX + hashlib.sha256(self.key).hexdigest()
 
     @property
@@ -120,7 +120,7 @@ class Identity:
         return self._public
 
     def sign(self, data: bytes) -> bytes:
-        """Sign bytes; 64 bytes."""
+        """Returns the Ed25519 signature of `data`, 64 bytes."""
         return self._key.sign(data)
 
     def save(self, path: str | os.PathLike[str], *, passphrase: str | None = None) -> None:

@@ -110,12 +110,12 @@ class LinearMac:
         return tuple(t % PRIME for t in total)
 
     def pad(self) -> tuple[int, ...]:
-        """What one site adds to its tags so that their sum hides."""
+        """Returns the pad that one site adds to its tags so that their sum hides."""
         return tuple(int(v) for v in self._pad.chunk(0))
 
 
 def new_key() -> bytes:
-    """Draw a fresh kappa."""
+    """Draws a fresh MAC key kappa, `KEY_SIZE` bytes."""
     return secrets.token_bytes(KEY_SIZE)
 
 
@@ -139,7 +139,7 @@ def open_key(box: bytes, shared: bytes, transcript: bytes, leader: str, name: st
 
 
 def add_tags(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...]:
-    """Add tags modulo p."""
+    """Adds two lists of tags modulo p."""
     return tuple((a + b) % PRIME for a, b in zip(first, second, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""What two sites of a cohort share, and how they come to it.
+"""Secrets that two sites of a cohort share, and how they come to them.
 
 A site announces a single-use X25519 key with its `ready` message, and in a hybrid plan an
 ML-KEM-768 key beside it. X25519 needs nothing more. For ML-KEM one of each pair, by the mask
@@ -105,7 +105,7 @@ def pairs(
     neighbours: Iterable[int],
     kem: Mapping[int, tuple[bytes, bytes]] | None = None,
 ) -> list[Pair]:
-    """What a site shares with each of its neighbours.
+    """Derives the secrets that a site shares with each of its neighbours.
 
     Args:
         key: The site's own single-use key.

@@ -100,7 +100,7 @@ def combine(shares: Mapping[int, bytes], coefficients: Mapping[int, int]) -> byt
 
 
 def commitment(share_: bytes, salt: bytes, transcript: bytes, dealer: str, to: str) -> bytes:
-    """What a dealer signs of one share, 32 bytes; binding, and hiding as long as the salt is.
+    """Commits to one share, 32 bytes that its dealer signs; hiding as long as the salt is.
 
     Args:
         share_: `SHARE_SIZE` bytes.

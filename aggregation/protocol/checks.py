@@ -1,4 +1,4 @@
-"""What all roles check alike: a plan, a cohort, a release. No I/O and no secrets.
+"""Checks that all roles make alike: of a plan, a cohort, a release. No I/O and no secrets.
 
     step  message        from          who acts on it here
     1     plan           coordinator   everybody: `read_plan`

@@ -1,4 +1,4 @@
-"""What one site dealt another: a share of its self-mask, and from the first site the MAC key.
+"""Boxes that one site deals another: a share of its self-mask, from the first site the MAC key.
 
 The box that carries it is opened by its reader alone, and by whoever its reader shows the key to
 (`accusation`). Both read it here, so that what convicts is what is refused.
@@ -34,26 +34,26 @@ class Share:
 
 
 def bound_to(cohort: FixedCohort, dealer: str, to: str) -> bytes:
-    """What a box is sealed with beside its content."""
+    """Returns the context that a box is sealed with: transcript, dealer and reader."""
     return cohort.transcript + b"".join(
         len(name).to_bytes(2, "big") + name.encode() for name in (dealer, to)
     )
 
 
 def commitment(cohort: FixedCohort, dealer: str, to: str, salted: bytes) -> bytes:
-    """What a dealer signs of a share with its salt."""
+    """Returns the commitment that a dealer signs to a share with its salt, 32 bytes."""
     salt, share = salted[: shamir.SALT_SIZE], salted[shamir.SALT_SIZE :]
     return shamir.commitment(share, salt, cohort.transcript, dealer, to)
 
 
 def commitment_of(sent: Exchanged, place: int) -> bytes:
-    """What was signed of the share for a place of the cohort; empty where nothing is dealt."""
+    """Returns the signed commitment to a place's share; empty where nothing is dealt."""
     part = sent.parts.get(place)
     return b"" if part is None else part.commitment
 
 
 def key_commitment(key: bytes, transcript: bytes) -> bytes:
-    """What the first site signs of the MAC key, so that it gives all the same."""
+    """Commits to the MAC key, 32 bytes that the first site signs, so that all get the same."""
     return hashlib.sha256(_KEY_DOMAIN + transcript + key).digest()
 
 

@@ -66,7 +66,7 @@ class Exchange(Body, frozen=True, forbid_unknown_fields=True):
 
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What one reader is sent.
+    """One reader's part of an exchange message.
 
     Attributes:
         ciphertext: In a hybrid plan, for a neighbour that the sender initiates to and for a
@@ -84,7 +84,7 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
 
 class Whole(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a site sends the server: the signed index, and every part."""
+    """An exchange message as a site sends it to the server: the signed index, and every part."""
 
     CAP: ClassVar[int] = Exchange.CAP + _MOST_READERS * (_PART_CAP + 8) + 1024
 
@@ -93,7 +93,7 @@ class Whole(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Handed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What one reader is given: the signed index, its part, and its proof, from the leaf up."""
+    """An exchange message as one reader gets it: signed index, its part, proof from the leaf up."""
 
     CAP: ClassVar[int] = Exchange.CAP + _PART_CAP + 1024
 

@@ -1,4 +1,4 @@
-"""What a party must remember across crashes: each entry is written once and never changed.
+"""A party's memory across crashes: each entry is written once and never changed.
 
 A site records the keys it announced and the round it opened; the decryptor records what it
 released. The rules "one opening per round" and "one release per round" are this record, so an
@@ -64,7 +64,7 @@ _LOG = logging.getLogger("aggregation.protocol.journal")
 
 
 class Journal(Protocol):
-    """A durable, write-once map."""
+    """A durable map whose entries are written once."""
 
     def record(self, kind: str, key: str, value: bytes) -> None:
         """Write an entry durably and atomically, also under concurrent writers.
@@ -85,7 +85,7 @@ class Journal(Protocol):
         ...
 
     def kept_open(self) -> AbstractContextManager[None]:
-        """What it works with stays open inside, for several calls."""
+        """Keeps the journal's file open for the calls inside."""
         ...
 
 
@@ -106,7 +106,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What stands at one place of a journal.
+    """One place of a journal, and the value that stands there.
 
     Attributes:
         sequence: Its place; that of the chain's beginning is 1.
@@ -140,7 +140,7 @@ class MemoryJournal:
         return self._entries.get((kind, key))
 
     def kept_open(self) -> AbstractContextManager[None]:
-        """Nothing to open."""
+        """Does nothing, for there is no file."""
         return nullcontext()
 
 
@@ -361,7 +361,7 @@ def _is_there(path: Path) -> bool:
 
 
 def _failure(what: str, path: Path, error: Exception) -> JournalError:
-    """What a failure comes to: of the surroundings, unless SQLite says that it is the file's."""
+    """Makes a failure a `JournalError`: passing, unless SQLite blames the file itself."""
     text = f"cannot {what} the journal {path}: {error}"
     code = getattr(error, "sqlite_errorcode", None)
     if isinstance(error, OSError) or (code is not None and code & 0xFF in _SURROUNDINGS):

@@ -124,7 +124,7 @@ class Sigma(Body, frozen=True, forbid_unknown_fields=True):
 
 
 class UploadManifest(Body, frozen=True, forbid_unknown_fields=True):
-    """What a site uploads.
+    """A site's upload, less its chunks: their digests, commitments and tags.
 
     Attributes:
         transcript: Of the attempt.

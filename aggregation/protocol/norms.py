@@ -89,7 +89,7 @@ class NormCheck:
 
     @cached_property
     def signs(self) -> Signs:
-        """What everybody projects on: of this attempt and this release."""
+        """The signs that everybody projects on, fixed by this attempt and this release."""
         state = hashlib.sha256(_DOMAIN + self._cohort.transcript + self.release)
         return Signs(state.digest(), [group.size for group in self._groups])
 

@@ -1,4 +1,4 @@
-"""What a round is: everything that all parties must agree on before it starts."""
+"""The round plan: everything that all parties must agree on before a round starts."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ Counter = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
 
 def mask_graph(sites: int) -> str | msgspec.UnsetType:
-    """What `RoundPlan.mask_graph` is in a plan that invites so many sites."""
+    """Returns `RoundPlan.mask_graph` of a plan that invites so many sites."""
     return CHOSEN if sites > SAME_AS_0_1_0_UP_TO else msgspec.UNSET
 
 
 def exchange_form(sites: int, key_agreement: str, *, vanishing: bool) -> str | msgspec.UnsetType:
-    """What `RoundPlan.exchange` is in a plan in which sites cannot do without an exchange.
+    """Returns `RoundPlan.exchange`: a form where sites cannot do without an exchange, else unset.
 
     Args:
         sites: Invited.

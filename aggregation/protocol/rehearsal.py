@@ -40,7 +40,7 @@ def rehearsal_grid(bits: int, size: int) -> Quantization:
 
 
 def public_integers(round_: Round, name: str) -> npt.NDArray[np.int32]:
-    """What a site uploads in a rehearsal: uniform over the grid, of the plan's digest and its name.
+    """Derives a site's upload in a rehearsal: uniform on the grid, of plan digest and name.
 
     Different at every site and in every chunk, and not zeros, so that what mixes them up shows.
 

@@ -1,4 +1,4 @@
-"""What follows from a verified plan, and from a verified cohort. No I/O and no secrets."""
+"""Derives what follows from a verified plan, and from a verified cohort. No I/O, no secrets."""
 
 from __future__ import annotations
 

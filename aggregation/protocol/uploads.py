@@ -39,7 +39,7 @@ class Chunks(Sequence[bytes]):
         return self._rows[chunks.start : chunks.stop]
 
     def digests(self, chunks: range) -> list[bytes]:
-        """SHA-256 of some chunks."""
+        """Returns the SHA-256 of each of these chunks, in order."""
         return [messages.digest(row.data) for row in self.part(chunks)]
 
     def end_with(self, message: bytes) -> None:
@@ -77,7 +77,7 @@ class Upload:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes on the wire."""
+        """Bytes on the wire, manifest and chunks."""
         return len(self.manifest) + sum(len(chunk) for chunk in self.chunks)
 
 

@@ -25,7 +25,7 @@ _Digest = Annotated[str, msgspec.Meta(max_length=71)]
 
 
 class Verdict(Body, frozen=True, forbid_unknown_fields=True):
-    """What a site says of one attempt's release.
+    """A site's word on one attempt's release, and the adapter that follows.
 
     Attributes:
         plan: Digest of the plan.
@@ -54,7 +54,7 @@ class Verdict(Body, frozen=True, forbid_unknown_fields=True):
 
 
 def verdict_on(cohort: FixedCohort, outcome: Outcome, after: str = "") -> Verdict:
-    """What a site of a cohort signs.
+    """Makes the verdict that a site of a cohort signs.
 
     Args:
         cohort: The verified cohort.

@@ -33,7 +33,7 @@ _LOG = logging.getLogger("aggregation.protocol.witness")
 
 
 class Witness(Protocol):
-    """What one party keeps of others' journals, durably."""
+    """Keeps heads of others' journals for one party, durably."""
 
     def journals(self, of: PublicIdentity) -> Sequence[str]:
         """The latest head of each journal of a party."""
@@ -51,7 +51,7 @@ def tell(
     witness: Witness,
     to: Iterable[int],
 ) -> tuple[bytes, dict[int, bytes]]:
-    """What a site says of journals: of its own to all, and to others what it keeps of theirs.
+    """Signs the head of a site's own journal for all, and collects those it keeps of others'.
 
     Args:
         cohort: The verified cohort.

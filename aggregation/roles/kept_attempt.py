@@ -1,4 +1,4 @@
-"""What a site keeps of an attempt that it uploaded in, to open it after a restart.
+"""State that a site keeps of an attempt that it uploaded in, to open it after a restart.
 
 Only where sites may vanish: there it holds the seed of its own self-mask and its shares of others',
 which are what an opening hands out. Nothing in it takes a mask between two sites off an upload,

@@ -47,7 +47,7 @@ class OpenedShares:
         self._opened[place] = parts
 
     def seed_of(self, name: str) -> bytes:
-        """What the shares of a site's seed give, 32 bytes; empty if that is no seed at all.
+        """Joins the shares of a site's seed, 32 bytes; empty if they give no seed at all.
 
         Of the first that came, as many as it takes: whoever dealt rightly gives the same with any.
 

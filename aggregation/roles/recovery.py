@@ -1,4 +1,4 @@
-"""What a site that was restarted after it opened may still send: the bytes it recorded."""
+"""Sends again, after a restart, the opening that a site recorded: the same bytes."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ DEVIATIONS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a rehearsal shows.
+    """The outcome of a rehearsal: parties that deviated, and whether the sum is right.
 
     Attributes:
         named: By party, why: a word of `DEVIATIONS`.
@@ -264,7 +264,7 @@ class _Judge:
             self._mac_key = found.pop()
 
     def _check(self, place: int, name: str) -> None:
-        """What one site uploaded and opened.
+        """Checks what one site uploaded and opened against its revealed secrets.
 
         Raises:
             _Deviates: It is something else than its keys and the public integers give.
@@ -378,7 +378,7 @@ class _Judge:
         _require(said == mac.encode_tags(tuple(int(tag) for tag in masked)), TAGS)
 
     def _check_projections(self, name: str) -> None:
-        """What it sent of its upload's projections, if norms are checked and anything was sent."""
+        """Checks a site's projections, if norms are checked and it sent any."""
         cohort, message = self._cohort, self._evidence.projections.get(name)
         if message is None or not cohort.round.checks_norms:
             return  # who sent none is left out for its silence

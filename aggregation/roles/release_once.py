@@ -45,7 +45,7 @@ class Held:
     cohort_digest: bytes = b""
 
     def destroy(self) -> None:
-        """Forget what is secret."""
+        """Forgets everything that is secret."""
 
 
 A = TypeVar("A", bound=Held)
@@ -109,7 +109,7 @@ class Gatekeeper(ABC, Generic[A]):
 
     @property
     def public(self) -> PublicIdentity:
-        """This party's identity."""
+        """The public identity of this party."""
         return self._identity.public
 
     def has_spoken(self, plan_message: bytes) -> bool:

@@ -167,7 +167,7 @@ class SiteAttempt:
 
     @property
     def plan(self) -> RoundPlan:
-        """The verified plan."""
+        """The verified plan of the round."""
         return self._round.plan
 
     @property
@@ -177,7 +177,7 @@ class SiteAttempt:
 
     @property
     def public_integers(self) -> npt.NDArray[np.int32]:
-        """What this site uploads in a rehearsal, shape (d,).
+        """The integers that this site uploads in a rehearsal, int32, shape (d,).
 
         Raises:
             StateError: The plan is of a round, where a site uploads its update.
@@ -347,7 +347,7 @@ class SiteAttempt:
         return opening
 
     def keep(self) -> bytes:
-        """What it takes to open this attempt after a restart; empty where every site must open.
+        """Returns what opens this attempt after a restart; empty where every site must open.
 
         To be stored sealed before the upload leaves this site (`kept_attempt`).
 

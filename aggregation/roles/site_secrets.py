@@ -33,7 +33,7 @@ from aggregation.threads import each_batch
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What an exchange message is made of.
+    """The contents of an exchange message, drawn and not yet signed.
 
     Attributes:
         chosen: Positions of the neighbours, where sites choose.
@@ -66,7 +66,7 @@ class SiteSecrets:
 
     @classmethod
     def revealed(cls, round_: Round, name: str, seed: bytes, key: EphemeralKey) -> SiteSecrets:
-        """What a site had in a rehearsal, from what it revealed."""
+        """Rebuilds the secrets that a site had in a rehearsal from what it revealed."""
         made = cls(round_, name)
         made._seed, made._key = seed, key
         return made
@@ -95,7 +95,7 @@ class SiteSecrets:
 
     @property
     def announced(self) -> Ready:
-        """What announces the single-use keys.
+        """The `ready` message's body, which announces the single-use keys.
 
         Raises:
             StateError: They are not drawn yet, or spent.
@@ -184,7 +184,7 @@ class SiteSecrets:
         return [index for index in range(len(cohort.members)) if index != own]
 
     def commitment(self, cohort: FixedCohort) -> bytes:
-        """H(b_i), 32 bytes."""
+        """Returns the commitment H(b_i) to the self-mask's seed, 32 bytes."""
         return masking.commitment(self._seed, cohort.transcript, self._name)
 
     def encrypt(

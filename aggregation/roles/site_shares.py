@@ -1,4 +1,4 @@
-"""What a site holds so that a sum opens without some of its cohort: a share of each self-mask.
+"""Shares of self-masks that a site holds, so that a sum opens without some of its cohort.
 
 A site shares the seed of its self-mask out once the cohort is fixed, and takes its share of every
 other's before it uploads. In its opening it hands out all of them. Pairwise secrets are not shared:
@@ -37,7 +37,7 @@ class SiteShares:
 
     @property
     def box_key(self) -> bytes:
-        """What shares for this site are sealed for."""
+        """The public key that shares for this site are sealed for."""
         return self._box.public
 
     @property

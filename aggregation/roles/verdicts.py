@@ -1,4 +1,4 @@
-"""What a site has said of releases: signed, and recorded before it leaves."""
+"""Verdicts of a site on releases: signed, and recorded before they leave."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def verdict_after_restart(
     cohort_message: bytes,
     coordinator: PublicIdentity,
 ) -> bytes:
-    """What a site said of a round, again; or that it can say nothing, which is recorded nowhere.
+    """Returns the verdict recorded for a round, or one of `lost`, which is recorded nowhere.
 
     Raises:
         RefusedError: Plan or cohort do not hold.
@@ -59,7 +59,7 @@ def verdict_after_restart(
 
 
 def said_of(journal: Journal, own: PublicIdentity, round_key: str) -> Verdict | None:
-    """What a site said of a round, by the journal's key for that (`Round.round_key`), or None.
+    """Returns a site's recorded verdict on a round (`Round.round_key`), or None.
 
     Raises:
         RefusedError: The record was altered.

@@ -46,7 +46,7 @@ FOLDER: Final = "attacks"  # of a site: what is found by its private data
 
 @dataclass(frozen=True, slots=True)
 class Attacked:
-    """What attacks found, and where it is kept.
+    """The record of attacks on one adapter, and the file that it is kept in.
 
     Attributes:
         record: What they found.

@@ -38,7 +38,7 @@ _Units = Sequence[NDArray[np.int64]]
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Membership:
-    """What attacks on membership found, and what sites can be told by.
+    """Results of attacks on membership, and the fits by which sites can be told.
 
     Attributes:
         membership: How well each tells members.

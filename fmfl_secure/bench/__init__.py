@@ -1,4 +1,4 @@
-"""What encryption and privacy cost, measured here and now.
+"""Measures what encryption and privacy cost, here and now.
 
 What is measured stands with the code that measures: `fmfl_secure.bench.secure_aggregation`,
 `rounds`, `engine`, `shares`, `steps`, `large`, `service`, `flower`, `startup`; `fmfl-secure bench`
@@ -15,7 +15,7 @@ __all__ = ["machine"]
 
 
 def machine() -> dict[str, object]:
-    """What the figures were measured on."""
+    """Describes the machine that figures are measured on."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

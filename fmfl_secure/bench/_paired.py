@@ -36,7 +36,7 @@ def one_thread() -> Iterator[None]:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median and quartiles."""
+    """Returns the median and the quartiles of `values`; of one value, itself."""
     if len(values) == 1:
         return dict.fromkeys(("median", "quartile_1", "quartile_3"), values[0])
     first, middle, third = statistics.quantiles(values, n=4, method="inclusive")

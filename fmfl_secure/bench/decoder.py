@@ -203,7 +203,7 @@ class Arms:
         optimizer.zero_grad(set_to_none=True)
 
     def private(self) -> float:
-        """The product's step."""
+        """Times the product's private step, in seconds."""
         units = [np.array([record]) for record in self._everyone]
 
         def step() -> None:

@@ -1,4 +1,4 @@
-"""What a round of the embedded engine costs, beside the protocol's own steps.
+"""Measures a round of the embedded engine beside the protocol's own steps.
 
 One real run of many rounds in one process: the demonstration's four clinics, with every role,
 ledger, journal and file, and so little training that it is soon over. After each round the same

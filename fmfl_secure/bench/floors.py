@@ -1,4 +1,4 @@
-"""What a party's work must cost on this machine: its ciphers, digests and transforms, nothing else.
+"""Measures the floor of a party's work: its ciphers, digests and transforms, nothing else.
 
 Rates are measured in the same process and repeat as what is compared with them, never kept. A chunk
 of N = 4,096 coefficients is 32 KiB in memory and 30 KiB on the wire. Counted are

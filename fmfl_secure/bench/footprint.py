@@ -1,4 +1,4 @@
-"""What a round takes besides time: bytes on the wire, and the aggregator's memory."""
+"""Measures a round's bytes on the wire, and the aggregator's memory."""
 
 from __future__ import annotations
 

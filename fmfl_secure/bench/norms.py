@@ -1,4 +1,4 @@
-"""What the norm check costs: whole rounds in which norms are checked beside those in which not.
+"""Measures the norm check: whole rounds with it beside rounds without.
 
 Real roles, one process, the tensors of `bench aggregation`. Time is CPU time of this process;
 rounds are interleaved, and shares are medians of the pairs'. The site's round is everything that it

@@ -84,7 +84,7 @@ def measure_rounds(repeats: int) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class _SiteState:
-    """What one site has at hand before a round."""
+    """Everything that one site has at hand before a round."""
 
     data: TaskData
     plan: PrivacyPlan
@@ -197,7 +197,7 @@ class _Demonstration:
         site.update = (self.layout.flatten(self.model) - before).astype(np.float32)
 
     def _quantise_plain(self) -> None:
-        """What encryption needs of updates trained without privacy; else of no use here."""
+        """Quantises updates trained without privacy, as encryption needs; else of no use here."""
         for site in self.sites:
             quantize(site.update, self.grid)
 

@@ -69,7 +69,7 @@ class Figures:
 
 @dataclass(slots=True)
 class Comparison:
-    """What `fmfl-secure bench aggregation` prints.
+    """The answer of `fmfl-secure bench aggregation`: costs, ratios and every repeat.
 
     Attributes:
         parameters: Values of an update.

@@ -179,7 +179,7 @@ _KINDS = ("server", "decryptor", "sites")
 def _collect(
     results: Queue[dict[str, Any]], processes: Sequence[BaseProcess]
 ) -> list[dict[str, Any]]:
-    """What every process found."""
+    """Waits for the result of every process."""
     found: list[dict[str, Any]] = []
     deadline = time.monotonic() + _JOIN_S
     while len(found) < len(processes) and time.monotonic() < deadline:

@@ -146,7 +146,7 @@ class RoundClock:
         self._cpu, self._wall = cpu, wall
 
     def restart(self) -> None:
-        """Count from now on."""
+        """Counts time from now on."""
         self._cpu, self._wall = time.process_time(), time.perf_counter()
 
     def run_started(self, run: str, *, first_round: int, rounds: int) -> None:
@@ -170,7 +170,7 @@ class RoundClock:
     def round_finished(
         self, record: RoundRecord, epsilon: dict[str, float], upload_bytes: int
     ) -> None:
-        """A pair is complete."""
+        """Ends the round's last lap, and with it a pair."""
         del record, epsilon, upload_bytes
         self._lap("protocol")
         self.pairs.append(dict(self._now))

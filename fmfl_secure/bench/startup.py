@@ -1,4 +1,4 @@
-"""What the processes of a federation take to start, with a base model of 1.1 billion configured.
+"""Measures how a federation's processes start, with a base model of 1.1 billion configured.
 
 The base model is a configuration and no weights: a server and a decryptor never open it, and would
 stop here if they did. The start file is declared with the shapes that a rank gives on such a model.

@@ -1,4 +1,4 @@
-"""What it costs that sites may vanish: one round in which they do, beside one in which all open.
+"""Measures what vanishing sites cost: a round in which they do, beside one in which all open.
 
 Real roles, one process, one small update: what is added does not hang on how long it is. Time is
 CPU time of this process; pairs are interleaved, and differences are medians of the pairs'.

@@ -54,7 +54,7 @@ def _common(
         LogLevel | None, typer.Option(help="Least level of what is logged to show.")
     ] = None,
 ) -> None:
-    """What every command takes."""
+    """Declares the options of every command."""
 
 
 def _answering(
@@ -63,7 +63,7 @@ def _answering(
         bool, typer.Option("--json", help="Print the answer as one JSON document.")
     ] = False,
 ) -> None:
-    """What every command takes that answers something."""
+    """Declares the options of every command that answers something."""
 
 
 def command(

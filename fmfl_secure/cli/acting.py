@@ -50,7 +50,7 @@ class Act:
         return Path(arguments[self.at]) if isinstance(self.at, str) else self.at(arguments)
 
     def facts(self, arguments: Given, defaults: Given) -> dict[str, Any]:
-        """What is kept of a command's arguments."""
+        """Keeps those of a command's arguments that were given."""
         told = {}
         for name, value in arguments.items():
             if value is not None and value != defaults.get(name):
@@ -60,7 +60,7 @@ class Act:
         return told
 
     def answered(self, answer: Any) -> dict[str, Any]:
-        """What is kept of its answer."""
+        """Keeps the parts of its answer that it tells."""
         told = {name: _kept(getattr(answer, name, None), text=True) for name in self.tells}
         return {name: value for name, value in told.items() if value is not None}
 

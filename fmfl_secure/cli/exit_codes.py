@@ -17,7 +17,7 @@ _USAGE: Final = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "Cli
 
 
 class ExitCode(enum.IntEnum):
-    """What a process's exit code says."""
+    """Exit codes of a process."""
 
     DONE = 0
     REFUSED = 1
@@ -98,7 +98,7 @@ _BY_KIND: Final[tuple[tuple[type[BaseException], ExitCode], ...]] = (
 
 
 def exit_codes_document() -> str:
-    """The page."""
+    """Writes the page on exit codes, as Markdown."""
     rows = [f"| {int(code)} | {what} | {then} |" for code, (what, then) in MEANINGS.items()]
     return "\n".join(
         [

@@ -12,7 +12,7 @@ _AGAIN = "start it again: it goes on."
 
 
 def failure_of(error: BaseException) -> Failure:
-    """What ended a command, as a document.
+    """Describes the error that ended a command, as a document.
 
     Args:
         error: Whatever it raised.

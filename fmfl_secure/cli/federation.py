@@ -1,4 +1,4 @@
-"""What comes before a run: partition, start-file, check."""
+"""Commands before a run: partition, start-file, check."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `init` asks on a terminal of a new federation: what only people can say, with choices."""
+"""Questions of `init` on a terminal: what only people can say, with choices."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def pick(question: str, options: Sequence[tuple[str, str]], default: str) -> str
 
 
 def ask_task(default: str) -> str:
-    """Which kind of task."""
+    """Asks for the kind of task."""
     from fmfl_secure.settings.task_templates import TASK_TEMPLATES
 
     said = {
@@ -59,7 +59,7 @@ def ask_task(default: str) -> str:
 
 
 def ask_sites(default: int) -> int:
-    """How many sites."""
+    """Asks for the number of sites."""
     return int(typer.prompt("How many sites", default=default, value_proc=_whole_number(3)))
 
 
@@ -90,7 +90,7 @@ def ask_known() -> Known | None:
 
 
 def ask_choice(choice: Choice, known: Known | None, chosen: Mapping[str, Any]) -> Any:
-    """What settings have under a choice's key."""
+    """Asks for one choice, and returns the value for its key in settings."""
     from fmfl_secure.settings.choices import EPSILON, POPULATION, UNIT
 
     if choice == EPSILON:

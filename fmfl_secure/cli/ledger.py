@@ -109,7 +109,7 @@ def show(ledger: LedgerPlace) -> LedgerShown:
 
 
 def grant_shown(status: GrantStatus) -> GrantShown:
-    """A grant, for programs."""
+    """Makes a grant's answer, for programs."""
     grant = status.grant
     return GrantShown(
         grant=grant.number,
@@ -218,7 +218,7 @@ def _show_exceptions(budget: Budget) -> None:
 
 
 def mechanism_in_words(event: Event) -> str:
-    """What was charged, for people."""
+    """Describes the event that was charged, for people."""
     from privacy import NonPrivate, PoissonSampledSkellam
 
     if isinstance(event, NonPrivate):

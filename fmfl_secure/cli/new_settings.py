@@ -21,7 +21,7 @@ _TASK = "text-classification"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said:
-    """What the options of `init` say of a new federation; None where they say nothing.
+    """Options of `init` on a new federation; None where they say nothing.
 
     Attributes:
         task: Kind of task.
@@ -174,7 +174,7 @@ def _task_and_model(folder: Path, said: Said, *, asks: bool) -> tuple[str, dict[
 
 
 def _known(said: Said) -> Known | None:
-    """What was named to propose from."""
+    """Reads what was named to propose from."""
     from fmfl_secure.errors import ConfigError
     from fmfl_secure.planning.proposed_choices import known_of_schema, known_of_table
 

@@ -156,7 +156,7 @@ def _decided(config: FederationConfig) -> dict[str, str]:
 
 
 def _show_training(federation: Path, config: FederationConfig, size: int) -> TrainingPlanned:
-    """What training costs every site."""
+    """Shows the cost of training at every site."""
     from fmfl_secure.parties.ledgers_at_hand import ledgers_at_hand
     from fmfl_secure.planning.plans import predict
     from fmfl_secure.planning.steps import both_places
@@ -340,7 +340,7 @@ def _unit_of(config: FederationConfig, prediction: Prediction) -> str:
 
 
 def _show_ledgers(prediction: Prediction) -> None:
-    """What each ledger at hand will show, and what still fits then."""
+    """Shows what each ledger at hand will show, and what still fits then."""
     table = Table("site", "grant", "spent before", "after", "reserved", "runs like it left")
     for site in prediction.sites:
         found = site.forecast
@@ -361,7 +361,7 @@ def _show_ledgers(prediction: Prediction) -> None:
 
 
 def _other_code(config: FederationConfig) -> dict[str, str]:
-    """What is said of other packages' code, where the settings name any."""
+    """Remarks on other packages' code, where the settings name any."""
     from fmfl_secure.extensions import installed_version, package_of
 
     if not config.extensions:
@@ -371,7 +371,7 @@ def _other_code(config: FederationConfig) -> dict[str, str]:
 
 
 def _goes_on_from(config: FederationConfig, folder: Path, start: str) -> dict[str, str]:
-    """What is said of an earlier adapter that training starts from."""
+    """Remarks on an earlier adapter that training starts from."""
     if not config.adapter.initial:
         return {}
     from fmfl_secure.planning.warm_start import find_initial, line_epsilon
@@ -390,7 +390,7 @@ def _goes_on_from(config: FederationConfig, folder: Path, start: str) -> dict[st
 
 
 def _not_listed(architecture: str) -> dict[str, str]:
-    """What is said of a base model that no table lists."""
+    """Remarks on a base model that no table lists."""
     if not architecture:
         return {}
     return {
@@ -400,7 +400,7 @@ def _not_listed(architecture: str) -> dict[str, str]:
 
 
 def _round_times(config: FederationConfig) -> dict[str, str]:
-    """What is said of how long rounds take, where a person may have many records."""
+    """Remarks on how long rounds take, where a person may have many records."""
     from fmfl_secure.planning.work import describe_work
 
     if config.task.unit == "record":
@@ -425,7 +425,7 @@ def _round_times(config: FederationConfig) -> dict[str, str]:
 
 
 def _shares(config: FederationConfig, prediction: Prediction) -> dict[str, str]:
-    """What is said of distributed noise besides."""
+    """Remarks on distributed noise."""
     return {
         "noise": "in shares: only the sum is private, as long as at most "
         f"{config.privacy.colluding_sites} of its sites collude",

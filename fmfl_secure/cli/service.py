@@ -169,7 +169,7 @@ def _answer(
 
 
 def _provide_start(federation: Path, folder: Path) -> tuple[str, str]:
-    """What a server starts from, where the base model is at hand; else why it is not there."""
+    """Writes a server's start file, where the base model is at hand; else says why not."""
     from fmfl_secure.errors import KNOWN_ERRORS
     from fmfl_secure.settings.federation import load_federation
     from fmfl_secure.vectors.start_file import START_FILE, is_for

@@ -1,4 +1,4 @@
-"""What a comparison measured: lines of JSON, one a row, appended as they come.
+"""Rows of a comparison: lines of JSON, one a measurement, appended as they come.
 
     {"kind": "comparison", ...}    whose settings and base model, and on which machine
     {"kind": "row", ...}           one measurement
@@ -48,7 +48,7 @@ class Header(
 
     @property
     def identity(self) -> tuple[int, str, str]:
-        """What all headers of a file agree on."""
+        """The fields that all headers of a file agree on."""
         return self.format, self.settings_digest, self.base_model_digest
 
 
@@ -97,14 +97,14 @@ class Row(
 
     @property
     def key(self) -> Key:
-        """What makes it one row."""
+        """The fields that make it one row."""
         return self.partition, self.adapter, self.arm, self.epsilon, self.seed
 
 
 class Refusal(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="refusal"
 ):
-    """What the settings rule out.
+    """A row that the settings rule out, and the reason.
 
     Attributes:
         partition: As in a row.
@@ -162,7 +162,7 @@ def append(path: Path, line: Header | Row | Refusal) -> None:
 
 
 def read_rows(path: Path) -> Comparison:
-    """What a file holds.
+    """Reads a comparison from its file.
 
     Raises:
         RunError: It is no comparison, or of several settings.
@@ -193,7 +193,7 @@ def read_rows(path: Path) -> Comparison:
 
 
 def go_on(fresh: Header, path: Path | None) -> Comparison:
-    """What an earlier comparison of the same settings has measured, or nothing yet.
+    """Reads what an earlier comparison of the same settings has measured, or begins one.
 
     Args:
         fresh: Whose rows will follow; written where the file has none of this machine.

@@ -27,7 +27,7 @@ OnRound = Callable[[int], None]
 
 @dataclass(slots=True)
 class Simulated:
-    """What a simulated federation ends with.
+    """The end of a simulated federation: its model, and the parts that sites kept.
 
     Attributes:
         model: The model with the final adapter.

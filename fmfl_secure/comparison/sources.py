@@ -102,7 +102,7 @@ class Sources:
         return self._load(config, POOLED, list(self._paths.values()))
 
     def evaluation(self, config: FederationConfig) -> TaskData:
-        """The evaluation set."""
+        """Loads the evaluation set that the settings name."""
         path = self._folder / self._config.evaluation.file
         return self._load(config, "evaluation set", [path], unit="record")
 

@@ -47,7 +47,7 @@ class Row:
 
 
 class UnusableValue(Exception):
-    """What is wrong with a value, before anyone knows where it stands. Never quotes the value.
+    """A fault of a value, before anyone knows where it stands. Never quotes the value.
 
     Args:
         kind: What to raise of it.
@@ -64,7 +64,7 @@ class UnusableValue(Exception):
         self.sort = sort
 
     def at(self, path: Path, row: int, line: int | None = None) -> DataError:
-        """What to raise, now that the place is known."""
+        """Makes the error to raise, now that the place is known."""
         return self.kind(
             self.problem, hint=self.hint, path=path, row=row, line=line, sort=self.sort
         )
@@ -98,7 +98,7 @@ class Source(Protocol):
         """
 
     def kind_of(self, name: str) -> CellKind:
-        """What the cells of a column hold, by the header or schema alone."""
+        """Returns what the cells of a column hold, by the header or schema alone."""
 
     def table(self) -> pa.Table:
         """Returns the whole file; raises the first fault there is."""

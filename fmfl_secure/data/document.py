@@ -260,7 +260,7 @@ declared population)
 
 
 def data_document() -> str:
-    """The page, as Markdown."""
+    """Writes `docs/data.md`, as Markdown."""
     return "".join(
         [
             _FORMS,

@@ -1,4 +1,4 @@
-"""What can be known of a table before any record is read: that it is there, its form, its columns.
+"""Reads what a table tells before any record: that it is there, its form, its columns.
 
 None of it depends on a person, so a site asks before it is charged (docs/decisions/0001). Where a
 form has a header or a schema, its entry in `FORMATS` says.

@@ -43,7 +43,7 @@ _SPANS: Mapping[str, Window] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, repr=False)
 class PictureFacts:
-    """What was read of a picture. Private: has no useful repr.
+    """Form, size and range of one picture. Private: has no useful repr.
 
     Attributes:
         form: Its entry in `PICTURES`.

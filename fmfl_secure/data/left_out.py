@@ -58,7 +58,7 @@ class LeftOut:
 
     @property
     def count(self) -> int:
-        """How many rows."""
+        """How many rows are left out, of all sorts."""
         return sum(map(len, self.rows.values()))
 
     def __bool__(self) -> bool:
@@ -116,7 +116,7 @@ class Tally:
         self._beside[what] += 1
 
     def left_out(self) -> LeftOut:
-        """What was counted so far."""
+        """Returns the rows counted so far."""
         rows = {sort: tuple(rows) for sort, rows in self._rows.items()}
         return LeftOut(self._read, rows, dict(self._beside))
 
@@ -145,7 +145,7 @@ def pool_left_out(parts: Collection[LeftOut]) -> LeftOut:
 
 
 def label_sort(value: str, labels: Collection[str]) -> str:
-    """What to call a label that is not configured: by how it misses one that is.
+    """Names the way in which a label that is not configured misses one that is.
 
     Args:
         value: The label, not among `labels`.

@@ -75,7 +75,7 @@ class PartFile:
 
 @dataclass(frozen=True, slots=True)
 class PartitionSummary:
-    """What `partition_file` wrote.
+    """Files that `partition_file` wrote.
 
     Attributes:
         out: The directory.

@@ -1,4 +1,4 @@
-"""What was read of a site's pictures, in counts and on one sheet: for the site's eyes alone."""
+"""Shows a site its pictures, in counts and on one sheet: for the site's eyes alone."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class PictureKind:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class PictureCheck:
-    """What was read of all pictures. Private: has no useful repr.
+    """Counts over all pictures of a site. Private: has no useful repr.
 
     Attributes:
         kinds: By form and mode, the commonest first.
@@ -113,7 +113,7 @@ class PictureCheck:
 
 
 def check_pictures(records: Records) -> PictureCheck:
-    """What was read of the pictures among a site's records; of none where they have none."""
+    """Counts the pictures among a site's records; none where they have none."""
     pictures = [
         value for column in records.columns for value in column if isinstance(value, EncodedPicture)
     ]

@@ -25,7 +25,7 @@ _TOLERANCE = 1e-3  # of the largest value of the update
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Rounds:
-    """What is attacked.
+    """The rounds that are attacked, honest ones and tampered ones.
 
     Attributes:
         victim: Name of the site that is attacked.
@@ -72,7 +72,7 @@ def as_message(recording: Recording, values: residues.Residues) -> Values:
 
 
 def opened_by(recording: Recording, name: str, colluders: list[str]) -> Values:
-    """What key holder and server read of a site's upload, with the masks colluders know."""
+    """Opens a site's upload as key holder and server can, with the masks colluders know."""
     known = collusion.pairs_known_to(colluders, recording.pairs[name])
     packing = recording.round.packing
     opened = collusion.open_upload(recording.target(name), known, packing)

@@ -1,4 +1,4 @@
-"""What parties read when they put together all they hold, and keep what they should forget.
+"""Attacks of parties who put together all they hold, and keep what they should forget.
 
 The target is one site's upload in the collective suite, c0 = x + e - a s under pairwise masks. The
 decryptor opened the site's box and has sigma: s under masks of its own, of which the self-mask
@@ -45,7 +45,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Opened:
-    """What the colluding parties have in the end.
+    """Numbers that the colluding parties have in the end.
 
     Attributes:
         secret: What they take for the site's secret s, residues, shape (N,).

@@ -1,4 +1,4 @@
-"""What a demonstration found: views, pictures and attacks, each with the verdict of this run."""
+"""Findings of a demonstration: views, pictures and attacks, each with the verdict of this run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Seen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class View(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a role holds and saw in the round.
+    """The bytes that a role held and saw in the round.
 
     Attributes:
         role: Name.
@@ -56,7 +56,7 @@ class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def word(self) -> str:
-        """The verdict."""
+        """The verdict, `succeeds` or `fails`."""
         return "succeeds" if self.succeeded else "fails"
 
     @property

@@ -39,7 +39,7 @@ class NaiveRound:
 
     @property
     def upload_bytes(self) -> int:
-        """What one site uploads."""
+        """The most bytes that one site uploads."""
         return max(sum(map(len, upload)) for upload in self.uploads.values())
 
     def as_key_holder(self, name: str) -> Floats:
@@ -67,7 +67,7 @@ class NaiveRound:
 
 
 def run_naive(updates: Mapping[str, Floats]) -> NaiveRound:
-    """One round."""
+    """Runs one round of the naive pattern over these updates."""
     key = PerTensorCkks()
     uploads = {name: key.encrypt(update, SIZES) for name, update in updates.items()}
     total = key.add(list(uploads.values()))

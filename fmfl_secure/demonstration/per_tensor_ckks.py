@@ -75,7 +75,7 @@ class PerTensorCkks:
 
 
 class PublicView:
-    """What whoever has the pattern's public context, and no key, can compute: its server, say.
+    """Computes what the pattern's public context shows to who has no key: its server, say.
 
     Residues are modulo the first prime, in SEAL's NTT order, shape (8192,).
     """

@@ -56,7 +56,7 @@ def new_model() -> nn.Linear:
 
 
 def unprotected_update(picture: Picture, label: int) -> npt.NDArray[np.float64]:
-    """What one step of SGD on one picture changes, without any privacy; shape (8200,)."""
+    """Takes one step of SGD on one picture, without privacy; its change, shape (8200,)."""
     model = new_model()
     loss = nn.functional.cross_entropy(model(_row(picture)), torch.tensor([label]))
     gradients = torch.autograd.grad(loss, list(model.parameters()))

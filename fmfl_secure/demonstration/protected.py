@@ -188,7 +188,7 @@ def _signed(recording: Recording, chunks: tuple[bytes, ...]) -> SumUpload:
 
 
 def _open_boxes(recording: Recording) -> None:
-    """What a decryptor can keep before it adds the boxes' contents up."""
+    """Keeps what a decryptor can keep before it adds the boxes' contents up."""
     federation, round_ = recording.federation, recording.round
     holder = next(iter(federation.decryptor._attempts.values())).key
     if not isinstance(holder, CollectiveKeyHolder):

@@ -1,4 +1,4 @@
-"""What each role saw in a round, in this run's own bytes."""
+"""Views of a round by role, in this run's own bytes."""
 
 from __future__ import annotations
 

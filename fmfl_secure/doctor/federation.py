@@ -1,4 +1,4 @@
-"""What is wrong in a federation's folder that an earlier version let pass.
+"""Finds faults in a federation's folder that an earlier version let pass.
 
 Each check takes the federation's settings and one site, reads what lies there, changes nothing and
 tells nobody else. A new one is a function with a line in `_CHECKS`.
@@ -68,7 +68,7 @@ def examine_federation(folder: Path) -> Iterator[Finding]:
 
 
 def questions(site: str, found: UnitCheck) -> Iterator[Finding]:
-    """What a site is asked about its unit ids, with a few of them: for the site's eyes alone."""
+    """Yields questions to a site about its unit ids, with a few of them: for its eyes alone."""
     for near in found.near_duplicates:
         merges = {
             "case": "upper and lower case",

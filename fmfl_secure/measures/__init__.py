@@ -1,4 +1,4 @@
-"""What may be asked of a model on the sites' own records: a fixed set, each a bounded vector.
+"""Measures of a model on the sites' own records: a fixed set, each a bounded vector.
 
     records -> outcomes (`tasks`) -> a vector a record (`Measure.vectors`) -> one a unit
     (`unit_vectors`) -> silent projection and noise (`privacy.queries`) -> the sum of all sites

@@ -106,7 +106,7 @@ class Rate(Measure):
         return np.stack([values, 1.0 - values], axis=1)
 
     def findings(self, cells: NDArray[np.float64], stddev: float) -> Iterator[Finding]:
-        """The mean."""
+        """Yields the mean, with its interval."""
         figure = share(cells, part=[0], whole=[0, 1], stddev=stddev, scale=self.scale)
         yield Finding(self.name, figure, self.kind)
 

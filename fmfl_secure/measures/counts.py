@@ -30,7 +30,7 @@ class Counts(Measure):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What is counted, in order."""
+        """The names that are counted, in order."""
         raise NotImplementedError
 
     @property
@@ -150,7 +150,7 @@ class ExactSets(Rate):
     said = "share of records that get just their labels"
 
     def values(self, outcomes: LabelSets) -> NDArray[np.float64]:
-        """1 where all are."""
+        """Returns 1 for each record whose labels are all right, else 0."""
         right: NDArray[np.bool_] = (outcomes.truth == outcomes.claimed).all(axis=1)
         return right.astype(np.float64)
 
@@ -162,5 +162,5 @@ class WordAccuracy(Rate):
     said = "mean share of a record's words that get the right tag"
 
     def values(self, outcomes: Tagged) -> NDArray[np.float64]:
-        """Of each record."""
+        """Returns the share of right tags of each record."""
         return outcomes.right

@@ -36,7 +36,7 @@ class Likelihood(Rate):
     said = "mean probability that the model gives the right label"
 
     def values(self, outcomes: OneOfSeveral) -> NDArray[np.float64]:
-        """Of the right label."""
+        """Returns the probability of each record's right label."""
         return _of_right_label(outcomes)
 
 
@@ -65,7 +65,7 @@ class Recall(Measure):
         return one_hot(places.astype(np.int64), 2 * len(self.labels))
 
     def findings(self, cells: NDArray[np.float64], stddev: float) -> Iterator[Finding]:
-        """Of each label."""
+        """Yields the recall of each label."""
         for n, label in enumerate(self.labels):
             own = [2 * n, 2 * n + 1]
             yield Finding(
@@ -134,7 +134,7 @@ class Calibration(Measure):
         return one_hot(2 * bins + (_right(outcomes) == 0.0), 2 * BINS)
 
     def findings(self, cells: NDArray[np.float64], stddev: float) -> Iterator[Finding]:
-        """Of each bin."""
+        """Yields the share that is right in each bin."""
         for n, name in enumerate(_bins()):
             own = [2 * n, 2 * n + 1]
             yield Finding(

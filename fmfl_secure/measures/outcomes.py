@@ -1,4 +1,4 @@
-"""What a model made of each record: what the measures of a task are computed from.
+"""Outcomes of a model on each record, from which the measures of a task are computed.
 
 All of it is private and stays at the site. Nothing is required of its values: whatever a unit
 brings about, its vector is projected to the bound, and nobody is told.
@@ -44,7 +44,7 @@ class Labelled(Outcomes):
 
 
 class OneOfSeveral(Protocol):
-    """What measures of one label a record look at, whether a head gives it or a response says it.
+    """Outcomes of one label a record, whether a head gives it or a response says it.
 
     Attributes:
         probabilities: float64, shape (records, labels).

@@ -42,7 +42,7 @@ class NextToken(Rate):
     said = "mean share of a response's tokens that the model would have chosen"
 
     def values(self, outcomes: Responses) -> NDArray[np.float64]:
-        """Of each response."""
+        """Returns the share of right next tokens of each response."""
         return outcomes.next_tokens
 
 
@@ -53,7 +53,7 @@ class ExactMatch(Rate):
     said = "share of responses that the model would have written word for word"
 
     def values(self, outcomes: Responses) -> NDArray[np.float64]:
-        """1 where it would."""
+        """Returns 1 for each response that would be given whole, else 0."""
         return outcomes.whole
 
 
@@ -75,7 +75,7 @@ class Matched(Rate):
     said = "share of images that are nearer to their own text than to every other anchor"
 
     def values(self, outcomes: Pairs) -> NDArray[np.float64]:
-        """1 where it is."""
+        """Returns 1 for each pair that is matched, else 0."""
         return outcomes.matched
 
 
@@ -87,5 +87,5 @@ class Similarity(Rate):
     kind = "value"
 
     def values(self, outcomes: Pairs) -> NDArray[np.float64]:
-        """Of each pair."""
+        """Returns the cosine of each pair."""
         return outcomes.cosines

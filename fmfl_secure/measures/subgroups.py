@@ -52,7 +52,7 @@ class BySubgroup(Measure):
         return (groups[:, :, np.newaxis] * own[:, np.newaxis, :]).reshape(len(own), -1)
 
     def findings(self, cells: NDArray[np.float64], stddev: float) -> Iterator[Finding]:
-        """Of each group."""
+        """Yields the figure of each group."""
         for n, group in enumerate(self.groups):
             own = [2 * n, 2 * n + 1]
             figure = share(cells, part=own[:1], whole=own, stddev=stddev, scale=self.rate.scale)

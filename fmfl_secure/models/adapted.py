@@ -46,7 +46,7 @@ class AdaptedModel(nn.Module):
         return tuple(prefix.depth for prefix in self._prefixes.values())
 
     def read_text(self, batch: TextBatch, **settings: Any) -> Any:
-        """What a text encoder, or a language model, gives for a batch."""
+        """Runs a text encoder, or a language model, on a batch."""
 
         def forward(rows: Sequence[int]) -> Any:
             chosen = list(rows)
@@ -59,7 +59,7 @@ class AdaptedModel(nn.Module):
         return self._run("text", forward, batch, _own_tokens(batch))
 
     def read_images(self, batch: ImageBatch) -> Any:
-        """What an image encoder gives for a batch."""
+        """Runs an image encoder on a batch."""
 
         def forward(rows: Sequence[int]) -> Any:
             return self.encoder(pixel_values=batch.pixel_values[list(rows)])
@@ -67,7 +67,7 @@ class AdaptedModel(nn.Module):
         return self._run("image", forward, batch, None)
 
     def text_embeddings(self, batch: TextBatch) -> torch.Tensor:
-        """What two-tower models compare with images, at unit norm, shape (b, width)."""
+        """Embeds texts as two-tower models compare them, at unit norm, shape (b, width)."""
         model: Any = transformers_model(self.encoder)
 
         def forward(rows: Sequence[int]) -> Any:
@@ -80,7 +80,7 @@ class AdaptedModel(nn.Module):
         return nn.functional.normalize(output.pooler_output, dim=1)
 
     def image_embeddings(self, batch: ImageBatch) -> torch.Tensor:
-        """What two-tower models compare with texts, at unit norm, shape (b, width)."""
+        """Embeds images as two-tower models compare them, at unit norm, shape (b, width)."""
         model: Any = transformers_model(self.encoder)
 
         def forward(rows: Sequence[int]) -> Any:

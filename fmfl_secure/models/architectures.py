@@ -1,4 +1,4 @@
-"""What differs between architectures: one table, and one of those that are refused.
+"""Tables of architectures: how those that are used differ, and which are refused.
 
 Everything else is transformers' business. An architecture in neither table is used only where a
 site's policy lets the admission gate decide (`models.unlisted`): nobody has measured it before.
@@ -33,7 +33,7 @@ class Tower:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskNeeds:
-    """What a kind of task asks of an architecture and an adapter.
+    """Demands of a kind of task on an architecture and an adapter.
 
     Attributes:
         name: Its name in settings.

@@ -69,7 +69,7 @@ class BaseModel:
 
     @property
     def digests(self) -> tuple[str, str]:
-        """What this model is pinned by: its digest, and the one that 0.1.0 gave it."""
+        """The digests that pin this model: its own, and the one that 0.1.0 gave it."""
         return self.digest, self.digest_of_0_1_0
 
     def digest_in(self, listed: Collection[str] | None) -> str:

@@ -16,7 +16,7 @@ IGNORED = -100  # no label here, in the convention of torch's cross-entropy
 
 @dataclass(kw_only=True)
 class Batch:
-    """What every batch has.
+    """Base of all batches: labels, record indices and the cache.
 
     Attributes:
         labels: int64, shape (b,), or (b, tokens) with -100 where a token has none; float32, shape

@@ -40,7 +40,7 @@ class LinearClassifier(AdaptedModel):
         self.head = zero_head(width, classes, bias=bias)
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
-        """What the head makes of features, shape (b, [tokens,] classes)."""
+        """Applies the head to features, shape (b, [tokens,] classes)."""
         found: torch.Tensor = self.head(features)
         return found
 
@@ -53,7 +53,7 @@ class TextClassifier(LinearClassifier):
         return self.logits(self.read_features(batch))
 
     def read_features(self, batch: TextBatch) -> torch.Tensor:
-        """What the head reads, shape (b, [tokens,] width)."""
+        """Returns the features that the head reads, shape (b, [tokens,] width)."""
         if self.features is None:
             raise TypeError("a classifier of texts reads hidden states")
         return self.features(self.read_text(batch).last_hidden_state, batch)
@@ -63,7 +63,7 @@ class ImageClassifier(LinearClassifier):
     """Features of an image: of its states, or a two-tower model's embedding."""
 
     def forward(self, batch: ImageBatch) -> torch.Tensor:
-        """Logits, shape (b, classes)."""
+        """Returns the logits of each image, shape (b, classes)."""
         if self.features is None:
             return self.logits(self.image_embeddings(batch))
         return self.logits(self.features(self.read_images(batch).last_hidden_state, batch))
@@ -73,6 +73,6 @@ class PairClassifier(LinearClassifier):
     """The embeddings of an image and of its text, side by side."""
 
     def forward(self, batch: PairBatch) -> torch.Tensor:
-        """Logits, shape (b, classes)."""
+        """Returns the logits of each pair, shape (b, classes)."""
         both = torch.cat([self.image_embeddings(batch), self.text_embeddings(batch)], dim=1)
         return self.logits(both)

@@ -1,4 +1,4 @@
-"""What a linear head reads of a model's last hidden states.
+"""Features: the part of a model's last hidden states that a linear head reads.
 
 A bound on a feature's norm bounds what one record's gradient in the head can be, which suits
 clipping. Under DP, with a frozen MiniLM, means at unit norm measured 0.78 on SST-2 (centred or

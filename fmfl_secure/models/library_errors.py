@@ -1,4 +1,4 @@
-"""What libraries raise on a file that they cannot use, as one typed error."""
+"""Turns errors that libraries raise on an unusable file into one typed error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model's `config.json` may say of its size: no more than its weights can be of.
+"""Holds the sizes in a model's `config.json` to those that its weights can be of.
 
 A library builds what a config describes before it looks at the weights. A line that says a billion
 layers, or a billion labels, takes all of a machine's memory and days.

@@ -1,4 +1,4 @@
-"""What people did at a party: an entry before each act takes effect, and one with what came of it.
+"""A log of people's acts at a party: one entry before each takes effect, one with its outcome.
 
 The log is a journal (`aggregation.protocol.journal`), chained like any other, in the party's folder
 beside its key. Besides, that key signs each entry together with the head that it follows: whoever
@@ -135,7 +135,7 @@ class ActLog:
 
     @property
     def party(self) -> str:
-        """Whose it is."""
+        """Name of the party whose log it is."""
         return self._identity.public.name
 
     @property
@@ -286,7 +286,7 @@ class ActLog:
             return note.place
 
     def _found(self) -> dict[str, Any]:
-        """What the party's settings say, as far as it is not what they said when last looked at."""
+        """Returns settings that changed since they were last looked at."""
         known: dict[str, Any] = {}
         for note in self.notes():
             if note.what == "found":
@@ -406,7 +406,7 @@ def _permit() -> str:
 
 
 def _said_here(folder: Path) -> dict[str, Any]:
-    """What settings in a party's folder say that people may have changed by hand: no secret."""
+    """Reads settings that people may have changed by hand in a party's folder: no secret."""
     said: dict[str, Any] = {}
     for file, load in (("site.toml", load_site), ("custodian.toml", load_custodian)):
         if (folder / file).exists():

@@ -1,4 +1,4 @@
-"""What a party compares a signed plan with: every field, or why a field need not be.
+"""Compares a signed plan with what a party agreed to: every field, or why one need not be.
 
 A guarantee rests on nobody else than the party that it protects, so a coordinator's signature
 says only who asks. The tables below go through `RoundPlan` field by field. `EVERYBODY` is what
@@ -32,7 +32,7 @@ KEY_AGREEMENT: Final = HYBRID  # of every run; by `x25519` alone, recorded traff
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreed:
-    """What every party holds a plan to.
+    """Terms that every party holds a plan to.
 
     Attributes:
         config: The federation's settings, as this party has them.
@@ -47,7 +47,7 @@ class Agreed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgreedAtSite:
-    """What a site holds a plan to besides, from what it has and measured itself.
+    """Terms that a site holds a plan to besides, from what it has and measured itself.
 
     Attributes:
         run: Id of the run that its ledger reserved for.
@@ -194,7 +194,7 @@ HARMLESS: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def difference(plan: RoundPlan, agreed: Agreed, site: AgreedAtSite | None = None) -> str | None:
-    """What of a plan is not as agreed, or None.
+    """Finds the first field of a plan that is not as agreed, or None.
 
     Args:
         plan: Whose signature holds.
@@ -217,7 +217,7 @@ def difference(plan: RoundPlan, agreed: Agreed, site: AgreedAtSite | None = None
 def objection(
     config: FederationConfig, members: Members, min_cohort: int
 ) -> Callable[[RoundPlan], str | None]:
-    """What a decryptor or a custodian says of a plan: `difference`, by what it knows.
+    """Returns `difference` for a decryptor or a custodian, by what it knows.
 
     Args:
         config: The federation's settings, as it has them.

@@ -169,7 +169,7 @@ class Coordinator:
         return self._protocol.plan(plan)
 
     def _plan(self, sites: Sequence[str], grid: Quantization, **terms: Any) -> RoundPlan:
-        """What plans of rounds and of rehearsals have in common."""
+        """Makes a plan from the terms that rounds and rehearsals have in common."""
         vanishing = self._config.vanishing(len(self._members.sites))
         return RoundPlan(
             federation=self._config.federation.name,
@@ -265,7 +265,7 @@ class Coordinator:
         self._knowing = frozenset()
 
     def history(self) -> tuple[bytes, frozenset[str]]:
-        """What sites signed since and of the last release, and who of them needs none of it.
+        """Collects verdicts on the last release and since, and the sites that need none of them.
 
         Returns:
             A document for sites that were away, empty where nobody signed anything; and the

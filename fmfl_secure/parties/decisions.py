@@ -1,4 +1,4 @@
-"""What people decided at a party, that its process obeys and carries to others."""
+"""Decisions of people at a party, which its process obeys and carries to others."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class _Known:
 
 
 class ExpectedAdapter:
-    """What one site knows of the adapters of one run. Durable when a call returns.
+    """One site's record of the adapters of one run. Durable when a call returns.
 
     Args:
         journal: The site's.
@@ -123,7 +123,7 @@ class ExpectedAdapter:
     def _caught_up(
         self, known: _Known, plan: RoundPlan, members: Members, history: bytes
     ) -> _Known:
-        """What follows for this site from what others signed."""
+        """Draws this site's conclusions from what others signed."""
         for earlier, verdicts in self._read(plan, members, history):
             place = (earlier.round, earlier.attempt)
             if place > known.place:

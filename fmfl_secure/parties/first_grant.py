@@ -63,7 +63,7 @@ def accept(folder: Path, given: Offer) -> tuple[Grant, ...]:
 
 
 def proposed(folder: Path) -> Offer:
-    """What is proposed to a site, from its folder.
+    """Reads what is proposed to a site, from its folder.
 
     Args:
         folder: A site's kit, or its folder in a federation's.

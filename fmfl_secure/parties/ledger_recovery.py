@@ -1,4 +1,4 @@
-"""What an officer brings to a recovery: the heads that a ledger lost, and the runs behind them."""
+"""Evidence that an officer brings to a recovery: heads that a ledger lost, runs behind them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def lost_heads(budget: Budget, given: Iterable[str]) -> list[str]:
 
 
 def lost_runs(reports: Iterable[Path]) -> list[tuple[Event, int]]:
-    """What runs cost at most, by their reports: the round's event, and rounds with repeats.
+    """Reads the largest cost of runs from their reports: the event, and rounds with repeats.
 
     Shares of distributed noise are charged as what they were: as a local mechanism with the sum's
     noise they would leave out what the other sites together learn, and how noise can fail.
@@ -61,7 +61,7 @@ def lost_runs(reports: Iterable[Path]) -> list[tuple[Event, int]]:
 
 
 def _event_of(record: RunRecord) -> Event | None:
-    """What a round did, from the settings that the report holds; None without privacy."""
+    """Returns a round's event by the settings in the report; None without privacy."""
     config = decode_config(msgspec.json.encode(record.settings))
     # The same at every site: no population is in it.
     plan = site_plan(config, config.sites[0], record.encryption.parameters)

@@ -31,7 +31,7 @@ _TICK_NS: Final = 2_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a next list changes.
+    """Members that a next list adds and removes.
 
     Attributes:
         number: Of the list.
@@ -145,7 +145,7 @@ class MembershipFolder:
         return kept
 
     def change(self, message: bytes) -> Change:
-        """What a next list would change; nothing is written.
+        """Compares a next list with the one held; nothing is written.
 
         Raises:
             ConfigError: There is no list to follow on.

@@ -1,4 +1,4 @@
-"""What others propose as a ledger's first grant; its site's custodian grants (`first_grant`).
+"""Proposals of a ledger's first grant by others; its site's custodian grants (`first_grant`).
 
 What is proposed is what the settings say at the time it is accepted, and so never what a template
 said: `init` writes settings before anybody has read them. Whoever initialises a folder may propose
@@ -31,7 +31,7 @@ SIMULATED: Final = "first grant, of a simulation: made for the site, by nobody w
 
 
 class Proposal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is proposed instead of the settings' own amount.
+    """An amount proposed instead of the settings' own.
 
     Attributes:
         epsilon: None for the settings'.
@@ -182,7 +182,7 @@ class Offer:
 
 
 def offer(config: FederationConfig, site: str, budget: SiteBudget, proposal: Proposal) -> Offer:
-    """What settings and a proposal come to for a site.
+    """Makes an offer to a site from settings and a proposal.
 
     Raises:
         ConfigError: The site is not among the settings'.

@@ -1,4 +1,4 @@
-"""What one run holds of a site's ledger: asked, reserved, charged, and given back.
+"""One run's hold on a site's ledger: asked, reserved, charged, and given back.
 
 Training and answers are two reservations (`planning.terms`), made before any data are read.
 """
@@ -68,7 +68,7 @@ def open_site_ledger(
 
 @dataclass(slots=True)
 class RunBudget:
-    """What a run holds of a ledger.
+    """One run's hold on a ledger.
 
     Attributes:
         ledger: The site's.

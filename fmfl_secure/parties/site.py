@@ -447,7 +447,7 @@ class Site:
         self._updates.forget_attempt(self._run)
 
     def _uploads(self, round_number: int) -> tuple[FlatLayout, Quantization]:
-        """What a round uploads, and on which grid; the model is left ready for it."""
+        """Returns a round's layout and grid; the model is left ready for it."""
         config, turn = self._config, self._config.turn(round_number)
         if turn.asked is not None:
             return answer_layout(config), answer_grid(config)
@@ -514,7 +514,7 @@ class Site:
         return following
 
     def verdict_after_restart(self, plan_message: bytes, cohort_message: bytes) -> bytes:
-        """What this site said of an attempt's release before a restart; or that it cannot tell.
+        """Returns this site's verdict from before a restart, or one that it cannot tell.
 
         Raises:
             AggregationError: Plan or cohort do not hold.
@@ -525,7 +525,7 @@ class Site:
         )
 
     def recorded_opening(self, plan_message: bytes) -> bytes | None:
-        """What this site opened in a plan's round and may send again after a restart, or None.
+        """Returns the opening recorded for a plan's round, to be sent again; None if there is none.
 
         Raises:
             AggregationError: The plan does not hold.
@@ -542,7 +542,7 @@ class Site:
         self._updates.forget_attempt(self._run)
 
     def statement(self) -> tuple[SiteStatement | None, str]:
-        """What this site states of its ledger, with its signature in hexadecimal."""
+        """Describes this site's ledger, with its signature in hexadecimal."""
         if self._ledger is None:
             return None, ""
         statement = describe_ledger(

@@ -41,7 +41,7 @@ class _Trained:
 
 
 class SiteTraining:
-    """What one site computes of its data, in the rounds of one run.
+    """Computes one site's updates from its data, in the rounds of one run.
 
     Args:
         source: Its data, with its own settings, the federation's, and the task.

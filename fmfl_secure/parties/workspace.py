@@ -73,7 +73,7 @@ class Members:
         return roles | self.custodians | self.sites
 
     def encode(self) -> bytes:
-        """The file's form."""
+        """Encodes the list as its file's bytes."""
         file = _MembersFile(
             coordinator=self.coordinator.text,
             aggregator=self.aggregator.text,
@@ -136,7 +136,7 @@ class Workspace:
 
     @property
     def federation_file(self) -> Path:
-        """Where `federation.toml` is."""
+        """Path of `federation.toml`, the shared settings."""
         return self.folder / "federation.toml"
 
     @property
@@ -149,11 +149,11 @@ class Workspace:
         return self.folder / name
 
     def site(self, name: str) -> Path:
-        """Folder of a site."""
+        """Returns the folder of a site."""
         return self.folder / "sites" / name
 
     def custodian(self, name: str) -> Path:
-        """Folder of a custodian."""
+        """Returns the folder of a custodian."""
         return self.folder / "custodians" / name
 
 

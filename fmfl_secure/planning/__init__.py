@@ -1,1 +1,1 @@
-"""What settings come to before any data are used: plans, predictions, what can be afforded."""
+"""Plans a run from settings before any data are used: noise, costs, budgets."""

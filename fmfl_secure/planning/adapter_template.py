@@ -32,7 +32,7 @@ _TENSORS: Final = ".safetensors"
 
 
 def adapter_files(task: Task, model: nn.Module) -> AdapterFiles:
-    """What the task writes of a finished adapter, but for the adapter's values.
+    """Collects the files that the task writes of a finished adapter, but for its values.
 
     Args:
         task: The task.

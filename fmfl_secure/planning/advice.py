@@ -59,7 +59,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What to expect of settings.
+    """Expectations of settings, and changes that would help.
 
     Attributes:
         readings: By kind of adapter, steps taken at the server.
@@ -82,7 +82,7 @@ class Advice:
     of_images: bool = False
 
     def of(self, kind: str) -> Reading:
-        """One kind's."""
+        """Returns the reading of one kind of adapter."""
         return next(reading for reading in self.readings if reading.kind == kind)
 
     def sentences(self) -> list[str]:
@@ -154,7 +154,7 @@ class Advice:
 
 
 def advise(config: FederationConfig, signals: Mapping[str, Signal]) -> Advice:
-    """What to expect of these settings, and what to change.
+    """Reads the signal of these settings against their noise, and proposes changes.
 
     Args:
         config: The settings, with privacy.
@@ -238,7 +238,7 @@ def _noise(config: FederationConfig | None, size: int) -> Noise | None:
 def _changes(
     given: FederationConfig, config: FederationConfig, chosen: Reading, other: Noise | None
 ) -> Iterator[Change]:
-    """What would help, in any order."""
+    """Yields changes that would help, in any order."""
     privacy, structs = config.privacy, msgspec.structs.replace
     if given.adapter.kind != chosen.kind:
         yield Change(

@@ -1,4 +1,4 @@
-"""What a ledger can still afford, for a federation's settings or for a sampler as such."""
+"""Finds the runs that a ledger can still afford, for settings or for a sampler as such."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Planned(msgspec.Struct, frozen=True):
 
 
 class AskedAnswers(msgspec.Struct, frozen=True):
-    """What a federation's settings ask, beside what they train.
+    """Answers that a federation's settings ask for, beside what they train.
 
     Attributes:
         epsilon: What all answers are calibrated to.
@@ -117,7 +117,7 @@ class AskedAnswers(msgspec.Struct, frozen=True):
 
 
 class Affordable(msgspec.Struct, frozen=True):
-    """What a ledger would still admit.
+    """Runs that a ledger would still admit.
 
     Attributes:
         population: Whose ledger.
@@ -156,7 +156,7 @@ def affordable(
     dataset: Dataset | None = None,
     population_size: int | None = None,
 ) -> Affordable:
-    """What a ledger would admit of runs that sample like this.
+    """Finds the runs with this sampler that a ledger would admit.
 
     Args:
         budget: The ledger's state.
@@ -213,7 +213,7 @@ def affordable_for(
     rounds: Iterable[int] = ROUNDS,
     name: str | None = None,
 ) -> Affordable:
-    """What a ledger would admit of runs that sample like a federation's, and of its own plan.
+    """Finds the runs like a federation's that a ledger would admit, and judges its own plan.
 
     Args:
         budget: The ledger's state.

@@ -1,4 +1,4 @@
-"""What the answers of a run come to, in figures: the plan, the grid of what a site uploads.
+"""Plans the answers of a run: their noise, and the grid of what a site uploads.
 
 One plan for all sites: what they upload is summed, so its steps are the same everywhere, wide
 enough for the largest site.
@@ -25,7 +25,7 @@ from privacy.queries import Figure, QueryPlan
 
 
 def asked_of(config: FederationConfig) -> QuestionSection:
-    """What a run by these settings asks.
+    """Returns the question that a run by these settings asks.
 
     Raises:
         ConfigError: Nothing.
@@ -36,7 +36,7 @@ def asked_of(config: FederationConfig) -> QuestionSection:
 
 
 def answer_plan(config: FederationConfig) -> QueryPlan:
-    """What each site's part in an answer does to its data; the same at every site.
+    """Makes the plan of each site's part in an answer; the same at every site.
 
     Raises:
         ConfigError: The settings ask nothing, or what the task has not.
@@ -76,7 +76,7 @@ def answer_grid(config: FederationConfig) -> Quantization:
 
 @functools.lru_cache(maxsize=64)
 def answer_epsilon(config: FederationConfig) -> float:
-    """What one answer costs every unit by itself, at `privacy.delta`, as the run is accounted.
+    """Returns the epsilon of one answer by itself, at `privacy.delta`, as the run is accounted.
 
     Several cost less together than they add up to.
 
@@ -93,7 +93,7 @@ def answer_epsilon(config: FederationConfig) -> float:
 
 
 def cells_of(config: FederationConfig, total: Sequence[int]) -> dict[str, NDArray[np.float64]]:
-    """What an answer's sum says, by question: float64, shape (cells,), with its noise.
+    """Splits an answer's sum by question: float64, shape (cells,), with its noise.
 
     Args:
         config: The settings that it was asked by.
@@ -113,7 +113,7 @@ def cells_of(config: FederationConfig, total: Sequence[int]) -> dict[str, NDArra
 def figures_of(
     config: FederationConfig, total: Sequence[int], cohort: int
 ) -> dict[str, dict[str, Figure]]:
-    """What an answer says, by question and figure, with its intervals. Costs nothing.
+    """Computes an answer's figures, by question and name, with intervals. Costs nothing.
 
     Args:
         config: The settings that it was asked by.

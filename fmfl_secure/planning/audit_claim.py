@@ -34,7 +34,7 @@ P = TypeVar("P", bound=TrainingPlan | QueryPlan)
 
 @dataclass(frozen=True, slots=True)
 class Claim(Generic[P]):
-    """What is claimed of a site's part in a run.
+    """The claim about a site's part in a run that an audit tests.
 
     Attributes:
         plan: The site's.

@@ -1,4 +1,4 @@
-"""What a base model decides of settings: what `init --model` writes in place of a template's."""
+"""Settings that a base model decides, which `init --model` writes in place of a template's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each noise mechanism comes to, in figures: one entry each, with all that its kind decides.
+"""Plans each noise mechanism, in figures: one entry each, with all that its kind decides.
 
 `fmfl_secure.settings.noise` has what a mechanism is; here is what settings with it ask of a site:
 its plan, the grid of what it uploads, and what it may cost whom. Nobody else asks which it is.
@@ -35,7 +35,7 @@ _UNBOUNDED_NORMS, _UNBOUNDED_BITS = 8.0, 28
 
 
 class PlannedNoise(ABC):
-    """What settings with one mechanism come to.
+    """One mechanism's plans, grids and costs.
 
     Attributes:
         name: The mechanism's name in settings.
@@ -47,7 +47,7 @@ class PlannedNoise(ABC):
 
     @abstractmethod
     def plan(self, config: FederationConfig, site: SiteEntry, size: int) -> Plan | None:
-        """What a site does to its data in a run; None trains without privacy.
+        """Makes a site's plan for a run; None trains without privacy.
 
         Args:
             config: The settings.
@@ -60,7 +60,7 @@ class PlannedNoise(ABC):
 
     @abstractmethod
     def answers(self, config: FederationConfig, asked: QuestionSection) -> QueryPlan:
-        """What each site's part in a run's answers does to its data.
+        """Makes the plan of each site's part in a run's answers.
 
         Args:
             config: The settings.
@@ -81,14 +81,14 @@ class PlannedNoise(ABC):
 
     @abstractmethod
     def epsilon(self, config: FederationConfig, site: SiteConfig) -> float:
-        """What a run costs a unit at most, as a policy counts it."""
+        """Returns a run's largest cost for a unit, as a policy counts it."""
 
     def insider_epsilon(self, config: FederationConfig, site: SiteConfig) -> float:
         """The same against all other sites together."""
         return self.epsilon(config, site)
 
     def insider_epsilon_of(self, asked: QuestionSection) -> float:
-        """What answers may cost against all other sites together."""
+        """Returns the largest cost of answers against all other sites together."""
         return asked.epsilon
 
     def colluding_sites(self, config: FederationConfig) -> int | None:  # noqa: ARG002
@@ -96,11 +96,11 @@ class PlannedNoise(ABC):
         return None
 
     def accounted_delta(self, delta: float) -> float:
-        """What is left of delta for the filter."""
+        """Returns the part of delta that the filter gets."""
         return delta
 
     def planned_insider_epsilon(self, plan: Plan, worst: float) -> float:  # noqa: ARG002
-        """What a plan costs against all other sites together, if `worst` against others."""
+        """Returns a plan's cost against all other sites together, `worst` being the rest's."""
         return worst
 
     def largest_norm(
@@ -153,7 +153,7 @@ class PlannedNoise(ABC):
 
 
 class LocalNoise(PlannedNoise):
-    """Every site's own."""
+    """Noise that every site draws whole, by itself."""
 
     name = LOCAL.name
 
@@ -208,7 +208,7 @@ class LocalNoise(PlannedNoise):
 
 
 class DistributedNoise(PlannedNoise):
-    """Shares of one noise."""
+    """Noise in shares: each site adds a part of what the sum needs."""
 
     name = DISTRIBUTED.name
     steps_at = ("server",)
@@ -268,7 +268,7 @@ class NoNoise(PlannedNoise):
     name = NONE.name
 
     def plan(self, config: FederationConfig, site: SiteEntry, size: int) -> None:
-        """None."""
+        """Returns None: nothing is accounted."""
 
     def answers(self, config: FederationConfig, asked: QuestionSection) -> QueryPlan:  # noqa: ARG002
         """Never: an answer is always one with noise."""
@@ -288,7 +288,7 @@ class NoNoise(PlannedNoise):
         return 0.0 if site.data.visibility == "public" else math.inf
 
     def noise_of_mean(self, config: FederationConfig, plan: Plan) -> float:  # noqa: ARG002
-        """None."""
+        """Returns 0: there is no noise."""
         return 0.0
 
 
@@ -298,7 +298,7 @@ PLANNED_NOISE: Final[Registry[PlannedNoise]] = Registry(
 
 
 def noise_of(config: FederationConfig) -> PlannedNoise:
-    """What the settings' mechanism comes to.
+    """Returns the entry of the settings' mechanism.
 
     Raises:
         UnknownKind: There is none of this name.
@@ -421,7 +421,7 @@ def distributed_answers(config: FederationConfig, asked: QuestionSection) -> Que
 
 
 def _update_range(config: FederationConfig, name: str) -> float:
-    """What the optimizer can move a value in a round: an Adam step, by about its rate at most."""
+    """Bounds how far a value can move in a round: an Adam step, by about its rate at most."""
     training = config.training
     head = name.startswith("head.")
     rate = training.head_learning_rate if head else training.learning_rate

@@ -137,7 +137,7 @@ class BoundedTensors:
 def bounded_tensors(
     config: FederationConfig, tensors: Sequence[tuple[str, int]], size: int
 ) -> list[BoundedTensors]:
-    """What settings with a norm check bound; nothing without one.
+    """Lists the groups of tensors that a norm check bounds; none without one.
 
     Args:
         config: The settings.

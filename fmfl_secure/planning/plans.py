@@ -1,4 +1,4 @@
-"""What a federation's settings come to, before any data are used."""
+"""Predicts a run from a federation's settings, before any data are used."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from privacy import (
 
 
 def site_plan(config: FederationConfig, site: SiteEntry, size: int) -> Plan | None:
-    """What a site does to its data in a run; None trains without privacy.
+    """Makes a site's plan for a run; None trains without privacy.
 
     Raises:
         PlanError: The settings cannot be met.
@@ -77,7 +77,7 @@ def run_proposal(
     unlisted: str,
     parameter_set: str = "",
 ) -> RunProposal:
-    """What a run by these settings asks of a site, for its policy to judge.
+    """Describes a run by these settings to a site, for its policy to judge.
 
     Args:
         config: The federation's settings.
@@ -150,7 +150,7 @@ def encryption_parameters(config: FederationConfig, size: int) -> ParameterSet:
 
 
 def upload_bytes(config: FederationConfig, parameters: int) -> int:
-    """What one site uploads in a round, in bytes, but for envelopes of some hundred bytes."""
+    """Returns one site's upload in a round, in bytes, but for envelopes of some hundred bytes."""
     chosen = encryption_parameters(config, parameters)
     encoding = chosen.encoding(len(config.sites), value_bits(config, parameters))
     packing = Packing(parameters, chosen.poly_modulus_degree, encoding)
@@ -159,7 +159,7 @@ def upload_bytes(config: FederationConfig, parameters: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class SitePrediction:
-    """What a run will cost a site.
+    """A site's costs in a run, as predicted.
 
     Attributes:
         name: Site.
@@ -194,7 +194,7 @@ class SiteLedger:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the settings come to.
+    """A run's costs as the settings give them.
 
     Epsilons are in the unit of the grant that is charged: of the ledger at hand where they end
     highest, or, where none is, of a fresh grant of the settings' own epsilon and delta.
@@ -293,7 +293,7 @@ def predict(
 def _foresee(
     plan: Plan, entry: SiteEntry, ledger: SiteLedger, digest: str
 ) -> tuple[Forecast | None, str]:
-    """What a ledger will show of a plan, or why it refuses it."""
+    """Returns what a ledger will show of a plan, or why it refuses it."""
     try:
         found = forecast(
             ledger.budget.without_expired(datetime.now(UTC)),

@@ -51,7 +51,7 @@ class Precision:
 
 @functools.lru_cache(maxsize=64)
 def precisions(config: FederationConfig) -> tuple[Precision, ...]:
-    """What an answer to these settings would come to, question by question.
+    """Foresees how precise an answer to these settings would be, question by question.
 
     Raises:
         ConfigError: The settings ask nothing, or what the task has not.

@@ -1,4 +1,4 @@
-"""What a table that anybody may see, or a schema, proposes for a new federation's settings.
+"""Proposes choices for a new federation from a table that anybody may see, or from a schema.
 
 A table is read only where somebody declares that it is public or made up. Of people's data nothing
 is read: which labels occur among them is itself private.
@@ -53,7 +53,7 @@ class Known:
     longest: str = ""
 
     def proposal(self, choice: Choice, chosen: Mapping[str, Any]) -> str | None:
-        """What this proposes, as it would be typed; None for nothing.
+        """Returns what this proposes, as it would be typed; None for nothing.
 
         Args:
             choice: For what.
@@ -76,7 +76,7 @@ class Known:
 
 
 def known_of_table(path: Path, declared: Declared) -> Known:
-    """What a table's own columns and values propose.
+    """Reads a table's own columns and values, to propose from.
 
     Args:
         path: Of any form that sites' data may have.
@@ -103,7 +103,7 @@ def known_of_table(path: Path, declared: Declared) -> Known:
 
 
 def known_of_schema(path: Path) -> Known:
-    """What a schema proposes: a JSON Schema of a row, or a Table Schema with its fields.
+    """Reads a JSON Schema of a row, or a Table Schema with its fields, to propose from.
 
     Raises:
         ConfigError: It is neither.

@@ -1,4 +1,4 @@
-"""What of a gradient stands out from its noise, in one step and over a run.
+"""Reads how far a gradient stands out from its noise, in one step and over a run.
 
 With the mean gradient of length s over d numbers, and noise of deviation n on each, the
 signal-to-noise ratio of a step is r = s / (n sqrt(d)); over T steps the signal adds up T-fold and
@@ -41,7 +41,7 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """What settings add to a step.
+    """Noise that settings add to a step, and for how many steps.
 
     Attributes:
         deviation: On each number of the mean gradient, over C.
@@ -55,7 +55,7 @@ class Noise:
 
 
 def noise_in(config: FederationConfig, size: int) -> Noise:
-    """What these settings add.
+    """Computes the noise that these settings add to a step.
 
     Args:
         config: The settings, with privacy.
@@ -124,7 +124,7 @@ class Reading:
 
     @property
     def numbers(self) -> int:
-        """How many are trained."""
+        """Numbers trained, of head and adapter."""
         return self.signal.head_size + self.signal.adapter_size
 
     @property

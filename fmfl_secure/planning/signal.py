@@ -63,7 +63,7 @@ class HeadSignal:
 
 
 def expected_signals(config: FederationConfig, *, relative_to: Path) -> dict[str, Signal] | None:
-    """What to expect of each candidate's gradients, and of the settings' own adapter's.
+    """Estimates the gradients of each candidate adapter, and of the settings' own.
 
     Args:
         config: The settings.

@@ -17,7 +17,7 @@ USUAL_STEPS = 4
 
 @dataclass(frozen=True, slots=True)
 class StepsAt:
-    """What stepping in one place comes to.
+    """Figures of a run that takes its steps in one place.
 
     Attributes:
         place: Where.

@@ -97,7 +97,7 @@ def kept_size(task: Task, model: nn.Module) -> int:
 def start_of(
     config: FederationConfig, task: Task, model: nn.Module, *, adapter: bytes = b""
 ) -> RunStart:
-    """What a run starts from.
+    """Collects everything that a run starts from.
 
     Args:
         config: The federation's settings.

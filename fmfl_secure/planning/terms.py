@@ -1,4 +1,4 @@
-"""What a run holds of a ledger: one reservation for training, and one for answers.
+"""Terms on which a run holds a ledger: one reservation for training, and one for answers.
 
 They are two, since what a round of each costs differs. Both are made before any data are read.
 """
@@ -20,7 +20,7 @@ _ANSWERS: Final = ".answers"  # after the run's id, which has no dot
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What one reservation of a run holds.
+    """The contents of one reservation of a run.
 
     Attributes:
         event: What one of its rounds does.
@@ -38,20 +38,20 @@ class Terms:
 
     @property
     def trainings(self) -> int:
-        """What is held, repeats included."""
+        """Trainings or answers held, repeats included."""
         return self.rounds + self.repeats
 
     def reservation(self, run: str) -> str:
-        """What the ledger calls it, of a run."""
+        """Returns the name that the ledger gives it, of a run."""
         return run + _ANSWERS if self.asked else run
 
     def purpose(self, federation: str) -> str:
-        """What for, for whoever reads the ledger."""
+        """Says what it is for, to whoever reads the ledger."""
         return f"{federation}: answers to {', '.join(self.asked)}" if self.asked else federation
 
 
 def reservations_of(run: str) -> tuple[str, str]:
-    """What a ledger may call what a run holds: for training, and for answers."""
+    """Returns the names that a run's reservations have: for training, and for answers."""
     return run, run + _ANSWERS
 
 
@@ -93,7 +93,7 @@ def foresee(
     dataset: Dataset | None,
     plan: str,
 ) -> list[Forecast]:
-    """What a ledger will show of each reservation, those before it held already.
+    """Forecasts each reservation in a ledger, those before it held already.
 
     Args:
         terms: Of a run.

@@ -66,7 +66,7 @@ class _Encryption(msgspec.Struct):
 
 
 class _Report(msgspec.Struct):
-    """What of a `report.json` the cost of its run follows from."""
+    """The parts of a `report.json` from which the cost of its run follows."""
 
     federation: str
     run: str

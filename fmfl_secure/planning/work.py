@@ -1,4 +1,4 @@
-"""What a step computes at a site where round times must not tell who was sampled."""
+"""Plans the work of a step at a site where round times must not tell who was sampled."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def declared_records(config: FederationConfig, site: SiteEntry) -> int:
 
 
 def describe_work(config: FederationConfig, site: SiteEntry) -> str:
-    """What constant work costs a site, for people to read."""
+    """Describes the cost of constant work to a site, for people to read."""
     work = step_work(config, site)
     expected = config.privacy.sample_rate * declared_records(config, site)
     return (

@@ -26,7 +26,7 @@ _MAX_BYTES: Final = 16 << 20
 
 
 class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the authority answers.
+    """The authority's answer to a request.
 
     Attributes:
         federation: Name of the federation.

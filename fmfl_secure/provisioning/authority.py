@@ -154,7 +154,7 @@ class Authority:
         return len(chosen)
 
     def revocations(self) -> bytes:
-        """The signed revocation list."""
+        """Makes the signed revocation list."""
         return revocation_list(self.pair, [int(c.serial, 16) for c in self.issued() if c.revoked])
 
     def _note_issued(

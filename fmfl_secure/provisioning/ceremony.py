@@ -62,7 +62,7 @@ class View(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Compared(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a party signs.
+    """A party's signed word that it compared fingerprints.
 
     Attributes:
         view: What it saw.
@@ -218,7 +218,7 @@ def require_comparison(folder: Path) -> None:
 
 
 def keys_record(folder: Path) -> KeysRecord:
-    """What a run's report says of the keys, from the server's kit or a federation's folder.
+    """Describes the keys for a run's report, from the server's kit or a federation's folder.
 
     Raises:
         FmflError, AggregationError: The folder's files cannot be read.

@@ -245,7 +245,7 @@ def federation_of(authority: bytes) -> str:
 
 
 def read_peer(der: bytes) -> Peer:
-    """What a certificate, whose chain TLS verified, says of its holder.
+    """Reads the holder's name and role from a certificate whose chain TLS verified.
 
     Raises:
         ServiceError: It names no party of a federation.

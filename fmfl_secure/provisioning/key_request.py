@@ -1,4 +1,4 @@
-"""What a party asks for with keys that it drew itself: nothing in it is secret.
+"""A party's request, with keys that it drew itself: nothing in it is secret.
 
     NAME.request      who it is, its public identity keys, its certificate request; signed by each
 

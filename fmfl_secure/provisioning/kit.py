@@ -59,12 +59,12 @@ class Kit:
 
     @property
     def federation_file(self) -> Path:
-        """The federation's settings."""
+        """Path of the federation's settings."""
         return self.folder / "federation.toml"
 
     @property
     def service_file(self) -> Path:
-        """This party's own."""
+        """Path of this party's own `service.toml`."""
         return self.folder / "service.toml"
 
     @property
@@ -74,7 +74,7 @@ class Kit:
 
     @property
     def certificate(self) -> Path:
-        """Its own certificate, PEM."""
+        """Path of its own certificate, PEM."""
         return self.tls / "certificate.pem"
 
     @property

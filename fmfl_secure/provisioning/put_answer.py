@@ -206,7 +206,7 @@ def _check_parties(members: Members, config: FederationConfig, asked: Asked) -> 
 
 
 def _check_pinned(checked: Checked) -> None:
-    """What every party pins from the start stays; sites change by signed lists alone."""
+    """Refuses an answer that changes a pinned party; sites change by signed lists alone."""
     held, new = MembershipFolder(checked.folder).members(), checked.members
     if replace(held, sites={}) != replace(new, sites={}):
         raise ServiceError(

@@ -1,4 +1,4 @@
-"""What is said, everywhere, of keys that one party drew for all."""
+"""Sentences that say, everywhere, that one party drew the keys for all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a question is: its public side, and what a site answers it with.
+"""The interface of a question: its public side, and how a site answers it.
 
 **To add one.** Write a subclass of `Question` in a file of its own here, put it into
 `registry.QUESTIONS`, and its name into `QuestionName` of `settings/questions.py`; what it has to be
@@ -100,7 +100,7 @@ class Question(ABC):
         cells: NDArray[np.float64],
         stddev: float,
     ) -> dict[str, Figure]:
-        """What an answer says, by name, each figure with its intervals. Public arithmetic.
+        """Computes an answer's figures, by name, with their intervals. Public arithmetic.
 
         Args:
             config: The federation's settings.

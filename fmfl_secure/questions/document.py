@@ -62,7 +62,7 @@ def _width(units: float, stddev: float) -> Width:
 
 
 def table() -> str:
-    """The table as Markdown."""
+    """Writes the table of precisions as Markdown."""
     heads = ["sites", "units each", "sampling alone", *(f"epsilon {e:g}" for e in EPSILONS)]
     lines = [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
     for sites in SITES:

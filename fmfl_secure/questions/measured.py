@@ -1,4 +1,4 @@
-"""What a model makes of the units that sites set apart: `fmfl_secure.measures` as questions."""
+"""Asks `fmfl_secure.measures` of the units that sites set apart, as questions."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Measured(Question):
 
 
 def outcomes_of(respondent: Respondent) -> dict[int, Any]:
-    """What the model makes of each unit that is asked about, by its place among all."""
+    """Returns the model's outcomes of each unit that is asked about, by its place among all."""
     data, found = respondent.data, {}
     asked = data.held_out if len(data.held_out) else np.ones(len(data.units), dtype=np.bool_)
     for row in np.flatnonzero(asked).tolist():

@@ -33,12 +33,12 @@ def questions_of(asked: QuestionSection) -> tuple[Question, ...]:
 
 
 def sort_of(asked: QuestionSection) -> Queries:
-    """What a site's policy has to allow for an answer: the most that any of its questions is."""
+    """Returns the sort that a site's policy must allow: the most that any of its questions is."""
     return max((question.sort for question in questions_of(asked)), key=QUERIES.index)
 
 
 def release_of(config: FederationConfig, asked: QuestionSection) -> Release:
-    """What is asked, as one release.
+    """Joins the questions asked into one release.
 
     Raises:
         ConfigError: The settings have nothing that a question could be asked of.

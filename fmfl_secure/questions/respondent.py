@@ -1,4 +1,4 @@
-"""What a site answers a question from."""
+"""A respondent: data, task and model from which a site answers questions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Respondent:
-    """What a site answers from. Private: has no useful repr.
+    """Everything that a site answers from. Private: has no useful repr.
 
     Attributes:
         site: Its name.
@@ -50,7 +50,7 @@ class Respondent:
             set_adapter_tensors(self.model, load_adapter_bytes(self.candidates[candidate]))
 
     def once(self, name: str, compute: Callable[[], T]) -> T:
-        """What several questions of one answer need, computed by the first that asks.
+        """Computes what several questions of one answer share, by the first that asks.
 
         Args:
             name: What it is.

@@ -1,4 +1,4 @@
-"""What the sites' answers say, on the page: each figure with its intervals and its price."""
+"""Shows the sites' answers on the page: each figure with its intervals and its price."""
 
 from __future__ import annotations
 

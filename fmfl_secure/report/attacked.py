@@ -30,7 +30,7 @@ def figures(record: AttackRecord) -> list[Row]:
 
 
 def sentences(record: AttackRecord) -> list[str]:
-    """What the figures say, and what they do not."""
+    """Says what the attacks' figures show, and what they do not."""
     found = []
     if record.beyond_epsilon and record.epsilon is not None:
         found.append(
@@ -72,7 +72,7 @@ def sentences(record: AttackRecord) -> list[str]:
 
 
 def warnings(record: RunRecord) -> list[str]:
-    """What a reader of the report must not miss."""
+    """Warns of an attack that a reader of the report must not miss."""
     found = record.attack
     if isinstance(found, AttackRecord) and (found.flagged or found.beyond_epsilon):
         return sentences(found)[:1]

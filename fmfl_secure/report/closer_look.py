@@ -47,7 +47,7 @@ def record_of(
     public: bool,
     metrics: Mapping[int, Mapping[str, float]],
 ) -> EvaluationRecord:
-    """What there is to see of an adapter, as a record.
+    """Makes the record of a closer look at an adapter.
 
     Args:
         config: The run's settings.
@@ -87,7 +87,7 @@ def classes_of(section: TaskBase) -> tuple[str, ...]:
 
 
 def look_closer(outcomes: Outcomes, labels: Sequence[str]) -> CloserLook:
-    """What there is to see, by what a task's records have; nothing where they have no labels.
+    """Looks at outcomes closely, by what a task's records have; empty without labels.
 
     Args:
         outcomes: Of all records.

@@ -49,7 +49,7 @@ def _template(task: CausalLM) -> str:
 
 
 def led_by(system: str) -> str:
-    """What stands before a template whose conversations begin with a system message."""
+    """Returns the lines before a template whose conversations begin with a system message."""
     if not system:
         return ""
     message = f"[{{'role': 'system', 'content': {json.dumps(system.strip(), ensure_ascii=False)}}}]"

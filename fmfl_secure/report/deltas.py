@@ -22,7 +22,7 @@ def declared(population_size: int | msgspec.UnsetType | None) -> str:
 
 
 def note(grant: GrantRecord, *, on: dt.date | None = None) -> str:
-    """What is to be said of one grant beside its figures; empty if nothing is.
+    """Says what one grant's figures leave out; empty if nothing is.
 
     Args:
         grant: The grant.
@@ -45,7 +45,7 @@ def note(grant: GrantRecord, *, on: dt.date | None = None) -> str:
 def warnings(
     owner: str, grants: Sequence[GrantRecord], population_size: int | msgspec.UnsetType | None
 ) -> list[str]:
-    """What a reader must not miss: grants that afford nothing, and deltas above 1 / (10 n).
+    """Warns of grants that afford nothing, and of deltas above 1 / (10 n).
 
     Args:
         owner: Whose ledger, in words.

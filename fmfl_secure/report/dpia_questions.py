@@ -1,4 +1,4 @@
-"""What a data protection impact assessment asks of people; a run's record knows no answer."""
+"""Questions of a data protection impact assessment that a run's record cannot answer."""
 
 from __future__ import annotations
 

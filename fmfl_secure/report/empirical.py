@@ -33,7 +33,7 @@ def figures(audit: AuditRecord) -> dict[str, str]:
 
 
 def sentences(audit: AuditRecord) -> list[str]:
-    """What the check says, and what it does not."""
+    """Says what the audit shows, and what it does not."""
     if audit.above_claim:
         return [alarm(audit)]
     says = (
@@ -58,7 +58,7 @@ def sentences(audit: AuditRecord) -> list[str]:
 
 
 def alarm(audit: AuditRecord) -> str:
-    """What to do when the claim is refuted."""
+    """Says what to do when an audit refutes the claim."""
     wrong = (1.0 - audit.confidence) * 100
     what = "training" if audit.audited == "training" else "answering"
     return (
@@ -72,7 +72,7 @@ def alarm(audit: AuditRecord) -> str:
 
 
 def warnings(record: RunRecord) -> list[str]:
-    """What a reader of the report must not miss."""
+    """Warns of an audit that refutes the claim."""
     audit = record.audit
     return [alarm(audit)] if audit is not None and audit.above_claim else []
 

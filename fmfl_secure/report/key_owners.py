@@ -15,7 +15,7 @@ _ONE_PLACE = (
 
 
 def warnings(record: RunRecord) -> list[str]:
-    """What a reader of the first page must not miss."""
+    """Warns on the first page of keys that one party drew, or nobody compared."""
     keys = record.keys
     if isinstance(keys, msgspec.UnsetType):
         return []
@@ -38,7 +38,7 @@ def warnings(record: RunRecord) -> list[str]:
 
 
 def sentences(record: RunRecord) -> list[str]:
-    """What is known, for the page's part about encryption."""
+    """Says who drew the keys and who compared them, for the page's part about encryption."""
     keys = record.keys
     if isinstance(keys, msgspec.UnsetType):
         return ["This record does not say who drew the parties' keys."]

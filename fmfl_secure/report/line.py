@@ -1,4 +1,4 @@
-"""What is said of an adapter that continues earlier runs: what the whole line of them cost."""
+"""Describes an adapter that continues earlier runs, and what all of them cost together."""
 
 from __future__ import annotations
 

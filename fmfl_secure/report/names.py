@@ -8,7 +8,7 @@ from fmfl_secure.report import rounding
 
 
 def count(number: int, singular: str, plural: str = "") -> str:
-    """`1 site`, `4 sites`."""
+    """Writes a number with its noun: `1 site`, `4 sites`."""
     return f"{rounding.count(number)} {singular if number == 1 else plural or singular + 's'}"
 
 

@@ -36,7 +36,7 @@ _MANY: Final = 3  # grants' purposes on the first page; section 3 and the draft 
 
 
 def answers(record: RunRecord) -> tuple[Answer, ...]:
-    """What a run's record answers, in the questions' order."""
+    """Answers a data protection officer from a run's record, in the questions' order."""
     means = wording.meaning_in_short(record)
     limits = " ".join(limit.name for limit in protection.limits(record))
     found = {
@@ -55,7 +55,7 @@ def answers(record: RunRecord) -> tuple[Answer, ...]:
 
 
 def purposes(record: RunRecord) -> list[str]:
-    """What grants and the run were stated to be for, by site, and why so much; each once."""
+    """Collects what grants and the run were stated to be for, and why so much; each once."""
     found: dict[str, None] = {}
     of_run = _of_run(record)
     if of_run != UNSAID:
@@ -123,12 +123,12 @@ def _signed(record: RunRecord) -> str:
 
 
 def _of_run(record: RunRecord) -> Decided:
-    """What its settings say of the run's epsilon."""
+    """Reads who decided on the run's epsilon, and why, from its settings."""
     return Decided.parse(record.settings.get("privacy", {}))
 
 
 def _decisions(record: RunRecord) -> dict[Decided, list[str]]:
-    """What was said of the run's epsilon and of each grant's, with whose it is; alike together."""
+    """Collects decisions on the run's epsilon and on each grant's; alike ones together."""
     found: dict[Decided, list[str]] = {}
     if (of_run := _of_run(record)) != UNSAID:
         found[of_run] = ["the run"]

@@ -39,7 +39,7 @@ _READS_IMAGES = {"image-classification", "image-text", "image-text-classificatio
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What a folder holds, as far as its opening depends on it.
+    """The parts of an exported folder that its opening depends on.
 
     Attributes:
         task: Name of the task.
@@ -66,7 +66,7 @@ class Exported:
 
     @property
     def peft(self) -> bool:
-        """PEFT opens its adapter."""
+        """Whether PEFT opens its adapter."""
         return not self.merged and "adapter_config.json" in self.files
 
     @property
@@ -145,7 +145,7 @@ _OF_TRANSFORMERS = (
 
 
 def _imports(lines: Sequence[str]) -> list[str]:
-    """What the lines use, in the order that people write it in."""
+    """Returns the imports that the lines use, in the order that people write them in."""
     text = "\n".join(lines)
     found = [line for use, line in _IMPORTS.items() if use in text]
     standard = [line for line in found if line.split()[1] in {"json", "pathlib"}]

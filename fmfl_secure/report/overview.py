@@ -218,7 +218,7 @@ def insider_guarantee(statement: SiteStatement) -> float:
 
 
 def group_privacy(epsilon: float, delta: float, size: int) -> tuple[float, float]:
-    """What (epsilon, delta) for one unit gives for a group of `size` units.
+    """Computes (epsilon, delta) for a group of `size` units from that for one.
 
     (k epsilon, delta (e^(k epsilon) - 1) / (e^epsilon - 1)) (Vadhan 2017, Lemma 2.2). Replacing
     one unit by another is a group of two: one is removed and one is added.

@@ -50,7 +50,7 @@ class _Meaning:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """What a promise means for a group of units."""
+    """A promise as it holds for a group of units."""
 
     size: int
     epsilon: float
@@ -182,7 +182,7 @@ def _group(promise: Promise, size: int) -> _Group:
 
 
 def _charge(charge: RunCharge) -> str:
-    """What a run is charged: all it reserved while open, what it began after."""
+    """Says how much a run is charged: all it reserved while open, what it began after."""
     what = "answer" if holds_answers(charge.run) else "training"
     return names.count(charge.rounds_reserved if charge.open else len(charge.rounds_trained), what)
 

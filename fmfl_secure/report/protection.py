@@ -189,12 +189,12 @@ def roles(record: RunRecord) -> tuple[Role, ...]:
 
 
 def privacy_limits(unit: str) -> tuple[Limit, ...]:
-    """What the guarantee of a ledger with this unit does not speak of."""
+    """Lists what the guarantee of a ledger with this unit does not speak of."""
     return (*((_SEVERAL_RECORDS,) if unit == "record" else ()), *_LIMITS_OF_PRIVACY)
 
 
 def limits(record: RunRecord) -> list[Limit]:
-    """What is not protected, each with a name."""
+    """Lists what is not protected, each with a name."""
     noise = record.mechanism.noise_mechanism
     found: tuple[Limit, ...] = _LIMITS_WITHOUT_PRIVACY
     if noise.private:

@@ -72,7 +72,7 @@ def _allow_null(field: dict[str, Any]) -> None:
 
 
 def _taken_apart(docstring: str) -> tuple[str, dict[str, str]]:
-    """What a type is, and what each of its attributes means."""
+    """Splits a docstring into its words and the meanings of its attributes."""
     words, _, listed = inspect.cleandoc(docstring).partition("Attributes:")
     meanings = re.findall(r"^    (\w+): (.*(?:\n        .*)*)", listed, flags=re.MULTILINE)
     return _joined(words), {name: _joined(text) for name, text in meanings}

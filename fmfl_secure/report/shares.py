@@ -21,7 +21,7 @@ def in_force(record: RunRecord) -> bool:
 
 
 def assumption(record: RunRecord) -> str:
-    """What the first figure rests on, as a condition."""
+    """States the assumption of the first figure, as a condition."""
     if not record.mechanism.noise_mechanism.in_shares:
         return "as long as no more sites collude than the runs with shares of noise assumed"
     assumed = record.mechanism.colluding_sites
@@ -43,7 +43,7 @@ def promised_to(record: RunRecord) -> str:
 
 
 def promised(record: RunRecord) -> str:
-    """The second figure, granted."""
+    """States the second figure as granted; empty where there is none."""
     found = sorted({insider_guarantee(statement) for statement in _permitted(record)})
     if not found:
         return "No ledger states a figure against all other sites together"
@@ -57,7 +57,7 @@ def promised(record: RunRecord) -> str:
 
 
 def planned(record: RunRecord) -> str:
-    """What this run may cost of the second figure; continues a sentence."""
+    """States the second figure that this run may cost; continues a sentence."""
     if not record.mechanism.noise_mechanism.in_shares:
         return ""
     return (
@@ -72,7 +72,7 @@ def weakest(record: RunRecord) -> float | None:
 
 
 def spent(record: RunRecord) -> str:
-    """What was spent of the second figure, at the worst site; empty where there is none."""
+    """States the second figure spent at the worst site; empty where there is none."""
     found = [one for one in charged(record) if one.of_this_run]
     if not found:
         return ""
@@ -85,7 +85,7 @@ def spent(record: RunRecord) -> str:
 
 
 def left(record: RunRecord) -> str:
-    """What is left of the second figure, where it is least; empty where there is none."""
+    """States the second figure left, where it is least; empty where there is none."""
     found = charged(record)
     if not found:
         return ""
@@ -106,13 +106,13 @@ def charged(record: RunRecord) -> list[Account]:
 
 
 def insider_left(account: Account) -> float:
-    """What is left of a grant's second figure."""
+    """Returns how much of a grant's second figure is left."""
     grant = account.grant
     return max(0.0, (grant.insider_epsilon or 0.0) - (grant.insider_epsilon_charged or 0.0))
 
 
 def visibility(record: RunRecord) -> str:
-    """What limits what a sum reveals."""
+    """Says by what noise the sum and the adapter are bounded."""
     return (
         "What the sum and the adapter reveal is limited by the shares of noise of all sites "
         f"together, that is, by epsilon, {assumption(record)}. All other sites together can take "

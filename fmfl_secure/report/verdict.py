@@ -1,4 +1,4 @@
-"""What an (epsilon, delta) means for one person, in figures and in words."""
+"""Explains an (epsilon, delta) for one person, in figures and in words."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _VOID_EPSILON = 8.0
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What an (epsilon, delta) means for one person.
+    """An (epsilon, delta) explained for one person.
 
     Attributes:
         at_1: Bound on an attacker's true-positive rate at a false-positive rate of 1 %.

@@ -55,7 +55,7 @@ def cohort(record: RunRecord, names: Sequence[str]) -> str:
 
 
 def unit(record: RunRecord) -> str:
-    """What one protected unit is."""
+    """Describes in words the unit that is protected."""
     if record.mechanism.unit == "record":
         return "one record"
     column = f"one person (all records with one value of “{record.mechanism.unit}”"
@@ -108,7 +108,7 @@ def status(record: RunRecord) -> tuple[str, str]:
 
 
 def promised(record: RunRecord) -> str:
-    """What was promised, to whom."""
+    """States what was promised, and to whom."""
     if not record.mechanism.noise_mechanism.private:
         return (
             "Nothing. This run trained without noise and has no privacy guarantee at all. Such a "
@@ -147,7 +147,7 @@ def promised(record: RunRecord) -> str:
 
 
 def meaning_in_short(record: RunRecord) -> list[str]:
-    """What the weakest guarantee means, and this run alone where it says more; empty without."""
+    """Explains the weakest guarantee, and this run alone where it says more; empty without."""
     if not record.mechanism.noise_mechanism.private:
         return []
     found = [guarantee(statement) for _, statement in statements(record) if _granted(statement)]
@@ -165,7 +165,7 @@ def meaning_in_short(record: RunRecord) -> list[str]:
 
 
 def spent(record: RunRecord) -> str:
-    """What was spent, by the worst site and the best."""
+    """States what was spent, by the worst site and the best."""
     if not record.mechanism.noise_mechanism.private:
         return "No figure can be given: without noise there is no epsilon."
     found = tracks(record)
@@ -219,7 +219,7 @@ def spent(record: RunRecord) -> str:
 
 
 def left(record: RunRecord) -> str:
-    """What is left, worst first, before the table that gives every site."""
+    """States what is left, worst first, before the table that gives every site."""
     found = accounts(record)
     if not found:
         return (
@@ -251,7 +251,7 @@ def left(record: RunRecord) -> str:
 
 
 def _runs_left(record: RunRecord) -> str:
-    """What is left in runs like this one; empty where no site states it."""
+    """States how many runs like this one are left; empty where no site states it."""
     statements = [site.statement for site in record.sites if site.statement is not None]
     fitting = [stated.runs_left for stated in statements if isinstance(stated.runs_left, int)]
     if not fitting:
@@ -292,7 +292,7 @@ def visibility(record: RunRecord) -> str:
 
 
 def warnings(record: RunRecord) -> list[str]:
-    """What a reader must not miss, worst first."""
+    """Collects all warnings of a report, worst first."""
     found = []
     if not record.mechanism.noise_mechanism.private:
         found.append(
@@ -367,7 +367,7 @@ def warnings(record: RunRecord) -> list[str]:
 
 
 def promise_label(promise: Promise, sites: int) -> str:
-    """Whose promise it is."""
+    """Names those whose promise it is."""
     if not promise.sites:
         label = "This run alone, as planned"
     else:
@@ -377,7 +377,7 @@ def promise_label(promise: Promise, sites: int) -> str:
 
 
 def metric(value: float) -> str:
-    """A utility figure."""
+    """Formats a utility figure, to four digits."""
     return f"{value:.4g}" if math.isfinite(value) else "not a number"
 
 

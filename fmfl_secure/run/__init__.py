@@ -1,1 +1,1 @@
-"""What a run is to those who tell of it: its record, its end, its transcript."""
+"""A run as those see it who tell of it: its record, its end, its transcript."""

@@ -1,4 +1,4 @@
-"""What a run's answers said, as its record keeps them, and as people read them.
+"""A run's answers as its record keeps them, and as people read them.
 
 Figures are made of released sums by public arithmetic: they cost nothing more, whoever looks.
 """

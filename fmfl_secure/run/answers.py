@@ -13,7 +13,7 @@ from fmfl_secure.settings.federation import FederationConfig
 
 
 def answer_of(config: FederationConfig, record: RoundRecord) -> AnswerRecord | None:
-    """What a round's answer says; None of a round that trained, or was lost.
+    """Computes the figures of a round's answer; None of a round that trained, or was lost.
 
     Args:
         config: The settings that the run follows.
@@ -35,7 +35,7 @@ def answer_of(config: FederationConfig, record: RoundRecord) -> AnswerRecord | N
 
 
 def answers_of(config: FederationConfig, rounds: Iterable[RoundRecord]) -> tuple[AnswerRecord, ...]:
-    """What all answers of a run say, in order.
+    """Computes the figures of all answers of a run, in order.
 
     Raises:
         ConfigError: One is not an answer to these settings.

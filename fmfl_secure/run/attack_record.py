@@ -81,7 +81,7 @@ class ToldSecret(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 
 class AttackRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What was attacked, how, and what was found.
+    """Attacks on a finished adapter, and their results.
 
     Attributes:
         format: Version of this form.

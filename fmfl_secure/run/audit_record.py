@@ -19,7 +19,7 @@ FORMAT = 1
 
 
 class AuditRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What was audited, how, and what was found.
+    """An empirical audit, and its result.
 
     Attributes:
         format: Version of this form.

@@ -22,7 +22,7 @@ _SIGNATURE_BYTES: Final = 64  # Ed25519
 
 
 class RunCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What was signed.
+    """The contents of a signed call.
 
     Attributes:
         run: Run id.

@@ -19,7 +19,7 @@ _SIGNATURE_BYTES = 64  # Ed25519
 
 
 class RunEnd(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What was signed.
+    """The contents of a signed end.
 
     Attributes:
         run: Run id.
@@ -33,7 +33,7 @@ class RunEnd(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def rounds_of(rounds: Sequence[RoundRecord]) -> tuple[tuple[int, str, str], ...]:
-    """What an end says of these rounds."""
+    """Returns the entries of an end for these rounds."""
     return tuple((each.round, each.status, each.release_digest) for each in rounds)
 
 

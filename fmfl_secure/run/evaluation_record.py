@@ -1,4 +1,4 @@
-"""What a finished adapter does, looked at closely: by label, mistaken for what, how sure, by round.
+"""A closer look at a finished adapter: by label, mistaken for what, how sure, by round.
 
 Exact figures: of private data they are not private, and stay where the data are. What lies in a
 run's folder, and so in its report, is of a set that was declared public.
@@ -155,7 +155,7 @@ def point(round_number: int, name: str, value: float, records: int) -> CurvePoin
 
 
 def encode_evaluation(record: EvaluationRecord) -> bytes:
-    """As `evaluation.json`."""
+    """Encodes the record as `evaluation.json`."""
     return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
 
 

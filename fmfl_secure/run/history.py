@@ -1,4 +1,4 @@
-"""What sites signed of a run's releases, for one that was away: how it travels from the server."""
+"""Verdicts of sites on a run's releases, as the server sends them to one that was away."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fmfl_secure.errors import RunError
 
 
 class ReleaseHistory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What became of one attempt's release.
+    """One attempt's plan and cohort, and the verdicts on its release.
 
     Attributes:
         plan: The signed plan.
@@ -25,7 +25,7 @@ class ReleaseHistory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def encode_history(history: Sequence[ReleaseHistory]) -> bytes:
-    """As one document."""
+    """Encodes the history as one document."""
     return msgspec.msgpack.encode(tuple(history))
 
 

@@ -14,7 +14,7 @@ KEYS_NAME: Final = "keys.json"
 
 
 class Comparison(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What one party signed of its keys.
+    """One party's signed word on its keys.
 
     Attributes:
         party: Its name.

@@ -1,4 +1,4 @@
-"""What a site states of its ledger, for a report, and its signature under it."""
+"""Makes a site's statement of its ledger, for a report, and its signature under it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every way of carrying the protocol shares: how it tells about its progress."""
+"""The interface by which every transport tells about a run's progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What figures in a record may be, wherever a record or a part of one comes in.
+"""Ranges of figures in a record, wherever a record or a part of one comes in.
 
 Whoever signed a figure may be wrong or may lie: a signature says who wrote it, and not that it is
 possible. So each field has a range, which NaN and an infinity that means nothing are outside of,

@@ -65,7 +65,7 @@ class Mechanism(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def noise_mechanism(self) -> NoiseMechanism:
-        """What `noise` names."""
+        """The entry of the registry that `noise` names."""
         return NOISE.get(self.noise)
 
 
@@ -260,7 +260,7 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def extensions(self) -> tuple[str, ...]:
-        """What of other packages' code took part, by name."""
+        """Names of other packages' code that took part."""
         kinds = (str(self.settings.get("adapter", {}).get("kind", "")), self.task)
         readers = self.settings.get("task", {}).get("readers", ())
         return tuple(name for name in (*kinds, *map(str, readers)) if is_extension(name))

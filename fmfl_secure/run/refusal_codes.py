@@ -74,7 +74,7 @@ OF_ATTEMPTS: Mapping[str, str] = MappingProxyType(
 
 
 def meaning(code: str) -> str:
-    """What a code in a record means."""
+    """Explains a code in a record."""
     return MEANINGS.get(code) or OF_ATTEMPTS.get(code, "not a known code")
 
 

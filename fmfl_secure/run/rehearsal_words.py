@@ -1,4 +1,4 @@
-"""What a rehearsal found, in sentences: for the log, the live page and the report."""
+"""Words a rehearsal's findings as sentences: for the log, the live page and the report."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def judged_in_words(
 
 
 def deviation_in_words(word: str) -> str:
-    """Why somebody is named."""
+    """Explains why a rehearsal names somebody."""
     return DEVIATIONS.get(word) or meaning(f"attempt.{word}")
 
 

@@ -1,4 +1,4 @@
-"""What a server and the process that writes a run's results for it say to each other."""
+"""Messages between a server and the process that writes a run's results for it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is asked of the process.
+    """The request to the process that writes results.
 
     Attributes:
         folder: The run's.
@@ -18,7 +18,7 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What it answers.
+    """The answer of the process that writes results.
 
     Attributes:
         record: The run's record, encoded; empty where it failed.

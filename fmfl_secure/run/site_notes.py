@@ -1,4 +1,4 @@
-"""What sites state during a run, as the run's state keeps it."""
+"""Notes of what sites state during a run, as the run's state keeps them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fmfl_secure.storage.run_store import RunStore
 
 
 class SiteNote(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What the coordinator keeps of a site.
+    """The coordinator's note of a site.
 
     Attributes:
         visibility: Of its data, as it declares.
@@ -67,5 +67,5 @@ def read_site_note(note: bytes) -> SiteNote:
 
 
 def noted_visibility(store: RunStore) -> dict[str, Literal["private", "public"]]:
-    """What sites declared of their data, as far as they were noted."""
+    """Returns the visibility that sites declared of their data, as far as noted."""
     return {name: read_site_note(note).visibility for name, note in store.state.sites.items()}

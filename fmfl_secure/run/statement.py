@@ -1,4 +1,4 @@
-"""What a site states of its ledger: grants, runs, what they cost, and the chain's head.
+"""A site's statement of its ledger: grants, runs, what they cost, and the chain's head.
 
 A statement is signed by the site and shown to all parties. Its figures have ranges, which are
 looked at wherever one comes in; see `ranges`.
@@ -130,7 +130,7 @@ class GrantRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def counted_delta(self) -> float:
-        """What of delta a sum over grants counts: of exact ones, their cap's, and once."""
+        """The part of delta that a sum over grants counts: of exact ones, their cap's, and once."""
         if self.cap:
             return self.cap[1]
         return 0.0 if self.exact else self.delta
@@ -182,7 +182,7 @@ class RecoveryNote(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SiteStatement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a site states of its ledger at the end of a run, signed by the site.
+    """A site's statement of its ledger at the end of a run, signed by the site.
 
     Attributes:
         site: Its name.

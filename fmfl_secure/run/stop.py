@@ -26,7 +26,7 @@ class RunHalted(RunError):
 
 
 class RunStop(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What was signed.
+    """The contents of a signed stop.
 
     Attributes:
         run: Run id.

@@ -28,22 +28,22 @@ _LOG = logging.getLogger("fmfl_secure.run.trackers")
 
 
 class Tracker(Protocol):
-    """Where figures go."""
+    """A program that figures of a run go to."""
 
     def begin(self, federation: str, run: str) -> None:
         """A run of a federation starts, or goes on."""
 
     def log(self, figures: Mapping[str, float], *, step: int) -> None:
-        """Figures of one round."""
+        """Takes the figures of one round."""
 
     def end(self) -> None:
-        """Nothing more comes."""
+        """Closes the tracker; nothing more comes."""
 
 
 def may_leave(
     config: FederationConfig, record: RoundRecord, epsilon: Mapping[str, float], upload_bytes: int
 ) -> dict[str, float]:
-    """What is told of a round: everything that is in a report, by name, and nothing else.
+    """Collects the figures of a round that are in a report, by name, and nothing else.
 
     Args:
         config: The run's settings.
@@ -225,7 +225,7 @@ TRACKERS: Final[Mapping[str, Callable[[str], Tracker]]] = {
 
 
 def tracker_of(text: str) -> Tracker:
-    """What `--track` names, as `tensorboard:FOLDER` or `mlflow:URI`.
+    """Opens what `--track` names, as `tensorboard:FOLDER` or `mlflow:URI`.
 
     Raises:
         ConfigError: There is no such tracker, it is not installed, or the rest is missing.

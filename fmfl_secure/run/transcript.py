@@ -1,4 +1,4 @@
-"""What each role of a run saw, message by message: a record for people, in `transcript.jsonl`."""
+"""Records, for people, each message that a role of a run saw, in `transcript.jsonl`."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ HeadLine = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
 
 
 class AnchorsForSite(msgspec.Struct, frozen=True):
-    """What a site is told of heads.
+    """Heads that a site is told.
 
     Attributes:
         own: All that are kept of its own ledgers.
@@ -63,7 +63,7 @@ def short_name(line: str) -> str:
 
 
 class AnchorRegistry:
-    """What the coordinator keeps. Safe to use from several threads.
+    """The coordinator's store of heads. Safe to use from several threads.
 
     Args:
         anchors: All heads that were ever given.
@@ -160,7 +160,7 @@ class AnchorRegistry:
             self._changed[party] = self._changes
 
     def tell(self, site: str, *, known: bool, since: str = ALL) -> AnchorsForSite:
-        """What a party is told; who is no site, of its own journal alone.
+        """Returns the heads for a party; for one that is no site, those of its own journal.
 
         Args:
             site: Which.

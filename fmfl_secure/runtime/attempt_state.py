@@ -147,7 +147,7 @@ class ServerAttempt:
         return self.cohort.names if self.cohort else ()
 
     def handed(self) -> dict[str, list[bytes]]:
-        """What each site and custodian is handed of the others' exchange messages, by name."""
+        """Returns each reader's parts of the others' exchange messages, by name."""
         cohort = self._fixed()
         return hand_out(
             cohort, {self.exchanges[name]: self._readers[name] for name in cohort.names}

@@ -1,4 +1,4 @@
-"""What parties tell the server: checked, made durable, and only then acknowledged."""
+"""Takes in what parties send: checked, made durable, and only then acknowledged."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class SignedStatement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Stated:
-    """What a site stated.
+    """A site's statement, or why it is not shown.
 
     Attributes:
         statement: Of its ledger; None if it made none, or none that can be shown.
@@ -72,7 +72,7 @@ class Stated:
 
 
 def statements(store: Messages, run: str) -> dict[str, Stated]:
-    """What sites stated of their ledgers in a run, by site."""
+    """Reads the sites' statements of their ledgers in a run, by site."""
     refused = store.notes(run, UNSHOWN)
     found = {site: Stated(not_shown=reason.decode()) for site, reason in refused.items()}
     for site, note in store.notes(run, STATED).items():

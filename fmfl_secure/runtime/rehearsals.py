@@ -185,7 +185,7 @@ class Rehearsals:
         return found.named, found.holds
 
     def _keep_evidence(self, attempt: ServerAttempt, number: int) -> None:
-        """What anybody needs to judge it again, in the run's folder."""
+        """Writes what anybody needs to judge it again into the run's folder."""
         folder = self._coordinator.store.folder / REHEARSALS
         folder.mkdir(exist_ok=True)
         write_files(folder, {f"{number}.msgpack": msgspec.msgpack.encode(attempt.evidence())})

@@ -133,7 +133,7 @@ class RunDriver:
 
     @property
     def run(self) -> str:
-        """Run id."""
+        """The id of the run."""
         return self._coordinator.run
 
     def stop(self) -> None:

@@ -154,7 +154,7 @@ class RunServer:
 
     @property
     def parameters(self) -> int:
-        """Length of an update."""
+        """Values of an update, in the first round."""
         return self._start.layout(self.config.turn(1)).size
 
     def members(self) -> Members:

@@ -16,7 +16,7 @@ _LOG = logging.getLogger("fmfl_secure.runtime.start")
 
 
 def open_start(folder: Path, config: FederationConfig) -> RunStart:
-    """What a run starts from, of a server's kit.
+    """Reads what a run starts from out of a server's kit.
 
     A kit of version 0.1.0 has no such file, and such a server has the base model: there the file
     is made, once, by a process that ends before the server begins. A file that is there is never

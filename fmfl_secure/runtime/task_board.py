@@ -1,4 +1,4 @@
-"""What each party is to do now, and the bytes it needs for that; and who was heard of when.
+"""The board of tasks: what each party is to do, the bytes for it, and who was heard when.
 
 The driver, in a thread of its own, assigns tasks; requests, in the event loop, wait for them.
 Nothing here is durable: after a restart the driver assigns anew.
@@ -23,7 +23,7 @@ HISTORY: Final = "history"  # the document with what sites signed of earlier rou
 
 
 class Step(StrEnum):
-    """What a party is to do."""
+    """A step that a party may be assigned."""
 
     WAIT = "wait"
     JOIN = "join"
@@ -72,7 +72,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What one party is to do.
+    """One party's present task.
 
     Attributes:
         step: What.
@@ -129,7 +129,7 @@ class TaskBoard:
                 self._wake(party)
 
     def task(self, party: str) -> tuple[int, Assignment]:
-        """What a party is to do, and the number of its last change."""
+        """Returns a party's assignment, and the number of its last change."""
         with self._lock:
             return self._changed.get(party, 0), self._tasks.get(party, Assignment())
 

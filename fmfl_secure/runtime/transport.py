@@ -1,4 +1,4 @@
-"""What passes between a party and the server, whatever carries it: HTTPS (`client`) or Flower."""
+"""The interface between a party and the server, whatever carries it: HTTPS or Flower."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class DocumentRef(msgspec.Struct, frozen=True):
 
 
 class Work(msgspec.Struct, frozen=True):
-    """What the server wants of this party; fields as `api.TaskBody`."""
+    """The server's wish to this party; fields as `api.TaskBody`."""
 
     sequence: Sequence
     step: Step
@@ -55,7 +55,7 @@ class Work(msgspec.Struct, frozen=True):
 
     @property
     def place(self) -> tuple[str, int, int]:
-        """Run, round and attempt."""
+        """Run, round and attempt, as a key."""
         return self.run, self.round, self.attempt
 
 
@@ -78,7 +78,7 @@ class ServerTransport(Protocol):
         ...
 
     def work(self, after: int) -> Work:
-        """What there is to do."""
+        """Asks for this party's task; waits until it is another than number `after`."""
         ...
 
     def membership(self, after: int) -> list[str]:
@@ -86,7 +86,7 @@ class ServerTransport(Protocol):
         ...
 
     def fetch(self, document: DocumentRef) -> bytes:
-        """A document."""
+        """Fetches the bytes of a document."""
         ...
 
     def send(self, work: Work, kind: str, message: bytes) -> None:
@@ -94,11 +94,11 @@ class ServerTransport(Protocol):
         ...
 
     def join(self, run: str, visibility: Literal["private", "public"]) -> None:
-        """Take part."""
+        """Says that this site takes part."""
         ...
 
     def refuse(self, run: str, code: str) -> None:
-        """Take no part."""
+        """Says, by a generic code, that this site takes no part."""
         ...
 
     def fail(self, work: Work, code: str) -> None:
@@ -108,7 +108,7 @@ class ServerTransport(Protocol):
     def state(
         self, run: str, statement: SiteStatement | None, signature: str, *, final: bool
     ) -> None:
-        """State the ledger."""
+        """Sends this site's statement of its ledger."""
         ...
 
     def heads(self, *, known: bool, since: str) -> AnchorsForSite:

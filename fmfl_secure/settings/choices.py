@@ -1,4 +1,4 @@
-"""What only people can say of a new federation, by kind of task: `init` asks it, or is told.
+"""Choices that only people can make for a new federation, by kind of task, as `init` asks.
 
 Nothing of it is read off private data: which labels occur, and how many people there are, is itself
 private.
@@ -34,7 +34,7 @@ class Choice:
         return f"--{self.option.replace('_', '-')}"
 
     def read(self, given: str) -> str | list[str]:
-        """What was typed, as the settings have it; a list stands with commas."""
+        """Reads what was typed into the settings' form; a list stands with commas."""
         if not self.many:
             return given.strip()
         return [each.strip() for each in given.split(",") if each.strip()]
@@ -77,7 +77,7 @@ EPSILON: Final = Choice("epsilon", "privacy.epsilon", "Epsilon that a whole run 
 
 
 def choices_of(task: str) -> tuple[Choice, ...]:
-    """What has to be said of a federation for this kind of task; none where it has no template."""
+    """Lists the choices for this kind of task; none where it has no template."""
     own = _OF_TASK.get(task)
     return () if own is None else (*own, UNIT, POPULATION, EPSILON)
 

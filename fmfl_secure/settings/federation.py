@@ -160,7 +160,7 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
 
     @property
     def asked(self) -> QuestionSection | None:
-        """What sites are asked in a run by these settings."""
+        """The question to sites in a run by these settings, or None."""
         evaluation = self.evaluation
         if self.question is not None or not evaluation.at_sites:
             return self.question
@@ -182,7 +182,7 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
         return rounds_of(self.federation.rounds, self.asked)
 
     def turn(self, round_number: int) -> Turn:
-        """What a round of a run is for; rounds count from 1."""
+        """Returns the purpose of a round of a run; rounds count from 1."""
         return turn_of(round_number, self.federation.rounds, self.asked)
 
     @property
@@ -310,7 +310,7 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
 
     @property
     def extensions(self) -> tuple[str, ...]:
-        """What these settings name of other packages' code, in order."""
+        """Names of other packages' code in these settings, in order."""
         kinds = (self.adapter.kind, self.task.kind)
         return (*(name for name in kinds if is_extension(name)), *self.task.readers)
 
@@ -363,7 +363,7 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
         return vanishing.openings(self.federation.vanished_sites, everyone, colluding)
 
     def vanishing(self, pinned: int = 0) -> Vanishing | msgspec.UnsetType:
-        """What plans say of sites that may vanish.
+        """Returns what plans say of sites that may vanish.
 
         Args:
             pinned: How many sites the coordinator knows, if more than are listed here.

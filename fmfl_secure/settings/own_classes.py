@@ -1,4 +1,4 @@
-"""What people, and `pipeline`, would open a model of a task with: classes of transformers."""
+"""Classes of transformers, and of `pipeline`, that people would open a model of a task with."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ class QuestionSection(Section, frozen=True, forbid_unknown_fields=True, kw_only=
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one round of a run is for.
+    """The purpose of one round of a run.
 
     Attributes:
         training: How many rounds of training there are up to its end.
@@ -115,7 +115,7 @@ def rounds_of(training: int, asked: QuestionSection | None) -> int:
 
 
 def turn_of(number: int, training: int, asked: QuestionSection | None) -> Turn:
-    """What a round of such a run is for; rounds count from 1."""
+    """Returns the purpose of a round of such a run; rounds count from 1."""
     if asked is None:
         return Turn(number)
     if not asked.every:

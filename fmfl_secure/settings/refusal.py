@@ -1,4 +1,4 @@
-"""What to say of settings that are not valid: the setting, its line, what is allowed, a guess.
+"""Explains settings that are not valid: the setting, its line, what is allowed, a guess.
 
 `msgspec` refuses with a sentence for programmers (`Expected `int` >= 1 - at `$.adapter.rank``).
 From its path, the data and the settings' types, these functions make one for whoever wrote the
@@ -38,7 +38,7 @@ _SHOWN = 60  # characters of a value
 def explain(
     error: msgspec.ValidationError, data: Any, kind: type, text: str = ""
 ) -> tuple[str, str]:
-    """What is wrong with settings, and what to write.
+    """Says which setting is wrong, and what to write.
 
     Args:
         error: `msgspec`'s refusal.
@@ -121,7 +121,7 @@ def _sentence(
 
 
 def _fault(what: str) -> str:
-    """What is wrong with one value, of `msgspec`'s sentence; empty of other sentences."""
+    """Words the fault of one value, of `msgspec`'s sentence; empty of other sentences."""
     if "matching regex" in what:
         return "cannot be"
     if found := re.match(r"Expected `(.+)`, got `.+`\Z", what):
@@ -229,7 +229,7 @@ def _elsewhere(key: str, path: tuple[Step, ...], kind: type) -> str:
 
 
 def _example(key: str, type_: inspect.Type) -> str:
-    """What to write for a setting that is missing."""
+    """Proposes a line for a setting that is missing."""
     if names := _names(type_):
         return f"Write {key} = " + " or ".join(f'"{name}"' for name in names) + "."
     plain = type_.type if isinstance(type_, inspect.Metadata) else type_
@@ -256,7 +256,7 @@ def _names(type_: inspect.Type) -> list[str]:
 
 
 def _described(type_: inspect.Type) -> str:
-    """What a value can be, in words; empty where its type says it all."""
+    """Describes in words what a value can be; empty where its type says it all."""
     if isinstance(type_, inspect.Metadata):
         return str((type_.extra_json_schema or {}).get("description", ""))
     if not isinstance(type_, inspect.IntType | inspect.FloatType):

@@ -216,7 +216,7 @@ class PrivacySection(Section, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     @property
     def noise_mechanism(self) -> NoiseMechanism:
-        """What `noise` names."""
+        """The entry of the registry that `noise` names."""
         return NOISE.get(self.noise)
 
 

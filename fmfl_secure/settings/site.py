@@ -122,6 +122,6 @@ class CustodianPolicy(Section, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class CustodianConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """All of `custodian.toml`."""
+    """The whole of `custodian.toml`: a custodian's policy."""
 
     policy: CustodianPolicy = CustodianPolicy()

@@ -1,4 +1,4 @@
-"""What `init` writes in `[model]` and `[task]`, by kind of task, with every choice told."""
+"""Templates of `[model]` and `[task]` that `init` writes, by kind of task."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ readers = []             # other packages' forms of data that a site may have, b
 
 @dataclass(frozen=True, slots=True)
 class TaskTemplate:
-    """What of a template depends on the kind of task.
+    """The parts of a template that depend on the kind of task.
 
     Attributes:
         model: The line that names a base model.
@@ -55,7 +55,7 @@ class TaskTemplate:
     target_modules: str = "[]  # names of linear layers; empty takes the architecture's"
 
     def section(self, kind: str) -> str:
-        """The `[task]` section."""
+        """Writes the `[task]` section as TOML."""
         return "\n".join(["[task]", f'kind = "{kind}"', *self.task, _EVERY])
 
 

@@ -21,7 +21,7 @@ Aliases: TypeAlias = tuple[tuple[NonEmpty, NonEmpty], ...]
 
 
 class TaskBase(Section, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
-    """What every task has.
+    """Settings that every task has.
 
     Attributes:
         unit: `record`, or a column that identifies the person a row belongs to; `PatientID` in a
@@ -65,7 +65,7 @@ class TaskBase(Section, frozen=True, forbid_unknown_fields=True, kw_only=True, t
 
 
 class _Headed(TaskBase, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What tasks have whose head a class of transformers can hold.
+    """Settings of tasks whose head a class of transformers can hold.
 
     Attributes:
         head: `architecture`: on features that the architecture's own class computes, so that an
@@ -448,7 +448,7 @@ class ExtensionSection(
 
     @property
     def kind(self) -> str:
-        """The task's name."""
+        """The task's name, as in `kind` of other sections."""
         return self.name
 
     def read(self, section: type[_Section]) -> _Section:

@@ -589,7 +589,7 @@ def techniques_in(name: str) -> tuple[Technique, ...]:
 
 
 def find_refusal(data: Any) -> tuple[str, str] | None:
-    """What to say of settings that are not valid, if they name a technique.
+    """Explains settings that are not valid, if they name a technique.
 
     Args:
         data: The settings as parsed, which validation has refused.

@@ -28,7 +28,7 @@ the names that it goes by.
 
 
 def survey_document() -> str:
-    """The page as Markdown."""
+    """Writes the survey's page as Markdown."""
     parts = [_INTRODUCTION]
     works = sum(technique.status == "works" for technique in TECHNIQUES)
     refused = sum(technique.status == "refused" for technique in TECHNIQUES)

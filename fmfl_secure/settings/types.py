@@ -1,4 +1,4 @@
-"""What all parts of the settings files share: an immutable, strict section, and bounded values."""
+"""Types that all settings share: an immutable, strict section, and bounded values."""
 
 from __future__ import annotations
 

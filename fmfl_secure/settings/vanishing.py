@@ -1,4 +1,4 @@
-"""What settings may say of sites that vanish after their upload, and what it comes to."""
+"""Settings of sites that may vanish after their upload, and what follows from them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def check(vanished: int, everyone: int, colluding: int) -> None:
 
 
 def in_words(vanished: int, everyone: int, smallest: int, colluding: int) -> list[str]:
-    """What it comes to, for people; nothing where none may vanish."""
+    """Explains the settings to people; nothing where none may vanish."""
     if not vanished:
         return []
     needed = openings(vanished, everyone, colluding)

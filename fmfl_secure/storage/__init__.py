@@ -1,1 +1,1 @@
-"""What a party keeps on disk or in a database, and how failures to do so are told."""
+"""Stores of a party, on disk or in a database, and how their failures are told."""

@@ -1,4 +1,4 @@
-"""What one party keeps of the others: heads of their ledgers and journals, for as long as it lives.
+"""One party's store of the others' heads, of ledgers and journals, for as long as it lives.
 
 A site gives its ledger's head, signed, to the coordinator and to the other sites whenever it has
 charged something. Before it reserves in a later run it asks for all of them again: a ledger that

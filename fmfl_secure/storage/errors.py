@@ -1,4 +1,4 @@
-"""What a party's stores have in common: how their tables begin, and how failures are told."""
+"""The common part of a party's stores: how their tables begin, and how failures are told."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was measured once, kept for the next time: in the user's own cache folder, by digest.
+"""Keeps measurements for the next time, in the user's own cache folder, by digest.
 
 For what one person sees again and again while settings are written (`fmfl-secure plan`, `check`).
 What protects somebody is never taken from here: in a run each site measures its own.
@@ -32,7 +32,7 @@ Measured = TypeVar("Measured", bound=msgspec.Struct)
 
 
 def measured_once(key: str, kind: type[Measured], measure: Callable[[], Measured]) -> Measured:
-    """What a measurement gave before, for the same key and code; measured now where it did not.
+    """Returns an earlier measurement for the same key and code; measures where there is none.
 
     Args:
         key: Everything that the result depends on, but for code.

@@ -1,4 +1,4 @@
-"""What the server must not forget: messages that came in, whole or in part, and parties' words.
+"""The server's durable store: messages that came in, whole or in part, and parties' words.
 
 A request is answered only once what it brought is in here, so a server that was killed goes on
 where it was: it rebuilds an attempt from its messages. One transaction a call, durable when the
@@ -90,7 +90,7 @@ class Receipt:
 
 
 class Messages(Protocol):
-    """What a run's inbox keeps messages and notes in: durably (`MessageStore`), or in memory."""
+    """A store of a run's messages and notes: durable (`MessageStore`), or in memory."""
 
     def receipt(self, key: MessageKey) -> Receipt | None:
         """How much of a message is here; None if nothing was declared."""
@@ -131,11 +131,11 @@ class Messages(Protocol):
         ...
 
     def notes(self, run: str, kind: str) -> dict[str, bytes]:
-        """What was noted, by key."""
+        """Returns all notes of a kind, by key."""
         ...
 
     def drop_note(self, run: str, kind: str, key: str) -> None:
-        """Delete a note."""
+        """Deletes a note, if it is there."""
         ...
 
     def healthy(self) -> bool:
@@ -143,7 +143,7 @@ class Messages(Protocol):
         ...
 
     def close(self) -> None:
-        """Release files and connections."""
+        """Releases files and connections; nothing may follow."""
         ...
 
 
@@ -330,7 +330,7 @@ class MessageStore:
 def following_receipt(
     known: Receipt | None, *, sha256: str, size: int, offset: int, length: int
 ) -> tuple[Receipt, Receipt]:
-    """What is here before and after a part is added; the same where it is here already.
+    """Computes the receipts before and after a part; the same where it is here already.
 
     Another digest or size than before starts an unfinished message anew.
 

@@ -1,4 +1,4 @@
-"""What is known of a run as a whole: one struct, its transitions, and how it is kept.
+"""A run's state as a whole: one struct, its transitions, and how it is kept.
 
 The `facts` table of a run's state holds each field under the field's name, and each entry of a
 field by site under the prefix below; the codecs here are the only place that knows their bytes.
@@ -24,7 +24,7 @@ PUBLIC: Final = "public"
 
 
 class RunFacts(msgspec.Struct, frozen=True):
-    """What is fixed for the whole run, and public.
+    """Facts fixed for the whole run, and public.
 
     Attributes:
         base_model: Name of the base model.
@@ -98,7 +98,7 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, refusals=self.refusals | {site: code})
 
     def noted(self, sites: Mapping[str, bytes]) -> RunState:
-        """Sites stated something new."""
+        """Adds what sites stated, replacing what they stated before."""
         return msgspec.structs.replace(self, sites=self.sites | dict(sites))
 
     def rounds_over(self, reason: str = "") -> RunState:

@@ -207,7 +207,7 @@ class RunStore:
             return self._state(transaction)
 
     def public(self) -> RunFacts:
-        """What was fixed when the run started.
+        """Reads the facts fixed when the run started.
 
         Raises:
             RunDamaged: It is missing or damaged.
@@ -294,7 +294,7 @@ class RunStore:
             transaction.execute(statement, round_number, attempt, plan)
 
     def fix_cohort(self, round_number: int, attempt: int, cohort: bytes) -> None:
-        """Record an attempt's cohort."""
+        """Records an attempt's cohort, durably."""
         statement = "UPDATE attempts SET cohort = ? WHERE round = ? AND attempt = ?"
         with self._write() as transaction:
             transaction.execute(statement, cohort, round_number, attempt)

@@ -1,4 +1,4 @@
-"""What a site keeps of its training: durable and encrypted, by run and round.
+"""A site's store of its training: durable and encrypted, by run and round.
 
 Finished, quantised updates until they are released, and the site's own parts of the adapter where
 it has any: in a table that is named after the first part that there was, the head.
@@ -156,7 +156,7 @@ class UpdateStore:
                 transaction.execute(statement, run, round_number, attempt, sealed)
 
     def kept_attempt(self, run: str, round_number: int, attempt: int) -> bytes:
-        """What opens an attempt; empty where nothing is kept of it.
+        """Returns the sealed state that opens an attempt; empty where none is kept.
 
         Raises:
             RunDamaged: It was altered, or the key is another.

@@ -1,4 +1,4 @@
-"""What all tasks share around their model: rounds, local data, and the adapter's files."""
+"""Base of all tasks around their model: rounds, local data, and the adapter's files."""
 
 from __future__ import annotations
 
@@ -308,7 +308,7 @@ class AdapterTask(TaskModel[Settings]):
 
     @abstractmethod
     def _fields(self, path: Path) -> list[Field]:
-        """What is read of every row of a table, in the order that `_from_records` takes."""
+        """Lists the fields read of every row, in the order that `_from_records` takes them."""
 
     def _read(
         self, path: Path, *, unit: str, on_bad_row: OnBadRow, subgroups: Field | None = None
@@ -330,7 +330,7 @@ class AdapterTask(TaskModel[Settings]):
         """Records ready to train on."""
 
     def _identity(self) -> dict[str, Any]:
-        """What an adapter must have been made with to be used here."""
+        """Returns the facts that an adapter must have been made with to be used here."""
         return {
             "base_model_digest": self.base.digest,
             "task": self.kind,
@@ -339,7 +339,7 @@ class AdapterTask(TaskModel[Settings]):
         }
 
     def _facts(self) -> dict[str, Any]:
-        """What of the task an adapter is useless without, JSON-ready."""
+        """Returns the task's facts that an adapter is useless without, JSON-ready."""
         return {}
 
     def _facts_of_0_1_0(self) -> dict[str, Any]:
@@ -363,7 +363,7 @@ class AdapterTask(TaskModel[Settings]):
 
 
 def _described(folder: Path) -> dict[str, Any]:
-    """What `task.json` says.
+    """Reads `task.json`.
 
     Raises:
         ModelError: It is not there, or no object.

@@ -1,4 +1,4 @@
-"""What a kind of work (classification, language modelling, ...) has to provide.
+"""The interface of a kind of work: classification, language modelling and others.
 
 Privacy and aggregation never see more of a task than this: per-record losses, batches by record
 index, and units. A new task is a new file here and touches neither.
@@ -130,7 +130,7 @@ class Task(Protocol):
 
     @property
     def kind(self) -> str:
-        """Its name in settings."""
+        """The name that settings use."""
         ...
 
     @property
@@ -207,7 +207,7 @@ class Task(Protocol):
         ...
 
     def outcomes(self, model: nn.Module, data: TaskData, *, batch_size: int) -> Outcomes:
-        """What a model makes of each record, for the task's measures. Private."""
+        """Runs a model on each record, for the task's measures. Private."""
         ...
 
     def predict(

@@ -76,7 +76,7 @@ class CausalLM(AdapterTask[CausalLMSection]):
         )
 
     def _asked(self) -> list[Field]:
-        """What a prompt is read from."""
+        """Lists the fields that a prompt is made of."""
         fields = [text_field("prompt_column", (self.settings.prompt_column,))]
         if self.settings.input_column:
             fields.append(optional_text_field("input_column", self.settings.input_column))
@@ -230,7 +230,7 @@ class CausalLM(AdapterTask[CausalLMSection]):
     def answer(
         self, model: nn.Module, conversation: Conversation, sampling: Sampling = GREEDY
     ) -> str:
-        """What the model says next in a conversation that ends with the user.
+        """Generates the model's next message in a conversation that ends with the user.
 
         Without `chat`, the last message is the prompt, and none before it is read.
         """

@@ -21,7 +21,7 @@ _HINT = "Use task.template, or a chat_template in the base model's folder that d
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a template writes around the texts of a conversation.
+    """The texts that a template writes around those of a conversation.
 
     Attributes:
         literals: Before the first text, between texts, and behind the last.
@@ -66,7 +66,7 @@ class ChatTemplate:
         self.end = self.shape(("user", "assistant")).ends[1]
 
     def shape(self, roles: Sequence[Role]) -> Shape:
-        """What stands around an answered conversation of these roles.
+        """Finds the texts around an answered conversation of these roles.
 
         Raises:
             ModelError: The template does not write such a conversation, or not so that its

@@ -32,7 +32,7 @@ class ClassificationTask(AdapterTask[Settings]):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """All labels in order."""
+        """All labels, in the settings' order."""
         return self.settings.labels
 
     @property

@@ -294,7 +294,7 @@ records are found there.
 
 
 def models_document() -> str:
-    """The page, as Markdown."""
+    """Writes `docs/models.md`, as Markdown."""
     adapters = "".join(f"| `{kind.name}` | {kind.trains} |\n" for kind in ADAPTERS)
     classes = ", ".join(f"`{name}`" for name in OWN_CLASSES.values())
     of_adapters = (
@@ -336,7 +336,7 @@ def models_document() -> str:
 
 
 def _held() -> str:
-    """What heads read with `task.head = "architecture"`, by architecture."""
+    """Tables what heads read with `task.head = "architecture"`, by architecture."""
     lines = ["| with `architecture` on | text | tokens | image |", "| --- | --- | --- | --- |"]
     for model_type, architecture in ARCHITECTURES.items():
         own = OWN_HEADS.get(model_type, {})

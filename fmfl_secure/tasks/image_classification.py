@@ -35,7 +35,7 @@ from fmfl_secure.tasks.pictures import Pictures, synthetic_images, telling_image
 
 
 class ImageClassification(ClassificationTask[ImageClassificationSection]):
-    """The task; see `AdapterTask`."""
+    """Classification of images; see `AdapterTask`."""
 
     needs = TaskNeeds(name="image-classification", modalities=("image",))
     answers_for = "image"

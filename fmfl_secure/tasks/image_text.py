@@ -31,7 +31,7 @@ from fmfl_secure.tasks.texts import pad, padding_id
 
 
 class ImageText(PairTask[ImageTextSection]):
-    """The task; see `AdapterTask`."""
+    """Matching of images and texts; see `AdapterTask`."""
 
     needs = TaskNeeds(name="image-text", modalities=("image", "text"), together=True)
 

@@ -23,7 +23,7 @@ from fmfl_secure.tasks.pairs import PairTask
 class ImageTextClassification(
     ClassificationTask[ImageTextClassificationSection], PairTask[ImageTextClassificationSection]
 ):
-    """The task; see `AdapterTask`."""
+    """Classification of images with their texts; see `AdapterTask`."""
 
     needs = TaskNeeds(name="image-text-classification", modalities=("image", "text"), together=True)
 

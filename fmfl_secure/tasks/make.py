@@ -50,12 +50,12 @@ class TaskKind:
 
     @property
     def name(self) -> str:
-        """Its name in settings."""
+        """The name that settings use."""
         return self.needs.name
 
     @property
     def needs(self) -> TaskNeeds:
-        """What it asks of base model and adapter."""
+        """The demands on base model and adapter."""
         return self.task.needs
 
 

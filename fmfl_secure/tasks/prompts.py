@@ -14,7 +14,7 @@ _HOLE = "{prompt}"
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What is read, and what is learned to follow it.
+    """Tokens read before a response, and those learned to follow.
 
     Attributes:
         before: Token ids that are read.
@@ -44,7 +44,7 @@ class Written:
 
     @property
     def ids(self) -> list[int]:
-        """All of it."""
+        """All token ids, in order."""
         return [token for turn in self.turns for token in (*turn.before, *turn.after)]
 
     @property
@@ -164,7 +164,7 @@ class PromptWriter:
 
 
 def beginning(tokenizer: Any, template: str) -> str:
-    """What stands before a template: the token that the tokenizer itself begins a text with.
+    """Returns the token text that a tokenizer begins texts with, to stand before a template.
 
     Empty where it begins texts with none, or where the template begins with it already.
     """

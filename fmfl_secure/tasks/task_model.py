@@ -39,7 +39,7 @@ Settings = TypeVar("Settings", bound=TaskSection)
 
 @dataclass(frozen=True)
 class TaskModel(ABC, Generic[Settings]):
-    """What a task's model is of.
+    """Builds a task's model from base model, adapter and settings.
 
     Attributes:
         needs: What this kind of task asks of base model and adapter.
@@ -67,7 +67,7 @@ class TaskModel(ABC, Generic[Settings]):
 
     @property
     def kind(self) -> str:
-        """Its name in settings."""
+        """The name that settings use."""
         return self.settings.kind
 
     @property
@@ -160,7 +160,7 @@ class TaskModel(ABC, Generic[Settings]):
         return self.architecture.width(self.base.load_config(), modality)
 
     def _features(self, encoder: nn.Module) -> Features | None:
-        """What a head reads of last hidden states, known before an adapter changes the encoder."""
+        """Returns the features that a head reads, known before an adapter changes the encoder."""
         own = self.own_head
         return None if own is None else own.features(encoder, self.padding)
 
@@ -196,7 +196,7 @@ class TaskModel(ABC, Generic[Settings]):
         return adapter_of(self.adapter).virtual_tokens(self.adapter)
 
     def _require_assets(self) -> None:
-        """What libraries would make up where it is missing, or trip over in training."""
+        """Refuses a base model without what libraries would make up, or trip over in training."""
         modalities = self.needs.modalities
         if "text" in modalities:
             self.base.require_tokenizer(padded=self.architecture.fixed_length)

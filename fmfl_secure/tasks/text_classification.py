@@ -28,7 +28,7 @@ _WORDS_OF_A_LABEL, _WORDS_OF_A_TEXT = 50, 40
 
 
 class TextClassification(TextTask[TextClassificationSection]):
-    """The task; see `AdapterTask`."""
+    """Classification of texts; see `AdapterTask`."""
 
     needs = TaskNeeds(name="text-classification", modalities=("text",))
     problem_type = "single_label_classification"

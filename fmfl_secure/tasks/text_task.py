@@ -41,7 +41,7 @@ class TextTask(ClassificationTask[Settings]):
 
     @abstractmethod
     def _targets(self, values: Sequence[Any]) -> NDArray[Any]:
-        """What the label column holds of each record, as the loss takes it."""
+        """Converts the label column to the form that the loss takes."""
 
     @abstractmethod
     def _synthetic_targets(self, records: int) -> NDArray[Any]:

@@ -101,7 +101,7 @@ def text_batches(
     cache_bytes: int,
     device: torch.device,
 ) -> Callable[[NDArray[np.int64]], TextBatch]:
-    """What makes a batch of any records of these rows, with what their labels come to."""
+    """Returns a function from record indices to a batch of these rows and their labels."""
     cache = RecordCache(cache_bytes)
 
     def collate(records: NDArray[np.int64]) -> TextBatch:
@@ -120,7 +120,7 @@ def padded_labels(
 
 
 def lengths_of(rows: Sequence[torch.Tensor]) -> NDArray[np.int64]:
-    """Length of each row."""
+    """Returns the length of each row, int64, shape (rows,)."""
     return np.array([len(row) for row in rows], dtype=np.int64)
 
 

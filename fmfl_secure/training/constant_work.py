@@ -34,7 +34,7 @@ _ROOM = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What settings say of a site's data, that constant work is made for.
+    """Declared sizes of a site's data, which constant work is made for.
 
     Attributes:
         records: Of all units, at most `most` of each.
@@ -67,7 +67,7 @@ class Declared:
 
 
 def declared_by(config: FederationConfig, entry: SiteEntry) -> Declared:
-    """What the settings say of a site's data."""
+    """Reads the declared sizes of a site's data from settings."""
     privacy = config.privacy
     most = privacy.max_records_per_unit
     return Declared(declared_records(config, entry), most, privacy.length_shares)
@@ -163,7 +163,7 @@ class EvenRounds:
 
     @contextmanager
     def paced(self) -> Iterator[None]:
-        """What is done inside, a failure too, ends at the end of a period, or of a later one."""
+        """Makes the block inside end, failing or not, at the end of a period, or of a later one."""
         began_s = self.clock()
         try:
             yield

@@ -69,7 +69,7 @@ class Utility:
         return self._set().records
 
     def outcomes(self, adapter: bytes) -> Outcomes:
-        """What a model with an adapter makes of each record.
+        """Runs a model with an adapter on each record.
 
         Raises:
             DataError: The set cannot be used.

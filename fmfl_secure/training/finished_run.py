@@ -47,7 +47,7 @@ class FinishedRun:
 
     @property
     def adapter(self) -> Path:
-        """Folder of the adapter."""
+        """Folder that the adapter is in."""
         return self.folder / "adapter"
 
 
@@ -136,7 +136,7 @@ class OnFile:
 
     @property
     def name(self) -> str:
-        """The run's."""
+        """The id of the run."""
         return self._store.state.run
 
     @property
@@ -172,7 +172,7 @@ class OnFile:
         return self.run.task.evaluate(model, self.data, batch_size=self._batch_size)
 
     def outcomes(self, model: nn.Module) -> Outcomes:
-        """What a model makes of each record."""
+        """Runs a model on each record."""
         return self.run.task.outcomes(model, self.data, batch_size=self._batch_size)
 
     @property

@@ -1,4 +1,4 @@
-"""What a plan needs a model for: how much is trained, that the gate lets it pass, and signals.
+"""The part of a plan that needs a model: how much is trained, the gate, and signals.
 
 It is measured once for the same settings, base model and code (`fmfl_secure.storage.measured`), so
 that whoever tries out settings does not wait for it again, nor for the libraries. In a run sites
@@ -19,7 +19,7 @@ from fmfl_secure.storage.measured import Measured, measured_once
 
 
 class Outlook(msgspec.Struct, frozen=True, kw_only=True):
-    """What of a plan comes from the model.
+    """Figures of a plan that come from the model.
 
     Attributes:
         base_model: Its name.

@@ -1,4 +1,4 @@
-"""What becomes of a released direction: the optimizers that coordinator and sites both run.
+"""Optimizers that coordinator and sites both run on a released direction.
 
 Pure float64 arithmetic on flat vectors, element by element in a fixed order, so that everyone who
 verified the same sum computes the same adapter bit for bit. All of it is post-processing of
@@ -48,7 +48,7 @@ class Rule(ABC):
 
 
 class Average(Rule):
-    """FedAvg."""
+    """FedAvg: adds the mean update, times the rate."""
 
     name = "average"
 
@@ -64,7 +64,7 @@ class Average(Rule):
 
 
 class Momentum(Rule):
-    """FedAvgM."""
+    """FedAvgM: adds a running sum of mean updates."""
 
     name = "momentum"
     memory = frozenset({_FIRST})
@@ -78,7 +78,7 @@ class Momentum(Rule):
 
 
 class Adaptive(Rule):
-    """What FedAdam and FedYogi share: a first moment over the root of a second."""
+    """Base of FedAdam and FedYogi: a first moment over the root of a second."""
 
     memory = frozenset({_FIRST, _SECOND, _STEPS})
     decays = (0.9, 0.99, 1e-3)  # Reddi et al. 2021, section 5.1: served all their tasks

@@ -33,7 +33,7 @@ class ServerStep:
 
     @property
     def optimizer(self) -> ServerOptimizer:
-        """What the settings ask for.
+        """The optimizer that the settings name.
 
         Where sites release gradients, `training.optimizer` runs here instead of at them.
         """

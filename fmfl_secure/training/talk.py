@@ -45,11 +45,11 @@ class Talk:
         return "Every message is a prompt of its own: the run trained on single prompts."
 
     def begin(self) -> None:
-        """Forget what was said."""
+        """Begins a new conversation; earlier messages are forgotten."""
         self._said.clear()
 
     def answer(self, message: str) -> str:
-        """What the model says to a message, in the light of those before it."""
+        """Answers a message, in the light of those before it."""
         self._said.append(("user", message))
         said = self._task.answer(self._model, tuple(self._said), self._sampling)
         self._said.append(("assistant", said))

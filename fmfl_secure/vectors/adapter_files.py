@@ -44,7 +44,7 @@ class TensorFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AdapterFiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a finished adapter's folder holds.
+    """The files of a finished adapter's folder.
 
     Attributes:
         texts: Files that are the same whatever was learned, by name.
@@ -56,7 +56,7 @@ class AdapterFiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of all files."""
+        """Names of all files, texts first."""
         return (*self.texts, *self.tensors)
 
     def require(self, adapter: Adapter) -> None:

@@ -1,4 +1,4 @@
-"""What an adapter continues: the runs that made the one it started from, oldest first.
+"""The line of runs that an adapter continues, oldest first.
 
 The line travels with the adapter, in a file beside its tensors, so that whoever goes on from an
 adapter can say what all of it cost, and not the last run alone.
@@ -41,7 +41,7 @@ class Ancestor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AdapterLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a run's adapter started from.
+    """The adapter that a run started from, and its line.
 
     Attributes:
         initial_digest: Of the adapter before the first round, as every plan's first round has it.
@@ -53,7 +53,7 @@ class AdapterLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def encode_line(ancestors: tuple[Ancestor, ...]) -> str:
-    """As JSON text."""
+    """Encodes the line as JSON text."""
     return msgspec.json.format(msgspec.json.encode(ancestors, order="deterministic")).decode()
 
 

@@ -35,7 +35,7 @@ def join_candidates(adapters: Sequence[bytes]) -> bytes:
 
 
 def split_candidates(data: bytes, number: int) -> tuple[bytes, ...]:
-    """What `join_candidates` joined.
+    """Splits what `join_candidates` joined.
 
     Raises:
         ModelError: It is something else, or of another number.

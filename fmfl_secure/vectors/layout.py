@@ -33,7 +33,7 @@ class TensorSlot:
 
     @property
     def size(self) -> int:
-        """Number of elements."""
+        """Number of the tensor's elements."""
         return math.prod(self.shape)
 
 

@@ -1,4 +1,4 @@
-"""What a run starts from: all that a coordinator has to know of base model and adapter."""
+"""A run's start: all that a coordinator has to know of base model and adapter."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class RunStart:
         return max(layout.size for layout in self.layouts)
 
     def layout(self, turn: Turn) -> FlatLayout:
-        """What a round uploads.
+        """Returns the layout of a round's upload.
 
         Raises:
             StartError: It is of another sort than this is a start of.

@@ -180,7 +180,7 @@ def _require_size(path: Path, size: int, header: int) -> None:
 def _require_consistent(
     path: Path, start: RunStart, adapter: Adapter, config: FederationConfig
 ) -> None:
-    """What would go wrong later, in the middle of a run or in a folder that is not the run's."""
+    """Refuses a start that would fail later, in the middle of a run or in another run's folder."""
     most = _MAX_LAYOUTS if config.trains else 0
     if not min(1, most) <= len(start.layouts) <= most or len(start.grids) != len(start.layouts):
         raise _damaged(path, f"{len(start.layouts)} layouts and {len(start.grids)} grids")

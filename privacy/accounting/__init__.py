@@ -1,1 +1,1 @@
-"""What was done to a population, and what it costs."""
+"""Events, which say how a population's data were used, and what each of them costs."""

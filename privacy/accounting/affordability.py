@@ -1,4 +1,4 @@
-"""What can still be afforded: the largest run that a ledger would admit.
+"""The largest run that a ledger would admit: so many rounds, or so much epsilon.
 
 A run is admitted if at least one grant covers it and, where its data set has a budget of its own,
 that one too. `Headroom` is this rule with what already counts against each filter; the ledger
@@ -59,7 +59,7 @@ class Allowance:
 
     @property
     def epsilon_spent(self) -> float:
-        """What `spent` converts to at the filter's delta."""
+        """The epsilon that `spent` converts to at the filter's delta."""
         return epsilon_spent(self.spent, self.delta)
 
     def _delta_for(self, event: Event) -> float:
@@ -88,7 +88,7 @@ class Allowance:
 
 @dataclass(frozen=True, slots=True)
 class Headroom:
-    """What is left in a ledger.
+    """The allowances that a ledger has left, by grant and for a run's data set.
 
     Attributes:
         grants: By number, from 1. One of them has to cover a run alone.
@@ -149,7 +149,7 @@ class RunKind(Protocol):
         ...
 
     def insider_epsilon(self, epsilon: float, delta: float, rounds: int) -> float | None:
-        """What such settings have to allow all other sites together; None with noise of one's own.
+        """Returns the epsilon that all other sites together need, or None with noise of one's own.
 
         Raises:
             PlanError: More than can be accounted.

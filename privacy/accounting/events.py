@@ -1,4 +1,4 @@
-"""What was done to a population, as immutable events whose meaning never changes.
+"""Immutable events: how data were used, in a form whose meaning never changes.
 
 An event is what a ledger stores and what every accountant here reads. Its canonical form holds
 floats as `float.hex()`, so that a cost computed from it years later is the same cost, bit for

@@ -122,7 +122,7 @@ def _with_margins(rho: float, steps: int) -> float:
 
 
 def filter_delta(delta: float) -> float:
-    """What is left of delta for the filter where `FAILURE_SHARE` of it is set apart."""
+    """Returns the part of `delta` that the filter gets: all but the share `FAILURE_SHARE`."""
     return delta * (1.0 - FAILURE_SHARE)
 
 

@@ -1,4 +1,4 @@
-"""What can be seen from outside: the one-run audit by canaries, and how well members are told."""
+"""Audits from outside: canaries in one run, and how well members are told from others."""
 
 from privacy.auditing.answers import observe_answers
 from privacy.auditing.canaries import Observation, observe_canaries

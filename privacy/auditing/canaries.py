@@ -47,7 +47,7 @@ _CHECKED = 128  # canaries that this is measured on
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What an audited run gave.
+    """The outcome of an audited run: which canaries were in it, and what it says of each.
 
     Attributes:
         included: bool, shape (m,): canaries that were in the data.

@@ -142,7 +142,7 @@ class AuditedModel(nn.Module):
         self.size = sum(p.numel() for p in self.trained)
 
     def plant(self, canaries: torch.Tensor) -> torch.Tensor:
-        """What each record adds to its loss, shape (b,): zero for -1."""
+        """Returns what each record's canary adds to its loss, shape (b,): zero for -1."""
         canaries = canaries.to(self._device)
         total = torch.zeros(len(canaries), device=self._device)
         for place in self._places:

@@ -33,7 +33,7 @@ OnStep = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What is trained on, whatever the mechanism.
+    """Data, loss and optimizer of an audited training, the same for every mechanism.
 
     Attributes:
         loss: Per-record loss that knows canaries.
@@ -97,7 +97,7 @@ class LocalNoise:
 
 
 class _ReleasedGradients:
-    """What mechanisms share whose steps are taken by a public optimizer, on released gradients."""
+    """Base of mechanisms whose steps a public optimizer takes, on released gradients."""
 
     steps_per_round = 1
 

@@ -123,7 +123,7 @@ def epsilon_lower_bound(
 
 @dataclass(frozen=True, slots=True)
 class AuditDesign:
-    """What is fixed before an audit looks at anything.
+    """Numbers of canaries and guesses, fixed before an audit looks at anything.
 
     Attributes:
         canaries: m.
@@ -149,7 +149,7 @@ class AuditDesign:
 
     @property
     def guesses(self) -> int:
-        """r, all guesses."""
+        """Guesses r in all, of both kinds."""
         return self.guesses_in + self.guesses_out
 
     def bound(self, correct: int) -> float:
@@ -164,13 +164,13 @@ class AuditDesign:
 
     @property
     def largest_bound(self) -> float:
-        """What no mistake, however gross, can exceed: the bound when every guess is right."""
+        """The bound if every guess is right, which no mistake, however gross, can exceed."""
         return self.bound(self.guesses)
 
 
 @dataclass(frozen=True, slots=True)
 class AuditResult:
-    """What an audit found.
+    """The outcome of an audit: how many guesses were right, and what that proves.
 
     Attributes:
         correct: Correct guesses.

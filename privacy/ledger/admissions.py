@@ -1,4 +1,4 @@
-"""What a ledger's state lets happen next: which grants, which runs, which trainings."""
+"""Rules by which a ledger's state admits a grant, a run or a training."""
 
 from __future__ import annotations
 

@@ -66,12 +66,12 @@ class Anchor:
 
     @property
     def head(self) -> str:
-        """`SEQUENCE:DIGEST`."""
+        """The head in one word, `SEQUENCE:DIGEST`."""
         return f"{self.sequence}:{self.digest}"
 
     @property
     def content(self) -> bytes:
-        """What the signature is over, less its domain."""
+        """Canonical JSON of all fields but the signature: the bytes signed, less their domain."""
         fields = {name: getattr(self, name) for name in self.__slots__ if name != "signature"}
         return canonical_json(fields).encode()
 

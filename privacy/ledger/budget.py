@@ -1,4 +1,4 @@
-"""What a ledger's records add up to: grants, reservations, and what is left.
+"""Adds up a ledger's records: grants, reservations, and the budget that is left.
 
 Pure arithmetic over verified records, no I/O. A reservation holds the worst case of a run from
 before its data are read; each training of a round turns a part of it into a commit; closing it

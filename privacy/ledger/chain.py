@@ -35,10 +35,10 @@ _SIGNATURE = re.compile(r"[0-9a-f]{128}")
 
 
 class Signer(Protocol):
-    """Whatever can sign for the site: 64-byte Ed25519 signatures."""
+    """Signs for the site, with Ed25519."""
 
     def sign(self, message: bytes) -> bytes:
-        """Sign a message."""
+        """Returns the Ed25519 signature of a message, 64 bytes."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""What is charged to a grant: so many times an event, at what it costs."""
+"""Charges to a grant: so many times an event, at its RDP cost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COST_TOLERANCE = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What an event costs at a filter's orders.
+    """The RDP cost of one event at a filter's orders, as recorded and as it counts now.
 
     Attributes:
         recorded: By order, in RDP_UNIT, as it was recorded; None is infinite.
@@ -29,12 +29,12 @@ class Cost:
 
     @classmethod
     def of(cls, event: Event, orders: tuple[int, ...]) -> Cost:
-        """Today's."""
+        """Computes what an event costs at `orders` by today's accountant."""
         cost = rdp_cost(event, orders)
         return cls(cost, cost)
 
     def body(self) -> dict[str, int | None]:
-        """What a record says of it."""
+        """Returns the recorded cost as a record's JSON object, by order."""
         return {str(order): cost for order, cost in self.recorded.items()}
 
     @classmethod
@@ -86,7 +86,7 @@ class Charge:
         )
 
     def body(self) -> dict[str, Any]:
-        """What a record says of it."""
+        """Returns the charge as a record's JSON object."""
         body: dict[str, Any] = {
             "grant": self.grant,
             "event": self.event.canonical(),
@@ -99,7 +99,7 @@ class Charge:
 
     @classmethod
     def parse(cls, body: dict[str, Any], grants: list[Grant]) -> Charge:
-        """Read what `body` gave."""
+        """Reads the JSON object that `body` gave, against the grants so far."""
         number, rounds = whole(body["grant"]), whole(body["rounds"])
         if not 1 <= number <= len(grants):
             raise LedgerDamaged(f"grant {number} does not exist")

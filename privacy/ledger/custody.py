@@ -1,4 +1,4 @@
-"""What a custodian does with a population's ledger: begin it, permit, take back, let others sign.
+"""A custodian's acts on a population's ledger: begin it, permit, take back, let others sign.
 
 And the officer, who settles what a ledger lost. Nothing here is asked by a run.
 """

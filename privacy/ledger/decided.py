@@ -39,7 +39,7 @@ class Decided:
                 raise PlanError(f"{name} has {len(held)} characters, expected at most {most}")
 
     def over(self, other: Decided) -> Decided:
-        """What this says, and what the other says where this says nothing."""
+        """Fills in from `other` each word that this one leaves out."""
         return Decided(
             self.rationale or other.rationale,
             self.by or other.by,
@@ -66,7 +66,7 @@ class Decided:
         return told
 
     def body(self) -> dict[str, Any]:
-        """What a record says of it; nothing of what nobody said."""
+        """Returns the words that were said as a record's JSON object; others have no key."""
         review = None if self.review_on is None else self.review_on.isoformat()
         held = {"rationale": self.rationale, "decided_by": self.by, "review_on": review}
         return {name: value for name, value in held.items() if value}

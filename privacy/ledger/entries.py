@@ -1,4 +1,4 @@
-"""What happened to a grant, as values: runs' reservations, trainings begun, recoveries."""
+"""Entries of a grant, as values: runs' reservations, trainings begun, recoveries."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ class Reservation:
 
     @property
     def event(self) -> Event:
-        """What one round does."""
+        """The event that one round is accounted as."""
         return self.charge.event
 
     @property
     def rounds(self) -> int:
-        """Trainings reserved, repeats included."""
+        """Trainings reserved in all, repeats included."""
         return self.charge.rounds
 
     def has_expired(self, now: datetime) -> bool:
@@ -99,7 +99,7 @@ class Spend:
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What an officer recorded of a history that the ledger lost.
+    """An officer's record of a history that the ledger lost, and its charges.
 
     Attributes:
         heads: Heads that others kept of the lost history, `SEQUENCE:DIGEST`.

@@ -1,4 +1,4 @@
-"""What a run will come to in a ledger, before it begins: the figures that the ledger will show.
+"""Forecasts the figures that a ledger will show of a run, before it begins.
 
 Epsilons do not add up, costs do, and what they convert to depends on the orders of the grant that
 they are charged to and on what is charged to it already. So there is one conversion, the grant's.
@@ -53,7 +53,7 @@ def forecast(
     population_size: int | None = None,
     plan: str = "",
 ) -> Forecast:
-    """What a ledger will show of a run that has not reserved yet.
+    """Computes what a ledger will show of a run that has not reserved yet.
 
     Args:
         budget: The ledger's state.

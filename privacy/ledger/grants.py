@@ -31,12 +31,12 @@ class ExactTerms:
     plan: str
 
     def body(self) -> dict[str, Any]:
-        """What a record says of it."""
+        """Returns the terms as a record's JSON object."""
         return {"event": self.event.canonical(), "rounds": self.rounds, "plan": self.plan}
 
     @classmethod
     def parse(cls, body: dict[str, Any]) -> ExactTerms:
-        """Read what `body` gave."""
+        """Reads the JSON object that `body` gave."""
         terms = cls(
             require_exact(parse_event(body["event"])), whole(body["rounds"]), text(body["plan"])
         )
@@ -96,7 +96,7 @@ class Grant:
 
     @property
     def counted_delta(self) -> float:
-        """What of delta a sum over grants counts: of exact ones, their cap's, and once."""
+        """The part of delta that a sum over grants counts: of exact ones, their cap's, and once."""
         if self.cap is not None:
             return self.cap[1]
         return 0.0 if self.exact else self.delta
@@ -133,7 +133,7 @@ class Grant:
         return Fraction(0 if self.insider_epsilon is None else self.delta * FAILURE_SHARE)
 
     def body(self) -> dict[str, Any]:
-        """What a record says of it."""
+        """Returns the grant as a record's JSON object."""
         body: dict[str, Any] = {
             "grant": self.number,
             "epsilon": float(self.epsilon).hex(),
@@ -234,28 +234,28 @@ class GrantStatus:
 
     @property
     def epsilon_committed(self) -> float:
-        """What `committed` converts to at the grant's delta."""
+        """The epsilon that `committed` converts to at the grant's delta."""
         if self.grant.exact is not None:
             return math.inf if self.begun is None else self.grant.spent_exactly(self.begun)
         return epsilon_spent(self.committed, self.grant.filter_delta)
 
     @property
     def epsilon_charged(self) -> float:
-        """What `charged` converts to; of an exact grant that holds a run, all of it."""
+        """The epsilon that `charged` converts to; of an exact grant that holds a run, all of it."""
         if self.grant.exact is not None:
             return math.inf if self.held is None else self.grant.spent_exactly(self.held)
         return epsilon_spent(self.charged, self.grant.filter_delta)
 
     @property
     def insider_epsilon_committed(self) -> float | None:
-        """What `insider_committed` converts to; None where the grant keeps no such filter."""
+        """The epsilon of `insider_committed`; None where the grant keeps no such filter."""
         if not self.insider_committed:
             return None
         return epsilon_spent(self.insider_committed, self.grant.filter_delta)
 
     @property
     def insider_epsilon_charged(self) -> float | None:
-        """What `insider_charged` converts to; None where the grant keeps no such filter."""
+        """The epsilon of `insider_charged`; None where the grant keeps no such filter."""
         if not self.insider_charged:
             return None
         return epsilon_spent(self.insider_charged, self.grant.filter_delta)

@@ -74,7 +74,7 @@ def ledger_errors(store: Store) -> Iterator[None]:
 
 
 def insert(transaction: Transaction, record: Record) -> None:
-    """Append a record."""
+    """Appends a record within the caller's transaction."""
     transaction.execute("INSERT INTO records VALUES (?, ?)", record.sequence, record.to_line())
 
 

@@ -19,7 +19,7 @@ from privacy.limits import add
 
 
 class Totals:
-    """What was granted and charged so far, by the entries of a ledger.
+    """Sums over a ledger's entries: everything granted and charged so far.
 
     Attributes:
         population: The custodian's name for the people concerned.
@@ -80,7 +80,7 @@ class Totals:
         slack: float = 0.0,
         population_size: int | None = None,
     ) -> Headroom:
-        """What is left: of every grant and, if a data set has a cap, of that.
+        """Returns what every grant has left and, if a data set has a cap, what that has.
 
         Args:
             dataset: The data set that a run would name.

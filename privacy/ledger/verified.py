@@ -60,7 +60,7 @@ class VerifiedLedger:
 
     @property
     def name(self) -> str:
-        """What to call it in messages: its path, or its URL without secrets."""
+        """The ledger's name in messages: its path, or its URL without secrets."""
         return self._store.name
 
     def kept_open(self) -> AbstractContextManager[None]:
@@ -186,7 +186,7 @@ class VerifiedLedger:
                 self._heads.add(record.head)
 
     def _require_readable(self, transaction: Transaction) -> None:
-        """What was just appended must verify as when it is read back, signature included."""
+        """Verifies records just appended as they will be when read back, signatures included."""
         try:
             self._add_up(self._verified(transaction))
         except LedgerDamaged as error:

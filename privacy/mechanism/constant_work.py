@@ -56,7 +56,7 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class StepWork:
-    """What every step computes.
+    """The passes that every step computes, of fixed shapes.
 
     Attributes:
         rows: Rows of a pass, >= 2. The last one is always a dummy, so that no pass is without: an

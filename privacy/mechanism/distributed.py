@@ -39,7 +39,7 @@ _MAX_SITES = 1 << 10
 
 @dataclass(frozen=True, slots=True)
 class DistributedPlan:
-    """What one site's part in one run with distributed noise does to its data.
+    """One site's part in one run with distributed noise: sampling, clipping, noise and delta.
 
     Attributes:
         unit: What one 'person' is: `record`, or the name of a column that identifies units.
@@ -219,7 +219,7 @@ class DistributedPlan:
         return self.round_event().noise_multiplier
 
     def insider_epsilon(self) -> float:
-        """What a grant has to allow all other sites together, in whole tenths, for this run.
+        """Returns the epsilon, in whole tenths, that a grant must allow all other sites together.
 
         Raises:
             PlanError: It is above 40, where the samplers' own error is not accounted.
@@ -232,7 +232,7 @@ class DistributedPlan:
         )
 
     def round_event(self) -> PoissonSampledSkellam:
-        """What one step does, for ledger and accountants."""
+        """Returns the event of one step, for ledger and accountants."""
         squared_l2 = self.squared_l2
         # An integer vector's L1 norm is at most its squared L2 norm, and at most sqrt(d) its L2.
         l1 = min(squared_l2, math.isqrt(self.dimension * squared_l2) + 1)

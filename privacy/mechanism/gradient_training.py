@@ -32,7 +32,7 @@ from privacy.mechanism.training import (
 
 
 class Release(Protocol):
-    """What makes a clipped sum fit to leave a site."""
+    """Makes a clipped sum fit to leave a site."""
 
     def protect(self, clipped_sum: NDArray[np.float64]) -> NDArray[Any]:
         """The sum with noise, shape (d,)."""

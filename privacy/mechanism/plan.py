@@ -26,7 +26,7 @@ RELATION = "add-or-remove-one-unit"
 
 @dataclass(frozen=True, slots=True)
 class PrivacyPlan:
-    """What one site's part in one run does to its data.
+    """One site's part in one run: sampling, clipping, noise, rounds and delta, frozen.
 
     Attributes:
         unit: What one 'person' is: `record`, or the name of a column that identifies units.
@@ -136,7 +136,7 @@ class PrivacyPlan:
         return self.noise_multiplier * self.max_grad_norm * (1.0 + CLIP_TOLERANCE)
 
     def round_event(self) -> PoissonSampledGaussian:
-        """What one round of training does, for ledger and accountants."""
+        """Returns the event of one round of training, for ledger and accountants."""
         return PoissonSampledGaussian(
             sample_rate=self.sample_rate,
             noise_multiplier=self.noise_multiplier,

@@ -1,4 +1,4 @@
-"""What noise in shares asks of a grant: for whoever sees sums, and for all other sites together."""
+"""Epsilons that noise in shares asks of a grant: from sums, and from all other sites together."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def fits_alone(
 
 
 def insider_epsilon(event: PoissonSampledSkellam, times: int, delta: float, *, hint: str) -> float:
-    """What a grant has to allow all other sites together for so many of an event, in whole tenths.
+    """Finds the epsilon, in whole tenths, at which a grant allows all other sites `times` events.
 
     Raises:
         PlanError: It is above 40; says what to do with `hint`.

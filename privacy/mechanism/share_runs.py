@@ -47,7 +47,7 @@ class ShareRuns:
         return self._calibrated(epsilon, delta, rounds).round_event()
 
     def insider_epsilon(self, epsilon: float, delta: float, rounds: int) -> float:
-        """What those settings have to allow all other sites together.
+        """Returns the epsilon that a grant must allow all other sites together for those settings.
 
         Raises:
             PlanError: It is above 40.

@@ -47,7 +47,7 @@ def refuse_unsupported(model: nn.Module) -> None:
 
 
 def _faults(name: str, module: nn.Module) -> Iterator[tuple[str, str]]:
-    """What is wrong with one module, and what to do instead."""
+    """Yields each fault of one module, and what to do instead."""
     kind = type(module).__name__
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         yield (

@@ -144,7 +144,7 @@ def foreseen(
     sums: NDArray[np.float64],
     stddev: float,
 ) -> dict[str, Width]:
-    """What to expect before asking: the widths of answers to made-up data, by figure.
+    """Simulates answers to made-up data and returns how wide each figure's interval will be.
 
     The figures themselves are drawn, so what they do (levels for several at once, a denominator
     with noise of its own) is in what is said of them. The draws are the same each time.

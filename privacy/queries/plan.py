@@ -71,7 +71,7 @@ class SkellamShares:
 
 @dataclass(frozen=True, slots=True)
 class QueryPlan:
-    """What one site's part in a release does to its data.
+    """One site's part in a release: the queries, their noise, how often, and delta.
 
     Attributes:
         unit: What one 'person' is: `record`, or the name of a column that identifies units.
@@ -223,7 +223,7 @@ class QueryPlan:
         return self.noise_stddev * math.sqrt(cohort) / self.release.scale(query)
 
     def event(self) -> PoissonSampledGaussian | PoissonSampledSkellam:
-        """What one answer does, for ledger and accountants."""
+        """Returns the event of one answer, for ledger and accountants."""
         if isinstance(self.noise, GaussianNoise):
             return PoissonSampledGaussian(1.0, self.noise.noise_multiplier, 1)
         return self._shares_event(self.noise)
@@ -242,7 +242,7 @@ class QueryPlan:
         )
 
     def insider_epsilon(self) -> float:
-        """What a grant has to allow all other sites together, in whole tenths.
+        """Returns the epsilon, in whole tenths, that a grant must allow all other sites together.
 
         Raises:
             PlanError: It is above 40.
@@ -262,7 +262,7 @@ class QueryPlan:
 
     @property
     def _moved(self) -> tuple[int, float]:
-        """What one unit moves the integers by, squared; and how likely that is too little."""
+        """The squared distance that one unit moves the integers, and the odds of more."""
         beta = self.delta * _ROUNDING_DELTA_SHARE / (self.answers + self.repeats)
         norm = _BOUND / self.granularity
         return math.ceil(squared_sensitivity(norm, self.release.dimension, beta)), beta

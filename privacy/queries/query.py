@@ -1,4 +1,4 @@
-"""What is asked: bounded vectors, one for each protected unit, of which only a noised sum is seen.
+"""Queries: bounded vectors, one for each protected unit, of which only a noised sum is seen.
 
 A query is public and fixed before data are read. Its vectors are *projected* to the bound without a
 word: an error at the first unit that breaks it would be a release of its own. That a function keeps
@@ -51,7 +51,7 @@ class Query:
 
     @property
     def dimension(self) -> int:
-        """Coordinates of a vector."""
+        """Coordinates of a unit's vector, one for each cell."""
         return len(self.cells)
 
 
@@ -90,7 +90,7 @@ class Release:
         return sum(query.dimension for query in self.queries)
 
     def scale(self, query: Query) -> float:
-        """What a query's values are multiplied by in the joint vector."""
+        """Returns the factor that a query's values are multiplied by in the joint vector."""
         return math.sqrt(self.shares[self.queries.index(query)]) / query.l2
 
     def joint(self, vectors: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:

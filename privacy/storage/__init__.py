@@ -46,7 +46,7 @@ Dialect = Literal["sqlite", "postgresql"]
 
 
 class Transaction(Protocol):
-    """What a caller may do between the beginning and the end of a transaction."""
+    """Reads and writes between the beginning and the end of a transaction."""
 
     def execute(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
         """Run one statement; returns its rows, none for a statement that has none.
@@ -68,7 +68,7 @@ class Store(Protocol):
 
     @property
     def name(self) -> str:
-        """What to call it in messages: a path, or a URL without its secrets."""
+        """The store's name in messages: a path, or a URL without its secrets."""
         ...
 
     def exists(self) -> bool:

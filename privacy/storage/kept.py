@@ -82,7 +82,7 @@ class Connections(Generic[C]):
                 self._close()
 
     def close(self) -> None:
-        """Close what is kept."""
+        """Closes the connection that is kept, if there is one."""
         with self._lock:
             self._close()
 

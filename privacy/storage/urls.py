@@ -1,4 +1,4 @@
-"""What is read from a PostgreSQL URL before its driver does: our schema, and what is secret."""
+"""Reads a PostgreSQL URL before its driver does: our schema, and what is secret in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the commands about a party's log of acts answer."""
+"""Answers of the commands about a party's log of acts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the commands on models and finished adapters answer."""
+"""Answers of the commands on models and finished adapters."""
 
 from __future__ import annotations
 

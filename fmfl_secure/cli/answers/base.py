@@ -1,4 +1,4 @@
-"""What all answers are, and how a command says that it failed."""
+"""Base of all answers, and how a command says that it failed."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def shown(given: Any, form: type[_Form]) -> _Form:
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """A command's answer."""
+    """Base of the answers of all commands."""
 
 
 class Wrong(msgspec.Struct, frozen=True, kw_only=True):
-    """What ended a command.
+    """The error that ended a command.
 
     Attributes:
         code: One word for programs: the error's own, `usage` of a command line that is wrong,

@@ -1,4 +1,4 @@
-"""What the commands of a federation's life answer: init, partition, check, run, ask."""
+"""Answers of the commands of a federation's life: init, partition, check, run, ask."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Partitioned(Answer, frozen=True, kw_only=True):
 
 
 class StartFileWritten(Answer, frozen=True, kw_only=True):
-    """What a server starts a run from.
+    """A start file was written, from which a server starts a run.
 
     Attributes:
         path: Of the file.

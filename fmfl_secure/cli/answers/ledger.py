@@ -1,4 +1,4 @@
-"""What the commands on ledgers answer."""
+"""Answers of the commands on ledgers."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ class LedgerVerified(Answer, frozen=True, kw_only=True):
 
 
 class ProposalShown(msgspec.Struct, frozen=True, kw_only=True):
-    """What a site's settings propose to grant first.
+    """A site's proposal of its first grant, by its settings.
 
     Attributes:
         site: Whose.
@@ -268,7 +268,7 @@ class HeadAnchored(Answer, frozen=True, kw_only=True):
 
 
 class LedgerRecovered(Answer, frozen=True, kw_only=True):
-    """What was charged for a lost history.
+    """Charges for a lost history were recorded.
 
     Attributes:
         heads: How many lost heads were settled.

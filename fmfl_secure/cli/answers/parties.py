@@ -1,4 +1,4 @@
-"""What the commands on parties, keys, certificates and members answer."""
+"""Answers of the commands on parties, keys, certificates and members."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class CeremonySigned(Answer, frozen=True, kw_only=True):
 
 
 class CeremonyCollected(Answer, frozen=True, kw_only=True):
-    """What other parties signed, and is kept.
+    """Other parties' signed words were collected and kept.
 
     Attributes:
         parties: Whose words were taken.

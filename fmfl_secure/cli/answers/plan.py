@@ -1,4 +1,4 @@
-"""What `plan` answers."""
+"""Answer of `plan`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fmfl_secure.cli.answers.base import Answer
 
 
 class PlaceShown(msgspec.Struct, frozen=True, kw_only=True):
-    """What taking steps in one place comes to.
+    """Figures of a run that takes its steps in one place.
 
     Attributes:
         place: Where: at the sites, or at the server.
@@ -50,7 +50,7 @@ class ForecastShown(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SitePlanned(msgspec.Struct, frozen=True, kw_only=True):
-    """What the plan is for one site.
+    """The plan of one site.
 
     Attributes:
         name: Of the site.
@@ -70,7 +70,7 @@ class SitePlanned(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrainingPlanned(msgspec.Struct, frozen=True, kw_only=True):
-    """What training costs every site.
+    """The cost of training at every site.
 
     Attributes:
         unit: What is protected as one.
@@ -125,7 +125,7 @@ class PrecisionShown(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SiteAsked(msgspec.Struct, frozen=True, kw_only=True):
-    """What answers cost one site whose ledger is at hand.
+    """The cost of answers at one site whose ledger is at hand.
 
     Attributes:
         name: Of the site.
@@ -139,7 +139,7 @@ class SiteAsked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AnswersPlanned(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked of sites.
+    """The answers asked of sites.
 
     Attributes:
         epsilon: Of all answers together.
@@ -187,7 +187,7 @@ class ChangeShown(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VerdictShown(msgspec.Struct, frozen=True, kw_only=True):
-    """What is learned beside the noise.
+    """The verdict on what is learned beside the noise.
 
     Attributes:
         kind: The adapter to train.
@@ -227,7 +227,7 @@ class NormBounded(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Planned(Answer, frozen=True, kw_only=True):
-    """What a run will do and cost.
+    """The plan of a run: what it will do and cost.
 
     Attributes:
         federation: Its name.

@@ -1,4 +1,4 @@
-"""What the commands on reports answer, and those on this machine and this program."""
+"""Answers of the commands on reports, and of those on this machine and this program."""
 
 from __future__ import annotations
 

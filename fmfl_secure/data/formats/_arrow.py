@@ -111,7 +111,7 @@ class ArrowSource:
         return read
 
     def _text_of(self, name: str) -> Callable[[str], str]:
-        """What a cell's text becomes: itself, or the text of a number."""
+        """Returns how a cell becomes text: as it is, or as the text of a number."""
         kind = self._table.column(name).type
         if pa.types.is_dictionary(kind):
             kind = kind.value_type
@@ -170,6 +170,6 @@ def _is_picture(kind: pa.DataType) -> bool:
 
 
 def _name(text: str, names: Sequence[str]) -> str:
-    """What an integer stands for; empty where nothing says."""
+    """Returns the name that an integer stands for; empty where nothing says."""
     index = int(text)
     return names[index] if 0 <= index < len(names) else ""

@@ -13,7 +13,7 @@ MAX_BYTES = 1 << 31  # of a table, uncompressed
 
 
 def decompress(path: Path, data: bytes, *, max_bytes: int = MAX_BYTES) -> bytes:
-    """What a gzip file holds.
+    """Unpacks a gzip file, to `max_bytes` at most.
 
     Args:
         path: The file, for the refusal.

@@ -1,4 +1,4 @@
-"""What a form of local data is to everybody who reads any: one entry of the registry each."""
+"""The interface of a form of local data: one entry of the registry each."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Format(ABC):
         return False
 
     def described(self, path: Path) -> str:  # noqa: ARG002
-        """What data of this form are read as, in words for `check`; reads no record.
+        """Returns in words what data of this form are read as, for `check`; reads no record.
 
         Raises:
             DataError: They are not there, or not of this form.

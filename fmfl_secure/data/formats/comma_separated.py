@@ -44,7 +44,7 @@ class CommaSeparated(TextFormat):
 
 
 def separator_of(path: Path, data: bytes) -> bytes:
-    """What stands between values, by the header.
+    """Finds the sign that stands between values, by the header.
 
     Args:
         path: The file, for refusals.

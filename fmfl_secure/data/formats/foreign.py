@@ -1,4 +1,4 @@
-"""What a file is that is none of the forms read here: said by name, so that it can be mended.
+"""Recognises files that are none of the forms read here, by name, so that they can be mended.
 
 Each is known by how it begins. None of these beginnings is one of a table in UTF-8.
 """
@@ -146,7 +146,7 @@ SYSTEM_FILES: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def left_by_a_system(name: str) -> str:
-    """What a file of this name is that nobody put there; empty for any other.
+    """Returns what left a file of this name that nobody put there; empty for any other.
 
     By its name, which says it for certain: it is no record, and is passed over with a word.
     """
@@ -169,5 +169,5 @@ def refuse_foreign(path: Path, head: bytes) -> None:
 
 
 def recognise(head: bytes) -> Foreign | None:
-    """What a file that begins so is; None where it may be a table."""
+    """Recognises a file by how it begins; None where it may be a table."""
     return next((known for known in FOREIGN if known.begins(head)), None)

@@ -61,7 +61,7 @@ class _Array:
 
     @property
     def kind(self) -> CellKind:
-        """What a record's part of it is."""
+        """The kind of cell that a record's part of it is."""
         pictures = len(self.shape) == 3 or (len(self.shape) == 4 and self.shape[3] in _CHANNELS)
         if pictures and self.dtype.kind in "buif" and self.shape[1] > 1:
             return "picture"

@@ -15,7 +15,7 @@ from fmfl_secure.data.formats.base import Format, compressed
 
 
 class Parquet(Format):
-    """Apache Parquet."""
+    """Apache Parquet, one file, with its schema at the end."""
 
     name: ClassVar[str] = "Parquet"
     suffixes: ClassVar[tuple[str, ...]] = (".parquet",)

@@ -75,7 +75,7 @@ def claimed(path: Path, readers: Collection[str] = ()) -> bool:
 
 
 def read_as(path: Path, readers: Collection[str] = ()) -> str:
-    """What data are read as, in words; empty for a folder of pictures. Reads no record.
+    """Says in words what data are read as; empty for a folder of pictures. Reads no record.
 
     Raises:
         DataError: They are not there, or not of their form.
@@ -122,7 +122,7 @@ def open_source(path: Path, data: bytes | None = None, *, readers: Collection[st
 
 
 def open_header(path: Path, readers: Collection[str] = ()) -> Source | None:
-    """What is known of data before a record is read; see `Format.header`.
+    """Opens data as far as is known before a record is read (`Format.header`).
 
     Raises:
         DataError: One of its kinds.

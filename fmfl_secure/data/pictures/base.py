@@ -1,4 +1,4 @@
-"""What a form of picture is to those who read any: one entry of the registry each."""
+"""The interface of a form of picture: one entry of the registry each."""
 
 from __future__ import annotations
 

@@ -259,7 +259,7 @@ def _windowed(header: Any, values: NDArray[Any]) -> tuple[NDArray[Any], Window]:
 
 
 def _range_of(header: Any) -> Window | None:
-    """What its stored bits can hold, in the modality's units; None for floats."""
+    """Returns the range that its stored bits can hold, in the modality's units; None for floats."""
     from pydicom.pixels import apply_modality_lut  # noqa: PLC0415
 
     if "PixelData" not in header:

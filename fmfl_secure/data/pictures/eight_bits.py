@@ -24,7 +24,7 @@ class Jpeg(PillowForm):
 
 
 class WebP(PillowForm):
-    """Photographs and drawings."""
+    """Photographs and drawings, in WebP."""
 
     name: ClassVar[str] = "WebP"
     format: ClassVar[str] = "WEBP"
@@ -37,7 +37,7 @@ class WebP(PillowForm):
 
 
 class Bitmap(PillowForm):
-    """Windows' bitmaps."""
+    """Windows' bitmaps, without compression or nearly."""
 
     name: ClassVar[str] = "BMP"
     format: ClassVar[str] = "BMP"

@@ -70,7 +70,7 @@ class PillowForm(PictureForm):
         return image
 
     def deep(self, image: ImageFile.ImageFile, data: bytes) -> tuple[NDArray[Any], str] | None:
-        """What the file holds where that is more than 8 bits of a channel.
+        """Returns the file's own numbers where they are more than 8 bits of a channel.
 
         Returns:
             Numbers of shape (h, w, channels), and the mode they are of; None where 8 bits hold

@@ -1,4 +1,4 @@
-"""What a kind of adapter decides, and where an adapter goes.
+"""The interface of a kind of adapter, and where an adapter goes.
 
 A new kind is a new file beside this one: a subclass of `Adapter`, listed in `registry`. Only
 adapters whose update is a sum can be aggregated under encryption: every kind is a set of tensors
@@ -55,7 +55,7 @@ class AdapterSpec:
 
     @property
     def divisor(self) -> float:
-        """What alpha is divided by."""
+        """The number that alpha is divided by: the rank, or its root where stabilised."""
         return math.sqrt(self.rank) if self.rank_stabilised else float(self.rank)
 
 

@@ -1,4 +1,4 @@
-"""What kinds share that put a layer of their own around each linear layer which carries them."""
+"""Base of kinds that put a layer of their own around each linear layer which carries them."""
 
 from __future__ import annotations
 
@@ -54,18 +54,18 @@ class Beside(Around):
 
 
 class LinearAdapter(Adapter):
-    """Base of the kinds."""
+    """Base of the kinds that go around linear layers."""
 
     @abstractmethod
     def around(self, linears: Mapping[str, nn.Module], spec: AdapterSpec) -> Mapping[str, Around]:
-        """What comes in the place of each linear layer, by its name in the encoder.
+        """Makes the layer that replaces each linear layer, by its name in the encoder.
 
         Raises:
             ModelError: It does not go around one of them.
         """
 
     def refusal(self, architecture: Architecture, task: TaskNeeds) -> Refusal | None:  # noqa: ARG002
-        """It goes with everything."""
+        """Refuses nothing: it goes with every architecture and task."""
         return None
 
     def attach(self, place: Place, spec: AdapterSpec) -> nn.Module:
@@ -98,7 +98,7 @@ def around_of(model: nn.Module, kind: type[AnyAround]) -> dict[str, AnyAround]:
 
 
 def own_tensors(model: nn.Module) -> dict[str, nn.Parameter]:
-    """What was put around linear layers, by name; what several share, once."""
+    """Collects the parameters put around linear layers, by name; shared ones once."""
     frozen = {
         id(each)
         for module in around_of(model, Around).values()

@@ -51,7 +51,7 @@ class Bottleneck(Around):
 
 
 class Bottlenecks(LinearAdapter):
-    """The adapter."""
+    """Trains the two small layers after each block, D and U with their biases."""
 
     name = "bottleneck"
     trains = "two small layers after each feed-forward block"

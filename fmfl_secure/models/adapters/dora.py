@@ -88,7 +88,7 @@ class DoraLinear(Beside):
 
 
 class Dora(LinearAdapter):
-    """The adapter."""
+    """Trains A, B and the length m of each row."""
 
     name = "dora"
     trains = "A and B of a low-rank update of directions, and a length for each row of a weight"

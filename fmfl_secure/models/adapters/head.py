@@ -25,7 +25,7 @@ class Head(Adapter):
         return None
 
     def frozen_depth(self, layers: int, spec: AdapterSpec) -> int:  # noqa: ARG002
-        """All."""
+        """Returns `layers`, for all of them are frozen."""
         return layers
 
     def attach(self, place: Place, spec: AdapterSpec) -> nn.Module:  # noqa: ARG002

@@ -69,7 +69,7 @@ class ScaledLinear(nn.Module):
 
 
 class Ia3(Adapter):
-    """The adapter."""
+    """Trains the factors alone, which start at 1."""
 
     name = "ia3"
     trains = "a factor for each activation of keys, values and feed-forward layers"

@@ -69,7 +69,7 @@ class KroneckerLinear(Beside):
 
 
 class LoKr(LinearAdapter):
-    """The adapter."""
+    """Trains both factors of each Kronecker product."""
 
     name = "lokr"
     trains = "two small matrices for each weight, whose Kronecker product is added to it"

@@ -86,7 +86,7 @@ class CoredLinear(Beside):
 
 
 class LoraXs(LinearAdapter):
-    """The adapter."""
+    """Trains R alone; A and B follow from the base weight."""
 
     name = "lora-xs"
     trains = "rank x rank values between fixed factors of each weight: exact averages, least upload"

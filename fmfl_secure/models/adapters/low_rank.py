@@ -63,14 +63,14 @@ def target_names(place: Place, spec: AdapterSpec, layers: Sequence[nn.Module]) -
 
 
 class LowRank(Adapter):
-    """What the family shares."""
+    """Base of LoRA's kinds: which of A and B are trained, and how they are kept."""
 
     @abstractmethod
     def is_trained(self, name: str, round_number: int) -> bool:
         """Whether a round trains, and sends, the A or B of this name."""
 
     def refusal(self, architecture: Architecture, task: TaskNeeds) -> Refusal | None:  # noqa: ARG002
-        """It goes with everything."""
+        """Refuses nothing: it goes with every architecture and task."""
         return None
 
     def attach(self, place: Place, spec: AdapterSpec) -> nn.Module:
@@ -113,7 +113,7 @@ class LowRank(Adapter):
 
 
 class FfaLora(LowRank):
-    """B alone."""
+    """Trains B alone; A stays as it was drawn."""
 
     name = "ffa-lora"
     trains = "B; A stays at a public random value: exact averages, half the upload"
@@ -124,7 +124,7 @@ class FfaLora(LowRank):
 
 
 class Lora(LowRank):
-    """A and B."""
+    """Trains both A and B."""
 
     name = "lora"
     trains = "A and B of a low-rank update of linear layers"

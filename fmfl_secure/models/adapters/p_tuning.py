@@ -49,7 +49,7 @@ class WrittenPrompt(nn.Module):
 
 
 class PTuning(Prompt):
-    """The adapter."""
+    """Trains the prompt's embeddings and the network that writes it."""
 
     name = "p-tuning"
     trains = "embeddings of virtual tokens, and a network of width rank that writes the prompt"

@@ -21,7 +21,7 @@ PEFT_WEIGHTS = "adapter_model.safetensors"
 
 
 def peft_task(encoder: nn.Module) -> str:
-    """What PEFT calls a bare encoder, or one with the head that models language."""
+    """Returns PEFT's task type of a bare encoder, or of one with the head that models language."""
     return "CAUSAL_LM" if hasattr(encoder, "lm_head") else "FEATURE_EXTRACTION"
 
 

@@ -22,7 +22,7 @@ from fmfl_secure.models.base import BaseModel
 
 
 class Prefix(VirtualTokens):
-    """The adapter."""
+    """Trains keys and values of virtual tokens in every layer."""
 
     name = "prefix"
     trains = "keys and values of virtual tokens in every layer"

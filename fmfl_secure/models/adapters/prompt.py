@@ -86,7 +86,7 @@ def _values(words: nn.Embedding) -> torch.Tensor:
 
 
 class Prompt(VirtualTokens):
-    """The adapter."""
+    """Trains embeddings of virtual tokens in front of every text."""
 
     name = "prompt"
     trains = "embeddings of virtual tokens before every text"

@@ -27,7 +27,7 @@ from fmfl_secure.models.base import BaseModel
 
 
 class Selective(Adapter):
-    """What the family shares."""
+    """Base of kinds that train some of the model's own tensors."""
 
     @abstractmethod
     def chooses(self, module: nn.Module, name: str) -> bool:
@@ -78,7 +78,7 @@ class Selective(Adapter):
 
 
 class BitFit(Selective):
-    """Biases."""
+    """Trains the model's biases alone."""
 
     name = "bitfit"
     trains = "biases"
@@ -96,7 +96,7 @@ class BitFit(Selective):
 
 
 class Norms(Selective):
-    """Normalisation layers."""
+    """Trains the model's normalisation layers alone."""
 
     name = "norms"
     trains = "normalisation layers"

@@ -79,7 +79,7 @@ class VeraLinear(Beside):
 
 
 class Vera(LinearAdapter):
-    """The adapter."""
+    """Trains d and b; A and B are drawn once, and public."""
 
     name = "vera"
     trains = "two vectors for each weight, between random matrices that all weights share"

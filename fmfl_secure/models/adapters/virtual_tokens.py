@@ -1,4 +1,4 @@
-"""What prompt and prefix tuning share: tokens that are read before every text."""
+"""Base of prompt and prefix tuning: tokens that are read before every text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fmfl_secure.models.architectures import Architecture
 
 
 class VirtualTokens(Adapter):
-    """Base of both."""
+    """Base of prompt and prefix tuning."""
 
     def text_refusal(self, architecture: Architecture) -> Refusal | None:
         """Why an architecture has no text to put tokens before; None where it has."""

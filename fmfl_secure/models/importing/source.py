@@ -1,4 +1,4 @@
-"""What an importer hands over: a model in parts, and where it came from."""
+"""The interface between importers and the rest: a model in parts, and where it came from."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Origin:
 
 
 def copied_assets(folder: Path) -> Callable[[Path], object]:
-    """What copies a folder's other files, but for weights and configuration."""
+    """Returns a function that copies a folder's files but for weights and configuration."""
 
     def save(output: Path) -> None:
         for path in behaviour_files(folder):

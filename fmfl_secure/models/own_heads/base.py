@@ -50,7 +50,7 @@ class OwnHead(ABC):
 
     @abstractmethod
     def features(self, encoder: nn.Module, padding: int | None) -> Features:
-        """What a head reads.
+        """Returns the features that the head reads of this encoder.
 
         Args:
             encoder: The base model, before any adapter.
@@ -58,7 +58,7 @@ class OwnHead(ABC):
         """
 
     def configured(self, config: Any, padding: int | None) -> dict[str, Any]:  # noqa: ARG002
-        """What the class's `config.json` says other than the base model's.
+        """Returns the entries of the class's `config.json` that differ from the base model's.
 
         Args:
             config: The base model's, as transformers reads it.
@@ -68,7 +68,7 @@ class OwnHead(ABC):
 
     @abstractmethod
     def tensors(self, bare: Tensors, head: LinearHead) -> tuple[Tensors, Tensors]:
-        """What the class holds besides the base model's own weights.
+        """Returns the tensors that the class holds besides the base model's own weights.
 
         Args:
             bare: The bare model's weights, with the adapter merged.

@@ -51,7 +51,7 @@ from privacy.storage import is_url
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a dataset report is made of.
+    """The records, site and policy that a dataset report is made of.
 
     Attributes:
         records: The ledger's, verified.

@@ -30,7 +30,7 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a run's own report says of it.
+    """The end of a run, as its own report tells it.
 
     Attributes:
         federation: Name of the federation.

@@ -23,7 +23,7 @@ def unit(record: DatasetRecord) -> str:
 
 
 def promised(record: DatasetRecord) -> str:
-    """What the grants promise."""
+    """States what the grants promise."""
     if not record.grants:
         return "Nothing was granted, so nothing could be trained."
     if not math.isfinite(record.guarantee_epsilon):
@@ -41,14 +41,14 @@ def promised(record: DatasetRecord) -> str:
 
 
 def meaning(record: DatasetRecord) -> str:
-    """What that means for one person; empty without a grant that counts."""
+    """Explains the grants' promise for one person; empty without a grant that counts."""
     if not any(grant.counts for grant in record.grants):
         return ""
     return verdict(record.guarantee_epsilon, min(record.guarantee_delta, 1.0)).sentence
 
 
 def spent(record: DatasetRecord) -> str:
-    """What was spent, over the ledger's life."""
+    """States what was spent, over the ledger's life."""
     if not math.isfinite(record.guarantee_epsilon) and record.grants:
         return "No figure can be given: what was used has no epsilon."
     if not record.trainings:
@@ -73,7 +73,7 @@ def spent(record: DatasetRecord) -> str:
 
 
 def left(record: DatasetRecord) -> str:
-    """What is left, and what is held."""
+    """States what is left, and what is held."""
     if not record.grants:
         return "Nothing was granted."
     parts = [
@@ -124,7 +124,7 @@ def intact(record: DatasetRecord) -> str:
 
 
 def warnings(record: DatasetRecord) -> list[str]:
-    """What a reader must not miss, worst first."""
+    """Collects what a reader must not miss, worst first."""
     found = [
         f"On {use.at[:10]} the data were used without privacy (run {use.run}: {use.reason}). No "
         "bound holds, and every grant is exhausted."
@@ -163,7 +163,7 @@ def warnings(record: DatasetRecord) -> list[str]:
 
 
 def state(run: DatasetRun) -> str:
-    """What became of a run, for this site."""
+    """Says how a run ended, for this site."""
     outcome = run.outcome
     if outcome is not None and outcome.refusal is not None:
         word = f"refused ({outcome.refusal})"

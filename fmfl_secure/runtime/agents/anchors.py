@@ -84,7 +84,7 @@ class LedgerOwner(JournalOwner, Protocol):
 
     @property
     def others(self) -> AnchorStore | None:
-        """What it keeps of others' ledgers; None for one that takes no part in this."""
+        """Heads that it keeps of others' ledgers; None for one that takes no part in this."""
         ...
 
     def hold_to(self, anchors: Iterable[str]) -> None:

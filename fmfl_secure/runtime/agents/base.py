@@ -1,4 +1,4 @@
-"""What a party's process does with a task: one loop for sites and for the decryptor."""
+"""The loop of a party's process over its tasks, one for sites and for the decryptor."""
 
 from __future__ import annotations
 

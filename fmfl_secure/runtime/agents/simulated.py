@@ -73,7 +73,7 @@ class SimulatedSite:
         """There is no ledger to hold."""
 
     def anchor(self) -> None:
-        """There is no ledger."""
+        """Does nothing: there is no ledger."""
 
     def journal_head(self) -> None:
         """Nobody keeps a head of it."""
@@ -82,14 +82,14 @@ class SimulatedSite:
         """There is nothing to hold."""
 
     def kept_open(self) -> AbstractContextManager[None]:
-        """As a site's."""
+        """Keeps the journal open, as a site's."""
         return self._journal.kept_open()
 
     def check(self) -> None:
         """There are no data to look for."""
 
     def begin(self, call: bytes | None) -> None:
-        """Nothing to reserve."""
+        """Does nothing: nothing is reserved."""
 
     def admit(
         self,
@@ -154,10 +154,10 @@ class SimulatedSite:
         """It keeps nothing: a restart is a vanishing."""
 
     def kept(self, plan_message: bytes) -> None:
-        """Nothing was kept."""
+        """Returns None: nothing is kept."""
 
     def opened(self) -> None:
-        """Nothing was kept."""
+        """Does nothing: nothing was kept."""
 
     def released(
         self, plan: RoundPlan, adapter: bytes, total: NDArray[np.int64], cohort: Sequence[str]
@@ -177,14 +177,14 @@ class SimulatedSite:
         return step.after(plan, layout, adapter, total, cohort)
 
     def verdict_after_restart(self, plan_message: bytes, cohort_message: bytes) -> bytes:
-        """As a site does."""
+        """Returns the recorded verdict, as a site does."""
         coordinator = self._members.coordinator
         return verdict_after_restart(
             self._identity, self._journal, plan_message, cohort_message, coordinator
         )
 
     def finish(self, evidence: str) -> None:
-        """Nothing to close."""
+        """Does nothing: there is no reservation to close."""
 
     def statement(self) -> tuple[SiteStatement | None, str]:
         """There is no ledger to state."""

@@ -48,11 +48,11 @@ _LOG = logging.getLogger("fmfl_secure.runtime.agents.site")
 
 
 class Participant(LedgerOwner, Protocol):
-    """What takes part in one run: a `Site`, or a simulated one."""
+    """A participant of one run: a `Site`, or a simulated one."""
 
     @property
     def visibility(self) -> Literal["private", "public"]:
-        """Of its data."""
+        """Whether its data are private or public."""
         ...
 
     def check(self) -> None:
@@ -66,11 +66,11 @@ class Participant(LedgerOwner, Protocol):
     def admit(
         self, plan_message: bytes, adapter: bytes, history: Callable[[], bytes] = bytes
     ) -> SiteAttempt:
-        """Decide about an attempt."""
+        """Decides about an attempt; trains where it has to."""
         ...
 
     def rehearse(self, plan_message: bytes) -> SiteAttempt:
-        """Decide about a rehearsal."""
+        """Decides whether to take part in a rehearsal."""
         ...
 
     def train(
@@ -80,7 +80,7 @@ class Participant(LedgerOwner, Protocol):
         ...
 
     def recorded_opening(self, plan_message: bytes) -> bytes | None:
-        """What was opened in the plan's round before a restart."""
+        """Returns the opening recorded in the plan's round before a restart, or None."""
         ...
 
     def keep(self, attempt: SiteAttempt) -> None:
@@ -106,7 +106,7 @@ class Participant(LedgerOwner, Protocol):
         ...
 
     def finish(self, evidence: str) -> None:
-        """Close the run."""
+        """Closes the run in the ledger."""
         ...
 
     def statement(self) -> tuple[SiteStatement | None, str]:
@@ -174,7 +174,7 @@ class SiteAgent(Agent):
 
     @property
     def party(self) -> Participant | None:
-        """What takes part in the present run."""
+        """The participant of the present run, if there is one."""
         return self._participant
 
     def do(self, work: Work) -> None:
@@ -352,7 +352,7 @@ class SiteAgent(Agent):
         return self._adapter
 
     def _history(self, work: Work) -> bytes:
-        """What sites signed of earlier rounds, where the server gives it."""
+        """Fetches the sites' verdicts on earlier rounds, where the server gives them."""
         document = work.documents.get(HISTORY)
         return b"" if document is None else self.transport.fetch(document)
 
@@ -475,7 +475,7 @@ class SiteAgent(Agent):
         return live.attempt.verdict(VERIFIED, adapter_digest(self._adapter))
 
     def _verdict_after_restart(self, work: Work, participant: Participant) -> bytes:
-        """What was said before is said again; else this site can say nothing more of it."""
+        """Says again what was said before; else that nothing more can be said."""
         plan, cohort = (self.transport.fetch(work.documents[n]) for n in ("plan", "cohort"))
         return participant.verdict_after_restart(plan, cohort)
 

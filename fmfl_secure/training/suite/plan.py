@@ -1,4 +1,4 @@
-"""What a suite file says: which files, what is asked of each row, and how answers are scored."""
+"""The form of a suite file: which files, what is asked of each row, and how answers are scored."""
 
 from __future__ import annotations
 

@@ -61,5 +61,5 @@ def node_address(context: Context) -> Address:
 
 
 def bundled_client() -> ClientApp:
-    """The bundle's ClientApp."""
+    """Makes the ClientApp of the bundle."""
     return client_app(node_address)

@@ -1,4 +1,4 @@
-"""What travels through Flower: signed orders to parties, and their signed answers.
+"""Frames that travel through Flower: signed orders to parties, and their signed answers.
 
 An order is what the HTTPS server would answer a party that asks for work, with the documents it
 would fetch; an answer is all that the party would send because of it. Over HTTPS certificates say
@@ -39,7 +39,7 @@ class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Order(_Strict, frozen=True, forbid_unknown_fields=True):
-    """What one party is to do; fields as `service.line.Work` but for these.
+    """An order to one party; fields as `service.line.Work` but for these.
 
     Attributes:
         package: What the coordinator runs; see `package.fingerprint`.
@@ -79,7 +79,7 @@ class Sent(_Strict, frozen=True, forbid_unknown_fields=True, tag="sent"):
 
 
 class Joined(_Strict, frozen=True, forbid_unknown_fields=True, tag="joined"):
-    """The site takes part."""
+    """Says that the site takes part."""
 
     visibility: Literal["private", "public"]
 
@@ -126,7 +126,7 @@ Word = Present | Sent | Joined | Refused | Failed | Stating | HeadGiven | HeadsB
 
 
 class Answer(_Strict, frozen=True, forbid_unknown_fields=True):
-    """What a party says to an order.
+    """A party's answer to one order.
 
     Attributes:
         party: Who.

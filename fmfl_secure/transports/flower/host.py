@@ -106,7 +106,7 @@ class Host:
             self._server.should_exit = True
 
     def close(self) -> None:
-        """Release the socket."""
+        """Releases the socket and its lock."""
         self._path.unlink(missing_ok=True)
         self._socket.close()
         self._lock.close()

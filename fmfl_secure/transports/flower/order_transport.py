@@ -27,7 +27,7 @@ from fmfl_secure.transports.flower.frames import (
 
 
 class OrderTransport:
-    """What `service.client.Line` is over HTTPS, for one order after another.
+    """Carries one order after another, as `service.client.Line` carries requests over HTTPS.
 
     It answers out of the order, so heads and membership lists are as of when that was sent.
     """

@@ -1,4 +1,4 @@
-"""What an engine's observer hears of a run that goes on in another thread: read from its store."""
+"""Tells an engine's observer of a run that goes on in another thread: read from its store."""
 
 from __future__ import annotations
 

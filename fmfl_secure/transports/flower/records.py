@@ -27,7 +27,7 @@ def pack(frame: bytes) -> RecordDict:
 
 
 def refusal() -> RecordDict:
-    """What a ClientApp answers where it has no party's answer; carries no word of why."""
+    """Makes the answer of a ClientApp that has no party's; carries no word of why."""
     return RecordDict({_REFUSED: ArrayRecord()})
 
 

@@ -63,7 +63,7 @@ class Post(Protocol):
     """Flower's grid, as far as it is needed."""
 
     def nodes(self) -> Collection[int]:
-        """Nodes that are connected."""
+        """Returns the nodes that are connected."""
         ...
 
     def send(self, node: int, frame: bytes) -> str | None:

@@ -47,7 +47,7 @@ class GridPost:
 
 
 def carry(grid: Grid, folder: Path, output: Path) -> None:
-    """What the ServerApp of a SuperLink does.
+    """Carries a run as the ServerApp of a SuperLink.
 
     Args:
         grid: Flower's.

@@ -64,11 +64,11 @@ class Running(Protocol):
         ...
 
     def terminate(self) -> None:
-        """End it."""
+        """Asks the process to end."""
         ...
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end."""
+        """Waits for its end; returns the exit code."""
         ...
 
 

@@ -34,7 +34,7 @@ class Watched:
 
     @property
     def value(self) -> frozenset[int]:
-        """What the file says now. What it said before stands where it cannot be read."""
+        """The file's present content; where it cannot be read, the content before."""
         with self._lock:
             self._value = self._refresh()
             return self._value

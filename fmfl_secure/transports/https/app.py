@@ -146,7 +146,7 @@ def build_app(
         wait_s: Annotated[float, Query(ge=0, le=_MAX_WAIT_S)] = 0.0,
         inline: Annotated[int, Query(ge=0, le=MOST_INLINE)] = 0,
     ) -> TaskBody:
-        """What there is to do; with `wait_s`, once it is another than number `after`.
+        """Tells the party's task; with `wait_s`, once it is another than number `after`.
 
         With `inline`, what a site fetches next is in the answer, if it has at most so many bytes.
         """

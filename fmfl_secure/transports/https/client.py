@@ -99,7 +99,7 @@ class HttpsTransport:
         self.close()
 
     def close(self) -> None:
-        """Close connections."""
+        """Closes the connections that are open."""
         if self._pool is not None:
             self._pool.close()
             self._pool = None
@@ -193,12 +193,12 @@ class HttpsTransport:
     def state(
         self, run: str, statement: SiteStatement | None, signature: str, *, final: bool
     ) -> None:
-        """State this site's ledger."""
+        """Sends this site's statement of its ledger."""
         body = {"statement": statement, "signature": signature, "final": final}
         self._request("PUT", f"/v1/runs/{run}/statement", content=msgspec.json.encode(body))
 
     def heads(self, *, known: bool, since: str) -> AnchorsForSite:
-        """What the server keeps of this site's ledgers, and the latest of the others'."""
+        """Fetches the heads kept of this site's ledgers, and the latest of the others'."""
         query = {"known": "true"} if known else {}
         query |= {"since": since} if since else {}
         answer = self._request("GET", "/v1/heads", most_bytes=_MOST_HISTORY, params=query)

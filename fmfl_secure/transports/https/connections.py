@@ -47,7 +47,7 @@ class Room:
 
 
 def room_for(limits: Limits) -> Room:
-    """What the settings say, as far as this process's limit of descriptors allows.
+    """Makes room for the settings' connections, as far as the limit of descriptors allows.
 
     The soft limit is raised to the hard one where that is needed.
     """
@@ -120,7 +120,7 @@ class Door(socket.socket):
         self._turned_away = 0
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stops listening, and gives back the spare descriptor."""
         super().close()
         spare, self._spare = self._spare, -1
         if spare >= 0:
@@ -158,7 +158,7 @@ class Door(socket.socket):
         return self._by_party[party] <= most
 
     def gone(self, connection: _Accepted) -> None:
-        """A connection is closed."""
+        """Forgets a connection that is closed."""
         self._known.pop(connection.fileno(), None)
         self._no_longer_early(connection)
         if connection.party is not None:
@@ -212,7 +212,7 @@ class Door(socket.socket):
 
 
 def _neighbourhood(address: str) -> str:
-    """What one customer has of addresses: of IPv6, 2^64."""
+    """Returns the addresses of one customer: of IPv6, a network of 2^64."""
     if ":" not in address:
         return address
     return str(ipaddress.ip_network((address.partition("%")[0], 64), strict=False))

@@ -47,7 +47,7 @@ class CertificateWatch:
 
     @property
     def warning(self) -> str:
-        """What to do, while the certificate is due; empty before."""
+        """Advice while the certificate is due; empty before."""
         expires = self.expires
         now = datetime.now(UTC)
         if expires is None or expires - now > RENEWED_AHEAD:

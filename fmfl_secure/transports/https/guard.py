@@ -1,4 +1,4 @@
-"""What stands before the server's application: identity, limits, and answers of one form.
+"""Guards the server's application: identity, limits, and answers of one form.
 
 Nothing of a request's body is read before its sender is known and its length is allowed.
 """
@@ -36,7 +36,7 @@ def problem_body(problem: Problem) -> bytes:
 
 
 async def answer(problem: Problem, send: Send, *, close: bool) -> None:
-    """Send a problem."""
+    """Sends a problem as the response."""
     body = problem_body(problem)
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     if close:  # a body that nobody reads would be taken for the next request

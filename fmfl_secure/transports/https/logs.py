@@ -19,14 +19,14 @@ _QUIET: Final = ("httpx", "httpcore", "uvicorn.access", "transformers", "matplot
 
 
 class JsonLines(logging.Formatter):
-    """Formats records as JSON."""
+    """Formats log records as lines of JSON."""
 
     def __init__(self, party: str) -> None:
         super().__init__()
         self._party = party
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line."""
+        """Formats one record as a line."""
         line: dict[str, object] = {
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),

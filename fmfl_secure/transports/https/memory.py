@@ -1,4 +1,4 @@
-"""What a server spends on its connections beside what they say: as little as the libraries let it.
+"""Holds down the memory that a server's connections take beside what they say.
 
 asyncio holds 256 KiB of buffer for every TLS connection, and the C library keeps for each thread
 what large bodies once took. Both are settings of theirs, made here once for a process that serves.

@@ -11,7 +11,7 @@ _SECONDS = (0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 30.0, 120.0)
 
 
 class ServerMetrics:
-    """What the server counts."""
+    """Counters of the server."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -40,7 +40,7 @@ class ServerMetrics:
 
 
 class ClientMetrics:
-    """What a site or the decryptor counts of its own."""
+    """Counters that a site or the decryptor keeps of its own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

@@ -28,14 +28,14 @@ class ProblemBody(Model):
 
 
 class DocumentBody(Model):
-    """A document to fetch."""
+    """A document that a party may fetch."""
 
     sha256: str
     size: int
 
 
 class TaskBody(Model):
-    """What the party that asks is to do now."""
+    """The present task of the party that asks."""
 
     sequence: int = Field(description="Hand it in as `after` to be told of the next change.")
     step: Step

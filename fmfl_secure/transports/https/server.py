@@ -91,7 +91,7 @@ class Service:
 
     @property
     def parameters(self) -> int:
-        """Length of an update."""
+        """Values of an update, in the first round."""
         return self._side.parameters
 
     def members(self) -> Members:

@@ -114,7 +114,7 @@ class LocalEngine:
 
     @property
     def store(self) -> RunStore:
-        """The run's state."""
+        """The store of the run's state."""
         return self._server.coordinator.store
 
     def run(self) -> RunRecord:

@@ -1,4 +1,4 @@
-"""What decryptor and custodian are as processes: one agent, on one transport to the server."""
+"""Decryptor and custodian as processes: one agent, on one transport to the server."""
 
 from __future__ import annotations
 

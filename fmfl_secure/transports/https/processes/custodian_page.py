@@ -1,4 +1,4 @@
-"""What a custodian's live page shows: that it is there, what it does, and what it let not open."""
+"""A custodian's live page: that it is there, its task, and the openings it refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fmfl_secure.transports.https.processes.operations import REFRESH_S, notices
 
 
 def custodian_page(process: CustodianProcess) -> Mapping[str, object]:
-    """A custodian's page."""
+    """Collects the values of a custodian's page."""
     agent = process.agent
     return {
         "name": process.name,

@@ -1,4 +1,4 @@
-"""What the decryptor's live page shows: that it is there, and what it does."""
+"""The decryptor's live page: that it is there, and what it does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fmfl_secure.transports.https.processes.operations import REFRESH_S, notices
 
 
 def decryptor_page(process: DecryptorProcess) -> Mapping[str, object]:
-    """The decryptor's page."""
+    """Collects the values of the decryptor's page."""
     agent = process.agent
     return {
         "federation": process.config.federation.name,

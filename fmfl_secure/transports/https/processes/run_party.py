@@ -30,17 +30,17 @@ class PartyProcess(Protocol):
 
     @property
     def agent(self) -> Agent:
-        """What does its work."""
+        """The agent that does its work."""
         ...
 
     @property
     def metrics(self) -> ClientMetrics:
-        """What it counts."""
+        """Counters that the process keeps."""
         ...
 
     @property
     def settings(self) -> ClientSettings:
-        """Its `service.toml`."""
+        """Settings of its `service.toml`."""
         ...
 
     def run(self) -> None:

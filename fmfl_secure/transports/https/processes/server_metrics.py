@@ -1,4 +1,4 @@
-"""What monitoring sees of a run: how far it is, how many sites take part, whom it waits for.
+"""Metrics of a run for monitoring: how far it is, how many sites take part, whom it waits for.
 
 Numbers only. No label names a party: who it is stands on the live page, behind the kit's token.
 """

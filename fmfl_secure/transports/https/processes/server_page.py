@@ -1,4 +1,4 @@
-"""What the coordinator's live page shows: everyone's part, by generic codes and statements."""
+"""The coordinator's live page: everyone's part, by generic codes and statements."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NONE: Final = "-"
 
 
 def server_page(service: Service) -> Mapping[str, object]:
-    """The coordinator's page."""
+    """Collects the values of the coordinator's page."""
     run, board = service.run.run, service.board
     kept = service.coordinator.store.state
     joined = service.store.notes(run, JOINED)

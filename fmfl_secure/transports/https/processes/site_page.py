@@ -1,4 +1,4 @@
-"""What a site's live page shows: its own ledger and process, and nothing of the others."""
+"""A site's live page: its own ledger and process, and nothing of the others."""
 
 from __future__ import annotations
 
