@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from typing_extensions import override
 
 from aggregation import Identity
 from fmfl_secure.parties.workspace import (
@@ -41,14 +42,14 @@ class _Clock(Silent):
     def __init__(self) -> None:
         self.at: list[float] = []
 
-    def run_started(self, run: str, *, first_round: int, rounds: int) -> None:  # noqa: ARG002
-        """See `Observer`."""
+    @override
+    def run_started(self, run: str, *, first_round: int, rounds: int) -> None:
         self.at.append(time.monotonic())
 
+    @override
     def round_finished(
         self, record: RoundRecord, epsilon: dict[str, float], upload_bytes: int
     ) -> None:
-        """See `Observer`."""
         del record, epsilon, upload_bytes
         self.at.append(time.monotonic())
 

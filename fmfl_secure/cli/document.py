@@ -32,7 +32,7 @@ anywhere shows an error's traceback.
 
 
 def cli_document() -> str:
-    """Writes `docs/cli.md`, as Markdown."""
+    """Writes the page `docs/cli.md`, as Markdown."""
     from fmfl_secure import cli
 
     root: Any = typer.main.get_command(cli.app)

@@ -8,14 +8,16 @@ from typing import Self
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from typing_extensions import override
 
 from fmfl_secure.cli._heartbeat import Heartbeat
 from fmfl_secure.run.answers import answer_of
+from fmfl_secure.run.observer import Observer
 from fmfl_secure.run.record import RoundRecord
 from fmfl_secure.settings.federation import FederationConfig
 
 
-class TerminalProgress:
+class TerminalProgress(Observer):
     """An engine's observer that draws one bar over all steps of all sites.
 
     On something that is not a terminal it prints a line a round, and tells the command's
@@ -66,8 +68,8 @@ class TerminalProgress:
     ) -> None:
         self._progress.stop()
 
+    @override
     def run_started(self, run: str, *, first_round: int, rounds: int) -> None:
-        """See `Observer`."""
         begun = "starts" if first_round == 1 else f"goes on at round {first_round}"
         self._console.print(f"run [bold]{run}[/bold] {begun}: {rounds} rounds", highlight=False)
         per_round = self._steps * len(self._sites)
@@ -75,16 +77,16 @@ class TerminalProgress:
             self._bar, total=rounds * per_round, completed=(first_round - 1) * per_round
         )
 
+    @override
     def site_refused(self, site: str, code: str, reason: str) -> None:
-        """See `Observer`."""
         self._console.print(
             f"[yellow]{site} takes no part[/yellow] ({code}): {escape(reason)}",
             highlight=False,
             soft_wrap=True,
         )
 
+    @override
     def site_training(self, round_number: int, site: str, step: int, steps: int) -> None:
-        """See `Observer`."""
         before = (round_number - 1) * self._steps * len(self._sites)
         done = before + self._sites.index(site) * self._steps + step
         text = f"round {round_number}/{self._rounds}  {site} {step}/{steps}"
@@ -94,10 +96,10 @@ class TerminalProgress:
         share = 100 * done // (self._rounds * self._steps * len(self._sites))
         self._beat.at(f"{text}  {share}% of all steps")
 
+    @override
     def round_finished(
         self, record: RoundRecord, epsilon: dict[str, float], upload_bytes: int
     ) -> None:
-        """See `Observer`."""
         del upload_bytes
         self._beat.told()
         self._epsilon = max(epsilon.values(), default=0.0)

@@ -260,7 +260,7 @@ declared population)
 
 
 def data_document() -> str:
-    """Writes `docs/data.md`, as Markdown."""
+    """Writes the page `docs/data.md`, as Markdown."""
     return "".join(
         [
             _FORMS,

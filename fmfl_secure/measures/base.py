@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from fmfl_secure.measures.outcomes import Outcomes
 from privacy.queries import Figure, Query, share, unit_means
@@ -100,8 +101,8 @@ class Rate(Measure):
         """Two cells of norm 1 at most: x^2 + (1 - x)^2 <= 1."""
         return Query(self.name, (self.name, f"not {self.name}"), 1.0)
 
+    @override
     def vectors(self, outcomes: Any) -> NDArray[np.float64]:
-        """See `Measure`."""
         values = unit_interval(self.values(outcomes))
         return np.stack([values, 1.0 - values], axis=1)
 
@@ -110,8 +111,8 @@ class Rate(Measure):
         figure = share(cells, part=[0], whole=[0, 1], stddev=stddev, scale=self.scale)
         yield Finding(self.name, figure, self.kind)
 
+    @override
     def sums(self, units: float) -> NDArray[np.float64]:
-        """See `Measure`."""
         return rates_of(1, units)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from fmfl_secure.measures.base import RATES, Finding, Measure, Rate
 from fmfl_secure.measures.outcomes import LabelSets, Tagged
@@ -68,8 +69,9 @@ class Counts(Measure):
             most=max(1.0, self.l2 * float(np.linalg.norm(of_whole))),
         )
 
+    @override
     def sums(self, units: float) -> NDArray[np.float64]:
-        """See `Measure`: every unit has one to find, each name as often; as many are invented."""
+        """Every unit has one to find, each name as often; as many are invented."""
         rates = (*RATES, *(1.0 - rate for rate in RATES))
         rows = [np.tile([rate, 1.0 - rate, 1.0 - rate], len(self.names)) for rate in rates]
         return np.array(rows) * units / len(self.names)
@@ -97,17 +99,17 @@ class EntityCounts(Counts):
     bound: float
 
     @property
+    @override
     def names(self) -> tuple[str, ...]:
-        """The types."""
         return self.types
 
     @property
+    @override
     def l2(self) -> float:
-        """As settings say."""
         return self.bound
 
+    @override
     def vectors(self, outcomes: Tagged) -> NDArray[np.float64]:
-        """See `Measure`."""
         counted = outcomes.entities
         stacked = np.stack([counted.found, counted.missed, counted.invented], axis=2)
         return stacked.reshape(len(stacked), -1)
@@ -127,8 +129,8 @@ class LabelCounts(Counts):
     labels: tuple[str, ...]
 
     @property
+    @override
     def names(self) -> tuple[str, ...]:
-        """The labels."""
         return self.labels
 
     @property
@@ -136,8 +138,8 @@ class LabelCounts(Counts):
         """At most one cell of each label is 1."""
         return math.sqrt(len(self.labels))
 
+    @override
     def vectors(self, outcomes: LabelSets) -> NDArray[np.float64]:
-        """See `Measure`."""
         truth, claimed = outcomes.truth, outcomes.claimed
         stacked = np.stack([truth & claimed, truth & ~claimed, ~truth & claimed], axis=2)
         return stacked.reshape(len(stacked), -1).astype(np.float64)

@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from fmfl_secure.measures.base import Finding, Measure, Rate, one_hot, rates_of, unit_interval
 from fmfl_secure.measures.outcomes import OneOfSeveral
@@ -59,8 +60,8 @@ class Recall(Measure):
         cells = tuple(f"{label}: {end}" for label in self.labels for end in ("right", "wrong"))
         return Query(self.name, cells, 1.0)
 
+    @override
     def vectors(self, outcomes: OneOfSeveral) -> NDArray[np.float64]:
-        """See `Measure`."""
         places = 2 * outcomes.labels + (_right(outcomes) == 0.0)
         return one_hot(places.astype(np.int64), 2 * len(self.labels))
 
@@ -72,8 +73,9 @@ class Recall(Measure):
                 f"recall of {label}", share(cells, part=own[:1], whole=own, stddev=stddev)
             )
 
+    @override
     def sums(self, units: float) -> NDArray[np.float64]:
-        """See `Measure`: each label has as many."""
+        """Each label has as many."""
         return rates_of(len(self.labels), units)
 
 
@@ -96,8 +98,8 @@ class Confusion(Measure):
         cells = tuple(f"{right} as {said}" for right in self.labels for said in self.labels)
         return Query(self.name, cells, 1.0)
 
+    @override
     def vectors(self, outcomes: OneOfSeveral) -> NDArray[np.float64]:
-        """See `Measure`."""
         said = _likeliest(outcomes)
         places = outcomes.labels * len(self.labels) + said  # below 0 of a label that is none
         return one_hot(places.astype(np.int64), len(self.labels) ** 2)
@@ -109,8 +111,9 @@ class Confusion(Measure):
             figure = count(float(cell), stddev)
             yield Finding(name, type(figure)(float(positive), figure.noise, None), "count")
 
+    @override
     def sums(self, units: float) -> NDArray[np.float64]:
-        """See `Measure`: all alike, which is as good as any, for counts are as wide whatever is."""
+        """All alike, which is as good as any, for counts are as wide whatever is."""
         cells = len(self.labels) ** 2
         return np.full((1, cells), units / cells)
 
@@ -127,8 +130,8 @@ class Calibration(Measure):
         cells = tuple(f"{name}: {end}" for name in _bins() for end in ("right", "wrong"))
         return Query(self.name, cells, 1.0)
 
+    @override
     def vectors(self, outcomes: OneOfSeveral) -> NDArray[np.float64]:
-        """See `Measure`."""
         sure = unit_interval(outcomes.probabilities.max(axis=1, initial=0.0))
         bins = np.minimum((sure * BINS).astype(np.int64), BINS - 1)
         return one_hot(2 * bins + (_right(outcomes) == 0.0), 2 * BINS)
@@ -141,8 +144,9 @@ class Calibration(Measure):
                 f"right where sure of {name}", share(cells, part=own[:1], whole=own, stddev=stddev)
             )
 
+    @override
     def sums(self, units: float) -> NDArray[np.float64]:
-        """See `Measure`: each bin has as many."""
+        """Each bin has as many."""
         return rates_of(BINS, units)
 
 

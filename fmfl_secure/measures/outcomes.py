@@ -44,22 +44,15 @@ class Labelled(Outcomes):
 
 
 class OneOfSeveral(Protocol):
-    """Outcomes of one label a record, whether a head gives it or a response says it.
-
-    Attributes:
-        probabilities: float64, shape (records, labels).
-        labels: The right ones, int64, shape (records,); -1 where it is none of them.
-    """
+    """Outcomes of one label a record, whether a head gives it or a response says it."""
 
     @property
     def probabilities(self) -> NDArray[np.float64]:
-        """See the class."""
-        ...
+        """Of each label, float64, shape (records, labels)."""
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """See the class."""
-        ...
+        """The right ones, int64, shape (records,); -1 where it is none of them."""
 
 
 @dataclass(frozen=True, slots=True, repr=False, kw_only=True)

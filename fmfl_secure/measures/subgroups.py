@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from fmfl_secure.measures.base import Finding, Measure, Rate, one_hot, rates_of
 from privacy.queries import Query, share
@@ -43,8 +44,8 @@ class BySubgroup(Measure):
         cells = (f"{group}: {cell}" for group in self.groups for cell in self.rate.query.cells)
         return Query(self.name, tuple(cells), self.rate.query.l2)
 
+    @override
     def vectors(self, outcomes: Any) -> NDArray[np.float64]:
-        """See `Measure`."""
         own = self.rate.vectors(outcomes)
         places = np.full(len(own), -1) if outcomes.groups is None else outcomes.groups
         places = np.where((places >= 0) & (places < len(self.values)), places, len(self.values))
@@ -58,6 +59,7 @@ class BySubgroup(Measure):
             figure = share(cells, part=own[:1], whole=own, stddev=stddev, scale=self.rate.scale)
             yield Finding(f"{self.rate.name}, {self.column} {group}", figure, self.rate.kind)
 
+    @override
     def sums(self, units: float) -> NDArray[np.float64]:
-        """See `Measure`: each group has as many, and as many are in none of them."""
+        """Each group has as many, and as many are in none of them."""
         return rates_of(len(self.groups), units)

@@ -24,7 +24,7 @@ class Decryptor(aggregation.Decryptor):
     coordinator: PublicIdentity
 
     def announce(self, plan_message: bytes) -> bytes:
-        """See `aggregation.Decryptor`.
+        """Announces the keys of an attempt, unless somebody has stopped the run.
 
         Raises:
             RunHalted: Somebody has stopped the run.
@@ -43,7 +43,7 @@ class Decryptor(aggregation.Decryptor):
         plan_message: bytes | None = None,
         approvals: Iterable[bytes] = (),
     ) -> bytes:
-        """See `aggregation.Decryptor`.
+        """Releases a round's sum, unless somebody has stopped the run.
 
         Raises:
             RunHalted: Somebody has stopped the run since its keys were announced.

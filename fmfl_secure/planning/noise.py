@@ -11,6 +11,8 @@ import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Final, Literal
 
+from typing_extensions import override
+
 from aggregation import Quantization, Segment
 from fmfl_secure.questions.registry import release_of
 from fmfl_secure.registry import Registry
@@ -157,12 +159,12 @@ class LocalNoise(PlannedNoise):
 
     name = LOCAL.name
 
-    def plan(self, config: FederationConfig, site: SiteEntry, size: int) -> PrivacyPlan:  # noqa: ARG002
-        """See `PlannedNoise`."""
+    @override
+    def plan(self, config: FederationConfig, site: SiteEntry, size: int) -> PrivacyPlan:
         return privacy_plan(config, site)
 
+    @override
     def answers(self, config: FederationConfig, asked: QuestionSection) -> QueryPlan:
-        """See `PlannedNoise`."""
         return local_answers(config, asked)
 
     def bits(self, config: FederationConfig, size: int) -> int:
@@ -193,8 +195,8 @@ class LocalNoise(PlannedNoise):
         units = config.privacy.sample_rate * max(map(config.trained_units, config.sites))
         return config.privacy.max_grad_norm * (units + 6.0 * math.sqrt(units))
 
-    def epsilon(self, config: FederationConfig, site: SiteConfig) -> float:  # noqa: ARG002
-        """See `PlannedNoise`."""
+    @override
+    def epsilon(self, config: FederationConfig, site: SiteConfig) -> float:
         return config.privacy.epsilon
 
     def noise_of_mean(self, config: FederationConfig, plan: Plan) -> float:
@@ -213,12 +215,12 @@ class DistributedNoise(PlannedNoise):
     name = DISTRIBUTED.name
     steps_at = ("server",)
 
+    @override
     def plan(self, config: FederationConfig, site: SiteEntry, size: int) -> DistributedPlan:
-        """See `PlannedNoise`."""
         return distributed_plan(config, site, size)
 
+    @override
     def answers(self, config: FederationConfig, asked: QuestionSection) -> QueryPlan:
-        """See `PlannedNoise`."""
         return distributed_answers(config, asked)
 
     def bits(self, config: FederationConfig, size: int) -> int:
@@ -230,28 +232,28 @@ class DistributedNoise(PlannedNoise):
         plan = distributed_plan(config, config.sites[0], size)
         return plan.granularity * ((1 << (plan.bits - 1)) - 1)
 
-    def epsilon(self, config: FederationConfig, site: SiteConfig) -> float:  # noqa: ARG002
-        """See `PlannedNoise`."""
+    @override
+    def epsilon(self, config: FederationConfig, site: SiteConfig) -> float:
         return config.privacy.epsilon
 
-    def insider_epsilon(self, config: FederationConfig, site: SiteConfig) -> float:  # noqa: ARG002
-        """See `PlannedNoise`."""
+    @override
+    def insider_epsilon(self, config: FederationConfig, site: SiteConfig) -> float:
         return config.privacy.insider_epsilon
 
+    @override
     def insider_epsilon_of(self, asked: QuestionSection) -> float:
-        """See `PlannedNoise`."""
         return asked.insider_epsilon
 
+    @override
     def colluding_sites(self, config: FederationConfig) -> int | None:
-        """See `PlannedNoise`."""
         return config.privacy.colluding_sites
 
     def accounted_delta(self, delta: float) -> float:
         """Without what rounding and samplers may fail with."""
         return filter_delta(delta)
 
+    @override
     def planned_insider_epsilon(self, plan: Plan, worst: float) -> float:
-        """See `PlannedNoise`."""
         return plan.insider_epsilon() if isinstance(plan, DistributedPlan) else worst
 
     def noise_of_mean(self, config: FederationConfig, plan: Plan) -> float:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.measures import measures_for
@@ -38,7 +39,7 @@ class Choice(Question):
     of_held_out: ClassVar[bool] = True
 
     def query(self, config: FederationConfig, asked: QuestionSection) -> Query:
-        """See `Question`; a candidate a cell, and one for all units.
+        """Makes a query of a candidate a cell, and one cell for all units.
 
         Raises:
             ConfigError: There is nothing to choose among, or the task has no rate.
@@ -52,8 +53,8 @@ class Choice(Question):
         cells = (*asked.candidates, "all units")
         return Query(self.name, cells, math.sqrt(len(cells)) / 2.0)
 
+    @override
     def vectors(self, asked: QuestionSection, respondent: Respondent) -> NDArray[np.float64]:
-        """See `Question`."""
         from fmfl_secure.questions.measured import outcomes_of  # noqa: PLC0415 - as Respondent
 
         rate = self._rate(respondent.config)
@@ -66,13 +67,14 @@ class Choice(Question):
                 found[row, -1] = 0.5
         return found
 
+    @override
     def sums(
         self,
-        config: FederationConfig,  # noqa: ARG002
+        config: FederationConfig,
         asked: QuestionSection,
         units: float,
     ) -> NDArray[np.float64]:
-        """See `Question`: all candidates alike, by their rate."""
+        """All candidates alike, by their rate."""
         cells = len(asked.candidates) + 1
         found = np.array([np.full(cells, rate - 0.5) for rate in RATES]) * units
         found[:, -1] = units / 2.0

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.questions.base import Question
@@ -32,10 +33,11 @@ class Counts(Question):
 
     sort: ClassVar[Queries] = "statistics"
 
+    @override
     def sums(
         self, config: FederationConfig, asked: QuestionSection, units: float
     ) -> NDArray[np.float64]:
-        """See `Question`: up to half of all in one cell, the rest evenly. Wider is only more."""
+        """Up to half of all in one cell, the rest evenly. Wider is only more."""
         cells = self.query(config, asked).dimension
         found = np.full(cells, 1.0 if cells == 1 else 0.5 / (cells - 1))
         found[0] = max(found[0], 0.5)
@@ -65,12 +67,13 @@ class Units(Counts):
     name: ClassVar[str] = "units"
     said: ClassVar[str] = "how many units each site has"
 
-    def query(self, config: FederationConfig, asked: QuestionSection) -> Query:  # noqa: ARG002
-        """See `Question`; a site a cell."""
+    @override
+    def query(self, config: FederationConfig, asked: QuestionSection) -> Query:
+        """Makes a query of a site a cell."""
         return Query(self.name, tuple(site.name for site in config.sites), 1.0)
 
+    @override
     def vectors(self, asked: QuestionSection, respondent: Respondent) -> NDArray[np.float64]:
-        """See `Question`."""
         query = self.query(respondent.config, asked)
         found = np.zeros((len(respondent.data.units), query.dimension))
         found[:, query.cells.index(respondent.site)] = 1.0
@@ -84,7 +87,7 @@ class Labels(Counts):
     said: ClassVar[str] = "how many units have each label"
 
     def query(self, config: FederationConfig, asked: QuestionSection) -> Query:  # noqa: ARG002
-        """See `Question`; a label a cell.
+        """Makes a query of a label a cell.
 
         Raises:
             ConfigError: The task has no labels.
@@ -99,8 +102,8 @@ class Labels(Counts):
         several = isinstance(config.task, MultiLabelClassificationSection)
         return Query(self.name, labels, len(labels) ** 0.5 if several else 1.0)
 
+    @override
     def vectors(self, asked: QuestionSection, respondent: Respondent) -> NDArray[np.float64]:
-        """See `Question`."""
         data, query = respondent.data, self.query(respondent.config, asked)
         if len(data.label_sets):
             records = data.label_sets.astype(np.float64)
@@ -116,7 +119,7 @@ class Lengths(Counts):
     said: ClassVar[str] = "how long the longest record of a unit is, in tokens"
 
     def query(self, config: FederationConfig, asked: QuestionSection) -> Query:
-        """See `Question`; a class a cell, the last without an end.
+        """Makes a query of a class of lengths a cell, the last without an end.
 
         Raises:
             ConfigError: The task reads no text.
@@ -135,8 +138,8 @@ class Lengths(Counts):
         """Where classes of lengths end, in tokens, ascending."""
         return asked.lengths or LENGTHS
 
+    @override
     def vectors(self, asked: QuestionSection, respondent: Respondent) -> NDArray[np.float64]:
-        """See `Question`."""
         data = respondent.data
         edges = self.edges(asked)
         lengths = data.lengths if len(data.lengths) else data.record_cost

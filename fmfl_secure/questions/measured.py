@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from fmfl_secure.measures import measure_named, unit_vectors
 from fmfl_secure.questions.base import Question
@@ -38,15 +39,16 @@ class Measured(Question):
         self.said = said  # type: ignore[misc]
 
     def query(self, config: FederationConfig, asked: QuestionSection) -> Query:  # noqa: ARG002
-        """See `Question`.
+        """Makes the query of a measure's cells.
 
         Raises:
             ConfigError: The task has no such measure.
         """
         return measure_named(config, self.name).query
 
+    @override
     def vectors(self, asked: QuestionSection, respondent: Respondent) -> NDArray[np.float64]:
-        """See `Question`: zero of a unit that is trained on, where others are set apart."""
+        """Zero of a unit that is trained on, where others are set apart."""
         measure, data = measure_named(respondent.config, self.name), respondent.data
         outcomes = respondent.once("outcomes", lambda: outcomes_of(respondent))
         found = np.zeros((len(data.units), self.query(respondent.config, asked).dimension))
@@ -54,23 +56,23 @@ class Measured(Question):
             found[row] = unit_vectors(measure, own, [np.arange(len(data.units[row]))])[0]
         return found
 
+    @override
     def sums(
         self,
         config: FederationConfig,
-        asked: QuestionSection,  # noqa: ARG002
+        asked: QuestionSection,
         units: float,
     ) -> NDArray[np.float64]:
-        """See `Question`."""
         return measure_named(config, self.name).sums(units)
 
+    @override
     def figures(
         self,
         config: FederationConfig,
-        asked: QuestionSection,  # noqa: ARG002
+        asked: QuestionSection,
         cells: NDArray[np.float64],
         stddev: float,
     ) -> dict[str, Figure]:
-        """See `Question`."""
         measure = measure_named(config, self.name)
         return {each.name: each.figure for each in measure.findings(cells, stddev)}
 

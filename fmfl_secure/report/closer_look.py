@@ -30,7 +30,7 @@ MOST_CONFUSED: Final = 100  # labels; a table of more is no picture of anything
 
 @dataclass(frozen=True, slots=True, repr=False)
 class CloserLook:
-    """See the fields of the same names of `EvaluationRecord`."""
+    """The figures of a look at outcomes; fields as those of `EvaluationRecord` by their names."""
 
     classes: tuple[ClassFigures, ...] = ()
     confusion: tuple[tuple[int, ...], ...] = ()

@@ -127,7 +127,7 @@ def write_card(
 
 
 def _published(made: Mapping[str, Any]) -> list[str]:
-    """What hubs look up: a name that is no published model's would fail their check."""
+    """Names the base model as hubs look it up, if it is published: other names fail their check."""
     name, licence = made.get("base_model_id"), made.get("base_model_license")
     lines = [f"base_model: {json.dumps(name)}"] if name else []
     return [*lines, f"license: {json.dumps(licence)}"] if licence else lines

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from typing_extensions import override
+
 from fmfl_secure.run.record import RoundRecord
 
 
@@ -35,19 +37,23 @@ class Observer(Protocol):
         ...
 
 
-class Silent:
+class Silent(Observer):
     """An observer that tells nobody; a refusal is in the run's record."""
 
+    @override
     def run_started(self, run: str, *, first_round: int, rounds: int) -> None:
-        """See `Observer`."""
+        pass
 
+    @override
     def site_refused(self, site: str, code: str, reason: str) -> None:
-        """See `Observer`."""
+        pass
 
+    @override
     def site_training(self, round_number: int, site: str, step: int, steps: int) -> None:
-        """See `Observer`."""
+        pass
 
+    @override
     def round_finished(
         self, record: RoundRecord, epsilon: dict[str, float], upload_bytes: int
     ) -> None:
-        """See `Observer`."""
+        pass

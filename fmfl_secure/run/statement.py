@@ -92,7 +92,7 @@ class GrantRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Decided(self.rationale or "", self.decided_by or "", self.review_on or None)
 
     def __post_init__(self) -> None:
-        """See `ranges`.
+        """Holds figures to their `ranges`, and to each other.
 
         Raises:
             RunError: A figure is impossible, or figures contradict each other.
@@ -223,7 +223,7 @@ class SiteStatement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     runs_left: Count | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
-        """See `ranges`.
+        """Holds figures to their `ranges`, and to each other.
 
         Raises:
             RunError: A figure is impossible, or figures contradict each other.

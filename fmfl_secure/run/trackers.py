@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from typing_extensions import override
+
 from fmfl_secure.errors import ConfigError, FmflError
 from fmfl_secure.extras import how_to_install
 from fmfl_secure.run.answers import answer_of
@@ -69,7 +71,7 @@ def may_leave(
     return told
 
 
-class Tracked:
+class Tracked(Observer):
     """An observer that tells others as well, and a tracker what may leave.
 
     A tracker that fails is left out with a warning: no run ends for it.
@@ -84,23 +86,25 @@ class Tracked:
         self._config, self._inner = config, inner
         self._tracker: Tracker | None = tracker
 
+    @override
     def run_started(self, run: str, *, first_round: int, rounds: int) -> None:
-        """See `Observer`."""
         self._inner.run_started(run, first_round=first_round, rounds=rounds)
         self._tell(lambda tracker: tracker.begin(self._config.federation.name, run))
 
+    @override
     def site_refused(self, site: str, code: str, reason: str) -> None:
-        """See `Observer`; not told to the tracker."""
+        """Not told to the tracker."""
         self._inner.site_refused(site, code, reason)
 
+    @override
     def site_training(self, round_number: int, site: str, step: int, steps: int) -> None:
-        """See `Observer`; not told to the tracker."""
+        """Not told to the tracker."""
         self._inner.site_training(round_number, site, step, steps)
 
+    @override
     def round_finished(
         self, record: RoundRecord, epsilon: dict[str, float], upload_bytes: int
     ) -> None:
-        """See `Observer`."""
         self._inner.round_finished(record, epsilon, upload_bytes)
         figures = may_leave(self._config, record, epsilon, upload_bytes)
         self._tell(lambda tracker: tracker.log(figures, step=record.round))
@@ -123,7 +127,7 @@ class Tracked:
             )
 
 
-class TensorBoard:
+class TensorBoard(Tracker):
     """Writes event files for TensorBoard.
 
     Args:
@@ -135,23 +139,23 @@ class TensorBoard:
         self._folder = Path(folder)
         self._writer: Any = None
 
+    @override
     def begin(self, federation: str, run: str) -> None:
-        """See `Tracker`."""
         self._writer = self._make(str(self._folder / f"{federation}-{run}"))
 
+    @override
     def log(self, figures: Mapping[str, float], *, step: int) -> None:
-        """See `Tracker`."""
         for name, value in figures.items():
             self._writer.add_scalar(name, value, step)
         self._writer.flush()
 
+    @override
     def end(self) -> None:
-        """See `Tracker`."""
         if self._writer is not None:
             self._writer.close()
 
 
-class MLflow:
+class MLflow(Tracker):
     """Logs to an MLflow server or folder, by its client: the fluent interface adds who runs what.
 
     Args:
@@ -164,21 +168,21 @@ class MLflow:
         self._client = _imported("mlflow", "mlflow").MlflowClient(tracking_uri=uri)
         self._run = ""
 
+    @override
     def begin(self, federation: str, run: str) -> None:
-        """See `Tracker`."""
         known = self._client.get_experiment_by_name(federation)
         experiment = (
             self._client.create_experiment(federation) if known is None else known.experiment_id
         )
         self._run = self._client.create_run(experiment, run_name=run).info.run_id
 
+    @override
     def log(self, figures: Mapping[str, float], *, step: int) -> None:
-        """See `Tracker`."""
         for name, value in figures.items():
             self._client.log_metric(self._run, _spelled(name), value, step=step)
 
+    @override
     def end(self) -> None:
-        """See `Tracker`."""
         if self._run:
             self._client.set_terminated(self._run)
 

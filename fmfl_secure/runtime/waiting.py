@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
+from typing_extensions import override
+
 from fmfl_secure.errors import FmflError, Nature
 from fmfl_secure.runtime.attempt_state import ServerAttempt
 from fmfl_secure.runtime.inbox import INVALID, REFUSED, Inbox, failures
@@ -225,8 +227,8 @@ class PartyWaiter(Waiter):
         super().__init__(inbox, limits)
         self._board = board
 
+    @override
     def until(self, holds: Callable[[], bool], timeout_s: float) -> bool:
-        """See `Waiter`."""
         deadline = time.monotonic() + timeout_s
         with self._inbox.changed:
             while True:
@@ -246,12 +248,12 @@ class PartyWaiter(Waiter):
                     deadline += lost_s
                     self._board.pardon(lost_s)
 
+    @override
     def is_present(self, party: str) -> bool:
-        """See `Waiter`."""
         return self._board.silent_s(party) <= self.limits.absent_s
 
+    @override
     def stop(self) -> None:
-        """See `Waiter`."""
         super().stop()
         with self._inbox.changed:
             self._inbox.changed.notify_all()

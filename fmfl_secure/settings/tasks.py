@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 import msgspec
+from typing_extensions import override
 
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.extensions import ExtensionName
@@ -78,8 +79,8 @@ class _Headed(TaskBase, frozen=True, forbid_unknown_fields=True, kw_only=True):
     head: Literal["unit-norm", "architecture"] = "unit-norm"
 
     @property
+    @override
     def fits_own_class(self) -> bool:
-        """See `TaskBase`."""
         return self.head == "architecture"
 
 

@@ -8,26 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from typing_extensions import override
+
 from fmfl_secure.errors import RunDamaged
-from fmfl_secure.storage.message_store import MessageKey, Receipt, following_receipt
+from fmfl_secure.storage.message_store import MessageKey, Messages, Receipt, following_receipt
 
 
-class MemoryMessageStore:
-    """A `Messages` that is gone with its process."""
+class MemoryMessageStore(Messages):
+    """Keeps messages for as long as its process lives."""
 
     def __init__(self) -> None:
         self._receipts: dict[MessageKey, Receipt] = {}
         self._parts: dict[MessageKey, list[bytes]] = {}
         self._notes: dict[tuple[str, str], dict[str, bytes]] = {}
 
+    @override
     def receipt(self, key: MessageKey) -> Receipt | None:
-        """See `Messages`."""
         return self._receipts.get(key)
 
+    @override
     def append(
         self, key: MessageKey, *, sha256: str, size: int, offset: int, data: bytes
     ) -> Receipt:
-        """See `Messages`."""
         known = self._receipts.get(key)
         before, after = following_receipt(
             known, sha256=sha256, size=size, offset=offset, length=len(data)
@@ -39,32 +41,32 @@ class MemoryMessageStore:
         self._receipts[key] = after
         return after
 
+    @override
     def put(self, key: MessageKey, *, sha256: str, data: bytes) -> Receipt:
-        """See `Messages`."""
         self._receipts[key] = Receipt(sha256, len(data), len(data), whole=True)
         self._parts[key] = [data]
         return self._receipts[key]
 
+    @override
     def discard(self, key: MessageKey) -> None:
-        """See `Messages`."""
         receipt = self._receipts.get(key)
         if receipt is not None and not receipt.whole:
             del self._receipts[key], self._parts[key]
 
+    @override
     def accept(self, key: MessageKey) -> Receipt:
-        """See `Messages`."""
         known = self._receipts.get(key)
         if known is None:
             raise RunDamaged("a message vanished from the store before it was accepted")
         self._receipts[key] = Receipt(known.sha256, known.size, known.received, whole=True)
         return self._receipts[key]
 
+    @override
     def read(self, key: MessageKey) -> Iterator[bytes]:
-        """See `Messages`."""
         yield from self._parts.get(key, ())
 
+    @override
     def accepted(self, run: str, round_number: int, attempt: int) -> list[MessageKey]:
-        """See `Messages`."""
         place = (run, round_number, attempt)
         return [
             key
@@ -72,26 +74,27 @@ class MemoryMessageStore:
             if receipt.whole and (key.run, key.round, key.attempt) == place
         ]
 
+    @override
     def forget(self, run: str, round_number: int) -> None:
-        """See `Messages`."""
         for key in [k for k in self._receipts if k.run == run and k.round <= round_number]:
             del self._receipts[key], self._parts[key]
 
+    @override
     def note(self, run: str, kind: str, key: str, value: bytes) -> None:
-        """See `Messages`."""
         self._notes.setdefault((run, kind), {})[key] = value
 
+    @override
     def notes(self, run: str, kind: str) -> dict[str, bytes]:
-        """See `Messages`."""
         return dict(sorted(self._notes.get((run, kind), {}).items()))
 
+    @override
     def drop_note(self, run: str, kind: str, key: str) -> None:
-        """See `Messages`."""
         self._notes.get((run, kind), {}).pop(key, None)
 
+    @override
     def healthy(self) -> bool:
-        """See `Messages`."""
         return True
 
+    @override
     def close(self) -> None:
-        """See `Messages`."""
+        """Does nothing: its memory goes with it."""

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
+from typing_extensions import override
+
 from fmfl_secure.errors import Problem, RunDamaged, RunError, Unavailable
 from fmfl_secure.storage.errors import make_missing, storage_errors
 from privacy.storage import Store, Transaction, is_url, split_schema, with_schema
@@ -147,7 +149,7 @@ class Messages(Protocol):
         ...
 
 
-class MessageStore:
+class MessageStore(Messages):
     """Messages and notes. Durable when a call returns; safe to use from several threads.
 
     Args:
@@ -289,16 +291,16 @@ class MessageStore:
                 value,
             )
 
+    @override
     def notes(self, run: str, kind: str) -> dict[str, bytes]:
-        """What was noted, by key."""
         with self._read() as transaction:
             rows = transaction.execute(
                 "SELECT key, value FROM notes WHERE run = ? AND kind = ?", run, kind
             )
         return {key: bytes(value) for key, value in sorted(rows)}
 
+    @override
     def drop_note(self, run: str, kind: str, key: str) -> None:
-        """Delete a note."""
         with self._write() as transaction:
             transaction.execute(
                 "DELETE FROM notes WHERE run = ? AND kind = ? AND key = ?", run, kind, key
@@ -312,8 +314,8 @@ class MessageStore:
             return False
         return True
 
+    @override
     def close(self) -> None:
-        """Release files and connections."""
         self._tables.close()
 
     @contextmanager

@@ -76,18 +76,18 @@ class AdapterTask(TaskModel[Settings]):
 
     @property
     def distinct_rounds(self) -> tuple[int, ...]:
-        """See `Task`."""
+        """One round of each sort that differs in what it trains."""
         return distinct_rounds(self.adapter)
 
     @property
     def own_parts_of(self) -> str:
-        """See `Task`."""
+        """The run whose sites' own parts it goes on from; empty where none kept any."""
         if self.initial is None:
             return ""
         return self.initial.run if self._kept_at_sites(self.initial.folder) else ""
 
     def build_model(self, *, seed: int) -> AdaptedModel:
-        """See `Task`; random initial values come from the seed, and most start as no change.
+        """Builds the model; random values come from the seed, and most adapters start as no change.
 
         Raises:
             ModelError: Base model, adapter and task do not go together.
@@ -107,7 +107,7 @@ class AdapterTask(TaskModel[Settings]):
         on_bad_row: OnBadRow = "error",
         subgroups: Field | None = None,
     ) -> TaskData:
-        """See `Task`.
+        """Reads and prepares local data.
 
         Raises:
             DataError: The data or a row of them are unusable.
@@ -122,7 +122,7 @@ class AdapterTask(TaskModel[Settings]):
         on_bad_row: OnBadRow = "error",
         subgroups: Field | None = None,
     ) -> TaskData:
-        """See `Task`.
+        """Reads several sites' data as if one had them all: for comparison, on public data.
 
         Raises:
             DataError: The data or a row of them are unusable.
@@ -141,7 +141,7 @@ class AdapterTask(TaskModel[Settings]):
         )
 
     def begin_round(self, model: nn.Module, round_number: int) -> Layout:
-        """See `Task`."""
+        """Makes trainable what a round trains; returns the layout of its upload."""
         return begin_round(model, self.adapter, round_number)
 
     def save_adapter(self, model: nn.Module, folder: Path) -> None:
@@ -165,7 +165,7 @@ class AdapterTask(TaskModel[Settings]):
         return replace(self, adapter=replace(self.adapter, personal=()))
 
     def open_adapter(self, folder: Path, *, personal: Path | None = None) -> AdaptedModel:
-        """See `Task`.
+        """Opens what `save_adapter` wrote, for inference; with a site's own parts, if any are.
 
         Raises:
             ModelError: The folder is not an adapter for this base model and task; or a site's own
@@ -220,7 +220,7 @@ class AdapterTask(TaskModel[Settings]):
         return tuple(str(name) for name in description[PERSONAL])
 
     def check_source(self, path: Path, *, unit: str, subgroups: Field | None = None) -> None:
-        """See `Task`.
+        """Requires of local data what can be known without reading a record.
 
         Raises:
             DataError: The file is not there, is of no known form, or lacks a column.
@@ -229,7 +229,7 @@ class AdapterTask(TaskModel[Settings]):
         check_header(path, [*self._fields(path), *beside], unit=unit, readers=self.settings.readers)
 
     def check_pictures(self, path: Path, *, unit: str) -> PictureCheck:
-        """See `Task`.
+        """Reads local pictures, unusable ones left out, and counts them.
 
         Raises:
             DataError: The data are unusable.
@@ -237,7 +237,7 @@ class AdapterTask(TaskModel[Settings]):
         return check_pictures(self._read(path, unit=unit, on_bad_row="skip"))
 
     def said_of(self, data: TaskData) -> tuple[str, ...]:  # noqa: ARG002
-        """See `Task`."""
+        """Says nothing of how data were read; a task that has something to say overrides it."""
         return ()
 
     def _go_on_from(self, folder: Path, model: AdaptedModel) -> None:
@@ -278,22 +278,22 @@ class AdapterTask(TaskModel[Settings]):
 
     @abstractmethod
     def load_inputs(self, path: Path) -> TaskData:
-        """See `Task`."""
+        """Reads and prepares data to predict for, without what is to be predicted."""
 
     @abstractmethod
     def synthetic(self) -> TaskData:
-        """See `Task`."""
+        """Makes up a few records, of mixed and extreme lengths, for the admission gate."""
 
     @abstractmethod
     def per_record_loss(self, model: nn.Module, batch: Any) -> torch.Tensor:
-        """See `Task`."""
+        """Computes one loss a record, shape (b,), each a function of that record alone."""
 
     @abstractmethod
     def evaluate(self, model: nn.Module, data: TaskData, *, batch_size: int) -> dict[str, float]:
-        """See `Task`."""
+        """Computes the field's metrics; higher is better for the first one."""
 
     def outcomes(self, model: nn.Module, data: TaskData, *, batch_size: int) -> Outcomes:  # noqa: ARG002
-        """See `Task`.
+        """Runs a model on each record, for the task's measures.
 
         Raises:
             ModelError: Of a task of another package it is not known.
@@ -304,7 +304,7 @@ class AdapterTask(TaskModel[Settings]):
     def predict(
         self, model: nn.Module, inputs: TaskData, *, batch_size: int
     ) -> list[dict[str, Any]]:
-        """See `Task`."""
+        """Makes one JSON-ready answer for each record, in order."""
 
     @abstractmethod
     def _fields(self, path: Path) -> list[Field]:

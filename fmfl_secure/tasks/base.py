@@ -161,7 +161,7 @@ class Task(Protocol):
         ...
 
     def check_pictures(self, path: Path, *, unit: str) -> PictureCheck:
-        """What is read of local pictures, unusable ones left out; of none where there are none."""
+        """Reads local pictures, unusable ones left out, and counts them; none of other data."""
         ...
 
     def said_of(self, data: TaskData) -> tuple[str, ...]:

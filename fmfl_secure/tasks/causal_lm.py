@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from typing_extensions import override
 
 from fmfl_secure.data import (
     Conversation,
@@ -90,7 +91,7 @@ class CausalLM(AdapterTask[CausalLMSection]):
         return self._prepare([exchange(p, r) for p, r in answered], records.units)
 
     def load_inputs(self, path: Path) -> TaskData:
-        """See `Task`.
+        """Reads and prepares prompts, without responses.
 
         Raises:
             DataError: The file or a row of it is unusable.
@@ -103,8 +104,9 @@ class CausalLM(AdapterTask[CausalLMSection]):
         records = read_records(path, self._asked(), readers=self.settings.readers)
         return self._prepare([exchange(p) for p in _prompts(records.columns)], records.units)
 
+    @override
     def synthetic(self) -> TaskData:
-        """See `Task`: long prompts with short responses, and the other way round."""
+        """Long prompts with short responses, and the other way round."""
         lengths = synthetic_lengths(self.max_length)
         prompts = [" ".join(words) for words in synthetic_words(lengths)]
         responses = [" ".join(words) for words in synthetic_words(lengths[::-1])]
@@ -113,8 +115,8 @@ class CausalLM(AdapterTask[CausalLMSection]):
             records[1::2] = [(*first, *first) for first in records[1::2]]
         return self._prepare(records, one_unit_each(len(records)))
 
+    @override
     def per_record_loss(self, model: nn.Module, batch: TextBatch) -> torch.Tensor:
-        """See `response_losses`."""
         return response_losses(model, batch)
 
     def evaluate(self, model: nn.Module, data: TaskData, *, batch_size: int) -> dict[str, float]:
@@ -143,8 +145,8 @@ class CausalLM(AdapterTask[CausalLMSection]):
             "loss": float((scored.nll / scored.tokens).sum()) / data.records,
         }
 
+    @override
     def outcomes(self, model: nn.Module, data: TaskData, *, batch_size: int) -> Responses:
-        """See `Task`."""
         scored = self._score(model, data, batch_size=batch_size)
         over: dict[str, NDArray[Any]] = {}
         if data.answered is not None:

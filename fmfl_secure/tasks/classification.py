@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from typing_extensions import override
 
 from fmfl_secure.data import Field, label_field
 from fmfl_secure.measures import Labelled, Outcomes
@@ -36,8 +37,8 @@ class ClassificationTask(AdapterTask[Settings]):
         return self.settings.labels
 
     @property
+    @override
     def answers(self) -> tuple[str, ...]:
-        """See `AdapterTask`."""
         return self.labels
 
     def per_record_loss(self, model: nn.Module, batch: Any) -> torch.Tensor:
@@ -62,8 +63,8 @@ class ClassificationTask(AdapterTask[Settings]):
             "loss": float(loss),
         }
 
+    @override
     def outcomes(self, model: nn.Module, data: TaskData, *, batch_size: int) -> Outcomes:
-        """See `Task`."""
         logits = logits_of(model, data, batch_size=batch_size)
         losses = nn.functional.cross_entropy(logits, torch.tensor(data.labels), reduction="none")
         return Labelled(

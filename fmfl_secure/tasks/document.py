@@ -294,7 +294,7 @@ records are found there.
 
 
 def models_document() -> str:
-    """Writes `docs/models.md`, as Markdown."""
+    """Writes the page `docs/models.md`, as Markdown."""
     adapters = "".join(f"| `{kind.name}` | {kind.trains} |\n" for kind in ADAPTERS)
     classes = ", ".join(f"`{name}`" for name in OWN_CLASSES.values())
     of_adapters = (

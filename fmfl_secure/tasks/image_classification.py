@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from typing_extensions import override
 
 from fmfl_secure.data import (
     Field,
@@ -70,7 +71,7 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
         ]
 
     def check_source(self, path: Path, *, unit: str, subgroups: Field | None = None) -> None:
-        """See `Task`.
+        """Requires a column of pictures, or a subfolder of every label.
 
         Raises:
             DataError: The data are not there, or lack a column or every label's subfolder.
@@ -86,7 +87,7 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
         return self._prepare(images, self._indices(labels), records.units)
 
     def load_inputs(self, path: Path) -> TaskData:
-        """See `Task`; a folder's own files, or a table.
+        """Reads pictures to predict for: a folder's own files, or a table.
 
         Raises:
             DataError: The data or a row of them are unusable.
@@ -105,8 +106,8 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
         data = self._prepare(images, np.zeros(len(images), dtype=np.int64), records.units)
         return replace(data, left_out=records.left_out)
 
+    @override
     def synthetic(self) -> TaskData:
-        """See `Task`."""
         images = synthetic_images()
         labels = np.arange(len(images), dtype=np.int64) % len(self.labels)
         return self._prepare(images, labels, one_unit_each(len(images)))

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from typing_extensions import override
 
 from fmfl_secure.data import Field, Records, image_field, text_field
 from fmfl_secure.measures import Pairs
@@ -48,15 +49,15 @@ class ImageText(PairTask[ImageTextSection]):
         return self.prepare_pairs(images, texts, self._own_anchor(texts), records.units)
 
     def load_inputs(self, path: Path) -> TaskData:
-        """See `Task`.
+        """Reads and prepares pairs to match.
 
         Raises:
             DataError: The file or a row of it is unusable.
         """
         return self.load(path, unit="record")
 
+    @override
     def synthetic(self) -> TaskData:
-        """See `Task`."""
         images, texts = self.synthetic_pairs(self.max_length)
         return self.prepare_pairs(images, texts, self._own_anchor(texts), one_unit_each(len(texts)))
 
@@ -107,8 +108,8 @@ class ImageText(PairTask[ImageTextSection]):
             metrics[f"recall_at_{top}"] = sum(found) / 2.0
         return {**metrics, "loss": float(losses.sum()) / data.records}
 
+    @override
     def outcomes(self, model: nn.Module, data: TaskData, *, batch_size: int) -> Pairs:
-        """See `Task`."""
         images, texts, losses = self._embed(model, data, batch_size=batch_size)
         cosines = (images * texts).sum(dim=1)
         nearest = torch.full_like(cosines, -1.0)

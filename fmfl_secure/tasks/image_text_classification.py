@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from torch import nn
+from typing_extensions import override
 
 from fmfl_secure.data import Field, Records, image_field, read_records, text_field
 from fmfl_secure.models.architectures import Modality, TaskNeeds
@@ -40,7 +41,7 @@ class ImageTextClassification(
         return self.prepare_pairs(images, texts, self._indices(labels), records.units)
 
     def load_inputs(self, path: Path) -> TaskData:
-        """See `Task`.
+        """Reads and prepares pairs, without labels.
 
         Raises:
             DataError: The file or a row of it is unusable.
@@ -50,8 +51,8 @@ class ImageTextClassification(
         labels = np.zeros(len(images), dtype=np.int64)
         return self.prepare_pairs(images, texts, labels, records.units)
 
+    @override
     def synthetic(self) -> TaskData:
-        """See `Task`."""
         images, texts = self.synthetic_pairs(self.max_length)
         labels = np.arange(len(images), dtype=np.int64) % len(self.labels)
         return self.prepare_pairs(images, texts, labels, one_unit_each(len(images)))

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from typing_extensions import override
 
 from fmfl_secure.data import Field, label_set_field
 from fmfl_secure.measures import LabelSets, Outcomes
@@ -52,8 +53,8 @@ class MultiLabelClassification(TextTask[MultiLabelClassificationSection]):
             "loss": float(loss),
         }
 
+    @override
     def outcomes(self, model: nn.Module, data: TaskData, *, batch_size: int) -> Outcomes:
-        """See `Task`."""
         logits = logits_of(model, data, batch_size=batch_size)
         losses = nn.functional.binary_cross_entropy_with_logits(
             logits, torch.from_numpy(data.label_sets), reduction="none"

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.adapted import AdaptedModel
@@ -36,8 +37,9 @@ class TextClassification(TextTask[TextClassificationSection]):
     def _targets(self, values: Sequence[str]) -> NDArray[np.int64]:
         return self._indices(list(values))
 
+    @override
     def _start(self, model: AdaptedModel) -> None:
-        """See `AdapterTask`: the head, where the labels come with texts."""
+        """The head, where the labels come with texts."""
         texts = self.settings.label_texts
         if not texts or not isinstance(model, TextClassifier):
             return

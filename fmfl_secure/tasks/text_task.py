@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from typing_extensions import override
 
 from fmfl_secure.data import Field, Records, read_records, text_field
 from fmfl_secure.models.architectures import Modality
@@ -58,7 +59,7 @@ class TextTask(ClassificationTask[Settings]):
         return self._prepare(texts, self._targets(labels), records.units)
 
     def load_inputs(self, path: Path) -> TaskData:
-        """See `Task`.
+        """Reads and prepares texts, without labels.
 
         Raises:
             DataError: The file or a row of it is unusable.
@@ -71,8 +72,9 @@ class TextTask(ClassificationTask[Settings]):
         texts = records.columns[0]
         return self._prepare(texts, self._synthetic_targets(len(texts)), records.units)
 
+    @override
     def synthetic(self) -> TaskData:
-        """See `Task`: from one word to far beyond `max_length`, with words the tokenizer splits."""
+        """From one word to far beyond `max_length`, with words the tokenizer splits."""
         texts = [" ".join(words) for words in synthetic_words(synthetic_lengths(self.max_length))]
         return self._prepare(texts, self._synthetic_targets(len(texts)), one_unit_each(len(texts)))
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from typing_extensions import override
 
 from fmfl_secure.data import (
     Field,
@@ -67,7 +68,7 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
         return self._prepare(words, tags, records.units)
 
     def load_inputs(self, path: Path) -> TaskData:
-        """See `Task`.
+        """Reads and prepares texts, without tags.
 
         Raises:
             DataError: The file or a row of it is unusable.
@@ -76,15 +77,16 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
         words = records.columns[0]
         return self._prepare(words, [[0] * len(own) for own in words], records.units)
 
+    @override
     def synthetic(self) -> TaskData:
-        """See `Task`."""
         words = synthetic_words(synthetic_lengths(self.max_length))
         generator = np.random.default_rng(20260102)
         tags = [generator.integers(len(self._tags), size=len(own)).tolist() for own in words]
         return self._prepare(words, tags, one_unit_each(len(words)))
 
+    @override
     def said_of(self, data: TaskData) -> tuple[str, ...]:
-        """See `Task`: by which rule, and whether another one may be meant."""
+        """By which rule, and whether another one may be meant."""
         scheme = self.settings.tag_scheme
         said = f"tags are read as {scheme.upper()}: {RULES[scheme]}".replace("`", "")
         if scheme != "bio":
@@ -116,8 +118,8 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
             "loss": float(losses.sum()) / data.records,
         }
 
+    @override
     def outcomes(self, model: nn.Module, data: TaskData, *, batch_size: int) -> Tagged:
-        """See `Task`."""
         predicted, losses = self._answer(model, data, batch_size=batch_size)
         truth = self._truth(data)
         right = [
@@ -214,8 +216,8 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
         return tokenizer
 
     @property
+    @override
     def answers(self) -> tuple[str, ...]:
-        """See `AdapterTask`."""
         return self._tags
 
     @property

@@ -15,6 +15,7 @@ from typing import ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from fmfl_secure.errors import RunError
 from fmfl_secure.registry import Registry
@@ -52,14 +53,14 @@ class Average(Rule):
 
     name = "average"
 
+    @override
     def step(
         self,
-        decays: ServerOptimizer,  # noqa: ARG002
+        decays: ServerOptimizer,
         direction: Vector,
-        moments: Moments,  # noqa: ARG002
+        moments: Moments,
         rate: float | Vector,
     ) -> tuple[Vector, dict[str, Vector]]:
-        """See `Rule`."""
         return rate * direction, {}
 
 
@@ -69,10 +70,10 @@ class Momentum(Rule):
     name = "momentum"
     memory = frozenset({_FIRST})
 
+    @override
     def step(
         self, decays: ServerOptimizer, direction: Vector, moments: Moments, rate: float | Vector
     ) -> tuple[Vector, dict[str, Vector]]:
-        """See `Rule`."""
         first = decays.first_decay * moments[_FIRST] + direction
         return rate * first, {_FIRST: first}
 
@@ -87,10 +88,10 @@ class Adaptive(Rule):
     def second(self, decay: float, before: Vector, squared: Vector) -> Vector:
         """The second moment after squared directions."""
 
+    @override
     def step(
         self, decays: ServerOptimizer, direction: Vector, moments: Moments, rate: float | Vector
     ) -> tuple[Vector, dict[str, Vector]]:
-        """See `Rule`."""
         steps = moments[_STEPS] + 1.0
         first = decays.first_decay * moments[_FIRST] + (1.0 - decays.first_decay) * direction
         second = self.second(decays.second_decay, moments[_SECOND], direction * direction)
@@ -105,8 +106,8 @@ class Adam(Adaptive):
 
     name = "adam"
 
+    @override
     def second(self, decay: float, before: Vector, squared: Vector) -> Vector:
-        """See `Adaptive`."""
         return decay * before + (1.0 - decay) * squared
 
 
@@ -115,8 +116,8 @@ class Yogi(Adaptive):
 
     name = "yogi"
 
+    @override
     def second(self, decay: float, before: Vector, squared: Vector) -> Vector:
-        """See `Adaptive`."""
         return before - (1.0 - decay) * squared * np.sign(before - squared)
 
 
@@ -182,7 +183,7 @@ class ServerOptimizer:
 
 @dataclass(frozen=True, slots=True)
 class StepOptimizer:
-    """What takes a step by a gradient: at a site, or where a gradient is released, at the server.
+    """An optimizer of steps by gradients, at a site or at the server.
 
     Attributes:
         name: Its name in settings.

@@ -175,7 +175,7 @@ class Sampler:
         return PoissonSampledGaussian(self.sample_rate, noise_multiplier, self.steps_per_round)
 
     def calibrated(self, epsilon: float, delta: float, rounds: int) -> PoissonSampledGaussian:
-        """See `RunKind`."""
+        """One round at the least noise that keeps so many within epsilon."""
         noise_multiplier = calibrate_noise_multiplier(
             epsilon=epsilon,
             delta=delta,

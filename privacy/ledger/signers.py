@@ -139,7 +139,7 @@ class Signers:
             self.dismiss(record.body["key"], record.sequence)
 
     def admit(self, key: object, name: object, custodian: object) -> None:
-        """See `apply`."""
+        """Lets a key sign from now on; errors as `apply`."""
         if not (isinstance(key, str) and _KEY.fullmatch(key)):
             raise LedgerError(f"{str(key)[:80]!r} is no public key: 64 hexadecimal digits")
         if not (isinstance(name, str) and name.strip() and type(custodian) is bool):
@@ -149,7 +149,7 @@ class Signers:
         self._all[key] = LedgerSigner(key, name, custodian)
 
     def dismiss(self, key: object, sequence: int) -> None:
-        """See `apply`."""
+        """Lets a key sign records up to `sequence` and none after; errors as `apply`."""
         found = self.named(key) if isinstance(key, str) and key else None
         if found is None:
             raise LedgerError(f"{str(key)[:16]}... does not sign in this ledger")

@@ -17,6 +17,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Literal
 
+from typing_extensions import override
+
 from privacy.errors import (
     StorageDamaged,
     StorageError,
@@ -26,6 +28,7 @@ from privacy.errors import (
     StorageUnusable,
 )
 from privacy.storage.kept import Connections
+from privacy.storage.store import Store
 from privacy.storage.urls import split_schema
 
 try:
@@ -72,7 +75,7 @@ class PostgresTransaction:
         return cursor.fetchall() if cursor.description is not None else []
 
 
-class PostgresStore:
+class PostgresStore(Store):
     """Tables in one schema, which threads and processes may share.
 
     Args:
@@ -132,14 +135,14 @@ class PostgresStore:
             yield PostgresTransaction(connection)
 
     @contextmanager
+    @override
     def read(self) -> Iterator[PostgresTransaction]:
-        """See `privacy.storage.Store`."""
         with self._transaction("READ ONLY") as connection:
             yield PostgresTransaction(connection)
 
     @contextmanager
+    @override
     def write(self) -> Iterator[PostgresTransaction]:
-        """See `privacy.storage.Store`."""
         with self._transaction("READ WRITE") as connection:
             self._require_durable(connection)
             yield PostgresTransaction(connection)
@@ -183,12 +186,12 @@ class PostgresStore:
     def _connect(self) -> psycopg.Connection[Any]:
         return psycopg.connect(self._conninfo, autocommit=True, prepare_threshold=None)
 
+    @override
     def kept_open(self) -> AbstractContextManager[None]:
-        """See `privacy.storage.Store`."""
         return self._connections.kept_open()
 
+    @override
     def close(self) -> None:
-        """See `privacy.storage.Store`."""
         self._connections.close()
 
     def _explain(self, error: psycopg.Error) -> StorageError:

@@ -15,8 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from typing_extensions import override
+
 from privacy.errors import StorageDamaged, StorageExists, StorageMissing, StorageUnavailable
 from privacy.storage.kept import Connections
+from privacy.storage.store import Store
 
 # Primary SQLite codes that speak of the surroundings and not of what the file holds.
 _NO_ACCESS = {
@@ -53,7 +56,7 @@ class SqliteTransaction:
         return self._connection.execute(statement, parameters).fetchall()
 
 
-class SqliteStore:
+class SqliteStore(Store):
     """Tables in one file, which threads and processes may share.
 
     Args:
@@ -68,7 +71,7 @@ class SqliteStore:
     def __init__(
         self, path: Path, *, application_id: int, timeout_s: float, keep_open: bool = False
     ) -> None:
-        self._path = path
+        self._path, self.name = path, str(path)
         self._application_id = application_id
         self._timeout_s = timeout_s
         self._connections = Connections[sqlite3.Connection](
@@ -77,11 +80,6 @@ class SqliteStore:
 
     def __repr__(self) -> str:
         return f"SqliteStore({self.name!r})"
-
-    @property
-    def name(self) -> str:
-        """Its path."""
-        return str(self._path)
 
     def exists(self) -> bool:
         """Whether there is a file; see `privacy.storage.Store`."""
@@ -136,26 +134,26 @@ class SqliteStore:
             raise StorageUnavailable(f"cannot make {self.name}: {error}") from error
 
     @contextmanager
+    @override
     def read(self) -> Iterator[SqliteTransaction]:
-        """See `privacy.storage.Store`."""
         with self._connection() as connection:
             connection.execute("BEGIN")
             yield SqliteTransaction(connection)
 
     @contextmanager
+    @override
     def write(self) -> Iterator[SqliteTransaction]:
-        """See `privacy.storage.Store`."""
         with self._connection() as connection:
             connection.execute("BEGIN IMMEDIATE")
             yield SqliteTransaction(connection)
             connection.execute("COMMIT")
 
+    @override
     def kept_open(self) -> AbstractContextManager[None]:
-        """See `privacy.storage.Store`."""
         return self._connections.kept_open()
 
+    @override
     def close(self) -> None:
-        """See `privacy.storage.Store`."""
         self._connections.close()
 
     @contextmanager

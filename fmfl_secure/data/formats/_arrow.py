@@ -9,8 +9,9 @@ from types import MappingProxyType
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from typing_extensions import override
 
-from fmfl_secure.data._source import CellKind, Row, not_utf8, require_distinct
+from fmfl_secure.data._source import CellKind, Row, Source, not_utf8, require_distinct
 from fmfl_secure.data.errors import MalformedRowError
 from fmfl_secure.data.formats._arrow_lists import (
     is_list,
@@ -27,8 +28,8 @@ ARROW_FAILURES = (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError)
 _SIGNIFICANDS: Mapping[int, int] = MappingProxyType({16: 11, 32: 24, 64: 53})
 
 
-class ArrowSource:
-    """A table read whole (see `Source`)."""
+class ArrowSource(Source):
+    """A table that was read whole."""
 
     def __init__(self, path: Path, table: pa.Table) -> None:
         """Takes a table that was read from `path`."""
@@ -42,8 +43,8 @@ class ArrowSource:
         return self._columns
 
     @property
+    @override
     def has_schema(self) -> bool:
-        """See `Source`."""
         return True
 
     def __len__(self) -> int:
@@ -73,8 +74,8 @@ class ArrowSource:
         """Returns the file's table, its types unchanged."""
         return self._table
 
+    @override
     def kind_of(self, name: str) -> CellKind:
-        """What the cells of a column hold, by the schema."""
         kind = self._table.column(name).type
         if is_list(kind):
             return "list"

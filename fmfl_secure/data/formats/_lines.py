@@ -12,14 +12,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 import pyarrow as pa
+from typing_extensions import override
 
-from fmfl_secure.data._source import CellKind, Row
+from fmfl_secure.data._source import CellKind, Row, Source
 
 BOM = b"\xef\xbb\xbf"
 
 
-class LineSource:
-    """A text file taken apart into rows, with the bytes of each (see `Source`)."""
+class LineSource(Source):
+    """A text file taken apart into rows, with the bytes of each."""
 
     def __init__(
         self,
@@ -47,8 +48,8 @@ class LineSource:
         return self._columns
 
     @property
+    @override
     def has_schema(self) -> bool:
-        """See `Source`."""
         return False
 
     def __len__(self) -> int:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, ClassVar, cast
 
+from typing_extensions import override
+
 from fmfl_secure.data._source import Source, read_bytes
 from fmfl_secure.data.errors import UnreadableFileError, UnsupportedFormatError
 from fmfl_secure.data.formats._compressed import decompress
@@ -132,12 +134,13 @@ class TextFormat(Format):
     def parse(self, path: Path, data: bytes) -> Source:
         """The rows of a file's bytes."""
 
+    @override
     def read(self, path: Path, data: bytes | None = None) -> Source:
-        """See `Format`."""
         return self.parse(path, self.content(path, data))
 
+    @override
     def header(self, path: Path) -> Source | None:
-        """See `Format`; of the lines of the header."""
+        """Of the lines of the header."""
         self.require_own(path, self.head(path))
         return self.parse(path, self.first_row(path))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
+from typing_extensions import override
+
 from fmfl_secure.data.errors import MalformedRowError
 from fmfl_secure.data.formats._delimited import read_delimited
 from fmfl_secure.data.formats._lines import BOM, LineSource
@@ -33,12 +35,12 @@ class CommaSeparated(TextFormat):
         "a header without commas and with two of the other separators",
     )
 
+    @override
     def parse(self, path: Path, data: bytes) -> LineSource:
-        """See `TextFormat`."""
         return read_delimited(path, data, separator_of(path, data).decode(), quoted=True)
 
+    @override
     def described(self, path: Path) -> str:
-        """See `Format`."""
         found = separator_of(path, self.first_row(path))
         return self.name if found == b"," else f"{self.name}, separated by {_OTHERS[found]}"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import msgspec
+from typing_extensions import override
 
 from fmfl_secure.data._source import Row, not_utf8
 from fmfl_secure.data.errors import DataEncodingError, EmptyFileError, MalformedRowError
@@ -40,16 +41,17 @@ class Conll(TextFormat):
         "a sentence with a line of one column, or of another number than its others, as a bad row",
     )
 
+    @override
     def header(self, path: Path) -> LineSource:
-        """See `Format`; the columns are the form's."""
+        """The columns are the form's."""
         head = self.head(path)
         self.require_own(path, head)
         if not head.strip():
             raise _empty(path)
         return LineSource((TOKENS, TAGS, DOCUMENT), [], [], header=b"")
 
+    @override
     def parse(self, path: Path, data: bytes) -> LineSource:
-        """See `TextFormat`."""
         rows: list[Row] = []
         raw_rows: list[bytes] = []
         for document, lines in _sentences(data.removeprefix(BOM)):

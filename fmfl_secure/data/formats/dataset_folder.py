@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import msgspec
 import pyarrow as pa
+from typing_extensions import override
 
 from fmfl_secure.data.errors import DataError, UnreadableFileError
 from fmfl_secure.data.formats._arrow import ARROW_FAILURES, ArrowSource
@@ -31,17 +32,18 @@ class DatasetFolder(Format):
         "a data set with a selection of rows beside it, as versions before 1.2 wrote it",
     )
 
+    @override
     def claims(self, path: Path) -> bool:
-        """See `Format`."""
         return any((path / name).is_file() for name in (_STATE, _SPLITS, _INFO))
 
+    @override
     def header(self, path: Path) -> ArrowSource:
-        """See `Format`."""
         with _opened(path, _files(path)[0]) as reader:
             return ArrowSource(path, _named(path, reader.schema.empty_table()))
 
+    @override
     def read(self, path: Path, data: bytes | None = None) -> ArrowSource:
-        """See `Format`; `data` is of a file, and this is a folder."""
+        """`data` is of a file, and this is a folder."""
         del data
         parts = []
         for name in _files(path):

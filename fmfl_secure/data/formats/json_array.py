@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import msgspec
+from typing_extensions import override
 
 from fmfl_secure.data._source import not_utf8
 from fmfl_secure.data.errors import EmptyFileError, UnreadableFileError
@@ -32,14 +33,15 @@ class JsonArray(TextFormat):
         "broken JSON, wherever it stands: the rows behind it cannot be trusted",
     )
 
+    @override
     def header(self, path: Path) -> None:
-        """See `Format`; there is none, but the file must begin as an array."""
+        """There is none, but the file must begin as an array."""
         head = self.head(path)
         self.require_own(path, head)
         _require_array(path, head)
 
+    @override
     def parse(self, path: Path, data: bytes) -> LineSource:
-        """See `TextFormat`."""
         text = data.removeprefix(BOM)
         _require_array(path, text)
         try:

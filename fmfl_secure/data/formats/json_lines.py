@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import ClassVar
 
+from typing_extensions import override
+
 from fmfl_secure.data.errors import EmptyFileError, UnreadableFileError
 from fmfl_secure.data.formats._json_rows import json_source
 from fmfl_secure.data.formats._lines import BOM, LineSource
@@ -31,23 +33,25 @@ class JsonLines(TextFormat):
         "a file that begins with an array of objects: it is a JSON array",
     )
 
+    @override
     def header(self, path: Path) -> None:
-        """See `Format`; there is none, but there must be something."""
+        """There is none, but there must be something."""
         head = self.head(path)
         self.require_own(path, head)
         if not head:
             raise _empty(path)
 
+    @override
     def parse(self, path: Path, data: bytes) -> LineSource:
-        """See `TextFormat`."""
         lines = enumerate(data.removeprefix(BOM).splitlines(keepends=True), start=1)
         found = [(line, raw) for line, raw in lines if raw.strip()]
         if not found:
             raise _empty(path)
         return json_source(path, found)
 
+    @override
     def require_own(self, path: Path, head: bytes) -> None:
-        """See `Format`; an array of objects, on one line or many, is another form."""
+        """An array of objects, on one line or many, is another form."""
         super().require_own(path, head)
         if _ARRAY.match(head.removeprefix(BOM)):
             raise UnreadableFileError(

@@ -17,8 +17,9 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 from numpy.lib import format as npy
+from typing_extensions import override
 
-from fmfl_secure.data._source import CellKind, Row, not_utf8, require_distinct
+from fmfl_secure.data._source import CellKind, Row, Source, not_utf8, require_distinct
 from fmfl_secure.data.errors import (
     DataArgumentError,
     DataError,
@@ -86,21 +87,23 @@ class Npz(Format):
         "what unpacks to more than 2 GiB and 16 times its size",
     )
 
+    @override
     def claims(self, path: Path) -> bool:
-        """See `Format`; `data.npz/train` is a split of a file."""
+        """`data.npz/train` is a split of a file."""
         return super().claims(path) or (super().claims(path.parent) and path.parent.is_file())
 
+    @override
     def begins(self, head: bytes) -> bool:
-        """See `Format`."""
         length = int.from_bytes(head[26:28], "little")
         return head.startswith(b"PK\x03\x04") and head[30 : 30 + length].endswith(b".npy")
 
+    @override
     def header(self, path: Path) -> NpzSource:
-        """See `Format`."""
         return self._open(path, header_alone=True)
 
+    @override
     def read(self, path: Path, data: bytes | None = None) -> NpzSource:
-        """See `Format`; arrays are read when they are asked for."""
+        """Arrays are read when they are asked for."""
         del data
         return self._open(path, header_alone=False)
 
@@ -110,8 +113,8 @@ class Npz(Format):
         return NpzSource(file, _of_split(file, _arrays(file), split), header_alone=header_alone)
 
 
-class NpzSource:
-    """The arrays of one file (see `Source`)."""
+class NpzSource(Source):
+    """The arrays of one file, read when they are asked for."""
 
     def __init__(self, path: Path, arrays: Mapping[str, _Array], *, header_alone: bool) -> None:
         """Takes headers over.
@@ -131,19 +134,19 @@ class NpzSource:
         return tuple(self._arrays)
 
     @property
+    @override
     def has_schema(self) -> bool:
-        """See `Source`."""
         return True
 
     def __len__(self) -> int:
         return 0 if self._header_alone else self._length(self.columns)
 
+    @override
     def kind_of(self, name: str) -> CellKind:
-        """What a record's part of an array is, by the array's header."""
         return self._arrays[name].kind
 
+    @override
     def rows(self, names: Sequence[str], *, as_bytes: Collection[str] = ()) -> Iterator[Row]:
-        """See `Source`."""
         del as_bytes
         if self._header_alone:
             return
@@ -157,13 +160,15 @@ class NpzSource:
             else:
                 yield Row(row + 1, None, values)
 
+    @override
     def table(self) -> pa.Table:
-        """See `Source`; pictures are lists of numbers there."""
+        """Pictures are lists of numbers there."""
         self._length(self.columns)
         return pa.table({name: self._column(name) for name in self.columns})
 
+    @override
     def select(self, indices: Sequence[int]) -> bytes:
-        """See `Source`; not of this form."""
+        """Refuses: an archive of arrays is not split."""
         del indices
         raise DataArgumentError("NPZ is not split here", path=self._path)
 

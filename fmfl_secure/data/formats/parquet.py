@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from typing_extensions import override
 
 from fmfl_secure.data.errors import UnreadableFileError
 from fmfl_secure.data.formats._arrow import ARROW_FAILURES, ArrowSource
@@ -28,12 +29,13 @@ class Parquet(Format):
         "what unpacks to more than 2 GiB and 16 times its size",
     )
 
+    @override
     def begins(self, head: bytes) -> bool:
-        """See `Format`."""
         return head.startswith(b"PAR1")
 
+    @override
     def header(self, path: Path) -> ArrowSource | None:
-        """See `Format`; a compressed file has its schema at the end, behind the records."""
+        """A compressed file has its schema at the end, behind the records."""
         head = self.head(path)
         if compressed(path):
             return None
@@ -44,8 +46,8 @@ class Parquet(Format):
             raise _not_parquet(path) from None
         return ArrowSource(path, schema.empty_table())
 
+    @override
     def read(self, path: Path, data: bytes | None = None) -> ArrowSource:
-        """See `Format`."""
         content = pa.py_buffer(self.content(path, data))
         try:
             require_bounded_parquet(path, content)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
+from typing_extensions import override
+
 from fmfl_secure.data.formats._delimited import read_delimited
 from fmfl_secure.data.formats._lines import BOM, LineSource
 from fmfl_secure.data.formats.base import TextFormat
@@ -26,6 +28,6 @@ class TabSeparated(TextFormat):
         "broken quoting, where the header's first field is quoted; else nothing is quoted",
     )
 
+    @override
     def parse(self, path: Path, data: bytes) -> LineSource:
-        """See `TextFormat`."""
         return read_delimited(path, data, "\t", quoted=data.removeprefix(BOM).startswith(b'"'))

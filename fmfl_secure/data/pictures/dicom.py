@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from typing_extensions import override
 
 from fmfl_secure.data._source import UnusableValue
 from fmfl_secure.data.pictures.base import Decoded, PictureForm, require_size, shaded, unusable
@@ -70,12 +71,12 @@ class Dicom(PictureForm):
         ("without the extra `dicom`", "refused"),
     )
 
+    @override
     def begins(self, head: bytes) -> bool:
-        """See `PictureForm`."""
         return head[_PREAMBLE : _PREAMBLE + 4] == b"DICM"
 
+    @override
     def decode(self, data: bytes, window: Window | None) -> Decoded:
-        """See `PictureForm`."""
         _require_pydicom()
         decoded = None
         with _in_silence():

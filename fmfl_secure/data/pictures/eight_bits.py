@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from typing_extensions import override
+
 from fmfl_secure.data.pictures.pillow import PillowForm
 
 
@@ -18,8 +20,8 @@ class Jpeg(PillowForm):
         ("of a telephone's MPO, with previews behind it", "the photograph"),
     )
 
+    @override
     def begins(self, head: bytes) -> bool:
-        """See `PictureForm`."""
         return head.startswith(b"\xff\xd8\xff")
 
 
@@ -31,8 +33,8 @@ class WebP(PillowForm):
     suffixes: ClassVar[tuple[str, ...]] = (".webp",)
     known_by: ClassVar[str] = "`RIFF`, and `WEBP` eight bytes on"
 
+    @override
     def begins(self, head: bytes) -> bool:
-        """See `PictureForm`."""
         return head.startswith(b"RIFF") and head[8:12] == b"WEBP"
 
 
@@ -44,8 +46,8 @@ class Bitmap(PillowForm):
     suffixes: ClassVar[tuple[str, ...]] = (".bmp",)
     known_by: ClassVar[str] = "`BM`"
 
+    @override
     def begins(self, head: bytes) -> bool:
-        """See `PictureForm`."""
         return head.startswith(b"BM")
 
 
@@ -57,6 +59,6 @@ class Gif(PillowForm):
     suffixes: ClassVar[tuple[str, ...]] = (".gif",)
     known_by: ClassVar[str] = "`GIF87a` or `GIF89a`"
 
+    @override
     def begins(self, head: bytes) -> bool:
-        """See `PictureForm`."""
         return head.startswith((b"GIF87a", b"GIF89a"))

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
+from typing_extensions import override
 
 from fmfl_secure.data.pictures.base import Decoded, PictureForm, require_size, shaded, unusable
 from fmfl_secure.data.pictures.depth import SIXTEEN_BITS, Window, lay_on_white
@@ -51,8 +52,8 @@ class PillowForm(PictureForm):
 
     format: ClassVar[str]
 
+    @override
     def decode(self, data: bytes, window: Window | None) -> Decoded:
-        """See `PictureForm`."""
         with warnings.catch_warnings():
             # Pillow warns with tags and values of the file, which are somebody's.
             warnings.simplefilter("ignore")

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageFile
+from typing_extensions import override
 
 from fmfl_secure.data.pictures.base import partial
 from fmfl_secure.data.pictures.pillow import PillowForm, both_bytes, sixteen_bits, unpacked
@@ -40,12 +41,13 @@ class Png(PillowForm):
         ),
     )
 
+    @override
     def begins(self, head: bytes) -> bool:
-        """See `PictureForm`."""
         return head.startswith(b"\x89PNG\r\n\x1a\n")
 
+    @override
     def require_whole(self, data: bytes) -> None:
-        """See `PictureForm`: Pillow makes a black rest of pixels that are not there."""
+        """Pillow makes a black rest of pixels that are not there."""
         try:
             whole = _is_whole(data)
         except (
@@ -57,8 +59,8 @@ class Png(PillowForm):
         if not whole:
             raise partial("PNG")
 
+    @override
     def deep(self, image: ImageFile.ImageFile, data: bytes) -> tuple[NDArray[Any], str] | None:
-        """See `PillowForm`."""
         layout = sixteen_bits(image)
         if not layout:
             return super().deep(image, data)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageFile
 from PIL import TiffImagePlugin as Tiff
+from typing_extensions import override
 
 from fmfl_secure.data.pictures.base import partial, unusable
 from fmfl_secure.data.pictures.depth import Window
@@ -47,12 +48,12 @@ class TaggedImage(PillowForm):
         ),
     )
 
+    @override
     def begins(self, head: bytes) -> bool:
-        """See `PictureForm`."""
         return head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"))
 
+    @override
     def deep(self, image: ImageFile.ImageFile, data: bytes) -> tuple[NDArray[Any], str] | None:
-        """See `PillowForm`."""
         _require_covered(image)
         tags = _tags(image)
         bits, layout = _bits(tags), sixteen_bits(image)
@@ -76,8 +77,8 @@ class TaggedImage(PillowForm):
             values = values.view(np.uint32)
         return values, mode
 
+    @override
     def span(self, image: ImageFile.ImageFile, mode: str) -> Window | None:
-        """See `PillowForm`."""
         tags = _tags(image)
         return (0.0, 2.0 ** _bits(tags) - 1) if "16" in mode else None
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from typing_extensions import override
 
 from fmfl_secure.models.adapters.base import Adapter, AdapterSpec, Place, Refusal
 from fmfl_secure.models.adapters.low_rank import target_names
@@ -68,8 +69,8 @@ class LinearAdapter(Adapter):
         """Refuses nothing: it goes with every architecture and task."""
         return None
 
+    @override
     def attach(self, place: Place, spec: AdapterSpec) -> nn.Module:
-        """See `Adapter`."""
         names = self.targets(place, spec)
         linears = {name: place.encoder.get_submodule(name) for name in names}
         for name, module in self.around(linears, spec).items():

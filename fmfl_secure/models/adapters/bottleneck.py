@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import torch
 from torch import nn
+from typing_extensions import override
 
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.adapters.base import AdapterSpec, Place, Refusal
@@ -62,8 +63,9 @@ class Bottlenecks(LinearAdapter):
             return "which of its layers end a feed-forward block is in no table", "lora or ffa-lora"
         return None
 
+    @override
     def targets(self, place: Place, spec: AdapterSpec) -> list[str]:
-        """See `LinearAdapter`: the last of each feed-forward block, where none are named."""
+        """The last of each feed-forward block, where none are named."""
         if spec.target_modules:
             return super().targets(place, spec)
         wanted = {
@@ -73,22 +75,22 @@ class Bottlenecks(LinearAdapter):
         }
         return [name for name, each in place.encoder.named_modules() if id(each) in wanted]
 
+    @override
     def around(self, linears: Mapping[str, nn.Module], spec: AdapterSpec) -> dict[str, Bottleneck]:
-        """See `LinearAdapter`."""
         return {name: Bottleneck(linear, spec.rank) for name, linear in linears.items()}
 
-    def save(self, encoder: nn.Module, base: BaseModel, folder: Path) -> None:  # noqa: ARG002
-        """See `Adapter`."""
+    @override
+    def save(self, encoder: nn.Module, base: BaseModel, folder: Path) -> None:
         save_tensors(dict(own_tensors(encoder)), folder / BOTTLENECK_FILE)
 
+    @override
     def open(self, place: Place, spec: AdapterSpec, folder: Path) -> nn.Module:
-        """See `Adapter`."""
         adapted, path = self.attach(place, spec), folder / BOTTLENECK_FILE
         set_tensors(own_tensors(adapted), read_tensors(path), path)
         return adapted
 
     def merge(self, encoder: nn.Module) -> NoReturn:  # noqa: ARG002
-        """See `Adapter`.
+        """Refuses: no weight of the base model does what a bend does.
 
         Raises:
             ModelError: Always.

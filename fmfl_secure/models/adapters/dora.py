@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from typing_extensions import override
 
 from fmfl_secure.models.adapters.base import AdapterSpec, Place
 from fmfl_secure.models.adapters.beside import (
@@ -62,13 +63,13 @@ class DoraLinear(Beside):
         output: torch.Tensor = self.magnitude(turned / self._lengths()) + bias
         return output
 
+    @override
     def added(self, activations: torch.Tensor) -> torch.Tensor:
-        """See `Beside`."""
         found: torch.Tensor = self(activations) - self.linear(activations)
         return found
 
+    @override
     def update(self) -> torch.Tensor:
-        """See `Beside`."""
         weight = dense_weight(self.linear)
         turned = weight + self.scale * (self.lora_B.weight @ self.lora_A.weight)
         return (self.magnitude.weight / self._lengths()).unsqueeze(1) * turned - weight
@@ -93,13 +94,13 @@ class Dora(LinearAdapter):
     name = "dora"
     trains = "A and B of a low-rank update of directions, and a length for each row of a weight"
 
+    @override
     def around(self, linears: Mapping[str, nn.Module], spec: AdapterSpec) -> dict[str, DoraLinear]:
-        """See `LinearAdapter`."""
         scale = spec.alpha / spec.divisor
         return {name: DoraLinear(linear, spec.rank, scale) for name, linear in linears.items()}
 
+    @override
     def save(self, encoder: nn.Module, base: BaseModel, folder: Path) -> None:
-        """See `Adapter`."""
         import peft
 
         layers = around_of(encoder, DoraLinear)
@@ -115,8 +116,8 @@ class Dora(LinearAdapter):
         )
         save_as_peft(config, dict(_peft_tensors(layers)), folder)
 
+    @override
     def open(self, place: Place, spec: AdapterSpec, folder: Path) -> nn.Module:
-        """See `Adapter`."""
         adapted, path = self.attach(place, spec), folder / PEFT_WEIGHTS
         set_tensors(_peft_tensors(around_of(adapted, DoraLinear)), read_tensors(path), path)
         return adapted

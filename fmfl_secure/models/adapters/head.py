@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from torch import nn
+from typing_extensions import override
 
 from fmfl_secure.models.adapters.base import Adapter, AdapterSpec, Place, Refusal
 from fmfl_secure.models.architectures import Architecture, TaskNeeds
@@ -18,8 +19,8 @@ class Head(Adapter):
     trains = "a probe on the frozen encoder"
     keeps_encoder = True
 
-    def refusal(self, architecture: Architecture, task: TaskNeeds) -> Refusal | None:  # noqa: ARG002
-        """See `Adapter`."""
+    @override
+    def refusal(self, architecture: Architecture, task: TaskNeeds) -> Refusal | None:
         if not task.head:
             return "a language model has no head of its own to train", "ffa-lora or norms"
         return None
@@ -28,17 +29,18 @@ class Head(Adapter):
         """Returns `layers`, for all of them are frozen."""
         return layers
 
-    def attach(self, place: Place, spec: AdapterSpec) -> nn.Module:  # noqa: ARG002
-        """See `Adapter`."""
+    @override
+    def attach(self, place: Place, spec: AdapterSpec) -> nn.Module:
         return place.encoder
 
+    @override
     def save(self, encoder: nn.Module, base: BaseModel, folder: Path) -> None:
-        """See `Adapter`."""
+        """Saves nothing here: a head's tensors are in the task's own file."""
 
-    def open(self, place: Place, spec: AdapterSpec, folder: Path) -> nn.Module:  # noqa: ARG002
-        """See `Adapter`."""
+    @override
+    def open(self, place: Place, spec: AdapterSpec, folder: Path) -> nn.Module:
         return place.encoder
 
+    @override
     def merge(self, encoder: nn.Module) -> nn.Module:
-        """See `Adapter`."""
         return encoder

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from typing_extensions import override
 
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.adapters.base import Adapter, AdapterSpec, Place, Refusal
@@ -103,8 +104,8 @@ class Ia3(Adapter):
                 setattr(owner, name, ScaledLinear(linear, inputs=inputs))
         return place.encoder
 
+    @override
     def save(self, encoder: nn.Module, base: BaseModel, folder: Path) -> None:
-        """See `Adapter`."""
         import peft
 
         layers = _scaled_layers(encoder)
@@ -124,8 +125,8 @@ class Ia3(Adapter):
         }
         save_as_peft(config, tensors, folder)
 
+    @override
     def open(self, place: Place, spec: AdapterSpec, folder: Path) -> nn.Module:
-        """See `Adapter`."""
         adapted = self.attach(place, spec)
         own = {_peft_key(n): layer.scale.weight for n, layer in _scaled_layers(adapted).items()}
         set_tensors(own, read_tensors(folder / PEFT_WEIGHTS), folder / PEFT_WEIGHTS)

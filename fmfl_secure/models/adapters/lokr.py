@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from typing_extensions import override
 
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.adapters.base import AdapterSpec, Place, Refusal
@@ -51,8 +52,8 @@ class KroneckerLinear(Beside):
             self.lokr_w2_b = nn.Linear(n, rank, bias=False)
             self.lokr_w2_a = nn.Linear(rank, k, bias=False)
 
+    @override
     def added(self, activations: torch.Tensor) -> torch.Tensor:
-        """See `Beside`."""
         laid_out = activations.reshape(*activations.shape[:-1], *self.columns)
         right = (
             self.lokr_w2(laid_out) if self.is_whole else self.lokr_w2_a(self.lokr_w2_b(laid_out))
@@ -60,8 +61,8 @@ class KroneckerLinear(Beside):
         both: torch.Tensor = self.lokr_w1(right.transpose(-1, -2)).transpose(-1, -2)
         return self.scale * both.flatten(-2)
 
+    @override
     def update(self) -> torch.Tensor:
-        """See `Beside`."""
         right = (
             self.lokr_w2.weight if self.is_whole else self.lokr_w2_a.weight @ self.lokr_w2_b.weight
         )
@@ -74,14 +75,14 @@ class LoKr(LinearAdapter):
     name = "lokr"
     trains = "two small matrices for each weight, whose Kronecker product is added to it"
 
-    def refusal(self, architecture: Architecture, task: TaskNeeds) -> Refusal | None:  # noqa: ARG002
-        """See `Adapter`."""
+    @override
+    def refusal(self, architecture: Architecture, task: TaskNeeds) -> Refusal | None:
         return (_TRANSPOSED, "lora or lora-xs") if architecture.transposed else None
 
+    @override
     def around(
         self, linears: Mapping[str, nn.Module], spec: AdapterSpec
     ) -> dict[str, KroneckerLinear]:
-        """See `LinearAdapter`."""
         found = {}
         for name, linear in linears.items():
             if not isinstance(linear, nn.Linear):
@@ -89,8 +90,8 @@ class LoKr(LinearAdapter):
             found[name] = KroneckerLinear(linear, spec.rank, spec.alpha / spec.divisor)
         return found
 
+    @override
     def save(self, encoder: nn.Module, base: BaseModel, folder: Path) -> None:
-        """See `Adapter`."""
         import peft
 
         layers = around_of(encoder, KroneckerLinear)
@@ -104,8 +105,8 @@ class LoKr(LinearAdapter):
         )
         save_as_peft(config, dict(_peft_tensors(layers)), folder)
 
+    @override
     def open(self, place: Place, spec: AdapterSpec, folder: Path) -> nn.Module:
-        """See `Adapter`."""
         adapted, path = self.attach(place, spec), folder / PEFT_WEIGHTS
         set_tensors(_peft_tensors(around_of(adapted, KroneckerLinear)), read_tensors(path), path)
         return adapted

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from typing_extensions import override
 
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.adapters.base import AdapterSpec, Place
@@ -70,8 +71,8 @@ class CoredLinear(Beside):
         self.lora_A.weight.copy_(_coarse(basis.T))
         self.lora_B.weight.copy_(_coarse(weight @ basis))
 
+    @override
     def added(self, activations: torch.Tensor) -> torch.Tensor:
-        """See `Beside`."""
         found: torch.Tensor = self.lora_B(self.core(self.lora_A(activations)))
         return self.scale * found
 
@@ -80,8 +81,8 @@ class CoredLinear(Beside):
         """B R, shape (outputs, rank): with A, a LoRA of the same update."""
         return self.lora_B.weight @ self.core.weight
 
+    @override
     def update(self) -> torch.Tensor:
-        """See `Beside`."""
         return self.scale * (self.product() @ self.lora_A.weight)
 
 
@@ -91,32 +92,33 @@ class LoraXs(LinearAdapter):
     name = "lora-xs"
     trains = "rank x rank values between fixed factors of each weight: exact averages, least upload"
 
+    @override
     def around(self, linears: Mapping[str, nn.Module], spec: AdapterSpec) -> dict[str, CoredLinear]:
-        """See `LinearAdapter`."""
         scale = spec.alpha / spec.divisor
         return {name: CoredLinear(linear, spec.rank, scale) for name, linear in linears.items()}
 
+    @override
     def attach(self, place: Place, spec: AdapterSpec) -> nn.Module:
-        """See `Adapter`."""
         adapted = super().attach(place, spec)
         for cored in around_of(adapted, CoredLinear).values():
             cored.factorise()
         return adapted
 
-    def save(self, encoder: nn.Module, base: BaseModel, folder: Path) -> None:  # noqa: ARG002
-        """See `Adapter`."""
+    @override
+    def save(self, encoder: nn.Module, base: BaseModel, folder: Path) -> None:
         save_tensors(dict(own_tensors(encoder)), folder / CORES_FILE)
 
+    @override
     def open(self, place: Place, spec: AdapterSpec, folder: Path) -> nn.Module:
-        """See `Adapter`."""
         adapted, path = super().attach(place, spec), folder / CORES_FILE
         set_tensors(own_tensors(adapted), read_tensors(path), path)
         return adapted
 
+    @override
     def add_for_peft(
         self, encoder: nn.Module, spec: AdapterSpec, base: BaseModel, folder: Path
     ) -> None:
-        """See `Adapter`: a LoRA whose B is B R."""
+        """A LoRA whose B is B R."""
         import peft
 
         layers = around_of(encoder, CoredLinear)

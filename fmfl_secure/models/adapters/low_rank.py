@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from typing_extensions import override
 
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.adapters.base import Adapter, AdapterSpec, Place, Refusal
@@ -73,8 +74,8 @@ class LowRank(Adapter):
         """Refuses nothing: it goes with every architecture and task."""
         return None
 
+    @override
     def attach(self, place: Place, spec: AdapterSpec) -> nn.Module:
-        """See `Adapter`."""
         import peft
         from transformers.pytorch_utils import Conv1D
 
@@ -93,22 +94,22 @@ class LowRank(Adapter):
         self.begin_round(adapted, 1)
         return adapted
 
+    @override
     def begin_round(self, model: nn.Module, round_number: int) -> None:
-        """See `Adapter`."""
         for name, parameter in model.named_parameters():
             if "lora_" in name:
                 parameter.requires_grad = self.is_trained(name, round_number)
 
-    def save(self, encoder: nn.Module, base: BaseModel, folder: Path) -> None:  # noqa: ARG002
-        """See `Adapter`."""
+    @override
+    def save(self, encoder: nn.Module, base: BaseModel, folder: Path) -> None:
         save_peft_model(encoder, folder)
 
-    def open(self, place: Place, spec: AdapterSpec, folder: Path) -> nn.Module:  # noqa: ARG002
-        """See `Adapter`."""
+    @override
+    def open(self, place: Place, spec: AdapterSpec, folder: Path) -> nn.Module:
         return open_peft_model(place.encoder, folder)
 
+    @override
     def merge(self, encoder: Any) -> Any:
-        """See `Adapter`."""
         return encoder.merge_and_unload()
 
 
@@ -118,8 +119,8 @@ class FfaLora(LowRank):
     name = "ffa-lora"
     trains = "B; A stays at a public random value: exact averages, half the upload"
 
-    def is_trained(self, name: str, round_number: int) -> bool:  # noqa: ARG002
-        """See `LowRank`."""
+    @override
+    def is_trained(self, name: str, round_number: int) -> bool:
         return "lora_B" in name
 
 
@@ -129,8 +130,8 @@ class Lora(LowRank):
     name = "lora"
     trains = "A and B of a low-rank update of linear layers"
 
-    def is_trained(self, name: str, round_number: int) -> bool:  # noqa: ARG002
-        """See `LowRank`."""
+    @override
+    def is_trained(self, name: str, round_number: int) -> bool:
         return True
 
 
@@ -141,6 +142,6 @@ class RoLora(LowRank):
     trains = "B in odd rounds, A in even ones: exact averages, half the upload, both learned"
     rounds = (1, 2)
 
+    @override
     def is_trained(self, name: str, round_number: int) -> bool:
-        """See `LowRank`."""
         return ("lora_B" in name) == (round_number % 2 == 1)

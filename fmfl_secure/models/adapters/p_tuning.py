@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from typing_extensions import override
 
 from fmfl_secure.models.adapters.base import AdapterSpec, Place
 from fmfl_secure.models.adapters.files import (
@@ -54,26 +55,27 @@ class PTuning(Prompt):
     name = "p-tuning"
     trains = "embeddings of virtual tokens, and a network of width rank that writes the prompt"
 
+    @override
     def attach(self, place: Place, spec: AdapterSpec) -> nn.Module:
-        """See `Adapter`."""
         adapted = SoftPrompt(place.encoder, spec.virtual_tokens)
         start = adapted.prompt.weight.detach().clone()
         adapted.prompt = WrittenPrompt(start, spec.rank)  # type: ignore[assignment]
         return adapted
 
-    def save(self, encoder: Any, base: BaseModel, folder: Path) -> None:  # noqa: ARG002
-        """See `Adapter`."""
+    @override
+    def save(self, encoder: Any, base: BaseModel, folder: Path) -> None:
         save_tensors(dict(encoder.prompt.named_parameters()), folder / PROMPT_ENCODER_FILE)
 
+    @override
     def open(self, place: Place, spec: AdapterSpec, folder: Path) -> nn.Module:
-        """See `Adapter`."""
         adapted: Any = self.attach(place, spec)
         path = folder / PROMPT_ENCODER_FILE
         set_tensors(dict(adapted.prompt.named_parameters()), read_tensors(path), path)
         return adapted  # type: ignore[no-any-return]
 
+    @override
     def add_for_peft(self, encoder: Any, spec: AdapterSpec, base: BaseModel, folder: Path) -> None:
-        """See `Adapter`: the prompt that is written."""
+        """The prompt that is written."""
         with torch.no_grad():
             written = encoder.prompt(torch.arange(spec.virtual_tokens).unsqueeze(0))[0]
         save_prompt(encoder, written, base, folder)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from torch import nn
+from typing_extensions import override
 
 from fmfl_secure.models.adapters.base import AdapterSpec, Place, Refusal
 from fmfl_secure.models.adapters.peft_files import (
@@ -29,15 +30,15 @@ class Prefix(VirtualTokens):
     needs_float32 = "PEFT rounds the keys and values it learns to the type of the base model"
     needs_activations = "its keys and values come from outside the layers that are computed again"
 
-    def refusal(self, architecture: Architecture, task: TaskNeeds) -> Refusal | None:  # noqa: ARG002
-        """See `Adapter`."""
+    @override
+    def refusal(self, architecture: Architecture, task: TaskNeeds) -> Refusal | None:
         found = self.text_refusal(architecture)
         if found is None and not architecture.prefixes:
             return "its attention takes no keys from elsewhere", "prompt"
         return found
 
+    @override
     def attach(self, place: Place, spec: AdapterSpec) -> nn.Module:
-        """See `Adapter`."""
         import peft
 
         config = peft.PrefixTuningConfig(
@@ -45,10 +46,10 @@ class Prefix(VirtualTokens):
         )
         return adapt_with_peft(place.encoder, config, base_name=place.base.name)
 
-    def save(self, encoder: nn.Module, base: BaseModel, folder: Path) -> None:  # noqa: ARG002
-        """See `Adapter`."""
+    @override
+    def save(self, encoder: nn.Module, base: BaseModel, folder: Path) -> None:
         save_peft_model(encoder, folder)
 
-    def open(self, place: Place, spec: AdapterSpec, folder: Path) -> nn.Module:  # noqa: ARG002
-        """See `Adapter`."""
+    @override
+    def open(self, place: Place, spec: AdapterSpec, folder: Path) -> nn.Module:
         return open_peft_model(place.encoder, folder)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from typing_extensions import override
 
 from fmfl_secure.models.adapters.base import AdapterSpec, Place, Refusal
 from fmfl_secure.models.adapters.files import read_tensors, set_tensors
@@ -91,20 +92,20 @@ class Prompt(VirtualTokens):
     name = "prompt"
     trains = "embeddings of virtual tokens before every text"
 
-    def refusal(self, architecture: Architecture, task: TaskNeeds) -> Refusal | None:  # noqa: ARG002
-        """See `Adapter`."""
+    @override
+    def refusal(self, architecture: Architecture, task: TaskNeeds) -> Refusal | None:
         return self.text_refusal(architecture)
 
+    @override
     def attach(self, place: Place, spec: AdapterSpec) -> nn.Module:
-        """See `Adapter`."""
         return SoftPrompt(place.encoder, spec.virtual_tokens)
 
+    @override
     def save(self, encoder: Any, base: BaseModel, folder: Path) -> None:
-        """See `Adapter`."""
         save_prompt(encoder, encoder.prompt.weight, base, folder)
 
+    @override
     def open(self, place: Place, spec: AdapterSpec, folder: Path) -> nn.Module:
-        """See `Adapter`."""
         adapted = SoftPrompt(place.encoder, spec.virtual_tokens)
         path = folder / PEFT_WEIGHTS
         own = dict(adapted.prompt.named_parameters())

@@ -12,6 +12,7 @@ from abc import abstractmethod
 from pathlib import Path
 
 from torch import nn
+from typing_extensions import override
 
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.adapters.base import Adapter, AdapterSpec, Place, Refusal
@@ -62,12 +63,12 @@ class Selective(Adapter):
             raise ModelError(f"the base model has no parameters that {self.name!r} trains")
         return encoder
 
-    def save(self, encoder: nn.Module, base: BaseModel, folder: Path) -> None:  # noqa: ARG002
-        """See `Adapter`."""
+    @override
+    def save(self, encoder: nn.Module, base: BaseModel, folder: Path) -> None:
         save_tensors(dict(trainable(encoder)), folder / WEIGHTS_FILE)
 
+    @override
     def open(self, place: Place, spec: AdapterSpec, folder: Path) -> nn.Module:
-        """See `Adapter`."""
         adapted, path = self.attach(place, spec), folder / WEIGHTS_FILE
         set_tensors(trainable(adapted), read_tensors(path), path)
         return adapted
@@ -84,14 +85,14 @@ class BitFit(Selective):
     trains = "biases"
     needs_float32 = "the biases it trains are in one layer with weights of another type"
 
-    def refusal(self, architecture: Architecture, task: TaskNeeds) -> Refusal | None:  # noqa: ARG002
-        """See `Adapter`."""
+    @override
+    def refusal(self, architecture: Architecture, task: TaskNeeds) -> Refusal | None:
         if not architecture.biases:
             return "it has no biases to train", "ia3 or lora"
         return None
 
-    def chooses(self, module: nn.Module, name: str) -> bool:  # noqa: ARG002
-        """See `Selective`."""
+    @override
+    def chooses(self, module: nn.Module, name: str) -> bool:
         return name == "bias"
 
 
@@ -101,12 +102,12 @@ class Norms(Selective):
     name = "norms"
     trains = "normalisation layers"
 
-    def refusal(self, architecture: Architecture, task: TaskNeeds) -> Refusal | None:  # noqa: ARG002
-        """See `Adapter`."""
+    @override
+    def refusal(self, architecture: Architecture, task: TaskNeeds) -> Refusal | None:
         return _norms_refusal(architecture)
 
-    def chooses(self, module: nn.Module, name: str) -> bool:  # noqa: ARG002
-        """See `Selective`."""
+    @override
+    def chooses(self, module: nn.Module, name: str) -> bool:
         return type(module).__name__.endswith("Norm")
 
 
@@ -117,12 +118,12 @@ class Full(Selective):
     trains = "everything but what is listed below"
     needs_float32 = "it trains the weights themselves, where small steps would be lost in rounding"
 
-    def refusal(self, architecture: Architecture, task: TaskNeeds) -> Refusal | None:  # noqa: ARG002
-        """See `Adapter`."""
+    @override
+    def refusal(self, architecture: Architecture, task: TaskNeeds) -> Refusal | None:
         return _norms_refusal(architecture)
 
-    def chooses(self, module: nn.Module, name: str) -> bool:  # noqa: ARG002
-        """See `Selective`."""
+    @override
+    def chooses(self, module: nn.Module, name: str) -> bool:
         return True
 
 

@@ -15,6 +15,7 @@ from typing import Final
 
 import torch
 from torch import nn
+from typing_extensions import override
 
 from fmfl_secure.models.adapters.base import AdapterSpec, Place
 from fmfl_secure.models.adapters.beside import (
@@ -58,14 +59,14 @@ class VeraLinear(Beside):
         nn.init.constant_(self.lambda_d.weight, _D_START)
         nn.init.zeros_(self.lambda_b.weight)
 
+    @override
     def added(self, activations: torch.Tensor) -> torch.Tensor:
-        """See `Beside`."""
         inner = self.lambda_d(nn.functional.linear(activations, self._a))
         outer: torch.Tensor = self.lambda_b(nn.functional.linear(inner, self._b))
         return outer
 
+    @override
     def update(self) -> torch.Tensor:
-        """See `Beside`."""
         d, b = self.lambda_d.weight.unsqueeze(1), self.lambda_b.weight.unsqueeze(1)
         return b * (self._b @ (d * self._a))
 
@@ -84,15 +85,15 @@ class Vera(LinearAdapter):
     name = "vera"
     trains = "two vectors for each weight, between random matrices that all weights share"
 
+    @override
     def around(self, linears: Mapping[str, nn.Module], spec: AdapterSpec) -> dict[str, VeraLinear]:
-        """See `LinearAdapter`."""
         widths = [sizes(linear) for linear in linears.values()]
         inputs, outputs = (max(each) for each in zip(*widths, strict=True))
         shared = Projections(inputs, spec.rank, outputs)
         return {name: VeraLinear(linear, shared) for name, linear in linears.items()}
 
+    @override
     def save(self, encoder: nn.Module, base: BaseModel, folder: Path) -> None:
-        """See `Adapter`."""
         import peft
 
         layers = around_of(encoder, VeraLinear)
@@ -108,8 +109,8 @@ class Vera(LinearAdapter):
         )
         save_as_peft(config, dict(_peft_tensors(layers)), folder)
 
+    @override
     def open(self, place: Place, spec: AdapterSpec, folder: Path) -> nn.Module:
-        """See `Adapter`."""
         adapted, path = self.attach(place, spec), folder / PEFT_WEIGHTS
         set_tensors(_peft_tensors(around_of(adapted, VeraLinear)), read_tensors(path), path)
         return adapted

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 from torch import nn
+from typing_extensions import override
 
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.adapters.base import Adapter, AdapterSpec, Refusal
@@ -24,12 +25,12 @@ class VirtualTokens(Adapter):
         """None: what is learned is read by the first layer."""
         return 0
 
+    @override
     def virtual_tokens(self, spec: AdapterSpec) -> int:
-        """See `Adapter`."""
         return spec.virtual_tokens
 
     def merge(self, encoder: nn.Module) -> NoReturn:  # noqa: ARG002
-        """See `Adapter`.
+        """Refuses: virtual tokens are in no weight of the base model.
 
         Raises:
             ModelError: Always.

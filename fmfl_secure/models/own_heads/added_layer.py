@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from typing_extensions import override
 
 from fmfl_secure.models.features import AtUnitNorm, Features
 from fmfl_secure.models.own_heads.base import LinearHead, OwnHead, Tensors, linear
@@ -51,16 +52,17 @@ class AddedLayer(OwnHead):
     activation: str = "tanh"
     said_of_class: Mapping[str, Any] = field(default_factory=dict)
 
-    def features(self, encoder: nn.Module, padding: int | None) -> Features:  # noqa: ARG002
-        """See `OwnHead`."""
+    @override
+    def features(self, encoder: nn.Module, padding: int | None) -> Features:
         return AtUnitNorm("mean" if self.mean else "every", centred=True)
 
-    def configured(self, config: Any, padding: int | None) -> dict[str, Any]:  # noqa: ARG002
-        """See `OwnHead`: the layer counts."""
+    @override
+    def configured(self, config: Any, padding: int | None) -> dict[str, Any]:
+        """Counts the layer that the class adds."""
         return {self.count: config.num_hidden_layers + 1, **self.said_of_class}
 
+    @override
     def tensors(self, bare: Tensors, head: LinearHead) -> tuple[Tensors, Tensors]:
-        """See `OwnHead`."""
         width = head.weight.shape[1]
         unit = torch.eye(width) / width**0.5  # of a norm's output
         more = self._layer(bare)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from typing_extensions import override
 
 from fmfl_secure.models.features import AtUnitNorm, Features
 from fmfl_secure.models.own_heads.base import LinearHead, OwnHead, Tensors, linear
@@ -29,20 +30,20 @@ class NormedHead(OwnHead):
 
     mean: bool
 
-    def features(self, encoder: nn.Module, padding: int | None) -> Features:  # noqa: ARG002
-        """See `OwnHead`."""
+    @override
+    def features(self, encoder: nn.Module, padding: int | None) -> Features:
         return AtUnitNorm("mean" if self.mean else "every", centred=True)
 
-    def configured(self, config: Any, padding: int | None) -> dict[str, Any]:  # noqa: ARG002
-        """See `OwnHead`."""
+    @override
+    def configured(self, config: Any, padding: int | None) -> dict[str, Any]:
         return {
             "classifier_pooling": "mean",
             "classifier_activation": "linear",
             "classifier_bias": False,
         }
 
+    @override
     def tensors(self, bare: Tensors, head: LinearHead) -> tuple[Tensors, Tensors]:
-        """See `OwnHead`."""
         width = head.weight.shape[1]
         biased = any(name.endswith("norm.bias") for name in bare)
         return {}, {

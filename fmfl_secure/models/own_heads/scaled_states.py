@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from typing_extensions import override
 
 from fmfl_secure.models.architectures import bare_model
 from fmfl_secure.models.features import Features, Scaled, Token
@@ -34,19 +35,20 @@ class ScaledStates(OwnHead):
     above_one: bool = False
     beside: bool = False
 
+    @override
     def features(self, encoder: nn.Module, padding: int | None) -> Features:
-        """See `OwnHead`."""
         norm = bare_model(encoder).get_submodule(self.norm)
         own = [p.detach().double() + self.above_one for p in norm.parameters()]
         squares = sum(float(parameter.square().sum()) for parameter in own)
         return Scaled(self.of, squares**0.5, padding)
 
-    def configured(self, config: Any, padding: int | None) -> dict[str, Any]:  # noqa: ARG002
-        """See `OwnHead`: a last token is the last that is none of padding."""
+    @override
+    def configured(self, config: Any, padding: int | None) -> dict[str, Any]:
+        """A last token is the last that is none of padding."""
         return {"pad_token_id": padding} if self.of == "last" else {}
 
-    def tensors(self, bare: Tensors, head: LinearHead) -> tuple[Tensors, Tensors]:  # noqa: ARG002
-        """See `OwnHead`."""
+    @override
+    def tensors(self, bare: Tensors, head: LinearHead) -> tuple[Tensors, Tensors]:
         weight = head.weight / head.features.scale
         if self.beside:
             weight = torch.cat([weight, torch.zeros_like(weight)], dim=1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 
+from typing_extensions import override
+
 from aggregation import ReplayError, StateError
 from fmfl_secure.errors import KNOWN_ERRORS, ServiceError, is_passing
 from fmfl_secure.parties.custodian import Custodian
@@ -43,12 +45,12 @@ class CustodianAgent(Agent):
         self._custodian = custodian
 
     @property
+    @override
     def party(self) -> Custodian:
-        """See `Agent`."""
         return self._custodian
 
+    @override
     def do(self, work: Work) -> None:
-        """See `Agent`."""
         does = {Step.READY: self._ready, Step.APPROVE: self._approve}.get(work.step)
         if does is None:
             return

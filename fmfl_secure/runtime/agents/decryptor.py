@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 
+from typing_extensions import override
+
 from aggregation import AggregationError, Decryptor
 from fmfl_secure.errors import is_passing
 from fmfl_secure.parties.decisions import Decisions
@@ -41,12 +43,12 @@ class DecryptorAgent(Agent):
         self._decryptor = decryptor
 
     @property
+    @override
     def party(self) -> Decryptor:
-        """See `Agent`."""
         return self._decryptor
 
+    @override
     def do(self, work: Work) -> None:
-        """See `Agent`."""
         does = {
             Step.ANNOUNCE: self._announce,
             Step.CONFIRM: self._confirm,

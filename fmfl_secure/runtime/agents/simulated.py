@@ -146,7 +146,7 @@ class SimulatedSite:
         return self.updates[plan.round]
 
     def recorded_opening(self, plan_message: bytes) -> bytes | None:
-        """See `aggregation.roles.recovery`."""
+        """Returns the opening recorded in the plan's round, or None."""
         coordinator = self._members.coordinator
         return recorded_opening(self._journal, self._identity.public, plan_message, coordinator)
 

@@ -17,6 +17,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from aggregation import AggregationError, ReleaseError, ReplayError, RoundPlan, SiteAttempt
 from aggregation.protocol import REFUSED, VERIFIED
@@ -177,8 +178,8 @@ class SiteAgent(Agent):
         """The participant of the present run, if there is one."""
         return self._participant
 
+    @override
     def do(self, work: Work) -> None:
-        """See `Agent`."""
         does = {
             Step.JOIN: self._join,
             Step.READY: self._ready,

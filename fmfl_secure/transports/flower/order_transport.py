@@ -5,11 +5,13 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Literal, Self
 
+from typing_extensions import override
+
 from fmfl_secure.errors import FrameRefused, Unreachable
 from fmfl_secure.run.statement import SiteStatement
 from fmfl_secure.runtime.anchor_registry import AnchorsForSite
 from fmfl_secure.runtime.task_board import Step
-from fmfl_secure.runtime.transport import DocumentRef, Work
+from fmfl_secure.runtime.transport import DocumentRef, ServerTransport, Work
 from fmfl_secure.transports.flower.frames import (
     Failed,
     HeadGiven,
@@ -26,7 +28,7 @@ from fmfl_secure.transports.flower.frames import (
 )
 
 
-class OrderTransport:
+class OrderTransport(ServerTransport):
     """Carries one order after another, as `service.client.Line` carries requests over HTTPS.
 
     It answers out of the order, so heads and membership lists are as of when that was sent.
@@ -77,60 +79,60 @@ class OrderTransport:
         """Orders are handed over instead."""
         raise Unreachable(f"nobody asks for work here, after {after}")
 
+    @override
     def membership(self, after: int) -> list[str]:
-        """See `Line`."""
         lists = self._order.lists if self._order else []
         return lists[max(0, after - 1) :]  # the first is in every kit
 
+    @override
     def fetch(self, document: DocumentRef) -> bytes:
-        """See `Line`."""
         if self._opened is None:
             raise Unreachable("there is no order to fetch from")
         return self._opened.fetch(document)
 
-    def send(self, work: Work, kind: str, message: bytes) -> None:  # noqa: ARG002 - as `Line`
-        """See `Line`."""
+    @override
+    def send(self, work: Work, kind: str, message: bytes) -> None:
         self.words.append(Sent(kind, reference(message)))
         self.messages.append(message)
 
-    def join(self, run: str, visibility: Literal["private", "public"]) -> None:  # noqa: ARG002
-        """See `Line`."""
+    @override
+    def join(self, run: str, visibility: Literal["private", "public"]) -> None:
         self.words.append(Joined(visibility))
 
-    def refuse(self, run: str, code: str) -> None:  # noqa: ARG002
-        """See `Line`."""
+    @override
+    def refuse(self, run: str, code: str) -> None:
         self.words.append(Refused(code))
 
-    def fail(self, work: Work, code: str) -> None:  # noqa: ARG002
-        """See `Line`."""
+    @override
+    def fail(self, work: Work, code: str) -> None:
         self.words.append(Failed(code))
 
+    @override
     def state(
         self,
-        run: str,  # noqa: ARG002
+        run: str,
         statement: SiteStatement | None,
         signature: str,
         *,
         final: bool,
     ) -> None:
-        """See `Line`."""
         self.words.append(Stating(statement, signature, final))
 
-    def heads(self, *, known: bool, since: str) -> AnchorsForSite:  # noqa: ARG002 - the order has them where they matter
-        """See `Line`."""
+    @override
+    def heads(self, *, known: bool, since: str) -> AnchorsForSite:
         told = self._order.heads if self._order else None
         return told or AnchorsForSite(own=[], others={}, known={})
 
+    @override
     def bring_heads(self, heads: dict[str, list[str]]) -> None:
-        """See `Line`."""
         self.words.append(HeadsBrought(heads))
 
+    @override
     def give_head(self, head: str) -> None:
-        """See `Line`."""
         self.words.append(HeadGiven(head))
 
+    @override
     def give_stop(self, statement: bytes) -> None:
-        """See `Line`."""
         self.words.append(StopGiven(statement))
 
     def heartbeat(self) -> None:

@@ -8,17 +8,18 @@ from pathlib import Path
 
 from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
+from typing_extensions import override
 
 from fmfl_secure.runtime.server import RunServer
 from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.settings.service import ServerSettings, load_settings
 from fmfl_secure.transports.flower.records import pack, unpack
-from fmfl_secure.transports.flower.server import FlowerServer
+from fmfl_secure.transports.flower.server import FlowerServer, Post
 
 _LOG = logging.getLogger("fmfl_secure.transports.flower.server_app")
 
 
-class GridPost:
+class GridPost(Post):
     """Flower's grid as a `server.Post`.
 
     Args:
@@ -28,17 +29,18 @@ class GridPost:
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
 
+    @override
     def nodes(self) -> Collection[int]:
-        """See `Post`."""
         return list(self._grid.get_node_ids())
 
+    @override
     def send(self, node: int, frame: bytes) -> str | None:
-        """See `Post`."""
         message = Message(pack(frame), dst_node_id=node, message_type="query")
         return next(iter(self._grid.push_messages([message])), None) or None
 
+    @override
     def replies(self, ids: Collection[str]) -> Iterable[tuple[str, bytes | None]]:
-        """See `Post`. An error names the message it replies to and, at times, no node."""
+        """An error names the message it replies to and, at times, no node."""
         for message in self._grid.pull_messages(ids):
             frame = None if message.has_error() else unpack(message.content)
             if message.has_error():

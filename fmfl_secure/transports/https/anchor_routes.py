@@ -25,7 +25,7 @@ def head_routes(heads: AnchorRegistry) -> APIRouter:
         known: Annotated[bool, Query()] = False,
         since: Annotated[str, Query(max_length=64)] = ALL,
     ) -> HeadsBody:
-        """What is kept of the party's ledgers and journals, and the latest of the others'."""
+        """Tells heads that are kept of the party's own ledgers and journals, and of others'."""
         told = heads.tell(peer.name, known=known, since=since)
         return HeadsBody(
             own=told.own,

@@ -20,11 +20,12 @@ from urllib.parse import urlencode
 
 import httpx
 import msgspec
+from typing_extensions import override
 
 from fmfl_secure.errors import BadAnswer, Rejected, ServiceError, Unavailable, Unreachable
 from fmfl_secure.run.statement import SiteStatement
 from fmfl_secure.runtime.anchor_registry import AnchorsForSite
-from fmfl_secure.runtime.transport import MOST_INLINE, DocumentRef, Work
+from fmfl_secure.runtime.transport import MOST_INLINE, DocumentRef, ServerTransport, Work
 from fmfl_secure.settings.service import Upstream
 from fmfl_secure.transports.https.answers import AS_IT_IS, decode_answer, read_answer
 from fmfl_secure.transports.https.metrics import ClientMetrics
@@ -55,7 +56,7 @@ class _Lists(msgspec.Struct, frozen=True):
     lists: list[str]
 
 
-class HttpsTransport:
+class HttpsTransport(ServerTransport):
     """A party's way to the server. Calls come from one thread, but for `heartbeat`.
 
     Args:
@@ -104,8 +105,8 @@ class HttpsTransport:
             self._pool.close()
             self._pool = None
 
+    @override
     def work(self, after: int) -> Work:
-        """What there is to do, once it is another than number `after`; see `Work`."""
         wait_s = self._upstream.poll_s if after >= 0 else 0.0
         query = {"after": after, "wait_s": wait_s, "inline": MOST_INLINE}
         work = decode_answer(self._request("GET", "/v1/task", params=query), Work)

@@ -117,7 +117,7 @@ class Listener(uvicorn.Server):
         self._door = door
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        """See uvicorn."""
+        """Serves until it is told to stop, as uvicorn does."""
         await super().serve(sockets if self._door is None else [self._door])
 
     def stop(self) -> None:

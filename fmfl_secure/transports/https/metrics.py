@@ -11,7 +11,7 @@ _SECONDS = (0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 30.0, 120.0)
 
 
 class ServerMetrics:
-    """Counters of the server."""
+    """Counters that the server keeps."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
+from typing_extensions import override
+
 from fmfl_secure.errors import ANY_FAILURE, Rejected
 from fmfl_secure.run.refusal_codes import GENERIC
 from fmfl_secure.runtime.agents.base import Agent
@@ -29,8 +31,8 @@ class Pump(Waiter):
         super().__init__(inbox, limits)
         self._agents = agents
 
-    def until(self, holds: Callable[[], bool], timeout_s: float) -> bool:  # noqa: ARG002
-        """See `Waiter`."""
+    @override
+    def until(self, holds: Callable[[], bool], timeout_s: float) -> bool:
         while not holds():
             if self.stopping:
                 raise Stopping("the run is asked to stop")
@@ -38,8 +40,8 @@ class Pump(Waiter):
                 return False
         return True
 
+    @override
     def is_present(self, party: str) -> bool:
-        """See `Waiter`."""
         return party in self._agents
 
     def _turn(self, holds: Callable[[], bool]) -> bool:

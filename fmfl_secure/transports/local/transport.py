@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, Literal, Protocol, Self
 
+from typing_extensions import override
+
 from aggregation import is_journal_head
 from fmfl_secure.errors import Problem, Rejected
 from fmfl_secure.provisioning.certificates import CUSTODIAN, DECRYPTOR, SITE
@@ -15,7 +17,7 @@ from fmfl_secure.runtime.anchor_registry import AnchorsForSite
 from fmfl_secure.runtime.inbox import SignedStatement
 from fmfl_secure.runtime.server import RunServer
 from fmfl_secure.runtime.task_board import Document, Step
-from fmfl_secure.runtime.transport import DocumentRef, Work
+from fmfl_secure.runtime.transport import DocumentRef, ServerTransport, Work
 from fmfl_secure.storage.message_store import MessageKey
 
 # What the transcript tells: of a party's documents by name, and of who sees a party's messages.
@@ -54,7 +56,7 @@ class Saw(Protocol):
         ...
 
 
-class DirectTransport:
+class DirectTransport(ServerTransport):
     """A `ServerTransport` by calls.
 
     Args:
@@ -101,8 +103,8 @@ class DirectTransport:
     ) -> None:
         """Nothing to close."""
 
+    @override
     def work(self, after: int) -> Work:
-        """What there is to do, at once."""
         number, task = self._server.board.task(self._name)
         if self._work is not None and number == after == self._work.sequence:
             return self._work
@@ -162,13 +164,13 @@ class DirectTransport:
         with _rejections():
             self._server.inbox.deliver(self._role, key, message)
 
+    @override
     def join(self, run: str, visibility: Literal["private", "public"]) -> None:
-        """Take part."""
         with _rejections():
             self._server.inbox.join(self._name, run, visibility)
 
+    @override
     def refuse(self, run: str, code: str) -> None:
-        """Take no part."""
         with _rejections():
             self._server.inbox.refuse(self._name, run, code)
         self._refused(self._name, code)
@@ -179,10 +181,10 @@ class DirectTransport:
             self._server.inbox.fail(self._name, work.run, work.round, work.attempt, code)
         self._failed(self._name, code)
 
+    @override
     def state(
         self, run: str, statement: SiteStatement | None, signature: str, *, final: bool
     ) -> None:
-        """State the ledger."""
         stated = SignedStatement(statement, signature)
         with _rejections():
             self._server.inbox.state(self._name, run, stated, final=final)
@@ -211,7 +213,7 @@ class DirectTransport:
             self._server.take_stop(statement)
 
     def heartbeat(self) -> None:
-        """Nobody counts on any."""
+        """Does nothing: nobody counts on any."""
 
     def _note_sent(self, kind: str, message: bytes, **more: object) -> None:
         role = _SEEN_BY_SERVER.get(kind)

@@ -40,7 +40,7 @@ class PartyProcess(Protocol):
 
     @property
     def settings(self) -> ClientSettings:
-        """Settings of its `service.toml`."""
+        """The settings of its `service.toml`."""
         ...
 
     def run(self) -> None:
