@@ -1,4 +1,4 @@
-"""What came in a rehearsal, as it is kept: read back by anybody, who trusts no keeper.
+"""Messages of a rehearsal, as they are kept: read back by anybody, who trusts no keeper.
 
 Whoever holds it could have altered it. So every message in it has to be signed by the party that
 it stands under, and the parties have to be those that the reader knows. What a keeper can leave

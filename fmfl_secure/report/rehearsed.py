@@ -22,7 +22,7 @@ FOLDER = "rehearsals"  # of a run's folder: one file a rehearsal, N.msgpack
 
 @dataclass(frozen=True, slots=True)
 class JudgedRehearsal:
-    """What a rehearsal's evidence shows.
+    """The judgement of a rehearsal by its evidence.
 
     Attributes:
         file: Where the evidence is, or should be.

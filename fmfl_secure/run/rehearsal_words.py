@@ -31,7 +31,7 @@ def rehearsal_in_words(record: RehearsalRecord) -> str:
 def judged_in_words(
     number: int, named: Mapping[str, str], recorded: Mapping[str, str] | None, fault: str
 ) -> list[str]:
-    """What a rehearsal's evidence shows, line by line.
+    """Words the judgement of a rehearsal, line by line.
 
     Args:
         number: Which of the run's.

@@ -83,7 +83,7 @@ class RehearsalJudged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RehearsalsJudged(Answer, frozen=True, kw_only=True):
-    """What kept rehearsals show.
+    """Judgements of the rehearsals that were kept.
 
     Attributes:
         rehearsals: In order.
