@@ -79,7 +79,7 @@ def test_the_list_of_components_is_that_of_the_lock() -> None:
     refs = {each["bom-ref"] for each in listed["components"]} | {"root-component"}
     assert {edge["ref"] for edge in listed["dependencies"]} == refs
     needs = {edge["ref"]: edge["dependsOn"] for edge in listed["dependencies"]}
-    names = {re.sub(r"==.*", "", ref).lower() for ref in needs["root-component"]}
+    names = {re.sub(r"==.*", "", ref).lower().replace("_", "-") for ref in needs["root-component"]}
     assert {name for name, _ in declared()} <= names
 
 
