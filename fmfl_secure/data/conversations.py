@@ -103,7 +103,7 @@ def _message(item: dict[str, Any], column: str) -> tuple[Role, str]:
 
 
 def out_of_turn(roles: Sequence[Role], *, answered: bool) -> str:
-    """What is wrong with a sequence of roles; empty where they take turns.
+    """Says why a sequence of roles is not one; empty where they take turns.
 
     Args:
         roles: Of a conversation.

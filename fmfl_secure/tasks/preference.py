@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from typing_extensions import override
 
 from fmfl_secure.data import Field, Records, messages_field, read_records
 from fmfl_secure.data.preferences import (
@@ -70,14 +71,14 @@ class PreferenceTask(CausalLM):
     settings: PreferenceSection
     began: Mapping[str, torch.Tensor] | None = None
 
+    @override
     def build_model(self, *, seed: int) -> AdaptedModel:
-        """See `AdapterTask`."""
         model = super().build_model(seed=seed)
         start = {name: tensor.clone() for name, tensor in adapter_tensors(model).items()}
         return self._beside(model, lambda: start)
 
+    @override
     def open_adapter(self, folder: Path, *, personal: Path | None = None) -> AdaptedModel:
-        """See `AdapterTask`."""
         # Asked for by figures alone: an answer does not wait for a second model.
         build = super().build_model
         return self._beside(
@@ -134,7 +135,7 @@ class PreferenceTask(CausalLM):
         return self._pairs(pairs, records.units)
 
     def load_inputs(self, path: Path) -> TaskData:
-        """See `Task`: what is asked alone.
+        """Reads and prepares prompts alone.
 
         Raises:
             DataError: The file or a row of it is unusable.
@@ -156,7 +157,7 @@ class PreferenceTask(CausalLM):
         return [[" ".join(words) for words in each] for each in texts]
 
     def synthetic(self) -> TaskData:
-        """See `Task`: long prompts with short answers, the other way round, and several turns."""
+        """Makes up long prompts with short answers, the other way round, and several turns."""
         pairs = [Preference(exchange(p), c, r) for p, c, r in zip(*self._made_up, strict=True)]
         if self.settings.chat:
             pairs[1::2] = [
@@ -189,8 +190,8 @@ class PreferenceTask(CausalLM):
             "loss": float(np.logaddexp(0.0, -margins).mean()),
         }
 
+    @override
     def outcomes(self, model: nn.Module, data: TaskData, *, batch_size: int) -> Preferences:  # type: ignore[override]
-        """See `Task`."""
         own, reference = self._compared(model, data, batch_size=batch_size)
         return Preferences(
             losses=np.logaddexp(0.0, -self.settings.beta * (own - reference)),
