@@ -28,6 +28,6 @@ def reviews_due(config: FederationConfig, grants: Iterable[GrantStatus] = ()) ->
 
 
 def review_notice(due: Iterable[str]) -> str:
-    """What a page says of them; empty where there are none."""
+    """Words the reviews that are due for a page; empty where none is."""
     named = "; ".join(due)
     return f"somebody was to look again at {named}" if named else ""

@@ -47,7 +47,7 @@ _PAGES: Final = Path(__file__).parents[1] / "pages"
 
 
 def notices(stopped: str, due: Sequence[str]) -> list[str]:
-    """What stands above everything else on a party's page, and is not of its process.
+    """Collects the notices above everything else on a party's page, not of its process.
 
     Args:
         stopped: By whom its run was stopped and why; empty where nobody has.
