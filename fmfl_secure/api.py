@@ -8,6 +8,9 @@
     print(run.record.rounds[-1].metrics, run.report)
     run.evaluate("pilot/data/holdout.csv")
 
+What changes something at a party (`initialise`, `run`, `export`) is in its log of acts as a command
+is, with `interface: python`. What is done with an opened `Ledger` is in that ledger alone.
+
 Errors are those of the command line: `fmfl_secure.errors.KNOWN_ERRORS`, each with a `code` and
 where there is one a `hint`.
 """
@@ -24,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from fmfl_secure.data import PictureCheck, UnitCheck, check_units, read_as
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.models.language import GREEDY, Sampling
+from fmfl_secure.parties.acting import recorded
 from fmfl_secure.parties.ledgers_at_hand import ledgers_at_hand
 from fmfl_secure.parties.site_data import SiteSource
 from fmfl_secure.parties.workspace import (
@@ -144,15 +148,18 @@ class Federation:
         Returns:
             What was made, for people to read.
         """
-        return initialise(
-            self.folder,
-            epsilon=epsilon,
-            delta=delta,
-            delta_reason=delta_reason,
-            data=data,
-            public=public,
-            simulated=simulated,
-        )
+        said = {"epsilon": epsilon, "delta": delta, "delta_reason": delta_reason}
+        declared = {"public": public, "simulated": simulated}
+        with recorded(self.folder, "init", **said, **declared):
+            return initialise(
+                self.folder,
+                epsilon=epsilon,
+                delta=delta,
+                delta_reason=delta_reason,
+                data=data,
+                public=public,
+                simulated=simulated,
+            )
 
     def predict(self) -> Prediction:
         """Predicts a run's cost for every site, before any data are used.
@@ -261,10 +268,13 @@ class Federation:
         from fmfl_secure.transports.local.engine import LocalEngine
 
         folder = Path(output)
-        if not resume:
-            for note in grant_where_none(Workspace(self.folder), self.config):
-                _LOG.warning("made %s", note)
-        LocalEngine(self._file, folder, resume=resume, observer=observer or Silent()).run()
+        with recorded(self.folder, "run", output=str(folder), resume=resume) as told:
+            if not resume:
+                for note in grant_where_none(Workspace(self.folder), self.config):
+                    _LOG.warning("made %s", note)
+            engine = LocalEngine(self._file, folder, resume=resume, observer=observer or Silent())
+            record = engine.run()
+            told |= {"run": record.run, "status": record.status, "rounds": len(record.rounds)}
         return Run(folder)
 
     def compare(
@@ -412,7 +422,9 @@ class Run:
         from fmfl_secure.report.export import export_run
 
         own = _own_parts(personal, None)
-        return export_run(self.folder, Path(output), merged=merged, personal=own)
+        where = {"run_folder": str(self.folder), "output": str(output)}
+        with recorded(self._store.state.origin, "export", **where, merged=merged):
+            return export_run(self.folder, Path(output), merged=merged, personal=own)
 
     def audit(self, *, confidence: float = 0.95) -> AuditRecord:
         """Audit the run's settings; writes `audit.json` and the report anew."""

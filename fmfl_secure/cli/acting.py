@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from fmfl_secure.cli._console import errors
+from fmfl_secure.cli._console import errors, progress
 
 if TYPE_CHECKING:
     from fmfl_secure.parties.acts import ActLog
@@ -105,6 +105,8 @@ def acted(act: Act | str, arguments: Given, defaults: Given) -> Iterator[Callabl
     """
     if isinstance(act, str) or not act.when(arguments):
         yield lambda _: None
+        if act == AUTHORITY:
+            progress.print(f"not in a log of acts: {act}", markup=False, soft_wrap=True)
         return
     recorded = _Recorded(act, arguments, defaults)
     recorded.begin()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -152,6 +153,21 @@ def test_every_round_is_evaluated_at_home_and_nothing_of_it_is_reported(
     hits = sum(row[place] for place, row in enumerate(written["confusion"]))
     assert hits / written["records"] == pytest.approx(answer["metrics"]["accuracy"])
     assert (figures(finished), (finished / "report.json").read_bytes()) == (before, report)
+
+
+def test_a_site_evaluates_a_round_at_home_from_two_files_of_the_run(
+    finished: Path, tmp_path: Path, tiny_model: Path
+) -> None:
+    home = tmp_path / "run"
+    shutil.copytree(finished / "adapter", home / "adapter")
+    shutil.copy(finished / "state.sqlite", home)
+    private = str(finished.parent / "data/site-1.csv")
+    words = ("--data", private, "--round", "2", "--json")
+    there = CliRunner().invoke(app, ["evaluate", str(finished), *words])
+    here = CliRunner().invoke(app, ["evaluate", str(home), *words, "--base", str(tiny_model)])
+    assert here.exit_code == 0, here.output
+    assert json.loads(here.stdout) == json.loads(there.stdout)
+    assert sorted(each.name for each in home.iterdir()) == ["adapter", "state.sqlite"]
 
 
 @pytest.mark.parametrize(

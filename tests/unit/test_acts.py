@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import sqlite3
@@ -16,9 +17,11 @@ from test_cli import COMMANDS, find
 
 from aggregation import AggregationError, Identity, JournalError, SqliteJournal, hold_journal_to
 from aggregation.protocol import JournalEntry, heads_of, read_head
+from fmfl_secure import Federation
 from fmfl_secure.cli._command import ACT
-from fmfl_secure.cli.acting import Act
-from fmfl_secure.errors import ConfigError
+from fmfl_secure.cli.acting import AUTHORITY, Act
+from fmfl_secure.errors import ConfigError, RunError
+from fmfl_secure.parties.acting import recorded
 from fmfl_secure.parties.acts import FILE, PERMIT, ActLog, ActsDamaged, read_export
 from fmfl_secure.parties.workspace import initialise
 from privacy import Ledger
@@ -219,6 +222,80 @@ def test_two_processes_write_one_chain(site: Path) -> None:
     one.end(first, "ledger grant", "done", code="", facts={})
     other.end(second, "ledger lower", "done", code="", facts={})
     assert [note.of for note in one.notes()] == [0, 0, 0, first, second]
+
+
+def test_what_python_does_is_recorded_as_a_command_is(tmp_path: Path, tiny_model: Path) -> None:
+    folder = tmp_path / "pilot"
+    folder.mkdir()
+    (folder / "federation.toml").write_text(settings(tiny_model, sites=3))
+    pilot = Federation(folder)
+    pilot.initialise(epsilon=2.5, simulated=True)
+    with pytest.raises(RunError):
+        pilot.run(folder / "run", resume=True)
+    notes = ActLog(folder).notes()
+    assert [(n.act, n.what, n.code) for n in notes if n.what != "found"] == [
+        ("init", "begun", ""),
+        ("init", "done", ""),
+        ("run", "begun", ""),
+        ("run", "refused", "run"),
+    ]
+    begun = [note.facts for note in notes if note.what == "begun"]
+    assert begun[0] == {"interface": "python", "epsilon": 2.5, "simulated": True}
+    assert begun[1] == {"interface": "python", "output": str(folder / "run"), "resume": True}
+    assert notes[-1].user
+
+
+def test_nothing_is_done_from_python_where_it_cannot_be_recorded(
+    tmp_path: Path, tiny_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "pilot"
+    folder.mkdir()
+    (folder / "federation.toml").write_text(settings(tiny_model, sites=3))
+    Federation(folder).initialise()
+    (folder / "coordinator" / FILE).unlink()
+    with pytest.raises(JournalError):
+        Federation(folder).initialise(simulated=True)
+    assert Ledger(folder / "sites/site-1/ledger.sqlite").status() == [], "nothing was granted"
+    with recorded(tmp_path / "nowhere", "export"):
+        """At no party."""
+    assert "not in a log of acts: no party's key is at hand" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "ended"),
+    [
+        (KeyboardInterrupt(), ("interrupted", "interrupted")),
+        (OSError(errno.ENOSPC, "full"), ("interrupted", "file-system")),
+        (OSError(errno.EACCES, "no"), ("refused", "file-system")),
+        (ConfigError("no"), ("refused", ConfigError.code)),
+        (ZeroDivisionError(), ("failed", "bug")),
+    ],
+    ids=["signal", "full", "denied", "refused", "bug"],
+)
+def test_what_ended_an_act_from_python_is_told_by_its_code(
+    site: Path, error: BaseException, ended: tuple[str, str]
+) -> None:
+    with pytest.raises(type(error)), recorded(site, "export"):
+        raise error
+    last = ActLog(site).notes()[-1]
+    assert (last.what, last.code, last.facts) == (*ended, {})
+
+
+def test_an_act_at_the_authority_is_said_to_be_in_no_log(
+    main: Main, tmp_path: Path, tiny_model: Path
+) -> None:
+    federation = tmp_path / "federation.toml"
+    federation.write_text(settings(tiny_model, sites=3))
+    out = ("--output", tmp_path / "kits")
+    code, printed, errors = main("provision", federation, *out, "--json")
+    assert code == 0
+    assert f"not in a log of acts: {AUTHORITY}" in errors
+    assert "not in a log" not in printed
+    issued = json.loads((tmp_path / "kits/authority/issued.json").read_bytes())
+    assert {each["name"] for each in issued} >= {"site-1", "decryptor"}
+    revoke = ("certificates", "revoke", tmp_path / "kits")
+    assert AUTHORITY in main(*revoke, "site-1")[2]
+    assert main(*revoke, "site-2", "--quiet") == (0, "", "")
 
 
 # Whoever can write the file, and has no key.
