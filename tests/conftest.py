@@ -70,6 +70,42 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def quick_worlds(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same where a scenario is played over each transport (`contract_worlds`)."""
+    monkeypatch.setattr("fmfl_secure.transports.flower.server._NODES_S", 0.05)
+
+
+@pytest.fixture(
+    params=[
+        "local",
+        pytest.param("https", marks=pytest.mark.slow),
+        pytest.param("flower", marks=pytest.mark.slow),
+    ]
+)
+def transport(request: pytest.FixtureRequest) -> str:
+    """Name of a world of `contract_worlds`."""
+    return str(request.param)
+
+
+@pytest.fixture
+def checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves out the admission gate of embedded runs, which has tests of its own."""
+    monkeypatch.setattr(
+        "fmfl_secure.transports.local.engine.check_admission", lambda *_, **__: None
+    )
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """A federation of four sites and two rounds of a step each, for modules that need no other."""
+    from support import make_federation
+
+    folder = tmp_path_factory.mktemp("four") / "federation"
+    make_federation(folder, tiny_model, sites=4, rounds=2, steps=1, evaluation=False)
+    return folder
+
+
+@pytest.fixture
 def folder(template: Path, tmp_path: Path) -> Path:
     """A copy of a module's `template`, for one test to use up."""
     return Path(shutil.copytree(template, tmp_path / "federation"))

@@ -7,6 +7,7 @@ and a Flower node goes offline. Nothing hangs on time: who counts as silent, the
 
 from __future__ import annotations
 
+import shutil
 import threading
 from abc import ABC, abstractmethod
 from contextlib import suppress
@@ -41,6 +42,7 @@ from fmfl_secure.transports.flower.frames import Order, open_frame
 from fmfl_secure.transports.flower.parties import Parties
 from fmfl_secure.transports.flower.server import FlowerServer
 from fmfl_secure.transports.local.engine import LocalEngine
+from privacy import Ledger
 
 Back = Literal["never", "at once", "next round"]
 
@@ -398,3 +400,20 @@ WORLDS: dict[str, type[ContractWorld]] = {
     "https": HttpsWorld,
     "flower": FlowerWorld,
 }
+
+
+def world_of(transport: str, made: Path, place: Path) -> ContractWorld:
+    """A world of a copy of a federation that was made before.
+
+    Args:
+        transport: Its name.
+        made: The federation's folder.
+        place: An empty one.
+    """
+    return WORLDS[transport](Path(shutil.copytree(made, place / "federation")))
+
+
+def charged(world: ContractWorld, name: str) -> list[int]:
+    """Rounds that a site's ledger was charged for."""
+    budget = Ledger(world.workspace.site(name) / "ledger.sqlite").budget()
+    return [number for held in budget.reservations.values() for number, _ in held.commits]

@@ -232,7 +232,22 @@ def credulous() -> None:
     fmfl_secure.parties.site.require_call = lambda *_, **__: None
 
 
-_LIARS = {"careless": careless, "forgetful": forgetful, "invents": invents, "credulous": credulous}
+def spoils() -> None:
+    """Seal residues that are no secret for the decryptor, and sign that."""
+    from sealed_falsely import at_random
+
+    from aggregation.roles.site_secrets import SiteSecrets
+
+    SiteSecrets._seal = lambda self, cohort, _: at_random(b"", self, cohort)
+
+
+_LIARS = {
+    "careless": careless,
+    "forgetful": forgetful,
+    "invents": invents,
+    "credulous": credulous,
+    "spoils": spoils,
+}
 
 
 def serve(kit: Path, output: Path, logs: Path, point: str = "") -> None:

@@ -24,22 +24,9 @@ from fmfl_secure.runtime.attempt_state import ServerAttempt
 from fmfl_secure.runtime.left_out import LeftOut
 from fmfl_secure.transports.local.engine import LocalEngine
 
+pytestmark = pytest.mark.usefixtures("checked_once")
 HONEST = ("site-1", "site-2", "site-3")
 BAD = "site-4"
-
-
-@pytest.fixture(autouse=True)
-def checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "fmfl_secure.transports.local.engine.check_admission", lambda *_, **__: None
-    )
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    folder = tmp_path_factory.mktemp("left-out") / "federation"
-    make_federation(folder, tiny_model, sites=4, rounds=2, steps=1, evaluation=False)
-    return folder
 
 
 def run(folder: Path, observer: Quiet | None = None):

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from asked import PRIVACY, question
-from contract_worlds import WORLDS, ContractWorld, Killed
+from contract_worlds import WORLDS, ContractWorld, Killed, charged, world_of
 from support import make_federation
 
 from fmfl_secure.parties.coordinator import Coordinator
@@ -25,6 +25,7 @@ from privacy import Ledger
 
 SITES = ("site-1", "site-2", "site-3", "site-4")
 OTHERS = ("site-1", "site-3", "site-4")
+pytestmark = pytest.mark.usefixtures("quick_worlds")
 SLOW = pytest.mark.slow
 
 
@@ -43,32 +44,15 @@ def templates(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dic
     return {name: folder / name for name in ("plain", "kept", *PRIVACY)}
 
 
-@pytest.fixture(autouse=True)
-def _quick(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fmfl_secure.transports.flower.server._NODES_S", 0.05)
-
-
-@pytest.fixture(
-    params=["local", pytest.param("https", marks=SLOW), pytest.param("flower", marks=SLOW)]
-)
-def transport(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
 @pytest.fixture
 def world(transport: str, templates: dict[str, Path], tmp_path: Path) -> ContractWorld:
-    return WORLDS[transport](shutil.copytree(templates["plain"], tmp_path / "federation"))
+    return world_of(transport, templates["plain"], tmp_path)
 
 
 @pytest.fixture
 def kept(templates: dict[str, Path], tmp_path: Path) -> Path:
     """A federation's folder with a custodian."""
     return Path(shutil.copytree(templates["kept"], tmp_path / "federation"))
-
-
-def charged(world: ContractWorld, name: str) -> list[int]:
-    budget = Ledger(world.workspace.site(name) / "ledger.sqlite").budget()
-    return [number for held in budget.reservations.values() for number, _ in held.commits]
 
 
 def check(world: ContractWorld, records, *cohorts: tuple[str, ...]) -> None:
@@ -94,7 +78,7 @@ def test_sites_are_asked_after_they_were_trained(
     transport: str, noise: str, dies: str, templates: dict[str, Path], tmp_path: Path
 ) -> None:
     """Two rounds of training, and an answer: charged beside them, and no adapter changes."""
-    world = WORLDS[transport](shutil.copytree(templates[noise], tmp_path / "federation"))
+    world = world_of(transport, templates[noise], tmp_path)
     if dies:
         world.dies("site-2", dies, number=3)
     *trained, answered = world.finish()
@@ -185,7 +169,7 @@ def test_a_release_that_no_site_could_verify_is_not_applied(
     """All lose their secrets once they opened. 0.1.0 applied what the decryptor says."""
     if rule == "of 0.1.0":
         monkeypatch.setattr(Coordinator, "witnesses", 0)
-    world = WORLDS["local"](shutil.copytree(templates["plain"], tmp_path / "federation"))
+    world = world_of("local", templates["plain"], tmp_path)
     for name in SITES:
         world.dies(name, "opening", back="at once", sent=True)
     first = world.finish()[0]

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from contract_worlds import WORLDS, ContractWorld
+from contract_worlds import world_of
 from support import initialise, settings, write_rows
 
 from aggregation import Identity, Journal, SiteAttempt
@@ -27,6 +27,7 @@ from aggregation.roles.site_norms import SiteNorms
 from fmfl_secure.errors import Rejected
 from fmfl_secure.runtime.agents.site import SiteAgent
 
+pytestmark = pytest.mark.usefixtures("quick_worlds")
 SLOW = pytest.mark.slow
 FOUR = tuple(f"site-{n}" for n in range(1, 5))
 HONEST, BAD = FOUR[:3], FOUR[3]
@@ -68,25 +69,6 @@ def allow(site: Path) -> None:
     text = site.read_text()
     assert "[policy]" in text
     site.write_text(text.replace("[policy]", '[policy]\nnorm_check = "accept"', 1))
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in the contract: plots and the admission gate have tests of their own."""
-    monkeypatch.setattr("fmfl_secure.report.results.write_report", lambda *_: None)
-    monkeypatch.setattr("privacy.training.check_admission", lambda *_, **__: None)
-    monkeypatch.setattr("fmfl_secure.transports.flower.server._NODES_S", 0.05)
-
-
-@pytest.fixture(
-    params=["local", pytest.param("https", marks=SLOW), pytest.param("flower", marks=SLOW)]
-)
-def transport(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-def world_of(transport: str, made: Path, tmp_path: Path) -> ContractWorld:
-    return WORLDS[transport](shutil.copytree(made, tmp_path / "federation"))
 
 
 class _Loose(Packing):

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from real_world import RealWorld
 from sealed_falsely import at_random, seals
-from support import Quiet, make_federation
+from support import Quiet
 from typer.testing import CliRunner
 
 from aggregation import Decryptor, SiteAttempt
@@ -24,22 +24,9 @@ from fmfl_secure.runtime.agents.site import SiteAgent
 from fmfl_secure.runtime.rehearsals import Rehearsals
 from fmfl_secure.transports.local.engine import LocalEngine
 
+pytestmark = pytest.mark.usefixtures("checked_once")
 HONEST = ("site-1", "site-2", "site-3")
 BAD = "site-4"
-
-
-@pytest.fixture(autouse=True)
-def checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "fmfl_secure.transports.local.engine.check_admission", lambda *_, **__: None
-    )
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    folder = tmp_path_factory.mktemp("rehearsals") / "federation"
-    make_federation(folder, tiny_model, sites=4, rounds=2, steps=1, evaluation=False)
-    return folder
 
 
 def run(folder: Path, setting: str, observer: Quiet | None = None):

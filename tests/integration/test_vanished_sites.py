@@ -6,7 +6,6 @@ what a hostile server or site makes of it.
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -16,7 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from asked import PRIVACY
-from contract_worlds import WORLDS, ContractWorld, Death, Died
+from contract_worlds import ContractWorld, Death, Died, charged, world_of
 from sealed_falsely import deals, no_polynomial
 from support import make_federation
 
@@ -27,6 +26,7 @@ from fmfl_secure.parties.site import Site
 from fmfl_secure.runtime.agents.site import SiteAgent
 from privacy import Ledger
 
+pytestmark = pytest.mark.usefixtures("quick_worlds")
 SLOW = pytest.mark.slow
 FIVE = tuple(f"site-{n}" for n in range(1, 6))
 FOUR = tuple(f"site-{n}" for n in range(1, 5))
@@ -59,30 +59,6 @@ def template(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Temp
         return folder / name
 
     return made
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in the contract: plots and the admission gate have tests of their own."""
-    monkeypatch.setattr("fmfl_secure.report.results.write_report", lambda *_: None)
-    monkeypatch.setattr("privacy.training.check_admission", lambda *_, **__: None)
-    monkeypatch.setattr("fmfl_secure.transports.flower.server._NODES_S", 0.05)
-
-
-@pytest.fixture(
-    params=["local", pytest.param("https", marks=SLOW), pytest.param("flower", marks=SLOW)]
-)
-def transport(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-def world_of(transport: str, made: Path, tmp_path: Path) -> ContractWorld:
-    return WORLDS[transport](shutil.copytree(made, tmp_path / "federation"))
-
-
-def charged(world: ContractWorld, name: str) -> list[int]:
-    budget = Ledger(world.workspace.site(name) / "ledger.sqlite").budget()
-    return [number for held in budget.reservations.values() for number, _ in held.commits]
 
 
 def without(sites: tuple[str, ...], *gone: str) -> tuple[str, ...]:

@@ -5,7 +5,8 @@ said to be honest. It hears everything, forgets nothing, signs whatever its keys
 who is told what and when. Of what it could say, the model has: plans under several attempts and
 federations, every cohort of the sites that are ready, large enough or not, lists that show each
 site's upload or another in its place, and every order. Processes end, and journals are put back.
-Where sites may vanish it opens a cohort with the openings of some, and its liars'.
+Where sites may vanish it opens a cohort with the openings of some, and its liars'. It can hold a
+rehearsal beside the round, take each's plan for the other's, and ask for keys of either any time.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from aggregation import (
     Upload,
     choose,
 )
-from aggregation.protocol import messages
+from aggregation.protocol import OF_NOTHING, REHEARSED, messages, rehearsal_grid
 from aggregation.protocol.checks import read_cohort, read_plan
 from aggregation.protocol.exchange import verify_and_hand_out
 from aggregation.protocol.messages import Cohort, Confirmation, OpeningList
@@ -43,6 +44,7 @@ from fmfl_secure.runtime.attempt_state import ServerAttempt
 
 ROLES = ("coordinator", "aggregator", "decryptor")
 COHORT = "cohort"  # all honest sites of one
+REHEARSAL = "rehearsal/1"  # a plan's name
 NOTHING = "sha256:" + "0" * 64
 
 
@@ -78,7 +80,7 @@ class Model:
         liars: How many that collude.
         floor: The fewest sites that an honest party lets a sum be of.
         least: The fewest that the adversary tries.
-        plans: Federation and attempt of each plan that it signs.
+        plans: Federation and attempt of each plan of the round that it signs.
         is_honest: Whether the decryptor is.
         crashes: How many processes may end.
         put_backs: How many journals may be put back, unnoticed.
@@ -87,6 +89,7 @@ class Model:
         false_lists: Whether it shows lists that are not as they should be.
         vanishing: What plans say of sites that may vanish; None where all must open.
         colluding: How many sites an honest one takes to collude, where some may vanish.
+        rehearses: Whether it signs the plan of a rehearsal as well.
     """
 
     def __init__(
@@ -105,6 +108,7 @@ class Model:
         false_lists: bool = True,
         vanishing: Vanishing | None = None,
         colluding: int = 0,
+        rehearses: bool = False,
     ) -> None:
         self.honest = tuple(f"honest-{n}" for n in range(1, honest + 1))
         self.liars = tuple(f"liar-{n}" for n in range(1, liars + 1))
@@ -125,6 +129,8 @@ class Model:
         )
         self.coordinator = Coordinator(self.identities["coordinator"])
         self.plans = {f"{name}/{number}": self._plan(name, number) for name, number in plans}
+        if rehearses:
+            self.plans[REHEARSAL] = self._rehearsal()
         self._named = {messages.digest(plan.message): name for name, plan in self.plans.items()}
         self.cohorts: dict[str, bytes] = {}
         self.of: dict[str, tuple[str, tuple[str, ...]]] = {}  # a cohort's plan and its sites
@@ -168,6 +174,18 @@ class Model:
             exchange=exchange_form(sites, "x25519", vanishing=self.shares),
         )
         return Plan(plan, self.coordinator.plan(plan))
+
+    def _rehearsal(self) -> Plan:
+        """Of the same run and number as the round, and of everybody."""
+        body = msgspec.structs.replace(
+            self._plan("one", 1).body,
+            quantization=rehearsal_grid(8, 3),
+            adapter_digest=OF_NOTHING,
+            layout_digest=OF_NOTHING,
+            base_model_digest=OF_NOTHING,
+            rehearsal=REHEARSED,
+        )
+        return Plan(body, self.coordinator.plan(body))
 
     # What happens.
 
@@ -260,6 +278,8 @@ class Model:
         for plan in self.plans:
             for name in self.honest:
                 yield name, ("ready", plan)
+                if REHEARSAL in self.plans:
+                    yield name, ("taken for the other", plan)
             if self.is_honest:
                 yield "decryptor", ("announce", plan)
         before = heard & (self._masks.get("ready", 0) | self._masks.get("announcement", 0))
@@ -274,6 +294,8 @@ class Model:
             if not self.shares or self._exchanged(heard, cohort):
                 for name in honest:
                     yield name, ("upload", plan, cohort)
+            for name in honest if REHEARSAL in self.plans else ():
+                yield name, ("reveal", plan, cohort)
             if self._have(heard, "upload", cohort):
                 yield from self._open(heard, plan, cohort, honest)
 
@@ -434,13 +456,13 @@ class Model:
         return server
 
     def _lies(self, name: str, plan: str, cohort: str) -> tuple[SiteAttempt, Upload]:
-        """A colluding site, with what it uploaded."""
+        """A colluding site, with what it uploaded; in a rehearsal nobody takes anything else."""
         liar, message = self._liar(name, plan), self.cohorts[cohort]
         with drawn(name, cohort):
             if self.shares:
                 liar.exchange(message)
-            zeros = np.zeros(3, dtype=np.int32)
-            return liar, liar.upload(message, zeros, self.handed(cohort, name))
+            sent = np.zeros(3, dtype=np.int32) if plan != REHEARSAL else liar.public_integers
+            return liar, liar.upload(message, sent, self.handed(cohort, name))
 
     def _listed(self, server: ServerAttempt, cohort: str, honest: Sequence[str]) -> list[str]:
         """The list as it is, and one for each honest site with another upload in its place."""
@@ -498,18 +520,27 @@ class Model:
     # What must hold.
 
     def broken(self, state: State) -> str:
-        """At most one cohort opens, nothing is released twice and nothing is charged twice."""
+        """At most one cohort of a round opens, and nothing is released or charged twice.
+
+        Nobody reveals keys of a round, and a rehearsal charges nothing.
+        """
         for party, held in zip(self.sites, state.sites, strict=True):
             if any(times > 1 for times in party.charged[held].values()):
                 return f"{party.name} is charged twice"
+            if set(self.plans) == {REHEARSAL} and party.charged[held]:
+                return f"{party.name} is charged for a rehearsal"
         if state.heard not in self._opened:
             self._opened[state.heard] = self._twice(state.heard)
         return self._opened[state.heard]
 
     def _twice(self, heard: int) -> str:
-        if len(self.heard(heard, "release")) > 1:
+        if any(self.of[about][0] != REHEARSAL for _, about in self.heard(heard, "reveal")):
+            return "keys of a round are revealed"
+        released = {about for _, about in self.heard(heard, "release")}
+        if sum(self.of[about][0] != REHEARSAL for about in released) > 1:
             return "two sums are released"
-        opened = [cohort for cohort in self._made if self._opens(heard, cohort)]
+        made = [cohort for cohort in self._made if self.of[cohort][0] != REHEARSAL]
+        opened = [cohort for cohort in made if self._opens(heard, cohort)]
         # Where sites may vanish, the same cohort may open again: of the same integers.
         sums = {self.of[cohort][1] for cohort in opened} if self.shares else set(opened)
         if len(sums) > 1 and not self.is_honest:

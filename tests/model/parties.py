@@ -20,13 +20,22 @@ from functools import cache
 from typing import Any
 from unittest.mock import patch
 
+import msgspec
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from aggregation import AggregationError, Decryptor, MemoryJournal, RoundPlan, SiteAttempt
+from aggregation import (
+    AggregationError,
+    CohortError,
+    Decryptor,
+    MemoryJournal,
+    RoundPlan,
+    SiteAttempt,
+)
 from aggregation.crypto import sealed_box
 from aggregation.crypto.masking import Pair
+from aggregation.protocol.plan import OF_NOTHING
 from aggregation.protocol.round import FixedCohort
 from aggregation.protocol.uploads import Chunks
 from aggregation.roles.site_secrets import SiteSecrets
@@ -127,7 +136,8 @@ class Spoken:
             name: DocumentRef(hashlib.sha256(data).hexdigest(), len(data))
             for name, data in documents.items()
         }
-        place = body.run, body.round, body.attempt
+        rehearses = body.rehearsal is not msgspec.UNSET
+        place = (body.run, 0, body.round) if rehearses else (body.run, body.round, body.attempt)
         return Work(1, step, *place, named, list(sizes), 0, 1 << 20)
 
     def fetch(self, document: DocumentRef) -> bytes:
@@ -152,6 +162,12 @@ class Modelled(SimulatedSite):
         self._floor, self._openings, self._charged = floor, openings, charged
 
     def admit(self, plan_message: bytes, *_: object) -> SiteAttempt:
+        return self._agreed(self._attempt(plan_message), rehearses=False)
+
+    def rehearse(self, plan_message: bytes) -> SiteAttempt:
+        return self._agreed(self._attempt(plan_message), rehearses=True)
+
+    def _attempt(self, plan_message: bytes) -> SiteAttempt:
         return SiteAttempt(
             self._identity,
             plan_message,
@@ -161,6 +177,13 @@ class Modelled(SimulatedSite):
             floor=self._floor,
             openings=self._openings,
         )
+
+    @staticmethod
+    def _agreed(attempt: SiteAttempt, *, rehearses: bool) -> SiteAttempt:
+        """Of `parties.agreed_plan` what tells a round from a rehearsal: a layout, or none."""
+        if (attempt.plan.layout_digest == OF_NOTHING) != rehearses:
+            raise CohortError("the plan's layout is not the one that was agreed on")
+        return attempt
 
     def train(self, plan, *given: Any) -> np.ndarray:
         if plan.round not in self.updates:
@@ -273,8 +296,13 @@ class SiteParty(Party):
         if held.agent is None:
             held.agent = self._agent(held)
         agent, spoken = held.agent
-        if what == "ready":
-            agent.do(spoken.work(Step.READY, plan.body, plan=plan.message, adapter=b""))
+        if what in ("ready", "taken for the other"):
+            rehearses = plan.body.rehearsal is not msgspec.UNSET
+            step = Step.REHEARSE if rehearses == (what == "ready") else Step.READY
+            agent.do(spoken.work(step, plan.body, plan=plan.message, adapter=b""))
+            return spoken.said
+        if what == "reveal":
+            agent.do(spoken.work(Step.REVEAL, plan.body, cohort=world.cohorts[op[2]]))
             return spoken.said
         if what == "exchange":
             agent.do(spoken.work(Step.EXCHANGE, plan.body, cohort=world.cohorts[op[2]]))
@@ -313,7 +341,9 @@ class SiteParty(Party):
             return ()
         a = live.attempt
         upload = a._upload.manifest if a._upload else b""
-        parts = (a._ready, a._cohort_digest, a._exchange, upload, a._opening_list, a._opening)
+        parts = (
+            a._ready, a._cohort_digest, a._exchange, upload, a._opening_list, a._opening, a._reveal,
+        )  # fmt: skip
         return (live.place, digest(live.plan_message), *(digest(part or b"") for part in parts))
 
 

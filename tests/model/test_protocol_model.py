@@ -16,8 +16,9 @@ from parties import Modelled
 
 import aggregation.roles.site
 from aggregation import MemoryJournal, ReplayError
-from aggregation.protocol import Vanishing, openings_for
+from aggregation.protocol import FixedCohort, Reveal, Vanishing, openings_for
 from aggregation.roles import one_cohort
+from aggregation.roles.site_secrets import SiteSecrets
 
 SLOW = pytest.mark.slow
 ONCE = (("one", 1),)
@@ -168,6 +169,45 @@ def test_with_federations_not_pinned_the_attack_is_found(monkeypatch: pytest.Mon
     monkeypatch.setattr(aggregation.roles.site, "check_federation", lambda *_: None)
     model = Model(honest=2, liars=1, plans=(("one", 1), ("two", 2)))
     assert "two cohorts open" in explored(model).broken
+
+
+@pytest.mark.parametrize(
+    "round_",
+    [
+        pytest.param({"honest": 2, "liars": 1, "plans": ()}, id="alone"),
+        pytest.param({"honest": 2, "liars": 1, "plans": ONCE, "false_lists": False}, id="beside"),
+        pytest.param({"honest": 2, "liars": 1, "plans": ONCE}, id="and false lists", marks=SLOW),
+        pytest.param(
+            {"honest": 2, "liars": 1, "plans": ONCE, "crashes": 1, "false_lists": False},
+            id="and one dies", marks=SLOW,
+        ),
+    ],
+)  # fmt: skip
+def test_a_rehearsal_beside_a_round_opens_and_reveals_nothing_of_it(round_: dict) -> None:
+    model = Model(rehearses=True, **round_)
+    found = explored(model)
+    assert found.broken == "", found.path
+    assert opened(model, found)
+    assert any(state.heard & model._masks["reveal"] for state in found.before)
+
+
+def test_if_a_rehearsal_s_plan_is_taken_for_a_round_s_it_is_charged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Modelled, "_agreed", staticmethod(lambda attempt, **_: attempt))
+    found = explored(Model(honest=2, liars=1, plans=(), rehearses=True))
+    assert "charged for a rehearsal" in found.broken
+
+
+def test_if_sites_reveal_whatever_is_asked_keys_of_a_round_are_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def revealing(self: SiteSecrets, cohort: FixedCohort, *, verified) -> Reveal:
+        return Reveal(cohort.transcript, b"", self.seed, verified=verified)  # its key is spent
+
+    monkeypatch.setattr(SiteSecrets, "reveal", revealing)
+    found = explored(Model(honest=2, liars=1, plans=ONCE, false_lists=False, rehearses=True))
+    assert found.broken == "keys of a round are revealed"
 
 
 def doomed(model: HonestServer) -> list[Step]:
