@@ -31,7 +31,7 @@ from fmfl_secure.errors import RunError
 from fmfl_secure.runtime.attempt_state import ServerAttempt
 from fmfl_secure.runtime.inbox import INVALID, UNAVAILABLE, failures
 from fmfl_secure.runtime.suspicion import ATTEMPTS, Suspicion
-from fmfl_secure.runtime.waiting import AttemptOver, Waiter
+from fmfl_secure.runtime.waiting import LOST, AttemptOver, Waiter
 from fmfl_secure.storage.message_store import Messages
 
 _LOG = logging.getLogger("fmfl_secure.runtime.left_out")
@@ -41,7 +41,7 @@ _AT_ONCE: Final = frozenset({"invalid", "silent", "failed", "rehearsed"})
 _REFUSED: Final = "refused"
 _REFUSALS: Final = 2  # of sums that others verified: from then on it is left out of the run
 # What a site says whose secrets went with an earlier process, or whose surroundings failed it.
-FORGIVEN: Final = frozenset({b"lost", UNAVAILABLE.encode()})
+FORGIVEN: Final = frozenset({LOST, UNAVAILABLE.encode()})
 CODE: Final = "attempt."  # begins the words that reports have
 
 

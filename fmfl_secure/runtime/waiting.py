@@ -24,6 +24,7 @@ from fmfl_secure.settings.service import Time
 
 _LOG = logging.getLogger("fmfl_secure.runtime.waiting")
 _TICK_S: Final = 1.0  # how often silence is looked at
+LOST: Final = b"lost"  # what a site says whose secrets went with an earlier process
 _SUSPENDED_S: Final = 5.0  # a tick that much too long is no wait
 
 
@@ -152,7 +153,8 @@ class Waiter(ABC):
             timeout_s: For how long.
             patient: Whether a party that is silent is waited for to the end.
             needed: How many must come for it to be of use; once fewer can, the wait is over.
-            forgiving: Whether a party that failed the attempt earlier is waited for all the same.
+            forgiving: Whether a party that failed the attempt earlier is waited for all the same,
+                unless that was for want of its secrets, which do not come back.
         """
 
         def missing() -> list[str]:
@@ -164,7 +166,10 @@ class Waiter(ABC):
             if not left:
                 return True
             refused = self._inbox.store.notes(attempt.plan.run, REFUSED)
-            gone = refused if forgiving else refused | self.failed(attempt)
+            failed = self.failed(attempt)
+            if forgiving:
+                failed = {party: code for party, code in failed.items() if code == LOST}
+            gone = refused | failed
             if sum(party not in gone for party in parties) < needed:
                 return True
             return all(
