@@ -1,9 +1,9 @@
 """Local data: tables and folders into records and privacy units.
 
-`read_records` is the way in for training, field by field (`read_text_dataset` for labelled texts,
-`read_image_folder` where there is no table), `read_table` for everything else, and `partition_file`
-splits one public file into a simulated federation. All refusals are kinds of `DataError`
-(`fmfl_secure.data.errors`), with one code.
+`read_records` is the way in for training, field by field (`read_image_folder` where there is no
+table), `read_table` for everything else, and `partition_file` splits one public file into a
+simulated federation. All refusals are kinds of `DataError` (`fmfl_secure.data.errors`), with one
+code.
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ from fmfl_secure.data.label_sets import label_set_field
 from fmfl_secure.data.left_out import LeftOut
 from fmfl_secure.data.partition import PartFile, PartitionSummary, partition_file
 from fmfl_secure.data.picture_check import PictureCheck, check_pictures
-from fmfl_secure.data.readers import read_table, read_text_dataset
-from fmfl_secure.data.records import TextDataset
+from fmfl_secure.data.readers import read_table
 from fmfl_secure.data.tagged import check_equally_many, tags_field, words_field
 from fmfl_secure.data.unit_check import UnitCheck, check_units
 
@@ -49,7 +48,6 @@ __all__ = [
     "PictureCheck",
     "Records",
     "Role",
-    "TextDataset",
     "UnitCheck",
     "check_equally_many",
     "check_header",
@@ -70,7 +68,6 @@ __all__ = [
     "read_image_folder",
     "read_records",
     "read_table",
-    "read_text_dataset",
     "share_by_label",
     "tags_field",
     "text_field",

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from text_dataset import read_text_dataset
 
-from fmfl_secure.data import DataError, read_table, read_text_dataset
+from fmfl_secure.data import DataError, read_table
 from privacy.names import plain
 
 LABELS = ["a", 'b"', "c,\n"]

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+from text_dataset import read_text_dataset
 
-from fmfl_secure.data import partition_file, read_table, read_text_dataset
+from fmfl_secure.data import partition_file, read_table
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
 

@@ -1,66 +1,14 @@
-"""The dataset type, the error hierarchy and the package's surface."""
+"""Units, the error hierarchy and the package's surface."""
 
 import pickle
 
 import numpy as np
-import pytest
 
 import fmfl_secure.data as package
-from fmfl_secure.data import TextDataset, errors
-from fmfl_secure.data.errors import DataArgumentError, DataError, MalformedRowError
+from fmfl_secure.data import errors
+from fmfl_secure.data.errors import DataError, MalformedRowError
 from fmfl_secure.data.records import grouped_units, record_units
 from fmfl_secure.errors import FmflError
-
-
-def make(**changes) -> TextDataset:
-    values = {
-        "texts": ("a rare disease", "another"),
-        "labels": np.array([0, 1]),
-        "units": record_units(2),
-        "label_names": ("x", "y"),
-        "skipped": 4711,
-    }
-    return TextDataset(**(values | changes))
-
-
-def test_repr_shows_neither_text_nor_count():
-    assert repr(make()) == str(make()) == "TextDataset(<private>)"
-
-
-def test_frozen_and_read_only():
-    dataset = make()
-    with pytest.raises(AttributeError):
-        dataset.texts = ()
-    with pytest.raises(ValueError, match="read-only"):
-        dataset.labels[0] = 1
-    with pytest.raises(ValueError, match="read-only"):
-        dataset.units[0][0] = 1
-    assert len(dataset) == 2
-
-
-def test_empty_is_possible():
-    dataset = make(texts=(), labels=np.array([], dtype=np.int64), units=())
-    assert len(dataset) == 0
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"labels": np.array([0, 1], dtype=np.int32)}, "int32"),
-        ({"labels": np.array([0, 1, 0])}, "one per text"),
-        ({"labels": np.array([[0], [1]])}, "2 dimension"),
-        ({"labels": np.array([0, 2])}, "not an index"),
-        ({"labels": np.array([0, -1])}, "not an index"),
-        ({"units": (np.array([0]),)}, "exactly once"),
-        ({"units": (np.array([0, 1]), np.array([1]))}, "exactly once"),
-        ({"units": (np.array([0]), np.array([2]))}, "exactly once"),
-        ({"units": (np.array([0, 1]), np.array([], dtype=np.int64))}, "non-empty"),
-        ({"units": (np.array([0.0, 1.0]),)}, "int64"),
-    ],
-)
-def test_construction_is_checked(changes, said):
-    with pytest.raises(DataArgumentError, match=said):
-        make(**changes)
 
 
 def test_grouping_keeps_the_order_of_first_appearance():

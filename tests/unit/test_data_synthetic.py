@@ -6,8 +6,9 @@ import time
 
 import numpy as np
 import pytest
+from text_dataset import read_text_dataset
 
-from fmfl_secure.data import read_table, read_text_dataset
+from fmfl_secure.data import read_table
 from fmfl_secure.data.errors import DataArgumentError, OutputError
 from fmfl_secure.demonstration.notes import DEMO_CATEGORIES, DEMO_COLUMNS, write_demo_notes
 

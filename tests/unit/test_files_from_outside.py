@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 from support import settings
+from text_dataset import read_text_dataset
 
 from fmfl_secure import outside
-from fmfl_secure.data import fields, read_text_dataset
+from fmfl_secure.data import fields
 from fmfl_secure.data.errors import DataError, MissingColumnError
 from fmfl_secure.data.fields import text_field
 from fmfl_secure.data.headers import check_header

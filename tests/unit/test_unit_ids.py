@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from text_dataset import read_text_dataset
 
-from fmfl_secure.data import DataError, check_units, partition_file, read_table, read_text_dataset
+from fmfl_secure.data import DataError, check_units, partition_file, read_table
 from fmfl_secure.data._source import UnusableValue
 from fmfl_secure.data.errors import NullUnitError
 from fmfl_secure.data.stored import StoredText
