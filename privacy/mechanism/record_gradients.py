@@ -1,4 +1,4 @@
-"""Gradients by record, with Opacus's hooks (`docs/decisions/batch-gradients-left-out.md`)."""
+"""Gradients by record, with Opacus's hooks (`docs/decisions/0018-batch-gradients-left-out.md`)."""
 
 from __future__ import annotations
 
