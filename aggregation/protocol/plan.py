@@ -1,4 +1,9 @@
-"""The round plan: everything that all parties must agree on before a round starts."""
+"""The round plan: everything that all parties must agree on before a round starts.
+
+The coordinator makes one for each attempt and signs it; every other party reads it with
+`checks.read_plan`, which makes a `Round` of it, and compares it with its own settings before it
+acts.
+"""
 
 from __future__ import annotations
 

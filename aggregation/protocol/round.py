@@ -1,4 +1,8 @@
-"""Derives what follows from a verified plan, and from a verified cohort. No I/O, no secrets."""
+"""Derives what follows from a verified plan, and from a verified cohort. No I/O, no secrets.
+
+`checks.read_plan` makes the first, `checks.read_cohort` the second; all roles work with these two
+and never with a plan or a cohort message that was not verified.
+"""
 
 from __future__ import annotations
 

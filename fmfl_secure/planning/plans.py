@@ -1,4 +1,8 @@
-"""Predicts a run from a federation's settings, before any data are used."""
+"""Predicts a run from a federation's settings, before any data are used.
+
+`predict` is what `fmfl-secure plan` shows. A site takes its plan (`site_plan`), has its own policy
+judge the `run_proposal`, and uploads each round on the grid of `quantization`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Takes in what parties send: checked, made durable, and only then acknowledged."""
+"""Takes in what parties send: checked, made durable, and only then acknowledged.
+
+Transports call it, for each request of a party, from threads of their own; the drivers open a run
+and an attempt here, and are woken by `changed` when something came.
+"""
 
 from __future__ import annotations
 

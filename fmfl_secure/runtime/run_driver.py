@@ -1,4 +1,10 @@
-"""One run at the server: who joins, round after round, and its end."""
+"""One run at the server: who joins, round after round, and its end.
+
+`RunServer` makes one, and a transport calls `drive`, across machines in a thread of its own. It
+goes through the rounds with a `RoundDriver`, and that through attempts with an `AttemptDriver`.
+All three give parties their tasks by the board and wait for what the inbox takes in. After the
+last round it writes the results and the signed end.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Using a finished adapter: metrics on a labelled file, and answers for an unlabelled one."""
+"""Using a finished adapter: metrics on a labelled file, and answers for an unlabelled one.
+
+evaluate_run(folder, file)    # metrics of a labelled file
+predict_run(folder, file)     # answers for an unlabelled one, a row each
+open_run(folder)              # for others: exports, attacks, suites
+"""
 
 from __future__ import annotations
 

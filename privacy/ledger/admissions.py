@@ -1,4 +1,10 @@
-"""Rules by which a ledger's state admits a grant, a run or a training."""
+"""Rules by which a ledger's state admits a grant, a run or a training.
+
+`Ledger` and `LedgerInCustody` ask here before they write a record, and `Budget.replay` asks the
+same when it reads one back: a record that would not have been admitted does not verify. The order
+is that of `Totals` (sums), `Admissions` (these rules), `Budget` (replay), each a subclass of the
+one before.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Sums over a ledger's grants, reservations and recoveries: what is charged, and what is left."""
+"""Sums over a ledger's grants, reservations and recoveries: what is charged, and what is left.
+
+The lowest of three: `Admissions` adds the rules to these sums, and `Budget` adds up a chain's
+records. Nothing here writes, and nothing refuses.
+"""
 
 from __future__ import annotations
 

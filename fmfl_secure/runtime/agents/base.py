@@ -1,4 +1,9 @@
-"""The loop of a party's process over its tasks, one for sites and for the decryptor."""
+"""The loop of a party's process over its tasks, one for sites and for the decryptor.
+
+A party's process over HTTPS makes an agent and calls `run`, which loops over `step`. In one
+process `local` calls `step` itself, and over Flower an order is a `perform`. Each task is in the
+subclasses: `agents.site`, `agents.decryptor`, `agents.custodian`.
+"""
 
 from __future__ import annotations
 
