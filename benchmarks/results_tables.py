@@ -4,9 +4,10 @@
 
 A table stands between `<!-- table FORM FILE ... -->` and `<!-- end -->`. FORM is `rows` of what
 `fmfl-secure compare --output` wrote, `choices` and `without-noise` of server_choices.py's rows,
-`head-first` of head_first.py's, `attacks`, `late` and `sigma` of robustness.py's, or `flags` of
-norm_rates.py's. After the file, of rows: `old=FILE` puts figures of the same arms beside them,
-headed `was=`; `adapter=`, `arm=` (with commas) and `partition=` leave out others.
+`head-first` of head_first.py's, `members` of attacks.py's, `attacks`, `late` and `sigma` of
+robustness.py's, or `flags` of norm_rates.py's. After the file, of rows: `old=FILE` puts figures of
+the same arms beside them, headed `was=`; `adapter=`, `arm=` (with commas) and `partition=` leave
+out others.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from fmfl_secure.comparison import OWN, Summary, read_rows, summarise
+from privacy.auditing import most_auc, most_true_positives
 
 METRICS = {"accuracy": "accuracy", "macro_f1": "macro F1"}
 ON_MIX = {"site_accuracy": "accuracy on a site's labels"}
@@ -219,14 +221,42 @@ def flags_table(path: Path, _: Mapping[str, str]) -> str:
     return markdown(head, table)
 
 
+def members_table(path: Path, _: Mapping[str, str]) -> str:
+    """What attacks.py found of who was trained on: a line for each attack, figures by seed."""
+    found: dict[float | None, list[dict[str, Any]]] = {}
+    for row in _rows(path):
+        found.setdefault(row["epsilon"], []).append(row)
+    table = []
+    for epsilon, rows in found.items():
+        if epsilon is None:
+            trained, allowed = "without noise", "no bound"
+        else:
+            bounds = {"epsilon": epsilon, "delta": rows[0]["delta"]}
+            trained = f"epsilon {epsilon:g}, delta {rows[0]['delta']:g}"
+            area = number(most_auc(**bounds), 0.0, 1)
+            allowed = f"{area}, {most_true_positives(0.1, **bounds):.1%}"
+        for attack in rows[0]["attacks"]:
+            each = [row["attacks"][attack] for row in rows]
+            areas = ", ".join(number(one["auc"], 0.0, 1) for one in each)
+            shares = ", ".join(f"{one['found_at_10']:.0%}" for one in each)
+            flagged = f"{sum(one['flagged'] for one in each)} of {len(each)}"
+            table.append([trained, attack, areas, shares, allowed, flagged])
+    head = ["trained", "attack", "area", "found at 10 %", "epsilon allows", "flagged"]
+    return markdown(head, table)
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 def _of_kind(path: Path, kind: str) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return [row for row in rows if row["kind"] == kind]
+    return [row for row in _rows(path) if row["kind"] == kind]
 
 
 FORMS = {
     "attacks": attacks_table,
     "late": late_table,
+    "members": members_table,
     "sigma": sigma_table,
     "flags": flags_table,
     "rows": rows_table,

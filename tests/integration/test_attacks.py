@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import csv
+import importlib.util
 import json
 import math
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import msgspec
 import numpy as np
 import pytest
 import torch
-from support import WORDS, Quiet, make_federation, settings, write_rows
+from support import WORDS, Quiet, make_federation, write_rows
 from task_cases import task_on
 from typer.testing import CliRunner
 
 from fmfl_secure.attacks import attack_run
-from fmfl_secure.attacks.membership import Membership, tell_members
 from fmfl_secure.attacks.references import against_references, fits, losses
 from fmfl_secure.attacks.secrets import Secret, expose, read_secrets
 from fmfl_secure.attacks.sites import guess_sites
 from fmfl_secure.cli import app
-from fmfl_secure.comparison.simulate import simulate
 from fmfl_secure.errors import ConfigError, RunError
-from fmfl_secure.planning.task import build_task
 from fmfl_secure.report import attacked
 from fmfl_secure.report.dpia import render_dpia
 from fmfl_secure.report.results import write_results
@@ -37,12 +35,9 @@ from fmfl_secure.run.attack_record import (
     save_attack,
 )
 from fmfl_secure.run.record import decode_record
-from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.transports.local.engine import LocalEngine
 from privacy.auditing import most_auc
-
-LABELS = list("abcdefgh")
 
 
 def declare(folder: Path, visibility: str) -> None:
@@ -153,54 +148,32 @@ def test_with_too_little_to_compare_nothing_is_said(public: Path, tmp_path: Path
 # Whether an adapter that overfits is found, and a private one on the same data is not.
 
 
-def random_rows(path: Path, rows: int, seed: int) -> Path:
-    """Texts whose labels nothing tells: to fit them is to remember them."""
-    generator = np.random.default_rng(seed)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["text", "label"])
-        for _ in range(rows):
-            words = " ".join(str(word) for word in generator.choice(WORDS, 8))
-            writer.writerow([words, str(generator.choice(LABELS))])
-    return path
-
-
-def told_of(folder: Path, model: Path, noise: str, seed: int) -> Membership:
-    """The membership of three sites' records in an adapter that was trained on them for long."""
-    text = settings(
-        model, rounds=80, steps=1, plain=True, adapter='kind = "full"', evaluation=False,
-        epsilon=1.0, privacy=f'noise = "{noise}"\ndelta = 1e-3',
-    )  # fmt: skip
-    for old, new in (
-        ('labels = ["no", "yes"]', f"labels = {json.dumps(LABELS)}"),
-        ("[training]", '[training]\nlearning_rate = 0.03\nsteps_at = "server"'),
-        ("sample_rate = 0.25", "sample_rate = 1.0"),
-        ("population = 40", "population = 16"),
-        ("physical_batch_size = 8", "physical_batch_size = 48"),
-    ):
-        text = text.replace(old, new)
-    (folder / "federation.toml").write_text(text)
-    config = load_federation(folder / "federation.toml")
-    task = build_task(config, relative_to=folder)
-    data = {
-        name: task.load(random_rows(folder / f"{name}.csv", 16, 100 * seed + n), unit="record")
-        for n, name in enumerate(("site-1", "site-2", "site-3"))
-    }
-    like = task.load(random_rows(folder / "like.csv", 240, 100 * seed + 50), unit="record")
-    trained = simulate(config, task, data).model.eval()
-    return tell_members(
-        config, task, trained, list(data.values()), like, references=2, confidence=0.95
-    )
+@pytest.fixture(scope="module")
+def bench() -> ModuleType:
+    """What the rows of docs/attacks.md come from."""
+    path = Path(__file__).parents[2] / "benchmarks/attacks.py"
+    spec = importlib.util.spec_from_file_location("attacks_bench", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.mark.parametrize("seed", [pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3)])
 def test_an_adapter_that_overfits_is_flagged_and_a_private_one_is_not(
-    tmp_path: Path, tiny_model: Path, seed: int
+    bench: ModuleType, tmp_path: Path, tiny_model: Path, seed: int
 ) -> None:
-    plain = told_of(tmp_path, tiny_model, "none", seed)
+    all_of_it = {
+        "model": str(tiny_model),
+        "adapter": 'kind = "full"',
+        "learning_rate": 0.03,
+        "rounds": 80,
+    }
+    plain = bench.told_of(tmp_path, None, seed, **all_of_it, words=WORDS)
     assert all(each.auc >= 0.7 for each in plain.membership)
     assert all(each.flagged for each in plain.membership)
-    private = told_of(tmp_path, tiny_model, "local", seed)
+    private = bench.told_of(tmp_path, 1.0, seed, **all_of_it, words=WORDS)
     for each in (*plain.membership, *private.membership):  # pytest -rP shows them
         sys.stdout.write(f"{seed} {each.attack}: {each.auc:.2f}, {each.true_positives}\n")
     assert not any(each.flagged for each in private.membership)

@@ -34,6 +34,7 @@ CASES: list[tuple[str, str, str, dict[str, Any], dict[str, Any]]] = [
     ("llama", "causal-lm", "lora", {}, {}),
     ("llama", "causal-lm", "lora", {}, {"dtype": "bfloat16", "checkpointing": True}),
     ("llama", "causal-lm", "lora", {}, {"dtype": "blocks"}),
+    ("llama", "preference", "lora", {"last_layers": 1}, {}),
     ("vit", "image-classification", "lora", {}, {}),
     ("clip", "image-text", "lora", {"last_layers": 1}, {}),
 ]

@@ -15,7 +15,12 @@ ROOT = Path(__file__).parents[2]
 SETTINGS = ROOT / "benchmarks/published"
 PAGE = ROOT / "docs/results.md"
 # Its least number of tables.
-PAGES = {PAGE: 6, ROOT / "docs/results-models.md": 2, ROOT / "docs/robustness.md": 4}
+PAGES = {
+    PAGE: 6,
+    ROOT / "docs/results-models.md": 2,
+    ROOT / "docs/robustness.md": 4,
+    ROOT / "docs/attacks.md": 1,
+}
 
 
 @pytest.fixture(scope="module")
