@@ -11,13 +11,17 @@ import pytest
 from support import make_federation
 from typer.testing import CliRunner
 
+from fmfl_secure import Federation
 from fmfl_secure.cli import app
+from fmfl_secure.data import DataError
 from fmfl_secure.errors import ConfigError, ModelError
 from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.storage import measured
 from fmfl_secure.storage.measured import cache_folder, measured_once
+from fmfl_secure.tasks.adapter_task import AdapterTask
 from fmfl_secure.training import outlook
 from fmfl_secure.training.outlook import Outlook, look_ahead
+from privacy import AdmissionError, PolicyRefusal
 
 
 class Length(msgspec.Struct, frozen=True):
@@ -103,6 +107,39 @@ def test_a_plan_s_measurements_are_of_settings_and_base_model(
     assert {"head", config.adapter.kind} <= set(found)
     monkeypatch.setattr(outlook, "_expect", None)
     assert ahead(signals=True).signals == found
+
+
+def test_a_check_again_builds_no_model_and_asks_policy_and_data_as_before(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pilot = Federation(make_federation(tmp_path / "pilot", tiny_model, evaluation=False))
+    first = pilot.check("site-1")
+    monkeypatch.setattr(AdapterTask, "build_model", None)
+    assert pilot.check("site-1") == first
+    data = first.path.read_text()
+    first.path.write_text(data + "one more row,of no label\n")
+    with pytest.raises(DataError):
+        pilot.check("site-1")
+    first.path.write_text(data)
+    file = pilot.folder / "sites/site-1/site.toml"
+    file.write_text(file.read_text().replace("[policy]", "[policy]\nmax_epsilon_per_run = 1.0"))
+    with pytest.raises(PolicyRefusal):
+        pilot.check("site-1")
+
+
+def test_a_check_is_refused_by_the_gate_each_time(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was refused is not kept."""
+    pilot = Federation(make_federation(tmp_path / "pilot", tiny_model, evaluation=False))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AdmissionError("a loss couples the records of a batch")
+
+    monkeypatch.setattr("privacy.training.check_admission", refuse)
+    for _ in range(2):
+        with pytest.raises(AdmissionError):
+            pilot.check("site-1")
 
 
 def test_a_base_model_that_is_gone_is_not_answered_for(tmp_path: Path, tiny_model: Path) -> None:
