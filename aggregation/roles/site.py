@@ -467,6 +467,7 @@ class SiteAttempt:
             RefusedError: It is not the release of what this site opened, or not the sum.
         """
         released = self._verified(release)
+        self._released = None  # 12 bytes a value, which nothing asks for again
         if self._norms is not None:
             self._norms.check(released, projections)
         return released.integers
