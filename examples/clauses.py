@@ -9,11 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
-from small_models import small_gpt2
+from small_models import small_gpt2, train_decoder
 from tables import parts, write_table
-from torch import nn
-from transformers import AutoTokenizer, GPT2LMHeadModel, PreTrainedTokenizerBase
 
 _PER_SITE, _HOLDOUT, _PUBLIC = 500, 400, 2000
 _WRONG = 0.04  # clauses filed under a wrong letter
@@ -77,31 +74,9 @@ def write(out: Path, *, sites: int) -> None:
         heading, clauses = CLAUSES[str(letter)]
         forms.append((_clause(clauses, generator), heading))
     model = small_gpt2(out / "model", [f"{clause} {heading}" for clause, heading in forms])
-    _train(model, AutoTokenizer.from_pretrained(out / "model"), forms)
-    model.save_pretrained(out / "model", safe_serialization=True)
+    train_decoder(model, out / "model", forms)
 
 
 def _clause(clauses: list[str], generator: np.random.Generator) -> str:
     words = {kind: str(generator.choice(choices)) for kind, choices in _WORDS.items()}
     return f"{generator.choice(_BEFORE)}{str(generator.choice(clauses)).format(**words)}"
-
-
-def _train(
-    model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerBase, forms: list[tuple[str, str]]
-) -> None:
-    """A clause and the heading it stands under, again and again."""
-    end = tokenizer.eos_token_id
-    rows = [
-        torch.tensor([*tokenizer(f"{clause}\n{heading}")["input_ids"], end])
-        for clause, heading in forms
-    ]
-    ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=end)
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    for _ in range(6):
-        for chosen in torch.randperm(len(ids)).split(32):
-            batch = ids[chosen]
-            labels = batch.masked_fill(batch == end, -100)
-            labels[torch.arange(len(batch)), (batch != end).sum(dim=1)] = end
-            optimizer.zero_grad()
-            model(input_ids=batch, labels=labels).loss.backward()
-            optimizer.step()

@@ -2,9 +2,9 @@
 
     python examples/make.py digits --out examples/digits
 
-Text examples use the built-in MiniLM. `radiology` gets DINOv2-small where the package is installed
-that carries it, and says so. The others, and this one with `--stand-in`, get a model built from a
-configuration and, for images, trained for a moment on public examples that no site holds.
+Text examples use the built-in MiniLM. `radiology` gets DINOv2-small and `keynote` SmolLM2 where the
+package is installed that carries it, and says so. The others, and these with `--stand-in`, get a
+model built from a configuration and trained for a moment on public examples that no site holds.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import chest
 import clauses
+import comments
 import digits
 import instructions
 import notes
@@ -32,7 +33,7 @@ EXAMPLES = {
     "image_text_classification": shapes.write_claims,
 }
 
-ON_PUBLISHED_MODELS = {"radiology": chest.write}
+ON_PUBLISHED_MODELS = {"radiology": chest.write, "keynote": comments.write}
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import nn
 from transformers import (
+    AutoTokenizer,
     CLIPConfig,
     CLIPModel,
     GPT2Config,
@@ -59,6 +60,30 @@ def small_gpt2(folder: Path, corpus: Sequence[str] = ()) -> GPT2LMHeadModel:
             eos_token_id=end,
         )
     )
+
+
+def train_decoder(model: GPT2LMHeadModel, folder: Path, forms: Sequence[tuple[str, str]]) -> None:
+    """Train a decoder on public texts, each with a word below it, and save it beside its tokenizer.
+
+    Args:
+        model: Of `small_gpt2`.
+        folder: Where that wrote its tokenizer.
+        forms: Texts and words.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    end = tokenizer.eos_token_id
+    rows = [torch.tensor([*tokenizer(f"{text}\n{word}")["input_ids"], end]) for text, word in forms]
+    ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=end)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(6):
+        for chosen in torch.randperm(len(ids)).split(32):
+            batch = ids[chosen]
+            labels = batch.masked_fill(batch == end, -100)
+            labels[torch.arange(len(batch)), (batch != end).sum(dim=1)] = end
+            optimizer.zero_grad()
+            model(input_ids=batch, labels=labels).loss.backward()
+            optimizer.step()
+    model.save_pretrained(folder, safe_serialization=True)
 
 
 def small_vit(folder: Path, *, image_size: int = IMAGE_SIZE) -> ViTModel:

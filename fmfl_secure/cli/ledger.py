@@ -34,8 +34,25 @@ app = typer.Typer(
     cls=Group, help="A population's privacy budget.", no_args_is_help=True, rich_markup_mode=None
 )
 
+
+def ledger_at(place: str) -> str:
+    """Where a ledger is: the place itself, or what `site.toml` says if that is a site's folder."""
+    from fmfl_secure.settings.federation import load_site
+    from privacy.storage import is_url
+
+    folder = Path(place)
+    if is_url(place) or not folder.is_dir():
+        return place
+    return str(load_site(folder / "site.toml").budget.ledger_from(folder))
+
+
 LedgerPlace = Annotated[
-    str, typer.Argument(metavar="LEDGER", help="A ledger's file, or its PostgreSQL URL.")
+    str,
+    typer.Argument(
+        metavar="LEDGER",
+        help="A ledger's file, its site's folder, or its PostgreSQL URL.",
+        callback=ledger_at,
+    ),
 ]
 SiteKey = Annotated[
     Path | None,
@@ -234,7 +251,9 @@ def verify(
     ledger: Annotated[
         str,
         typer.Argument(
-            metavar="LEDGER", help="A ledger's file or PostgreSQL URL, or an export of one (.json)."
+            metavar="LEDGER",
+            help="A ledger's file, its site's folder, its PostgreSQL URL, or an export (.json).",
+            callback=ledger_at,
         ),
     ],
     head: Annotated[
@@ -352,5 +371,5 @@ def open_to_sign(ledger: str, identity: Path | None) -> Ledger:
         raise LedgerError(
             "a ledger in a database has no key beside it", hint="Name the site's: --identity FILE"
         )
-    key = Identity.load(identity or Path(ledger).parent / "identity.pem")
-    return Ledger(ledger, signer=key)
+    beside = Path(ledger) if Path(ledger).is_dir() else Path(ledger).parent
+    return Ledger(ledger_at(ledger), signer=Identity.load(identity or beside / "identity.pem"))

@@ -49,7 +49,7 @@ def grant(
         str,
         typer.Argument(
             metavar="LEDGER",
-            help="A ledger's file or its PostgreSQL URL; for what is proposed, a site's folder.",
+            help="A site's folder; for figures of one's own also a ledger's file or URL.",
         ),
     ],
     accept: Annotated[

@@ -471,6 +471,25 @@ def test_a_grant_is_lowered_and_closed(main, ledger: Path) -> None:
     assert "grant 1 was lowered from 2 after trainings" in output
 
 
+def test_a_sites_folder_stands_for_its_ledger_in_every_command(main, ledger: Path) -> None:
+    """With the key that is in it; and a folder that is no site's is named as such."""
+    site = ledger.parent
+    for words in (
+        ("show",),
+        ("verify",),
+        ("grant", "--epsilon", 1, "--delta", "1e-5", "--purpose", "more"),
+        ("lower", "--grant", 2, "--epsilon", 0.5, "--reason", "smaller"),
+        ("close", "--grant", 2, "--reason", "over"),
+        ("export",),
+    ):
+        name, *more = words
+        code, _, errors = main("ledger", name, site, *more)
+        assert code == 0, (name, errors)
+    assert [grant.number for grant in Ledger(ledger).budget().grants] == [1, 2]
+    code, _, errors = main("ledger", "show", site.parent)
+    assert (code, "site.toml" in errors) == (1, True)
+
+
 def test_another_identity_is_admitted_and_dismissed(main, ledger: Path) -> None:
     other = ledger.parents[1] / "site-2/identity.pem"
     admit = ("ledger", "admit", ledger, "--name", "second federation")
