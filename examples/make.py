@@ -28,6 +28,7 @@ EXAMPLES = {
     "law_firm": clauses.write,
     "deidentification": notes.write,
     "instructions": instructions.write,
+    "preferences": instructions.write_preferences,
     "digits": digits.write,
     "image_text": shapes.write_captions,
     "image_text_classification": shapes.write_claims,

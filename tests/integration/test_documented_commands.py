@@ -40,6 +40,8 @@ from fmfl_secure.transports.https.ports import free_port
 
 UsageError = typer.BadParameter.__base__  # Click's own, which Typer brings with it
 README = ROOT / "README.md"
+PLAY = "examples/keynote/play.py"  # test_keynote.py runs it
+KEYNOTE = "The whole of it, in one play"
 ALL = [command for document in DOCUMENTS for command in read_commands(document)]
 OWN_FILES, ACROSS = "On your own files", "Across machines, in five commands"
 # What no test types, and why; its target has to be in the Makefile.
@@ -48,7 +50,10 @@ MAKE = {
     "make test": "is this suite",
 }
 # Sections whose every line a test below types, by document.
-TYPED = {README: {OWN_FILES, ACROSS}, QUICK_START: {"On a table of your own", "Finding commands"}}
+TYPED = {
+    README: {OWN_FILES, ACROSS, KEYNOTE},
+    QUICK_START: {"On a table of your own", "Finding commands"},
+}
 
 
 def identify(command: Command) -> str:
@@ -114,6 +119,9 @@ def test_every_command_is_one_and_some_test_types_it(command: Command) -> None:
             assert command.line.split("#")[0].strip() in MAKE, "type it in a test, or say why not"
             makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
             assert re.search(rf"^{re.escape(arguments[0])}:", makefile, re.MULTILINE)
+        case "python" if arguments[0] == PLAY:
+            assert (ROOT / PLAY).is_file()
+            assert arguments[1] == "--out"
         case "python":
             assert arguments[0] == "examples/make.py"
             assert arguments[1] in examples_made()
