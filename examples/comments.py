@@ -9,7 +9,7 @@ from published import in_place
 from small_models import small_gpt2, train_decoder
 from tables import write_table
 
-_PATIENTS, _NEW, _PUBLIC = 400, 400, 1500
+_PATIENTS, _NEW, _PUBLIC = 300, 300, 1500
 _WRONG = 0.05  # comments filed under the other word
 _KINDS = ("negative", "positive")
 # By what they are about: what somebody says who was not content, and who was.
@@ -49,7 +49,7 @@ _FACTS = (
 def write(out: Path, *, sites: int, stand_in: bool) -> None:
     """Tables of `patient_id`, `comment` and `sentiment`, and the model's folder.
 
-    A patient has one to three comments. One in four praises and complains, and comes to what it
+    A patient has one or two comments. One in four praises and complains, and comes to what it
     ends with. `new.csv` has comments that come in later.
     """
     generator = np.random.default_rng(7)
@@ -57,7 +57,7 @@ def write(out: Path, *, sites: int, stand_in: bool) -> None:
     for part, patients in [(name, _PATIENTS) for name in names] + [("new", _NEW)]:
         rows = []
         for patient in range(patients):
-            for _ in range(1 + int(generator.integers(3))):
+            for _ in range(1 + int(generator.integers(2))):
                 comment, kind = _comment(generator)
                 filed = 1 - kind if generator.random() < _WRONG else kind
                 rows.append((f"{part}-{patient:04d}", comment, _KINDS[filed]))

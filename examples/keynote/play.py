@@ -27,7 +27,7 @@ HOSPITALS = tuple(f"hospital-{n}" for n in range(1, 5))
 PARTIES = ("server", "decryptor", *HOSPITALS)
 COMMAND = "fmfl-secure"
 GRANT = (
-    "--epsilon 5 --delta 1e-5 --population-size 400 "
+    "--epsilon 5 --delta 1e-5 --population-size 300 "
     "--purpose 'two questions, training, and its answers'"
 )
 _WAIT_S = 3600.0
@@ -240,10 +240,10 @@ def train(stage: Stage) -> None:
     mishap = f"{sys.executable} {HERE / 'mishap.py'}"
     programs = {
         "hospital_2": f"{mishap} dies hospital-2 --round 3",
-        "hospital_4": f"{mishap} scales hospital-4 --round 6",
+        "hospital_4": f"{mishap} scales hospital-4 --round 8",
     }
     with running(stage, "run", **programs) as started:
-        for party, at in (("hospital-2", 3), ("hospital-4", 6)):
+        for party, at in (("hospital-2", 3), ("hospital-4", 8)):
             over = re.compile(rf'"message":"(released|round lost).*"round":{at}\b')
             log = stage.out / "logs/server.log"
             while started["server"].poll() is None and not over.search(log.read_text()):
@@ -280,7 +280,7 @@ def play(out: Path, stage: Stage, host: str, *, stand_in: bool) -> None:
     take(stage, "office/federation.toml", "office/start.safetensors")
     train(stage)
     stage.scene("Which round?")
-    choose = f"{COMMAND} choose run --epsilon 0.5 --rounds 4,9,14"
+    choose = f"{COMMAND} choose run --epsilon 0.5 --rounds 6,13"
     stage.type(
         "office", f"{choose} --federation office/federation.toml --settings office/choice.toml"
     )

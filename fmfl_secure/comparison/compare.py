@@ -321,7 +321,7 @@ def _check_effect(
         if not is_heeded:
             raise ConfigError(
                 f"{option} changes nothing of {', '.join(arms)}",
-                hint="Leave it out, or choose other arms: fmfl-secure compare --help lists them.",
+                hint="Leave it out, or choose other arms with --only.",
             )
 
 

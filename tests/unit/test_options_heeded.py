@@ -32,7 +32,7 @@ PREDICT = ("predict", "RUN", "--data", "x.csv", "--output", "y.csv")
 INIT_ONLY = (
     "--task", "--model", "--text-column", "--label-column", "--labels", "--image-column",
     "--tokens-column", "--tags-column", "--entities", "--prompt-column", "--response-column",
-    "--unit", "--schema",
+    "--chosen-column", "--rejected-column", "--unit", "--schema",
 )  # fmt: skip
 
 # By command and option: command lines that pass it over, or why there is none.
