@@ -17,6 +17,7 @@ from fmfl_secure.cli.ledger import (
     SiteKey,
     app,
     grant_shown,
+    ledger_at,
     open_to_sign,
     show_standing,
 )
@@ -174,10 +175,9 @@ def _grant_run(
 
 
 def _as_it_stands(folder: Path, granted: Grant) -> GrantShown:
-    from fmfl_secure.settings.federation import load_site
     from privacy import Ledger
 
-    ledger = Ledger(load_site(folder / "site.toml").budget.ledger_from(folder))
+    ledger = Ledger(ledger_at(str(folder)))
     return grant_shown(ledger.status()[granted.number - 1])
 
 

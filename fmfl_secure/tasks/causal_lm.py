@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -62,6 +62,7 @@ class CausalLM(AdapterTask[CausalLMSection]):
     """
 
     needs = TaskNeeds(name="causal-lm", modalities=("text",), causal=True, head=False)
+    _model_class: ClassVar[type[LanguageModel]] = LanguageModel
 
     def _fields(self, path: Path) -> list[Field]:  # noqa: ARG002
         if self.settings.messages_column:
@@ -359,7 +360,7 @@ class CausalLM(AdapterTask[CausalLMSection]):
         prefixes: Mapping[Modality, FrozenPrefix],
         features: Features | None,  # noqa: ARG002
     ) -> AdaptedModel:
-        return LanguageModel(adapted, prefixes)
+        return self._model_class(adapted, prefixes)
 
 
 class _Scores(NamedTuple):

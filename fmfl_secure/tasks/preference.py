@@ -30,10 +30,9 @@ from fmfl_secure.errors import ModelError
 from fmfl_secure.measures import Preferences
 from fmfl_secure.models.adapted import AdaptedModel
 from fmfl_secure.models.adapters import adapter_tensors
-from fmfl_secure.models.architectures import Modality, TaskNeeds
+from fmfl_secure.models.architectures import TaskNeeds
 from fmfl_secure.models.batches import IGNORED, PreferenceBatch
-from fmfl_secure.models.features import Features
-from fmfl_secure.models.prefix import FrozenPrefix, RecordCache
+from fmfl_secure.models.prefix import RecordCache
 from fmfl_secure.models.referenced import ReferencedModel, Start
 from fmfl_secure.settings.tasks import PreferenceSection
 from fmfl_secure.tasks.base import TaskData, one_unit_each
@@ -67,6 +66,7 @@ class PreferenceTask(CausalLM):
 
     needs = TaskNeeds(name="preference", modalities=("text",), causal=True, head=False)
     continues: ClassVar[tuple[str, ...]] = ("causal-lm",)
+    _model_class: ClassVar[type[ReferencedModel]] = ReferencedModel
 
     settings: PreferenceSection
     began: Mapping[str, torch.Tensor] | None = None
@@ -263,14 +263,6 @@ class PreferenceTask(CausalLM):
             shortened=sum(any(each.cut for each in both) for both in written),
             lengths=np.array([max(e.length for e in both) for both in written], dtype=np.int64),
         )
-
-    def _assemble(
-        self,
-        adapted: nn.Module,
-        prefixes: Mapping[Modality, FrozenPrefix],
-        features: Features | None,  # noqa: ARG002
-    ) -> AdaptedModel:
-        return ReferencedModel(adapted, prefixes)
 
 
 def _difference(model: Any, batch: PreferenceBatch, rows: Sequence[int]) -> torch.Tensor:
