@@ -76,7 +76,7 @@ def _command(words: tuple[str, ...], found: Any) -> Iterator[str]:
     )
     yield f"{'###' if len(words) > 1 else '##'} {' '.join(words)}\n"
     yield from (f"{_plain(paragraph)}\n" for paragraph in said.split("\n\n") if paragraph.strip())
-    yield f"    {' '.join(usage)}\n"
+    yield f"    {usage}\n"
     yield f"For example `{' '.join(example.split())}`\n"
     names = answer_names(found.callback)
     if names:

@@ -36,6 +36,8 @@ def shown(*words: str) -> str:
 def test_the_page_is_what_the_commands_say() -> None:
     page = (DOCS / "cli.md").read_text(encoding="utf-8")
     assert page == cli_document(), "python -m fmfl_secure.cli.document > docs/cli.md"
+    for command in COMMANDS:
+        assert f"\n    {' '.join(('fmfl-secure', *command))}" in page, "the line to type"
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
