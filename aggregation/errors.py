@@ -34,6 +34,10 @@ Every class declares its `nature`, which decides what follows from it:
     passing   the surroundings: it is tried again, and never anybody's last word
     decided   it stays so until a person decides otherwise: an outcome, or a refusal
     damage    something kept is not what it was: somebody has to put it back
+
+Every module of this package raises from here. `fmfl_secure.errors` counts `AggregationError` among
+those that the command line explains; agents, server and stores go by an error's `nature` and never
+by its text.
 """
 
 from __future__ import annotations

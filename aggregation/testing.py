@@ -2,6 +2,10 @@
 
 Nothing here is used by the package itself, and nothing here is less strict than the real thing:
 the roles are the real ones, and the bytes between them are those of the wire.
+
+`bench.secure_aggregation` and other measurements run rounds with it, the demonstration attacks
+them, and `doctor.machine` asks `works`. A round is `start`, `upload`, `open`, `release`, in this
+order; each takes the `Attempt` that the one before it left.
 """
 
 from __future__ import annotations

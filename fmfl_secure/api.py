@@ -13,6 +13,9 @@ is, with `interface: python`. What is done with an opened `Ledger` is in that le
 
 Errors are those of the command line: `fmfl_secure.errors.KNOWN_ERRORS`, each with a `code` and
 where there is one a `hint`.
+
+`fmfl_secure` exports both classes; of the commands, `cli.federation` alone goes through them, the
+others call what these methods call.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 An answer is kept in a folder named after what was asked, of whom. The same question finds it there,
 and nothing is charged; asked anew it is another run, charged like the first.
+
+`cli.ask` makes the settings of the question with `asking`, shows what it will cost, and calls
+`ask`. `cli.model` and `choosing` ask about a finished run's adapter by `RunAsked`.
 """
 
 from __future__ import annotations

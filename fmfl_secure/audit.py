@@ -3,6 +3,10 @@
 The plan, the task, the model with its adapter and the private trainer are those of a site. Data
 are not: an audit opens no site's folder, trains on canaries and the task's synthetic records, and
 so charges no ledger.
+
+`fmfl-secure audit` (`cli.audit`) and `api` call `audit_run`, `audit_settings` or `audit_answers`.
+Each takes its claim from the plan, designs the audit for it, observes canaries through the real
+trainer (`privacy.auditing`), and bounds epsilon from below by what was seen.
 """
 
 from __future__ import annotations

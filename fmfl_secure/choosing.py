@@ -1,4 +1,9 @@
-"""Choosing among adapters by one private answer of the sites: a run's rounds, and exported ones."""
+"""Choosing among adapters by one private answer of the sites: a run's rounds, and exported ones.
+
+`fmfl-secure choose` (`cli.choose`) collects `candidates_of` a run, asks `question_among` them by
+`choose`, and has `write_winner` keep the one ahead. Where parties are on other machines,
+`write_question` writes what they are asked by and `read_choice` reads what came of it.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,10 @@
 Declared is what everybody may know and nobody's data decide any more: populations, how much of a
 text is read, what each label weighs in the loss. What is written is a released figure, rounded; so
 it costs nothing more. The line before it says which answer it is from.
+
+`fmfl-secure ask --write` (`cli.ask`) and its like call the three functions that write. What is
+about to be written is read back and compared first (`asking.require_meant`), and `in_words` says
+what it was.
 """
 
 from __future__ import annotations

@@ -36,6 +36,10 @@ Every class declares its `nature`, and whoever makes an outcome or a refusal of 
               again, and goes on. Never the end of a run, nor a site's refusal
     decided   it stays so until a person decides otherwise: an outcome, or a refusal
     damage    something kept is not what it was: somebody has to put it back
+
+Every room raises these. `cli` prints text and hint of those in `KNOWN_ERRORS`, without a
+traceback, and `cli.exit_codes` gives each its exit code; stores, agents and servers go by `nature`
+and try a passing one again.
 """
 
 from __future__ import annotations

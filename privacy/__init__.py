@@ -17,6 +17,9 @@ With a `PrivacyPlan` the guarantee is local: it holds against everyone outside t
 colluding, with no help from encryption or aggregation. With a `DistributedPlan` each site adds a
 share of the noise, and the guarantee is of the sum: a second figure says what the other sites can
 learn together. This package knows nothing of encryption or aggregation.
+
+In a run `parties.site` asks the policy, `parties.run_budget` the ledger, and
+`training.local_round` trains.
 """
 
 from privacy.accounting.affordability import (

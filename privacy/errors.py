@@ -27,6 +27,9 @@ And a `nature`, declared by every class, which decides what follows from it:
     passing   the surroundings: it is tried again, and never anybody's last word
     decided   it stays so until a person decides otherwise: an outcome, or a refusal
     damage    something kept is not what it was: somebody has to put it back
+
+All of this package raises from here, and `fmfl_secure.errors` counts `PrivacyError` among those
+that the command line explains. What leaves a party is an error's `code` and nothing else of it.
 """
 
 from __future__ import annotations

@@ -32,6 +32,10 @@ so the code may be told to others.
 | `policy.epsilon_per_dataset` | with earlier runs on the same data set it may cost more |
 
 The last one needs the ledger, which raises it when a run reserves (`privacy.ledger.datasets`).
+
+`parties.site` checks a policy before it reserves anything. `parties.run_budget` asks
+`check_answers_per_year`, which needs the ledger, and `planning.task` asks `check_extensions`
+before other packages' code is imported.
 """
 
 from __future__ import annotations

@@ -13,6 +13,10 @@ never written anywhere, not even there.
 
 The layout of a stream belongs to one version of the library: a known-answer test runs before first
 use, and anything unexpected is a `BackendError`.
+
+Only `aggregation.ckks.suites` imports it, when a key or an encryption is first wanted, and so do
+demonstrations that attack a round. `context` comes first and tests the library once a process;
+then, in `ckks-pk`, a site makes an `Encryptor` and the decryptor a `KeyHolder`.
 """
 
 from __future__ import annotations

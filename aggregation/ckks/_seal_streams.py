@@ -4,6 +4,10 @@ SEAL saves and loads by path, so streams pass through an anonymous memory file; 
 never touches a disk. A stream is a header (magic, header size, version, compression mode, total
 size), then the object: parms_id, NTT flag, sizes, scale, correction factor, and a nested array.
 This file knows that layout and no more of SEAL; anything unexpected is a `BackendError`.
+
+`aggregation.ckks._ckks` calls it alone, but for the demonstration's per-tensor pattern: `load` of
+what `ciphertext` or `plaintext` wrote makes an object of SEAL, and `read_ciphertext` or
+`read_plaintext` takes an object apart that `save` wrote.
 """
 
 from __future__ import annotations

@@ -15,6 +15,10 @@ x is added in integers, after the product: |E| <= 21 K, always, and none of the 
 
 All polynomials are coefficients. Products are exact (`exact_product`), and a process compares some
 with SEAL's before it encrypts anything.
+
+`suites` makes both halves. `SiteSecrets` encrypts a site's chunks and seals its secret;
+`Decryptor` draws a box key, opens each site's box, learns the sum S once the masks are off it,
+decrypts and destroys.
 """
 
 from __future__ import annotations

@@ -7,6 +7,10 @@ n digits d_0 .. d_(n-1), each in [-D, D] with D = K (2**(b - 1) - 1), are carrie
 The sum of K such M has the sums of the digits as its digits: no carry, no offset for negative
 values, and every M with |M| <= (B**n - 1) / 2 has exactly one reading. Values fill coefficients
 in order, coefficients fill chunks of N, and what is left of the last chunk is zero.
+
+A verified plan makes the `Packing` (`protocol.round`). A site packs its integers before it
+encrypts, the decryptor unpacks the sum's coefficients, and each site packs the released sum once
+more to compare its tags.
 """
 
 from __future__ import annotations

@@ -31,6 +31,10 @@ the second because a uniform variable on [-1/2, 1/2] is strictly sub-Gaussian (v
 s has at most N coordinates, each -1, 0 or 1. K independent encryptions multiply the first by K
 and the variance by K. That tau is uniform and independent of s is the usual heuristic: c1 modulo
 P is pseudo-random under RLWE. The first bound needs no heuristic at all.
+
+Whoever writes a plan calls `choose`, as `planning.plans` does from a federation's settings.
+Whoever reads one looks its set up by `parameter_set`, and `protocol.round` makes the rest from
+that.
 """
 
 from __future__ import annotations

@@ -6,6 +6,9 @@ Ranges are public and come from the plan; a value beyond its range is clamped to
 
 Rounding is done on data that are already private (or declared public): it is post-processing,
 one site at a time, and nothing here is counted as noise.
+
+A plan carries the grid (`protocol.plan`). `training.local_round` quantises a site's update with
+it, and `training.server_step`, at coordinator and sites alike, turns the released sum back.
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@ A library object off the network is a parser to attack. A ciphertext is N residu
 polynomial; sent as such, with the length and every residue checked, *every* accepted input is a
 valid ciphertext. Two residues of w bits fill 2 w bits, little endian, lower residue first, so a
 60-bit residue costs 7.5 bytes. Adding ciphertexts is adding residues modulo q.
+
+Every role calls it: a site packs what `ckks.collective` encrypted, `protocol.round` checks
+whatever arrives as it reads it, and `Aggregator` adds it up.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 A party's identity is a key pair it makes once. Others pin its public half, by fingerprint, before
 they take part in a round with it; a name alone means nothing.
+
+`parties.workspace` generates and saves one for each party and loads it again. `protocol.messages`
+signs and verifies with it; nothing else of the protocol looks at keys.
 """
 
 from __future__ import annotations

@@ -15,6 +15,10 @@ summed tags tell nobody without kappa anything, not even that a sum is zero.
 kappa is fresh in every attempt, drawn by the first site of the cohort and sent to each of the
 others in a box that only the two can open. It protects against aggregator and decryptor, not
 against sites: one that gives kappa away takes the protection from all.
+
+`roles.site_mac` draws kappa at the first site, seals it for the others, tags what a site uploads
+and, after the release, compares. `Aggregator` adds the tags up and `Decryptor` passes their sum
+on; neither can make one.
 """
 
 from __future__ import annotations

@@ -10,6 +10,10 @@ are fixed. E |y|^2 / J = |x|^2, and two one-sided bounds hold for every x (docs/
 
 All arithmetic is exact: products are taken in float32 or
 float64 so few at a time that every partial sum is a whole number that the type can hold.
+
+`NormCheck` (`protocol.norms`) makes the signs of an attempt from its release. A site has its own
+update projected on them; to check a sum it is enough that the projections `agree`, which is
+faster.
 """
 
 from __future__ import annotations

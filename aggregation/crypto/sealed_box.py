@@ -6,6 +6,10 @@ HPKE). ML-KEM and X25519 come from `cryptography`; nothing here is a primitive.
 
 A box is of constant length over its content: 32 bytes of X25519, 1,088 of ML-KEM-768, then
 AES-256-GCM. Its key is used once, so its nonce is constant.
+
+`crypto.pairwise` agrees on the secrets that two sites share; `roles.site_secrets` and
+`roles.site_shares` seal what one party alone may read. A box key is revealed as the proof in
+`protocol.accusation` or at the end of a rehearsal, and is of no use after that.
 """
 
 from __future__ import annotations

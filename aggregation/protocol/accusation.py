@@ -12,6 +12,9 @@ opens. Of the decryptor's boxes what shows are the sites' secrets of that attemp
 self-mask that is then never revealed. A site reveals X25519 alone, and in a hybrid plan only: masks
 stay hidden by ML-KEM. The key that shares are sealed for is one of its own: it opens no mask, and
 who reveals it uploads nothing, so that what others uploaded in that attempt stays masked.
+
+The decryptor and the sites make one with `accuse` when a box does not open (`roles.decryptor`,
+`roles.site`); the server reads it in `runtime.attempt_state`, which then knows whom to leave out.
 """
 
 from __future__ import annotations

@@ -19,6 +19,9 @@
 A later message names the earlier ones by the transcript hash, so one of another round, run,
 attempt or cohort never fits. The cohort message needs no trust: all it carries is signed by others
 and hashed into the transcript.
+
+Roles call these in the order of the table: `roles.site`, `roles.decryptor` and `roles.aggregator`
+each begin with `read_plan` and `read_cohort`.
 """
 
 from __future__ import annotations

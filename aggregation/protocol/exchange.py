@@ -8,6 +8,9 @@ signed and the same for everybody, and its own part alone, with the proof that t
 What all must see alike is in the index itself. A part that is not the one that was signed for its
 reader is refused, as if the signature were wrong: whoever handed it on may have altered it. What
 was signed and does not hold is the sender's fault, and shown by index, part and proof together.
+
+A site composes its message (`roles.site`); the server reads it whole and hands out each part
+(`runtime.attempt_state`); every other site and custodian reads its own.
 """
 
 from __future__ import annotations

@@ -7,6 +7,10 @@ journal lacks one of them. Whoever holds a head learns how many entries there ar
 
 A head is one line: `journal-head`, key, journal, sequence, digest, signature. One of a party's log
 of acts, which is a journal too, begins with `acts-head` and is of no use in its place.
+
+`roles.release_once` and, for sites, `protocol.witness` sign a head and hold the journal to what
+others kept; `parties.acts` does the same for a log of acts. Who only carries heads asks
+`is_journal_head`, as `runtime.anchor_registry` does.
 """
 
 from __future__ import annotations

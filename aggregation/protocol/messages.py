@@ -5,6 +5,9 @@ the kind of message, the sender and the SHA-256 of those bytes; a signature for 
 serves for another.
 Both layers are MessagePack with named fields. Unknown fields, other types and any encoding but the
 canonical one are refused, so a message has exactly one form and a digest names exactly one message.
+
+Roles call `seal`, and `protocol.checks` calls `unseal` for each that comes in. The kinds stand in
+the order in which a round sends them.
 """
 
 from __future__ import annotations

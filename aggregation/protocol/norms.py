@@ -6,6 +6,10 @@ by group. Everybody checks that each site's are no longer than those of an hones
 all together are the projections of the sum. What a site did not send is what is left of the sum's;
 it is held to the limits of all who sent none, together, and so many may be missing as may vanish,
 or one. `docs/protocol.md` has the claims and their proof.
+
+`roles.site_norms` makes a site's projections and, before a site says that the sum verifies, checks
+everybody's; `runtime.attempt_state` does the same at the server, and `planning.norms` says what
+the bound will be.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 `checks.read_plan` makes the first, `checks.read_cohort` the second; all roles work with these two
 and never with a plan or a cohort message that was not verified.
+
+`roles.site`, `roles.aggregator` and `roles.decryptor` hold one of each for an attempt.
 """
 
 from __future__ import annotations

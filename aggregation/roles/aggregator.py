@@ -1,4 +1,9 @@
-"""The aggregator: adds masked ciphertexts, and holds nothing that could open one."""
+"""The aggregator: adds masked ciphertexts, and holds nothing that could open one.
+
+`runtime.attempt_state` makes one for an attempt once its cohort is fixed, and calls `add_exchange`
+where sites may vanish, `add` for every upload, `opening_list`, `add_opening`, and `total`. Uploads
+may come in any order; the sum grows as they do, and no upload is kept.
+"""
 
 from __future__ import annotations
 

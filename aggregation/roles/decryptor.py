@@ -1,4 +1,9 @@
-"""The decryptor: a fresh key for every attempt, one opened sum a round, integers out."""
+"""The decryptor: a fresh key for every attempt, one opened sum a round, integers out.
+
+`runtime.agents.decryptor` calls it by assignments of the server: `announce`, `confirm` once the
+list is there, `release` with the sum, and in a rehearsal `reveal`. What it shares with a
+custodian, admission and the one word a round, is in `release_once`.
+"""
 
 from __future__ import annotations
 

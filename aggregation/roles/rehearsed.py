@@ -18,6 +18,9 @@ for another is signed by whoever made it, and both would have used what is in it
 
 A site that reveals nothing is named for that, and whoever shares masks with it is not looked at:
 there is another rehearsal for those, without it.
+
+`runtime.rehearsals` calls `judge` when a rehearsal has ended, and `report.rehearsed` calls it
+again, years later, on the evidence that was kept.
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@ Both follow one coordinator's plans and count only sites they pinned. Both draw 
 attempt, in memory only, and announce them once. And both give one word a (run, round), the
 decryptor its release and a custodian its approval, which is in the journal before it leaves: after
 a restart the same request gets the same bytes again, and any other is refused.
+
+`Decryptor` and `Custodian` are its two subclasses; agents ask both for `journal_head` and bring
+both what others kept (`hold_journal`) before they ask for a word.
 """
 
 from __future__ import annotations

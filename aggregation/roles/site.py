@@ -1,4 +1,10 @@
-"""A site's side of one attempt: it alone sees its update, and opens only what everybody fixed."""
+"""A site's side of one attempt: it alone sees its update, and opens only what everybody fixed.
+
+`runtime.agents.site` goes through one object an attempt: `ready`, `exchange`, `upload`, `open`,
+`project` where norms are checked, `verify`, `verdict`. What it is given is verified before anything
+changes, and asked twice for the same it gives the same bytes. The secrets are in `site_secrets`,
+the tags in `site_mac`, the projections in `site_norms`.
+"""
 
 from __future__ import annotations
 

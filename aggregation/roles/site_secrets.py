@@ -2,6 +2,10 @@
 
 Single-use keys, what they give together with neighbours and custodians, and the seed of the
 self-mask. They encrypt and mask one update, once, and are of no use afterwards.
+
+`SiteAttempt` goes through it in order: `draw`, `choose`, `encapsulate`, `take`, `encrypt`,
+`spend_key`, and `forget` when the seed has been revealed. `roles.rehearsed` rebuilds one from what
+a site revealed, to compute what it should have sent.
 """
 
 from __future__ import annotations

@@ -3,6 +3,10 @@
 The members are the units of sites whose folders are here. Their figures are exact: they go into the
 run's folder, and into its report, only where every one of these sites declares its data public;
 otherwise into the site's own folder, and what goes beyond it is that site's decision.
+
+`fmfl-secure attack` (`cli.attack`) and `Run.attack` call `attack_run`: it opens the run, reads the
+sites' units, tells members by `attacks.membership`, ranks secrets that were planted, and sets each
+figure beside what epsilon allows.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 The threshold is Yeom et al. 2018 (arXiv 1709.01604), the comparison LiRA's offline form
 (`attacks.references`). A unit's score is the mean of its records'.
+
+`attacks.attack` calls `tell_members`, which scores every record by each attack and tells units
+apart from the scores.
 """
 
 from __future__ import annotations

@@ -11,6 +11,8 @@ from one repeat to the next, and a ratio is of two arms of one repeat.
     opacus-ghost   Opacus's ghost clipping and its optimizer; the product's loss
     floor          the multiplications of `plain`, counted, at the rate of one large product that is
                    measured in each repeat
+
+`fmfl-secure bench decoder` (`cli.bench`) calls `measure_decoder`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,10 @@
 
 What is timed is the carrying: keys, ledgers, ciphertexts and stored messages are real, the model is
 a BERT of width 16 with random weights, and each site has forty rows of drawn words.
+
+`fmfl-secure bench flower` (`cli.bench`) calls `measure_flower`: `write_federation` makes the
+folder, `Simulation` or, to compare, the local engine runs it, and the clock observes each round's
+end.
 """
 
 from __future__ import annotations

@@ -5,6 +5,9 @@ weights are written as bfloat16 safetensors, a file at a time, to a temporary fo
 in a process that does nothing else, from finding the model to the noised update:
 
     python -m fmfl_secure.bench.large FOLDER TOKENS bfloat16 checkpointing
+
+`fmfl-secure bench large` (`cli.bench`) calls `measure_large`, which writes the model, starts that
+process, and deletes the model; in it `build_step` gets ready and `measure_step` takes the step.
 """
 
 from __future__ import annotations

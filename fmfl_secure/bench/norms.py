@@ -3,6 +3,8 @@
 Real roles, one process, the tensors of `bench aggregation`. Time is CPU time of this process;
 rounds are interleaved, and shares are medians of the pairs'. The site's round is everything that it
 does but training; the server's is the aggregator's and the coordinator's.
+
+`fmfl-secure bench aggregation --norms` (`cli.bench`) calls `measure`.
 """
 
 from __future__ import annotations

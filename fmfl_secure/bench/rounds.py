@@ -15,6 +15,9 @@ Both arms replay the layers below the adapter from memory (`fmfl_secure.models.p
 filled before anything is timed: filling costs both the same, once a run, and would only bring the
 ratios nearer to 1. Outside the round and in neither arm: reading data, the admission gate,
 long-lived keys, reservations, journals, evaluation, reports, and the network.
+
+`fmfl-secure bench round` (`cli.bench`) calls `measure_rounds`, which fills the frozen prefix once
+and then measures pair after pair.
 """
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ and are in the ratios of the whole round.
 Time is CPU time of this process, which another job on the machine disturbs less than a wall clock.
 A repeat runs both, one after the other, so that what disturbs all the same hits both; ratios are
 medians of paired ratios.
+
+`fmfl-secure bench aggregation` (`cli.bench`) calls `compare`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 Server and decryptor are the product's processes, started from provisioned kits; sites are real
 agents with simulated participants, many in a process. Only training is left out.
+
+`fmfl-secure bench service` (`cli.bench`) calls `measure`: it provisions kits, starts the
+processes, collects what they measured, and then runs rounds of the same work by calls alone.
 """
 
 from __future__ import annotations

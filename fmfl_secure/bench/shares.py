@@ -12,6 +12,9 @@ Each site's records are few and sampled often, so that the frozen layers below t
 seen nearly all of them after the first steps, which are not counted: from then on they are
 replayed from memory, and training is at its cheapest. No evaluation, which is a choice of the
 settings and not of the protocol.
+
+`fmfl-secure bench round --mode distributed` (`cli.bench`) calls `measure_shares`, whose
+`RoundClock` observes the run; `bench.engine` uses the same clock.
 """
 
 from __future__ import annotations

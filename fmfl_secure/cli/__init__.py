@@ -1,6 +1,10 @@
 """The command line: `fmfl-secure COMMAND --help` describes each command, with an example.
 
 Commands import what they need when they run: help and refusals need no machine-learning library.
+
+`main` is the entry point, here and for `python -m` (`__main__`): it lets Typer run a command,
+prints what ended it, and exits with the code of that ending. `cli.document` and `cli.schema` walk
+the same commands for `docs/cli.md` and for programs.
 """
 
 from __future__ import annotations

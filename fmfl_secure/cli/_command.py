@@ -2,6 +2,10 @@
 
 A command returns its answer, a structure whose type is its published form (`docs/cli.md`). Whoever
 calls it from Python gets that; on a command line `--json` prints it, and nothing beside it.
+
+Every module of commands decorates with `command`, and `Group` lists them (`cli.afford` is a short
+example). Around a call it sets what all commands take, records the act if it is one (`acting`),
+and prints the answer.
 """
 
 from __future__ import annotations

@@ -1,6 +1,10 @@
 """Which commands change something at a party, and what its log of acts is told of them.
 
 Each command says it where it is registered: an `Act`, or a sentence why nothing is recorded.
+
+`cli._command` calls `acted` around each command's work: an entry before the act, its answer's kept
+parts, and an entry after it or for what ended it. A process that ends without coming back calls
+`end_now`.
 """
 
 from __future__ import annotations

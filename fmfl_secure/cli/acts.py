@@ -1,4 +1,7 @@
-"""`fmfl-secure acts`: what people did at a party, as it signed it."""
+"""`fmfl-secure acts`: what people did at a party, as it signed it.
+
+`cli` registers its commands, which read and export the log that `cli.acting` writes.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""`fmfl-secure ledger afford`: what a ledger can still afford."""
+"""`fmfl-secure ledger afford`: what a ledger can still afford.
+
+`cli` imports it for its command. With a federation's settings it asks `planning.affordability` for
+runs like theirs, and without for a sampler that options describe.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""`fmfl-secure ask`: a question to the sites, answered by one noised sum."""
+"""`fmfl-secure ask`: a question to the sites, answered by one noised sum.
+
+`cli` registers `ask`. It shows how precise the answer would be, grants where a simulation has no
+grants yet, asks (`asking`), shows figures with their intervals, and writes them into the settings
+where options say so. `cli.choose`, `cli.model` and `cli.plan` show their answers and precisions
+with the same functions.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""`fmfl-secure bench`: what encryption and privacy cost, measured here and now."""
+"""`fmfl-secure bench`: what encryption and privacy cost, measured here and now.
+
+`cli` registers the group `bench`; each command calls the measurement of its name in
+`fmfl_secure.bench` and prints the figures or writes them as JSON.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Commands before a run: partition, start-file, check."""
+"""Commands before a run: partition, start-file, check.
+
+`cli` registers the three commands; none of them charges a ledger.
+"""
 
 from __future__ import annotations
 

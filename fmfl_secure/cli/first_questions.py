@@ -1,4 +1,8 @@
-"""Questions of `init` on a terminal: what only people can say, with choices."""
+"""Questions of `init` on a terminal: what only people can say, with choices.
+
+`cli.new_settings` calls these for whatever options have not said, where `can_ask` finds somebody
+to ask.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""`init`: a new federation's settings, from what people say of it, and each party's own files."""
+"""`init`: a new federation's settings, from what people say of it, and each party's own files.
+
+`cli` registers it. Settings that do not exist are written first (`new_settings`), then
+`initialise` makes each party's own files, and last it says what nobody has chosen yet and what to
+type next.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The commands by which parties draw their own keys: request, accept, ceremony."""
+"""The commands by which parties draw their own keys: request, accept, ceremony.
+
+`cli` registers them. A party requests, whoever provisions answers (`provision --requests`), the
+party accepts; then all compare by voice, sign, and collect what the others signed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""`fmfl-secure ledger`: a population's privacy budget, for its custodian and its officer."""
+"""`fmfl-secure ledger`: a population's privacy budget, for its custodian and its officer.
+
+`cli` registers the group `ledger`, to which `cli.afford`, `cli.ledger_grants` and
+`cli.ledger_signers` add their commands, with `ledger_at` and `open_to_sign` from here.
+"""
 
 from __future__ import annotations
 

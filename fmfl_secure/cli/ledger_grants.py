@@ -1,4 +1,8 @@
-"""`fmfl-secure ledger grant`, `lower` and `close`: what a custodian permits of a budget."""
+"""`fmfl-secure ledger grant`, `lower` and `close`: what a custodian permits of a budget.
+
+`cli` imports it for its commands. `grant` on a site's folder shows the proposal and makes it once
+it is accepted; on a ledger it permits what options say.
+"""
 
 from __future__ import annotations
 

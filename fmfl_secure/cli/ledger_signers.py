@@ -1,4 +1,8 @@
-"""`fmfl-secure ledger admit`, `dismiss`, `recover` and `release`: who signs, and what was lost."""
+"""`fmfl-secure ledger admit`, `dismiss`, `recover` and `release`: who signs, and what was lost.
+
+`cli` imports it for its commands; each opens the ledger to sign, writes one record, and says what
+is left.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The commands about certificates and members of a federation across machines."""
+"""The commands about certificates and members of a federation across machines.
+
+`cli` registers its commands. A site that leaves is removed by `remove` at the server, and each
+site takes over the newer list by `approve`.
+"""
 
 from __future__ import annotations
 

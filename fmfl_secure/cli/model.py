@@ -1,4 +1,8 @@
-"""The commands on a finished adapter: evaluate, predict, export."""
+"""The commands on a finished adapter: evaluate, predict, export.
+
+`cli` registers its commands. They read a run's folder and charge nothing, but for `evaluate
+--sites`: that asks the sites and is charged as any answer.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""A new `federation.toml` from what options say, what is proposed, and what somebody answers."""
+"""A new `federation.toml` from what options say, what is proposed, and what somebody answers.
+
+`init` (`cli.init`) calls `write_new`. For each choice it takes what an option says, else asks
+(`first_questions`) if somebody is there, else takes what a known table proposes; the text is made,
+read back as settings, and only then written.
+"""
 
 from __future__ import annotations
 

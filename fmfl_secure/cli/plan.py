@@ -1,4 +1,8 @@
-"""`plan`: what a run will do and cost, and what it will learn, said before any data are used."""
+"""`plan`: what a run will do and cost, and what it will learn, said before any data are used.
+
+`cli` registers it. It looks ahead by the base model (`training.outlook`) and then shows sizes and
+costs, what answers would tell, a verdict, and what ledgers at hand would say; nothing is reserved.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""`fmfl-secure report`: of a run or of a site's data over all runs; signed, and checked later."""
+"""`fmfl-secure report`: of a run or of a site's data over all runs; signed, and checked later.
+
+`cli` registers the group `report`. Its commands write pages and files from what a run or a ledger
+has kept, and change neither's state.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""The commands of a federation across machines: provision, serve, join, and more."""
+"""The commands of a federation across machines: provision, serve, join, and more.
+
+`cli` registers its commands. `provision` comes first and may answer requests instead; `serve`,
+`decryptor`, `custodian` and `join` are processes, each beside the port that `OperationsPort`
+opens.
+"""
 
 from __future__ import annotations
 

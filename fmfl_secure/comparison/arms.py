@@ -19,6 +19,9 @@ repeats.
     alone         every site by itself; the mean over the sites is reported
 
 Each is trained with every adapter that is asked for; the linear probe is the adapter `head`.
+
+`comparison.compare` goes through `ARMS` and asks each for its settings; `comparison.summary` names
+the rows by them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""Adapters x arms x privacy targets x seeds x partitions, on a federation's own public data."""
+"""Adapters x arms x privacy targets x seeds x partitions, on a federation's own public data.
+
+`fmfl-secure compare` (`cli.compare`) and `Federation.compare` (`api`) call `compare`. It lists the
+cells that are wanted, passes over those that the file already has, trains and evaluates one after
+the other, and appends each row as it is measured.
+"""
 
 from __future__ import annotations
 

@@ -6,6 +6,9 @@
 
 A file is of one federation's settings. Where another machine goes on with it, a second header
 tells whose the rows after it are.
+
+`comparison.compare` goes on with a file by `go_on` and writes with `append`; `comparison.summary`
+makes tables of a `Comparison` that was read.
 """
 
 from __future__ import annotations

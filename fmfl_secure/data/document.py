@@ -1,6 +1,8 @@
 """`docs/data.md`, made from the tables that the code itself decides by.
 
 python -m fmfl_secure.data.document > docs/data.md
+
+Nothing imports it; a test compares the page with what it prints.
 """
 
 # A row of a table is one line of Markdown, and full-width digits are what one of them is about.

@@ -23,6 +23,9 @@ logs and in screenshots, and a shifted column would put a patient's note there. 
 exception is a split by column, of a public file, which lists that column's values.) All kinds
 share the one `code` of every failure, since which check a row failed, and that it was a row, is
 itself something read from the data.
+
+Readers raise these, and `data.fields` turns those of a row into a count of rows that cannot be
+used.
 """
 
 from __future__ import annotations

@@ -2,6 +2,10 @@
 
 A field says what a good value is; everything else, from the row's number in a refusal to what
 happens with a bad row, is the same for every kind of data.
+
+Tasks call `read_records` with the fields that they need (`tasks.adapter_task`): the form of the
+data opens the file, columns are chosen by name, every row is read and counted, and what is left is
+grouped into units.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 An image is decoded once when it is read, so that one that cannot be is a bad row then and not an
 accident in training, and is kept as the bytes it came in.
+
+Tasks of pictures (`tasks.image_classification`) read a table with `image_field` or a folder with
+`read_image_folder`, and decode the kept bytes again, batch by batch, with `decode_image`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,9 @@
 """Which rows of a site's data cannot be used, by sort: told at the site, and never outside it.
 
 A count of rows is data. It is in no message of the protocol and in no report that leaves.
+
+`data.fields` and `data.images` keep a `Tally` while they read; what it counted goes with the
+records, to be shown where they are.
 """
 
 from __future__ import annotations

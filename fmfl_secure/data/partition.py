@@ -3,6 +3,9 @@
 The split is reproducible and written down (`partition.json`: arguments, seed, row counts, SHA-256
 of every file), which also means it is for data that may be counted in public. It is not a step
 of private training: a site's own data arrive as they are.
+
+`fmfl-secure partition` (`cli.federation`) calls `partition_file`: it reads the columns that the
+split needs, shuffles units, sets holdout and tune aside, and shares the rest by the scheme.
 """
 
 from __future__ import annotations

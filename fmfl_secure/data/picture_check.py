@@ -1,4 +1,8 @@
-"""Shows a site its pictures, in counts and on one sheet: for the site's eyes alone."""
+"""Shows a site its pictures, in counts and on one sheet: for the site's eyes alone.
+
+`Federation.check_pictures` (`api`) asks the task, whose base `tasks.adapter_task` reads the site's
+pictures and counts them with `check_pictures`.
+"""
 
 from __future__ import annotations
 

@@ -13,6 +13,9 @@ be two people:
 What may be one person or two (P7 and p7) a rule of the federation's settings decides, and until
 then `near_duplicates` asks. What is no id (missing, `NaN`, a number that lost digits) is refused:
 shared, it would make many people one, and by itself, each row a person.
+
+`data.fields` and `data.images` ask `unit_id` for every row that names a unit, and
+`data.unit_check` asks `near_duplicates` which ids a site should look at.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 `{span}`, `{grade}` and `{side}` are filled in at random. Findings follow "with", background
 phrases follow "a history of". `SHARED` holds what could belong to two departments: a note built
 on it alone cannot be told apart, as some real ones cannot.
+
+`demonstration.notes` is the only module that reads these words.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 Every outcome is decided by a figure that is computed here from what the attacker got: the share of
 the update's values that it has right, or how like the private picture its picture is.
+
+`demonstration.run` calls `run_attacks` with the recorded rounds, and `demonstration.inversions`
+adds gradient inversion.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Findings of a demonstration: views, pictures and attacks, each with the verdict of this run."""
+"""Findings of a demonstration: views, pictures and attacks, each with the verdict of this run.
+
+`demonstration.run` collects them; `demonstration.page` and, on a terminal,
+`demonstration.walkthrough` show them.
+"""
 
 from __future__ import annotations
 

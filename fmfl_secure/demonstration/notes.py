@@ -1,8 +1,11 @@
 """Made-up clinical notes for the demo: nobody's data, and marked so in every row.
 
-The notes are assembled from a small grammar (`_demo_vocabulary`). A share of them cannot be told
+The notes are assembled from a small grammar (`_vocabulary`). A share of them cannot be told
 apart, most mention a second department in passing, and some labels are wrong, so that the best
 classifier stays well below 100 % and the number of examples matters, as with real notes.
+
+`write_demo_notes` is called by `demonstration.federation`, for `fmfl-secure demo federation`, and
+by measurements that want such texts.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 The roles are the real ones. What is not real is only that nothing is forgotten: the recording
 keeps what an honest decryptor or site wipes, so that the attacks can try with all of it.
+
+`demonstration.run` calls `new_federation` and `run_round`, honest and tampered; the recordings go
+to `demonstration.attacks` and `demonstration.views`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 Each check takes the federation's settings and one site, reads what lies there, changes nothing and
 tells nobody else. A new one is a function with a line in `_CHECKS`.
+
+`fmfl-secure doctor FOLDER` (`cli.doctor`) calls `examine_federation`, and `fmfl-secure check`
+shows the site its `questions`.
 """
 
 from __future__ import annotations

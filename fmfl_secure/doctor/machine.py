@@ -1,6 +1,8 @@
 """Is this machine ready? Each check says what it found, and what to do where it found a fault.
 
 Nothing is changed and nothing is asked of the network.
+
+`fmfl-secure doctor` (`cli.doctor`) calls `examine` and shows each `Finding`.
 """
 
 from __future__ import annotations

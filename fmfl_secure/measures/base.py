@@ -1,4 +1,8 @@
-"""A measure: a bounded vector of every record, and figures of what their noised sum says."""
+"""A measure: a bounded vector of every record, and figures of what their noised sum says.
+
+An entry of `measures.registry` makes a measure from settings. A site calls `vectors` on what its
+model made of each record; whoever has the released sum calls `findings`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Measures of what is found, missed and invented: entities of texts, labels out of many."""
+"""Measures of what is found, missed and invented: entities of texts, labels out of many.
+
+`measures.registry` makes these for tasks that tag words or give a record several labels.
+"""
 
 from __future__ import annotations
 

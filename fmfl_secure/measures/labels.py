@@ -1,4 +1,7 @@
-"""Measures of models that give each record one label."""
+"""Measures of models that give each record one label.
+
+`measures.registry` makes these for tasks that give a record one label.
+"""
 
 from __future__ import annotations
 

@@ -4,6 +4,9 @@ Finding and digesting one reads files; PyTorch and transformers are loaded with 
 
 A base model is data. Nothing in its folder is executed: a configuration that asks for code of
 its own is refused, and so are pickled weights.
+
+`planning.task` and `training.outlook` call `find_base_model`, through `models`. What a task needs
+of the `BaseModel`, tokenizer and encoder or language model, `tasks.task_model` loads.
 """
 
 from __future__ import annotations

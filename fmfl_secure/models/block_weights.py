@@ -4,6 +4,9 @@ The blocks are those of GGUF: 32 values of a row, whole numbers of 8 or 4 bits, 
 in `q4_1` one offset) as float16. They stay in the mapped file; a matrix is float32 no longer than
 a product with it takes, as bfloat16 weights are (`half_weights`). All arithmetic is float32, so
 that a record's gradient is as exact as on float32 weights of the same values.
+
+`models.importing.convert` writes such a folder and `models.base` loads it: `block_kinds` finds the
+tensors, and `load_blocks` puts them in their places.
 """
 
 from __future__ import annotations

@@ -4,6 +4,10 @@ With adapters in the last layers only, everything below computes the same hidden
 record at every step. Keeping them turns six layers of work into one or two, and changes nothing
 else: they are a function of that record alone, computed by the same weights, and stay in memory
 at the site.
+
+`tasks.task_model` puts a `FrozenPrefix` in the place of each tower's frozen layers. Batches name
+their records (`models.batches`), and a forward computes the prefix for those alone that the
+`RecordCache` lacks.
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@ A site uses one only where its policy says `architectures = "gated"`. What is wo
 where adapters go and nothing about privacy: whether a step has the sensitivity that a plan
 promises, the admission gate measures on the model itself, as of any other. What is known to break
 it (mixtures of experts first of all) is refused here, before a weight is loaded.
+
+`models.support` and `planning.model_defaults` call `architecture_for`, and `tasks.task_model`
+calls `require_causal` before it trains such a language model.
 """
 
 from __future__ import annotations

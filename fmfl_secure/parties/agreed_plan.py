@@ -10,6 +10,9 @@ one that is in no table.
 What the coordinator is left free to choose: the attempt's number, which of the settings' sites it
 invites, and their order. The cohort that it fixes later follows from the plan but for who is in
 it: that is held to `Agreed.min_cohort` by `aggregation` when it is fixed, as the invitation is.
+
+`parties.site` asks for the first `difference` before it takes part in an attempt;
+`parties.decryptor` and `parties.custodian` ask for an `objection`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,11 @@
 
 It learns who takes part and each released sum, and nothing else. What it hands to every site is
 signed, and a site recomputes the adapter itself from the sum that it verified.
+
+`runtime.run_driver` calls it for a run's begin and end, and `runtime.round_driver` and
+`runtime.attempt_driver` for each attempt: `plan_attempt`, `fix_cohort`, `following`, `apply`, then
+`finish_round` or `lose_round`. What a call decides is in the run's store before anybody hears of
+it.
 """
 
 from __future__ import annotations

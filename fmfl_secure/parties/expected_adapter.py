@@ -4,6 +4,8 @@ A coordinator that could hand a site any adapter could choose one that gives the
 old one again with a smaller cohort. So a site remembers, in its journal, what each sum that it
 verified gave, and over restarts it accepts no other. One that was away, for a round or for many,
 accepts what sites that it pinned have signed: more of them than it thinks may lie.
+
+`parties.site` calls `begin` when a run starts and `require` with each plan that it is to admit.
 """
 
 from __future__ import annotations

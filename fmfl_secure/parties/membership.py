@@ -5,6 +5,9 @@
 
 A folder without lists knows `members.json` alone, as in the embedded engine, and at a party that
 drew its own keys until it first meets the server.
+
+Each party opens its own (`runtime.server`, `parties.site`); the coordinator signs a list with a
+change, and a site's people approve it (`cli.members`).
 """
 
 from __future__ import annotations

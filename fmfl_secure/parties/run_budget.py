@@ -1,6 +1,9 @@
 """One run's hold on a site's ledger: asked, reserved, charged, and given back.
 
 Training and answers are two reservations (`planning.terms`), made before any data are read.
+
+`parties.site` reserves by it when a run begins and refunds at the end; `parties.site_training`
+charges each training, and marks it as used once data have been looked at.
 """
 
 from __future__ import annotations

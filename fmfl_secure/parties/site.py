@@ -2,6 +2,11 @@
 
 What leaves, once data have been read, is the protocol's messages and nothing else. Whatever goes
 wrong with data or training is told to others as one generic code.
+
+The local engine (`transports.local.engine`), `fmfl-secure join` and Flower's host open one; agents
+call it in order: `check`, `begin`, for each attempt `admit` and `train`, for each release
+`released`, and `finish`. What it computes is in `site_training`, what it charges in `run_budget`,
+and what it accepts as the adapter in `expected_adapter`.
 """
 
 from __future__ import annotations

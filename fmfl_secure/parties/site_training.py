@@ -2,6 +2,10 @@
 
 It reads the data and says nothing to anybody. The charge is durable before they are read, and what
 was made of them is stored before it is handed out, so that no round is trained twice unpaid.
+
+`parties.site` calls `update`. A stored update is handed out again; else the round's parameters are
+set, the charge is written, data are read, the training or answer runs, and its integers are
+stored.
 """
 
 from __future__ import annotations

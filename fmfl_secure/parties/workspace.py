@@ -13,6 +13,9 @@
 
 In the embedded engine all folders lie side by side; nothing in one refers to another's, and each
 may move to a machine of its own.
+
+`fmfl-secure init` (`cli.init`) calls `initialise`, which makes what is missing and nothing anew.
+Every party asks a `Workspace` for paths and a `Members` file for keys.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Finds the runs that a ledger can still afford, for settings or for a sampler as such."""
+"""Finds the runs that a ledger can still afford, for settings or for a sampler as such.
+
+`fmfl-secure ledger afford` (`cli.afford`) calls `affordable` with a sampler or `affordable_for`
+with settings; the search itself is `privacy.affordable_runs`.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,10 @@
 
 One plan for all sites: what they upload is summed, so its steps are the same everywhere, wide
 enough for the largest site.
+
+`asking` and every site make the plan from settings alone by `answer_plan`; from a released sum
+`cells_of` and `figures_of` make figures, `ahead_of` a ranking. `planning.precision` says
+beforehand how wide they would be.
 """
 
 from __future__ import annotations

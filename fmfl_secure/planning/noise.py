@@ -2,6 +2,8 @@
 
 `fmfl_secure.settings.noise` has what a mechanism is; here is what settings with it ask of a site:
 its plan, the grid of what it uploads, and what it may cost whom. Nobody else asks which it is.
+
+`planning.plans` asks `noise_of` settings for the entry and calls what it needs of it.
 """
 
 from __future__ import annotations

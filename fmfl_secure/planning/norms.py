@@ -2,6 +2,9 @@
 
 All of it follows from public settings, so that every party computes the same and nobody takes it
 from another. `aggregation.protocol` has the check; `docs/protocol.md` what it proves.
+
+`parties.coordinator` writes groups into a plan by `norm_groups`, `parties.site` compares them with
+its own, and `fmfl-secure plan` lists them by `bounded_tensors`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 `predict` is what `fmfl-secure plan` shows. A site takes its plan (`site_plan`), has its own policy
 judge the `run_proposal`, and uploads each round on the grid of `quantization`.
+
+`cli.plan` and `api` call `predict`; `parties.site` calls the rest.
 """
 
 from __future__ import annotations

@@ -12,6 +12,9 @@ as a decoder's are, one label more in a block would outweigh all that tells labe
 Of the head it is measured at the start, where it is longest. The adapter's is exactly zero there
 if the head is zero, so it is measured once the head has moved a few public steps, on records that
 it has not seen.
+
+`training.outlook` calls `expected_signals`, which measures the head first and then, on the head
+after its few steps, each adapter; `planning.advice` judges by the figures.
 """
 
 from __future__ import annotations

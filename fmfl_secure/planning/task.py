@@ -1,4 +1,9 @@
-"""The task that settings describe, on its base model, and what a run of it starts from."""
+"""The task that settings describe, on its base model, and what a run of it starts from.
+
+Sites and commands (`cli.federation`) begin here: `allow_extensions` before other packages' code
+runs, then `build_task`. A server has no base model and gets what it starts from by
+`make_start_file`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Starting from an earlier adapter: where it is, and what the line of runs that made it cost."""
+"""Starting from an earlier adapter: where it is, and what the line of runs that made it cost.
+
+`planning.task` finds the earlier adapter with `find_initial`, and `fmfl-secure plan` says what all
+of its line has cost by `line_epsilon`.
+"""
 
 from __future__ import annotations
 

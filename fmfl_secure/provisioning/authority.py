@@ -2,6 +2,9 @@
 
 DIR/authority/      ca.pem, ca.key, issued.json, revoked.pem; with requests/ and certificates/
                     where parties drew their own keys
+
+`provisioning.provision` and `provisioning.certify` open an `Authority` in their output folder;
+`cli.members` lists, renews and revokes what it issued.
 """
 
 from __future__ import annotations

@@ -7,6 +7,9 @@ signature cannot show that, since it would be made with that key: people who kno
 voices can. All parties' keys come to one fingerprint, so that one is read and everybody compares.
 A party that has checked its own keys and has the same fingerprint as the others has the same keys
 for everybody.
+
+`fmfl-secure ceremony` (`cli.keys`) shows the `standing`, signs by `sign_comparison` and takes
+others' words in by `collect`. A party's process calls `require_comparison` before it takes part.
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@ A certificate says which party speaks: its subject alternative name is a URI
 `fmfl-secure://FEDERATION/ROLE/NAME`. Clients get certificates that serve for clients only, so no
 site can pose as the server. Keys are ECDSA P-256 (TLS 1.3 suites); signing identities of the
 protocol are others, and Ed25519.
+
+`provisioning.authority` makes and signs with it, and keeps the files; `transports.https.listener`
+reads a peer's name and role by `read_peer`.
 """
 
 from __future__ import annotations

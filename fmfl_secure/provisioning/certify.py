@@ -7,6 +7,10 @@
 
 No party's private key is ever here. Run again with new requests, it answers those, and gives every
 other party an answer with the settings as they are now.
+
+`fmfl-secure provision --requests` (`cli.service`) calls `certify_requests`: requests are read and
+compared with the settings and with those known, new keys are certified, and an answer is written
+for every party.
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@
 
 The signatures prove that whoever asks holds the keys. They do not prove who that is: people compare
 fingerprints for that, once everybody has an answer (`ceremony.py`).
+
+`provisioning.own_keys` signs a request with every key that it names, and `provisioning.certify`
+reads it.
 """
 
 from __future__ import annotations

@@ -13,6 +13,9 @@
 A site's kit is its folder of `init` besides: site.toml, storage.key, ledger.sqlite.
 
 A kit travels sealed: AES-256-GCM under a key that scrypt derives from a passphrase.
+
+`provisioning.provision` fills and seals kits, `provisioning.put_answer` fills one from an answer,
+and a party's process opens its `Kit` and requires its role.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 FOLDER/              becomes the party's kit once the answer is beside its keys
   NAME.request       what to send; the rest stays
   renewal/           new keys and their request, until they are answered
+
+`fmfl-secure request` (`cli.keys`) calls `request_keys`, or later `renew_keys`;
+`provisioning.put_answer` then finds by `own_request` which of them an answer is to.
 """
 
 from __future__ import annotations

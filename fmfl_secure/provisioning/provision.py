@@ -11,6 +11,9 @@ its own (`own_keys.py`), and `certify.py` answers.
 
 What exists is left alone, so that a site that was added to the settings gets its kit by running it
 again.
+
+`fmfl-secure provision` (`cli.service`) calls `provision`, and `seal_kits` where kits are to
+travel. A kit is made aside and then put in its place; `cli.members` calls `remove_site`.
 """
 
 from __future__ import annotations

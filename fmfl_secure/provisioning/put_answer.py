@@ -1,4 +1,8 @@
-"""A party puts the answer beside its own keys, once everything in it that it can know is right."""
+"""A party puts the answer beside its own keys, once everything in it that it can know is right.
+
+`fmfl-secure accept` (`cli.keys`) calls `check_answer`, shows what was found, and then calls
+`put_answer`. Keys that wait in `renewal/` are taken over first, and the settings are written last.
+"""
 
 from __future__ import annotations
 

@@ -5,6 +5,10 @@ under the coordinator's signature. Inside the record every site's statement of i
 that site's own signature. A reader needs the parties' fingerprints from somewhere else, such as
 the minutes of the meeting where the federation was agreed on: a bundle that names its own keys
 proves nothing about who holds them.
+
+`fmfl-secure report bundle` (`cli.report`) calls `bundle_run`; `report verify` loads, verifies and,
+where asked, extracts. Verifying goes from the coordinator's signature to the sites' and the run's
+end, and at last renders the page once more where the version is the same.
 """
 
 from __future__ import annotations

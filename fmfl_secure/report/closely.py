@@ -1,4 +1,8 @@
-"""A closer look at an adapter as plots, and as a page of its own for those who may see the data."""
+"""A closer look at an adapter as plots, and as a page of its own for those who may see the data.
+
+`fmfl-secure evaluate --details` (`cli.evaluate_file`) calls `write_evaluation`, and `report.page`
+takes the plots of what a run keeps by `for_page`.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,9 @@
 """A closer look at what a model made of each record: by label, mistaken for what, and how sure.
 
 Exact: of private data the figures are not private.
+
+`cli.evaluate_file` and `report.learning_curve` call `record_of`, which runs the adapter on the
+file and has `look_closer` count.
 """
 
 from __future__ import annotations

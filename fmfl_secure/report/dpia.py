@@ -2,6 +2,9 @@
 
 The questions are for people, and nothing here answers one. `python -m fmfl_secure.report.dpia`
 prints the template without a run, which is `docs/dpia-template.md`.
+
+`fmfl-secure dpia` (`cli.dpia`) calls `write_dpia` and then says how many `open_questions` are
+left.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""The README of an exported adapter: what it is, what it cost in privacy, how to open it."""
+"""The README of an exported adapter: what it is, what it cost in privacy, how to open it.
+
+`fmfl-secure export` writes the card beside what it exported (`report.export`), and
+`report.results` beside a run's adapter.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """Ten questions that a data-protection officer has, and a run's answers, for the first two pages.
 
 `docs/how-to-read-a-report.md` lists them; `tests/unit/test_report_officer.py` holds the page to it.
+
+`report.page` puts `answers` on the first pages, and `report.dpia` quotes from here.
 """
 
 from __future__ import annotations

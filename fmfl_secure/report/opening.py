@@ -2,6 +2,8 @@
 
 They are what a run's own `predict` does for one record. A test runs them as they are printed, in a
 process in which this package cannot be imported.
+
+`report.model_card` calls `how_to_open` for a section of the card.
 """
 
 from __future__ import annotations

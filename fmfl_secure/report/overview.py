@@ -1,4 +1,7 @@
-"""A run's record seen as a report needs it: ledgers worst first, sites that run alike together."""
+"""A run's record seen as a report needs it: ledgers worst first, sites that run alike together.
+
+`report.page`, `report.officer` and `report.wording` take ledgers, growth and guarantees from here.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The page: a record, the sentences and the plots, put into the template."""
+"""The page: a record, the sentences and the plots, put into the template.
+
+`report.write` renders the page whenever a run's results are brought up to date, and
+`report.bundle` once more to sign it.
+"""
 
 from __future__ import annotations
 

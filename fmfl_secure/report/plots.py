@@ -4,6 +4,9 @@ Drawn through matplotlib's object interface only; nothing global is left changed
 prolog, no metadata, no date and a fixed hash salt, so one record gives one page, byte for byte.
 Every plot carries a title and a text alternative, is drawn on white so that it reads on a dark
 page, and tells things apart by shape and label besides colour.
+
+`report.page` draws the run's epsilon, budgets and metrics; other pages' plots (`report.closely`,
+`report.dataset.plots`) take style and form from here.
 """
 
 from __future__ import annotations

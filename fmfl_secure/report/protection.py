@@ -1,6 +1,9 @@
 """Who holds, sees and cannot see what, and what nothing here protects.
 
 These follow from the protocol and change with it, hardly with a run's values.
+
+`report.page` shows the roles and limits, `report.dpia` quotes them, and the dataset report names
+what its guarantee does not speak of.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 Everything is rebuilt from the run's state, and the audit's `audit.json` where there is one, so that
 a report can be made again later, and of a run that was cut off in the middle.
+
+`report.child` calls `write_results` in a process beside the run (`runtime.results_apart`), and
+`fmfl-secure report` (`cli.report`) calls it whenever somebody wants the files again.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 Each says what is known and no more. They are read by people who decide on their basis, so words
 like 'safe' or 'anonymous' do not occur, and a bound that bounds nothing is called that.
+
+`report.page` calls these for its sentences; `report.officer` and `report.dpia` say the same things
+in the same words.
 """
 
 from __future__ import annotations

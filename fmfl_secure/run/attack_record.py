@@ -2,6 +2,8 @@
 
 Its figures are exact, of data that somebody named: where these are private, so are the figures, and
 the file is in the folder of the site that they are of and nowhere else.
+
+`attacks.attack` fills it in and saves it; `report.attacked` shows it with the run.
 """
 
 from __future__ import annotations

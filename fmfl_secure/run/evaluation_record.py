@@ -2,6 +2,9 @@
 
 Exact figures: of private data they are not private, and stay where the data are. What lies in a
 run's folder, and so in its report, is of a set that was declared public.
+
+`report.closer_look` fills a record in, and `report.closely` writes it; `report.results` loads the
+one that a run's folder keeps.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 Everything here may be shown to all parties: it comes from signed messages, declared settings,
 ledgers, and figures computed on data declared public. Nothing in it was computed from a site's
 records other than through the privacy mechanism.
+
+A run's results are written from it (`report.results`). `parties.coordinator` keeps a `RoundRecord`
+a round, and pages, cards and bundles read what `decode_record` gives.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 A statement is signed by the site and shown to all parties. Its figures have ranges, which are
 looked at wherever one comes in; see `ranges`.
+
+A site states its ledger when it joins and when it ends (`run.ledger_statement`), and
+`run.site_notes` reads it at the server for the record.
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@ Those are the figures on the set that the settings declare public, the sites' no
 their intervals, the largest epsilon that sites have stated, and bytes: what the report says. No
 step, no refusal and no name of a site, and of the machine and its user nothing: trackers keep what
 they are given, and often elsewhere.
+
+`fmfl-secure run --track` (`cli.run`) and `serve --track` (`cli.service`) wrap their observer by
+`tracked`. The run tells the observer, and each tracker gets what `may_leave`.
 """
 
 from __future__ import annotations

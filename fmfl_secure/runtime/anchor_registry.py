@@ -2,6 +2,8 @@
 
 A site that restored an older ledger is told the heads that it lacks, by the server or by any other
 site, whose own record of them reaches it through the server.
+
+`runtime.server` holds it; transports call `give`, `bring` and `tell` for a party that asks.
 """
 
 from __future__ import annotations

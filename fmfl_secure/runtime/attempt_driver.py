@@ -2,6 +2,10 @@
 
 The steps are those of `docs/protocol.md`, and every one may be entered again: what it waits for
 may have come before a restart.
+
+`runtime.round_driver` calls `drive` for an attempt at a round: readies, exchange, uploads,
+confirmation, openings, release, projections, verdicts, apply. `runtime.rehearsals` calls
+`rehearse`, which collects every key instead of applying.
 """
 
 from __future__ import annotations

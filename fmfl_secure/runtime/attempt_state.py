@@ -2,6 +2,9 @@
 
 No I/O and no waiting. Messages go in one by one, in the order of the protocol's steps, and are
 verified before they count; the same messages again, in a new process, give the same state.
+
+`runtime.inbox` gives it each message by `receive`; `runtime.attempt_driver` asks it what is
+missing, and takes list, sum and released integers from it.
 """
 
 from __future__ import annotations

@@ -2,6 +2,10 @@
 
 Transports call it, for each request of a party, from threads of their own; the drivers open a run
 and an attempt here, and are woken by `changed` when something came.
+
+A message comes in parts (`part`), or whole by reference in one process (`deliver`). Its last part
+has it verified by the attempt, accepted in the store, and acknowledged. `runtime.server` makes the
+one inbox of a run.
 """
 
 from __future__ import annotations

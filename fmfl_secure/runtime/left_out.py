@@ -19,6 +19,9 @@ are attempts. What counts against a site is what the server saw itself:
 Whoever is left out is left out of the round, and of five attempts at least, as long as the others
 are enough. Where they are not, it gets one more chance, and then the run ends and says why. Where a
 sum was spoiled and nobody is found, `suspicion` says who is left out to see if it goes without.
+
+`runtime.round_driver` calls `choose` before it plans an attempt, and `count` or `spoiled` when one
+has failed.
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@ A rehearsal is an attempt on public integers, step by step as any, after which e
 its keys. No data are read for it, nothing is charged, and no adapter follows. Whoever sent what
 does not fit is named and left out of the next attempts; where nobody is, the fault was none that
 shows in a rehearsal, and the record says that.
+
+`runtime.round_driver` calls `at_start` before the first attempt of a run and `after_failure` when
+one has ended; `_hold` then rehearses until nobody more is named.
 """
 
 from __future__ import annotations

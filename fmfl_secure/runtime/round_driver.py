@@ -1,6 +1,10 @@
 """The server's round: one attempt after the other until a sum is released, or none can be any more.
 
 An attempt that a restart cut short goes on with everything that had come.
+
+`runtime.run_driver` calls `run_round`: it goes on with an attempt that is half done or plans one
+with the sites that are present and not left out, drives it, and after a failure counts whose it
+was. It ends with a release, with attempts used up, or once no other attempt can open.
 """
 
 from __future__ import annotations

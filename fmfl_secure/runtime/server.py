@@ -3,6 +3,9 @@
 HTTPS is one way (`transports.https`), Flower another (`transports.flower`). It computes on vectors
 of a known layout and has neither base model nor PyTorch; what it has to know of them comes as a
 `RunStart`.
+
+The local engine, HTTPS (`transports.https.server`) and Flower each make a `RunServer`, pass what
+parties send to its inbox, and call `drive` once.
 """
 
 from __future__ import annotations

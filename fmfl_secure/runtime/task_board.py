@@ -2,6 +2,9 @@
 
 The driver, in a thread of its own, assigns tasks; requests, in the event loop, wait for them.
 Nothing here is durable: after a restart the driver assigns anew.
+
+`runtime.run_driver`, `runtime.round_driver` and `runtime.attempt_driver` assign; a transport waits
+for a party's task, serves its documents, and notes by `heard` that the party lives.
 """
 
 from __future__ import annotations

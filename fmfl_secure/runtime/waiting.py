@@ -1,6 +1,10 @@
 """How the server waits for parties: until they are here, gone, or late; and why it goes on without.
 
 A party that is lost ends the attempt, never the run.
+
+`runtime.attempt_driver` calls `require` or `missing` at each step, and `runtime.run_driver` waits
+for sites to join. The local engine has a waiter of its own, under which waiting means letting the
+next party work (`transports.local.pump`).
 """
 
 from __future__ import annotations

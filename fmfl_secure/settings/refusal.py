@@ -3,6 +3,9 @@
 `msgspec` refuses with a sentence for programmers (`Expected `int` >= 1 - at `$.adapter.rank``).
 From its path, the data and the settings' types, these functions make one for whoever wrote the
 file. Nothing is decided here: a file is refused before, and for what `msgspec` says.
+
+`settings.toml_file` calls `explain` when a file does not fit the types, and `at_line` for errors
+that name a setting themselves.
 """
 
 from __future__ import annotations

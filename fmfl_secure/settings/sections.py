@@ -1,4 +1,9 @@
-"""The sections of `federation.toml`: public, and the same for everyone."""
+"""The sections of `federation.toml`: public, and the same for everyone.
+
+`settings.federation` puts them together and checks them beside each other; what concerns one
+section alone, its own type checks. Others take an entry, such as a site's, by its type here
+(`planning.noise`).
+"""
 
 from __future__ import annotations
 

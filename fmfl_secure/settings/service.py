@@ -2,6 +2,9 @@
 
 What a run computes is in `federation.toml` and fixed from start to end. What is here may be
 changed between two starts of the same run.
+
+A party's process loads its file when it starts, as `transports.https.processes.site` does; a run
+on Flower loads its server's (`transports.flower.server_app`).
 """
 
 from __future__ import annotations

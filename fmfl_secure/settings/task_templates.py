@@ -1,4 +1,8 @@
-"""Templates of `[model]` and `[task]` that `init` writes, by kind of task."""
+"""Templates of `[model]` and `[task]` that `init` writes, by kind of task.
+
+`settings.templates` puts the sections into a new `federation.toml`; `cli.first_questions` goes
+through `TASK_TEMPLATES` for the kinds that it offers.
+"""
 
 from __future__ import annotations
 

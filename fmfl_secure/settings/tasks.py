@@ -2,6 +2,9 @@
 
 A key of another kind is refused like any unknown key. Whatever could be read off the data (labels,
 entities) is given here instead: private data must not decide it.
+
+`settings.federation` reads `[task]` as one of these by its `kind`, and `tasks.make` builds the
+task that the section describes.
 """
 
 from __future__ import annotations

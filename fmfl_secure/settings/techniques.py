@@ -7,6 +7,9 @@ The areas are those of the survey "Synergizing Foundation Models and Federated L
 *Works* means: the admission gate passes, sites train it under encryption and a ledger, and the
 adapter's files open again; the row names a test that shows it. *Refused* means that it cannot be
 had under what is promised here, and why. *Not yet* says what is missing.
+
+`settings.toml_file` calls `find_refusal` when settings do not fit; `cli.techniques` shows the
+table and `settings.techniques_document` prints the page.
 """
 
 from __future__ import annotations

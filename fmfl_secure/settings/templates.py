@@ -1,4 +1,8 @@
-"""The commented settings files that `init` writes."""
+"""The commented settings files that `init` writes.
+
+`fmfl-secure init` writes `federation_toml` (`cli.new_settings`), and `parties.workspace` each
+party's own file. Whatever `left_open` still finds in a file, nobody has chosen.
+"""
 
 from __future__ import annotations
 

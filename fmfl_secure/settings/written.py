@@ -1,6 +1,9 @@
 """Changes to a settings file as text, so that comments and order stay: nothing else is touched.
 
 Whatever is written is read back by whoever asks for it and compared with what was meant.
+
+`asking` writes a question and `declaring` an answer by these; each takes a file's text and returns
+the new one.
 """
 
 from __future__ import annotations

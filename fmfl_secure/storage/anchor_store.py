@@ -3,6 +3,9 @@
 A site gives its ledger's head, signed, to the coordinator and to the other sites whenever it has
 charged something. Before it reserves in a later run it asks for all of them again: a ledger that
 was rolled back in between lacks the later ones.
+
+`parties.site` keeps one of the other sites, and `runtime.anchor_registry` one of all. `keep` and
+`keep_journals` take heads in, `held` and `journals` give them to whoever asks.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 A request is answered only once what it brought is in here, so a server that was killed goes on
 where it was: it rebuilds an attempt from its messages. One transaction a call, durable when the
 call returns, in SQLite or PostgreSQL alike: `privacy.storage` is the layer below, as for ledgers.
+
+`runtime.inbox` puts a message in by `append`, part by part, and `accept`; `runtime.round_driver`
+reads all that were `accepted` when an attempt goes on, and forgets a round that is over.
 """
 
 from __future__ import annotations

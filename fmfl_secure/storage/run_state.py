@@ -2,6 +2,9 @@
 
 The `facts` table of a run's state holds each field under the field's name, and each entry of a
 field by site under the prefix below; the codecs here are the only place that knows their bytes.
+
+`storage.run_store` keeps what a transition changed, one fact a row; `runtime.run_driver` moves a
+run's status by the transitions.
 """
 
 from __future__ import annotations

@@ -3,6 +3,10 @@
 The state is what `--resume` goes on from: attempts are recorded before they start, the list that
 sites open for before they open, and a release together with the adapter it gives. It is in the
 run's folder, in `state.sqlite`, or in a schema of a PostgreSQL database that `state.url` names.
+
+`parties.coordinator` writes here, in the order of a round: `begin_attempt`, `fix_cohort`,
+`list_openings`, `finish_round`. Reports, exports and questions open a run's folder with it and
+only read.
 """
 
 from __future__ import annotations

@@ -5,6 +5,9 @@ it has any: in a table that is named after the first part that there was, the he
 
 Storing an update before the site says that it is ready is what lets every later attempt at a
 round send the same integers again, under fresh keys and masks, at no further privacy cost.
+
+`parties.site_training` puts an update in once it is computed, and gets it again for each further
+attempt; `parties.site` has it forgotten when the round is released.
 """
 
 from __future__ import annotations

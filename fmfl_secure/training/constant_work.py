@@ -2,6 +2,9 @@
 
 What is computed is declared (`privacy.StepWork`); dummies are a made-up record. A round answers at
 the end of a period that was measured on dummies, before data were read, or at its next multiple.
+
+`parties.site_training` makes a site's `EvenRounds` from settings, calls `prepare` before its first
+round, and computes `work_on` its data inside `paced`.
 """
 
 from __future__ import annotations

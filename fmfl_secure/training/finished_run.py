@@ -3,6 +3,9 @@
 evaluate_run(folder, file)    # metrics of a labelled file
 predict_run(folder, file)     # answers for an unlabelled one, a row each
 open_run(folder)              # for others: exports, attacks, suites
+
+Commands (`cli.model`) and `api` call these; each opens the run's own settings, builds its task,
+and opens the adapter by that task.
 """
 
 from __future__ import annotations

@@ -5,6 +5,10 @@
 
 Nothing here decides whether training may happen, and nothing is charged: the site does both
 before it calls.
+
+`parties.site_training` calls `train_locally` for a run, `comparison.simulate` for a baseline. A
+fresh optimizer is built at every call, so that nothing is carried from round to round but the
+adapter.
 """
 
 from __future__ import annotations

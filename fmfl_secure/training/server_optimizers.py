@@ -4,6 +4,9 @@ Pure float64 arithmetic on flat vectors, element by element in a fixed order, so
 verified the same sum computes the same adapter bit for bit. All of it is post-processing of
 released sums and costs no privacy. FedAvg, FedAvgM, FedAdam and FedYogi are those of Reddi et al.
 2021 (arXiv 2003.00295, Algorithm 2), Adam with the bias correction of Kingma and Ba 2015.
+
+`training.server_step` makes a `ServerOptimizer` from settings and calls `step` on each released
+mean. `training.local_round` takes `STEP_OPTIMIZERS` where sites step.
 """
 
 from __future__ import annotations

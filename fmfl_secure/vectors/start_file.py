@@ -4,6 +4,9 @@ One safetensors file: the first adapter's tensors, and the rest as JSON in the h
 It may come from anywhere, so it is read as data, within limits, and everything that the server
 would do by it is checked here. What it says of base model, layouts and grids is not: sites compare
 that with their own.
+
+`planning.task` writes one where the base model is (`make_start_file`), and `runtime.start` reads
+it where the server is.
 """
 
 from __future__ import annotations

@@ -4,6 +4,10 @@ A run is admitted if at least one grant covers it and, where its data set has a 
 that one too. `Headroom` is this rule with what already counts against each filter; the ledger
 decides with it, and everything here asks the same rule, in the same exact arithmetic. So what is
 said to fit is admitted, and one more round is not, as long as nothing is charged in between.
+
+`Totals` (`ledger.totals`) makes the `Headroom` by which a reservation is admitted. For people,
+`planning.affordability` asks `affordable_runs` for the runs that `fmfl-secure ledger afford`
+shows.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 An event is what a ledger stores and what every accountant here reads. Its canonical form holds
 floats as `float.hex()`, so that a cost computed from it years later is the same cost, bit for
 bit. A kind that is not known is refused: it cannot be accounted.
+
+A plan makes the event (`mechanism.distributed`, `mechanism.plan`), the ledger stores it, and
+`accounting.rdp` computes its cost.
 """
 
 from __future__ import annotations

@@ -18,6 +18,10 @@ the grant**, and PLD is shown beside it as what fixed-in-advance parameters woul
 Divergences of distributed noise hold but for a small probability, which adds to delta. A grant
 that admits such noise sets `FAILURE_SHARE` of its delta apart for that from the start, and is
 filtered at `filter_delta`, the rest.
+
+`mechanism.plan` and `queries.plan` calibrate noise of a site's own with
+`calibrate_noise_multiplier`. `ledger.admissions` and `accounting.affordability` add costs up and
+ask `fits`; reports show `epsilon_spent`.
 """
 
 from __future__ import annotations

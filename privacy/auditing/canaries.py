@@ -13,6 +13,8 @@ Tested are the hooks of linear layers, clipping, the sums over a unit's records 
 batches, sampling, the noise and its scale, rounding, and steps and rounds as planned. Not tested
 are layers of other kinds, mistakes that only certain records would meet, the noise's tails and
 randomness, how data are read, and what becomes of an update later.
+
+`fmfl_secure.audit` calls `observe_canaries`.
 """
 
 from __future__ import annotations

@@ -8,6 +8,10 @@ besides it.
 
 Canaries lie in the model's own trained layers, so it is the noise on *these* that is measured.
 Those that find no room there get a spare layer beside the model.
+
+`auditing.canaries` builds one for an audit: `with_canaries` makes the task's loss add what a
+canary adds, `CanaryData` holds the records, and `AuditedModel` says where each canary lies.
+`fmfl_secure.audit` brings the model and the made-up records.
 """
 
 from __future__ import annotations

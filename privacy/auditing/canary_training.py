@@ -3,6 +3,9 @@
 Nothing is added behind the trainers' backs: units are sampled, clipped, summed and noised by
 `privacy.mechanism.training` and `privacy.mechanism.gradient_training`. What each step releases
 is shown in units of C, canary by canary, before it moves the model.
+
+`auditing.canaries` picks the class by the plan's kind of noise and calls `train_round` until the
+run's rounds are over.
 """
 
 from __future__ import annotations

@@ -16,6 +16,9 @@ the best attack: what an attack finds is far below it as a rule, and proves noth
 What a secret's exposure is: Carlini et al. 2019, arXiv 1802.08232, Section 4. Of a secret drawn at
 random out of R that one unit holds, the same inequality bounds how likely a rank among them is,
 since without that unit every rank is as likely.
+
+`attacks.attack` sets what attacks of `attacks.membership`, `attacks.secrets` and `attacks.sites`
+reached beside the bounds here.
 """
 
 from __future__ import annotations

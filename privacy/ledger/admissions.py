@@ -4,6 +4,8 @@
 same when it reads one back: a record that would not have been admitted does not verify. The order
 is that of `Totals` (sums), `Admissions` (these rules), `Budget` (replay), each a subclass of the
 one before.
+
+`ledger.budget` is the only module that builds on it.
 """
 
 from __future__ import annotations

@@ -7,6 +7,9 @@ of a population had so many records, and nothing of what they say: each digest i
 bytes besides.
 
 An anchor is one line of canonical JSON; a file may hold many, a folder many files.
+
+A party signs one from its `Ledger` and gives it away; `storage.anchor_store` keeps those of
+others. Before a run reserves, `parties.run_budget` reads the officer's with `read_anchors`.
 """
 
 from __future__ import annotations

@@ -35,6 +35,9 @@ the filter is sound at whatever orders were fixed before data were used, delta b
 them. Whether a reservation was admitted rightly is judged by the costs that were recorded then,
 which are whole numbers. What they count for from then on is the recorded cost or today's,
 whichever is more; a recorded cost that is not the event's at all is refused.
+
+`ledger.verified` replays a chain into a `Budget` whenever a ledger is read, or goes on from the
+state it had. Planning and reports read the figures off it and never sum for themselves.
 """
 
 from __future__ import annotations

@@ -1,6 +1,9 @@
 """A custodian's acts on a population's ledger: begin it, permit, take back, let others sign.
 
 And the officer, who settles what a ledger lost. Nothing here is asked by a run.
+
+`Ledger` is this class and what a run may do; `fmfl-secure ledger grant` and its siblings, in
+`cli.ledger_grants` and `cli.ledger_signers`, call it for a person.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 It holds every record as it was signed, and beside them what they add up to: grants, runs, and
 each charge with its date, its own epsilon and the grant's after it. `read_export` verifies the
 records as a ledger would, adds them up again, and compares. An epsilon without a bound is null.
+
+`cli.ledger` writes the export, and `report.dataset.build` reads it where a report on a data set is
+made without the ledger.
 """
 
 from __future__ import annotations

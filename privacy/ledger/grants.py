@@ -1,4 +1,9 @@
-"""A grant: the epsilon and delta that a custodian permits a population, and what became of it."""
+"""A grant: the epsilon and delta that a custodian permits a population, and what became of it.
+
+`ledger.custody` appends a grant with `body`; a replay reads it back with `parse` and makes the
+`GrantStatus` that `cli.ledger` and reports show. An exact grant carries the `ExactTerms` of its
+one run, and `ledger.admissions` holds that run to them.
+"""
 
 from __future__ import annotations
 

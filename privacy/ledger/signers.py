@@ -6,6 +6,9 @@ that another than the opener signed names the key in its body, as `signer`; the 
 
 Custodians grant, admit and dismiss. The others reserve and commit, each for the runs that it
 reserved itself. There is always a custodian.
+
+`ledger.chain` asks it for the key that a record's signature must be under, `ledger.budget` applies
+each record that changes it, and `ledger.verified` asks before it appends.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 The lowest of three: `Admissions` adds the rules to these sums, and `Budget` adds up a chain's
 records. Nothing here writes, and nothing refuses.
+
+`ledger.admissions` is the only module that builds on it.
 """
 
 from __future__ import annotations

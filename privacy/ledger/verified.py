@@ -2,6 +2,10 @@
 
 What may be appended is said in `privacy.ledger.ledger`; what records add up to, in
 `privacy.ledger.budget`.
+
+`ledger.custody` appends to it, and `Ledger` below that. A change opens a transaction, reads and
+verifies the records, asks the rules, appends, and reads what it appended once more as a reader
+would.
 """
 
 from __future__ import annotations

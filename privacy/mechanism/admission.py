@@ -12,6 +12,8 @@ that later broke the bound (batch-coupled losses, tied embeddings, token means),
 6. a unit whose gradient is not finite contributes zero and disturbs no other.
 
 It is a test and not a proof; the trainer checks every step besides.
+
+A site's training calls `check_admission` through `privacy.training` before its first private step.
 """
 
 from __future__ import annotations

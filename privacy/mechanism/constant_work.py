@@ -17,6 +17,9 @@ move by more than C. It is computed in further passes of the same form, and coun
 private as without all this; work is constant but with probability 2^-40, as long as the data are
 within what was declared: outputs and work together are
 (epsilon, delta + (1 + e^epsilon) 2^-40)-DP.
+
+`planning.work` declares a site's work from its settings. In a run, `training.constant_work` fills
+the dummies' place and `mechanism.training` arranges each step's sampled units in the passes.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 One `DistributedPlan` fixes rounding, sensitivity, noise share and event together, as
 `PrivacyPlan` does for local noise: what `SkellamShare` adds is what `event` charges. Every step
 is a round of secure aggregation; `docs/distributed-noise.md` has the mechanism and its proofs.
+
+`planning.noise` calibrates the plan. `mechanism.gradient_training` takes each step's clipped sum
+and has a `SkellamShare` protect it.
 """
 
 from __future__ import annotations

@@ -6,6 +6,9 @@
 
 The parameters do not move here: only a released sum may move them, at the server and at every
 site alike. That is post-processing, whatever optimizer it is.
+
+`train_locally` of `fmfl_secure` calls `GradientTrainer.step` once a round, and
+`auditing.canary_training` does for an audit.
 """
 
 from __future__ import annotations

@@ -17,8 +17,9 @@ from privacy.accounting.rdp import calibrate_noise_multiplier
 from privacy.errors import PlanError
 from privacy.limits import check_delta, check_population_delta, check_population_size
 
-# Clipping runs in float32, whose rounding can leave a norm slightly above C. Every step checks
-# norms against C * (1 + CLIP_TOLERANCE), and the noise is scaled up by the same factor.
+# Gradients come in float32; norms, clipping and sums are float64 (`training.ClippedSum`), whose
+# rounding moves a norm by far less than this. What the rows of a physical batch sum up to is
+# checked against C * (1 + CLIP_TOLERANCE) a row, and the noise is scaled up by the same factor.
 CLIP_TOLERANCE = 1e-4
 
 RELATION = "add-or-remove-one-unit"

@@ -7,6 +7,10 @@ A physical batch is a matter of memory and never of privacy: the records of one 
 spread over several, their gradients are summed first and clipped once. Every step checks itself
 (rows, norms, dtypes, buffers) and raises rather than train on something the accountant does not
 describe.
+
+`train_locally` of `fmfl_secure` makes a `PrivateTrainer` through `privacy.training` and calls
+`train_round` once a round. `mechanism.gradient_training` uses `ClippedSum` and `accumulate_sample`
+alone, where the noised sum leaves the site.
 """
 
 from __future__ import annotations

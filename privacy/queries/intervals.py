@@ -3,6 +3,10 @@
 Cells of an answer carry independent noise of one known deviation, Gaussian or, to within what no
 interval shows, a Skellam law of large variance. Nothing here sees data: it is arithmetic on what
 was released, and costs nothing.
+
+`measures.base` and the questions of `questions.choice` and `questions.counts` turn a released sum
+into figures with `share`, `ratio` and `count`. Before an answer is asked, `planning.precision`
+shows what `foreseen` simulates.
 """
 
 from __future__ import annotations

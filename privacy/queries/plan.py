@@ -2,6 +2,9 @@
 
 No unit is left out by chance: a query sees all of them, so its events have `sample_rate` 1.
 `docs/private-answers.md` has statements and proofs.
+
+`planning.noise` calibrates a `QueryPlan` to what answers may cost, and `queries.protected_sum`
+adds the plan's noise to a site's sum.
 """
 
 from __future__ import annotations

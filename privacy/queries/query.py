@@ -7,6 +7,10 @@ its bound is tested on made-up units beforehand, where everything may be said.
 Several queries may be asked as one release. Each gets a share of what the release costs: its
 vectors are scaled so that all of a unit's vectors together, one after the other, have norm 1 at
 most.
+
+Entries of `questions.base` and `measures.base` make queries and their vectors. A site's vectors go
+through `joint` to `queries.protected_sum`, which sums and adds noise; `split` takes the released
+sum apart.
 """
 
 from __future__ import annotations

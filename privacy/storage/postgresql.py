@@ -7,6 +7,8 @@ a matter of rights. A writer that ignores the lock runs into the primary key.
 
 Before it writes, every transaction checks that what it commits survives a crash: `fsync` is on,
 the tables are not UNLOGGED, and `synchronous_commit` is on, or set so for the transaction.
+
+`privacy.storage` opens it for a URL that begins as one of PostgreSQL's does.
 """
 
 from __future__ import annotations

@@ -1,6 +1,10 @@
 """The SQLite store: WAL, `synchronous=FULL`, one `BEGIN IMMEDIATE` for each change.
 
 The file must be on a local disk: WAL does not work over a network file system.
+
+`privacy.storage` opens it for a path. What is written goes through `write`, one transaction a
+call; `create` first fills a file beside and then gives it its name, so that a crash leaves no half
+of a store.
 """
 
 from __future__ import annotations

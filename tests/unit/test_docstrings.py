@@ -1,15 +1,26 @@
-"""Docstrings of public names are sentences that say something, or are left to a base class."""
+"""Docstrings of public names are sentences that say something, or are left to a base class.
+
+A long module says besides who calls it: `callers` reads that off the imports, so that a name in a
+docstring is a caller of today and not of last year.
+"""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 NAMED = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+PACKAGES = ("aggregation", "fmfl_secure", "privacy")
+LONG = 150  # lines
+# Entries, of which a registry is what calls them.
+ENTRIES = ("fmfl_secure.questions.", "fmfl_secure.tasks.")
 
 
 def documented(node: ast.AST, name: str = "") -> Iterator[tuple[str, str]]:
@@ -32,15 +43,16 @@ def fault(docstring: str) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("package", ["aggregation", "fmfl_secure", "privacy"])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_every_docstring_is_worth_reading(package: str) -> None:
     found = []
-    for path in sorted((ROOT / package).rglob("*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+    for module, tree in modules().items():
+        if module.split(".")[0] != package:
+            continue
         of_module = f"{ast.get_docstring(tree)} It may be as short as the name of a form."
         for name, docstring in [("", of_module), *documented(tree)]:
             if (why := fault(docstring)) is not None:
-                found.append(f"{path.relative_to(ROOT)} {name}: {docstring[:60]!r} {why}")
+                found.append(f"{module} {name}: {docstring[:60]!r} {why}")
     assert found == []
 
 
@@ -51,3 +63,100 @@ def test_a_poor_one_is_found(poor: str) -> None:
     assert name == "A.b"
     assert fault(docstring)
     assert fault("Returns the labels, in order.") is None
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    found = {}
+    for path in sorted(each for package in PACKAGES for each in (ROOT / package).rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        found[name] = ast.parse(path.read_text(encoding="utf-8"), path)
+    return found
+
+
+def statements(node: ast.AST) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):
+            yield child
+            yield from statements(child)
+
+
+def callers(trees: Mapping[str, ast.Module]) -> dict[str, set[str]]:
+    """Modules that import each, directly or as a name that a package hands on."""
+    asked = {
+        module: {
+            (each.module, name.name)
+            for each in statements(tree)
+            if isinstance(each, ast.ImportFrom) and each.module
+            for name in each.names
+        }
+        for module, tree in trees.items()
+    }
+
+    def origins(module: str, name: str) -> set[str]:
+        if f"{module}.{name}" in trees:
+            return {f"{module}.{name}"}
+        handed = [each for each in asked.get(module, ()) if each[1] == name and each[0] != module]
+        return {module}.union(*(origins(*each) for each in handed))
+
+    found: dict[str, set[str]] = defaultdict(set)
+    for module in trees:
+        for each in set[str]().union(*(origins(*each) for each in asked[module])) - {module}:
+            found[each].add(module)
+    return found
+
+
+def untold(module: str, trees: Mapping[str, ast.Module], by: Mapping[str, set[str]]) -> str | None:
+    """Why a long module does not tell its reader who calls it; None where it does."""
+    said = ast.get_docstring(trees[module]) or ""
+    if len(re.findall(r"[.!?](?=\s|$)", said)) < 2:
+        return "has a docstring of fewer than two sentences"
+    if f"python -m {module}" in said:
+        return None
+    public = {
+        caller: {node.name for node in trees[caller].body if isinstance(node, NAMED)}
+        for caller in by[module]
+    }
+    for name in re.findall(r"`([\w.]+)`", said):
+        if any(f".{c}".endswith(f".{name}") or name in names for c, names in public.items()):
+            return None
+    return f"names none of its callers: {', '.join(sorted(public)) or 'it has none'}"
+
+
+def test_a_long_module_names_who_calls_it() -> None:
+    trees = modules()
+    by = callers(trees)
+    found = {
+        module: why
+        for module, tree in trees.items()
+        if max(node.end_lineno or 0 for node in tree.body) > LONG
+        if not module.startswith(ENTRIES)
+        if (why := untold(module, trees, by)) is not None
+    }
+    assert found == {}
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("One sentence, which names `b`.", "fewer than two sentences"),
+        (
+            "Two sentences. They name `c`, which calls nothing here.",
+            "names none of its callers: a, b",
+        ),
+        ("Two sentences. They name `b`.", None),
+        ("Two sentences. They name `run`.", None),
+    ],
+    ids=["short", "another", "module", "function"],
+)
+def test_who_calls_a_module_is_read_off_its_imports(said: str, why: str | None) -> None:
+    sources = {
+        "a": "",
+        "a.x": f'"""{said}"""',
+        "b": "from a import y\ndef run(): ...",
+        "c": "",
+    }
+    trees = {name: ast.parse(source) for name, source in sources.items()}
+    trees["a"] = ast.parse("from a.x import y")
+    found = untold("a.x", trees, callers(trees))
+    assert found == why if why is None else why in str(found)

@@ -1,4 +1,8 @@
-"""Answers of the commands of a federation's life: init, partition, check, run, ask."""
+"""Answers of the commands of a federation's life: init, partition, check, run, ask.
+
+Its commands return these (`cli.init`, `cli.federation`, `cli.run`, `cli.ask`), and `--json` prints
+them; `docs/answers.schema.json` is made from the types.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Answers of the commands on ledgers."""
+"""Answers of the commands on ledgers.
+
+`cli.ledger`, `cli.ledger_grants` and `cli.ledger_signers` return these, and `--json` prints them;
+`docs/answers.schema.json` is made from the types.
+"""
 
 from __future__ import annotations
 

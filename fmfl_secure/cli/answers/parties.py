@@ -1,4 +1,8 @@
-"""Answers of the commands on parties, keys, certificates and members."""
+"""Answers of the commands on parties, keys, certificates and members.
+
+`cli.keys`, `cli.members`, `cli.service` and `cli.stop` return these, and `--json` prints them;
+`docs/answers.schema.json` is made from the types.
+"""
 
 from __future__ import annotations
 

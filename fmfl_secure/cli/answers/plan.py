@@ -1,4 +1,8 @@
-"""Answer of `plan`."""
+"""Answer of `plan`.
+
+`cli.plan` and `cli.afford` return these, and `--json` prints them; `docs/answers.schema.json` is
+made from the types.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Answers of the commands on reports, and of those on this machine and this program."""
+"""Answers of the commands on reports, and of those on this machine and this program.
+
+`cli.report`, `cli.doctor`, `cli.techniques` and others return these, and `--json` prints them;
+`docs/answers.schema.json` is made from the types.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Tables of Arrow as rows of strings and pictures: what Parquet and folders of datasets share."""
+"""Tables of Arrow as rows of strings and pictures: what Parquet and folders of datasets share.
+
+`data.formats.parquet` and `data.formats.dataset_folder` open an `ArrowSource` over the table that
+each reads.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""The interface of a form of local data: one entry of the registry each."""
+"""The interface of a form of local data: one entry of the registry each.
+
+Each form subclasses `Format`, or `TextFormat` if its rows are lines (`data.formats.json_lines`),
+and `data.formats.registry` asks an instance whether data are its own, then for the header or for
+all.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,9 @@
 """Recognises files that are none of the forms read here, by name, so that they can be mended.
 
 Each is known by how it begins. None of these beginnings is one of a table in UTF-8.
+
+`data.formats.base` refuses a file of which it knows what it is, and `data.formats.registry` and
+`data.pictures.registry` say of one that nobody reads what it seems to be.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""NPZ: arrays of NumPy in a ZIP archive, as MedMNIST and many image benchmarks come."""
+"""NPZ: arrays of NumPy in a ZIP archive, as MedMNIST and many image benchmarks come.
+
+`data.formats.registry` holds its one entry, `Npz`, which opens an `NpzSource`: headers are read at
+once, within bounds, and an array when its column is asked for.
+"""
 
 from __future__ import annotations
 

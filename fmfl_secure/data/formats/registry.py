@@ -1,4 +1,8 @@
-"""All forms of local data: one entry each, and which of them a file is of."""
+"""All forms of local data: one entry each, and which of them a file is of.
+
+`data.fields` opens every file by `open_source`, and `data.headers` by `open_header` where no
+record may be read.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,9 @@
 
 What comes out is a picture of 8 bits, and where it is asked for, whose it is. pydicom warns and
 logs with values of the header; both are held back here, and no exception of it is passed on.
+
+`data.pictures.registry` holds its one entry, `Dicom`, and `data.images` asks `person_of` where the
+unit is the patient that the header names.
 """
 
 from __future__ import annotations

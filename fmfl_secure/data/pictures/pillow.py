@@ -1,4 +1,8 @@
-"""Forms that Pillow decodes, and what it decodes to fewer bits than there are."""
+"""Forms that Pillow decodes, and what it decodes to fewer bits than there are.
+
+`data.pictures.png`, `data.pictures.tiff` and `data.pictures.eight_bits` are its forms; each
+decodes by `opened`, then `deep` where a file has more than 8 bits.
+"""
 
 from __future__ import annotations
 

@@ -11,6 +11,10 @@ Factors have to be the same for all. Singular vectors are not: their signs, and 
 singular values altogether, are a library's choice. So A is a basis of the space that they span,
 drawn from the run's public seed, and both factors are rounded to bfloat16, so that the last bits of
 another machine's arithmetic are lost. They travel with the adapter, whose digest every site checks.
+
+`models.adapters.registry` holds the one entry, `LoraXs`. It attaches to an encoder by putting a
+`CoredLinear` around each target, which factorises the weight once; what is saved opens without
+factorising again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""From a ledger, or an export of one, to the record of a dataset report."""
+"""From a ledger, or an export of one, to the record of a dataset report.
+
+`fmfl-secure report dataset` (`cli.report`) calls `open_source`, `read_reports` for the runs that
+are named, and `record_of`; `report.dataset` makes the page from the record.
+"""
 
 from __future__ import annotations
 

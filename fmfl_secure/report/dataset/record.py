@@ -1,4 +1,7 @@
-"""The facts of a dataset report, and the form of `dataset.json`."""
+"""The facts of a dataset report, and the form of `dataset.json`.
+
+`report.dataset.build` makes one from a ledger, and `report.dataset.page` shows it.
+"""
 
 from __future__ import annotations
 

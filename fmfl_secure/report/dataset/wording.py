@@ -1,4 +1,7 @@
-"""The sentences of a dataset report, from its record alone."""
+"""The sentences of a dataset report, from its record alone.
+
+`report.dataset.page` calls these for its sentences, from top to bottom of the page.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,10 @@
 Before a site charges anything it asks the server, and brings what it kept itself: so a server that
 lost its record learns it again from the sites, and a site that was put back from a backup learns
 of it from whichever party remembers.
+
+`runtime.agents.site` calls `SiteAnchors`: `bring` before a run, `settle` before it reserves,
+`share` after each charge. Every agent calls `check_journal` before a word that its journal must
+not forget and `share_journal` before the word leaves.
 """
 
 from __future__ import annotations

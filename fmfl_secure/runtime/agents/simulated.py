@@ -1,6 +1,8 @@
 """A site that trains nothing: real keys, real ciphertexts, random updates. For load and for tests.
 
 It keeps no ledger and reads no data, so it has no place in a federation that protects anybody.
+
+`bench.service` and Flower's parties (`transports.flower.parties`) put one in a `Site`'s place.
 """
 
 from __future__ import annotations

@@ -3,6 +3,10 @@
 What leaves is the protocol's messages, its ledger's signed statement, and generic codes. The
 secrets of an attempt live in this process only: after a restart the attempt is lost to this site,
 and what it trained is sent again in the next one.
+
+`transports.local.engine` steps it in one thread, and `fmfl-secure join` and Flower's host each in
+a process of its own. `do` takes a step of the task board to its method, in the order join, ready,
+exchange, upload, open, project, verify, end.
 """
 
 from __future__ import annotations

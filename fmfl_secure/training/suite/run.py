@@ -1,4 +1,8 @@
-"""A suite on a finished run: its adapter beside its base model, with and without examples."""
+"""A suite on a finished run: its adapter beside its base model, with and without examples.
+
+`fmfl-secure evaluate --suite` (`cli.model`) and `Run.evaluate_suite` call `evaluate_suite`: the
+run's own files first, then every benchmark by the base model, then by the adapter.
+"""
 
 from __future__ import annotations
 

@@ -7,6 +7,9 @@ coordinator's signature, an answer the party's, and an answer is to one order on
 
 A frame is MessagePack: the head, its Ed25519 signature, and the bytes that the head names by
 SHA-256.
+
+`transports.flower.server` seals orders and opens answers, and `transports.flower.party` does the
+reverse.
 """
 
 from __future__ import annotations

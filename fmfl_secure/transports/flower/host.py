@@ -4,6 +4,9 @@ Flower starts a process for every message to a SuperNode, and its simulation han
 whichever Ray actor is idle; the secrets of an attempt must outlive both, in one memory and nowhere
 else. So a ClientApp only carries frames, and the party lives here. It may belong to another user
 of the machine than the SuperNode: then code that the SuperLink sends cannot read its keys or data.
+
+`fmfl-secure flower host` (`cli.flower`) calls `main`, or `host_socket` starts one. It takes a
+frame from the socket, lets `Parties` answer, and writes the frame back, one at a time.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 The folder is a party's kit, with one party in it, or a federation's folder, with all of them:
 then sites share the base model's memory and train one after the other, as in the embedded engine.
+
+`transports.flower.host` hands every order to `Parties.answer`, which opens the party it is for.
 """
 
 from __future__ import annotations

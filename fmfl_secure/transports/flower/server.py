@@ -3,6 +3,9 @@
 It decides nothing. The run is driven by the same code as over HTTPS: that puts assignments on the
 task board and waits for what comes in. Here they are taken from the board and sent, one order at a
 time to each party, and what a party answers is verified and handed on.
+
+`transports.flower.server_app` and the simulation call `run`: the run is driven in a thread of its
+own, and turn after turn this looks who is there, sends tasks, and takes replies.
 """
 
 from __future__ import annotations

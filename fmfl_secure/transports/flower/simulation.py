@@ -2,6 +2,9 @@
 
 Every party but coordinator and aggregator is a node. Ray's actors are couriers; parties live in a
 few processes beside them, each with its share of the sites and one copy of the base model.
+
+`fmfl-secure run --engine flower-sim` (`cli.run`) makes a `Simulation` and calls `run`: hosts start
+first, then Flower with its couriers, and in its server app `FlowerServer` carries the run.
 """
 
 from __future__ import annotations

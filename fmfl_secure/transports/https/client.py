@@ -2,6 +2,9 @@
 
 Everything may be repeated: a question, a fetch, a part of a message. So whatever breaks in between
 is tried again, with growing pauses, until the server answers or says no.
+
+`transports.https.processes.site` and other parties' processes ask for `work` with it, fetch what
+an assignment names, and `send`.
 """
 
 from __future__ import annotations

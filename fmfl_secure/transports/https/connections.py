@@ -6,6 +6,10 @@ fewer. When they are all taken, the oldest of the address that has most goes, so
 speak TLS gets through in a flood. Of those that have shown one, each party has its own number. What
 the process keeps for itself, the state of the run first, no connection can take: all of them
 together stay below its limit of descriptors.
+
+`transports.https.server` opens the `Door` with as much room as `room_for` finds;
+`transports.https.listener` tells it of each connection that has shown a certificate, and of each
+that is gone.
 """
 
 from __future__ import annotations

@@ -1,6 +1,10 @@
 """Guards the server's application: identity, limits, and answers of one form.
 
 Nothing of a request's body is read before its sender is known and its length is allowed.
+
+`transports.https.server` wraps the application in it. A request is identified by its certificate,
+admitted by its party's rate, its length is checked, and only then does it wait for room and reach
+the application.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""How uvicorn is run here: it says who is on the other end, and does not wait for slow heads."""
+"""How uvicorn is run here: it says who is on the other end, and does not wait for slow heads.
+
+`transports.https.server` serves the federation's port with it, and
+`transports.https.processes.operations` a party's own.
+"""
 
 from __future__ import annotations
 

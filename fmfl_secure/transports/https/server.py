@@ -1,4 +1,9 @@
-"""`fmfl-secure serve`: coordinator and aggregator as one process, and the only one that listens."""
+"""`fmfl-secure serve`: coordinator and aggregator as one process, and the only one that listens.
+
+`fmfl-secure serve` (`cli.service`) makes a `Service` from the server's kit and calls `serve`: the
+door opens, uvicorn listens, the run is driven in a thread of its own, and certificates that were
+renewed are taken up meanwhile.
+"""
 
 from __future__ import annotations
 

@@ -5,6 +5,9 @@ take turns in one thread, messages pass by reference and are not kept, and sites
 model's memory; each party has its own folder, keys, ledger and journal. A site's secrets end with
 the process: an attempt that was cut short is over, and a release that no site can verify any more
 is not applied, so a round that had been opened is lost, as it is at a server.
+
+`fmfl-secure run` (`cli.run`), `Federation.run` and questions on one machine (`asking`) make a
+`LocalEngine` and call `run`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Between a party and the server in one process: calls, and documents by reference."""
+"""Between a party and the server in one process: calls, and documents by reference.
+
+`transports.local.engine` gives one to each agent, over the one server. Whatever is sent is given
+to the inbox by reference, and noted for the transcript.
+"""
 
 from __future__ import annotations
 

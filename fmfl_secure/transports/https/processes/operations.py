@@ -3,6 +3,9 @@
 Plain HTTP on a loopback address. Every request carries the token of the kit: as a bearer, or, for
 a browser, in a cookie that the sign-in form sets. Requests by another host name than a local one
 are refused, so that no page from elsewhere can reach it through a browser.
+
+`run_party` and `fmfl-secure serve` (`cli.service`) open an `OperationsPort` around an
+`OperationsApp` for as long as their process works.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""The coordinator's live page: everyone's part, by generic codes and statements."""
+"""The coordinator's live page: everyone's part, by generic codes and statements.
+
+`fmfl-secure serve` (`cli.service`) gives it to the port that the server's own people look at
+(`operations`).
+"""
 
 from __future__ import annotations
 
