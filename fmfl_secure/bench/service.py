@@ -263,6 +263,7 @@ def _sites(kits: Path, names: list[str], results: Queue[dict[str, Any]]) -> None
 
     simulated: dict[str, _TimedSite] = {}
     threads = []
+    config = load_federation(Kit(kits / names[0]).federation_file)  # the same in every kit
     for name in names:
         kit = Kit(kits / name)
         members = kit.membership.members()
@@ -273,7 +274,7 @@ def _sites(kits: Path, names: list[str], results: Queue[dict[str, Any]]) -> None
             members=members,
             journal=journal,
             membership=kit.membership.last(),
-            config=load_federation(kit.federation_file),
+            config=config,
         )
         stopping, metrics = threading.Event(), ClientMetrics()
         upstream = load_settings(kit.service_file, ClientSettings).server

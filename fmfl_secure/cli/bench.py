@@ -219,7 +219,7 @@ def startup(
 
 @command(app, answers=Figures, acts="it measures with parties of its own making")
 def service(
-    sites: Annotated[int, typer.Option(help="Simulated sites.", min=3, max=500)] = 10,
+    sites: Annotated[int, typer.Option(help="Simulated sites.", min=3, max=1000)] = 10,
     rounds: Annotated[int, typer.Option(help="Of the run.", min=1)] = 5,
     base: Annotated[str, typer.Option(help="Base model whose adapter is summed.")] = "minilm",
 ) -> Figures:

@@ -345,6 +345,7 @@ def grant_simulated(workspace: Workspace, sites: Iterable[str]) -> list[str]:
         PlanError: It cannot be granted to so many.
     """
     config, notes = load_federation(workspace.federation_file), []
+    template = is_template(workspace.federation_file)
     for name in sites:
         folder = workspace.site(name)
         identity = Identity.load(folder / "identity.pem", name)
@@ -353,7 +354,7 @@ def grant_simulated(workspace: Workspace, sites: Iterable[str]) -> list[str]:
         state = ledger.budget()
         if state.grants or state.public_key != identity.public.key:
             continue
-        if is_template(workspace.federation_file):
+        if template:
             notes.append(f"no grant for {name}: federation.toml is as init wrote it")
             continue
         given = offer(config, name, budget, Proposal.of(folder))

@@ -42,7 +42,7 @@ from fmfl_secure.provisioning.certificates import CUSTODIAN, DECRYPTOR, SERVER, 
 from fmfl_secure.provisioning.kit import Kit, seal_kit, write_private
 from fmfl_secure.provisioning.service_toml import client_toml, operations_port, server_toml
 from fmfl_secure.provisioning.simulated import MARK, WARNING
-from fmfl_secure.settings.federation import load_federation
+from fmfl_secure.settings.federation import FederationConfig, load_federation
 from fmfl_secure.settings.templates import site_toml
 from fmfl_secure.storage.files import write_files
 
@@ -124,7 +124,7 @@ def provision(
         parties += [(DECRYPTOR, DECRYPTOR), *((CUSTODIAN, name) for name in custodians)]
         parties.append((SERVER, SERVER))
     for role, name in parties:
-        _fill_kit(building / name, role, name, workspace, url=url)
+        _fill_kit(building / name, role, name, workspace, config, url=url)
     # Decryptor and custodians hold the lists too, and count the sites of the last they approved.
     _sign_members(building, output, missing, [name for role, name in parties if role != SERVER])
     hosts = tuple(dict.fromkeys([urlsplit(url).hostname or "localhost", "localhost", "127.0.0.1"]))
@@ -141,7 +141,9 @@ def provision(
     return created
 
 
-def _fill_kit(kit: Path, role: str, name: str, workspace: Workspace, *, url: str) -> None:
+def _fill_kit(
+    kit: Path, role: str, name: str, workspace: Workspace, config: FederationConfig, *, url: str
+) -> None:
     if role == SITE:
         shutil.copytree(workspace.site(name), kit)
     elif role == DECRYPTOR:
@@ -157,7 +159,6 @@ def _fill_kit(kit: Path, role: str, name: str, workspace: Workspace, *, url: str
     if role == SERVER:
         text = server_toml(urlsplit(url).port or 443)
     else:
-        config = load_federation(workspace.federation_file)
         text = client_toml(url, operations_port(config, name))
     write_private(kit / "service.toml", text.encode())
     write_private(kit / MARK, f"{WARNING}\n".encode())

@@ -361,3 +361,24 @@ def test_every_party_s_page_has_a_port_of_its_own_by_default(tmp_path: Path) -> 
     ports = [tomllib.loads(text)["operations"]["port"] for text in [server_toml(8443), *texts]]
     assert ports[:2] == [9443, 9444]
     assert len(set(ports)) == len(names) + 1
+
+
+def test_settings_are_read_as_often_however_many_sites_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the time to provision grows with the square of the sites: reading them lists all."""
+    read: list[int] = []
+
+    def counted(text: str):
+        found = tomllib_loads(text)
+        read[-1] += "federation" in found
+        return found
+
+    tomllib_loads = tomllib.loads
+    monkeypatch.setattr(tomllib, "loads", counted)
+    for sites in (3, 5):
+        read.append(0)
+        folder = tmp_path / str(sites)
+        provision(write_federation(folder, sites=sites), folder / "kits", url=URL)
+    few, more = read
+    assert 0 < few == more
