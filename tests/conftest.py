@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests share `support`, and are no package
+# Before NumPy and PyTorch are loaded, and for processes that tests start: the workers share the
+# cores already, and threads of arithmetic wait for each other at full speed.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 if TYPE_CHECKING:
     from postgres import Cluster
@@ -23,6 +27,20 @@ if TYPE_CHECKING:
 def pytest_xdist_auto_num_workers() -> int:
     """For `-n auto`, one more than there are cores: many tests wait for the disk or a process."""
     return (os.cpu_count() or 1) + 1
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What collecting imports stays: the collector of garbage goes through it at no time.
+
+    It would, in every worker, over more than half a million objects of libraries.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
