@@ -59,15 +59,18 @@ docs: docs-setup
 	NO_MKDOCS_2_WARNING=true $(DOCS)/bin/mkdocs build --strict --quiet
 	@echo "build/site/index.html"
 
-# Flower pins what the core leaves open, so it has an environment of its own.
-FLOWER := .venv-flower
+# Flower pins what the core leaves open, so it has an environment of its own. The version is that of
+# constraints-flower.txt, or another one: make test-flower FLWR=1.40.0, the oldest that is allowed.
+FLWR   :=
+FLOWER := .venv-flower$(FLWR:%=-%)
 
 flower-setup: $(FLOWER)/.installed
 
 $(FLOWER)/.installed: pyproject.toml constraints-flower.txt
 	$(PYTHON) -m venv $(FLOWER)
-	$(FLOWER)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-flower.txt torch
-	$(FLOWER)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-flower.txt -e '.[flower]' pytest hypothesis
+	sed 's/^flwr==.*/$(or $(FLWR:%=flwr==%),&)/' constraints-flower.txt > $(FLOWER)/constraints.txt
+	$(FLOWER)/bin/python -m pip install --quiet --disable-pip-version-check -c $(FLOWER)/constraints.txt torch
+	$(FLOWER)/bin/python -m pip install --quiet --disable-pip-version-check -c $(FLOWER)/constraints.txt -e '.[flower]' pytest hypothesis
 	touch $@
 
 test-flower: flower-setup
@@ -112,4 +115,4 @@ wheel: tools-setup
 	rm -rf build/wheel/source
 
 clean:
-	rm -rf $(VENV) $(DOCS) $(FLOWER) $(TOOLS) demo build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DOCS) .venv-flower* $(TOOLS) demo build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from fmfl_secure import __version__
 from fmfl_secure.extras import how_to_install
+from fmfl_secure.models.importing.packages import PACKAGED
 
 ROOT = Path(__file__).parents[2]
 EXTRAS = ("server", "postgresql", "dicom", "gguf", "onnx")
 # The newest huggingface-hub, which no bound of ours is about, asks for a newer one.
 ASKED_FOR_NEWER = frozenset({"typer"})
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = SETTINGS["project"]
 
 
 def declared(*extras: str) -> Iterator[tuple[str, str]]:
@@ -37,6 +40,51 @@ def pinned(file: str) -> dict[str, str]:
         name.lower(): version
         for name, version in re.findall(r"^([\w.-]+)==([^\s\\]+)", text, re.MULTILINE)
     }
+
+
+def test_the_version_is_the_same_wherever_it_stands() -> None:
+    listed = json.loads((ROOT / "deploy/sbom.cdx.json").read_text())
+    bundle = ROOT / "fmfl_secure/transports/flower/bundle/pyproject.toml"
+    newest = re.search(r"^## (\S+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest is not None
+    assert __version__ == PROJECT["version"]
+    assert __version__ == tomllib.loads(bundle.read_text())["project"]["version"]
+    assert __version__ == listed["metadata"]["component"]["version"]
+    assert newest[1] == ("Unreleased" if ".dev" in __version__ else __version__)
+
+
+@pytest.mark.parametrize("package", ["fmfl_secure", "privacy", "aggregation"])
+def test_whatever_lies_in_a_package_is_installed_with_it(package: str) -> None:
+    tools = SETTINGS["tool"]["setuptools"]
+    assert f"{package}*" in tools["packages"]["find"]["include"]
+    data = {
+        file
+        for pattern in tools["package-data"][package]
+        for file in (ROOT / package).glob(pattern)
+    }
+    for file in (ROOT / package).rglob("*"):
+        if file.is_dir() or "__pycache__" in file.parts:
+            continue
+        module = file.suffix == ".py" and (file.parent / "__init__.py").exists()
+        assert module or file in data, f"[tool.setuptools.package-data]: {file}"
+
+
+def test_flower_is_tested_at_both_ends_of_its_range() -> None:
+    (bounds,) = (bounds for name, bounds in declared("flower") if name == "flwr")
+    found = re.fullmatch(r">=(\d+\.\d+),<1\.(\d+)", bounds)
+    assert found is not None, bounds
+    assert pinned("constraints-flower.txt")["flwr"].startswith(f"1.{int(found[2]) - 1}.")
+    assert f"make test-flower FLWR={found[1]}.0," in (ROOT / "Makefile").read_text()
+
+
+def test_what_a_document_tells_to_install_is_there() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *ROOT.glob("examples/*/README.md")]
+    text = "\n".join(page.read_text() for page in pages)
+    extras = {name for names in re.findall(r"'\.\[([\w,-]+)\]'", text) for name in names.split(",")}
+    assert extras <= PROJECT["optional-dependencies"].keys()
+    assert "server" in extras
+    carried = {packaged.distribution for packaged in PACKAGED.values()}
+    assert carried >= set(re.findall(r"--no-deps ([\w-]+)==([\d.]+)", text)) != set()
 
 
 @pytest.mark.parametrize(("name", "bounds"), list(declared(*EXTRAS)), ids=lambda value: value)
