@@ -63,7 +63,9 @@ def ledger_errors(store: Store) -> Iterator[None]:
         yield
     except StorageMissing as error:
         raise LedgerError(
-            f"no ledger at {store.name}", hint="Create one with a first grant."
+            f"no ledger at {store.name}",
+            hint="Put the latest backup back. A new site's is made with its keys, by fmfl-secure "
+            "init or request; a lost one is never begun anew.",
         ) from error
     except StorageExists as error:
         raise LedgerError(f"{error}; a ledger is never replaced") from error

@@ -1,4 +1,4 @@
-"""The product in environments of its own: as a wheel, as the container has it, on the oldest packages.
+"""The product in environments of its own: as a wheel, as the container has it, on old packages.
 
 They take minutes and a package index or a folder of wheels.
 """

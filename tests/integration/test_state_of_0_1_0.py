@@ -1,4 +1,4 @@
-"""What version 0.1.0 left on people's disks opens, says the same, and can be gone on with."""
+"""What 0.1.0, and each version kept since, left on disks opens, says the same and goes on."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ from privacy import Ledger
 
 PASSPHRASE = "a passphrase for a test"  # of the sealed kit, in make.py
 SITES = ("site-1", "site-2", "site-3")
+KEPT = sorted((Path(__file__).parents[1] / "fixtures").glob("*.zip"))  # by make.py beside them
 
 
-@pytest.fixture
-def old(tmp_path: Path) -> Path:
-    with zipfile.ZipFile(Path(__file__).parents[1] / "fixtures/0.1.0.zip") as archive:
+@pytest.fixture(params=KEPT, ids=lambda kept: kept.stem)
+def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    with zipfile.ZipFile(request.param) as archive:
         archive.extractall(tmp_path)
     for path in tmp_path.rglob("*"):
         path.chmod(0o700 if path.is_dir() else 0o600)  # an archive keeps no modes
