@@ -53,14 +53,11 @@ MIN_BITS: Final = 2
 MAX_BITS: Final = 32
 MAX_SIZE: Final = 1 << 26  # values in one update; a release must fit one journal entry
 
-# An attempt may fail to decode with at most this probability, and where it costs no digit,
-# with at most the second, or never.
+# An attempt may fail to decode with at most this probability.
 LOG2_FAILURE_LIMIT: Final = -40
-LOG2_FAILURE_GOAL: Final = -128
 
 KEY_ERROR: Final = 21  # centred binomial of 2 x 21 coins: at most 21 in absolute value, var 21/2
 
-PUBLIC_KEY: Final = "ckks-pk"
 COLLECTIVE: Final = "ckks-collective"
 
 

@@ -11,7 +11,6 @@ import hashlib
 from collections.abc import Sequence
 from typing import Final
 
-DIGEST_SIZE: Final = 32  # bytes
 _LEAF: Final = b"\x00"
 _NODE: Final = b"\x01"
 

@@ -137,10 +137,6 @@ class Comparison(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rows: tuple[Row, ...] = ()
     refused: tuple[Refusal, ...] = ()
 
-    def has(self, key: Key) -> bool:
-        """Whether a row is there."""
-        return any(row.key == key for row in self.rows)
-
     def adding(self, line: Row | Refusal) -> Comparison:
         """With one line more; a refusal that is there already changes nothing."""
         replace = msgspec.structs.replace

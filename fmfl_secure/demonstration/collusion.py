@@ -58,11 +58,6 @@ class Opened:
     coefficients: npt.NDArray[np.int64]
 
 
-def spread(values: Residues, modulus: int) -> float:
-    """Mean absolute value, centred: a quarter of q for uniform residues, far less for an update."""
-    return float(np.abs(residues.to_signed(values, modulus)).mean())
-
-
 def pairs_known_to(colluders: Iterable[str], pairs: Iterable[Pair]) -> list[Pair]:
     """Those of a site's pairwise secrets that it shares with a colluding one."""
     names = set(colluders)

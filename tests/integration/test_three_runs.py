@@ -110,6 +110,6 @@ def test_against_a_grant_of_5_the_third_is_refused_before_data_are_read(granted)
         assert grant["epsilon_spent"] <= 5.0
         report = of_dataset(folder, site)
         assert [run.grant for run in report.runs] == [1, 1, 0]
-        (refused,) = wording.refused(report)
+        ((refused, _),) = wording.refusals(report.runs)
         assert wording.state(refused) == "refused (budget), charged nothing"
         assert report.grants[0].epsilon_spent == grant["epsilon_spent"]

@@ -15,11 +15,6 @@ from fmfl_secure.report.verdict import verdict
 from fmfl_secure.run.refusal_codes import MEANINGS
 
 
-def refused(record: DatasetRecord) -> list[DatasetRun]:
-    """Runs that the site refused, as far as their reports were at hand."""
-    return [run for run in record.runs if run.outcome and run.outcome.refusal is not None]
-
-
 def unit(record: DatasetRecord) -> str:
     """One protected unit, in words."""
     return "one record" if record.unit == "record" else f"everything of one “{record.unit}”"
