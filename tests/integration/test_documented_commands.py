@@ -43,6 +43,7 @@ README = ROOT / "README.md"
 PLAY = "examples/keynote/play.py"  # test_keynote.py runs it
 KEYNOTE = "The whole of it, in one play"
 ALL = [command for document in DOCUMENTS for command in read_commands(document)]
+UPGRADE = read_commands(ROOT / "docs/upgrading.md")  # test_installed.py types most
 OWN_FILES, ACROSS = "On your own files", "Across machines, in five commands"
 # What no test types, and why; its target has to be in the Makefile.
 MAKE = {
@@ -107,7 +108,7 @@ def test_a_command_that_does_not_exist_is_found_out() -> None:
             check_arguments(shlex.split(wrong)[1:])
 
 
-@pytest.mark.parametrize("command", ALL, ids=identify)
+@pytest.mark.parametrize("command", [*ALL, *UPGRADE], ids=identify)
 def test_every_command_is_one_and_some_test_types_it(command: Command) -> None:
     program, *arguments = command.words
     match program:
