@@ -2,9 +2,10 @@
 
     python examples/make.py digits --out examples/digits
 
-Text examples use the built-in MiniLM. `radiology` gets DINOv2-small and `keynote` SmolLM2 where the
-package is installed that carries it, and says so. The others, and these with `--stand-in`, get a
-model built from a configuration and trained for a moment on public examples that no site holds.
+Text examples use the built-in MiniLM. `radiology` gets DINOv2-small, `keynote` and `law_firm` get
+SmolLM2 where the package is installed that carries it, and say so. The others, and these with
+`--stand-in`, get a model built from a configuration and trained for a moment on public examples
+that no site holds.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ EXAMPLES = {
     "hospital_network": notes.write_departments,
     "bank": queries.write,
     "mailbox": queries.write_mails,
-    "law_firm": clauses.write,
     "deidentification": notes.write,
     "instructions": instructions.write,
     "preferences": instructions.write_preferences,
@@ -34,7 +34,11 @@ EXAMPLES = {
     "image_text_classification": shapes.write_claims,
 }
 
-ON_PUBLISHED_MODELS = {"radiology": chest.write, "keynote": comments.write}
+ON_PUBLISHED_MODELS = {
+    "keynote": comments.write,
+    "law_firm": clauses.write,
+    "radiology": chest.write,
+}
 
 
 def main() -> None:

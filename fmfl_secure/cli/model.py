@@ -211,14 +211,13 @@ def _ask_sites(
     from fmfl_secure.asking import RunAsked, asking
     from fmfl_secure.cli.ask import show_answer, show_precision, sites_answered, words
     from fmfl_secure.cli.run import grant_where_none_said
-    from fmfl_secure.settings.questions import FIRST_MEASURES, QuestionSection
+    from fmfl_secure.settings.questions import QuestionSection
     from fmfl_secure.settings.toml_file import convert_config
 
     run = RunAsked.of(run_folder)
-    first = FIRST_MEASURES.get(run.config.task.kind, "")
     asked: QuestionSection = convert_config(
         {
-            "what": words(measures) or words(first),
+            "what": words(measures) or words(run.config.first_measure or ""),
             "epsilon": epsilon,
             "insider_epsilon": insider_epsilon,
         },

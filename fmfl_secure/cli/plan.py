@@ -33,6 +33,7 @@ from fmfl_secure.cli.answers.plan import (
     VerdictShown,
 )
 from fmfl_secure.cli.arguments import FederationFile
+from fmfl_secure.settings.tasks import CausalLMSection
 
 if TYPE_CHECKING:
     from fmfl_secure.planning.plans import Prediction
@@ -77,6 +78,7 @@ def plan(
         **_other_code(config),
         **_goes_on_from(config, federation.parent, ahead.start),
         **_not_listed(ahead.unlisted),
+        **_template(config),
         **_decided(config),
     }
     facts(
@@ -147,6 +149,20 @@ def _show_norms(config: FederationConfig, ahead: Outlook) -> tuple[NormBounded, 
     if len(found) > _SHOWN_GROUPS:
         say(f"            and {len(found) - _SHOWN_GROUPS:,} groups more: --json has all")
     return tuple(shown(group, NormBounded) for group in found)
+
+
+def _template(config: FederationConfig) -> dict[str, str]:
+    """What a template's last space does to responses, where it stays the template's."""
+    task = config.task
+    if not isinstance(task, CausalLMSection) or task.chat or task.last_space == "response":
+        return {}
+    if not task.template.endswith(" "):
+        return {}
+    return {
+        "template": "ends with a space, so that a response begins without one, as hardly any word "
+        "does that the model has read. With task.last_space = 'response' the space is the "
+        "response's, and an untrained model's answers are likelier"
+    }
 
 
 def _decided(config: FederationConfig) -> dict[str, str]:

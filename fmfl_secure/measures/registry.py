@@ -70,7 +70,7 @@ def measures_for(config: FederationConfig) -> dict[str, Measure]:
             found = (Preferred(), loss)
         case CausalLMSection():
             over = _of_labels(task.responses) if task.responses else ()
-            found = (NextToken(), ExactMatch(), *over, loss)
+            found = (*over, NextToken(), ExactMatch(), loss)
         case ImageTextSection():
             matched = (Matched(),) if task.anchors else ()
             found = (*matched, Similarity(), loss)

@@ -43,8 +43,8 @@ def _template(task: CausalLM) -> str:
     settings, tokenizer = task.settings, task.base.load_tokenizer()
     if settings.chat:
         return led_by(settings.system) + ChatTemplate(tokenizer).text
-    before, after = settings.template.split("{prompt}")
-    before = beginning(tokenizer, settings.template) + before
+    before, after = settings.read_template.split("{prompt}")
+    before = beginning(tokenizer, settings.read_template) + before
     return f"{_literal(before)}{{{{ messages[-1]['content'] }}}}{_literal(after)}"
 
 

@@ -24,9 +24,10 @@ from fmfl_secure.errors import ConfigError
 from fmfl_secure.extensions import is_extension
 from fmfl_secure.settings import vanishing
 from fmfl_secure.settings.questions import (
-    FIRST_MEASURES,
+    MeasureName,
     QuestionSection,
     Turn,
+    first_measure,
     rounds_of,
     turn_of,
 )
@@ -141,9 +142,7 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
                 "evaluation.data = 'sites' and question both say what sites are asked: leave one "
                 "out. question.what takes measures as well"
             )
-        if self.evaluation.at_sites and not (
-            self.evaluation.measures or self.task.kind in FIRST_MEASURES
-        ):
+        if self.evaluation.at_sites and not (self.evaluation.measures or self.first_measure):
             raise ValueError(
                 f"evaluation.measures is empty, and none is known for the task {self.task.kind!r}"
             )
@@ -162,13 +161,18 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
         return max(1, round(site.population * (1.0 - self.evaluation.holdout)))
 
     @property
+    def first_measure(self) -> MeasureName | None:
+        """The measure of a model where nobody says which; None for tasks of other packages."""
+        return first_measure(self.task.kind, getattr(self.task, "responses", ()))
+
+    @property
     def asked(self) -> QuestionSection | None:
         """The question to sites in a run by these settings, or None."""
         evaluation = self.evaluation
         if self.question is not None or not evaluation.at_sites:
             return self.question
         return QuestionSection(
-            what=evaluation.measures or (FIRST_MEASURES[self.task.kind],),
+            what=evaluation.measures or tuple(filter(None, [self.first_measure])),
             epsilon=evaluation.epsilon,
             every=evaluation.every,
             insider_epsilon=evaluation.insider_epsilon,

@@ -21,7 +21,7 @@ MeasureName = Literal[
     "preferred", "matched", "similarity", "subgroups",
 ]  # fmt: skip
 QuestionName = Literal["units", "labels", "lengths", MeasureName, "choice"]
-# What a learning curve shows where settings do not say, by kind of task.
+# What is asked of a task's models where settings do not say, by kind of task.
 FIRST_MEASURES: Mapping[str, MeasureName] = MappingProxyType(
     {
         "text-classification": "accuracy",
@@ -34,6 +34,21 @@ FIRST_MEASURES: Mapping[str, MeasureName] = MappingProxyType(
         "image-text": "similarity",
     }
 )
+
+
+def first_measure(kind: str, responses: tuple[str, ...]) -> MeasureName | None:
+    """Name what a learning curve shows where settings do not say.
+
+    Args:
+        kind: Of task.
+        responses: Those that settings declare, which are asked about as labels are.
+
+    Returns:
+        None where nothing is known of such a task.
+    """
+    return "accuracy" if responses else FIRST_MEASURES.get(kind)
+
+
 _Edge = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
 
 

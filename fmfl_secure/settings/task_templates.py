@@ -30,6 +30,7 @@ label_texts = []         # what each label means, in public words: a "unit-norm"
 _LABEL_WEIGHTS = """\
 label_weights = []       # what a record's loss is multiplied by, for each label; empty for 1"""
 _TEMPLATE = 'template = "{prompt}\\n"  # what is read before a response'
+_SPACE = 'last_space = "response"  # who begins with a space at a template\'s end; or "template"'
 _CHAT = "chat = false              # true: the tokenizer's own chat template instead"
 _SYSTEM = 'system = ""               # with chat: of conversations without a system message'
 _LONGEST = "max_new_tokens = 64      # longest response that predict writes"
@@ -100,6 +101,7 @@ TASK_TEMPLATES: Final[Mapping[str, TaskTemplate]] = MappingProxyType(
                 'response_column = "response"  # what is learned',
                 'input_column = ""         # what a prompt is about, as "input" of Alpaca\'s files',
                 _TEMPLATE,
+                _SPACE,
                 _CHAT,
                 'messages_column = ""      # with chat: whole conversations, such as "messages"',
                 _SYSTEM,
@@ -115,6 +117,7 @@ TASK_TEMPLATES: Final[Mapping[str, TaskTemplate]] = MappingProxyType(
                 'rejected_column = "rejected"',
                 "beta = 0.1               # smaller: further from the model before training",
                 _TEMPLATE,
+                _SPACE,
                 _CHAT,
                 _SYSTEM,
                 _LONGEST,

@@ -229,6 +229,9 @@ class CausalLMSection(
         template: What the model reads before the response; `{prompt}` stands for the prompt.
         chat: Write prompts and responses, or `messages_column`, by the tokenizer's own chat
             template in place of `template`.
+        last_space: Where `template` ends with a space, whose it is: the response's ("response"),
+            for a model reads " yes" at a sentence's end and hardly ever "yes"; or the template's
+            ("template"), as in version 0.1.0, where nothing else is said.
         messages_column: With `chat`, column with whole conversations: what the assistant says is
             learned, in every turn. Empty for one prompt and one response a row.
         system: With `chat`, the system message of conversations that have none; public.
@@ -242,6 +245,7 @@ class CausalLMSection(
     LATER: ClassVar[frozenset[str]] = TaskBase.LATER | {
         "chat",
         "input_column",
+        "last_space",
         "messages_column",
         "responses",
         "system",
@@ -251,6 +255,7 @@ class CausalLMSection(
     response_column: NonEmpty = "response"
     input_column: str = ""
     template: NonEmpty = PLAIN_TEMPLATE
+    last_space: Literal["template", "response"] = "template"
     chat: bool = False
     messages_column: str = ""
     system: str = ""
@@ -273,6 +278,17 @@ class CausalLMSection(
             raise ValueError("task.messages_column and task.system are for task.chat = true")
         if self.messages_column and self.input_column:
             raise ValueError("task.input_column is for prompts and responses, not for messages")
+
+    @property
+    def read_template(self) -> str:
+        """The part of the template that is read before a response."""
+        return self.template.removesuffix(self.before_response)
+
+    @property
+    def before_response(self) -> str:
+        """The template's last spaces where they are the response's, else nothing."""
+        tail = self.template.partition("{prompt}")[2]
+        return tail[len(tail.rstrip(" ")) :] if self.last_space == "response" else ""
 
 
 class PreferenceSection(

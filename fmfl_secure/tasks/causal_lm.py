@@ -151,7 +151,7 @@ class CausalLM(AdapterTask[CausalLMSection]):
         scored = self._score(model, data, batch_size=batch_size)
         over: dict[str, NDArray[Any]] = {}
         if data.answered is not None:
-            each = self._likelihoods(model, data.answered, batch_size=batch_size, keep=False)
+            each = self._likelihoods(model, data.answered, batch_size=batch_size)
             over = {"probabilities": chances(each), "labels": data.answered.right}
         return Responses(
             **over,
@@ -165,14 +165,14 @@ class CausalLM(AdapterTask[CausalLMSection]):
         """The place of the declared response that is likeliest with its end, shape (records,)."""
         if data.answered is None:
             raise ModelError("task.responses declares none to choose from")
-        each = self._likelihoods(model, data.answered, batch_size=batch_size, keep=True)
+        each = self._likelihoods(model, data.answered, batch_size=batch_size)
         return np.asarray(each.argmax(axis=1), dtype=np.int64)
 
     def _likelihoods(
-        self, model: nn.Module, answered: WithEachResponse, *, batch_size: int, keep: bool
+        self, model: nn.Module, answered: WithEachResponse, *, batch_size: int
     ) -> NDArray[np.float64]:
         """Logarithms for every record and response, shape (records, responses)."""
-        data = answered.data(keep=keep)
+        data = answered.data()
         likelihoods = -self.surprise(model, data, batch_size=batch_size)
         return likelihoods.reshape(len(answered.records), len(answered.responses))
 
@@ -332,7 +332,12 @@ class CausalLM(AdapterTask[CausalLMSection]):
             return ChatWriter(
                 tokenizer, ChatTemplate(tokenizer), self.settings.system, self.max_length
             )
-        return PromptWriter(tokenizer, self.settings.template, self.max_length)
+        return PromptWriter(
+            tokenizer,
+            self.settings.read_template,
+            self.max_length,
+            before_response=self.settings.before_response,
+        )
 
     def _facts(self) -> dict[str, Any]:
         tokenizer = self.base.load_tokenizer()
@@ -342,9 +347,11 @@ class CausalLM(AdapterTask[CausalLMSection]):
                 "system": self.settings.system.strip(),
                 "end": self.end,
             }
+        space = self.settings.before_response
         return {
-            "template": self.settings.template,
+            "template": self.settings.read_template,
             "beginning": beginning(tokenizer, self.settings.template),
+            **({"before_response": space} if space else {}),
         }
 
     def _facts_of_0_1_0(self) -> dict[str, Any]:

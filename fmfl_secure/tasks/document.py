@@ -44,6 +44,9 @@ A record's text is text: what spells a special token of the tokenizer is read as
 is, so that no row can close its own turn and write the answer. A text longer than
 `model.max_length` is cut at its end; `check` and the site's own log count such records. A language
 model's template is never cut: prompt and response are each sure of half of the room beside it.
+Where `task.template` ends with a space and `task.last_space = "response"`, as `init` writes, the
+space is the response's first: a model has read " payment" within texts, and hardly ever "payment"
+behind a space. `plan` says where a template keeps it, as those of version 0.1.0 do.
 
 With `task.chat = true` a language model learns conversations by its tokenizer's own chat template:
 of `prompt_column`, `input_column` and `response_column` (`instruction`, `input` and `output` in

@@ -10,6 +10,9 @@ from fmfl_secure.errors import ModelError
 from fmfl_secure.tasks.plain_text import PlainText
 
 _HOLE = "{prompt}"
+# What stands before a response where it begins with a space, so that a tokenizer that puts a space
+# of its own before a text adds none to it.
+_BEFORE = "a"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +114,17 @@ class PromptWriter:
         tokenizer: As transformers loads it.
         template: Holds `{prompt}` once.
         max_length: Tokens of template, prompt and response together.
+        before_response: Spaces that a response begins with, whose tokens are those it has within
+            a text.
 
     Raises:
         ModelError: The template leaves no room, or the tokenizer does not say which characters a
             token is of.
     """
 
-    def __init__(self, tokenizer: Any, template: str, max_length: int) -> None:
+    def __init__(
+        self, tokenizer: Any, template: str, max_length: int, *, before_response: str = ""
+    ) -> None:
         if not tokenizer.is_fast:
             raise ModelError(
                 "the tokenizer does not say which characters of a text a token is of",
@@ -127,6 +134,7 @@ class PromptWriter:
         self._plain = PlainText(tokenizer)
         self._head, self._tail = template.split(_HOLE)
         self._head = beginning(tokenizer, template) + self._head
+        self._space = before_response
         self._max_length = max_length
         alone = len(encode(tokenizer, self._head + self._tail)[0])
         if alone + 2 > max_length:  # a token of the prompt's and one of the response's
@@ -159,7 +167,12 @@ class PromptWriter:
         return Written((turn,), cut, len(ids) + len(after))
 
     def _response(self, response: str) -> list[int]:
-        ids, _ = encode(self._tokenizer, self._plain(response))
+        text = self._plain(response)
+        if self._space:
+            ids, spans = encode(self._tokenizer, _BEFORE + self._space + text)
+            ids = [one for one, (_, stop) in zip(ids, spans, strict=True) if stop > len(_BEFORE)]
+        else:
+            ids, _ = encode(self._tokenizer, text)
         return ids if self.end is None else [*ids, self.end]
 
 

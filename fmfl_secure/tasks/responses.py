@@ -50,11 +50,10 @@ class WithEachResponse:
             known_by=[self.known_by[record] for record in chosen],
         )
 
-    def data(self, *, keep: bool) -> TaskData:
+    def data(self) -> TaskData:
         """Each record with every response in place of its last answer, record by record.
 
-        Args:
-            keep: Whether outputs of frozen layers are kept, for data that are evaluated often.
+        Outputs of frozen layers are kept for whoever asks again, of whichever model above them.
         """
         data = self.prepare(
             [
@@ -63,8 +62,6 @@ class WithEachResponse:
                 for response in self.responses
             ]
         )
-        if not keep:
-            return data
         each = range(len(self.responses))
         keys = [number * len(each) + place for number in self.known_by for place in each]
 

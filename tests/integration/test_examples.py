@@ -32,13 +32,13 @@ FLOORS = {
     "image_text_classification": ("accuracy", 0.0),
     "instructions": ("token_accuracy", 0.0),
     "preferences": ("pair_accuracy", 0.6),
-    "law_firm": ("token_accuracy", 0.70),
+    "law_firm": ("accuracy", 0.60),
     "mailbox": ("micro_f1", 0.30),
     "radiology": ("accuracy", 0.70),
 }
-PILOTS = {"bank": "intent", "hospital_network": "category", "law_firm": "letter"}
+PILOTS = {"bank": "intent", "hospital_network": "category", "law_firm": "subject"}
 PILOTS |= {"radiology": "label"}  # and the column that holds the answer
-ON_PUBLISHED = {"radiology"}
+ON_PUBLISHED = {"law_firm": "gpt2", "radiology": "vit"}  # and what stands in for their models
 # Those without a public row: their figures are what the sites answer.
 ANSWERED = {"hospital_network"}
 # What no test types, and why.
@@ -102,7 +102,7 @@ def test_an_example_on_real_text_beats_the_majority(name: str, tmp_path: Path) -
 @pytest.mark.slow
 @pytest.mark.parametrize("name", GENERATED)
 def test_an_examples_commands_run_and_learn(name: str, tmp_path: Path) -> None:
-    """The pilot on a published model runs on that where its package is installed."""
+    """A pilot on a published model runs on that where its package is installed."""
     has_learned(name, run_commands(name, tmp_path / "checkout"))
 
 
@@ -110,7 +110,9 @@ def test_an_examples_commands_run_and_learn(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(ON_PUBLISHED))
 def test_a_pilot_learns_on_its_stand_in_too(name: str, tmp_path: Path) -> None:
     folder = run_commands(name, tmp_path / "checkout", stand_in=True)
-    assert json.loads((folder / "model/config.json").read_text())["model_type"] == "vit"
+    assert (
+        json.loads((folder / "model/config.json").read_text())["model_type"] == ON_PUBLISHED[name]
+    )
     has_learned(name, folder)
 
 

@@ -54,9 +54,9 @@ def test_the_keynote_is_played_to_its_end(tmp_path: Path, model: str) -> None:
         budget = Ledger(out / name / "ledger.sqlite").budget()
         assert all(not held.open for held in budget.reservations.values())
         assert all(status.epsilon_committed <= 5.0 for status in budget.status())
-    right, asked = map(int, re.search(r"right for (\d+) of (\d+) notes", done.stdout).groups())
+    right, asked = map(int, re.search(r"right for (\d+) of (\d+) comments", done.stdout).groups())
     with (out / "data/new.csv").open(encoding="utf-8", newline="") as file:
-        most = Counter(row["category"] for row in csv.DictReader(file)).most_common(1)[0][1]
+        most = Counter(row["sentiment"] for row in csv.DictReader(file)).most_common(1)[0][1]
     assert right > most, asked
 
 

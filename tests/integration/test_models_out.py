@@ -322,8 +322,8 @@ def test_every_export_answers_as_the_run_in_a_process_without_this_package(
         place.mkdir()
         settings, own = section(kind, head), head == OWN
         if kind == "causal-lm":
-            template = "Say {{ it }}: '{prompt}'\n\u20ac\\n"
-            settings = msgspec.structs.replace(settings, template=template)
+            template = "Say {{ it }}: '{prompt}'\n\u20ac\\n "
+            settings = msgspec.structs.replace(settings, template=template, last_space="response")
         base = tiny_models(model_type)
         task = task_on(base, settings, max_length=60)
         model, folder = merged(task, place)

@@ -147,6 +147,50 @@ def test_responses_that_are_no_labels_are_refused(responses: list[str]) -> None:
         )
 
 
+@pytest.mark.parametrize("tokenizer", ["before every text", "before none"])
+def test_a_response_with_the_space_has_the_tokens_that_it_has_within_a_text(tokenizer) -> None:
+    """Of a tokenizer of words whose first blank is a part, as SmolLM2's, and as Llama's."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    scheme = "always" if tokenizer == "before every text" else "never"
+    words = ["<end>", "Is", "it", "yes", "a", ":", "\u2581", "\u2581Is", "\u2581it", "\u2581yes"]
+    words += ["\u2581a", "\u2581no", "no"]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    backend = Tokenizer(models.WordLevel(vocabulary, "\u2581no"))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+    backend.decoder = decoders.Metaspace(prepend_scheme=scheme)
+    fast = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>")
+    section = CausalLMSection(template="Is {prompt} ", last_space="response")
+    assert (section.read_template, section.before_response) == ("Is {prompt}", " ")
+    write = PromptWriter(fast, section.read_template, 24, before_response=section.before_response)
+    (turn,) = write(exchange("it", "yes")).turns
+    whole = fast("Is it yes", add_special_tokens=False)["input_ids"]
+    assert [*turn.before, *turn.after] == [*whole, 0]
+    assert turn.after == [words.index("\u2581yes"), 0]
+    (asked,) = write(exchange("it")).turns
+    assert asked.before == turn.before, "what a response is asked of is what it was learned after"
+
+
+def test_the_last_space_is_the_templates_unless_settings_give_it_away(tiny_models) -> None:
+    """As version 0.1.0 read it, digest included; and only spaces move, no line break."""
+    kept = CausalLMSection(template="{prompt} so ")
+    assert (kept.read_template, kept.before_response) == ("{prompt} so ", "")
+    moved = msgspec.structs.replace(kept, last_space="response")
+    lines = msgspec.structs.replace(moved, template="{prompt}\n")
+    assert (lines.read_template, lines.before_response) == ("{prompt}\n", "")
+    two = msgspec.structs.replace(moved, template="{prompt}  ")
+    assert (two.read_template, two.before_response) == ("{prompt}", "  ")
+    tokenizer, found = None, []
+    for section in (kept, moved):
+        task = replace(task_on(tiny_models("gpt2"), "causal-lm"), settings=section)
+        tokenizer = task.base.load_tokenizer()
+        batch = task.prepare([exchange("a", "yes")]).collate(np.arange(1))
+        learned = tokenizer.decode(batch.labels[batch.labels != IGNORED])
+        found.append((tokenizer.decode(batch.input_ids[0]), learned))
+    assert found == [("a so yes<|end|>", "yes<|end|>"), ("a so yes<|end|>", " yes<|end|>")]
+
+
 def test_no_part_of_a_template_is_ever_cut(tiny_models) -> None:
     section = CausalLMSection(template="<|end|>user {prompt}<|end|>answer ")
     task = replace(task_on(tiny_models("gpt2"), "causal-lm"), settings=section)
