@@ -33,8 +33,6 @@ WORKS = [case for case in EVERYTHING if refusal_of(case) is None]
 REFUSED = [case for case in EVERYTHING if refusal_of(case) is not None]
 # By default: every architecture, adapter and task once at least.
 DEFAULT = {
-    ("bert", "full", "text-classification"),
-    ("roberta", "ia3", "text-classification"),
     ("distilbert", "prompt", "token-classification"),
     ("modernbert", "lora", "token-classification"),
     ("electra", "lora-xs", "text-classification"),
@@ -61,14 +59,10 @@ DEFAULT = {
     ("dinov2_with_registers", "full", "image-classification"),
     ("dinov3_vit", "ffa-lora", "image-classification"),
     ("llama", "prefix", "causal-lm"),
-    ("llama", "ffa-lora", "preference"),
     ("gpt2", "prompt", "preference"),
-    ("mistral", "norms", "causal-lm"),
     ("qwen2", "bitfit", "text-classification"),
     ("qwen3", "ia3", "causal-lm"),
-    ("vit", "ffa-lora", "image-classification"),
     ("deit", "head", "image-classification"),
-    ("clip", "lora", "image-text"),
     ("siglip", "head", "image-text"),
     ("clip", "bitfit", "image-text-classification"),
 }
@@ -93,6 +87,7 @@ def test_works(tiny_models, tmp_path: Path, model_type: str, adapter: str, kind:
     """The gate passes with random adapters, values survive their files, and answers with them."""
     task = task_on(tiny_models(model_type), kind, adapter)
     model = task.build_model(seed=1)
+    start = adapter_bytes(model)
     data = task.synthetic()
     files = adapter_files(task, model)
     for round_number in task.distinct_rounds:
@@ -116,7 +111,7 @@ def test_works(tiny_models, tmp_path: Path, model_type: str, adapter: str, kind:
         fresh = task.synthetic()
         actual = task.per_record_loss(opened, fresh.collate(everyone))
         untrained = task.build_model(seed=1).eval()
-        before = task.per_record_loss(untrained, task.synthetic().collate(everyone))
+        before = task.per_record_loss(untrained, fresh.collate(everyone))
     assert torch.allclose(actual, expected, atol=1e-4, rtol=1e-4)
     assert (expected - before).abs().max() > 1e-4, "an adapter that does nothing proves nothing"
     answers = task.predict(opened, fresh, batch_size=3)
@@ -124,14 +119,15 @@ def test_works(tiny_models, tmp_path: Path, model_type: str, adapter: str, kind:
     metrics = task.evaluate(opened, fresh, batch_size=3)
     assert all(np.isfinite(value) for value in metrics.values())
     assert metrics["loss"] == pytest.approx(float(expected.mean()), rel=1e-3)
-    again = task.build_model(seed=1)
-    assert adapter_bytes(task.build_model(seed=1)) == adapter_bytes(again)
+    assert adapter_bytes(untrained) == start, "a seed gives one start"
 
 
-@pytest.mark.parametrize("case", REFUSED, ids="-".join)
-def test_refused(tiny_models, case: tuple[str, str, str]) -> None:
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_refused(tiny_models, model_type: str) -> None:
     """What the table refuses is refused by name before anything is loaded."""
-    model_type, adapter, kind = case
-    with pytest.raises(ModelError, match=f"{kind} with '{adapter}' on '{model_type}'") as error:
-        task_on(tiny_models(model_type), kind, adapter).build_model(seed=1)
-    assert error.value.hint.startswith("Use ")
+    cases = [case for case in REFUSED if case[0] == model_type]
+    assert cases
+    for _, adapter, kind in cases:
+        with pytest.raises(ModelError, match=f"{kind} with '{adapter}' on '{model_type}'") as error:
+            task_on(tiny_models(model_type), kind, adapter).build_model(seed=1)
+        assert error.value.hint.startswith("Use ")
