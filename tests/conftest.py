@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,24 @@ sys.path.insert(0, str(Path(__file__).parent))  # tests share `support`, and are
 # cores already, and threads of arithmetic wait for each other at full speed.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+_MEMORY, _ROOM = "/dev/shm", 4 << 30  # bytes; a run takes a part of them
+
+
+def _use_memory() -> None:
+    """Has pytest's temporary folders in memory where that has room, and programs may be run there.
+
+    Ledgers, journals and stores wait for the disk whenever they write, which was more than half of
+    a federated test. They call `fsync` here as well; what it does for a machine without power no
+    test can see.
+    """
+    with suppress(OSError):
+        found = os.statvfs(_MEMORY)
+        if found.f_bavail * found.f_frsize >= _ROOM and not found.f_flag & os.ST_NOEXEC:
+            os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", _MEMORY)
+
+
+_use_memory()
+
 if TYPE_CHECKING:
     from postgres import Cluster
     from stores import Places
@@ -27,6 +46,14 @@ if TYPE_CHECKING:
 def pytest_xdist_auto_num_workers() -> int:
     """For `-n auto`, one more than there are cores: many tests wait for the disk or a process."""
     return (os.cpu_count() or 1) + 1
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """No memory is held by files of a run that went well. Of others, the last three stay."""
+    is_worker = hasattr(session.config, "workerinput")
+    if not is_worker and exitstatus == 0 and os.environ.get("PYTEST_DEBUG_TEMPROOT") == _MEMORY:
+        shutil.rmtree(session.config._tmp_path_factory.getbasetemp(), ignore_errors=True)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -40,7 +40,8 @@ class Cluster:
     def __init__(self, programs: Path) -> None:
         self._programs = programs
         # Short: a socket's path has at most 107 bytes.
-        self.folder = Path(tempfile.mkdtemp(prefix="fmfl-pg-"))
+        beside = os.environ.get("PYTEST_DEBUG_TEMPROOT")  # as `conftest.py` chose
+        self.folder = Path(tempfile.mkdtemp(prefix="fmfl-pg-", dir=beside))
         self._owner = None
         if os.geteuid() == 0:
             names = {entry.pw_name for entry in pwd.getpwall()}
