@@ -1,4 +1,4 @@
-"""The only file that knows TenSEAL.
+"""The only file of this package that knows TenSEAL.
 
 In and out go arrays: integers in coefficients, residues modulo q in SEAL's NTT order. Between the
 two stands SEAL itself, for key generation, encryption of zero, decryption and the transform.

@@ -31,7 +31,7 @@ class DocumentRef(msgspec.Struct, frozen=True):
 
 
 class Work(msgspec.Struct, frozen=True):
-    """The server's wish to this party; fields as `api.TaskBody`."""
+    """The server's wish to this party; fields as `transports.https.schemas.TaskBody`."""
 
     sequence: Sequence
     step: Step

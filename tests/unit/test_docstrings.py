@@ -160,3 +160,40 @@ def test_who_calls_a_module_is_read_off_its_imports(said: str, why: str | None) 
     trees["a"] = ast.parse("from a.x import y")
     found = untold("a.x", trees, callers(trees))
     assert found == why if why is None else why in str(found)
+
+
+def strangers(trees: Mapping[str, ast.Module]) -> set[str]:
+    """Names of modules in docstrings, from their package on, that are none, or lack what is named.
+
+    A name whose first two parts are no module is a setting's, such as `privacy.delta`.
+    """
+
+    def lacks(module: str, rest: list[str]) -> bool:
+        found = {getattr(each, "name", getattr(each, "id", "")) for each in ast.walk(trees[module])}
+        return not found.issuperset(rest)
+
+    found = set()
+    for module, tree in trees.items():
+        docstrings = " ".join(
+            said for _, said in [("", ast.get_docstring(tree) or ""), *documented(tree)]
+        )
+        for name in re.findall(r"`((?:aggregation|fmfl_secure|privacy)(?:\.\w+)+)`", docstrings):
+            parts = name.split(".")
+            known = next(n for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in trees)
+            is_module = known > 1 or parts[0] == "fmfl_secure"
+            if is_module and parts[known:] and lacks(".".join(parts[:known]), parts[known:]):
+                found.add(f"{module}: {name}")
+    return found
+
+
+def test_docstrings_name_modules_that_there_are() -> None:
+    assert strangers(modules()) == set()
+
+
+def test_one_that_is_gone_is_found() -> None:
+    trees = {
+        "privacy": ast.parse(""),
+        "privacy.plan": ast.parse('"""Not `privacy.plans` and not `privacy.plan.gone`."""'),
+        "fmfl_secure": ast.parse('"""Of `fmfl_secure.gone`; `privacy.delta` is a setting."""'),
+    }
+    assert strangers(trees) == {"privacy.plan: privacy.plan.gone", "fmfl_secure: fmfl_secure.gone"}

@@ -3,7 +3,7 @@
 A new kind is a new file beside this one: a subclass of `Adapter`, listed in `registry`. Only
 adapters whose update is a sum can be aggregated under encryption: every kind is a set of tensors
 of a public layout, and the mean of the sites' tensors is the next adapter. Kinds whose update is
-no weighted sum are refused in words (`fmfl_secure.settings.refused`).
+no weighted sum are refused in words (`fmfl_secure.settings.techniques`).
 """
 
 from __future__ import annotations

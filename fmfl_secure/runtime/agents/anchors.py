@@ -104,7 +104,7 @@ class SiteAnchors:
     """Carries heads between one site and the server.
 
     Args:
-        line: To the server.
+        transport: To the server.
         members: All parties, as this site trusts them now.
     """
 

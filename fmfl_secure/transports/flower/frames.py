@@ -42,7 +42,7 @@ class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Order(_Strict, frozen=True, forbid_unknown_fields=True):
-    """An order to one party; fields as `service.line.Work` but for these.
+    """An order to one party; fields as `runtime.transport.Work` but for these.
 
     Attributes:
         package: What the coordinator runs; see `package.fingerprint`.

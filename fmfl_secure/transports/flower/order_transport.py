@@ -29,7 +29,7 @@ from fmfl_secure.transports.flower.frames import (
 
 
 class OrderTransport(ServerTransport):
-    """Carries one order after another, as `service.client.Line` carries requests over HTTPS.
+    """Carries one order after another, as `HttpsTransport` carries requests.
 
     It answers out of the order, so heads and membership lists are as of when that was sent.
     """

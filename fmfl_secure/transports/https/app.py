@@ -1,8 +1,7 @@
 """The server's HTTP interface: what sites, decryptor and custodians ask, fetch and send.
 
 Bodies of messages are the protocol's bytes as they are. Answers are JSON of the forms in
-`bodies`, and
-every refusal is a `ProblemBody`. The description is served at `/v1/openapi.json`.
+`schemas`, and every refusal is a `ProblemBody`. The description is served at `/v1/openapi.json`.
 
 `transports.https.server` builds it for the run's inbox, board and heads, and puts a `Guard` before
 it.
