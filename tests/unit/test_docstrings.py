@@ -197,3 +197,35 @@ def test_one_that_is_gone_is_found() -> None:
         "fmfl_secure": ast.parse('"""Of `fmfl_secure.gone`; `privacy.delta` is a setting."""'),
     }
     assert strangers(trees) == {"privacy.plan: privacy.plan.gone", "fmfl_secure: fmfl_secure.gone"}
+
+
+def unasked(tree: ast.AST) -> list[str]:
+    """Arguments that a docstring describes and that are none, of functions and of classes."""
+    found = []
+    for node in [each for each in statements(tree) if isinstance(each, NAMED)]:
+        told = re.search(
+            r"^Args:\n((?: {4}.*\n?|\n)*)", ast.get_docstring(node) or "", re.MULTILINE
+        )
+        of_class = node.body if isinstance(node, ast.ClassDef) else []
+        for each in [n for n in of_class if getattr(n, "name", "") == "__init__"] or [node]:
+            if not isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue  # the fields of a dataclass are its attributes
+            taken = {n.arg for n in ast.walk(each.args) if isinstance(n, ast.arg)}
+            names = re.findall(r"^ {4}(\w[\w, ]*):", told[1] if told else "", re.MULTILINE)
+            said = {name.strip() for line in names for name in re.split(",| and ", line)}
+            found += [f"{node.name}: {name}" for name in sorted(said - taken)]
+    return found
+
+
+def test_docstrings_describe_arguments_that_there_are() -> None:
+    found = {module: told for module, tree in modules().items() if (told := unasked(tree))}
+    assert found == {}
+
+
+def test_an_argument_that_is_gone_is_found() -> None:
+    text = '"""Sums.\n\n    Args:\n        a, b: Numbers.\n        line: What is gone.\n    """'
+    assert unasked(ast.parse(f"def f(a, b):\n    {text}\n")) == ["f: line"]
+    assert unasked(ast.parse(f"class C:\n    {text}\n    def __init__(self, a): ...\n")) == [
+        "C: b",
+        "C: line",
+    ]
