@@ -36,8 +36,7 @@ Every class declares its `nature`, which decides what follows from it:
     damage    something kept is not what it was: somebody has to put it back
 
 Every module of this package raises from here. `fmfl_secure.errors` counts `AggregationError` among
-those that the command line explains; agents, server and stores go by an error's `nature` and never
-by its text.
+those that the command line explains; agents, server and stores go by an error's `nature`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A party's identity is a key pair it makes once. Others pin its public half, by f
 they take part in a round with it; a name alone means nothing.
 
 `parties.workspace` generates and saves one for each party and loads it again. `protocol.messages`
-signs and verifies with it; nothing else of the protocol looks at keys.
+signs and verifies with it, and `protocol.journal_heads` signs a head.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ In the embedded engine all folders lie side by side; nothing in one refers to an
 may move to a machine of its own.
 
 `fmfl-secure init` (`cli.init`) calls `initialise`, which makes what is missing and nothing anew.
-Every party asks a `Workspace` for paths and a `Members` file for keys.
+Whoever works in such a folder asks a `Workspace` for paths and a `Members` file for keys.
 """
 
 from __future__ import annotations

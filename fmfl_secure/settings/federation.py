@@ -4,8 +4,8 @@ All are read strictly: an unknown key, a wrong type or a value out of range is r
 place in the file. A federation's settings are public and the same for everyone; what a site
 allows, and where its data lie, is in the site's file and never leaves it.
 
-Every command and every party's process begins with `load_federation`; `parties.site` and
-`cli.afford` read a site's file by `load_site`.
+Commands and parties' processes read a federation's settings by `load_federation`; `parties.site`
+and `cli.afford` read a site's file by `load_site`.
 """
 
 from __future__ import annotations
