@@ -49,7 +49,10 @@ from fmfl_secure.transports.https.ports import free_port
 from fmfl_secure.vectors.start_file import START_FILE
 
 _WORKERS = 2  # processes that the sites are spread over
-_JOIN_S = 3600.0
+_JOIN_S = 4 * 3600.0
+_PATIENCE_S = 3600  # of everybody: they wait for two cores, and not for each other
+_STEPS = ("gather", "announce", "exchange", "upload", "confirm", "open", "release", "verify", "end",
+          "absent")  # fmt: skip
 _LOOK_S = 5.0  # how often a process that failed is looked for
 
 
@@ -214,12 +217,15 @@ def _configure(kits: Path, port: int, sites: int) -> None:
         f'[listen]\naddress = "127.0.0.1"\nport = {port}\n[operations]\nport = 0\n'
         # All come from one address, and begin at once.
         f"[limits]\nconnections = {4 * sites + 16}\n"
-        f"handshakes = {2 * sites + 16}\nhandshakes_from_address = {2 * sites + 16}\n",
+        f"handshakes = {2 * sites + 16}\nhandshakes_from_address = {2 * sites + 16}\n"
+        f"header_s = {_PATIENCE_S}\nbody_s = {_PATIENCE_S}\n"
+        "[time]\n" + "".join(f"{step}_s = {_PATIENCE_S}\n" for step in _STEPS),
         encoding="utf-8",
     )
     for kit in kits.iterdir():
         if (kit / "service.toml").exists() and kit.name != "server":
             text = f'[server]\nurl = "https://localhost:{port}"\nretry_s = 1.0\n'
+            text += f"timeout_s = {_PATIENCE_S}\n"
             (kit / "service.toml").write_text(text, encoding="utf-8")
 
 

@@ -47,10 +47,13 @@ def adapt_with_peft(encoder: nn.Module, config: Any, *, base_name: str) -> nn.Mo
 
 def save_peft_model(encoder: Any, folder: Path) -> None:
     """Write the adapter of an encoder that PEFT adapted."""
-    # Without the embedding layers, which never change here, PEFT has no reason to ask a hub.
-    encoder.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
-    # PEFT's empty model card names this machine's path to the base model.
-    (folder / "README.md").unlink(missing_ok=True)
+    # Its empty model card would name this machine's path to the base model.
+    encoder.create_or_update_model_card = lambda _: None
+    try:
+        # Without the embedding layers, which never change here, PEFT has no reason to ask a hub.
+        encoder.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+    finally:
+        del encoder.create_or_update_model_card
     _order_names(folder / PEFT_CONFIG)
 
 
