@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import zipfile
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -140,35 +141,29 @@ def test_no_two_forms_claim_the_same_name() -> None:
 
 
 @pytest.mark.parametrize("what", NONE_OF_THEM)
-@pytest.mark.parametrize("name", TEXTS)
-@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gz"])
-def test_a_file_that_is_something_else_is_told_what_it_is(
-    tmp_path: Path, name: str, what: str, packed: bool
-) -> None:
-    """Before a record is read, and where records are read."""
+def test_a_file_that_is_something_else_is_told_what_it_is(tmp_path: Path, what: str) -> None:
+    """Whatever form of text its name says: before a record is read, and where records are read."""
     content, expected = NONE_OF_THEM[what]
-    place = of_form(tmp_path, name, content)
-    if packed:
-        place = place.with_name(place.name + ".gz")
-        place.write_bytes(gzip.compress(content))
-    for ask in (check_header, read_records):
-        with pytest.raises((UnreadableFileError, DataEncodingError), match=expected) as caught:
-            ask(place, FIELDS)
-        assert caught.value.hint
+    for name in TEXTS:
+        plain = of_form(tmp_path, name, content)
+        packed = plain.with_name(plain.name + ".gz")
+        packed.write_bytes(gzip.compress(content))
+        for place, ask in product((plain, packed), (check_header, read_records)):
+            with pytest.raises((UnreadableFileError, DataEncodingError), match=expected) as caught:
+                ask(place, FIELDS)
+            assert caught.value.hint
 
 
 @pytest.mark.parametrize("what", NONE_OF_THEM)
-@pytest.mark.parametrize("name", BINARY)
-def test_a_binary_form_by_name_alone_is_told_what_it_is(
-    tmp_path: Path, name: str, what: str
-) -> None:
+def test_a_binary_form_by_name_alone_is_told_what_it_is(tmp_path: Path, what: str) -> None:
     content, expected = NONE_OF_THEM[what]
-    place = of_form(tmp_path, name, content)
-    if what.casefold() == name.casefold():
-        return
-    for ask in (check_header, read_records):
-        with pytest.raises((UnreadableFileError, DataEncodingError), match=expected):
-            ask(place, FIELDS)
+    for name in BINARY:
+        if what.casefold() == name.casefold():
+            continue
+        place = of_form(tmp_path, name, content)
+        for ask in (check_header, read_records):
+            with pytest.raises((UnreadableFileError, DataEncodingError), match=expected):
+                ask(place, FIELDS)
 
 
 def test_all_that_is_recognised_is_tested() -> None:

@@ -28,7 +28,9 @@ def first_sentence(text: str) -> str:
 
 
 def shown(*words: str) -> str:
-    printed = invoke(*words, "--help").output
+    result = invoke(*words, "--help")
+    assert result.exit_code == 0
+    printed = result.output
     assert max(len(line) for line in printed.splitlines()) <= COLUMNS
     return printed
 
