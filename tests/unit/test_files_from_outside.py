@@ -7,8 +7,6 @@ import os
 import shutil
 import socket
 import stat
-import subprocess
-import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -285,21 +283,20 @@ def test_a_single_field_of_a_gigabyte_costs_its_row(
 # What is left behind.
 
 
-def test_no_command_leaves_anything_that_others_may_write(tmp_path: Path, tiny_model: Path) -> None:
-    script = (
-        "import os, sys; os.umask(0); "
-        "from fmfl_secure.cli import main; sys.argv = ['fmfl-secure', *sys.argv[1:]]; main()"
-    )
-
-    def run(*arguments: object) -> None:
-        subprocess.run(
-            [sys.executable, "-c", script, *map(str, arguments)], check=True, cwd=tmp_path
-        )
-
-    run("init", tmp_path / "federation", "--sites", "3")
-    (tmp_path / "federation/federation.toml").write_text(settings(tiny_model, sites=3))
-    run("provision", tmp_path / "federation/federation.toml", "--output", tmp_path / "kits",
-        "--server", "https://localhost:8443")  # fmt: skip
+def test_no_command_leaves_anything_that_others_may_write(
+    main, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_model: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    federation = tmp_path / "federation/federation.toml"
+    before = os.umask(0)
+    try:
+        assert main("init", tmp_path / "federation", "--sites", "3")[0] == 0
+        federation.write_text(settings(tiny_model, sites=3))
+        os.umask(0)  # the first command has set it
+        kits = ("--output", tmp_path / "kits", "--server", "https://localhost:8443")
+        assert main("provision", federation, *kits)[0] == 0
+    finally:
+        os.umask(before)
     made = [p for p in tmp_path.rglob("*") if p.name != "federation.toml"]
     assert len(made) > 30
     for path in made:
