@@ -38,7 +38,11 @@ def test_the_keynote_is_played_to_its_end(tmp_path: Path, model: str) -> None:
     logs = {path.name: path.read_text()[-1500:] for path in out.glob("logs/*.log")}
     assert done.returncode == 0, (done.stdout[-4000:], done.stderr[-3000:], logs)
     print(done.stdout)  # noqa: T201 - figures, shown by -rP
+    was_played(out, done.stdout)
 
+
+def was_played(out: Path, said: str) -> None:
+    """What its README says happens, happened."""
     record = decode_record((out / "run/report.json").read_bytes())
     assert record.status == "finished"
     assert record.keys.compared
@@ -54,7 +58,7 @@ def test_the_keynote_is_played_to_its_end(tmp_path: Path, model: str) -> None:
         budget = Ledger(out / name / "ledger.sqlite").budget()
         assert all(not held.open for held in budget.reservations.values())
         assert all(status.epsilon_committed <= 5.0 for status in budget.status())
-    right, asked = map(int, re.search(r"right for (\d+) of (\d+) comments", done.stdout).groups())
+    right, asked = map(int, re.search(r"right for (\d+) of (\d+) comments", said).groups())
     with (out / "data/new.csv").open(encoding="utf-8", newline="") as file:
         most = Counter(row["sentiment"] for row in csv.DictReader(file)).most_common(1)[0][1]
     assert right > most, asked

@@ -90,9 +90,12 @@ def qwen2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny(tmp_path_factory.mktemp("qwen2") / "tiny", "qwen2")
 
 
-def test_a_gguf_file_becomes_a_folder_with_the_values_of_its_blocks(qwen2, tmp_path: Path) -> None:
+def test_a_gguf_file_becomes_a_folder_with_the_values_of_its_blocks(
+    qwen2, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_gguf(tmp_path / "tiny.gguf", qwen2)
     found = import_model(str(tmp_path / "tiny.gguf"), tmp_path / "model")
+    assert capsys.readouterr().err == "", "no bar of a library's"
     assert found.model_type == "qwen2"
     assert "quantization_config" not in found.config
     imported = safetensors.torch.load_file(tmp_path / "model" / "model.safetensors")

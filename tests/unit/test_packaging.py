@@ -141,21 +141,3 @@ def test_what_an_extra_needs_is_named_without_an_index_entry_of_ours() -> None:
     assert "fmfl-secure" not in both
     with pytest.raises(ValueError, match="no extra"):
         how_to_install("servre")
-
-
-def test_extras_that_people_are_told_to_install_are_there() -> None:
-    """In documents, examples and hints."""
-    told = re.compile(r"pip install[^`\n]*?(?:\.|fmfl-secure)\[([\w,-]+)\]")
-    files = [
-        path
-        for pattern in ("*.md", "docs/**/*.md", "examples/**/*.md", "fmfl_secure/**/*.py")
-        for path in ROOT.glob(pattern)
-    ]
-    said = {
-        (extra, path.name)
-        for path in files
-        for names in told.findall(path.read_text(encoding="utf-8"))
-        for extra in names.split(",")
-    }
-    assert len(said) > 4
-    assert {extra for extra, _ in said} <= set(PROJECT["optional-dependencies"]), said

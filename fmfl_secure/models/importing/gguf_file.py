@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import io
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import torch
@@ -41,7 +43,8 @@ def read_gguf(path: Path) -> tuple[Parts, Origin]:
     with reading("the model", path):
         config = AutoConfig.from_pretrained(path.parent, **place)
     architecture_of(config.model_type)
-    with reading("the model", path):
+    # The library draws a bar of its own, which no switch of it turns off.
+    with reading("the model", path), redirect_stderr(io.StringIO()):
         model, report = AutoModelForCausalLM.from_pretrained(
             path.parent,
             **place,
