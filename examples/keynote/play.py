@@ -280,7 +280,7 @@ def play(out: Path, stage: Stage, host: str, *, stand_in: bool) -> None:
     take(stage, "office/federation.toml", "office/start.safetensors")
     train(stage)
     stage.scene("Which round?")
-    choose = f"{COMMAND} choose run --epsilon 0.5 --rounds 6,13"
+    choose = f"{COMMAND} choose run --epsilon 0.5 --rounds 10,21"
     stage.type(
         "office", f"{choose} --federation office/federation.toml --settings office/choice.toml"
     )
