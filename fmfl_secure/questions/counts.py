@@ -1,4 +1,8 @@
-"""How many units, by something about them that settings name."""
+"""How many units, by something about them that settings name.
+
+`registry` has an entry of each, and `answering` calls `vectors`: one unit, one vector, of norm 1
+at most. `declaring` reads what was answered back into settings.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""Base of all tasks around their model: rounds, local data, and the adapter's files."""
+"""Base of all tasks around their model: rounds, local data, and the adapter's files.
+
+`make` builds one from settings. A run then calls, in this order: `build_model`; `begin_round`,
+which lays out what a round trains; `load` for a site's data and `collate` of what that gives;
+`per_record_loss`; and at the end `save_adapter`, which `export` reads again by `open_adapter`. A
+kind of task adds what it reads of a row and what its loss and metrics are.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The interface of a kind of work: classification, language modelling and others.
 
 Privacy and aggregation never see more of a task than this: per-record losses, batches by record
-index, and units. A new task is a new file here and touches neither.
+index, and units. A new task is a new file here and touches neither. `adapter_task` implements it
+for all kinds; `signal` and the bench of a `large` decoder take any that does.
 """
 
 from __future__ import annotations

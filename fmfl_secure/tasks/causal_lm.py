@@ -1,4 +1,9 @@
-"""Causal language modelling: a prompt column, a response column, and a loss on the response."""
+"""Causal language modelling: a prompt column, a response column, and a loss on the response.
+
+`make` builds the task and `preference` extends it. Records are written as tokens by `prompts`, or
+by `chats` with a chat template; the model gives logits where a response is, and nowhere else.
+`talk`, `finished_run` and `secrets` ask it for answers and for how surprising a given one is.
+"""
 
 from __future__ import annotations
 

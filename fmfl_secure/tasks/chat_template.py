@@ -3,6 +3,9 @@
 The template is code that came with the base model, and runs in the sandbox in which transformers
 runs it. It never sees a record: it is rendered once for each sequence of roles, with marks in the
 place of texts, so that no text can change what stands around it or around another.
+
+`chats` asks it for those texts and `preference` what it refuses; `conversation` puts the template
+into an export, and `model_defaults` looks whether there is one that can be used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Conversations as token ids, by a chat template: what the assistant says is learned, no more."""
+"""Conversations as token ids, by a chat template: what the assistant says is learned, no more.
+
+`causal_lm` calls the writer once a record. It takes the texts around the messages from
+`chat_template`, tokenises message by message, and leaves whole exchanges out where they do not fit.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """`docs/models.md`, made from the tables that the code itself decides by.
 
-python -m fmfl_secure.tasks.document > docs/models.md
+A test compares the page with them. Whoever changes one writes it again:
+
+    python -m fmfl_secure.tasks.document > docs/models.md
 """
 
 from __future__ import annotations

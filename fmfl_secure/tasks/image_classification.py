@@ -1,4 +1,8 @@
-"""Image classification: an image, one label; from a folder by label or a table of paths."""
+"""Image classification: an image, one label; from a folder by label or a table of paths.
+
+`make` builds it from settings, and `signal` asks it for made-up pictures whose label can be told.
+Pictures are prepared when a batch first has them; pixels and frozen layers' outputs share a cache.
+"""
 
 from __future__ import annotations
 

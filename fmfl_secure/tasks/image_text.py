@@ -3,6 +3,8 @@
 CLIP's own loss (InfoNCE) compares every pair of a batch with every other: one record moves all
 the losses, and under privacy of a record its sensitivity is not the clipping bound. Here a pair
 is compared with itself, and with public anchor texts whose embeddings are constants.
+
+`make` builds it from settings. Each tower is an adapted model of its own; a batch has both.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 Direct preference optimisation (Rafailov et al. 2023, arXiv 2305.18290, Eq. 7). The reference is
 the model as it was before training: the base model by itself, or with the adapter that training
 started from.
+
+`make` builds it and `finished_run` opens it again. A batch has both answers; the reference's part
+is computed once a record and kept.
 """
 
 from __future__ import annotations

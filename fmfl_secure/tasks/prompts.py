@@ -1,4 +1,9 @@
-"""A prompt in its template and a response as token ids, where neither pushes out the other."""
+"""A prompt in its template and a response as token ids, where neither pushes out the other.
+
+`causal_lm` calls `PromptWriter` once a record: it fills the template, tokenises, and then cuts by
+`fitted`, as `chats` does. `conversation` writes the same template into an export, so that others
+read the tokens that were learned.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""A base model with an adapter and what a task puts on top: its needs, and how it is built."""
+"""A base model with an adapter and what a task puts on top: its needs, and how it is built.
+
+`adapter_task` is built on it. A fresh model is the base model, frozen; the adapter in it; ones that
+run once a record in place of the frozen layers below; and what the kind of task puts on top.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Token classification: words with a tag each, for clinical entities or de-identification."""
+"""Token classification: words with a tag each, for clinical entities or de-identification.
+
+`make` builds it from settings. A row's words are cut into tokens, of which a word's first answers
+for it; tags in other schemes become BIO as they are read, and metrics are of whole entities.
+"""
 
 from __future__ import annotations
 
