@@ -167,8 +167,10 @@ def init(
         say(f"nothing was made: {folder} has all of its parties")
     missing = open_choices(path)
     if made and not simulated:
-        say(f"nothing is granted: fmfl-secure ledger grant {folder}/sites/SITE shows each site")
-        say("what is proposed, and what it means; --accept grants it")
+        say(
+            f"nothing is granted: fmfl-secure ledger grant {folder}/sites/SITE shows each site "
+            "what is proposed, and what it means; --accept grants it"
+        )
     following = _what_next(folder, missing, is_new=is_new, simulated=simulated) if made else ()
     for number, line in enumerate(following, start=1):
         say(f"{'next' if number == 1 else '':<5}{number}. {line}")

@@ -193,7 +193,8 @@ def _show_training(federation: Path, config: FederationConfig, size: int) -> Tra
             f"{'server' if config.steps_at_server else 'sites'}",
             "noise multiplier": f"{prediction.noise_multiplier:.4f}",
             "epsilon": f"{prediction.epsilon_by_round[-1]:.4f} after all rounds; "
-            f"{prediction.epsilon_worst_case:.4f} reserved, with {config.privacy.repeats} repeats",
+            f"{prediction.epsilon_worst_case:.4f} reserved, "
+            f"rounds that may be repeated: {config.privacy.repeats}",
             "in the unit of": _unit_of(config, prediction),
             "epsilon by PLD": f"{prediction.pld_epsilon:.4f}, had the parameters been fixed "
             "in advance",

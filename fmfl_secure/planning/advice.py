@@ -126,7 +126,7 @@ class Advice:
             needed = _PAYS / best.adapter if best.adapter else math.inf
             yield (
                 f"no adapter pays yet: {best.kind}'s signal is {best.adapter:.2g} times its noise "
-                f"in a step, and up to {MEASURED:g} times none that was measured on an encoder was "
+                f"in a step; at up to {MEASURED:g} times, none that was measured on an encoder was "
                 f"better than the head by 2 points; it would be {_PAYS:g} times with "
                 f"{self._with(needed)}"
             )
