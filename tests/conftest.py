@@ -13,11 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests share `support`, and are no package
 # Before NumPy and PyTorch are loaded, and for processes that tests start: the workers share the
 # cores already, and threads of arithmetic wait for each other at full speed.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# How busy a machine is decides no test.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 _MEMORY, _ROOM = "/dev/shm", 4 << 30  # bytes; a run takes a part of them
 
