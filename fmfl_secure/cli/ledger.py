@@ -76,7 +76,8 @@ def show(ledger: LedgerPlace) -> LedgerShown:
     size = budget.population_size
     say(f"population {budget.population!r}, unit {budget.unit!r}, add or remove one unit")
     say("population size not declared" if size is None else f"{size:,} units declared")
-    grants = Table("grant", "date", "epsilon", "delta", "spent", "held", "left", "purpose")
+    whole = Column("purpose", overflow="fold")  # not cut where a word is longer than the column
+    grants = Table("grant", "date", "epsilon", "delta", "spent", "held", "left", whole)
     for status in budget.status():
         grants.add_row(
             str(status.grant.number),
