@@ -92,7 +92,7 @@ class Advice:
             (
                 f"train {self.verdict}: {chosen.above:,} of {chosen.numbers:,} trained numbers "
                 "rise above their noise in a step; over the run the head's signal is "
-                f"{chosen.head_in_run:.1f} times its noise"
+                f"{chosen.head_in_run:.2f} times its noise"
             ),
             *self._more(),
         ]
@@ -102,7 +102,7 @@ class Advice:
             better = "distributed" if shared > local else "local"
             learn = f"{self.insider_epsilon:.3g}" if self.insider_epsilon is not None else "more"
             told.append(
-                f"{better} noise: {shared:.1f} times with shares, {local:.1f} with noise of each "
+                f"{better} noise: {shared:.2f} times with shares, {local:.2f} with noise of each "
                 f"site's own; with shares all other sites together could learn epsilon {learn}"
             )
         return told
@@ -308,6 +308,6 @@ def _better(chosen: Reading, noise: Noise | None, setting: str, asks: str) -> It
         yield Change(
             setting,
             gain,
-            f"the head's signal is {then:.1f} times its noise over the run, not "
-            f"{chosen.head_in_run:.1f}; {asks}",
+            f"the head's signal is {then:.2f} times its noise over the run, not "
+            f"{chosen.head_in_run:.2f}; {asks}",
         )
