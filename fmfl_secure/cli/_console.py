@@ -62,13 +62,26 @@ def spoken(*, as_json: bool, quiet: bool, verbose: int, level: LogLevel | None) 
     console.stderr, console.quiet, progress.quiet = as_json, quiet, quiet
     chosen = level or ("error" if quiet else ("", "info", "debug")[min(verbose, 2)])
     _Log.level = getattr(logging, chosen.upper()) if chosen else None
+    root, warnings = logging.getLogger(), logging.StreamHandler()
     if _Log.level is not None:
         logging.basicConfig(level=_Log.level, format="%(levelname)s %(name)s: %(message)s")
-        logging.getLogger().setLevel(_Log.level)
+        root.setLevel(_Log.level)
+    else:
+        warnings.setLevel(logging.WARNING)
+        warnings.setFormatter(logging.Formatter("warning: %(message)s"))
+        warnings.addFilter(_is_not_said)
+        root.addHandler(warnings)
     try:
         yield
     finally:
+        root.removeHandler(warnings)
         console.stderr, console.quiet, progress.quiet = before
+
+
+def _is_not_said(record: logging.LogRecord) -> bool:
+    """Whether a command leaves it to the log: what ends something it says itself, in its words."""
+    own = record.name.partition(".")[0] in {"fmfl_secure", "privacy", "aggregation"}
+    return not own or record.levelno < logging.ERROR or record.exc_info is not None
 
 
 class _Log:

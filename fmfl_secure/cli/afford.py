@@ -141,7 +141,8 @@ def _say_affordable(found: Affordable) -> None:
             )
     if found.dataset is not None:
         say(f"data set {found.dataset!r} has a budget of its own, which is counted here")
-    say(f"sample rate {found.sample_rate:g}, {found.steps_per_round} steps a round")
+    steps = "step" if found.steps_per_round == 1 else "steps"
+    say(f"sample rate {found.sample_rate:g}, {found.steps_per_round} {steps} a round")
     if found.planned is not None:
         plan = found.planned
         shares = plan.insider_epsilon is not None
@@ -163,7 +164,10 @@ def _say_affordable(found: Affordable) -> None:
         _say_asked(found.asked, beside=found.planned is not None)
     if found.at_noise is not None:
         at = found.at_noise
-        say(f"at noise multiplier {at.noise_multiplier:.4f}: {in_words(at.rounds)} trainings fit")
+        say(
+            f"at noise multiplier {at.noise_multiplier:.4f}: {in_words(at.rounds)} "
+            f"{'training fits' if at.rounds == 1 else 'trainings fit'}"
+        )
     if not found.runs:
         if found.planned is not None or found.asked is None:
             say("no run fits, however much noise it adds")

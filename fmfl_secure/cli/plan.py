@@ -171,7 +171,7 @@ def _decided(config: FederationConfig) -> dict[str, str]:
         return {}
     decided = config.privacy.decided
     said = decided.sentences(dt.datetime.now(dt.UTC).date())
-    missing = "nobody says: rationale, decided_by and review_on in [privacy] do"
+    missing = "no reason is given for this epsilon: set privacy.rationale, decided_by and review_on"
     return {"decision": ". ".join(said) if said else missing}
 
 
@@ -334,8 +334,10 @@ def _show_advice(config: FederationConfig, ahead: Outlook) -> VerdictShown | Non
     for number, change in enumerate(found.changes, start=1):
         say(f"{'' if number > 1 else 'change':<12}{number}. {change.setting}: {change.words}")
     say(
-        f"{'':<12}Real signals were within a factor of about two of this on three public sets; "
-        "whether an adapter has anything to add is for fmfl-secure compare to show, on public data"
+        f"{'':<12}Real signals were within a factor of about two of this on three public sets. "
+        "Where records tell their labels plainly, a head that is called below its noise here may "
+        "learn all the same. Whether an adapter has anything to add is for fmfl-secure compare "
+        "to show, on public data"
     )
     return VerdictShown(
         kind=found.verdict,

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from opacus.grad_sample import GradSampleHooks
-from opacus.grad_sample.functorch import prepare_layer
 from torch import nn
 
 from privacy.errors import TrainingError
+from privacy.mechanism.opacus_parts import GradSampleHooks, prepare_layer
 
 
 class RecordGradients(GradSampleHooks):  # type: ignore[misc]

@@ -22,12 +22,12 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from opacus.optimizers import DPOptimizer
 from torch import nn
 
 from privacy.errors import TrainingError
 from privacy.mechanism.constant_work import ConstantWork
 from privacy.mechanism.noise import GaussianSource
+from privacy.mechanism.opacus_parts import DPOptimizer
 from privacy.mechanism.plan import CLIP_TOLERANCE, PrivacyPlan
 from privacy.mechanism.record_gradients import RecordGradients
 from privacy.mechanism.sampling import sampled_units
