@@ -3,6 +3,7 @@
 import msgspec
 import numpy as np
 import pytest
+from residue_spread import spread
 
 from aggregation import (
     CohortError,
@@ -24,11 +25,6 @@ from fmfl_secure.demonstration import collusion
 
 SET = parameter_set("ckks-collective-4096-60-aes")
 Q = SET.modulus
-
-
-def spread(values):
-    """Mean absolute value, centred: a quarter of q for uniform residues, far less for an update."""
-    return float(np.abs(residues.to_signed(values, Q)).mean())
 
 
 @pytest.mark.parametrize("colluding", [1, 2, 3])
@@ -61,7 +57,7 @@ def test_collusion_opens_an_upload_only_when_everybody_else_colludes(colluding):
     )
     expected = packing.pack(attempt.integers["site-0"])
     if colluding < 3:
-        assert spread(opened.secret) > 2**57
+        assert spread(opened.secret, Q) > 2**57
         assert all(spread(chunk) > 2**57 for chunk in opened.c0)
         assert np.mean(opened.coefficients == expected) < 0.01
         return
@@ -81,7 +77,7 @@ def test_sites_and_the_aggregator_without_the_decryptor_learn_nothing():
     c0 = residues.unpack(upload.chunks[0], 4096, Q).copy()
     known = collusion.pairs_known_to(fed.names[1:], victim._secrets._pairs)
     transcript = attempt.aggregator.transcript
-    assert spread(collusion.unmask(c0[None], known, transcript, masking.PAIR_LABEL, Q)) > 2**57
+    assert spread(collusion.unmask(c0[None], known, transcript, masking.PAIR_LABEL, Q), Q) > 2**57
 
 
 @pytest.mark.parametrize("reused", [True, False])
@@ -125,7 +121,7 @@ def test_a_stream_shared_by_ciphertext_and_secret_would_cancel(reused, monkeypat
     if reused:
         assert np.abs(residues.to_signed(difference, Q)).max() <= 21
     else:
-        assert spread(difference) > 2**57
+        assert spread(difference, Q) > 2**57
 
 
 def test_two_collective_attempts_cannot_be_subtracted():
@@ -139,7 +135,7 @@ def test_two_collective_attempts_cannot_be_subtracted():
         again.add(upload.manifest, upload.chunks)
     a = first.aggregator._sum[:, 0] % np.uint64(Q)
     residues.subtract(a, again._sum[:, 0] % np.uint64(Q), Q)
-    assert spread(a) > 2**57
+    assert spread(a, Q) > 2**57
     listed = fed.decryptor.confirm(second.cohort, again.opening_list(), again.sealed_secrets())
     second.sites["site-0"].open(listed)
     with pytest.raises(ReplayError):

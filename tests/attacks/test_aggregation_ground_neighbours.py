@@ -13,6 +13,7 @@ import math
 
 import numpy as np
 import pytest
+from residue_spread import spread
 
 from aggregation import parameter_set
 from aggregation.ckks import residues
@@ -140,8 +141,8 @@ def test_grinding_gains_nothing_where_all_are_neighbours() -> None:
     """The same league finds the same ready message, and the victim shares masks with five more."""
     ground = Ground()
     opened, packed = ground.open_victim()
-    assert collusion.spread(opened.secret, Q) > 2**57
-    assert all(collusion.spread(chunk, Q) > 2**57 for chunk in opened.c0)
+    assert spread(opened.secret, Q) > 2**57
+    assert all(spread(chunk, Q) > 2**57 for chunk in opened.c0)
     assert np.mean(opened.coefficients == packed) < 0.01
 
 
