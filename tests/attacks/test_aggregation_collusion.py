@@ -58,7 +58,7 @@ def test_collusion_opens_an_upload_only_when_everybody_else_colludes(colluding):
     expected = packing.pack(attempt.integers["site-0"])
     if colluding < 3:
         assert spread(opened.secret, Q) > 2**57
-        assert all(spread(chunk) > 2**57 for chunk in opened.c0)
+        assert all(spread(chunk, Q) > 2**57 for chunk in opened.c0)
         assert np.mean(opened.coefficients == expected) < 0.01
         return
     assert np.abs(residues.to_signed(opened.secret, Q)).max() == 1
