@@ -22,8 +22,11 @@ demo: setup
 # rewrites the assertions of all tests in every run, which is 9 of its first 21 CPU seconds.
 KEPT := PYTHONDONTWRITEBYTECODE=
 
+# One more than there are cores: tests of services wait for each other now and then.
+WORKERS ?= $(shell $(PYTHON) -c "import os; print(os.cpu_count() + 1)")
+
 test: setup
-	$(KEPT) $(BIN)/python -m pytest -n auto
+	$(KEPT) $(BIN)/python -m pytest -n $(WORKERS)
 
 test-slow: setup
 	$(KEPT) $(BIN)/python -m pytest -n auto -m slow
@@ -38,7 +41,7 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(KEPT) $(BIN)/python -m pytest -n auto
+	$(KEPT) $(BIN)/python -m pytest -n $(WORKERS)
 
 format: setup
 	$(BIN)/ruff format .
