@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,7 @@ from typing import Annotated
 import typer
 
 from fmfl_secure.cli._command import Group, command
+from fmfl_secure.cli._console import log_level
 from fmfl_secure.cli.acting import Act
 
 app = typer.Typer(
@@ -44,4 +46,5 @@ def host(
     from fmfl_secure.transports.flower.host import main
     from fmfl_secure.transports.flower.host_socket import SOCKET
 
-    main(kit, socket or kit / SOCKET, group=group, idle_s=math.inf)
+    level = log_level(logging.INFO)
+    main(kit, socket or kit / SOCKET, group=group, idle_s=math.inf, level=level)

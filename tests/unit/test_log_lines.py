@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from typer.testing import CliRunner
 
+from fmfl_secure import cli
 from fmfl_secure.cli._console import spoken
+from fmfl_secure.transports.flower import extra, host
 from privacy.mechanism.opacus_parts import _logging_as_it_was
 
 
@@ -54,3 +59,36 @@ def test_opacus_leaves_the_root_logger_as_it_was() -> None:
         assert theirs not in root.handlers
     finally:
         root.removeHandler(own)
+
+
+@pytest.mark.parametrize(("options", "shown"), [((), True), (("--quiet",), False)], ids=str)
+def test_a_party_behind_a_supernode_logs_what_it_does(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    shown: bool,
+) -> None:
+    """Like a server or a site by HTTPS: its log is where its people see refusals."""
+    log = logging.getLogger("fmfl_secure.transports.flower.host")
+
+    class Host:
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def serve(self) -> None:
+            log.info("holds its parties")
+            log.error("takes no part (budget): too little is left")
+
+    monkeypatch.setattr(host, "Host", Host)
+    monkeypatch.setattr(host, "Parties", lambda *_, **__: SimpleNamespace(is_kit=False))
+    monkeypatch.setattr(extra, "needs_flower_extra", lambda: None)
+    root = logging.getLogger()
+    before, level = [*root.handlers], root.level
+    root.handlers = []
+    try:
+        done = CliRunner().invoke(cli.app, ["flower", "host", str(tmp_path), *options])
+    finally:
+        root.handlers, root.level = before, level
+    assert done.exit_code == 0, done.output
+    said = done.stderr
+    assert ("INFO holds its parties" in said) == shown
+    assert said.count("takes no part (budget)") == 1

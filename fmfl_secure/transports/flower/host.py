@@ -164,9 +164,11 @@ def main(
     threads: Annotated[int, typer.Option(help="Threads for tensors; 0 leaves it open.")] = 0,
     idle_s: Annotated[float, typer.Option(help="End after so long without orders.")] = IDLE_S,
     parent: Annotated[int, typer.Option(help="End when this process has gone.")] = 0,
+    level: Annotated[int, typer.Option(help="Least level that is logged.")] = logging.INFO,
 ) -> None:
     """Hold the parties of a folder."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    form = "%(asctime)s %(levelname)s %(message)s"
+    logging.basicConfig(level=level, format=form, force=True)  # in place of a command's handler
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if threads:
         os.environ["OMP_NUM_THREADS"] = str(threads)
