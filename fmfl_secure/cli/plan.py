@@ -154,9 +154,9 @@ def _show_norms(config: FederationConfig, ahead: Outlook) -> tuple[NormBounded, 
 def _template(config: FederationConfig) -> dict[str, str]:
     """What a template's last space does to responses, where it stays the template's."""
     task = config.task
-    if not isinstance(task, CausalLMSection) or task.chat or task.last_space == "response":
+    if not isinstance(task, CausalLMSection) or task.chat:
         return {}
-    if not task.template.endswith(" "):
+    if task.before_response or not task.template.endswith(" "):
         return {}
     return {
         "template": "ends with a space, so that a response begins without one, as hardly any word "

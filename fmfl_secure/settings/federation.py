@@ -24,10 +24,10 @@ from fmfl_secure.errors import ConfigError
 from fmfl_secure.extensions import is_extension
 from fmfl_secure.settings import vanishing
 from fmfl_secure.settings.questions import (
+    FIRST_MEASURES,
     MeasureName,
     QuestionSection,
     Turn,
-    first_measure,
     rounds_of,
     turn_of,
 )
@@ -142,7 +142,7 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
                 "evaluation.data = 'sites' and question both say what sites are asked: leave one "
                 "out. question.what takes measures as well"
             )
-        if self.evaluation.at_sites and not (self.evaluation.measures or self.first_measure):
+        if self.evaluation.at_sites and not self.measures:
             raise ValueError(
                 f"evaluation.measures is empty, and none is known for the task {self.task.kind!r}"
             )
@@ -162,8 +162,18 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
 
     @property
     def first_measure(self) -> MeasureName | None:
-        """The measure of a model where nobody says which; None for tasks of other packages."""
-        return first_measure(self.task.kind, getattr(self.task, "responses", ()))
+        """The measure of a model where nobody says which; None for tasks of other packages.
+
+        Responses that settings declare are asked about as labels are.
+        """
+        declared = getattr(self.task, "responses", ())
+        return "accuracy" if declared else FIRST_MEASURES.get(self.task.kind)
+
+    @property
+    def measures(self) -> tuple[MeasureName, ...]:
+        """Measures that sites are asked for; none where nobody says and nothing is known."""
+        first = self.first_measure
+        return self.evaluation.measures or (() if first is None else (first,))
 
     @property
     def asked(self) -> QuestionSection | None:
@@ -172,7 +182,7 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
         if self.question is not None or not evaluation.at_sites:
             return self.question
         return QuestionSection(
-            what=evaluation.measures or tuple(filter(None, [self.first_measure])),
+            what=self.measures,
             epsilon=evaluation.epsilon,
             every=evaluation.every,
             insider_epsilon=evaluation.insider_epsilon,

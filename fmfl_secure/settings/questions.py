@@ -34,21 +34,6 @@ FIRST_MEASURES: Mapping[str, MeasureName] = MappingProxyType(
         "image-text": "similarity",
     }
 )
-
-
-def first_measure(kind: str, responses: tuple[str, ...]) -> MeasureName | None:
-    """Name what a learning curve shows where settings do not say.
-
-    Args:
-        kind: Of task.
-        responses: Those that settings declare, which are asked about as labels are.
-
-    Returns:
-        None where nothing is known of such a task.
-    """
-    return "accuracy" if responses else FIRST_MEASURES.get(kind)
-
-
 _Edge = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
 
 
