@@ -25,6 +25,8 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import fields
+
 from aggregation import (
     Aggregator,
     Decryptor,
@@ -45,14 +47,13 @@ from fmfl_secure.provisioning.kit import Kit
 from fmfl_secure.provisioning.provision import provision
 from fmfl_secure.runtime.agents.simulated import SimulatedSite
 from fmfl_secure.settings.federation import load_federation
+from fmfl_secure.settings.service import Time
 from fmfl_secure.transports.https.ports import free_port
 from fmfl_secure.vectors.start_file import START_FILE
 
 _WORKERS = 2  # processes that the sites are spread over
 _JOIN_S = 4 * 3600.0
 _PATIENCE_S = 3600  # of everybody: they wait for two cores, and not for each other
-_STEPS = ("gather", "announce", "exchange", "upload", "confirm", "open", "release", "verify", "end",
-          "absent")  # fmt: skip
 _LOOK_S = 5.0  # how often a process that failed is looked for
 
 
@@ -219,7 +220,12 @@ def _configure(kits: Path, port: int, sites: int) -> None:
         f"[limits]\nconnections = {4 * sites + 16}\n"
         f"handshakes = {2 * sites + 16}\nhandshakes_from_address = {2 * sites + 16}\n"
         f"header_s = {_PATIENCE_S}\nbody_s = {_PATIENCE_S}\n"
-        "[time]\n" + "".join(f"{step}_s = {_PATIENCE_S}\n" for step in _STEPS),
+        "[time]\n"
+        + "".join(
+            f"{step.name} = {max(step.default, _PATIENCE_S)}\n"
+            for step in fields(Time)
+            if step.name.endswith("_s")
+        ),
         encoding="utf-8",
     )
     for kit in kits.iterdir():
