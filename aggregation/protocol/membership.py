@@ -91,7 +91,8 @@ def check_plan(plan: RoundPlan, message: bytes, coordinator: PublicIdentity) -> 
     held = read_membership(message, coordinator)
     if plan.membership_digest != membership_name(message) or plan.federation != held.federation:
         raise PlanError("the plan was made under another membership list")
-    strangers = {m.identity.name for m in plan.members if m.identity not in held.members}
+    known = set(held.members)
+    strangers = {m.identity.name for m in plan.members if m.identity not in known}
     if strangers:
         raise PlanError(f"the plan invites who is no member: {', '.join(sorted(strangers))}")
     roles = (plan.aggregator, plan.decryptor, *plan.custodians)

@@ -249,10 +249,14 @@ def _lines(result: Figures, *, indent: int) -> list[str]:
     for key, value in result.items():
         if isinstance(value, dict):
             lines += [" " * indent + f"{key}:", *_lines(value, indent=indent + 2)]
-        elif isinstance(value, list):
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
             for item in value:
                 lines += [" " * indent + f"{key}:", *_lines(item, indent=indent + 2)]
         else:
-            shown = f"{value:.4g}" if isinstance(value, float) else value
+            shown = ", ".join(_shown(v) for v in (value if isinstance(value, list) else [value]))
             lines.append(" " * indent + f"{key}: {shown}")
     return lines
+
+
+def _shown(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

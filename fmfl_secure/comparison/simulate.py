@@ -88,9 +88,9 @@ def simulate(
                 task=task,
                 plan=plans[entry.name],
                 layout=layout,
-                rank=config.rank_of(entry.name),
+                rank=config.ranks()[entry.name],
                 quantization=grid,
-                weight=config.weight_of(entry.name),
+                weight=config.weights()[entry.name],
                 personal=own.get(entry.name, b""),
             )
             if parts:

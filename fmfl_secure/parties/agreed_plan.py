@@ -104,7 +104,8 @@ def _members(plan: RoundPlan, agreed: Agreed) -> bool:
 
 def _weights(plan: RoundPlan, agreed: Agreed) -> bool:
     """Others than the settings' would let one site outweigh the rest."""
-    return all(m.weight == agreed.config.weight_of(m.identity.name) for m in plan.members)
+    weights = agreed.config.weights()
+    return all(m.weight == weights.get(m.identity.name) for m in plan.members)
 
 
 def _custodians(plan: RoundPlan, agreed: Agreed) -> bool:

@@ -176,6 +176,7 @@ class Coordinator:
     def _plan(self, sites: Sequence[str], grid: Quantization, **terms: Any) -> RoundPlan:
         """Makes a plan from the terms that rounds and rehearsals have in common."""
         vanishing = self._config.vanishing(len(self._members.sites))
+        weights = self._config.weights()
         return RoundPlan(
             federation=self._config.federation.name,
             run=self.run,
@@ -184,9 +185,7 @@ class Coordinator:
                 len(self._config.sites), grid.bits, suite=self._config.aggregation.suite
             ).id,
             quantization=grid,
-            members=tuple(
-                Member(self._members.sites[name], self._config.weight_of(name)) for name in sites
-            ),
+            members=tuple(Member(self._members.sites[name], weights[name]) for name in sites),
             aggregator=self._members.aggregator,
             decryptor=self._members.decryptor,
             coordinator=self._members.coordinator,

@@ -331,23 +331,19 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
         kinds = (self.adapter.kind, self.task.kind)
         return (*(name for name in kinds if is_extension(name)), *self.task.readers)
 
-    def rank_of(self, name: str) -> int:
-        """Rank of a site's low-rank adapter."""
-        return next(s.rank for s in self.sites if s.name == name) or self.adapter.rank
+    def ranks(self) -> dict[str, int]:
+        """Rank of each site's low-rank adapter, by name."""
+        return {site.name: site.rank or self.adapter.rank for site in self.sites}
 
-    def weight_of(self, name: str) -> float:
-        """A site's weight in the mean, over the largest, in (0, 1]: a public power of two.
-
-        Raises:
-            ConfigError: It is not among the sites.
-        """
+    def weights(self) -> dict[str, float]:
+        """Each site's weight in the mean, over the largest, in (0, 1]: a public power of two."""
         if self.federation.weights == "equal":
-            return 1.0
-        populations = {site.name: site.population for site in self.sites}
-        if name not in populations:
-            raise ConfigError(f"{name} is not among the sites of these settings")
-        share = populations[name] / max(populations.values())
-        return max(2.0 ** math.floor(math.log2(share)), SMALLEST_WEIGHT)
+            return dict.fromkeys((site.name for site in self.sites), 1.0)
+        largest = max(site.population for site in self.sites)
+        return {
+            site.name: max(2.0 ** math.floor(math.log2(site.population / largest)), SMALLEST_WEIGHT)
+            for site in self.sites
+        }
 
     def floor(self, pinned: int, min_share: float = 0.0) -> int:
         """The fewest sites, counted, that a party lets a sum be of: by these settings, and its own.
@@ -420,7 +416,8 @@ class FederationConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only
 
     def sites_by_weight(self, names: Iterable[str]) -> float:
         """How many equal sites these are worth, (sum w)^2 / sum w^2; 0 of none."""
-        weights = [self.weight_of(name) for name in names]
+        weight = self.weights()
+        weights = [weight[name] for name in names]
         return sum(weights) ** 2 / sum(w * w for w in weights) if weights else 0.0
 
     def _check_custodians(self, sites: list[str]) -> None:

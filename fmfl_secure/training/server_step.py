@@ -107,8 +107,10 @@ class ServerStep:
         cohort: Sequence[str],
     ) -> NDArray[np.float64]:
         """The weighted mean update; or minus the mean gradient, over the declared populations."""
-        members = [site for site in self.config.sites if site.name in set(cohort)]
-        ranks = {self.config.rank_of(site.name) for site in members}
+        summed = set(cohort)
+        members = [site for site in self.config.sites if site.name in summed]
+        rank_of, weight_of = self.config.ranks(), self.config.weights()
+        ranks = {rank_of[site.name] for site in members}
         masks = {rank: rank_mask(layout, rank) for rank in ranks}
         # Of one rank, what is added up for one value is so for all: the same sum, in its order.
         weights = np.zeros(layout.size if len(ranks) > 1 else 1)
@@ -116,9 +118,9 @@ class ServerStep:
             weight = (
                 self.config.privacy.sample_rate * self.config.trained_units(site)
                 if self.config.steps_at_server
-                else self.config.weight_of(site.name)
+                else weight_of[site.name]
             )
-            weights += weight * masks[self.config.rank_of(site.name)] if len(ranks) > 1 else weight
+            weights += weight * masks[rank_of[site.name]] if len(ranks) > 1 else weight
         if len(ranks) == 1:
             weights = weights * masks[ranks.pop()]
         # Where no site of the cohort trains a value, what was summed is zero, or noise alone.

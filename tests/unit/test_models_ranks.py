@@ -135,7 +135,7 @@ def test_a_direction_is_bit_for_bit_that_of_a_mask_for_each_site(
     found = ServerStep(config)._direction(layout, grid, total, [site.name for site in sites])
     weights = np.zeros(layout.size)
     for site in sites:
-        weights += config.weight_of(site.name) * rank_mask(layout, config.rank_of(site.name))
+        weights += config.weights()[site.name] * rank_mask(layout, config.ranks()[site.name])
     assert len(set(weights)) == len(set(ranks))
     expected = dequantize(total, grid, 1.0) / np.where(weights > 0, weights, 1.0)
     expected[weights == 0] = 0.0
