@@ -272,10 +272,10 @@ class Federation:
 
         folder = Path(output)
         with recorded(self.folder, "run", output=str(folder), resume=resume) as told:
+            engine = LocalEngine(self._file, folder, resume=resume, observer=observer or Silent())
             if not resume:
                 for note in grant_where_none(Workspace(self.folder), self.config):
                     _LOG.warning("made %s", note)
-            engine = LocalEngine(self._file, folder, resume=resume, observer=observer or Silent())
             record = engine.run()
             told |= {"run": record.run, "status": record.status, "rounds": len(record.rounds)}
         return Run(folder)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -73,6 +74,11 @@ def asking(config: FederationConfig, asked: QuestionSection) -> FederationConfig
     )
 
 
+def _nothing(config: FederationConfig) -> None:
+    """Prepares nothing."""
+    del config
+
+
 def ask(
     federation: Path,
     asked: QuestionSection,
@@ -81,6 +87,7 @@ def ask(
     adapter: bytes = b"",
     settings: FederationConfig | None = None,
     observer: Observer | None = None,
+    prepare: Callable[[FederationConfig], object] = _nothing,
 ) -> Answer:
     """Ask, all parties being on this machine; or find what was answered before.
 
@@ -91,6 +98,8 @@ def ask(
         adapter: What is asked about, where it is not what training starts from.
         settings: Other settings of the same parties; None for the file's.
         observer: Told about progress.
+        prepare: Called with the question's settings once nothing of model or settings rules it
+            out, before a site is asked; not for what was answered before.
 
     Raises:
         FmflError, PrivacyError, AggregationError: Nothing is answered.
@@ -104,14 +113,16 @@ def ask(
     kept = holds_run(folder)
     if kept and RunStore(folder).state.ended:
         return read_answer(folder, was_kept=True)
-    LocalEngine(
+    engine = LocalEngine(
         federation,
         folder,
         resume=kept,
         observer=observer or Silent(),
         config=config,
         adapter=adapter,
-    ).run()
+    )
+    prepare(config)
+    engine.run()
     return read_answer(folder, was_kept=False)
 
 
@@ -163,7 +174,12 @@ class RunAsked:
         return msgspec.structs.replace(asked, adapter=adapter_digest(self.adapter))
 
     def ask(
-        self, asked: QuestionSection, *, again: bool = False, observer: Observer | None = None
+        self,
+        asked: QuestionSection,
+        *,
+        again: bool = False,
+        observer: Observer | None = None,
+        prepare: Callable[[FederationConfig], object] = _nothing,
     ) -> Answer:
         """Ask the sites about the run's adapter; or find what was answered before.
 
@@ -171,6 +187,7 @@ class RunAsked:
             asked: What, and at what price.
             again: Ask anew what was answered before, which is charged again.
             observer: Told about progress.
+            prepare: As of `ask`.
 
         Raises:
             FmflError, PrivacyError, AggregationError: Nothing is answered.
@@ -182,6 +199,7 @@ class RunAsked:
             adapter=self.adapter,
             settings=self.config,
             observer=observer,
+            prepare=prepare,
         )
 
 

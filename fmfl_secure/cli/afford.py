@@ -168,10 +168,13 @@ def _say_affordable(found: Affordable) -> None:
             f"at noise multiplier {at.noise_multiplier:.4f}: {in_words(at.rounds)} "
             f"{'training fits' if at.rounds == 1 else 'trainings fit'}"
         )
-    if not found.runs:
-        if found.planned is not None or found.asked is None:
-            say("no run fits, however much noise it adds")
-        return
+    if found.runs:
+        _say_runs(found)
+    elif found.planned is not None or found.asked is None:
+        say("no run fits, however much noise it adds")
+
+
+def _say_runs(found: Affordable) -> None:
     insiders = any(run.insider_epsilon is not None for run in found.runs)
     table = Table(
         "trainings",
@@ -186,3 +189,8 @@ def _say_affordable(found: Affordable) -> None:
         cells = [f"{run.rounds:,}", f"{noise:.4f}", f"{run.epsilon:.2f}"]
         table.add_row(*cells, *([second] if insiders else []))
     console.print(table)
+    if any(run.epsilon > max(grant.epsilon_left for grant in found.grants) for run in found.runs):
+        say(
+            "these are each run's own: costs add up before they become an epsilon, so beside "
+            "earlier runs one counts for less than alone, and may be above what is left"
+        )

@@ -8,6 +8,7 @@ with the same functions.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -118,8 +119,9 @@ def ask(
         return Written(files=(str(settings),))
     config = asking.asking(load_federation(federation), asked)
     show_precision(config)
-    grant_where_none_said(federation.parent, config)
-    answer = asking.ask(federation, asked, again=again)
+    answer = asking.ask(
+        federation, asked, again=again, prepare=partial(grant_where_none_said, federation.parent)
+    )
     show_answer(answer)
     declared = declaring.declare_populations(federation, answer, round_to=round_to) if write else []
     if write_lengths:

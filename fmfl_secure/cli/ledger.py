@@ -93,15 +93,14 @@ def show(ledger: LedgerPlace) -> LedgerShown:
     show_standing(budget)
     _show_insiders(budget)
     _show_signers(budget)
-    run_id = Column("run", no_wrap=True)
+    run_id = Column("run, begun", no_wrap=True)  # in one: apart, 80 columns are too few
     named = any(held.dataset for held in budget.reservations.values())
     whose = ["data set"] if named else []
-    runs = Table(run_id, "date", "grant", *whose, "purpose", "trained", "reserved", "state")
+    runs = Table(run_id, "grant", *whose, "purpose", "trained", "reserved", "state")
     for held in budget.reservations.values():
         dataset = [escape(held.dataset.name) if held.dataset else ""] if named else []
         runs.add_row(
-            held.run,
-            held.at[:10],
+            f"{held.run}\n{held.at[:10]}",
             str(held.grant),
             *dataset,
             escape(held.purpose),

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -224,10 +225,9 @@ def _ask_sites(
         QuestionSection,
         source="the question",
     )
-    config = asking(run.config, run.question(asked))
-    show_precision(config)
-    grant_where_none_said(run.federation.parent, config)
-    answer = run.ask(asked, again=again)
+    show_precision(asking(run.config, run.question(asked)))
+    granting = partial(grant_where_none_said, run.federation.parent)
+    answer = run.ask(asked, again=again, prepare=granting)
     show_answer(answer)
     return sites_answered(answer)
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 _SHOWN_GROUPS = 12  # of those that are bounded together
+_SHOWN_ROUNDS = 8  # of a long run, and its last
 
 
 @command(app, answers=Planned, acts=READS)
@@ -213,9 +214,12 @@ def _show_training(federation: Path, config: FederationConfig, size: int) -> Tra
             f"{place.noise_multiplier:.4f}",
         )
     console.print(where)
-    by_round = Table("round", "epsilon", title="predicted epsilon")
-    for number, epsilon in enumerate(prediction.epsilon_by_round, start=1):
-        by_round.add_row(str(number), f"{epsilon:.4f}")
+    rounds = len(prediction.epsilon_by_round)
+    among = sorted({*range(1, rounds, -(-rounds // _SHOWN_ROUNDS)), rounds})
+    every = "" if len(among) == rounds else "; --json has every round"
+    by_round = Table("round", "epsilon", title=f"predicted epsilon{every}")
+    for number in among:
+        by_round.add_row(str(number), f"{prediction.epsilon_by_round[number - 1]:.4f}")
     console.print(by_round)
     by_site = Table("site", "population", "units a step", "noise of the mean", title="sites")
     for site in prediction.sites:

@@ -14,6 +14,8 @@ from fmfl_secure.cli.answers.federation import RunDone
 from fmfl_secure.cli.arguments import FederationFile, Track
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fmfl_secure.run.observer import Observer
     from fmfl_secure.run.record import RunRecord
     from fmfl_secure.settings.federation import FederationConfig
@@ -75,8 +77,11 @@ def run(
             "--track is for --engine local and flower-sim: here the server is elsewhere"
         )
     config = load_federation(federation)
-    if engine != "flower" and not resume:
-        grant_where_none_said(federation.parent, config)
+
+    def grant() -> None:
+        if not resume:
+            grant_where_none_said(federation.parent, config)
+
     with (
         TerminalProgress(console, config) as progress,
         tracked(config, track or (), progress) as observer,
@@ -91,6 +96,7 @@ def run(
                 sites=sites,
                 workers=workers,
                 superlink=superlink,
+                grant=grant,
             )
         except BaseException as error:
             progress.__exit__(None, None, None)
@@ -130,11 +136,15 @@ def _train(
     sites: int,
     workers: int,
     superlink: str,
+    grant: Callable[[], None],
 ) -> RunRecord:
+    """Trains; `grant` is called once nothing of the model or settings rules the run out."""
     if engine == "local":
         from fmfl_secure.transports.local.engine import LocalEngine
 
-        return LocalEngine(federation, output, resume=resume, observer=observer).run()
+        made = LocalEngine(federation, output, resume=resume, observer=observer)
+        grant()
+        return made.run()
     from fmfl_secure.transports.flower.extra import needs_flower_extra
 
     needs_flower_extra()
@@ -144,6 +154,8 @@ def _train(
         return deployment.run(federation.parent, output, resume=resume, connection=superlink)
     from fmfl_secure.transports.flower.simulation import Simulation
 
-    return Simulation(
+    simulation = Simulation(
         federation, output, resume=resume, observer=observer, sites=sites, workers=workers
-    ).run()
+    )
+    grant()
+    return simulation.run()

@@ -349,7 +349,7 @@ class RunDriver:
             f"{name}: {code}, {MEANINGS.get(code, MEANINGS[GENERIC])}"
             for name, code in refusals.items()
         ]
-        hint = f"Ask them why, whose own logs say more. {'; '.join(told)}" if told else ""
+        hint = f"Read each one's own log, which says more. {'; '.join(told)}" if told else ""
         return RunError(text, hint=hint)
 
     def _present(self) -> list[str]:

@@ -177,7 +177,7 @@ def test_an_exhausted_budget_is_refused_before_any_data_are_read(
     leave_no_records(tmp_path / "data")
     edit(tmp_path / "federation.toml", **{"data/holdout.csv": ""})
     outcome = refused(tmp_path, RunError, "0 of 3 sites take part.*no data was read")
-    assert outcome.error.hint.startswith("Ask them why")
+    assert outcome.error.hint.startswith("Read each one's own log")
     assert outcome.error.hint.count(": budget, its ledger cannot afford the run") == 3
     assert {s.refusal for s in outcome.record.sites} == {"budget"}
     assert outcome.record.status == "stopped"

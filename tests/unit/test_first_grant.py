@@ -8,7 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from fmfl_secure import cli
-from fmfl_secure.errors import ConfigError
+from fmfl_secure.api import Federation
+from fmfl_secure.errors import ConfigError, ModelError
 from fmfl_secure.parties.first_grant import accept, proposed
 from fmfl_secure.parties.proposals import ACCEPTED, SIMULATED
 from fmfl_secure.parties.workspace import (
@@ -163,6 +164,26 @@ def test_a_run_on_one_machine_grants_where_there_is_none_and_says_so(folder: Pat
     assert (status.grant.epsilon, status.grant.purpose) == (2.0, SIMULATED)
     assert ledger(folder, "site-3").status() == [], "what cannot be used is the run's to say"
     assert grant_where_none(workspace, config) == []
+
+
+@pytest.mark.parametrize("engine", ["run", "ask", "api"])
+def test_nothing_is_granted_for_a_run_that_its_base_model_rules_out(
+    folder: Path, engine: str
+) -> None:
+    text = (folder / "federation.toml").read_text()
+    (base,) = [line for line in text.splitlines() if line.startswith("base = ")]
+    edit(folder, **{base: 'base = "nowhere/of-this-name"'})
+    file = folder / "federation.toml"
+    if engine == "api":
+        with pytest.raises(ModelError):
+            Federation(folder).run(folder / "run")
+    else:
+        asked = ["ask", file, "--what", "units", "--epsilon", 0.3]
+        command = ["run", file, "--output", folder / "run"] if engine == "run" else asked
+        done = invoke(*command)
+        assert isinstance(done.exception, ModelError)
+        assert "made a first grant" not in done.output
+    assert ledger(folder, "site-1").status() == []
 
 
 def test_a_site_that_drew_its_own_keys_grants_before_anybody_answered(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import base64
 import datetime as dt
 import hashlib
 import json
+import logging
 import socket
 import ssl
 import threading
@@ -532,6 +533,38 @@ def test_a_slow_body_is_cut_off(running: Running) -> None:
     answer = _raw(running, head.encode(), b"only this")
     assert answer.startswith(b"HTTP/1.1 408")
     assert json.loads(answer.split(b"\r\n\r\n", 1)[1])["code"] == "too-slow"
+
+
+def test_a_connection_that_ends_amid_a_body_is_said_in_a_sentence_and_is_no_fault(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = f"{message_path()}?sha256={'0' * 64}&size=100"
+    head = f"PUT {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\nonly this"
+    context = client_context(running.tls(SITE, "site-1"))
+    told = threading.Event()
+
+    class Told(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.exc_info or "connection ended" in record.getMessage():
+                told.set()
+
+    handler = Told()
+    logging.getLogger().addHandler(handler)
+    caplog.set_level(logging.INFO)
+    try:
+        with (
+            socket.create_connection(("127.0.0.1", running.port)) as raw,
+            context.wrap_socket(raw, server_hostname="localhost") as tls,
+        ):
+            tls.sendall(head.encode())
+        assert told.wait(10)
+    finally:
+        logging.getLogger().removeHandler(handler)
+    with running.client() as client:  # and it goes on
+        assert client.get("/v1/task").status_code == 200
+    said = [record for record in caplog.records if "connection ended" in record.getMessage()]
+    assert [record.levelname for record in said] == ["INFO"]
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_a_server_that_goes_down_says_so(running: Running) -> None:

@@ -19,6 +19,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from fmfl_secure._version import __version__
 from fmfl_secure.errors import ANY_FAILURE, Problem, is_passing, said
@@ -253,6 +254,7 @@ def _answer_errors(app: FastAPI) -> None:
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(ClientDisconnect, _on_gone)
     for known in ANY_FAILURE:
         app.add_exception_handler(known, _on_known)
     app.add_exception_handler(Exception, _on_failure)
@@ -285,6 +287,12 @@ async def _on_http(_: Request, error: Exception) -> JSONResponse:
     response = _body(Problem(error.status_code, names.get(error.status_code, "refused"), text))
     response.headers.update(error.headers or {})
     return response
+
+
+async def _on_gone(_: Request, __: Exception) -> JSONResponse:
+    """A connection that ended before its body did: it goes on from what the store has, or not."""
+    _LOG.info("a connection ended before its message did")
+    return _body(Problem(400, "cut-off", "the message ended early"))
 
 
 async def _on_known(_: Request, error: Exception) -> JSONResponse:
