@@ -83,6 +83,7 @@ def measure_flower(
     seconds = [later - earlier for earlier, later in zip(clock.at, clock.at[1:], strict=False)]
     return {
         "engine": engine,
+        "trains": train,
         "sites": sites,
         "rounds": [r.status for r in record.rounds],
         "cohorts": [len(r.cohort) for r in record.rounds],

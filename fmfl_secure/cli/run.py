@@ -1,4 +1,8 @@
-"""`run`: training, by the engine that the person names."""
+"""`run`: training, by the engine that the person names.
+
+`cli` registers the command. It makes the engine, has first grants made where sites have none and
+nothing rules the run out, runs it, and says where adapter and report are.
+"""
 
 from __future__ import annotations
 
