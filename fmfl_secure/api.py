@@ -216,6 +216,7 @@ class Federation:
             read_as=(
                 *([form] if (form := read_as(data, self.config.task.readers)) else []),
                 *task.said_of(loaded),
+                *([unread] if (unread := loaded.said_of_unread) else []),
                 *([apart] if (apart := loaded.said_of_held_out) else []),
             ),
         )

@@ -73,13 +73,13 @@ def read_regular(path: Path, *, most_bytes: int | None = None) -> bytes:
 
 
 def read_settings(path: Path) -> str:
-    """Text of a file of settings, or of a description.
+    """Text of a file of settings, or of a description, without a byte-order mark.
 
     Raises:
         OSError: As `read_regular`.
         UnicodeDecodeError: It is no UTF-8.
     """
-    return read_regular(path, most_bytes=MOST_SETTINGS).decode("utf-8")
+    return read_regular(path, most_bytes=MOST_SETTINGS).decode("utf-8-sig")
 
 
 def parse_json(text: str) -> Any:

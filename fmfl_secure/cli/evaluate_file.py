@@ -58,6 +58,8 @@ def evaluate_file(
         say(f"left out: {loaded.left_out}")
     if loaded.shortened:
         say(f"{loaded.shortened} of them are longer than model.max_length, and were cut")
+    if loaded.unread:
+        say(loaded.said_of_unread)
     files: tuple[Path, ...] = ()
     if details is not None:
         from fmfl_secure.report.closely import write_evaluation

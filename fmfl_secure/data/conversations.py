@@ -13,7 +13,7 @@ import msgspec
 
 from fmfl_secure.data._source import UnusableValue
 from fmfl_secure.data.errors import UnusableConversationError
-from fmfl_secure.data.fields import Field, parse_text
+from fmfl_secure.data.fields import Field, is_blank, parse_text
 
 Role: TypeAlias = Literal["system", "user", "assistant"]
 Conversation: TypeAlias = tuple[tuple[Role, str], ...]
@@ -97,7 +97,7 @@ def _message(item: dict[str, Any], column: str) -> tuple[Role, str]:
     role, text = held[keys[0]], held[keys[1]]
     if not isinstance(role, str) or role not in _ROLES:
         raise _unusable(column, "has a role that is none of system, user and assistant")
-    if not isinstance(text, str) or not text.strip():
+    if not isinstance(text, str) or is_blank(text):
         raise _unusable(column, "has a message without a text")
     return _ROLES[role], text
 

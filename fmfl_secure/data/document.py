@@ -106,11 +106,16 @@ _TEXTS = """\
 
 ## Texts
 
-A text is what the file holds as a text. A JSON list or object, a number, `true` and `false` in a
-text column are refused, in JSON Lines and in Parquet: render messages as one text with the
-model's chat template. A cell that says nothing but `nan`, `NULL`, `None` or `NaT`, in any case,
-is a missing one.
-*(`tests/unit/test_left_out.py::test_what_is_no_text_is_never_trained_on_as_one`.)*
+A text is what the file holds as a text. A JSON list or object, a number, `true` and `false`, a
+date or time in a text column are refused, in JSON Lines and in Parquet: render messages as one text
+with the model's chat template. A cell that says nothing but `nan`, `NULL`, `None` or `NaT`, in any
+case, is a missing one; so is one of which nothing can be seen, such as zero-width spaces. A JSON
+object with a key twice, at any depth, is a bad row. Where the tokenizer knows less than half of a
+text's tokens, `check`, `evaluate`, `predict` and the site's own log count the text: it is next to
+nothing to the model.
+*(`tests/unit/test_left_out.py::test_what_is_no_text_is_never_trained_on_as_one`,
+`tests/unit/test_more_silence.py::test_a_key_that_an_object_has_twice_is_a_bad_row`,
+`tests/unit/test_more_silence.py::test_texts_that_the_tokenizer_does_not_know_are_counted`.)*
 
 ## Several labels a record
 

@@ -43,6 +43,7 @@ _HELD: Mapping[HeldAs, str] = MappingProxyType(
         "float": "number",
         "structure": "list or object",
         "truth": "true or false",
+        "time": "date or time",
         "picture": "picture",
     }
 )
@@ -189,6 +190,8 @@ def no_rows(path: Path, left_out: LeftOut) -> EmptyFileError:
     return EmptyFileError(
         f"every row had to be skipped: {left_out}"
         if left_out.count
+        else "the folder holds no records"
+        if path.is_dir()
         else "the file has a header and no rows",
         hint="mend the rows, or the settings that they do not go with"
         if left_out.count
@@ -291,13 +294,18 @@ def parse_text(value: str | None, column: str) -> str:
             "export such a row without a value, or remove it",
             "nan, null or none in place of a text",
         )
-    if value is None or not value.strip():
+    if value is None or is_blank(value):
         raise UnusableValue(
             EmptyTextError,
             f"the text in column {column!r} is {'null' if value is None else 'empty'}",
             'remove the row, or set on_bad_row = "skip"',
         )
     return value
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing of a text can be seen: it is empty, white, zero-width, or controls."""
+    return not plain(text)
 
 
 def choose_column(source: Source, path: Path, argument: str, names: Sequence[str]) -> str:

@@ -76,7 +76,7 @@ def _names(value: str | None, column: str, separator: str) -> list[str]:
             pass
     elif not isinstance(value, StoredText) and separator:
         return [name.strip() for name in value.split(separator)]
-    printed = value.lstrip().startswith(("[", "("))
+    printed = not isinstance(value, StoredText) and value.lstrip().startswith(("[", "("))
     raise UnusableValue(
         UnknownLabelError,
         f"column {column!r} does not hold a list of labels",

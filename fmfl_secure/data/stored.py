@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeAlias
 
 from numpy.typing import NDArray
 
-HeldAs: TypeAlias = Literal["number", "float", "structure", "truth", "picture"]
+HeldAs: TypeAlias = Literal["number", "float", "structure", "truth", "time", "picture"]
 DOUBLE = 53  # bits of a double's significand
 
 
@@ -15,7 +15,7 @@ class StoredText(str):
 
     Attributes:
         held_as: `number`, an integer or decimal, exact; `float`; `structure`, a list or
-            object; `truth`, true or false; or `picture`.
+            object; `truth`, true or false; `time`, a date, a time or a duration; or `picture`.
         bits: Of a float's significand: whole numbers from 2^bits on stand for several.
         named: What a number stands for, where the file's schema says it; else empty.
     """

@@ -9,7 +9,7 @@ import msgspec
 
 from fmfl_secure.data._source import UnusableValue
 from fmfl_secure.data.errors import UnknownLabelError, UnusableTagsError
-from fmfl_secure.data.fields import Field
+from fmfl_secure.data.fields import Field, is_blank
 from fmfl_secure.data.left_out import label_sort
 from fmfl_secure.data.tag_schemes import scheme_of, to_bio
 from fmfl_secure.settings.types import TagScheme
@@ -25,7 +25,7 @@ def words_field(argument: str, column: str) -> Field:
 
     def parse(value: str | None, column: str) -> list[str]:
         words = _decoded(value, column, _LIST)
-        if not words or not all(word.strip() for word in words):
+        if not words or any(map(is_blank, words)):
             raise UnusableValue(
                 UnusableTagsError, f"a word in column {column!r} is empty, or there is none", _HINT
             )

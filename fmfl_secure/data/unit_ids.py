@@ -227,7 +227,7 @@ def _stored(value: str, column: str) -> str:
             "name a column whose values are texts or whole numbers",
         )
     text = str(value)
-    if value.held_as == "truth":
+    if value.held_as in {"truth", "time"}:
         return text
     if value.held_as == "number":
         return _decimal(text)

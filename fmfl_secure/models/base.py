@@ -29,6 +29,7 @@ from fmfl_secure.models.base_files import (
 )
 from fmfl_secure.models.library_errors import reading
 from fmfl_secure.models.plausible import require_files, require_plausible
+from fmfl_secure.models.stored_weights import require_whole
 from fmfl_secure.models.tokenizers import (
     require_fitting_tokenizer,
     require_padding,
@@ -163,7 +164,9 @@ class BaseModel:
                 f"the weights in {self.path} lack {len(missing)} tensors, {missing[0]} among them",
                 hint="Save the whole model again, with save_pretrained of transformers.",
             )
+        require_whole(self.path, model, report["unexpected_keys"])
         _without_dropout(model)
+        _answer_by_name(model)
         encoder: nn.Module = model.requires_grad_(requires_grad=False)
         if dtype == "bfloat16":
             keep_half(encoder)
@@ -195,6 +198,7 @@ class BaseModel:
                 keep=dtype == "blocks",
             )
         _without_dropout(model)
+        _answer_by_name(model)
         return model
 
     def load_tokenizer(self) -> Any:
@@ -210,6 +214,8 @@ class BaseModel:
                 self.path, local_files_only=True, trust_remote_code=False
             )
             require_tokenizer_files(tokenizer, self.path)
+            tokenizer.truncation_side = "right"  # what is cut is a text's end, for every model
+            tokenizer("a")  # a setting of the wrong type is told apart here, and not in a task
         return tokenizer
 
     def require_tokenizer(self, *, padded: bool) -> None:
@@ -264,7 +270,9 @@ def find_base_model(name: str, *, digest: str = "", relative_to: Path | None = N
         config = parse_json(read_settings(config_file))
     except (OSError, ValueError) as error:
         raise ModelError(f"{config_file} is not JSON: {error}") from error
-    if not isinstance(config, dict) or "auto_map" in config:
+    if not isinstance(config, dict):
+        raise ModelError(f"{config_file} holds no JSON object")
+    if "auto_map" in config:
         raise ModelError(
             f"{config_file} asks to run code that came with the model",
             hint="Use an architecture that transformers itself implements.",
@@ -311,6 +319,14 @@ def _without_dropout(model: nn.Module) -> None:
         for name in ("dropout", "attention_dropout"):
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 0.0)
+
+
+def _answer_by_name(model: nn.Module) -> None:
+    """Whatever a configuration says of it: tuples are not what anything here reads."""
+    for module in model.modules():
+        config = getattr(module, "config", None)
+        if config is not None and hasattr(config, "return_dict"):
+            config.return_dict = True
 
 
 def _is_dropout(key: str) -> bool:

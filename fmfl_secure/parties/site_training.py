@@ -198,4 +198,7 @@ class SiteTraining:
                     self._data.records,
                     extra={"run": self._run},
                 )
+            if self._data.unread:
+                said = self._data.said_of_unread
+                _LOG.warning("%s: %s", self.name, said, extra={"run": self._run})
         return self._data

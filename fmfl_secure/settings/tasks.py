@@ -56,6 +56,29 @@ class TaskBase(Section, frozen=True, forbid_unknown_fields=True, kw_only=True, t
             raise ValueError(
                 "task.unit_normalisation is of a column's ids, and task.unit is 'record'"
             )
+        self._require_one_use_a_column()
+
+    def _require_one_use_a_column(self) -> None:
+        """Refuse a column named for two things, such as a label that the model would be told."""
+        uses: dict[str, str] = {}
+        for name in self._columns_read:
+            named = getattr(self, name)
+            for column in {named} if isinstance(named, str) else set(named):
+                other = uses.setdefault(column, name) if column else name
+                if other != name:
+                    raise ValueError(f"task.{other} and task.{name} name one column, {column!r}")
+        learned = {"label_column", "tags_column", "response_column"}
+        if uses.get(self.unit) in learned:
+            raise ValueError(
+                f"task.unit is the column of task.{uses[self.unit]}: all who share an answer would "
+                "be one person"
+            )
+
+    @property
+    def _columns_read(self) -> tuple[str, ...]:
+        """The settings that name columns which this task reads."""
+        names = self.__struct_fields__
+        return tuple(name for name in names if name.endswith(("_column", "_columns")))
 
     @property
     def kind(self) -> str:
@@ -119,7 +142,7 @@ class TextClassificationSection(
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_distinct("task.labels", self.labels)
+        require_labels(self.labels)
         require_aliases(self.labels, self.label_aliases)
         require_weights(self.labels, self.label_weights)
         require_distinct("task.label_texts", self.label_texts)
@@ -280,6 +303,13 @@ class CausalLMSection(
             raise ValueError("task.input_column is for prompts and responses, not for messages")
 
     @property
+    @override
+    def _columns_read(self) -> tuple[str, ...]:
+        if self.messages_column:
+            return ("messages_column",)
+        return ("prompt_column", "response_column", "input_column")
+
+    @property
     def read_template(self) -> str:
         """The part of the template that is read before a response."""
         return self.template.removesuffix(self.before_response)
@@ -318,14 +348,17 @@ class PreferenceSection(
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.chosen_column == self.rejected_column:
-            raise ValueError("task.chosen_column and task.rejected_column are the same")
         if not self.prompt_column and not self.chat:
             raise ValueError("task.prompt_column may be empty with task.chat = true alone")
         plain = CausalLMSection()
         for name in ("response_column", "input_column", "messages_column", "responses"):
             if getattr(self, name) != getattr(plain, name):
                 raise ValueError(f"task.{name} is for causal-lm, and a preference has none")
+
+    @property
+    @override
+    def _columns_read(self) -> tuple[str, ...]:
+        return ("prompt_column", "chosen_column", "rejected_column")
 
 
 class ImageClassificationSection(
@@ -361,7 +394,7 @@ class ImageClassificationSection(
     def __post_init__(self) -> None:
         super().__post_init__()
         require_window(self.image_window)
-        require_distinct("task.labels", self.labels)
+        require_labels(self.labels)
         require_aliases(self.labels, self.label_aliases)
         require_weights(self.labels, self.label_weights)
 
@@ -440,7 +473,7 @@ class ImageTextClassificationSection(
     def __post_init__(self) -> None:
         super().__post_init__()
         require_window(self.image_window)
-        require_distinct("task.labels", self.labels)
+        require_labels(self.labels)
         require_aliases(self.labels, self.label_aliases)
         require_weights(self.labels, self.label_weights)
 
@@ -506,6 +539,18 @@ def require_distinct(name: str, values: tuple[str, ...]) -> None:
     """Refuse a list that holds something twice: each value's place is its index."""
     if len(set(values)) != len(values):
         raise ValueError(f"{name} has a {'label' if name == 'task.labels' else 'value'} twice")
+
+
+def require_labels(labels: tuple[str, ...]) -> None:
+    """Refuse a label that stands twice, and two that nobody can tell apart by reading them."""
+    from privacy import plain  # noqa: PLC0415 - help and schemas load no arithmetic
+
+    require_distinct("task.labels", labels)
+    if len(set(map(plain, labels))) != len(labels):
+        raise ValueError(
+            "task.labels has two labels that read the same: they differ in white space, in what "
+            "cannot be seen, or in how characters are composed"
+        )
 
 
 def require_aliases(labels: tuple[str, ...], aliases: Aliases) -> None:

@@ -34,7 +34,11 @@ def load_toml(path: Path, kind: type[_Settings], *, hint: str) -> _Settings:
         raise ConfigError(f"{path} does not exist", hint=hint) from None
     except OSError as error:
         raise os_failure(ConfigError, f"{path} cannot be read", error) from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except UnicodeDecodeError:
+        raise ConfigError(
+            f"{path} cannot be read as TOML: it is not UTF-8", hint="Save it as UTF-8."
+        ) from None
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
     return convert_config(data, kind, source=str(path), text=text)
 

@@ -43,6 +43,7 @@ class TaskData:
         pooled: How many units each of the files has, in order, where several were read as one.
         left_out: Rows of the data that are not among the records. Local only.
         shortened: Records whose text is longer than the model reads, and was cut. Local only.
+        unread: Records of which the tokenizer knows less than half of the tokens. Local only.
         lengths: Tokens of each record's whole text, also of what was cut off, int64, shape
             (records,); empty where there is no text.
         answered: The records with each declared response in place of their own; None where none
@@ -66,6 +67,7 @@ class TaskData:
     pooled: tuple[int, ...] = ()
     left_out: LeftOut = field(default_factory=LeftOut)
     shortened: int = 0
+    unread: int = 0
     lengths: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     answered: WithEachResponse | None = None
     ids: Sequence[str] = ()
@@ -97,6 +99,17 @@ class TaskData:
             return ""
         apart = int(self.held_out.sum())
         return f"{apart:,} of {len(self.units):,} units are set apart, and never trained on"
+
+    @property
+    def said_of_unread(self) -> str:
+        """How many texts the tokenizer does not know, for the site's own people; or nothing."""
+        if not self.unread:
+            return ""
+        return (
+            f"{self.unread:,} of {self.records:,} records are next to nothing to the model: its "
+            "tokenizer knows less than half of their tokens. Are they in its language, and in its "
+            "case?"
+        )
 
     def only(self, records: NDArray[np.int64]) -> TaskData:
         """Some records as a data set of their own, each its own unit.

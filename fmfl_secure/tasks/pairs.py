@@ -40,7 +40,7 @@ class PairTask(AdapterTask[Settings]):
     ) -> TaskData:
         """Pairs ready to train on; labels are int64, shape (records,)."""
         tokenizer = self.base.load_tokenizer()
-        rows, shortened, lengths = self.tokenize(texts)
+        rows, shortened, lengths, unread = self.tokenize(texts)
         padding, cache = padding_id(tokenizer), RecordCache(self.cache_bytes)
         pictures = Pictures(self.base, images, cache)
 
@@ -62,6 +62,7 @@ class PairTask(AdapterTask[Settings]):
             record_cost=lengths_of(rows),
             labels=labels,
             shortened=shortened,
+            unread=unread,
             lengths=lengths,
         )
 

@@ -44,7 +44,7 @@ class TextClassification(TextTask[TextClassificationSection]):
         if not texts or not isinstance(model, TextClassifier):
             return
         tokenizer = self.base.load_tokenizer()
-        rows, shortened, _ = tokenize(tokenizer, texts, max_length=self.max_length)
+        rows, shortened, *_ = tokenize(tokenizer, texts, max_length=self.max_length)
         if shortened:
             raise ModelError(
                 f"{shortened} of task.label_texts are longer than model.max_length = "

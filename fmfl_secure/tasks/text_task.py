@@ -82,7 +82,7 @@ class TextTask(ClassificationTask[Settings]):
         self, texts: Sequence[str], targets: NDArray[Any], units: Sequence[NDArray[np.int64]]
     ) -> TaskData:
         tokenizer = self.base.load_tokenizer()
-        rows, shortened, lengths = tokenize(tokenizer, texts, max_length=self.max_length)
+        rows, shortened, lengths, unread = tokenize(tokenizer, texts, max_length=self.max_length)
         collate = text_batches(
             rows,
             lambda records: torch.from_numpy(targets[records]),
@@ -95,6 +95,7 @@ class TextTask(ClassificationTask[Settings]):
             units=units,
             record_cost=lengths_of(rows),
             shortened=shortened,
+            unread=unread,
             lengths=lengths,
         )
         if targets.ndim == 1:

@@ -1,4 +1,8 @@
-"""Texts as rows of token ids, and rows as batches: what all tasks that read text share."""
+"""Texts as rows of token ids, and rows as batches: what all tasks that read text share.
+
+`text_task`, `pairs` and `token_classification` tokenise with it. It counts what a model would not
+see: ends that were cut, and texts that a tokenizer does not know.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +33,13 @@ class Tokenized(NamedTuple):
         rows: Of each text, int64.
         shortened: How many of the texts are longer and lost their ends.
         lengths: Tokens of each whole text, int64, shape (texts,).
+        unread: How many of the texts are next to nothing to the tokenizer; see `count_unread`.
     """
 
     rows: list[torch.Tensor]
     shortened: int
     lengths: NDArray[np.int64]
+    unread: int
 
 
 def tokenize(
@@ -55,7 +61,24 @@ def tokenize(
     else:
         whole = [whole_length(each) for each in encoded.encodings]
     lengths = np.array(whole, dtype=np.int64)
-    return Tokenized(rows, int((lengths > max_length).sum()), lengths)
+    unread = count_unread(tokenizer, encoded["input_ids"])
+    return Tokenized(rows, int((lengths > max_length).sum()), lengths, unread)
+
+
+def count_unread(tokenizer: Any, rows: Sequence[Sequence[int]]) -> int:
+    """How many texts are next to nothing to a tokenizer.
+
+    Args:
+        tokenizer: As transformers loads it.
+        rows: Token ids of each text, special ones too.
+
+    Returns:
+        Those of which it knows less than half of the tokens, or left none.
+    """
+    unknown = tokenizer.unk_token_id
+    special = set(tokenizer.all_special_ids) - {unknown}
+    own = [[token for token in ids if token not in special] for ids in rows]
+    return sum(2 * ids.count(unknown) > len(ids) or not ids for ids in own)
 
 
 def whole_length(encoding: Any) -> int:

@@ -38,6 +38,7 @@ from fmfl_secure.tasks.base import TaskData, one_unit_each
 from fmfl_secure.tasks.entities import count_entities, entity_scores
 from fmfl_secure.tasks.plain_text import PlainText
 from fmfl_secure.tasks.texts import (
+    count_unread,
     lengths_of,
     padded_labels,
     padding_id,
@@ -207,6 +208,7 @@ class TokenClassification(AdapterTask[TokenClassificationSection]):
             words=first,
             tags=tags,
             shortened=int((lengths > self.max_length).sum()),
+            unread=count_unread(tokenizer, [row.tolist() for row in rows]),
             lengths=lengths,
         )
 

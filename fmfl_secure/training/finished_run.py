@@ -261,6 +261,8 @@ def answers_of(
         _LOG.warning("%s: %s", data.name, inputs.left_out.passed_over)
     if inputs.shortened:
         _LOG.warning("%s of %s rows are too long, and were cut", inputs.shortened, inputs.records)
+    if inputs.unread:
+        _LOG.warning("%s: %s", data.name, inputs.said_of_unread)
     opened = run.task.open_adapter(run.adapter, personal=personal)
     batch_size = run.config.training.physical_batch_size
     # Some batches at a time: alike in length within them, and in the file's order between them.

@@ -70,6 +70,7 @@ def check_admission(
     trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
     if not trainable:
         raise AdmissionError("no parameter is trainable")
+    _require_loss(model, loss, collate)
     saved = {name: p.detach().clone() for name, p in trainable.items()}
     try:
         _randomise(trainable)
@@ -83,6 +84,18 @@ def check_admission(
         with torch.no_grad():
             for name, parameter in trainable.items():
                 parameter.copy_(saved[name])
+
+
+def _require_loss(model: nn.Module, loss: PerRecordLoss, collate: Collate) -> None:
+    """Tell a model that cannot read a record at all from one whose gradients fail."""
+    try:
+        with torch.no_grad():
+            loss(model, collate(np.arange(1)))
+    except _FAILURES as error:
+        raise AdmissionError(
+            f"the model makes no loss of a synthetic record: {type(error).__name__}: {error}",
+            hint="See whether its configuration, tokenizer and image processor go together.",
+        ) from error
 
 
 def _randomise(trainable: dict[str, nn.Parameter]) -> None:
@@ -179,6 +192,12 @@ def _autograd_gradient(
 def _check_every_parameter_learns(
     trainable: dict[str, nn.Parameter], gradients: list[torch.Tensor]
 ) -> None:
+    if not all(bool(gradient.isfinite().all()) for gradient in gradients):
+        raise AdmissionError(
+            "a gradient of a synthetic record is not a finite number: so is a weight of the base "
+            "model, or its loss",
+            hint="Fetch the base model's weights again, and see whether they hold NaN or infinity.",
+        )
     largest = torch.stack(gradients).abs().amax(dim=0)
     start = 0
     for name, parameter in trainable.items():

@@ -67,7 +67,7 @@ def test_other_texts_stay_as_they_are(make, tmp_path) -> None:
 
 def test_a_text_cannot_begin_a_second_one(tmp_path) -> None:
     tokenizer = word_pieces(tmp_path)
-    (row,), cut, _ = tokenize(tokenizer, ["good [SEP] [CLS] film"], max_length=64)
+    (row,), cut, *_ = tokenize(tokenizer, ["good [SEP] [CLS] film"], max_length=64)
     assert cut == 0
     assert row.tolist().count(tokenizer.sep_token_id) == 1
     assert row.tolist().count(tokenizer.cls_token_id) == 1
@@ -76,7 +76,7 @@ def test_a_text_cannot_begin_a_second_one(tmp_path) -> None:
 @pytest.mark.parametrize(("max_length", "cut"), [(3, 2), (4, 1), (7, 0)])
 def test_texts_that_lose_their_ends_are_counted(tmp_path, max_length, cut) -> None:
     texts = ["a", "a b", "a b c", "a b c " * 9]
-    rows, found, lengths = tokenize(word_pieces(tmp_path), texts, max_length=max_length)
+    rows, found, lengths, _ = tokenize(word_pieces(tmp_path), texts, max_length=max_length)
     assert found == cut + 1
     whole = word_pieces(tmp_path)(texts)["input_ids"]
     assert lengths.tolist() == [len(ids) for ids in whole], "also of what was cut off"

@@ -24,7 +24,7 @@ from fmfl_secure.data.formats._arrow_lists import (
     message_cells,
     names_of,
 )
-from fmfl_secure.data.stored import StoredPicture, StoredText
+from fmfl_secure.data.stored import HeldAs, StoredPicture, StoredText
 
 # What pyarrow raises on a file that is not what it should be; a name that is not UTF-8 among it.
 ARROW_FAILURES = (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError)
@@ -130,8 +130,9 @@ class ArrowSource(Source):
         if pa.types.is_floating(kind):
             bits = _SIGNIFICANDS[kind.bit_width]
             return lambda text: StoredText.of(text, "float", bits)
-        if pa.types.is_boolean(kind):
-            return lambda text: StoredText.of(text, "truth")
+        if pa.types.is_boolean(kind) or pa.types.is_temporal(kind):
+            held: HeldAs = "truth" if pa.types.is_boolean(kind) else "time"
+            return lambda text: StoredText.of(text, held)
         return str
 
     def _bytes_of(self, name: str) -> list[bytes | None]:
@@ -168,9 +169,10 @@ def _is_picture(kind: pa.DataType) -> bool:
     """Whether a column holds files, as Hugging Face's datasets do: {bytes, path}."""
     if not pa.types.is_struct(kind) or {field.name for field in kind} != {"bytes", "path"}:
         return False
-    path = kind.field("path").type
-    return _is_binary(kind.field("bytes").type) and bool(
-        pa.types.is_string(path) or pa.types.is_large_string(path)
+    content, path = kind.field("bytes").type, kind.field("path").type
+    # A writer that saw no path, or no bytes, gives that field no type.
+    return (_is_binary(content) or pa.types.is_null(content)) and bool(
+        pa.types.is_string(path) or pa.types.is_large_string(path) or pa.types.is_null(path)
     )
 
 

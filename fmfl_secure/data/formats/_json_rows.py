@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -14,6 +16,19 @@ from fmfl_secure.data.stored import StoredText
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _STRING = msgspec.json.Decoder(str)
+
+
+class _KeyTwice(ValueError):
+    """An object has a key twice, at any depth."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    if len(dict(pairs)) != len(pairs):
+        raise _KeyTwice
+
+
+# msgspec takes the last of two values without a word. Numbers stay texts: nothing here is kept.
+_KEYS = json.JSONDecoder(object_pairs_hook=_once, parse_int=str, parse_float=str, strict=False)
 
 
 def json_source(path: Path, objects: Sequence[tuple[int | None, bytes]]) -> LineSource:
@@ -43,15 +58,27 @@ def _json_row(
     path: Path, raw: bytes, number: int, line: int | None
 ) -> dict[str, str | None] | DataEncodingError | MalformedRowError:
     try:
-        raw.decode()
-        return {key: _json_value(bytes(value)) for key, value in _OBJECT.decode(raw).items()}
+        text = raw.decode()
+        cells = {key: _json_value(bytes(value)) for key, value in _OBJECT.decode(raw).items()}
+        _KEYS.decode(text)
     except UnicodeDecodeError:
         return not_utf8(path, row=number, line=line)
+    except _KeyTwice:
+        return MalformedRowError(
+            "an object of the row has a key twice: which value is meant cannot be known",
+            hint="write each key once; the program that wrote the row joined two columns of a name",
+            path=path,
+            row=number,
+            line=line,
+            sort="key that an object has twice",
+        )
     # The decoder's messages give a position and a kind, never the text.
     except msgspec.DecodeError as error:
         reason = str(error)
     except RecursionError:
         reason = "nested too deeply"
+    else:
+        return cells
     return MalformedRowError(
         f"the row is not one valid JSON object: {reason}",
         hint='each row is one complete object, such as {"text": "...", "label": "..."}',

@@ -91,7 +91,8 @@ def _cells(
             text = raw.decode()
         except UnicodeDecodeError:
             return not_utf8(path, row=row, line=line)
-        columns = text.split("\t") if "\t" in text else text.split()
+        # A no-break space is part of a word, and separates nothing.
+        columns = text.split("\t") if "\t" in text else [c for c in text.split(" ") if c]
         columns = [column.strip() for column in columns]
         words.append(columns[0])
         tags.append(columns[-1])

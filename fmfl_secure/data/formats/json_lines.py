@@ -29,7 +29,7 @@ class JsonLines(TextFormat):
         "the records alone, so that a wrong name is found once they are read"
     )
     refuses: ClassVar[tuple[str, ...]] = (
-        "a line that is not one whole object, as a bad row",
+        "a line that is not one whole object, or has a key twice, as a bad row",
         "a file that begins with an array of objects: it is a JSON array",
     )
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from torch import nn
 
+from fmfl_secure.errors import ModelError
 from fmfl_secure.extensions import ADAPTERS_GROUP, load_extension
 from fmfl_secure.models.adapters.base import Adapter, AdapterSpec, Place
 from fmfl_secure.models.adapters.bottleneck import Bottlenecks
@@ -46,9 +47,16 @@ def attach_adapter(place: Place, spec: AdapterSpec) -> nn.Module:
     """Put the adapter on a frozen encoder; see `Adapter.attach`.
 
     Raises:
-        ModelError: No layer of the names that should carry it.
+        ModelError: No layer of the names that should carry it, or fewer layers than are asked for.
         UnknownKind: There is no such kind of adapter.
     """
+    if spec.last_layers:
+        deepest = max(len(find_layers(place.encoder, tower)) for tower in place.towers)
+        if spec.last_layers > deepest:
+            raise ModelError(
+                f"adapter.last_layers is {spec.last_layers}, the base model has {deepest} layers",
+                hint=f"Set adapter.last_layers to at most {deepest}, or to 0 for all.",
+            )
     return adapter_of(spec).attach(place, spec)
 
 
