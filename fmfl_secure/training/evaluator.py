@@ -16,7 +16,7 @@ _LOG = logging.getLogger("fmfl_secure.training.evaluator")
 
 
 class Utility:
-    """Evaluates the adapter that a run has reached. Reads the set when it is first needed.
+    """Evaluates the adapter that a run has reached. Reads the set once, when it is first needed.
 
     Args:
         config: The federation's settings; `[evaluation]` names the set.
@@ -33,6 +33,15 @@ class Utility:
         self._model = model
         self._folder = folder
         self._data: TaskData | None = None
+
+    def prepare(self) -> None:
+        """Read the set ahead, so that what is wrong with it ends no run that holds a budget.
+
+        Raises:
+            DataError: The set cannot be used.
+        """
+        if self._config.evaluation.file and self._config.trains:
+            self._set()
 
     def before(self, adapter: bytes) -> dict[str, float]:
         """Metrics before the first round; empty without an evaluation set.

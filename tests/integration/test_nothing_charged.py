@@ -71,6 +71,18 @@ def test_a_site_without_usable_data_is_out_before_anybody_reserves(
     assert observer.trained == []
 
 
+@pytest.mark.parametrize("fault", ["no file", "no column", "empty", "a folder", "UTF-16"])
+def test_public_data_for_figures_are_read_before_anybody_reserves(
+    tiny_model: Path, tmp_path: Path, fault: str
+) -> None:
+    file = make_federation(tmp_path, tiny_model)
+    spoil(tmp_path / "data/holdout.csv", fault)
+    with pytest.raises(DataError, match=r"holdout\.csv"):
+        LocalEngine(file, tmp_path / "run", resume=False, observer=Quiet()).run()
+    assert reservations(tmp_path) == 0
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_others_go_on_where_they_are_enough(tiny_model: Path, tmp_path: Path) -> None:
     file = make_federation(tmp_path, tiny_model, sites=4, rounds=1)
     spoil(tmp_path / "data/site-1.csv", "no file")

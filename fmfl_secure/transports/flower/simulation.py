@@ -129,6 +129,8 @@ class Simulation:
         # On this machine the base model is at hand, and so are figures while the run goes on.
         task = build_task(config, relative_to=self._folder)
         model = task.build_model(seed=config.federation.seed)
+        utility = Utility(config, task, model, self._folder)
+        utility.prepare()
         self._side = RunServer(
             self._folder,
             output,
@@ -136,7 +138,7 @@ class Simulation:
             settings=settings,
             start=start_of(config, task, model),
             write_results=write_results,
-            evaluator=Utility(config, task, model, self._folder),
+            evaluator=utility,
         )
         if self._side.ended:
             raise RunError(f"the run in {output} has ended; there is nothing to resume")

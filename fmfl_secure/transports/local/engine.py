@@ -92,6 +92,7 @@ class LocalEngine:
         self._held: ExitStack | None = None  # what stays open until the run's end
         self._failure = ""  # why somebody did not go on with the last attempt that failed
         utility = Utility(self._config, self._task, self._model, federation.parent)
+        utility.prepare()
         self._server = RunServer(
             federation.parent,
             output,
