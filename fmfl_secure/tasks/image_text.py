@@ -30,7 +30,7 @@ from fmfl_secure.models.two_towers import TwoTowers
 from fmfl_secure.settings.tasks import ImageTextSection
 from fmfl_secure.tasks.base import TaskData, one_unit_each
 from fmfl_secure.tasks.pairs import PairTask
-from fmfl_secure.tasks.texts import pad, padding_id
+from fmfl_secure.tasks.texts import pad, padding_id, rows_of_settings
 
 
 class ImageText(PairTask[ImageTextSection]):
@@ -181,7 +181,10 @@ class ImageText(PairTask[ImageTextSection]):
             return torch.zeros(0, width)
         model: Any = self._load_encoder().eval()
         padding = padding_id(self.base.load_tokenizer())
-        input_ids, mask = pad(self.tokenize(self.settings.anchors).rows, padding)
+        input_ids, mask = pad(
+            rows_of_settings(self.tokenize(self.settings.anchors), "task.anchors", self.max_length),
+            padding,
+        )
         with torch.no_grad():
             features = model.get_text_features(input_ids=input_ids, attention_mask=mask)
         return nn.functional.normalize(features.pooler_output, dim=1)

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from fmfl_secure.errors import ModelError
 from fmfl_secure.models.adapted import AdaptedModel
 from fmfl_secure.models.architectures import TaskNeeds
 from fmfl_secure.models.classifiers import TextClassifier
@@ -19,7 +18,13 @@ from fmfl_secure.models.prefix import RecordCache
 from fmfl_secure.settings.tasks import TextClassificationSection
 from fmfl_secure.tasks.base import TaskData, one_unit_each
 from fmfl_secure.tasks.text_task import TextTask
-from fmfl_secure.tasks.texts import padding_id, text_batch, tokenize, vocabulary_words
+from fmfl_secure.tasks.texts import (
+    padding_id,
+    rows_of_settings,
+    text_batch,
+    tokenize,
+    vocabulary_words,
+)
 
 # Of texts made up: how likely a word is its label's own, how many words a label has, and a text.
 # With these the head's gradient at the start is .094 and .048 C long, with the settings of SST-2
@@ -44,13 +49,8 @@ class TextClassification(TextTask[TextClassificationSection]):
         if not texts or not isinstance(model, TextClassifier):
             return
         tokenizer = self.base.load_tokenizer()
-        rows, shortened, *_ = tokenize(tokenizer, texts, max_length=self.max_length)
-        if shortened:
-            raise ModelError(
-                f"{shortened} of task.label_texts are longer than model.max_length = "
-                f"{self.max_length} tokens",
-                hint="Say it in fewer words, or raise model.max_length.",
-            )
+        read = tokenize(tokenizer, texts, max_length=self.max_length)
+        rows = rows_of_settings(read, "task.label_texts", self.max_length)
         batch = text_batch(
             rows,
             torch.zeros(len(rows), dtype=torch.int64),

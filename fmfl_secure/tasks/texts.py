@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from fmfl_secure.errors import ModelError
 from fmfl_secure.models.batches import TextBatch
 from fmfl_secure.models.prefix import RecordCache
 from fmfl_secure.tasks.plain_text import PlainText
@@ -63,6 +64,26 @@ def tokenize(
     lengths = np.array(whole, dtype=np.int64)
     unread = count_unread(tokenizer, encoded["input_ids"])
     return Tokenized(rows, int((lengths > max_length).sum()), lengths, unread)
+
+
+def rows_of_settings(read: Tokenized, setting: str, max_length: int) -> list[torch.Tensor]:
+    """Token ids of public texts in settings: nobody else would hear of what is lost of them.
+
+    Raises:
+        ModelError: One is cut, or is next to nothing to the tokenizer.
+    """
+    if read.shortened:
+        raise ModelError(
+            f"{read.shortened} of {setting} are longer than model.max_length = {max_length} tokens",
+            hint="Say it in fewer words, or raise model.max_length.",
+        )
+    if read.unread:
+        raise ModelError(
+            f"{read.unread} of {setting} are next to nothing to the model: its tokenizer knows "
+            "less than half of their tokens",
+            hint="Say it in the model's language, and in its case.",
+        )
+    return read.rows
 
 
 def count_unread(tokenizer: Any, rows: Sequence[Sequence[int]]) -> int:

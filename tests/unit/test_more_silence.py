@@ -19,9 +19,11 @@ from fmfl_secure.data.formats.registry import open_source
 from fmfl_secure.data.images import image_field, read_image_folder
 from fmfl_secure.data.label_sets import label_set_field
 from fmfl_secure.data.tagged import words_field
-from fmfl_secure.errors import ConfigError, FmflError
+from fmfl_secure.errors import ConfigError, FmflError, ModelError
+from fmfl_secure.models import find_base_model
 from fmfl_secure.settings.federation import FederationConfig, convert_config, load_federation
 from fmfl_secure.settings.tasks import CausalLMSection, PreferenceSection
+from fmfl_secure.tasks.texts import rows_of_settings, tokenize
 
 FIELDS = (text_field("text", ("text",)), label_field("label", "label", ["no", "yes"]))
 GOOD = '{"text": "fine", "label": "yes"}'
@@ -105,6 +107,23 @@ def test_texts_that_the_tokenizer_does_not_know_are_counted(
     assert data.unread == 1
     assert data.said_of_unread.startswith("1 of 3 records are next to nothing to the model")
     assert not task.synthetic().only(np.arange(2)).said_of_unread
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (["alpha beta", "alpha " * 9], "1 of task.x are longer than model.max_length = 5"),
+        (["alpha beta", "болен"], "1 of task.x are next to nothing"),
+    ],
+    ids=["cut", "unknown"],
+)
+def test_public_texts_of_settings_are_read_whole_or_refused(
+    tiny_model: Path, texts: list[str], said: str
+) -> None:
+    tokenizer = find_base_model(str(tiny_model)).load_tokenizer()
+    read = tokenize(tokenizer, texts, max_length=5)
+    with pytest.raises(ModelError, match=said):
+        rows_of_settings(read, "task.x", 5)
 
 
 @pytest.mark.parametrize(
