@@ -79,8 +79,9 @@ def held_out(record: RunRecord) -> str:
     """Who is set apart, in a sentence; empty where nobody is, as far as the record says."""
     share = record.settings.get("evaluation", {}).get("holdout", 0.0)
     if share:
+        told = f"{share:g}" if isinstance(share, float | int) else str(share)  # whoever signed it
         return (
-            f"A share of {share:g} of each site's units was set apart by a secret of the site's "
+            f"A share of {told} of each site's units was set apart by a secret of the site's "
             "own, and is in no gradient of this run; how a model does is asked of these alone."
         )
     if not any(_of_held_out(answer) for answer in of(record)):

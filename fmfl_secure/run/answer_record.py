@@ -11,10 +11,10 @@ from typing import Final
 import msgspec
 
 from fmfl_secure.run import ranges
-from fmfl_secure.run.ranges import Count, Number
+from fmfl_secure.run.ranges import Count, Estimate, Number
 from privacy.queries import Figure
 
-Interval = tuple[float, float]
+Interval = tuple[Estimate, Estimate]
 
 # What is said beside every answer, wherever it is shown.
 ONE_SITE: Final = (
@@ -37,7 +37,7 @@ class FigureRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         sampling: 95 % interval of noise and sampling; null of a count, which is of these units.
     """
 
-    value: float | None
+    value: Estimate | None
     noise: Interval | None
     sampling: Interval | None
 

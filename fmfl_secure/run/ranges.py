@@ -26,6 +26,7 @@ Figure = Annotated[float, msgspec.Meta(ge=0, le=MAX_EPSILON)]
 Granted = Annotated[float, msgspec.Meta(gt=0, le=MAX_EPSILON)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Delta = Annotated[float, msgspec.Meta(gt=0, lt=1)]
+Estimate = Annotated[float, msgspec.Meta(ge=-1e100, le=1e100)]  # of sums; a page can draw it
 Spent = Annotated[float, msgspec.Meta(ge=0)]  # no bound where something was used without noise
 Text = Annotated[str, msgspec.Meta(max_length=1 << 16)]  # what people typed, a reason
 

@@ -32,7 +32,8 @@ SIGNALS = {
     "ffa-lora": Signal(0.06, 0.05, 770, 6144),
     "lora": Signal(0.06, 0.05, 770, 12288),
 }
-BETTER = 0.02  # of accuracy: above what a seed changes
+BETTER = 0.02  # of accuracy: above what changes the mean of so many seeds
+ENOUGH_SEEDS = 3
 replace = msgspec.structs.replace
 
 
@@ -338,7 +339,8 @@ def test_the_verdict_is_what_was_measured(
     found: dict[tuple[str, float | None], dict[str, float]] = {}
     for file in files:
         for line in summarise(read_rows(ROOT / f"docs/results/{file}.jsonl")):
-            if line.partition == OWN and line.arm in {"local", "distributed"}:
+            private = line.arm in {"local", "distributed"}
+            if line.partition == OWN and private and line.seeds >= ENOUGH_SEEDS:
                 accuracy = found.setdefault((line.arm, line.epsilon), {})
                 accuracy[line.adapter] = line.mean["accuracy"]
     both = {setting: by for setting, by in found.items() if "head" in by and len(by) > 1}
@@ -352,5 +354,5 @@ def test_the_verdict_is_what_was_measured(
         known = [reading for reading in advice.readings if reading.kind in accuracy]
         ratios.append(max(reading.adapter for reading in known))
     assert max(ratios) <= MEASURED
-    if example == "sst2":  # where the strongest was measured
+    if example == "medical_abstracts" and labelled:  # where the strongest was measured
         assert max(ratios) > MEASURED - 0.1

@@ -17,7 +17,8 @@ from aggregation import (
     choose,
 )
 from aggregation.crypto.graph import ALL_PAIRS_UP_TO, choices
-from aggregation.protocol import mask_graph
+from aggregation.crypto.pairwise import CLASSICAL
+from aggregation.protocol import exchange_form, mask_graph
 from fmfl_secure.parties.workspace import Members
 from fmfl_secure.runtime.agents.simulated import SimulatedSite
 from fmfl_secure.runtime.attempt_state import ServerAttempt
@@ -51,6 +52,7 @@ def test_a_site_is_given_the_exchanges_it_needs_and_they_are_enough(count: int) 
         base_model_digest=DIGEST,
         training_digest=DIGEST,
         mask_graph=mask_graph(count),
+        exchange=exchange_form(count, CLASSICAL, vanishing=False),
     )
     coordinator = Coordinator(roles["coordinator"])
     message = coordinator.plan(plan)
