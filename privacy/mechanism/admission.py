@@ -94,7 +94,7 @@ def _require_loss(model: nn.Module, loss: PerRecordLoss, collate: Collate) -> No
     except _FAILURES as error:
         raise AdmissionError(
             f"the model makes no loss of a synthetic record: {type(error).__name__}: {error}",
-            hint="See whether its configuration, tokenizer and image processor go together.",
+            hint="Check that its configuration, tokenizer and image processor go together.",
         ) from error
 
 

@@ -21,9 +21,9 @@ LABELS = ["a", 'b"', "c,\n"]
 
 
 def is_text(text: str) -> bool:
-    """Whether it is neither empty nor what programs write where there is no text."""
+    """Whether something of it can be seen, and it is not what programs write for no text."""
     word = text.strip().casefold()
-    return word not in {"", "nan", "<na>", "null", "(null)", "none", "nat"}
+    return bool(plain(text)) and word not in {"nan", "<na>", "null", "(null)", "none", "nat"}
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(is_text)
