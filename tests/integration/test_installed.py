@@ -106,7 +106,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(sys.executable, "-m", "venv", venv)
     pip = (venv / "bin/python", "-m", "pip", "install", "--quiet", "-c", "constraints.txt")
     run(*pip, "torch", cwd=source)
-    run(*pip, f"{wheel}[server,minilm]", "pytest", cwd=source)
+    run(*pip, f"{wheel}[server,minilm]", "pytest", "hypothesis", cwd=source)
     run(venv / "bin/python", "-m", "pip", "check")
     shutil.rmtree(source)
     return venv
