@@ -27,7 +27,7 @@ COMPARED = (
     ("MiniLM r8", secure_aggregation.expand(secure_aggregation.MINILM_R8), 21),
     ("GPT-2 r8", secure_aggregation.expand(secure_aggregation.GPT2_R8), 11),
     ("1 M", secure_aggregation.tensor_sizes(1_000_000), 5),
-    ("10 M", secure_aggregation.tensor_sizes(10_000_000), 1),
+    ("10 M", secure_aggregation.tensor_sizes(10_000_000), 3),
 )
 SITES = 8
 CHUNK_BYTES = 30_720
@@ -77,7 +77,7 @@ def _round_in_wall_time(fed: Federation, number: int) -> dict[str, float]:
     """Seconds of all sites' uploads and openings, of their addition, and of the release."""
     attempt = fed.start(fed.plan(round_=number))
     spent = dict.fromkeys(secure_aggregation.STEPS, 0.0)
-    aggregator = fed.new_aggregator(attempt)
+    aggregator, handed = fed.new_aggregator(attempt), fed.handed(attempt)
 
     @contextmanager
     def timed(party: str) -> Iterator[None]:
@@ -85,10 +85,10 @@ def _round_in_wall_time(fed: Federation, number: int) -> dict[str, float]:
         yield
         spent[party] += time.perf_counter() - start
 
-    for site in attempt.sites.values():
+    for name, site in attempt.sites.items():
         integers = fed.random_integers()
         with timed("client"):
-            upload = site.upload(attempt.cohort, integers, attempt.exchanges)
+            upload = site.upload(attempt.cohort, integers, handed[name])
         chunks = list(upload.chunks)
         with timed("aggregate"):
             aggregator.add(upload.manifest, chunks)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+WANTED_AGGREGATE = 20  # times the per-tensor pattern
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/benchmarks.md").read_text(encoding="utf-8")
 
@@ -74,4 +75,44 @@ def test_rounds_on_flower() -> None:
             f"{len(found['rounds'])} | {seconds['first']:.1f} | {seconds['median']:.1f} | "
             f"{found['cpu_seconds_a_round']:.1f} | {found['peak_mib_of_a_process']:,} |"
         )
+        assert row in PAGE, row
+
+
+def aggregation_rows(kept: dict[str, Any]) -> list[str]:
+    """The rows of the page on secure aggregation, of 8 sites."""
+    rows = []
+    for each in kept["compared"]:
+        ratios, floor, over = each["ratios"], each["floor_ms"], each["over_floor"]
+        by = "**{:.1f} x**" if ratios["aggregate"] < WANTED_AGGREGATE else "{:.1f} x"
+        beginning = f"| {each['shape']} | {each['bits']} |"
+        rows.append(
+            f"| {each['shape']} ({each['parameters']:,}) | {each['bits']} | "
+            f"{each['upload_bytes_per_parameter']:.2f} | {each['client_mparams_per_s']:.1f} | "
+            f"{each['aggregate_mparams_per_s']:.0f} | {each['decrypt_mparams_per_s']:.1f} | "
+            f"{ratios['upload']:.1f} x | {ratios['client']:.1f} x | "
+            f"{by.format(ratios['aggregate'])} | {ratios['decrypt']:.1f} x | "
+            f"{'yes' if each['exact'] else 'no'} |"
+        )
+        rows.append(
+            f"{beginning} {ratios['client_whole_round']:.1f} x | "
+            f"{ratios['aggregate_whole_round']:.1f} x |"
+        )
+        beside = (
+            f"{over[party] * floor[party]:.1f} | {floor[party]:.1f} | {over[party]:.1f}"
+            for party in ("client", "aggregate", "decrypt")
+        )
+        rows.append(f"{beginning} {' | '.join(beside)} |")
+        if each["bits"] == min(other["bits"] for other in kept["compared"]):
+            pattern = each["per_tensor_ckks"]
+            rows.append(
+                f"| {each['shape']} | {pattern['upload_bytes_per_parameter']:.0f} | "
+                f"{pattern['client_mparams_per_s']:.2f} | "
+                f"{pattern['aggregate_mparams_per_s']:.1f} | "
+                f"{pattern['decrypt_mparams_per_s']:.1f} |"
+            )
+    return rows
+
+
+def test_secure_aggregation() -> None:
+    for row in aggregation_rows(kept("aggregation")):
         assert row in PAGE, row
