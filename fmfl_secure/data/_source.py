@@ -1,4 +1,8 @@
-"""A tabular file as rows of strings, whatever its format, and the way back to a file."""
+"""A tabular file as rows of strings, whatever its format, and the way back to a file.
+
+Each form's module makes a `Source`; `data.headers` asks it for its columns before a charge, and
+`data.fields` for its rows behind it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
 
 import pyarrow as pa
 
@@ -24,9 +28,23 @@ UTF8_HINT = (
 )
 
 
-# What the cells of a column hold, by the file's header: `any` where that says nothing, `volume`
-# what no field takes.
-CellKind: TypeAlias = Literal["any", "value", "list", "messages", "bytes", "picture", "volume"]
+# What the cells of a column hold, by the file's header: `any` where that says nothing, `numbers` a
+# list of them, `nothing` where no row has a value, `volume` what no field takes.
+CellKind: TypeAlias = Literal[
+    "any",
+    "text",
+    "number",
+    "truth",
+    "time",
+    "list",
+    "numbers",
+    "messages",
+    "bytes",
+    "picture",
+    "nothing",
+    "volume",
+]
+SCALARS: Final[tuple[CellKind, ...]] = ("text", "number", "truth", "time")
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -70,7 +70,7 @@ def optional_text_field(argument: str, column: str) -> Field:
     def parse(value: str | None, column: str) -> str:
         return "" if value is None or not value.strip() else parse_text(value, column)
 
-    return Field(argument, (column,), parse)
+    return Field(argument, (column,), parse, takes=("text", "bytes", "nothing"))
 
 
 def read_messages(value: str | None, column: str) -> Conversation:

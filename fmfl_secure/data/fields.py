@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from fmfl_secure.data._source import CellKind, Row, Source, UnusableValue
+from fmfl_secure.data._source import SCALARS, CellKind, Row, Source, UnusableValue
 from fmfl_secure.data.errors import (
     DataArgumentError,
     DataError,
@@ -66,7 +66,7 @@ class Field:
     argument: str
     names: tuple[str, ...]
     parse: Callable[[str | None, str], Any]
-    takes: tuple[CellKind, ...] = ("value",)
+    takes: tuple[CellKind, ...] = SCALARS
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -202,7 +202,7 @@ def no_rows(path: Path, left_out: LeftOut) -> EmptyFileError:
 
 def text_field(argument: str, names: tuple[str, ...]) -> Field:
     """A text that is not empty, as it stands in the file."""
-    return Field(argument, names, parse_text, takes=("value", "bytes"))
+    return Field(argument, names, parse_text, takes=("text", "bytes"))
 
 
 def group_field(argument: str, column: str, values: Sequence[str]) -> Field:

@@ -6,14 +6,33 @@ form has a header or a schema, its entry in `FORMATS` says.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final
 
+from fmfl_secure.data._source import SCALARS, CellKind
 from fmfl_secure.data.errors import MalformedRowError, UnreadableFileError
 from fmfl_secure.data.fields import RECORD_UNIT, Field, choose_column
 from fmfl_secure.data.formats.base import unreadable
 from fmfl_secure.data.formats.registry import open_header
 from fmfl_secure.data.images import require_folder_unit
+
+_HELD: Final[Mapping[CellKind, str]] = MappingProxyType(
+    {
+        "text": "texts",
+        "number": "numbers",
+        "truth": "true and false",
+        "time": "dates or times",
+        "list": "lists of texts",
+        "numbers": "lists of numbers",
+        "messages": "lists of messages",
+        "bytes": "bytes",
+        "picture": "pictures",
+        "nothing": "no values",
+        "volume": "arrays that are neither numbers, lists nor pictures",
+    }
+)
 
 
 def check_header(
@@ -41,16 +60,25 @@ def check_header(
     for field, name in zip(fields, names, strict=True):
         kind = source.kind_of(name)
         if kind not in {"any", *field.takes}:
-            raise MalformedRowError(
-                f"column {name!r} has the type {kind}; "
-                f"expected {' or '.join(field.takes)} in each row",
-                hint=f"name another column as {field.argument}",
-                path=path,
-            )
+            raise _other_kind(path, name, kind, field.takes, field.argument)
     if unit != RECORD_UNIT:
         names.append(choose_column(source, path, "unit", (unit,)))
+        kind = source.kind_of(names[-1])
+        if kind not in {"any", "bytes", *SCALARS}:
+            raise _other_kind(path, names[-1], kind, SCALARS, "unit")
     for _ in source.rows(names):  # there are none; a column's type is refused all the same
         pass
+
+
+def _other_kind(
+    path: Path, column: str, kind: CellKind, takes: Sequence[CellKind], argument: str
+) -> MalformedRowError:
+    return MalformedRowError(
+        f"by the file's schema column {column!r} holds {_HELD[kind]}; "
+        f"expected {' or '.join(_HELD[each] for each in takes)}",
+        hint=f"name another column as {argument}, or store this one as what is expected",
+        path=path,
+    )
 
 
 def check_image_folder(folder: Path, labels: Sequence[str], *, unit: str = RECORD_UNIT) -> None:

@@ -174,7 +174,7 @@ def image_field(argument: str, column: str, folder: Path, window: Window | None 
             raise unusable(f"the picture or its path in column {column!r} is missing")
         return _read(folder / value, window)
 
-    return Field(argument, (column,), parse, takes=("value", "bytes", "picture"))
+    return Field(argument, (column,), parse, takes=("text", "bytes", "picture"))
 
 
 def read_image_folder(

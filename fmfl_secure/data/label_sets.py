@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from fmfl_secure.data._source import UnusableValue
+from fmfl_secure.data._source import CellKind, UnusableValue
 from fmfl_secure.data.errors import UnknownLabelError
 from fmfl_secure.data.fields import Field
 from fmfl_secure.data.left_out import label_sort
@@ -57,7 +57,18 @@ def label_set_field(
                 )
         return sorted({index_of[name] for name in found})
 
-    return Field(argument, (column,), parse, takes=("value", "list"))
+    texts: tuple[CellKind, ...] = ("text",) if separator or none is not None else ()
+    return Field(argument, (column,), parse, takes=(*texts, "list", "numbers"))
+
+
+def _named_twice(column: str) -> UnusableValue:
+    """Of a 0 or 1 for each label, which reads as the labels 0 and 1."""
+    return UnusableValue(
+        UnknownLabelError,
+        f"a list in column {column!r} names a label twice",
+        "list the labels that hold, each once; a 0 or 1 for every label is no such list",
+        "list that names a label twice",
+    )
 
 
 def _names(value: str | None, column: str, separator: str) -> list[str]:
@@ -71,9 +82,13 @@ def _names(value: str | None, column: str, separator: str) -> list[str]:
         )
     if isinstance(value, StoredText) and value.held_as == "structure":
         try:
-            return [str(name) for name in _LIST.decode(str(value))]
+            found = _LIST.decode(str(value))
         except (msgspec.DecodeError, RecursionError):
-            pass
+            found = None
+        if found is not None:
+            if len(set(found)) < len(found):
+                raise _named_twice(column)
+            return [str(name) for name in found]
     elif not isinstance(value, StoredText) and separator:
         return [name.strip() for name in value.split(separator)]
     printed = not isinstance(value, StoredText) and value.lstrip().startswith(("[", "("))

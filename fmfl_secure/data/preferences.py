@@ -63,7 +63,7 @@ def turns_field(argument: str, column: str, role: Role, *, messages: bool) -> Fi
             )
         return tuple((each, text.strip()) for each, text in read_messages(value, column))
 
-    return Field(argument, (column,), parse, takes=("value", "bytes", "messages"))
+    return Field(argument, (column,), parse, takes=("text", "bytes", "messages"))
 
 
 def preference_of(values: Sequence[Conversation]) -> Preference:

@@ -88,7 +88,7 @@ def tags_field(
             )
         return [index_of[tag] for tag in read]
 
-    return Field(argument, (column,), parse, takes=("list",))
+    return Field(argument, (column,), parse, takes=("list", *(("numbers",) if names else ())))
 
 
 def check_equally_many(values: Sequence[Any]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -80,14 +81,11 @@ class ArrowSource(Source):
 
     @override
     def kind_of(self, name: str) -> CellKind:
-        kind = self._table.column(name).type
+        kind = _plain_type(self._table.column(name).type)
         if is_list(kind):
-            return "list"
-        if is_messages(kind):
-            return "messages"
-        if _is_picture(kind):
-            return "picture"
-        return "bytes" if _is_binary(kind) else "value"
+            named = not pa.types.is_integer(kind.value_type) or names_of(self._table.schema, name)
+            return "list" if named else "numbers"
+        return next((each for holds, each in _KINDS if holds(kind)), "text")
 
     def select(self, indices: Sequence[int]) -> bytes:
         """Returns a Parquet file of the same schema with only these rows."""
@@ -117,9 +115,7 @@ class ArrowSource(Source):
 
     def _text_of(self, name: str) -> Callable[[str], str]:
         """Returns how a cell becomes text: as it is, or as the text of a number."""
-        kind = self._table.column(name).type
-        if pa.types.is_dictionary(kind):
-            kind = kind.value_type
+        kind = _plain_type(self._table.column(name).type)
         if is_list(kind) or is_messages(kind):
             return lambda text: StoredText.of(text, "structure")
         if pa.types.is_integer(kind):
@@ -161,6 +157,17 @@ class ArrowSource(Source):
         return values
 
 
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    """The type of what a dictionary encodes; else the type itself."""
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return any(
+        test(kind) for test in (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+    )
+
+
 def _is_binary(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
@@ -174,6 +181,17 @@ def _is_picture(kind: pa.DataType) -> bool:
     return (_is_binary(content) or pa.types.is_null(content)) and bool(
         pa.types.is_string(path) or pa.types.is_large_string(path) or pa.types.is_null(path)
     )
+
+
+_KINDS: Final[Sequence[tuple[Callable[[pa.DataType], bool], CellKind]]] = (
+    (is_messages, "messages"),
+    (_is_picture, "picture"),
+    (_is_binary, "bytes"),
+    (_is_number, "number"),
+    (pa.types.is_boolean, "truth"),
+    (pa.types.is_temporal, "time"),
+    (pa.types.is_null, "nothing"),
+)
 
 
 def _name(text: str, names: Sequence[str]) -> str:

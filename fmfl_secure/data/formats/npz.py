@@ -70,9 +70,12 @@ class _Array:
         pictures = len(self.shape) == 3 or (len(self.shape) == 4 and self.shape[3] in _CHANNELS)
         if pictures and self.dtype.kind in "buif" and self.shape[1] > 1:
             return "picture"
+        texts, truths = self.dtype.kind in "SU", self.dtype.kind == "b"
         if math.prod(self.shape[1:]) == 1:
-            return "value"
-        return "list" if len(self.shape) == 2 else "volume"
+            return "text" if texts else "truth" if truths else "number"
+        if len(self.shape) != 2:
+            return "volume"
+        return "list" if texts else "numbers"
 
 
 class Npz(Format):
@@ -214,7 +217,7 @@ class NpzSource(Source):
         values = self._load(name)
         if kind == "picture":
             return lambda row: StoredPicture.of_file(values[row])
-        if kind == "list":
+        if kind in {"list", "numbers"}:
             return lambda row: StoredText.of(
                 msgspec.json.encode(values[row].ravel().tolist()).decode(), "structure"
             )
