@@ -297,8 +297,10 @@ def play(out: Path, stage: Stage, host: str, *, stand_in: bool) -> None:
     stage.scene("Checked years later")
     said = stage.type("office", f"{COMMAND} report bundle run --output keynote.report")
     coordinator = re.search(r"ed25519:[0-9a-f]+", said)  # as the officer was told it
+    if coordinator is None:
+        sys.exit("report bundle did not show the coordinator's key: nobody can verify the report")
     verify = f"{COMMAND} report verify keynote.report"
-    stage.type("officer", f"{verify} --coordinator {coordinator[0] if coordinator else ''}")
+    stage.type("officer", f"{verify} --coordinator {coordinator[0]}")
     stage.type("hospital-1", f"{COMMAND} ledger show hospital-1/ledger.sqlite")
 
 
