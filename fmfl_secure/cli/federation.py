@@ -107,9 +107,12 @@ def start_file(
     Example: fmfl-secure start-file pilot/federation.toml --output kits/server/start.safetensors
     """
     from fmfl_secure.planning.task import make_start_file
-    from fmfl_secure.vectors.start_file import START_FILE
+    from fmfl_secure.storage.files import require_new
+    from fmfl_secure.vectors.start_file import START_FILE, is_start
 
     path = output or federation.parent / START_FILE
+    if not is_start(path):
+        require_new(path)
     adapter = b""
     if about is not None:
         from fmfl_secure.asking import RunAsked

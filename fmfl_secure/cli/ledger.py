@@ -317,8 +317,10 @@ def anchor(
     Example: fmfl-secure ledger anchor pilot/sites/site-1/ledger.sqlite --output
     /media/officer/site-1.jsonl
     """
-    from privacy import LedgerError
+    from privacy import LedgerError, read_anchors
 
+    if output.exists():
+        read_anchors(output)  # a line is added to anchors, and to nothing else
     signed = open_to_sign(ledger, identity).anchor()
     try:
         with output.open("a", encoding="ascii") as file:
@@ -349,9 +351,11 @@ def export(
 
     Example: fmfl-secure ledger export pilot/sites/site-1/ledger.sqlite --output site-1.json
     """
-    from fmfl_secure.storage.files import write_files
+    from fmfl_secure.storage.files import require_new, write_files
     from privacy import Ledger, LedgerError, export_csv, export_json
 
+    if output is not None:
+        require_new(output)
     records = Ledger(ledger).records()
     text = export_json(records) if form == "json" else export_csv(records)
     if output is None:

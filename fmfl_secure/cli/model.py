@@ -239,9 +239,11 @@ def _evaluate_suite(
     from rich.table import Table
 
     from fmfl_secure.cli._console import console
-    from fmfl_secure.storage.files import write_outputs
+    from fmfl_secure.storage.files import require_new, write_outputs
     from fmfl_secure.training.suite import evaluate_suite, load_suite
 
+    if output is not None:
+        require_new(output)
     rows = list(evaluate_suite(run_folder, load_suite(suite), relative_to=suite.parent, base=base))
     table = Table("benchmark", "arm", "shots", "n", "figures", title=str(suite.name))
     for row in rows:
@@ -313,9 +315,11 @@ def predict(
     Example: fmfl-secure predict pilot/run-1 --data new.csv --output answers.jsonl
     """
     from fmfl_secure.models.language import Sampling
+    from fmfl_secure.storage.files import require_new
     from fmfl_secure.training.finished_run import answers_of, stream_answers
 
     _require_drawn(temperature, seed)
+    require_new(output)
     sampling = Sampling(temperature, top_p, tuple(stop or ()), seed)
     answers = answers_of(run_folder, data, base=base, personal=personal, sampling=sampling)
     count = stream_answers(answers, output)

@@ -149,7 +149,9 @@ def bundle(
     Example: fmfl-secure report bundle pilot/run-1 --output pilot-2026.report
     """
     from fmfl_secure.report.bundle import bundle_run
+    from fmfl_secure.storage.files import require_new
 
+    require_new(output)
     fingerprint = bundle_run(run_folder, output, identity=identity)
     say(f"{output}: signed by {fingerprint}")
     return ReportBundled(file=str(output), signed_by=fingerprint)

@@ -63,6 +63,19 @@ def write_outputs(folder: Path, contents: Mapping[str, bytes], *, what: str, hin
         ) from error
 
 
+def require_new(path: Path) -> None:
+    """Refuse to write over a file: it may be what is read, a ledger, or somebody's only copy.
+
+    Raises:
+        RunError: Something is there.
+    """
+    if os.path.lexists(path):
+        raise RunError(
+            f"{path} exists, and is not written over",
+            hint="Name another --output, or move that file away.",
+        )
+
+
 def write_secret(path: Path, secret: bytes) -> None:
     """Write a file that its owner alone may read, unless it is there; durable when this returns.
 

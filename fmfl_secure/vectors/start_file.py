@@ -129,6 +129,15 @@ def read_start(path: Path, config: FederationConfig) -> RunStart:
     return start
 
 
+def is_start(path: Path) -> bool:
+    """Returns whether a file says that it is what a run starts from, whole or not."""
+    try:
+        with safetensors.safe_open(path, framework="numpy") as opened:
+            return _KEY in (opened.metadata() or {})
+    except (OSError, safetensors.SafetensorError, ValueError):
+        return False
+
+
 def is_for(path: Path, config: FederationConfig) -> bool:
     """Whether a file can be used with these settings."""
     try:
