@@ -23,7 +23,7 @@ import numpy as np
 from torch import nn
 
 from fmfl_secure.data import DataError, LeftOut
-from fmfl_secure.errors import ConfigError, RunError
+from fmfl_secure.errors import ConfigError, ModelError, RunError
 from fmfl_secure.measures import Outcomes
 from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.models.language import GREEDY, Sampling
@@ -77,6 +77,11 @@ def open_run(run_folder: Path, *, base: Path | None = None) -> FinishedRun:
     if base is not None:
         model = msgspec.structs.replace(config.model, base=str(base.resolve()))
         config = msgspec.structs.replace(config, model=model)
+    elif config.model.base != "minilm" and not (state.origin / config.model.base).exists():
+        raise ModelError(
+            f"the run's base model is no longer at {state.origin / config.model.base}",
+            hint="Say with --base where its folder is now.",
+        )
     task = build_task(config, relative_to=state.origin)
     if isinstance(task, PreferenceTask) and state.config.adapter.initial:
         began = load_adapter_bytes(RunStore(run_folder).adapter_after(0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from transformers import AutoModel
 from typer.testing import CliRunner
 
 from fmfl_secure.cli import app
-from fmfl_secure.errors import KNOWN_ERRORS
+from fmfl_secure.errors import KNOWN_ERRORS, ModelError
 from fmfl_secure.models.adapters import load_adapter_bytes
 from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.transports.local.engine import LocalEngine
@@ -27,7 +28,8 @@ ADAPTER = 'kind = "rolora"\nrank = 3\ntarget_modules = ["query", "value"]\nlast_
 @pytest.fixture(scope="module")
 def run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("rolora")
-    path = make_federation(folder, tiny_model, adapter=ADAPTER, plain=True)
+    base = shutil.copytree(tiny_model, tmp_path_factory.mktemp("model") / "base")
+    path = make_federation(folder, base, adapter=ADAPTER, plain=True)
     # The largest rank of a site is 2: the third of the layout stays as it began.
     ranks = iter((1, 2, 2))
     entry = re.compile("population = 40")
@@ -123,6 +125,21 @@ def test_export_states_what_was_spent(run: Path, tmp_path: Path) -> None:
         assert str(run.parent).encode() not in path.read_bytes(), "no path of this machine"
     with pytest.raises(KNOWN_ERRORS, match="not empty"):
         command("export", run, "--output", tmp_path / "out")
+
+
+def test_whoever_moved_the_base_model_is_told_how_to_say_where_it_is(
+    run: Path, tmp_path: Path
+) -> None:
+    place = Path(RunStore(run).state.config.model.base)
+    base = place.rename(tmp_path / "elsewhere")
+    try:
+        for arguments in (("export", run), ("predict", run, "--data", tmp_path / "new.csv")):
+            with pytest.raises(ModelError, match="is no longer at") as caught:
+                command(*arguments, "--output", tmp_path / "out.jsonl")
+            assert "--base" in caught.value.hint
+        command("export", run, "--output", tmp_path / "out", "--base", base)
+    finally:
+        base.rename(place)
 
 
 def test_merged_weights_open_without_peft_and_compute_the_same(
