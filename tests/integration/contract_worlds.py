@@ -112,11 +112,18 @@ class ContractWorld(ABC):
         self.killed_after = after
 
     def between_rounds(self, number: int) -> None:
-        for name, death in self.deaths.items():
-            if death.done and death.back == "next round" and death.round == number:
-                self.start(name)
+        for name in self.back_after(number):
+            self.start(name)
         if number == self.killed_after:
             raise Killed
+
+    def back_after(self, number: int) -> list[str]:
+        """Who died in a round and comes back now that it is over."""
+        return [
+            name
+            for name, death in self.deaths.items()
+            if death.done and death.back == "next round" and death.round == number
+        ]
 
     def watch(self, name: str, agent: Agent) -> Agent:
         """Have a party die when it is to."""
@@ -246,6 +253,8 @@ class HttpsWorld(_ServedWorld):
     def __init__(self, folder: Path, adapter: bytes = b"") -> None:
         super().__init__(folder, adapter)
         self.dead: set[str] = set()
+        self.over = 0  # the latest round that is
+        self.dying = threading.Lock()
         self.board.silent_s = lambda party: 1e9 if party in self.dead else 0.0  # type: ignore[method-assign]
         self.stopping = threading.Event()
         self.building = threading.Lock()  # seeds are the process's, not a thread's
@@ -271,9 +280,18 @@ class HttpsWorld(_ServedWorld):
         thread.start()
         self.threads.append(thread)
 
+    def back_after(self, number: int) -> list[str]:
+        """Of those whose thread has ended: the server may be done with a round before that."""
+        with self.dying:
+            self.over = number
+            return [name for name in super().back_after(number) if name in self.dead]
+
     def _died(self, name: str) -> None:
-        self.dead.add(name)
-        if self.deaths[name].back == "at once":
+        death = self.deaths[name]
+        with self.dying:
+            self.dead.add(name)
+            is_late = death.back == "next round" and death.round <= self.over
+        if death.back == "at once" or is_late:
             self.start(name)
         with self.inbox.changed:
             self.inbox.changed.notify_all()
