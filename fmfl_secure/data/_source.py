@@ -118,6 +118,10 @@ class Source(Protocol):
     def kind_of(self, name: str) -> CellKind:
         """Returns what the cells of a column hold, by the header or schema alone."""
 
+    def names_of(self, name: str) -> Sequence[str]:  # noqa: ARG002
+        """Returns what the numbers of a column stand for, where the schema says it."""
+        return ()
+
     def table(self) -> pa.Table:
         """Returns the whole file; raises the first fault there is."""
 

@@ -61,12 +61,14 @@ class Field:
         parse: A value, None for null, and its column's name to what the record holds. Raises
             `UnusableValue`.
         takes: What the column's cells may hold, where the file's header says it.
+        values: All that a good cell may read as; None where that is no list.
     """
 
     argument: str
     names: tuple[str, ...]
     parse: Callable[[str | None, str], Any]
     takes: tuple[CellKind, ...] = SCALARS
+    values: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -234,9 +236,10 @@ def label_field(
     """
     known = None if labels is None else frozenset(labels)
     spelled = dict(aliases)
+    values = None if known is None else known | spelled.keys()
 
     def parse(value: str | None, column: str) -> str:
-        value = _label_of(value, known, column)
+        value = _label_of(value, values, column)
         value = spelled.get(value, value) if value else value
         if value and (known is None or value in known):
             return value
@@ -252,7 +255,7 @@ def label_field(
             sort,
         )
 
-    return Field(argument, (column,), parse)
+    return Field(argument, (column,), parse, values=values)
 
 
 def _label_of(value: str | None, known: Collection[str] | None, column: str) -> str | None:

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from fmfl_secure.data._source import SCALARS, CellKind
-from fmfl_secure.data.errors import MalformedRowError, UnreadableFileError
+from fmfl_secure.data.errors import MalformedRowError, UnknownLabelError, UnreadableFileError
 from fmfl_secure.data.fields import RECORD_UNIT, Field, choose_column
 from fmfl_secure.data.formats.base import unreadable
 from fmfl_secure.data.formats.registry import open_header
@@ -61,6 +61,8 @@ def check_header(
         kind = source.kind_of(name)
         if kind not in {"any", *field.takes}:
             raise _other_kind(path, name, kind, field.takes, field.argument)
+        if field.values is not None:
+            _require_possible(path, name, kind, source.names_of(name), field)
     if unit != RECORD_UNIT:
         names.append(choose_column(source, path, "unit", (unit,)))
         kind = source.kind_of(names[-1])
@@ -79,6 +81,37 @@ def _other_kind(
         hint=f"name another column as {argument}, or store this one as what is expected",
         path=path,
     )
+
+
+def _require_possible(
+    path: Path, column: str, kind: CellKind, names: Sequence[str], field: Field
+) -> None:
+    """Refuse a column of which, by its type, no cell is any of the values that are looked for."""
+    values = field.values or frozenset()
+    if kind == "truth":
+        possible = bool(values & {"true", "false"})
+    elif kind == "number":
+        possible = not values.isdisjoint(names) or any(map(_is_number, values))
+    else:
+        return
+    if possible:
+        return
+    held = f"numbers that stand for {', '.join(map(repr, names))}" if names else _HELD[kind]
+    raise UnknownLabelError(
+        f"by the file's schema column {column!r} holds {held}; expected one of "
+        f"{', '.join(map(repr, sorted(values)))}",
+        hint=f"name another column as {field.argument}, or say in task.label_aliases which of them "
+        "means which label",
+        path=path,
+    )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def check_image_folder(folder: Path, labels: Sequence[str], *, unit: str = RECORD_UNIT) -> None:

@@ -87,6 +87,10 @@ class ArrowSource(Source):
             return "list" if named else "numbers"
         return next((each for holds, each in _KINDS if holds(kind)), "text")
 
+    @override
+    def names_of(self, name: str) -> Sequence[str]:
+        return names_of(self._table.schema, name)
+
     def select(self, indices: Sequence[int]) -> bytes:
         """Returns a Parquet file of the same schema with only these rows."""
         sink = pa.BufferOutputStream()

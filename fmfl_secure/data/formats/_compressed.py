@@ -36,9 +36,14 @@ def decompress(path: Path, data: bytes, *, max_bytes: int = MAX_BYTES) -> bytes:
             path=path,
         )
     if len(found) > max_bytes:
-        raise UnreadableFileError(
-            f"the file unpacks to more than {max_bytes} bytes",
-            hint="unpack it and check what it is",
-            path=path,
-        )
+        raise too_large(path, max_bytes)
     return found
+
+
+def too_large(path: Path, max_bytes: int) -> UnreadableFileError:
+    """The refusal of a file that unpacks to more than may be."""
+    return UnreadableFileError(
+        f"the file unpacks to more than {max_bytes} bytes",
+        hint="unpack it and check what it is",
+        path=path,
+    )

@@ -38,8 +38,12 @@ class DatasetFolder(Format):
 
     @override
     def header(self, path: Path) -> ArrowSource:
-        with _opened(path, _files(path)[0]) as reader:
-            return ArrowSource(path, _named(path, reader.schema.empty_table()))
+        """Of every file, as they all have to go together."""
+        parts = []
+        for name in _files(path):
+            with _opened(path, name) as reader:
+                parts.append(reader.schema.empty_table())
+        return ArrowSource(path, _joined(path, parts))
 
     @override
     def read(self, path: Path, data: bytes | None = None) -> ArrowSource:
@@ -51,15 +55,7 @@ class DatasetFolder(Format):
                 parts.append(reader.read_all())
                 # Arrow trusts a file's offsets, and would follow wrong ones out of its memory.
                 parts[-1].validate(full=True)
-        try:
-            table = pa.concat_tables(parts)
-        except pa.ArrowException:
-            raise UnreadableFileError(
-                "the folder's Arrow files have different columns",
-                hint="write the data set once more with save_to_disk",
-                path=path,
-            ) from None
-        return ArrowSource(path, _named(path, table))
+        return ArrowSource(path, _joined(path, parts))
 
 
 def _files(path: Path) -> list[str]:
@@ -133,8 +129,16 @@ def _not_arrow(path: Path) -> DataError:
     )
 
 
-def _named(path: Path, table: pa.Table) -> pa.Table:
-    """The table, with what the folder says that integers stand for where the files do not."""
+def _joined(path: Path, parts: list[pa.Table]) -> pa.Table:
+    """One table, with what the folder says that integers stand for where the files do not."""
+    try:
+        table = pa.concat_tables(parts)
+    except pa.ArrowException:
+        raise UnreadableFileError(
+            "the folder's Arrow files have different columns",
+            hint="write the data set once more with save_to_disk",
+            path=path,
+        ) from None
     if b"huggingface" in (table.schema.metadata or {}):
         return table
     info = _json(path / _INFO) or {}

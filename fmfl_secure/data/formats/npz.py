@@ -155,9 +155,9 @@ class NpzSource(Source):
     @override
     def rows(self, names: Sequence[str], *, as_bytes: Collection[str] = ()) -> Iterator[Row]:
         del as_bytes
+        length = self._length(names)
         if self._header_alone:
             return
-        length = self._length(names)
         readers = [self._reader(name) for name in names]
         for row in range(length):
             try:

@@ -34,14 +34,14 @@ class Parquet(Format):
         return head.startswith(b"PAR1")
 
     @override
-    def header(self, path: Path) -> ArrowSource | None:
-        """A compressed file has its schema at the end, behind the records."""
-        head = self.head(path)
-        if compressed(path):
-            return None
-        self.require_own(path, head)
+    def header(self, path: Path) -> ArrowSource:
+        """Of the schema at the end; a compressed file is unpacked for it, and no record is read."""
         try:
-            schema = pq.read_schema(path)
+            if compressed(path):
+                schema = pq.read_schema(pa.BufferReader(self.content(path)))
+            else:
+                self.require_own(path, self.head(path))
+                schema = pq.read_schema(path)
         except ARROW_FAILURES:
             raise _not_parquet(path) from None
         return ArrowSource(path, schema.empty_table())
