@@ -205,7 +205,9 @@ class Federation:
         )
         check_policy(settings.policy, proposal, now=datetime.now(UTC))
         data = folder / settings.data.path
-        loaded = SiteSource(folder, settings, self.config, task).read(on_bad_row="error")
+        source = SiteSource(folder, settings, self.config, task)
+        source.check()
+        loaded = source.read(on_bad_row="error")
         entry = next(each for each in self.config.sites if each.name == site)
         declared = declared_by(self.config, entry) if self.config.constant_work else None
         return CheckedData(

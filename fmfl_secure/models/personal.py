@@ -99,6 +99,17 @@ def set_personal(model: nn.Module, names: Iterable[str], data: bytes) -> None:
     Raises:
         ModelError: They are not safetensors, or not these parts of this model.
     """
+    tensors = read_personal(model, names, data)
+    own = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            own[name].copy_(tensor)
+
+
+def read_personal(
+    model: nn.Module, names: Iterable[str], data: bytes
+) -> Mapping[str, torch.Tensor]:
+    """What `personal_bytes` wrote, by the names of the model's parameters; see `set_personal`."""
     try:
         tensors: Mapping[str, torch.Tensor] = safetensors.torch.load(data)
     except (safetensors.SafetensorError, ValueError) as error:
@@ -114,9 +125,7 @@ def set_personal(model: nn.Module, names: Iterable[str], data: bytes) -> None:
             or own[name].shape != tensors[name].shape
         ):
             raise ModelError(f"a site's own parts do not fit this model: {name}")
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            own[name].copy_(tensor)
+    return tensors
 
 
 def _words(name: str) -> list[str]:

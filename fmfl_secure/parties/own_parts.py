@@ -9,8 +9,8 @@ from typing import Final
 
 from torch import nn
 
-from fmfl_secure.errors import RunError, os_failure
-from fmfl_secure.models.personal import personal_bytes
+from fmfl_secure.errors import ModelError, RunError, os_failure
+from fmfl_secure.models.personal import personal_bytes, personal_names, read_personal
 from fmfl_secure.storage.files import write_files
 from fmfl_secure.storage.update_store import UpdateStore
 
@@ -84,6 +84,28 @@ class OwnParts:
             return b""
         except OSError as error:
             raise os_failure(RunError, f"cannot read {path}", error) from error
+
+    def require(self, model: nn.Module) -> None:
+        """Require, before anything is reserved, that the present ones can be set in a model.
+
+        Raises:
+            RunError: Those of the earlier run cannot be read.
+            ModelError: They are damaged, or of another model.
+            RunDamaged, Unavailable: As of `now`.
+        """
+        present = self.now()
+        if not present:
+            return
+        try:
+            read_personal(model, personal_names(model, self._parts), present)
+        except ModelError as error:
+            raise ModelError(
+                f"{self._site}: {error}",
+                hint=f"Restore {own_parts_file(self._folder, self._earlier)} from a backup; or "
+                "move it away, to begin with the parts that all begin with."
+                if self._earlier
+                else "Restore the site's folder from a backup.",
+            ) from error
 
     def of(self, model: nn.Module) -> bytes:
         """A trained model's values of them, to be stored; empty where all is shared."""

@@ -248,6 +248,8 @@ class Site:
 
         Raises:
             PolicyRefusal: The policy rules the run out.
+            ConfigError: What sets units apart cannot be used.
+            ModelError: Its own parts of an earlier run's adapter cannot be used.
             DataError: The data are not there, or are not what the settings say.
         """
         config, base = self._config, self._task.base
@@ -260,6 +262,7 @@ class Site:
             self._budget.require_affordable()
             self._budget.require_few_answers()
         self._source.check()
+        self._own.require(self._model)
         self._checked = True
 
     def begin(self, call: bytes | None) -> None:

@@ -56,7 +56,8 @@ class SiteSource:
         """Require what can be known without reading a record.
 
         Raises:
-            ConfigError: Held-out units are asked, and nothing says which these are.
+            ConfigError: Held-out units are asked, and nothing says which these are; or what sets
+                them apart cannot be used.
             DataError: The data are not there, or are not what the settings say.
         """
         asked = self.config.asked
@@ -69,6 +70,22 @@ class SiteSource:
             )
         for path in self.paths:
             self.task.check_source(path, unit=self.config.task.unit, subgroups=self._subgroups)
+        self._require_apart()
+        if self.config.evaluation.holdout:
+            self._open_key()
+
+    def _require_apart(self) -> None:
+        """Units of one file cannot be trained on and set apart from training."""
+        if self.site.data.holdout and len({path.resolve() for path in self.paths}) == 1:
+            raise ConfigError(
+                "data.holdout and data.path in site.toml are one file: what is trained on would "
+                "be asked as if it never had been",
+                hint="Name a file of other units as data.holdout.",
+            )
+
+    def _open_key(self) -> HoldoutKey:
+        file = self.folder / self.site.data.holdout_key
+        return HoldoutKey.open(file, self.site.budget.population)
 
     def read(self, *, on_bad_row: OnBadRow | None = None) -> TaskData:
         """All of the site's units, those set apart marked as such.
@@ -89,9 +106,7 @@ class SiteSource:
         in_file = np.arange(len(data.units)) >= data.pooled[0]
         share = self.config.evaluation.holdout
         if share:
-            file = self.folder / self.site.data.holdout_key
-            key = HoldoutKey.open(file, self.site.budget.population)
-            apart = in_file | key.sets_apart(data.ids, share)
+            apart = in_file | self._open_key().sets_apart(data.ids, share)
         elif self.site.data.holdout:
             apart = in_file
         else:

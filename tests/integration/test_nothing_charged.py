@@ -7,11 +7,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import safetensors.torch
+import torch
 from support import Quiet, make_federation
 
+from fmfl_secure import Federation
 from fmfl_secure.data import DataError, label_field, text_field
 from fmfl_secure.data.headers import check_header, check_image_folder
-from fmfl_secure.errors import RunError
+from fmfl_secure.errors import ConfigError, RunError
 from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import Ledger
 
@@ -100,6 +103,67 @@ def test_once_too_few_are_left_no_further_site_trains(tiny_model: Path, tmp_path
     assert commits(tmp_path) == {"site-1": 1, "site-2": 0, "site-3": 0}
 
 
+def with_people(folder: Path, file: Path) -> None:
+    """Give every row of the sites' files a person, of whom a fifth are set apart."""
+    for site in SITES:
+        data = folder / f"data/{site}.csv"
+        head, *rows = data.read_text().splitlines()
+        rows = [f"{row},p{number}" for number, row in enumerate(rows)]
+        data.write_text("\n".join([f"{head},who", *rows, ""]))
+    file.write_text(file.read_text().replace("[evaluation]\n", "[evaluation]\nholdout = 0.2\n"))
+
+
+def test_a_key_that_sets_units_apart_is_looked_at_before_anybody_reserves(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    privacy = "max_records_per_unit = 1"
+    file = make_federation(tmp_path, tiny_model, privacy=privacy, task='unit = "who"', rounds=1)
+    with_people(tmp_path, file)
+    key = tmp_path / "sites/site-3/holdout.key"
+    key.write_bytes(b"cut short")
+    key.chmod(0o600)
+    observer, error = run(file)
+    assert "2 of 3 sites take part" in error
+    assert "does not hold a key of 32 bytes" in observer.refused["site-3"][1]
+    assert reservations(tmp_path) == 0
+
+
+def test_what_is_trained_on_is_not_set_apart_as_well(tiny_model: Path, tmp_path: Path) -> None:
+    file = make_federation(tmp_path, tiny_model)
+    own = tmp_path / "sites/site-3/site.toml"
+    named = '[data]\nholdout = "../../data/../data/site-3.csv"\n'
+    own.write_text(own.read_text().replace("[data]\n", named, 1))
+    observer, error = run(file)
+    assert "2 of 3 sites take part" in error
+    assert "are one file" in observer.refused["site-3"][1]
+    assert reservations(tmp_path) == 0
+    with pytest.raises(ConfigError, match="are one file"):
+        Federation(tmp_path).check("site-3")
+
+
+@pytest.mark.parametrize("fault", ["damaged", "of another model"])
+def test_a_site_s_own_parts_are_looked_at_before_anybody_reserves(
+    tiny_model: Path, tmp_path: Path, fault: str
+) -> None:
+    adapter = "last_layers = 1\npersonal_head = true"
+    file = make_federation(
+        tmp_path, tiny_model, adapter=adapter, evaluation=False, rounds=1, grant=60.0
+    )
+    first = LocalEngine(file, tmp_path / "first", resume=False, observer=Quiet()).run()
+    file.write_text(file.read_text().replace(adapter, f'{adapter}\ninitial = "first"'))
+    parts = tmp_path / f"sites/site-3/heads/{first.run}.safetensors"
+    parts.write_bytes(
+        b"damaged"
+        if fault == "damaged"
+        else safetensors.torch.save({"weight": torch.zeros(3, 5), "bias": torch.zeros(3)})
+    )
+    observer, error = run(file)
+    assert "2 of 3 sites take part" in error
+    assert "site-3: " in observer.refused["site-3"][1]
+    assert reservations(tmp_path) == 3
+    assert set(commits(tmp_path).values()) == {1}, "of the first run alone"
+
+
 FIELDS = (text_field("text_columns", ("text",)), label_field("label_column", "label", ("a", "b")))
 
 
@@ -143,6 +207,9 @@ def test_a_type_of_the_schema_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="column 'text' holds lists of texts; expected texts or"):
         check_header(path, FIELDS)
     pq.write_table(pa.table({"text": ["a"], "label": [1]}), path)
+    with pytest.raises(DataError, match="column 'label' holds numbers; expected one of 'a', 'b'"):
+        check_header(path, FIELDS)
+    pq.write_table(pa.table({"text": ["a"], "label": ["a"]}), path)
     check_header(path, FIELDS)
     with pytest.raises(DataError, match="there is no column 'who'"):
         check_header(path, FIELDS, unit="who")
