@@ -66,12 +66,22 @@ class Answer:
 
 
 def asking(config: FederationConfig, asked: QuestionSection) -> FederationConfig:
-    """A federation's settings for a run that asks, and trains nothing."""
-    return msgspec.structs.replace(
-        config,
-        question=msgspec.structs.replace(asked, every=0),
-        evaluation=config.evaluation.without_questions,
-    )
+    """A federation's settings for a run that asks, and trains nothing.
+
+    Raises:
+        ConfigError: The question does not go with them.
+    """
+    try:
+        return msgspec.structs.replace(
+            config,
+            question=msgspec.structs.replace(asked, every=0),
+            evaluation=config.evaluation.without_questions,
+        )
+    except ValueError as error:
+        raise ConfigError(
+            f"the question does not go with the settings: {error}",
+            hint="Ask something else, or change the settings that it names.",
+        ) from error
 
 
 def _nothing(config: FederationConfig) -> None:
@@ -165,7 +175,13 @@ class RunAsked:
         adapter = store.last_adapter()
         if adapter is None:
             raise RunError(f"the run in {run_folder} has no adapter yet")
-        config = msgspec.structs.replace(trained, evaluation=now.evaluation)
+        try:
+            config = msgspec.structs.replace(trained, evaluation=now.evaluation)
+        except ValueError as error:
+            raise ConfigError(
+                f"[evaluation] in {federation} does not go with what the run trained: {error}",
+                hint="Set it as it was when the run began.",
+            ) from error
         # Without what the server optimizer remembers: what is asked about is the adapter alone.
         return cls(federation, config, Adapter(Adapter.read(adapter).tensors, {}).encode())
 

@@ -223,6 +223,14 @@ def test_a_run_goes_on_from_every_site_s_own_parts(finished, monkeypatch) -> Non
         federation.write_text(before)
 
 
+def test_sites_asked_after_the_run_do_not_answer_without_their_own_parts(finished) -> None:
+    folder, *_ = finished
+    arguments = ["evaluate", str(folder / "run-1"), "--sites", "--epsilon", "2"]
+    refusal = CliRunner().invoke(app, arguments).exception
+    assert isinstance(refusal, ConfigError)
+    assert "would answer without them: set evaluation.data = 'sites'" in str(refusal)
+
+
 def test_a_site_answers_with_its_own_parts(tmp_path: Path, tiny_model: Path, monkeypatch) -> None:
     federation = make_federation(
         tmp_path,
