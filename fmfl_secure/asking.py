@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmfl_secure.errors import ConfigError, RunError
+from fmfl_secure.models.base import find_base_model
 from fmfl_secure.parties.workspace import Workspace
 from fmfl_secure.planning.answers import asked_of, cells_of, figures_of
 from fmfl_secure.questions.registry import sort_of
@@ -160,6 +161,7 @@ class RunAsked:
 
         Raises:
             ConfigError: The settings set apart other units now than the run trained without.
+            ModelError: Its base model is not there, or is another now.
             RunError: There is no run, or it has no adapter.
         """
         store = RunStore(run_folder)
@@ -182,6 +184,11 @@ class RunAsked:
                 f"[evaluation] in {federation} does not go with what the run trained: {error}",
                 hint="Set it as it was when the run began.",
             ) from error
+        find_base_model(
+            config.model.base,
+            digest=store.public().base_model_digest,
+            relative_to=federation.parent,
+        )
         # Without what the server optimizer remembers: what is asked about is the adapter alone.
         return cls(federation, config, Adapter(Adapter.read(adapter).tensors, {}).encode())
 

@@ -352,7 +352,17 @@ class Coordinator:
         """The signed call to this run, without which no site reserves; a new one every day."""
         now = datetime.now(UTC)
         if self._called is None or now >= self._called[0] + timedelta(days=1):
-            self._called = now, sign_call(self._identity, self.run, self._config, now=now)
+            self._called = (
+                now,
+                sign_call(
+                    self._identity,
+                    self.run,
+                    self._config,
+                    base_model=self._start.base_model_digest,
+                    adapter=adapter_digest(self.store.public().initial_adapter),
+                    now=now,
+                ),
+            )
         return self._called[1]
 
     def end(self) -> str:

@@ -302,6 +302,8 @@ class Site:
             coordinator=self._held.members().coordinator,
             run=self._run,
             config=self._config,
+            base_models=self._task.base.digests,
+            adapter=self._initial_adapter,
             now=_now(),
         )
 

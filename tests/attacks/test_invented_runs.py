@@ -15,6 +15,7 @@ from support import Quiet, make_federation
 
 from aggregation import AggregationError, Identity
 from fmfl_secure.errors import RunError
+from fmfl_secure.models.adapters import adapter_bytes
 from fmfl_secure.parties.site import Site
 from fmfl_secure.parties.workspace import Workspace
 from fmfl_secure.planning.task import build_task
@@ -23,6 +24,7 @@ from fmfl_secure.runtime.run_driver import RunDriver
 from fmfl_secure.runtime.task_board import Step
 from fmfl_secure.settings.federation import FederationConfig, load_federation
 from fmfl_secure.transports.local.engine import LocalEngine
+from fmfl_secure.vectors.adapter import adapter_digest
 from privacy import Ledger
 
 SITES = ("site-1", "site-2", "site-3")
@@ -123,9 +125,16 @@ class Calls:
         by: Identity | None = None,
         config: FederationConfig | None = None,
         ago: timedelta = timedelta(0),
+        base_model: str = "",
+        adapter: str = "",
     ) -> bytes:
         return sign_call(
-            by or self.coordinator, run, config or self.config, now=datetime.now(UTC) - ago
+            by or self.coordinator,
+            run,
+            config or self.config,
+            base_model=base_model or self.task.base.digest,
+            adapter=adapter or adapter_digest(adapter_bytes(self.model)),
+            now=datetime.now(UTC) - ago,
         )
 
 
@@ -144,6 +153,8 @@ FALSE: dict[str, Callable[[Calls], bytes | None]] = {
     "another-run": lambda calls: calls.sign("b"),
     "another-federation": lambda calls: calls.sign(config=_other(calls.config, name="other")),
     "other-settings": lambda calls: calls.sign(config=_other(calls.config, rounds=7)),
+    "another-base-model": lambda calls: calls.sign(base_model="sha256:" + "0" * 64),
+    "another-start": lambda calls: calls.sign(adapter="sha256:" + "0" * 64),
     "kept-too-long": lambda calls: calls.sign(ago=LASTS),
     "altered": lambda calls: calls.sign()[:-1] + b" ",
 }

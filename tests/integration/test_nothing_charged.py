@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,9 +14,13 @@ import torch
 from support import Quiet, make_federation
 
 from fmfl_secure import Federation
+from fmfl_secure.asking import RunAsked
 from fmfl_secure.data import DataError, label_field, text_field
 from fmfl_secure.data.headers import check_header, check_image_folder
-from fmfl_secure.errors import ConfigError, RunError
+from fmfl_secure.errors import ConfigError, ModelError, RunError
+from fmfl_secure.parties.site import Site
+from fmfl_secure.planning.task import build_task
+from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import Ledger
 
@@ -162,6 +168,63 @@ def test_a_site_s_own_parts_are_looked_at_before_anybody_reserves(
     assert "site-3: " in observer.refused["site-3"][1]
     assert reservations(tmp_path) == 3
     assert set(commits(tmp_path).values()) == {1}, "of the first run alone"
+
+
+def other_base(base: Path) -> None:
+    """Change one weight: another base model, whose adapters have the same layout."""
+    file = base / "model.safetensors"
+    tensors = safetensors.torch.load_file(file)
+    first = min(tensors)
+    tensors[first] = tensors[first] + 1
+    safetensors.torch.save_file(tensors, file, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("what", ["base model", "adapter that training starts from"])
+def test_a_site_of_another_base_model_or_start_is_out_before_anybody_trains(
+    tiny_model: Path, tmp_path: Path, monkeypatch, what: str
+) -> None:
+    file = make_federation(tmp_path, tiny_model)
+    shutil.copytree(tiny_model, tmp_path / "other")
+    config = load_federation(file)
+    seed = config.federation.seed + 1
+    if what == "base model":
+        other_base(tmp_path / "other")
+        seed -= 1
+    model = msgspec.structs.replace(config.model, base=str(tmp_path / "other"))
+    task = build_task(msgspec.structs.replace(config, model=model), relative_to=tmp_path)
+
+    class Other(Site):
+        def __init__(self, folder: Path, **named) -> None:
+            if named["entry"].name == "site-3":
+                named |= {"task": task, "model": task.build_model(seed=seed)}
+            super().__init__(folder, **named)
+
+    monkeypatch.setattr("fmfl_secure.transports.local.engine.Site", Other)
+    observer, error = run(file)
+    assert "2 of 3 sites take part" in error
+    assert f"the {what} is not the one" in observer.refused["site-3"][1]
+    assert set(commits(tmp_path).values()) == {0}
+
+
+def test_a_run_goes_on_and_is_asked_about_on_its_own_base_model_alone(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_model, tmp_path / "base")
+    file = make_federation(tmp_path, tmp_path / "base")
+
+    class Cut(Quiet):
+        def round_finished(self, *_: object) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        LocalEngine(file, tmp_path / "run", resume=False, observer=Cut()).run()
+    assert set(commits(tmp_path).values()) == {1}
+    other_base(tmp_path / "base")
+    with pytest.raises(RunError, match="was started with another base model"):
+        LocalEngine(file, tmp_path / "run", resume=True, observer=Quiet()).run()
+    with pytest.raises(ModelError, match=r"has digest .*, expected"):
+        RunAsked.of(tmp_path / "run")
+    assert set(commits(tmp_path).values()) == {1}
 
 
 FIELDS = (text_field("text_columns", ("text",)), label_field("label_column", "label", ("a", "b")))

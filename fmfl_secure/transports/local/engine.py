@@ -107,6 +107,12 @@ class LocalEngine:
         )
         if self._server.ended:
             raise RunError(f"the run in {output} has ended; there is nothing to resume")
+        if self.store.public().base_model_digest not in self._task.base.digests:
+            raise RunError(
+                f"the run in {output} was started with another base model than is at "
+                f"model.base now, {self._task.base.digest}",
+                hint="Put back the files that it was started with.",
+            )
         self._transcript = Transcript(output / "transcript.jsonl")
         # The order of their turns. The decryptor's comes first: whether enough sites can still be
         # ready is then asked after each of them, and no further one trains in vain.
