@@ -109,7 +109,7 @@ def set_personal(model: nn.Module, names: Iterable[str], data: bytes) -> None:
 def read_personal(
     model: nn.Module, names: Iterable[str], data: bytes
 ) -> Mapping[str, torch.Tensor]:
-    """What `personal_bytes` wrote, by the names of the model's parameters; see `set_personal`."""
+    """Reads what `personal_bytes` wrote, by the names of the model's parameters; see above."""
     try:
         tensors: Mapping[str, torch.Tensor] = safetensors.torch.load(data)
     except (safetensors.SafetensorError, ValueError) as error:

@@ -55,7 +55,8 @@ def test_a_run_s_folder_still_tells_of_it(old: Path) -> None:
     assert store.state.ended
     assert store.state.run == record.run
     assert [json.loads(line)["round"] for line in store.rounds()] == [1, 2]
-    metrics = evaluate_run(run, old / "federation/data/holdout.csv").metrics
+    data, base = old / "federation/data/holdout.csv", old / "federation/model"
+    metrics = evaluate_run(run, data, base=base).metrics  # it was made elsewhere
     assert metrics["accuracy"] == pytest.approx(record.rounds[-1].metrics["accuracy"])
 
 
