@@ -26,12 +26,13 @@ _PASSED: Final[WeakKeyDictionary[nn.Module, str]] = WeakKeyDictionary()
 def check_admission(config: FederationConfig, task: Task, model: nn.Module) -> None:
     """Measure that the sensitivity of all steps and answers is what the plans promise.
 
-    Leaves the adapter as it was.
+    Without noise nothing is promised, and the model still has to make a loss of a record: a ledger
+    may end by a run that could never train. Leaves the adapter as it was.
 
     A model is measured once for the same settings.
 
     Args:
-        config: The federation's settings; without noise there is nothing to promise.
+        config: The federation's settings.
         task: What is learned.
         model: A model of it.
 
@@ -39,8 +40,9 @@ def check_admission(config: FederationConfig, task: Task, model: nn.Module) -> N
         PrivacyError: Model, loss or batching has another sensitivity.
         ConfigError: A question breaks what it promises, or the task has not what is asked.
     """
-    if not config.privacy.noise_mechanism.private or _PASSED.get(model) == config.digest:
+    if _PASSED.get(model) == config.digest:
         return
+    private = config.privacy.noise_mechanism.private
     synthetic = task.synthetic()
     start = adapter_bytes(model)
     perturb_adapter(model)  # what a round leaves frozen as well
@@ -49,6 +51,14 @@ def check_admission(config: FederationConfig, task: Task, model: nn.Module) -> N
         check_questions(config.asked, Respondent(site, config, task, synthetic, model))
     for round_number in task.distinct_rounds if config.trains else ():
         task.begin_round(model, round_number)
+        if not private:
+            privacy.training.require_loss(
+                model,
+                loss=task.per_record_loss,
+                collate=synthetic.collate,
+                records=synthetic.records,
+            )
+            continue
         privacy.training.check_admission(
             model,
             loss=task.per_record_loss,

@@ -70,7 +70,7 @@ def check_admission(
     trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
     if not trainable:
         raise AdmissionError("no parameter is trainable")
-    _require_loss(model, loss, collate)
+    require_loss(model, loss=loss, collate=collate, records=records)
     saved = {name: p.detach().clone() for name, p in trainable.items()}
     try:
         _randomise(trainable)
@@ -86,11 +86,21 @@ def check_admission(
                 parameter.copy_(saved[name])
 
 
-def _require_loss(model: nn.Module, loss: PerRecordLoss, collate: Collate) -> None:
-    """Tell a model that cannot read a record at all from one whose gradients fail."""
+def require_loss(model: nn.Module, *, loss: PerRecordLoss, collate: Collate, records: int) -> None:
+    """Require that a model can read synthetic records at all, whatever is trained on them then.
+
+    Args:
+        model: As it will be trained.
+        loss: One loss per record.
+        collate: Makes a batch of the synthetic records from their indices.
+        records: How many there are.
+
+    Raises:
+        AdmissionError: It makes no loss of them.
+    """
     try:
         with torch.no_grad():
-            loss(model, collate(np.arange(1)))
+            loss(model, collate(np.arange(records)))
     except _FAILURES as error:
         raise AdmissionError(
             f"the model makes no loss of a synthetic record: {type(error).__name__}: {error}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import safetensors.torch
 import torch
-from support import Quiet, make_federation
+from support import Quiet, initialise, make_federation
+from tiny_models import IMAGE_SIZE, png, write_tiny
 
 from fmfl_secure import Federation
 from fmfl_secure.asking import RunAsked
@@ -22,7 +24,7 @@ from fmfl_secure.parties.site import Site
 from fmfl_secure.planning.task import build_task
 from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.transports.local.engine import LocalEngine
-from privacy import Ledger
+from privacy import AdmissionError, Ledger
 
 SITES = ("site-1", "site-2", "site-3")
 
@@ -225,6 +227,46 @@ def test_a_run_goes_on_and_is_asked_about_on_its_own_base_model_alone(
     with pytest.raises(ModelError, match=r"has digest .*, expected"):
         RunAsked.of(tmp_path / "run")
     assert set(commits(tmp_path).values()) == {1}
+
+
+PICTURES = """
+[federation]
+name = "tiny"
+rounds = 1
+[model]
+base = "base"
+[task]
+kind = "image-classification"
+labels = ["dark", "bright"]
+[adapter]
+kind = "head"
+[privacy]
+noise = "none"
+sample_rate = 0.5
+steps_per_round = 1
+"""
+
+
+def test_no_ledger_ends_by_a_run_without_noise_that_could_never_train(tmp_path: Path) -> None:
+    write_tiny(tmp_path / "base", "vit")
+    processor = tmp_path / "base/preprocessor_config.json"
+    processor.write_text(processor.read_text().replace(str(IMAGE_SIZE), str(2 * IMAGE_SIZE)))
+    sites = [f'[[sites]]\nname = "{site}"\npopulation = 40\n' for site in SITES]
+    file = tmp_path / "federation.toml"
+    file.write_text("\n".join([PICTURES, *sites]))
+    initialise(tmp_path, epsilon=None, delta=None, simulated=True)
+    for site in SITES:
+        for label in ("dark", "bright"):
+            place = tmp_path / f"sites/{site}/pictures/{label}"
+            place.mkdir(parents=True)
+            (place / "1.png").write_bytes(png(seed=1, bright=label == "bright"))
+        own = tmp_path / f"sites/{site}/site.toml"
+        text = re.sub("^path = .*$", 'path = "pictures"', own.read_text(), flags=re.MULTILINE)
+        own.write_text(text.replace('non_private = "refuse"', 'non_private = "exhaust"'))
+    with pytest.raises(AdmissionError, match="makes no loss of a synthetic record"):
+        LocalEngine(file, tmp_path / "run", resume=False, observer=Quiet()).run()
+    for site in SITES:
+        assert not Ledger(tmp_path / f"sites/{site}/ledger.sqlite").budget().non_private
 
 
 FIELDS = (text_field("text_columns", ("text",)), label_field("label_column", "label", ("a", "b")))
