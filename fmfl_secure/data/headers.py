@@ -16,7 +16,7 @@ from fmfl_secure.data.errors import MalformedRowError, UnknownLabelError, Unread
 from fmfl_secure.data.fields import RECORD_UNIT, Field, choose_column
 from fmfl_secure.data.formats.base import unreadable
 from fmfl_secure.data.formats.registry import open_header
-from fmfl_secure.data.images import require_folder_unit
+from fmfl_secure.data.images import require_dicom, require_folder_unit
 
 _HELD: Final[Mapping[CellKind, str]] = MappingProxyType(
     {
@@ -114,21 +114,36 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def check_image_folder(folder: Path, labels: Sequence[str], *, unit: str = RECORD_UNIT) -> None:
+def check_image_folder(
+    folder: Path,
+    labels: Sequence[str],
+    *,
+    unit: str = RECORD_UNIT,
+    aliases: Sequence[tuple[str, str]] = (),
+) -> None:
     """Require that a folder can be listed and has a subfolder named after a label.
+
+    Args:
+        folder: Holds the subfolders.
+        labels: Names that they may have.
+        unit: See `read_image_folder`.
+        aliases: Other names that they may have, and the label that each means.
 
     Raises:
         UnreadableFileError: It cannot, or has none.
-        DataArgumentError: It cannot say whose a picture is.
+        DataArgumentError: It cannot say whose a picture is, or all are of a form that an extra
+            reads which is not installed.
     """
     require_folder_unit(folder, unit)
     try:
         names = {place.name for place in folder.iterdir() if place.is_dir()}
     except OSError as error:
         raise unreadable(folder, error) from None
-    if not names & set(labels):
+    named = names & {*labels, *(alias for alias, _ in aliases)}
+    if not named:
         raise UnreadableFileError(
             "the folder has no subfolder named after a label",
             hint=f"sort the images into subfolders: {', '.join(labels)}",
             path=folder,
         )
+    require_dicom(folder, sorted(named))

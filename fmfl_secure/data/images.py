@@ -264,6 +264,24 @@ def require_folder_unit(folder: Path, unit: str) -> None:
     )
 
 
+def require_dicom(folder: Path, subfolders: Sequence[str]) -> None:
+    """Refuse pictures that are DICOM, all of them by their names, where DICOM is not read here.
+
+    Raises:
+        DataArgumentError: They are.
+        UnreadableFileError: A subfolder cannot be listed.
+    """
+    if installed():
+        return
+    files = [file for file, name in _files(folder, Tally(), by_label=True) if name in subfolders]
+    if files and all(file.suffix.lower() in Dicom.suffixes for file in files):
+        raise DataArgumentError(
+            "all pictures are DICOM by their names, and the extra dicom is not installed",
+            hint=how_to_install("dicom"),
+            path=folder,
+        )
+
+
 def people_of(folder: Path) -> Iterator[str]:
     """Whose each DICOM picture in a folder's subfolders is, as its header spells it."""
     for file, _ in _files(folder, Tally(), by_label=True):

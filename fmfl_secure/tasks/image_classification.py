@@ -81,7 +81,8 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
             DataError: The data are not there, or lack a column or every label's subfolder.
         """
         if self._is_picture_folder(path):
-            check_image_folder(path, self.labels, unit=unit)
+            aliases = self.settings.label_aliases
+            check_image_folder(path, self.labels, unit=unit, aliases=aliases)
             _refuse_subgroups(path, subgroups)
         else:
             super().check_source(path, unit=unit, subgroups=subgroups)

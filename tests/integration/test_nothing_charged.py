@@ -323,6 +323,7 @@ def test_a_type_of_the_schema_is_refused(tmp_path: Path) -> None:
 def test_a_folder_without_a_label_s_subfolder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "dark").mkdir()
     check_image_folder(tmp_path, ("dark", "bright"))
+    check_image_folder(tmp_path, ("night", "day"), aliases=(("dark", "night"),))
     with pytest.raises(DataError, match="no subfolder named after a label"):
         check_image_folder(tmp_path, ("clear", "nodule"))
     with pytest.raises(DataError, match="the file cannot be read"):
