@@ -133,7 +133,13 @@ class AttemptDriver:
         if attempt.cohort is not None:
             return
         self._enter("custodians", attempt)
-        self._custodians.collect_keys(attempt)  # before any site charges anything
+        # Before any site charges anything: whom it takes to open a sum has to have agreed to.
+        self._custodians.collect_keys(attempt)
+        self._enter("announce", attempt)
+        self._assign(attempt, [DECRYPTOR], Step.ANNOUNCE, {"plan": attempt.message})
+        self._waiting.require(
+            attempt, [DECRYPTOR], lambda: _present(attempt.announcement), "announce"
+        )
         self._enter("train", attempt)
         bound: tuple[str, ...] = ()
         if not attempt.round.is_rehearsal:
@@ -144,10 +150,6 @@ class AttemptDriver:
             self._assign(attempt, asked, Step.REHEARSE, {"plan": attempt.message})
         else:
             self._ask_ready(attempt, asked)
-        self._assign(attempt, [DECRYPTOR], Step.ANNOUNCE, {"plan": attempt.message})
-        self._waiting.require(
-            attempt, [DECRYPTOR], lambda: _present(attempt.announcement), "announce"
-        )
         waited = self._waiting.limits.ready_s
         missing = self._waiting.missing(
             attempt, asked, lambda: attempt.readies, waited, needed=least

@@ -15,6 +15,7 @@ import aggregation
 from aggregation import SqliteJournal
 from fmfl_secure.runtime.anchor_registry import AnchorRegistry, AnchorsForSite
 from fmfl_secure.settings.federation import FederationConfig
+from privacy import Ledger
 
 
 def crowd(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
@@ -32,11 +33,13 @@ def test_every_site_refuses_a_cohort_of_three_of_six(
 ) -> None:
     crowd(monkeypatch, 3)
     world = RealWorld(tmp_path, tiny_model, sites=6)
-    world.start_all()
+    with monkeypatch.context() as careless:  # a decryptor refuses first otherwise
+        careless.setattr(FederationConfig, "floor", lambda *_: 0)
+        world.start_decryptor()
+    for name in world.names:
+        world.start_site(name)
     assert world.finish() == []
     refusals = world.run._refusals()
-    # The decryptor refuses too: an attempt may end by it before all three have spoken, and the
-    # next one is signed for others.
     assert len(refusals) >= 3, "until too few were left"
     for name in refusals:
         assert "3 pinned sites are fewer than the 4" in world.agents[name].refusal
@@ -156,3 +159,7 @@ def test_a_decryptor_or_custodian_whose_journal_was_put_back_gives_no_word(
     again.start_all()
     assert again.finish() == []
     assert f"the journal of {party} lacks entry" in again.agents[party].refusal
+    run = again.coordinator.run
+    for name in again.names:  # nobody trains for a sum that nobody would open
+        ledger = Ledger(again.workspace.site(name) / "ledger.sqlite")
+        assert ledger.budget().reservations[run].commits == [], name
