@@ -33,7 +33,7 @@ from fmfl_secure.settings.sections import ASKED_IN_TRAINING, ModelSection
 from fmfl_secure.settings.tasks import without_weights
 from fmfl_secure.settings.toml_file import convert_config
 from fmfl_secure.settings.written import with_question, without_keys
-from fmfl_secure.storage.files import write_files
+from fmfl_secure.storage.files import require_new, write_files
 from fmfl_secure.storage.run_store import RunStore, holds_run
 from fmfl_secure.transports.local.engine import LocalEngine
 from fmfl_secure.vectors.adapter import Adapter, adapter_digest
@@ -271,7 +271,9 @@ def write_settings(
     Raises:
         ConfigError: They ask something already, say other work than the run's, or would not read
             as meant.
+        RunError: Something is at `target`, which may be the settings themselves.
     """
+    require_new(target)
     before = load_federation(federation)
     for section in ("task", "model", "adapter") if trained is not None else ():
         if getattr(before, section) != getattr(trained, section):

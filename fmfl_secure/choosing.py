@@ -80,7 +80,8 @@ def candidates_of(run: Path, rounds: Sequence[int], folders: Sequence[Path]) -> 
             found[folder.name] = adapter_bytes(task.open_adapter(folder))
     if not 2 <= len(found) <= MAX_CANDIDATES:
         raise ConfigError(
-            f"{len(found)} candidates of distinct names, expected 2 to {MAX_CANDIDATES}"
+            f"{len(found)} candidates of distinct names, expected 2 to {MAX_CANDIDATES}",
+            hint="Name rounds of the run with --rounds, and exported adapters with --adapter.",
         )
     return found
 

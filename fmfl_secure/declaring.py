@@ -33,6 +33,9 @@ from privacy.queries import count, share
 MOST_CUT: Final = 0.05  # of all units may lose the end of a text
 MOST_WEIGHT: Final = 10.0  # a label of which there are hardly any is not all that is learned
 
+# By question, the option by which what was answered is written.
+_WRITES: Final = {"units": "--write", "lengths": "--write-lengths", "labels": "--write-weights"}
+
 
 @dataclass(frozen=True, slots=True)
 class Declared:
@@ -54,6 +57,28 @@ class Declared:
 def source_of(answer: Answer) -> str:
     """Which answer it is: when, and where it is kept."""
     return f"{answer.at}, {answer.folder.parent.name}/{answer.folder.name}"
+
+
+def require_declarable(
+    config: FederationConfig, *, units: bool, lengths: bool, weights: bool
+) -> None:
+    """Refuse to ask for what will be written and could not be, before anybody is charged.
+
+    Args:
+        config: The settings of the question.
+        units: Whether populations will be written.
+        lengths: Whether `model.max_length` will be.
+        weights: Whether `task.label_weights` will be.
+
+    Raises:
+        ConfigError: It is not asked, or the task has no such setting.
+    """
+    wanted = {"units": units, "lengths": lengths, "labels": weights}
+    for question, is_written in wanted.items():
+        if is_written and question not in asked_of(config).what:
+            raise _not_asked(question)
+    if weights and not hasattr(config.task, "label_weights"):
+        raise _no_weights(config)
 
 
 def declare_populations(federation: Path, answer: Answer, *, round_to: int) -> list[Declared]:
@@ -159,7 +184,7 @@ def declare_weights(federation: Path, answer: Answer) -> Declared:
         f"{label}: {_counted(figures[label].value, figures[label].noise)}" for label in labels
     )
     if not hasattr(before.task, "label_weights"):
-        raise ConfigError(f"the task {before.task.kind!r} has no label_weights")
+        raise _no_weights(before)
     task = msgspec.structs.replace(before.task, label_weights=weights)
     _write_value(federation, answer, "task", "label_weights", list(weights), before, task=task)
     return Declared("task.label_weights", before.task.label_weights, weights, why)
@@ -167,11 +192,22 @@ def declare_weights(federation: Path, answer: Answer) -> Declared:
 
 def _asked(answer: Answer, question: str) -> dict[str, Any]:
     if question not in answer.figures:
-        raise ConfigError(
-            f"{question} were not asked, so nothing that follows from them can be written",
-            hint=f"--what {question}",
-        )
+        raise _not_asked(question)
     return answer.figures[question]
+
+
+def _not_asked(question: str) -> ConfigError:
+    return ConfigError(
+        f"{question} are not asked, so nothing that follows from them can be written",
+        hint=f"Ask --what {question}, or leave {_WRITES[question]} out.",
+    )
+
+
+def _no_weights(config: FederationConfig) -> ConfigError:
+    return ConfigError(
+        f"the task {config.task.kind!r} has no label_weights",
+        hint="Leave --write-weights out.",
+    )
 
 
 def _stddev(answer: Answer, question: str) -> float:

@@ -64,7 +64,10 @@ def ask(
         bool,
         typer.Option(help="Write task.label_weights so that rare labels weigh as much as others."),
     ] = False,
-    round_to: Annotated[int, typer.Option(help="What written populations are rounded to.")] = 10,
+    round_to: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --write: what populations are rounded to; default: 10."),
+    ] = None,
     settings: Annotated[
         Path | None,
         typer.Option(help="Ask nothing: write settings that ask, for servers on other transports."),
@@ -88,17 +91,26 @@ def ask(
 
     if settings is not None and (write or write_lengths or write_weights or again):
         raise ConfigError("--settings asks nothing yet: there is nothing to write, or ask again")
+    if round_to is not None and not write:
+        raise ConfigError("--round-to goes with --write", hint="Add --write, or leave it out.")
     asked: QuestionSection = convert_config(
         {
             "what": words(what),
             "epsilon": epsilon,
             "insider_epsilon": insider_epsilon,
             "repeats": repeats,
-            "lengths": [int(word) if word.isdigit() else word for word in words(lengths)],
+            "lengths": [
+                int(word) if word.isascii() and word.isdigit() else word for word in words(lengths)
+            ],
         },
         QuestionSection,
         source="the question",
     )
+    if lengths and not (asked.lengths and "lengths" in asked.what):
+        raise ConfigError(
+            f"--lengths {lengths!r} names no tokens for a question that asks for lengths",
+            hint="Ask --what lengths, and name tokens with commas; or leave --lengths out.",
+        )
     run = None
     if about is not None:
         if settings is None:
@@ -118,12 +130,16 @@ def ask(
         show_precision(load_federation(settings))
         return Written(files=(str(settings),))
     config = asking.asking(load_federation(federation), asked)
+    # Before anybody is asked: an answer is charged, whatever becomes of it here.
+    declaring.require_declarable(config, units=write, lengths=write_lengths, weights=write_weights)
     show_precision(config)
     answer = asking.ask(
         federation, asked, again=again, prepare=partial(grant_where_none_said, federation.parent)
     )
     show_answer(answer)
-    declared = declaring.declare_populations(federation, answer, round_to=round_to) if write else []
+    declared = (
+        declaring.declare_populations(federation, answer, round_to=round_to or 10) if write else []
+    )
     if write_lengths:
         declared.append(declaring.declare_length(federation, answer))
     if write_weights:

@@ -1,4 +1,7 @@
-"""`fmfl-secure choose`: which adapter is right most often on what the sites hold."""
+"""`fmfl-secure choose`: which adapter is right most often on what the sites hold.
+
+`cli` registers `choose`; `choosing` asks, and knows who is ahead.
+"""
 
 from __future__ import annotations
 
@@ -79,11 +82,27 @@ def choose(
     from fmfl_secure.errors import ConfigError
 
     if answered is not None:
-        if epsilon is not None or rounds or adapter or again or settings is not None:
-            raise ConfigError("--answered reads what was asked, and goes with --output alone")
+        given = {
+            "--epsilon": epsilon is not None,
+            "--rounds": rounds,
+            "--adapter": adapter,
+            "--insider-epsilon": insider_epsilon,
+            "--repeats": repeats,
+            "--again": again,
+            "--settings": settings,
+            "--federation": federation,
+        }
+        if passed_over := [option for option, is_there in given.items() if is_there]:
+            raise ConfigError(
+                f"{', '.join(passed_over)} do not go with --answered, which reads what was asked",
+                hint="Leave them out: what was asked, and how, is in that run.",
+            )
         return _show(run, choosing.read_choice(answered), output)
     if epsilon is None:
-        raise ConfigError("--epsilon says what the answer may cost every unit: 0.5 is a good start")
+        raise ConfigError(
+            "--epsilon is missing: it says what the answer may cost every unit",
+            hint="Add --epsilon 0.5, which is a good start.",
+        )
     if federation is not None and settings is None:
         raise ConfigError("--federation goes with --settings")
     words = [word.strip() for word in rounds.split(",") if word.strip()]

@@ -72,7 +72,7 @@ def require_new(path: Path) -> None:
     if os.path.lexists(path):
         raise RunError(
             f"{path} exists, and is not written over",
-            hint="Name another --output, or move that file away.",
+            hint="Name another file to write, or move that one away.",
         )
 
 

@@ -135,7 +135,7 @@ def test_lengths_are_not_declared_where_the_noise_hides_them(folder: Path) -> No
     before = (folder / "federation.toml").read_text()
     with pytest.raises(ConfigError, match="as far as the noise lets anybody see"):
         ask(folder, "--what", "lengths", "--write-lengths", "--epsilon", "0.3")
-    with pytest.raises(ConfigError, match="labels were not asked"):
+    with pytest.raises(ConfigError, match="labels are not asked"):
         ask(folder, "--what", "lengths", "--write-weights", "--epsilon", "0.3")
     with pytest.raises(ConfigError, match="nothing to write"):
         ask(folder, "--what", "lengths", "--write-lengths", "--settings", str(folder / "x.toml"))

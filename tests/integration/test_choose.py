@@ -206,8 +206,8 @@ def test_a_choice_is_not_written_for_other_work_or_over_a_start(run: Path, tmp_p
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ([], "--epsilon says"),
-        (["--answered", "x", "--epsilon", "1"], "goes with --output alone"),
+        ([], "--epsilon is missing"),
+        (["--answered", "x", "--epsilon", "1"], "do not go with --answered"),
         (["--epsilon", "1", "--federation", "x"], "goes with --settings"),
         (["--epsilon", "1", "--settings", "x", "--again"], "do not go with it"),
     ],

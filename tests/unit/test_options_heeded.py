@@ -29,6 +29,9 @@ SUITE = ("evaluate", "RUN", "--suite", "x.toml")
 RUN = ("run", "FOLDER", "--output", "out")
 PUBLIC = ("compare", "FOLDER", "--only", "federated")
 PREDICT = ("predict", "RUN", "--data", "x.csv", "--output", "y.csv")
+ASK = ("ask", "FOLDER", "--what", "units", "--epsilon", "0.3")
+LENGTHS = ("ask", "FOLDER", "--what", "lengths", "--epsilon", "0.3")
+ANSWERED = ("choose", "RUN", "--answered", "RUN")
 INIT_ONLY = (
     "--task", "--model", "--text-column", "--label-column", "--labels", "--image-column",
     "--tokens-column", "--tags-column", "--entities", "--prompt-column", "--response-column",
@@ -61,6 +64,38 @@ HEEDED: Final[dict[str, dict[str, str | list[tuple[str, ...]]]]] = {
         "--track": [(*RUN, "--engine", "flower", "--superlink", "x", "--track", "tensorboard:x")],
     },
     "plan": {"--advice": ALWAYS},
+    "ask": {
+        "--what": REQUIRED,
+        "--epsilon": REQUIRED,
+        "--insider-epsilon": "it bounds the answer where noise is in shares, as in the settings",
+        "--repeats": ALWAYS,
+        "--lengths": [(*ASK, "--lengths", "16,32"), (*LENGTHS, "--lengths", ",")],
+        "--again": [(*ASK, "--settings", "q.toml", "--again")],
+        "--write": [
+            (*ASK, "--settings", "q.toml", "--write"),
+            (*LENGTHS, "--write"),
+        ],
+        "--write-lengths": [(*ASK, "--write-lengths")],
+        "--write-weights": [(*ASK, "--write-weights")],
+        "--round-to": [(*ASK, "--round-to", "5")],
+        "--settings": ALWAYS,
+        "--about": [(*ASK, "--about", "RUN")],
+    },
+    "choose": {
+        "--epsilon": [(*ANSWERED, "--epsilon", "1")],
+        "--rounds": [(*ANSWERED, "--rounds", "1")],
+        "--adapter": [(*ANSWERED, "--adapter", "x")],
+        "--insider-epsilon": [(*ANSWERED, "--insider-epsilon", "1")],
+        "--repeats": [(*ANSWERED, "--repeats", "1")],
+        "--again": [(*ANSWERED, "--again")],
+        "--settings": [(*ANSWERED, "--settings", "x.toml")],
+        "--federation": [
+            (*ANSWERED, "--federation", "x"),
+            ("choose", "RUN", "--epsilon", "1", "--federation", "x"),
+        ],
+        "--answered": ALWAYS,
+        "--output": ALWAYS,
+    },
     "check": {"--contact-sheet": "refused where there are no pictures: `test_picture_check`"},
     "compare": {
         "--seeds": ALWAYS,
@@ -183,3 +218,16 @@ def test_what_would_be_passed_over_is_refused_by_name(
 def _placed(word: str, places: dict[str, Path]) -> str:
     first, slash, rest = word.partition("/")
     return f"{places[first]}{slash}{rest}" if first in places else word
+
+
+@pytest.mark.parametrize("lengths", ["\u00b2", "16,\u0663"])
+def test_figures_that_are_no_digits_are_refused_in_a_sentence(lengths: str, whole: Path) -> None:
+    words = ["--what", "lengths", "--epsilon", "0.3", "--lengths", lengths]
+    done = CliRunner().invoke(app, ["ask", str(whole), *words])
+    assert isinstance(done.exception, ConfigError)
+    assert "not a whole number" in str(done.exception)
+
+
+def test_populations_are_rounded_to_one_at_least(whole: Path) -> None:
+    words = ["--what", "units", "--epsilon", "0.3", "--write", "--round-to", "0"]
+    assert CliRunner().invoke(app, ["ask", str(whole), *words]).exit_code == 2

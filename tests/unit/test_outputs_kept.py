@@ -49,3 +49,14 @@ def test_a_ledger_is_not_what_is_written_about_it(main, tmp_path: Path, command,
     kept.write_bytes(PRECIOUS)
     assert main("ledger", command, ledger, "--output", kept)[0] != 0
     assert kept.read_bytes() == PRECIOUS
+
+
+def test_settings_that_ask_are_not_written_over_settings(main, tmp_path: Path) -> None:
+    there = tmp_path / "federation.toml"
+    there.write_text(settings(Path("none")))
+    before = there.read_bytes()
+    words = ("--what", "units", "--epsilon", "0.3", "--settings", there)
+    code, _, errors = main("ask", there, *words)
+    assert code == 1
+    assert "exists, and is not written over" in " ".join(errors.split())
+    assert there.read_bytes() == before
