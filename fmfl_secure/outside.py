@@ -30,6 +30,8 @@ def open_regular(path: Path) -> BinaryIO:
     Raises:
         OSError: It cannot be opened, or is a pipe, a device, a socket or a folder.
     """
+    if "\0" in str(path):  # which Python refuses by a ValueError
+        raise OSError(errno.EINVAL, "its name has a NUL character in it", str(path))
     try:
         # Without waiting for somebody to write into a pipe; of a regular file it says nothing.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -98,7 +100,8 @@ def parse_toml(text: str) -> dict[str, Any]:
     """TOML's values.
 
     Raises:
-        tomllib.TOMLDecodeError: It is no TOML, or nested too deeply.
+        tomllib.TOMLDecodeError: It is no TOML, nested too deeply, or has a number of thousands of
+            digits.
     """
     if _LONG_KEY.search(text) is not None:  # what the parser takes hours for
         raise tomllib.TOMLDecodeError("it is nested too deeply")
@@ -106,3 +109,7 @@ def parse_toml(text: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except RecursionError:
         raise tomllib.TOMLDecodeError("it is nested too deeply") from None
+    except tomllib.TOMLDecodeError:
+        raise
+    except ValueError:  # Python reads no whole number of so many digits
+        raise tomllib.TOMLDecodeError("a number has too many digits") from None

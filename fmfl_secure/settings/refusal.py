@@ -5,14 +5,14 @@ From its path, the data and the settings' types, these functions make one for wh
 file. Nothing is decided here: a file is refused before, and for what `msgspec` says.
 
 `settings.toml_file` calls `explain` when a file does not fit the types, and `at_line` for errors
-that name a setting themselves.
+that name a setting themselves; it looks at all `texts` first.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -33,6 +33,13 @@ _BY_TYPE = {
     "array": "a list",
     "object": "a section",
     "date": "a date, such as 2027-12-31",
+}
+_WRITE = {
+    "str": "Write it in quotes.",
+    "bool": "Write true or false, without quotes.",
+    "array": 'Write a list, such as ["a", "b"].',
+    "object": "Write a section: its name in brackets, and below it a line for each setting.",
+    "date": "Write the day alone, without quotes and without a time: 2027-12-31.",
 }
 _BOUNDS = {">=": "at least", "<=": "at most", "<": "below", ">": "above"}
 _SHOWN = 60  # characters of a value
@@ -89,6 +96,7 @@ def line_of(text: str, path: tuple[Step, ...]) -> int:
             counted[name] = counted.get(name, -1) + 1
             section = (*name.split("."), counted[name])
             lines.setdefault(section, number)
+            lines.setdefault(section[:-1], number)
         elif found := re.match(r"\s*\[\s*([\w.-]+)\s*\]", line):
             section = tuple(found[1].split("."))
             lines.setdefault(section, number)
@@ -99,6 +107,24 @@ def line_of(text: str, path: tuple[Step, ...]) -> int:
     return lines.get(path, 0)
 
 
+def texts(data: Any, path: tuple[Step, ...] = ()) -> Iterator[tuple[tuple[Step, ...], str]]:
+    """All texts of a file's settings, names of settings too, each with its place.
+
+    Args:
+        data: The settings as parsed.
+        path: Where they stand.
+    """
+    if isinstance(data, str):
+        yield path, data
+    elif isinstance(data, Mapping):
+        for key, value in data.items():
+            yield path, str(key)
+            yield from texts(value, (*path, key))
+    elif isinstance(data, list | tuple):
+        for number, value in enumerate(data):
+            yield from texts(value, (*path, number))
+
+
 def _sentence(
     what: str, path: tuple[Step, ...], value: object, type_: inspect.Type, kind: type
 ) -> tuple[str, str, tuple[Step, ...]]:
@@ -106,13 +132,13 @@ def _sentence(
     if found := re.match(r"Object contains unknown field `(.*)`\Z", what):
         key, known = found[1], _keys(type_)
         hint = nearest(key, known) or _elsewhere(key, path, kind)
-        place = f" of {_named(path)}" if path else ""
+        place = f" of {named(path)}" if path else ""
         said = f'"{key}" is no setting{place}'
         return said, f"{hint}Known: {', '.join(known)}.", (*path, key)
     if found := re.match(r"Object missing required field `(.*)`\Z", what):
         whole = (*path, found[1])
-        return f"{_named(whole)} is missing", _example(found[1], _step(type_, None, found[1])), path
-    shown = f"{_named(path)} = {_shown(value)}" if path else "the file"
+        return f"{named(whole)} is missing", _example(found[1], _step(type_, None, found[1])), path
+    shown = f"{named(path)} = {_shown(value)}" if path else "the file"
     names = _names(type_)
     if what.startswith("Invalid") or ("matching regex" in what and names):
         hint = f"{nearest(str(value), names)}It is one of {', '.join(names)}."
@@ -120,7 +146,16 @@ def _sentence(
     fault = _fault(what)
     if not fault:  # a rule of the settings' own, which names its settings itself
         return what, "", path
-    return f"{shown} {fault}", _described(type_), path
+    return f"{shown} {fault}", _described(type_) or _how_to_write(what), path
+
+
+def _how_to_write(what: str) -> str:
+    """What to write for a value of the wrong type or length; empty of other faults."""
+    if found := re.match(r"Expected `([^`]+)`, got ", what):
+        return _WRITE.get(found[1].removesuffix(" | null"), "")
+    if re.match(r"Expected `\w+` of length >=", what):
+        return "Write what is meant between them, or leave the setting out where it may be."
+    return "Write less." if re.match(r"Expected `\w+` of length <=", what) else ""
 
 
 def _fault(what: str) -> str:
@@ -134,7 +169,8 @@ def _fault(what: str) -> str:
         return f"has to be {_BOUNDS[found[1]]} {_number(found[2])}"
     if found := re.match(r"Expected `(\w+)` of length (>=|<=)? ?(\d+)", what):
         least = f"{_BOUNDS[found[2]]} " if found[2] else ""
-        return f"has to have {least}{found[3]} {'characters' if found[1] == 'str' else 'values'}"
+        noun = "character" if found[1] == "str" else "value"
+        return f"has to have {least}{found[3]} {noun}{'' if found[3] == '1' else 's'}"
     return ""
 
 
@@ -142,8 +178,8 @@ def _path_of(text: str) -> tuple[Step, ...]:
     return tuple(key or int(place) for key, place in _STEP.findall(text))
 
 
-def _named(path: tuple[Step, ...]) -> str:
-    """`adapter.kind`, `sites[2].name`: places are counted from 1, as people do."""
+def named(path: tuple[Step, ...]) -> str:
+    """A setting's name from its place: `adapter.kind`, or `sites[2].name`, counted from 1."""
     words = ""
     for step in path:
         if isinstance(step, int):

@@ -99,6 +99,11 @@ def test_settings_have_a_largest_size(tmp_path: Path, monkeypatch: pytest.Monkey
         load_federation(tmp_path / "x.toml")
 
 
+def test_a_name_that_no_file_can_have_is_one_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="NUL"):
+        outside.read_regular(tmp_path / "a\0b.csv")
+
+
 def test_reading_a_regular_file_reads_it(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"12345")
     assert outside.read_regular(tmp_path / "x") == b"12345"

@@ -95,7 +95,6 @@ OWN: dict[str, str] = {
     "fmfl_secure.runtime.results_apart": "its own child",
     "fmfl_secure.settings": "settings: their owner's, refused by section and line",
     "fmfl_secure.storage": "what this process wrote",
-    "fmfl_secure.training.suite.plan": "its owner's file",
     "fmfl_secure.transports.https.health": "its owner's settings",
 }
 

@@ -73,8 +73,25 @@ def file(tmp_path: Path) -> Path:
         ),
         ('kind = "text-c', 'knd = "text-c', "line 5: task.kind is missing", "text-classification"),
         ("[adapter]", "[adaptor]", 'line 11: "adaptor" is no setting', 'mean "adapter"?'),
-        ('["text"]', '["text", 7]', "line 7: task.text_columns[2] = 7 is not a text in quo", ""),
-        ('["text"]', "[]", "line 7: task.text_columns = [] has to have at least 1 value", ""),
+        (
+            '["text"]',
+            '["text", 7]',
+            "line 7: task.text_columns[2] = 7 is not a text in quo",
+            "in quotes",
+        ),
+        ('["text"]', '"text"', 'line 7: task.text_columns = "text" is not a list', '["a", "b"]'),
+        (
+            '["text"]',
+            "[]",
+            "line 7: task.text_columns = [] has to have at least 1 value",
+            "leave the setting out",
+        ),
+        ('"label"', '""', 'task.label_column = "" has to have at least 1 character', "Write"),
+        ('"label"', '"la\\u0000bel"', "line 8: task.label_column has a NUL character", "anew"),
+        ('"no"', '"n\\u0000"', "line 9: task.labels[1] has a NUL character in it", "anew"),
+        ('name = "b"', 'name = "\\u0000"', "line 23: sites[2].name has a NUL character", "anew"),
+        ("rank = 4", '"r\\u0000" = 4', "line 11: adapter has a NUL character in it", "anew"),
+        ("[[sites]]", "[[sitse]]", 'line 18: "sitse" is no setting', 'mean "sites"?'),
         ('"b"', '"B"', 'line 23: sites[2].name = "B" cannot be', "Small letters"),
         ('"yes"]', '"no"]', "line 9: task.labels has a label twice", ""),
         ('"lora"', '"adalora"', "line 12: adapter.kind = 'adalora': AdaLoRA is refused", "Use "),
@@ -98,6 +115,31 @@ def test_a_party_s_own_settings_are_refused_alike(tmp_path: Path) -> None:
     path.write_text("[listen]\nport = 700000\n")
     with pytest.raises(ConfigError, match=r"line 2: listen\.port = 700000 has to be at most 65535"):
         load_settings(path, ServerSettings)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("[listen]\nport = 1\nport = 2\n", "Cannot overwrite a value"),
+        ("[listen]\nport = 1\n[listen]\n", "twice"),
+        ("[listen\n", "]"),
+        (f"x = {'9' * 5000}\n", "too many digits"),
+    ],
+    ids=["twice", "section-twice", "open", "digits"],
+)
+def test_what_is_no_toml_is_refused_with_what_to_do(tmp_path: Path, more: str, said: str) -> None:
+    path = tmp_path / "service.toml"
+    path.write_text(more)
+    with pytest.raises(ConfigError, match="cannot be read as TOML") as refused:
+        load_settings(path, ServerSettings)
+    assert said in str(refused.value)
+    assert "stands once" in refused.value.hint
+
+
+def test_a_folder_in_the_place_of_settings_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read") as refused:
+        load_settings(tmp_path, ServerSettings)
+    assert "Name a file" in refused.value.hint
 
 
 def test_lines_of_lists_of_sections_are_told_apart() -> None:

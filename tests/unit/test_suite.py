@@ -100,8 +100,34 @@ def test_rows_of_public_benchmarks_are_read(
 
 
 @pytest.mark.parametrize(
+    ("written", "said", "hint"),
+    [
+        ("limit = -1", "benchmarks[1].limit = -1 has to be at least 0", "at least 0"),
+        ("shots = []", "benchmarks[1].shots = [] has to have at least 1 value", "leave"),
+        ('kinds = "x"', '"kinds" is no setting of benchmarks[1]', 'mean "kind"?'),
+        ('examples = "x.csv"\nshots = [2]', "examples and shots are for every kind but", ""),
+        (f"limit = {'9' * 5000}", "too many digits", "stands once"),
+        ('data = "a\\u0000.csv"', "benchmarks[1].data has a NUL character", "anew"),
+    ],
+)
+def test_a_suite_is_refused_as_settings_are(
+    tmp_path: Path, written: str, said: str, hint: str
+) -> None:
+    path = tmp_path / "suite.toml"
+    data = "" if written.startswith("data") else 'data = "x.csv"\n'
+    path.write_text(f'[[benchmarks]]\nname = "own"\nkind = "task"\n{data}{written}\n')
+    with pytest.raises(ConfigError) as refused:
+        load_suite(path)
+    assert said in str(refused.value)
+    assert hint in refused.value.hint
+    assert "$" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
     "row",
     [
+        {"question": "q", "choices": ["a", "b"], "answer": "1" * 5000},
+        {"question": "q", "choices": "[" * 100_000, "answer": 0},
         {"question": "q", "choices": ["a", "b"], "answer": "C"},
         {"question": "q", "choices": ["a", "b"], "answer": 2},
         {"question": "q", "choices": ["a", "a"], "answer": 0},

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 
-from fmfl_secure.errors import ConfigError
-from fmfl_secure.outside import parse_toml, read_settings
+from fmfl_secure.settings.toml_file import load_toml
 from fmfl_secure.settings.types import NonEmpty, Section
 
 
@@ -39,7 +37,9 @@ class Benchmark(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     choices_column: str = ""
     choices: tuple[NonEmpty, ...] = ()
     examples: str = ""
-    shots: tuple[Annotated[int, msgspec.Meta(ge=0, le=64)], ...] = (0,)
+    shots: Annotated[
+        tuple[Annotated[int, msgspec.Meta(ge=0, le=64)], ...], msgspec.Meta(min_length=1)
+    ] = (0,)
     limit: Annotated[int, msgspec.Meta(ge=0)] = 0
 
     def __post_init__(self) -> None:
@@ -53,6 +53,8 @@ class Benchmark(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
             raise ValueError(f"{self.name}: choices are for 'multiple-choice', which needs them")
         if self.choices and self.choices_column:
             raise ValueError(f"{self.name}: choices or choices_column, not both")
+        if own and (self.examples or any(self.shots)):
+            raise ValueError(f"{self.name}: examples and shots are for every kind but 'task'")
         if any(self.shots) != bool(self.examples):
             raise ValueError(f"{self.name}: examples and shots above 0 go together")
 
@@ -78,11 +80,4 @@ def load_suite(path: Path) -> Suite:
     Raises:
         ConfigError: It is not there, not TOML, or a setting is unknown or wrong.
     """
-    try:
-        return msgspec.convert(parse_toml(read_settings(path)), Suite)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
-    except msgspec.ValidationError as error:
-        raise ConfigError(
-            f"{path}: {error}", hint="Look in the file where the path after $ says."
-        ) from error
+    return load_toml(path, Suite, hint="Write one: docs/models.md has an example.")

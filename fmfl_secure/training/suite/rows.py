@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import string
 from collections.abc import Mapping
@@ -11,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from fmfl_secure.data import DataError, read_table
+from fmfl_secure.outside import parse_json
 from fmfl_secure.training.suite.plan import Benchmark
 
+_DIGITS = 10  # no place among choices has so many; Python reads no number of thousands
 _HOLE = re.compile(r"\{([^{}]+)\}")
 
 
@@ -92,7 +93,7 @@ def _choices(value: Any) -> tuple[str, ...]:
     """A list of texts, as it stands or as JSON; of an object with a list of texts, that one."""
     if isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = parse_json(value)
         except ValueError:
             return ()
     if isinstance(value, dict):
@@ -105,5 +106,6 @@ def _chosen(answer: str, choices: tuple[str, ...]) -> str:
     if answer in choices:
         return answer
     letter = string.ascii_uppercase.find(answer) if len(answer) == 1 else -1
-    place = int(answer) if answer.isascii() and answer.isdigit() else letter
+    is_place = answer.isascii() and answer.isdigit() and len(answer) < _DIGITS
+    place = int(answer) if is_place else letter
     return choices[place] if 0 <= place < len(choices) else ""
