@@ -60,7 +60,7 @@ def _say_page(kit: Path, port: int) -> None:
     if port:
         say(f"page     http://localhost:{port}/ (token: {kit / 'operations.token'})")
     else:
-        say("no page: the port of [operations] in service.toml is taken")
+        say("no page: nothing can listen on [operations] address and port of service.toml; taken?")
 
 
 @command(app, answers=Provisioned, acts=AUTHORITY)
@@ -79,8 +79,12 @@ def provision(
         typer.Option(help="With --requests: a site whose old key is lost; may be repeated."),
     ] = None,
     server: Annotated[
-        str, typer.Option(help="Where parties reach the server; with --requests, the server says.")
-    ] = "https://localhost:8443",
+        str | None,
+        typer.Option(
+            help="Where parties reach the server; default: https://localhost:8443. With "
+            "--requests, the server says."
+        ),
+    ] = None,
     seal: Annotated[
         bool, typer.Option("--seal", help="Seal each kit under a passphrase of its own.")
     ] = False,
@@ -93,8 +97,11 @@ def provision(
         typer.Option(help="Why delta may be above 1 / (10 x population); every ledger keeps it."),
     ] = "",
     data: Annotated[
-        str, typer.Option(help="A site's training file from its kit; {site} is its name.")
-    ] = "data/train.csv",
+        str | None,
+        typer.Option(
+            help="A site's training file from its kit; {site} is its name; default: data/train.csv."
+        ),
+    ] = None,
 ) -> Provisioned:
     """Answer parties' requests with certificates and the list of parties; no key leaves its owner.
 
@@ -102,19 +109,43 @@ def provision(
     What exists is left alone, but for the server's start file when the settings have changed.
     Example: fmfl-secure provision federation.toml --requests requests --output answers
     """
+    from fmfl_secure.errors import ConfigError
+
     if requests is not None:
-        return _answer(federation, requests, output, replace or [], sealed=seal)
+        theirs = {
+            "--server": server,
+            "--seal": seal,
+            "--epsilon": epsilon,
+            "--delta": delta,
+            "--delta-reason": delta_reason,
+            "--data": data,
+        }
+        if passed_over := [
+            name for name, given in theirs.items() if given not in {None, False, ""}
+        ]:
+            raise ConfigError(
+                f"{', '.join(passed_over)} do not go with --requests: each party draws its own "
+                "keys, and says for itself what its kit holds",
+                hint="Leave them out.",
+            )
+        return _answer(federation, requests, output, replace or [])
+    if replace:
+        raise ConfigError(
+            "--replace goes with --requests: without them every key is drawn here",
+            hint="Leave it out, or name the folder with the parties' requests.",
+        )
+    from fmfl_secure.provisioning.provision import DEFAULT_DATA, DEFAULT_URL
     from fmfl_secure.provisioning.provision import provision as make
     from fmfl_secure.provisioning.simulated import WARNING
 
     made = make(
         federation,
         output,
-        url=server,
+        url=DEFAULT_URL if server is None else server,
         epsilon=epsilon,
         delta=delta,
         delta_reason=delta_reason,
-        data=data,
+        data=DEFAULT_DATA if data is None else data,
     )
     for line in made:
         say(f"made {line}")
@@ -150,14 +181,9 @@ def _seal(output: Path) -> tuple[str, ...]:
     return tuple(sealed)
 
 
-def _answer(
-    federation: Path, requests: Path, output: Path, replace: list[str], *, sealed: bool
-) -> Provisioned:
-    from fmfl_secure.errors import ConfigError
+def _answer(federation: Path, requests: Path, output: Path, replace: list[str]) -> Provisioned:
     from fmfl_secure.provisioning.certify import certify_requests
 
-    if sealed:
-        raise ConfigError("--seal is for kits with keys; an answer to a request has no secret")
     made = certify_requests(federation, requests, output, replace=replace)
     for line in made:
         say(line)
@@ -214,14 +240,20 @@ def unseal(
     if passphrase_file is not None:
         told = read_regular(passphrase_file, most_bytes=MOST_DOCUMENT)
         try:
-            passphrase = told.decode().strip()
+            passphrase = told.decode("utf-8-sig").strip()
         except UnicodeDecodeError as error:
             raise ServiceError(
                 f"{passphrase_file} is no text in UTF-8, and holds no passphrase",
                 hint="Name the file that was sent with the kit: a line of text.",
             ) from error
     else:
-        passphrase = typer.prompt("passphrase", hide_input=True, err=True)
+        try:
+            passphrase = typer.prompt("passphrase", hide_input=True, err=True)
+        except typer.Abort:
+            raise ServiceError(
+                "there is no passphrase to open the kit with",
+                hint="Type it on a terminal, or name its file with --passphrase-file.",
+            ) from None
     files = open_kit(read_regular(sealed, most_bytes=MOST_DOCUMENT), passphrase, output)
     say(f"{len(files)} files in {output}")
     return KitUnsealed(folder=str(output), files=len(files))
@@ -342,7 +374,10 @@ def join(
 @command(app, answers=Ready, acts=READS)
 def health(
     kit: KitFolder,
-    port: Annotated[int | None, typer.Option(help="Operations port; default: the kit's.")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65_535, help="Operations port; default: the kit's."),
+    ] = None,
 ) -> Ready:
     """Ask the process of a kit on this machine whether it is ready; for containers and monitors.
 

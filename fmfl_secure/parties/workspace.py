@@ -41,6 +41,10 @@ from privacy.storage import without_secrets
 COORDINATOR, AGGREGATOR, DECRYPTOR = "coordinator", "aggregator", "decryptor"
 DATA_PATTERN = "data/{site}.csv"
 ROLES = (COORDINATOR, AGGREGATOR, DECRYPTOR)
+_MEMBERS_BACK = (
+    "Put it back as it was: init writes it into a federation's folder, provision or accept into a "
+    "party's own."
+)
 
 
 class _MembersFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -97,8 +101,8 @@ class Members:
         try:
             data = read_regular(path, most_bytes=MOST_DOCUMENT)
         except OSError as error:
-            what, hint = f"cannot read the members in {path}", "fmfl-secure init writes them."
-            raise os_failure(ConfigError, what, error, hint=hint) from error
+            what = f"cannot read the members in {path}"
+            raise os_failure(ConfigError, what, error, hint=_MEMBERS_BACK) from error
         return cls.decode(data, source=str(path))
 
     @classmethod
@@ -114,7 +118,7 @@ class Members:
         except msgspec.DecodeError as error:
             raise ConfigError(
                 f"cannot read the members in {source}: {error}",
-                hint="fmfl-secure init writes them.",
+                hint=_MEMBERS_BACK,
             ) from error
         return cls(
             coordinator=PublicIdentity.parse(COORDINATOR, file.coordinator),

@@ -29,6 +29,7 @@ from fmfl_secure.provisioning.certificates import (
     new_authority,
     revocation_list,
     serial_of,
+    signing_key,
 )
 from fmfl_secure.provisioning.kit import Kit, write_private
 from fmfl_secure.storage.files import write_files
@@ -52,6 +53,11 @@ class Certified(msgspec.Struct, forbid_unknown_fields=True):
     hosts: tuple[str, ...] = ()
     revoked: bool = False
     expires: str = ""
+
+    def __post_init__(self) -> None:
+        int(self.serial, 16)
+        if self.expires:
+            dt.date.fromisoformat(self.expires)
 
     @property
     def state(self) -> str:
@@ -78,12 +84,24 @@ class Authority:
 
     @classmethod
     def open(cls, folder: Path, federation: str, created: list[str]) -> Authority:
-        """The authority, made if there is none."""
+        """The authority, made if there is none.
+
+        Raises:
+            ServiceError: There was one, and its key is gone.
+        """
         authority = cls(folder, federation)
         if not (folder / "ca.key").exists():
+            # Without an entry none was made, or it died before it had issued anything.
+            if (folder / "issued.json").exists() and authority.issued():
+                raise ServiceError(
+                    f"the authority in {folder} has issued certificates, and its ca.key is gone",
+                    hint="Put it back: no other is made in its place, whose certificates nobody "
+                    "of this federation would take.",
+                )
             made = new_authority(federation)
-            write_private(folder / "ca.key", made.key)
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             write_files(folder, {"ca.pem": made.certificate, "issued.json": b"[]\n"})
+            write_private(folder / "ca.key", made.key)
             created.append(f"certificate authority {folder}: keep it to yourself")
         return authority
 
@@ -92,20 +110,36 @@ class Authority:
         """Its certificate and key.
 
         Raises:
-            ServiceError: They are not here.
+            ServiceError: They are not here, or are no certificate and no key.
         """
         try:
-            return Issued(
+            made = Issued(
                 (self.folder / "ca.pem").read_bytes(), (self.folder / "ca.key").read_bytes()
             )
         except OSError as error:
             raise ServiceError(
-                f"the authority's key is not in {self.folder}: {error.strerror}"
+                f"the authority's key is not in {self.folder}: {error.strerror}",
+                hint=f"Put {self.folder} back as it was.",
             ) from error
+        federation_of(made.certificate)
+        signing_key(made)
+        return made
 
     def issued(self) -> list[Certified]:
-        """Everything it issued, in order."""
-        return msgspec.json.decode((self.folder / "issued.json").read_bytes(), type=list[Certified])
+        """Everything it issued, in order.
+
+        Raises:
+            ServiceError: Its list is not here, or is none.
+        """
+        path = self.folder / "issued.json"
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=list[Certified])
+        except (OSError, msgspec.DecodeError, RecursionError) as error:
+            told = error.strerror if isinstance(error, OSError) else error
+            raise ServiceError(
+                f"{path} is no list of what the authority issued: {told}",
+                hint="Put it back: without it nobody knows what was issued and revoked.",
+            ) from error
 
     def certify(
         self, role: str, name: str, *, hosts: tuple[str, ...] = (), days: int = PARTY_DAYS
@@ -150,7 +184,11 @@ class Authority:
         own = [c for c in issued if c.name == name and not c.revoked]
         chosen = own[:-1] if keep_last else own
         if not chosen:
-            raise ServiceError(f"{name} has no certificate to revoke")
+            raise ServiceError(
+                f"{name} has no certificate to revoke",
+                hint="fmfl-secure certificates list DIR names the parties and what they have.",
+            )
+        _ = self.pair  # a list that cannot be signed afterwards would not say it
         for certified in chosen:
             certified.revoked = True
         self._note(issued)
@@ -204,7 +242,10 @@ def renew(output: Path, name: str, *, days: int = PARTY_DAYS) -> Path:
     authority = _authority(output)
     last = [c for c in authority.issued() if c.name == name]
     if not last:
-        raise ServiceError(f"{name} has no certificate of this authority")
+        raise ServiceError(
+            f"{name} has no certificate of this authority",
+            hint="fmfl-secure certificates list DIR names the parties and what they have.",
+        )
     if answers_requests(output):
         raise ServiceError(
             f"{name} draws its own keys",
@@ -250,5 +291,8 @@ def issued(output: Path) -> list[Certified]:
 def _authority(output: Path) -> Authority:
     folder = output / "authority"
     if not (folder / "ca.pem").exists():
-        raise ServiceError(f"there is no authority in {output}")
+        raise ServiceError(
+            f"there is no authority in {output}",
+            hint="Name the folder that provision wrote, with authority/ca.pem in it.",
+        )
     return Authority(folder, federation_of((folder / "ca.pem").read_bytes()))

@@ -172,9 +172,14 @@ def signing_key(authority: Issued) -> ec.EllipticCurvePrivateKey:
     """The authority's private key.
 
     Raises:
-        ServiceError: It is of another kind.
+        ServiceError: It is none, or of another kind.
     """
-    signer = serialization.load_pem_private_key(authority.key, password=None)
+    try:
+        signer = serialization.load_pem_private_key(authority.key, password=None)
+    except (ValueError, TypeError) as error:
+        raise ServiceError(
+            "the authority's ca.key holds no private key", hint="Put it back as it was."
+        ) from error
     if not isinstance(signer, ec.EllipticCurvePrivateKey):
         raise ServiceError("the authority's key is of another kind than ECDSA")
     return signer
@@ -241,9 +246,19 @@ def end_of(certificate: bytes) -> dt.datetime:
 
 
 def federation_of(authority: bytes) -> str:
-    """The federation that an authority's certificate (PEM) is of."""
-    subject = x509.load_pem_x509_certificate(authority).subject
-    (name,) = subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+    """The federation that an authority's certificate (PEM) is of.
+
+    Raises:
+        ServiceError: It is no certificate of an authority.
+    """
+    try:
+        subject = x509.load_pem_x509_certificate(authority).subject
+        (name,) = subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+    except ValueError as error:
+        raise ServiceError(
+            "the authority's ca.pem holds no certificate of an authority",
+            hint="Put it back as it was.",
+        ) from error
     return str(name.value)
 
 

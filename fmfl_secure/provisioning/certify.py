@@ -53,6 +53,11 @@ def certify_requests(
         ServiceError: A request cannot be answered; nothing was made.
     """
     config = load_federation(federation)
+    if unknown := sorted(set(replace) - {entry.name for entry in config.sites}):
+        raise ConfigError(
+            f"--replace {unknown[0]}: the settings have no such site",
+            hint=f"Name one of them: {', '.join(entry.name for entry in config.sites)}",
+        )
     if keys_were_drawn(output):
         raise ServiceError(
             f"keys in {output} were drawn by whoever provisioned",

@@ -21,10 +21,11 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from aggregation import AggregationError, Identity, PublicIdentity
-from fmfl_secure.errors import ServiceError
+from fmfl_secure.errors import ConfigError, ServiceError
 from fmfl_secure.parties.workspace import AGGREGATOR, COORDINATOR
 from fmfl_secure.provisioning.certificate_requests import request_certificate, requested_key
 from fmfl_secure.provisioning.certificates import DECRYPTOR, SERVER
+from fmfl_secure.settings.service import require_url
 
 SUFFIX: Final = ".request"
 _DOMAIN: Final = b"fmfl-secure/key-request/v1\x00"
@@ -61,9 +62,11 @@ class KeyRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             raise ValueError(f"a {self.role} is named {self.role}")
         if bool(self.url) != (self.role == SERVER):
             raise ValueError("a server says where it is reached, and nobody else does")
-        parts = urlsplit(self.url)
-        if self.url and (parts.scheme != "https" or not parts.hostname):
-            raise ValueError(f"{self.url} is no address that begins with https://")
+        if self.url:
+            try:
+                require_url(self.url)
+            except ConfigError as error:
+                raise ValueError(str(error)) from None
 
     @property
     def hosts(self) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ and a party's process opens its `Kit` and requires its role.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
@@ -31,6 +32,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from fmfl_secure.errors import ServiceError
+from fmfl_secure.outside import MOST_SETTINGS, read_regular
 
 if TYPE_CHECKING:
     from fmfl_secure.parties.membership import MembershipFolder
@@ -40,6 +42,9 @@ _SALT, _NONCE = 16, 12  # bytes
 _LOG2_N: Final = 17  # 128 MiB, below a second
 _MIN_PASSPHRASE: Final = 12  # characters
 _MAX_SEALED: Final = 256 << 20  # bytes
+_TOKEN_CHARACTERS: Final = 16  # fewest; provision and request draw 43
+_DRAW_ANOTHER: Final = "Draw another: openssl rand -hex 32 > {0} && chmod 600 {0}"
+_NO_KIT: Final = "Name the .kit file as it was sent, and whole."
 # By role: what no other kit has, and what starts its process.
 _OWN_FILES: Final = {"site.toml": "site", "custodian.toml": "custodian"}
 _COMMANDS: Final = {
@@ -117,7 +122,10 @@ class Kit:
         name = Identity.load(self.folder / "identity.pem").public.name
         if name == certificates.DECRYPTOR:
             return certificates.DECRYPTOR
-        raise ServiceError(f"the kit of {name} has none of {', '.join(_OWN_FILES)}: put it back")
+        raise ServiceError(
+            f"the kit of {name} has none of {', '.join(_OWN_FILES)}",
+            hint=f"Put that file back into {self.folder}, as request or provision made it.",
+        )
 
     def require(self, role: str) -> None:
         """Require that it is the kit of a role.
@@ -137,15 +145,25 @@ class Kit:
         """The secret that opens health, metrics and page.
 
         Raises:
-            ServiceError: It is missing, or others may read it.
+            ServiceError: It is missing, others may read it, or it is so short that anybody may
+                guess it: an empty one would open the port to everybody.
         """
         path = self.folder / "operations.token"
         try:
-            if path.stat().st_mode & 0o077:
-                raise ServiceError(f"others may read {path}", hint="chmod 600 it")
-            return path.read_text(encoding="ascii").strip()
+            if path.is_file() and path.stat().st_mode & 0o077:
+                raise ServiceError(f"others may read {path}", hint=f"chmod 600 {path}")
+            told = read_regular(path, most_bytes=MOST_SETTINGS)
         except OSError as error:
-            raise ServiceError(f"cannot read {path}: {error.strerror}") from error
+            raise ServiceError(
+                f"cannot read {path}: {error.strerror}", hint=_DRAW_ANOTHER.format(path)
+            ) from error
+        token = told.decode("ascii", errors="replace").strip()
+        if not re.fullmatch(rf"[!-~]{{{_TOKEN_CHARACTERS},}}", token):
+            raise ServiceError(
+                f"{path} holds no token: {_TOKEN_CHARACTERS} visible characters at least",
+                hint=_DRAW_ANOTHER.format(path),
+            )
+        return token
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -190,7 +208,7 @@ def open_kit(data: bytes, passphrase: str, folder: Path) -> list[str]:
     size = len(_MAGIC) + 1 + _SALT
     head, rest = data[:size], data[size:]
     if len(data) > _MAX_SEALED or len(rest) <= _NONCE or not head.startswith(_MAGIC):
-        raise ServiceError("this is no sealed kit")
+        raise ServiceError("this is no sealed kit", hint=_NO_KIT)
     if head[len(_MAGIC)] != _LOG2_N:
         raise ServiceError("this kit was sealed at another cost than this version's")
     try:
@@ -198,10 +216,11 @@ def open_kit(data: bytes, passphrase: str, folder: Path) -> list[str]:
         files = msgspec.msgpack.decode(plain, type=list[_File])
     except InvalidTag:
         raise ServiceError(
-            "the passphrase does not open this kit, or the kit was changed"
+            "the passphrase does not open this kit, or the kit was changed",
+            hint="Name the passphrase that was told for this party, or ask for the kit again.",
         ) from None
     except msgspec.DecodeError as error:
-        raise ServiceError("this is no sealed kit") from error
+        raise ServiceError("this is no sealed kit", hint=_NO_KIT) from error
     for file in files:
         path = PurePosixPath(file.path)
         if path.is_absolute() or ".." in path.parts:

@@ -43,10 +43,12 @@ from fmfl_secure.provisioning.kit import Kit, seal_kit, write_private
 from fmfl_secure.provisioning.service_toml import client_toml, operations_port, server_toml
 from fmfl_secure.provisioning.simulated import MARK, WARNING
 from fmfl_secure.settings.federation import FederationConfig, load_federation
+from fmfl_secure.settings.service import require_url
 from fmfl_secure.settings.templates import site_toml
 from fmfl_secure.storage.files import write_files
 
 DEFAULT_URL: Final = "https://localhost:8443"
+DEFAULT_DATA: Final = "data/train.csv"
 
 
 def provision(
@@ -57,7 +59,7 @@ def provision(
     epsilon: float | None = None,
     delta: float | None = None,
     delta_reason: str = "",
-    data: str = "data/train.csv",
+    data: str = DEFAULT_DATA,
 ) -> list[str]:
     """Make the kits that are missing.
 
@@ -80,6 +82,7 @@ def provision(
         PrivacyError: A grant of this epsilon and delta is not possible; nothing was made.
     """
     config = load_federation(federation)
+    require_url(url)
     if answers_requests(output):
         raise ServiceError(
             f"parties of {output} draw their own keys",

@@ -53,7 +53,7 @@ from privacy import largest_delta, share_of
 ROLE_NAMES = ("coordinator", "aggregator", "decryptor")
 
 
-_START = "Start with: fmfl-secure init DIR"
+_START = "Start with: fmfl-secure init DIR. In a party's kit, put back the one that came with it."
 SMALLEST_WEIGHT = 1 / 8  # beyond that, a small site would train and hardly be heard
 
 

@@ -9,11 +9,14 @@ on Flower loads its server's (`transports.flower.server_app`).
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
+from fmfl_secure.errors import ConfigError
 from fmfl_secure.settings.toml_file import load_toml
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=30 * 86_400)]
@@ -21,11 +24,15 @@ Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
 PartBytes = Annotated[int, msgspec.Meta(ge=4096, le=64 << 20)]
+_LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_NAME = rf"(?=[^:]{{1,253}}(:|\Z)){_LABEL}(\.{_LABEL})*"
+_PORT = r"([1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5])"
+_URL_FORM = "https://, a host's name, and a port where it is not 443; nothing behind."
 Url = Annotated[
     str,
     msgspec.Meta(
-        pattern=r"^https://[^/\s]+\Z",
-        description="https://, a host's name, and a port where it is not 443; nothing behind.",
+        pattern=rf"^https://({_NAME}|\[[0-9A-Fa-f:.]+\])(:{_PORT})?\Z",
+        description=_URL_FORM,
     ),
 ]
 
@@ -162,6 +169,10 @@ class Upstream(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     timeout_s: Seconds = 60.0
     document_bytes: Annotated[int, msgspec.Meta(ge=1 << 20, le=1 << 40)] = 1 << 30
 
+    def __post_init__(self) -> None:
+        if not _has_host(self.url):
+            raise ValueError(f"server.url = {self.url!r} has an address that no host can have")
+
 
 class ClientSettings(_Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """All of a site's, a decryptor's or a custodian's `service.toml`."""
@@ -171,6 +182,35 @@ class ClientSettings(_Section, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 _Settings = TypeVar("_Settings", ServerSettings, ClientSettings)
+
+
+def require_url(url: str) -> None:
+    """Refuse what is not where a server can be reached.
+
+    Raises:
+        ConfigError: It is no such address.
+    """
+    try:
+        msgspec.convert(url, Url)
+        is_possible = _has_host(url)
+    except msgspec.ValidationError:
+        is_possible = False
+    if not is_possible:
+        raise ConfigError(
+            f"{url!r} is not where a server can be reached", hint=f"Write {_URL_FORM}"
+        )
+
+
+def _has_host(url: str) -> bool:
+    """Whether an address in numbers is one; of a name, its form has been looked at."""
+    host = url.removeprefix("https://")
+    if not (host.startswith("[") or set(host.partition(":")[0]) <= set("0123456789.")):
+        return True
+    try:
+        ipaddress.ip_address(urlsplit(url).hostname or "")
+    except ValueError:
+        return False
+    return True
 
 
 def load_settings(path: Path, kind: type[_Settings]) -> _Settings:

@@ -437,7 +437,7 @@ def require_folder(folder: Path, *, resume: bool) -> None:
     if resume != holds_run(folder):
         raise RunError(
             f"there is no run in {folder}" if resume else f"{folder} holds a run",
-            hint="Choose another --output, or --resume the run that is there.",
+            hint="Choose another --output; a run that is there goes on with run --resume.",
         )
 
 
@@ -467,7 +467,7 @@ def _require_empty(folder: Path) -> None:
     if any(file not in rest for file in folder.iterdir()):
         raise RunError(
             f"{folder} is not empty",
-            hint="Choose another --output, or --resume the run that is there.",
+            hint="Choose another --output; a run that is there goes on with run --resume.",
         )
     for file in rest:
         file.unlink(missing_ok=True)

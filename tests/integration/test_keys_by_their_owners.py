@@ -249,7 +249,7 @@ def test_keys_are_drawn_once_and_the_two_ways_do_not_mix(asked: Owners) -> None:
     )
     assert "drawn by whoever provisioned" in mixed
     sealed = ("--requests", asked.post, "--output", asked.folder / "y", "--seal")
-    assert "has no secret" in refusal("provision", asked.settings, *sealed)
+    assert "do not go with --requests" in refusal("provision", asked.settings, *sealed)
 
 
 def lying(owners: Owners, name: str, **changes: object) -> Path:

@@ -104,7 +104,7 @@ def test_health_asks_the_process(tmp_path: Path) -> None:
         trouble[0] = "the server does not answer"
         with pytest.raises(ServiceError, match="not ready: the server does not answer"):
             ask(kit, port=port.port)
-        (kit / "operations.token").write_text("another")
+        (kit / "operations.token").write_text("another-token-than-that")
         with pytest.raises(ServiceError, match=r"not ready: the kit's operations\.token"):
             ask(kit, port=port.port)
     with pytest.raises(ServiceError, match="nothing healthy answers on port 1"):

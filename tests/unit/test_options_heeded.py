@@ -31,6 +31,7 @@ PUBLIC = ("compare", "FOLDER", "--only", "federated")
 PREDICT = ("predict", "RUN", "--data", "x.csv", "--output", "y.csv")
 ASK = ("ask", "FOLDER", "--what", "units", "--epsilon", "0.3")
 LENGTHS = ("ask", "FOLDER", "--what", "lengths", "--epsilon", "0.3")
+ANSWER = ("provision", "FOLDER", "--output", "RUN", "--requests", "RUN")
 ANSWERED = ("choose", "RUN", "--answered", "RUN")
 INIT_ONLY = (
     "--task", "--model", "--text-column", "--label-column", "--labels", "--image-column",
@@ -80,6 +81,17 @@ HEEDED: Final[dict[str, dict[str, str | list[tuple[str, ...]]]]] = {
         "--round-to": [(*ASK, "--round-to", "5")],
         "--settings": ALWAYS,
         "--about": [(*ASK, "--about", "RUN")],
+    },
+    "provision": {
+        "--output": REQUIRED,
+        "--requests": ALWAYS,
+        "--replace": [("provision", "FOLDER", "--output", "RUN", "--replace", "site-1")],
+        "--server": [(*ANSWER, "--server", "https://h")],
+        "--seal": [(*ANSWER, "--seal")],
+        "--epsilon": [(*ANSWER, "--epsilon", "1")],
+        "--delta": [(*ANSWER, "--delta", "1e-6")],
+        "--delta-reason": [(*ANSWER, "--delta-reason", "x")],
+        "--data": [(*ANSWER, "--data", "x.csv")],
     },
     "choose": {
         "--epsilon": [(*ANSWERED, "--epsilon", "1")],

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import stat
 import tomllib
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import msgspec
 import pytest
 from support import settings
@@ -19,6 +21,7 @@ from fmfl_secure.parties.workspace import Members
 from fmfl_secure.provisioning.authority import issued, renew, revoke
 from fmfl_secure.provisioning.certificates import read_peer, revoked_serials, serial_of
 from fmfl_secure.provisioning.kit import Kit, open_kit, seal_kit
+from fmfl_secure.provisioning.own_keys import request_keys
 from fmfl_secure.provisioning.provision import provision, remove_site, seal_kits
 from fmfl_secure.provisioning.service_toml import client_toml, operations_port, server_toml
 from fmfl_secure.settings.federation import load_custodian, load_federation, load_site
@@ -318,6 +321,87 @@ def test_a_key_that_others_may_read_is_refused(kits: Path) -> None:
     (kits / "site-1/operations.token").chmod(0o644)
     with pytest.raises(ServiceError, match="others may read"):
         Kit(kits / "site-1").operations_token()
+
+
+@pytest.mark.parametrize(
+    "token", [b"", b"\n", b"short\n", b"\xff" * 40, b"two words of a passphrase\n"]
+)
+def test_a_port_is_opened_by_no_token_that_anybody_can_guess(kits: Path, token: bytes) -> None:
+    (kits / "site-1/operations.token").write_bytes(token)
+    with pytest.raises(ServiceError, match="holds no token") as refused:
+        Kit(kits / "site-1").operations_token()
+    assert "openssl rand" in refused.value.hint
+
+
+WRONG_URLS = (
+    "", "foo", "http://h", "https://", "https://:1", "https://h:abc", "https://h:0",
+    "https://h:65536", "https://h/x", "https://h?x", "https://h#x", "https://u:p@h", "https://a b",
+    "https://\u00fc.example", f"https://{'a' * 64}.b", f"https://{'abcdefghi.' * 26}b", "https://[::1",
+    "https://[:::]", "https://999.1.1.1", "https://h\n",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("url", WRONG_URLS)
+def test_where_no_server_can_be_is_refused_wherever_it_is_said(
+    url: str, kits: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="where a server can be reached"):
+        provision(kits.parent / "federation.toml", tmp_path / "others", url=url)
+    assert not (tmp_path / "others").exists()
+    with pytest.raises(ServiceError):
+        request_keys(tmp_path / "own", kits.parent / "federation.toml", role="server", url=url)
+    assert not (tmp_path / "own").exists()
+    client = kits / "site-1/service.toml"
+    client.write_text(f"[server]\nurl = {json.dumps(url)}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"server\.url"):
+        load_settings(client, ClientSettings)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://h", "https://[::1]:8443", "https://10.0.0.1:65535", "https://a_b.c-d.e:1"]
+)
+def test_where_a_server_can_be_is_taken(url: str, kits: Path) -> None:
+    client = kits / "site-1/service.toml"
+    client.write_text(f"[server]\nurl = {json.dumps(url)}\n", encoding="utf-8")
+    assert httpx.URL(load_settings(client, ClientSettings).server.url).host
+
+
+@pytest.mark.parametrize("file", ["ca.pem", "ca.key", "issued.json"])
+@pytest.mark.parametrize("how", ["gone", "empty", "junk", "folder", "nested"])
+def test_an_authority_that_is_not_whole_is_said_to_be_and_left_as_it_is(
+    kits: Path, file: str, how: str
+) -> None:
+    path = kits / "authority" / file
+    path.unlink()
+    if how == "folder":
+        path.mkdir()
+    elif how != "gone":
+        path.write_bytes({"empty": b"", "junk": b"\xff\x00", "nested": b"[" * 100_000}[how])
+    kept = issued_text(kits)
+    for act in (lambda: renew(kits, "site-1"), lambda: revoke(kits, "site-1")):
+        with pytest.raises((ServiceError, OSError)) as refused:
+            act()
+        assert getattr(refused.value, "hint", "Check the path")
+    shutil.rmtree(kits / "site-1")
+    late = write_federation(kits.parent, sites=4)
+    with pytest.raises((ServiceError, OSError)):
+        provision(late, kits, url=URL)
+    assert issued_text(kits) == kept, "nothing is issued, revoked or begun anew"
+    assert not (kits / "site-4").exists()
+
+
+def issued_text(kits: Path) -> bytes:
+    path = kits / "authority/issued.json"
+    return path.read_bytes() if path.is_file() else b""
+
+
+def test_an_authority_that_died_before_it_had_a_key_is_made(tmp_path: Path) -> None:
+    folder = tmp_path / "kits/authority"
+    folder.mkdir(parents=True)
+    (folder / "issued.json").write_text("[]\n")
+    (folder / "ca.pem").write_text("of no use")
+    provision(write_federation(tmp_path), tmp_path / "kits", url=URL)
+    assert len(issued(tmp_path / "kits")) == 5
 
 
 def test_no_site_is_named_like_a_folder_of_the_kits(tmp_path: Path) -> None:

@@ -42,7 +42,10 @@ def ask(kit: Path, *, port: int | None = None) -> str:
         response = connection.getresponse()
         answer = msgspec.json.decode(response.read(_MAX_ANSWER), type=_Answer)
     except (OSError, http.client.HTTPException, msgspec.DecodeError, RecursionError) as error:
-        raise ServiceError(f"nothing healthy answers on port {number}: {error}") from error
+        raise ServiceError(
+            f"nothing healthy answers on port {number}: {error}",
+            hint="Start the kit's process; or name the port that it said with --port.",
+        ) from error
     finally:
         connection.close()
     if response.status != http.client.OK:
@@ -54,9 +57,15 @@ def _port_of(kit: Kit) -> int:
     try:
         settings = parse_toml(read_settings(kit.service_file))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ServiceError(f"{kit.folder} is no party's kit: {error}") from error
+        raise ServiceError(
+            f"{kit.folder} is no party's kit: {error}",
+            hint="Name the folder that request, provision or unseal made.",
+        ) from error
     operations = settings.get("operations", {})
     try:
         return msgspec.convert(operations, Operations).port
     except msgspec.ValidationError as error:
-        raise ServiceError(f"[operations] in {kit.service_file}: {error}") from error
+        raise ServiceError(
+            f"[operations] in {kit.service_file}: {error}",
+            hint="Correct it there, or name the port with --port.",
+        ) from error
