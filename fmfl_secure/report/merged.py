@@ -76,8 +76,8 @@ def write_merged(
     head = head_parameters(opened)
     if own is None and head:
         save_tensors(dict(head), output / HEAD_FILE)
-    if own is not None and "text" in task.needs.modalities:
-        _say_length(output / "tokenizer_config.json", task.max_length)
+    if "text" in task.needs.modalities:
+        _say_length(output / "tokenizer_config.json", task.max_length if own else None)
     write_conversation(task, output)
 
 
@@ -132,10 +132,16 @@ def _copy_files(task: AdapterTask[Any], output: Path, *, leave_out: tuple[str, .
         shutil.copyfile(path, output / below)
 
 
-def _say_length(path: Path, max_length: int) -> None:
-    """Say in a tokenizer's configuration how much of a text the model was trained to read."""
+def _say_length(path: Path, max_length: int | None) -> None:
+    """Say in a tokenizer's configuration how much of a text the model was trained to read.
+
+    Its beginning, whatever the base model's own tokenizer would cut.
+    """
     said = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    _write(path, {**said, "model_max_length": max_length, "padding_side": "right"})
+    said["truncation_side"] = "right"
+    if max_length is not None:
+        said |= {"model_max_length": max_length, "padding_side": "right"}
+    _write(path, said)
 
 
 def _write(path: Path, said: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from fmfl_secure.errors import UnknownKind
 from fmfl_secure.extensions import is_extension, package_of
-from fmfl_secure.report.opening_own_class import own_class_lines
+from fmfl_secure.report.opening_own_class import DEEP_PICTURES, READ_PICTURE, own_class_lines
 from fmfl_secure.settings.own_classes import OWN_CLASSES
 
 _REFUSES = (
@@ -111,6 +111,8 @@ def how_to_open(exported: Exported) -> list[str]:
         lines, note = _lines(exported), ""
         if exported.merged and exported.task in OWN_CLASSES:
             note = _REFUSES
+        if exported.task in _READS_IMAGES and exported.answers:
+            note = f"{note} {DEEP_PICTURES}".strip()
     code = [*_imports(lines), "", *lines]
     return [
         "## How to open it",
@@ -138,7 +140,7 @@ _IMPORTS = {
     "Path(": "from pathlib import Path",
     "torch.": "import torch",
     "PeftModel.": "from peft import PeftModel",
-    "Image.": "from PIL import Image",
+    "Image.": "from PIL import Image, ImageOps",
     "load_file(": "from safetensors.torch import load_file",
 }
 _OF_TRANSFORMERS = (
@@ -179,7 +181,8 @@ def _inputs(exported: Exported) -> list[str]:
     task, place = exported.task, exported.place
     lines = []
     if task in _READS_TEXT:
-        lines.append(f"tokenizer = AutoTokenizer.from_pretrained({place})")
+        cut = "" if task == "causal-lm" else ', truncation_side="right"'
+        lines.append(f"tokenizer = AutoTokenizer.from_pretrained({place}{cut})")
     if task in _READS_TEXT and task != "causal-lm":
         lines.append(
             'kept = {"truncation": True, "max_length": task["max_length"], "return_tensors": "pt"}'
@@ -190,8 +193,8 @@ def _inputs(exported: Exported) -> list[str]:
     if task in _READS_IMAGES:
         lines += [
             f'processor = AutoImageProcessor.from_pretrained({place}, backend="pil")',
-            'image = Image.open(picture).convert("RGB")',
-            'pixels = processor(images=[image], return_tensors="pt")["pixel_values"]',
+            *READ_PICTURE,
+            'pixels = processor(image.convert("RGB"), return_tensors="pt")["pixel_values"]',
         ]
     return lines
 
@@ -282,7 +285,8 @@ def _answers(exported: Exported) -> list[str]:
             'ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]',
             "ids = torch.tensor([ids])",
             "new = model.generate(",
-            "    input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False,",
+            "    input_ids=ids, attention_mask=torch.ones_like(ids),",
+            "    do_sample=False, num_beams=1,",
             f"    max_new_tokens={exported.settings['max_new_tokens']},",
             "    eos_token_id=end, pad_token_id=end,",
             ")[0, ids.shape[1] :]",

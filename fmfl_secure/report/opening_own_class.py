@@ -20,7 +20,21 @@ _CHAT = (
     "The chat template is the run's own: the last message is the prompt, and is not cut where the "
     f"run cut one that was too long for it. {_LETTERS}"
 )
-_IMAGES = "`backend` is the library that pictures were resized with; another one rounds otherwise."
+# As a run reads a picture: upright, grey of 16 bits in 8, and what is transparent on white.
+READ_PICTURE = (
+    "image = ImageOps.exif_transpose(Image.open(picture))",
+    'image = image.point(lambda value: value / 257 + 0.5) if image.mode == "I;16" else image',
+    'image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))',
+)
+DEEP_PICTURES = (
+    "DICOM and pictures of floats, and any of more than 8 bits by `task.image_window`, the run "
+    "scaled to 8 bits first, as docs/data.md of FMFL Secure says; these lines do not."
+)
+_IMAGES = (
+    "`backend` is the library that pictures were resized with; another one rounds otherwise. "
+    "`pipeline` that is given a file cuts grey of 16 bits off, and lays nothing on white. "
+    f"{DEEP_PICTURES}"
+)
 _BY_LABEL = (
     'classify = pipeline("text-classification", folder, truncation=True)',
     'answer = {one["label"]: one["score"] for one in classify(text, top_k=None)}',
@@ -41,7 +55,9 @@ _OWN: Mapping[str, tuple[tuple[str, ...], str]] = {
         (
             'processor = AutoImageProcessor.from_pretrained(folder, backend="pil")',
             'classify = pipeline("image-classification", folder, image_processor=processor)',
-            'answer = {one["label"]: one["score"] for one in classify(picture, top_k=10_000)}',
+            *READ_PICTURE,
+            'found = classify(image.convert("RGB"), top_k=10_000)',
+            'answer = {one["label"]: one["score"] for one in found}',
         ),
         _IMAGES,
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from PIL import Image
 from support import Quiet, make_federation
 from task_cases import TASKS, randomise, task_on
 from tiny_models import png
@@ -294,6 +296,95 @@ def test_a_base_in_half_is_merged_so_that_plain_loading_gives_what_was_trained(
     assert torch.allclose(trained, plain, atol=1e-4)
     rounded = answers(opened.to(torch.bfloat16).float())
     assert (rounded - trained).abs().max() > 10 * (plain - trained).abs().max()
+
+
+def by_the_card(task: Any, folder: Path, **given: str) -> tuple[dict[str, Any], list[Any]]:
+    """What a run predicts for one input, and what the lines of its exports answer."""
+    model, whole = merged(task, folder)
+    own = task.own_head is not None
+    (expected,) = task.predict(model, inputs_of(task, folder), batch_size=1)
+    found = []
+    for place, more in ((whole, {"merged": True, "own_class": own}), (folder / "adapter", {})):
+        names = {"base": str(task.base.path), "folder": str(place), "text": TEXT, **given}
+        exec(printed(how_to_open(exported(task, place, **more))), names)
+        found.append(names["answer"])
+    return expected, found
+
+
+def saying(base: Path, folder: Path, file: str, **more: Any) -> Path:
+    """A copy of a base model of whose files one says something else."""
+    shutil.copytree(base, folder)
+    path = folder / file
+    said = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(said | more))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("model_type", "kind", "head"),
+    [
+        ("bert", "text-classification", OWN), ("bert", "text-classification", NORM),
+        ("llama", "text-classification", OWN), ("clip", "image-text-classification", NORM),
+        ("siglip", "image-text", NORM),
+    ],
+)  # fmt: skip
+def test_a_long_text_is_cut_where_the_run_cut_it_whatever_the_base_s_tokenizer_does(
+    tiny_models, tmp_path: Path, monkeypatch, model_type: str, kind: str, head: str
+) -> None:
+    text = " ".join(["alpha beta gamma nu xi pi"] * 12)
+    monkeypatch.setitem(globals(), "TEXT", text)
+    said = {"truncation_side": "left", "padding_side": "left", "model_max_length": 9}
+    base = saying(tiny_models(model_type), tmp_path / "base", "tokenizer_config.json", **said)
+    task = task_on(base, section(kind, head))
+    expected, found = by_the_card(task, tmp_path, picture=str(tmp_path / "picture.png"))
+    for answer in found:
+        assert_same(task, answer, expected)
+
+
+VALUES = np.random.default_rng(5).integers(0, 256, (20, 12, 4)).astype(np.uint8)
+PICTURES = {
+    "turned": Image.fromarray(VALUES[..., :3]),
+    "transparent": Image.fromarray(VALUES),
+    "grey and transparent": Image.fromarray(VALUES[..., [0, 3]], "LA"),
+    "palette with a transparent colour": Image.fromarray(VALUES[..., :3]).quantize(8),
+    "grey of 16 bits": Image.fromarray(VALUES[..., 0].astype(np.uint16) * 250),
+    "two colours": Image.fromarray(VALUES[..., 0] > 100),
+}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "kind", "head"),
+    [
+        ("vit", "image-classification", OWN),
+        ("vit", "image-classification", NORM),
+        ("clip", "image-text", NORM),
+    ],
+)
+@pytest.mark.parametrize("what", PICTURES)
+def test_the_card_reads_pictures_as_the_run_does(
+    tiny_models, tmp_path: Path, monkeypatch, model_type: str, kind: str, head: str, what: str
+) -> None:
+    picture = io.BytesIO()
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    more = {"transparency": 2} if "palette" in what else {}
+    PICTURES[what].save(picture, "PNG", exif=turned, **more)
+    monkeypatch.setitem(globals(), "png", lambda **_: picture.getvalue())
+    task = task_on(tiny_models(model_type), section(kind, head))
+    expected, found = by_the_card(task, tmp_path, picture=str(tmp_path / "picture.png"))
+    for answer in found:
+        assert_same(task, answer, expected)
+
+
+def test_the_card_s_lines_take_the_likeliest_token_whatever_the_base_says(
+    tiny_models, tmp_path: Path
+) -> None:
+    said = {"num_beams": 3, "do_sample": True, "temperature": 0.3, "length_penalty": 2.0}
+    said |= {"repetition_penalty": 1.5, "no_repeat_ngram_size": 2}
+    base = saying(tiny_models("llama"), tmp_path / "base", "generation_config.json", **said)
+    task = task_on(base, section("causal-lm"), max_length=60)
+    expected, found = by_the_card(task, tmp_path)
+    assert found == [expected["response"]] * 2
 
 
 @pytest.fixture(scope="module")
