@@ -52,10 +52,12 @@ class AggregationError(Exception):
     Attributes:
         nature: What follows from it; see above.
         code: The one word that may be told to other parties.
+        hint: What the person at the keyboard can do about it; may be empty.
     """
 
     nature: ClassVar[Nature] = "decided"
     code: ClassVar[str] = "failed"
+    hint: ClassVar[str] = ""
 
 
 class ConfigurationError(AggregationError):
@@ -74,12 +76,16 @@ class IdentityError(ConfigurationError):
     """A key file or a public key cannot be used."""
 
     nature: ClassVar[Nature] = "decided"
+    hint: ClassVar[str] = (
+        "Put the key back as it was drawn: a file that its owner alone may read (chmod 600)."
+    )
 
 
 class IdentityUnavailable(IdentityError):
     """A key file cannot be read now: the disk or the process's descriptors fail it."""
 
     nature: ClassVar[Nature] = "passing"
+    hint: ClassVar[str] = "See to the disk, and to how many files may be open."
 
 
 class RoleError(ConfigurationError):
@@ -104,6 +110,7 @@ class JournalError(AggregationError):
     """The durable record is damaged, missing, or lacks what somebody saw of it."""
 
     nature: ClassVar[Nature] = "damage"
+    hint: ClassVar[str] = "Put the record back as it was."
 
 
 class RecordedError(JournalError):
@@ -116,6 +123,7 @@ class JournalUnavailable(JournalError):
     """The durable record cannot be used now: held by others, no room, no rights; nothing was."""
 
     nature: ClassVar[Nature] = "passing"
+    hint: ClassVar[str] = "Make room, and let this account alone use the file."
 
 
 class BackendError(AggregationError):

@@ -123,6 +123,10 @@ class RunDamaged(RunError):
     """The files of a run, or of a site for it, are not what was written."""
 
     nature: ClassVar[Nature] = "damage"
+    code = "damaged"
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint or "Put back what was written there.")
 
 
 class Unavailable(FmflError):

@@ -30,6 +30,11 @@ from aggregation.errors import IdentityError, IdentityUnavailable, SignatureErro
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _PREFIX: Final = "ed25519:"
 _TITLE: Final = "Identity: "  # explanatory text before the PEM block, as RFC 7468 allows
+# What is so until somebody changes the path or its rights; all else is of disk and descriptors.
+_OF_THE_PATH: Final = frozenset(
+    {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP,
+     errno.ENAMETOOLONG}
+)  # fmt: skip
 _MAX_FILE: Final = 16 * 1024  # bytes
 
 
@@ -180,8 +185,7 @@ class Identity:
                 mode = os.fstat(file.fileno()).st_mode
                 pem = file.read(_MAX_FILE)
         except OSError as error:
-            is_path = isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError)
-            kind = IdentityError if is_path or error.errno == errno.ELOOP else IdentityUnavailable
+            kind = IdentityError if error.errno in _OF_THE_PATH else IdentityUnavailable
             raise kind(f"cannot read the key file {path}: {error.strerror}") from error
         if not stat.S_ISREG(mode):
             raise IdentityError(f"{path} is not a file")

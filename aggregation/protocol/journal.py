@@ -11,6 +11,7 @@ kept a head of it notice one that was put back (`journal_heads`).
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -47,6 +48,8 @@ FEDERATION: Final = "run/federation"  # key FINGERPRINT/RUN: the one federation 
 _DOMAIN: Final = b"fmfl-secure/aggregation/journal/v1"
 _LOST: Final = "Where it is lost, fmfl-secure journal recover makes another that opens nothing old"
 _BUSY_TIMEOUT_S: Final = 30.0
+# Something else lies in its place, until somebody puts it back.
+_NO_FILE: Final = {errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 # Primary SQLite codes that speak of the surroundings and not of what the file holds.
 _SURROUNDINGS: Final = {
     sqlite3.SQLITE_BUSY,
@@ -292,7 +295,7 @@ class SqliteJournal:
 
     def _make_mark(self, identifier: str) -> None:
         if self._mark.exists():
-            if self._mark.read_text("ascii").strip() != identifier:
+            if self._mark.read_bytes().strip() != identifier.encode():
                 raise JournalError(f"{self._path} is another journal than the one made here")
             return
         written = self._mark.with_name(f"{self._mark.name}.{os.getpid()}-{secrets.token_hex(4)}")
@@ -364,6 +367,8 @@ def _failure(what: str, path: Path, error: Exception) -> JournalError:
     """Makes a failure a `JournalError`: passing, unless SQLite blames the file itself."""
     text = f"cannot {what} the journal {path}: {error}"
     code = getattr(error, "sqlite_errorcode", None)
+    if isinstance(error, OSError) and error.errno in _NO_FILE:
+        return JournalError(text)
     if isinstance(error, OSError) or (code is not None and code & 0xFF in _SURROUNDINGS):
         return JournalUnavailable(text)
     return JournalError(text)

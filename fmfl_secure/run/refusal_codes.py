@@ -15,7 +15,7 @@ GENERIC = "failed"
 
 MEANINGS: Mapping[str, str] = MappingProxyType(
     {
-        GENERIC: "it failed in a round; the cause stays at the site",
+        GENERIC: "it failed; the cause stays at the site",
         "refused": "a message that it received did not hold",
         "run": "the plan was not of this run, its settings or its adapter",
         "stopped": "the coordinator or a custodian has stopped the run",

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 from fmfl_secure.errors import FmflError, RunDamaged, RunError, Unavailable
-from privacy import StorageError, StorageExists
+from privacy import StorageError, StorageExists, StorageUnusable
 from privacy.storage import Store
 
 
@@ -20,13 +20,15 @@ def storage_errors(what: str) -> Iterator[None]:
 
     Raises:
         Unavailable: The store cannot be used now; it may be in a moment.
-        RunDamaged: What it holds is not what was written, or it is gone.
+        RunDamaged: What it holds is not what was written, it is gone, or something else lies in
+            its place.
         RunError: Something is there already.
     """
     try:
         yield
     except StorageError as error:
-        raise _KINDS[error.nature](f"{what}: {error}", hint=error.hint) from error
+        kind = RunDamaged if isinstance(error, StorageUnusable) else _KINDS[error.nature]
+        raise kind(f"{what}: {error}", hint=error.hint) from error
 
 
 _KINDS: Final[Mapping[str, type[FmflError]]] = {

@@ -23,7 +23,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from numpy.typing import NDArray
 
-from fmfl_secure.errors import RunDamaged, RunError, os_failure
+from fmfl_secure.errors import RunDamaged, os_failure
 from fmfl_secure.storage.errors import make_missing, storage_errors
 from privacy.storage import Transaction, open_store
 
@@ -71,15 +71,16 @@ class UpdateStore:
         """The store of a site's folder, with the key that `init` made.
 
         Raises:
-            RunError: The key is missing, or others may read it.
+            RunDamaged: The key is missing, or others may read it.
+            Unavailable: It cannot be read now.
         """
         path = folder / "storage.key"
         try:
             if path.stat().st_mode & 0o077:
-                raise RunError(f"others may read {path}", hint="chmod 600 it")
+                raise RunDamaged(f"others may read {path}", hint=f"chmod 600 {path}")
             key = path.read_bytes()
         except OSError as error:
-            raise os_failure(RunError, f"cannot read {path}", error) from error
+            raise os_failure(RunDamaged, f"cannot read {path}", error) from error
         if len(key) != 32:
             raise RunDamaged(f"{path} does not hold a key of 32 bytes")
         return cls(folder / "updates.sqlite", key)

@@ -38,6 +38,7 @@ from fmfl_secure.models.adapters import (
     adapter_tensors,
     set_adapter_tensors,
 )
+from fmfl_secure.models.adapters.files import AS_WRITTEN
 from fmfl_secure.models.layout import Layout
 from fmfl_secure.models.personal import belongs_to, personal_names, set_personal
 from fmfl_secure.models.provenance import hub_id, licence
@@ -377,7 +378,11 @@ def _described(folder: Path) -> dict[str, Any]:
     try:
         description = parse_json(read_settings(folder / TASK_FILE))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{folder} does not hold a finished adapter: {error}") from error
+        raise ModelError(
+            f"{folder} does not hold a finished adapter: {error}", hint=AS_WRITTEN
+        ) from error
     if not isinstance(description, dict):
-        raise ModelError(f"{folder} does not hold a finished adapter: {TASK_FILE} is no object")
+        raise ModelError(
+            f"{folder} does not hold a finished adapter: {TASK_FILE} is no object", hint=AS_WRITTEN
+        )
     return description

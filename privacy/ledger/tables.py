@@ -14,6 +14,7 @@ from privacy.errors import (
     StorageError,
     StorageExists,
     StorageMissing,
+    StorageUnusable,
 )
 from privacy.ledger.chain import Record
 from privacy.storage import Store, Transaction, open_store
@@ -71,6 +72,8 @@ def ledger_errors(store: Store) -> Iterator[None]:
         raise LedgerError(f"{error}; a ledger is never replaced") from error
     except StorageDamaged as error:
         raise LedgerDamaged(f"not a readable ledger: {error}", hint=error.hint) from error
+    except StorageUnusable as error:
+        raise LedgerError(f"no ledger at {store.name}: {error}", hint=error.hint) from error
     except StorageError as error:
         raise LedgerUnavailable(str(error), hint=error.hint) from error
 

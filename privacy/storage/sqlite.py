@@ -17,11 +17,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from typing_extensions import override
 
-from privacy.errors import StorageDamaged, StorageExists, StorageMissing, StorageUnavailable
+from privacy.errors import (
+    StorageDamaged,
+    StorageExists,
+    StorageMissing,
+    StorageUnavailable,
+    StorageUnusable,
+)
 from privacy.storage.kept import Connections
 from privacy.storage.store import Store
 
@@ -60,6 +66,10 @@ class SqliteTransaction:
         return self._connection.execute(statement, parameters).fetchall()
 
 
+_ANOTHER: Final = "Name a file, or move away what lies in its place."
+_BACK: Final = "Put the latest whole copy of it back."
+
+
 class SqliteStore(Store):
     """Tables in one file, which threads and processes may share.
 
@@ -88,13 +98,18 @@ class SqliteStore(Store):
     def exists(self) -> bool:
         """Whether there is a file; see `privacy.storage.Store`."""
         try:
-            return stat.S_ISREG(self._path.stat().st_mode)
+            is_file = stat.S_ISREG(self._path.stat().st_mode)
         except (FileNotFoundError, NotADirectoryError):
             return False
+        except ValueError as error:  # of a name with a NUL character
+            raise StorageUnusable(f"no file can be named {self.name!r}", hint=_ANOTHER) from error
         except OSError as error:  # of a disk or a folder that does not answer, nothing is known
             raise StorageUnavailable(
                 f"cannot look for {self.name}: {error.strerror or error}"
             ) from error
+        if not is_file:
+            raise StorageUnusable(f"{self.name} is a folder or the like, no file", hint=_ANOTHER)
+        return True
 
     @contextmanager
     def create(self, tables: Sequence[str]) -> Iterator[SqliteTransaction]:
@@ -181,9 +196,9 @@ class SqliteStore(Store):
                     hint="Check that it is there, writable, on a disk with room, and not held by "
                     "another process.",
                 ) from error
-            raise StorageDamaged(f"{self.name} is not readable: {error}") from error
+            raise StorageDamaged(f"{self.name} is not readable: {error}", hint=_BACK) from error
         except UnicodeDecodeError as error:  # SQLite quotes a damaged schema, not in UTF-8
-            raise StorageDamaged(f"{self.name} is not readable: {error}") from error
+            raise StorageDamaged(f"{self.name} is not readable: {error}", hint=_BACK) from error
 
     def _connect(self, path: Path, mode: Literal["rw", "rwc"]) -> sqlite3.Connection:
         connection = sqlite3.connect(

@@ -227,3 +227,13 @@ def test_a_new_one_is_not_passed_off_as_one_of_0_1_0(tmp_path):
     change(path, "DELETE FROM entries")
     with pytest.raises(JournalError, match="has lost its chain"):
         SqliteJournal(path)
+
+
+@pytest.mark.parametrize("name", ["journal.sqlite", "journal.sqlite.made"])
+def test_a_folder_in_its_place_is_damage_and_is_not_waited_for(tmp_path, name: str) -> None:
+    SqliteJournal(tmp_path / "journal.sqlite")
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    with pytest.raises(JournalError) as refused:
+        SqliteJournal(tmp_path / "journal.sqlite")
+    assert refused.value.nature == "damage"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shlex
 import shutil
@@ -158,6 +159,39 @@ def test_a_disk_that_takes_nothing_is_told_in_a_line(
         code, _, errors = typed(*command, *example_of(command))
     assert code != BUG, errors
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("how", ["gone", "empty", "junk", "folder"])
+@pytest.mark.parametrize(
+    ("command", "file"),
+    [
+        (("acts", "show", "pilot/sites/site-1"), "acts.sqlite"),
+        (("acts", "show", "pilot/sites/site-1"), "acts.sqlite.made"),
+        (("acts", "show", "pilot/sites/site-1"), "identity.pem"),
+        (("acts", "verify", "pilot/sites/site-1"), "acts.sqlite.made"),
+        (("ledger", "show", "pilot/sites/site-1/ledger.sqlite"), "ledger.sqlite"),
+    ],
+)
+def test_another_thing_in_a_file_s_place_is_told_with_what_to_do_and_not_waited_for(
+    typed: Main, command: tuple[str, ...], file: str, how: str
+) -> None:
+    if file.startswith("acts"):  # there is a log of acts once somebody acted
+        words = ("--grant", "1", "--reason", "over")
+        assert typed("ledger", "close", "pilot/sites/site-1/ledger.sqlite", *words)[0] == 0
+    path = Path("pilot/sites/site-1") / file
+    path.unlink()
+    if how == "folder":
+        path.mkdir()
+    elif how != "gone":
+        path.write_bytes(b"" if how == "empty" else b"\xff\x00" * 100)
+        path.chmod(0o600)
+    code, out, _ = typed(*command, "--json")
+    if code == 0:
+        assert (file, how) == ("acts.sqlite.made", "gone"), "it is made again"
+        return
+    told = json.loads(out)["error"]
+    assert (code, told["nature"]) in {(1, "decided"), (3, "damage")}
+    assert told["hint"]
 
 
 def test_a_traceback_would_be_seen(typed: Main, monkeypatch: pytest.MonkeyPatch) -> None:

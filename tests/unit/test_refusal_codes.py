@@ -20,6 +20,7 @@ NEVER_TOLD = {
     *("privacy", "policy", "training", "audit"),
     *("storage", "storage-missing", "storage-exists", "storage-unavailable", "storage-damaged"),
     "storage-unusable",
+    "damaged",  # a party's own files, of whose damage others learn nothing
     # The server's and its clients' own; answered over HTTP as problems, never as a site's refusal.
     *("service", "membership", "stopping", "attempt"),
     "unavailable",  # the surroundings: never a site's last word

@@ -25,6 +25,9 @@ CORES_FILE = "cores.safetensors"
 BOTTLENECK_FILE = "bottleneck.safetensors"
 PROMPT_ENCODER_FILE = "prompt_encoder.safetensors"
 HEAD_FILE = "head.safetensors"
+AS_WRITTEN = (
+    "Name an adapter's folder as a run or fmfl-secure export wrote it, and put back what it lacks."
+)
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -36,7 +39,9 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         tensors: dict[str, torch.Tensor] = safetensors.torch.load_file(path)
     except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise ModelError(f"{path.parent} does not hold a finished adapter: {error}") from error
+        raise ModelError(
+            f"{path.parent} does not hold a finished adapter: {error}", hint=AS_WRITTEN
+        ) from error
     return tensors
 
 

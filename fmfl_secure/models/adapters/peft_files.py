@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from fmfl_secure.errors import ModelError
-from fmfl_secure.models.adapters.files import save_tensors
+from fmfl_secure.models.adapters.files import AS_WRITTEN, save_tensors
 
 PEFT_CONFIG = "adapter_config.json"
 PEFT_WEIGHTS = "adapter_model.safetensors"
@@ -85,7 +85,7 @@ def open_peft_model(encoder: nn.Module, folder: Path) -> nn.Module:
     for name in (PEFT_CONFIG, PEFT_WEIGHTS):
         # PEFT would go on to a pickled file of the same stem, and then to a hub.
         if not (folder / name).is_file():
-            raise ModelError(f"{folder} holds no {name}")
+            raise ModelError(f"{folder} holds no {name}", hint=AS_WRITTEN)
     try:
         with peft_warnings_silenced(), warnings.catch_warnings():
             # A tensor that is missing is a warning to PEFT, and keeps its random start.
@@ -95,6 +95,8 @@ def open_peft_model(encoder: nn.Module, folder: Path) -> nn.Module:
         ValueError, RuntimeError, OSError, KeyError, TypeError, UserWarning,
         safetensors.SafetensorError,
     ) as error:  # fmt: skip
-        raise ModelError(f"cannot open the adapter in {folder}: {error}") from error
+        raise ModelError(
+            f"cannot open the adapter in {folder}: {error}", hint=AS_WRITTEN
+        ) from error
     opened: nn.Module = adapted
     return opened
