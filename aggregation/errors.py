@@ -57,7 +57,12 @@ class AggregationError(Exception):
 
     nature: ClassVar[Nature] = "decided"
     code: ClassVar[str] = "failed"
-    hint: ClassVar[str] = ""
+    hint: str = ""
+
+    def __init__(self, message: str = "", *, hint: str = "") -> None:
+        super().__init__(message)
+        if hint:
+            self.hint = hint
 
 
 class ConfigurationError(AggregationError):
@@ -76,7 +81,7 @@ class IdentityError(ConfigurationError):
     """A key file or a public key cannot be used."""
 
     nature: ClassVar[Nature] = "decided"
-    hint: ClassVar[str] = (
+    hint: str = (
         "Put the key back as it was drawn: a file that its owner alone may read (chmod 600)."
     )
 
@@ -85,7 +90,7 @@ class IdentityUnavailable(IdentityError):
     """A key file cannot be read now: the disk or the process's descriptors fail it."""
 
     nature: ClassVar[Nature] = "passing"
-    hint: ClassVar[str] = "See to the disk, and to how many files may be open."
+    hint: str = "See to the disk, and to how many files may be open."
 
 
 class RoleError(ConfigurationError):
@@ -110,7 +115,7 @@ class JournalError(AggregationError):
     """The durable record is damaged, missing, or lacks what somebody saw of it."""
 
     nature: ClassVar[Nature] = "damage"
-    hint: ClassVar[str] = "Put the record back as it was."
+    hint: str = "Put the record back as it was."
 
 
 class RecordedError(JournalError):
@@ -123,7 +128,7 @@ class JournalUnavailable(JournalError):
     """The durable record cannot be used now: held by others, no room, no rights; nothing was."""
 
     nature: ClassVar[Nature] = "passing"
-    hint: ClassVar[str] = "Make room, and let this account alone use the file."
+    hint: str = "Make room, and let this account alone use the file."
 
 
 class BackendError(AggregationError):

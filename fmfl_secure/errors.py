@@ -55,6 +55,9 @@ _SURROUNDINGS: Final = frozenset(
      errno.ENXIO, errno.EROFS, errno.ESTALE, errno.ETIMEDOUT}
 )  # fmt: skip
 
+MAKE_ROOM: Final = "Make room, or the disk writable."
+CHECK_PATH: Final = "Check the path, and that this account may read and write there."
+
 if TYPE_CHECKING:
     # What a command line or an engine catches: everything this project raises on purpose.
     KNOWN_ERRORS: tuple[type[Exception], ...]
@@ -289,12 +292,14 @@ def os_failure(
         otherwise: What it is where the path or its rights are wrong.
         what: What could not be done, as the error's text begins.
         error: The system's.
-        hint: What to do about it.
+        hint: What to do about it; by default make room, or check the path.
 
     Returns:
         `Unavailable` where disk, memory or descriptors are at fault; else `otherwise`.
     """
-    kind = Unavailable if error.errno in _SURROUNDINGS else otherwise
+    is_passed = error.errno in _SURROUNDINGS
+    kind = Unavailable if is_passed else otherwise
+    hint = hint or (MAKE_ROOM if is_passed else CHECK_PATH)
     return kind(f"{what}: {error.strerror or type(error).__name__}", hint=hint)
 
 

@@ -32,8 +32,8 @@ _PREFIX: Final = "ed25519:"
 _TITLE: Final = "Identity: "  # explanatory text before the PEM block, as RFC 7468 allows
 # What is so until somebody changes the path or its rights; all else is of disk and descriptors.
 _OF_THE_PATH: Final = frozenset(
-    {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP,
-     errno.ENAMETOOLONG}
+    {errno.ENOENT, errno.EEXIST, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR,
+     errno.ELOOP, errno.ENAMETOOLONG}
 )  # fmt: skip
 _MAX_FILE: Final = 16 * 1024  # bytes
 
@@ -158,7 +158,10 @@ class Identity:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise IdentityError(f"cannot write the key file {path}: {error.strerror}") from error
+            raise _kind_of(error)(
+                f"cannot write the key file {path}: {error.strerror}",
+                hint="Make room; or name a place where this account may write, and no file is yet.",
+            ) from error
 
     @classmethod
     def load(
@@ -185,8 +188,7 @@ class Identity:
                 mode = os.fstat(file.fileno()).st_mode
                 pem = file.read(_MAX_FILE)
         except OSError as error:
-            kind = IdentityError if error.errno in _OF_THE_PATH else IdentityUnavailable
-            raise kind(f"cannot read the key file {path}: {error.strerror}") from error
+            raise _kind_of(error)(f"cannot read the key file {path}: {error.strerror}") from error
         if not stat.S_ISREG(mode):
             raise IdentityError(f"{path} is not a file")
         first, _, body = pem.partition(b"\n")
@@ -224,3 +226,7 @@ class Identity:
         if not text.startswith(_TITLE) or name not in {None, own}:
             raise IdentityError(f"{path} is the key of another party")
         return cls(own, Ed25519PrivateKey.from_private_bytes(raw))
+
+
+def _kind_of(error: OSError) -> type[IdentityError]:
+    return IdentityError if error.errno in _OF_THE_PATH else IdentityUnavailable

@@ -6,7 +6,7 @@ from typing import Literal
 
 from fmfl_secure.cli.answers.base import Failure, Wrong
 from fmfl_secure.cli.exit_codes import ExitCode, exit_code
-from fmfl_secure.errors import is_known, is_passing, said
+from fmfl_secure.errors import CHECK_PATH, MAKE_ROOM, is_known, is_passing, said
 
 _AGAIN = "start it again: it goes on."
 
@@ -59,5 +59,5 @@ def _of_system(error: OSError) -> str:
 
 def _of_path(code: ExitCode) -> tuple[str, Literal["passing", "decided"]]:
     if code == ExitCode.INTERRUPTED:
-        return f"Make room, or the disk writable. Then {_AGAIN}", "passing"
-    return "Check the path, and that this account may read and write there.", "decided"
+        return f"{MAKE_ROOM} Then {_AGAIN}", "passing"
+    return CHECK_PATH, "decided"

@@ -317,7 +317,8 @@ def anchor(
     Example: fmfl-secure ledger anchor pilot/sites/site-1/ledger.sqlite --output
     /media/officer/site-1.jsonl
     """
-    from privacy import LedgerError, read_anchors
+    from fmfl_secure.errors import RunError, os_failure
+    from privacy import read_anchors
 
     if output.exists():
         read_anchors(output)  # a line is added to anchors, and to nothing else
@@ -328,7 +329,7 @@ def anchor(
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise LedgerError(f"cannot write the anchor to {output}: {error}") from error
+        raise os_failure(RunError, f"cannot write the anchor to {output}", error) from error
     say(f"{output}: head {signed.head} of {signed.population!r}")
     return HeadAnchored(output=str(output), head=signed.head, population=signed.population)
 
@@ -351,8 +352,9 @@ def export(
 
     Example: fmfl-secure ledger export pilot/sites/site-1/ledger.sqlite --output site-1.json
     """
+    from fmfl_secure.errors import RunError, os_failure
     from fmfl_secure.storage.files import require_new, write_files
-    from privacy import Ledger, LedgerError, export_csv, export_json
+    from privacy import Ledger, export_csv, export_json
 
     if output is not None:
         require_new(output)
@@ -364,7 +366,7 @@ def export(
     try:
         write_files(output.parent, {output.name: text.encode()})
     except OSError as error:
-        raise LedgerError(f"cannot write {output}: {error}") from error
+        raise os_failure(RunError, f"cannot write {output}", error) from error
     say(f"{output}: {len(records)} records")
     return LedgerExported(form=form, records=len(records), output=str(output), text="")
 

@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 from fmfl_secure.data.errors import OutputError
 from fmfl_secure.data.fields import Records
 from fmfl_secure.data.images import EncodedPicture, decode_image
+from fmfl_secure.errors import RunError, is_passing, os_failure
 
 _ACROSS = 8  # pictures in a row of the sheet
 _SIDE = 112  # pixels of each
@@ -153,6 +154,10 @@ def _write_privately(path: Path, data: bytes) -> None:
         beside.replace(path)
     except OSError as error:
         beside.unlink(missing_ok=True)
+        if is_passing(error):
+            raise os_failure(
+                RunError, f"{path}: the contact sheet cannot be written", error
+            ) from None
         raise OutputError(
             f"the contact sheet cannot be written: {error.strerror or type(error).__name__}",
             hint="name a file in a folder that is there and writable",

@@ -21,7 +21,7 @@ import msgspec
 
 from aggregation import AggregationError, Identity, PublicIdentity
 from fmfl_secure._version import __version__
-from fmfl_secure.errors import RunError
+from fmfl_secure.errors import RunError, os_failure
 from fmfl_secure.outside import MOST_DOCUMENT, read_regular
 from fmfl_secure.parties.workspace import COORDINATOR, Workspace
 from fmfl_secure.report.page import render_html
@@ -158,7 +158,7 @@ def bundle_run(run_folder: Path, output: Path, *, identity: Path | None = None) 
     try:
         write_files(output.parent, {output.name: data})
     except OSError as error:
-        raise RunError(f"cannot write {output}: {error.strerror}") from error
+        raise os_failure(RunError, f"cannot write {output}", error) from error
     return coordinator.public.fingerprint
 
 
@@ -175,7 +175,7 @@ def extract_bundle(checked: CheckedBundle, folder: Path) -> None:
     try:
         write_files(folder, contents)
     except OSError as error:
-        raise RunError(f"cannot write to {folder}: {error.strerror}") from error
+        raise os_failure(RunError, f"cannot write to {folder}", error) from error
 
 
 def load_bundle(path: Path) -> bytes:

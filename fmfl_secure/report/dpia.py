@@ -15,7 +15,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from fmfl_secure.errors import RunError
+from fmfl_secure.errors import RunError, os_failure
 from fmfl_secure.outside import MOST_DOCUMENT, read_regular
 from fmfl_secure.report import (
     attacked,
@@ -101,7 +101,7 @@ def write_dpia(run: Path, output: Path | None = None) -> Path:
     try:
         write_files(target.parent, {target.name: text.encode("utf-8")})
     except OSError as error:
-        raise RunError(f"{target} cannot be written: {error.strerror}") from error
+        raise os_failure(RunError, f"{target} cannot be written", error) from error
     return target
 
 

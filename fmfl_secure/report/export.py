@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from fmfl_secure.errors import RunError
 from fmfl_secure.models.adapter_files import name_base_by_place
 from fmfl_secure.models.adapters import adapter_of
+from fmfl_secure.models.library_errors import writing
 from fmfl_secure.planning.warm_start import line_of_run
 from fmfl_secure.report.merged import write_merged
 from fmfl_secure.report.model_card import write_card
 from fmfl_secure.run.record import RunRecord, decode_record
 from fmfl_secure.tasks.adapter_task import AdapterTask
-from fmfl_secure.training.finished_run import open_run
+from fmfl_secure.training.finished_run import FinishedRun, open_run
 from fmfl_secure.vectors.adapter_line import LINE_FILE, encode_line
 
 
@@ -52,23 +54,38 @@ def export_run(
     task = run.task
     if not isinstance(task, AdapterTask):
         raise RunError(f"{task.kind} has no adapter to hand on")
-    if merged:
-        write_merged(run, task, output, personal)
-    else:
-        # Opened first: what is handed on is known to work.
-        opened = task.open_adapter(run.adapter, personal=personal)
-        if personal is None:
-            shutil.copytree(run.adapter, output, dirs_exist_ok=True)
-        else:
-            task.whole.save_adapter(opened, output)
-        adapter_of(task.adapter).add_for_peft(opened.encoder, task.adapter, task.base, output)
-        name_base_by_place(task.base, output)
-    two_towers = len(task.architecture.towers) > 1
-    own = merged and task.own_head is not None
-    # Whoever goes on from it is told what it cost, this run included.
-    (output / LINE_FILE).write_text(encode_line(line_of_run(run_folder)), encoding="utf-8")
-    write_card(record, output, merged=merged, own_class=own, two_towers=two_towers)
+    was_there = output.exists()
+    try:
+        with writing("what is exported", output):
+            if merged:
+                write_merged(run, task, output, personal)
+            else:
+                _write_adapter(run, task, output, personal)
+            # Whoever goes on from it is told what it cost, this run included.
+            (output / LINE_FILE).write_text(encode_line(line_of_run(run_folder)), encoding="utf-8")
+            two_towers = len(task.architecture.towers) > 1
+            own = merged and task.own_head is not None
+            write_card(record, output, merged=merged, own_class=own, two_towers=two_towers)
+    except BaseException:
+        # Nothing was there before: half of it would only be in the way of another try.
+        shutil.rmtree(output, ignore_errors=True)
+        if was_there:
+            output.mkdir(exist_ok=True)
+        raise
     return output
+
+
+def _write_adapter(
+    run: FinishedRun, task: AdapterTask[Any], output: Path, personal: Path | None
+) -> None:
+    # Opened first: what is handed on is known to work.
+    opened = task.open_adapter(run.adapter, personal=personal)
+    if personal is None:
+        shutil.copytree(run.adapter, output, dirs_exist_ok=True)
+    else:
+        task.whole.save_adapter(opened, output)
+    adapter_of(task.adapter).add_for_peft(opened.encoder, task.adapter, task.base, output)
+    name_base_by_place(task.base, output)
 
 
 def _read_record(run_folder: Path) -> RunRecord:

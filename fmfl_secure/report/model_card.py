@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from fmfl_secure.errors import RunError
+from fmfl_secure.errors import RunError, os_failure
 from fmfl_secure.outside import parse_json, read_settings
 from fmfl_secure.report import answers, line, wording
 from fmfl_secure.report.names import count, listing
@@ -126,7 +126,9 @@ def write_card(
         files = sorted(path.name for path in folder.iterdir() if path.name != CARD)
         card = model_card(record, merged=merged, files=files, made=made, own_class=own_class)
         (folder / CARD).write_text(card, encoding="utf-8")
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise os_failure(RunError, f"cannot write the card in {folder}", error) from error
+    except ValueError as error:
         raise RunError(f"cannot write the card in {folder}: {error}") from error
 
 

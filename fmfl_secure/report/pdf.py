@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from fmfl_secure.errors import RunError
+from fmfl_secure.errors import RunError, os_failure
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _SECONDS = 120
@@ -53,4 +53,4 @@ def print_pdf(page: Path, output: Path) -> None:
         except subprocess.SubprocessError as error:
             raise RunError(f"{browser} could not print the report: {error}") from error
         except OSError as error:
-            raise RunError(f"cannot write {output}: {error.strerror}") from error
+            raise os_failure(RunError, f"cannot write {output}", error) from error

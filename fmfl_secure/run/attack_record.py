@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from fmfl_secure.errors import RunError
+from fmfl_secure.errors import RunError, os_failure
 from fmfl_secure.run.beside_report import read_record
 from fmfl_secure.run.ranges import Count, Figure, Share, Spent
 from fmfl_secure.storage.files import write_files
@@ -163,7 +163,7 @@ def save_attack(folder: Path, name: str, record: AttackRecord) -> Path:
     try:
         write_files(folder, {name: encoded})
     except OSError as error:
-        raise RunError(f"cannot write {folder / name}: {error.strerror}") from error
+        raise os_failure(RunError, f"cannot write {folder / name}", error) from error
     return folder / name
 
 

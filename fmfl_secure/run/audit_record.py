@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from fmfl_secure.errors import RunError
+from fmfl_secure.errors import RunError, os_failure
 from fmfl_secure.run.ranges import Count, Delta, Figure, Share
 from fmfl_secure.storage.files import write_files
 
@@ -113,5 +113,5 @@ def save_audit(folder: Path, record: AuditRecord) -> Path:
     try:
         write_files(folder, {AUDIT_NAME: encode_audit(record)})
     except OSError as error:
-        raise RunError(f"cannot write {folder / AUDIT_NAME}: {error}") from error
+        raise os_failure(RunError, f"cannot write {folder / AUDIT_NAME}", error) from error
     return folder / AUDIT_NAME

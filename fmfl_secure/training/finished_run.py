@@ -23,7 +23,7 @@ import numpy as np
 from torch import nn
 
 from fmfl_secure.data import DataError, LeftOut
-from fmfl_secure.errors import ConfigError, ModelError, RunError
+from fmfl_secure.errors import ConfigError, ModelError, RunError, os_failure
 from fmfl_secure.measures import Outcomes
 from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.models.language import GREEDY, Sampling
@@ -304,7 +304,7 @@ def stream_answers(answers: Iterable[dict[str, Any]], path: Path) -> int:
             with path.open("ab" if count else "wb") as file:
                 file.write(msgspec.json.encode(answer) + b"\n")
         except OSError as error:
-            raise RunError(f"cannot write {path}: {error.strerror}") from error
+            raise os_failure(RunError, f"cannot write {path}", error) from error
         count += 1
     return count
 
@@ -337,4 +337,4 @@ def write_answers(answers: Sequence[dict[str, Any]], path: Path) -> None:
     try:
         write_files(path.parent, {path.name: data})
     except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror}") from error
+        raise os_failure(RunError, f"cannot write {path}", error) from error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import dp_accounting
@@ -19,7 +21,7 @@ from transformers import AutoModel
 
 import fmfl_secure.parties.site_training
 from aggregation import AggregationError, PublicIdentity, dequantize
-from fmfl_secure.errors import ConfigError, RunError
+from fmfl_secure.errors import ConfigError, RunError, Unavailable
 from fmfl_secure.models.adapters import ADAPTERS
 from fmfl_secure.parties.coordinator import Coordinator
 from fmfl_secure.parties.site import Site
@@ -96,6 +98,24 @@ def test_the_adapter_on_disk_scores_as_the_run_said(finished) -> None:
     metrics = evaluate_run(folder / "run", folder / "data" / "holdout.csv").metrics
     for name, value in record.rounds[-1].metrics.items():
         assert metrics[name] == pytest.approx(value, abs=1e-6)
+
+
+@pytest.mark.parametrize("merged", [False, True])
+@pytest.mark.parametrize("was_there", [False, True])
+def test_an_export_that_found_no_room_leaves_nothing_in_the_way(
+    finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, merged: bool, was_there: bool
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if was_there:
+        (tmp_path / "out").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr("fmfl_secure.report.export.write_card", full)
+        with pytest.raises(Unavailable, match="what is exported cannot be written"):
+            export_run(finished[0] / "run", tmp_path / "out", merged=merged)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "out"] * was_there
+    assert (export_run(finished[0] / "run", tmp_path / "out", merged=merged) / "README.md").exists()
 
 
 def test_the_record_and_its_files_agree(finished) -> None:

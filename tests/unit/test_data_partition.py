@@ -23,6 +23,7 @@ from fmfl_secure.data.errors import (
     PartitionError,
     UnknownLabelError,
 )
+from fmfl_secure.errors import Unavailable
 
 ROWS = [
     {"id": str(i), "text": f'note {i},\n"{i}"', "label": "ab"[i % 2], "ward": "xyz"[i % 3 % 2]}
@@ -311,6 +312,6 @@ def test_failing_to_write_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     out = tmp_path / "out"
-    with pytest.raises(OutputError, match="No space left"):
+    with pytest.raises(Unavailable, match="No space left"):
         partition_file(make_file(tmp_path), 2, out)
     assert list(out.iterdir()) == []

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 from documented import command_tree
 from support import settings
 from test_cli import COMMANDS, find
 
+from fmfl_secure.errors import Unavailable
+from fmfl_secure.models.library_errors import writing
 from fmfl_secure.parties.workspace import initialise
 
 Main = Callable[..., tuple[int, str, str]]
@@ -192,6 +195,23 @@ def test_another_thing_in_a_file_s_place_is_told_with_what_to_do_and_not_waited_
     told = json.loads(out)["error"]
     assert (code, told["nature"]) in {(1, "decided"), (3, "damage")}
     assert told["hint"]
+
+
+FULL = {  # how a library tells of a disk without room
+    "rust": safetensors.SafetensorError("I/O error: No space left on device (os error 28)"),
+    "a copy": shutil.Error([("a", "b", "[Errno 28] No space left on device: 'a' -> 'b'")]),
+    "system": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+}
+
+
+@pytest.mark.parametrize("error", FULL.values(), ids=FULL)
+def test_a_disk_that_is_full_is_told_whichever_library_finds_it(
+    tmp_path: Path, error: Exception
+) -> None:
+    told = "what is exported cannot be written to .*: No space left on device"
+    with pytest.raises(Unavailable, match=told) as refused, writing("what is exported", tmp_path):
+        raise error
+    assert refused.value.hint
 
 
 def test_a_traceback_would_be_seen(typed: Main, monkeypatch: pytest.MonkeyPatch) -> None:

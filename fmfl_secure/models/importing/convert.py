@@ -11,7 +11,7 @@ from typing import Final, Literal
 import transformers
 
 from fmfl_secure._version import __version__
-from fmfl_secure.errors import ModelError
+from fmfl_secure.errors import ModelError, os_failure
 from fmfl_secure.models.architectures import architecture_of
 from fmfl_secure.models.base import BaseModel, find_base_model
 from fmfl_secure.models.block_weights import write_blocks
@@ -75,7 +75,7 @@ def import_model(
             shutil.copyfile(origin.licence_file, unfinished / "LICENSE")
         unfinished.rename(output)
     except OSError as error:
-        raise ModelError(f"{output} cannot be written: {error.strerror}") from error
+        raise os_failure(ModelError, f"{output} cannot be written", error) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return find_base_model(str(output))
