@@ -34,6 +34,8 @@ CONFIG = "config.json"
 _OF_SENTENCES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
 # What a base model's configuration may still say of a task that it was trained for before.
 _OF_EARLIER_TASKS = ("problem_type", "task_specific_params", "finetuning_task")
+# As earlier versions of transformers wrote it: the labels beside it would not be read.
+_COUNTED_LABELS = ("num_labels", "_num_labels")
 
 
 def write_merged(
@@ -60,6 +62,8 @@ def write_merged(
     output.mkdir(parents=True, exist_ok=True)
     config = json.loads((task.base.path / CONFIG).read_text(encoding="utf-8"))
     config = _in_float32(config) | {"dtype": "float32"}
+    if task.answers:
+        config = {k: v for k, v in config.items() if k not in _COUNTED_LABELS}
     if own is None:
         weights = bare.state_dict() | invented_heads(bare, task.kind)
         bare.save_pretrained(output, state_dict=weights, safe_serialization=True)

@@ -341,6 +341,22 @@ def test_a_long_text_is_cut_where_the_run_cut_it_whatever_the_base_s_tokenizer_d
         assert_same(task, answer, expected)
 
 
+@pytest.mark.parametrize(
+    ("model_type", "kind"), [("bert", "text-classification"), ("vit", "image-classification")]
+)
+def test_what_a_base_model_says_of_an_earlier_task_is_not_said_of_the_run_s(
+    tiny_models, tmp_path: Path, model_type: str, kind: str
+) -> None:
+    labels = ("a", "b", "c", "d")
+    said = {"num_labels": 4, "_num_labels": 4, "problem_type": "regression"}
+    said |= {"id2label": dict(enumerate(labels)), "label2id": {b: a for a, b in enumerate(labels)}}
+    base = saying(tiny_models(model_type), tmp_path / "base", "config.json", **said)
+    task = task_on(base, section(kind, OWN))
+    expected, found = by_the_card(task, tmp_path, picture=str(tmp_path / "picture.png"))
+    for answer in found:
+        assert_same(task, answer, expected)
+
+
 VALUES = np.random.default_rng(5).integers(0, 256, (20, 12, 4)).astype(np.uint8)
 PICTURES = {
     "turned": Image.fromarray(VALUES[..., :3]),
