@@ -222,17 +222,21 @@ class CausalLM(AdapterTask[CausalLMSection]):
                 ids[own == 1]
                 for ids, own in zip(batch.input_ids, batch.attention_mask, strict=True)
             ]
-            new = model.generate(
-                prompts,
-                max_new_tokens=self._room_after(max(len(prompt) for prompt in prompts)),
-                padding=padding_id(tokenizer),
-                end=end,
-                sampling=replace(sampling, seed=sampling.seed + number),
-                tokenizer=tokenizer,
-            )
-            for record, ids in zip(records, new, strict=True):
-                text = tokenizer.decode(ids, skip_special_tokens=True)
-                responses[record] = {"response": sampling.before_stop(text).strip()}
+            # A prompt that leaves little room cuts its own answer short, and no other's.
+            rooms = np.array([self._room_after(len(prompt)) for prompt in prompts])
+            for room in np.unique(rooms).tolist():
+                alike = np.flatnonzero(rooms == room).tolist()
+                new = model.generate(
+                    [prompts[place] for place in alike],
+                    max_new_tokens=room,
+                    padding=padding_id(tokenizer),
+                    end=end,
+                    sampling=replace(sampling, seed=sampling.seed + number),
+                    tokenizer=tokenizer,
+                )
+                for place, ids in zip(alike, new, strict=True):
+                    text = tokenizer.decode(ids, skip_special_tokens=True)
+                    responses[records[place]] = {"response": sampling.before_stop(text).strip()}
         return responses
 
     def answer(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from task_cases import TASKS, randomise, task_on
+from tiny_models import POSITIONS
 
 from fmfl_secure.data import DataError
 from fmfl_secure.errors import ConfigError, ModelError
@@ -327,6 +328,17 @@ def test_generation_is_greedy_and_the_same_alone_or_in_a_batch(tiny_models, adap
                 break
     text = task.base.load_tokenizer().decode(expected, skip_special_tokens=True).strip()
     assert together[0] == {"response": text}
+
+
+def test_a_prompt_that_leaves_little_room_cuts_no_other_s_answer(tiny_models) -> None:
+    task = task_on(tiny_models("llama"), "causal-lm", max_length=POSITIONS - 2)
+    model = task.build_model(seed=1).eval()
+    randomise(model, scale=0.3)
+    prompts = ["alpha", "beta " * POSITIONS]
+    inputs = task._prepare([exchange(p) for p in prompts], [np.array([0]), np.array([1])])
+    assert inputs.record_cost.tolist()[1] == POSITIONS - 2
+    together = task.predict(model, inputs, batch_size=2)
+    assert together == task.predict(model, inputs, batch_size=1)
 
 
 def test_rows_without_a_response_are_bad_rows(task, tmp_path: Path) -> None:
