@@ -3,6 +3,8 @@
 Where the architecture's own class holds the head, the folder opens as that class, labels and all. A
 language model opens as one, and answers a chat's message by the run's template. A head that no
 class holds stays beside the bare model, and the model's card has the lines that put both together.
+
+`report.export` calls `write_merged`.
 """
 
 from __future__ import annotations

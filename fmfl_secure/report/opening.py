@@ -27,6 +27,10 @@ _EXPORT_FIRST = (
     "`fmfl-secure export RUN` writes PEFT's files of it: here are the trained cores and the "
     "factors that they stand between, which PEFT has no form for."
 )
+_OF_BLOCKS = (
+    "The base model's weights are whole numbers in blocks, which transformers does not read. "
+    "`fmfl-secure export RUN --merged` writes the whole model as it does read it."
+)
 _OPENS_AS: Mapping[str, str] = {"preference": "causal-lm"}  # it answers as one
 _READS_TEXT = {
     "text-classification",
@@ -98,6 +102,8 @@ def how_to_open(exported: Exported) -> list[str]:
     exported = replace(exported, task=_OPENS_AS.get(exported.task, exported.task))
     if "cores.safetensors" in exported.files and not exported.peft:
         return ["## How to open it", "", _EXPORT_FIRST]
+    if exported.made.get("weights") == "blocks" and not exported.merged:
+        return ["## How to open it", "", _OF_BLOCKS]
     others = [name for name in (exported.task, exported.adapter) if is_extension(name)]
     if others:
         return ["## How to open it", "", _with_packages(others)]
@@ -162,7 +168,10 @@ def _imports(lines: Sequence[str]) -> list[str]:
 def _lines(exported: Exported) -> list[str]:
     task = exported.task
     auto = "AutoModelForCausalLM" if task == "causal-lm" else "AutoModel"
-    lines = [f"model = {auto}.from_pretrained({exported.place}, dtype=torch.float32)"]
+    load = f"model = {auto}.from_pretrained({exported.place}, dtype=torch."
+    lines = [f"{load}float32)"]
+    if exported.made.get("weights") == "bfloat16" and not exported.merged:
+        lines = [f"{load}bfloat16).float()"]  # of the values that were trained on
     if exported.peft:
         lines.append("model = PeftModel.from_pretrained(model, folder)")
     elif exported.plain:

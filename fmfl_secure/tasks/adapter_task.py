@@ -39,12 +39,13 @@ from fmfl_secure.models.adapters import (
     set_adapter_tensors,
 )
 from fmfl_secure.models.adapters.files import AS_WRITTEN
+from fmfl_secure.models.block_weights import block_kinds
 from fmfl_secure.models.layout import Layout
 from fmfl_secure.models.personal import belongs_to, personal_names, set_personal
 from fmfl_secure.models.provenance import hub_id, licence
 from fmfl_secure.models.rounds import begin_round, distinct_rounds
 from fmfl_secure.outside import MOST_DOCUMENT, parse_json, read_regular, read_settings
-from fmfl_secure.settings.types import HEAD_PART
+from fmfl_secure.settings.types import HEAD_PART, WeightType
 from fmfl_secure.tasks.base import TaskData
 from fmfl_secure.tasks.task_model import Settings, TaskModel
 from fmfl_secure.vectors.adapter_line import LINE_FILE
@@ -364,9 +365,15 @@ class AdapterTask(TaskModel[Settings]):
             **self._identity(),
             "max_length": self.max_length,
             "padding": "max_length" if self.architecture.fixed_length else False,
+            **({"weights": weights} if (weights := self._weights) != "float32" else {}),
             **({"feature_scale": scale} if scale != 1.0 else {}),
             **({PERSONAL: personal_names(model, own)} if (own := self.adapter.personal) else {}),
         }
+
+    @property
+    def _weights(self) -> WeightType:
+        """The form of the base model's weights that the adapter was trained on."""
+        return "blocks" if block_kinds(self.base.path) else self.computation.dtype
 
 
 def _described(folder: Path) -> dict[str, Any]:

@@ -21,7 +21,9 @@ from PIL import Image
 from support import Quiet, make_federation
 from task_cases import TASKS, randomise, task_on
 from tiny_models import png
+from typer.testing import CliRunner
 
+from fmfl_secure.cli import app
 from fmfl_secure.errors import ModelError
 from fmfl_secure.models.adapter_files import HEAD_FILE
 from fmfl_secure.models.computation import Computation
@@ -355,6 +357,34 @@ def test_what_a_base_model_says_of_an_earlier_task_is_not_said_of_the_run_s(
     expected, found = by_the_card(task, tmp_path, picture=str(tmp_path / "picture.png"))
     for answer in found:
         assert_same(task, answer, expected)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "kind", "head"),
+    [("bert", "text-classification", NORM), ("vit", "image-classification", OWN)],
+)
+def test_an_adapter_is_opened_on_the_weights_that_it_was_trained_on(
+    tiny_models, tmp_path: Path, model_type: str, kind: str, head: str
+) -> None:
+    half = Computation(dtype="bfloat16")
+    task = task_on(tiny_models(model_type), section(kind, head), computation=half)
+    expected, found = by_the_card(task, tmp_path, picture=str(tmp_path / "picture.png"))
+    for answer in found:
+        assert_same(task, answer, expected)
+
+
+def test_a_card_says_that_transformers_does_not_read_blocks(tiny_models, tmp_path: Path) -> None:
+    arguments = ["model", "import", str(tiny_models("bert")), "--weights", "q8_0"]
+    done = CliRunner().invoke(app, [*arguments, "--output", str(tmp_path / "base")])
+    assert done.exit_code == 0, done.output
+    task = task_on(tmp_path / "base", section("text-classification", OWN))
+    model, whole = merged(task, tmp_path)
+    (said,) = how_to_open(exported(task, tmp_path / "adapter"))[2:]
+    assert "export RUN --merged" in said
+    (expected,) = task.predict(model, inputs_of(task, tmp_path), batch_size=1)
+    names = {"folder": str(whole), "text": TEXT}
+    exec(printed(how_to_open(exported(task, whole, merged=True, own_class=True))), names)
+    assert_same(task, names["answer"], expected)
 
 
 VALUES = np.random.default_rng(5).integers(0, 256, (20, 12, 4)).astype(np.uint8)
