@@ -271,7 +271,8 @@ def said(error: BaseException) -> str:
 
 def _is_memory_error_that_was_lost(error: BaseException) -> bool:
     """Whether C code of Python failed and named no error: seen where there was no memory, alone."""
-    return isinstance(error, SystemError) and "without setting an exception" in str(error)
+    words = ("without setting an exception", "without exception set")  # the two that it has
+    return isinstance(error, SystemError) and any(each in str(error) for each in words)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
