@@ -24,7 +24,9 @@ from aggregation import RoundPlan
 from fmfl_secure.parties.own_parts import OwnParts
 from fmfl_secure.parties.run_budget import RunBudget
 from fmfl_secure.parties.site_data import SiteSource
+from fmfl_secure.planning.answers import asked_of
 from fmfl_secure.planning.noise import Plan
+from fmfl_secure.planning.task import require_asked
 from fmfl_secure.settings.sections import SiteEntry
 from fmfl_secure.storage.update_store import UpdateStore
 from fmfl_secure.tasks import TaskData
@@ -168,6 +170,7 @@ class SiteTraining:
             task=self._task,
             personal=self._own.now(),
         )
+        require_asked(self._model, adapter, asked_of(self._config))
         if self._even_answers is not None:
             self._even_answers.prepare_answer(answer)
         if self._budget is not None:

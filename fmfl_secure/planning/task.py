@@ -12,9 +12,9 @@ from pathlib import Path
 from torch import nn
 
 from fmfl_secure.data.formats.registry import require_readers
-from fmfl_secure.errors import ConfigError
+from fmfl_secure.errors import ConfigError, ModelError
 from fmfl_secure.models import AdapterSpec, Layout, find_base_model
-from fmfl_secure.models.adapters import adapter_bytes
+from fmfl_secure.models.adapters import adapter_bytes, load_adapter_bytes, require_adapter
 from fmfl_secure.models.computation import Computation, find_device
 from fmfl_secure.models.provenance import licence
 from fmfl_secure.planning.adapter_template import adapter_files
@@ -22,9 +22,11 @@ from fmfl_secure.planning.answers import answer_grid, answer_layout
 from fmfl_secure.planning.plans import quantization
 from fmfl_secure.planning.warm_start import find_initial
 from fmfl_secure.settings.federation import FederationConfig, load_federation
+from fmfl_secure.settings.questions import QuestionSection
 from fmfl_secure.settings.site import SiteConfig
 from fmfl_secure.tasks import Task, make_task
 from fmfl_secure.vectors.adapter import adapter_digest
+from fmfl_secure.vectors.candidates import split_candidates
 from fmfl_secure.vectors.layout import FlatLayout
 from fmfl_secure.vectors.start import RunStart
 from fmfl_secure.vectors.start_file import write_start
@@ -111,7 +113,7 @@ def start_of(
         adapter: What is asked about, where that is another than a fresh model has.
 
     Raises:
-        ModelError: Nothing would be trained.
+        ModelError: Nothing would be trained, or what is asked about is no adapter of the model.
         PlanError: The settings cannot be met.
         ConfigError: The adapter is not the one that the settings ask about.
     """
@@ -122,6 +124,8 @@ def start_of(
             "the adapter is not the one that question.adapter names",
             hint="It is of a finished run: fmfl-secure start-file FEDERATION.toml --about RUN.",
         )
+    if asked is not None:
+        require_asked(model, start, asked)
     layouts = tuple(FlatLayout(task.begin_round(model, n).slots) for n in task.distinct_rounds)
     task.begin_round(model, 1)
     size = max(layout.size for layout in layouts)
@@ -138,6 +142,28 @@ def start_of(
         answer_layout=None if asked is None else answer_layout(config),
         answer_grid=None if asked is None else answer_grid(config),
     )
+
+
+def require_asked(model: nn.Module, adapter: bytes, asked: QuestionSection) -> None:
+    """Require that all that is asked about are adapters of a model, before anybody answers.
+
+    Args:
+        model: A model of the task.
+        adapter: What is asked about, as safetensors: one, or several joined.
+        asked: The question.
+
+    Raises:
+        ModelError: One is not; names it where there are several.
+    """
+    if not asked.candidates:
+        require_adapter(model, load_adapter_bytes(adapter))
+        return
+    parts = split_candidates(adapter, len(asked.candidates))
+    for name, part in zip(asked.candidates, parts, strict=True):
+        try:
+            require_adapter(model, load_adapter_bytes(part))
+        except ModelError as error:
+            raise ModelError(f"{name}: {error}", hint=error.hint) from error
 
 
 def make_start_file(federation: Path, output: Path, *, adapter: bytes = b"") -> RunStart:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 from asked import PRIVACY, ledger, silence
 from contract_worlds import WORLDS
 from support import Quiet, make_federation
@@ -27,6 +28,7 @@ from fmfl_secure.training.finished_run import open_run
 from fmfl_secure.transports.local.engine import LocalEngine
 from fmfl_secure.vectors.candidates import join_candidates, split_candidates
 from fmfl_secure.vectors.start_file import read_start
+from privacy import Ledger
 
 
 @pytest.fixture(autouse=True)
@@ -149,6 +151,30 @@ def elsewhere(run: Path, folder: Path) -> tuple[Path, dict[str, bytes]]:
     assert f"wrote       {target}" in said.output
     assert not (run.parent / "answers").exists(), "nothing is asked yet"
     return target, choosing.candidates_of(run, [1, 3], [run / "adapter"])
+
+
+@pytest.mark.parametrize("at", ["start", "site"])
+def test_an_adapter_of_another_shape_is_refused_before_anybody_is_charged(
+    run: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    candidates = choosing.candidates_of(run, [1, 2], [])
+    tensors = load_adapter_bytes(candidates["round 2"])
+    name = next(name for name in sorted(tensors) if "lora_A" in name)
+    tensors[name] = tensors[name][:1].contiguous()
+    candidates["round 2"] = safetensors.torch.save(dict(tensors))
+    if at == "site":  # as where a server's start says what does not hold
+        monkeypatch.setattr("fmfl_secure.planning.task.require_asked", lambda *_: None)
+    sites = [run.parent / f"sites/site-{number}" for number in (1, 2, 3)]
+    before = [commits(site) for site in sites]
+    with pytest.raises(ModelError if at == "start" else RunError) as refusal:
+        choosing.choose(run, *choosing.question_among(candidates, epsilon=4.0))
+    assert at == "site" or "round 2: adapter tensor" in str(refusal.value)
+    assert [commits(site) for site in sites] == before
+
+
+def commits(site: Path) -> int:
+    held = Ledger(site / "ledger.sqlite").budget().reservations.values()
+    return sum(len(reservation.commits) for reservation in held)
 
 
 @pytest.mark.parametrize("carrier", ["https", pytest.param("flower", marks=pytest.mark.slow)])

@@ -7,6 +7,7 @@ from fmfl_secure.models.adapters.tensors import (
     adapter_tensors,
     load_adapter_bytes,
     perturb_adapter,
+    require_adapter,
     set_adapter_tensors,
 )
 
@@ -22,5 +23,6 @@ __all__ = [
     "frozen_depth",
     "load_adapter_bytes",
     "perturb_adapter",
+    "require_adapter",
     "set_adapter_tensors",
 ]

@@ -25,6 +25,18 @@ def set_adapter_tensors(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -
     """Set what `adapter_tensors` lists.
 
     Raises:
+        ModelError: As of `require_adapter`.
+    """
+    require_adapter(model, tensors)
+    with torch.no_grad():
+        for name, tensor in adapter_tensors(model).items():
+            tensor.copy_(tensors[name])
+
+
+def require_adapter(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Require that tensors are an adapter of a model, and set nothing.
+
+    Raises:
         ModelError: Names the first tensor that is missing, surplus or of another shape.
     """
     own = adapter_tensors(model)
@@ -34,9 +46,6 @@ def set_adapter_tensors(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -
                 f"adapter tensor {name} does not match this model",
                 hint="Use the base model and the adapter settings that it was made with.",
             )
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(tensors[name])
 
 
 def perturb_adapter(model: nn.Module) -> None:
