@@ -155,7 +155,8 @@ def own_request(folder: Path) -> Asked:
     """
     if not drew_own_keys(folder):
         raise ServiceError(
-            f"there is no request in {folder}: its keys were not drawn by fmfl-secure request"
+            f"there is no request in {folder}: its keys were not drawn by fmfl-secure request",
+            hint="Name the folder that fmfl-secure request made.",
         )
     return _asked(folder)
 
@@ -185,7 +186,12 @@ def own_identities(folder: Path, role: str, name: str) -> dict[str, Identity]:
 
 
 def _asked(folder: Path) -> Asked:
-    (path,) = folder.glob(f"*{SUFFIX}")
+    path, *others = sorted(folder.glob(f"*{SUFFIX}"))
+    if others:
+        raise ServiceError(
+            f"{folder} has several requests: {path.name} and {others[0].name}",
+            hint="Leave the party's own there, and move the others away.",
+        )
     place = folder.parent if folder.name == RENEWAL else folder
     name = load_federation(place / "federation.toml").federation.name
     return Asked(

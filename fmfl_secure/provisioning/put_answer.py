@@ -24,10 +24,20 @@ from fmfl_secure.provisioning.answer import Answer, read_answer
 from fmfl_secure.provisioning.certificate_requests import public_bytes
 from fmfl_secure.provisioning.certificates import SERVER, read_peer
 from fmfl_secure.provisioning.kit import write_private
-from fmfl_secure.provisioning.own_keys import RENEWAL, Asked, own_request, renewal_request
+from fmfl_secure.provisioning.own_keys import (
+    RENEWAL,
+    Asked,
+    own_identities,
+    own_request,
+    renewal_request,
+)
 from fmfl_secure.provisioning.service_toml import client_toml, operations_port, server_toml
 from fmfl_secure.settings.federation import FederationConfig, load_federation
 from fmfl_secure.storage.files import write_files
+
+_KEYS_BACK = (
+    "Put the keys back as request drew them; where they are lost, request others and send that."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +72,11 @@ def check_answer(folder: Path, data: bytes, *, source: str) -> Checked:
     Raises:
         ServiceError: It is not this party's, or something in it is not what it should be.
         ConfigError: Its settings cannot be used.
+        AggregationError: This party's own key is gone, or none.
     """
     answer = read_answer(data, source=source)
     asked = _which(folder, answer)
+    _check_own_keys(folder, asked)
     known = folder / "tls" / "ca.pem"
     if known.exists() and known.read_bytes() != answer.authority.encode():
         raise ServiceError(
@@ -151,6 +163,32 @@ def _which(folder: Path, answer: Answer) -> Asked:
         f"to a request of the {mine.role} {mine.name} in {folder}",
         hint="Ask whoever provisions for the answer to this folder's own request.",
     )
+
+
+def _check_own_keys(folder: Path, asked: Asked) -> None:
+    """The private keys that were asked for are still here: an answer is of no use without them."""
+    request, drawn = asked.read.request, asked.path.parent
+    if request.role == SERVER:
+        identities = own_identities(folder, request.role, request.name)
+    else:
+        new = drawn / "identity.pem"
+        place = new if new.exists() else folder / "identity.pem"
+        identities = {request.name: Identity.load(place, request.name)}
+    key = drawn / "key.pem"
+    if not key.exists():
+        key = folder / "tls" / "key.pem"
+    try:
+        tls = serialization.load_pem_private_key(key.read_bytes(), password=None)
+    except (OSError, ValueError, TypeError) as error:
+        told = error.strerror if isinstance(error, OSError) else "it holds no private key"
+        raise ServiceError(f"cannot use {key}: {told}", hint=_KEYS_BACK) from error
+    is_own = isinstance(tls, ec.EllipticCurvePrivateKey) and (
+        public_bytes(tls.public_key()) == public_bytes(request.tls_key)
+    )
+    if not is_own or {n: each.public for n, each in identities.items()} != request.public:
+        raise ServiceError(
+            f"the keys in {folder} are not those of its own request", hint=_KEYS_BACK
+        )
 
 
 def _settings(folder: Path, answer: Answer) -> FederationConfig:

@@ -17,7 +17,7 @@ from key_owners import SITES, URL, Owners, typed, whole_ceremony
 from support import settings
 from typer.testing import CliRunner
 
-from aggregation import Identity
+from aggregation import AggregationError, Identity
 from fmfl_secure.cli import app
 from fmfl_secure.doctor.keys import examine_keys
 from fmfl_secure.errors import ConfigError, FmflError, NotApproved, ServiceError
@@ -75,7 +75,7 @@ def asked(tmp_path: Path, asked_once: Owners) -> Owners:
 def refusal(*words: object, answer: str = "") -> str:
     """Why a command refuses."""
     done = CliRunner().invoke(app, [str(word) for word in words], input=answer)
-    assert isinstance(done.exception, FmflError), done.output
+    assert isinstance(done.exception, FmflError | AggregationError), done.output
     return f"{done.exception} {done.exception.hint}"
 
 
@@ -250,6 +250,37 @@ def test_keys_are_drawn_once_and_the_two_ways_do_not_mix(asked: Owners) -> None:
     assert "drawn by whoever provisioned" in mixed
     sealed = ("--requests", asked.post, "--output", asked.folder / "y", "--seal")
     assert "do not go with --requests" in refusal("provision", asked.settings, *sealed)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("site-1", "identity.pem"),
+        ("site-1", "tls/key.pem"),
+        ("server", "aggregator/identity.pem"),
+    ],
+)
+@pytest.mark.parametrize("how", ["gone", "junk", "another's"])
+def test_an_answer_is_of_no_use_without_the_keys_it_is_for(
+    asked: Owners, name: str, file: str, how: str
+) -> None:
+    asked.provision()
+    key = asked.at(name) / file
+    other = asked.at("site-2") / file.removeprefix("aggregator/")
+    key.unlink()
+    if how != "gone":
+        key.write_bytes(other.read_bytes() if how == "another's" else b"junk")
+        key.chmod(0o600)
+    assert refusal("accept", asked.at(name), asked.answers / f"{name}.answer")
+    assert not (asked.at(name) / "members.json").exists()
+    assert not (asked.at(name) / "tls/certificate.pem").exists()
+
+
+def test_a_folder_with_another_s_request_is_told_of_both(asked: Owners) -> None:
+    asked.provision()
+    shutil.copy(asked.post / "site-2.request", asked.at("site-1"))
+    said = refusal("accept", asked.at("site-1"), asked.answers / "site-1.answer")
+    assert "several requests: site-1.request and site-2.request" in said
 
 
 def lying(owners: Owners, name: str, **changes: object) -> Path:
