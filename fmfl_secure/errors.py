@@ -261,6 +261,14 @@ def is_passing(error: BaseException) -> bool:
     return getattr(error, "nature", "decided") == "passing"
 
 
+def is_of_a_name(error: BaseException) -> bool:
+    """Whether a name that somebody gave, of a file say, is no text in UTF-8, and none can write it.
+
+    Python keeps the bytes of such a name as surrogates, which nothing else makes.
+    """
+    return isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason
+
+
 def said(error: BaseException) -> str:
     """An error's text; Python itself gives none where there is no memory."""
     lost = _is_memory_error_that_was_lost(error)

@@ -9,6 +9,7 @@ the same commands for `docs/cli.md` and for programs.
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -117,6 +118,10 @@ def main() -> None:
     """Entry point: prints what went wrong and what to do, with no traceback unless asked."""
     # Whatever the account's umask: nobody else may write what a command leaves behind.
     os.umask(os.umask(0o077) | 0o022)
+    # A file's name may be in another encoding than what it is shown in.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")

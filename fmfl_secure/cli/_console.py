@@ -38,14 +38,28 @@ def facts(title: str, facts: dict[str, Any]) -> None:
 def print_document(document: Any) -> None:
     """One JSON document, on standard output; a figure that is not finite is null.
 
+    What is no text in UTF-8, as the name of a file may be, stands there with escapes.
+
     Args:
         document: What msgspec can write.
     """
     import msgspec
 
-    data = msgspec.json.format(msgspec.json.encode(document), indent=2)
+    try:
+        encoded = msgspec.json.encode(document)
+    except UnicodeEncodeError:  # of a path that is named in another encoding
+        encoded = msgspec.json.encode(_shown(msgspec.to_builtins(document)))
+    data = msgspec.json.format(encoded, indent=2)
     sys.stdout.write(data.decode() + "\n")
     sys.stdout.flush()
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_shown(key): _shown(each) for key, each in value.items()}
+    return [_shown(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import ClassVar, Final
 
 import typer
 
-from fmfl_secure.errors import FmflError, Nature, RunStopped, is_known, is_passing
+from fmfl_secure.errors import FmflError, Nature, RunStopped, is_known, is_of_a_name, is_passing
 
 # What a parser raises of a command line that is wrong. Typer gives its base no public name.
 _USAGE: Final = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
@@ -83,7 +83,7 @@ def exit_code(error: BaseException) -> ExitCode:
     if is_passing(error):
         return ExitCode.INTERRUPTED
     # A path that somebody named, or its rights.
-    if isinstance(error, OSError) and error.filename is not None:
+    if is_of_a_name(error) or (isinstance(error, OSError) and error.filename is not None):
         return ExitCode.REFUSED
     if not is_known(error):
         return ExitCode.BUG

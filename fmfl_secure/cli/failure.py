@@ -6,8 +6,9 @@ from typing import Literal
 
 from fmfl_secure.cli.answers.base import Failure, Wrong
 from fmfl_secure.cli.exit_codes import ExitCode, exit_code
-from fmfl_secure.errors import CHECK_PATH, MAKE_ROOM, is_known, is_passing, said
+from fmfl_secure.errors import CHECK_PATH, MAKE_ROOM, is_known, is_of_a_name, is_passing, said
 
+_SHOWN = 200  # characters of a name
 _AGAIN = "start it again: it goes on."
 
 
@@ -23,6 +24,9 @@ def failure_of(error: BaseException) -> Failure:
         return _failure("usage", told, "Add --help: it says what there is.", "decided", code)
     if code == ExitCode.SIGNAL:
         return _failure("interrupted", "interrupted", "", "decided", code)
+    if isinstance(error, UnicodeEncodeError) and is_of_a_name(error):
+        told = f"{str(error.object)[:_SHOWN]!r} is no text in UTF-8, and cannot be written down"
+        return _failure("configuration", told, "Rename it in UTF-8.", "decided", code)
     if isinstance(error, OSError) and not is_known(error) and code != ExitCode.BUG:
         return _failure("file-system", _of_system(error), *_of_path(code), code)
     hint = str(getattr(error, "hint", ""))

@@ -67,4 +67,6 @@ def load_keys(folder: Path) -> KeysRecord | msgspec.UnsetType:
     except FileNotFoundError:
         return msgspec.UNSET
     except (OSError, msgspec.DecodeError) as error:
-        raise RunError(f"{folder / KEYS_NAME} is damaged: {error}") from error
+        raise RunError(
+            f"{folder / KEYS_NAME} is damaged: {error}", hint="Put it back as the run wrote it."
+        ) from error

@@ -292,4 +292,7 @@ def decode_record(data: bytes) -> RunRecord:
     try:
         return msgspec.convert(unbounded(msgspec.json.decode(data)), RunRecord)
     except (msgspec.DecodeError, OverflowError, RecursionError, UnicodeError) as error:
-        raise RunError(f"not a run's record: {error}") from error
+        raise RunError(
+            f"not a run's record: {error}",
+            hint="Make report.json again from the run's state: fmfl-secure report RUN.",
+        ) from error

@@ -6,7 +6,6 @@ party's own file. Whatever `left_open` still finds in a file, nobody has chosen.
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from typing import Any, Final
 
 from fmfl_secure.settings.choices import choices_of, still_open
 from fmfl_secure.settings.task_templates import task_template
+from fmfl_secure.settings.written import toml_of
 
 
 def site_toml(name: str, min_sites: int, data: str, *, public: bool = False) -> str:
@@ -31,7 +31,7 @@ def site_toml(name: str, min_sites: int, data: str, *, public: bool = False) -> 
 # {name}: this site's own file. It never leaves the site, and no federation can override it.
 
 [data]
-path = {json.dumps(data, ensure_ascii=False)}   # relative to this file; docs/data.md
+path = {toml_of(data)}   # relative to this file; docs/data.md
 # name = "letters-2026"           # your own name for this data set, noted in the ledger
 visibility = {visibility}           # "public" only if anyone may see every row
 # holdout = "apart.csv"           # units that are never trained on, and may be asked
@@ -132,7 +132,7 @@ def federation_toml(
         section = line.strip("[]") if line.startswith("[") else section
         key = f"{section}.{line.partition(' = ')[0]}"
         if key == "model.max_length" and values.get("model.digest"):
-            lines.append(f"digest = {json.dumps(values['model.digest'])}")
+            lines.append(f"digest = {toml_of(values['model.digest'])}")
         lines.append(_with_value(line, values[key]) if key in values else line)
     return "\n".join(lines) + "\n"
 
@@ -155,7 +155,7 @@ def _with_value(line: str, value: Any) -> str:
         return line
     key, _, rest = line.partition(" = ")
     old, mark, comment = rest.partition("#")
-    written = f"{key} = {json.dumps(value, ensure_ascii=False)}"
+    written = f"{key} = {toml_of(value)}"
     width = len(key) + 3 + len(old) if mark else 0
     return f"{written:<{width}}{'' if len(written) < width or not mark else '  '}{mark}{comment}"
 

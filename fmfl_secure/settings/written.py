@@ -3,11 +3,12 @@
 Whatever is written is read back by whoever asks for it and compared with what was meant.
 
 `asking` writes a question and `declaring` an answer by these; each takes a file's text and returns
-the new one.
+the new one. `settings.templates` writes values by `toml_of`, too.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Collection, Mapping
@@ -35,7 +36,7 @@ def with_question(text: str, asked: QuestionSection) -> str:
     if re.search(r"^\s*\[\s*question\s*\]", text, re.MULTILINE):
         raise ConfigError("the settings have a [question] already")
     lines = [
-        f"{name} = {_toml(value)}"
+        f"{name} = {toml_of(value)}"
         for name, value in msgspec.structs.asdict(asked).items()
         if value or name == "epsilon"
     ]
@@ -102,7 +103,7 @@ def with_value(text: str, table: str, key: str, value: object, *, answer: str) -
         text = text.rstrip("\n") + f"\n\n[{table}]\n"
     start, end = _body(text, table) or (len(text), len(text))
     body = _without_note(text[start:end], key)
-    line = f"{_NOTE}, {answer}\n{key} = {_toml(value)}"
+    line = f"{_NOTE}, {answer}\n{key} = {toml_of(value)}"
     there = rf"^[ \t]*{re.escape(key)}[ \t]*=[ \t]*"
     body, found = re.subn(rf"{there}(\[[^\]#\"']*\]|[0-9][0-9_.]*)", line, body, flags=re.MULTILINE)
     if not found:
@@ -148,8 +149,20 @@ def with_populations(text: str, populations: Mapping[str, int], *, answer: str) 
     return "".join(parts)
 
 
-def _toml(value: object) -> str:
-    """A value as TOML; JSON writes these kinds alike, but for blanks."""
+def toml_of(value: object) -> str:
+    """A value as TOML; JSON writes these kinds alike, but for blanks and what it has no word for.
+
+    Raises:
+        ConfigError: It is a text that no file in UTF-8 can hold.
+    """
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_toml, value))}]"
-    return msgspec.json.encode(value).decode()
+        return f"[{', '.join(map(toml_of, value))}]"
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # for whoever reads it to refuse by its name
+    try:
+        return msgspec.json.encode(value).decode().replace("\x7f", "\\u007f")
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"{value!r} is no text in UTF-8, as settings are",
+            hint="Name what is meant by another name, in UTF-8.",
+        ) from None

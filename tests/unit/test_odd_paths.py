@@ -197,6 +197,23 @@ def test_another_thing_in_a_file_s_place_is_told_with_what_to_do_and_not_waited_
     assert told["hint"]
 
 
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_name_in_another_encoding_is_told_in_a_line_and_in_one_document(
+    typed: Main, command: tuple[str, ...]
+) -> None:
+    if command[0] == "demo":
+        pytest.skip("makes whatever folder it is given, and runs for long")
+    odd = os.fsdecode(b"lat\xefn")
+    Path(odd).mkdir()
+    answers = "--json" in {name for one in find(command).params for name in one.opts}
+    for line in lines(command, f"{odd}/x"):
+        code, out, errors = typed(*line, *(["--json"] if answers else []))
+        assert code != BUG, (line, errors)
+        assert "Traceback" not in errors
+        if answers:
+            assert json.loads(out), line
+
+
 FULL = {  # how a library tells of a disk without room
     "rust": safetensors.SafetensorError("I/O error: No space left on device (os error 28)"),
     "a copy": shutil.Error([("a", "b", "[Errno 28] No space left on device: 'a' -> 'b'")]),

@@ -16,6 +16,7 @@ from fmfl_secure.planning.task import build_task, largest_layout
 from fmfl_secure.settings.federation import FederationConfig, convert_config
 from fmfl_secure.settings.site import CustodianConfig, SiteConfig
 from fmfl_secure.settings.templates import custodian_toml, federation_toml, site_toml
+from fmfl_secure.settings.written import toml_of
 from fmfl_secure.tasks import TASKS
 from privacy import SitePolicy
 
@@ -166,3 +167,26 @@ def test_every_rule_of_the_commented_policy_can_be_switched_on_and_is_explained(
     rules = [line for line in policy if " = " in line]
     assert len(rules) == len(SitePolicy.__struct_fields__)
     assert all("  # " in line for line in rules), "each says what it does"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--epsilon", "nan", "privacy.epsilon = NaN has to be above 0"),
+        ("--epsilon", "inf", "privacy.epsilon = Infinity has to be at most"),
+        ("--text-column", "\udcff", "is no text in UTF-8"),
+        ("--text-column", "a\0", "has a NUL character"),
+    ],
+)
+def test_what_no_settings_can_say_is_refused_and_nothing_is_written(
+    main, tmp_path: Path, option: str, value: str, said: str
+) -> None:
+    code, _, errors = main("init", tmp_path / "new", "--sites", "3", option, value)
+    assert code == 1
+    assert said in " ".join(errors.split())
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_toml_writes_otherwise_than_json_reads_back() -> None:
+    values = ['a\x7f"\\b\u00fc', float("inf"), [1, 2.5, ["x"]], True]
+    assert tomllib.loads(f"x = {toml_of(values)}")["x"] == values
