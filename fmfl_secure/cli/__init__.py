@@ -137,8 +137,8 @@ def main() -> None:
         raise SystemExit(_tell(error, debug=debug)) from None
     except KeyboardInterrupt as error:
         raise SystemExit(_tell(error, debug=debug)) from None
-    if code == _SIGNAL:
-        errors.print("interrupted")
+    if code == _SIGNAL:  # Ctrl-C, which Typer makes a code of
+        raise SystemExit(_tell(KeyboardInterrupt(), debug=False))
     raise SystemExit(code)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import sys
 from pathlib import Path
 
@@ -87,3 +88,17 @@ def test_a_command_ends_so(
     assert ended.value.code == code
     assert says in said
     assert ("Traceback" in said) == traced
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_ctrl_c_is_told_in_a_word_or_in_one_document(main, monkeypatch, as_json: bool) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fmfl_secure.settings.federation.load_federation", interrupted)
+    code, out, errors = main("plan", "nowhere.toml", *(["--json"] if as_json else []))
+    assert code == 130
+    if as_json:
+        assert json.loads(out)["error"]["code"] == "interrupted"
+    else:
+        assert (out, errors.strip()) == ("", "interrupted")
