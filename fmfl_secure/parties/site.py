@@ -261,6 +261,8 @@ class Site:
         if self._budget is not None:
             self._budget.require_affordable()
             self._budget.require_few_answers()
+        if self._ledger is not None and self._ledger.budget().reservations:
+            self._source.require_key()
         self._source.check()
         self._own.require(self._model)
         self._checked = True

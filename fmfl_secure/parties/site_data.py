@@ -1,4 +1,8 @@
-"""A site's own data, as its settings and the federation's say: to train on, and set apart."""
+"""A site's own data, as its settings and the federation's say: to train on, and set apart.
+
+`parties.site` makes one and asks it what can be known before a charge (`check`); behind that
+`parties.site_training` reads it. `Federation.check` and `attacks.attack` do for the site alone.
+"""
 
 from __future__ import annotations
 
@@ -83,9 +87,28 @@ class SiteSource:
                 hint="Name a file of other units as data.holdout.",
             )
 
+    def require_key(self) -> None:
+        """Require, of a site that has been in a run, the key that sets units apart.
+
+        A new one sets others apart: a model that goes on from that run has seen some of them.
+
+        Raises:
+            ConfigError: Units are to be set apart, and it is not there.
+        """
+        if self.config.evaluation.holdout and not self._key_file.exists():
+            raise ConfigError(
+                f"{self._key_file} is not there, and the ledger holds earlier runs: with another "
+                "key, people who were trained on are asked as if they never had been",
+                hint="Restore it from a backup; where no earlier run set people apart, "
+                "fmfl-secure check makes one.",
+            )
+
+    @property
+    def _key_file(self) -> Path:
+        return self.folder / self.site.data.holdout_key
+
     def _open_key(self) -> HoldoutKey:
-        file = self.folder / self.site.data.holdout_key
-        return HoldoutKey.open(file, self.site.budget.population)
+        return HoldoutKey.open(self._key_file, self.site.budget.population)
 
     def read(self, *, on_bad_row: OnBadRow | None = None) -> TaskData:
         """All of the site's units, those set apart marked as such.

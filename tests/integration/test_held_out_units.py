@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import csv
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support import WORDS, Quiet, make_federation
+from support import WORDS, Quiet, make_federation, open_own_site
 
 import fmfl_secure.parties.site_training as site_module
+from aggregation import Identity
+from fmfl_secure import Federation
+from fmfl_secure.errors import ConfigError
 from fmfl_secure.parties.site_data import SiteSource
+from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.transports.local.engine import LocalEngine
-from privacy import Ledger
+from privacy import Ledger, PoissonSampledGaussian
 
 PEOPLE = 20
 CONSTANT = "constant_time = true\nmax_records_per_unit = 2"
@@ -86,3 +91,34 @@ def test_a_planted_unit_is_in_no_gradient(
     reserved = Ledger(tmp_path / "sites/site-1/ledger.sqlite").budget()
     (held_run,) = reserved.reservations.values()
     assert held_run.population_size == 40
+
+
+def test_a_site_that_was_in_a_run_makes_no_other_key(tmp_path: Path, tiny_model: Path) -> None:
+    federation = make_federation(
+        tmp_path, tiny_model, evaluation=False, task='unit = "patient_id"', rounds=1
+    )
+    text = federation.read_text().replace('visibility = "public"', "holdout = 0.3")
+    federation.write_text(text)
+    for number in (1, 2, 3):
+        write(tmp_path / f"data/site-{number}.csv")
+    config, place = load_federation(federation), tmp_path / "sites/site-1"
+
+    def check() -> None:
+        building = threading.Lock()
+        open_own_site(tmp_path, "site-1", "run", config=config, building=building).check()
+
+    check()
+    key = (place / "holdout.key").read_bytes()
+    signer = Identity.load(place / "identity.pem")
+    ledger = Ledger(place / "ledger.sqlite", signer=signer)
+    event = PoissonSampledGaussian(0.01, 20.0, 1)
+    ledger.reserve(run="earlier", event=event, rounds=1, plan="p")
+    check()
+    (place / "holdout.key").unlink()
+    with pytest.raises(ConfigError, match="the ledger holds earlier runs"):
+        check()
+    assert not (place / "holdout.key").exists()
+    # The owner may say that no earlier run set anybody apart.
+    Federation(federation).check("site-1")
+    check()
+    assert (place / "holdout.key").read_bytes() != key
