@@ -33,6 +33,7 @@ from fmfl_secure.cli.answers.plan import (
     VerdictShown,
 )
 from fmfl_secure.cli.arguments import FederationFile
+from fmfl_secure.settings.sections import PrivacySection
 from fmfl_secure.settings.tasks import CausalLMSection
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def plan(
         **_not_listed(ahead.unlisted),
         **_template(config),
         **_decided(config),
+        **_passed_over(config),
     }
     facts(
         f"{config.federation.name}: {config.all_rounds} rounds, {len(config.sites)} sites",
@@ -174,6 +176,26 @@ def _decided(config: FederationConfig) -> dict[str, str]:
     said = decided.sentences(dt.datetime.now(dt.UTC).date())
     missing = "no reason is given for this epsilon: set privacy.rationale, decided_by and review_on"
     return {"decision": ". ".join(said) if said else missing}
+
+
+def _passed_over(config: FederationConfig) -> dict[str, str]:
+    """Settings that say something, and change nothing beside the others."""
+    privacy, fresh = config.privacy, PrivacySection()
+    said = []
+    if not privacy.noise_mechanism.in_shares:
+        if privacy.insider_epsilon != fresh.insider_epsilon:
+            said.append("privacy.insider_epsilon")
+        if config.asked is not None and config.asked.insider_epsilon:
+            said.append("insider_epsilon of what is asked")
+        if (
+            privacy.colluding_sites != fresh.colluding_sites
+            and not config.federation.vanished_sites
+        ):
+            said.append("privacy.colluding_sites")
+    found = [f"{', '.join(said)}: for noise in shares alone, which this is not"] if said else []
+    if privacy.length_shares and not config.constant_work:
+        found.append("privacy.length_shares: for privacy.constant_time alone")
+    return {"passed over": "; ".join(found)} if found else {}
 
 
 def _show_training(federation: Path, config: FederationConfig, size: int) -> TrainingPlanned:
