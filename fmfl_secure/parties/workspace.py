@@ -197,12 +197,14 @@ def initialise(
         What was created, for people to read.
 
     Raises:
-        ConfigError: The settings are wrong, or an existing site has lost its ledger.
+        ConfigError: The settings are wrong, several sites would have one file, or an existing site
+            has lost its ledger.
         PrivacyError: A grant of this epsilon and delta is not possible, with this population of a
             new site; nothing was made.
     """
     workspace = Workspace(folder)
     config = load_federation(workspace.federation_file)
+    _require_files_apart(workspace, config, data)
     proposal = Proposal(epsilon, delta, delta_reason.strip())
     at_delta = config.privacy.delta if delta is None else delta
     filter_orders(config.privacy.epsilon if epsilon is None else epsilon, at_delta)
@@ -278,6 +280,17 @@ def _identity(folder: Path, name: str, created: list[str]) -> Identity:
     identity.save(path)
     created.append(f"identity key of {name} ({identity.public.fingerprint[:24]}...)")
     return identity
+
+
+def _require_files_apart(workspace: Workspace, config: FederationConfig, data: str) -> None:
+    """Everybody in a file of several sites would be trained on by each, and charged by each."""
+    new = [e.name for e in config.sites if not (workspace.site(e.name) / "site.toml").exists()]
+    if "{site}" not in data and len(new) > 1:
+        raise ConfigError(
+            f"{data} would be the training file of {len(new)} sites",
+            hint="Write {site} where the sites' names differ, such as --data 'data/{site}.csv'; "
+            "fmfl-secure partition shares one table out.",
+        )
 
 
 def _site_file(

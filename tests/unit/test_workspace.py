@@ -200,6 +200,16 @@ def test_new_sites_are_pointed_at_their_data(folder: Path, tmp_path: Path) -> No
     assert absolute == str(tmp_path / "site-5.parquet")
 
 
+def test_several_sites_have_no_one_file(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="would be the training file of 3 sites"):
+        initialise(folder, epsilon=None, delta=None, data="train.csv")
+    assert not (folder / "sites").exists()
+    initialise(folder, epsilon=None, delta=None)
+    write_settings(folder, sites=4)
+    initialise(folder, epsilon=None, delta=None, data="fourth.csv")
+    assert load_site(folder / "sites/site-4/site.toml").data.path == "../../fourth.csv"
+
+
 def test_a_site_file_made_beforehand_is_kept_and_obeyed(folder: Path) -> None:
     site = folder / "sites/site-1"
     site.mkdir(parents=True)
