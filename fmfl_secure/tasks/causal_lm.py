@@ -312,6 +312,11 @@ class CausalLM(AdapterTask[CausalLMSection]):
             range(len(records)),
         )
 
+    def with_little_room(self, inputs: TaskData) -> int:
+        """How many prompts leave the model room for fewer tokens than an answer may have."""
+        wanted = self.settings.max_new_tokens
+        return sum(self._room_after(length) < wanted for length in inputs.record_cost.tolist())
+
     def _room_after(self, prompt_tokens: int) -> int:
         """How long a response to a prompt of so many tokens may get, at least one token."""
         wanted, positions = (

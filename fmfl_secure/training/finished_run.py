@@ -268,6 +268,12 @@ def answers_of(
         _LOG.warning("%s of %s rows are too long, and were cut", inputs.shortened, inputs.records)
     if inputs.unread:
         _LOG.warning("%s: %s", data.name, inputs.said_of_unread)
+    if isinstance(run.task, CausalLM) and (tight := run.task.with_little_room(inputs)):
+        _LOG.warning(
+            "%s of %s prompts leave the model room for fewer than task.max_new_tokens = %s tokens: "
+            "their answers may end in the middle",
+            tight, inputs.records, run.task.settings.max_new_tokens,
+        )  # fmt: skip
     opened = run.task.open_adapter(run.adapter, personal=personal)
     batch_size = run.config.training.physical_batch_size
     # Some batches at a time: alike in length within them, and in the file's order between them.

@@ -337,6 +337,7 @@ def test_a_prompt_that_leaves_little_room_cuts_no_other_s_answer(tiny_models) ->
     prompts = ["alpha", "beta " * POSITIONS]
     inputs = task._prepare([exchange(p) for p in prompts], [np.array([0]), np.array([1])])
     assert inputs.record_cost.tolist()[1] == POSITIONS - 2
+    assert task.with_little_room(inputs) == 1
     together = task.predict(model, inputs, batch_size=2)
     assert together == task.predict(model, inputs, batch_size=1)
 
