@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -64,7 +65,7 @@ def _be(folder: Path, port: int, is_training: bool) -> None:
 @pytest.fixture
 def kit(tmp_path: Path) -> Path:
     token = tmp_path / "operations.token"
-    token.write_text("secret")
+    token.write_text(secrets.token_hex(32))
     token.chmod(0o600)
     return tmp_path
 
@@ -73,6 +74,7 @@ def kit(tmp_path: Path) -> Path:
 def silent():
     """Somebody who takes a connection and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(120)  # of a process that ended before it called
         yield server
 
 
