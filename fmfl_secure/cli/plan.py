@@ -33,7 +33,6 @@ from fmfl_secure.cli.answers.plan import (
     VerdictShown,
 )
 from fmfl_secure.cli.arguments import FederationFile
-from fmfl_secure.settings.sections import PrivacySection
 from fmfl_secure.settings.tasks import CausalLMSection
 
 if TYPE_CHECKING:
@@ -180,6 +179,8 @@ def _decided(config: FederationConfig) -> dict[str, str]:
 
 def _passed_over(config: FederationConfig) -> dict[str, str]:
     """Settings that say something, and change nothing beside the others."""
+    from fmfl_secure.settings.sections import PrivacySection
+
     privacy, fresh = config.privacy, PrivacySection()
     said = []
     if not privacy.noise_mechanism.in_shares:
