@@ -313,6 +313,12 @@ def by_the_card(task: Any, folder: Path, **given: str) -> tuple[dict[str, Any], 
     return expected, found
 
 
+def assert_answered_by_the_card(task: Any, folder: Path) -> None:
+    expected, found = by_the_card(task, folder, picture=str(folder / "picture.png"))
+    for answer in found:
+        assert_same(task, answer, expected)
+
+
 def saying(base: Path, folder: Path, file: str, **more: Any) -> Path:
     """A copy of a base model of whose files one says something else."""
     shutil.copytree(base, folder)
@@ -338,9 +344,7 @@ def test_a_long_text_is_cut_where_the_run_cut_it_whatever_the_base_s_tokenizer_d
     said = {"truncation_side": "left", "padding_side": "left", "model_max_length": 9}
     base = saying(tiny_models(model_type), tmp_path / "base", "tokenizer_config.json", **said)
     task = task_on(base, section(kind, head))
-    expected, found = by_the_card(task, tmp_path, picture=str(tmp_path / "picture.png"))
-    for answer in found:
-        assert_same(task, answer, expected)
+    assert_answered_by_the_card(task, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -354,9 +358,7 @@ def test_what_a_base_model_says_of_an_earlier_task_is_not_said_of_the_run_s(
     said |= {"id2label": dict(enumerate(labels)), "label2id": {b: a for a, b in enumerate(labels)}}
     base = saying(tiny_models(model_type), tmp_path / "base", "config.json", **said)
     task = task_on(base, section(kind, OWN))
-    expected, found = by_the_card(task, tmp_path, picture=str(tmp_path / "picture.png"))
-    for answer in found:
-        assert_same(task, answer, expected)
+    assert_answered_by_the_card(task, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -368,9 +370,7 @@ def test_an_adapter_is_opened_on_the_weights_that_it_was_trained_on(
 ) -> None:
     half = Computation(dtype="bfloat16")
     task = task_on(tiny_models(model_type), section(kind, head), computation=half)
-    expected, found = by_the_card(task, tmp_path, picture=str(tmp_path / "picture.png"))
-    for answer in found:
-        assert_same(task, answer, expected)
+    assert_answered_by_the_card(task, tmp_path)
 
 
 def test_a_card_says_that_transformers_does_not_read_blocks(tiny_models, tmp_path: Path) -> None:
@@ -417,9 +417,7 @@ def test_the_card_reads_pictures_as_the_run_does(
     PICTURES[what].save(picture, "PNG", exif=turned, **more)
     monkeypatch.setitem(globals(), "png", lambda **_: picture.getvalue())
     task = task_on(tiny_models(model_type), section(kind, head))
-    expected, found = by_the_card(task, tmp_path, picture=str(tmp_path / "picture.png"))
-    for answer in found:
-        assert_same(task, answer, expected)
+    assert_answered_by_the_card(task, tmp_path)
 
 
 def test_the_card_s_lines_take_the_likeliest_token_whatever_the_base_says(
