@@ -143,12 +143,10 @@ def export(
     Example: fmfl-secure acts export pilot/sites/site-1 --output /media/officer/site-1-acts.json
     """
     from fmfl_secure.parties.acts import ActLog
-    from fmfl_secure.storage.files import require_new, write_outputs
+    from fmfl_secure.storage.files import require_new, write_output
 
     require_new(output)
-    text = ActLog(folder).export()
-    hint = "Name a file in a folder that is there and writable."
-    write_outputs(output.parent, {output.name: text}, what="the log of acts", hint=hint)
+    write_output(output, ActLog(folder).export())
     say(f"{output}")
     return Written(files=(str(output),))
 

@@ -352,8 +352,7 @@ def export(
 
     Example: fmfl-secure ledger export pilot/sites/site-1/ledger.sqlite --output site-1.json
     """
-    from fmfl_secure.errors import RunError, os_failure
-    from fmfl_secure.storage.files import require_new, write_files
+    from fmfl_secure.storage.files import require_new, write_output
     from privacy import Ledger, export_csv, export_json
 
     if output is not None:
@@ -363,10 +362,7 @@ def export(
     if output is None:
         say(text.removesuffix("\n"))
         return LedgerExported(form=form, records=len(records), output="", text=text)
-    try:
-        write_files(output.parent, {output.name: text.encode()})
-    except OSError as error:
-        raise os_failure(RunError, f"cannot write {output}", error) from error
+    write_output(output, text.encode())
     say(f"{output}: {len(records)} records")
     return LedgerExported(form=form, records=len(records), output=str(output), text="")
 

@@ -239,7 +239,7 @@ def _evaluate_suite(
     from rich.table import Table
 
     from fmfl_secure.cli._console import console
-    from fmfl_secure.storage.files import require_new, write_outputs
+    from fmfl_secure.storage.files import require_new, write_output
     from fmfl_secure.training.suite import evaluate_suite, load_suite
 
     if output is not None:
@@ -259,7 +259,7 @@ def _evaluate_suite(
     console.print(table)
     if output is not None:
         data = msgspec.json.format(msgspec.json.encode(rows), indent=2) + b"\n"
-        write_outputs(output.parent, {output.name: data}, what="the table", hint="Check the path.")
+        write_output(output, data)
         say(f"{output}")
     return SuiteEvaluated(
         rows=tuple(shown(row, BenchmarkRow) for row in rows),

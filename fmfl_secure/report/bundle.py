@@ -21,7 +21,7 @@ import msgspec
 
 from aggregation import AggregationError, Identity, PublicIdentity
 from fmfl_secure._version import __version__
-from fmfl_secure.errors import RunError, os_failure
+from fmfl_secure.errors import RunError
 from fmfl_secure.outside import MOST_DOCUMENT, read_regular
 from fmfl_secure.parties.workspace import COORDINATOR, Workspace
 from fmfl_secure.report.page import render_html
@@ -30,7 +30,7 @@ from fmfl_secure.report.write import HTML_NAME, JSON_NAME
 from fmfl_secure.run.end import read_end, rounds_of
 from fmfl_secure.run.ledger_statement import verify_statement
 from fmfl_secure.run.record import RunRecord, decode_record, encode_record
-from fmfl_secure.storage.files import write_files
+from fmfl_secure.storage.files import write_output, write_outputs
 from fmfl_secure.storage.run_store import RunStore
 
 FORMAT = "fmfl-secure/report-bundle/v1"
@@ -155,10 +155,7 @@ def bundle_run(run_folder: Path, output: Path, *, identity: Path | None = None) 
     own = Workspace(state.origin).role(COORDINATOR) / "identity.pem"
     coordinator = Identity.load(identity or own, COORDINATOR)
     data = write_bundle(build_record(store), state.end or b"", coordinator)
-    try:
-        write_files(output.parent, {output.name: data})
-    except OSError as error:
-        raise os_failure(RunError, f"cannot write {output}", error) from error
+    write_output(output, data)
     return coordinator.public.fingerprint
 
 
@@ -172,10 +169,7 @@ def extract_bundle(checked: CheckedBundle, folder: Path) -> None:
         HTML_NAME: checked.page.encode(),
         JSON_NAME: encode_record(checked.record),
     }
-    try:
-        write_files(folder, contents)
-    except OSError as error:
-        raise os_failure(RunError, f"cannot write to {folder}", error) from error
+    write_outputs(folder, contents, what="the report")
 
 
 def load_bundle(path: Path) -> bytes:

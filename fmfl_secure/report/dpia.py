@@ -15,7 +15,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from fmfl_secure.errors import RunError, os_failure
+from fmfl_secure.errors import RunError
 from fmfl_secure.outside import MOST_DOCUMENT, read_regular
 from fmfl_secure.report import (
     attacked,
@@ -33,7 +33,7 @@ from fmfl_secure.report.verdict import verdict
 from fmfl_secure.report.write import JSON_NAME
 from fmfl_secure.run.attack_record import AttackRecord
 from fmfl_secure.run.record import RunRecord, decode_record
-from fmfl_secure.storage.files import write_files
+from fmfl_secure.storage.files import write_output
 
 DPIA_NAME = "dpia.md"
 
@@ -98,10 +98,7 @@ def write_dpia(run: Path, output: Path | None = None) -> Path:
             f"{target} exists; what people wrote into it is not replaced",
             hint="Name another file with --output, or move this one.",
         )
-    try:
-        write_files(target.parent, {target.name: text.encode("utf-8")})
-    except OSError as error:
-        raise os_failure(RunError, f"{target} cannot be written", error) from error
+    write_output(target, text.encode("utf-8"))
     return target
 
 

@@ -13,10 +13,10 @@ from typing import Final, Literal
 
 import msgspec
 
-from fmfl_secure.errors import RunError, os_failure
+from fmfl_secure.errors import RunError
 from fmfl_secure.run.beside_report import read_record
 from fmfl_secure.run.ranges import Count, Figure, Share, Spent
-from fmfl_secure.storage.files import write_files
+from fmfl_secure.storage.files import write_output
 
 ATTACK_NAME: Final = "attack.json"
 FORMAT: Final = 1
@@ -160,10 +160,7 @@ def save_attack(folder: Path, name: str, record: AttackRecord) -> Path:
         RunError: It cannot be written.
     """
     encoded = msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
-    try:
-        write_files(folder, {name: encoded})
-    except OSError as error:
-        raise os_failure(RunError, f"cannot write {folder / name}", error) from error
+    write_output(folder / name, encoded)
     return folder / name
 
 

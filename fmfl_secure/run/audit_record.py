@@ -10,9 +10,8 @@ from typing import Literal
 
 import msgspec
 
-from fmfl_secure.errors import RunError, os_failure
 from fmfl_secure.run.ranges import Count, Delta, Figure, Share
-from fmfl_secure.storage.files import write_files
+from fmfl_secure.storage.files import write_output
 
 AUDIT_NAME = "audit.json"
 FORMAT = 1
@@ -110,8 +109,5 @@ def save_audit(folder: Path, record: AuditRecord) -> Path:
     Raises:
         RunError: It cannot be written.
     """
-    try:
-        write_files(folder, {AUDIT_NAME: encode_audit(record)})
-    except OSError as error:
-        raise os_failure(RunError, f"cannot write {folder / AUDIT_NAME}", error) from error
+    write_output(folder / AUDIT_NAME, encode_audit(record))
     return folder / AUDIT_NAME

@@ -42,14 +42,16 @@ def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
             beside.unlink(missing_ok=True)
 
 
-def write_outputs(folder: Path, contents: Mapping[str, bytes], *, what: str, hint: str) -> None:
+def write_outputs(
+    folder: Path, contents: Mapping[str, bytes], *, what: str, hint: str = ""
+) -> None:
     """Write what people take away, as `write_files` does.
 
     Args:
         folder: Made if missing.
         contents: Bytes by file name.
         what: What the files are, for the error's text.
-        hint: What to do if they cannot be written.
+        hint: What to do if they cannot be written; by default make room, or check the path.
 
     Raises:
         Unavailable: They cannot be written now.
@@ -61,6 +63,19 @@ def write_outputs(folder: Path, contents: Mapping[str, bytes], *, what: str, hin
         raise os_failure(
             RunError, f"{what} cannot be written to {folder}", error, hint=hint
         ) from error
+
+
+def write_output(path: Path, data: bytes) -> None:
+    """Write a file that somebody named, as `write_files` does.
+
+    Raises:
+        Unavailable: It cannot be written now.
+        RunError: There can be no such file.
+    """
+    try:
+        write_files(path.parent, {path.name: data})
+    except OSError as error:
+        raise os_failure(RunError, f"cannot write {path}", error) from error
 
 
 def require_new(path: Path) -> None:

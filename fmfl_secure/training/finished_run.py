@@ -29,7 +29,7 @@ from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.models.language import GREEDY, Sampling
 from fmfl_secure.planning.task import build_task
 from fmfl_secure.settings.federation import FederationConfig
-from fmfl_secure.storage.files import write_files
+from fmfl_secure.storage.files import write_output
 from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.tasks import Task
 from fmfl_secure.tasks.causal_lm import CausalLM
@@ -340,7 +340,4 @@ def write_answers(answers: Sequence[dict[str, Any]], path: Path) -> None:
         data = buffer.getvalue().encode()
     else:
         raise RunError(f"answers are written as .jsonl or .csv, not {suffix or 'without a suffix'}")
-    try:
-        write_files(path.parent, {path.name: data})
-    except OSError as error:
-        raise os_failure(RunError, f"cannot write {path}", error) from error
+    write_output(path, data)
