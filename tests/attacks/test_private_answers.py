@@ -100,7 +100,7 @@ def test_averaging_many_answers_gains_no_more_than_they_were_charged(times: int)
     mean = np.array(
         [np.mean([seen(often, 51) for _ in range(times)]) for _ in range(DRAWS // times)]
     )
-    assert mean.std() >= 0.75 * single.std()
+    assert mean.std() >= 0.7 * single.std()  # five standard errors; half would be a gain
 
 
 def test_a_unit_of_any_vector_is_found_no_better_than_one_at_the_bound() -> None:
