@@ -198,13 +198,14 @@ def test_a_run_goes_on_from_every_site_s_own_parts(finished, monkeypatch) -> Non
         return original(*arguments, **named)
 
     monkeypatch.setattr("fmfl_secure.parties.site_training.train_locally", train)
+    lost = kept(folder, "site-3", record.run)
+    lost.rename(folder / "aside")
     try:
         federation.write_text(
             before.replace('["lora_B"]', '["lora_B"]\ninitial = "run-1"').replace(
                 "rounds = 2", "rounds = 1"
             )
         )
-        kept(folder, "site-3", record.run).rename(folder / "aside")
         second = LocalEngine(federation, folder / "run-2", resume=False, observer=Quiet()).run()
         assert second.status == "finished"
         first = [kept(folder, site, record.run).read_bytes() for site in SITES[:2]]
@@ -221,6 +222,7 @@ def test_a_run_goes_on_from_every_site_s_own_parts(finished, monkeypatch) -> Non
                 task.build_model(seed=1)
     finally:
         federation.write_text(before)
+        (folder / "aside").rename(lost)
 
 
 def test_sites_asked_after_the_run_do_not_answer_without_their_own_parts(finished) -> None:
