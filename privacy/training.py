@@ -1,6 +1,6 @@
 """The private step and the gate before it: the face of all that imports PyTorch for training."""
 
-from privacy.mechanism.admission import check_admission, require_loss
+from privacy.mechanism.admission import check_admission, check_apart, require_loss
 from privacy.mechanism.gradient_training import GradientTrainer
 from privacy.mechanism.public_signal import public_clipped_means
 from privacy.mechanism.step_time import measure_step
@@ -10,6 +10,7 @@ __all__ = [
     "GradientTrainer",
     "PrivateTrainer",
     "check_admission",
+    "check_apart",
     "measure_step",
     "public_clipped_means",
     "require_loss",

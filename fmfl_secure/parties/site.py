@@ -67,7 +67,7 @@ from fmfl_secure.storage.anchor_store import AnchorStore
 from fmfl_secure.storage.files import write_files
 from fmfl_secure.storage.update_store import UpdateStore
 from fmfl_secure.tasks import Task
-from fmfl_secure.training.admission import check_admission
+from fmfl_secure.training.admission import check_admission, check_start
 from fmfl_secure.training.server_step import ServerStep
 from fmfl_secure.vectors.adapter import adapter_digest
 from fmfl_secure.vectors.layout import FlatLayout
@@ -328,6 +328,7 @@ class Site:
             RunError: The plan is not what was agreed here (`agreed_plan`), or its adapter is not
                 the one that the last sum gives.
             ModelError: The adapter's layout differs; names the first tensor that does.
+            AdmissionError: At that adapter records change each other's gradients.
             AggregationError: The plan does not hold.
         """
         self._require_going()
@@ -370,6 +371,8 @@ class Site:
                 hint="Ask whoever runs the coordinator, and compare federation.toml and the keys.",
             )
         self._expected_adapter.require(plan, members, history)
+        if self._config.turn(plan.round).asked is None:
+            check_start(self._config, self._task, self._model, adapter, self._own.now())
         self._updates.forget_attempt(self._run)  # of an attempt that is over
         return attempt
 

@@ -21,7 +21,7 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "stopped": "the coordinator or a custodian has stopped the run",
         "configuration": "its own settings do not fit the federation's",
         "model": "its base model or adapter is not the one of this run",
-        "admission": "its model, loss or batching lets one record move more than it may",
+        "admission": "its model, weights, loss or batching let one record move more than it may",
         "plan": "no noise meets the planned privacy target",
         "budget": "its ledger cannot afford the run",
         "ledger": "its ledger cannot be used for the run",

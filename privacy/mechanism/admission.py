@@ -13,7 +13,12 @@ that later broke the bound (batch-coupled losses, tied embeddings, token means),
 
 It is a test and not a proof; the trainer checks every step besides.
 
-A site's training calls `check_admission` through `privacy.training` before its first private step.
+Weights may grow so large that float32 no longer keeps records apart: how a product rounds depends
+on the shape of its batch, and a network that is steep enough makes another gradient of that. So
+`check_apart` measures the third property once more, of the weights that a round starts from.
+
+A site's training calls `check_admission` through `privacy.training` before its first private step,
+and `check_apart` before it takes part in a round.
 """
 
 from __future__ import annotations
@@ -84,6 +89,47 @@ def check_admission(
         with torch.no_grad():
             for name, parameter in trainable.items():
                 parameter.copy_(saved[name])
+
+
+def check_apart(
+    model: nn.Module,
+    *,
+    loss: PerRecordLoss,
+    collate: Collate,
+    records: int,
+    max_grad_norm: float,
+) -> None:
+    """Measure that records do not change each other's gradients, at the weights as they are.
+
+    They are computed alone and together. Reads no data, and leaves the weights as they were.
+
+    Args:
+        model: With the weights that are trained on, and what is trained requiring gradients.
+        loss: As it will be trained with.
+        collate: Indices of *synthetic* records to a batch, of mixed and extreme lengths.
+        records: How many there are.
+        max_grad_norm: Clipping bound C.
+
+    Raises:
+        AdmissionError: They do: removing one unit may move the sum by more than the plan charges.
+    """
+    trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    everyone = [np.array([record], dtype=np.int64) for record in range(records)]
+    path = _path(model, trainable, loss, collate, max_grad_norm, records)
+    with path:
+        path.accumulate(everyone)
+        moved = path.take_sum()
+        for one in everyone:
+            path.accumulate([one])
+            moved -= path.take_sum()
+    found = float(moved.norm()) / max_grad_norm
+    if not found <= _TOLERANCE:
+        raise AdmissionError(
+            f"at the weights that this round starts from, {records} records computed together give "
+            f"another sum than one by one, by {found:.3f} C, expected at most {_TOLERANCE} C: the "
+            "weights are so large that gradients hang on how float32 rounds",
+            hint="Lower training.learning_rate, or start from another adapter.",
+        )
 
 
 def require_loss(model: nn.Module, *, loss: PerRecordLoss, collate: Collate, records: int) -> None:
@@ -229,7 +275,21 @@ def _clipped_sum(
     max_grad_norm: float,
     physical_batch_size: int,
 ) -> torch.Tensor:
-    path = ClippedSum(
+    path = _path(model, trainable, loss, collate, max_grad_norm, physical_batch_size)
+    with path:
+        path.accumulate(units)
+        return path.take_sum()
+
+
+def _path(
+    model: nn.Module,
+    trainable: dict[str, nn.Parameter],
+    loss: PerRecordLoss,
+    collate: Collate,
+    max_grad_norm: float,
+    physical_batch_size: int,
+) -> ClippedSum:
+    return ClippedSum(
         model,
         loss=loss,
         collate=collate,
@@ -239,9 +299,6 @@ def _clipped_sum(
         expected_batch_size=1.0,
         physical_batch_size=physical_batch_size,
     )
-    with path:
-        path.accumulate(units)
-        return path.take_sum()
 
 
 def _with_infinite_first(loss: PerRecordLoss) -> Callable[[nn.Module, Any], torch.Tensor]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from support import Quiet, make_federation
 
+from fmfl_secure.errors import RunStopped
 from fmfl_secure.run.record import decode_record
 from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.storage.run_store import RunStore
@@ -38,3 +40,23 @@ def test_every_round_is_one_charged_step_and_one_step_of_the_optimizer(
     assert steps.tolist() == [3.0]
     assert not start.moments
     assert any(np.any(end.tensors[name] != start.tensors[name]) for name in end.tensors)
+
+
+def test_a_step_that_takes_weights_beyond_float32_is_the_last_and_nothing_more_is_charged(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    """There one unit changes the gradients of others, and epsilon would be of nothing."""
+    path = make_federation(
+        tmp_path, tiny_model, rounds=3, steps=1, plain=True, adapter='kind = "lora"\nrank = 4'
+    )
+    steps = '[training]\nsteps_at = "server"\nlearning_rate = 30.0'
+    path.write_text(path.read_text().replace("[training]", steps))
+    with pytest.raises(RunStopped, match="fewer than"):
+        LocalEngine(path, tmp_path / "run", resume=False, observer=Quiet()).run()
+    record = decode_record((tmp_path / "run/report.json").read_bytes())
+    assert [r.status for r in record.rounds] == ["released"]
+    assert {site.refusal for site in record.sites} >= {"admission"}
+    for site in load_federation(path).sites:
+        budget = Ledger(tmp_path / f"sites/{site.name}/ledger.sqlite").budget()
+        (held,) = budget.reservations.values()
+        assert [number for number, _ in held.commits] == [1]

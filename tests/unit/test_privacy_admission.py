@@ -11,7 +11,8 @@ from torch.nn import functional
 from transformers import BertConfig, BertModel, GPT2Config, GPT2Model
 
 from privacy import AdmissionError
-from privacy.mechanism.admission import check_admission
+from privacy.mechanism.admission import check_admission, check_apart
+from privacy.mechanism.plan import CLIP_TOLERANCE
 from privacy.mechanism.training import ClippedSum
 
 torch.set_num_threads(1)
@@ -65,11 +66,15 @@ def encoder(**settings):
     config = BertConfig(
         vocab_size=VOCABULARY,
         hidden_size=WIDTH,
-        num_hidden_layers=1,
         num_attention_heads=2,
         intermediate_size=24,
         max_position_embeddings=24,
-        **{"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0} | settings,
+        **{
+            "num_hidden_layers": 1,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+        }
+        | settings,
     )
     return BertModel(config, add_pooling_layer=False)
 
@@ -510,3 +515,60 @@ def test_opacus_issue_820_the_adapter_of_the_same_model_trains():
     sizes = [p.numel() for p in model.parameters() if p.requires_grad]
     parts = dict(zip(names, torch.split(moved, sizes), strict=True))
     assert all(parts[name].abs().max() > 1e-4 for name in before)
+
+
+@pytest.fixture
+def steep():
+    """A model whose weights are so large that its gradients hang on how float32 rounds."""
+    model = lora({"num_hidden_layers": 8, "initializer_range": 0.3}, r=4)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 60.0)
+    return model
+
+
+def apart(model, bound=1.0):
+    check_apart(model, loss=cross_entropy, collate=collate, records=RECORDS, max_grad_norm=bound)
+
+
+def test_where_float32_keeps_records_apart_they_pass():
+    apart(lora())
+    apart(lora({"num_hidden_layers": 8, "initializer_range": 0.3}, r=4), bound=1e-3)
+
+
+def test_weights_at_which_one_unit_moves_the_others_are_refused(steep):
+    trainable = [p for p in steep.parameters() if p.requires_grad]
+    before = [p.detach().clone() for p in trainable]
+    path = ClippedSum(
+        steep,
+        loss=cross_entropy,
+        collate=collate,
+        optimizer=torch.optim.SGD(trainable, lr=0.0),
+        max_grad_norm=1.0,
+        noise_stddev=1.0,
+        expected_batch_size=1.0,
+        physical_batch_size=3,
+    )
+
+    def summed(left_out):
+        with path:
+            path.accumulate([np.array([i]) for i in range(RECORDS) if i != left_out])
+            return path.take_sum()
+
+    # What the gate is for: the trainer's own guarantee does not hold there.
+    moved = max(float((summed(None) - summed(unit)).norm()) for unit in range(RECORDS))
+    assert moved > 1.0 + CLIP_TOLERANCE
+    with pytest.raises(AdmissionError, match="float32 rounds"):
+        apart(steep)
+    assert all(torch.equal(p, q) for p, q in zip(trainable, before, strict=True))
+    assert not any(m._forward_hooks for m in steep.modules())
+
+
+def test_weights_that_give_no_gradient_move_nothing(steep):
+    with torch.no_grad():
+        for parameter in steep.parameters():
+            if parameter.requires_grad:
+                parameter.fill_(float("nan"))
+    apart(steep)
