@@ -167,9 +167,9 @@ def promises(record: RunRecord) -> list[Promise]:
         for grant in statement.grants:
             if not grant.counts:
                 continue
-            figures = [(False, grant.epsilon, grant.delta)]
+            figures = [(False, grant.counted_epsilon, grant.delta)]
             if grant.insider_epsilon is not None:
-                figures.append((True, grant.insider_epsilon, grant.delta))
+                figures.append((True, grant.counted_insider_epsilon, grant.delta))
             for figure in figures:
                 names = by_grant.setdefault(figure, [])
                 if site.name not in names:
@@ -195,8 +195,9 @@ def promises(record: RunRecord) -> list[Promise]:
 def guarantee(statement: SiteStatement) -> tuple[float, float]:
     """(epsilon, delta) of all a ledger may ever permit: its grants, added up.
 
-    As in the ledger: a grant that affords nothing, and to which nothing is charged, adds nothing,
-    and where the deltas come to 1 or more there is no guarantee.
+    As in the ledger: a grant that affords nothing, and to which nothing is charged, adds nothing;
+    one that a recovery charged with more than it held counts as what was charged; and where the
+    deltas come to 1 or more there is no guarantee.
     """
     counted = [grant for grant in statement.grants if grant.counts]
     filtered = [grant for grant in counted if not grant.exact]
@@ -206,7 +207,7 @@ def guarantee(statement: SiteStatement) -> tuple[float, float]:
     if delta >= 1.0:
         return math.inf, 1.0
     beyond = [max(0.0, g.epsilon_charged - g.epsilon) for g in counted if g.exact]
-    epsilons = [*(grant.pledged for grant in filtered), *(each[0] for each in cap), *beyond]
+    epsilons = [*(grant.counted_epsilon for grant in filtered), *(each[0] for each in cap), *beyond]
     return rounding.add(epsilons), delta
 
 
@@ -215,8 +216,8 @@ def insider_guarantee(statement: SiteStatement) -> float:
     if not math.isfinite(guarantee(statement)[0]):
         return math.inf
     filtered = [grant for grant in statement.grants if grant.counts and not grant.exact]
-    seen = [g.epsilon if g.insider_epsilon is None else g.insider_epsilon for g in filtered]
-    exact = guarantee(statement)[0] - rounding.add(grant.pledged for grant in filtered)
+    seen = [grant.counted_insider_epsilon for grant in filtered]
+    exact = guarantee(statement)[0] - rounding.add(grant.counted_epsilon for grant in filtered)
     return rounding.add([*seen, exact]) if exact > 0.0 else rounding.add(seen)
 
 

@@ -146,8 +146,22 @@ class GrantRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def pledged(self) -> float:
-        """The epsilon that a guarantee counts it with; see `privacy.Grant.pledged`."""
+        """The epsilon that was granted when data were used; see `privacy.Grant.pledged`."""
         return self.lowered_from or self.epsilon
+
+    @property
+    def counted_epsilon(self) -> float:
+        """The epsilon that a guarantee counts it with: what is charged, where that is more.
+
+        So it is after a recovery, or a use without noise. Exact grants count by their cap.
+        """
+        return self.pledged if self.exact else max(self.pledged, self.epsilon_charged)
+
+    @property
+    def counted_insider_epsilon(self) -> float:
+        """The same against all other sites together, who see all that everyone sees."""
+        granted, charged = self.insider_epsilon or 0.0, self.insider_epsilon_charged or 0.0
+        return max(self.counted_epsilon, granted, charged)
 
 
 class RunCharge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

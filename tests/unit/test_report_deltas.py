@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from test_report_records import a_grant, finished
 
 from aggregation import AggregationError, Identity
-from fmfl_secure.report import overview
+from fmfl_secure.report import overview, rounding, wording
 from fmfl_secure.report.dataset import Source, record_of, render_dataset
 from fmfl_secure.report.dataset.record import encode_dataset
 from fmfl_secure.report.dpia import render_dpia
@@ -161,3 +162,55 @@ def test_what_a_statement_says_of_its_deltas_is_signed(ledger: Ledger) -> None:
             verify_statement(
                 identity.public, msgspec.structs.replace(statement, **changed), signature
             )
+
+
+LOST = "9:" + "ab" * 32
+
+
+def lower_and_grant_shares(ledger: Ledger) -> None:
+    ledger.commit(run="a", round=1)
+    ledger.lower(1, epsilon=5.0, reason="a smaller study")
+    ledger.grant(epsilon=1.0, delta=1e-5, insider_epsilon=2.0)
+
+
+@pytest.mark.parametrize(
+    ("happens", "insiders"),
+    [
+        (lambda ledger: ledger.commit(run="a", round=1), 8.0),
+        # Other sites see all that everyone sees, of a grant that was lowered too.
+        (lower_and_grant_shares, 10.0),
+        (lambda ledger: ledger.recover([LOST], reason="r", losses=[(1, EVENT, 200)]), None),
+        (lambda ledger: ledger.recover([LOST], reason="r", losses=None), math.inf),
+        (lambda ledger: ledger.record_non_private(run="b", reason="r"), math.inf),
+    ],
+    ids=["as granted", "lowered", "recovered beyond", "everything lost", "without noise"],
+)
+def test_a_report_promises_no_less_than_its_ledger_counts(
+    tmp_path: Path, happens: Callable[[Ledger], object], insiders: float | None
+) -> None:
+    identity = Identity.generate("clinic-a")
+    ledger = Ledger.create(
+        tmp_path / "ledger.sqlite",
+        population="p",
+        unit="record",
+        signer=identity,
+        public_key=identity.public.key,
+    )
+    ledger.grant(epsilon=8.0, delta=1e-5, population_size=1000)
+    ledger.reserve(run="a", event=EVENT, rounds=3, plan="p")
+    happens(ledger)
+    epsilon, delta = ledger.budget().guarantee()
+    statement = describe_ledger(ledger, site="clinic-a", run="a")
+    assert overview.guarantee(statement)[0] == epsilon
+    assert math.isinf(epsilon) or overview.guarantee(statement) == (epsilon, delta)
+    assert overview.insider_guarantee(statement) == (epsilon if insiders is None else insiders)
+    record = finished()
+    sites = tuple(
+        msgspec.structs.replace(site, statement=msgspec.structs.replace(statement, site=site.name))
+        for site in record.sites
+    )
+    record = msgspec.structs.replace(record, sites=sites)
+    said = wording.promised(record)
+    assert f"epsilon {rounding.typed(epsilon)} at delta" in said
+    for text in (render(record), render_dpia(record)):
+        assert math.isfinite(epsilon) or rounding.NO_BOUND in text

@@ -101,7 +101,12 @@ def test_sites_with_different_second_figures_are_a_range() -> None:
     record = distributed_noise()
     first = record.sites[0].statement
     assert first is not None
-    grant = msgspec.structs.replace(first.grants[0], insider_epsilon=4.0)
+    grant = msgspec.structs.replace(
+        first.grants[0],
+        insider_epsilon=4.0,
+        insider_epsilon_spent=3.2,
+        insider_epsilon_charged=3.2,
+    )
     other = a_site(SITES[0], a_statement(SITES[0], grants=(grant,)))
     changed = msgspec.structs.replace(record, sites=(other, *record.sites[1:]))
     assert "from epsilon 4 to epsilon 9.5, depending on the site" in shares.promised(changed)
