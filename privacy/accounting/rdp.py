@@ -170,14 +170,17 @@ def fits(costs: RdpCost, epsilon: float, delta: float, *, margin: float = _FLOAT
 
 
 def add_costs(left: RdpCost, right: RdpCost, times: int = 1) -> dict[int, int | None]:
-    """Add `left` and `times` x `right`, order by order; infinite stays infinite."""
+    """Add `left` and `times` x `right`, order by order; infinite stays infinite.
+
+    None of it is nothing, at whatever orders it is: a run that was closed before it began may hold
+    costs at orders that its grant had before it was lowered.
+    """
+    if times == 0:
+        return dict(left)
     total: dict[int, int | None] = {}
     for order, cost in left.items():
         other = right[order]
-        if times == 0:
-            total[order] = cost
-        else:
-            total[order] = None if cost is None or other is None else cost + times * other
+        total[order] = None if cost is None or other is None else cost + times * other
     return total
 
 

@@ -86,6 +86,19 @@ def test_of_a_grant_that_nothing_is_charged_to_any_amount_is_left(ledger):
         ledger.lower(ledger.budget().reservations["a"].grant, epsilon=0.1, reason="r")
 
 
+def test_a_run_that_never_began_is_no_charge_and_its_ledger_is_read_on(ledger, place):
+    ledger.reserve(run="a", event=EVENT, rounds=3, plan="p")
+    ledger.refund(run="a", evidence="end")
+    before = ledger.budget().grants[0].orders
+    lowered = ledger.lower(1, epsilon=1.0, insider_epsilon=3.0, reason="a smaller study")
+    assert lowered.orders != before
+    again = Ledger(place, signer=SIGNER)
+    assert again.budget().guarantee() == (1.0, 1e-5)
+    again.reserve(run="b", event=EVENT, rounds=room(again), plan="p")
+    assert 0.0 < again.status()[0].epsilon_charged <= 1.0
+    assert read_export(export_json(again.records()))
+
+
 def test_a_guarantee_counts_what_stood_when_data_were_used(ledger):
     ledger.lower(1, epsilon=6.0, reason="nothing was used yet")
     assert ledger.budget().guarantee()[0] == 6.0

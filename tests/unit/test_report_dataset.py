@@ -365,3 +365,13 @@ def test_writing_replaces_both_files_or_fails_in_words(history, tmp_path: Path) 
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="cannot be written"):
         write_dataset(found.record, tmp_path / "file")
+
+
+def test_a_run_that_never_began_under_a_grant_that_was_lowered_cost_nothing(tmp_path: Path) -> None:
+    ledger = new_ledger(tmp_path, epsilon=8.0)
+    train(ledger, "a", reserved=3)
+    before = ledger.budget().grants[0].orders
+    ledger.lower(1, epsilon=1.0, reason="a smaller study")
+    assert ledger.budget().grants[0].orders != before
+    record = read(ledger)
+    assert (record.guarantee_epsilon, [run.epsilon_alone for run in record.runs]) == (1.0, [0.0])
