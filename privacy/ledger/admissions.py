@@ -232,8 +232,12 @@ class Admissions(Totals):
                 ),
             )
 
-    def require_within_cap(self, grant: Grant) -> None:
+    def require_within_cap(self, grant: Grant, *, recorded: bool = False) -> None:
         """Check an exact grant that is about to be made against what all of them may come to.
+
+        Args:
+            grant: The grant.
+            recorded: Judge one that was made once, perhaps by another version of the accountant.
 
         Raises:
             LedgerError: Its own price is above it, the first one fixes no cap, a later one does, or
@@ -244,10 +248,11 @@ class Admissions(Totals):
                 raise LedgerError("only exact grants have a cap")
             return
         price = exact_epsilon(grant.exact.event, grant.exact.rounds, grant.delta)
-        if price > grant.epsilon * (1.0 + PRICE_TOLERANCE):
+        if price > grant.epsilon * (1.0 + (PRICE_TOLERANCE if recorded else 0.0)):
             raise LedgerError(
                 f"{grant.exact.rounds} such trainings cost epsilon {price:.4f} at delta "
-                f"{grant.delta:g}, and the exact grant is of {grant.epsilon:g}"
+                f"{grant.delta:g}, and the exact grant is of {grant.epsilon:g}",
+                hint="Grant as much, or plan the run with a smaller epsilon.",
             )
         cap = self.exact_cap or grant.cap
         if cap is None or (grant.cap is not None and self.exact_cap is not None):

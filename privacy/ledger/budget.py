@@ -161,7 +161,7 @@ class Budget(Admissions):
         grant = Grant.parse(body, record.at)
         if grant.number != len(self.grants) + 1:
             raise LedgerDamaged(f"grant {grant.number} is out of order")
-        self.require_within_cap(grant)
+        self.require_within_cap(grant, recorded=True)
         self.grants.append(grant)
         self.population_size = self.largest_size(grant.population_size)
         self._committed[grant.number] = zero_cost(grant.orders)

@@ -214,6 +214,16 @@ def test_a_run_that_costs_more_is_not_granted(ledger, event):
         ledger.lower(1, epsilon=0.5, reason="r")
 
 
+def test_a_grant_is_never_of_less_than_its_run_costs(ledger, event):
+    """Another version of the accountant may find another price of what was granted once; who
+    grants now knows it.
+    """
+    for short in (0.9999, 0.995, 0.991):
+        with pytest.raises(LedgerError, match="such trainings cost epsilon"):
+            grant(ledger, event, epsilon=short * EPSILON)
+    assert not ledger.budget().grants
+
+
 def test_a_lost_history_counts_in_full(ledger, event):
     grant(ledger, event)
     reserve(ledger, event)
