@@ -19,6 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from msgspec.structs import replace
+
 from fmfl_secure._version import __version__
 from fmfl_secure.attacks.membership import FALSE_POSITIVES, SEED, OnPart, tell_members
 from fmfl_secure.attacks.secrets import expose, read_secrets
@@ -30,6 +32,7 @@ from fmfl_secure.parties.site_data import SiteSource
 from fmfl_secure.parties.workspace import Workspace
 from fmfl_secure.planning.plans import predict
 from fmfl_secure.planning.task import largest_layout
+from fmfl_secure.planning.warm_start import line_epsilon, line_of_run
 from fmfl_secure.report.results import write_results
 from fmfl_secure.run.attack_record import (
     ATTACK_NAME,
@@ -125,7 +128,7 @@ def attack_run(
         confidence=confidence,
         on_part=on_part,
     )
-    epsilon, delta = _epsilon(config, task), config.privacy.delta
+    epsilon, delta = _epsilon(store, config, task), config.privacy.delta
     if planted:
         on_part("ranking secrets")
     record = AttackRecord(
@@ -215,9 +218,19 @@ def _require_one_keeper(
         )
 
 
-def _epsilon(config: FederationConfig, task: Task) -> float:
-    """The most that the run's training may have cost a unit, repeats included."""
+def _epsilon(store: RunStore, config: FederationConfig, task: Task) -> float:
+    """The most that the adapter may have cost a unit: the run's training, repeats included.
+
+    Of one that goes on from earlier runs, of all of them together, where units are the same.
+    """
     if not config.privacy.noise_mechanism.private:
         return math.inf
     size = largest_layout(task, task.build_model(seed=config.federation.seed)).size
-    return predict(config, size).epsilon_worst_case
+    own = predict(config, size).epsilon_worst_case
+    if not store.public().line:
+        return own
+    *earlier, last = line_of_run(store.folder)
+    if any(each.unit != last.unit for each in earlier if each.event is not None):
+        return math.inf  # no figure holds for all of them together
+    worst = replace(last, trainings=config.federation.rounds + config.privacy.repeats)
+    return max(own, line_epsilon((*earlier, worst), config.privacy.delta))

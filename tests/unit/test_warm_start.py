@@ -14,6 +14,7 @@ import pytest
 from support import Quiet, make_federation, settings, write_rows
 from task_cases import randomise, task_on
 
+from fmfl_secure.attacks import attack_run
 from fmfl_secure.errors import ConfigError, ModelError
 from fmfl_secure.models.adapters import ADAPTERS, adapter_bytes, load_adapter_bytes
 from fmfl_secure.parties.workspace import initialise
@@ -94,6 +95,22 @@ def test_an_exported_adapter_carries_its_line(line: Path, tmp_path: Path) -> Non
         build_task(msgspec.structs.replace(config, adapter=adapter), relative_to=line)
     with pytest.raises(ConfigError, match="neither a finished run nor"):
         build_task(config, relative_to=tmp_path)
+
+
+def test_an_attack_is_held_to_what_the_whole_line_allows(line: Path) -> None:
+    """Somebody who was in both runs may be told by what both cost, and no claim is broken."""
+    write_rows(line / "like.csv", 40, seed=77)
+    first, second = (
+        attack_run(
+            line / run, line / "like.csv", sites=[line / "sites/site-1"], references=1
+        ).record
+        for run in ("run-1", "run-2")
+    )
+    assert first.epsilon is not None
+    assert second.epsilon is not None
+    assert second.epsilon >= line_epsilon(line_of_run(line / "run-2"), second.delta)
+    assert second.epsilon > 1.1 * first.epsilon
+    assert second.allowed_auc > first.allowed_auc
 
 
 def test_private_data_without_noise_leave_no_bound(line: Path) -> None:
