@@ -23,7 +23,8 @@ from privacy.mechanism.skellam import MAX_VARIANCE, support_of
 from privacy.queries.query import PROJECTION_TOLERANCE, Query, Release
 
 # A unit's vector is so many steps long, and at least 5 sqrt(d): rounding then adds about 1 % to the
-# squared sensitivity, as in training with distributed noise.
+# squared sensitivity, as in training with distributed noise. Fewer where a site's sum would not fit
+# into `MAX_CLAMP` steps; what rounding adds then is in the event all the same.
 _FINENESS = 5.0
 _LEAST_STEPS = 1000.0
 # A site's sum is clamped at this many times its declared population: nobody is cut off unless the
