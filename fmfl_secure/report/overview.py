@@ -53,7 +53,7 @@ class Track:
 
     Attributes:
         sites: Their names.
-        granted: Epsilon of the grant the run is charged to.
+        granted: Epsilon of the grant the run is charged to; of several, what they come to.
         before: Epsilon spent before the run.
         spent: After each training, cumulative.
         trained: Round number of each training; a repeated round appears twice.
@@ -97,12 +97,10 @@ def statements(record: RunRecord) -> Iterator[tuple[SiteRecord, SiteStatement]]:
             yield site, site.statement
 
 
-def charged_grant(record: RunRecord, statement: SiteStatement) -> int | None:
-    """Number of the grant this run is charged to; None if the ledger does not know the run."""
-    for charge in statement.runs:
-        if charge.run in reservations_of(record.run):
-            return charge.grant
-    return None
+def charged_grants(record: RunRecord, statement: SiteStatement) -> set[int]:
+    """Numbers of the grants this run is charged to, training and answers; empty if none knows it."""
+    names = reservations_of(record.run)
+    return {charge.grant for charge in statement.runs if charge.run in names}
 
 
 def accounts(record: RunRecord) -> list[Account]:
@@ -111,7 +109,7 @@ def accounts(record: RunRecord) -> list[Account]:
         Account(
             site=site.name,
             grant=grant,
-            of_this_run=grant.number == charged_grant(record, statement),
+            of_this_run=grant.number in charged_grants(record, statement),
             sole=len(statement.grants) == 1,
             verified=statement.verified,
         )
@@ -129,20 +127,21 @@ def tracks(record: RunRecord) -> list[Track]:
     first: dict[tuple[object, ...], tuple[float, SiteStatement, tuple[int, ...]]] = {}
     names = reservations_of(record.run)
     for site, statement in statements(record):
-        number = charged_grant(record, statement)
-        granted = [grant.epsilon for grant in statement.grants if grant.number == number]
-        if not granted:
+        numbers = charged_grants(record, statement)
+        grants = [grant.epsilon for grant in statement.grants if grant.number in numbers]
+        if not grants:
             continue
-        own = [c for c in statement.runs if c.run in names and c.grant == number]
+        granted = rounding.add(grants)
+        own = [c for c in statement.runs if c.run in names]
         trained = tuple(sorted(each for charge in own for each in charge.rounds_trained))
         key = (
-            granted[0],
+            granted,
             round(statement.epsilon_before, _ALIKE_PLACES),
             tuple(round(value, _ALIKE_PLACES) for value in statement.epsilon_by_round),
             trained,
         )
         alike.setdefault(key, []).append(site.name)
-        first.setdefault(key, (granted[0], statement, trained))
+        first.setdefault(key, (granted, statement, trained))
     found = [
         Track(
             sites=tuple(names),

@@ -9,7 +9,7 @@ assumption it rests on.
 from __future__ import annotations
 
 from fmfl_secure.report import rounding
-from fmfl_secure.report.names import count, who
+from fmfl_secure.report.names import count, listing, who
 from fmfl_secure.report.overview import Account, accounts, insider_guarantee, statements
 from fmfl_secure.run.record import RunRecord
 from fmfl_secure.run.statement import SiteStatement
@@ -72,15 +72,25 @@ def weakest(record: RunRecord) -> float | None:
 
 
 def spent(record: RunRecord) -> str:
-    """States the second figure spent at the worst site; empty where there is none."""
-    found = [one for one in charged(record) if one.of_this_run]
+    """States the second figure spent at the worst site; empty where there is none.
+
+    Training and answers that are charged to several grants add up.
+    """
+    found: dict[str, list[Account]] = {}
+    for one in charged(record):
+        if one.of_this_run:
+            found.setdefault(one.site, []).append(one)
     if not found:
         return ""
-    worst = max(found, key=lambda one: one.grant.insider_epsilon_spent or 0.0)
+    worst = max(
+        found.values(), key=lambda each: sum(one.grant.insider_epsilon_spent or 0.0 for one in each)
+    )
+    worst.sort(key=lambda one: one.grant.number)
+    granted = rounding.add(one.grant.insider_epsilon or 0.0 for one in worst)
     return (
-        f"Against all other sites together, most at {worst.label}: epsilon "
-        f"{rounding.spent(worst.grant.insider_epsilon_spent or 0.0)} of "
-        f"{rounding.typed(worst.grant.insider_epsilon or 0.0)}."
+        f"Against all other sites together, most at {listing([one.label for one in worst])}: "
+        f"epsilon {rounding.spent(sum(one.grant.insider_epsilon_spent or 0.0 for one in worst))} "
+        f"of {rounding.typed(granted)}."
     )
 
 

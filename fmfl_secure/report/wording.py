@@ -19,7 +19,7 @@ from fmfl_secure.report import deltas, key_owners, line, rounding, shares
 from fmfl_secure.report.names import capital, count, listing, who
 from fmfl_secure.report.overview import (
     accounts,
-    charged_grant,
+    charged_grants,
     guarantee,
     lost,
     released,
@@ -193,7 +193,8 @@ def spent(record: RunRecord) -> str:
         return unknown or "Nothing: no ledger was charged for this run."
     if not math.isfinite(found[0].final):
         return (
-            f"A use without noise is recorded for {listing(found[0].sites)}: no bound holds there."
+            "A use without noise, or one of which nothing is known any more, is recorded for "
+            f"{listing(found[0].sites)}: no bound holds there."
         )
     highest, lowest = found[0], found[-1]
     before = (
@@ -213,7 +214,7 @@ def spent(record: RunRecord) -> str:
     spared = [
         site.name
         for site, statement in statements(record)
-        if site.refusal is not None and charged_grant(record, statement) is None
+        if site.refusal is not None and not charged_grants(record, statement)
     ]
     if spared:
         verb = "was" if len(spared) == 1 else "were"

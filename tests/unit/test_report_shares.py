@@ -10,7 +10,7 @@ from html_page import Page
 from test_report_page import page_of, text_of
 from test_report_records import SITES, a_mechanism, a_site, a_statement, distributed_noise, finished
 
-from fmfl_secure.report import protection, shares, wording
+from fmfl_secure.report import overview, protection, shares, wording
 
 OVERSELLS = re.compile(r"\b(safe|guaranteed|anonymous|certified)\b", re.IGNORECASE)
 
@@ -110,6 +110,40 @@ def test_sites_with_different_second_figures_are_a_range() -> None:
     other = a_site(SITES[0], a_statement(SITES[0], grants=(grant,)))
     changed = msgspec.structs.replace(record, sites=(other, *record.sites[1:]))
     assert "from epsilon 4 to epsilon 9.5, depending on the site" in shares.promised(changed)
+
+
+def test_training_and_answers_charged_to_two_grants_add_up() -> None:
+    record = distributed_noise()
+    first = record.sites[0].statement
+    assert first is not None
+    training = msgspec.structs.replace(
+        first.grants[0], insider_epsilon_spent=6.253, insider_epsilon_charged=6.253
+    )
+    answers = msgspec.structs.replace(
+        training, number=2, epsilon=2.0, insider_epsilon=7.0, epsilon_spent=1.5,
+        epsilon_charged=1.5, epsilon_left=0.5, insider_epsilon_spent=4.759,
+        insider_epsilon_charged=4.759,
+    )  # fmt: skip
+    (own, *others) = (charge for charge in first.runs if charge.run == record.run)
+    asked = msgspec.structs.replace(
+        own, run=f"{record.run}.answers", grant=2, rounds_trained=(7, 8), rounds_reserved=2
+    )
+    statement = msgspec.structs.replace(
+        first,
+        grants=(training, answers),
+        runs=(own, *others, asked),
+        epsilon_by_round=(*first.epsilon_by_round, 2.0, 2.4876),
+    )
+    changed = msgspec.structs.replace(
+        record, sites=(a_site(SITES[0], statement), *record.sites[1:])
+    )
+    assert (
+        f"most at {SITES[0]}, grant 1 and {SITES[0]}, grant 2: epsilon 11.012 of 16.5"
+    ) in shares.spent(changed)
+    track = overview.tracks(changed)[0]
+    assert (track.sites, track.granted, track.final) == ((SITES[0],), 5.0, 2.4876)
+    assert len(track.trained) == len(track.spent)
+    assert f"{SITES[0]}: epsilon 2.488 of 5" in wording.spent(changed)
 
 
 def test_without_shares_nothing_is_said_of_them() -> None:
