@@ -113,6 +113,7 @@ def check_start(
         loss=task.per_record_loss,
         collate=synthetic.collate,
         records=synthetic.records,
+        physical_batch_size=config.training.physical_batch_size,
         max_grad_norm=config.privacy.max_grad_norm,
     )
     _STARTED[model] = measured

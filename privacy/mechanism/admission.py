@@ -97,6 +97,7 @@ def check_apart(
     loss: PerRecordLoss,
     collate: Collate,
     records: int,
+    physical_batch_size: int,
     max_grad_norm: float,
 ) -> None:
     """Measure that records do not change each other's gradients, at the weights as they are.
@@ -108,6 +109,7 @@ def check_apart(
         loss: As it will be trained with.
         collate: Indices of *synthetic* records to a batch, of mixed and extreme lengths.
         records: How many there are.
+        physical_batch_size: As it will be trained with: no more of them are in memory at once.
         max_grad_norm: Clipping bound C.
 
     Raises:
@@ -115,7 +117,7 @@ def check_apart(
     """
     trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
     everyone = [np.array([record], dtype=np.int64) for record in range(records)]
-    path = _path(model, trainable, loss, collate, max_grad_norm, records)
+    path = _path(model, trainable, loss, collate, max_grad_norm, physical_batch_size)
     with path:
         path.accumulate(everyone)
         moved = path.take_sum()

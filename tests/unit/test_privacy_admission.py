@@ -529,8 +529,15 @@ def steep():
     return model
 
 
-def apart(model, bound=1.0):
-    check_apart(model, loss=cross_entropy, collate=collate, records=RECORDS, max_grad_norm=bound)
+def apart(model, bound=1.0, *, collate=collate, physical_batch_size=8):
+    check_apart(
+        model,
+        loss=cross_entropy,
+        collate=collate,
+        records=RECORDS,
+        physical_batch_size=physical_batch_size,
+        max_grad_norm=bound,
+    )
 
 
 def test_where_float32_keeps_records_apart_they_pass():
@@ -572,3 +579,14 @@ def test_weights_that_give_no_gradient_move_nothing(steep):
             if parameter.requires_grad:
                 parameter.fill_(float("nan"))
     apart(steep)
+
+
+def test_no_more_records_are_in_memory_than_a_step_has():
+    sizes = []
+
+    def noted(records):
+        sizes.append(len(records))
+        return collate(records)
+
+    apart(lora(), collate=noted, physical_batch_size=2)
+    assert sizes == [2] * (RECORDS // 2) + [1] * RECORDS
