@@ -98,7 +98,7 @@ def statements(record: RunRecord) -> Iterator[tuple[SiteRecord, SiteStatement]]:
 
 
 def charged_grants(record: RunRecord, statement: SiteStatement) -> set[int]:
-    """Numbers of the grants this run is charged to, training and answers; empty if none knows it."""
+    """Numbers of the grants that this run's training and answers are charged to."""
     names = reservations_of(record.run)
     return {charge.grant for charge in statement.runs if charge.run in names}
 

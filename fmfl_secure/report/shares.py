@@ -4,6 +4,8 @@ Sites add shares of noise, and only a sum carries all of them. So what a site is
 who looks: whoever sees released sums, or all other sites together, who can take their own parts
 away. The second figure is the larger one, and every sentence here that gives the first names the
 assumption it rests on.
+
+`report.wording` and `report.dpia` put these sentences beside those of the first figure.
 """
 
 from __future__ import annotations
