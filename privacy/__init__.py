@@ -76,7 +76,7 @@ from privacy.ledger.datasets import Dataset, DatasetCap
 from privacy.ledger.decided import UNSAID, Decided
 from privacy.ledger.entries import Recovery, Reservation, Spend
 from privacy.ledger.export import export_csv, export_json, read_export
-from privacy.ledger.forecast import Forecast, forecast, with_reserved
+from privacy.ledger.forecast import Forecast, Part, forecast, forecast_parts, with_reserved
 from privacy.ledger.grants import Grant, GrantStatus
 from privacy.ledger.heads import is_head, missing_heads
 from privacy.ledger.ledger import Ledger
@@ -146,6 +146,7 @@ __all__ = [
     "LedgerUnavailable",
     "NonPrivate",
     "PaddedCollate",
+    "Part",
     "PlanError",
     "PoissonSampledGaussian",
     "PoissonSampledSkellam",
@@ -191,6 +192,7 @@ __all__ = [
     "filter_delta",
     "filter_orders",
     "forecast",
+    "forecast_parts",
     "is_head",
     "largest_delta",
     "least_noise_multiplier",

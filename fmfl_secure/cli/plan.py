@@ -216,7 +216,8 @@ def _show_training(federation: Path, config: FederationConfig, size: int) -> Tra
             "steps": f"{prediction.steps} ({config.privacy.steps_per_round} a round), at the "
             f"{'server' if config.steps_at_server else 'sites'}",
             "noise multiplier": f"{prediction.noise_multiplier:.4f}",
-            "epsilon": f"{prediction.epsilon_by_round[-1]:.4f} after all rounds; "
+            "epsilon": f"{prediction.epsilon_by_round[-1]:.4f} after all rounds"
+            f"{' and answers' if config.asked is not None else ''}; "
             f"{prediction.epsilon_worst_case:.4f} reserved, "
             f"rounds that may be repeated: {config.privacy.repeats}",
             "in the unit of": _unit_of(config, prediction),
@@ -284,13 +285,12 @@ def _show_asked(federation: Path, config: FederationConfig, size: int) -> Answer
     from fmfl_secure.parties.ledgers_at_hand import ledgers_at_hand
     from fmfl_secure.planning.answers import asked_of
     from fmfl_secure.planning.precision import precisions
-    from fmfl_secure.planning.terms import foresee, terms_of
+    from fmfl_secure.planning.terms import foresee
     from fmfl_secure.run.answer_record import ONE_SITE
     from privacy import BudgetExhausted, PlanError, PolicyRefusal
 
     show_precision(config)
-    with_training = ", training with it" if config.trains else ""
-    table = Table("site", "spent before", "after all answers", f"reserved{with_training}")
+    table = Table("site", "spent before", "after all answers", "reserved")
     table.title = "epsilon of answers, in the unit of the grant that is charged"
     ledgers = ledgers_at_hand(federation.parent, config)
     sites = []
@@ -299,20 +299,16 @@ def _show_asked(federation: Path, config: FederationConfig, size: int) -> Answer
             continue
         held = ledgers[entry.name]
         try:
-            *_, found = foresee(
-                terms_of(config, entry, size),
-                held.budget,
-                dataset=held.dataset,
-                plan=config.digest,
-            )
+            found = foresee(config, entry, size, held.budget, dataset=held.dataset)
         except (BudgetExhausted, PlanError, PolicyRefusal) as error:
-            say(f"{entry.name} will refuse: {error}")
+            if not config.trains:  # else that is said beside the cost of training
+                say(f"{entry.name} will refuse: {error}")
             sites.append(SiteAsked(name=entry.name, forecast=None, refusal=str(error)))
             continue
         sites.append(SiteAsked(name=entry.name, forecast=shown(found, ForecastShown), refusal=""))
         figures = (found.before, found.by_round[-1], found.reserved)
         table.add_row(entry.name, *(f"{figure:.4f}" for figure in figures))
-    if table.rows:
+    if table.rows and not config.trains:  # a run that trains has one cost, shown below
         console.print(table)
     say(ONE_SITE)
     asked = asked_of(config)
@@ -378,8 +374,9 @@ def _unit_of(config: FederationConfig, prediction: Prediction) -> str:
     """Which grant's conversion the epsilons are of."""
     found = prediction.forecast
     if found is None:
+        asked = 0.0 if config.asked is None else config.asked.epsilon
         return (
-            f"a fresh grant of epsilon {config.privacy.epsilon:g} at delta "
+            f"a fresh grant of epsilon {config.privacy.epsilon + asked:g} at delta "
             f"{config.privacy.delta:g}; no ledger that affords the run is at hand"
         )
     spent = f", {found.before:.4f} of it spent before" if found.before else ""

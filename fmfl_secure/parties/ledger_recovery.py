@@ -9,8 +9,8 @@ import msgspec
 
 from fmfl_secure.errors import RunError
 from fmfl_secure.outside import MOST_DOCUMENT, read_regular
-from fmfl_secure.planning.plans import site_plan
-from fmfl_secure.run.record import RunRecord, decode_record
+from fmfl_secure.planning.terms import terms_of
+from fmfl_secure.run.record import decode_record
 from fmfl_secure.settings.federation import decode_config
 from privacy import Budget, Event, is_head, read_anchors
 
@@ -36,7 +36,7 @@ def lost_heads(budget: Budget, given: Iterable[str]) -> list[str]:
 
 
 def lost_runs(reports: Iterable[Path]) -> list[tuple[Event, int]]:
-    """Reads the largest cost of runs from their reports: the event, and rounds with repeats.
+    """Reads the largest cost of runs from their reports: each event, and how often, with repeats.
 
     Shares of distributed noise are charged as what they were: as a local mechanism with the sum's
     noise they would leave out what the other sites together learn, and how noise can fail.
@@ -50,19 +50,13 @@ def lost_runs(reports: Iterable[Path]) -> list[tuple[Event, int]]:
             record = decode_record(read_regular(path, most_bytes=MOST_DOCUMENT))
         except OSError as error:
             raise RunError(f"cannot read the report {path}: {error}") from error
-        mechanism, event = record.mechanism, _event_of(record)
-        if event is None:
+        config = decode_config(msgspec.json.encode(record.settings))
+        # The same at every site: no population is in it. Training and answers, whichever there are.
+        terms = terms_of(config, config.sites[0], record.encryption.parameters)
+        if not terms or not config.privacy.noise_mechanism.private:
             raise RunError(
                 f"{path} is of a run without privacy: its cost has no bound",
                 hint="Charge everything: --everything",
             )
-        found.append((event, mechanism.rounds + mechanism.repeats))
+        found += [(each.event, each.trainings) for each in terms]
     return found
-
-
-def _event_of(record: RunRecord) -> Event | None:
-    """Returns a round's event by the settings in the report; None without privacy."""
-    config = decode_config(msgspec.json.encode(record.settings))
-    # The same at every site: no population is in it.
-    plan = site_plan(config, config.sites[0], record.encryption.parameters)
-    return None if plan is None else plan.round_event()

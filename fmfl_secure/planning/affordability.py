@@ -16,7 +16,7 @@ from fmfl_secure.planning.answers import answer_plan, asked_of
 from fmfl_secure.planning.noise import Plan
 from fmfl_secure.planning.plans import site_plan
 from fmfl_secure.planning.precision import Precision, precisions
-from fmfl_secure.planning.terms import foresee, terms_of
+from fmfl_secure.planning.terms import foresee
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.sections import SiteEntry
 from fmfl_secure.settings.site import SiteConfig
@@ -300,7 +300,7 @@ def _asked(
 ) -> AskedAnswers:
     asked, plan = asked_of(config), answer_plan(config)
     try:
-        foresee(terms_of(config, entry, size), budget, dataset=dataset, plan=config.digest)
+        foresee(config, entry, size, budget, dataset=dataset)
         fits = True
     except (BudgetExhausted, PolicyRefusal):
         fits = False

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from types import MappingProxyType
 
 from aggregation import Packing, ParameterSet, Quantization, choose, upload_size
 from aggregation.protocol import rehearsal_grid
 from fmfl_secure.planning.answers import answer_layout, answer_plan
 from fmfl_secure.planning.noise import Plan, noise_of
+from fmfl_secure.planning.terms import foresee, terms_of
 from fmfl_secure.questions.registry import sort_of
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.sections import SiteEntry
@@ -33,7 +33,6 @@ from privacy import (
     add_costs,
     epsilon_spent,
     filter_orders,
-    forecast,
     pld_epsilon,
     rdp_cost,
     zero_cost,
@@ -203,13 +202,15 @@ class Prediction:
     """A run's costs as the settings give them.
 
     Epsilons are in the unit of the grant that is charged: of the ledger at hand where they end
-    highest, or, where none is, of a fresh grant of the settings' own epsilon and delta.
+    highest, or, where none is, of a fresh grant of the settings' own epsilon and delta. They are of
+    the whole run: of its training, and of its answers where the sites are asked.
 
     Attributes:
         sample_rate: Poisson inclusion probability.
         noise_multiplier: At every site.
         steps: Optimizer steps in all rounds.
-        epsilon_by_round: After each round, cumulative over the grant's life.
+        epsilon_by_round: After each round of training or of answers, cumulative over the grant's
+            life.
         epsilon_worst_case: What is spent or held once the run has reserved, every repeat included.
         charged: Which site's ledger that is of; empty for a fresh grant.
         insider_epsilon: The same to all other sites together; as `epsilon_worst_case` where
@@ -255,18 +256,22 @@ def predict(
     plan = plans[0]
     noise = noise_of(config)
     delta = noise.accounted_delta(privacy.delta)
-    orders = filter_orders(privacy.epsilon, privacy.delta)
-    cost = rdp_cost(plan.round_event(), orders)
+    asked = 0.0 if config.asked is None else config.asked.epsilon
+    orders = filter_orders(privacy.epsilon + asked, privacy.delta)
+    terms = terms_of(config, config.sites[0], size)
+    costs = [rdp_cost(each.event, orders) for each in terms]
     total = zero_cost(orders)
     by_round = []
-    for _ in range(plan.rounds):
-        total = add_costs(total, cost)
+    for number in range(1, config.all_rounds + 1):
+        total = add_costs(total, costs[0 if config.turn(number).asked is None else -1])
         by_round.append(epsilon_spent(total, delta))
-    worst = epsilon_spent(add_costs(total, cost, plan.repeats), delta)
+    for each, cost in zip(terms, costs, strict=True):
+        total = add_costs(total, cost, each.repeats)
+    worst = epsilon_spent(total, delta)
     insider = noise.planned_insider_epsilon(plan, worst)
     foreseen = {
-        entry.name: _foresee(each, entry, ledgers[entry.name], config.digest)
-        for entry, each in zip(config.sites, plans, strict=True)
+        entry.name: _foresee(config, entry, size, ledgers[entry.name])
+        for entry in config.sites
         if entry.name in ledgers
     }
     shown = {name: found for name, (found, _) in foreseen.items() if found is not None}
@@ -280,7 +285,7 @@ def predict(
         epsilon_by_round=tuple(by_round),
         epsilon_worst_case=worst,
         insider_epsilon=insider,
-        pld_epsilon=pld_epsilon([plan.round_event()] * plan.rounds, privacy.delta),
+        pld_epsilon=pld_epsilon([e.event for e in terms for _ in range(e.rounds)], privacy.delta),
         sites=tuple(
             SitePrediction(
                 name=entry.name,
@@ -297,19 +302,10 @@ def predict(
 
 
 def _foresee(
-    plan: Plan, entry: SiteEntry, ledger: SiteLedger, digest: str
+    config: FederationConfig, entry: SiteEntry, size: int, ledger: SiteLedger
 ) -> tuple[Forecast | None, str]:
-    """Returns what a ledger will show of a plan, or why it refuses it."""
+    """Returns what a ledger will show of a run, or why it refuses it."""
     try:
-        found = forecast(
-            ledger.budget.without_expired(datetime.now(UTC)),
-            plan.round_event(),
-            rounds=plan.rounds,
-            repeats=plan.repeats,
-            dataset=ledger.dataset,
-            population_size=entry.population,
-            plan=digest,
-        )
+        return foresee(config, entry, size, ledger.budget, dataset=ledger.dataset), ""
     except (BudgetExhausted, PolicyRefusal, PlanError) as error:
         return None, str(error)
-    return found, ""

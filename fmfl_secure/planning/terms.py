@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 from fmfl_secure.planning.answers import answer_plan
-from fmfl_secure.planning.plans import site_plan
+from fmfl_secure.planning.noise import noise_of
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.sections import SiteEntry
-from privacy import Budget, Dataset, Event, Forecast, forecast, with_reserved
+from privacy import Budget, Dataset, Event, Forecast, Part, forecast_parts
 
 _ANSWERS: Final = ".answers"  # after the run's id, which has no dot
 
@@ -73,7 +73,7 @@ def terms_of(config: FederationConfig, site: SiteEntry, size: int) -> tuple[Term
         PlanError: The settings cannot be met.
     """
     found = []
-    training = site_plan(config, site, size) if config.trains else None
+    training = noise_of(config).plan(config, site, size) if config.trains else None
     if training is not None:
         found.append(
             Terms(training.round_event(), training.rounds, training.repeats, site.population)
@@ -87,32 +87,37 @@ def terms_of(config: FederationConfig, site: SiteEntry, size: int) -> tuple[Term
 
 
 def foresee(
-    terms: tuple[Terms, ...],
+    config: FederationConfig,
+    site: SiteEntry,
+    size: int,
     budget: Budget,
     *,
     dataset: Dataset | None,
-    plan: str,
-) -> list[Forecast]:
-    """Forecasts each reservation in a ledger, those before it held already.
+) -> Forecast:
+    """Forecasts a whole run in a ledger: its training and its answers, in the run's own order.
 
     Args:
-        terms: Of a run.
+        config: The settings.
+        site: Whose ledger it is.
+        size: Trained parameters of the round that trains most, d.
         budget: The ledger's state.
         dataset: The data set that the run will name.
-        plan: Digest of the settings.
 
     Raises:
-        BudgetExhausted: No grant covers one of them beside the others.
+        BudgetExhausted: No grant covers training or answers beside the other.
         PolicyRefusal: The data set's cap does not.
-        PlanError: The data set's cap is at too large a delta for so many units.
+        ConfigError: The task has not what is asked.
+        PlanError: The settings cannot be met, or the data set's cap is at too large a delta for so
+            many units.
     """
-    found, now = [], budget.without_expired(datetime.now(UTC))
-    for each in terms:
-        own: dict[str, Any] = {
-            "dataset": dataset,
-            "population_size": each.population,
-            "plan": plan,
-        }
-        found.append(forecast(now, each.event, rounds=each.rounds, repeats=each.repeats, **own))
-        now = with_reserved(now, each.event, each.trainings, **own)
-    return found
+    terms = terms_of(config, site, size)
+    answers = len(terms) - 1  # after training, where there is any
+    turns = (config.turn(number) for number in range(1, config.all_rounds + 1))
+    return forecast_parts(
+        budget.without_expired(datetime.now(UTC)),
+        [Part(each.event, each.rounds, each.repeats) for each in terms],
+        order=[0 if turn.asked is None else answers for turn in turns],
+        dataset=dataset,
+        population_size=site.population,
+        plan=config.digest,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import msgspec
 
@@ -85,9 +86,9 @@ def describe_ledger(
     budget, head = ledger.state()
     own_name = budget.signers.name_of(identity.key if identity else budget.public_key)
     names = reservations_of(run)  # of its training, and of its answers
-    this_run = next((budget.reservations[n] for n in names if n in budget.reservations), None)
+    held = [budget.reservations[name] for name in names if name in budget.reservations]
     own = [spend for spend in budget.history if spend.run in names]
-    grants = {spend.grant for spend in own} or {this_run.grant if this_run else 1}
+    grants = {spend.grant for spend in own} or {held[0].grant if held else 1}
     # What training and answers charged to several grants adds up.
     spent = {
         s.grant: s.epsilon
@@ -128,11 +129,11 @@ def describe_ledger(
             for recovery in budget.recoveries
         ),
         population_size=budget.population_size or msgspec.UNSET,
-        runs_left=msgspec.UNSET if this_run is None else _runs_left(budget, this_run),
+        runs_left=_runs_left(budget, held) if held else msgspec.UNSET,
     )
 
 
-def _runs_left(budget: Budget, like: Reservation) -> int:
-    """How many more runs of the same mechanism and length would be admitted."""
-    headroom = budget.headroom(like.dataset, population_size=like.population_size)
-    return headroom.runs(like.event, like.rounds)
+def _runs_left(budget: Budget, like: Sequence[Reservation]) -> int:
+    """How many more runs of the same mechanisms and lengths would be admitted, answers and all."""
+    headroom = budget.headroom(like[0].dataset, population_size=like[0].population_size)
+    return headroom.runs([(each.event, each.rounds) for each in like])

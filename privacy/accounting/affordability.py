@@ -30,8 +30,12 @@ from privacy.accounting.rdp import (
     least_noise,
     max_repetitions,
     rdp_cost,
+    zero_cost,
 )
 from privacy.errors import PlanError
+
+# What a run reserves: each event, and so many rounds of it.
+Parts = Sequence[tuple[Event, int]]
 
 MAX_ROUNDS = 1_000_000  # no search goes beyond
 _NOISE_TOLERANCE = 1e-6  # relative
@@ -89,6 +93,30 @@ class Allowance:
             most = min(most, self.insider.rounds(seen_by_sites(event)))
         return most
 
+    def runs(self, parts: Parts) -> int:
+        """How many runs of all these parts fit, at most `MAX_ROUNDS` rounds of each part."""
+        each = zero_cost(list(self.spent))
+        for event, rounds in parts:
+            each = add_costs(each, rdp_cost(event, list(self.spent)), rounds)
+        failure = sum((rounds * failure_of(event) for event, rounds in parts), Fraction(0))
+        delta = min(self._delta_for(event) for event, _ in parts)
+
+        def fit(runs: int) -> bool:
+            return (
+                fits(add_costs(self.spent, each, runs), self.epsilon, delta)
+                and runs * failure <= self.failures_left
+            )
+
+        most, step = 0, MAX_ROUNDS // max(rounds for _, rounds in parts)
+        while step:  # it fits up to some number of runs, and not beyond
+            if fit(most + step):
+                most += step
+            else:
+                step //= 2
+        if self.insider is not None:
+            most = min(most, self.insider.runs([(seen_by_sites(e), n) for e, n in parts]))
+        return most
+
 
 @dataclass(frozen=True, slots=True)
 class Headroom:
@@ -113,13 +141,16 @@ class Headroom:
         most = max((grant.rounds(event) for grant in self.grants), default=0)
         return most if self.dataset is None else min(most, self.dataset.rounds(event))
 
-    def runs(self, event: Event, rounds: int) -> int:
-        """How many runs of so many rounds would be admitted, one after the other.
+    def runs(self, parts: Parts) -> int:
+        """How many runs would be admitted one after the other, each of all these parts.
 
         Each has to fit one grant, so what is left of several does not add up to one more.
+
+        Args:
+            parts: What a run reserves: each event, and so many rounds of it.
         """
-        most = sum(grant.rounds(event) // rounds for grant in self.grants)
-        return most if self.dataset is None else min(most, self.dataset.rounds(event) // rounds)
+        most = sum(grant.runs(parts) for grant in self.grants)
+        return most if self.dataset is None else min(most, self.dataset.runs(parts))
 
 
 class RunKind(Protocol):

@@ -7,6 +7,8 @@ they are charged to and on what is charged to it already. So there is one conver
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from privacy.accounting.events import Event
@@ -15,6 +17,7 @@ from privacy.ledger.budget import Budget
 from privacy.ledger.charges import Charge, Cost
 from privacy.ledger.datasets import Dataset
 from privacy.ledger.entries import Reservation
+from privacy.ledger.grants import GrantStatus
 
 _FORESEEN = "foreseen"  # no run is called so: ids are hexadecimal
 
@@ -24,14 +27,14 @@ class Forecast:
     """A run in the unit of the grant that it will be charged to.
 
     Attributes:
-        grant: Number of the grant.
-        granted: Its epsilon.
-        delta: Its delta.
+        grant: Number of the grant; of several, of that which the first part is charged to.
+        granted: Its epsilon, or theirs together.
+        delta: Its delta, or theirs together.
         before: Epsilon of the grant that is spent before the run.
         by_round: Epsilon spent after each of its rounds, cumulative over the grant's life, if none
             is repeated and nothing else is charged meanwhile.
         reserved: Epsilon spent or held once the run has reserved its worst case.
-        runs_left: How many more runs of the same mechanism and length would fit afterwards.
+        runs_left: How many more runs of the same parts and lengths would fit afterwards.
     """
 
     grant: int
@@ -41,6 +44,26 @@ class Forecast:
     by_round: tuple[float, ...]
     reserved: float
     runs_left: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a run reserves by itself: its training, or its answers.
+
+    Attributes:
+        event: What one round of it does.
+        rounds: How many there are.
+        repeats: How many of them may be done again.
+    """
+
+    event: Event
+    rounds: int
+    repeats: int
+
+    @property
+    def trainings(self) -> int:
+        """Rounds held, repeats included."""
+        return self.rounds + self.repeats
 
 
 def forecast(
@@ -53,7 +76,7 @@ def forecast(
     population_size: int | None = None,
     plan: str = "",
 ) -> Forecast:
-    """Computes what a ledger will show of a run that has not reserved yet.
+    """Computes what a ledger will show of a run of one part that has not reserved yet.
 
     Args:
         budget: The ledger's state.
@@ -69,38 +92,97 @@ def forecast(
         PolicyRefusal: The data set's cap does not.
         PlanError: The data set's cap is at too large a delta for so many units.
     """
-    trainings = rounds + repeats
-    number = budget.require_affordable(
-        event, trainings, dataset=dataset, population_size=population_size, plan=plan
+    return forecast_parts(
+        budget,
+        [Part(event, rounds, repeats)],
+        order=[0] * rounds,
+        dataset=dataset,
+        population_size=population_size,
+        plan=plan,
     )
-    status = budget.status(population_size=population_size)[number - 1]
-    grant = status.grant
-    headroom = budget.headroom(dataset, population_size=population_size)
-    if grant.exact is not None:
-        return Forecast(
-            grant=number,
-            granted=grant.epsilon,
-            delta=grant.delta,
-            before=0.0,
-            by_round=tuple(grant.spent_exactly(n) for n in range(1, rounds + 1)),
-            reserved=grant.spent_exactly(trainings),
-            runs_left=headroom.runs(event, trainings),
+
+
+def forecast_parts(
+    budget: Budget,
+    parts: Sequence[Part],
+    *,
+    order: Sequence[int],
+    dataset: Dataset | None = None,
+    population_size: int | None = None,
+    plan: str = "",
+) -> Forecast:
+    """Computes what a ledger will show of a run of several parts that has not reserved yet.
+
+    What parts charge to several grants adds up.
+
+    Args:
+        budget: The ledger's state.
+        parts: What the run reserves, in that order; at least one.
+        order: For each of its rounds, which part it is of.
+        dataset: The data set that it will name.
+        population_size: Units that it will declare.
+        plan: Digest of the plan that it will follow, by which exact grants are found.
+
+    Raises:
+        BudgetExhausted: No grant covers one of them beside the others.
+        PolicyRefusal: The data set's cap does not.
+        PlanError: The data set's cap is at too large a delta for so many units.
+    """
+    after, numbers = budget, []
+    for part in parts:
+        number = after.require_affordable(
+            part.event, part.trainings, dataset=dataset, population_size=population_size, plan=plan
         )
-    cost = Cost.of(event, grant.orders).counted
-    spent, by_round = status.committed, []
-    for _ in range(rounds):
-        spent = add_costs(spent, cost)
-        by_round.append(epsilon_spent(spent, grant.filter_delta))
-    held = add_costs(status.charged, cost, trainings)
+        numbers.append(number)
+        after = with_reserved(
+            after,
+            part.event,
+            part.trainings,
+            dataset=dataset,
+            population_size=population_size,
+            plan=plan,
+        )
+    status = budget.status(population_size=population_size)
+    accounts = {number: _Account(status[number - 1]) for number in numbers}
+    before, by_round = math.fsum(each.spent for each in accounts.values()), []
+    for which in order:
+        accounts[numbers[which]].add(parts[which].event, 1)
+        by_round.append(math.fsum(each.spent for each in accounts.values()))
+    held = {number: _Account(status[number - 1], charged=True) for number in numbers}
+    for number, part in zip(numbers, parts, strict=True):
+        held[number].add(part.event, part.trainings)
     return Forecast(
-        grant=number,
-        granted=grant.epsilon,
-        delta=grant.delta,
-        before=status.epsilon_committed,
+        grant=numbers[0],
+        granted=math.fsum(each.grant.epsilon for each in accounts.values()),
+        delta=math.fsum(each.grant.delta for each in accounts.values()),
+        before=before,
         by_round=tuple(by_round),
-        reserved=epsilon_spent(held, grant.filter_delta),
-        runs_left=headroom.runs(event, trainings) - 1,
+        reserved=math.fsum(each.spent for each in held.values()),
+        runs_left=after.headroom(dataset, population_size=population_size).runs(
+            [(part.event, part.trainings) for part in parts]
+        ),
     )
+
+
+class _Account:
+    """One grant, as a run goes on."""
+
+    def __init__(self, status: GrantStatus, *, charged: bool = False) -> None:
+        self.grant = status.grant
+        self._cost = status.charged if charged else status.committed
+        self._times = 0
+
+    def add(self, event: Event, times: int) -> None:
+        if self.grant.exact is None:
+            cost = Cost.of(event, self.grant.orders).counted
+            self._cost = add_costs(self._cost, cost, times)
+        self._times += times
+
+    @property
+    def spent(self) -> float:
+        if self.grant.exact is not None:  # of one part of one run, which has not begun
+            return self.grant.spent_exactly(self._times) if self._times else 0.0
+        return epsilon_spent(self._cost, self.grant.filter_delta)
 
 
 def with_reserved(

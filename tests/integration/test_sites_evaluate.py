@@ -20,7 +20,7 @@ from fmfl_secure.cli.progress import TerminalProgress
 from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.parties.site_data import SiteSource
 from fmfl_secure.parties.workspace import initialise
-from fmfl_secure.planning.terms import foresee, terms_of
+from fmfl_secure.planning.terms import foresee
 from fmfl_secure.run.record import RunRecord, decode_record
 from fmfl_secure.settings.federation import load_federation, load_site
 from fmfl_secure.storage.run_store import RunStore
@@ -159,7 +159,7 @@ def test_a_first_grant_is_for_training_and_answers(tmp_path: Path, tiny_model: P
         assert grant.epsilon == 8.0 + 6.0
         config, site = load_federation(federation), load_federation(federation).sites[0]
         held = Ledger(folder / "sites/site-1/ledger.sqlite").budget()
-        *_, found = foresee(terms_of(config, site, 200), held, dataset=None, plan=config.digest)
+        found = foresee(config, site, 200, held, dataset=None)
         assert found.reserved <= grant.epsilon
 
 

@@ -81,7 +81,7 @@ class TrainingPlanned(msgspec.Struct, frozen=True, kw_only=True):
         sample_rate: Poisson inclusion probability.
         steps: In all rounds.
         noise_multiplier: At every site.
-        epsilon_by_round: After each round.
+        epsilon_by_round: After each round, of training or of answers.
         epsilon_reserved: Spent or held once the run has reserved, repeats included.
         in_the_unit_of: Which grant the epsilons are of, in words.
         insider_epsilon: What all other sites together learn at most, repeats included.

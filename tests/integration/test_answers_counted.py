@@ -1,0 +1,98 @@
+"""Whoever tells of a run that trains and asks tells of both: what it costs, and what it did."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+from support import WORDS, Quiet, make_federation
+from typer.testing import CliRunner
+
+from aggregation import Identity
+from fmfl_secure import Federation, Run
+from fmfl_secure.cli import app
+from fmfl_secure.parties.ledger_recovery import lost_runs
+from fmfl_secure.transports.local.engine import LocalEngine
+from privacy import BudgetExhausted, Ledger, Reservation
+
+ASKED = 'data = "sites"\nholdout = 0.3\nevery = 2\nepsilon = 6.0'
+PRIVACY = "delta = 1e-4\nmax_records_per_unit = 2"
+
+
+def write(path: Path) -> None:
+    rows = [
+        (" ".join(WORDS[(n * 7 + k) % 16] for k in range(3 + n % 5)), "yes" if n % 3 else "no", who)
+        for n, who in enumerate([f"p{n}" for n in range(20)] * 2)
+    ]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("text", "label", "patient_id"), *rows])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """A federation before and after a run of two answers beside four rounds of training."""
+    folder = tmp_path_factory.mktemp("counted") / "pilot"
+    federation = make_federation(
+        folder, tiny_model, rounds=4, steps=1, epsilon=1.0, grant=30.0, evaluation=False,
+        task='unit = "patient_id"', privacy=PRIVACY,
+    )  # fmt: skip
+    text = federation.read_text().replace('data = ""', "").replace('visibility = "public"', ASKED)
+    federation.write_text(text)
+    for number in (1, 2, 3):
+        write(folder / f"data/site-{number}.csv")
+    shutil.copytree(folder, folder.parent / "before")
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("transports.local.engine", "parties.site", "training.admission"):
+            patch.setattr(f"fmfl_secure.{module}.check_admission", lambda *_, **__: None)
+        LocalEngine(federation, folder / "run", resume=False, observer=Quiet()).run()
+    return folder
+
+
+def spoken(*words: object) -> str:
+    done = CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "200"})
+    assert done.exit_code == 0, (done.output, done.exception)
+    return done.output
+
+
+def test_what_is_planned_is_what_the_ledger_shows_answers_included(folder: Path) -> None:
+    planned = Federation(folder.parent / "before").predict()
+    (foreseen,) = {site.forecast for site in planned.sites}
+    assert foreseen is not None
+    statement = Run(folder / "run").record.sites[0].statement
+    assert statement is not None
+    assert statement.epsilon_by_round == foreseen.by_round == planned.epsilon_by_round
+    assert len(statement.epsilon_by_round) == 6
+    assert statement.pld_epsilon_run == pytest.approx(planned.pld_epsilon, rel=1e-6)
+    said = spoken("plan", folder.parent / "before/federation.toml", "--no-advice")
+    assert f"{statement.epsilon_by_round[-1]:.4f} after all rounds and answers" in said
+
+
+def test_so_many_runs_like_it_fit_and_not_one_more(folder: Path, tmp_path: Path) -> None:
+    """Of training alone many more would fit: what a run asks costs more than what it trains."""
+    statement = Run(folder / "run").record.sites[0].statement
+    assert statement is not None
+    shutil.copytree(folder / "sites/site-1", tmp_path / "site-1")
+    signer = Identity.load(tmp_path / "site-1/identity.pem", "site-1")
+    ledger = Ledger(tmp_path / "site-1/ledger.sqlite", signer=signer)
+    parts = list(ledger.budget().reservations.values())
+    assert len(parts) == 2
+    assert isinstance(statement.runs_left, int)
+    alone = ledger.budget().headroom(population_size=40).runs([(parts[0].event, parts[0].rounds)])
+    assert statement.runs_left < alone
+    for number in range(statement.runs_left):
+        reserve(ledger, number, parts)
+    with pytest.raises(BudgetExhausted):
+        reserve(ledger, statement.runs_left, parts)
+
+
+def reserve(ledger: Ledger, number: int, parts: list[Reservation]) -> None:
+    for part in parts:
+        more = {"event": part.event, "rounds": part.rounds, "plan": part.plan}
+        ledger.reserve(run=f"{number}-{part.run}", population_size=40, **more)
+
+
+def test_a_lost_run_is_charged_with_its_answers(folder: Path) -> None:
+    parts = Ledger(folder / "sites/site-1/ledger.sqlite").budget().reservations.values()
+    assert lost_runs([folder / "run/report.json"]) == [(each.event, each.rounds) for each in parts]
