@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fmfl_secure.report import rounding
+from fmfl_secure.report.names import count, listing
 from fmfl_secure.report.plots import BLUE, LIGHT, STYLE, WIDTH, as_svg, label_of
 from fmfl_secure.run.answer_record import AnswerRecord, FigureRecord
 from fmfl_secure.run.record import RunRecord
@@ -73,6 +74,23 @@ def rows(record: RunRecord) -> Iterator[tuple[str, str, str, str, FigureRecord]]
             for name, figure in figures.items():
                 after = str(answer.trained) if answer.trained else "asked alone"
                 yield after, question, name, rounding.spent(answer.epsilon), figure
+
+
+def planned(record: RunRecord) -> str:
+    """What was asked beside training or in its place, and at what price; empty of no question."""
+    if not record.planned_answers:
+        return ""
+    answered = {name for answer in of(record) for name in answer.figures}
+    asked = {*record.asked.get("what", ()), *record.asked.get("measures", ())}
+    names = sorted(answered or map(str, asked))
+    price = record.asked.get("epsilon", 0.0)
+    told = rounding.typed(price) if isinstance(price, float | int) else str(price)
+    return (
+        f"{count(record.planned_answers, 'answer')} planned{', to ' if names else ''}"
+        f"{listing(names) if names else ''}, for at most epsilon {told} together, charged as "
+        "training is. Every unit that is asked is in each of them, whatever the sampling of steps: "
+        "as a vector of bounded length, in a sum that is noised before it is opened"
+    )
 
 
 def held_out(record: RunRecord) -> str:

@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from fmfl_secure.errors import RunError
 from fmfl_secure.outside import MOST_DOCUMENT, read_regular
 from fmfl_secure.report import (
+    answers,
     attacked,
     deltas,
     empirical,
@@ -141,6 +142,8 @@ def _facts(record: RunRecord) -> dict[str, object]:
         "task": record.task or "not stated",
         "unit": wording.unit(record),
         "purposes": officer.purposes(record),
+        "asked": answers.planned(record) or "nothing",
+        "evaluated": _evaluated(record),
         "steps": record.mechanism.steps_per_round * record.mechanism.rounds,
         "cohort": str(record.settings.get("federation", {}).get("min_sites", "not stated")),
         "promised": wording.promised(record),
@@ -163,6 +166,14 @@ def _facts(record: RunRecord) -> dict[str, object]:
             site.name: f"`{one.head_sequence}:{_code(one.head_digest)}`" for site, one in statements
         },
     }
+
+
+def _evaluated(record: RunRecord) -> str:
+    if record.evaluation:
+        return f"{record.evaluation}, declared public"
+    if record.asked:
+        return "no file; see what was asked of the sites"
+    return "nothing: no evaluation data were declared public"
 
 
 def _promises(record: RunRecord) -> Sequence[tuple[str, overview.Promise, object]]:

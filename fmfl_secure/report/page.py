@@ -120,6 +120,7 @@ def render_html(record: RunRecord) -> str:
             answer_rows=list(site_answers.rows(record)),
             who_is_ahead=[t for a in site_answers.of(record) if (t := a.who_is_ahead)],
             answer_notes=(ONE_SITE, TWO_INTERVALS),
+            answers_planned=site_answers.planned(record),
             held_out=site_answers.held_out(record),
             utility_plot=Markup(plots.utility_plot(record)),  # noqa: S704 - labels are escaped
             look=record.looked_at or None,

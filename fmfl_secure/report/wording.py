@@ -134,8 +134,8 @@ def promised(record: RunRecord) -> str:
             f"{rounding.small(max(delta for _, delta in grants))}"
         )
     planned = (
-        "This run was planned to cost each site at most epsilon "
-        f"{rounding.typed(record.mechanism.target_epsilon)} of that"
+        "By itself this run was planned to cost each site at most epsilon "
+        f"{rounding.typed(record.mechanism.target_epsilon)}"
     )
     if not shares.in_force(record):
         looks = "whoever outside the site looks at it, all of them together included"
@@ -210,6 +210,12 @@ def spent(record: RunRecord) -> str:
         text = (
             f"Most at {text} Least at {who(lowest.sites, len(record.sites))}: epsilon "
             f"{rounding.spent(lowest.final)} of {rounding.typed(lowest.granted)}."
+        )
+    # Which the plan does not say, and a reader would take for a mistake.
+    if any(one.final - one.before > record.mechanism.target_epsilon for one in found):
+        text += (
+            " A grant counts a run at orders of its own, by which it can come to more than the "
+            "plan says of the run by itself; the guarantee is the grant."
         )
     spared = [
         site.name

@@ -253,13 +253,29 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return str(section.get("name", section.get("kind", "")))
 
     @property
+    def asked(self) -> dict[str, Any]:
+        """The section of the settings that says what sites are asked; empty where nothing is."""
+        evaluation = self.settings.get("evaluation", {})
+        found = evaluation if evaluation.get("data") == AT_SITES else self.settings.get("question")
+        return found or {}
+
+    @property
+    def trains(self) -> bool:
+        """Whether the run trains anything, or asks alone."""
+        return not self.asked or self.asked.get("every", 0) > 0
+
+    @property
+    def planned_answers(self) -> int:
+        """How many answers the run asks of the sites."""
+        if not self.trains:
+            return self.mechanism.rounds
+        every = self.asked.get("every", 0)
+        return -(-self.mechanism.rounds // every) if every else 0
+
+    @property
     def planned_rounds(self) -> int:
         """All rounds of the run, those that ask instead of training included."""
-        evaluation = self.settings.get("evaluation", {})
-        asked = evaluation if evaluation.get("data") == AT_SITES else self.settings.get("question")
-        every = (asked or {}).get("every", 0)
-        training = self.mechanism.rounds
-        return training + (-(-training // every) if every else 0)
+        return self.planned_answers + (self.mechanism.rounds if self.trains else 0)
 
     @property
     def extensions(self) -> tuple[str, ...]:

@@ -96,3 +96,26 @@ def reserve(ledger: Ledger, number: int, parts: list[Reservation]) -> None:
 def test_a_lost_run_is_charged_with_its_answers(folder: Path) -> None:
     parts = Ledger(folder / "sites/site-1/ledger.sqlite").budget().reservations.values()
     assert lost_runs([folder / "run/report.json"]) == [(each.event, each.rounds) for each in parts]
+
+
+def test_no_page_says_that_nothing_was_asked(folder: Path, tmp_path: Path) -> None:
+    spoken("dpia", folder / "run", "--output", tmp_path / "dpia.md")
+    pages = (folder / "run/report.html").read_text(), (tmp_path / "dpia.md").read_text()
+    for page in pages:
+        assert "2 answers planned, to accuracy, for at most epsilon 6 together" in page
+    assert "nothing: no evaluation data were declared public" not in pages[1]
+    assert "computed on data declared public, or not at all" not in pages[1]
+
+
+def test_a_run_that_asks_alone_is_not_said_to_train(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "pilot")
+    settings = tmp_path / "pilot/federation.toml"
+    spoken("ask", settings, "--what", "units,labels", "--epsilon", "0.5")
+    (kept,) = (tmp_path / "pilot/answers").iterdir()
+    spoken("dpia", kept, "--output", tmp_path / "dpia.md")
+    page, draft = (kept / "report.html").read_text(), (tmp_path / "dpia.md").read_text()
+    assert "Noised sums of bounded vectors: nothing is trained." in page
+    assert "DP-SGD at each site" not in page
+    assert "| What is trained | nothing: the sites are asked |" in draft
+    for text in (page, draft):
+        assert "1 answer planned, to labels and units, for at most epsilon 0.5 together" in text

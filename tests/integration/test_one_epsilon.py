@@ -65,6 +65,9 @@ def test_a_run_of_epsilon_3_under_a_grant_of_8_shows_what_was_planned(
             assert site.statement.grants[0].epsilon_spent == found.by_round[-1]
     page = (folder / "run-2/report.html").read_text()
     assert "Of runs like this one, " in page
+    first = (folder / "run-1/report.html").read_text()  # which no reader may take for a mistake
+    assert "By itself this run was planned to cost each site at most epsilon 3." in first
+    assert "A grant counts a run at orders of its own" in first
     spent = record.sites[0].statement.grants[0].epsilon_spent
     left = record.sites[0].statement.grants[0].epsilon_left
     pages = {"report": page, **every_other_page(folder)}

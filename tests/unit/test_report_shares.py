@@ -32,7 +32,7 @@ def test_each_figure_is_given_with_whom_it_holds_against() -> None:
             "epsilon 9.5, whatever they do"
         ),
         (
-            "planned to cost each site at most epsilon 1 of that, and against all other sites "
+            "planned to cost each site at most epsilon 1, and against all other sites "
             "together at most epsilon 7.2"
         ),
         "Against all other sites together, most at clinic-c: epsilon 7.100 of 9.5.",
