@@ -117,7 +117,9 @@ def attack_run(
     _require_one_keeper(targets, config, public=public)
     like = task.load(public_like, unit=config.task.unit, on_bad_row=config.task.on_bad_row)
     own = own_parts_file(targets[0].folder, store.state.run)
-    model = task.open_adapter(run.adapter, personal=own if config.adapter.personal_parts else None)
+    model = run.checked(
+        task.open_adapter(run.adapter, personal=own if config.adapter.personal_parts else None)
+    )
     found = tell_members(
         config,
         task,

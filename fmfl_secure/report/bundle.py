@@ -26,15 +26,19 @@ from fmfl_secure.outside import MOST_DOCUMENT, read_regular
 from fmfl_secure.parties.workspace import COORDINATOR, Workspace
 from fmfl_secure.report.page import render_html
 from fmfl_secure.report.results import build_record
+from fmfl_secure.report.signed import check_statements
 from fmfl_secure.report.write import HTML_NAME, JSON_NAME
 from fmfl_secure.run.end import read_end, rounds_of
-from fmfl_secure.run.ledger_statement import verify_statement
 from fmfl_secure.run.record import RunRecord, decode_record, encode_record
 from fmfl_secure.storage.files import write_output, write_outputs
 from fmfl_secure.storage.run_store import RunStore
 
 FORMAT = "fmfl-secure/report-bundle/v1"
 
+_MAKE = (
+    "Name the signed bundle, which alone can be checked by itself: fmfl-secure report bundle RUN "
+    "--output FILE makes it where the run and its coordinator's key are."
+)
 _DOMAIN = b"fmfl-secure/report-bundle/v1\x00"
 
 
@@ -113,7 +117,7 @@ def verify_bundle(data: bytes, *, coordinator: str = "") -> CheckedBundle:
         unsigned = msgspec.structs.replace(bundle, signature="")
         identity.verify(bytes.fromhex(bundle.signature), _DOMAIN + _canonical(unsigned))
         record = decode_record(bundle.report_json.encode())
-        fingerprints = {COORDINATOR: identity.fingerprint, **_check_statements(record)}
+        fingerprints = {COORDINATOR: identity.fingerprint, **check_statements(record)}
         ended = bool(bundle.end) and _check_end(bytes.fromhex(bundle.end), identity, record)
     except (AggregationError, ValueError) as error:
         raise RunError(f"the bundle does not hold: {error}") from error
@@ -181,32 +185,19 @@ def load_bundle(path: Path) -> bytes:
     try:
         return read_regular(path, most_bytes=MOST_DOCUMENT)
     except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror}") from error
+        raise RunError(f"cannot read {path}: {error.strerror}", hint=_MAKE) from error
 
 
 def _parse(data: bytes) -> _Bundle:
     try:
         bundle = msgspec.json.decode(data, type=_Bundle)
     except (msgspec.DecodeError, msgspec.ValidationError, RecursionError, UnicodeError) as error:
-        raise RunError(f"not a report's bundle: {error}") from error
+        raise RunError(f"not a report's bundle: {error}", hint=_MAKE) from error
     if bundle.format != FORMAT:
         raise RunError(f"the bundle's format is {bundle.format!r}, expected {FORMAT!r}")
     if _canonical(bundle) != data:
         raise RunError("the bundle was changed: it is not in its one form")
     return bundle
-
-
-def _check_statements(record: RunRecord) -> dict[str, str]:
-    checked = {}
-    for site in record.sites:
-        if site.statement is None:
-            continue
-        identity = PublicIdentity.parse(site.name, site.public_key)
-        if identity.fingerprint != site.identity or site.statement.site != site.name:
-            raise RunError(f"{site.name}'s statement is another site's")
-        verify_statement(identity, site.statement, site.statement_signature)
-        checked[site.name] = identity.fingerprint
-    return checked
 
 
 def _check_end(end: bytes, coordinator: PublicIdentity, record: RunRecord) -> bool:

@@ -16,7 +16,6 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fmfl_secure.errors import RunError
-from fmfl_secure.outside import MOST_DOCUMENT, read_regular
 from fmfl_secure.report import (
     answers,
     attacked,
@@ -30,10 +29,10 @@ from fmfl_secure.report import (
     wording,
 )
 from fmfl_secure.report.dpia_questions import QUESTIONS
+from fmfl_secure.report.signed import read_report
 from fmfl_secure.report.verdict import verdict
-from fmfl_secure.report.write import JSON_NAME
 from fmfl_secure.run.attack_record import AttackRecord
-from fmfl_secure.run.record import RunRecord, decode_record
+from fmfl_secure.run.record import RunRecord
 from fmfl_secure.storage.files import write_output
 
 DPIA_NAME = "dpia.md"
@@ -81,19 +80,13 @@ def write_dpia(run: Path, output: Path | None = None) -> Path:
         The file written.
 
     Raises:
-        RunError: There is no report, it is not a run's record, or the file exists: people write
-            into it, so it is never replaced.
+        RunError: There is no report, it is not what its sites signed, or the file exists: people
+            write into it, so it is never replaced.
     """
-    source = run / JSON_NAME if run.is_dir() else run
-    try:
-        data = read_regular(source, most_bytes=MOST_DOCUMENT)
-    except OSError as error:
-        raise RunError(
-            f"no report of a run at {source}: {error.strerror or type(error).__name__}",
-            hint="Make it with: fmfl-secure report RUN",
-        ) from error
-    target = output if output is not None else source.parent / DPIA_NAME
-    text = render_dpia(decode_record(data))
+    record = read_report(run)
+    folder = run if run.is_dir() else run.parent
+    target = output if output is not None else folder / DPIA_NAME
+    text = render_dpia(record)
     if target.exists():
         raise RunError(
             f"{target} exists; what people wrote into it is not replaced",

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from fmfl_secure.errors import RunError
+from fmfl_secure.models.adapted import AdaptedModel
 from fmfl_secure.models.adapter_files import name_base_by_place
 from fmfl_secure.models.adapters import adapter_of
 from fmfl_secure.models.library_errors import writing
 from fmfl_secure.planning.warm_start import line_of_run
 from fmfl_secure.report.merged import write_merged
 from fmfl_secure.report.model_card import write_card
-from fmfl_secure.run.record import RunRecord, decode_record
+from fmfl_secure.report.signed import read_report
 from fmfl_secure.tasks.adapter_task import AdapterTask
 from fmfl_secure.training.finished_run import FinishedRun, open_run
 from fmfl_secure.vectors.adapter_line import LINE_FILE, encode_line
@@ -47,7 +48,7 @@ def export_run(
         RunError: The folder is in use, or there is no report.
         FmflError: Run, base model or adapter are unusable, or the adapter cannot be merged.
     """
-    record = _read_record(run_folder)
+    record = read_report(run_folder)
     run = open_run(run_folder, base=base)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise RunError(f"{output} is not empty", hint="Choose another --output.")
@@ -57,10 +58,13 @@ def export_run(
     was_there = output.exists()
     try:
         with writing("what is exported", output):
+            # Opened first: what is handed on is the run's own, and known to work.
+            opened = run.checked(task.open_adapter(run.adapter, personal=personal))
             if merged:
+                del opened  # of a large model there is no room for two
                 write_merged(run, task, output, personal)
             else:
-                _write_adapter(run, task, output, personal)
+                _write_adapter(run, task, opened, output, whole=personal is not None)
             # Whoever goes on from it is told what it cost, this run included.
             (output / LINE_FILE).write_text(encode_line(line_of_run(run_folder)), encoding="utf-8")
             two_towers = len(task.architecture.towers) > 1
@@ -76,25 +80,11 @@ def export_run(
 
 
 def _write_adapter(
-    run: FinishedRun, task: AdapterTask[Any], output: Path, personal: Path | None
+    run: FinishedRun, task: AdapterTask[Any], opened: AdaptedModel, output: Path, *, whole: bool
 ) -> None:
-    # Opened first: what is handed on is known to work.
-    opened = task.open_adapter(run.adapter, personal=personal)
-    if personal is None:
-        shutil.copytree(run.adapter, output, dirs_exist_ok=True)
-    else:
+    if whole:
         task.whole.save_adapter(opened, output)
+    else:
+        shutil.copytree(run.adapter, output, dirs_exist_ok=True)
     adapter_of(task.adapter).add_for_peft(opened.encoder, task.adapter, task.base, output)
     name_base_by_place(task.base, output)
-
-
-def _read_record(run_folder: Path) -> RunRecord:
-    path = run_folder / "report.json"
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise RunError(
-            f"{run_folder} has no report.json, so nothing could be said of what it cost",
-            hint=f"fmfl-secure report {run_folder}",
-        ) from error
-    return decode_record(data)

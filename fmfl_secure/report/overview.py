@@ -255,3 +255,10 @@ def lost(record: RunRecord) -> list[int]:
 def _number(value: float) -> float:
     # NaN has no order; as infinite it sorts where an unknown cost belongs.
     return math.inf if math.isnan(value) else value
+
+
+def not_stated(record: RunRecord, site: SiteRecord, statement: SiteStatement) -> list[int]:
+    """Rounds that a site was in, and therefore charged for, after it made its statement."""
+    own = [each for each in statement.runs if each.run in reservations_of(record.run)]
+    charged = {number for each in own for number in each.rounds_trained}
+    return [e.round for e in record.rounds if site.name in e.cohort and e.round not in charged]

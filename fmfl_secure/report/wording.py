@@ -22,6 +22,7 @@ from fmfl_secure.report.overview import (
     charged_grants,
     guarantee,
     lost,
+    not_stated,
     released,
     statements,
     tracks,
@@ -336,6 +337,12 @@ def warnings(record: RunRecord) -> list[str]:
                 f"More is charged than was granted: {listing(over)}. The guarantee does not hold "
                 "there."
             )
+        found.extend(
+            f"{site.name} made its statement before round {late[0]}, which it was in: what that "
+            "and later rounds cost is not in what is said to be spent there."
+            for site, statement in statements(record)
+            if (late := not_stated(record, site, statement))
+        )
         for site, statement in statements(record):
             owner = f"the ledger of {site.name}"
             found += deltas.warnings(owner, statement.grants, statement.population_size)

@@ -16,17 +16,19 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
+import torch
 from torch import nn
 
 from fmfl_secure.data import DataError, LeftOut
 from fmfl_secure.errors import ConfigError, ModelError, RunError, os_failure
 from fmfl_secure.measures import Outcomes
-from fmfl_secure.models.adapters import load_adapter_bytes, set_adapter_tensors
+from fmfl_secure.models.adapters import adapter_tensors, load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.models.language import GREEDY, Sampling
+from fmfl_secure.models.personal import belongs_to
 from fmfl_secure.planning.task import build_task
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.storage.files import write_output
@@ -36,6 +38,7 @@ from fmfl_secure.tasks.causal_lm import CausalLM
 from fmfl_secure.tasks.preference import PreferenceTask
 
 _LOG = logging.getLogger(__name__)
+Model = TypeVar("Model", bound=nn.Module)
 _BATCHES = 8  # that are answered before what they say is written
 
 
@@ -57,6 +60,32 @@ class FinishedRun:
     def adapter(self) -> Path:
         """Folder that the adapter is in."""
         return self.folder / "adapter"
+
+    def checked(self, opened: Model) -> Model:
+        """A model that was opened with the run's adapter, once that is the one it released last.
+
+        A site's own parts are no run's to compare.
+
+        Args:
+            opened: What `open_adapter` made of the folder.
+
+        Raises:
+            ModelError: The folder holds another adapter.
+        """
+        store = RunStore(self.folder)
+        released = load_adapter_bytes(store.last_adapter() or store.adapter_after(0))
+        kept = self.config.adapter.personal_parts
+        for name, found in adapter_tensors(opened).items():
+            if belongs_to(name, kept) or name not in released:
+                continue
+            if not torch.equal(released[name], found.cpu()):
+                raise ModelError(
+                    f"{self.adapter} is not the adapter that this run released last: {name} "
+                    "has other values",
+                    hint="Put back the folder as the run wrote it; of a run that was cut off, "
+                    "run --resume writes it anew.",
+                )
+        return opened
 
 
 def open_run(run_folder: Path, *, base: Path | None = None) -> FinishedRun:
@@ -169,7 +198,8 @@ class OnFile:
             FmflError: Base model or adapter are unusable, or there is no such round.
         """
         if after is None:
-            return self.run.task.open_adapter(self.run.adapter, personal=personal)
+            opened = self.run.task.open_adapter(self.run.adapter, personal=personal)
+            return self.run.checked(opened)
         if personal is not None or self.run.config.adapter.personal_parts:
             raise ConfigError(
                 "a site's own parts are of the run's end, and the adapter of a round is not whole "
@@ -274,7 +304,7 @@ def answers_of(
             "their answers may end in the middle",
             tight, inputs.records, run.task.settings.max_new_tokens,
         )  # fmt: skip
-    opened = run.task.open_adapter(run.adapter, personal=personal)
+    opened = run.checked(run.task.open_adapter(run.adapter, personal=personal))
     batch_size = run.config.training.physical_batch_size
     # Some batches at a time: alike in length within them, and in the file's order between them.
     together = _BATCHES * batch_size

@@ -34,7 +34,7 @@ class Talk:
                 hint="Use fmfl-secure predict.",
             )
         self._task, self._sampling = run.task, sampling
-        self._model = run.task.open_adapter(run.adapter)
+        self._model = run.checked(run.task.open_adapter(run.adapter))
         self._said: list[tuple[Role, str]] = []
 
     @property

@@ -15,8 +15,11 @@ from typer.testing import CliRunner
 from aggregation import Identity
 from fmfl_secure import Federation, Run
 from fmfl_secure.cli import app
-from fmfl_secure.errors import RunError
+from fmfl_secure.errors import ModelError, RunError
+from fmfl_secure.report import render_html
 from fmfl_secure.report.bundle import FORMAT, bundle_run, load_bundle, verify_bundle, write_bundle
+from fmfl_secure.report.dpia import write_dpia
+from fmfl_secure.report.export import export_run
 from fmfl_secure.run.record import decode_record, encode_record
 
 
@@ -173,3 +176,80 @@ def test_report_run_is_report_show_run(finished: Run) -> None:
         done = CliRunner().invoke(app, arguments)
         assert done.exit_code == 0, done.output
         assert "report.html" in done.output
+
+
+def test_a_statement_of_another_run_is_noticed(finished: Run) -> None:
+    """What a site signed when an earlier run ended says less than was spent since."""
+    replace = msgspec.structs.replace
+    record = finished.record
+    with pytest.raises(RunError, match="site-1's statement is of another run"):
+        verify_bundle(write_bundle(replace(record, run=16 * "0"), b"", coordinator(finished)))
+    twice = replace(record, sites=(*record.sites, record.sites[0]))
+    with pytest.raises(RunError, match="site-1 stands twice"):
+        verify_bundle(write_bundle(twice, b"", coordinator(finished)))
+    fewer = replace(record, sites=record.sites[1:])
+    with pytest.raises(RunError, match="site-1 was in a round, and is not among"):
+        verify_bundle(write_bundle(fewer, b"", coordinator(finished)))
+
+
+def test_a_statement_from_before_a_round_says_so(finished: Run) -> None:
+    """A site that is gone once it uploaded has stated what it had spent before."""
+    replace = msgspec.structs.replace
+    record = finished.record
+    assert "made its statement before" not in render_html(record)
+    site = record.sites[0]
+    assert site.statement is not None
+    runs = tuple(replace(each, rounds_trained=()) for each in site.statement.runs)
+    early = replace(site, statement=replace(site.statement, runs=runs))
+    page = render_html(replace(record, sites=(early, *record.sites[1:])))
+    assert "site-1 made its statement before round 1, which it was in" in page
+
+
+@pytest.mark.parametrize("name", ["", "report.json", "report.html"])
+def test_what_is_no_bundle_is_told_how_to_make_one(finished: Run, name: str) -> None:
+    done = CliRunner().invoke(app, ["report", "verify", str(finished.folder / name)])
+    assert isinstance(done.exception, RunError)
+    assert "fmfl-secure report bundle" in done.exception.hint
+
+
+def test_no_draft_and_no_card_is_made_of_a_report_that_was_altered(
+    finished: Run, tmp_path: Path
+) -> None:
+    """Neither of one whose figures were changed, nor of another run's."""
+    run = tmp_path / "run"
+    shutil.copytree(finished.folder, run)
+    report = run / "report.json"
+    own = json.loads(report.read_text())
+    changed = json.loads(report.read_text())
+    changed["sites"][0]["statement"]["grants"][0]["epsilon_spent"] /= 2
+    for text, told in (
+        (changed, "is not what its sites signed"),
+        ({**own, "run": 16 * "0"}, f"is of run {16 * '0'}, and its folder of run {own['run']}"),
+    ):
+        report.write_text(json.dumps(text))
+        for write in (write_dpia, lambda run: export_run(run, tmp_path / "model")):
+            with pytest.raises(RunError, match=told) as refused:
+                write(run)
+            assert "fmfl-secure report" in refused.value.hint
+    assert not (run / "dpia.md").exists()
+    assert not (tmp_path / "model").exists()
+
+
+def test_another_run_s_adapter_is_handed_on_by_no_card(finished: Run, tmp_path: Path) -> None:
+    """One bit of it is enough; so it is where it is evaluated, asked or attacked."""
+    run = tmp_path / "run"
+    shutil.copytree(finished.folder, run)
+    file = run / "adapter/head.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(bytes(data))
+    rows = finished.folder.parent / "data/site-1.csv"
+    for use in (
+        lambda: export_run(run, tmp_path / "model"),
+        lambda: export_run(run, tmp_path / "merged", merged=True),
+        lambda: Run(run).evaluate(rows),
+        lambda: Run(run).predict(rows),
+    ):
+        with pytest.raises(ModelError, match="is not the adapter that this run released last"):
+            use()
+    assert not (tmp_path / "model").exists()

@@ -177,6 +177,7 @@ def finished(
     task.save_adapter(model, tmp_path / "adapter")
     training = type("Training", (), {"physical_batch_size": 3})()
     config: Any = type("Config", (), {"training": training})()
+    monkeypatch.setattr(FinishedRun, "checked", lambda _, opened: opened)  # no run released it
     opened = FinishedRun(tmp_path, config, task)
     monkeypatch.setattr(suite_run, "open_run", lambda *_, **__: opened)
     return task, model.eval(), tmp_path
@@ -257,6 +258,7 @@ def test_the_runs_own_task_is_scored_beside_the_most_frequent_label(
     task.save_adapter(model, tmp_path / "adapter")
     training = type("Training", (), {"physical_batch_size": 3})()
     config: Any = type("Config", (), {"training": training})()
+    monkeypatch.setattr(FinishedRun, "checked", lambda _, opened: opened)  # no run released it
     monkeypatch.setattr(suite_run, "open_run", lambda *_, **__: FinishedRun(tmp_path, config, task))
     rows = [("alpha", "no"), ("beta xi", "no"), ("gamma", "yes"), ("xi", "no")]
     (tmp_path / "x.csv").write_text("text,label\n" + "".join(f"{t},{k}\n" for t, k in rows))

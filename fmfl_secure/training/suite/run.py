@@ -85,7 +85,7 @@ def evaluate_suite(
         )
     # Whatever can be wrong with a file is found before the first figure.
     files = {each.name: _read(each, relative_to) for each in asked}
-    opened = run.task.open_adapter(run.adapter)
+    opened = run.checked(run.task.open_adapter(run.adapter))
     for each in suite.benchmarks:
         if each.kind == "task":
             yield from _own_task(run, opened, each, relative_to)
