@@ -18,6 +18,7 @@ from fmfl_secure.cli._console import console, say
 from fmfl_secure.cli.acting import READS
 from fmfl_secure.cli.ask import width
 from fmfl_secure.cli.ledger import LedgerPlace, app
+from fmfl_secure.report.rounding import left_fine
 
 if TYPE_CHECKING:
     from fmfl_secure.planning.affordability import Affordable, AskedAnswers
@@ -130,14 +131,14 @@ def _say_affordable(found: Affordable) -> None:
     for grant in found.grants:
         say(
             f"grant {grant.grant}: epsilon {grant.epsilon:g} at delta {grant.delta:g}, "
-            f"{grant.epsilon_left:.4f} left"
+            f"{left_fine(grant.epsilon_left)} left"
         )
         if grant.objection:
             say(f"  it affords nothing: {grant.objection}")
         if grant.insider_epsilon is not None:
             say(
                 f"  against all other sites together: epsilon {grant.insider_epsilon:g}, "
-                f"{grant.insider_epsilon_left or 0.0:.4f} left"
+                f"{left_fine(grant.insider_epsilon_left or 0.0)} left"
             )
     if found.dataset is not None:
         say(f"data set {found.dataset!r} has a budget of its own, which is counted here")

@@ -30,6 +30,7 @@ from fmfl_secure.cli.answers.ledger import (
     RunShown,
     SignerShown,
 )
+from fmfl_secure.report.rounding import left_fine, spent_fine, typed
 
 if TYPE_CHECKING:
     from privacy import Budget, Charge, Event, GrantStatus, Ledger, Reservation
@@ -77,16 +78,16 @@ def show(ledger: LedgerPlace) -> LedgerShown:
     say(f"population {budget.population!r}, unit {budget.unit!r}, add or remove one unit")
     say("population size not declared" if size is None else f"{size:,} units declared")
     whole = Column("purpose", overflow="fold")  # not cut where a word is longer than the column
-    grants = Table("grant", "date", "epsilon", "delta", "spent", "held", "left", whole)
+    grants = Table("grant", "date", "epsilon", "delta", "spent", "charged", "left", whole)
     for status in budget.status():
         grants.add_row(
             str(status.grant.number),
             status.grant.at[:10],
-            f"{status.grant.epsilon:g}",
+            typed(status.grant.epsilon),
             f"{status.grant.delta:g}",
-            f"{status.epsilon_committed:.4f}",
-            f"{status.epsilon_charged:.4f}",
-            f"{status.epsilon_left:.4f}",
+            spent_fine(status.epsilon_committed),
+            spent_fine(status.epsilon_charged),
+            left_fine(status.epsilon_left),
             escape(status.grant.purpose),
         )
     console.print(grants)
@@ -214,8 +215,8 @@ def _show_insiders(budget: Budget) -> None:
         if spent is not None and charged is not None:
             say(
                 f"grant {status.grant.number} permits noise in shares: of epsilon "
-                f"{status.grant.insider_epsilon:g} against all other sites together, {spent:.4f} "
-                f"are spent and {charged:.4f} held"
+                f"{status.grant.insider_epsilon:g} against all other sites together, "
+                f"{spent_fine(spent)} are spent and {spent_fine(charged)} charged"
             )
 
 

@@ -25,6 +25,7 @@ from fmfl_secure.cli.ledger import (
     open_to_sign,
     show_standing,
 )
+from fmfl_secure.report.rounding import left_fine, spent_fine, typed
 
 if TYPE_CHECKING:
     from privacy import Decided, Grant
@@ -264,7 +265,10 @@ def lower(
     opened = open_to_sign(ledger, identity)
     lowered = opened.lower(grant, epsilon=epsilon, insider_epsilon=insider_epsilon, reason=reason)
     status = opened.status()[grant - 1]
-    say(f"grant {grant}: epsilon {lowered.epsilon:g}, {status.epsilon_left:.4f} of it is left")
+    say(
+        f"grant {grant}: epsilon {typed(lowered.epsilon)}, "
+        f"{left_fine(status.epsilon_left)} of it is left"
+    )
     if lowered.lowered_from:
         say(
             f"the ledger's guarantee still counts {lowered.lowered_from:g}: trainings were charged "
@@ -290,5 +294,8 @@ def close(
     opened = open_to_sign(ledger, identity)
     opened.close_grant(grant, reason=reason)
     status = opened.status()[grant - 1]
-    say(f"grant {grant} is closed; {status.epsilon_charged:.4f} of it stay spent or reserved")
+    say(
+        f"grant {grant} is closed; {spent_fine(status.epsilon_charged)} of it stay spent or "
+        "reserved"
+    )
     return GrantChanged(changed=grant_shown(status))

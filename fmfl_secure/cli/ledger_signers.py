@@ -30,6 +30,7 @@ from fmfl_secure.cli.ledger import (
     mechanism_in_words,
     open_to_sign,
 )
+from fmfl_secure.report.rounding import left_fine
 
 if TYPE_CHECKING:
     from aggregation import PublicIdentity
@@ -218,7 +219,7 @@ def release(
 
 def _say_left(ledger: Ledger) -> tuple[GrantShown, ...]:
     for status in ledger.status():
-        say(f"grant {status.grant.number}: {status.epsilon_left:.4f} of epsilon is left")
+        say(f"grant {status.grant.number}: {left_fine(status.epsilon_left)} of epsilon is left")
     return tuple(grant_shown(status) for status in ledger.status())
 
 

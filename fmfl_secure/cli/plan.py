@@ -33,6 +33,7 @@ from fmfl_secure.cli.answers.plan import (
     VerdictShown,
 )
 from fmfl_secure.cli.arguments import FederationFile
+from fmfl_secure.report.rounding import spent_fine
 from fmfl_secure.settings.tasks import CausalLMSection
 
 if TYPE_CHECKING:
@@ -216,13 +217,13 @@ def _show_training(federation: Path, config: FederationConfig, size: int) -> Tra
             "steps": f"{prediction.steps} ({config.privacy.steps_per_round} a round), at the "
             f"{'server' if config.steps_at_server else 'sites'}",
             "noise multiplier": f"{prediction.noise_multiplier:.4f}",
-            "epsilon": f"{prediction.epsilon_by_round[-1]:.4f} after all rounds"
+            "epsilon": f"{spent_fine(prediction.epsilon_by_round[-1])} after all rounds"
             f"{' and answers' if config.asked is not None else ''}; "
-            f"{prediction.epsilon_worst_case:.4f} reserved, "
+            f"{spent_fine(prediction.epsilon_worst_case)} reserved, "
             f"rounds that may be repeated: {config.privacy.repeats}",
             "in the unit of": _unit_of(config, prediction),
-            "epsilon by PLD": f"{prediction.pld_epsilon:.4f}, had the parameters been fixed "
-            "in advance",
+            "epsilon by PLD": f"{spent_fine(prediction.pld_epsilon)}, had the parameters been "
+            "fixed in advance",
             **remarks,
         },
     )
@@ -243,7 +244,7 @@ def _show_training(federation: Path, config: FederationConfig, size: int) -> Tra
     every = "" if len(among) == rounds else "; --json has every round"
     by_round = Table("round", "epsilon", title=f"predicted epsilon{every}")
     for number in among:
-        by_round.add_row(str(number), f"{prediction.epsilon_by_round[number - 1]:.4f}")
+        by_round.add_row(str(number), spent_fine(prediction.epsilon_by_round[number - 1]))
     console.print(by_round)
     by_site = Table("site", "population", "units a step", "noise of the mean", title="sites")
     for site in prediction.sites:
@@ -307,7 +308,7 @@ def _show_asked(federation: Path, config: FederationConfig, size: int) -> Answer
             continue
         sites.append(SiteAsked(name=entry.name, forecast=shown(found, ForecastShown), refusal=""))
         figures = (found.before, found.by_round[-1], found.reserved)
-        table.add_row(entry.name, *(f"{figure:.4f}" for figure in figures))
+        table.add_row(entry.name, *(spent_fine(figure) for figure in figures))
     if table.rows and not config.trains:  # a run that trains has one cost, shown below
         console.print(table)
     say(ONE_SITE)
@@ -379,7 +380,7 @@ def _unit_of(config: FederationConfig, prediction: Prediction) -> str:
             f"a fresh grant of epsilon {config.privacy.epsilon + asked:g} at delta "
             f"{config.privacy.delta:g}; no ledger that affords the run is at hand"
         )
-    spent = f", {found.before:.4f} of it spent before" if found.before else ""
+    spent = f", {spent_fine(found.before)} of it spent before" if found.before else ""
     return (
         f"grant {found.grant} at {prediction.charged}, epsilon {found.granted:g} at delta "
         f"{found.delta:g}{spent}"
@@ -395,9 +396,9 @@ def _show_ledgers(prediction: Prediction) -> None:
             table.add_row(
                 site.name,
                 f"{found.grant}: {found.granted:g}",
-                f"{found.before:.4f}",
-                f"{found.by_round[-1]:.4f}",
-                f"{found.reserved:.4f}",
+                spent_fine(found.before),
+                spent_fine(found.by_round[-1]),
+                spent_fine(found.reserved),
                 str(found.runs_left),
             )
     if table.rows:
@@ -431,8 +432,8 @@ def _goes_on_from(config: FederationConfig, folder: Path, start: str) -> dict[st
     return {
         "starts from": f"{config.adapter.initial}, {start}",
         "before it": f"{len(runs)} runs, {', '.join(each.run for each in runs)}: epsilon "
-        f"{line_epsilon(runs, delta):.4f} at delta {delta:g} for who was in all of them, and this "
-        "run's comes on top",
+        f"{spent_fine(line_epsilon(runs, delta))} at delta {delta:g} for who was in all of "
+        "them, and this run's comes on top",
     }
 
 

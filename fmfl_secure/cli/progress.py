@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from typing_extensions import override
 
 from fmfl_secure.cli._heartbeat import Heartbeat
+from fmfl_secure.report.rounding import spent, spent_fine
 from fmfl_secure.run.answers import answer_of
 from fmfl_secure.run.observer import Observer
 from fmfl_secure.run.record import RoundRecord
@@ -91,7 +92,7 @@ class TerminalProgress(Observer):
         done = before + self._sites.index(site) * self._steps + step
         text = f"round {round_number}/{self._rounds}  {site} {step}/{steps}"
         if self._epsilon:
-            text += f"  epsilon {self._epsilon:.3f}"
+            text += f"  epsilon {spent(self._epsilon)}"
         self._progress.update(self._bar, completed=done, description=text)
         share = 100 * done // (self._rounds * self._steps * len(self._sites))
         self._beat.at(f"{text}  {share}% of all steps")
@@ -108,9 +109,9 @@ class TerminalProgress(Observer):
         answer = answer_of(self._config, record)
         if answer is not None:
             figures = f"after {answer.trained} of training: {answer.line}"
-        spent = f"  epsilon {self._epsilon:.4f}" if self._epsilon else ""
+        so_far = f"  epsilon {spent_fine(self._epsilon)}" if self._epsilon else ""
         self._console.print(
             f"round {record.round}/{self._rounds} {record.status}: {len(record.cohort)} sites"
-            f"{spent}  {figures}",
+            f"{so_far}  {figures}",
             highlight=False,
         )

@@ -77,7 +77,7 @@ def rows(record: RunRecord) -> Iterator[tuple[str, str, str, str, FigureRecord]]
 
 
 def planned(record: RunRecord) -> str:
-    """What was asked beside training or in its place, and at what price; empty of no question."""
+    """Says what was asked beside training or in its place, and the price; empty of nothing."""
     if not record.planned_answers:
         return ""
     answered = {name for answer in of(record) for name in answer.figures}

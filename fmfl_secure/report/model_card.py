@@ -14,7 +14,7 @@ from typing import Any
 
 from fmfl_secure.errors import RunError, os_failure
 from fmfl_secure.outside import parse_json, read_settings
-from fmfl_secure.report import answers, line, wording
+from fmfl_secure.report import answers, line, rounding, wording
 from fmfl_secure.report.names import count, listing
 from fmfl_secure.report.opening import Exported, how_to_open
 from fmfl_secure.report.opening_own_class import PIPELINES
@@ -191,8 +191,9 @@ def _budget_rows(site: SiteRecord) -> list[str]:
     if statement is None or not statement.grants:
         return [f"| {site.name} | no statement | | |"]
     return [
-        f"| {site.name} | epsilon {grant.epsilon:g} at delta {grant.delta:g}{_note(grant)} "
-        f"| {grant.epsilon_spent:.4f} | {statement.pld_epsilon_run:.4f} |"
+        f"| {site.name} | epsilon {rounding.typed(grant.epsilon)} at delta {grant.delta:g}"
+        f"{_note(grant)} | {rounding.spent(grant.epsilon_spent)} "
+        f"| {rounding.spent(statement.pld_epsilon_run)} |"
         for grant in statement.grants
     ]
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal, localcontext
 
 EPSILON_PLACES = 3
+FINE_PLACES = 4  # on a terminal and on live pages
 PERCENT_PLACES = 2
 NO_BOUND = "no bound"
 
@@ -19,18 +20,28 @@ NO_BOUND = "no bound"
 _EXACT = Context(prec=60)
 
 
-def spent(epsilon: float) -> str:
+def spent(epsilon: float, places: int = EPSILON_PLACES) -> str:
     """An epsilon that is spent, charged or bounds a risk: rounded up, `no bound` if infinite."""
     if not math.isfinite(epsilon):
         return NO_BOUND
-    return _fixed(_decimal(epsilon), EPSILON_PLACES, ROUND_CEILING)
+    return _fixed(_decimal(epsilon), places, ROUND_CEILING)
 
 
-def left(epsilon: float) -> str:
+def left(epsilon: float, places: int = EPSILON_PLACES) -> str:
     """An epsilon that is left: rounded down, and never below nothing."""
     if not math.isfinite(epsilon) or epsilon <= 0:
         return "0"
-    return _fixed(_decimal(epsilon), EPSILON_PLACES, ROUND_FLOOR)
+    return _fixed(_decimal(epsilon), places, ROUND_FLOOR)
+
+
+def spent_fine(epsilon: float) -> str:
+    """The same as `spent` with a digit more."""
+    return spent(epsilon, FINE_PLACES)
+
+
+def left_fine(epsilon: float) -> str:
+    """The same as `left` with a digit more."""
+    return left(epsilon, FINE_PLACES)
 
 
 def typed(number: float) -> str:

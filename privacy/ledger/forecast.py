@@ -2,6 +2,9 @@
 
 Epsilons do not add up, costs do, and what they convert to depends on the orders of the grant that
 they are charged to and on what is charged to it already. So there is one conversion, the grant's.
+
+`fmfl_secure.planning.terms` calls `forecast_parts` for the training and the answers of a run;
+`fmfl_secure.parties.run_budget` asks `with_reserved` what fits beside what is held already.
 """
 
 from __future__ import annotations
@@ -48,7 +51,7 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What a run reserves by itself: its training, or its answers.
+    """One of the things that a run reserves for: its training, or its answers.
 
     Attributes:
         event: What one round of it does.
@@ -62,7 +65,7 @@ class Part:
 
     @property
     def trainings(self) -> int:
-        """Rounds held, repeats included."""
+        """Rounds that are held, repeats included."""
         return self.rounds + self.repeats
 
 

@@ -14,6 +14,7 @@ from aggregation import Identity
 from fmfl_secure import Federation, Run
 from fmfl_secure.cli import app
 from fmfl_secure.parties.ledger_recovery import lost_runs
+from fmfl_secure.report import rounding
 from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import BudgetExhausted, Ledger, Reservation
 
@@ -66,7 +67,10 @@ def test_what_is_planned_is_what_the_ledger_shows_answers_included(folder: Path)
     assert len(statement.epsilon_by_round) == 6
     assert statement.pld_epsilon_run == pytest.approx(planned.pld_epsilon, rel=1e-6)
     said = spoken("plan", folder.parent / "before/federation.toml", "--no-advice")
-    assert f"{statement.epsilon_by_round[-1]:.4f} after all rounds and answers" in said
+    assert (
+        f"{rounding.spent_fine(statement.epsilon_by_round[-1])} after all rounds and answers"
+        in said
+    )
 
 
 def test_so_many_runs_like_it_fit_and_not_one_more(folder: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from fmfl_secure.cli import app
 from fmfl_secure.errors import KNOWN_ERRORS, ModelError
 from fmfl_secure.models.adapters import load_adapter_bytes
+from fmfl_secure.report import rounding
 from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.transports.local.engine import LocalEngine
 
@@ -109,7 +110,8 @@ def test_export_states_what_was_spent(run: Path, tmp_path: Path) -> None:
         assert grant["epsilon_spent"] > 0
         expected = (
             f"| {site['name']} | epsilon {grant['epsilon']:g} at delta {grant['delta']:g} "
-            f"| {grant['epsilon_spent']:.4f} | {site['statement']['pld_epsilon_run']:.4f} |"
+            f"| {rounding.spent(grant['epsilon_spent'])} "
+            f"| {rounding.spent(site['statement']['pld_epsilon_run'])} |"
         )
         assert expected in card
     assert report["run"] in card

@@ -44,8 +44,8 @@ def test_a_run_of_epsilon_3_under_a_grant_of_8_shows_what_was_planned(
         pilot = Federation(folder)
         planned = pilot.predict()
         said = CliRunner().invoke(cli.app, ["plan", str(folder / "federation.toml")]).output
-        assert f"{planned.epsilon_by_round[-1]:.4f} after all rounds" in said
-        assert f"{planned.epsilon_worst_case:.4f} reserved" in said
+        assert f"{rounding.spent_fine(planned.epsilon_by_round[-1])} after all rounds" in said
+        assert f"{rounding.spent_fine(planned.epsilon_worst_case)} reserved" in said
         assert f"grant 1 at {planned.charged}, epsilon 8" in said
         observer = Watching()
         engine = LocalEngine(
@@ -72,9 +72,9 @@ def test_a_run_of_epsilon_3_under_a_grant_of_8_shows_what_was_planned(
     left = record.sites[0].statement.grants[0].epsilon_left
     pages = {"report": page, **every_other_page(folder)}
     for name, text in pages.items():
-        assert rounding.spent(spent) in text or f"{spent:.4f}" in text, name
+        assert rounding.spent(spent) in text or rounding.spent_fine(spent) in text, name
     for name in ("report", "ledger", "dataset"):
-        assert rounding.left(left) in pages[name] or f"{left:.4f}" in pages[name], name
+        assert rounding.left(left) in pages[name] or rounding.left_fine(left) in pages[name], name
     # What a run comes to by the orders of a grant of its own, which is not what it was charged to.
     of_a_run = predict(load_federation(folder / "federation.toml"), size=1)
     assert of_a_run.forecast is None

@@ -567,10 +567,10 @@ def test_everything_may_be_charged(main, ledger: Path, kept: Path) -> None:
     code, output, _ = main(*recover, "--anchor", f"3:{head}")
     assert code == 0
     assert "grant 1: 1 x a cost without bound" in output
-    assert "grant 1: 0.0000 of epsilon is left" in output
+    assert "grant 1: 0 of epsilon is left" in output
     code, output, _ = main("ledger", "show", ledger)
     assert code == 0
-    assert "inf" in output
+    assert "no bound" in output
 
 
 def test_anchors_of_other_ledgers_prove_nothing(main, ledger: Path, tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from fmfl_secure.report import overview, rounding
 
+ROOT = Path(__file__).parents[2]
 EPSILONS = st.floats(min_value=0, max_value=1e6, allow_nan=False)
 
 
@@ -95,3 +98,30 @@ def test_group_privacy_at_the_edges() -> None:
     assert overview.group_privacy(0.0, 1e-5, 2) == (0.0, 2e-5)
     assert overview.group_privacy(500.0, 1e-5, 4) == (2000.0, math.inf)
     assert overview.group_privacy(math.inf, 1e-5, 2) == (math.inf, 1.0)
+
+
+def test_with_a_digit_more_it_is_rounded_the_same_way() -> None:
+    """As a terminal and the live pages have it: what is spent and left never adds up to more."""
+    assert (rounding.spent_fine(1.7240357), rounding.left_fine(0.2759643)) == ("1.7241", "0.2759")
+    assert (rounding.spent_fine(7.6757103), rounding.left_fine(0.3242897)) == ("7.6758", "0.3242")
+    assert (rounding.spent_fine(2.5), rounding.left_fine(0.5)) == ("2.5000", "0.5000")
+
+
+def test_nothing_that_is_spent_or_left_is_rounded_to_the_nearest() -> None:
+    """A format such as `.4f` rounds one of the two to somebody's disadvantage."""
+    nearest = re.compile(r"\{[^{}]*(epsilon|spent|left|charged|held)[^{}]*:\.[0-9]+[fg]\}")
+    places = [
+        ROOT / "fmfl_secure/cli",
+        ROOT / "fmfl_secure/report",
+        ROOT / "fmfl_secure/transports",
+    ]
+    found = {
+        f"{file.relative_to(ROOT)}: {match[0]}"
+        for place in places
+        for file in place.rglob("*.py")
+        for match in nearest.finditer(file.read_text(encoding="utf-8"))
+    }
+    assert found <= {
+        "fmfl_secure/cli/afford.py: {run.epsilon:.2f}",  # on a grid of hundredths, which it is on
+        "fmfl_secure/report/empirical.py: {epsilon:.2f}",  # a lower bound, rounded before
+    }

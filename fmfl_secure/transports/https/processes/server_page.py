@@ -12,6 +12,7 @@ from typing import Final
 
 from fmfl_secure.parties.reviews import reviews_due
 from fmfl_secure.parties.workspace import DECRYPTOR
+from fmfl_secure.report.rounding import left_fine, spent_fine
 from fmfl_secure.run.answers import answer_of
 from fmfl_secure.run.record import RoundRecord
 from fmfl_secure.run.rehearsal_words import rehearsal_in_words
@@ -152,7 +153,7 @@ def _epsilon(stated: Stated) -> dict[str, str]:
     spent = sum(grant.epsilon_spent for grant in grants)
     held = sum(grant.epsilon_charged for grant in grants) - spent  # for rounds of runs to come
     return {
-        "spent": f"{spent:.4f}",
-        "held": f"{held:.4f}",
-        "left": f"{sum(grant.epsilon_left for grant in grants):.4f}",
+        "spent": spent_fine(spent),
+        "held": spent_fine(held),
+        "left": left_fine(sum(grant.epsilon_left for grant in grants)),
     }

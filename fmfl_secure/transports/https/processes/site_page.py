@@ -9,6 +9,7 @@ from fmfl_secure.errors import KNOWN_ERRORS
 from fmfl_secure.parties.membership import MembershipFolder
 from fmfl_secure.parties.reviews import reviews_due
 from fmfl_secure.report.deltas import note
+from fmfl_secure.report.rounding import left_fine, spent_fine, typed
 from fmfl_secure.run.ledger_statement import grant_record
 from fmfl_secure.settings.federation import load_site
 from fmfl_secure.transports.https.processes.operations import REFRESH_S, notices
@@ -27,11 +28,11 @@ def site_page(process: SiteProcess) -> Mapping[str, object]:
         grants = [
             {
                 "number": status.grant.number,
-                "epsilon": f"{status.grant.epsilon:g}",
+                "epsilon": typed(status.grant.epsilon),
                 "delta": f"{status.grant.delta:g}",
-                "spent": f"{status.epsilon_committed:.4f}",
-                "held": f"{status.epsilon_charged - status.epsilon_committed:.4f}",
-                "left": f"{status.epsilon_left:.4f}",
+                "spent": spent_fine(status.epsilon_committed),
+                "held": spent_fine(status.epsilon_charged - status.epsilon_committed),
+                "left": left_fine(status.epsilon_left),
                 "note": note(grant_record(status), on=dt.datetime.now(dt.UTC).date()),
                 "bar": budget_bar(status),
             }
@@ -75,7 +76,7 @@ def budget_bar(status: GrantStatus) -> list[tuple[str, str, float]]:
     held = max(0.0, status.epsilon_charged - status.epsilon_committed)
     name = f"grant {status.grant.number}"
     return [
-        ("done", f"{name}: {status.epsilon_committed:.4f} spent", status.epsilon_committed),
-        ("held", f"{held:.4f} held", held),
-        ("left", f"{status.epsilon_left:.4f} left", max(0.0, status.epsilon_left)),
+        ("done", f"{name}: {spent_fine(status.epsilon_committed)} spent", status.epsilon_committed),
+        ("held", f"{spent_fine(held)} held", held),
+        ("left", f"{left_fine(status.epsilon_left)} left", max(0.0, status.epsilon_left)),
     ]
