@@ -278,11 +278,11 @@ class SiteAgent(Agent):
         adapter = self._fetch_adapter(work)
         try:
             self._approve(work.membership)
-            attempt = participant.admit(plan_message, adapter, lambda: self._history(work))
-            # Again, as another site may have come since this one began, and brought what it kept.
-            self._heads.settle(participant)
-            self.is_training = True
-            with self._heartbeat():
+            with self._heartbeat():  # the adapter is measured first, which takes its time too
+                attempt = participant.admit(plan_message, adapter, lambda: self._history(work))
+                # Again, as another site may have come since this one began, with what it kept.
+                self._heads.settle(participant)
+                self.is_training = True
                 integers = participant.train(attempt.plan, adapter, self._on_step(work.round))
             attempt.ready()
         except Rejected:
