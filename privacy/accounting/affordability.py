@@ -107,9 +107,10 @@ class Allowance:
                 and runs * failure <= self.failures_left
             )
 
-        most, step = 0, MAX_ROUNDS // max(rounds for _, rounds in parts)
+        limit = MAX_ROUNDS // max(rounds for _, rounds in parts)
+        most, step = 0, limit
         while step:  # it fits up to some number of runs, and not beyond
-            if fit(most + step):
+            if most + step <= limit and fit(most + step):
                 most += step
             else:
                 step //= 2

@@ -172,3 +172,10 @@ def test_an_exhausted_ledger_affords_nothing(tmp_path):
     headroom = ledger.budget().headroom(Dataset(LETTERS, DatasetCap.of(1.0, 1e-5)))
     assert headroom.rounds(PoissonSampledGaussian(0.01, 50.0, 1)) == 0
     assert affordable_runs(headroom, Sampler(0.1, 4), [1], delta=1e-5) == []
+
+
+def test_runs_that_cost_next_to_nothing_are_counted_up_to_a_bound(tmp_path):
+    headroom = lived(([(3.0, 1e-5)], [], None), tmp_path).budget().headroom()
+    training = PoissonSampledGaussian(1e-6, 1e9, 1)
+    assert headroom.runs([(training, 10)]) == MAX_ROUNDS // 10
+    assert headroom.runs([(training, 3), (training, 10)]) == MAX_ROUNDS // 10
