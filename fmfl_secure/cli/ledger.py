@@ -273,6 +273,7 @@ def verify(
 
     Example: fmfl-secure ledger verify pilot/sites/site-1/ledger.sqlite --anchor /media/officer
     """
+    from aggregation import PublicIdentity
     from privacy import Budget, Ledger, LedgerError, read_anchors, read_export
     from privacy.storage import is_url, without_secrets
 
@@ -284,12 +285,18 @@ def verify(
     else:
         records = Ledger(ledger).records()
     budget = Budget.replay(records)
+    whose = PublicIdentity("site", budget.public_key).fingerprint
     kept = budget.require_anchors([a for path in anchor or () for a in read_anchors(path)])
     if anchor and not kept:
-        raise LedgerError("none of the anchors is of this ledger")
+        raise LedgerError(
+            f"none of the anchors is of this ledger, of population {budget.population!r} under "
+            f"{whose}",
+            hint="Name anchors that were made of it, or the ledger that these were made of.",
+        )
     if head is not None:
         budget.require_heads([head])
     say(f"{without_secrets(ledger)} verifies: {len(records)} records, head {records[-1].head}")
+    say(f"of population {budget.population!r}, opened by {whose}")
     if kept:
         say(f"it holds {kept} anchored heads")
     return LedgerVerified(
@@ -297,6 +304,8 @@ def verify(
         records=len(records),
         head=records[-1].head,
         anchored_heads=kept,
+        population=budget.population,
+        identity=whose,
     )
 
 

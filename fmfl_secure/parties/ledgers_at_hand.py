@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fmfl_secure.parties.first_grant import name_of
+from fmfl_secure.parties.run_budget import require_population
 from fmfl_secure.parties.workspace import Workspace
 from fmfl_secure.planning.plans import SiteLedger
 from fmfl_secure.settings.federation import FederationConfig, load_site
@@ -19,6 +20,7 @@ def ledgers_at_hand(folder: Path, config: FederationConfig) -> dict[str, SiteLed
         config: What it says.
 
     Raises:
+        ConfigError: One is of other people than its site's.
         LedgerError: One that is here cannot be read, or does not verify.
     """
     places = {entry.name: Workspace(folder).site(entry.name) for entry in config.sites}
@@ -33,6 +35,7 @@ def ledgers_at_hand(folder: Path, config: FederationConfig) -> dict[str, SiteLed
         if not Ledger.exists(location):
             continue
         budget = Ledger(location).budget()
-        if budget.grants:
+        if budget.grants:  # until then it follows the settings
+            require_population(budget, site=name, settings=site)
             found[name] = SiteLedger(budget, site.dataset)
     return found

@@ -19,7 +19,7 @@ from fmfl_secure.planning.terms import Terms, reservations_of
 from fmfl_secure.run.end import evidence as evidence_of
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.settings.site import SiteConfig
-from privacy import Ledger, check_answers_per_year, plain, read_anchors, with_reserved
+from privacy import Budget, Ledger, check_answers_per_year, plain, read_anchors, with_reserved
 
 
 def open_site_ledger(
@@ -49,11 +49,7 @@ def open_site_ledger(
             "what was spent. If the same people are in another federation, let the ledger's "
             "custodian admit this site too: fmfl-secure ledger admit.",
         )
-    if plain(budget.population) != plain(own.population):
-        raise ConfigError(
-            f"{site}: the ledger is of population {budget.population!r}, site.toml says "
-            f"{own.population!r}"
-        )
+    require_population(budget, site=site, settings=settings)
     if budget.unit != unit:
         raise ConfigError(
             f"{site}: the ledger's unit is {budget.unit!r}, the federation's "
@@ -67,6 +63,25 @@ def open_site_ledger(
                 hint="fmfl-secure ledger anchor makes one, for the data-protection officer.",
             )
     return ledger
+
+
+def require_population(budget: Budget, *, site: str, settings: SiteConfig) -> None:
+    """Refuse a ledger of other people than a site's own, whoever wants to speak of it.
+
+    Args:
+        budget: The ledger's state.
+        site: Whose folder it was found by.
+        settings: The site's own.
+
+    Raises:
+        ConfigError: It is of another population than `site.toml` says.
+    """
+    if plain(budget.population) != plain(settings.budget.population):
+        raise ConfigError(
+            f"{site}: the ledger is of population {budget.population!r}, site.toml says "
+            f"{settings.budget.population!r}",
+            hint="Put the site's own ledger back, or say in site.toml where it is.",
+        )
 
 
 @dataclass(slots=True)

@@ -18,7 +18,9 @@ from typer.testing import CliRunner
 from aggregation import Identity, SqliteJournal
 from fmfl_secure import __version__, cli
 from fmfl_secure.errors import ConfigError
+from fmfl_secure.parties.ledgers_at_hand import ledgers_at_hand
 from fmfl_secure.parties.workspace import initialise
+from fmfl_secure.settings.federation import load_federation
 from privacy import Ledger, PoissonSampledGaussian
 from privacy.ledger.chain import new_record
 from privacy.ledger.tables import insert
@@ -319,7 +321,10 @@ def test_a_ledger_verifies_and_shows_its_head_on_one_line(main, ledger: Path) ->
     code, output, errors = main("ledger", "verify", ledger)
     assert (code, errors) == (0, "")
     sequence, digest = Ledger(ledger).head()
-    assert output == f"{ledger} verifies: 2 records, head {sequence}:{digest}\n"
+    line, whose = output.splitlines()
+    assert line == f"{ledger} verifies: 2 records, head {sequence}:{digest}"
+    opener = Identity.load(ledger.parent / "identity.pem").public.fingerprint
+    assert whose == f"of population 'site-1', opened by {opener}"
     assert main("ledger", "verify", ledger, "--head", f"{sequence}:{digest}")[0] == 0
 
 
@@ -573,6 +578,21 @@ def test_everything_may_be_charged(main, ledger: Path, kept: Path) -> None:
     assert "no bound" in output
 
 
+def test_another_site_s_ledger_is_not_told_of_as_this_one_s(
+    main, ledger: Path, tmp_path: Path
+) -> None:
+    other = ledger.parents[1] / "site-2/ledger.sqlite"
+    ledger.write_bytes(other.read_bytes())
+    assert "of population 'site-2', opened by" in main("ledger", "verify", ledger)[1]
+    told = "site-1: the ledger is of population 'site-2', site.toml says 'site-1'"
+    code, _, errors = main("report", "dataset", ledger.parent, "--output", tmp_path / "told")
+    assert (code, told in errors) == (1, True)
+    federation = ledger.parents[2] / "federation.toml"
+    with pytest.raises(ConfigError, match="the ledger is of population 'site-2'"):  # as in a plan
+        ledgers_at_hand(federation.parent, load_federation(federation))
+    assert not (tmp_path / "told").exists()
+
+
 def test_anchors_of_other_ledgers_prove_nothing(main, ledger: Path, tmp_path: Path) -> None:
     other = ledger.parents[1] / "site-2/ledger.sqlite"
     assert main("ledger", "anchor", other, "--output", tmp_path / "a")[0] == 0
@@ -595,7 +615,7 @@ def test_an_export_is_verified_without_the_ledger(main, ledger: Path, tmp_path: 
     head = "{}:{}".format(*Ledger(ledger).head())
     ledger.unlink()
     code, output, _ = main("ledger", "verify", exported, "--head", head)
-    assert (code, output) == (0, f"{exported} verifies: 2 records, head {head}\n")
+    assert (code, output.splitlines()[0]) == (0, f"{exported} verifies: 2 records, head {head}")
     exported.write_text(exported.read_text().replace("8.0", "9.0"))
     code, output, errors = main("ledger", "verify", exported)
     assert (code, output) == (3, "")

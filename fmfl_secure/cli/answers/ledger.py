@@ -167,12 +167,16 @@ class LedgerVerified(Answer, frozen=True, kw_only=True):
         records: How many records it has.
         head: Its last, SEQUENCE:DIGEST.
         anchored_heads: How many heads that others kept were found in it.
+        population: Of the people that it is about.
+        identity: Fingerprint of the key that opened it.
     """
 
     ledger: str
     records: int
     head: str
     anchored_heads: int
+    population: str
+    identity: str
 
 
 class ProposalShown(msgspec.Struct, frozen=True, kw_only=True):

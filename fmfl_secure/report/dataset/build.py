@@ -18,6 +18,7 @@ from aggregation import PublicIdentity
 from fmfl_secure._version import __version__
 from fmfl_secure.errors import RunError
 from fmfl_secure.outside import MOST_DOCUMENT, read_regular
+from fmfl_secure.parties.run_budget import require_population
 from fmfl_secure.report.dataset.record import (
     FORMAT,
     DatasetBudget,
@@ -76,13 +77,14 @@ def open_source(place: str) -> Source:
 
     Raises:
         LedgerError: There is none, or it does not verify.
-        ConfigError: The site's settings are malformed.
+        ConfigError: The site's settings are malformed, or the ledger is of other people.
     """
     path = Path(place)
     if not is_url(place) and path.is_dir():
         config = load_site(path / "site.toml")
-        ledger = Ledger(config.budget.ledger_from(path))
-        return Source(ledger.records(), path.resolve().name, config.policy)
+        name, records = path.resolve().name, Ledger(config.budget.ledger_from(path)).records()
+        require_population(Budget.replay(records), site=name, settings=config)
+        return Source(records, name, config.policy)
     if not is_url(place) and path.suffix == ".json":
         try:
             return Source(read_export(path.read_text("utf-8")))
