@@ -55,6 +55,7 @@ from fmfl_secure.cli._command import Group
 from fmfl_secure.cli._console import errors, print_document
 from fmfl_secure.cli.answers.base import Wrong
 
+_ON_A_TERMINAL = "Somebody who may decide it answers this, on a terminal."
 _SIGNAL = 130  # what Typer makes of Ctrl-C, and `exit_codes` has
 
 app = typer.Typer(
@@ -132,7 +133,9 @@ def main() -> None:
     except typer.Abort:
         from fmfl_secure.cli.exit_codes import Declined
 
-        raise SystemExit(_tell(Declined("nobody agreed"), debug=debug)) from None
+        raise SystemExit(
+            _tell(Declined("nobody agreed", hint=_ON_A_TERMINAL), debug=debug)
+        ) from None
     except Exception as error:  # noqa: BLE001 - the one place where all of them end
         raise SystemExit(_tell(error, debug=debug)) from None
     except KeyboardInterrupt as error:

@@ -170,9 +170,16 @@ def sign(
 
     Example: fmfl-secure ceremony sign site-1 --heard-from site-2
     """
+    from fmfl_secure.errors import ServiceError
     from fmfl_secure.provisioning.ceremony import sign_comparison
 
-    typed = heard or typer.prompt("the 16 groups that are read", err=True)
+    try:
+        typed = heard or typer.prompt("the 16 groups that are read", err=True)
+    except typer.Abort:
+        raise ServiceError(
+            "nothing was typed, and so nothing is signed",
+            hint="Type on a terminal what the other party reads aloud, or give it with --heard.",
+        ) from None
     path = sign_comparison(kit, heard_from=heard_from, heard=typed)
     say(f"the same: send {path} to the other parties")
     return CeremonySigned(file=str(path))

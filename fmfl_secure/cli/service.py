@@ -189,6 +189,8 @@ def _answer(federation: Path, requests: Path, output: Path, replace: list[str]) 
         say(line)
     say("send each party its answer: fmfl-secure accept FOLDER ANSWER puts it beside its keys")
     start, missing = _provide_start(federation, output)
+    where = start or output / "start.safetensors"
+    say(f"bring {where} to the server, into its folder: its run starts from that")
     return Provisioned(
         made=tuple(made),
         simulation=False,

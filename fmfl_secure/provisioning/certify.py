@@ -146,7 +146,10 @@ def _check_settings(
     found = {**kept, **new}
     for name, read in found.items():
         if not _listed(config, read) and (name in new or read.request.role != SITE):
-            raise ConfigError(f"the settings have no {read.request.role} {name!r}")
+            raise ConfigError(
+                f"the settings have no {read.request.role} {name!r}",
+                hint="Take its request out of the folder, or name it in the settings of all.",
+            )
     missing = [
         f"{role} {name}"
         for role, name in _expected(config)

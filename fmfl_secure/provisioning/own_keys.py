@@ -208,7 +208,9 @@ def _check_listed(config: FederationConfig, role: Role, name: str) -> None:
     if name not in listed:
         raise ConfigError(
             f"the settings have no {role} {name!r}",
-            hint=f"Name one of them: {', '.join(listed) or 'none'}",
+            hint=f"Name one of them: {', '.join(listed)}"
+            if listed
+            else "They name none: list it in [aggregation] custodians, in every party's settings.",
         )
 
 

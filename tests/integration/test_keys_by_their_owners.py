@@ -136,6 +136,27 @@ def test_the_comparison_is_signed_by_all_and_said_in_doctor_and_report(template:
     assert "drawn and compared by all 6 parties" in found.found
 
 
+def test_a_custodian_whom_the_settings_do_not_name_is_told_where(tmp_path: Path) -> None:
+    """Who follows docs/deployment.md with settings that name none."""
+    owners = Owners(tmp_path)
+    owners.begin(settings(tmp_path))
+    words = ("request", tmp_path / "board", "--federation", owners.settings, "--role", "custodian")
+    done = CliRunner().invoke(app, [*map(str, words), "--name", "board"])
+    assert isinstance(done.exception, ConfigError)
+    assert "list it in [aggregation] custodians" in done.exception.hint
+
+
+def test_a_comparison_that_nobody_types_is_refused_with_what_to_do(owners: Owners) -> None:
+    words = ("ceremony", "sign", owners.at("site-1"), "--heard-from", "coordinator")
+    done = CliRunner().invoke(app, [*map(str, words)], input="")
+    assert isinstance(done.exception, ServiceError)
+    assert "--heard" in done.exception.hint
+
+
+def test_the_office_says_where_what_a_run_starts_from_belongs(template: Owners) -> None:
+    assert f"bring {template.answers / 'start.safetensors'} to the server" in template.provision()
+
+
 def test_nobody_takes_part_before_it_has_compared(owners: Owners) -> None:
     from fmfl_secure.transports.https.processes.custodian import CustodianProcess
 
