@@ -209,7 +209,9 @@ None of them changes what is private. With `bfloat16`, weights are rounded, and 
 float32, a matrix at a time: what is trained, activations, gradients, clipping and noise are exact
 as before. Were activations bfloat16 too, a record's gradient would move by 0.5 % with the records
 it shares a physical batch with (MiniLM; in float32 by 7e-7), and a unit could move the sum by more
-than C. Checkpointing does not go with `prefix`, whose keys come from outside the layers.
+than C. So a private step computes in all bits of float32 whatever its process asked PyTorch for
+(`torch.set_float32_matmul_precision`, and convolutions on CUDA devices without being asked).
+Checkpointing does not go with `prefix`, whose keys come from outside the layers.
 
 Blocks are GGUF's: 32 values of a row as whole numbers with a float16 scale (`q8_0`, `q4_0`; with an
 offset `q4_1`). `fmfl-secure model import SOURCE --weights blocks` keeps those of a GGUF file bit by

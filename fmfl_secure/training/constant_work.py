@@ -212,7 +212,9 @@ class EvenRounds:
         records = np.full(passes * usable, DUMMY, dtype=np.int64)
         own = np.concatenate([*units, np.empty(0, dtype=np.int64)])
         records[: len(own)] = own
-        with torch.no_grad():
+        from privacy.training import whole_float32  # noqa: PLC0415 - brings Opacus
+
+        with torch.no_grad(), whole_float32():
             for chosen in np.split(records, passes):
                 # Every row is new to a cache of this pass alone, dummies as well.
                 passing = RecordCache(self.cache_bytes)

@@ -16,6 +16,7 @@ alone, where the noised sum leaves the site.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from itertools import zip_longest
 from typing import Any, Self
 
@@ -26,6 +27,7 @@ from torch import nn
 
 from privacy.errors import TrainingError
 from privacy.mechanism.constant_work import ConstantWork
+from privacy.mechanism.float32 import whole_float32
 from privacy.mechanism.noise import GaussianSource
 from privacy.mechanism.opacus_parts import DPOptimizer
 from privacy.mechanism.plan import CLIP_TOLERANCE, PrivacyPlan
@@ -55,7 +57,8 @@ class ClippedSum:
     | zero | zero |
     | any infinity or NaN | zero, and it still counts as a row |
 
-    Use as a context manager: Opacus's hooks are on the model only inside.
+    Use as a context manager: Opacus's hooks are on the model only inside, and float32 has all its
+    bits there.
     """
 
     def __init__(
@@ -89,15 +92,18 @@ class ClippedSum:
         if trainable != {id(p) for p in self._parameters}:
             raise TrainingError("the optimizer does not hold exactly the trainable parameters")
         self._hooks: RecordGradients | None = None
+        self._arithmetic = ExitStack()
 
     def __enter__(self) -> Self:
         self._model.train()
         self._hooks = RecordGradients(self._model, loss_reduction="sum", strict=True)
+        self._arithmetic.enter_context(whole_float32())
         for parameter in self._parameters:
             parameter.summed_grad = None
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._arithmetic.close()
         if self._hooks is not None:
             self._hooks.cleanup()
             self._hooks = None

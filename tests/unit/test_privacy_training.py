@@ -491,3 +491,27 @@ def test_processing_order_follows_cost_and_leaves_the_sample_alone(monkeypatch):
         linear(), rows(4), units=units, record_cost=np.array([9, 1, 3, 5]), plan=plan()
     ).train_round()
     assert [[u.tolist() for u in step] for step in seen] == [[[2], [3], [0, 1]]] * 3
+
+
+@pytest.mark.parametrize("asked", ["medium", "high"])
+def test_float32_keeps_all_its_bits_whatever_the_process_asked_for(asked):
+    """In fewer, what a product rounds to depends on who else is in the batch."""
+    data, seen = rows(40, 64), []
+    model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 1))
+
+    def loss(model, batch):
+        seen.append(torch.backends.mkldnn.matmul.fp32_precision)
+        seen.append(torch.backends.cuda.matmul.fp32_precision)
+        seen.append(torch.backends.cudnn.conv.fp32_precision)
+        return model(batch)[:, 0].square()
+
+    expected = sum_of(model, data, singles(40), loss=loss, physical_batch_size=40)
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision(asked)
+        found = sum_of(model, data, singles(40), loss=loss, physical_batch_size=40)
+        assert torch.get_float32_matmul_precision() == asked
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert set(seen) == {"ieee"}
+    assert torch.equal(found, expected)
