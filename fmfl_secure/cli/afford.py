@@ -54,6 +54,7 @@ def afford(
     --federation pilot/federation.toml --site site-1
     """
     from fmfl_secure.errors import ConfigError
+    from fmfl_secure.parties.first_grant import name_of
     from fmfl_secure.parties.workspace import Workspace
     from fmfl_secure.planning.affordability import ROUNDS, affordable, affordable_for
     from fmfl_secure.settings.federation import load_federation, load_site
@@ -64,10 +65,13 @@ def afford(
     if federation is not None:
         if not (sample_rate is None and noise_multiplier is None and delta is None):
             raise ConfigError("the settings say how a run samples: leave the sampler's options out")
-        own = None
+        config, own = load_federation(federation), None
         if site is not None:
-            own = load_site(Workspace(federation.parent).site(site) / "site.toml")
-        config = load_federation(federation)
+            place = Workspace(federation.parent).site(site)
+            kit = federation.parent
+            if not place.exists() and (kit / "site.toml").exists() and name_of(kit, config) == site:
+                place = kit
+            own = load_site(place / "site.toml")
         size = _parameters(config, federation)
         found = affordable_for(budget, config, own, size=size, rounds=lengths, name=site)
     elif sample_rate is None or site is not None:

@@ -330,7 +330,10 @@ def read_export(text: bytes, *, source: str) -> tuple[list[Note], PublicIdentity
             f"{source} is no export of a log of acts: {error}",
             hint="fmfl-secure acts export writes one.",
         ) from error
-    notes = _read(document.log, entries, public)
+    try:
+        notes = _read(document.log, entries, public)
+    except ActsDamaged as error:  # which says nothing of the log that it was made of
+        raise ActsDamaged(f"{source}: {error}", hint="Ask for it again.") from error
     is_its_own = (head.of, head.public_key) == (ACTS, public.key.hex())
     if not is_its_own or head.head != _head_after(document.log, entries):
         raise ActsDamaged(

@@ -49,7 +49,10 @@ def lost_runs(reports: Iterable[Path]) -> list[tuple[Event, int]]:
         try:
             record = decode_record(read_regular(path, most_bytes=MOST_DOCUMENT))
         except OSError as error:
-            raise RunError(f"cannot read the report {path}: {error}") from error
+            raise RunError(
+                f"cannot read the report {path}: {error.strerror or type(error).__name__}",
+                hint="Name the report.json of a run that was lost; or charge by figures.",
+            ) from error
         config = decode_config(msgspec.json.encode(record.settings))
         # The same at every site: no population is in it. Training and answers, whichever there are.
         terms = terms_of(config, config.sites[0], record.encryption.parameters)

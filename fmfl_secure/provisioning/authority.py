@@ -185,7 +185,7 @@ class Authority:
         chosen = own[:-1] if keep_last else own
         if not chosen:
             raise ServiceError(
-                f"{name} has no certificate to revoke",
+                f"{name} has no certificate to revoke{' but its last' if own else ''}",
                 hint="fmfl-secure certificates list DIR names the parties and what they have.",
             )
         _ = self.pair  # a list that cannot be signed afterwards would not say it

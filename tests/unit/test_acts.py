@@ -429,6 +429,11 @@ def test_an_export_verifies_by_itself_and_not_once_it_was_changed(site: Path, ma
         read_export(json.dumps(theirs).encode(), source="it")
     with pytest.raises(ConfigError, match="no export"):
         read_export(b"{}", source="it")
+    # Nobody is told to begin another log for an export that was altered on its way.
+    altered = {**document, "entries": document["entries"][1:]}
+    with pytest.raises(ActsDamaged, match=r"^it: entry") as refused:
+        read_export(json.dumps(altered).encode(), source="it")
+    assert "recover" not in refused.value.hint
 
 
 def test_a_journal_in_its_place_is_no_log(site: Path) -> None:

@@ -174,6 +174,17 @@ def test_what_makes_no_sense_is_refused(folder: Path, options: tuple[str, ...], 
     assert said in str(result.exception)
 
 
+def test_in_a_kit_the_site_s_own_file_is_beside_the_settings(folder: Path) -> None:
+    """A kit is one site's folder, with the settings in it."""
+    kit = folder / "sites/site-1"
+    (kit / "federation.toml").write_text((folder / "federation.toml").read_text())
+    named = ("--federation", kit / "federation.toml", "--site", "site-1")
+    assert afford(folder, *named).exit_code == 0
+    other = afford(folder, *named[:3], "site-2")
+    assert other.exit_code == 1
+    assert "site.toml does not exist" in str(other.exception)
+
+
 def test_settings_that_the_ledger_is_not_about_are_refused(folder: Path) -> None:
     path = folder / "federation.toml"
     text = path.read_text()
