@@ -55,6 +55,11 @@ def reservations_of(run: str) -> tuple[str, str]:
     return run, run + _ANSWERS
 
 
+def run_of(reservation: str) -> str:
+    """Returns the id of the run that a reservation is for."""
+    return reservation.removesuffix(_ANSWERS)
+
+
 def holds_answers(reservation: str) -> bool:
     """Whether what a ledger calls so is for answers."""
     return reservation.endswith(_ANSWERS)

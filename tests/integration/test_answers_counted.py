@@ -123,3 +123,13 @@ def test_a_run_that_asks_alone_is_not_said_to_train(folder: Path, tmp_path: Path
     assert "| What is trained | nothing: the sites are asked |" in draft
     for text in (page, draft):
         assert "1 answer planned, to labels and units, for at most epsilon 0.5 together" in text
+
+
+def test_a_dataset_report_tells_answers_from_trainings(folder: Path, tmp_path: Path) -> None:
+    words = ("report", "dataset", folder / "sites/site-1", "--run", folder / "run")
+    spoken(*words, "--output", tmp_path / "told")
+    page = (tmp_path / "told/dataset.html").read_text()
+    assert "by 4 trainings and 2 answers in 1 run." in page
+    assert "1 head that others kept of it is in it." in page
+    assert ">nswers<" not in page, "the end of a reservation's name is no run's"
+    assert f">{Run(folder / 'run').record.run[-6:]}<" in page

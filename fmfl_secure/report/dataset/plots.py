@@ -8,6 +8,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from fmfl_secure.planning.terms import run_of
 from fmfl_secure.report import rounding
 from fmfl_secure.report.dataset.record import DatasetRecord
 from fmfl_secure.report.names import count
@@ -65,7 +66,7 @@ def life_plot(record: DatasetRecord) -> str:
         axes.set_ylim(0, highest * 1.18)
         axes.set_xlim(0, len(record.trainings) + 0.6)
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-        axes.set_xlabel("trainings since the ledger was opened; a stripe for each run")
+        axes.set_xlabel("trainings and answers since the ledger was opened; a stripe for each run")
         axes.set_ylabel("epsilon spent")
         if len(grants) > 1:
             axes.legend(frameon=False, fontsize=9, loc="lower right")
@@ -77,10 +78,11 @@ def _shade_runs(axes: mpl.axes.Axes, record: DatasetRecord) -> None:
     """A stripe for each uninterrupted stretch of one run."""
     stretches: list[tuple[str, int, int]] = []
     for place, training in enumerate(record.trainings, start=1):
-        if stretches and stretches[-1][0] == training.run:
-            stretches[-1] = (training.run, stretches[-1][1], place)
+        run = run_of(training.run)
+        if stretches and stretches[-1][0] == run:
+            stretches[-1] = (run, stretches[-1][1], place)
         else:
-            stretches.append((training.run, place, place))
+            stretches.append((run, place, place))
     for number, (run, first, last) in enumerate(stretches):
         if number % 2 == 0:
             axes.axvspan(first - 0.5, last + 0.5, color="#eceff2", zorder=0)

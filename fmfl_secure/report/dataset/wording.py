@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from fmfl_secure.planning.terms import holds_answers, run_of
 from fmfl_secure.report import deltas, rounding
 from fmfl_secure.report.dataset.record import DatasetRecord, DatasetRun
 from fmfl_secure.report.names import count, listing
@@ -58,9 +59,13 @@ def spent(record: DatasetRecord) -> str:
         for grant in record.grants
         if grant.epsilon_spent > 0
     ]
-    trainings = sum(len(run.trained) for run in runs)
+    answers = sum(len(run.trained) for run in runs if holds_answers(run.run))
+    trainings = sum(len(run.trained) for run in runs) - answers
+    done = [count(trainings, "training")] if trainings or not answers else []
+    done += [count(answers, "answer")] if answers else []
+    told = {run_of(run.run) for run in runs}
     text = (
-        f"{listing(parts)}, by {count(trainings, 'training')} in {count(len(runs), 'run')}"
+        f"{listing(parts)}, by {listing(done)} in {count(len(told), 'run')}"
         f"{' and what a recovery charged' if any(loss.trainings for loss in record.losses) else ''}"
         "."
     )
@@ -114,7 +119,9 @@ def intact(record: DatasetRecord) -> str:
     if record.heads_missing:
         return f"{text} But it is not the whole history: see the warning above."
     if record.heads_checked:
-        return f"{text} {count(record.heads_checked, 'head')} that others kept of it are all in it."
+        kept = count(record.heads_checked, "head")
+        verb = "is" if record.heads_checked == 1 else "are all"
+        return f"{text} {kept} that others kept of it {verb} in it."
     return (
         f"{text} No head that others kept was at hand, so a ledger set back as a whole would not "
         "show."
