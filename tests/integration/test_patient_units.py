@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import random
 from pathlib import Path
 
 import dp_accounting
@@ -97,8 +98,8 @@ def moved(
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Site-1's update, and its physical batches, of one step on everybody.
 
-    The noise is the same in every run: what is left of the difference between two is what a
-    patient does to what is released.
+    The noise is the same in every run, as are the coins of a cap: what is left of the difference
+    between two is what a patient does to what is released.
     """
     privacy_ = f"max_grad_norm = {C}\nmax_records_per_unit = {cap}"
     path = prepare(folder, model, heavy=heavy, unit=unit, privacy=privacy_)
@@ -111,6 +112,7 @@ def moved(
         patch.setattr(
             privacy.mechanism.noise.GaussianSource, "normal", lambda _, n: noise[:n].copy()
         )
+        patch.setattr("privacy.mechanism.sampling.random.SystemRandom", lambda: random.Random(7))
         patch.setattr(GATE, lambda *_, **__: None)
         patch.setattr("fmfl_secure.report.write.render_html", lambda _: "")
         watch = Watch(patch)
