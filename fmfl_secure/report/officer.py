@@ -93,8 +93,11 @@ def _about(record: RunRecord) -> str:
         if told
         else "No grant states what for: ask the custodians."
     )
+    task = record.task or "A task that is not stated"
+    if not record.trains:
+        task = "Questions to the sites, and no training"
     return (
-        f"{record.task or 'A task that is not stated'}, on about "
+        f"{task}, on about "
         f"{rounding.count(units)} declared units at {count(len(record.sites), 'site')}; a unit is "
         f"{wording.unit(record)}. {what}"
     )

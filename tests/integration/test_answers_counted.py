@@ -120,6 +120,7 @@ def test_a_run_that_asks_alone_is_not_said_to_train(folder: Path, tmp_path: Path
     page, draft = (kept / "report.html").read_text(), (tmp_path / "dpia.md").read_text()
     assert "Noised sums of bounded vectors: nothing is trained." in page
     assert "DP-SGD at each site" not in page
+    assert "Questions to the sites, and no training, on about 120 declared units" in page
     assert "| What is trained | nothing: the sites are asked |" in draft
     for text in (page, draft):
         assert "1 answer planned, to labels and units, for at most epsilon 0.5 together" in text
