@@ -295,8 +295,8 @@ def verify(
         )
     if head is not None:
         budget.require_heads([head])
+    say(f"population {budget.population!r}, opened by {whose}")
     say(f"{without_secrets(ledger)} verifies: {len(records)} records, head {records[-1].head}")
-    say(f"of population {budget.population!r}, opened by {whose}")
     if kept:
         say(f"it holds {kept} anchored heads")
     return LedgerVerified(

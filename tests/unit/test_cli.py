@@ -321,10 +321,10 @@ def test_a_ledger_verifies_and_shows_its_head_on_one_line(main, ledger: Path) ->
     code, output, errors = main("ledger", "verify", ledger)
     assert (code, errors) == (0, "")
     sequence, digest = Ledger(ledger).head()
-    line, whose = output.splitlines()
+    whose, line = output.splitlines()
     assert line == f"{ledger} verifies: 2 records, head {sequence}:{digest}"
     opener = Identity.load(ledger.parent / "identity.pem").public.fingerprint
-    assert whose == f"of population 'site-1', opened by {opener}"
+    assert whose == f"population 'site-1', opened by {opener}"
     assert main("ledger", "verify", ledger, "--head", f"{sequence}:{digest}")[0] == 0
 
 
@@ -583,7 +583,7 @@ def test_another_site_s_ledger_is_not_told_of_as_this_one_s(
 ) -> None:
     other = ledger.parents[1] / "site-2/ledger.sqlite"
     ledger.write_bytes(other.read_bytes())
-    assert "of population 'site-2', opened by" in main("ledger", "verify", ledger)[1]
+    assert "population 'site-2', opened by" in main("ledger", "verify", ledger)[1]
     told = "site-1: the ledger is of population 'site-2', site.toml says 'site-1'"
     code, _, errors = main("report", "dataset", ledger.parent, "--output", tmp_path / "told")
     assert (code, told in errors) == (1, True)
@@ -615,7 +615,7 @@ def test_an_export_is_verified_without_the_ledger(main, ledger: Path, tmp_path: 
     head = "{}:{}".format(*Ledger(ledger).head())
     ledger.unlink()
     code, output, _ = main("ledger", "verify", exported, "--head", head)
-    assert (code, output.splitlines()[0]) == (0, f"{exported} verifies: 2 records, head {head}")
+    assert (code, output.splitlines()[-1]) == (0, f"{exported} verifies: 2 records, head {head}")
     exported.write_text(exported.read_text().replace("8.0", "9.0"))
     code, output, errors = main("ledger", "verify", exported)
     assert (code, output) == (3, "")
