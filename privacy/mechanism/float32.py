@@ -11,7 +11,7 @@ move the gradients of others (`docs/models.md` has the figures for bfloat16).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,10 +32,29 @@ def whole_float32() -> Iterator[None]:
         processor.rnn,
     )
     before = [kind.fp32_precision for kind in kinds]
+    # On CUDA devices a product is refused where PyTorch's older switches say otherwise.
+    products = _known(torch.get_float32_matmul_precision)
+    convolutions = _known(lambda: convolving.allow_tf32)
     try:
+        if products is not None:
+            torch.set_float32_matmul_precision("highest")
+        if convolutions is not None:
+            convolving.allow_tf32 = False
         for kind in kinds:
             kind.fp32_precision = "ieee"
         yield
     finally:
+        if products is not None:
+            torch.set_float32_matmul_precision(products)
+        if convolutions is not None:
+            convolving.allow_tf32 = convolutions
         for kind, precision in zip(kinds, before, strict=True):
             kind.fp32_precision = precision
+
+
+def _known(switch: Callable[[], Any]) -> Any:
+    """What an older switch says; None where the process has set it and the newer ones apart."""
+    try:
+        return switch()
+    except RuntimeError:
+        return None

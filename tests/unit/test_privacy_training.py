@@ -503,14 +503,19 @@ def test_float32_keeps_all_its_bits_whatever_the_process_asked_for(asked):
         seen.append(torch.backends.mkldnn.matmul.fp32_precision)
         seen.append(torch.backends.cuda.matmul.fp32_precision)
         seen.append(torch.backends.cudnn.conv.fp32_precision)
+        # Which raise where older switches and newer contradict, as products on CUDA devices do.
+        assert not torch.backends.cuda.matmul.allow_tf32
+        assert not torch.backends.cudnn.allow_tf32
         return model(batch)[:, 0].square()
 
     expected = sum_of(model, data, singles(40), loss=loss, physical_batch_size=40)
-    before = torch.get_float32_matmul_precision()
+    before, convolving = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     try:
         torch.set_float32_matmul_precision(asked)
         found = sum_of(model, data, singles(40), loss=loss, physical_batch_size=40)
         assert torch.get_float32_matmul_precision() == asked
+        assert torch.backends.cuda.matmul.allow_tf32
+        assert torch.backends.cudnn.allow_tf32 == convolving
     finally:
         torch.set_float32_matmul_precision(before)
     assert set(seen) == {"ieee"}
