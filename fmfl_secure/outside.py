@@ -16,8 +16,13 @@ import tomllib
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+import msgspec
+
 MOST_DOCUMENT: Final = 256 << 20  # bytes of what other parties send: reports, requests, kits
 MOST_SETTINGS: Final = 16 << 20  # bytes of settings, and of a model's own descriptions
+# What msgspec ends by on bytes of another's: text that is no UTF-8, and what is nested too deeply,
+# are errors of Python's own.
+MALFORMED: Final = (msgspec.MsgspecError, UnicodeError, RecursionError)
 _PIECE: Final = 1 << 20  # bytes
 _NO_FILE: Final = "it is no file but a pipe, a device or a socket"
 _KEY: Final = r"""(?:[A-Za-z0-9_-]++|"[^"\n]*+"|'[^'\n]*+')"""

@@ -20,7 +20,7 @@ from torch import nn
 
 from fmfl_secure.attacks.references import losses
 from fmfl_secure.errors import ConfigError
-from fmfl_secure.outside import MOST_SETTINGS, read_regular
+from fmfl_secure.outside import MALFORMED, MOST_SETTINGS, read_regular
 from fmfl_secure.run.attack_record import ToldSecret
 from fmfl_secure.tasks import Task
 from fmfl_secure.tasks.causal_lm import CausalLM
@@ -74,7 +74,7 @@ def read_secrets(path: Path) -> tuple[Secret, ...]:
     for number, line in enumerate(lines, start=1):
         try:
             found.append(msgspec.json.decode(line, type=Secret))
-        except msgspec.DecodeError as error:
+        except MALFORMED as error:
             # The error names a place and never a value; a secret is in none.
             raise ConfigError(f"{path}, line {number}: {error}") from None
     if not found:

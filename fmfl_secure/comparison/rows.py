@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from fmfl_secure.errors import RunError
+from fmfl_secure.outside import MALFORMED
 
 # 1: `local` stepped at the sites, and `pooled` and `alone` by other optimizers. 1 and 2 were one
 # JSON object, of the settings' own adapter and a probe.
@@ -170,7 +171,7 @@ def read_rows(path: Path) -> Comparison:
         data = path.read_bytes()
         lines = data.splitlines()
         found = [msgspec.json.decode(line, type=Header | Row | Refusal) for line in lines]
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *MALFORMED) as error:
         raise RunError(
             f"{path} is not a comparison that can be gone on with: {error}",
             hint="Name another file, where an earlier version wrote one object in place of lines. "

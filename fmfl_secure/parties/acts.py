@@ -36,6 +36,7 @@ from aggregation.protocol import (
     sign_head,
 )
 from fmfl_secure.errors import ConfigError, FmflError, Nature
+from fmfl_secure.outside import MALFORMED
 from fmfl_secure.parties.own_identity import own_folder, own_identity
 from fmfl_secure.settings.federation import load_custodian, load_federation, load_site
 from privacy import PrivacyError
@@ -325,7 +326,7 @@ def read_export(text: bytes, *, source: str) -> tuple[list[Note], PublicIdentity
         head = read_head(document.head)
         if document.format != FORMAT:
             raise ValueError(f"its format is {document.format[:40]!r}")
-    except (msgspec.MsgspecError, ValueError, AggregationError) as error:
+    except (ValueError, AggregationError, *MALFORMED) as error:
         raise ConfigError(
             f"{source} is no export of a log of acts: {error}",
             hint="fmfl-secure acts export writes one.",
@@ -356,7 +357,7 @@ def _read(log: str, entries: Iterable[JournalEntry], public: PublicIdentity) -> 
         try:
             public.verify(signature, _DOMAIN + body)
             note = msgspec.json.decode(body, type=Note)
-        except (AggregationError, msgspec.MsgspecError) as error:
+        except (AggregationError, *MALFORMED) as error:
             raise _damaged(entry.sequence, str(error)) from error
         place = (note.place, note.log, note.previous, note.party)
         if place != (before.sequence + 1, log, before.digest, public.name):

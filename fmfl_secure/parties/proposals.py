@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from fmfl_secure.errors import ConfigError
-from fmfl_secure.outside import MOST_DOCUMENT, read_regular
+from fmfl_secure.outside import MALFORMED, MOST_DOCUMENT, read_regular
 from fmfl_secure.planning.terms import Terms, terms_of
 from fmfl_secure.run.ranges import Delta, Granted
 from fmfl_secure.settings.choices import choices_of
@@ -60,7 +60,7 @@ class Proposal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return cls()
         try:
             return msgspec.json.decode(read_regular(path, most_bytes=MOST_DOCUMENT), type=cls)
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, *MALFORMED) as error:
             raise ConfigError(f"cannot read the proposal {path}: {error}") from error
 
 

@@ -31,7 +31,7 @@ import msgspec
 
 from aggregation import AggregationError, Identity, PublicIdentity
 from fmfl_secure.errors import ConfigError, os_failure
-from fmfl_secure.outside import MOST_DOCUMENT, read_regular
+from fmfl_secure.outside import MALFORMED, MOST_DOCUMENT, read_regular
 from fmfl_secure.parties.proposals import SIMULATED, Proposal, is_template, offer
 from fmfl_secure.settings.federation import FederationConfig, load_federation, load_site
 from fmfl_secure.settings.templates import custodian_toml, site_toml
@@ -115,7 +115,7 @@ class Members:
         """
         try:
             file = msgspec.json.decode(data, type=_MembersFile)
-        except msgspec.DecodeError as error:
+        except MALFORMED as error:
             raise ConfigError(
                 f"cannot read the members in {source}: {error}",
                 hint=_MEMBERS_BACK,

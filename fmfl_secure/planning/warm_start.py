@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import msgspec
 
 from fmfl_secure.errors import ConfigError, ModelError
-from fmfl_secure.outside import MOST_DOCUMENT, read_regular
+from fmfl_secure.outside import MALFORMED, MOST_DOCUMENT, read_regular
 from fmfl_secure.planning.plans import site_plan
 from fmfl_secure.settings.federation import FederationConfig, convert_config
 from fmfl_secure.tasks.adapter_task import TASK_FILE, InitialAdapter
@@ -146,7 +146,7 @@ def ancestor_of(report: bytes, path: Path) -> Ancestor:
     """
     try:
         read = msgspec.json.decode(report, type=_Report)
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise ModelError(f"{path} does not say what the run cost: {error}") from error
     if not read.rounds:
         raise ModelError(f"the run of {path} released no round: there is nothing to go on from")

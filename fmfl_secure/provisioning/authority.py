@@ -18,6 +18,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fmfl_secure.errors import ServiceError
+from fmfl_secure.outside import MALFORMED
 from fmfl_secure.provisioning.certificates import (
     PARTY_DAYS,
     RENEWED_AHEAD,
@@ -134,7 +135,7 @@ class Authority:
         path = self.folder / "issued.json"
         try:
             return msgspec.json.decode(path.read_bytes(), type=list[Certified])
-        except (OSError, msgspec.DecodeError, RecursionError) as error:
+        except (OSError, *MALFORMED) as error:
             told = error.strerror if isinstance(error, OSError) else error
             raise ServiceError(
                 f"{path} is no list of what the authority issued: {told}",

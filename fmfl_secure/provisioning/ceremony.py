@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives import hashes
 
 from aggregation import AggregationError, Identity
 from fmfl_secure.errors import ServiceError
-from fmfl_secure.outside import MOST_DOCUMENT, read_regular
+from fmfl_secure.outside import MALFORMED, MOST_DOCUMENT, read_regular
 from fmfl_secure.parties.membership import MembershipFolder
 from fmfl_secure.parties.workspace import AGGREGATOR, COORDINATOR
 from fmfl_secure.provisioning.fingerprints import typed
@@ -277,7 +277,7 @@ def _read(data: bytes, source: str) -> _Signed:
         if len(data) > _MAX_BYTES:
             raise ServiceError(f"{source} is larger than {_MAX_BYTES} bytes")
         return msgspec.json.decode(data, type=_Signed)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except MALFORMED as error:
         raise ServiceError(f"{source} is no signed comparison: {error}") from error
 
 

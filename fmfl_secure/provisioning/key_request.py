@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from aggregation import AggregationError, Identity, PublicIdentity
 from fmfl_secure.errors import ConfigError, ServiceError
+from fmfl_secure.outside import MALFORMED
 from fmfl_secure.parties.workspace import AGGREGATOR, COORDINATOR
 from fmfl_secure.provisioning.certificate_requests import request_certificate, requested_key
 from fmfl_secure.provisioning.certificates import DECRYPTOR, SERVER
@@ -198,7 +199,7 @@ def read_request(data: bytes, *, federation: str, source: str) -> ReadRequest:
         signed = msgspec.json.decode(data, type=_Signed)
         request = signed.request
         public = request.public
-    except (msgspec.DecodeError, UnicodeDecodeError, AggregationError) as error:
+    except (AggregationError, *MALFORMED) as error:
         raise ServiceError(f"{source} is no request: {error}") from error
     if request.federation != federation:
         raise ServiceError(

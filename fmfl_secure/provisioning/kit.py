@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from fmfl_secure.errors import ServiceError
-from fmfl_secure.outside import MOST_SETTINGS, read_regular
+from fmfl_secure.outside import MALFORMED, MOST_SETTINGS, read_regular
 
 if TYPE_CHECKING:
     from fmfl_secure.parties.membership import MembershipFolder
@@ -219,7 +219,7 @@ def open_kit(data: bytes, passphrase: str, folder: Path) -> list[str]:
             "the passphrase does not open this kit, or the kit was changed",
             hint="Name the passphrase that was told for this party, or ask for the kit again.",
         ) from None
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise ServiceError("this is no sealed kit", hint=_NO_KIT) from error
     for file in files:
         path = PurePosixPath(file.path)

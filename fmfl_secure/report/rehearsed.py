@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import msgspec
-
 from aggregation import DEVIATIONS, MOST_EVIDENCE, AggregationError, judge, read_evidence
 from fmfl_secure.errors import RunDamaged, RunError
-from fmfl_secure.outside import read_regular
+from fmfl_secure.outside import MALFORMED, read_regular
 from fmfl_secure.parties.membership import MembershipFolder
 from fmfl_secure.parties.workspace import Members
 from fmfl_secure.run.record import RehearsalRecord, decode_round
@@ -73,7 +71,7 @@ def judge_kept(path: Path, *, pinned: Path | None = None) -> list[JudgedRehearsa
     members = MembershipFolder(pinned or store.state.origin).members()
     try:
         records = {one.number: one for one in rehearsals_of(map(decode_round, store.rounds()))}
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise RunDamaged(f"the run in {path} is damaged: {error}") from error
     files = {_number(file): file for file in sorted((path / FOLDER).glob("*.msgpack"))}
     due = {n for n, one in records.items() if one.cohort and (one.named or not one.holds)}

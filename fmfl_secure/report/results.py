@@ -19,6 +19,7 @@ from aggregation import PublicIdentity
 from fmfl_secure._version import __version__
 from fmfl_secure.errors import RunError
 from fmfl_secure.extensions import installed_version, package_of
+from fmfl_secure.outside import MALFORMED
 from fmfl_secure.planning.answers import answer_plan, asked_of
 from fmfl_secure.planning.plans import encryption_parameters, site_plan, value_bits
 from fmfl_secure.report import write_report
@@ -61,7 +62,7 @@ def write_results(store: RunStore) -> RunRecord:
     folder = store.folder
     try:
         record = build_record(store)
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError) as error:
+    except (KeyError, *MALFORMED) as error:
         raise RunError(f"the run in {folder} is damaged: {error}") from error
     metrics = {
         "run": record.run,

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from fmfl_secure.errors import RunError
-from fmfl_secure.outside import MOST_DOCUMENT, read_regular
+from fmfl_secure.outside import MALFORMED, MOST_DOCUMENT, read_regular
 from fmfl_secure.run.audit_record import AUDIT_NAME, FORMAT, AuditRecord
 from privacy import AuditError
 
@@ -36,7 +36,7 @@ def decode_audit(data: bytes) -> AuditRecord:
             confidence=record.confidence,
         )
         bound = design.bound(record.correct)
-    except (msgspec.DecodeError, AuditError, RecursionError) as error:
+    except (AuditError, *MALFORMED) as error:
         raise RunError(f"not an audit's record: {error}") from error
     above = record.lower_bound > record.claimed_epsilon
     if abs(bound - record.lower_bound) > 1e-5 or above != record.above_claim:

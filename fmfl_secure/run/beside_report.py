@@ -8,7 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from fmfl_secure.errors import RunError
-from fmfl_secure.outside import MOST_DOCUMENT, read_regular
+from fmfl_secure.outside import MALFORMED, MOST_DOCUMENT, read_regular
 
 _Record = TypeVar("_Record", bound=msgspec.Struct)
 
@@ -28,5 +28,5 @@ def read_record(path: Path, kind: type[_Record], *, hint: str) -> _Record | None
         return msgspec.json.decode(read_regular(path, most_bytes=MOST_DOCUMENT), type=kind)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.DecodeError, RecursionError) as error:
+    except (OSError, *MALFORMED) as error:
         raise RunError(f"cannot read {path}: {error}", hint=hint) from error

@@ -15,6 +15,7 @@ import msgspec
 from aggregation import Identity, PublicIdentity
 from aggregation.protocol import prepared
 from fmfl_secure.errors import RunError
+from fmfl_secure.outside import MALFORMED
 from fmfl_secure.settings.federation import FederationConfig
 
 LASTS: Final = timedelta(days=7)  # a call that somebody kept is worth nothing later
@@ -104,7 +105,7 @@ def require_call(
     coordinator.verify(statement[:_SIGNATURE_BYTES], _DOMAIN + body)
     try:
         call = msgspec.json.decode(body, type=prepared(RunCall))
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise RunError("the call to the run is malformed") from error
     for what, said, own in (
         ("run", call.run, run),

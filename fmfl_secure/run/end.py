@@ -11,6 +11,7 @@ import msgspec
 from aggregation import Identity, PublicIdentity
 from aggregation.protocol import prepared
 from fmfl_secure.errors import RunError
+from fmfl_secure.outside import MALFORMED
 from fmfl_secure.run.ranges import Number
 from fmfl_secure.run.record import RoundRecord
 
@@ -55,7 +56,7 @@ def read_end(statement: bytes, *, coordinator: PublicIdentity, run: str) -> RunE
     coordinator.verify(statement[:_SIGNATURE_BYTES], _DOMAIN + body)
     try:
         end = msgspec.json.decode(body, type=prepared(RunEnd))
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise RunError("the end of the run is malformed") from error
     if end.run != run:
         raise RunError("the end is of another run")

@@ -8,6 +8,7 @@ import msgspec
 
 from aggregation.protocol import prepared
 from fmfl_secure.errors import RunError
+from fmfl_secure.outside import MALFORMED
 
 
 class ReleaseHistory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,5 +40,5 @@ def decode_history(data: bytes) -> tuple[ReleaseHistory, ...]:
         return ()
     try:
         return msgspec.msgpack.decode(data, type=prepared(tuple[ReleaseHistory, ...]))
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise RunError("what sites signed of earlier rounds is malformed") from error

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from fmfl_secure.errors import RunError
+from fmfl_secure.outside import MALFORMED
 from fmfl_secure.storage.files import write_files
 
 KEYS_NAME: Final = "keys.json"
@@ -66,7 +67,7 @@ def load_keys(folder: Path) -> KeysRecord | msgspec.UnsetType:
         return msgspec.json.decode((folder / KEYS_NAME).read_bytes(), type=KeysRecord)
     except FileNotFoundError:
         return msgspec.UNSET
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *MALFORMED) as error:
         raise RunError(
             f"{folder / KEYS_NAME} is damaged: {error}", hint="Put it back as the run wrote it."
         ) from error

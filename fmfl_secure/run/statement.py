@@ -17,6 +17,7 @@ import msgspec
 
 from aggregation.protocol import prepared
 from fmfl_secure.errors import RunError
+from fmfl_secure.outside import MALFORMED
 from fmfl_secure.run.ranges import (
     Count,
     Delta,
@@ -285,7 +286,7 @@ def read_statement(form: object) -> SiteStatement:
     """
     try:
         return msgspec.convert(unbounded(form), prepared(SiteStatement))
-    except (RunError, msgspec.DecodeError, OverflowError, RecursionError) as error:
+    except (RunError, OverflowError, *MALFORMED) as error:
         text = "".join(c if c.isprintable() else "?" for c in str(error)[:_MOST_WORDS])
         raise RunError(text) from error
 

@@ -10,6 +10,7 @@ import msgspec
 
 from aggregation import Identity, PublicIdentity
 from fmfl_secure.errors import Nature, RunError
+from fmfl_secure.outside import MALFORMED
 
 _DOMAIN: Final = b"fmfl-secure/run-stop/v1\x00"
 _SIGNATURE_BYTES: Final = 64  # Ed25519
@@ -77,7 +78,7 @@ def read_stop(statement: bytes, *, may_stop: dict[str, PublicIdentity]) -> RunSt
     signature, body = statement[:_SIGNATURE_BYTES], statement[_SIGNATURE_BYTES:]
     try:
         stop = msgspec.json.decode(body, type=RunStop)
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise RunError("the stop is malformed", hint="Ask for it again.") from error
     if stop.party not in may_stop or not _RUN.match(stop.run):
         raise RunError(

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from fmfl_secure.errors import RunError, Unavailable, os_failure
+from fmfl_secure.outside import MALFORMED
 from fmfl_secure.run.record import RunRecord, decode_record
 from fmfl_secure.run.results_request import Outcome, Request
 from fmfl_secure.storage.run_store import RunStore
@@ -80,7 +81,7 @@ def write_results_apart(store: RunStore, *, database: str | None) -> RunRecord:
         raise os_failure(RunError, what, error, hint=again) from error
     except subprocess.TimeoutExpired as error:
         raise RunError(f"metrics and report cannot be written: {error}", hint=again) from error
-    except msgspec.DecodeError:
+    except MALFORMED:
         last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         # A signal ended it, as the system's does where memory is short: it may do better again.
         kind = Unavailable if done.returncode < 0 else RunError

@@ -22,6 +22,7 @@ import msgspec
 from aggregation.protocol import Vanishing
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.extensions import is_extension
+from fmfl_secure.outside import MALFORMED
 from fmfl_secure.settings import vanishing
 from fmfl_secure.settings.questions import (
     FIRST_MEASURES,
@@ -496,5 +497,5 @@ def decode_config(data: bytes) -> FederationConfig:
     """
     try:
         return msgspec.json.decode(data, type=FederationConfig)
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise ConfigError(f"stored settings cannot be read: {error}") from error

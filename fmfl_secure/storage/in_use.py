@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 
 from fmfl_secure.errors import InUse, ServiceError, os_failure
+from fmfl_secure.outside import MALFORMED
 
 LOCK: Final = "in-use.lock"
 
@@ -75,6 +76,6 @@ def _lock(descriptor: int, path: Path, role: str) -> None:
 def _told(descriptor: int) -> str:
     try:
         holder = msgspec.json.decode(os.pread(descriptor, 4096, 0), type=_Holder)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *MALFORMED):
         return "by a process that does not say who it is"
     return f"process {holder.pid} on {holder.host} has it, as {holder.role}, since {holder.since}"

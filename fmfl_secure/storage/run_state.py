@@ -19,6 +19,7 @@ import msgspec
 
 from aggregation.protocol import prepared
 from fmfl_secure.errors import RunError
+from fmfl_secure.outside import MALFORMED
 from fmfl_secure.settings.federation import FederationConfig, decode_config, encode_config
 
 Status = Literal["finished", "stopped", "interrupted"]
@@ -161,7 +162,7 @@ def decode_state(facts: Mapping[str, bytes]) -> RunState:
                 for fact, value in facts.items()
                 if fact.startswith(prefix)
             }
-    except (ValueError, msgspec.DecodeError) as error:
+    except (ValueError, *MALFORMED) as error:
         raise RunError(f"a fact is damaged: {error}") from error
     for name in _REQUIRED:
         if name not in fields:
@@ -182,7 +183,7 @@ def decode_public(data: bytes) -> RunFacts:
     """
     try:
         return msgspec.msgpack.decode(data, type=prepared(RunFacts))
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise RunError(str(error)) from error
 
 

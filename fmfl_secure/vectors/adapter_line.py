@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from fmfl_secure.errors import ModelError
+from fmfl_secure.outside import MALFORMED
 
 LINE_FILE: Final = "adapter_line.json"
 _MOST: Final = 1000
@@ -65,7 +66,7 @@ def decode_line(text: str | bytes) -> tuple[Ancestor, ...]:
     """
     try:
         found = msgspec.json.decode(text, type=tuple[Ancestor, ...])
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise ModelError(f"{LINE_FILE} does not say what an adapter cost: {error}") from error
     if not 1 <= len(found) <= _MOST:
         raise ModelError(f"{LINE_FILE} names {len(found)} runs, expected 1 to {_MOST}")

@@ -24,7 +24,7 @@ import safetensors.numpy
 from aggregation import AggregationError, Quantization
 from fmfl_secure._version import __version__
 from fmfl_secure.errors import ModelError, StartError
-from fmfl_secure.outside import open_regular
+from fmfl_secure.outside import MALFORMED, open_regular
 from fmfl_secure.settings.federation import FederationConfig
 from fmfl_secure.storage.files import write_outputs
 from fmfl_secure.vectors.adapter import Adapter, adapter_digest
@@ -174,7 +174,7 @@ def _read(path: Path) -> tuple[_Facts, Adapter]:
         raise _damaged(path, error) from error
     try:
         facts = msgspec.json.decode(text, type=_Facts)
-    except (msgspec.DecodeError, AggregationError, RecursionError) as error:
+    except (AggregationError, *MALFORMED) as error:
         raise _damaged(path, error) from error
     if facts.format != _FORMAT:
         raise StartError(f"{path} is of format {facts.format}, this version reads {_FORMAT}")

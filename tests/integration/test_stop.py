@@ -175,7 +175,10 @@ def test_what_a_server_says_is_a_stop_stops_nobody(folder: Path) -> None:
     forged = sign_stop(key, RUN, "board", "said by the server")
     agent.transport.fetch = lambda _: forged  # type: ignore[method-assign]
     document = DocumentRef("0" * 64, len(forged))
-    agent._take_stops(Work(1, Step.END, RUN, 0, 0, {f"{STOP}board": document}, [], 0, 1 << 20))
+    work = Work(1, Step.END, RUN, 0, 0, {f"{STOP}board": document}, [], 0, 1 << 20)
+    agent._take_stops(work)
+    agent.transport.fetch = lambda _: bytes(64) + b'{"run":"\xff"}'  # type: ignore[method-assign]
+    agent._take_stops(work)  # what is no UTF-8 ended the process of whoever was handed it
     Stops(folder / "sites/site-1", members).require_none(RUN)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from fmfl_secure.errors import ServiceError
-from fmfl_secure.outside import parse_toml, read_settings
+from fmfl_secure.outside import MALFORMED, parse_toml, read_settings
 from fmfl_secure.provisioning.kit import Kit
 from fmfl_secure.settings.service import Operations
 
@@ -41,7 +41,7 @@ def ask(kit: Path, *, port: int | None = None) -> str:
         connection.request("GET", "/ready", headers=headers)
         response = connection.getresponse()
         answer = msgspec.json.decode(response.read(_MAX_ANSWER), type=_Answer)
-    except (OSError, http.client.HTTPException, msgspec.DecodeError, RecursionError) as error:
+    except (OSError, http.client.HTTPException, *MALFORMED) as error:
         raise ServiceError(
             f"nothing healthy answers on port {number}: {error}",
             hint="Start the kit's process; or name the port that it said with --port.",
