@@ -4,6 +4,7 @@ No I/O and no secrets. `aggregation` has the roles; whoever takes their messages
 other, and wants to know early whether one holds, finds here what reads each kind.
 """
 
+from aggregation.crypto.graph import MAX_ATTEMPTS
 from aggregation.crypto.projections import LEAST_GROUP, MOST_GROUP, rows_of
 from aggregation.protocol.accusation import Accusation, read_accusation
 from aggregation.protocol.checks import (
@@ -66,6 +67,7 @@ __all__ = [
     "EXCHANGE_CAP",
     "LEAST_GROUP",
     "LOST",
+    "MAX_ATTEMPTS",
     "MAX_SHARED",
     "MOST_GROUP",
     "OF_NOTHING",

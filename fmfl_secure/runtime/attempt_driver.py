@@ -330,7 +330,9 @@ class AttemptDriver:
         """Have sites verify the release; returns the adapter that it gives.
 
         Only sites can check the MAC. What too few of them have checked is not applied, for one
-        that was away could never come back: it takes that many others' word.
+        that was away could never come back: it takes that many others' word. Where it is not
+        applied the round is lost at once, for the decryptor releases no other sum of it: attempts
+        in vain would use up those that a site is left out of.
         """
         self._enter("verify", attempt)
         self._board.assign([DECRYPTOR], Assignment(run=attempt.plan.run))
@@ -356,12 +358,12 @@ class AttemptDriver:
         )
         verified, needed = attempt.verified(adapter_digest(following)), self._coordinator.witnesses
         if attempt.refused:
-            over = AttemptOver(f"the sum does not verify at {', '.join(attempt.refused)}")
+            over = RoundSpent(f"the sum does not verify at {', '.join(attempt.refused)}")
             if len(verified) >= max(needed, len(attempt.refused) + 1):
                 over.outvoted = attempt.refused
             raise over
         if len(verified) < min(needed, len(attempt.sites)):
-            raise AttemptOver(
+            raise RoundSpent(
                 f"{len(verified)} sites could verify the sum, fewer than the {needed} that it takes"
             )
         return following

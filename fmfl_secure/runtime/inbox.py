@@ -163,9 +163,23 @@ class Inbox:
         """
         self._check_attempt(run, round_number, attempt)
         kind = failures(round_number, attempt)
-        if self.store.notes(run, kind).get(party) != INVALID:  # which is what counts
-            self.store.note(run, kind, party, code.encode())
-        self._tell()
+        with self.changed:  # while `convict` waits: its word is the last
+            if self.store.notes(run, kind).get(party) != INVALID:  # which is what counts
+                self.store.note(run, kind, party, code.encode())
+            self._tell()
+
+    def convict(self, run: str, place: tuple[int, int], names: Iterable[str]) -> None:
+        """Note that what these parties sent in an attempt does not hold, whatever they say of it.
+
+        Args:
+            run: The run.
+            place: Round and attempt.
+            names: The parties.
+        """
+        with self.changed:
+            for name in names:
+                self.store.note(run, failures(*place), name, INVALID)
+            self._tell()
 
     def state(self, site: str, run: str, stated: SignedStatement, *, final: bool) -> None:
         """A site states its ledger; the last time, it has closed the run.
@@ -294,12 +308,11 @@ class Inbox:
     def _receive(self, attempt: ServerAttempt, key: MessageKey, parts: Iterable[bytes]) -> None:
         try:
             attempt.receive(key.party, key.kind, parts)
-            for name in attempt.guilty if key.kind == ACCUSATION else ():
-                self.store.note(key.run, failures(key.round, key.attempt), name, INVALID)
+            if key.kind == ACCUSATION:
+                self.convict(key.run, (key.round, key.attempt), attempt.guilty)
         except RefusedError as error:
             if key.kind in SITE_KINDS:  # nobody else could have sent it: it is not waited for
-                self.store.note(key.run, failures(key.round, key.attempt), key.party, INVALID)
-                self._tell()
+                self.convict(key.run, (key.round, key.attempt), [key.party])
             raise Problem(422, "refused", "the message does not hold") from error
         except AggregationError as error:
             raise Problem(409, "out-of-order", "this message does not come now") from error

@@ -38,7 +38,9 @@ from fmfl_secure.runtime.waiting import LOST, AttemptOver, Waiter
 from fmfl_secure.storage.message_store import Messages
 
 _LOG = logging.getLogger("fmfl_secure.runtime.left_out")
-_STRIKES: Final = "strikes"  # kind of the notes; key SITE/ROUND/ATTEMPT, value: a word from above
+# Kind of the notes; key SITE/ROUND/ATTEMPT, value: attempts so far, and words from above. No word
+# takes another's place: whoever earns one by choice would have the other forgotten.
+_STRIKES: Final = "strikes"
 _SUSPECTED: Final = "suspected"
 _AT_ONCE: Final = frozenset({"invalid", "silent", "failed", "rehearsed"})
 _REFUSED: Final = "refused"
@@ -94,10 +96,11 @@ class LeftOut:
                 found[name] = "gone"
             else:
                 found[name] = "silent"
-        for name in over.outvoted if over else ():
-            found.setdefault(name, _REFUSED)
         for name, word in found.items():
             self.strike(attempt, name, word)
+        for name in over.outvoted if over else ():
+            self.strike(attempt, name, _REFUSED)
+            found.setdefault(name, _REFUSED)
         return found
 
     def spoiled(self, attempt: ServerAttempt, enough: Callable[[Sequence[str]], bool]) -> None:
@@ -146,12 +149,13 @@ class LeftOut:
         total = self._attempts()
         out: dict[str, str] = {}
         for name, found in strikes.items():
-            for round_number, place, word in found:
+            for round_number, place, words in found:
                 recent = total - place < ATTEMPTS
                 twice = sum(r == round_number for r, *_ in found) > 1
-                if recent and (word in _AT_ONCE or twice):
-                    out[name] = word
-            if sum(word == _REFUSED for *_, word in found) >= _REFUSALS:
+                at_once = [word for word in words if word in _AT_ONCE]
+                if recent and (at_once or twice):
+                    out[name] = (at_once or words)[-1]
+            if sum(_REFUSED in words for *_, words in found) >= _REFUSALS:
                 out[name] = _REFUSED
         return dict.fromkeys(self._suspicion.of(), _SUSPECTED) | out
 
@@ -183,7 +187,7 @@ class LeftOut:
         self.strike(attempt, name, "gone" if gone else "silent")
 
     def strike(self, attempt: ServerAttempt, name: str, word: str) -> None:
-        """Note that an attempt failed by a site, in place of what was noted of it and that attempt.
+        """Note that an attempt failed by a site, besides what was noted of it and that attempt.
 
         Args:
             attempt: The attempt.
@@ -192,16 +196,18 @@ class LeftOut:
         """
         number, which = attempt.place
         key, place = f"{name}/{number}/{which}", self._attempts()
-        self._store.note(self._run, _STRIKES, key, f"{place} {word}".encode())
+        noted = self._store.notes(self._run, _STRIKES).get(key, b"").decode().split()[1:]
+        words = [*(each for each in noted if each != word), word]
+        self._store.note(self._run, _STRIKES, key, " ".join([str(place), *words]).encode())
         _LOG.warning("%s: %s", name, _MEANINGS[word], extra={"run": self._run, "round": number})
 
-    def _strikes(self) -> dict[str, list[tuple[int, int, str]]]:
-        """By site: round, how many attempts of the run there had been, and the word."""
-        found: dict[str, list[tuple[int, int, str]]] = {}
+    def _strikes(self) -> dict[str, list[tuple[int, int, list[str]]]]:
+        """By site: round, how many attempts of the run there had been, and the words."""
+        found: dict[str, list[tuple[int, int, list[str]]]] = {}
         for key, value in self._store.notes(self._run, _STRIKES).items():
             name, number, _ = key.rsplit("/", 2)
-            place, _, word = value.decode().partition(" ")
-            found.setdefault(name, []).append((int(number), int(place), word))
+            place, *words = value.decode().split()
+            found.setdefault(name, []).append((int(number), int(place), words))
         return found
 
 

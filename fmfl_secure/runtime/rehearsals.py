@@ -19,7 +19,7 @@ from typing import Final, Literal
 import msgspec
 
 from aggregation import DEVIATIONS, UNREVEALED, AggregationError, judge
-from aggregation.protocol import prepared
+from aggregation.protocol import MAX_ATTEMPTS, prepared
 from fmfl_secure.errors import RunError
 from fmfl_secure.parties.coordinator import Coordinator
 from fmfl_secure.parties.workspace import DECRYPTOR
@@ -118,8 +118,11 @@ class Rehearsals:
 
     def _hold(self, number: int, occasion: Occasion, choose: Callable[[], list[str]]) -> bool:
         """Rehearse until the public sum comes out, or nobody more is found; whether anybody was."""
-        found = False
+        found, store = False, self._inbox.store
         for _ in range(_MOST):
+            if len(store.notes(self._coordinator.run, REHEARSALS)) >= MAX_ATTEMPTS:
+                _LOG.warning("no rehearsal: a run has %d at most", MAX_ATTEMPTS)
+                return found
             try:
                 sites = choose()
             except RunError as error:  # what follows needs as many, and says so itself

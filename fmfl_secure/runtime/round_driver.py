@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from aggregation import AggregationError, Identity
+from aggregation import AggregationError, Identity, NormError
 from aggregation import Coordinator as ProtocolCoordinator
 from fmfl_secure.errors import RunDamaged, RunError
 from fmfl_secure.parties.coordinator import Coordinator, Opened
@@ -167,7 +167,7 @@ class RoundDriver:
         if found:
             return False
         if attempt.release is not None:
-            return bool(attempt.refused) or isinstance(over, RoundSpent)
+            return bool(attempt.refused) or isinstance(over.__cause__, NormError)
         said = self._waiting.failed(attempt).get(DECRYPTOR)
         opened = attempt.confirmation is not None and attempt.opens
         return opened and said is not None and said not in FORGIVEN

@@ -22,7 +22,7 @@ from typing_extensions import override
 
 from fmfl_secure.errors import FmflError, Nature
 from fmfl_secure.runtime.attempt_state import ServerAttempt
-from fmfl_secure.runtime.inbox import INVALID, REFUSED, Inbox, failures
+from fmfl_secure.runtime.inbox import REFUSED, Inbox, failures
 from fmfl_secure.runtime.task_board import TaskBoard
 from fmfl_secure.settings.service import Time
 
@@ -214,9 +214,7 @@ class Waiter(ABC):
 
     def convict(self, attempt: ServerAttempt, names: Iterable[str]) -> None:
         """Note that what these sites signed does not hold: they are left out for a while."""
-        kind = failures(*attempt.place)
-        for name in names:
-            self._inbox.store.note(attempt.plan.run, kind, name, INVALID)
+        self._inbox.convict(attempt.plan.run, attempt.place, names)
 
     def failed(self, attempt: ServerAttempt) -> dict[str, bytes]:
         """Codes by party that cannot go on with an attempt."""

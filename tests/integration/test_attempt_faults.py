@@ -161,9 +161,32 @@ def test_a_site_that_refuses_every_sum_loses_two_rounds_and_is_left_out_of_the_r
     record = run(folder)
     assert record.status == "finished"
     assert [one.status for one in record.rounds] == ["lost", "lost", "released", "released"]
+    assert [one.attempts for one in record.rounds] == [1] * 4, "no other sum is released of a round"
     assert [one.refusals for one in record.rounds] == [{BAD: "attempt.refused"}] * 4
     assert [one.cohort for one in record.rounds[2:]] == [HONEST, HONEST]
     assert "which more others verified" in (folder / "run/report.html").read_text()
+
+
+def test_a_site_that_refuses_sums_has_no_refusal_forgotten_by_sending_what_does_not_hold(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was left out of five attempts for the other message, and never of the run."""
+    path = folder / "federation.toml"
+    path.write_text(path.read_text().replace("rounds = 2", "rounds = 12", 1))
+    refuses_sums(monkeypatch, BAD)
+    verify = SiteAgent._verify
+
+    def verifying(self: SiteAgent, work) -> None:
+        if self.transport._name == BAD:  # type: ignore[attr-defined]
+            with suppress(Rejected):
+                self.transport.send(work, "reveal", b"no reveal")
+        verify(self, work)
+
+    monkeypatch.setattr(SiteAgent, "_verify", verifying)
+    rounds = run(folder).rounds
+    assert sum(one.status == "lost" for one in rounds) == 2
+    assert rounds[-1].refusals == {BAD: "attempt.refused"}
+    assert {one.cohort for one in rounds[-5:]} == {HONEST}
 
 
 def test_sites_that_all_refuse_a_sum_are_not_blamed(
