@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Iterable
+from decimal import ROUND_CEILING, Decimal
 from fractions import Fraction
 from typing import TypeGuard
 
@@ -29,6 +30,13 @@ def check_epsilon(epsilon: object, name: str = "epsilon", *, most: float = MAX_E
             f"{name} is {_shown(epsilon)}, expected a number above 0 and at most {most:g}",
             hint="Choose one between 0.5 and 8; 8 already gives no meaningful bound.",
         )
+
+
+def rounded_up(epsilon: float) -> str:
+    """What is spent or costs, in four places: never less than it is."""
+    if not math.isfinite(epsilon):
+        return "no bound"
+    return str(Decimal(repr(epsilon)).quantize(Decimal("0.0001"), rounding=ROUND_CEILING))
 
 
 def check_delta(delta: object, name: str = "delta") -> None:

@@ -25,7 +25,7 @@ from privacy.ledger.entries import Reservation
 from privacy.ledger.grants import Grant
 from privacy.ledger.standing import objections
 from privacy.ledger.totals import Totals
-from privacy.limits import as_written, check_epsilon, check_population_delta
+from privacy.limits import as_written, check_epsilon, check_population_delta, rounded_up
 
 # Another version of the accountant may find another price; more than that is another run's.
 PRICE_TOLERANCE = 1e-2
@@ -129,7 +129,7 @@ class Admissions(Totals):
         if not holds:
             raise LedgerError(
                 f"grant {number} cannot be lowered to {epsilon:g}: by its own orders "
-                f"{sums.epsilon_charged:.4f} of it is spent or reserved",
+                f"{rounded_up(sums.epsilon_charged)} of it is spent or reserved",
                 hint="Close it instead, so that nothing more is reserved of it, and grant what is "
                 "still to be used anew.",
             )
@@ -250,7 +250,7 @@ class Admissions(Totals):
         price = exact_epsilon(grant.exact.event, grant.exact.rounds, grant.delta)
         if price > grant.epsilon * (1.0 + (PRICE_TOLERANCE if recorded else 0.0)):
             raise LedgerError(
-                f"{grant.exact.rounds} such trainings cost epsilon {price:.4f} at delta "
+                f"{grant.exact.rounds} such trainings cost epsilon {rounded_up(price)} at delta "
                 f"{grant.delta:g}, and the exact grant is of {grant.epsilon:g}",
                 hint="Grant as much, or plan the run with a smaller epsilon.",
             )
@@ -341,7 +341,7 @@ class Admissions(Totals):
         raise PolicyRefusal(
             "epsilon_per_dataset",
             f"data set {dataset.name!r} may cost epsilon {cap.epsilon:g} at delta {cap.delta:g}, "
-            f"and runs on it hold {own.epsilon_spent:.4f}: "
+            f"and runs on it hold {rounded_up(own.epsilon_spent)}: "
             + (f"{_count(rounds)} more would go beyond" if rounds else "that is above it already"),
             hint=largest_run(event, rounds, headroom) if rounds else "Raise the data set's cap.",
         )
@@ -357,8 +357,8 @@ class Admissions(Totals):
             if s.grant.closed
             else f"grant {s.grant.number} is for one run, of other settings or with its reservation"
             if s.grant.exact is not None
-            else f"grant {s.grant.number}: {s.epsilon_charged:.4f} of epsilon {s.grant.epsilon:g} "
-            f"at delta {s.grant.delta:g} is spent or reserved"
+            else f"grant {s.grant.number}: {rounded_up(s.epsilon_charged)} of epsilon "
+            f"{s.grant.epsilon:g} at delta {s.grant.delta:g} is spent or reserved"
             for s in statuses
         )
         objected = any(s.objection for s in statuses)

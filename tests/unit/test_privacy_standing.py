@@ -21,7 +21,7 @@ from privacy import (
 )
 from privacy.accounting.rdp import filter_orders, rdp_cost
 from privacy.ledger.export import export_json, read_export
-from privacy.limits import MAX_EPSILON, add, largest_delta
+from privacy.limits import MAX_EPSILON, add, largest_delta, rounded_up
 from privacy.mechanism.distributed import DistributedPlan
 
 SIGNER = Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)
@@ -392,3 +392,10 @@ def test_numbers_are_added_as_they_are_written():
     assert add([1e-6] * 10) == float(Decimal("1e-5"))
     assert add([1.0, math.inf]) == math.inf
     assert add([]) == 0.0
+
+
+def test_a_refusal_tells_no_less_than_is_spent():
+    figures = (3.00000001, 1.72404, 3.0, 1e9, 5e-324, math.inf)
+    assert [rounded_up(each) for each in figures] == [
+        "3.0001", "1.7241", "3.0000", "1000000000.0000", "0.0001", "no bound",
+    ]  # fmt: skip
