@@ -152,11 +152,13 @@ class RoundDriver:
             # Sites that opened this round join no further attempt at it, and custodians give their
             # word for no other: it is spent.
             _LOG.error("round lost: %s", reason, extra={"round": number})
-            return self._coordinator.lose_round(
+            record = self._coordinator.lose_round(
                 number,
                 {**refusing, **self._left_out.codes(suspected), **refusals()},
                 self.rehearsals.of_round(number),
             )
+            self._messages.forget(self._coordinator.run, number)
+            return record
         raise RunError(f"round {number} did not succeed in {attempts} attempts: {reason}")
 
     def _is_spoiled(self, attempt: ServerAttempt, over: AttemptOver, found: dict[str, str]) -> bool:

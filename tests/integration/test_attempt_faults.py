@@ -167,6 +167,18 @@ def test_a_site_that_refuses_every_sum_loses_two_rounds_and_is_left_out_of_the_r
     assert "which more others verified" in (folder / "run/report.html").read_text()
 
 
+def test_of_a_round_that_is_lost_a_server_keeps_no_messages(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All uploads of a run's last rounds stayed with it for good, for one site's word."""
+    refuses_sums(monkeypatch, BAD)
+    world = RealWorld(tmp_path, tiny_model, rounds=1)
+    world.start_all()
+    (record,) = world.finish()
+    assert record.status == "lost"
+    assert world.inbox.store.accepted(world.run.run, 1, 1) == []
+
+
 def test_a_site_that_refuses_sums_has_no_refusal_forgotten_by_sending_what_does_not_hold(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
