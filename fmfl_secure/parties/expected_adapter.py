@@ -18,6 +18,7 @@ from typing import Final
 
 from aggregation import Journal, PublicIdentity, RecordedError, RefusedError, RoundPlan, said_of
 from aggregation.protocol import (
+    REFUSED,
     VERIFIED,
     FixedCohort,
     Verdict,
@@ -129,6 +130,8 @@ class ExpectedAdapter:
         for earlier, verdicts in self._read(plan, members, history):
             place = (earlier.round, earlier.attempt)
             if place > known.place:
+                if any(each.outcome == REFUSED for each in verdicts):
+                    continue  # the round is lost, whoever verified its sum
                 after = Counter(each.after for each in verdicts if each.outcome == VERIFIED)
                 for digest, count in after.items():
                     if count > self._colluders:

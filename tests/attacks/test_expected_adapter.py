@@ -306,6 +306,19 @@ def test_a_site_that_verified_goes_back_where_another_could_not(
         victim.takes(2, MADE_UP, lost)
 
 
+def test_a_site_that_was_away_knows_a_round_that_was_lost_from_one_that_was_released(
+    victim: Victim, league: League
+) -> None:
+    """One that refuses a sum kept all who had missed the release before it out of what follows."""
+    missed = league.released(2, adapter(1), adapter(2), NAMES[1:])
+    refused = league.released(3, adapter(2), adapter(3), NAMES[1:3])
+    word = league.verdict("site-4", refused.plan, refused.cohort, outcome=REFUSED)
+    lost = ReleaseHistory(refused.plan, refused.cohort, (*refused.verdicts, word))
+    with pytest.raises(AdapterUnverified):
+        victim.takes(4, adapter(3), missed, lost)
+    victim.takes(4, adapter(2), missed, lost)
+
+
 def test_a_site_that_says_that_it_cannot_tell_may_not_name_an_adapter(
     victim: Victim, league: League
 ) -> None:
@@ -321,6 +334,6 @@ def test_a_site_that_says_that_it_cannot_tell_may_not_name_an_adapter(
 
 def test_what_is_no_history_is_no_word(victim: Victim) -> None:
     plan = read_plan(victim.league.plan(3, MADE_UP), victim.league.members.coordinator).plan
-    for junk in (b"\xc1", b"\x93\x01\x02\x03", b"x" * 100):
+    for junk in (b"\xc1", b"\x93\x01\x02\x03", b"x" * 100, b"\x91\x81\xa2\xff\xfe\xc0"):
         with pytest.raises(AdapterUnverified):
             victim.expected().require(plan, victim.league.members, lambda junk=junk: junk)
