@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal, Protocol, Self
 
 import msgspec
 
+from fmfl_secure.errors import BadAnswer
 from fmfl_secure.run.statement import SiteStatement
 from fmfl_secure.run.stop import MOST_STOP
 from fmfl_secure.runtime.anchor_registry import AnchorsForSite
@@ -57,6 +58,17 @@ class Work(msgspec.Struct, frozen=True):
     def place(self) -> tuple[str, int, int]:
         """Run, round and attempt, as a key."""
         return self.run, self.round, self.attempt
+
+    def document(self, name: str) -> DocumentRef:
+        """A document that the step takes.
+
+        Raises:
+            BadAnswer: The server did not name it.
+        """
+        found = self.documents.get(name)
+        if found is None:
+            raise BadAnswer(f"the server asks to {self.step} and names no {name}")
+        return found
 
 
 class ServerTransport(Protocol):

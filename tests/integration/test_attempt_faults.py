@@ -17,11 +17,13 @@ from aggregation.protocol.accusation import accuse
 from aggregation.protocol.messages import Ready
 from aggregation.roles.site import SiteAttempt
 from aggregation.roles.site_secrets import SiteSecrets
-from fmfl_secure.errors import Rejected, RunError
+from fmfl_secure.errors import BadAnswer, Rejected, RunError, ServiceError
 from fmfl_secure.parties.coordinator import Coordinator
 from fmfl_secure.runtime.agents.site import SiteAgent
 from fmfl_secure.runtime.attempt_state import ServerAttempt
 from fmfl_secure.runtime.left_out import LeftOut
+from fmfl_secure.runtime.task_board import Step
+from fmfl_secure.runtime.transport import Work
 from fmfl_secure.transports.local.engine import LocalEngine
 
 pytestmark = pytest.mark.usefixtures("checked_once")
@@ -341,3 +343,20 @@ def test_where_the_others_are_too_few_it_gets_one_more_chance_and_is_named(
         run(folder, observer)
     assert "site-3: it could not go on with an attempt, and it alone" in end.value.hint
     assert observer.trained == [(1, name) for name in ("site-1", "site-2", "site-3")], "once"
+
+
+def test_a_step_that_a_server_names_without_its_documents_ends_by_a_sentence(folder: Path) -> None:
+    """A party's process ended by a KeyError, for whatever its server left out."""
+    agents = LocalEngine(
+        folder / "federation.toml", folder / "run", resume=False, observer=Quiet()
+    )._agents
+    for name in (BAD, "decryptor"):
+        refused = 0
+        for step in set(Step) - {Step.WAIT, Step.JOIN}:
+            try:
+                agents[name].do(Work(1, step, "ab" * 8, 1, 1, {}, [], 0, 1 << 20))
+            except BadAnswer:
+                refused += 1
+            except ServiceError:
+                pass  # nobody takes what it says
+        assert refused, name

@@ -86,4 +86,4 @@ class CustodianAgent(Agent):
         return "approval", approval
 
     def _fetch(self, work: Work, name: str) -> bytes:
-        return self.transport.fetch(work.documents[name])
+        return self.transport.fetch(work.document(name))

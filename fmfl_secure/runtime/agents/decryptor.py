@@ -104,4 +104,4 @@ class DecryptorAgent(Agent):
         return "reveal", self._decryptor.reveal(plan, cohort)
 
     def _fetch(self, work: Work, name: str) -> bytes:
-        return self.transport.fetch(work.documents[name])
+        return self.transport.fetch(work.document(name))

@@ -274,7 +274,7 @@ class SiteAgent(Agent):
                 self.transport.send(work, "ready", live.attempt.ready())
 
     def _admit(self, work: Work, participant: Participant) -> _Live | None:
-        plan_message = self.transport.fetch(work.documents["plan"])
+        plan_message = self.transport.fetch(work.document("plan"))
         adapter = self._fetch_adapter(work)
         try:
             self._approve(work.membership)
@@ -308,7 +308,7 @@ class SiteAgent(Agent):
             return
         live = self._live
         if live is None or live.place != work.place:
-            plan_message = self.transport.fetch(work.documents["plan"])
+            plan_message = self.transport.fetch(work.document("plan"))
             try:
                 self._approve(work.membership)
                 attempt = participant.rehearse(plan_message)
@@ -351,7 +351,7 @@ class SiteAgent(Agent):
         return nullcontext() if self._open_transport is None else Heartbeat(self._open_transport)
 
     def _fetch_adapter(self, work: Work) -> bytes:
-        document = work.documents["adapter"]
+        document = work.document("adapter")
         if hashlib.sha256(self._adapter).hexdigest() != document.sha256:
             self._adapter = self.transport.fetch(document)
         return self._adapter
@@ -373,7 +373,7 @@ class SiteAgent(Agent):
         live = self._held(work)
         if live is None:
             return
-        live.cohort = self.transport.fetch(work.documents["cohort"])
+        live.cohort = self.transport.fetch(work.document("cohort"))
         try:
             message = live.attempt.exchange(live.cohort)
         except AggregationError as error:
@@ -385,7 +385,7 @@ class SiteAgent(Agent):
         live = self._held(work)
         if live is None:
             return
-        exchanges = split(self.transport.fetch(work.documents["exchanges"]), work.sizes)
+        exchanges = split(self.transport.fetch(work.document("exchanges")), work.sizes)
         try:
             upload = live.attempt.upload(live.cohort, live.integers, exchanges)
             if not live.is_kept and self._participant is not None:
@@ -412,7 +412,7 @@ class SiteAgent(Agent):
             if attempt is None:
                 # Opened before a restart, perhaps: what was recorded is sent again. Or kept, to
                 # be opened now.
-                plan_message = self.transport.fetch(work.documents["plan"])
+                plan_message = self.transport.fetch(work.document("plan"))
                 recorded = participant.recorded_opening(plan_message)
                 if recorded is not None:
                     self.transport.send(work, "opening", recorded)
@@ -422,7 +422,7 @@ class SiteAgent(Agent):
                 self._held(work)
                 return
             check_journal(participant, self.transport)
-            opening = attempt.open(self.transport.fetch(work.documents["list"]))
+            opening = attempt.open(self.transport.fetch(work.document("list")))
             participant.opened()
             # Before the opening leaves: from then on others notice a journal without it.
             share_journal(participant, self.transport)
@@ -437,7 +437,7 @@ class SiteAgent(Agent):
         if live is None:
             return
         try:
-            live.release = self.transport.fetch(work.documents["release"])
+            live.release = self.transport.fetch(work.document("release"))
             message = live.attempt.project(live.release)
         except AggregationError as error:
             self._fail(work, error)
@@ -465,7 +465,7 @@ class SiteAgent(Agent):
 
     def _verdict(self, work: Work, participant: Participant, live: _Live) -> bytes:
         try:
-            document = work.documents["release"]
+            document = work.document("release")
             release = live.release
             if not release or hashlib.sha256(release).hexdigest() != document.sha256:
                 release = self.transport.fetch(document)
@@ -481,11 +481,11 @@ class SiteAgent(Agent):
 
     def _verdict_after_restart(self, work: Work, participant: Participant) -> bytes:
         """Says again what was said before; else that nothing more can be said."""
-        plan, cohort = (self.transport.fetch(work.documents[n]) for n in ("plan", "cohort"))
+        plan, cohort = (self.transport.fetch(work.document(n)) for n in ("plan", "cohort"))
         return participant.verdict_after_restart(plan, cohort)
 
     def _end(self, work: Work) -> None:
-        statement = self.transport.fetch(work.documents["end"])
+        statement = self.transport.fetch(work.document("end"))
         try:
             read_end(statement, coordinator=self._coordinator, run=work.run)
             participant = self._opened_run(work.run)
