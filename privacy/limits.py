@@ -33,7 +33,7 @@ def check_epsilon(epsilon: object, name: str = "epsilon", *, most: float = MAX_E
 
 
 def rounded_up(epsilon: float) -> str:
-    """What is spent or costs, in four places: never less than it is."""
+    """Words what is spent or costs, in four places: never less than it is."""
     if not math.isfinite(epsilon):
         return "no bound"
     return str(Decimal(repr(epsilon)).quantize(Decimal("0.0001"), rounding=ROUND_CEILING))
