@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from support import make_federation
 from typer.testing import CliRunner
 
-from fmfl_secure import Federation
+from fmfl_secure import Federation, Run
 from fmfl_secure.cli import app
 from fmfl_secure.data import DataError
 
@@ -21,6 +22,19 @@ def pilot(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Federat
     make_federation(folder, tiny_model, rounds=1, privacy="delta = 1e-4")
     capitals(folder / "data/site-1.csv")
     return Federation(folder)
+
+
+@pytest.fixture(scope="module")
+def trained(pilot: Federation) -> tuple[Run, list[str]]:
+    """A run of theirs, and what was logged meanwhile."""
+    told: list[str] = []
+    noting = logging.Handler()
+    noting.emit = lambda record: told.append(record.getMessage())
+    logging.getLogger("fmfl_secure").addHandler(noting)
+    try:
+        return pilot.run(pilot.folder / "run"), told
+    finally:
+        logging.getLogger("fmfl_secure").removeHandler(noting)
 
 
 def capitals(path: Path) -> None:
@@ -36,10 +50,9 @@ def invoke(*arguments: object):
 
 
 def test_a_site_that_loses_half_of_its_rows_learns_of_it_and_nobody_else(
-    pilot: Federation, caplog: pytest.LogCaptureFixture
+    trained: tuple[Run, list[str]],
 ) -> None:
-    run = pilot.run(pilot.folder / "run")
-    messages = [record.getMessage() for record in caplog.records]
+    run, messages = trained
     (told,) = [message for message in messages if "rows cannot be used" in message]
     assert told.startswith("site-1: ")
     assert "in case alone (row" in told
@@ -57,9 +70,9 @@ def test_check_counts_them_all(pilot: Federation) -> None:
 
 
 def test_evaluate_says_of_how_many_and_refuses_figures_of_few(
-    pilot: Federation, tmp_path: Path
+    pilot: Federation, trained: tuple[Run, list[str]], tmp_path: Path
 ) -> None:
-    run = pilot.folder / "run"
+    run = trained[0].folder
     whole, broken = pilot.folder / "data/holdout.csv", tmp_path / "broken.csv"
     done = invoke("evaluate", run, "--data", whole)
     assert done.exit_code == 0
@@ -77,12 +90,12 @@ def test_evaluate_says_of_how_many_and_refuses_figures_of_few(
 
 
 def test_predict_names_every_sort_of_row_it_cannot_answer(
-    pilot: Federation, tmp_path: Path
+    trained: tuple[Run, list[str]], tmp_path: Path
 ) -> None:
     path = tmp_path / "new.csv"
     path.write_text("text,label\nfine,x\n,x\n,x\n", "utf-8")
     output = tmp_path / "answers.jsonl"
-    done = invoke("predict", pilot.folder / "run", "--data", path, "--output", output)
+    done = invoke("predict", trained[0].folder, "--data", path, "--output", output)
     assert done.exit_code == 1
     assert "2 of 3 rows cannot be used: 2 with no text (rows 2, 3)" in str(done.exception)
     assert not output.exists()
