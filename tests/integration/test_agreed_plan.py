@@ -94,6 +94,7 @@ class World:
             task=self.task,
             model=self.model,
         )
+        self.site.begin(coordinator.call())
 
     def agreed(self) -> tuple[Agreed, AgreedAtSite]:
         """As a site would, of the honest plan."""
