@@ -13,7 +13,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -115,6 +116,7 @@ class Inbox:
         self.attempt: ServerAttempt | None = None
         self._said: dict[str, str] = {}
         self._taking: dict[MessageKey, threading.Lock] = {}
+        self._underway = 0
         self._sites: dict[str, PublicIdentity] = {}
 
     def open_run(self, run: str, sites: dict[str, PublicIdentity]) -> None:
@@ -122,8 +124,16 @@ class Inbox:
         self.run, self._sites = run, dict(sites)
 
     def open_attempt(self, attempt: ServerAttempt | None) -> None:
-        """Take messages for this attempt from now on, or for none."""
+        """Take messages for this attempt from now on, or for none.
+
+        It waits for messages of the earlier one that are being taken in. Their words may have woken
+        the driver before they were in the store, from which it is about to delete that attempt.
+        """
         with self.changed:
+            if attempt is self.attempt:
+                return
+            self.attempt = None
+            self.changed.wait_for(lambda: not self._underway)
             self.attempt = attempt
             self._taking = {}
             self.changed.notify_all()
@@ -245,7 +255,19 @@ class Inbox:
             Problem: 403 another role's, 409 not now, 413 too large, 422 it does not hold.
         """
         self._check_kind(role, key.kind)
-        attempt = self._check_attempt(key.run, key.round, key.attempt)
+        with self._open_for(key) as attempt:
+            return self._part(attempt, key, sha256=sha256, size=size, offset=offset, data=data)
+
+    def _part(
+        self,
+        attempt: ServerAttempt,
+        key: MessageKey,
+        *,
+        sha256: str,
+        size: int,
+        offset: int,
+        data: bytes,
+    ) -> Receipt:
         self._check_size(attempt, key.kind, size)
         if not data or len(data) > self.part_bytes:
             raise Problem(413, "too-large", f"a part has 1 to {self.part_bytes} bytes")
@@ -267,10 +289,23 @@ class Inbox:
             Problem: As `part`.
         """
         self._check_kind(role, key.kind)
-        attempt = self._check_attempt(key.run, key.round, key.attempt)
-        self._check_size(attempt, key.kind, len(message))
-        self._receive(attempt, key, [message])
+        with self._open_for(key) as attempt:
+            self._check_size(attempt, key.kind, len(message))
+            self._receive(attempt, key, [message])
         self._tell()
+
+    @contextmanager
+    def _open_for(self, key: MessageKey) -> Iterator[ServerAttempt]:
+        """The attempt a message is of, which stays open until the message is taken in."""
+        with self.changed:
+            attempt = self._check_attempt(key.run, key.round, key.attempt)
+            self._underway += 1
+        try:
+            yield attempt
+        finally:
+            with self.changed:
+                self._underway -= 1
+                self.changed.notify_all()
 
     def _take_at_once(
         self, attempt: ServerAttempt, key: MessageKey, sha256: str, data: bytes

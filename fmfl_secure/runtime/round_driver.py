@@ -264,10 +264,10 @@ class RoundDriver:
     def _close(self, number: int, reason: str) -> None:
         attempt = self._inbox.attempt
         if attempt is not None:
+            self._inbox.open_attempt(None)  # no word is acknowledged from here on
             if attempt.verdict_messages:
                 self._coordinator.keep_verdicts(attempt.plan, attempt.verdict_messages)
             place = f"{number}/{attempt.plan.attempt}"
             self._messages.note(self._coordinator.run, OVER, place, reason.encode())
-            self._inbox.open_attempt(None)
             parties = (*attempt.invited, *attempt.custodians, DECRYPTOR)
             self._board.assign(parties, Assignment(run=self._coordinator.run))

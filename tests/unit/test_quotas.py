@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import sqlite3
+import threading
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
@@ -33,7 +36,7 @@ from fmfl_secure.runtime.inbox import (
 from fmfl_secure.storage import anchor_store
 from fmfl_secure.storage.anchor_store import AnchorStore, HeadsFull
 from fmfl_secure.storage.message_memory import MemoryMessageStore
-from fmfl_secure.storage.message_store import MessageKey
+from fmfl_secure.storage.message_store import MessageKey, Receipt
 from privacy import Anchor
 
 RUN = "cafe0123"
@@ -214,17 +217,18 @@ def test_words_of_a_run_are_one_of_a_kind_however_often_they_are_said(inbox: Inb
         inbox.join("clinic-a", "deadbeef", "private")
 
 
+class OpenAttempt:
+    """As much of an attempt as an inbox asks before its messages."""
+
+    plan = SimpleNamespace(run=RUN, round=1, attempt=1)
+    place = (1, 1)
+
+    def cap(self, kind: str) -> int:
+        return 1 << 20
+
+
 def test_a_message_does_not_come_byte_by_byte(inbox: Inbox) -> None:
-    class Attempt:
-        from types import SimpleNamespace
-
-        plan = SimpleNamespace(run=RUN, round=1, attempt=1)
-        place = (1, 1)
-
-        def cap(self, kind: str) -> int:
-            return 1 << 20
-
-    inbox.open_attempt(Attempt())  # type: ignore[arg-type]
+    inbox.open_attempt(OpenAttempt())  # type: ignore[arg-type]
     key = MessageKey(RUN, 1, 1, "clinic-a", "chunks")
     for size in (1, 100, 4095):
         with pytest.raises(Problem, match="4096 bytes"):
@@ -232,6 +236,38 @@ def test_a_message_does_not_come_byte_by_byte(inbox: Inbox) -> None:
     with pytest.raises(Problem, match="too many"):
         inbox.part("site", key, sha256="0" * 64, size=1 << 21, offset=0, data=bytes(4096))
     assert inbox.store.receipt(key) is None
+
+
+def test_an_attempt_is_closed_once_what_came_of_it_is_in_the_store(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A verdict that woke the driver was stored after its round's messages had been deleted."""
+
+    class Attempt(OpenAttempt):
+        def receive(self, party: str, kind: str, parts: object) -> None:
+            """Take anything."""
+
+    inbox.open_attempt(Attempt())  # type: ignore[arg-type]
+    key = MessageKey(RUN, 1, 1, "clinic-a", "verdict")
+    put, closing = inbox.store.put, list[threading.Thread]()
+
+    def close() -> None:
+        inbox.open_attempt(None)
+        inbox.store.forget(RUN, 1)
+
+    def late(key: MessageKey, **given: Any) -> Receipt:
+        closing.append(threading.Thread(target=close))
+        closing[0].start()
+        closing[0].join(0.3)  # by the earlier rule it is over by now, and deleted nothing
+        return put(key, **given)
+
+    monkeypatch.setattr(inbox.store, "put", late)
+    sha256 = hashlib.sha256(b"verified").hexdigest()
+    inbox.part("site", key, sha256=sha256, size=8, offset=0, data=b"verified")
+    closing[0].join()
+    assert inbox.store.accepted(RUN, 1, 1) == []
+    with pytest.raises(Problem, match="not under way"):
+        inbox.part("site", key, sha256=sha256, size=8, offset=0, data=b"verified")
 
 
 def test_attempts_at_a_round_are_numbered_to_a_last_one() -> None:
