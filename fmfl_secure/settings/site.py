@@ -6,13 +6,28 @@ What `[policy]` of a site may say is in `privacy.policy`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal, get_args, get_type_hints
 
 import msgspec
 
-from fmfl_secure.settings.types import NonEmpty, Section
+from fmfl_secure.extensions import is_extension
+from fmfl_secure.registry import nearest
+from fmfl_secure.settings.sections import AggregationSection
+from fmfl_secure.settings.tasks import ExtensionSection, TaskSection
+from fmfl_secure.settings.types import AdapterKind, NonEmpty, Section
 from privacy import MIN_SHARE, Dataset, DatasetCap, SitePolicy
 from privacy.storage import is_url, without_secrets
+
+# Names that a policy's lists may hold besides other packages', by rule.
+_NAMES: Final = {
+    "tasks": tuple(
+        str(each.__struct_config__.tag)
+        for each in get_args(TaskSection)
+        if each is not ExtensionSection  # which goes by its own name
+    ),
+    "adapters": get_args(AdapterKind),
+    "suites": get_args(get_type_hints(AggregationSection)["suite"]),
+}
 
 
 class SiteData(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -91,6 +106,13 @@ class SiteConfig(Section, frozen=True, forbid_unknown_fields=True, kw_only=True)
                 "policy.max_epsilon_per_dataset needs data.name: a data set's budget goes by a "
                 "name of the custodian's own, which stays the same when the file changes"
             )
+        for rule, known in _NAMES.items():
+            for name in getattr(self.policy, rule) or ():
+                if name not in known and not is_extension(name):
+                    raise ValueError(
+                        f"policy.{rule}: nothing is called {name!r}, so that it allows nothing. "
+                        f"{nearest(name, known)}Known: {', '.join(known)}"
+                    )
 
     @property
     def dataset(self) -> Dataset | None:

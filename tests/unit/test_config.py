@@ -469,6 +469,25 @@ def test_a_data_set_s_budget_needs_its_name() -> None:
     assert site(named).policy.caps_datasets
 
 
+@pytest.mark.parametrize(
+    ("rule", "wrong", "meant"),
+    [
+        ("tasks", "text-clasification", "text-classification"),
+        ("tasks", "extension", "known"),  # each goes by its own name
+        ("adapters", "ffalora", "ffa-lora"),
+        ("suites", "ckks_pk", "ckks-pk"),
+    ],
+)
+def test_a_policy_that_allows_what_there_is_not_is_refused(
+    rule: str, wrong: str, meant: str
+) -> None:
+    """It refused every run without saying that its own name was mistyped."""
+    with pytest.raises(ConfigError, match=rf"(?i)policy\.{rule}.*{wrong}.*{meant}"):
+        site(changed(SITE, f"policy.{rule}", [wrong]))
+    there = ["acme-kinds:shift"] if meant == "known" else [meant]
+    assert getattr(site(changed(SITE, f"policy.{rule}", there)).policy, rule) == tuple(there)
+
+
 def test_a_policy_s_last_day_is_a_date_of_toml(tmp_path: Path) -> None:
     path = tmp_path / "site.toml"
     text = '[data]\npath = "x.csv"\n[budget]\npopulation = "p"\n[policy]\nexpires = '
