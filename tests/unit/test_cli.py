@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -220,6 +221,24 @@ def test_as_a_program_debug_shows_the_traceback_and_nothing_else_does(tmp_path: 
         for of_traceback in ("Traceback", "LedgerError"):
             assert (of_traceback in run.stderr) == ("--debug" in arguments)
         assert "no ledger at" in run.stderr
+
+
+def test_ctrl_c_while_the_command_line_is_being_loaded_ends_it_without_a_traceback() -> None:
+    program = """
+import os, signal, sys
+
+class Pressed:
+    def find_spec(self, name, *rest):
+        if name == "fmfl_secure.cli":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Pressed())
+from fmfl_secure.__main__ import main
+main()
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert run.returncode == -signal.SIGINT
+    assert run.stderr == run.stdout == b""
 
 
 def test_errors_of_every_package_are_printed(main, tmp_path: Path) -> None:
