@@ -73,6 +73,24 @@ def test_the_page_says_it(authority: Authority) -> None:
     assert "fmfl_certificate_expires_seconds 1" in metrics
 
 
+@pytest.mark.parametrize(
+    ("address", "said"), [("127.0.0.1", False), ("localhost", False), ("0.0.0.0", True)]
+)
+def test_an_operations_port_that_others_reach_is_warned_of(
+    authority: Authority, caplog: pytest.LogCaptureFixture, address: str, said: bool
+) -> None:
+    operations = OperationsApp(
+        token="token",
+        template="sign_in.html",
+        page=dict,
+        ready=lambda: "",
+        registry=CollectorRegistry(),
+        certificate=certificate(authority, 300),
+    )
+    with OperationsPort(operations, Operations(address=address, port=0)):
+        assert ("reads its token" in caplog.text) == said
+
+
 def test_the_authority_lists_who_is_due(authority: Authority, tmp_path: Path) -> None:
     certificate(authority, 5, "site-1")
     certificate(authority, 300, "site-2")

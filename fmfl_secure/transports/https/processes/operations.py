@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import ipaddress
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -57,6 +58,13 @@ def notices(stopped: str, due: Sequence[str]) -> list[str]:
         due: What should have been looked at again.
     """
     return [line for line in (stopped, review_notice(due)) if line]
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
 
 
 class _Local:
@@ -215,6 +223,7 @@ class OperationsPort:
         self._thread = threading.Thread(target=self._serve, name="operations", daemon=True)
         self._failed = threading.Event()
         self._certificate = app.certificate
+        self._address = settings.address
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -222,6 +231,12 @@ class OperationsPort:
             pass
         if self._listener.started:
             _LOG.info("operations on port %s", self.port)
+            if not _is_loopback(self._address):
+                _LOG.warning(
+                    "the operations port is open on %s: who is on the way to it reads its token. "
+                    "Keep it on 127.0.0.1, or let nothing else reach it",
+                    self._address,
+                )
         return self
 
     def __exit__(self, *_: object) -> None:
