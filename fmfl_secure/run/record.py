@@ -16,6 +16,7 @@ import msgspec
 
 from fmfl_secure.errors import RunError
 from fmfl_secure.extensions import is_extension
+from fmfl_secure.outside import MALFORMED
 from fmfl_secure.run.answer_record import AnswerRecord
 from fmfl_secure.run.attack_record import AttackRecord
 from fmfl_secure.run.audit_record import AuditRecord
@@ -307,7 +308,7 @@ def decode_record(data: bytes) -> RunRecord:
     """
     try:
         return msgspec.convert(unbounded(msgspec.json.decode(data)), RunRecord)
-    except (msgspec.DecodeError, OverflowError, RecursionError, UnicodeError) as error:
+    except (OverflowError, *MALFORMED) as error:
         raise RunError(
             f"not a run's record: {error}",
             hint="Make report.json again from the run's state: fmfl-secure report RUN.",

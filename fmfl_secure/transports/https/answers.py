@@ -13,6 +13,7 @@ import msgspec
 
 from aggregation.protocol import prepared
 from fmfl_secure.errors import BadAnswer
+from fmfl_secure.outside import MALFORMED
 
 AS_IT_IS: Final = {"accept-encoding": "identity"}
 _MOST_DIGITS: Final = 19
@@ -52,7 +53,7 @@ def decode_answer(body: bytes, kind: type[_T]) -> _T:
     """
     try:
         return msgspec.json.decode(body, type=prepared(kind))
-    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+    except MALFORMED as error:
         raise BadAnswer(f"the server's answer is not what was asked for: {error}") from error
 
 
