@@ -7,10 +7,12 @@ import functools
 import gzip
 import hashlib
 import itertools
+import socket
+import struct
 import threading
 import tracemalloc
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 import msgspec
 import pytest
@@ -63,6 +65,27 @@ def transport(hostile: HostileServer) -> Iterator[HttpsTransport]:
         upstream, hostile.party, metrics=ClientMetrics(), stopping=stopping
     ) as opened:
         yield opened
+
+
+def test_a_connection_that_is_reset_before_tls_begins_is_no_answer(
+    transport: HttpsTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect, reset = socket.create_connection, struct.pack("ii", 1, 0)
+
+    def resetting(address: object, *rest: object, **named: object) -> socket.socket:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            ours = connect(server.getsockname())
+            theirs, _ = server.accept()
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+        theirs.close()
+        with suppress(OSError):  # until it is no more
+            while ours.getpeername():
+                pass
+        return ours
+
+    monkeypatch.setattr(socket, "create_connection", resetting)
+    with pytest.raises(Unreachable, match="does not answer"):
+        transport.work(-1)
 
 
 def a_work(**changes) -> Work:
