@@ -36,8 +36,9 @@ GOOD = '{"text": "fine", "label": "yes"}'
         '{"text": "one", "text": "two", "label": "yes"}',
         '{"text": "one", "label": "yes", "\\u0074ext": "two"}',
         '{"text": "one", "label": "yes", "more": [{"role": "user", "role": "assistant"}]}',
+        '{"text" : "one", "text"\t: "two", "label":"yes"}',
     ],
-    ids=["twice", "spelt otherwise", "inside"],
+    ids=["twice", "spelt otherwise", "inside", "with spaces"],
 )
 def test_a_key_that_an_object_has_twice_is_a_bad_row(tmp_path: Path, suffix: str, bad: str) -> None:
     path = tmp_path / f"x{suffix}"
@@ -45,6 +46,19 @@ def test_a_key_that_an_object_has_twice_is_a_bad_row(tmp_path: Path, suffix: str
     found = read_records(path, FIELDS, on_bad_row="skip")
     assert found.columns[0] == ["fine"]
     assert "1 with key that an object has twice (row 1)" in str(found.left_out)
+
+
+def test_a_row_without_a_key_inside_is_parsed_once(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"text": "he said: a, [b] and {c}", "label" : "yes", "n": [1, "x"]}\n')
+    monkeypatch.setattr("fmfl_secure.data.formats._json_rows._KEYS", None)
+    assert len(read_records(path, FIELDS)) == 1
+
+
+def test_a_value_that_looks_like_a_key_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"text": "\\"label\\": \\"label\\":", "label": "yes"}\n')
+    assert read_records(path, FIELDS).columns[0] == ['"label": "label":']
 
 
 def test_keys_are_told_apart_whatever_the_values_are(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ def _once(pairs: list[tuple[str, Any]]) -> None:
         raise _KeyTwice
 
 
+# Where a key ends, and perhaps elsewhere: as many as there are cells is one for each key.
+_KEY_ENDS = re.compile(rb'"[ \t\r\n]*:')
 # msgspec takes the last of two values without a word. Numbers stay texts: nothing here is kept.
 _KEYS = json.JSONDecoder(object_pairs_hook=_once, parse_int=str, parse_float=str, strict=False)
 
@@ -60,7 +63,8 @@ def _json_row(
     try:
         text = raw.decode()
         cells = {key: _json_value(bytes(value)) for key, value in _OBJECT.decode(raw).items()}
-        _KEYS.decode(text)
+        if len(_KEY_ENDS.findall(raw)) != len(cells):
+            _KEYS.decode(text)
     except UnicodeDecodeError:
         return not_utf8(path, row=number, line=line)
     except _KeyTwice:
