@@ -159,9 +159,13 @@ def open_own_site(
 
 
 def leave_no_records(data: Path) -> None:
-    """Cut a table, or all those of a folder, to the header: reading one would be complained of."""
+    """Break a table, or all those of a folder, behind its first row: reading one is complained of.
+
+    That row is there to be found before a charge, as a table without any is refused then.
+    """
     for path in [data] if data.is_file() else data.iterdir():
-        path.write_text(path.read_text().partition("\n")[0] + "\n")
+        head, first, *_ = path.read_text().splitlines()
+        path.write_text(f'{head}\n{first}\n"broken" here\n')
 
 
 class Quiet:

@@ -36,6 +36,7 @@ from privacy import plain
 RECORD_UNIT = "record"
 MAX_TEXT = 1 << 24  # characters; a model reads some thousands, and what it is cut from takes memory
 OnBadRow = Literal["error", "skip"]
+_OR_SKIP = ', or set on_bad_row = "skip"'  # which is of no use where every row was skipped
 # What the file holds in place of a text.
 _HELD: Mapping[HeldAs, str] = MappingProxyType(
     {
@@ -106,6 +107,7 @@ def read_records(
     check: Callable[[Sequence[Any]], None] | None = None,
     beside: Field | None = None,
     readers: Collection[str] = (),
+    first_alone: bool = False,
 ) -> Records:
     """Reads fields of every row of a table and groups the rows into privacy units.
 
@@ -124,6 +126,7 @@ def read_records(
         check: Whether a row's parsed values go together; raises `UnusableValue`.
         beside: A field that is no part of a record.
         readers: Other packages' forms that are read besides.
+        first_alone: Stop at the first row that can be used, to know that there is one.
 
     Returns:
         The rows in file order.
@@ -134,6 +137,9 @@ def read_records(
     if on_bad_row not in {"error", "skip"}:
         raise DataArgumentError(f'on_bad_row is {on_bad_row!r}; expected "error" or "skip"')
     source = open_source(path, readers=readers)
+    tally = Tally()
+    if not source.columns:
+        _refuse_rows(path, source, tally)
     read = [*fields, *([] if beside is None else [beside])]
     names = [choose_column(source, path, field.argument, field.names) for field in read]
     parsers = [field.parse for field in read]
@@ -141,7 +147,6 @@ def read_records(
         names.append(choose_column(source, path, "unit", (unit,)))
         parsers.append(lambda value, column: unit_id(value, unit_rules, column=column))
     columns: tuple[list[Any], ...] = tuple([] for _ in names)
-    tally = Tally()
     pictures = [n for n, field in zip(names, read, strict=False) if "picture" in field.takes]
     for row in source.rows(names, as_bytes=pictures):
         tally.row()
@@ -152,10 +157,12 @@ def read_records(
             continue
         for column, value in zip(columns, values, strict=True):
             column.append(value)
+        if first_alone:
+            break
     if on_bad_row == "error":
         tally.refuse()
     if not columns[0]:
-        raise no_rows(path, tally.left_out())
+        raise no_rows(path, tally)
     count = len(columns[0])
     return Records(
         columns=columns[: len(fields)],
@@ -164,6 +171,16 @@ def read_records(
         ids=() if unit == RECORD_UNIT else tuple(dict.fromkeys(columns[-1])),
         beside=() if beside is None else tuple(columns[len(fields)]),
     )
+
+
+def _refuse_rows(path: Path, source: Source, tally: Tally) -> None:
+    """Of JSON without an object, say what its rows are: no column is looked for among none."""
+    for row in source.rows(()):
+        tally.row()
+        if row.fault is not None:
+            tally.fault(row.fault)
+    if tally.first is not None:
+        raise no_rows(path, tally)
 
 
 def pool_records(parts: Sequence[Records]) -> Records:
@@ -187,17 +204,21 @@ def pool_records(parts: Sequence[Records]) -> Records:
     )
 
 
-def no_rows(path: Path, left_out: LeftOut) -> EmptyFileError:
-    """The refusal of data that hold no usable row."""
+def no_rows(path: Path, tally: Tally) -> EmptyFileError:
+    """The refusal of data that hold no usable row, with what to do about the one fault of all."""
+    left_out = tally.left_out()
+    hint = "check that the export was complete"
+    if tally.first is not None:
+        hint = "mend the rows, or the settings that they do not go with"
+        if len(left_out.rows) == 1:
+            hint = tally.first.hint.removesuffix(_OR_SKIP)
     return EmptyFileError(
         f"every row had to be skipped: {left_out}"
         if left_out.count
         else "the folder holds no records"
         if path.is_dir()
         else "the file has a header and no rows",
-        hint="mend the rows, or the settings that they do not go with"
-        if left_out.count
-        else "check that the export was complete",
+        hint=hint,
         path=path,
     )
 

@@ -16,7 +16,7 @@ from fmfl_secure.data.errors import MalformedRowError, UnknownLabelError, Unread
 from fmfl_secure.data.fields import RECORD_UNIT, Field, choose_column
 from fmfl_secure.data.formats.base import unreadable
 from fmfl_secure.data.formats.registry import open_header
-from fmfl_secure.data.images import require_dicom, require_folder_unit
+from fmfl_secure.data.images import require_folder_unit
 
 _HELD: Final[Mapping[CellKind, str]] = MappingProxyType(
     {
@@ -131,8 +131,7 @@ def check_image_folder(
 
     Raises:
         UnreadableFileError: It cannot, or has none.
-        DataArgumentError: It cannot say whose a picture is, or all are of a form that an extra
-            reads which is not installed.
+        DataArgumentError: It cannot say whose a picture is.
     """
     require_folder_unit(folder, unit)
     try:
@@ -146,4 +145,3 @@ def check_image_folder(
             hint=f"sort the images into subfolders: {', '.join(labels)}",
             path=folder,
         )
-    require_dicom(folder, sorted(named))

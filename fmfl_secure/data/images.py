@@ -186,6 +186,7 @@ def read_image_folder(
     aliases: Sequence[tuple[str, str]] = (),
     unit_rules: Collection[UnitRule] = (),
     window: Window | None = None,
+    first_alone: bool = False,
 ) -> Records:
     """Images in one subfolder for each label, in order of subfolder and file name.
 
@@ -197,6 +198,7 @@ def read_image_folder(
         aliases: Other names that a subfolder may have, and the label that each means.
         unit_rules: Which differences between patients' ids are of no account besides.
         window: See `decode_image`.
+        first_alone: Stop at the first image that can be used, to know that there is one.
 
     Returns:
         Columns of image bytes and labels, or of image bytes alone.
@@ -232,10 +234,12 @@ def read_image_folder(
             images.append(picture)
             found.append(label)
             people.append(person)
+            if first_alone:
+                break
     if on_bad_row == "error":
         tally.refuse()
     if not images:
-        raise no_rows(folder, tally.left_out())
+        raise no_rows(folder, tally)
     columns: tuple[list[Any], ...] = (images,) if labels is None else (images, found)
     units = record_units(len(images)) if unit == RECORD_UNIT else grouped_units(people)
     ids = () if unit == RECORD_UNIT else tuple(dict.fromkeys(people))
@@ -262,24 +266,6 @@ def require_folder_unit(folder: Path, unit: str) -> None:
         f"{PERSON!r} is read from each",
         path=folder,
     )
-
-
-def require_dicom(folder: Path, subfolders: Sequence[str]) -> None:
-    """Refuse pictures that are DICOM, all of them by their names, where DICOM is not read here.
-
-    Raises:
-        DataArgumentError: They are.
-        UnreadableFileError: A subfolder cannot be listed.
-    """
-    if installed():
-        return
-    files = [file for file, name in _files(folder, Tally(), by_label=True) if name in subfolders]
-    if files and all(file.suffix.lower() in Dicom.suffixes for file in files):
-        raise DataArgumentError(
-            "all pictures are DICOM by their names, and the extra dicom is not installed",
-            hint=how_to_install("dicom"),
-            path=folder,
-        )
 
 
 def people_of(folder: Path) -> Iterator[str]:

@@ -244,7 +244,7 @@ class Site:
     def check(self) -> None:
         """Check what can be known before anything is reserved: the policy, and that data are there.
 
-        Reads no record: of the data, that they exist, their form, and their header or schema.
+        Of the data, that they open as a whole, have the columns, and a row that can be used.
 
         Raises:
             PolicyRefusal: The policy rules the run out.
@@ -268,7 +268,7 @@ class Site:
         self._checked = True
 
     def begin(self, call: bytes | None) -> None:
-        """Check the run, and reserve its worst case. Reads no record.
+        """Check the run, and reserve its worst case. Uses no record.
 
         Args:
             call: The coordinator's signed call; a run that holds a reservation already needs none.

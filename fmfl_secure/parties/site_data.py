@@ -57,7 +57,7 @@ class SiteSource:
         )
 
     def check(self) -> None:
-        """Require what can be known without reading a record.
+        """Require what can be known before a charge.
 
         Raises:
             ConfigError: Held-out units are asked, and nothing says which these are; or what sets

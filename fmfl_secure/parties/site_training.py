@@ -125,6 +125,7 @@ class SiteTraining:
         if self._even is not None:
             self._even.prepare(self._model)
         personal = self._own.now()
+        self._look_again()
         if self._budget is not None:
             self._budget.charge(plan.round)
         data = self._read_data().to_train()
@@ -173,6 +174,7 @@ class SiteTraining:
         require_asked(self._model, adapter, asked_of(self._config))
         if self._even_answers is not None:
             self._even_answers.prepare_answer(answer)
+        self._look_again()
         if self._budget is not None:
             self._budget.charge(plan.round)
         data = self._read_data()
@@ -185,6 +187,11 @@ class SiteTraining:
         integers = answer(data)
         self._unstored = _Trained(plan.round, integers)
         return self._store(self._unstored)
+
+    def _look_again(self) -> None:
+        """Check data that are not read yet: they may have changed since the run began."""
+        if self._data is None:
+            self._source.check()
 
     def _read_data(self) -> TaskData:
         self.looks_at_data = True

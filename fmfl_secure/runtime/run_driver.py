@@ -342,7 +342,7 @@ class RunDriver:
             )
         elif number == 1 and not self._coordinator.store.attempts(number):
             able = everyone - len(refusals)
-            text = f"{able} of {everyone} sites take part, fewer than {needed}; no data was read"
+            text = f"{able} of {everyone} sites take part, fewer than {needed}; nothing was charged"
         else:
             text = f"{present} sites are left for round {number}, fewer than {needed}"
         told = [

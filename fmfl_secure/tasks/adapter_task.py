@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from fmfl_secure.data import (
+    DataError,
     Field,
     OnBadRow,
     PictureCheck,
@@ -228,11 +229,25 @@ class AdapterTask(TaskModel[Settings]):
         return tuple(str(name) for name in description[PERSONAL])
 
     def check_source(self, path: Path, *, unit: str, subgroups: Field | None = None) -> None:
-        """Requires of local data what can be known without reading a record.
+        """Requires of local data what can be known before a charge: that some of them can be used.
+
+        Data are opened as training opens them, and their rows are gone through to the first one
+        that can be used. Nothing else of a row has a say (docs/decisions/0001).
 
         Raises:
-            DataError: The file is not there, is of no known form, or lacks a column.
+            DataError: They are not there, are damaged, are of no known form, lack a column, or
+                have no row that can be used.
         """
+        self._check_header(path, unit=unit, subgroups=subgroups)
+        try:
+            self._read(path, unit=unit, on_bad_row="skip", subgroups=subgroups, first_alone=True)
+        except DataError as error:
+            if error.row is None:
+                raise
+            # Of one row, such as quoting that breaks in it: known once that was paid for.
+
+    def _check_header(self, path: Path, *, unit: str, subgroups: Field | None) -> None:
+        """Require that data are there, of a known form, with the columns that are asked for."""
         beside = [] if subgroups is None else [subgroups]
         check_header(path, [*self._fields(path), *beside], unit=unit, readers=self.settings.readers)
 
@@ -319,7 +334,13 @@ class AdapterTask(TaskModel[Settings]):
         """Lists the fields read of every row, in the order that `_from_records` takes them."""
 
     def _read(
-        self, path: Path, *, unit: str, on_bad_row: OnBadRow, subgroups: Field | None = None
+        self,
+        path: Path,
+        *,
+        unit: str,
+        on_bad_row: OnBadRow,
+        subgroups: Field | None = None,
+        first_alone: bool = False,
     ) -> Records:
         """The records of a file or folder, with the columns that `_from_records` takes."""
         return read_records(
@@ -331,6 +352,7 @@ class AdapterTask(TaskModel[Settings]):
             check=self._agree,
             beside=subgroups,
             readers=self.settings.readers,
+            first_alone=first_alone,
         )
 
     @abstractmethod

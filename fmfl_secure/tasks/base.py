@@ -171,7 +171,7 @@ class Task(Protocol):
         ...
 
     def check_source(self, path: Path, *, unit: str, subgroups: Field | None = None) -> None:
-        """Require of local data what can be known without reading a record."""
+        """Require of local data what can be known before a charge."""
         ...
 
     def check_pictures(self, path: Path, *, unit: str) -> PictureCheck:

@@ -48,7 +48,13 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
     _reads = "first token or the tower's embedding, unit L2 norm"
 
     def _read(
-        self, path: Path, *, unit: str, on_bad_row: OnBadRow, subgroups: Field | None = None
+        self,
+        path: Path,
+        *,
+        unit: str,
+        on_bad_row: OnBadRow,
+        subgroups: Field | None = None,
+        first_alone: bool = False,
     ) -> Records:
         """A folder has a subfolder for each label, a table two columns."""
         if self._is_picture_folder(path):
@@ -61,8 +67,15 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
                 aliases=self.settings.label_aliases,
                 unit_rules=self.settings.unit_normalisation,
                 window=self.settings.image_window,
+                first_alone=first_alone,
             )
-        return super()._read(path, unit=unit, on_bad_row=on_bad_row, subgroups=subgroups)
+        return super()._read(
+            path,
+            unit=unit,
+            on_bad_row=on_bad_row,
+            subgroups=subgroups,
+            first_alone=first_alone,
+        )
 
     def _is_picture_folder(self, path: Path) -> bool:
         """Whether data are pictures in subfolders, and not a folder that is a table."""
@@ -74,18 +87,14 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
             self._label_field,
         ]
 
-    def check_source(self, path: Path, *, unit: str, subgroups: Field | None = None) -> None:
-        """Requires a column of pictures, or a subfolder of every label.
-
-        Raises:
-            DataError: The data are not there, or lack a column or every label's subfolder.
-        """
+    def _check_header(self, path: Path, *, unit: str, subgroups: Field | None) -> None:
+        """Of a folder that is no table, a subfolder named after a label."""
         if self._is_picture_folder(path):
             aliases = self.settings.label_aliases
             check_image_folder(path, self.labels, unit=unit, aliases=aliases)
             _refuse_subgroups(path, subgroups)
         else:
-            super().check_source(path, unit=unit, subgroups=subgroups)
+            super()._check_header(path, unit=unit, subgroups=subgroups)
 
     def _from_records(self, records: Records) -> TaskData:
         images, labels = records.columns

@@ -189,7 +189,7 @@ def test_a_policy_that_allows_no_question_refuses_before_data_are_read(local: Pa
         file.write_text(
             file.read_text().replace('queries = "statistics"', 'queries = "evaluation"')
         )
-    with pytest.raises(RunError, match="no data was read"):
+    with pytest.raises(RunError, match="nothing was charged"):
         ask(local, question())
     for site in SITES:
         assert ledger(local, site).budget().reservations == {}
@@ -209,13 +209,13 @@ def test_the_answers_of_a_year_have_an_end(local: Path) -> None:
 
 def test_a_question_that_the_budget_does_not_cover_reads_nothing(local: Path) -> None:
     leave_no_records(local / "data")
-    with pytest.raises(RunError, match="no data was read"):
+    with pytest.raises(RunError, match="nothing was charged"):
         ask(local, question(epsilon=25.0))
 
 
 def test_when_answers_do_not_fit_beside_training_nothing_is_trained(local: Path) -> None:
     """Each fits alone. What training had reserved comes back with the end of the run."""
-    with pytest.raises(RunError, match="no data was read"):
+    with pytest.raises(RunError, match="nothing was charged"):
         ask(local, question(epsilon=19.0, every=1))
     for site in SITES:
         budget = ledger(local, site).budget()

@@ -189,7 +189,7 @@ def test_from_one_table_to_a_rebuilt_report(
 
     # The grant was for one such run; a second one is refused, and fits after another grant.
     assert shell("run", federation, "--output", pilot / "run-2").code == 4
-    assert "no data was read" in shell.err
+    assert "nothing was charged" in shell.err
     assert "site-2: budget" in shell.err
     assert "what was spent is in pilot/run-2/report.html" in shell.out
     assert "go on with" not in shell.out, "a run that was stopped does not go on"

@@ -139,7 +139,7 @@ def test_a_grant_without_a_figure_for_other_sites_refuses(
     )
     edit(folder / "federation.toml", "delta = 1e-4\n", PRIVACY)
     leave_no_records(folder / "data/site-1.csv")
-    with pytest.raises(RunError, match="no data was read"):
+    with pytest.raises(RunError, match="nothing was charged"):
         run(folder)
     record = decode_record((folder / "run/report.json").read_bytes())
     assert {site.refusal for site in record.sites} == {"budget"}

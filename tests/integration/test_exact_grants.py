@@ -79,7 +79,7 @@ def test_a_run_is_granted_exactly_and_no_other_is(tmp_path: Path, tiny_model: Pa
         "Exact: for one run as it was fixed beforehand"
         in (folder / "run-1/report.html").read_text()
     )
-    with pytest.raises(RunError, match="no data was read"):
+    with pytest.raises(RunError, match="nothing was charged"):
         run(folder, 2)
 
     # Another run: by the cap that the first one fixed, there is no room for its grant.
@@ -123,7 +123,7 @@ def test_with_constant_work_a_run_costs_what_dp_accounting_says(
         (grant,) = site.statement.grants
         assert (grant.exact, grant.is_used) == (True, True)
         assert guarantee(site.statement) == (3.0, 1e-5)
-    with pytest.raises(RunError, match="no data was read"):
+    with pytest.raises(RunError, match="nothing was charged"):
         run(folder, 2)
 
 
@@ -166,7 +166,7 @@ def test_answers_have_an_exact_grant_beside_that_of_their_training(
         assert spent[1] > 0.9
         assert site.statement.epsilon_by_round[-1] <= 4.0
         assert record.answers[0].epsilon < 1.0
-    with pytest.raises(RunError, match="no data was read"):
+    with pytest.raises(RunError, match="nothing was charged"):
         run(folder, 2)
 
 
@@ -191,7 +191,7 @@ def test_a_question_alone_is_granted_exactly_and_half_a_grant_is_made_whole(
         done = invoke(*granted, asks, *cap)
         assert "for 1 rounds of one run as its settings fix it, and no other" in done.output
     assert run(folder, 1, "asks.toml").answers[0].epsilon == pytest.approx(0.5, rel=2e-3)
-    with pytest.raises(RunError, match="no data was read"):
+    with pytest.raises(RunError, match="nothing was charged"):
         run(folder, 2, "asks.toml")
 
     ledger = Ledger(folder / "sites/site-1/ledger.sqlite")

@@ -219,7 +219,7 @@ def test_runs_compose_and_one_that_does_not_fit_reads_no_data(
     # Were any data read, their absence would be what is complained about.
     for number in (1, 2, 3):
         leave_no_records(tmp_path / f"data/site-{number}.csv")
-    with pytest.raises(RunError, match="no data was read"):
+    with pytest.raises(RunError, match="nothing was charged"):
         run(federation, tmp_path / "run-3")
     record = decode_record((tmp_path / "run-3/report.json").read_bytes())
     assert record.status == "stopped"
@@ -273,7 +273,7 @@ def test_a_run_in_half_the_memory_exports_weights_in_float32(
 
 def test_the_baseline_without_privacy_needs_public_data(tmp_path: Path, tiny_model: Path) -> None:
     federation = make_federation(tmp_path, tiny_model, privacy='noise = "none"')
-    with pytest.raises(RunError, match="no data was read") as refusal:
+    with pytest.raises(RunError, match="nothing was charged") as refusal:
         run(federation, tmp_path / "run-1")
     assert "policy.non_private" in refusal.value.hint
     for number in (1, 2, 3):

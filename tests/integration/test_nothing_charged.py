@@ -67,9 +67,16 @@ def spoil(path: Path, fault: str) -> None:
             path.mkdir()
         case "UTF-16":
             path.write_bytes(path.read_text().encode("utf-16"))
+        case "no rows":
+            path.write_text("text,label\n")
+        case "others' labels":
+            path.write_text(path.read_text().replace(",no", ",0").replace(",yes", ",1"))
 
 
-@pytest.mark.parametrize("fault", ["no file", "no column", "empty", "a folder", "UTF-16"])
+FAULTS = ["no file", "no column", "empty", "a folder", "UTF-16", "no rows", "others' labels"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_site_without_usable_data_is_out_before_anybody_reserves(
     tiny_model: Path, tmp_path: Path, fault: str
 ) -> None:
@@ -82,7 +89,7 @@ def test_a_site_without_usable_data_is_out_before_anybody_reserves(
     assert observer.trained == []
 
 
-@pytest.mark.parametrize("fault", ["no file", "no column", "empty", "a folder", "UTF-16"])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_public_data_for_figures_are_read_before_anybody_reserves(
     tiny_model: Path, tmp_path: Path, fault: str
 ) -> None:
@@ -99,6 +106,25 @@ def test_the_others_go_on_where_they_are_enough(tiny_model: Path, tmp_path: Path
     spoil(tmp_path / "data/site-1.csv", "no file")
     LocalEngine(file, tmp_path / "run", resume=False, observer=Quiet()).run()
     assert commits(tmp_path) == {"site-1": 0, "site-2": 1, "site-3": 1}
+
+
+@pytest.mark.parametrize("fault", ["no file", "no rows", "others' labels"])
+def test_data_that_change_once_a_run_has_begun_are_looked_at_before_the_charge(
+    tiny_model: Path, tmp_path: Path, monkeypatch, fault: str
+) -> None:
+    file = make_federation(tmp_path, tiny_model, rounds=1)
+    begin = Site.begin
+
+    def begin_and_change(self: Site, call: bytes | None) -> None:
+        begin(self, call)
+        if self.name == "site-1":
+            spoil(tmp_path / "data/site-1.csv", fault)
+
+    monkeypatch.setattr(Site, "begin", begin_and_change)
+    observer, error = run(file)
+    assert "2 sites are left for round 1" in error
+    assert observer.refused["site-1"][0] == "failed"
+    assert commits(tmp_path) == {"site-1": 0, "site-2": 0, "site-3": 0}
 
 
 def test_once_too_few_are_left_no_further_site_trains(tiny_model: Path, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_init_again_leaves_them_alone_and_misses_a_lost_one(
         assert "postgresql://***" in str(refusal.value)
         observer = Quiet()
         engine = LocalEngine(federation, folder / "lost", resume=False, observer=observer)
-        with pytest.raises(RunError, match="no data was read"):
+        with pytest.raises(RunError, match="nothing was charged"):
             engine.run()
         assert observer.refused["site-2"][0] == "ledger"
         assert build_record(RunStore(folder / "lost")).sites[1].refusal == "ledger"

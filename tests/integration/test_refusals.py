@@ -148,7 +148,7 @@ def test_a_sites_stricter_policy_is_obeyed(federation, code: str) -> None:
     site = folder / "sites/site-2/site.toml"
     edit(site, **{"min_sites = 3": policy, "# name =": "name ="})
     leave_no_records(folder / "data")
-    outcome = refused(folder, RunError, "2 of 3 sites take part.*no data was read")
+    outcome = refused(folder, RunError, "2 of 3 sites take part.*nothing was charged")
     told = outcome.observer.refused["site-2"]
     assert told[0] == code
     assert reason in told[1]
@@ -176,7 +176,7 @@ def test_an_exhausted_budget_is_refused_before_any_data_are_read(
     make_federation(tmp_path, tiny_model, grant=1.0)
     leave_no_records(tmp_path / "data")
     edit(tmp_path / "federation.toml", **{"data/holdout.csv": ""})
-    outcome = refused(tmp_path, RunError, "0 of 3 sites take part.*no data was read")
+    outcome = refused(tmp_path, RunError, "0 of 3 sites take part.*nothing was charged")
     assert outcome.error.hint.startswith("Read each one's own log")
     assert outcome.error.hint.count(": budget, its ledger cannot afford the run") == 3
     assert {s.refusal for s in outcome.record.sites} == {"budget"}
@@ -604,6 +604,6 @@ def test_a_ledger_of_another_identity_is_refused(federation) -> None:
         path, population="site-1", unit="record", signer=stranger, public_key=stranger.public.key
     )
     ledger.grant(epsilon=100.0, delta=1e-5, population_size=1000)
-    found = refused(folder, RunError, "no data was read")
+    found = refused(folder, RunError, "nothing was charged")
     assert found.observer.refused["site-1"][0] == "configuration"
     assert "another identity" in found.observer.refused["site-1"][1]

@@ -246,7 +246,7 @@ def test_when_too_many_are_locked_no_data_are_read(folder: Path) -> None:
         put_back(path)
     for number in (1, 2, 3, 4):
         leave_no_records(folder / f"data/site-{number}.csv")
-    with pytest.raises(RunError, match="no data was read") as refusal:
+    with pytest.raises(RunError, match="nothing was charged") as refusal:
         run(folder, 2)
     for name in ("site-1", "site-2"):
         assert f"{name}: ledger-locked, its ledger lacks records" in refusal.value.hint

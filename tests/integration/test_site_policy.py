@@ -96,7 +96,7 @@ def test_the_run_stops_where_the_cohort_does_not_allow_to_go_on(folder: Path) ->
     set_policy(folder, "site-2", "max_epsilon_per_run = 3.0")
     set_policy(folder, "site-4", 'adapters = ["head"]')
     leave_no_records(folder / "data")
-    with pytest.raises(RunError, match=r"2 of 4 sites take part.*no data was read") as stop:
+    with pytest.raises(RunError, match=r"2 of 4 sites take part.*nothing was charged") as stop:
         run(folder)
     assert re.findall(r"site-\d: [\w.]+", stop.value.hint) == [
         "site-2: policy.epsilon_per_run",
@@ -259,7 +259,7 @@ def baseline(folder: Path, *, exhaust: bool) -> None:
 def test_private_data_are_not_trained_on_without_noise(folder: Path) -> None:
     baseline(folder, exhaust=False)
     leave_no_records(folder / "data")
-    with pytest.raises(RunError, match=r"0 of 4 sites take part.*no data was read") as stop:
+    with pytest.raises(RunError, match=r"0 of 4 sites take part.*nothing was charged") as stop:
         run(folder)
     assert stop.value.hint.count("policy.non_private") == 4
     assert ledger(folder, "site-1").head()[0] == 2, "nothing was charged either"
@@ -287,7 +287,7 @@ def test_or_they_are_and_every_grant_of_the_ledger_is_exhausted(folder: Path) ->
     page = (folder / "run/report.html").read_text(encoding="utf-8")
     assert "NO PRIVACY GUARANTEE" in page
     edit(folder / "federation.toml", **{'noise = "none"': 'noise = "local"'})
-    with pytest.raises(RunError, match="no data was read") as stop:
+    with pytest.raises(RunError, match="nothing was charged") as stop:
         run(folder, "run-2")
     assert stop.value.hint.count("budget") == 4
 

@@ -355,16 +355,3 @@ def test_whose_a_file_is_that_is_no_dicom_is_refused(data: bytes) -> None:
 
     with pytest.raises(UnusableValue, match="not readable as DICOM"):
         person_of(data)
-
-
-def test_a_folder_of_dicom_alone_is_refused_without_the_extra_by_its_names(
-    tmp_path: Path, monkeypatch
-) -> None:
-    folder = written(tmp_path, ["P1"])
-    labels = ["clear", "dark"]
-    check_image_folder(folder, labels)
-    monkeypatch.setattr("fmfl_secure.data.images.installed", lambda: False)
-    with pytest.raises(DataError, match="the extra dicom is not installed"):
-        check_image_folder(folder, labels)
-    (folder / "dark/2.png").write_bytes(b"of whatever form")
-    check_image_folder(folder, labels)

@@ -192,13 +192,13 @@ def test_a_compressed_file_is_whole_and_has_its_schema_before_anybody_is_charged
         check_header(path, FIELDS)
     rows = "".join(f"{number * 7919 % 10007},a\n" for number in range(50_000))
     for name in ("a.csv.gz", "a.jsonl.gz"):
-        text = f"text,label\n{rows}" if ".csv" in name else f'{{"text": "x"}}\n{rows}'
+        text = f"text,label\n{rows}" if ".csv" in name else f'{{"text": "x", "label": "a"}}\n{rows}'
         whole = gzip.compress(text.encode())
         (tmp_path / name).write_bytes(whole)
-        check_header(tmp_path / name, FIELDS)
+        assert len(read_records(tmp_path / name, FIELDS, first_alone=True)) == 1
         (tmp_path / name).write_bytes(whole[:-1000])
         with pytest.raises(DataError, match="not readable as gzip"):
-            check_header(tmp_path / name, FIELDS)
+            read_records(tmp_path / name, FIELDS, first_alone=True)
 
 
 def test_a_unit_that_a_type_cannot_name_is_refused_by_the_schema(tmp_path: Path) -> None:

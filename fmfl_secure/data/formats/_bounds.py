@@ -36,6 +36,11 @@ def require_bounded(path: Path, unpacked: int, packed: int, *, max_bytes: int = 
         )
 
 
+def parquet_file(content: pa.Buffer, **options: Any) -> pq.ParquetFile:
+    """A Parquet file whose pages are held to the checksums that it has of them, if it has any."""
+    return pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True, **options)
+
+
 def require_bounded_parquet(path: Path, content: pa.Buffer, *, max_bytes: int = MAX_BYTES) -> None:
     """Refuse a Parquet file that unpacks to more than may be, before it is unpacked.
 
@@ -46,7 +51,7 @@ def require_bounded_parquet(path: Path, content: pa.Buffer, *, max_bytes: int = 
         UnreadableFileError: It is larger.
         pa.ArrowException: It is no Parquet file.
     """
-    with pq.ParquetFile(pa.BufferReader(content)) as file:
+    with parquet_file(content) as file:
         for group in range(file.metadata.num_row_groups):
             # One row: a chunk's metadata that are none are refused here, and abort the process
             # where they are asked for directly.
@@ -70,7 +75,7 @@ def require_bounded_parquet(path: Path, content: pa.Buffer, *, max_bytes: int = 
     if declared + longest <= max_bytes:
         return
     written_out = declared
-    with pq.ParquetFile(pa.BufferReader(content), read_dictionary=sorted(repeated)) as file:
+    with parquet_file(content, read_dictionary=sorted(repeated)) as file:
         for group in range(file.metadata.num_row_groups):
             table = file.read_row_group(group)
             written_out += sum(_repeated(part) for c in table.columns for part in c.chunks)

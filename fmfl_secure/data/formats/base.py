@@ -19,13 +19,12 @@ from typing_extensions import override
 
 from fmfl_secure.data._source import Source, read_bytes
 from fmfl_secure.data.errors import UnreadableFileError, UnsupportedFormatError
-from fmfl_secure.data.formats._compressed import MAX_BYTES, decompress, too_large
+from fmfl_secure.data.formats._compressed import decompress
 from fmfl_secure.data.formats.foreign import HEAD_BYTES, refuse_foreign
 from fmfl_secure.outside import open_regular
 
 COMPRESSED = ".gz"
 _LONGEST_HEADER = 1 << 20  # bytes
-_PART = 1 << 20  # bytes unpacked at a time
 
 
 class Format(ABC):
@@ -178,20 +177,6 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         ) from None
     except OSError as error:
         raise unreadable(path, error) from None
-
-
-def require_whole(path: Path) -> None:
-    """Refuse a compressed file that was cut or unpacks to too much; nothing in it is looked at.
-
-    Raises:
-        UnreadableFileError: It is no complete gzip file, or holds more than may be.
-    """
-    size = 0
-    with opened(path) as file:
-        while part := file.read(_PART):
-            size += len(part)
-            if size > MAX_BYTES:
-                raise too_large(path, MAX_BYTES)
 
 
 def compressed(path: Path) -> bool:

@@ -24,9 +24,7 @@ class JsonArray(TextFormat):
     suffixes: ClassVar[tuple[str, ...]] = (".json",)
     splits: ClassVar[bool] = False
     known_by: ClassVar[str] = "`[` at its beginning"
-    columns_from: ClassVar[str] = (
-        "the records alone, so that a wrong name is found once they are read"
-    )
+    columns_from: ClassVar[str] = "the records alone: a name that none of them has is not there"
     refuses: ClassVar[tuple[str, ...]] = (
         "an object in place of the array, such as one of columns or of splits",
         "JSON Lines under this name",

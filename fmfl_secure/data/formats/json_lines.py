@@ -25,9 +25,7 @@ class JsonLines(TextFormat):
     name: ClassVar[str] = "JSON Lines"
     suffixes: ClassVar[tuple[str, ...]] = (".jsonl",)
     known_by: ClassVar[str] = "nothing: the name decides"
-    columns_from: ClassVar[str] = (
-        "the records alone, so that a wrong name is found once they are read"
-    )
+    columns_from: ClassVar[str] = "the records alone: a name that none of them has is not there"
     refuses: ClassVar[tuple[str, ...]] = (
         "a line that is not one whole object, or has a key twice, as a bad row",
         "a file that begins with an array of objects: it is a JSON array",

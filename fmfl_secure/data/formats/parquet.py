@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from fmfl_secure.data.errors import UnreadableFileError
 from fmfl_secure.data.formats._arrow import ARROW_FAILURES, ArrowSource
-from fmfl_secure.data.formats._bounds import require_bounded_parquet
+from fmfl_secure.data.formats._bounds import parquet_file, require_bounded_parquet
 from fmfl_secure.data.formats.base import Format, compressed
 
 
@@ -26,6 +26,7 @@ class Parquet(Format):
     columns_from: ClassVar[str] = "the schema"
     refuses: ClassVar[tuple[str, ...]] = (
         "columns but of text, numbers, booleans, pictures, lists of texts or of integers",
+        "a page that is damaged, or without the checksum that the file has of it",
         "what unpacks to more than 2 GiB and 16 times its size",
     )
 
@@ -52,7 +53,7 @@ class Parquet(Format):
         try:
             require_bounded_parquet(path, content)
             # Not `read_table(path)`: that reads columns out of directory names (hive=1/...).
-            with pq.ParquetFile(pa.BufferReader(content)) as file:
+            with parquet_file(content) as file:
                 table = file.read()
         except ARROW_FAILURES:
             raise _not_parquet(path) from None

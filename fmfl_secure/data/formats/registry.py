@@ -13,7 +13,7 @@ from typing import Final
 
 from fmfl_secure.data._source import Source
 from fmfl_secure.data.errors import DataError, UnreadableFileError, UnsupportedFormatError
-from fmfl_secure.data.formats.base import COMPRESSED, Format, compressed, opened, require_whole
+from fmfl_secure.data.formats.base import COMPRESSED, Format, opened
 from fmfl_secure.data.formats.comma_separated import CommaSeparated
 from fmfl_secure.data.formats.conll import Conll
 from fmfl_secure.data.formats.dataset_folder import DatasetFolder
@@ -133,10 +133,7 @@ def open_header(path: Path, readers: Collection[str] = ()) -> Source | None:
     """
     kind = format_of(path, readers)
     with _told(kind, path):
-        found = kind.header(path)
-    if compressed(path):
-        require_whole(path)
-    return found
+        return kind.header(path)
 
 
 def _claiming(path: Path, readers: Collection[str]) -> Format | None:
