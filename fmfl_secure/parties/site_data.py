@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import filecmp
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmfl_secure.data import Field, OnBadRow, group_field
+from fmfl_secure.data.errors import EmptyFileError
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.parties.holdout import HoldoutKey
 from fmfl_secure.questions.registry import questions_of
@@ -80,10 +82,10 @@ class SiteSource:
 
     def _require_apart(self) -> None:
         """Units of one file cannot be trained on and set apart from training."""
-        if self.site.data.holdout and len({path.resolve() for path in self.paths}) == 1:
+        if self.site.data.holdout and _are_one(*self.paths):
             raise ConfigError(
-                "data.holdout and data.path in site.toml are one file: what is trained on would "
-                "be asked as if it never had been",
+                "data.holdout and data.path in site.toml are one file, or one is a copy of the "
+                "other: what is trained on would be asked as if it never had been",
                 hint="Name a file of other units as data.holdout.",
             )
 
@@ -118,7 +120,7 @@ class SiteSource:
 
         Raises:
             ConfigError: The key that sets units apart cannot be used.
-            DataError: The data or a row of them are unusable.
+            DataError: The data or a row of them are unusable, or no unit is left to train on.
         """
         data = self.task.load_pooled(
             self.paths,
@@ -134,7 +136,25 @@ class SiteSource:
             apart = in_file
         else:
             return data
-        return _without_twice(dataclasses.replace(data, held_out=apart), in_file)
+        kept = _without_twice(dataclasses.replace(data, held_out=apart), in_file)
+        if self.config.trains and kept.held_out.all():
+            raise EmptyFileError(
+                "every unit of the data is set apart, and none is left to train on",
+                hint="Name a file of other units as data.holdout, or agree on a lower "
+                "evaluation.holdout.",
+                path=self.paths[0],
+            )
+        return kept
+
+
+def _are_one(data: Path, holdout: Path) -> bool:
+    """Whether two places are the same file, or files of the same bytes."""
+    if data.resolve() == holdout.resolve():
+        return True
+    try:
+        return data.is_file() and holdout.is_file() and filecmp.cmp(data, holdout, shallow=False)
+    except OSError:  # whatever is wrong with one of them was told, or is when it is read
+        return False
 
 
 def _without_twice(data: TaskData, in_file: NDArray[np.bool_]) -> TaskData:

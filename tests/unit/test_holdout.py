@@ -124,6 +124,15 @@ def test_who_is_in_the_file_of_held_out_units_is_in_no_other(made, tmp_path: Pat
     assert {n for n, held in zip(data.ids, data.held_out, strict=True) if held} == set(IDS[8:14])
 
 
+def test_a_site_with_nobody_left_to_train_on_is_refused(made, tmp_path: Path) -> None:
+    """Else its update would be noise, and it would be charged for that."""
+    write(tmp_path / "data.csv", IDS[:10])
+    write(tmp_path / "apart.csv", IDS[:14])
+    with pytest.raises(DataError, match="none is left to train on") as refusal:
+        source(made, tmp_path, file="apart.csv", holdout=0.0).read()
+    assert "data.holdout" in refusal.value.hint
+
+
 def test_without_either_all_are_trained_on(made, tmp_path: Path) -> None:
     write(tmp_path / "data.csv", IDS[:5])
     data = source(made, tmp_path, holdout=0.0).read()
