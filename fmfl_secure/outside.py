@@ -56,6 +56,22 @@ def open_regular(path: Path) -> BinaryIO:
         raise
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a place is a folder. One that cannot be looked at is none: reading it says why."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def is_file(path: Path) -> bool:
+    """Whether a place is a file, as `is_folder` says it of folders."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def read_regular(path: Path, *, most_bytes: int | None = None) -> bytes:
     """All of a regular file.
 

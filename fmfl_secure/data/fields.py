@@ -30,6 +30,7 @@ from fmfl_secure.data.left_out import LeftOut, Tally, label_sort, pool_left_out
 from fmfl_secure.data.records import IndexArray, grouped_units, record_units
 from fmfl_secure.data.stored import HeldAs, StoredText
 from fmfl_secure.data.unit_ids import unit_id
+from fmfl_secure.outside import is_folder
 from fmfl_secure.settings.types import UnitRule
 from privacy import plain
 
@@ -216,7 +217,7 @@ def no_rows(path: Path, tally: Tally) -> EmptyFileError:
         f"every row had to be skipped: {left_out}"
         if left_out.count
         else "the folder holds no records"
-        if path.is_dir()
+        if is_folder(path)
         else "the file has a header and no rows",
         hint=hint,
         path=path,

@@ -313,21 +313,19 @@ def _files(folder: Path, tally: Tally, *, by_label: bool) -> list[tuple[Path, st
 
 
 def _bytes_of(file: Path) -> bytes:
-    data = None
+    fault = unusable("the image cannot be read")
     try:
         if file.stat().st_size <= MAX_BYTES:
-            data = read_regular(file)
-    except (OSError, ValueError):
-        data = None
-    if data is None and file.is_dir():
-        raise unusable(
+            return read_regular(file)
+    except IsADirectoryError:
+        fault = unusable(
             "a folder lies among the pictures",
             "put its pictures beside it: a label's subfolder is not searched further",
             "folder among the pictures, which is not searched",
         )
-    if data is None:
-        raise unusable("the image cannot be read")
-    return data
+    except (OSError, ValueError):  # whose text has the path in it, and so the row's value
+        pass
+    raise fault
 
 
 def _read(file: Path, window: Window | None) -> EncodedPicture:

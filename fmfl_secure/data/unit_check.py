@@ -12,6 +12,7 @@ from fmfl_secure.data.fields import RECORD_UNIT, choose_column
 from fmfl_secure.data.formats.registry import claimed, open_source
 from fmfl_secure.data.images import people_of, require_folder_unit
 from fmfl_secure.data.unit_ids import NearDuplicates, near_duplicates, unit_id
+from fmfl_secure.outside import is_folder
 from fmfl_secure.settings.types import UnitRule
 
 
@@ -54,7 +55,7 @@ def check_units(
     if unit == RECORD_UNIT:
         return UnitCheck()
     values: Iterable[str | None]
-    if path.is_dir() and not claimed(path, readers):
+    if is_folder(path) and not claimed(path, readers):
         require_folder_unit(path, unit)
         values = people_of(path)
     else:

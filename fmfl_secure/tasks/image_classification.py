@@ -33,6 +33,7 @@ from fmfl_secure.models.batches import ImageBatch
 from fmfl_secure.models.classifiers import ImageClassifier
 from fmfl_secure.models.features import AtUnitNorm, Features
 from fmfl_secure.models.prefix import FrozenPrefix, RecordCache
+from fmfl_secure.outside import is_folder
 from fmfl_secure.settings.tasks import ImageClassificationSection
 from fmfl_secure.tasks.base import TaskData, one_unit_each
 from fmfl_secure.tasks.classification import ClassificationTask
@@ -79,7 +80,7 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
 
     def _is_picture_folder(self, path: Path) -> bool:
         """Whether data are pictures in subfolders, and not a folder that is a table."""
-        return path.is_dir() and not claimed(path, self.settings.readers)
+        return is_folder(path) and not claimed(path, self.settings.readers)
 
     def _fields(self, path: Path) -> list[Field]:
         return [

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -23,6 +24,7 @@ from fmfl_secure.errors import ConfigError, ModelError, RunError
 from fmfl_secure.parties.site import Site
 from fmfl_secure.planning.task import build_task
 from fmfl_secure.settings.federation import load_federation
+from fmfl_secure.transports.https.processes.site import require_data
 from fmfl_secure.transports.local.engine import LocalEngine
 from privacy import AdmissionError, Ledger
 
@@ -162,10 +164,26 @@ def test_a_key_that_sets_units_apart_is_looked_at_before_anybody_reserves(
     assert reservations(tmp_path) == 0
 
 
-def test_what_is_trained_on_is_not_set_apart_as_well(tiny_model: Path, tmp_path: Path) -> None:
-    file = make_federation(tmp_path, tiny_model)
+def test_a_process_of_a_site_finds_a_split_behind_the_file_that_has_it(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    make_federation(tmp_path, tiny_model)
     own = tmp_path / "sites/site-3/site.toml"
-    named = '[data]\nholdout = "../../data/../data/site-3.csv"\n'
+    own.write_text(own.read_text().replace("site-3.csv", "all.npz/train"))
+    with pytest.raises(ConfigError, match="does not exist"):
+        require_data(own.parent)
+    np.savez(tmp_path / "data/all.npz", train_text=np.array(["a"]), train_label=np.array(["no"]))
+    require_data(own.parent)
+
+
+@pytest.mark.parametrize("apart", ["../data/site-3.csv", "copy.csv"])
+def test_what_is_trained_on_is_not_set_apart_as_well(
+    tiny_model: Path, tmp_path: Path, apart: str
+) -> None:
+    file = make_federation(tmp_path, tiny_model)
+    shutil.copyfile(tmp_path / "data/site-3.csv", tmp_path / "data/copy.csv")
+    own = tmp_path / "sites/site-3/site.toml"
+    named = f'[data]\nholdout = "../../data/{apart}"\n'
     own.write_text(own.read_text().replace("[data]\n", named, 1))
     observer, error = run(file)
     assert "2 of 3 sites take part" in error

@@ -203,3 +203,40 @@ def test_a_folder_with_no_picture_left_is_refused(tmp_path: Path, pictures: Task
     (tmp_path / "dark/.DS_Store").write_bytes(b"\0")
     with pytest.raises(EmptyFileError, match="the folder holds no records"):
         pictures.check_source(tmp_path, unit="record")
+
+
+def test_a_path_that_is_none_costs_its_row_and_is_not_told(tmp_path: Path, pictures: Task) -> None:
+    """As of a shifted column: a note in place of a path."""
+    (tmp_path / "1.png").write_bytes(png(seed=1))
+    data = tmp_path / "a.csv"
+    data.write_text(f"image,label\n{'Miller has pain ' * 30},dark\n1.png,dark\n")
+    assert pictures.load(data, unit="record", on_bad_row="skip").records == 1
+    with pytest.raises(DataError, match=r"row 1 .* the image cannot be read") as refusal:
+        pictures.load(data, unit="record")
+    assert "Miller" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a" * 300 + ".csv", "a" * 300 + ".npz/train"])
+@pytest.mark.parametrize("kind", ["texts", "pictures"])
+def test_data_of_a_name_that_no_file_can_have_are_refused(
+    tmp_path: Path, request: pytest.FixtureRequest, kind: str, name: str
+) -> None:
+    task: Task = request.getfixturevalue(kind)
+    for ask in (task.check_source, task.load):
+        with pytest.raises(DataError):
+            ask(tmp_path / name, unit="record")
+
+
+def test_data_in_a_folder_that_may_not_be_entered_are_refused(
+    tmp_path: Path, pictures: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.stat", refused)
+    monkeypatch.setattr("os.open", refused)
+    monkeypatch.setattr("os.listdir", refused)
+    for name in ("a.csv", "a", "a.npz/train"):
+        with pytest.raises(DataError):
+            pictures.check_source(tmp_path / name, unit="record")
+
+
+def refused(*_: object, **__: object) -> None:
+    raise PermissionError(13, "Permission denied")

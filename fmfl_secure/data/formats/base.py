@@ -21,7 +21,7 @@ from fmfl_secure.data._source import Source, read_bytes
 from fmfl_secure.data.errors import UnreadableFileError, UnsupportedFormatError
 from fmfl_secure.data.formats._compressed import decompress
 from fmfl_secure.data.formats.foreign import HEAD_BYTES, refuse_foreign
-from fmfl_secure.outside import open_regular
+from fmfl_secure.outside import is_folder, open_regular
 
 COMPRESSED = ".gz"
 _LONGEST_HEADER = 1 << 20  # bytes
@@ -192,7 +192,7 @@ def table_suffix(path: Path) -> str:
 def unreadable(path: Path, error: OSError) -> UnreadableFileError:
     """The refusal of a place that the system does not let be read."""
     return UnreadableFileError(
-        f"the {'folder' if path.is_dir() else 'file'} cannot be read: "
+        f"the {'folder' if is_folder(path) else 'file'} cannot be read: "
         f"{error.strerror or type(error).__name__}",
         hint="check the path and that the account running this may read it",
         path=path,

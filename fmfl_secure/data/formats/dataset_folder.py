@@ -14,7 +14,7 @@ from typing_extensions import override
 from fmfl_secure.data.errors import DataError, UnreadableFileError
 from fmfl_secure.data.formats._arrow import ARROW_FAILURES, ArrowSource
 from fmfl_secure.data.formats.base import Format, unreadable
-from fmfl_secure.outside import MOST_SETTINGS, read_regular
+from fmfl_secure.outside import MOST_SETTINGS, is_file, read_regular
 
 _STATE, _SPLITS, _INFO = "state.json", "dataset_dict.json", "dataset_info.json"
 _LARGEST_JSON = 1 << 26  # bytes
@@ -34,7 +34,7 @@ class DatasetFolder(Format):
 
     @override
     def claims(self, path: Path) -> bool:
-        return any((path / name).is_file() for name in (_STATE, _SPLITS, _INFO))
+        return any(is_file(path / name) for name in (_STATE, _SPLITS, _INFO))
 
     @override
     def header(self, path: Path) -> ArrowSource:
@@ -95,7 +95,7 @@ def _files(path: Path) -> list[str]:
 
 def _json(path: Path) -> dict[str, Any] | None:
     """An object; None where there is no such file."""
-    if not path.is_file():
+    if not is_file(path):
         return None
     try:
         if path.stat().st_size <= _LARGEST_JSON:

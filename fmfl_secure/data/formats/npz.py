@@ -33,6 +33,7 @@ from fmfl_secure.data.errors import (
 from fmfl_secure.data.formats._bounds import MAX_BYTES, require_bounded
 from fmfl_secure.data.formats.base import Format, unreadable
 from fmfl_secure.data.stored import StoredPicture, StoredText
+from fmfl_secure.outside import is_file
 
 _SUFFIX, _ARRAY = ".npz", ".npy"
 _LONGEST_HEADER = 10_000  # bytes, NumPy's own bound
@@ -97,7 +98,7 @@ class Npz(Format):
     @override
     def claims(self, path: Path) -> bool:
         """`data.npz/train` is a split of a file."""
-        return super().claims(path) or (super().claims(path.parent) and path.parent.is_file())
+        return super().claims(path) or (super().claims(path.parent) and is_file(path.parent))
 
     @override
     def begins(self, head: bytes) -> bool:

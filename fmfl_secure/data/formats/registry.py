@@ -25,6 +25,7 @@ from fmfl_secure.data.formats.parquet import Parquet
 from fmfl_secure.data.formats.tab_separated import TabSeparated
 from fmfl_secure.errors import ConfigError
 from fmfl_secure.extensions import READERS_GROUP, is_extension, load_extension
+from fmfl_secure.outside import is_file
 from fmfl_secure.registry import Registry
 
 FORMATS: Final[Registry[Format]] = Registry(
@@ -166,7 +167,7 @@ def _unknown(path: Path, readers: Collection[str]) -> UnsupportedFormatError:
     others = [s for name in readers for s in FORMATS.get(name).suffixes]
     packed = [s for kind in FORMATS if kind.compressible for s in kind.suffixes]
     seen = ""
-    if path.is_file():
+    if is_file(path):
         with opened(path) as file:
             found = recognise(file.read(HEAD_BYTES))
         seen = f"; the file is {found.name}" if found else ""

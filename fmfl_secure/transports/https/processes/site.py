@@ -9,6 +9,7 @@ from torch import nn
 
 from aggregation import Identity
 from fmfl_secure.errors import ConfigError
+from fmfl_secure.outside import is_file
 from fmfl_secure.parties.decisions import Decisions
 from fmfl_secure.parties.site import Site
 from fmfl_secure.planning.task import allow_extensions, build_task
@@ -26,15 +27,15 @@ from fmfl_secure.transports.https.metrics import ClientMetrics
 
 
 def require_data(folder: Path) -> None:
-    """Check that a site's data are where its `site.toml` says.
+    """Check that a site's data are where its `site.toml` says, or a file that they are a split of.
 
-    Else it would be charged for a round before it learns that there is nothing to read.
+    A run that begins asks for more (`Site.check`); this is told at once, to whoever starts it.
 
     Raises:
         ConfigError: They are not.
     """
     data = folder / load_site(folder / "site.toml").data.path
-    if not data.exists():
+    if not (data.exists() or is_file(data.parent)):
         raise ConfigError(
             f"{data} does not exist", hint="Put this site's data where its site.toml says."
         )
