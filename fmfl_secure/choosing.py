@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
+import msgspec
 import numpy as np
 
 from fmfl_secure.asking import Answer, RunAsked, ask, read_answer, write_settings
@@ -18,14 +20,18 @@ from fmfl_secure.errors import ConfigError, RunError
 from fmfl_secure.models.adapters import adapter_bytes, load_adapter_bytes, set_adapter_tensors
 from fmfl_secure.planning.answers import answer_plan, asked_of
 from fmfl_secure.planning.task import make_start_file
+from fmfl_secure.planning.warm_start import line_of, line_of_run
 from fmfl_secure.questions.choice import distance_of_winner
 from fmfl_secure.run.observer import Observer
 from fmfl_secure.settings.questions import QuestionSection
 from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.training.finished_run import open_run
 from fmfl_secure.vectors.adapter import Adapter, adapter_digest
+from fmfl_secure.vectors.adapter_line import EARLIER_FILE, LINE_FILE, Ancestor, encode_line
 from fmfl_secure.vectors.candidates import MAX_CANDIDATES, join_candidates, split_candidates
 from privacy.queries import Interval
+
+_ROUND: Final = "round "  # before its number, in the name of a candidate that is a run's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +79,15 @@ def candidates_of(run: Path, rounds: Sequence[int], folders: Sequence[Path]) -> 
     for number in rounds or _evenly(store, room):
         # Without what the server optimizer remembers: an answer is about the adapter alone.
         adapter = Adapter.read(store.adapter_after(number))
-        found[f"round {number}"] = Adapter(adapter.tensors, {}).encode()
+        found[f"{_ROUND}{number}"] = Adapter(adapter.tensors, {}).encode()
     if folders:
         task = open_run(run).task
         for folder in folders:
+            if folder.name in found:
+                raise ConfigError(
+                    f"two candidates are called {folder.name!r}",
+                    hint="Rename the folder: an answer tells candidates apart by name.",
+                )
             found[folder.name] = adapter_bytes(task.open_adapter(folder))
     if not 2 <= len(found) <= MAX_CANDIDATES:
         raise ConfigError(
@@ -220,15 +231,61 @@ def chosen_of(answer: Answer, joined: bytes) -> Chosen:
     )
 
 
-def write_winner(run: Path, chosen: Chosen, output: Path) -> None:
-    """Write the winner as a finished adapter's folder.
+def require_writable(run: Path, output: Path, folders: Sequence[Path]) -> None:
+    """Require, before anything is asked and charged, that any winner can be written.
+
+    Args:
+        run: The run whose rounds are chosen among.
+        output: The folder to write.
+        folders: Of exported adapters that are chosen among.
 
     Raises:
         RunError: There is something there already.
+        ModelError: A report or an exported adapter does not say what it cost.
     """
     if output.exists():
-        raise RunError(f"{output} exists already")
+        raise RunError(f"{output} exists already", hint="Name another --output.")
+    line_of_run(run)
+    for folder in folders:
+        line_of(folder)
+
+
+def write_winner(run: Path, chosen: Chosen, output: Path, folders: Sequence[Path] = ()) -> None:
+    """Write the winner as a finished adapter's folder, with the line of what it cost.
+
+    Args:
+        run: The run whose rounds were chosen among.
+        chosen: What came of it.
+        output: The folder to write.
+        folders: Of exported adapters that were chosen among.
+
+    Raises:
+        RunError: There is something there already, or nothing here says what the winner cost.
+        ModelError: A report or an exported adapter does not say it.
+    """
+    require_writable(run, output, folders)
+    line = _line_of(run, chosen, folders)
     finished = open_run(run)
     model = finished.task.build_model(seed=finished.config.federation.seed)
     set_adapter_tensors(model, load_adapter_bytes(chosen.adapter))
     finished.task.save_adapter(model, output)
+    (output / EARLIER_FILE).unlink(missing_ok=True)
+    (output / LINE_FILE).write_text(encode_line(line), encoding="utf-8")
+
+
+def _line_of(run: Path, chosen: Chosen, folders: Sequence[Path]) -> tuple[Ancestor, ...]:
+    """The runs that made the winner, and the one whose answer chose it."""
+    digest = adapter_digest(chosen.adapter)
+    asked = line_of_run(chosen.answer.folder)[-1]
+    if chosen.winner.startswith(_ROUND):
+        *earlier, last = line_of_run(run)
+        made = (*earlier, msgspec.structs.replace(last, adapter_digest=digest))
+    else:
+        folder = next((each for each in folders if each.name == chosen.winner), None)
+        if folder is None:
+            raise RunError(
+                f"{chosen.winner} was exported before, and nothing here says what it cost",
+                hint="Take its own folder: it is the same adapter, with the line of what it cost.",
+            )
+        made = line_of(folder)
+    return *made, msgspec.structs.replace(asked, adapter_digest=digest)

@@ -232,7 +232,7 @@ def _epsilon(store: RunStore, config: FederationConfig, task: Task) -> float:
     if not store.public().line:
         return own
     *earlier, last = line_of_run(store.folder)
-    if any(each.unit != last.unit for each in earlier if each.event is not None):
+    if any(each.unit != last.unit for each in earlier if each.uses):
         return math.inf  # no figure holds for all of them together
     worst = replace(last, trainings=config.federation.rounds + config.privacy.repeats)
     return max(own, line_epsilon((*earlier, worst), config.privacy.delta))

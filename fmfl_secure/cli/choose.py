@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -113,7 +114,10 @@ def choose(
         candidates, epsilon=epsilon, insider_epsilon=insider_epsilon, repeats=repeats
     )
     if settings is None:
-        return _show(run, choosing.choose(run, asked, joined, again=again), output)
+        if output is not None:
+            choosing.require_writable(run, output, adapter or [])
+        chosen = choosing.choose(run, asked, joined, again=again)
+        return _show(run, chosen, output, adapter or [])
     if again or output is not None:
         raise ConfigError("--settings asks nothing yet: --again and --output do not go with it")
     start = choosing.write_question(run, asked, joined, settings, federation=federation)
@@ -127,7 +131,9 @@ def choose(
     return Written(files=(str(settings), str(start)))
 
 
-def _show(run: Path, chosen: Chosen, output: Path | None) -> AdapterChosen:
+def _show(
+    run: Path, chosen: Chosen, output: Path | None, folders: Sequence[Path] = ()
+) -> AdapterChosen:
     from fmfl_secure import choosing
 
     show_precision(chosen.answer.config)
@@ -150,7 +156,7 @@ def _show(run: Path, chosen: Chosen, output: Path | None) -> AdapterChosen:
         f"up to {chosen.bias:.1f} units on average. An answer about it alone has no such bias"
     )
     if output is not None:
-        choosing.write_winner(run, chosen, output)
+        choosing.write_winner(run, chosen, output, folders)
         say(f"wrote       {output}")
     return AdapterChosen(
         winner=chosen.winner,

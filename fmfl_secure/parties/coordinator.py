@@ -46,7 +46,7 @@ from fmfl_secure.storage.run_state import RunFacts, RunState
 from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.training.server_step import ServerStep
 from fmfl_secure.vectors.adapter import adapter_digest
-from fmfl_secure.vectors.adapter_line import LINE_FILE
+from fmfl_secure.vectors.adapter_line import EARLIER_FILE, LINE_FILE
 from fmfl_secure.vectors.start import RunStart
 
 
@@ -431,7 +431,7 @@ def _public_facts(config: FederationConfig, members: Members, start: RunStart) -
         base_model=start.base_model,
         base_model_digest=start.base_model_digest,
         layout_digest=layout.digest,
-        parameters=layout.size,
+        parameters=start.size if config.trains else layout.size,
         sites={name: members.sites[name].text for name in sites},
         roles={
             COORDINATOR: members.coordinator.fingerprint,
@@ -440,7 +440,7 @@ def _public_facts(config: FederationConfig, members: Members, start: RunStart) -
             **{f"custodian {name}": members.custodians[name].fingerprint for name in custodians},
         },
         initial_adapter=start.adapter,
-        line=start.files.texts.get(LINE_FILE, ""),
+        line=start.files.texts.get(EARLIER_FILE) or start.files.texts.get(LINE_FILE, ""),
     )
 
 

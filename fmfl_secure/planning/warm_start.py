@@ -16,10 +16,18 @@ import msgspec
 
 from fmfl_secure.errors import ConfigError, ModelError
 from fmfl_secure.outside import MALFORMED, MOST_DOCUMENT, read_regular
+from fmfl_secure.planning.answers import answer_plan
 from fmfl_secure.planning.plans import site_plan
+from fmfl_secure.planning.terms import reservations_of
 from fmfl_secure.settings.federation import FederationConfig, convert_config
 from fmfl_secure.tasks.adapter_task import TASK_FILE, InitialAdapter
-from fmfl_secure.vectors.adapter_line import LINE_FILE, Ancestor, decode_line, encode_line
+from fmfl_secure.vectors.adapter_line import (
+    EARLIER_FILE,
+    LINE_FILE,
+    Ancestor,
+    decode_line,
+    encode_line,
+)
 from privacy import (
     NonPrivate,
     PlanError,
@@ -91,26 +99,40 @@ def find_initial(config: FederationConfig, *, relative_to: Path) -> InitialAdapt
     """
     if not config.adapter.initial:
         return None
-    folder = relative_to / config.adapter.initial
-    if (folder / "adapter" / TASK_FILE).is_file():
-        return _initial(folder / "adapter", line_of_run(folder))
-    if not (folder / TASK_FILE).is_file():
+    folder = _run_of(relative_to / config.adapter.initial)
+    own = folder / "adapter"
+    if not any((each / TASK_FILE).is_file() for each in (own, folder)):
         raise ConfigError(
             f"adapter.initial: {folder} is neither a finished run nor an exported adapter",
             hint="Name a run's folder, or one that fmfl-secure export wrote.",
         )
+    line = line_of(folder)
+    place = own if (own / TASK_FILE).is_file() else folder
+    return InitialAdapter(place, encode_line(line), line[-1].run)
+
+
+def line_of(folder: Path) -> tuple[Ancestor, ...]:
+    """The runs that made an adapter, oldest first: a run's own, or one that was handed on.
+
+    Raises:
+        ModelError: It does not say what it cost.
+    """
+    folder = _run_of(folder)
+    if (folder / "adapter" / TASK_FILE).is_file():
+        return line_of_run(folder)
     try:
-        text = (folder / LINE_FILE).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return decode_line(read_regular(folder / LINE_FILE, most_bytes=MOST_DOCUMENT))
+    except OSError as error:
         raise ModelError(
-            f"adapter.initial: {folder} does not say what its adapter cost",
+            f"{folder} does not say what its adapter cost",
             hint="Name the run's own folder, or export the run again.",
         ) from error
-    return _initial(folder, decode_line(text))
 
 
-def _initial(folder: Path, line: tuple[Ancestor, ...]) -> InitialAdapter:
-    return InitialAdapter(folder, encode_line(line), line[-1].run if line else "")
+def _run_of(folder: Path) -> Path:
+    """The run whose own adapter a folder is: what is in it knows nothing of the run itself."""
+    is_own = folder.name == "adapter" and (folder.parent / "report.json").is_file()
+    return folder.parent if is_own else folder
 
 
 def line_of_run(folder: Path) -> tuple[Ancestor, ...]:
@@ -120,12 +142,11 @@ def line_of_run(folder: Path) -> tuple[Ancestor, ...]:
         ModelError: Its report does not say what it cost.
     """
     path = folder / "report.json"
-    before = folder / "adapter" / LINE_FILE
+    kept = [folder / "adapter" / name for name in (EARLIER_FILE, LINE_FILE)]
+    before = next((file for file in kept if file.is_file()), None)
     try:
         report = read_regular(path, most_bytes=MOST_DOCUMENT)
-        earlier = (
-            decode_line(read_regular(before, most_bytes=MOST_DOCUMENT)) if before.is_file() else ()
-        )
+        earlier = decode_line(read_regular(before, most_bytes=MOST_DOCUMENT)) if before else ()
     except OSError as error:
         raise ModelError(
             f"{path} does not say what the run cost: {error.strerror}",
@@ -157,6 +178,7 @@ def ancestor_of(report: bytes, path: Path) -> Ancestor:
 def line_epsilon(runs: Iterable[Ancestor], delta: float) -> float:
     """Epsilon of somebody who was in the data of every one of these runs, at this delta.
 
+    Of training and answers: whoever goes on from an adapter has seen what was answered about it.
     Runs were chosen one after the other, each in knowledge of what came before: the costs are
     added up as a ledger's filter does, at orders that are fixed beforehand.
 
@@ -166,29 +188,24 @@ def line_epsilon(runs: Iterable[Ancestor], delta: float) -> float:
     orders = filter_orders(_REFERENCE_EPSILON, delta)
     total = zero_cost(orders)
     in_shares = False
-    for each in runs:
-        if each.event is None:
-            continue
+    for run, used, times in ((each.run, *use) for each in runs for use in each.uses):
         try:
-            event = parse_event(each.event)
+            event = parse_event(used)
         except PlanError as error:
-            raise ModelError(f"what run {each.run} cost cannot be read: {error}") from error
+            raise ModelError(f"what run {run} cost cannot be read: {error}") from error
         if isinstance(event, NonPrivate):
             return math.inf
-        in_shares = in_shares or each.event["kind"] != "poisson-sampled-gaussian"
-        total = add_costs(total, rdp_cost(event, orders), each.trainings)
+        in_shares = in_shares or used["kind"] != "poisson-sampled-gaussian"
+        total = add_costs(total, rdp_cost(event, orders), times)
     return epsilon_spent(total, filter_delta(delta) if in_shares else delta)
 
 
 def _ancestor(report: _Report, config: FederationConfig, path: Path) -> Ancestor:
-    planned = config.federation.rounds + config.privacy.repeats
-    trained = [
-        next((len(c.rounds_trained) for c in site.statement.runs if c.run == report.run), 0)
-        if site.statement is not None
-        else planned  # it states nothing, which is no evidence that it trained less
-        for site in report.sites
-        if site.visibility == "private"
-    ]
+    is_private = any(site.visibility == "private" for site in report.sites)
+    trained = config.federation.rounds + config.privacy.repeats if config.trains else 0
+    training, answers = reservations_of(report.run)
+    event = _event(report, config, path) if is_private and config.trains else None
+    plan = answer_plan(config) if is_private and config.asked is not None else None
     return Ancestor(
         run=report.run,
         federation=report.federation,
@@ -196,9 +213,28 @@ def _ancestor(report: _Report, config: FederationConfig, path: Path) -> Ancestor
         adapter_digest=report.rounds[-1].adapter_digest,
         unit=report.mechanism.unit,
         delta=report.mechanism.delta,
-        trainings=max(trained, default=0),
-        event=_event(report, config, path) if trained else None,
+        trainings=_most(report, training, planned=trained),
+        event=event,
+        answers=_most(report, answers, planned=plan.answers + plan.repeats)
+        if plan
+        else msgspec.UNSET,
+        answer_event=_as_json(plan.event().canonical()) if plan else msgspec.UNSET,
     )
+
+
+def _most(report: _Report, reservation: str, *, planned: int) -> int:
+    """The most that a site with private data was charged for of a reservation.
+
+    One that states nothing counts as planned: it is no evidence that it did less.
+    """
+    charged = [
+        next((len(c.rounds_trained) for c in site.statement.runs if c.run == reservation), 0)
+        if site.statement is not None
+        else planned
+        for site in report.sites
+        if site.visibility == "private"
+    ]
+    return max(charged, default=0)
 
 
 def _event(report: _Report, config: FederationConfig, path: Path) -> dict[str, Any]:
@@ -211,5 +247,9 @@ def _event(report: _Report, config: FederationConfig, path: Path) -> dict[str, A
             f"({report.mechanism.noise_multiplier:.6f}, here {plan.noise_multiplier:.6f}), so that "
             "what the run cost cannot be added up here"
         )
-    found: dict[str, Any] = json.loads(json.dumps(plan.round_event().canonical()))
+    return _as_json(plan.round_event().canonical())
+
+
+def _as_json(event: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(json.dumps(event))
     return found

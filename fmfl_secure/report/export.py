@@ -21,7 +21,7 @@ from fmfl_secure.report.model_card import write_card
 from fmfl_secure.report.signed import read_report
 from fmfl_secure.tasks.adapter_task import AdapterTask
 from fmfl_secure.training.finished_run import FinishedRun, open_run
-from fmfl_secure.vectors.adapter_line import LINE_FILE, encode_line
+from fmfl_secure.vectors.adapter_line import EARLIER_FILE, LINE_FILE, encode_line
 
 
 def export_run(
@@ -66,6 +66,7 @@ def export_run(
             else:
                 _write_adapter(run, task, opened, output, whole=personal is not None)
             # Whoever goes on from it is told what it cost, this run included.
+            (output / EARLIER_FILE).unlink(missing_ok=True)
             (output / LINE_FILE).write_text(encode_line(line_of_run(run_folder)), encoding="utf-8")
             two_towers = len(task.architecture.towers) > 1
             own = merged and task.own_head is not None

@@ -30,7 +30,7 @@ def sentences(record: RunRecord) -> list[str]:
     if not record.rounds:
         return [text]
     runs = (*earlier, ancestor_of(encode_record(record), Path("report.json")))
-    private = [each for each in runs if each.event is not None]
+    private = [each for each in runs if each.uses]
     units = sorted({each.unit for each in private})
     if not private:
         return [f"{text} All of them trained on data declared public."]
@@ -50,10 +50,11 @@ def sentences(record: RunRecord) -> list[str]:
                 "somebody who was in it."
             )
         ]
+    seen = " and what sites answered in these runs" if any(r.answer_event for r in runs) else ""
     return [
         (
             f"{text} By what the earlier ones' files state, somebody who was in the data of all "
             f"{len(runs)} runs is protected at epsilon {rounding.spent(epsilon)} and delta "
-            f"{rounding.small(delta)} against whoever sees the adapters."
+            f"{rounding.small(delta)} against whoever sees the adapters{seen}."
         )
     ]

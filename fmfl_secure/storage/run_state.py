@@ -33,8 +33,8 @@ class RunFacts(msgspec.Struct, frozen=True):
     Attributes:
         base_model: Name of the base model.
         base_model_digest: Its digest.
-        layout_digest: Of the adapter's tensor layout.
-        parameters: Length of the update.
+        layout_digest: Of the first round's tensor layout.
+        parameters: Length of the update, of the round that trains most.
         sites: Public key of each site, by name.
         roles: Fingerprint of each other role's, by name.
         initial_adapter: The adapter before the first round, as safetensors.

@@ -49,7 +49,7 @@ from fmfl_secure.outside import MOST_DOCUMENT, parse_json, read_regular, read_se
 from fmfl_secure.settings.types import HEAD_PART, WeightType
 from fmfl_secure.tasks.base import TaskData
 from fmfl_secure.tasks.task_model import Settings, TaskModel
-from fmfl_secure.vectors.adapter_line import LINE_FILE
+from fmfl_secure.vectors.adapter_line import EARLIER_FILE
 
 TASK_FILE = "task.json"
 PERSONAL = "personal"  # of it: names of the tensors that stayed at the sites
@@ -161,7 +161,7 @@ class AdapterTask(TaskModel[Settings]):
         save_files(model, self.adapter, self.base, folder)
         self.save_description(model, folder)
         if self.initial is not None:
-            (folder / LINE_FILE).write_text(self.initial.line, encoding="utf-8")
+            (folder / EARLIER_FILE).write_text(self.initial.line, encoding="utf-8")
 
     def save_description(self, model: AdaptedModel, folder: Path) -> None:
         """Write how an adapter's files belong together."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import shutil
 from pathlib import Path
@@ -18,21 +19,26 @@ from fmfl_secure import choosing
 from fmfl_secure.cli import app
 from fmfl_secure.errors import ConfigError, ModelError, RunError
 from fmfl_secure.models.adapters import adapter_bytes, load_adapter_bytes, set_adapter_tensors
+from fmfl_secure.planning.warm_start import line_epsilon
 from fmfl_secure.questions.choice import distance_of_winner
 from fmfl_secure.report import render_html
-from fmfl_secure.report.results import build_record
+from fmfl_secure.report.export import export_run
+from fmfl_secure.report.results import build_record, write_results
 from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.tasks.classification import logits_of
 from fmfl_secure.training.finished_run import open_run
 from fmfl_secure.transports.local.engine import LocalEngine
+from fmfl_secure.vectors.adapter_line import LINE_FILE, decode_line
 from fmfl_secure.vectors.candidates import join_candidates, split_candidates
 from fmfl_secure.vectors.start_file import read_start
 from privacy import Ledger
 
 
 @pytest.fixture(autouse=True)
-def _quick(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fmfl_secure.report.write.render_html", lambda _: "")
+    monkeypatch.setattr("privacy.training.check_admission", lambda *_, **__: None)
     monkeypatch.setattr("fmfl_secure.transports.flower.server._NODES_S", 0.05)
     monkeypatch.setenv("COLUMNS", "160")
 
@@ -52,7 +58,7 @@ def template(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path
             text.replace("[budget]", 'holdout = "holdout.csv"\n\n[budget]', 1)
         )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fmfl_secure.report.results.write_report", lambda *_: None)
+        patch.setattr("fmfl_secure.report.write.render_html", lambda _: "")
         patch.setattr("privacy.training.check_admission", lambda *_, **__: None)
         LocalEngine(federation, folder / "run", resume=False, observer=Quiet()).run()
     return folder
@@ -114,6 +120,47 @@ def test_one_answer_is_charged_for_all_candidates_and_kept(run: Path, tmp_path: 
     assert len(won) == 1
     opened = adapter_bytes(task.open_adapter(tmp_path / "best"))
     assert load_adapter_bytes(opened).keys() == load_adapter_bytes(candidates[won.pop()]).keys()
+    # What it cost travels with it, the answer that chose it included.
+    made, chosen = decode_line((tmp_path / "best" / LINE_FILE).read_bytes())
+    assert made.run == RunStore(run).state.run
+    assert (made.trainings, chosen.trainings, chosen.answers) == (3, 0, 1)
+    assert line_epsilon([made, chosen], 1e-4) > line_epsilon([made], 1e-4)
+
+
+def test_what_could_not_be_written_is_refused_before_anybody_is_charged(
+    run: Path, tmp_path: Path
+) -> None:
+    before = [commits(run.parent / f"sites/site-{number}") for number in (1, 2, 3)]
+    command = ["choose", str(run), "--epsilon", "3", "--rounds", "1,2", "--output"]
+    (tmp_path / "there").mkdir()
+    done = CliRunner().invoke(app, [*command, str(tmp_path / "there")])
+    assert isinstance(done.exception, RunError)
+    assert "exists already" in str(done.exception)
+    shutil.copytree(run / "adapter", tmp_path / "copied")
+    done = CliRunner().invoke(
+        app, [*command, str(tmp_path / "best"), "--adapter", str(tmp_path / "copied")]
+    )
+    assert isinstance(done.exception, ModelError)
+    assert "does not say what its adapter cost" in str(done.exception)
+    (tmp_path / "other").mkdir()
+    shutil.copytree(run / "adapter", tmp_path / "other/copied")
+    twice = [tmp_path / "copied", tmp_path / "other/copied"]
+    with pytest.raises(ConfigError, match="two candidates are called 'copied'"):
+        choosing.candidates_of(run, [1], twice)
+    assert [commits(run.parent / f"sites/site-{number}") for number in (1, 2, 3)] == before
+
+
+def test_an_exported_winner_brings_its_own_line(run: Path, tmp_path: Path) -> None:
+    export_run(run, tmp_path / "given")
+    candidates = choosing.candidates_of(run, [1], [tmp_path / "given"])
+    chosen = choosing.choose(run, *choosing.question_among(candidates, epsilon=2.0))
+    won = dataclasses.replace(chosen, winner="given", adapter=candidates["given"])
+    choosing.write_winner(run, won, tmp_path / "best", [tmp_path / "given"])
+    line = decode_line((tmp_path / "best" / LINE_FILE).read_bytes())
+    assert line[:1] == decode_line((tmp_path / "given" / LINE_FILE).read_bytes())
+    assert len(line) == 2
+    with pytest.raises(RunError, match="given was exported before, and nothing here says"):
+        choosing.write_winner(run, won, tmp_path / "unknown")
 
 
 def test_an_exported_adapter_is_a_candidate(run: Path) -> None:
@@ -208,6 +255,7 @@ def test_parties_elsewhere_choose_by_what_was_written(
     assert rates[chosen.winner] == max(rates.values())
     best = load_adapter_bytes(candidates[chosen.winner])
     assert all((load_adapter_bytes(chosen.adapter)[n] == t).all() for n, t in best.items())
+    write_results(RunStore(tmp_path / "there/run"))  # this world leaves them out
     read = ["choose", str(run), "--answered", str(tmp_path / "there/run")]
     said = CliRunner().invoke(app, [*read, "--output", str(tmp_path / "best")])
     assert said.exit_code == 0, said.output

@@ -20,13 +20,13 @@ from fmfl_secure.models.adapters import ADAPTERS, adapter_bytes, load_adapter_by
 from fmfl_secure.parties.workspace import initialise
 from fmfl_secure.planning.plans import predict
 from fmfl_secure.planning.task import build_task, largest_layout
-from fmfl_secure.planning.warm_start import line_epsilon, line_of_run
+from fmfl_secure.planning.warm_start import find_initial, line_epsilon, line_of_run
 from fmfl_secure.report.export import export_run
 from fmfl_secure.run.record import decode_record
 from fmfl_secure.settings.federation import load_federation
 from fmfl_secure.tasks.adapter_task import InitialAdapter
 from fmfl_secure.transports.local.engine import LocalEngine
-from fmfl_secure.vectors.adapter_line import LINE_FILE, decode_line
+from fmfl_secure.vectors.adapter_line import EARLIER_FILE, LINE_FILE, decode_line
 from privacy import NonPrivate
 
 
@@ -89,12 +89,32 @@ def test_an_exported_adapter_carries_its_line(line: Path, tmp_path: Path) -> Non
     adapter = msgspec.structs.replace(config.adapter, initial=str(tmp_path / "out"))
     task = build_task(msgspec.structs.replace(config, adapter=adapter), relative_to=line)
     task.save_adapter(task.build_model(seed=1), tmp_path / "again")
-    assert decode_line((tmp_path / "again" / LINE_FILE).read_bytes()) == found
+    # A run's own folder says by its name that the run itself is not in the line yet.
+    assert decode_line((tmp_path / "again" / EARLIER_FILE).read_bytes()) == found
+    assert not (tmp_path / "again" / LINE_FILE).exists()
     (tmp_path / "out" / LINE_FILE).unlink()
     with pytest.raises(ModelError, match="does not say what its adapter cost"):
         build_task(msgspec.structs.replace(config, adapter=adapter), relative_to=line)
     with pytest.raises(ConfigError, match="neither a finished run nor"):
         build_task(config, relative_to=tmp_path)
+
+
+def test_a_run_s_own_adapter_folder_leaves_no_run_out(line: Path, tmp_path: Path) -> None:
+    """The folder knows what came before the run; what the run cost itself, its report says."""
+    config = load_federation(line / "federation.toml")
+    runs = line_of_run(line / "run-2")
+
+    def initial(folder: Path) -> InitialAdapter | None:
+        adapter = msgspec.structs.replace(config.adapter, initial=str(folder))
+        return find_initial(msgspec.structs.replace(config, adapter=adapter), relative_to=line)
+
+    for place in (line / "run-2", line / "run-2/adapter"):
+        found = initial(place)
+        assert found is not None
+        assert decode_line(found.line) == runs
+    shutil.copytree(line / "run-2/adapter", tmp_path / "copied")
+    with pytest.raises(ModelError, match="does not say what its adapter cost"):
+        initial(tmp_path / "copied")
 
 
 def test_an_attack_is_held_to_what_the_whole_line_allows(line: Path) -> None:
