@@ -187,7 +187,8 @@ def verify(
     """Check a signed report: every signature in it, and that its parts agree.
 
     Needs neither the run nor its machine. Compare the fingerprints with those that you were given
-    by other means: a bundle that names its own keys does not prove who holds them.
+    by other means: a bundle that names its own keys does not prove who holds them. What no site
+    signed, and nobody but the coordinator says, is told at the end.
     Example: fmfl-secure report verify pilot-2026.report --extract pilot-2026
     """
     from fmfl_secure.report.bundle import extract_bundle, load_bundle, verify_bundle
@@ -212,6 +213,8 @@ def verify(
             "make a bundle with keys of their own. Compare them with those that you were given by "
             "other means, or give the coordinator's: --coordinator FINGERPRINT"
         )
+    for text in checked.unsigned:
+        say(f"not signed   {text}")
     files: tuple[str, ...] = ()
     if extract is not None:
         extract_bundle(checked, extract)
@@ -225,6 +228,7 @@ def verify(
         page_made_again=checked.rendered_again,
         coordinator_expected=bool(coordinator),
         fingerprints=dict(checked.fingerprints),
+        unsigned=checked.unsigned,
         files=files,
     )
 

@@ -24,6 +24,7 @@ from fmfl_secure._version import __version__
 from fmfl_secure.errors import RunError
 from fmfl_secure.outside import MOST_DOCUMENT, read_regular
 from fmfl_secure.parties.workspace import COORDINATOR, Workspace
+from fmfl_secure.report.on_its_word import unsigned_parts
 from fmfl_secure.report.page import render_html
 from fmfl_secure.report.results import build_record
 from fmfl_secure.report.signed import check_statements
@@ -62,6 +63,7 @@ class CheckedBundle:
         ended: Whether the coordinator signed that the run had ended.
         rendered_again: Whether the page is the one that this version makes of the record; another
             version's page can only be compared by its signature.
+        unsigned: What in it nobody but the coordinator says, in sentences.
     """
 
     record: RunRecord
@@ -69,6 +71,7 @@ class CheckedBundle:
     fingerprints: dict[str, str]
     ended: bool
     rendered_again: bool
+    unsigned: tuple[str, ...]
 
 
 def write_bundle(record: RunRecord, end: bytes, coordinator: Identity) -> bytes:
@@ -104,6 +107,8 @@ def write_bundle(record: RunRecord, end: bytes, coordinator: Identity) -> bytes:
 def verify_bundle(data: bytes, *, coordinator: str = "") -> CheckedBundle:
     """Check a bundle: its form, every signature in it, and that its parts agree.
 
+    A coordinator signs what it likes: what nobody else's signature holds is in `unsigned`.
+
     Args:
         data: The file's bytes.
         coordinator: Fingerprint that its coordinator must have, from elsewhere; empty takes any.
@@ -136,6 +141,7 @@ def verify_bundle(data: bytes, *, coordinator: str = "") -> CheckedBundle:
         fingerprints=fingerprints,
         ended=ended,
         rendered_again=same_version,
+        unsigned=unsigned_parts(record, ended=ended),
     )
 
 

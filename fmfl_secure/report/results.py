@@ -20,9 +20,8 @@ from fmfl_secure._version import __version__
 from fmfl_secure.errors import RunError
 from fmfl_secure.extensions import installed_version, package_of
 from fmfl_secure.outside import MALFORMED
-from fmfl_secure.planning.answers import answer_plan, asked_of
-from fmfl_secure.planning.plans import encryption_parameters, site_plan, value_bits
 from fmfl_secure.report import write_report
+from fmfl_secure.report.derived import encryption_of, mechanism_of
 from fmfl_secure.report.model_card import TASK_FILE, write_card
 from fmfl_secure.run.answers import answers_of
 from fmfl_secure.run.attack_record import load_attack
@@ -31,8 +30,6 @@ from fmfl_secure.run.evaluation_record import load_evaluation
 from fmfl_secure.run.keys_record import load_keys
 from fmfl_secure.run.record import (
     FORMAT,
-    Encryption,
-    Mechanism,
     RunRecord,
     SiteRecord,
     decode_round,
@@ -43,7 +40,6 @@ from fmfl_secure.storage.files import write_outputs
 from fmfl_secure.storage.run_store import RunStore
 from fmfl_secure.vectors.adapter import adapter_digest
 from fmfl_secure.vectors.adapter_line import AdapterLine, decode_line
-from privacy import RELATION
 
 _LIBRARIES = (
     "torch", "transformers", "peft", "opacus", "dp-accounting", "tenseal", "cryptography", "numpy",
@@ -112,8 +108,8 @@ def build_record(store: RunStore) -> RunRecord:
         base_model=public.base_model,
         base_model_digest=public.base_model_digest,
         layout_digest=public.layout_digest,
-        mechanism=_mechanism(config, public.parameters),
-        encryption=_encryption(config, parameters=public.parameters, upload=state.upload_bytes),
+        mechanism=mechanism_of(config, public.parameters),
+        encryption=encryption_of(config, parameters=public.parameters, upload=state.upload_bytes),
         sites=tuple(
             SiteRecord(
                 name=entry.name,
@@ -150,68 +146,6 @@ def build_record(store: RunStore) -> RunRecord:
         or msgspec.UNSET,
         looked_at=load_evaluation(store.folder, run=state.run, settings_digest=config.digest)
         or msgspec.UNSET,
-    )
-
-
-def _mechanism(config: FederationConfig, parameters: int) -> Mechanism:
-    privacy, shares = config.privacy, config.privacy.noise_mechanism.in_shares
-    if not config.trains:
-        return _mechanism_of_answers(config)
-    # Of training and answers together: both are charged, and cost no more than they add up to.
-    asked = config.asked
-    epsilon = privacy.epsilon + (0.0 if asked is None else asked.epsilon)
-    insider = privacy.insider_epsilon + (0.0 if asked is None else asked.insider_epsilon)
-    # The same at every site: it depends on the sample rate and not on the population.
-    plan = site_plan(config, config.sites[0], parameters)
-    return Mechanism(
-        noise=privacy.noise,
-        unit=config.task.unit,
-        relation=RELATION,
-        target_epsilon=0.0 if not privacy.noise_mechanism.private else epsilon,
-        delta=privacy.delta,
-        sample_rate=privacy.sample_rate,
-        noise_multiplier=0.0 if plan is None else plan.noise_multiplier,
-        max_grad_norm=privacy.max_grad_norm,
-        steps_per_round=privacy.steps_per_round,
-        rounds=config.federation.rounds,
-        repeats=privacy.repeats,
-        colluding_sites=privacy.colluding_sites if shares else 0,
-        insider_epsilon=insider if shares else 0.0,
-    )
-
-
-def _mechanism_of_answers(config: FederationConfig) -> Mechanism:
-    """Of a run that trains nothing: every unit is in every answer, and bounded by the plan's."""
-    privacy, asked, plan = config.privacy, asked_of(config), answer_plan(config)
-    shares = privacy.noise_mechanism.in_shares
-    return Mechanism(
-        noise=privacy.noise,
-        unit=config.task.unit,
-        relation=RELATION,
-        target_epsilon=asked.epsilon,
-        delta=privacy.delta,
-        sample_rate=1.0,
-        noise_multiplier=plan.event().noise_multiplier,
-        max_grad_norm=1.0,
-        steps_per_round=1,
-        rounds=plan.answers,
-        repeats=plan.repeats,
-        colluding_sites=privacy.colluding_sites if shares else 0,
-        insider_epsilon=asked.insider_epsilon if shares else 0.0,
-    )
-
-
-def _encryption(config: FederationConfig, *, parameters: int, upload: int) -> Encryption:
-    chosen = encryption_parameters(config, parameters)
-    return Encryption(
-        suite=chosen.suite,
-        parameter_set=chosen.id,
-        poly_modulus_degree=chosen.poly_modulus_degree,
-        coeff_mod_bit_sizes=chosen.coeff_mod_bit_sizes,
-        security_bits=chosen.security_bits,
-        bits=value_bits(config, parameters),
-        parameters=parameters,
-        upload_bytes=upload,
     )
 
 

@@ -1,4 +1,4 @@
-"""Holds a report's record against what the sites signed in it."""
+"""Holds a report's record against itself and what the sites signed in it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from aggregation import AggregationError, PublicIdentity
 from fmfl_secure.errors import RunError
 from fmfl_secure.outside import MOST_DOCUMENT, read_regular
 from fmfl_secure.planning.terms import reservations_of
+from fmfl_secure.report.agreement import require_agreement
 from fmfl_secure.report.write import JSON_NAME
 from fmfl_secure.run.ledger_statement import verify_statement
 from fmfl_secure.run.record import RunRecord, SiteRecord, decode_record
@@ -15,13 +16,13 @@ from fmfl_secure.storage.run_store import RunStore, holds_run
 
 
 def check_statements(record: RunRecord) -> dict[str, str]:
-    """Check every statement of a ledger in a record: who signed it, and that it is of this run.
+    """Check every statement of a ledger in a record: who signed it, and that the record agrees.
 
     Returns:
         By site, the fingerprint of the key that it is signed with.
 
     Raises:
-        RunError: One is another site's, or of another run.
+        RunError: One is another site's, of another run, or contradicts the record.
         AggregationError: One was altered since it was signed.
     """
     checked: dict[str, str] = {}
@@ -39,6 +40,7 @@ def check_statements(record: RunRecord) -> dict[str, str]:
         verify_statement(identity, site.statement, site.statement_signature)
         _require_this_run(record, site)
         checked[site.name] = identity.fingerprint
+    require_agreement(record)
     return checked
 
 

@@ -1,4 +1,8 @@
-"""Makes a site's statement of its ledger, for a report, and its signature under it."""
+"""Makes a site's statement of its ledger, for a report, and its signature under it.
+
+`parties.site` describes its ledger with `describe_ledger` and signs that when it joins a run and
+when it ends; `runtime.inbox` and `report.signed` check a signature with `verify_statement`.
+"""
 
 from __future__ import annotations
 
@@ -106,14 +110,10 @@ def describe_ledger(
         unit=budget.unit,
         grants=tuple(grant_record(status) for status in budget.status()),
         runs=tuple(
-            RunCharge(
-                run=reservation.run if reservation.signer == own_name else ELSEWHERE,
-                grant=reservation.grant,
-                purpose=reservation.purpose if reservation.signer == own_name else "",
-                at=reservation.at,
-                rounds_reserved=reservation.rounds,
-                rounds_trained=tuple(number for number, _ in reservation.commits),
-                open=reservation.open,
+            _charge_of(
+                reservation,
+                is_own=reservation.signer == own_name,
+                is_reported=reservation.run in names,
             )
             for reservation in budget.reservations.values()
         ),
@@ -130,6 +130,22 @@ def describe_ledger(
         ),
         population_size=budget.population_size or msgspec.UNSET,
         runs_left=_runs_left(budget, held) if held else msgspec.UNSET,
+    )
+
+
+def _charge_of(reservation: Reservation, *, is_own: bool, is_reported: bool) -> RunCharge:
+    """A run as a statement tells of it: of the one reported on, what it was reserved for too."""
+    is_told = is_own and is_reported
+    return RunCharge(
+        run=reservation.run if is_own else ELSEWHERE,
+        grant=reservation.grant,
+        purpose=reservation.purpose if is_own else "",
+        at=reservation.at,
+        rounds_reserved=reservation.rounds,
+        rounds_trained=tuple(number for number, _ in reservation.commits),
+        open=reservation.open,
+        plan=reservation.plan if is_told else msgspec.UNSET,
+        event=reservation.event.canonical() if is_told else msgspec.UNSET,
     )
 
 

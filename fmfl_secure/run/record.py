@@ -51,6 +51,8 @@ class Mechanism(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             away before `target_epsilon` is lost.
         insider_epsilon: With distributed noise, what the run may cost against all other sites
             together; else 0.
+        answers_noise_multiplier: Of answers beside training, noise over what one unit moves their
+            sum by; 0 where there are none, or nothing is trained.
     """
 
     noise: NoiseName
@@ -66,6 +68,7 @@ class Mechanism(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     repeats: Count
     colluding_sites: Count = 0
     insider_epsilon: Figure = 0.0
+    answers_noise_multiplier: Figure = 0.0
 
     @property
     def noise_mechanism(self) -> NoiseMechanism:

@@ -31,7 +31,7 @@ from fmfl_secure.run.ranges import (
     require_figures,
     within,
 )
-from privacy import Decided
+from privacy import Decided, PlanError, parse_event
 
 ELSEWHERE: Final = "of another federation"  # in a statement, instead of the id of its run
 
@@ -176,6 +176,9 @@ class RunCharge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         rounds_reserved: Trainings held, repeats included.
         rounds_trained: Round number of each training that began, in order.
         open: Whether the reservation still holds budget.
+        plan: Digest of the settings that it was reserved for; of the run that is reported on.
+            Absent of others, and in statements of earlier versions.
+        event: What one of its rounds did, in `privacy`'s canonical form; likewise.
     """
 
     run: Text
@@ -185,6 +188,21 @@ class RunCharge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rounds_reserved: Count
     rounds_trained: tuple[Count, ...]
     open: bool
+    # Left out where unset, so that what sites signed with earlier versions is what they signed.
+    plan: Text | msgspec.UnsetType = msgspec.UNSET
+    event: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+
+    def __post_init__(self) -> None:
+        """Holds what a round did to what a plan can be.
+
+        Raises:
+            RunError: It is no event that is known here.
+        """
+        if isinstance(self.event, dict):
+            try:
+                parse_event(self.event)
+            except PlanError as error:
+                raise RunError(f"what a round of {self.run} did cannot be read: {error}") from error
 
 
 class RecoveryNote(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

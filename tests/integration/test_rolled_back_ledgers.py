@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -168,6 +169,12 @@ def test_after_the_officer_s_charge_it_goes_on_and_nothing_is_under_counted(fold
     run(folder, 2)
     lost = folder / "sites/site-1/lost-heads.jsonl"
     charge = ("--anchor", lost, "--reason", "the disk failed", "--report")
+    kinder = json.loads((folder / "run-1/report.json").read_text())
+    kinder["settings"]["privacy"]["epsilon"] /= 4  # whoever sends a report may make it cost less
+    (folder / "kinder.json").write_text(json.dumps(kinder))
+    done = command("ledger", "recover", path, *charge, folder / "kinder.json")
+    assert isinstance(done.exception, RunError)
+    assert "is not what its sites signed" in str(done.exception)
     done = command("ledger", "recover", path, *charge, folder / "run-1/report.json")
     assert done.exit_code == 0, done.output
     assert "settled 3 lost heads" in done.output

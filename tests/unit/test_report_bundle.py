@@ -26,7 +26,7 @@ from fmfl_secure.run.record import decode_record, encode_record
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Run:
     folder = tmp_path_factory.mktemp("bundle")
-    make_federation(folder, tiny_model, rounds=1, privacy="delta = 1e-4", evaluation=False)
+    make_federation(folder, tiny_model, rounds=1, privacy="delta = 1e-4")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("privacy.training.check_admission", lambda *_, **__: None)
         return Federation(folder).run(folder / "run")
@@ -74,7 +74,6 @@ def test_a_run_s_figures_may_come_in_any_order(finished: Run) -> None:
     record = replace(
         finished.record,
         status="interrupted",  # one that has finished needs a signed end of these rounds
-        evaluation="holdout.csv",
         initial_metrics={"macro_f1": 0.2, "accuracy": 0.3},
         rounds=(replace(only, metrics={"macro_f1": 0.4, "accuracy": 0.5}),),
     )
@@ -135,8 +134,12 @@ def test_a_coordinator_that_lies_is_contradicted_by_what_others_signed(
     with pytest.raises(RunError, match="no signed end"):
         verify_bundle(signed(finished, bundle, end=""))
     fewer = encode_record(msgspec.structs.replace(record, rounds=())).decode()
-    with pytest.raises(RunError, match="not those of the run's signed end"):
+    with pytest.raises(RunError, match="has 0 of 1 planned rounds"):
         verify_bundle(signed(finished, bundle, report_json=fewer))
+    (only,) = record.rounds
+    other = msgspec.structs.replace(record, rounds=(msgspec.structs.replace(only, status="lost"),))
+    with pytest.raises(RunError, match="not those of the run's signed end"):
+        verify_bundle(signed(finished, bundle, report_json=encode_record(other).decode()))
     with pytest.raises(RunError, match="format"):
         verify_bundle(signed(finished, bundle, format="other"))
 

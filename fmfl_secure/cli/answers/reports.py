@@ -49,6 +49,7 @@ class ReportVerified(Answer, frozen=True, kw_only=True):
         coordinator_expected: Whether its coordinator has the fingerprint that was asked for;
             false where none was named: then nobody checked who signed.
         fingerprints: Of all whose signatures were checked, by name.
+        unsigned: What in it nobody but the coordinator says, in sentences.
         files: That were written.
     """
 
@@ -59,6 +60,7 @@ class ReportVerified(Answer, frozen=True, kw_only=True):
     page_made_again: bool
     coordinator_expected: bool
     fingerprints: dict[str, str]
+    unsigned: tuple[str, ...]
     files: tuple[str, ...]
 
 

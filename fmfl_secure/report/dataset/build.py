@@ -17,7 +17,6 @@ import msgspec
 from aggregation import PublicIdentity
 from fmfl_secure._version import __version__
 from fmfl_secure.errors import RunError
-from fmfl_secure.outside import MOST_DOCUMENT, read_regular
 from fmfl_secure.parties.run_budget import require_population
 from fmfl_secure.report.dataset.record import (
     FORMAT,
@@ -29,9 +28,9 @@ from fmfl_secure.report.dataset.record import (
     Training,
     WithoutPrivacy,
 )
-from fmfl_secure.report.write import JSON_NAME
+from fmfl_secure.report.signed import read_report
 from fmfl_secure.run.ledger_statement import grant_record
-from fmfl_secure.run.record import RunRecord, SiteRecord, decode_record
+from fmfl_secure.run.record import RunRecord, SiteRecord
 from fmfl_secure.settings.federation import load_site
 from privacy import (
     RELATION,
@@ -97,19 +96,9 @@ def read_reports(places: Iterable[Path]) -> list[RunRecord]:
     """Reports of runs: their folders, or their `report.json`.
 
     Raises:
-        RunError: One cannot be read.
+        RunError: One cannot be read, or is not what its sites signed.
     """
-    found = []
-    for place in places:
-        file = place / JSON_NAME if place.is_dir() else place
-        try:
-            found.append(decode_record(read_regular(file, most_bytes=MOST_DOCUMENT)))
-        except OSError as error:
-            raise RunError(
-                f"cannot read the report {file}: {error.strerror}",
-                hint="Name a run's folder or its report.json.",
-            ) from error
-    return found
+    return [read_report(place) for place in places]
 
 
 def record_of(
