@@ -10,7 +10,12 @@ from fmfl_secure.run.record import RunRecord
 
 _ONE_PLACE = (
     "A simulation: all parties' keys were drawn in one place. Whoever has access to it can sign as "
-    "any site and open any single update; no separation of the parties is shown."
+    "any site and open what any single site sends; no separation of the parties is shown."
+)
+_UNSAID = (
+    "This record does not say who drew the parties' keys, or who compared them: nothing here shows "
+    "that they are not all one party's, which could sign as any site and open what any single site "
+    "sends. Ask each site for its own fingerprint."
 )
 
 
@@ -18,7 +23,7 @@ def warnings(record: RunRecord) -> list[str]:
     """Warns on the first page of keys that one party drew, or nobody compared."""
     keys = record.keys
     if isinstance(keys, msgspec.UnsetType):
-        return []
+        return [_UNSAID]
     if keys.one_place:
         return [_ONE_PLACE]
     found = []
@@ -41,7 +46,7 @@ def sentences(record: RunRecord) -> list[str]:
     """Says who drew the keys and who compared them, for the page's part about encryption."""
     keys = record.keys
     if isinstance(keys, msgspec.UnsetType):
-        return ["This record does not say who drew the parties' keys."]
+        return [_UNSAID]
     if keys.one_place:
         return warnings(record)
     compared = sorted(keys.compared, key=lambda one: one.party)

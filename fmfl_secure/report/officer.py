@@ -176,8 +176,7 @@ def _again(record: RunRecord) -> str:
     if days:
         past = " (past when this run ended)" if days[0] < _last_day(record) else ""
         reasons.insert(0, f"by {days[0]}{past}, as was decided with its epsilon")
-    reasons.append(
-        "when the adapter is given to anybody else, and when people or data are added to a ledger"
-    )
+    given = "when the adapter is given to anybody else, and " if record.trains else ""
+    reasons.append(f"{given}when people or data are added to a ledger")
     text = "; ".join(reasons)
     return f"{text[0].upper()}{text[1:]}."

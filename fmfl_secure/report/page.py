@@ -133,6 +133,7 @@ def render_html(record: RunRecord) -> str:
             check_sentences=empirical.sentences(record.audit) if record.audit else [],
             attack_rows=attacked.figures(record.attack) if record.attack else [],
             attack_sentences=attacked.sentences(record.attack) if record.attack else [],
+            part=protection.part(record),
             roles=protection.roles(record),
             limits=protection.limits(record),
             key_owners=key_owners.sentences(record),

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fmfl_secure.report.names import count
+from fmfl_secure.run.answer_record import ONE_SITE
 from fmfl_secure.run.record import RunRecord
 from fmfl_secure.settings.noise import DISTRIBUTED, LOCAL, NONE
 
@@ -110,8 +111,18 @@ _LIMITS_OF_THE_PROTOCOL = (
         "A site that gives the sum's key away.",
         "Sites check every sum with a linear authentication code, under a key that only they "
         "share. A replaced or altered sum is refused. One site that gives this key to the "
-        "aggregator lets it forge a sum; that would spoil the adapter and open no update.",
+        "aggregator lets it forge a sum; that would spoil what is made of it and open nobody's "
+        "part.",
     ),
+)
+_FLOATING_POINT_OF_ANSWERS = Limit(
+    "Floating-point arithmetic.",
+    "A unit's answer is computed and bounded in floating point, within a tolerance that the "
+    "figures allow for. With noise in shares everything is whole numbers from rounding on.",
+)
+_FALSE_ANSWER = Limit(
+    "A false answer.",
+    f"{ONE_SITE} A site can make rounds fail as well.",
 )
 _POISONED_UPDATE = Limit(
     "A poisoned update.",
@@ -127,7 +138,7 @@ _BOUNDED_UPDATE = Limit(
 _COLLUSION = {
     LOCAL: Limit(
         "Colluding sites.",
-        "K - 1 of K sites together learn the last one's update from any sum. Its own noise remains "
+        "K - 1 of K sites together learn the last one's {part} from any sum. Its own noise remains "
         "its protection, and the smallest cohort it accepts.",
     ),
     DISTRIBUTED: Limit(
@@ -135,56 +146,75 @@ _COLLUSION = {
         "Epsilon counts on the noise of other sites. If more of them than the plan assumes leave "
         "their noise out or tell it, epsilon no longer holds, and nothing detects it. The figure "
         "against all other sites together still does: K - 1 of K sites learn the last one's "
-        "gradient from any sum, with its own share of noise in it, which alone protects little.",
+        "{made} from any sum, with its own share of noise in it, which alone protects little.",
     ),
     NONE: Limit(
         "Colluding sites.",
-        "K - 1 of K sites together learn the last one's update from any sum. Without noise nothing "
+        "K - 1 of K sites together learn the last one's {part} from any sum. Without noise nothing "
         "remains to protect it.",
     ),
 }
 _OWN = {
-    LOCAL: "its own noised update",
-    DISTRIBUTED: "its own gradient with its share of noise",
-    NONE: "its own exact update",
+    LOCAL: "its own noised {part}",
+    DISTRIBUTED: "its own {made} with its share of noise",
+    NONE: "its own exact {part}",
 }
+
+
+def part(record: RunRecord) -> str:
+    """Returns what a site sends in a round: an update, or an answer where it is asked."""
+    if not record.trains:
+        return "answer"
+    return "update or answer" if record.asked else "update"
+
+
+def released(record: RunRecord) -> str:
+    """Returns what everybody in the federation sees of a round."""
+    return "the sum and the adapter" if record.trains else "the sum"
+
+
+def _filled(text: str, record: RunRecord) -> str:
+    made = {"update": "gradient", "answer": "answer"}.get(part(record), "gradient or answer")
+    return text.format(part=part(record), made=made)
 
 
 def roles(record: RunRecord) -> tuple[Role, ...]:
     """Who held, saw and could not see what."""
-    noised = _OWN[record.mechanism.noise_mechanism]
+    noised = _filled(_OWN[record.mechanism.noise_mechanism], record)
+    sent, adapter = part(record), "; the adapter" if record.trains else ""
     custodians = record.settings.get("aggregation", {}).get("custodians", ())
     custodian = Role(
         "Custodians" if len(custodians) > 1 else "Custodian",
         f"{', '.join(custodians)}: keys of one attempt, in memory only",
         "the list of uploads of each round it let open",
-        "any update or sum. No sum opens without the word of every custodian, whoever else agrees",
+        f"any {part(record)} or sum. No sum opens without the word of every custodian, whoever "
+        "else agrees",
     )
     return (
         Role(
             "Site",
             "its data, its ledger, its identity key, its own secrets of one attempt",
-            f"{noised}; the sum of each round; the adapter",
-            "another site's data or update. With the others' updates known, the last one follows "
-            "from any sum: K - 1 colluding sites of K learn it",
+            f"{noised}; the sum of each round{adapter}",
+            f"another site's data or {sent}. With what the others sent known, the last one's "
+            "follows from any sum: K - 1 colluding sites of K learn it",
         ),
         Role(
             "Coordinator",
-            "the plan of each round, the adapter",
-            "who takes part and when; the sum of each round; the adapter",
-            "any site's data, single update or upload in the clear",
+            f"the plan of each round{', the adapter' if adapter else ''}",
+            f"who takes part and when; the sum of each round{adapter}",
+            f"any site's data, single {sent} or upload in the clear",
         ),
         Role(
             "Aggregator",
             "nothing secret",
             "masked ciphertexts, their sizes and times",
-            "any update, and any sum before its release",
+            f"any {sent}, and any sum before its release",
         ),
         Role(
             "Decryptor",
             "what opens one attempt's sum, in memory only, destroyed at release or refusal",
             "one ciphertext an attempt, the sum, and the integers it opens to",
-            "any single update: one upload alone decrypts to random numbers, also together with "
+            f"any single {sent}: one upload alone decrypts to random numbers, also together with "
             "the aggregator",
         ),
         *([custodian] if custodians else ()),
@@ -201,15 +231,20 @@ def limits(record: RunRecord) -> list[Limit]:
     noise = record.mechanism.noise_mechanism
     found: tuple[Limit, ...] = _LIMITS_WITHOUT_PRIVACY
     if noise.private:
-        found = (*privacy_limits(record.mechanism.unit), _FLOATING_POINT[noise])
+        arithmetic = _FLOATING_POINT[noise] if record.trains else _FLOATING_POINT_OF_ANSWERS
+        found = (*privacy_limits(record.mechanism.unit), arithmetic)
         if record.mechanism.unit != "record":
             even = record.settings.get("privacy", {}).get("constant_time")
             found += (_EVEN_ROUND_TIMES if even else _ROUND_TIMES,)
     federation = record.settings.get("federation", {})
     vanished = federation.get("vanished_sites", 0)
     shared = (_quorum(record, int(vanished)),) if vanished else ()
-    poisoned = _BOUNDED_UPDATE if federation.get("norm_check") else _POISONED_UPDATE
-    return [*found, *_LIMITS_OF_THE_PROTOCOL, poisoned, _COLLUSION[noise], *shared]
+    poisoned: tuple[Limit, ...] = (_FALSE_ANSWER,) if record.asked else ()
+    if record.trains:
+        bounded = federation.get("norm_check")
+        poisoned = (_BOUNDED_UPDATE if bounded else _POISONED_UPDATE, *poisoned)
+    together = Limit(_COLLUSION[noise].name, _filled(_COLLUSION[noise].text, record))
+    return [*found, *_LIMITS_OF_THE_PROTOCOL, *poisoned, together, *shared]
 
 
 def _quorum(record: RunRecord, vanished: int) -> Limit:

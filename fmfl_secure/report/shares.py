@@ -13,6 +13,7 @@ from __future__ import annotations
 from fmfl_secure.report import rounding
 from fmfl_secure.report.names import count, listing, who
 from fmfl_secure.report.overview import Account, accounts, insider_guarantee, statements
+from fmfl_secure.report.protection import part, released
 from fmfl_secure.run.record import RunRecord
 from fmfl_secure.run.statement import SiteStatement
 
@@ -126,10 +127,10 @@ def insider_left(account: Account) -> float:
 def visibility(record: RunRecord) -> str:
     """Says by what noise the sum and the adapter are bounded."""
     return (
-        "What the sum and the adapter reveal is limited by the shares of noise of all sites "
-        f"together, that is, by epsilon, {assumption(record)}. All other sites together can take "
-        "their own parts away: what they learn of the last one is limited by its own share of "
-        "noise alone, that is, by the second, larger figure."
+        f"What {released(record)} {'reveal' if record.trains else 'reveals'} is limited by the "
+        f"shares of noise of all sites together, that is, by epsilon, {assumption(record)}. All "
+        "other sites together can take their own parts away: what they learn of the last one is "
+        "limited by its own share of noise alone, that is, by the second, larger figure."
     )
 
 
@@ -137,9 +138,9 @@ def trust(record: RunRecord) -> str:
     """Whom a site has to trust."""
     assumed = record.mechanism.colluding_sites
     return (
-        "No site's update is private enough by itself, and none is ever opened: each site adds a "
-        "share of noise, and a sum is opened only with the shares of at least the smallest cohort "
-        "in it. Epsilon counts the shares of all but "
+        f"No site's {part(record)} is private enough by itself, and none is ever opened: each site "
+        "adds a share of noise, and a sum is opened only with the shares of at least the smallest "
+        "cohort in it. Epsilon counts the shares of all but "
         f"{count(assumed, 'site')} of that cohort, and holds {assumption(record)}. Nothing shows "
         "that a site did add its share: this assumption is for the custodians to judge. Against "
         "all other sites together a site's own share alone counts; that is the second figure, and "

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from fmfl_secure.extensions import package_of
-from fmfl_secure.report import deltas, key_owners, line, rounding, shares
+from fmfl_secure.report import deltas, key_owners, line, protection, rounding, shares
 from fmfl_secure.report.names import capital, count, listing, who
 from fmfl_secure.report.overview import (
     accounts,
@@ -275,16 +275,17 @@ def _runs_left(record: RunRecord) -> str:
 
 def kept_at_sites(record: RunRecord) -> tuple[str, ...]:
     """Names of the adapter's parts that stayed at the sites; empty where all was shared."""
-    adapter = record.settings.get("adapter", {})
+    adapter = record.settings.get("adapter", {}) if record.trains else {}
     head = (HEAD_PART,) if adapter.get("personal_head") else ()
     return tuple(dict.fromkeys((*head, *adapter.get("personal", ()))))
 
 
 def visibility(record: RunRecord) -> str:
     """Who could see what, in three sentences."""
-    opened = "Each site's update travelled masked and encrypted. Only the sum over all sites of a "
-    opened += "round was opened, and everyone in the federation sees that sum and the adapter. "
-    opened += "No single site's update could be opened, not even by the holder of the key, unless "
+    sent, seen = protection.part(record), protection.released(record)
+    opened = f"Each site's {sent} travelled masked and encrypted. Only the sum over all sites of a "
+    opened += f"round was opened, and everyone in the federation sees {seen}. "
+    opened += f"No single site's {sent} could be opened, not even by the holder of the key, unless "
     opened += "all other sites work together."
     kept = kept_at_sites(record)
     if kept:
@@ -297,8 +298,8 @@ def visibility(record: RunRecord) -> str:
     if record.mechanism.noise_mechanism.in_shares:
         return f"{opened} {shares.visibility(record)}"
     return (
-        opened + " What the sum and the adapter reveal is limited by the noise each site added, "
-        "that is, by epsilon."
+        f"{opened} What {seen} {'reveal' if record.trains else 'reveals'} is limited by the noise "
+        "each site added, that is, by epsilon."
     )
 
 

@@ -6,6 +6,7 @@ import csv
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 from support import WORDS, Quiet, make_federation
 from typer.testing import CliRunner
@@ -14,9 +15,11 @@ from aggregation import Identity
 from fmfl_secure import Federation, Run
 from fmfl_secure.cli import app
 from fmfl_secure.parties.ledger_recovery import lost_runs
+from fmfl_secure.planning.warm_start import line_epsilon
 from fmfl_secure.report import rounding
 from fmfl_secure.transports.local.engine import LocalEngine
-from privacy import BudgetExhausted, Ledger, Reservation
+from fmfl_secure.vectors.adapter_line import LINE_FILE, decode_line
+from privacy import BudgetExhausted, Ledger, PoissonSampledGaussian, Reservation
 
 ASKED = 'data = "sites"\nholdout = 0.3\nevery = 2\nepsilon = 6.0'
 PRIVACY = "delta = 1e-4\nmax_records_per_unit = 2"
@@ -102,6 +105,30 @@ def test_a_lost_run_is_charged_with_its_answers(folder: Path) -> None:
     assert lost_runs([folder / "run/report.json"]) == [(each.event, each.rounds) for each in parts]
 
 
+def test_an_exported_adapter_s_line_counts_answers_too(folder: Path, tmp_path: Path) -> None:
+    spoken("export", folder / "run", "--output", tmp_path / "out")
+    (only,) = decode_line((tmp_path / "out" / LINE_FILE).read_bytes())
+    parts = Ledger(folder / "sites/site-1/ledger.sqlite").budget().reservations.values()
+    assert [used for used, _ in only.uses] == [each.event.canonical() for each in parts]
+    assert [times for _, times in only.uses] == [4, 2]
+    alone = msgspec.structs.replace(only, answers=msgspec.UNSET, answer_event=msgspec.UNSET)
+    assert line_epsilon([only], 1e-4) > 1.5 * line_epsilon([alone], 1e-4)
+    public = msgspec.structs.replace(alone, event=None)
+    assert public.uses == ()
+
+
+def test_the_noise_of_answers_stands_on_the_page(folder: Path) -> None:
+    record = Run(folder / "run").record
+    answers = Ledger(folder / "sites/site-1/ledger.sqlite").budget().reservations
+    found = answers[f"{record.run}.answers"].event
+    assert isinstance(found, PoissonSampledGaussian)
+    assert record.mechanism.answers_noise_multiplier == found.noise_multiplier
+    page = (folder / "run/report.html").read_text()
+    row = '<th scope="row">Noise multiplier of answers</th><td>'
+    assert f"{row}{found.noise_multiplier:.5g} (" in page
+    assert "Each site's update or answer (" in page
+
+
 def test_no_page_says_that_nothing_was_asked(folder: Path, tmp_path: Path) -> None:
     spoken("dpia", folder / "run", "--output", tmp_path / "dpia.md")
     pages = (folder / "run/report.html").read_text(), (tmp_path / "dpia.md").read_text()
@@ -122,6 +149,11 @@ def test_a_run_that_asks_alone_is_not_said_to_train(folder: Path, tmp_path: Path
     assert "DP-SGD at each site" not in page
     assert "Questions to the sites, and no training, on about 120 declared units" in page
     assert "| What is trained | nothing: the sites are asked |" in draft
+    encrypted = page[page.index('id="encryption"') : page.index('id="utility"')]
+    assert "Each site's answer (" in encrypted
+    for word in ("update", "sum and the adapter", "beside training"):
+        assert word not in page.partition('id="settings"')[0], word
+    assert "adapter" not in encrypted
     for text in (page, draft):
         assert "1 answer planned, to labels and units, for at most epsilon 0.5 together" in text
 
