@@ -61,6 +61,11 @@ def unsigned_parts(record: RunRecord, *, ended: bool) -> tuple[str, ...]:
     """
     told = (_unsigned_of(record, site, ended=ended) for site in record.sites)
     found = [text for text in told if text]
+    if not any(own_charges(record, statement) for _, statement in statements(record)):
+        found.append(
+            "No site signed that it was charged for this run: its settings, its mechanism and its "
+            "noise, too, only the coordinator says."
+        )
     older = {s.name: one for s, one in statements(record) if is_without_plan(record, one)}
     if older:
         costed = all(is_costed(record, one) for one in older.values())
