@@ -6,6 +6,7 @@ has kept, and change neither's state.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -180,6 +181,13 @@ def verify(
     coordinator: Annotated[
         str, typer.Option(help="Fingerprint that its coordinator must have, from elsewhere.")
     ] = "",
+    site: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FINGERPRINT",
+            help="Fingerprint that a site must have, from elsewhere; may be repeated.",
+        ),
+    ] = None,
     extract: Annotated[
         Path | None, typer.Option(help="Folder to write report.html and report.json to.")
     ] = None,
@@ -187,13 +195,14 @@ def verify(
     """Check a signed report: every signature in it, and that its parts agree.
 
     Needs neither the run nor its machine. Compare the fingerprints with those that you were given
-    by other means: a bundle that names its own keys does not prove who holds them. What no site
-    signed, and nobody but the coordinator says, is told at the end.
+    by other means, sites' too: a bundle that names its own keys does not prove who holds them.
+    What no site signed, and nobody but the coordinator says, is told at the end.
     Example: fmfl-secure report verify pilot-2026.report --extract pilot-2026
     """
     from fmfl_secure.report.bundle import extract_bundle, load_bundle, verify_bundle
 
-    checked = verify_bundle(load_bundle(file), coordinator=coordinator)
+    expected = _expected(site or ())
+    checked = verify_bundle(load_bundle(file), coordinator=coordinator, sites=expected)
     record = checked.record
     facts(
         f"{file.name} holds",
@@ -207,11 +216,13 @@ def verify(
     )
     for name, fingerprint in checked.fingerprints.items():
         say(f"{name:<12} {fingerprint}")
-    if not coordinator:
+    known = {*expected, *(("coordinator",) if coordinator else ())}
+    if unknown := [name for name in checked.fingerprints if name not in known]:
         say(
-            "who signed   NOT CHECKED: these fingerprints are the bundle's own, and anybody can "
-            "make a bundle with keys of their own. Compare them with those that you were given by "
-            "other means, or give the coordinator's: --coordinator FINGERPRINT"
+            f"who signed   NOT CHECKED of {', '.join(unknown)}: these fingerprints are the "
+            "bundle's own. Anybody can make a bundle with keys of their own, and a coordinator can "
+            "put one in a site's place. Compare them with those that you were given by other "
+            "means, or give them: --coordinator FINGERPRINT, --site NAME=FINGERPRINT"
         )
     for text in checked.unsigned:
         say(f"not signed   {text}")
@@ -227,10 +238,27 @@ def verify(
         ended=checked.ended,
         page_made_again=checked.rendered_again,
         coordinator_expected=bool(coordinator),
+        sites_expected=tuple(expected),
         fingerprints=dict(checked.fingerprints),
         unsigned=checked.unsigned,
         files=files,
     )
+
+
+def _expected(given: Sequence[str]) -> dict[str, str]:
+    """Sites' fingerprints as they were given, by name."""
+    from fmfl_secure.errors import ConfigError
+
+    found: dict[str, str] = {}
+    for each in given:
+        name, _, fingerprint = each.partition("=")
+        if not name or not fingerprint.startswith("ed25519:") or name in found:
+            raise ConfigError(
+                f"--site {each}: expected a site's name and its fingerprint, and each site once",
+                hint="For example: --site site-1=ed25519:86f0d38f...",
+            )
+        found[name] = fingerprint
+    return found
 
 
 @command(app, answers=RehearsalsJudged, ends=lambda found: 1 if found.faults else 0, acts=READS)

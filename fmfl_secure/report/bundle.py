@@ -14,8 +14,10 @@ end, and at last renders the page once more where the version is the same.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
@@ -104,7 +106,9 @@ def write_bundle(record: RunRecord, end: bytes, coordinator: Identity) -> bytes:
     return _canonical(msgspec.structs.replace(body, signature=signature))
 
 
-def verify_bundle(data: bytes, *, coordinator: str = "") -> CheckedBundle:
+def verify_bundle(
+    data: bytes, *, coordinator: str = "", sites: Mapping[str, str] = MappingProxyType({})
+) -> CheckedBundle:
     """Check a bundle: its form, every signature in it, and that its parts agree.
 
     A coordinator signs what it likes: what nobody else's signature holds is in `unsigned`.
@@ -112,6 +116,7 @@ def verify_bundle(data: bytes, *, coordinator: str = "") -> CheckedBundle:
     Args:
         data: The file's bytes.
         coordinator: Fingerprint that its coordinator must have, from elsewhere; empty takes any.
+        sites: Fingerprints that its sites must have, likewise; of one that is not named any.
 
     Raises:
         RunError: A byte was changed, a part is missing, or parts contradict each other.
@@ -128,6 +133,7 @@ def verify_bundle(data: bytes, *, coordinator: str = "") -> CheckedBundle:
         raise RunError(f"the bundle does not hold: {error}") from error
     if coordinator and identity.fingerprint != coordinator:
         raise RunError(f"the bundle is signed by {identity.fingerprint}, not by {coordinator}")
+    _require_sites(record, sites)
     if record.identities.get(COORDINATOR) != identity.fingerprint:
         raise RunError("the bundle is not signed by the coordinator that its report names")
     if record.status == "finished" and not ended:
@@ -210,6 +216,18 @@ def _check_end(end: bytes, coordinator: PublicIdentity, record: RunRecord) -> bo
     if read_end(end, coordinator=coordinator, run=record.run).rounds != rounds_of(record.rounds):
         raise RunError("the rounds of the report are not those of the run's signed end")
     return True
+
+
+def _require_sites(record: RunRecord, expected: Mapping[str, str]) -> None:
+    """Whoever signs a report can put a key that it made in a site's place, and sign with it."""
+    own = {site.name: site.identity for site in record.sites}
+    for name, fingerprint in expected.items():
+        if own.get(name) != fingerprint:
+            raise RunError(
+                f"{name} has the key {fingerprint}, and the bundle "
+                + (f"says {own[name]}" if name in own else "has no site of that name"),
+                hint="Do not rely on it: ask the site what it signed.",
+            )
 
 
 def _words(page: str) -> str:

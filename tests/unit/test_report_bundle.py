@@ -15,11 +15,12 @@ from typer.testing import CliRunner
 from aggregation import Identity
 from fmfl_secure import Federation, Run
 from fmfl_secure.cli import app
-from fmfl_secure.errors import ModelError, RunError
+from fmfl_secure.errors import ConfigError, ModelError, RunError
 from fmfl_secure.report import render_html
 from fmfl_secure.report.bundle import FORMAT, bundle_run, load_bundle, verify_bundle, write_bundle
 from fmfl_secure.report.dpia import write_dpia
 from fmfl_secure.report.export import export_run
+from fmfl_secure.run.ledger_statement import sign_statement
 from fmfl_secure.run.record import decode_record, encode_record
 
 
@@ -152,7 +153,14 @@ def test_another_signer_is_noticed(finished: Run, bundle: bytes, tmp_path: Path)
     assert verify_bundle(bundle, coordinator=own).fingerprints["coordinator"] == own
     (tmp_path / "b.report").write_bytes(bundle)
     arguments = ["report", "verify", str(tmp_path / "b.report"), "--coordinator", own]
+    said = CliRunner().invoke(app, arguments).output
+    assert "NOT CHECKED of site-1, site-2, site-3:" in said
+    for site in finished.record.sites:
+        arguments += ["--site", f"{site.name}={site.identity}"]
     assert "NOT CHECKED" not in CliRunner().invoke(app, arguments).output
+    for site in ("site-1", arguments[-1]):  # no fingerprint; and one that was given already
+        wrong = CliRunner().invoke(app, [*arguments, "--site", site])
+        assert isinstance(wrong.exception, ConfigError)
     with pytest.raises(RunError, match="the run's coordinator is"):
         write_bundle(finished.record, b"", other)
 
@@ -256,3 +264,30 @@ def test_another_run_s_adapter_is_handed_on_by_no_card(finished: Run, tmp_path: 
         with pytest.raises(ModelError, match="is not the adapter that this run released last"):
             use()
     assert not (tmp_path / "model").exists()
+
+
+def test_a_key_in_a_site_s_place_is_told_from_its_own(finished: Run) -> None:
+    """A coordinator can sign as a site with a key that it made, and only its own key tells."""
+    replace = msgspec.structs.replace
+    site = finished.record.sites[1]
+    other = Identity.generate("site-2")
+    assert site.statement is not None
+    (grant,) = site.statement.grants
+    kinder = replace(site.statement, grants=(replace(grant, epsilon_spent=0.1),))
+    false = replace(
+        site,
+        identity=other.public.fingerprint,
+        public_key=other.public.text,
+        statement=kinder,
+        statement_signature=sign_statement(other, kinder),
+    )
+    sites = (finished.record.sites[0], false, finished.record.sites[2])
+    lie = write_bundle(
+        replace(finished.record, sites=sites, status="interrupted"), b"", coordinator(finished)
+    )
+    own = {each.name: each.identity for each in finished.record.sites}
+    assert verify_bundle(lie, sites={"site-1": own["site-1"]})
+    with pytest.raises(RunError, match=r"site-2 has the key ed25519:.*, and the bundle says"):
+        verify_bundle(lie, sites=own)
+    with pytest.raises(RunError, match="has no site of that name"):
+        verify_bundle(lie, sites={"site-9": own["site-1"]})

@@ -48,6 +48,7 @@ class ReportVerified(Answer, frozen=True, kw_only=True):
         page_made_again: Whether the page is the one that this version makes of the record.
         coordinator_expected: Whether its coordinator has the fingerprint that was asked for;
             false where none was named: then nobody checked who signed.
+        sites_expected: Sites of which the same holds; of others nobody checked whose key it is.
         fingerprints: Of all whose signatures were checked, by name.
         unsigned: What in it nobody but the coordinator says, in sentences.
         files: That were written.
@@ -59,6 +60,7 @@ class ReportVerified(Answer, frozen=True, kw_only=True):
     ended: bool
     page_made_again: bool
     coordinator_expected: bool
+    sites_expected: tuple[str, ...]
     fingerprints: dict[str, str]
     unsigned: tuple[str, ...]
     files: tuple[str, ...]
