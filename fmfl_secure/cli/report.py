@@ -209,7 +209,7 @@ def verify(
         {
             "run": f"{record.run} of {record.federation}, {record.status}",
             "end of the run": "signed by the coordinator" if checked.ended else "not signed",
-            "page": "says what the record says"
+            "page": "says what the record says; its pictures are drawn anew"
             if checked.rendered_again
             else "signed, and made by another version: not made again",
         },

@@ -22,10 +22,11 @@ from types import MappingProxyType
 import msgspec
 
 from aggregation import AggregationError, Identity, PublicIdentity
-from fmfl_secure._version import __version__
 from fmfl_secure.errors import RunError
 from fmfl_secure.outside import MOST_DOCUMENT, read_regular
 from fmfl_secure.parties.workspace import COORDINATOR, Workspace
+from fmfl_secure.report.agreement import is_of_this_version
+from fmfl_secure.report.inert import active_parts
 from fmfl_secure.report.on_its_word import unsigned_parts
 from fmfl_secure.report.page import render_html
 from fmfl_secure.report.results import build_record
@@ -60,7 +61,8 @@ class CheckedBundle:
 
     Attributes:
         record: The run's record.
-        page: The report's page.
+        page: The report's page: as this version makes it of the record, pictures and all; one of
+            another version as it was signed.
         fingerprints: Of the coordinator and of every site whose signature was checked, by name.
         ended: Whether the coordinator signed that the run had ended.
         rendered_again: Whether the page is the one that this version makes of the record; another
@@ -138,12 +140,19 @@ def verify_bundle(
         raise RunError("the bundle is not signed by the coordinator that its report names")
     if record.status == "finished" and not ended:
         raise RunError("the report says that the run has finished, and no signed end says so")
-    same_version = record.versions.get("fmfl-secure") == __version__
-    if same_version and _words(render_html(record)) != _words(bundle.report_html):
-        raise RunError("the page does not say what the record says")
+    if active := active_parts(bundle.report_html):
+        raise RunError(
+            f"the page would do more than be read: {active[0]}, which no page of ours has",
+            hint="Do not open it. Ask for a bundle as fmfl-secure report bundle makes it.",
+        )
+    same_version, page = is_of_this_version(record), bundle.report_html
+    if same_version:
+        page = render_html(record)  # a picture that somebody else drew shows what they like
+        if _words(page) != _words(bundle.report_html):
+            raise RunError("the page does not say what the record says")
     return CheckedBundle(
         record=record,
-        page=bundle.report_html,
+        page=page,
         fingerprints=fingerprints,
         ended=ended,
         rendered_again=same_version,

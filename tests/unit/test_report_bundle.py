@@ -145,6 +145,41 @@ def test_a_coordinator_that_lies_is_contradicted_by_what_others_signed(
         verify_bundle(signed(finished, bundle, format="other"))
 
 
+def test_no_picture_says_what_the_record_does_not(finished: Run, bundle: bytes) -> None:
+    """Pictures are not compared, as libraries draw them otherwise: they are drawn anew."""
+    page = json.loads(bundle)["report_html"]
+    false = page.replace("</svg>", "<style>main { display: none }</style><text>0.01</text></svg>")
+    assert false != page
+    checked = verify_bundle(signed(finished, bundle, report_html=false))
+    assert checked.page == verify_bundle(bundle).page == render_html(checked.record)
+
+
+@pytest.mark.parametrize(
+    ("part", "named"),
+    [
+        ("<script>1</script>", "<script>"),
+        ('<a href="https://example.org">more</a>', "href of <a>"),
+        ('<g onload="1"></g>', "onload of <g>"),
+        ('<meta http-equiv="refresh" content="0">', "<meta http-equiv=refresh>"),
+        ("<style>@import 'x.css';</style>", "<style> that loads something"),
+        ('<p style="background: url(//x)">', "style of <p>"),
+        ("<iframe></iframe>", "<iframe>"),
+    ],
+)
+@pytest.mark.parametrize("version", ["", "0.0.1"])
+def test_a_page_that_would_do_more_than_be_read_is_refused(
+    finished: Run, bundle: bytes, part: str, named: str, version: str
+) -> None:
+    record = json.loads(json.loads(bundle)["report_json"])
+    if version:
+        record["versions"]["fmfl-secure"] = version
+    changed = encode_record(decode_record(json.dumps(record).encode())).decode()
+    page = json.loads(bundle)["report_html"].replace("</svg>", f"{part}</svg>", 1)
+    with pytest.raises(RunError, match="would do more than be read") as refused:
+        verify_bundle(signed(finished, bundle, report_html=page, report_json=changed))
+    assert named in str(refused.value)
+
+
 def test_another_signer_is_noticed(finished: Run, bundle: bytes, tmp_path: Path) -> None:
     other = Identity.generate("coordinator")
     with pytest.raises(RunError, match="is signed by"):

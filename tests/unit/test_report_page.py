@@ -29,6 +29,7 @@ from test_report_records import (
 )
 
 from fmfl_secure.report import overview, render_html
+from fmfl_secure.report.inert import active_parts
 from fmfl_secure.report.plots import epsilon_plot
 from fmfl_secure.run.record import RunRecord
 from fmfl_secure.run.statement import RecoveryNote
@@ -71,6 +72,7 @@ def test_plots_have_a_name_and_a_text(page: Page) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_page_needs_nothing_from_outside(name: str) -> None:
     html_page.needs_nothing_from_outside(page_of(name))
+    assert active_parts(page_of(name)) == []  # whoever verifies it takes no other
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -107,6 +109,7 @@ def test_everything_from_outside_is_escaped() -> None:
     text = render_html(record)
 
     assert "<script" not in text
+    assert active_parts(text) == []
     assert evil in Page(text).text
     assert "alert(" in html.unescape(text)
 
