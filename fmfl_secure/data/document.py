@@ -20,7 +20,7 @@ from fmfl_secure.data.formats.base import COMPRESSED
 from fmfl_secure.data.formats.foreign import FOREIGN, SYSTEM_FILES
 from fmfl_secure.data.left_out import SORTS
 from fmfl_secure.data.pictures import PICTURES
-from fmfl_secure.data.pictures.base import MAX_BYTES, MAX_DEEP_PIXELS, MAX_PIXELS
+from fmfl_secure.data.pictures.base import MAX_BYTES, MAX_DEEP_PIXELS, MAX_PIXELS, MAX_RATIO
 from fmfl_secure.data.pictures.pillow import RULES as PICTURE_RULES
 from fmfl_secure.data.tag_schemes import RULES as SCHEMES
 
@@ -338,7 +338,11 @@ def _pictures() -> str:
     )
     many, deep = MAX_PIXELS // 10**6, MAX_DEEP_PIXELS // 10**6
     large = f"of more than {many} million pixels ({deep} million of more than 8 bits)"
-    bounds = f"{large}, or a file above {MAX_BYTES >> 20} MiB", "refused before it is decoded"
+    strip = f"with one side more than {MAX_RATIO} times the other"
+    bounds = (
+        f"{large}, {strip}, or a file above {MAX_BYTES >> 20} MiB",
+        "refused before it is decoded",
+    )
     rules = [("any", *rule) for rule in (*PICTURE_RULES, bounds)]
     rules += [(form.name, *rule) for form in PICTURES for rule in form.rules]
     return forms + _table(("form", "a picture", "is"), rules)

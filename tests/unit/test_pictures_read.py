@@ -114,11 +114,19 @@ def test_a_bomb_is_refused_before_it_is_decoded(mode: str) -> None:
     body = zlib.compress(b"\0" * 1_000_000)
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
     tracemalloc.start()
-    with pytest.raises(UnusableValue):
+    with pytest.raises(UnusableValue, match="too many pixels"):
         decode_image(data)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8 << 20
+
+
+def test_a_strip_is_refused_of_which_a_processor_would_make_gigabytes() -> None:
+    for size in ((101, 1), (1, 101), (201, 2), (1_000_000, 1)):
+        with pytest.raises(UnusableValue, match="more than 100 times the other"):
+            decode_image(encode(Image.new("L", size)))
+    for size in ((100, 1), (1, 100), (200, 2)):
+        assert decode_image(encode(Image.new("L", size))).size == size
 
 
 def test_a_window_is_applied_where_pictures_are_read(tmp_path: Path) -> None:

@@ -17,6 +17,9 @@ from fmfl_secure.data.pictures.depth import Window, to_8_bits
 MAX_PIXELS = 64_000_000  # 256 MB decoded
 MAX_DEEP_PIXELS = 32_000_000  # 256 MB as numbers, a channel at a time
 MAX_BYTES = 1 << 28  # of a file
+# Of the longer side to the shorter, which a model's processor makes some hundred pixels: a strip of
+# one pixel by a million, 3 KB as PNG, would be a picture of gigabytes then.
+MAX_RATIO = 100
 _HINT = 'replace or remove the image, or set on_bad_row = "skip"'
 
 
@@ -106,12 +109,26 @@ def require_size(width: int, height: int, *, deep: bool) -> None:
     """Refuse a picture that would take too much memory, before it is decoded.
 
     Raises:
-        UnusableValue: It has no pixels, or too many.
+        UnusableValue: It has no pixels, or too many, or is a strip.
     """
     if not 0 < width * height <= (MAX_DEEP_PIXELS if deep else MAX_PIXELS):
+        raise wrong_size()
+    if max(width, height) > MAX_RATIO * min(width, height):
         raise unusable(
-            "the image has too many pixels, or none", sort="image of too many pixels, or of none"
+            f"one side of the image is more than {MAX_RATIO} times the other",
+            "replace or remove it: a model that makes its shorter side some hundred pixels long "
+            "would need gigabytes for it",
+            "image that is a strip",
         )
+
+
+def wrong_size() -> UnusableValue:
+    """The refusal of a picture of more pixels than are decoded, or of none."""
+    return unusable(
+        f"the image has too many pixels, or none: {MAX_PIXELS // 10**6} million are read, "
+        f"{MAX_DEEP_PIXELS // 10**6} million of more than 8 bits",
+        sort="image of too many pixels, or of none",
+    )
 
 
 def shaded(values: NDArray[Any], window: Window | None, what: str) -> NDArray[np.uint8]:

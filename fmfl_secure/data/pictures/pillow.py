@@ -20,15 +20,22 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 from typing_extensions import override
 
-from fmfl_secure.data.pictures.base import Decoded, PictureForm, require_size, shaded, unusable
+from fmfl_secure.data.pictures.base import (
+    Decoded,
+    PictureForm,
+    require_size,
+    shaded,
+    unusable,
+    wrong_size,
+)
 from fmfl_secure.data.pictures.depth import SIXTEEN_BITS, Window, lay_on_white
 
 _FAILURES = (
     OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError, TypeError, OverflowError,
     ZeroDivisionError, AttributeError, AssertionError, RuntimeError, MemoryError, struct.error,
     zlib.error,
-    Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip
+_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 # What an EXIF orientation asks for, so that the picture stands upright.
 _UPRIGHT: Mapping[int, Image.Transpose] = MappingProxyType(
     {
@@ -62,12 +69,17 @@ class PillowForm(PictureForm):
             # Pillow warns with tags and values of the file, which are somebody's.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
+            fault = unusable(
+                f"the image is not readable as {self.name}", "check that it is complete"
+            )
             try:
                 with self.opened(data) as image:
                     return self._upright(image, data, window)
+            except _BOMBS:
+                fault = wrong_size()
             except _FAILURES:
                 pass
-        raise unusable(f"the image is not readable as {self.name}", "check that it is complete")
+        raise fault
 
     def opened(self, data: bytes) -> ImageFile.ImageFile:
         """The picture with its header read and no pixel."""
