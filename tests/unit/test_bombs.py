@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 import zipfile
@@ -14,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.lib import format as npy
 
-from fmfl_secure.data import read_table
+from fmfl_secure.data import check_header, read_table
 from fmfl_secure.data.errors import UnreadableFileError
-from fmfl_secure.data.formats._bounds import require_bounded_parquet
+from fmfl_secure.data.formats._bounds import require_bounded_parquet, require_bounded_table
 
 BYTES = 1 << 20  # what the tests allow
 
@@ -109,7 +110,7 @@ def test_npz_that_unpacks_to_too_much_is_refused(
 _READ = """
 import resource, sys
 from pathlib import Path
-from fmfl_secure.data import read_table
+from fmfl_secure.data import check_header, read_table
 from fmfl_secure.data.errors import UnreadableFileError
 from fmfl_secure.data.formats import npz
 if len(sys.argv) > 2:
@@ -143,3 +144,71 @@ def test_an_npz_that_is_too_large_is_not_unpacked(tmp_path: Path) -> None:
     path.write_bytes(npz(x=array_header((64, 1 << 20)) + bytes(64 << 20)))
     assert path.stat().st_size < 1 << 17
     assert peak_kib(path, str(BYTES)) < 16 << 10
+
+
+def folder_of(place: Path, table: pa.Table, **options: object) -> Path:
+    """As Hugging Face's datasets write a data set, in one file."""
+    place.mkdir()
+    with pa.ipc.new_stream(
+        place / "a.arrow", table.schema, options=pa.ipc.IpcWriteOptions(**options)
+    ) as writer:
+        writer.write_table(table)
+    (place / "state.json").write_text('{"_data_files": [{"filename": "a.arrow"}]}')
+    return place
+
+
+# Each of a length, its first letters, a buffer, and a place in it.
+VIEWS = pa.Array.from_buffers(
+    pa.string_view(),
+    200,
+    [
+        None,
+        pa.py_buffer(np.tile(np.array([10_000, 0x78787878, 0, 0], "<i4"), 200).tobytes()),
+        pa.py_buffer(b"x" * 10_000),
+    ],
+)
+ARROW = {
+    "a long text many times": pa.table({"text": repeated("x" * 10_000, 200)}),
+    "views of a long text": pa.table({"text": VIEWS}),
+    "rows of nothing": pa.table({"n": pa.nulls(400_000)}),
+}
+
+
+@pytest.mark.parametrize("bomb", ARROW)
+def test_arrow_that_is_written_out_to_too_much_is_refused(bomb: str) -> None:
+    require_bounded_table(Path("x"), ARROW[bomb], 4096)
+    with pytest.raises(UnreadableFileError, match="unpacks to more than"):
+        require_bounded_table(Path("x"), ARROW[bomb], 4096, max_bytes=BYTES)
+
+
+@pytest.mark.parametrize("what", ["rows", "a dictionary"])
+@pytest.mark.parametrize("codec", ["zstd", "lz4"])
+def test_arrow_that_is_compressed_within_is_refused_before_it_is_unpacked(
+    tmp_path: Path, codec: str, what: str
+) -> None:
+    texts = ["alpha beta", "beta"] * 500
+    column = pa.array(texts) if what == "rows" else pa.array(texts).dictionary_encode()
+    table = pa.table({"text": column})
+    assert read_table(folder_of(tmp_path / "plain", table)).num_rows == 1000
+    with pytest.raises(UnreadableFileError, match="compressed within") as refusal:
+        read_table(folder_of(tmp_path / "packed", table, compression=codec))
+    assert "save_to_disk" in refusal.value.hint
+
+
+def test_a_pipe_in_the_place_of_an_arrow_file_is_not_waited_for(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "a", pa.table({"text": ["alpha"]}))
+    (folder / "a.arrow").unlink()
+    os.mkfifo(folder / "a.arrow")
+    for ask in (read_table, lambda place: check_header(place, ())):
+        with pytest.raises(UnreadableFileError):
+            ask(folder)
+
+
+def test_no_file_of_arrow_is_read_twice(tmp_path: Path) -> None:
+    """Each of its people would be several units."""
+    folder = folder_of(tmp_path / "a", pa.table({"text": ["alpha"]}))
+    (folder / "state.json").write_text(
+        '{"_data_files": [{"filename": "a.arrow"}, {"filename": "a.arrow"}]}'
+    )
+    with pytest.raises(UnreadableFileError, match="one of them twice"):
+        read_table(folder)

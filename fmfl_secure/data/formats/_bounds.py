@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -82,14 +83,52 @@ def require_bounded_parquet(path: Path, content: pa.Buffer, *, max_bytes: int = 
             require_bounded(path, written_out, content.size, max_bytes=max_bytes)
 
 
+def require_bounded_table(
+    path: Path, table: pa.Table, packed: int, *, max_bytes: int = MAX_BYTES
+) -> None:
+    """Refuse a table of Arrow of which more would be written out than may be.
+
+    Args:
+        path: Its file, for the refusal.
+        table: As it lies in memory, where texts can stand once and be meant often.
+        packed: Bytes that the file has.
+        max_bytes: What is allowed whatever it has.
+
+    Raises:
+        UnreadableFileError: It is larger.
+    """
+    repeated = sum(_repeated(part) for column in table.columns for part in column.chunks)
+    held = table.nbytes + _WIDEST * table.num_rows * table.num_columns
+    require_bounded(path, held + repeated, packed, max_bytes=max_bytes)
+
+
 def _repeated(values: Any) -> int:
-    """Bytes of texts that are held by number, once they are written out."""
+    """Bytes of texts that are held by number or by place, once they are written out."""
     kind = values.type
     if pa.types.is_dictionary(kind):
+        if not _is_text(kind.value_type):
+            return 0 if pa.types.is_primitive(kind.value_type) else len(values) * values.nbytes
         lengths = pc.cast(pc.binary_length(values.dictionary), pa.int64())
         return int(pc.sum(lengths.take(values.indices)).as_py() or 0)
+    if kind in {pa.string_view(), pa.binary_view()}:
+        # A view is 16 bytes, of which the first four are the length.
+        views = np.frombuffer(values.buffers()[1], dtype="<i4").reshape(-1, 4)[:, 0]
+        own = views[values.offset : values.offset + len(values)]
+        return int(own.clip(0).sum(dtype=np.int64))
     if pa.types.is_struct(kind):
         return sum(_repeated(part) for part in values.flatten())
     if pa.types.is_nested(kind):
         return _repeated(values.flatten()) if hasattr(values, "flatten") else 0
     return 0
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return any(
+        test(kind)
+        for test in (
+            pa.types.is_string,
+            pa.types.is_large_string,
+            pa.types.is_binary,
+            pa.types.is_large_binary,
+        )
+    )

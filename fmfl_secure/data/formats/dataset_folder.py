@@ -1,4 +1,8 @@
-"""A folder that Hugging Face's datasets wrote with `save_to_disk`: read with pyarrow alone."""
+"""A folder that Hugging Face's datasets wrote with `save_to_disk`: read with pyarrow alone.
+
+`data.formats.registry` holds its one entry, `DatasetFolder`, which opens an `ArrowSource` over all
+of the Arrow files that `state.json` names.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +17,10 @@ from typing_extensions import override
 
 from fmfl_secure.data.errors import DataError, UnreadableFileError
 from fmfl_secure.data.formats._arrow import ARROW_FAILURES, ArrowSource
+from fmfl_secure.data.formats._arrow_messages import MALFORMED, is_compressed
+from fmfl_secure.data.formats._bounds import require_bounded_table
 from fmfl_secure.data.formats.base import Format, unreadable
-from fmfl_secure.outside import MOST_SETTINGS, is_file, read_regular
+from fmfl_secure.outside import MOST_SETTINGS, is_file, open_regular, read_regular
 
 _STATE, _SPLITS, _INFO = "state.json", "dataset_dict.json", "dataset_info.json"
 _LARGEST_JSON = 1 << 26  # bytes
@@ -29,6 +35,7 @@ class DatasetFolder(Format):
     refuses: ClassVar[tuple[str, ...]] = (
         "a folder of several splits: name one, such as `DATA/train`",
         f"a cache of the library, without `{_STATE}`: write it with `save_to_disk`",
+        "files that are compressed within, or named twice",
         "a data set with a selection of rows beside it, as versions before 1.2 wrote it",
     )
 
@@ -51,10 +58,12 @@ class DatasetFolder(Format):
         del data
         parts = []
         for name in _files(path):
+            _require_as_it_is(path, name)
             with _opened(path, name) as reader:
                 parts.append(reader.read_all())
                 # Arrow trusts a file's offsets, and would follow wrong ones out of its memory.
                 parts[-1].validate(full=True)
+                require_bounded_table(path / name, parts[-1], (path / name).stat().st_size)
         return ArrowSource(path, _joined(path, parts))
 
 
@@ -86,9 +95,11 @@ def _files(path: Path) -> list[str]:
     entries = held if isinstance(held, list) else []
     found = [entry.get("filename") for entry in entries if isinstance(entry, dict)]
     names = [name for name in found if isinstance(name, str) and PurePosixPath(name).name == name]
-    if not names or len(names) < len(entries):
+    if not names or len(set(names)) < len(entries):
         raise UnreadableFileError(
-            f"{_STATE} names no Arrow files of the folder", hint="write it once more", path=path
+            f"{_STATE} names no Arrow files of the folder, or one of them twice",
+            hint="write it once more",
+            path=path,
         )
     return names
 
@@ -115,10 +126,38 @@ def _json(path: Path) -> dict[str, Any] | None:
 def _opened(folder: Path, name: str) -> Iterator[Any]:
     """A reader of an Arrow stream."""
     try:
-        with pa.OSFile(str(folder / name)) as file, pa.ipc.open_stream(file) as reader:
+        with _file(folder, name) as file, pa.ipc.open_stream(file) as reader:
             yield reader
     except ARROW_FAILURES:
         raise _not_arrow(folder / name) from None
+
+
+@contextmanager
+def _file(folder: Path, name: str) -> Iterator[pa.NativeFile]:
+    """A regular file, as Arrow reads it: in the place of one a pipe would be waited for."""
+    with open_regular(folder / name), pa.OSFile(str(folder / name)) as file:
+        yield file
+
+
+def _require_as_it_is(folder: Path, name: str) -> None:
+    """Refuse compressed buffers: what they unpack to is known once it takes the memory.
+
+    Raises:
+        UnreadableFileError: There are some, or it is no stream of Arrow.
+    """
+    found = False
+    try:
+        with _file(folder, name) as file:
+            for message in pa.ipc.MessageReader.open_stream(file):
+                found = found or is_compressed(message.metadata.to_pybytes())
+    except (*ARROW_FAILURES, MALFORMED):
+        raise _not_arrow(folder / name) from None
+    if found:
+        raise UnreadableFileError(
+            "the Arrow file is compressed within",
+            hint="write it once more with save_to_disk, or as .parquet",
+            path=folder / name,
+        )
 
 
 def _not_arrow(path: Path) -> DataError:

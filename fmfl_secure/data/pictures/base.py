@@ -1,4 +1,7 @@
-"""The interface of a form of picture: one entry of the registry each."""
+"""The interface of a form of picture: one entry of the registry each.
+
+`data.pictures.registry` asks each form whether a file is its own, and `data.images` decodes by it.
+"""
 
 from __future__ import annotations
 
