@@ -7,20 +7,36 @@ alone, and people's lines go to standard error; with `--quiet` they go nowhere.
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
+from rich.segment import Segment
 from rich.table import Table
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
-console = Console()
-progress = Console(stderr=True)  # how far something is; never the answer
-errors = Console(stderr=True)
+# What moves a cursor, hides what follows or turns its order round, but for the end of a line.
+_COMMANDS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+class _Console(Console):
+    """A console on which words are words: whoever wrote a report or a name rules no terminal."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else _COMMANDS.sub("?", text), style, control)
+
+
+console = _Console()
+progress = _Console(stderr=True)  # how far something is; never the answer
+errors = _Console(stderr=True)
 
 
 def say(text: str) -> None:

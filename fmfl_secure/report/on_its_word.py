@@ -91,7 +91,7 @@ def unsigned_parts(record: RunRecord, *, ended: bool) -> tuple[str, ...]:
             "report.json, the encryption and the figures of answers only the coordinator says."
         )
     found.append(f"Of every report only the coordinator says: {'; '.join(ON_ITS_WORD)}.")
-    return tuple(found)
+    return tuple(" ".join(text.split()) for text in found)  # whoever wrote words of it
 
 
 def _unsigned_of(record: RunRecord, site: SiteRecord, *, ended: bool) -> str:

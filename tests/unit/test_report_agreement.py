@@ -223,6 +223,15 @@ def told(run: Path, changed: dict[str, Any], file: Path) -> str:
     return done.output
 
 
+def test_no_word_of_a_report_rules_the_terminal(runs: dict[str, Path], tmp_path: Path) -> None:
+    """Nor does it look like another line of what was checked."""
+    record = record_of(runs["trained"])
+    record["versions"]["fmfl-secure"] = "0.0.1\nwho signed   all was checked\x1b[8m\u202e"
+    said = told(runs["trained"], record, tmp_path / "b.report")
+    assert not {"\x1b", "\u202e"} & {*said}
+    assert sum(line.startswith("who signed") for line in said.splitlines()) == 1
+
+
 def test_a_site_that_is_left_out_is_named(runs: dict[str, Path], tmp_path: Path) -> None:
     run = runs["trained"]
     file = tmp_path / "b.report"
