@@ -73,13 +73,57 @@ def require_agreement(record: RunRecord) -> None:
     derived = derive(record)
     if isinstance(derived, Derived):
         _require_derived(record, derived)
+    terms = derived.terms if isinstance(derived, Derived) else None
     for site, statement in statements(record):
-        own = own_charges(record, statement)
-        for charge in own:
-            _require_charge(record, site.name, charge, derived)
-        if own and not any(charge.open for charge in own):
-            _require_trained(record, site, statement)
-        _require_cost(record, site.name, statement)
+        _require_statement(record, site, statement, terms)
+
+
+def without_contradictions(record: RunRecord) -> RunRecord:
+    """A record that shows no statement of a site which contradicts it, and says why.
+
+    One site that signed something else would have every report of the run refused.
+
+    Args:
+        record: As its run's state has it.
+    """
+    derived = derive(record)
+    terms = derived.terms if isinstance(derived, Derived) else None
+    return msgspec.structs.replace(
+        record, sites=tuple(_as_shown(record, site, terms) for site in record.sites)
+    )
+
+
+def _as_shown(record: RunRecord, site: SiteRecord, terms: Mapping[str, Terms] | None) -> SiteRecord:
+    if site.statement is None:
+        return site
+    try:
+        _require_statement(record, site, site.statement, terms)
+    except RunError as error:
+        return msgspec.structs.replace(
+            site, statement=None, statement_signature="", not_shown=str(error)
+        )
+    return site
+
+
+def _require_statement(
+    record: RunRecord,
+    site: SiteRecord,
+    statement: SiteStatement,
+    terms: Mapping[str, Terms] | None,
+) -> None:
+    """Requires of a statement what follows from the record; without terms, what sites signed."""
+    own = own_charges(record, statement)
+    if not own and site.rounds and record.mechanism.noise_mechanism.private:
+        # A site reserves before its first round.
+        raise RunError(
+            f"{site.name}'s statement is of another run: it knows nothing of {record.run}, in "
+            f"which {site.name} took part"
+        )
+    for charge in own:
+        _require_charge(record, site.name, charge, terms)
+    if own and not any(charge.open for charge in own):
+        _require_trained(record, site, statement)
+    _require_cost(record, site.name, statement)
 
 
 def _require_settings(record: RunRecord) -> None:
@@ -235,11 +279,11 @@ def _require_derived(record: RunRecord, derived: Derived) -> None:
 
 
 def _require_charge(
-    record: RunRecord, name: str, charge: RunCharge, derived: Derived | str
+    record: RunRecord, name: str, charge: RunCharge, all_terms: Mapping[str, Terms] | None
 ) -> None:
     """Compares what a site's ledger holds of this run with what the report says of the run."""
-    if isinstance(derived, Derived):
-        terms = derived.terms.get(charge.run)
+    if all_terms is not None:
+        terms = all_terms.get(charge.run)
         if terms is None:
             raise RunError(
                 f"{name} signed that it was charged for {charge.run}, which the report's settings "

@@ -24,6 +24,7 @@ from fmfl_secure.report.names import count, listing
 from fmfl_secure.report.overview import not_stated, statements
 from fmfl_secure.run.record import RunRecord, SiteRecord
 
+_ONLY: Final = "only the coordinator says"
 # What only the coordinator says, and where it stands in a record; `*` is any name or place.
 ON_ITS_WORD: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
@@ -96,15 +97,9 @@ def unsigned_parts(record: RunRecord, *, ended: bool) -> tuple[str, ...]:
 
 def _unsigned_of(record: RunRecord, site: SiteRecord, *, ended: bool) -> str:
     """Says what a site signed nothing about; empty where it signed all that it can."""
-    name, statement, only = site.name, site.statement, "only the coordinator says"
-    if statement is None and site.rounds:
-        return (
-            f"{name} was in {count(len(site.rounds), 'round')}, and nothing is here that it "
-            f"signed: what is said of it, {only}, and what was spent there, nobody. Ask {name} for "
-            "an export of its ledger."
-        )
+    name, statement, only = site.name, site.statement, _ONLY
     if statement is None:
-        return f"Nothing is here that {name} signed: that it was in no round, {only}."
+        return _unsigned_by(site)
     own = own_charges(record, statement)
     if not own and record.mechanism.noise_mechanism.private:
         return f"{name}'s statement knows nothing of this run: that it was in no round, {only}."
@@ -116,3 +111,17 @@ def _unsigned_of(record: RunRecord, site: SiteRecord, *, ended: bool) -> str:
             f"{only}."
         )
     return ""
+
+
+def _unsigned_by(site: SiteRecord) -> str:
+    """Says of a site that nothing is there which it signed."""
+    name = site.name
+    if site.not_shown:
+        return f"{name}'s statement is not shown, and that is why, {_ONLY}: {site.not_shown}."
+    if site.rounds:
+        return (
+            f"{name} was in {count(len(site.rounds), 'round')}, and nothing is here that it "
+            f"signed: what is said of it, {_ONLY}, and what was spent there, nobody. Ask {name} "
+            "for an export of its ledger."
+        )
+    return f"Nothing is here that {name} signed: that it was in no round, {_ONLY}."

@@ -21,6 +21,7 @@ from fmfl_secure.errors import RunError
 from fmfl_secure.extensions import installed_version, package_of
 from fmfl_secure.outside import MALFORMED
 from fmfl_secure.report import write_report
+from fmfl_secure.report.agreement import without_contradictions
 from fmfl_secure.report.derived import encryption_of, mechanism_of
 from fmfl_secure.report.model_card import TASK_FILE, write_card
 from fmfl_secure.run.answers import answers_of
@@ -94,7 +95,7 @@ def build_record(store: RunStore) -> RunRecord:
     # A run whose process was killed had no time to say so.
     status = state.status or "interrupted"
     reason = "" if status == "finished" else state.reason or _KILLED
-    return RunRecord(
+    record = RunRecord(
         format=FORMAT,
         federation=config.federation.name,
         run=state.run,
@@ -102,7 +103,7 @@ def build_record(store: RunStore) -> RunRecord:
         stop_reason=reason,
         started=state.started,
         # A fact of the run, the same whenever somebody looks at it.
-        updated=max(state.started, state.changed or "", *(record.at for record in rounds)),
+        updated=max(state.started, state.changed or "", *(each.at for each in rounds)),
         settings=msgspec.json.decode(encode_config(config)),
         settings_digest=config.digest,
         base_model=public.base_model,
@@ -147,6 +148,7 @@ def build_record(store: RunStore) -> RunRecord:
         looked_at=load_evaluation(store.folder, run=state.run, settings_digest=config.digest)
         or msgspec.UNSET,
     )
+    return without_contradictions(record)
 
 
 def _versions(config: FederationConfig) -> dict[str, str]:

@@ -7,11 +7,10 @@ from pathlib import Path
 from aggregation import AggregationError, PublicIdentity
 from fmfl_secure.errors import RunError
 from fmfl_secure.outside import MOST_DOCUMENT, read_regular
-from fmfl_secure.planning.terms import reservations_of
 from fmfl_secure.report.agreement import require_agreement
 from fmfl_secure.report.write import JSON_NAME
 from fmfl_secure.run.ledger_statement import verify_statement
-from fmfl_secure.run.record import RunRecord, SiteRecord, decode_record
+from fmfl_secure.run.record import RunRecord, decode_record
 from fmfl_secure.storage.run_store import RunStore, holds_run
 
 
@@ -38,24 +37,9 @@ def check_statements(record: RunRecord) -> dict[str, str]:
         if identity.fingerprint != site.identity or site.statement.site != site.name:
             raise RunError(f"{site.name}'s statement is another site's")
         verify_statement(identity, site.statement, site.statement_signature)
-        _require_this_run(record, site)
         checked[site.name] = identity.fingerprint
     require_agreement(record)
     return checked
-
-
-def _require_this_run(record: RunRecord, site: SiteRecord) -> None:
-    """A site reserves before its first round, so a statement of this run knows of the run."""
-    if site.statement is None or not record.mechanism.noise_mechanism.private:
-        return
-    known = {each.run for each in site.statement.runs}
-    if any(site.name in each.cohort for each in record.rounds) and not known & {
-        *reservations_of(record.run)
-    }:
-        raise RunError(
-            f"{site.name}'s statement is of another run: it knows nothing of {record.run}, in "
-            f"which {site.name} took part"
-        )
 
 
 def read_report(run: Path) -> RunRecord:

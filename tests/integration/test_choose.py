@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 from asked import PRIVACY, ledger, silence
 from contract_worlds import WORLDS
-from support import Quiet, make_federation
+from support import Quiet, make_federation, write_rows
 from typer.testing import CliRunner
 
 from fmfl_secure import choosing
@@ -52,7 +52,7 @@ def template(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path
     )
     for number in (1, 2, 3):
         site = folder / f"sites/site-{number}"
-        shutil.copy(folder / f"data/site-{number}.csv", site / "holdout.csv")
+        write_rows(site / "holdout.csv", 40, seed=20 + number)
         text = (site / "site.toml").read_text()
         (site / "site.toml").write_text(
             text.replace("[budget]", 'holdout = "holdout.csv"\n\n[budget]', 1)

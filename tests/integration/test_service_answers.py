@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from asked import PRIVACY, question
 from processes import Federation
-from support import Quiet, make_federation, make_kits
+from support import Quiet, make_federation, make_kits, write_rows
 
 from fmfl_secure import choosing
 from fmfl_secure.planning.answers import answer_plan, figures_of
@@ -79,8 +79,8 @@ def test_sites_choose_over_https_among_the_rounds_of_a_run(
     for kit in kits.glob("*/federation.toml"):
         shutil.copy(settings, kit)
     shutil.copy(start, kits / "server/start.safetensors")
-    for name in SITES:
-        shutil.copy(kits / name / "data/train.csv", kits / name / "holdout.csv")
+    for number, name in enumerate(SITES):
+        write_rows(kits / name / "holdout.csv", 40, seed=20 + number)
         own = kits / name / "site.toml"
         own.write_text(
             own.read_text().replace("[budget]", 'holdout = "holdout.csv"\n\n[budget]', 1)

@@ -30,10 +30,11 @@ from fmfl_secure.report.derived import mechanism_of
 from fmfl_secure.report.on_its_word import OF_ANOTHER_VERSION, ON_ITS_WORD
 from fmfl_secure.report.signed import check_statements
 from fmfl_secure.run.end import sign_end
-from fmfl_secure.run.ledger_statement import sign_statement
+from fmfl_secure.run.ledger_statement import describe_ledger, sign_statement
 from fmfl_secure.run.record import decode_record, encode_record
+from fmfl_secure.run.statement import SiteStatement
 from fmfl_secure.settings.federation import FederationConfig, convert_config
-from privacy import Ledger, PoissonSampledSkellam
+from privacy import Ledger, PoissonSampledGaussian, PoissonSampledSkellam
 
 Place = tuple[str | int, ...]
 OLD = Path(__file__).parents[1] / "fixtures/0.1.0.zip"
@@ -282,6 +283,41 @@ def test_what_a_site_signed_before_the_end_is_told_from_its_last_word(
     ):
         with pytest.raises(RunError, match=refusal):
             verified(run, with_charge(**changes))
+
+
+@pytest.mark.parametrize("told_of", ["plan", "event", "rounds_trained", "run"])
+def test_one_site_that_signs_something_else_spoils_no_report(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None, told_of: str
+) -> None:
+    """Its statement is not shown, the report says why, and the signed report holds."""
+    make_federation(
+        tmp_path, tiny_model, rounds=1, steps=1, privacy="delta = 1e-4", evaluation=False
+    )
+    other = {
+        "plan": "sha256:0",
+        "event": PoissonSampledGaussian(0.25, 9.0, 1).canonical(),
+        "rounds_trained": (),
+        "run": "0" * 16,
+    }[told_of]
+
+    def describe(ledger: Ledger, *, site: str, **named: Any) -> SiteStatement:
+        found = describe_ledger(ledger, site=site, **named)
+        if site != "site-2" or not found.runs or found.runs[0].open:
+            return found
+        (charge,) = found.runs
+        return msgspec.structs.replace(
+            found, runs=(msgspec.structs.replace(charge, **{told_of: other}),)
+        )
+
+    monkeypatch.setattr("fmfl_secure.parties.site.describe_ledger", describe)
+    record = Federation(tmp_path).run(tmp_path / "run").record
+    assert [site.statement is None for site in record.sites] == [False, True, False]
+    assert "site-2" in str(record.sites[1].not_shown)
+    coordinator = Identity.load(tmp_path / "coordinator/identity.pem", "coordinator")
+    end = sign_end(coordinator, record.run, record.rounds)
+    checked = verify_bundle(write_bundle(record, end, coordinator))
+    assert "site-2's statement is not shown" in checked.unsigned[0]
+    assert "site-2&#39;s statement is not shown: site-2" in checked.page
 
 
 def test_a_report_of_0_1_0_holds_and_its_noise_is_held_to_what_it_cost(tmp_path: Path) -> None:

@@ -228,8 +228,9 @@ def test_a_statement_of_another_run_is_noticed(finished: Run) -> None:
     """What a site signed when an earlier run ended says less than was spent since."""
     replace = msgspec.structs.replace
     record = finished.record
+    other = replace(record, run=16 * "0", looked_at=msgspec.UNSET)
     with pytest.raises(RunError, match="site-1's statement is of another run"):
-        verify_bundle(write_bundle(replace(record, run=16 * "0"), b"", coordinator(finished)))
+        verify_bundle(write_bundle(other, b"", coordinator(finished)))
     twice = replace(record, sites=(*record.sites, record.sites[0]))
     with pytest.raises(RunError, match="site-1 stands twice"):
         verify_bundle(write_bundle(twice, b"", coordinator(finished)))
