@@ -142,6 +142,7 @@ def recover(
     pilot/run-3/report.json
     """
     from fmfl_secure.parties.ledger_recovery import lost_heads, lost_runs
+    from fmfl_secure.report.on_its_word import unsigned_parts
     from fmfl_secure.report.signed import read_report
     from privacy import LedgerError, PoissonSampledGaussian
 
@@ -157,7 +158,9 @@ def recover(
     losses: list[tuple[int, Event, int]] | None = None if everything else []
     if report:
         for each in report:
-            read_report(each)  # whoever sent it may have made it cost less than sites signed
+            # Whoever sent it may have made it cost less than sites signed.
+            for text in unsigned_parts(read_report(each), ended=False)[:-1]:
+                say(f"not signed in {each}: {text}")
         losses = [(grant, event, times) for event, times in lost_runs(report)]
     elif by_figures:
         if rounds is None or steps is None or sample_rate is None or noise_multiplier is None:

@@ -177,6 +177,7 @@ def test_after_the_officer_s_charge_it_goes_on_and_nothing_is_under_counted(fold
     assert "is not what its sites signed" in str(done.exception)
     done = command("ledger", "recover", path, *charge, folder / "run-1/report.json")
     assert done.exit_code == 0, done.output
+    assert "not signed in" not in done.output
     assert "settled 3 lost heads" in done.output
     (status,) = Ledger(path).status()
     for order, cost in before.committed.items():
@@ -275,3 +276,19 @@ def test_a_party_keeps_only_what_the_site_itself_signed(folder: Path, tmp_path: 
         store.keep([(one.public, line)])
     assert store.held(one.public) == [line]
     assert store.held(two.public) == []
+
+
+def test_a_recovery_says_what_no_site_signed_of_a_report(folder: Path) -> None:
+    path = back_up(folder)
+    run(folder, 1)
+    put_back(path)
+    run(folder, 2)
+    nobody = json.loads((folder / "run-1/report.json").read_text())
+    for site in nobody["sites"]:
+        site |= {"statement": None, "statement_signature": ""}
+    (folder / "nobody.json").write_text(json.dumps(nobody))
+    lost = folder / "sites/site-1/lost-heads.jsonl"
+    charge = ("--anchor", lost, "--reason", "the disk failed", "--report")
+    said = command("ledger", "recover", path, *charge, folder / "nobody.json").output
+    assert "site-1 was in 1 round, and nothing is here that it signed" in said
+    assert "its mechanism and its noise, too, only the coordinator says" in said
