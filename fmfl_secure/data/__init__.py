@@ -27,8 +27,8 @@ from fmfl_secure.data.fields import (
     text_field,
 )
 from fmfl_secure.data.formats.registry import claimed, read_as
-from fmfl_secure.data.headers import check_header, check_image_folder
-from fmfl_secure.data.images import decode_image, image_field, read_image_folder
+from fmfl_secure.data.headers import check_header, check_image_folder, check_rows
+from fmfl_secure.data.images import check_forms, decode_image, image_field, read_image_folder
 from fmfl_secure.data.label_sets import label_set_field
 from fmfl_secure.data.left_out import LeftOut
 from fmfl_secure.data.partition import PartFile, PartitionSummary, partition_file
@@ -50,9 +50,11 @@ __all__ = [
     "Role",
     "UnitCheck",
     "check_equally_many",
+    "check_forms",
     "check_header",
     "check_image_folder",
     "check_pictures",
+    "check_rows",
     "check_units",
     "claimed",
     "decode_image",

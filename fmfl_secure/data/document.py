@@ -39,7 +39,7 @@ and a test keeps this page equal to them.
 
 The name decides, whatever the content looks like; a name that no form claims is refused, and so is
 a content of another form than the name says. Before anything is charged it is checked that the data
-open as a whole, that they have the columns, and that one row can be used
+open as a whole, that they have the columns, a row, and a picture of a form that is read
 ([decision 1](decisions/0001-commit-before-reading.md)).
 Texts are UTF-8, with a byte-order mark or without one.
 """
@@ -64,10 +64,10 @@ _OF_FOREIGN = """\
 ## Refusals
 
 A fault of the whole data stops the site before it is charged. A fault of a row is counted by what
-it is called here, and `task.on_bad_row` decides; where every row has one, that is the whole's. The
-quoting of a CSV file breaks in somebody's row: it stops the site once a round is charged, and
-`fmfl-secure check` finds it at no cost.
-*(`tests/unit/test_first_usable_row.py::test_of_data_without_a_usable_row_a_site_hears_before_it_is_charged`.)*
+it is called here, and `task.on_bad_row` decides. Where every row has one, such as labels of another
+spelling, or where the quoting of a CSV file breaks, that stops the site once a round is charged:
+what rows hold is nobody's to know for nothing. `fmfl-secure check` finds it at no cost.
+*(`tests/unit/test_looked_at_before_a_charge.py`.)*
 """
 
 _ROWS = """\

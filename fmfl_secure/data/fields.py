@@ -64,6 +64,8 @@ class Field:
             `UnusableValue`.
         takes: What the column's cells may hold, where the file's header says it.
         values: All that a good cell may read as; None where that is no list.
+        is_picture: Whether a cell holds a picture, by what it holds alone; raises `UnusableValue`
+            for one of a form that is not read here. None where the column holds something else.
     """
 
     argument: str
@@ -71,6 +73,7 @@ class Field:
     parse: Callable[[str | None, str], Any]
     takes: tuple[CellKind, ...] = SCALARS
     values: frozenset[str] | None = None
+    is_picture: Callable[[Any], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -108,7 +111,6 @@ def read_records(
     check: Callable[[Sequence[Any]], None] | None = None,
     beside: Field | None = None,
     readers: Collection[str] = (),
-    first_alone: bool = False,
 ) -> Records:
     """Reads fields of every row of a table and groups the rows into privacy units.
 
@@ -127,7 +129,6 @@ def read_records(
         check: Whether a row's parsed values go together; raises `UnusableValue`.
         beside: A field that is no part of a record.
         readers: Other packages' forms that are read besides.
-        first_alone: Stop at the first row that can be used, to know that there is one.
 
     Returns:
         The rows in file order.
@@ -158,8 +159,6 @@ def read_records(
             continue
         for column, value in zip(columns, values, strict=True):
             column.append(value)
-        if first_alone:
-            break
     if on_bad_row == "error":
         tally.refuse()
     if not columns[0]:
@@ -205,7 +204,9 @@ def pool_records(parts: Sequence[Records]) -> Records:
     )
 
 
-def no_rows(path: Path, tally: Tally) -> EmptyFileError:
+def no_rows(
+    path: Path, tally: Tally, problem: str = "every row had to be skipped"
+) -> EmptyFileError:
     """The refusal of data that hold no usable row, with what to do about the one fault of all."""
     left_out = tally.left_out()
     hint = "check that the export was complete"
@@ -214,7 +215,7 @@ def no_rows(path: Path, tally: Tally) -> EmptyFileError:
         if len(left_out.rows) == 1:
             hint = tally.first.hint.removesuffix(_OR_SKIP)
     return EmptyFileError(
-        f"every row had to be skipped: {left_out}"
+        f"{problem}: {left_out}"
         if left_out.count
         else "the folder holds no records"
         if is_folder(path)

@@ -1,7 +1,10 @@
-"""Reads what a table tells before any record: that it is there, its form, its columns.
+"""Looks at a table before a charge: that it is there, its form, its columns, that it opens whole.
 
-None of it depends on a person, so a site asks before it is charged (docs/decisions/0001). Where a
+Nothing that settings look for in a row has a say. Whoever writes them could ask otherwise, of every
+site and uncharged, whether anybody has a label, a key or a value (docs/decisions/0001). Where a
 form has a header or a schema, its entry in `FORMATS` says.
+
+`tasks.adapter_task` calls `check_header`, then `check_rows`.
 """
 
 from __future__ import annotations
@@ -11,12 +14,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from fmfl_secure.data._source import SCALARS, CellKind
-from fmfl_secure.data.errors import MalformedRowError, UnknownLabelError, UnreadableFileError
-from fmfl_secure.data.fields import RECORD_UNIT, Field, choose_column
+from fmfl_secure.data._source import SCALARS, CellKind, UnusableValue
+from fmfl_secure.data.errors import (
+    DataError,
+    MalformedRowError,
+    UnknownLabelError,
+    UnreadableFileError,
+)
+from fmfl_secure.data.fields import RECORD_UNIT, Field, choose_column, no_rows
 from fmfl_secure.data.formats.base import unreadable
-from fmfl_secure.data.formats.registry import open_header
+from fmfl_secure.data.formats.registry import open_header, open_source
 from fmfl_secure.data.images import require_folder_unit
+from fmfl_secure.data.left_out import Tally
 
 _HELD: Final[Mapping[CellKind, str]] = MappingProxyType(
     {
@@ -70,6 +79,59 @@ def check_header(
             raise _other_kind(path, names[-1], kind, SCALARS, "unit")
     for _ in source.rows(names):  # there are none; a column's type is refused all the same
         pass
+
+
+def check_rows(path: Path, fields: Sequence[Field], *, readers: Collection[str] = ()) -> None:
+    """Require that a table opens as a whole, has a row, and pictures of a form that is read.
+
+    A row counts unless its form is broken, whatever it holds. Of pictures, those that are there
+    count, by their first bytes: where there are none, nothing is refused.
+
+    Args:
+        path: A table of any form in `FORMATS`.
+        fields: What will be read of it.
+        readers: Other packages' forms that are read besides.
+
+    Raises:
+        DataError: One of its kinds; of a single row alone, such as a CSV file's quoting that breaks
+            in it, nothing is said.
+    """
+    try:
+        _look(path, fields, readers)
+    except DataError as error:
+        if error.row is None:
+            raise
+
+
+def _look(path: Path, fields: Sequence[Field], readers: Collection[str]) -> None:
+    source = open_source(path, readers=readers)
+    held = set(source.columns)
+    shown = {
+        name: field.is_picture
+        for field in fields
+        for name in field.names
+        if field.is_picture is not None and name in held
+    }
+    rows, pictures = Tally(), Tally()
+    whole = False
+    for row in source.rows(tuple(shown), as_bytes=tuple(shown)):
+        rows.row()
+        pictures.row()
+        if row.fault is not None:
+            rows.fault(row.fault)
+            continue
+        whole = True
+        try:
+            found = [looks(value) for looks, value in zip(shown.values(), row.values, strict=True)]
+        except UnusableValue as error:
+            pictures.fault(error.at(path, row.number, row.line))
+            continue
+        if any(found) or not found:
+            return
+    if not whole:
+        raise no_rows(path, rows)
+    if pictures.first is not None:
+        raise no_rows(path, pictures, "no picture is of a form that is read here")
 
 
 def _other_kind(

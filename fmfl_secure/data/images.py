@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fmfl_secure.data._source import UnusableValue
+from fmfl_secure.data._source import CellKind, UnusableValue
 from fmfl_secure.data.errors import DataArgumentError, NullUnitError, UnknownLabelError
 from fmfl_secure.data.fields import RECORD_UNIT, Field, OnBadRow, Records, no_rows
 from fmfl_secure.data.formats.base import unreadable
@@ -30,12 +30,12 @@ from fmfl_secure.data.left_out import Tally, label_sort
 from fmfl_secure.data.pictures.base import MAX_BYTES, Decoded, require_size, shaded, unusable
 from fmfl_secure.data.pictures.depth import SIXTEEN_BITS, Window, lay_on_white
 from fmfl_secure.data.pictures.dicom import PERSON, Dicom, installed, person_of
-from fmfl_secure.data.pictures.registry import decode, form_of
+from fmfl_secure.data.pictures.registry import SUFFIXES, decode, form_of, require_read
 from fmfl_secure.data.records import grouped_units, record_units
 from fmfl_secure.data.stored import StoredPicture
 from fmfl_secure.data.unit_ids import unit_id
 from fmfl_secure.extras import how_to_install
-from fmfl_secure.outside import read_regular
+from fmfl_secure.outside import is_file, read_regular
 from fmfl_secure.settings.types import UnitRule
 
 # Of numbers, what is black and white by their type.
@@ -174,7 +174,19 @@ def image_field(argument: str, column: str, folder: Path, window: Window | None 
             raise unusable(f"the picture or its path in column {column!r} is missing")
         return _read(folder / value, window)
 
-    return Field(argument, (column,), parse, takes=("text", "bytes", "picture"))
+    def is_picture(value: str | None) -> bool:
+        content = value.content if isinstance(value, StoredPicture) else None
+        if content is None and value:
+            file = folder / value
+            if not is_file(file) and file.suffix.lower() not in SUFFIXES:
+                return False  # whatever it is, such as a note
+            content = _bytes_of(file)
+        if isinstance(content, bytes):
+            require_read(content)
+        return content is not None
+
+    takes: tuple[CellKind, ...] = ("text", "bytes", "picture")
+    return Field(argument, (column,), parse, takes=takes, is_picture=is_picture)
 
 
 def read_image_folder(
@@ -186,7 +198,6 @@ def read_image_folder(
     aliases: Sequence[tuple[str, str]] = (),
     unit_rules: Collection[UnitRule] = (),
     window: Window | None = None,
-    first_alone: bool = False,
 ) -> Records:
     """Images in one subfolder for each label, in order of subfolder and file name.
 
@@ -198,7 +209,6 @@ def read_image_folder(
         aliases: Other names that a subfolder may have, and the label that each means.
         unit_rules: Which differences between patients' ids are of no account besides.
         window: See `decode_image`.
-        first_alone: Stop at the first image that can be used, to know that there is one.
 
     Returns:
         Columns of image bytes and labels, or of image bytes alone.
@@ -234,8 +244,6 @@ def read_image_folder(
             images.append(picture)
             found.append(label)
             people.append(person)
-            if first_alone:
-                break
     if on_bad_row == "error":
         tally.refuse()
     if not images:
@@ -266,6 +274,27 @@ def require_folder_unit(folder: Path, unit: str) -> None:
         f"{PERSON!r} is read from each",
         path=folder,
     )
+
+
+def check_forms(folder: Path) -> None:
+    """Require of a folder's pictures that there are any, and one of a form that is read.
+
+    Nothing but the first bytes of files has a say, in whatever subfolder they are.
+
+    Raises:
+        EmptyFileError: There are none.
+        UnreadableFileError: The folder or a subfolder cannot be listed.
+    """
+    tally = Tally()
+    for number, (file, _) in enumerate(_files(folder, tally, by_label=True), start=1):
+        tally.row()
+        try:
+            require_read(_bytes_of(file))
+        except UnusableValue as error:
+            tally.fault(error.at(folder, number))
+        else:
+            return
+    raise no_rows(folder, tally)
 
 
 def people_of(folder: Path) -> Iterator[str]:

@@ -244,7 +244,7 @@ class Site:
     def check(self) -> None:
         """Check what can be known before anything is reserved: the policy, and that data are there.
 
-        Of the data, that they open as a whole, have the columns, and a row that can be used.
+        Of the data, that they open as a whole, have the columns, and hold a row.
 
         Raises:
             PolicyRefusal: The policy rules the run out.

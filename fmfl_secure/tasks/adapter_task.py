@@ -20,13 +20,13 @@ import torch
 from torch import nn
 
 from fmfl_secure.data import (
-    DataError,
     Field,
     OnBadRow,
     PictureCheck,
     Records,
     check_header,
     check_pictures,
+    check_rows,
     pool_records,
     read_records,
 )
@@ -229,27 +229,16 @@ class AdapterTask(TaskModel[Settings]):
         return tuple(str(name) for name in description[PERSONAL])
 
     def check_source(self, path: Path, *, unit: str, subgroups: Field | None = None) -> None:
-        """Requires of local data what can be known before a charge: that some of them can be used.
-
-        Data are opened as training opens them, and their rows are gone through to the first one
-        that can be used. Nothing else of a row has a say (docs/decisions/0001).
+        """Requires of local data what can be known before a charge, whatever rows hold.
 
         Raises:
             DataError: They are not there, are damaged, are of no known form, lack a column, or
-                have no row that can be used.
+                hold no row, or no picture of a form that is read (docs/decisions/0001).
         """
-        self._check_header(path, unit=unit, subgroups=subgroups)
-        try:
-            self._read(path, unit=unit, on_bad_row="skip", subgroups=subgroups, first_alone=True)
-        except DataError as error:
-            if error.row is None:
-                raise
-            # Of one row, such as quoting that breaks in it: known once that was paid for.
-
-    def _check_header(self, path: Path, *, unit: str, subgroups: Field | None) -> None:
-        """Require that data are there, of a known form, with the columns that are asked for."""
+        fields, readers = self._fields(path), self.settings.readers
         beside = [] if subgroups is None else [subgroups]
-        check_header(path, [*self._fields(path), *beside], unit=unit, readers=self.settings.readers)
+        check_header(path, [*fields, *beside], unit=unit, readers=readers)
+        check_rows(path, fields, readers=readers)
 
     def check_pictures(self, path: Path, *, unit: str) -> PictureCheck:
         """Reads local pictures, unusable ones left out, and counts them.
@@ -340,7 +329,6 @@ class AdapterTask(TaskModel[Settings]):
         unit: str,
         on_bad_row: OnBadRow,
         subgroups: Field | None = None,
-        first_alone: bool = False,
     ) -> Records:
         """The records of a file or folder, with the columns that `_from_records` takes."""
         return read_records(
@@ -352,7 +340,6 @@ class AdapterTask(TaskModel[Settings]):
             check=self._agree,
             beside=subgroups,
             readers=self.settings.readers,
-            first_alone=first_alone,
         )
 
     @abstractmethod

@@ -21,6 +21,7 @@ from fmfl_secure.data import (
     Field,
     OnBadRow,
     Records,
+    check_forms,
     check_image_folder,
     claimed,
     image_field,
@@ -55,7 +56,6 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
         unit: str,
         on_bad_row: OnBadRow,
         subgroups: Field | None = None,
-        first_alone: bool = False,
     ) -> Records:
         """A folder has a subfolder for each label, a table two columns."""
         if self._is_picture_folder(path):
@@ -68,14 +68,12 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
                 aliases=self.settings.label_aliases,
                 unit_rules=self.settings.unit_normalisation,
                 window=self.settings.image_window,
-                first_alone=first_alone,
             )
         return super()._read(
             path,
             unit=unit,
             on_bad_row=on_bad_row,
             subgroups=subgroups,
-            first_alone=first_alone,
         )
 
     def _is_picture_folder(self, path: Path) -> bool:
@@ -88,14 +86,19 @@ class ImageClassification(ClassificationTask[ImageClassificationSection]):
             self._label_field,
         ]
 
-    def _check_header(self, path: Path, *, unit: str, subgroups: Field | None) -> None:
-        """Of a folder that is no table, a subfolder named after a label."""
+    def check_source(self, path: Path, *, unit: str, subgroups: Field | None = None) -> None:
+        """Requires a column of pictures, or a subfolder of a label; and a picture that is read.
+
+        Raises:
+            DataError: The data are not there, are damaged, or lack one of these.
+        """
         if self._is_picture_folder(path):
             aliases = self.settings.label_aliases
             check_image_folder(path, self.labels, unit=unit, aliases=aliases)
             _refuse_subgroups(path, subgroups)
+            check_forms(path)
         else:
-            super()._check_header(path, unit=unit, subgroups=subgroups)
+            super().check_source(path, unit=unit, subgroups=subgroups)
 
     def _from_records(self, records: Records) -> TaskData:
         images, labels = records.columns

@@ -15,6 +15,7 @@ from fmfl_secure.data import (
     DataError,
     Field,
     check_header,
+    check_rows,
     image_field,
     label_field,
     label_set_field,
@@ -195,10 +196,10 @@ def test_a_compressed_file_is_whole_and_has_its_schema_before_anybody_is_charged
         text = f"text,label\n{rows}" if ".csv" in name else f'{{"text": "x", "label": "a"}}\n{rows}'
         whole = gzip.compress(text.encode())
         (tmp_path / name).write_bytes(whole)
-        assert len(read_records(tmp_path / name, FIELDS, first_alone=True)) == 1
+        check_rows(tmp_path / name, FIELDS)
         (tmp_path / name).write_bytes(whole[:-1000])
         with pytest.raises(DataError, match="not readable as gzip"):
-            read_records(tmp_path / name, FIELDS, first_alone=True)
+            check_rows(tmp_path / name, FIELDS)
 
 
 def test_a_unit_that_a_type_cannot_name_is_refused_by_the_schema(tmp_path: Path) -> None:

@@ -77,6 +77,13 @@ class PictureForm(ABC):
             UnusableValue: It cannot be read, or not with certainty. Quotes nothing of the file.
         """
 
+    def require_extra(self) -> None:  # noqa: B027
+        """Refuse the form where what reads it is not installed.
+
+        Raises:
+            UnusableValue: It is not.
+        """
+
     def require_whole(self, data: bytes) -> None:  # noqa: B027
         """Refuse a file that decodes and lacks a part of the picture, which would be black.
 

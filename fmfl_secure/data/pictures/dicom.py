@@ -79,6 +79,10 @@ class Dicom(PictureForm):
         return head[_PREAMBLE : _PREAMBLE + 4] == b"DICM"
 
     @override
+    def require_extra(self) -> None:
+        _require_pydicom()
+
+    @override
     def decode(self, data: bytes, window: Window | None) -> Decoded:
         _require_pydicom()
         decoded = None

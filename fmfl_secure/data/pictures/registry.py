@@ -18,6 +18,8 @@ PICTURES: Final[Registry[PictureForm]] = Registry(
     "form of picture",
     (Png(), Jpeg(), WebP(), Bitmap(), TaggedImage(), Gif(), Dicom()),
 )
+# Ends of file names by which a path is one of a picture.
+SUFFIXES: Final = frozenset(suffix for form in PICTURES for suffix in form.suffixes)
 
 
 def form_of(data: bytes) -> PictureForm:
@@ -42,6 +44,15 @@ def form_of(data: bytes) -> PictureForm:
         "the file is no picture of a form that is read here",
         f'{known}; replace or remove it, or set on_bad_row = "skip"',
     )
+
+
+def require_read(data: bytes) -> None:
+    """Refuse a picture by its first bytes: of no form that is read, or not without an extra.
+
+    Raises:
+        UnusableValue: It is. What else may be wrong with it is not looked at.
+    """
+    form_of(data).require_extra()
 
 
 def decode(data: bytes, window: Window | None = None) -> Decoded:
