@@ -22,7 +22,7 @@ from fmfl_secure.run.attack_record import AttackRecord
 from fmfl_secure.run.audit_record import AuditRecord
 from fmfl_secure.run.evaluation_record import EvaluationRecord
 from fmfl_secure.run.keys_record import KeysRecord
-from fmfl_secure.run.ranges import Count, Figure, Number, Share, Text
+from fmfl_secure.run.ranges import Count, Figure, Number, Share, Spent, Text
 from fmfl_secure.run.statement import SiteStatement, unbounded
 from fmfl_secure.settings.noise import NOISE, NoiseMechanism, NoiseName
 from fmfl_secure.settings.sections import AT_SITES
@@ -289,6 +289,17 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(name for name in (*kinds, *map(str, readers)) if is_extension(name))
 
 
+class _Asked(msgspec.Struct):
+    """What is told of a section of settings that asks sites, in its ranges."""
+
+    data: str = ""
+    every: Count = 0
+    holdout: Share = 0.0
+    epsilon: Spent = 0.0
+    what: tuple[str, ...] = ()
+    measures: tuple[str, ...] = ()
+
+
 def encode_record(record: RunRecord) -> bytes:
     """The record as indented JSON with sorted keys; null is an epsilon without a bound."""
     return msgspec.json.format(msgspec.json.encode(record, order="sorted"), indent=2) + b"\n"
@@ -310,9 +321,12 @@ def decode_record(data: bytes) -> RunRecord:
         RunError: It is not a run's record, or a figure in it is impossible.
     """
     try:
-        return msgspec.convert(unbounded(msgspec.json.decode(data)), RunRecord)
+        record = msgspec.convert(unbounded(msgspec.json.decode(data)), RunRecord)
+        for name in ("evaluation", "question"):
+            msgspec.convert(record.settings.get(name), _Asked | None)
     except (OverflowError, *MALFORMED) as error:
         raise RunError(
             f"not a run's record: {error}",
             hint="Make report.json again from the run's state: fmfl-secure report RUN.",
         ) from error
+    return record

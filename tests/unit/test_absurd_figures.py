@@ -58,6 +58,25 @@ def test_a_record_with_an_absurd_figure_is_refused_or_makes_a_page(
     assert tried / 2 < refused < tried
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("every", "1"),
+        ("every", []),
+        ("every", None),
+        ("every", -1),
+        pytest.param("holdout", 10**400, id="holdout-huge"),
+        ("holdout", "much"),
+        ("measures", [1]),
+    ],
+)
+def test_a_record_whose_settings_ask_what_cannot_be_is_refused(name, value) -> None:
+    record = json.loads(encode_record(ALL["answered"]()))
+    record["settings"]["evaluation"][name] = value
+    with pytest.raises(RunError, match="not a run's record"):
+        decode_record(encoded(record))
+
+
 @pytest.mark.parametrize("epsilon", [0.0, 1e-320, 1e9, 1e12, float("inf")])
 def test_plots_of_the_largest_figures_that_are_taken(epsilon) -> None:
     statement = msgspec.structs.replace(
