@@ -288,8 +288,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError):
         return True
     # PyTorch's allocator has no type of its own for the machine's memory, nor safetensors for mmap.
+    # oneDNN's words are those of a kernel that was built, and found no memory for its code.
     text = str(error)
-    return "can't allocate memory" in text or "Cannot allocate memory" in text
+    return (
+        "can't allocate memory" in text
+        or "Cannot allocate memory" in text
+        or text == "could not create a primitive"
+    )
 
 
 def os_failure(

@@ -66,7 +66,7 @@ def smollm2(typed: Typed, tmp_path_factory: pytest.TempPathFactory) -> Path:
             "sample_rate = 0.2 ": "sample_rate = 0.3 ",
         },
     )
-    typed(f"init {folder}/pilot --simulated --data data/{{site}}.jsonl")
+    typed(f"init {folder}/pilot --simulated")
     typed(f"run {folder}/pilot/federation.toml --output {folder}/run")
     return folder
 
@@ -92,7 +92,7 @@ def dinov2(typed: Typed, tmp_path_factory: pytest.TempPathFactory) -> Path:
             "sample_rate = 0.2 ": "sample_rate = 0.5 ",
         },
     )
-    typed(f"init {folder}/pilot --simulated --data data/{{site}}")
+    typed(f"init {folder}/pilot --simulated")
     typed(f"run {folder}/pilot/federation.toml --output {folder}/run")
     return folder
 

@@ -125,10 +125,11 @@ def test_missing_memory_passes_and_says_so() -> None:
     [
         (RuntimeError("[enforce fail at alloc_cpu.cpp] can't allocate memory"), MemoryError),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), MemoryError),
+        (RuntimeError("could not create a primitive"), MemoryError),
         (OSError(errno.EIO, "Input/output error"), Unavailable),
         (RuntimeError("size mismatch"), ModelError),
     ],
-    ids=["allocator", "mmap", "disk", "file"],
+    ids=["allocator", "mmap", "kernel", "disk", "file"],
 )
 def test_a_model_that_cannot_be_loaded_now_is_no_wrong_model(
     raised: Exception, told: type[Exception]

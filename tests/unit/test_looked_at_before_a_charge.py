@@ -20,6 +20,7 @@ from tiny_models import png, write_tiny
 
 from fmfl_secure.data import DataError
 from fmfl_secure.data.errors import EmptyFileError, UnreadableFileError
+from fmfl_secure.data.formats._arrow import ArrowSource
 from fmfl_secure.tasks import Task
 
 ROWS = [(f"alpha beta {number}", ("no", "yes")[number % 2]) for number in range(400)]
@@ -120,6 +121,12 @@ def test_of_a_folder_of_arrow_files_too(tmp_path: Path, texts: Task, fault: str)
         last.write_bytes(last.read_bytes()[:-900])
     with pytest.raises((EmptyFileError, UnreadableFileError)):
         texts.check_source(folder, unit="record")
+
+
+def test_a_column_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
+    named = pa.table([pa.array(["a"])], schema=pa.schema([pa.field(b"l\xffbel", pa.string())]))
+    with pytest.raises(UnreadableFileError, match="column's name is not UTF-8"):
+        ArrowSource(tmp_path, named)
 
 
 # Of one person alone, by a column or a value that whoever writes settings may choose.

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from typing_extensions import override
 
 from fmfl_secure.data._source import CellKind, Row, Source, not_utf8, require_distinct
-from fmfl_secure.data.errors import MalformedRowError
+from fmfl_secure.data.errors import MalformedRowError, UnreadableFileError
 from fmfl_secure.data.formats._arrow_lists import (
     is_list,
     is_messages,
@@ -37,10 +37,20 @@ class ArrowSource(Source):
     """A table that was read whole."""
 
     def __init__(self, path: Path, table: pa.Table) -> None:
-        """Takes a table that was read from `path`."""
+        """Takes a table that was read from `path`.
+
+        Raises:
+            DataError: Two columns have one name, or a name is not UTF-8.
+        """
         self._path = path
         self._table = table
-        self._columns = require_distinct(table.column_names, path)
+        try:
+            names = table.column_names
+        except UnicodeDecodeError:
+            raise UnreadableFileError(
+                "a column's name is not UTF-8", hint="rename the columns, or export anew", path=path
+            ) from None
+        self._columns = require_distinct(names, path)
 
     @property
     def columns(self) -> tuple[str, ...]:
