@@ -52,6 +52,7 @@ OUTSIDE: dict[tuple[str, str], str] = {
     ("fmfl_secure.run.end", "RunEnd"): "",
     ("fmfl_secure.run.evaluation_record", "EvaluationRecord"): "",
     ("fmfl_secure.run.history", "tuple[ReleaseHistory, ...]"): "",
+    ("fmfl_secure.run.record", "_Asked | None"): FIGURES,
     ("fmfl_secure.run.record", "RoundRecord"): FIGURES,
     ("fmfl_secure.run.record", "RunRecord"): FIGURES,
     ("fmfl_secure.run.record", ""): FIGURES,
