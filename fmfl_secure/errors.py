@@ -258,6 +258,8 @@ def is_passing(error: BaseException) -> bool:
         return error.errno in _SURROUNDINGS
     if isinstance(error, MemoryError) or _is_memory_error_that_was_lost(error):
         return True
+    if isinstance(error, RuntimeError) and is_out_of_memory(error):  # as PyTorch tells of it
+        return True
     return getattr(error, "nature", "decided") == "passing"
 
 

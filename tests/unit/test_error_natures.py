@@ -118,6 +118,12 @@ def test_missing_memory_passes_and_says_so() -> None:
         assert exit_code(lost) == ExitCode.INTERRUPTED
         assert said(lost) == "there is not enough memory"
     assert not is_passing(SystemError("bad argument to internal function"))
+    for text in (
+        "[enforce fail at alloc_cpu.cpp] can't allocate memory",
+        "could not create a primitive",
+    ):
+        assert exit_code(RuntimeError(text)) == ExitCode.INTERRUPTED
+    assert exit_code(RuntimeError("size mismatch")) == ExitCode.BUG
 
 
 @pytest.mark.parametrize(
